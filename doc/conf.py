@@ -1,0 +1,20 @@
+"""Configuration of Sphinx; nothing is fetched while the pages are built."""
+
+import skpou
+
+project = "skpou"
+author = "skpou developers"
+copyright = "2026, skpou developers"
+version = release = skpou.__version__
+
+extensions = ["numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False  # the template of classes lists them
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skpou"
+html_show_sourcelink = False
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

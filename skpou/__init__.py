@@ -1,0 +1,7 @@
+"""Scikit-learn estimators for scattered scientific data, on a torch backend."""
+
+from skpou._hierarchical_pou import HierarchicalPOURegressor
+
+__version__ = "0.1.0"
+
+__all__ = ["HierarchicalPOURegressor", "__version__"]

@@ -1,0 +1,372 @@
+"""What all regressors share: devices, units, seeds, predictions, state that pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou import _validation as validation
+from skpou._compat import StrOptions
+from skpou.solvers.statistics import row_blocks, rows_within
+from skpou.training.mixture import Components
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rows import Rows, merge_rows
+from skpou.training.scaling import Scaling
+
+
+def random_generator(random_state: Any) -> np.random.Generator:
+    """One generator for a whole fit.
+
+    None is a fixed start: a default fit gives the same bits twice.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    return np.random.default_rng(0 if random_state is None else int(random_state))
+
+
+class Prepared(NamedTuple):
+    """Training data in the units and on the device of the fit."""
+
+    rows: Rows
+    scaling: Scaling
+    target_ndim: int
+
+
+class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Regressor whose predictive density is a mixture of Gaussians at every point.
+
+    A subclass calls `_prepare`, trains, stores arrays, and writes `_components` and
+    `_mean_gradient`; predictions of every kind follow from these.
+    """
+
+    _parameter_constraints: dict = {
+        "device": [str],
+        "dtype": [StrOptions({"float64", "float32"})],
+        "random_state": ["random_state", np.random.Generator],
+        "verbose": ["verbose"],
+    }
+
+    # Written by a subclass
+
+    def _components(self, points: Tensor, level: int | None, posterior: bool) -> Components:
+        """Components of the density in scaled units at scaled points."""
+        raise NotImplementedError
+
+    def _mean_gradient(self, points: Tensor, level: int | None) -> Tensor:
+        """Gradient (n, m, k) of the mean in scaled units."""
+        raise NotImplementedError
+
+    def _numbers_per_row(self) -> int:
+        """Numbers that a prediction allocates for each point."""
+        raise NotImplementedError
+
+    # Training
+
+    def _torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def _prepare(
+        self, X: Any, y: Any, sample_weight: Any, *, box: Scaling | None = None
+    ) -> Prepared:
+        """Validate, move, scale and merge the training data.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array-like or Tensor
+            As given to fit.
+        box : Scaling, default=None
+            Keep the box and the columns of an earlier fit.
+        """
+        origin = validation.origin_of(X)
+        device = validation.resolve_device(self.device, origin)
+        X, y, weight = validation.training_data(self, X, y, sample_weight, reset=box is None)
+        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        ndim = y.ndim
+        y = y.reshape(len(y), -1)
+        scaling = Scaling.from_data(X, y, weight) if box is None else box.with_targets(y, weight)
+        dtype = self._torch_dtype()
+        points, targets = scaling.points(X).to(dtype), scaling.targets(y).to(dtype)
+        return Prepared(merge_rows(points, targets, weight.to(dtype)), scaling, ndim)
+
+    def _store(self, prepared: Prepared) -> None:
+        self.scaling_ = prepared.scaling.arrays()
+        self._target_ndim = prepared.target_ndim
+
+    @contextlib.contextmanager
+    def _earlier_fit_kept(self):
+        """Undo what a failed validation or a failed fit changed on the estimator."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            self.__dict__ = before
+            torch.cuda.empty_cache()
+            raise torch.cuda.OutOfMemoryError(
+                f"{error}. Fit fewer rows at a time, lower n_partitions or degree, set batch_size, "
+                "or use device='cpu'."
+            ) from error
+        except BaseException as error:
+            if not (isinstance(error, KeyboardInterrupt) and self.__sklearn_is_fitted__()):
+                self.__dict__ = before
+            raise
+
+    def _best_of(
+        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
+    ) -> TrainingResult:
+        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
+        rng = random_generator(self.random_state)
+        best: TrainingResult | None = None
+        for _ in range(n_init):
+            start = np.random.default_rng(rng.integers(2**63, size=2))
+            try:
+                result = train(start)
+            except TrainingInterrupted as stopped:
+                raise TrainingInterrupted(best or stopped.result) from None
+            if best is None or result.score < best.score:
+                best = result
+        assert best is not None
+        return best
+
+    def _warn_if_not_converged(self, result: TrainingResult) -> None:
+        if result.code not in ("converged", "interrupted"):
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
+
+    def _reporter(self) -> Callable[[str], None] | None:
+        if not self.verbose:
+            return None
+        return lambda line: print(f"[{type(self).__name__}] {line}", flush=True)
+
+    # Prediction
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether a fit has left a model."""
+        return hasattr(self, "scaling_")
+
+    def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
+        """Scaled points on the device, the scaling, and where X came from."""
+        check_is_fitted(self)
+        origin = validation.origin_of(X)
+        device = validation.resolve_device(self.device, origin)
+        X = validation.owned(validation.query_points(self, X), torch.float64, device)
+        scaling = Scaling.from_arrays(self.scaling_, X)
+        return scaling.points(X).to(self._torch_dtype()), scaling, origin
+
+    def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
+        """Concatenate a function's results over blocks of rows; tuples part by part."""
+        budget = rows_within(self._numbers_per_row())
+        batch_size = getattr(self, "batch_size", None) or budget
+        results = [function(points[block], block) for block in row_blocks(len(points), batch_size)]
+        if isinstance(results[0], tuple):
+            return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+        return torch.cat(results)
+
+    def _leave(self, result: Tensor, origin: validation.Origin, squeeze: bool = True) -> Any:
+        """Drop the axis of a single target if y had none, and return what X was."""
+        if squeeze and self._target_ndim == 1:
+            result = result.squeeze(1)
+        return origin.send(result.to(self._torch_dtype()))
+
+    def _predict(self, X: Any, return_std: bool | str, level: int | None) -> Any:
+        named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
+        if not (named or isinstance(return_std, bool | np.bool_)):
+            raise ValueError(
+                f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
+            )
+        points, scaling, origin = self._query(X)
+        if not return_std:
+            mean = self._in_blocks(
+                points, lambda x, _: self._components(x, level, False).expectation()
+            )
+            return self._leave(scaling.original_targets(mean), origin)
+
+        def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+            parts = self._components(x, level, True)
+            noise, epistemic = parts.variances()
+            parts_of = {"noise": noise, "epistemic": epistemic}
+            variance = parts_of.get(str(return_std), noise + epistemic)
+            return parts.expectation(), variance.sqrt()
+
+        mean, std = self._in_blocks(points, moments)
+        return (
+            self._leave(scaling.original_targets(mean), origin),
+            self._leave(scaling.scale * std, origin),
+        )
+
+    def predict_gradient(self, X):
+        """Gradient of the predicted mean.
+
+        Across a sharp gate it is that of the chosen piece.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, d) or (n, n_outputs, d)
+            Derivatives in units of y over units of X; zero along constant columns.
+        """
+        points, scaling, origin = self._query(X)
+        reduced = self._in_blocks(points, lambda x, _: self._mean_gradient(x, None))
+        shape = (len(points), len(scaling.scale), self.n_features_in_)
+        gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
+        gradient[:, :, scaling.columns] = (reduced * scaling.scale[:, None] / scaling.width).to(
+            torch.float64
+        )
+        return self._leave(gradient, origin)
+
+    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Quantiles of the predictive density; they never cross.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
+            Probabilities between 0 and 1, exclusive.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_quantiles) or (n, n_outputs, n_quantiles)
+            In units of y.
+
+        Raises
+        ------
+        ValueError
+            If a probability does not lie between 0 and 1.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles, dtype=float))
+        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
+        points, scaling, origin = self._query(X)
+        order = np.argsort(levels, kind="stable")
+        probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
+        values = self._in_blocks(
+            points, lambda x, _: self._components(x, None, True).quantiles(probabilities)
+        )
+        values = scaling.mean[:, None] + scaling.scale[:, None] * values
+        values = torch.cummax(values, dim=2).values
+        back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
+        return self._leave(values[:, :, back], origin)
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draw targets from the predictive density, independently for every row.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        n_samples : int, default=1
+            Draws a point.
+        random_state : int, RandomState, Generator or None, default=0
+            Source of the draws; None is a fixed one.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
+            In units of y.
+        """
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+        points, scaling, origin = self._query(X)
+        rng = random_generator(random_state)
+
+        def tensor(draws: np.ndarray) -> Tensor:
+            return torch.tensor(draws, dtype=points.dtype, device=points.device)
+
+        uniform = tensor(rng.random((len(points), n_samples)))
+        normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples)))
+        draws = self._in_blocks(
+            points,
+            lambda x, rows: self._components(x, None, True).sample(uniform[rows], normal[rows]),
+        )
+        return self._leave(scaling.mean[:, None] + scaling.scale[:, None] * draws, origin)
+
+    def log_density(self, X, y):
+        """Logarithm of the predictive density ``p(y | x)`` of the whole mixture.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets; several outputs give their joint density.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n,)
+            Natural logarithm, per unit of y.
+
+        Raises
+        ------
+        ValueError
+            If X and y differ in length or y has another number of outputs than in fit.
+        """
+        points, scaling, origin = self._query(X)
+        y = y if isinstance(y, Tensor) else np.asarray(y, dtype=float)
+        y = validation.owned(y, torch.float64, points.device)
+        y = y.reshape(len(y), -1)
+        wanted = (len(points), len(scaling.scale))
+        if tuple(y.shape) != wanted:
+            raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
+        targets = scaling.targets(y).to(points.dtype)
+        density = self._in_blocks(
+            points, lambda x, rows: self._components(x, None, True).log_density(targets[rows])
+        )
+        return self._leave(density - scaling.scale.log().sum(), origin, squeeze=False)
+
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination R^2 of the prediction.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            True targets.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+        """
+        values = [y, self.predict(X), sample_weight]
+        y, predicted, weight = (v.cpu().numpy() if isinstance(v, Tensor) else v for v in values)
+        return float(r2_score(y, predicted, sample_weight=weight))
+
+    # Pickling
+
+    def __getstate__(self):
+        """State with this package's version."""
+        from skpou import __version__
+
+        return {**super().__getstate__(), "_skpou_version": __version__}
+
+    def __setstate__(self, state):
+        """Restore a state; warn when another version wrote it."""
+        from skpou import __version__
+
+        state = dict(state)
+        written = state.pop("_skpou_version", "unknown")
+        if written != __version__:
+            warnings.warn(
+                f"This {type(self).__name__} was pickled by skpou {written} and is read by skpou "
+                f"{__version__}. Its predictions may differ.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)

@@ -1,0 +1,36 @@
+"""Scikit-learn's non-public names and the differences between its versions, in one place."""
+
+from __future__ import annotations
+
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_sample_weight,
+)
+
+__all__ = [
+    "Interval",
+    "InvalidParameterError",
+    "StrOptions",
+    "check_columns",
+    "check_weights",
+    "fit_context",
+]
+
+fit_context = _fit_context
+
+
+def check_columns(estimator, X, *, reset):
+    """Record or compare the number and names of columns, without looking at the values."""
+    _check_feature_names(estimator, X, reset=reset)
+    _check_n_features(estimator, X, reset=reset)
+
+
+def check_weights(sample_weight, X, dtype):
+    """Validate frequency weights; older scikit-learn lets all of them be zero."""
+    weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
+    if not (weight > 0).any():
+        raise ValueError("sample_weight must have at least one non-zero weight. All are zero.")
+    return weight

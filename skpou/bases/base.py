@@ -1,0 +1,54 @@
+"""What every basis offers to solvers and training loops."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Basis(ABC):
+    """A family of functions ``phi_1 .. phi_p`` on the unit box.
+
+    A new basis writes `matrix` and `partial`; tests inherit ``BasisContract``.
+
+    Attributes
+    ----------
+    n_features : int
+        Dimension d of the points.
+    n_columns : int
+        Number p of functions.
+    """
+
+    n_features: int
+    n_columns: int
+
+    @abstractmethod
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate every function at every point.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points in the unit box (or outside it, where the functions extrapolate).
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+
+    @abstractmethod
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the functions' derivatives along one coordinate.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        feature : int
+            Index of the coordinate, 0 <= feature < d.
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """

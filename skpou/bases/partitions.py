@@ -1,0 +1,195 @@
+"""Partitions of unity: softmax gates, and trees of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.polynomials import TotalDegreePolynomials
+
+
+@dataclass
+class GateLevel:
+    """The gates of one level of a tree: a softmax among the children of each parent.
+
+    Parameters
+    ----------
+    parent : Tensor of shape (N,), int64
+        Index of each partition's parent on the level above (0 on the first level).
+    theta : Tensor of shape (N, q)
+        Coefficients of the logits in the gate's polynomial basis.
+    degree : int
+        Total degree of the logits as polynomials: 1 for linear, 2 for quadratic gates.
+    sharp : bool, default=False
+        Whether the gates switch within far less than the distance between samples, so that a
+        derivative across them is that of the chosen piece.
+    """
+
+    parent: Tensor
+    theta: Tensor
+    degree: int
+    sharp: bool = False
+
+    @property
+    def n_partitions(self) -> int:
+        """Number N of partitions on this level."""
+        return len(self.parent)
+
+
+class PartitionTree:
+    """Products of softmax gates down a tree, Eqs. 20 to 22 of Trask et al. (2022).
+
+    Parents may have unequal numbers of children; every level is evaluated in one batch.
+
+    Parameters
+    ----------
+    n_features : int
+        Dimension d of the points.
+    levels : list of GateLevel
+        From the coarsest to the finest.
+    """
+
+    def __init__(self, n_features: int, levels: list[GateLevel]):
+        self.n_features = n_features
+        self.levels = levels
+        self._bases = [TotalDegreePolynomials(n_features, level.degree) for level in levels]
+
+    def depth(self, level: int | None = None) -> int:
+        """Number of levels down to `level`, where None is the finest.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        """
+        last = len(self.levels) - 1
+        chosen = last if level is None else level
+        if not 0 <= chosen <= last:
+            raise ValueError(f"level must lie between 0 and {last}. Got {level!r}.")
+        return chosen + 1
+
+    def log_conditional(self, X: Tensor, level: int) -> Tensor:
+        """Logarithms of the gates pi_{j | parent}(x) of one level, Eqs. 20 and 21.
+
+        Returns
+        -------
+        Tensor of shape (n, N_level)
+        """
+        gate = self.levels[level]
+        logits = self._bases[level].matrix(X) @ gate.theta.T
+        return log_softmax_among_siblings(logits, gate.parent)
+
+    def log_proba(self, X: Tensor, level: int | None = None, harden: bool = False) -> Tensor:
+        """Logarithms of the partitions pi_i pi_ij ... down to `level`, Eq. 22.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        level : int, default=None
+            Level of the tree, 0 the coarsest; None the finest.
+        harden : bool, default=False
+            Let sharp levels choose the most probable child outright.
+
+        Returns
+        -------
+        Tensor of shape (n, N_level)
+        """
+        log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
+        for depth in range(self.depth(level)):
+            gate = self.levels[depth]
+            log_gate = self.log_conditional(X, depth)
+            if harden and gate.sharp:
+                log_gate = _harden(log_gate, gate.parent)
+            log_pi = log_pi[:, gate.parent] + log_gate
+        return log_pi
+
+    def log_proba_partial(self, X: Tensor, feature: int, level: int | None = None) -> Tensor:
+        """Derivatives of `log_proba` along one coordinate; sharp levels count as constant.
+
+        Returns
+        -------
+        Tensor of shape (n, N_level)
+        """
+        slope = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
+        for depth in range(self.depth(level)):
+            gate = self.levels[depth]
+            slope = slope[:, gate.parent]
+            if gate.sharp:
+                continue
+            logit_slope = self._bases[depth].partial(X, feature) @ gate.theta.T
+            pi = self.log_conditional(X, depth).exp()
+            mean = (pi * logit_slope) @ _membership(gate.parent, X)
+            slope = slope + logit_slope - mean[:, gate.parent]
+        return slope
+
+    def arrays(self) -> list[dict]:
+        """State as numpy arrays and numbers, one dict a level."""
+        return [
+            {
+                "parent": gate.parent.cpu().numpy(),
+                "theta": gate.theta.cpu().numpy(),
+                "gate_degree": int(gate.degree),
+                "sharp": bool(gate.sharp),
+            }
+            for gate in self.levels
+        ]
+
+    @classmethod
+    def from_arrays(cls, n_features: int, arrays: list[dict], like: Tensor) -> PartitionTree:
+        """Rebuild a tree from `arrays`, on the device and in the dtype of `like`."""
+        levels = [
+            GateLevel(
+                torch.tensor(np.asarray(level["parent"]), device=like.device),
+                torch.tensor(np.asarray(level["theta"]), dtype=like.dtype, device=like.device),
+                level["gate_degree"],
+                level["sharp"],
+            )
+            for level in arrays
+        ]
+        return cls(n_features, levels)
+
+
+def _membership(parent: Tensor, like: Tensor) -> Tensor:
+    """Indicator matrix (N, number of parents) of each partition's parent."""
+    n_parents = int(parent.max()) + 1
+    return torch.nn.functional.one_hot(parent, n_parents).to(dtype=like.dtype)
+
+
+def _harden(log_gate: Tensor, parent: Tensor) -> Tensor:
+    """Logarithm of the indicator of each parent's most probable child (the first of equals)."""
+    hard = torch.full_like(log_gate, -torch.inf)
+    for siblings in torch.unique(parent):
+        children = torch.nonzero(parent == siblings).squeeze(1)
+        best = children[log_gate[:, children].argmax(1, keepdim=True)]
+        hard.scatter_(1, best, 0.0)
+    return hard
+
+
+def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
+    """Log-softmax within each group of columns that share a parent.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, N)
+        One column a partition.
+    parent : Tensor of shape (N,), int64
+        Group of each column.
+
+    Returns
+    -------
+    Tensor of shape (n, N)
+    """
+    n_parents = int(parent.max()) + 1
+    if n_parents == 1:
+        return torch.log_softmax(logits, dim=1)
+    index = parent.expand(len(logits), -1)
+    largest = torch.full(
+        (len(logits), n_parents), -torch.inf, dtype=logits.dtype, device=logits.device
+    ).scatter_reduce(1, index, logits, "amax")
+    shifted = logits - largest[:, parent]
+    total = shifted.exp() @ _membership(parent, logits)
+    return shifted - total.log()[:, parent]

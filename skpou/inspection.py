@@ -1,0 +1,463 @@
+"""Figures of fitted estimators, in the manner of scikit-learn's Display classes.
+
+matplotlib is imported when a figure is drawn, not with this module.
+"""
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+__all__ = ["PartitionDisplay"]
+
+# Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
+# to the boundaries and yellow, faint as a line, comes last.
+_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+
+
+def _partition_colors(n):
+    """Return n distinct RGBA colours, shape (n, 4), neighbours far apart."""
+    import matplotlib as mpl
+
+    if n <= len(_PALETTE):
+        return mpl.colors.to_rgba_array(_PALETTE[:n])
+    # Steps of the golden ratio never repeat and keep consecutive colours far apart; the end of
+    # the map is too light on white.
+    return mpl.colormaps["viridis"](0.92 * (np.arange(n) * 0.6180339887498949 % 1))
+
+
+def _as_numpy(values):
+    """Return a torch tensor as a numpy array on the host, anything else unchanged."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
+def _feature_indices(features, n_features, names):
+    """Translate `features` (None, an index or name, or one or two of them) into indices."""
+    if features is None:
+        if n_features > 2:
+            raise ValueError(
+                f"The estimator has {n_features} features and a figure shows one or two: name "
+                "them as features=(i, j); the others are fixed at their medians."
+            )
+        return list(range(n_features))
+    entries = [features] if isinstance(features, str) or np.ndim(features) == 0 else features
+    names = [] if names is None else list(names)
+    indices = []
+    for entry in entries:
+        if isinstance(entry, str) and entry in names:
+            entry = names.index(entry)
+        if isinstance(entry, (str, bool, np.bool_)) or not (
+            isinstance(entry, (int, np.integer)) and 0 <= entry < n_features
+        ):
+            raise ValueError(
+                f"features={features!r}: {entry!r} is neither an index below {n_features} nor "
+                f"one of the feature names {names}."
+            )
+        indices.append(int(entry))
+    if len(indices) not in (1, 2) or len(set(indices)) < len(indices):
+        raise ValueError(f"features must be one or two different features, got {features!r}.")
+    return indices
+
+
+def _column(values, target, name):
+    """Select one output of shape (n,) from an array of shape (n,) or (n, n_outputs)."""
+    values = np.asarray(_as_numpy(values))
+    n_outputs = 1 if values.ndim == 1 else values.shape[1]
+    if not 0 <= target < n_outputs:
+        raise ValueError(f"target={target} is no output of {name}, which has {n_outputs}.")
+    return values if values.ndim == 1 else values[:, target]
+
+
+def _axis(values, n):
+    """Return n evenly spaced coordinates over the range of the values, one wide if they agree."""
+    low, high = values.min(), values.max()
+    return np.linspace(low, high, n) if high > low else np.linspace(low - 0.5, high + 0.5, n)
+
+
+def _bisect(label, x):
+    """Enclose the changes of `label` along the increasing coordinates `x` in adjacent floats.
+
+    Parameters
+    ----------
+    label : callable
+        Maps coordinates of shape (m,) to integers of shape (m,).
+    x : ndarray of shape (n,)
+        Coordinates; of several changes between two of them one is found.
+
+    Returns
+    -------
+    below, above : ndarray of shape (n_boundaries,)
+        The last float before and the first after each change.
+    """
+    labels = label(x)
+    change = np.flatnonzero(labels[1:] != labels[:-1])
+    below, above, start = x[change], x[change + 1], labels[change]
+    for _ in range(100):
+        middle = below + (above - below) / 2
+        if not np.any((middle > below) & (middle < above)):
+            break
+        same = label(middle) == start
+        below, above = np.where(same, middle, below), np.where(same, above, middle)
+    return below, above
+
+
+class PartitionDisplay:
+    """The partitions that an estimator divides its inputs into.
+
+    Along one feature: the fitted curve in one colour per partition with a band of two standard
+    deviations and a line at each boundary. Over two features: a map of the most probable
+    partition. Both may carry the data. Use :meth:`from_estimator` to create one. These are the
+    partitions drawn in Figs. 2 and 5 of Trask, Henriksen, Martinez and Cyr (MSML 2022).
+
+    Parameters
+    ----------
+    xx0 : ndarray of shape (m,) or (m1, m0)
+        Increasing coordinates along one feature, or the first output of :func:`numpy.meshgrid`.
+    partition : ndarray of int, of the shape of `xx0`
+        Partition at each point.
+    xx1 : ndarray of shape (m1, m0), default=None
+        Second output of :func:`numpy.meshgrid`; None along one feature.
+    prediction : ndarray of shape (m,), default=None
+        Fitted values, in units of y; needed along one feature and unused over two.
+    std : ndarray of shape (m,), default=None
+        Standard deviations of the prediction, at least 0, in units of y; None draws no band.
+    boundaries : ndarray of shape (n_boundaries,), default=None
+        Coordinates where the partition changes along one feature; None draws no lines.
+    X : ndarray of shape (n, 1) or (n, 2), default=None
+        The shown features of the data.
+    y : ndarray of shape (n,), default=None
+        Their targets; with None no data are drawn.
+    xlabel, ylabel : str, default=None
+        Labels of the axes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes of the figure.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+    partitions_ : ndarray of shape (n_partitions,)
+        Partitions that occur in the figure, increasing.
+    colors_ : ndarray of shape (n_partitions, 4)
+        Their colours, RGBA in [0, 1].
+    lines_ : list of matplotlib Line2D
+        The curve of each partition; None over two features.
+    bands_ : list of matplotlib PolyCollection
+        The band of each partition; None without `std` and over two features.
+    surface_ : matplotlib QuadMesh
+        The map; None along one feature.
+    boundaries_ : list of matplotlib artists
+        Lines, or a contour set per partition, at the boundaries.
+    scatter_ : matplotlib PathCollection
+        The data; None without `y`.
+    colorbar_ : matplotlib Colorbar
+        Scale of `y` over two features, else None.
+
+    Raises
+    ------
+    ValueError
+        When plotted along one feature without `prediction`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou.inspection import PartitionDisplay
+    >>> x = np.linspace(-1, 1, 101)
+    >>> display = PartitionDisplay(
+    ...     xx0=x, partition=(x > 0).astype(int), prediction=abs(x), boundaries=np.array([0.0])
+    ... )
+    >>> display.plot().partitions_
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        *,
+        xx0,
+        partition,
+        xx1=None,
+        prediction=None,
+        std=None,
+        boundaries=None,
+        X=None,
+        y=None,
+        xlabel=None,
+        ylabel=None,
+    ):
+        self.xx0 = xx0
+        self.partition = partition
+        self.xx1 = xx1
+        self.prediction = prediction
+        self.std = std
+        self.boundaries = boundaries
+        self.X = X
+        self.y = y
+        self.xlabel = xlabel
+        self.ylabel = ylabel
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        ax=None,
+        level=None,
+        features=None,
+        target=0,
+        grid_resolution=None,
+        return_std=True,
+        **kwargs,
+    ):
+        """Draw the partitions of a fitted estimator over the range of the data.
+
+        Along one feature the boundaries are found by bisection of ``predict_partition`` between
+        the points of the grid, to the last bit; a partition narrower than the grid's spacing may
+        be missed.
+
+        Parameters
+        ----------
+        estimator : fitted estimator
+            With ``n_features_in_``, ``predict(X, return_std=...)`` and ``predict_partition(X)``,
+            both with a parameter `level` if one is given here.
+        X : array-like of shape (n, n_features)
+            Data that set the range of the figure and the medians of the features not shown.
+        y : array-like of shape (n,) or (n, n_outputs), default=None
+            Targets to draw: as dots along one feature, as colours over two.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a new figure.
+        level : int, default=None
+            Level of the hierarchy, at least 0 (the coarsest); None is the finest.
+        features : int, str or tuple of one or two of them, default=None
+            Features to show, by index or by name in ``feature_names_in_``. None: all, of which
+            there may then be no more than two.
+        target : int, default=0
+            Output to show, of several.
+        grid_resolution : int, default=None
+            Points along each feature, at least 2; None is 1000 along one and 200 over two.
+        return_std : bool, "epistemic" or "noise", default=True
+            Which standard deviation the band shows, as in ``predict``; False draws none. Without
+            effect over two features.
+        **kwargs : dict
+            Passed on to :meth:`plot`.
+
+        Returns
+        -------
+        display : PartitionDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `features`, `target`, `grid_resolution`, `X` or `y` do not fit the estimator or it
+            has no ``predict_partition``.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skpou.inspection import PartitionDisplay
+        >>> class Absolute:
+        ...     n_features_in_ = 1
+        ...
+        ...     def predict(self, X, return_std=False):
+        ...         return abs(X[:, 0])
+        ...
+        ...     def predict_partition(self, X):
+        ...         return (X[:, 0] > 0).astype(int)
+        >>> display = PartitionDisplay.from_estimator(
+        ...     Absolute(), [[-1.0], [2.0]], return_std=False
+        ... )
+        >>> display.boundaries.round(12) + 0.0
+        array([0.])
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        name = type(estimator).__name__
+        if not hasattr(estimator, "predict_partition"):
+            raise ValueError(
+                f"{name} has no predict_partition, so there are no partitions to draw."
+            )
+        if not hasattr(estimator, "n_features_in_"):
+            raise NotFittedError(f"This {name} instance is not fitted yet: call 'fit' first.")
+        values = check_array(_as_numpy(X), dtype=np.float64, input_name="X")
+        n_features = estimator.n_features_in_
+        if values.shape[1] != n_features:
+            raise ValueError(
+                f"X has {values.shape[1]} features, {name} was fitted on {n_features}."
+            )
+        names = getattr(estimator, "feature_names_in_", None)
+        shown = _feature_indices(features, n_features, names)
+        if grid_resolution is None:
+            grid_resolution = 1000 if len(shown) == 1 else 200
+        if grid_resolution < 2:
+            raise ValueError(f"grid_resolution must be at least 2, got {grid_resolution}.")
+        y_label = str(getattr(y, "name", None) or "y")
+        if y is not None:
+            y = _column(y, target, "y")
+            check_consistent_length(values, y)
+
+        medians = np.median(values, axis=0)
+        # Estimators fitted on a data frame warn on predicting from an array.
+        frame = type(X) if names is not None and hasattr(X, "iloc") else None
+        options = {} if level is None else {"level": level}
+
+        def complete(*coordinates):
+            rows = np.tile(medians, (len(coordinates[0]), 1))
+            rows[:, shown] = np.column_stack(coordinates)
+            return rows if frame is None else frame(rows, columns=X.columns)
+
+        def label(*coordinates):
+            rows = complete(*coordinates)
+            return np.asarray(_as_numpy(estimator.predict_partition(rows, **options)))
+
+        labels = [f"feature {i}" if names is None else str(names[i]) for i in shown]
+        if len(shown) == 1:
+            x = _axis(values[:, shown[0]], grid_resolution)
+            below, above = _bisect(label, x)
+            # Both sides of every boundary, so that jumps are drawn as jumps.
+            x = np.unique(np.concatenate([x, below, above]))
+            std = None
+            if return_std is False:
+                prediction = estimator.predict(complete(x), **options)
+            else:
+                prediction, std = estimator.predict(complete(x), return_std=return_std, **options)
+                std = _column(std, target, "the standard deviation")
+            display = cls(
+                xx0=x,
+                partition=label(x),
+                prediction=_column(prediction, target, "the prediction"),
+                std=std,
+                boundaries=above,
+                X=values[:, shown],
+                y=y,
+                xlabel=labels[0],
+                ylabel=y_label,
+            )
+        else:
+            axes = (_axis(values[:, i], grid_resolution) for i in shown)
+            xx0, xx1 = np.meshgrid(*axes)
+            display = cls(
+                xx0=xx0,
+                xx1=xx1,
+                partition=label(xx0.ravel(), xx1.ravel()).reshape(xx0.shape),
+                X=values[:, shown],
+                y=y,
+                xlabel=labels[0],
+                ylabel=labels[1],
+            )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(
+        self,
+        ax=None,
+        *,
+        line_kw=None,
+        band_kw=None,
+        surface_kw=None,
+        boundary_kw=None,
+        scatter_kw=None,
+    ):
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a new figure.
+        line_kw : dict, default=None
+            Arguments of ``ax.plot`` for the curve.
+        band_kw : dict, default=None
+            Arguments of ``ax.fill_between`` for the band of two standard deviations.
+        surface_kw : dict, default=None
+            Arguments of ``ax.pcolormesh`` for the map.
+        boundary_kw : dict, default=None
+            Arguments of ``ax.axvline`` or ``ax.contour`` for the boundaries.
+        scatter_kw : dict, default=None
+            Arguments of ``ax.scatter`` for the data.
+
+        Returns
+        -------
+        self : PartitionDisplay
+            The display, with the attributes that end in an underscore.
+
+        Raises
+        ------
+        ValueError
+            Along one feature without `prediction`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skpou.inspection import PartitionDisplay
+        >>> xx0, xx1 = np.meshgrid(np.linspace(0, 1, 50), np.linspace(0, 1, 50))
+        >>> display = PartitionDisplay(xx0=xx0, xx1=xx1, partition=(xx1 > xx0**2).astype(int))
+        >>> display.plot(boundary_kw={"linewidths": 2}).colors_.shape
+        (2, 4)
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        if self.xx1 is None and self.prediction is None:
+            raise ValueError("prediction is needed to draw partitions along one feature.")
+        new_figure = ax is None
+        if new_figure:
+            _, ax = plt.subplots(layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        self.partitions_ = np.unique(self.partition)
+        self.colors_ = _partition_colors(len(self.partitions_))
+        self.lines_ = self.bands_ = self.surface_ = self.scatter_ = self.colorbar_ = None
+        self.boundaries_ = []
+        if self.xx1 is None:
+            self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
+            if len(self.partitions_) <= len(_PALETTE):
+                data = [] if self.scatter_ is None else [self.scatter_]
+                handles = data + self.lines_ + (self.bands_ or [])[:1]
+                # A new figure has room beside the curve; "best" would look at every dot.
+                place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
+                many = {"loc": "upper right"} if data and len(self.y) > 2000 else {}
+                ax.legend(handles=handles, **many | place)
+        else:
+            self._plot_map(surface_kw or {}, boundary_kw or {}, scatter_kw or {})
+        ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
+        return self
+
+    def _plot_curve(self, line_kw, band_kw, boundary_kw, scatter_kw):
+        ax = self.ax_
+        if self.y is not None:
+            style = {"s": 6, "color": "0.45", "linewidths": 0, "label": "data", "zorder": 1}
+            self.scatter_ = ax.scatter(self.X[:, 0], self.y, **style | scatter_kw)
+        style = {"color": "0.2", "linewidth": 0.8, "linestyle": ":", "zorder": 1.5}
+        for boundary in () if self.boundaries is None else self.boundaries:
+            self.boundaries_.append(ax.axvline(boundary, **style | boundary_kw))
+        self.lines_, self.bands_ = [], None if self.std is None else []
+        for part, color in zip(self.partitions_, self.colors_):
+            inside = self.partition == part
+            # Gaps instead of points left out: a partition may lie on both sides of another.
+            curve = np.where(inside, self.prediction, np.nan)
+            style = {"color": color, "linewidth": 2, "label": f"partition {part}"}
+            self.lines_ += ax.plot(self.xx0, curve, **style | line_kw)
+            if self.bands_ is not None:
+                low, high = curve - 2 * self.std, curve + 2 * self.std
+                style = {"color": color, "alpha": 0.25, "linewidth": 0, "label": "2 std"}
+                self.bands_.append(ax.fill_between(self.xx0, low, high, **style | band_kw))
+
+    def _plot_map(self, surface_kw, boundary_kw, scatter_kw):
+        import matplotlib as mpl
+
+        ax = self.ax_
+        rank = np.searchsorted(self.partitions_, self.partition)
+        n = len(self.partitions_)
+        style = {"cmap": mpl.colors.ListedColormap(self.colors_), "vmin": -0.5, "vmax": n - 0.5}
+        style |= {"alpha": 0.45, "shading": "nearest", "rasterized": True, "zorder": -1}
+        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, rank, **style | surface_kw)
+        style = {"colors": "0.2", "linewidths": 1.2}
+        # Level sets of each partition's indicator: contours of the numbers themselves would run
+        # through all those between the numbers of two neighbours.
+        for part in range(n if n > 1 else 0):
+            inside = (rank == part).astype(float)
+            contour = ax.contour(self.xx0, self.xx1, inside, levels=[0.5], **style | boundary_kw)
+            self.boundaries_.append(contour)
+        if self.y is not None:
+            style = {"c": self.y, "s": 14, "cmap": "cividis", "edgecolors": "w", "linewidths": 0.4}
+            self.scatter_ = ax.scatter(*self.X.T, **style | scatter_kw)
+            self.colorbar_ = self.figure_.colorbar(self.scatter_, ax=ax, label="y")

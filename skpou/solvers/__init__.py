@@ -1,0 +1,1 @@
+"""Linear algebra and convex solves on tensors. They know nothing of estimators."""

@@ -1,0 +1,1 @@
+"""Loops that move a basis' parameters, and starts for them."""

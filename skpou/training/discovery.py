@@ -1,0 +1,321 @@
+"""Pieces found bottom-up: fine cells with local polynomials that compete for the samples.
+
+A cell's polynomial is the best of several balls of samples near it, judged by leave-one-out,
+which finds one-sided fits beside a kink. Cells are merged in `skpou.training.merging`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.bases.polynomials import TotalDegreePolynomials, count_columns
+from skpou.solvers.least_squares import coefficients, leave_one_out, split_factor
+from skpou.solvers.statistics import row_blocks, rows_within, triangular_factors
+from skpou.training.rows import Rows
+
+#: Relative residual that counts as round-off, in units of the machine epsilon.
+ROUND_OFF = 450.0
+
+#: Balls that are tried in all when cells are few; at least eight a cell.
+MOST_BALLS = 4000
+
+#: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
+EXACT = 100.0
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Labels of the samples and the polynomial of each label.
+
+    Attributes
+    ----------
+    labels : Tensor of shape (n,), int64
+        Piece of each sample, 0 .. K-1.
+    factors : Tensor of shape (K, P + m, P + m)
+        Triangular factor of each piece's weighted polynomials and targets.
+    coef : Tensor of shape (K, P, m)
+        Polynomial coefficients.
+    rss : Tensor of shape (K,)
+        Residual sum of squares with what repeated points add, averaged over the m targets.
+    error : Tensor of shape (K,)
+        Root of rss over the degrees of freedom.
+    count : Tensor of shape (K,), int64
+        Number of distinct samples.
+    weight : Tensor of shape (K,)
+        Sum of weights.
+    """
+
+    labels: Tensor
+    factors: Tensor
+    coef: Tensor
+    rss: Tensor
+    error: Tensor
+    count: Tensor
+    weight: Tensor
+
+    @property
+    def n_pieces(self) -> int:
+        """Number K of pieces."""
+        return len(self.coef)
+
+
+class PieceProblem:
+    """The samples, their polynomials and their neighbours: what every step of discovery reads.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    degree : int
+        Total degree of the polynomials.
+    gate_degree : int, default=2
+        Total degree of the gates that will follow; prices a piece.
+    tol : float, default=0
+        Relative residual below which a fit counts as exact; not below round-off.
+    """
+
+    def __init__(self, rows: Rows, degree: int, gate_degree: int = 2, tol: float = 0.0):
+        self.rows = rows
+        self.degree = degree
+        self.n, self.d = rows.X.shape
+        self.basis = TotalDegreePolynomials(self.d, degree)
+        self.n_columns = self.basis.n_columns
+        self.n_gate_columns = count_columns(self.d, gate_degree)
+        self.polynomials = self.basis.matrix(rows.X)
+        root = rows.weight.sqrt()[:, None]
+        self.weighted = torch.cat([self.polynomials * root, rows.y * root], 1)
+        rms = float(rows.y.square().mean().sqrt())
+        self.floor = (rms or 1.0) * max(tol, ROUND_OFF * torch.finfo(rows.X.dtype).eps)
+        self.total_weight = rows.total_weight
+        self.host_points = rows.X.cpu().numpy()
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """Search tree of the samples."""
+        return cKDTree(self.host_points)
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """The 2 d + 6 nearest samples of every sample, (n, k) int64."""
+        if self.n == 1 or self.d == 0:
+            return self._tensor(np.zeros((self.n, 0), dtype=np.int64))
+        n_near = min(self.n, 2 * self.d + 7)
+        nearest = self.tree.query(self.host_points, n_near)[1]
+        return self._tensor(nearest.reshape(self.n, -1)[:, 1:])
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=self.rows.X.device)
+
+    def fit(self, labels: Tensor, n_pieces: int | None = None) -> Pieces:
+        """Fit the polynomial of every label 0 .. K-1; K is `n_pieces` or one more than the last.
+
+        A label without samples gets the zero polynomial.
+        """
+        K = int(labels.max()) + 1 if n_pieces is None else n_pieces
+        factors = triangular_factors(self.weighted, labels, K)
+        count = torch.bincount(labels, minlength=K)
+        weight = torch.zeros_like(self.rows.weight[:1]).expand(K).clone()
+        within = weight.clone()
+        weight.index_add_(0, labels, self.rows.weight)
+        within.index_add_(0, labels, self.rows.within.mean(1))
+        rss = split_factor(factors, self.n_columns)[2].mean(1) + within
+        error = (rss / (weight - self.n_columns).clamp_min(1)).sqrt()
+        coef = coefficients(factors, self.n_columns)
+        return Pieces(labels, factors, coef, rss, error, count, weight)
+
+    def squared_residuals(self, coef: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
+        """Mean square over targets of the residual of some samples under candidate pieces.
+
+        Parameters
+        ----------
+        coef : Tensor of shape (K, P, m)
+            Coefficients of all pieces.
+        index : Tensor of shape (a,), int64
+            Samples.
+        candidates : Tensor of shape (a, c), int64
+            Pieces to try at each sample.
+
+        Returns
+        -------
+        Tensor of shape (a, c)
+        """
+        K, P, m = coef.shape
+        result = torch.empty(candidates.shape, dtype=coef.dtype, device=coef.device)
+        dense = K <= 4 * candidates.shape[1]
+        per_row = K * m if dense else candidates.shape[1] * P * m
+        flat = coef.permute(1, 0, 2).reshape(P, K * m)
+        for block in row_blocks(len(index), rows_within(per_row)):
+            phi, y, pick = (
+                self.polynomials[index[block]],
+                self.rows.y[index[block]],
+                candidates[block],
+            )
+            if dense:
+                values = (phi @ flat).reshape(len(phi), K, m)
+                square = (y[:, None] - values).square().mean(2)
+                result[block] = square.gather(1, pick)
+            else:
+                values = torch.einsum("ap,acpm->acm", phi, coef[pick])
+                result[block] = (y[:, None] - values).square().mean(2)
+        return result
+
+    def surprise(self, pieces: Pieces, index: Tensor, candidates: Tensor) -> Tensor:
+        """Negative log-likelihood of samples under candidates, ``log(r^2 + E^2 + floor^2) / 2``."""
+        square = self.squared_residuals(pieces.coef, index, candidates)
+        return 0.5 * (square + pieces.error[candidates].square() + self.floor**2).log()
+
+
+def compact(labels: Tensor) -> Tensor:
+    """Renumber labels to 0 .. K-1, keeping their order."""
+    return torch.unique(labels, return_inverse=True)[1]
+
+
+def lloyd(
+    X: np.ndarray, weight: np.ndarray, n_cells: int, rng: np.random.Generator, n_sweeps: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (M, d) and cells (n,) of a few weighted k-means sweeps from random samples."""
+    centres = X[np.sort(rng.choice(len(X), n_cells, replace=False))].astype(float)
+    for _ in range(n_sweeps):
+        cell = cKDTree(centres).query(X)[1]
+        total = np.bincount(cell, weight, n_cells)
+        used = total > 0
+        for j in range(X.shape[1]):
+            sums = np.bincount(cell, weight * X[:, j], n_cells)
+            centres[used, j] = sums[used] / total[used]
+    return centres, cKDTree(centres).query(X)[1]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Fine cells before they own samples: expert, its error and its centre; width squared."""
+
+    coef: Tensor
+    error: Tensor
+    centres: np.ndarray
+    width2: float
+
+
+def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples at which balls are tried, all of them or eight random members of each cell."""
+    n_draws = max(8, MOST_BALLS // n_cells)
+    shuffled = rng.permutation(len(cell))
+    order = shuffled[np.argsort(cell[shuffled], kind="stable")]
+    count = np.bincount(cell, minlength=n_cells)
+    start = np.cumsum(count) - count
+    rank = np.arange(len(cell)) - start[cell[order]]
+    return np.sort(order[rank < n_draws])
+
+
+def _balls(problem: PieceProblem, centres: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """Polynomial (b, P, m) and leave-one-out error (b,) of the samples nearest to each centre."""
+    rows, coefs, errors = problem.rows, [], []
+    points = problem.host_points[centres]
+    for block in row_blocks(len(points), rows_within(2 * size * problem.n_columns)):
+        near = problem.tree.query(points[block], size)[1].reshape(-1, size)
+        ball = problem._tensor(near)
+        coef, error = leave_one_out(problem.polynomials[ball], rows.y[ball], rows.weight[ball])
+        coefs.append(coef)
+        errors.append(error)
+    return torch.cat(coefs), torch.cat(errors)
+
+
+def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> _Cells:
+    """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
+    P, n = problem.n_columns, problem.n
+    weight = problem.rows.weight.cpu().numpy()
+    centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
+    tried = _draw_candidates(cell, n_cells, rng)
+    size = min(n, max(P + 6, int(1.5 * P), min(int(0.6 * n / n_cells), 4 * P)))
+    coef, error = _balls(problem, tried, size)
+    small = min(n, P + 4)
+    if small < size:
+        # So few samples prove nothing about a noisy fit, but an exact one is no accident.
+        small_coef, small_error = _balls(problem, tried, small)
+        exact = (small_error < EXACT * problem.floor) & (small_error < error)
+        coef = torch.where(exact[:, None, None], small_coef, coef)
+        error = torch.where(exact, small_error, error)
+    # The best ball of each cell: sort by error, then by cell, and take the first.
+    by_error = np.argsort(error.cpu().numpy(), kind="stable")
+    _, first = np.unique(cell[tried[by_error]], return_index=True)
+    best = problem._tensor(by_error[first])
+    error = error[best]
+    usable = torch.isfinite(error)
+    rms = float(problem.rows.y.square().mean().sqrt())
+    width2 = float(np.median(((problem.host_points - centres[cell]) ** 2).sum(1)))
+    return _Cells(
+        torch.where(usable[:, None, None], coef[best], 0.0),
+        torch.where(usable, error, rms),
+        problem.host_points[tried[by_error[first]]].astype(float),
+        max(width2, np.finfo(float).tiny),
+    )
+
+
+def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
+    """Step B, one round: every sample picks a near cell that explains it; poor cells die."""
+    n_cells = len(cells.coef)
+    n_near = min(3 * problem.d + 6, n_cells)
+    distance, near = cKDTree(cells.centres).query(problem.host_points, n_near)
+    distance2 = problem._tensor(distance.reshape(problem.n, n_near) ** 2).to(cells.coef.dtype)
+    near = problem._tensor(near.reshape(problem.n, n_near))
+    index = torch.arange(problem.n, device=near.device)
+    square = problem.squared_residuals(cells.coef, index, near)
+    score = 0.5 * (square + cells.error[near].square() + problem.floor**2).log()
+    score = score + 0.5 * distance2 / (cells.width2 * problem.d)
+    choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
+    keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + 3
+    if bool(keep.any()) and not bool(keep.all()):
+        score = torch.where(keep[near], score, torch.inf)
+        choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
+        lost = torch.nonzero(~keep[near].any(1)).squeeze(1)
+        if len(lost):
+            kept = np.flatnonzero(keep.cpu().numpy())
+            found = cKDTree(cells.centres[kept]).query(problem.host_points[lost.cpu().numpy()])[1]
+            choice[lost] = problem._tensor(kept[found])
+    pieces = problem.fit(compact(choice))
+    labels = pieces.labels.cpu().numpy()
+    total = np.bincount(labels)
+    centres = [np.bincount(labels, column) / total for column in problem.host_points.T]
+    survivors = _Cells(pieces.coef, pieces.error, np.stack(centres, 1), cells.width2)
+    return survivors, pieces
+
+
+def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 4) -> Pieces:
+    """Steps A and B: many small cells whose polynomials have competed for the samples.
+
+    Where samples are few, a thin piece may miss every cell of one start; the best of several
+    starts is kept.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples; at least one feature.
+    rng : numpy.random.Generator
+        Draws the first centres and the balls.
+    n_rounds : int, default=4
+        Rounds of competition.
+
+    Returns
+    -------
+    Pieces
+        One piece if the samples carry no more.
+    """
+    P = problem.n_columns
+    n_cells = int(np.clip(problem.n / (1.6 * P + 4), 2, 1000))
+    if problem.n < 2 * (P + 3) or problem.d == 0:
+        return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
+    best, least = None, np.inf
+    for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
+        cells = _best_balls(problem, n_cells, rng)
+        for _ in range(n_rounds):
+            cells, pieces = _compete(problem, cells)
+        surprise = (pieces.error.square() + problem.floor**2).log()
+        total = float((pieces.weight * surprise).sum())
+        if total < least:
+            best, least = pieces, total
+    return best

@@ -1,0 +1,239 @@
+"""Pieces with sharp gates: discovery, tree, gates, experts, without gradient descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.partitions import PartitionTree
+from skpou.bases.polynomials import count_columns
+from skpou.solvers.least_squares import evidence_ridge
+from skpou.training.discovery import PieceProblem, Pieces, compact, fine_cells
+from skpou.training.experts import fit_level_experts, refit_by_gates
+from skpou.training.gate_tree import fit_gate_tree
+from skpou.training.interfaces import NodeModels, find_interface
+from skpou.training.merging import MergeHistory, merge_multilevel, smooth
+from skpou.training.mixture import Mixture
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rows import Rows
+from skpou.training.trees import plan_levels
+
+
+@dataclass(frozen=True)
+class PieceOptions:
+    """How pieces are found.
+
+    Parameters
+    ----------
+    sizes : tuple of int, default=None
+        Most children of a node on each level; one number bounds all pieces. None: as many as
+        the samples support.
+    degree : int, default=None
+        Total degree of the experts; None: chosen with the number of pieces.
+    gate_degrees : tuple of int, default=(2, 3, 4)
+        Degrees of the first level's gates in the order in which they are tried; the first is
+        that of all other gates.
+    alpha : float, default=None
+        Ridge relative to the largest column norm; None: by log evidence.
+    max_iter : int, default=1000
+        Levels of merging.
+    tol : float, default=0
+        Relative residual below which a fit counts as exact.
+    """
+
+    sizes: tuple[int, ...] | None = None
+    degree: int | None = None
+    gate_degrees: tuple[int, ...] = (2, 3, 4)
+    alpha: float | None = None
+    max_iter: int = 1000
+    tol: float = 0.0
+
+    #: Most pieces when their number is chosen.
+    most_pieces = 32
+    #: Degrees that are compared when the degree is chosen.
+    degrees = (1, 2, 3, 4, 5)
+
+
+def fit_pieces(
+    rows: Rows,
+    options: PieceOptions,
+    rng: np.random.Generator,
+    labels: Tensor | None = None,
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Find pieces bottom-up and separate them by sharp gates.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        Sizes and degrees.
+    rng : numpy.random.Generator
+        Draws the starts.
+    labels : Tensor of shape (n,), int64, default=None
+        Start from these pieces instead of from fine cells; needs a given degree.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture`.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best pieces found so far.
+    """
+    training = _PieceTraining(rows, options, report)
+    try:
+        training.search(rng, labels)
+        return training.finish()
+    except KeyboardInterrupt:
+        result = training.finish(quick=True) if training.best is not None else None
+        raise TrainingInterrupted(result) from None
+
+
+@dataclass
+class _Candidate:
+    """One degree's problem and the history of its merging."""
+
+    problem: PieceProblem
+    history: MergeHistory
+    score: float = math.inf
+
+
+class _PieceTraining:
+    def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
+        self.rows = rows
+        self.options = options
+        self.report = report
+        self.best: _Candidate | None = None
+        self.curve: list[float] = []
+        self.converged = True
+
+    # Search
+
+    def search(self, rng: np.random.Generator, labels: Tensor | None) -> None:
+        """Steps A to C for each candidate degree; keeps the best score."""
+        for degree in self._candidate_degrees():
+            seed = int(rng.integers(2**63))
+            if self.report:
+                self.report(f"degree {degree}")
+            candidate = self._merge(degree, np.random.default_rng(seed), labels)
+            if self._is_exact(candidate):
+                break
+
+    def _candidate_degrees(self) -> list[int]:
+        n, d = self.rows.X.shape
+        if self.options.degree is not None:
+            return [self.options.degree]
+        if d == 0 or n == 1:
+            return [0]
+        # A polynomial that half of the samples determine is the largest worth a try.
+        chosen = [m for m in self.options.degrees if 2 * count_columns(d, m) <= n]
+        return [0, *(chosen or [1])]
+
+    def _most_pieces(self, problem: PieceProblem) -> int:
+        if self.options.sizes is not None:
+            return math.prod(self.options.sizes)
+        price = problem.n_columns + problem.n_gate_columns
+        return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
+
+    def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
+        problem = PieceProblem(self.rows, degree, self.options.gate_degrees[0], self.options.tol)
+        history = MergeHistory()
+        candidate = _Candidate(problem, history)
+        most = self._most_pieces(problem)
+        single = torch.zeros(problem.n, dtype=torch.int64, device=self.rows.X.device)
+        # A constant is worth comparing as a whole, not as a piece.
+        whole = most == 1 or (degree == 0 and self.options.degree is None)
+        if self.best is None:
+            history.labels = single
+            self.best = candidate
+        if whole or problem.n < 2 * (problem.n_columns + 3):
+            history.offer(self._whole_score(problem, single), single)
+            history.scores.append(history.score)
+        else:
+            start = fine_cells(problem, rng) if labels is None else smooth(problem, labels, 6)
+            pieces = merge_multilevel(
+                problem, start, most, self.options.max_iter, history, self.report
+            )
+            history.labels = pieces.labels
+        self.curve += history.scores
+        self.converged &= history.converged
+        candidate.score = history.score
+        if candidate.score < self.best.score or self.best is candidate:
+            self.best = candidate
+        return candidate
+
+    def _whole_score(self, problem: PieceProblem, single: Tensor) -> float:
+        """Twice the negative log evidence of one polynomial, and the price of one gate."""
+        factors = problem.fit(single).factors
+        total = torch.full((1,), problem.total_weight, dtype=factors.dtype, device=factors.device)
+        _, value = evidence_ridge(factors, problem.n_columns, total, 3 * problem.floor)
+        return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
+
+    def _is_exact(self, candidate: _Candidate) -> bool:
+        problem = candidate.problem
+        pieces = problem.fit(compact(candidate.history.labels))
+        return float(pieces.rss.sum()) <= problem.n * (3 * problem.floor) ** 2
+
+    # Gates and experts
+
+    def finish(self, quick: bool = False) -> TrainingResult:
+        """Steps D to H: tree, gates and experts of the best pieces."""
+        problem, history = self.best.problem, self.best.history
+        pieces = problem.fit(compact(history.labels))
+        tree, pieces = self._separate(problem, pieces, quick)
+        experts, alpha = fit_level_experts(problem, tree, pieces, self.options.alpha)
+        mixture = Mixture(tree, experts, problem.degree)
+        code = "converged" if self.converged else "max_iter"
+        message = "" if self.converged else self._not_converged()
+        return TrainingResult(
+            state=mixture,
+            score=history.score,
+            n_iter=max(len(self.curve), 1),
+            curve=self.curve or [history.score],
+            code="interrupted" if quick else code,
+            message=message,
+            chosen={"degree": problem.degree, "alpha": alpha},
+        )
+
+    def _not_converged(self) -> str:
+        last = self.curve[-2:]
+        change = abs(last[-1] - last[0]) / max(abs(last[-1]), 1e-300)
+        return (
+            f"Merging of pieces stopped at max_iter={self.options.max_iter} levels (last relative "
+            f"change of the score {change:.1e}) and the rest was merged at once. Increase "
+            "max_iter, or lower n_partitions or degree."
+        )
+
+    def _separate(
+        self, problem: PieceProblem, pieces: Pieces, quick: bool
+    ) -> tuple[PartitionTree, Pieces]:
+        """Gates for the pieces, and the pieces as the gates cut them."""
+        levels = self._plan(problem, pieces)
+        degrees = self.options.gate_degrees
+        tree = fit_gate_tree(problem, pieces, levels, degrees, quick)
+        chosen = refit_by_gates(problem, pieces, tree)
+        noisy = float(chosen.rss.sum()) > problem.n * (10 * problem.floor) ** 2
+        if noisy and not quick and pieces.n_pieces > 1:
+            # Labels that follow the noise bias the first experts; those of the gates do not.
+            tree = fit_gate_tree(problem, chosen, levels, degrees, quick)
+            chosen = refit_by_gates(problem, chosen, tree)
+        return tree, chosen
+
+    def _plan(self, problem: PieceProblem, pieces: Pieces) -> list[np.ndarray]:
+        interface = None
+        if pieces.n_pieces > 1:
+            root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
+            models = NodeModels(problem, pieces.coef, [])
+            interface = find_interface(problem, pieces.labels, models, pieces.error, root)
+        return plan_levels(problem, pieces, interface, self.options.sizes)

@@ -1,0 +1,116 @@
+"""Distinct rows: what every fit works on instead of the rows as they came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Distinct points with the weighted mean of their targets.
+
+    Weights are frequencies: weight 2 is the row twice, weight 0 the row removed. After merging
+    nothing depends on the order or the repetition of rows, bit for bit.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Distinct points, sorted lexicographically.
+    y : Tensor of shape (n, m)
+        Weighted mean of the targets at each point.
+    weight : Tensor of shape (n,)
+        Sum of the weights at each point. Where no point has two different targets, repetition
+        says nothing about noise, and weights are divided by their mean.
+    within : Tensor of shape (n, m)
+        Weighted sum of squares of the targets about their mean.
+    """
+
+    X: Tensor
+    y: Tensor
+    weight: Tensor
+    within: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Number n of distinct points."""
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        """Dimension d of the points."""
+        return self.X.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number m of targets."""
+        return self.y.shape[1]
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights: the number of observations."""
+        return float(self.weight.sum())
+
+
+def lexicographic_order(A: Tensor) -> Tensor:
+    """Order that sorts the rows of A (n, k) by the first column, then the second, and so on."""
+    order = torch.arange(len(A), device=A.device)
+    for column in reversed(range(A.shape[1])):
+        order = order[torch.argsort(A[order, column], stable=True)]
+    return order
+
+
+def _group_starts(A: Tensor) -> Tensor:
+    """Index of the group of equal consecutive rows that each row of sorted A belongs to."""
+    changed = torch.ones(len(A), dtype=torch.int64, device=A.device)
+    if len(A) > 1:
+        changed[1:] = (A[1:] != A[:-1]).any(1).to(torch.int64)
+    return changed.cumsum(0) - 1
+
+
+def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
+    """Drop rows of weight 0, merge equal (point, target) pairs, then equal points.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Points; d may be 0.
+    y : Tensor of shape (n, m)
+        Targets.
+    weight : Tensor of shape (n,)
+        Non-negative weights, at least one of them positive.
+
+    Returns
+    -------
+    Rows
+    """
+    kept = weight > 0
+    X, y, weight = X[kept], y[kept], weight[kept]
+    d = X.shape[1]
+    pairs = torch.cat([X, y], 1)
+    order = lexicographic_order(pairs)
+    pairs, weight = pairs[order], weight[order]
+    group = _group_starts(pairs)
+    n_pairs = int(group[-1]) + 1
+    first = torch.searchsorted(group, torch.arange(n_pairs, device=X.device))
+    weight = weight.new_zeros(n_pairs).index_add_(0, group, weight)
+    X, y = pairs[first, :d], pairs[first, d:]
+    group = _group_starts(X) if d else torch.zeros(n_pairs, dtype=torch.int64, device=X.device)
+    n_points = int(group[-1]) + 1
+    if n_points == n_pairs:
+        weight = weight / weight.mean()
+        return Rows(X.contiguous(), y.contiguous(), weight, torch.zeros_like(y))
+    first = torch.searchsorted(group, torch.arange(n_points, device=X.device))
+    total = weight.new_zeros(n_points).index_add_(0, group, weight)
+    # Deviations from one target of the group keep the mean exact where all targets agree.
+    reference = y[first]
+    deviation = (y - reference[group]) * weight[:, None]
+    mean = (
+        reference
+        + y.new_zeros((n_points, y.shape[1])).index_add_(0, group, deviation) / (total[:, None])
+    )
+    spread = weight[:, None] * (y - mean[group]).square()
+    within = torch.zeros_like(mean).index_add_(0, group, spread)
+    return Rows(X[first].contiguous(), mean, total, within)
