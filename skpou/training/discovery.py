@@ -166,9 +166,18 @@ class PieceProblem:
         return result
 
     def surprise(self, pieces: Pieces, index: Tensor, candidates: Tensor) -> Tensor:
-        """Negative log-likelihood of samples under candidates, ``log(r^2 + E^2 + floor^2) / 2``."""
+        """Negative log-likelihood of samples under candidates; see `surprise_of`."""
         square = self.squared_residuals(pieces.coef, index, candidates)
-        return 0.5 * (square + pieces.error[candidates].square() + self.floor**2).log()
+        return self.surprise_of(square, pieces.error[candidates])
+
+    def surprise_of(self, square: Tensor, error: Tensor) -> Tensor:
+        """Cauchy surprise ``log(s) + log(1 + r^2 / s^2)``, with ``s^2 = E^2 + floor^2``.
+
+        The tail keeps samples that nothing explains from settling in a nearly exact piece, where
+        one of them would spoil the fit.
+        """
+        variance = error.square() + self.floor**2
+        return 0.5 * variance.log() + torch.log1p(square / variance)
 
 
 def compact(labels: Tensor) -> Tensor:
@@ -212,48 +221,98 @@ def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -
     return np.sort(order[rank < n_draws])
 
 
-def _balls(problem: PieceProblem, centres: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
-    """Polynomial (b, P, m) and leave-one-out error (b,) of the samples nearest to each centre."""
+def _balls(
+    problem: PieceProblem, centres: np.ndarray, size: int, among: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Polynomial (b, P, m) and leave-one-out error (b,) of the samples nearest to each centre.
+
+    `among` restricts the samples of the balls to some of them.
+    """
     rows, coefs, errors = problem.rows, [], []
     points = problem.host_points[centres]
+    tree = problem.tree if among is None else cKDTree(problem.host_points[among])
     for block in row_blocks(len(points), rows_within(2 * size * problem.n_columns)):
-        near = problem.tree.query(points[block], size)[1].reshape(-1, size)
-        ball = problem._tensor(near)
+        near = tree.query(points[block], size)[1].reshape(-1, size)
+        ball = problem._tensor(near if among is None else among[near])
         coef, error = leave_one_out(problem.polynomials[ball], rows.y[ball], rows.weight[ball])
         coefs.append(coef)
         errors.append(error)
     return torch.cat(coefs), torch.cat(errors)
 
 
-def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> _Cells:
-    """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
-    P, n = problem.n_columns, problem.n
-    weight = problem.rows.weight.cpu().numpy()
-    centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
-    tried = _draw_candidates(cell, n_cells, rng)
-    size = min(n, max(P + 6, int(1.5 * P), min(int(0.6 * n / n_cells), 4 * P)))
-    coef, error = _balls(problem, tried, size)
-    small = min(n, P + 4)
-    if small < size:
+def _two_sizes(
+    problem: PieceProblem, centres: np.ndarray, size: int, among: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Polynomials and errors of balls of a comfortable size, or of the least where it is exact."""
+    n = problem.n if among is None else len(among)
+    coef, error = _balls(problem, centres, min(n, size), among)
+    small = problem.n_columns + 4
+    if small < min(n, size):
         # So few samples prove nothing about a noisy fit, but an exact one is no accident.
-        small_coef, small_error = _balls(problem, tried, small)
+        small_coef, small_error = _balls(problem, centres, small, among)
         exact = (small_error < EXACT * problem.floor) & (small_error < error)
         coef = torch.where(exact[:, None, None], small_coef, coef)
         error = torch.where(exact, small_error, error)
-    # The best ball of each cell: sort by error, then by cell, and take the first.
+    return coef, error
+
+
+def _best_of_each(cell: np.ndarray, error: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Cells that occur in `cell`, and the position of each one's smallest error."""
     by_error = np.argsort(error.cpu().numpy(), kind="stable")
-    _, first = np.unique(cell[tried[by_error]], return_index=True)
-    best = problem._tensor(by_error[first])
-    error = error[best]
+    used, first = np.unique(cell[by_error], return_index=True)
+    return used, by_error[first]
+
+
+def _ball_size(problem: PieceProblem, n_cells: int) -> int:
+    P = problem.n_columns
+    return max(P + 6, int(1.5 * P), min(int(0.6 * problem.n / n_cells), 4 * P))
+
+
+def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> _Cells:
+    """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
+    weight = problem.rows.weight.cpu().numpy()
+    centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
+    tried = _draw_candidates(cell, n_cells, rng)
+    coef, error = _two_sizes(problem, tried, _ball_size(problem, n_cells))
+    _, best = _best_of_each(cell[tried], error)
+    index = problem._tensor(best)
+    error = error[index]
     usable = torch.isfinite(error)
     rms = float(problem.rows.y.square().mean().sqrt())
     width2 = float(np.median(((problem.host_points - centres[cell]) ** 2).sum(1)))
     return _Cells(
-        torch.where(usable[:, None, None], coef[best], 0.0),
+        torch.where(usable[:, None, None], coef[index], 0.0),
         torch.where(usable, error, rms),
-        problem.host_points[tried[by_error[first]]].astype(float),
+        problem.host_points[tried[best]].astype(float),
         max(width2, np.finfo(float).tiny),
     )
+
+
+def _peel(problem: PieceProblem, cells: _Cells, pieces: Pieces) -> _Cells | None:
+    """New balls among the samples that no exact cell holds, or None if there is nothing to gain.
+
+    Around a thin piece every ball reaches into its neighbours. Once those are known exactly
+    and set aside, the balls of what remains follow the piece.
+    """
+    exact = pieces.error < EXACT * problem.floor
+    labels = pieces.labels.cpu().numpy()
+    among = np.flatnonzero(~exact.cpu().numpy()[labels])
+    if not bool(exact.any()) or len(among) < problem.n_columns + 6:
+        return None
+    tried = among[:: -(-len(among) // MOST_BALLS)]
+    coef, error = _two_sizes(problem, tried, _ball_size(problem, len(cells.coef)), among)
+    used, best = _best_of_each(labels[tried], error)
+    index, target = problem._tensor(best), problem._tensor(used)
+    better = error[index] < pieces.error[target]
+    if not bool(better.any()):
+        return None
+    index, target = index[better], target[better]
+    best = best[better.cpu().numpy()]
+    new_coef, new_error = cells.coef.clone(), cells.error.clone()
+    new_coef[target], new_error[target] = coef[index], error[index]
+    centres = cells.centres.copy()
+    centres[target.cpu().numpy()] = problem.host_points[tried[best]]
+    return _Cells(new_coef, new_error, centres, cells.width2)
 
 
 def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
@@ -265,7 +324,7 @@ def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
     near = problem._tensor(near.reshape(problem.n, n_near))
     index = torch.arange(problem.n, device=near.device)
     square = problem.squared_residuals(cells.coef, index, near)
-    score = 0.5 * (square + cells.error[near].square() + problem.floor**2).log()
+    score = problem.surprise_of(square, cells.error[near])
     score = score + 0.5 * distance2 / (cells.width2 * problem.d)
     choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
     keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + 3
@@ -311,9 +370,13 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     best, least = None, np.inf
     for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
-        cells = _best_balls(problem, n_cells, rng)
-        for _ in range(n_rounds):
-            cells, pieces = _compete(problem, cells)
+        found: _Cells | None = _best_balls(problem, n_cells, rng)
+        for _ in range(4):
+            for _ in range(n_rounds):
+                found, pieces = _compete(problem, found)
+            found = _peel(problem, found, pieces)
+            if found is None:
+                break
         surprise = (pieces.error.square() + problem.floor**2).log()
         total = float((pieces.weight * surprise).sum())
         if total < least:

@@ -27,9 +27,10 @@ def adjacent_pairs(problem: PieceProblem, labels: Tensor) -> np.ndarray:
     """Pairs (a < b) of labels that hold neighbouring samples, shape (e, 2)."""
     own = labels[:, None].expand_as(problem.neighbours)
     other = labels[problem.neighbours]
-    foreign = own != other
-    pairs = torch.stack([own[foreign], other[foreign]], 1).sort(1).values
-    return torch.unique(pairs, dim=0).cpu().numpy()
+    K = int(labels.max()) + 1
+    code = torch.minimum(own, other) * K + torch.maximum(own, other)
+    distinct = torch.unique(code[own != other]).cpu().numpy()
+    return np.stack([distinct // K, distinct % K], 1)
 
 
 class _Agglomeration:
@@ -350,7 +351,8 @@ def merge_multilevel(
         K = pieces.n_pieces
         last = len(history.scores) >= max_iter
         reduced = int(0.6 * K)
-        target = reduced if reduced > max(1.5 * max_pieces, 2) else K - 1
+        # Near the allowed number the levels are close, single steps below two dozen pieces.
+        target = reduced if reduced > max(1.5 * max_pieces, 2) else K - max(1, K // 12)
         if last:
             target = min(max_pieces, K - 1)
             history.converged = False
