@@ -439,9 +439,11 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
             like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
             box = Scaling.from_arrays(self.scaling_, like)
             prepared = self._prepare(X, y, sample_weight, box=box)
-            tree = self._mixture(prepared.rows.X).tree
-            experts, alpha = experts_for_gates(prepared.rows, tree, int(degree), alpha)
-            self.mixture_ = Mixture(tree, experts, int(degree)).arrays()
+            old = self._mixture(prepared.rows.X)
+            experts, alpha = experts_for_gates(
+                prepared.rows, old.tree, int(degree), alpha, old.first_blended
+            )
+            self.mixture_ = Mixture(old.tree, experts, int(degree), old.first_blended).arrays()
             self._store(prepared)
             self.degree_, self.alpha_ = int(degree), alpha
         return self

@@ -52,3 +52,45 @@ class Basis(ABC):
         -------
         Tensor of shape (n, p)
         """
+
+
+class ParametricBasis(ABC):
+    """Columns that depend on parameters theta, at fixed points: what variable projection moves.
+
+    Attributes
+    ----------
+    n_columns : int
+        Number p of columns.
+    n_parameters : int
+        Number of entries of theta, a flat vector.
+    """
+
+    n_columns: int
+    n_parameters: int
+
+    @abstractmethod
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Columns at the fixed points.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n_parameters,)
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+
+    @abstractmethod
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """Derivative of ``matrix(theta) @ coef`` with respect to theta.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n_parameters,)
+        coef : Tensor of shape (p, m)
+
+        Returns
+        -------
+        Tensor of shape (n, m, n_parameters)
+        """

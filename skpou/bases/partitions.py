@@ -8,7 +8,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.bases.base import Basis
 from skpou.bases.polynomials import TotalDegreePolynomials
+
+
+class RadialQuadratics(Basis):
+    """The constant, the coordinates and ``sum_j P_2(2 x_j - 1)``: logits of radial gates.
+
+    Parameters
+    ----------
+    n_features : int
+        Number d of variables.
+    """
+
+    def __init__(self, n_features: int):
+        self.n_features = n_features
+        self.n_columns = n_features + 2
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate; see `Basis.matrix`."""
+        t = 2 * X - 1
+        square = (1.5 * t.square() - 0.5).sum(1, keepdim=True)
+        return torch.cat([torch.ones_like(square), t, square], 1)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives along one coordinate; see `Basis.partial`."""
+        slopes = torch.zeros((len(X), self.n_columns), dtype=X.dtype, device=X.device)
+        slopes[:, 1 + feature] = 2.0
+        slopes[:, -1] = 6 * (2 * X[:, feature] - 1)
+        return slopes
+
+
+def gate_basis(n_features: int, degree: int, isotropic: bool = False) -> Basis:
+    """Basis of a gate's logits: all polynomials of a total degree, or the radial quadratics."""
+    return RadialQuadratics(n_features) if isotropic else TotalDegreePolynomials(n_features, degree)
 
 
 @dataclass
@@ -26,12 +59,16 @@ class GateLevel:
     sharp : bool, default=False
         Whether the gates switch within far less than the distance between samples, so that a
         derivative across them is that of the chosen piece.
+    isotropic : bool, default=False
+        Radial logits ``a + b . x + c |x|^2``: Gaussian radial functions, normalised. `degree`
+        is 2 then.
     """
 
     parent: Tensor
     theta: Tensor
     degree: int
     sharp: bool = False
+    isotropic: bool = False
 
     @property
     def n_partitions(self) -> int:
@@ -55,7 +92,7 @@ class PartitionTree:
     def __init__(self, n_features: int, levels: list[GateLevel]):
         self.n_features = n_features
         self.levels = levels
-        self._bases = [TotalDegreePolynomials(n_features, level.degree) for level in levels]
+        self._bases = [gate_basis(n_features, level.degree, level.isotropic) for level in levels]
 
     def depth(self, level: int | None = None) -> int:
         """Number of levels down to `level`, where None is the finest.
@@ -107,6 +144,22 @@ class PartitionTree:
             log_pi = log_pi[:, gate.parent] + log_gate
         return log_pi
 
+    def log_below(self, X: Tensor, first: int) -> Tensor:
+        """Logarithms (n, N) of the leaves' partitions given their ancestor above level `first`."""
+        log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
+        for depth in range(first, len(self.levels)):
+            gate = self.levels[depth]
+            log_gate = self.log_conditional(X, depth)
+            log_pi = log_gate if depth == first else log_pi[:, gate.parent] + log_gate
+        return log_pi
+
+    def ancestors(self, first: int) -> Tensor:
+        """Number of each leaf's ancestor on the level above `first`; 0 where `first` is 0."""
+        node = torch.arange(self.levels[-1].n_partitions, device=self.levels[-1].parent.device)
+        for gate in reversed(self.levels[first:]):
+            node = gate.parent[node]
+        return node
+
     def log_proba_partial(self, X: Tensor, feature: int, level: int | None = None) -> Tensor:
         """Derivatives of `log_proba` along one coordinate; sharp levels count as constant.
 
@@ -118,13 +171,17 @@ class PartitionTree:
         for depth in range(self.depth(level)):
             gate = self.levels[depth]
             slope = slope[:, gate.parent]
-            if gate.sharp:
-                continue
-            logit_slope = self._bases[depth].partial(X, feature) @ gate.theta.T
-            pi = self.log_conditional(X, depth).exp()
-            mean = (pi * logit_slope) @ _membership(gate.parent, X)
-            slope = slope + logit_slope - mean[:, gate.parent]
+            if not gate.sharp:
+                slope = slope + self.log_conditional_partial(X, feature, depth)
         return slope
+
+    def log_conditional_partial(self, X: Tensor, feature: int, level: int) -> Tensor:
+        """Derivatives (n, N_level) of `log_conditional` along one coordinate."""
+        gate = self.levels[level]
+        logit_slope = self._bases[level].partial(X, feature) @ gate.theta.T
+        pi = self.log_conditional(X, level).exp()
+        mean = (pi * logit_slope) @ _membership(gate.parent, X)
+        return logit_slope - mean[:, gate.parent]
 
     def arrays(self) -> list[dict]:
         """State as numpy arrays and numbers, one dict a level."""
@@ -134,6 +191,7 @@ class PartitionTree:
                 "theta": gate.theta.cpu().numpy(),
                 "gate_degree": int(gate.degree),
                 "sharp": bool(gate.sharp),
+                "isotropic": bool(gate.isotropic),
             }
             for gate in self.levels
         ]
@@ -147,6 +205,7 @@ class PartitionTree:
                 torch.tensor(np.asarray(level["theta"]), dtype=like.dtype, device=like.device),
                 level["gate_degree"],
                 level["sharp"],
+                level["isotropic"],
             )
             for level in arrays
         ]

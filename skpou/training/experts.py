@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from skpou.bases.partitions import PartitionTree
 from skpou.solvers.least_squares import (
@@ -12,6 +13,7 @@ from skpou.solvers.least_squares import (
     ridge_factor,
     split_factor,
 )
+from skpou.solvers.statistics import row_blocks, rows_within, triangular_factors
 from skpou.training.discovery import PieceProblem, Pieces
 from skpou.training.mixture import Experts
 from skpou.training.rows import Rows
@@ -20,8 +22,8 @@ from skpou.training.rows import Rows
 def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -> Pieces:
     """Pieces as the gates cut them: the labels follow the gates, not the residuals.
 
-    Where a gate misplaces samples so that the fit gets worse than noise can explain, only the
-    samples on which gate and label agree determine the experts.
+    Where a gate misplaces samples so that the fit gets worse than noise can explain, the
+    pieces stay as they were.
     """
     chosen = tree.log_proba(problem.rows.X, harden=True).argmax(1)
     if bool((chosen == pieces.labels).all()):
@@ -35,11 +37,16 @@ def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -
 
 
 def fit_level_experts(
-    problem: PieceProblem, tree: PartitionTree, pieces: Pieces, alpha: float | None
+    problem: PieceProblem,
+    tree: PartitionTree,
+    labels: Tensor,
+    first_blended: int,
+    alpha: float | None,
 ) -> tuple[list[Experts], float]:
     """Experts of every level; coarse ones are the restrictions of Eq. 36.
 
-    For sharp gates the posterior weights of Eqs. 34 and 35 are indicators of the pieces.
+    For sharp gates the posterior weights of Eqs. 34 and 35 are indicators of the pieces; a
+    soft level takes its partitions.
 
     Parameters
     ----------
@@ -47,8 +54,10 @@ def fit_level_experts(
         Samples.
     tree : PartitionTree
         Gates.
-    pieces : Pieces
-        Labels of the leaves.
+    labels : Tensor of shape (n,), int64
+        Partition of each sample on the last level that is not blended; 0 if all are.
+    first_blended : int
+        First blended level; the number of levels if none is.
     alpha : float or None
         Ridge relative to the largest column norm; None: by the log evidence of the leaves.
 
@@ -59,45 +68,32 @@ def fit_level_experts(
     alpha : float
         The ridge used.
     """
-    leaves = pieces
-    if alpha is None:
-        alpha, _ = evidence_ridge(
-            leaves.factors, problem.n_columns, leaves.weight, problem.floor / 10
-        )
-    labels = pieces.labels
-    experts = [_experts(problem, leaves, alpha)]
-    for level in reversed(tree.levels[1:]):
-        labels = level.parent[labels]
-        n_parents = int(level.parent.max()) + 1
-        experts.insert(0, _experts(problem, problem.fit(labels, n_parents), alpha))
+    n_levels = len(tree.levels)
+    if first_blended == n_levels:
+        pieces = problem.fit(labels, tree.levels[-1].n_partitions)
+        leaves, alpha = _piece_experts(problem, pieces, alpha)
+    else:
+        leaves, alpha = _blended_experts(problem, tree, labels, first_blended, alpha)
+    experts = [leaves]
+    for depth in reversed(range(n_levels - 1)):
+        n_nodes = tree.levels[depth].n_partitions
+        if depth < first_blended:
+            node = labels
+            for gate in reversed(tree.levels[depth + 1 : first_blended]):
+                node = gate.parent[node]
+            experts.insert(0, _piece_experts(problem, problem.fit(node, n_nodes), alpha)[0])
+        else:
+            pi = tree.log_proba(problem.rows.X, depth).exp()
+            experts.insert(0, _soft_experts(problem, pi, alpha))
     return experts, alpha
 
 
-def _experts(problem: PieceProblem, pieces: Pieces, alpha: float) -> Experts:
-    """Ridge solution (Eqs. 17, 36, 37), noise (Eq. 18) and posterior factor of every piece."""
-    P = problem.n_columns
-    ridged = ridge_factor(pieces.factors, P, alpha)
-    R, projected, rss = split_factor(ridged, P)
-    coef = back_substitute(R, projected)
-    within = torch.zeros_like(rss).index_add_(0, pieces.labels, problem.rows.within)
-    freedom = pieces.weight - effective_parameters(pieces.factors[:, :P, :P], R)
-    noise = (rss + within) / freedom.clamp_min(1)[:, None]  # Eq. 18
-    # Round-off of the targets themselves, so that a perfect fit still has a width.
-    eps = torch.finfo(noise.dtype).eps
-    noise = noise + eps**2
-    if problem.n == 1:
-        # One sample says nothing about noise: the target's own size stands for it.
-        noise = torch.ones_like(noise)
-    return Experts(coef, R, noise)
-
-
 def experts_for_gates(
-    rows: Rows, tree: PartitionTree, degree: int, alpha: float | None
+    rows: Rows, tree: PartitionTree, degree: int, alpha: float | None, first_blended: int
 ) -> tuple[list[Experts], float]:
-    """New experts of every level for gates that stay, by one least-squares solve.
+    """New experts of every level for gates that stay, by one joint least-squares solve.
 
-    Sharp gates make the joint least-squares problem of all experts fall apart into one for
-    each piece.
+    Sharp gates make the joint problem fall apart into one for each piece, or for each blend.
 
     Parameters
     ----------
@@ -109,6 +105,8 @@ def experts_for_gates(
         Total degree of the experts.
     alpha : float or None
         Ridge relative to the largest column norm; None: by log evidence.
+    first_blended : int
+        First blended level; the number of levels if none is.
 
     Returns
     -------
@@ -118,6 +116,135 @@ def experts_for_gates(
         The ridge used.
     """
     problem = PieceProblem(rows, degree)
-    labels = tree.log_proba(rows.X, harden=True).argmax(1)
-    pieces = problem.fit(labels, tree.levels[-1].n_partitions)
-    return fit_level_experts(problem, tree, pieces, alpha)
+    labels = torch.zeros(problem.n, dtype=torch.int64, device=rows.X.device)
+    if first_blended:
+        labels = tree.log_proba(rows.X, first_blended - 1, harden=True).argmax(1)
+    return fit_level_experts(problem, tree, labels, first_blended, alpha)
+
+
+def _round_off(noise: Tensor, problem: PieceProblem) -> Tensor:
+    """Noise that is at least round-off of the targets, so that a perfect fit has a width."""
+    if problem.n == 1:
+        # One sample says nothing about noise: the target's own size stands for it.
+        return torch.ones_like(noise)
+    return noise + torch.finfo(noise.dtype).eps ** 2
+
+
+def _piece_experts(
+    problem: PieceProblem, pieces: Pieces, alpha: float | None
+) -> tuple[Experts, float]:
+    """Experts of sharp pieces: Eqs. 17, 36 and 37 with indicator weights, noise by Eq. 18."""
+    if alpha is None:
+        floor = problem.floor / 10
+        alpha, _ = evidence_ridge(pieces.factors, problem.n_columns, pieces.weight, floor)
+    return _solve(problem, pieces.factors, pieces.weight, _within(problem, pieces), alpha), alpha
+
+
+def _within(problem: PieceProblem, pieces: Pieces) -> Tensor:
+    shape = (pieces.n_pieces, problem.rows.n_outputs)
+    sums = torch.zeros(shape, dtype=pieces.rss.dtype, device=pieces.rss.device)
+    return sums.index_add_(0, pieces.labels, problem.rows.within)
+
+
+def _solve(
+    problem: PieceProblem, factors: Tensor, weight: Tensor, within: Tensor, alpha: float
+) -> Experts:
+    """Ridge solution, noise and posterior factor from triangular factors of ``[A, y]``."""
+    P = problem.n_columns
+    R, projected, rss = split_factor(ridge_factor(factors, P, alpha), P)
+    freedom = weight - effective_parameters(factors[:, :P, :P], R)
+    noise = (rss + within) / freedom.clamp_min(1)[:, None]  # Eq. 18
+    return Experts(back_substitute(R, projected), R, _round_off(noise, problem))
+
+
+def _soft_experts(problem: PieceProblem, pi: Tensor, alpha: float) -> Experts:
+    """Experts of a soft level by Eq. 36, every partition weighted by its own pi (n, N)."""
+    n, n_nodes = pi.shape
+    size = problem.weighted.shape[1]
+    factors = torch.empty((n_nodes, size, size), dtype=pi.dtype, device=pi.device)
+    for nodes in row_blocks(n_nodes, rows_within(n * size)):
+        root = pi[:, nodes].T.sqrt()
+        stacked = (root[..., None] * problem.weighted).reshape(-1, size)
+        labels = torch.arange(len(root), device=pi.device).repeat_interleave(n)
+        factors[nodes] = triangular_factors(stacked, labels, len(root))
+    within = pi.T @ problem.rows.within
+    return _solve(problem, factors, pi.T @ problem.rows.weight, within, alpha)
+
+
+def _blended_experts(
+    problem: PieceProblem,
+    tree: PartitionTree,
+    labels: Tensor,
+    first_blended: int,
+    alpha: float | None,
+) -> tuple[Experts, float]:
+    """Joint ridge solution of the experts of every blend, and one ridge for all."""
+    ancestor = tree.ancestors(first_blended)
+    blends = [
+        _BlendSolve(problem, tree, first_blended, ancestor == g, labels == g)
+        for g in range(int(ancestor.max()) + 1)
+    ]
+    if alpha is None:
+        ridges = [blend.evidence_ridge() for blend in blends]
+        alpha = min(ridges)
+    P, m = problem.n_columns, problem.rows.n_outputs
+    widest = max(blend.n_columns for blend in blends)
+    like = problem.polynomials
+    factor = torch.eye(widest, dtype=like.dtype, device=like.device).repeat(len(blends), 1, 1)
+    coef, noise = like.new_zeros((len(ancestor), P, m)), like.new_zeros((len(ancestor), m))
+    for g, blend in enumerate(blends):
+        solution, R = blend.solve(alpha)
+        coef[blend.leaves] = solution.reshape(-1, P, m)
+        factor[g, : blend.n_columns, : blend.n_columns] = R
+        noise[blend.leaves] = blend.noise(solution, R)
+    return Experts(coef, factor, _round_off(noise, problem)), alpha
+
+
+class _BlendSolve:
+    """The joint least-squares problem of one blend's experts."""
+
+    def __init__(
+        self,
+        problem: PieceProblem,
+        tree: PartitionTree,
+        first_blended: int,
+        is_leaf: Tensor,
+        is_member: Tensor,
+    ):
+        self.problem = problem
+        self.leaves = torch.nonzero(is_leaf).squeeze(1)
+        self.members = torch.nonzero(is_member).squeeze(1)
+        below = tree.log_below(problem.rows.X[self.members], first_blended)
+        self.pi = below[:, self.leaves].exp()
+        phi = problem.polynomials[self.members]
+        self.A = (self.pi[:, :, None] * phi[:, None]).reshape(len(phi), -1)
+        self.n_columns = self.A.shape[1]
+        self.weight = problem.rows.weight[self.members]
+        root = self.weight.sqrt()[:, None]
+        stack = torch.cat([self.A * root, problem.rows.y[self.members] * root], 1)
+        zeros = torch.zeros(len(stack), dtype=torch.int64, device=stack.device)
+        self.factor = triangular_factors(stack, zeros, 1)
+
+    def evidence_ridge(self) -> float:
+        """Ridge of largest log evidence of this blend alone."""
+        total = self.weight.sum()[None]
+        return evidence_ridge(self.factor, self.n_columns, total, self.problem.floor / 10)[0]
+
+    def solve(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Coefficients (K P, m) and posterior factor (K P, K P)."""
+        ridged = ridge_factor(self.factor, self.n_columns, alpha)
+        R, projected, _ = split_factor(ridged, self.n_columns)
+        return back_substitute(R, projected)[0], R[0]
+
+    def noise(self, coef: Tensor, R: Tensor) -> Tensor:
+        """Noise variances (K, m): Eq. 18 with partitions as weights and left-out residuals."""
+        rows = self.problem.rows
+        reduced = torch.linalg.solve_triangular(R.T, self.A.T, upper=False)
+        leverage = self.weight * reduced.square().sum(0)
+        residual = rows.y[self.members] - self.A @ coef
+        left_out = residual / (1 - leverage).clamp_min(1e-3)[:, None]
+        square = self.weight[:, None] * left_out.square() + rows.within[self.members]
+        mass = self.pi.T @ self.weight
+        everywhere = square.sum(0) / self.weight.sum().clamp_min(1)
+        local = (self.pi.T @ square) / mass.clamp_min(1e-12)[:, None]
+        return torch.where(mass[:, None] > 1, local, everywhere)

@@ -60,6 +60,30 @@ def fit_gate_tree(
     return PartitionTree(problem.d, gates)
 
 
+def fit_root_gate(
+    problem: PieceProblem, labels: Tensor, models: NodeModels, degrees: tuple[int, ...]
+) -> GateLevel:
+    """Sharp gate of the first level for given models of its partitions.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples.
+    labels : Tensor of shape (n,), int64
+        Partition of each sample.
+    models : NodeModels
+        Models of the partitions, through all finer gates.
+    degrees : tuple of int
+        Degrees to try in turn.
+
+    Returns
+    -------
+    GateLevel
+    """
+    root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
+    return _LevelFit(problem, labels, root, models).run(degrees, quick=False)
+
+
 class _LevelFit:
     """The gates of one level.
 

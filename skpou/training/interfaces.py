@@ -33,22 +33,30 @@ class NodeModels:
 
     def values(self, X: Tensor) -> Tensor:
         """Values (n, N, m) of every partition's model."""
-        return self._collapse(X, torch.einsum("np,kpm->nkm", self.basis.matrix(X), self.coef))
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), self.coef)
+        for depth in reversed(range(len(self.gates.levels))):
+            weight = self.gates.log_conditional(X, depth).exp()[..., None]
+            values = self._sum_children(weight * values, depth)
+        return values
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
-        """Derivatives (n, N, m) of every model's chosen piece along one coordinate."""
+        """Derivatives (n, N, m) along one coordinate; across sharp gates of the chosen piece."""
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), self.coef)
         slopes = torch.einsum("np,kpm->nkm", self.basis.partial(X, feature), self.coef)
-        return self._collapse(X, slopes)
-
-    def _collapse(self, X: Tensor, values: Tensor) -> Tensor:
-        """Average the leaves' values over the gates below, level by level."""
         for depth in reversed(range(len(self.gates.levels))):
-            parent = self.gates.levels[depth].parent
-            weighted = values * self.gates.log_conditional(X, depth).exp()[..., None]
-            n_parents = int(parent.max()) + 1
-            shape = (len(values), n_parents, values.shape[2])
-            values = values.new_zeros(shape).index_add_(1, parent, weighted)
-        return values
+            weight = self.gates.log_conditional(X, depth).exp()[..., None]
+            if not self.gates.levels[depth].sharp:
+                gate_slope = self.gates.log_conditional_partial(X, feature, depth)
+                slopes = slopes + gate_slope[..., None] * values
+            values = self._sum_children(weight * values, depth)
+            slopes = self._sum_children(weight * slopes, depth)
+        return slopes
+
+    def _sum_children(self, weighted: Tensor, depth: int) -> Tensor:
+        """Add up the children of each parent of one level."""
+        parent = self.gates.levels[depth].parent
+        shape = (len(weighted), int(parent.max()) + 1, weighted.shape[2])
+        return weighted.new_zeros(shape).index_add_(1, parent, weighted)
 
     def difference(self, values: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Differences (n, m) of two partitions' entries in `values` (n, N, m), row by row."""

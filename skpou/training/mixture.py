@@ -20,9 +20,11 @@ class Experts:
     ----------
     coef : Tensor of shape (N, P, m)
         Coefficients in the orthogonal polynomials of total degree at most the mixture's.
-    factor : Tensor of shape (N, P, P)
+    factor : Tensor of shape (N, P, P), or (G, K P, K P) for a blend
         Upper triangular factor R of each expert's weighted design matrix, ridge rows included:
-        the coefficients' posterior covariance is ``sigma^2 (R' R)^-1``.
+        the coefficients' posterior covariance is ``sigma^2 (R' R)^-1``. The experts that a blend
+        adds up were solved for jointly: one factor for each of the G blends, the identity where
+        a blend has fewer than the largest number K of experts.
     noise : Tensor of shape (N, m)
         Variance sigma^2 of each expert and target, Eq. 18 with the degrees of freedom taken off.
     """
@@ -42,8 +44,8 @@ class Components:
         Logarithms of the partitions at the points.
     mean : Tensor of shape (n, N, m)
         The experts' values, Eq. 7.
-    noise : Tensor of shape (N, m)
-        The experts' noise variances.
+    noise : Tensor of shape (N, m) or (n, N, m)
+        The components' noise variances.
     epistemic : Tensor of shape (n, N, m)
         Variances of the experts' values under their coefficients' posterior.
     """
@@ -139,6 +141,10 @@ class Mixture:
 
     Works in scaled units: points in the unit box, targets of about unit rms.
 
+    Partitions from level `first_blended` on add up to one function, as in Eq. 1: their experts
+    were solved for jointly and mean nothing alone. A component of the density is then the blend
+    below a partition of the level above. Other levels are mixtures, Eq. 4.
+
     Parameters
     ----------
     tree : PartitionTree
@@ -147,12 +153,21 @@ class Mixture:
         One set a level; the finest are the model, coarser ones its restrictions (Eq. 36).
     degree : int
         Total degree of the experts.
+    first_blended : int, default=None
+        First level whose partitions are blended; None: no level is.
     """
 
-    def __init__(self, tree: PartitionTree, experts: list[Experts], degree: int):
+    def __init__(
+        self,
+        tree: PartitionTree,
+        experts: list[Experts],
+        degree: int,
+        first_blended: int | None = None,
+    ):
         self.tree = tree
         self.experts = experts
         self.degree = degree
+        self.first_blended = len(tree.levels) if first_blended is None else first_blended
         self.basis = TotalDegreePolynomials(tree.n_features, degree)
 
     @property
@@ -180,8 +195,11 @@ class Mixture:
         -------
         Components
         """
+        depth = self.tree.depth(level)
+        if depth == len(self.tree.levels) and self.first_blended < depth:
+            return self._blends(X, harden, posterior)
         log_pi = self.tree.log_proba(X, level, harden)
-        experts = self.experts[self.tree.depth(level) - 1]
+        experts = self.experts[depth - 1]
         phi = self.basis.matrix(X)
         mean = torch.einsum("np,kpm->nkm", phi, experts.coef)
         if not posterior:
@@ -191,12 +209,34 @@ class Mixture:
         epistemic = reduced.square().sum(1).T[..., None] * experts.noise
         return Components(log_pi, mean, experts.noise, epistemic)
 
+    def _blends(self, X: Tensor, harden: bool, posterior: bool) -> Components:
+        """Components that are sums of experts over the blended levels."""
+        first, experts = self.first_blended, self.experts[-1]
+        ancestor = self.tree.ancestors(first)
+        n_blends = int(ancestor.max()) + 1
+        weight = self.tree.log_below(X, first).exp()
+        phi = self.basis.matrix(X)
+        values = torch.einsum("np,kpm->nkm", phi, experts.coef) * weight[..., None]
+        shape = (len(X), n_blends, values.shape[2])
+        mean = values.new_zeros(shape).index_add_(1, ancestor, values)
+        noise = values.new_zeros(shape).index_add_(1, ancestor, weight[..., None] * experts.noise)
+        log_pi = torch.zeros_like(weight[:, :1])
+        if first:
+            log_pi = self.tree.log_proba(X, first - 1, harden)
+        if not posterior:
+            return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
+        columns = blend_columns(weight, phi, ancestor)
+        reduced = torch.linalg.solve_triangular(experts.factor.mT, columns, upper=False)
+        epistemic = reduced.square().sum(1).T[..., None] * noise
+        return Components(log_pi, mean, noise, epistemic)
+
     def gradient(self, X: Tensor, level: int | None = None) -> Tensor:
         """Gradient (n, m, d) of the mean by the product rule; across sharp gates of the piece."""
-        parts = self.components(X, level, harden=True, posterior=False)
+        pi = self.tree.log_proba(X, level, harden=True).exp()
         coef = self.experts[self.tree.depth(level) - 1].coef
-        pi = parts.log_pi.exp()
-        deviation = parts.mean - parts.expectation()[:, None]
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), coef)
+        mean = torch.einsum("nk,nkm->nm", pi, values)
+        deviation = values - mean[:, None]
         columns = []
         for feature in range(self.tree.n_features):
             slope = torch.einsum("np,kpm->nkm", self.basis.partial(X, feature), coef)
@@ -204,14 +244,14 @@ class Mixture:
             total = slope + gate_slope[..., None] * deviation
             columns.append(torch.einsum("nk,nkm->nm", pi, total))
         if not columns:
-            return parts.mean.new_zeros((len(X), parts.mean.shape[2], 0))
+            return mean.new_zeros((*mean.shape, 0))
         return torch.stack(columns, 2)
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         n_leaves, P = self.n_leaves, self.basis.n_columns
         widest = max(level.theta.shape[1] for level in self.tree.levels)
-        return (n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
+        return (3 * n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
 
     def arrays(self) -> list[dict]:
         """State as numpy arrays and numbers, one dict a level, the coarsest first."""
@@ -221,8 +261,11 @@ class Mixture:
                 "coef": experts.coef.cpu().numpy(),
                 "factor": experts.factor.cpu().numpy(),
                 "noise": experts.noise.cpu().numpy(),
+                "blended": depth >= self.first_blended,
             }
-            for gates, experts in zip(self.tree.arrays(), self.experts, strict=True)
+            for depth, (gates, experts) in enumerate(
+                zip(self.tree.arrays(), self.experts, strict=True)
+            )
         ]
 
     @classmethod
@@ -237,4 +280,33 @@ class Mixture:
             Experts(tensor(level["coef"]), tensor(level["factor"]), tensor(level["noise"]))
             for level in arrays
         ]
-        return cls(tree, experts, degree)
+        first_blended = sum(not level["blended"] for level in arrays)
+        return cls(tree, experts, degree, first_blended)
+
+
+def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
+    """Columns ``pi_k Phi_j`` of every blend at some points, zero where a blend has no k-th expert.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n, N)
+        Partitions of the leaves within their blends.
+    phi : Tensor of shape (n, P)
+        Polynomials.
+    ancestor : Tensor of shape (N,), int64
+        Blend of each leaf.
+
+    Returns
+    -------
+    Tensor of shape (G, K P, n)
+        K is the largest number of leaves in a blend; transposed for triangular solves.
+    """
+    counts = torch.bincount(ancestor)
+    n_blends, widest = len(counts), int(counts.max())
+    order = torch.argsort(ancestor, stable=True)
+    start = counts.cumsum(0) - counts
+    rank = torch.empty_like(ancestor)
+    rank[order] = torch.arange(len(ancestor), device=ancestor.device) - start[ancestor[order]]
+    spread = weight.new_zeros((n_blends, widest, len(weight)))
+    spread[ancestor, rank] = weight.T
+    return (spread[:, :, None] * phi.T).reshape(n_blends, -1, len(phi))

@@ -13,15 +13,23 @@ from torch import Tensor
 from skpou.bases.partitions import PartitionTree
 from skpou.bases.polynomials import count_columns
 from skpou.solvers.least_squares import evidence_ridge
+from skpou.training.blends import (
+    Blend,
+    BlendOptions,
+    BlendTrainer,
+    GateForm,
+    compose,
+    fit_ladder,
+)
 from skpou.training.discovery import PieceProblem, Pieces, compact, fine_cells
 from skpou.training.experts import fit_level_experts, refit_by_gates
-from skpou.training.gate_tree import fit_gate_tree
+from skpou.training.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.training.interfaces import NodeModels, find_interface
 from skpou.training.merging import MergeHistory, merge_multilevel, smooth
 from skpou.training.mixture import Mixture
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
-from skpou.training.trees import plan_levels
+from skpou.training.trees import Plan, plan_tree
 
 
 @dataclass(frozen=True)
@@ -191,13 +199,17 @@ class _PieceTraining:
         """Steps D to H: tree, gates and experts of the best pieces."""
         problem, history = self.best.problem, self.best.history
         pieces = problem.fit(compact(history.labels))
-        tree, pieces = self._separate(problem, pieces, quick)
-        experts, alpha = fit_level_experts(problem, tree, pieces, self.options.alpha)
-        mixture = Mixture(tree, experts, problem.degree)
+        plan = self._plan(problem, pieces)
+        if quick or plan.first_soft == len(plan.levels):
+            built = self._sharp(problem, pieces, plan.levels, quick)
+        else:
+            built = self._soft(problem, pieces, plan)
+        tree, labels, first_soft = built
+        experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
         message = "" if self.converged else self._not_converged()
         return TrainingResult(
-            state=mixture,
+            state=Mixture(tree, experts, problem.degree, first_soft),
             score=history.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [history.score],
@@ -215,11 +227,18 @@ class _PieceTraining:
             "max_iter, or lower n_partitions or degree."
         )
 
-    def _separate(
-        self, problem: PieceProblem, pieces: Pieces, quick: bool
-    ) -> tuple[PartitionTree, Pieces]:
-        """Gates for the pieces, and the pieces as the gates cut them."""
-        levels = self._plan(problem, pieces)
+    def _plan(self, problem: PieceProblem, pieces: Pieces) -> Plan:
+        interface = None
+        if pieces.n_pieces > 1:
+            root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
+            models = NodeModels(problem, pieces.coef, [])
+            interface = find_interface(problem, pieces.labels, models, pieces.error, root)
+        return plan_tree(problem, pieces, interface, self.options.sizes)
+
+    def _sharp(
+        self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
+    ) -> tuple[PartitionTree, Tensor, int]:
+        """Sharp gates on every level; the tree, the leaf of each sample, no soft level."""
         degrees = self.options.gate_degrees
         tree = fit_gate_tree(problem, pieces, levels, degrees, quick)
         chosen = refit_by_gates(problem, pieces, tree)
@@ -228,12 +247,64 @@ class _PieceTraining:
             # Labels that follow the noise bias the first experts; those of the gates do not.
             tree = fit_gate_tree(problem, chosen, levels, degrees, quick)
             chosen = refit_by_gates(problem, chosen, tree)
-        return tree, chosen
+        return tree, chosen.labels, len(levels)
 
-    def _plan(self, problem: PieceProblem, pieces: Pieces) -> list[np.ndarray]:
-        interface = None
-        if pieces.n_pieces > 1:
-            root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
-            models = NodeModels(problem, pieces.coef, [])
-            interface = find_interface(problem, pieces.labels, models, pieces.error, root)
-        return plan_levels(problem, pieces, interface, self.options.sizes)
+    def _soft(
+        self, problem: PieceProblem, pieces: Pieces, plan: Plan
+    ) -> tuple[PartitionTree, Tensor, int]:
+        """Blends below sharp gates, or one blend alone."""
+        options = self._blend_options()
+        labels = torch.zeros_like(pieces.labels)
+        if plan.first_soft:
+            labels = torch.as_tensor(plan.levels[0], device=labels.device)[pieces.labels]
+        n_parts = int(labels.max()) + 1
+        below = plan.levels[plan.first_soft :]
+        blends = [
+            self._blend(problem, pieces, torch.nonzero(labels == part).squeeze(1), below, options)
+            for part in range(n_parts)
+        ]
+        soft = compose(blends, options.form)
+        if not plan.first_soft:
+            return PartitionTree(problem.d, soft), labels, 0
+        models = NodeModels(problem, torch.cat([blend.coef for blend in blends]), soft)
+        gate = fit_root_gate(problem, labels, models, self.options.gate_degrees)
+        tree = PartitionTree(problem.d, [gate, *soft])
+        return tree, self._cleaned(tree, labels, models, problem), 1
+
+    def _cleaned(
+        self, tree: PartitionTree, labels: Tensor, models: NodeModels, problem: PieceProblem
+    ) -> Tensor:
+        """Parts as the sharp gate cuts them, unless that misplaces samples."""
+        chosen = tree.log_proba(problem.rows.X, 0, harden=True).argmax(1)
+        square = (problem.rows.y[:, None] - models.values(problem.rows.X)).square().mean(2)
+        own, new = (square.gather(1, part[:, None]).sum() for part in (labels, chosen))
+        allowed = 2 * float(own) + problem.n * (10 * problem.floor) ** 2
+        return chosen if float(new) <= allowed else labels
+
+    def _blend_options(self) -> BlendOptions:
+        form = GateForm(min(self.options.gate_degrees[0], 2))
+        return BlendOptions(form=form, alpha=self.options.alpha, tol=self.options.tol)
+
+    def _blend(
+        self,
+        problem: PieceProblem,
+        pieces: Pieces,
+        index: Tensor,
+        below: list[np.ndarray],
+        options: BlendOptions,
+    ) -> Blend:
+        """Soft pieces of one part: a ladder of numbers, or the tree that was asked for."""
+        leaves, labels = torch.unique(pieces.labels[index], return_inverse=True)
+        if len(below) == 1:
+            return fit_ladder(problem, index, labels, options)
+        nodes, parents = [], []
+        above = torch.zeros(len(leaves), dtype=torch.int64, device=index.device)
+        for level in below:
+            names = torch.as_tensor(level, device=index.device)[leaves]
+            _, node = torch.unique(names, return_inverse=True)
+            parent = torch.zeros(int(node.max()) + 1, dtype=torch.int64, device=index.device)
+            parent[node] = above
+            nodes.append(node[labels])
+            parents.append(parent)
+            above = node
+        return BlendTrainer(problem, index, options).train(nodes, parents)

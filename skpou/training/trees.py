@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,54 @@ from skpou.training.interfaces import Interface, coarse_groups, kink_linkage
 from skpou.training.merging import merge_order
 
 Merges = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tree for the pieces, and where its soft part begins.
+
+    Attributes
+    ----------
+    levels : list of ndarray of shape (K,)
+        Node number of each piece on each level; on the last level the piece itself.
+    first_soft : int
+        First level whose partitions join smoothly; the number of levels if kinks are everywhere.
+    """
+
+    levels: list[np.ndarray]
+    first_soft: int
+
+
+def plan_tree(
+    problem: PieceProblem,
+    pieces: Pieces,
+    interface: Interface | None,
+    sizes: tuple[int, ...] | None,
+) -> Plan:
+    """Levels of the tree, and which of them kinks separate: coarse = kinks, fine = smooth.
+
+    Parameters are those of `plan_levels`.
+
+    Returns
+    -------
+    Plan
+    """
+    levels = plan_levels(problem, pieces, interface, sizes)
+    if interface is None:
+        return Plan(levels, len(levels))
+    groups = kink_groups(pieces, interface)
+    if len(groups) == 1:
+        return Plan(levels, 0)
+    kinks_on_top = len(levels) > 1 and _same_groups(levels[0], groups)
+    if kinks_on_top and len(groups) < pieces.n_pieces:
+        return Plan(levels, 1)
+    return Plan(levels, len(levels))
+
+
+def _same_groups(numbers: np.ndarray, groups: list[list[int]]) -> bool:
+    """Whether node numbers and groups cut the pieces alike."""
+    found = [sorted(np.flatnonzero(numbers == node).tolist()) for node in np.unique(numbers)]
+    return sorted(found) == sorted(sorted(group) for group in groups)
 
 
 def plan_levels(

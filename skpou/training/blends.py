@@ -1,0 +1,308 @@
+"""Soft pieces of a smooth part: gates moved by variable projection (step F)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.partitions import GateLevel, gate_basis
+from skpou.bases.products import PartitionPolynomials
+from skpou.solvers.logistic import fit_logistic
+from skpou.training.discovery import PieceProblem
+from skpou.training.merging import merge_order
+from skpou.training.records import TrainingResult
+from skpou.training.rows import Rows
+from skpou.training.trees import cut_merges, group_numbers
+from skpou.training.varpro import ProjectedProblem, RidgeSchedule, levenberg_marquardt
+
+#: Ridges of the logistic starts; a weaker last one gives sharper first gates.
+STARTS = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
+
+
+@dataclass(frozen=True)
+class GateForm:
+    """Logits of soft gates.
+
+    Attributes
+    ----------
+    degree : int
+        Total degree.
+    isotropic : bool
+        Radial quadratics only.
+    """
+
+    degree: int = 2
+    isotropic: bool = False
+
+    def features(self, X: Tensor) -> Tensor:
+        """Gate features (n, q) at points."""
+        return gate_basis(X.shape[1], self.degree, self.isotropic).matrix(X)
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """How blends are trained.
+
+    Attributes
+    ----------
+    form : GateForm
+        Logits.
+    alpha : float or None
+        Fixed ridge; None: tied to progress.
+    max_iter : int
+        Steps of variable projection for the final blend.
+    pilot_iter : int
+        Steps for each number of pieces that is compared.
+    tol : float
+        Relative residual at which to stop.
+    """
+
+    form: GateForm = GateForm()
+    alpha: float | None = None
+    max_iter: int = 300
+    pilot_iter: int = 25
+    tol: float = 1e-14
+
+    def ridge(self) -> RidgeSchedule:
+        """New schedule; a given ridge stays."""
+        if self.alpha is None:
+            return RidgeSchedule()
+        return RidgeSchedule(value=self.alpha**2, least=self.alpha**2)
+
+
+@dataclass
+class Blend:
+    """Soft gates and experts of one smooth part.
+
+    Attributes
+    ----------
+    parents : list of Tensor of shape (N_l,), int64
+        Tree within the part, the coarsest level first.
+    theta : list of Tensor of shape (N_l, q)
+        Logit coefficients of every level.
+    coef : Tensor of shape (K, P, m)
+        Experts of the leaves.
+    result : TrainingResult
+        Record of the training; its score is the leave-one-out error.
+    """
+
+    parents: list[Tensor]
+    theta: list[Tensor]
+    coef: Tensor
+    result: TrainingResult
+
+    @property
+    def n_leaves(self) -> int:
+        """Number K of leaves."""
+        return len(self.parents[-1])
+
+
+class BlendTrainer:
+    """Variable projection on the gates of one part's samples.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        All samples.
+    index : Tensor of shape (n_g,), int64
+        Samples of the part.
+    options : BlendOptions
+        Gates, ridge and steps.
+    """
+
+    #: Rows for each unknown that a training keeps; more rows only cost time.
+    rows_an_unknown = 12
+    least_rows = 2500
+
+    def __init__(self, problem: PieceProblem, index: Tensor, options: BlendOptions):
+        self.problem = problem
+        self.index = index
+        self.options = options
+
+    def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
+        rows = self.problem.rows
+        features = self.options.form.features(rows.X[index])
+        basis = PartitionPolynomials(
+            self.problem.polynomials[index], [features] * len(parents), parents
+        )
+        return ProjectedProblem(basis, rows.y[index], rows.weight[index])
+
+    def _thinned(self, n_unknowns: int) -> Tensor:
+        """Positions within the part of the rows to train on."""
+        n = len(self.index)
+        most = max(self.least_rows, self.rows_an_unknown * n_unknowns)
+        if n <= most:
+            return torch.arange(n, device=self.index.device)
+        # A random subset: a stride through sorted rows would follow the lines of a grid.
+        chosen = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+        return torch.as_tensor(chosen, device=self.index.device)
+
+    def train(self, nodes: list[Tensor], parents: list[Tensor]) -> Blend:
+        """Start from labels, then descend.
+
+        Parameters
+        ----------
+        nodes : list of Tensor of shape (n_g,), int64
+            Node of each sample of the part on every level.
+        parents : list of Tensor of shape (N_l,), int64
+            Tree.
+        """
+        pilot, problem = self.pilot(nodes, parents, steps=3)
+        return self.finish(pilot, problem, parents)
+
+    def pilot(
+        self, nodes: list[Tensor], parents: list[Tensor], steps: int
+    ) -> tuple[TrainingResult, ProjectedProblem]:
+        """Best of several logistic starts after a few steps."""
+        n_features = self.options.form.features(self.problem.rows.X[:1]).shape[1]
+        n_leaves = len(parents[-1])
+        thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
+        problem = self._projected(self.index[thinned], parents)
+        best: TrainingResult | None = None
+        for ridges in STARTS if n_leaves > 1 else STARTS[:1]:
+            theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
+            result = self._descend(problem, theta, 3)
+            if best is None or result.score < best.score:
+                best = result
+        assert best is not None
+        if steps > 3 and n_leaves > 1:
+            best = self._descend(problem, best.state.theta, steps)
+        return best, problem
+
+    def finish(
+        self, pilot: TrainingResult, problem: ProjectedProblem, parents: list[Tensor]
+    ) -> Blend:
+        """Descend to the end and solve for the experts on all samples of the part."""
+        result = pilot
+        if len(parents[-1]) > 1:
+            result = self._descend(problem, pilot.state.theta, self.options.max_iter)
+        theta = result.state.theta
+        full = self._projected(self.index, parents)
+        fit = full.solve(theta, result.chosen["ridge"])
+        coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
+        return Blend(parents, full.basis.split(theta), coef, result)
+
+    def _descend(self, problem: ProjectedProblem, theta: Tensor, steps: int) -> TrainingResult:
+        return levenberg_marquardt(
+            problem, theta, max_iter=steps, ridge=self.options.ridge(), tol=self.options.tol
+        )
+
+    def _start(
+        self,
+        problem: ProjectedProblem,
+        nodes: list[Tensor],
+        parents: list[Tensor],
+        ridges: tuple[float, ...],
+    ) -> Tensor:
+        """Logit coefficients (flat) of every level by logistic regression on labels."""
+        parts = []
+        for depth, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
+            features = problem.basis.features[depth]
+            theta = features.new_zeros((len(parent), features.shape[1]))
+            for family in range(int(parent.max()) + 1):
+                children = torch.nonzero(parent == family).squeeze(1)
+                if len(children) < 2:
+                    continue
+                inside = torch.nonzero(parent[node] == family).squeeze(1)
+                labels = torch.searchsorted(children, node[inside])
+                ones = torch.ones_like(features[inside, 0])
+                theta[children] = fit_logistic(
+                    features[inside], labels, len(children), ones, ridges
+                )
+            parts.append(theta.reshape(-1))
+        return torch.cat(parts)
+
+
+def fit_ladder(
+    problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions
+) -> Blend:
+    """Blend of the number of pieces that leave-one-out asks for.
+
+    Pieces of the part are merged as the dendrogram says. On noise-free data the best
+    leave-one-out error decides; where the residual is white, the smallest number within three
+    times of it.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        All samples.
+    index : Tensor of shape (n_g,), int64
+        Samples of the part.
+    labels : Tensor of shape (n_g,), int64
+        Their pieces, 0 .. K-1.
+    options : BlendOptions
+        Gates, ridge and steps.
+
+    Returns
+    -------
+    Blend
+    """
+    rows = problem.rows
+    part = PieceProblem(
+        Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index]), problem.degree
+    )
+    pieces = part.fit(labels)
+    K = pieces.n_pieces
+    merges = merge_order(part, pieces)
+    trainer = BlendTrainer(problem, index, options)
+    unknowns = problem.n_columns + options.form.features(rows.X[:1]).shape[1]
+    rungs = []
+    for k in sorted({1, 2, 4, 6, K} & set(range(1, K + 1))):
+        if k > 1 and len(index) < 2 * k * unknowns:
+            break
+        groups = cut_merges(merges, K, list(range(K)), k)
+        table = torch.as_tensor(group_numbers(groups, K), device=labels.device)
+        parents = [torch.zeros(len(groups), dtype=torch.int64, device=labels.device)]
+        steps = 3 if k == 1 else options.pilot_iter
+        pilot, projected = trainer.pilot([table[labels]], parents, steps)
+        rungs.append((pilot, projected, parents))
+        if pilot.score < 1e-13 * projected.rms:
+            break
+    chosen = _choose(rungs, part)
+    return trainer.finish(*chosen)
+
+
+def _choose(rungs: list, part: PieceProblem):
+    """Best rung; under white noise the first that is good enough."""
+    best = min(rung[0].score for rung in rungs)
+    for rung in rungs:
+        score = rung[0].score
+        if score <= 3 * best and (score == best or _is_white(rung[0], part)):
+            return rung
+    return rungs[-1]
+
+
+def _is_white(result: TrainingResult, part: PieceProblem) -> bool:
+    """Whether neighbouring residuals are uncorrelated, as noise is and model error is not."""
+    residual = result.state.residual
+    if len(residual) != part.n or part.neighbours.shape[1] == 0:
+        return False
+    nearest = residual[part.neighbours[:, 0]]
+    total = residual.square().sum()
+    correlation = float((residual * nearest).sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
+    return abs(correlation) < 3 / part.n**0.5
+
+
+def compose(blends: list[Blend], form: GateForm) -> list[GateLevel]:
+    """Gate levels of several parts side by side, below one node for each part.
+
+    All parts must have the same number of levels.
+    """
+    levels = []
+    offset_above = torch.arange(len(blends)).tolist()
+    for depth in range(len(blends[0].parents)):
+        parents, thetas, offsets, total = [], [], [], 0
+        for part, blend in enumerate(blends):
+            above = offset_above[part]
+            parents.append(blend.parents[depth] + above)
+            thetas.append(blend.theta[depth])
+            offsets.append(total)
+            total += len(blend.parents[depth])
+        levels.append(
+            GateLevel(torch.cat(parents), torch.cat(thetas), form.degree, False, form.isotropic)
+        )
+        offset_above = offsets
+    return levels
