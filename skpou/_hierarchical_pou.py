@@ -15,6 +15,7 @@ from torch import Tensor
 from skpou._base import BaseMixtureRegressor, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._validation import owned
+from skpou.bases.partitions import GateForm
 from skpou.bases.polynomials import count_columns
 from skpou.training.experts import experts_for_gates
 from skpou.training.mixture import Components, Mixture
@@ -22,6 +23,13 @@ from skpou.training.pieces import PieceOptions, fit_pieces
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.scaling import Scaling
+
+#: Shapes of a gate's logits in the order in which they are tried.
+GATES = {
+    "quadratic": (GateForm(2), GateForm(3), GateForm(4)),
+    "linear": (GateForm(1),),
+    "rbf": (GateForm(2, isotropic=True),),
+}
 
 
 class HierarchicalPOURegressor(BaseMixtureRegressor):
@@ -43,13 +51,16 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     degree : "auto" or int, default="auto"
         Total degree of the polynomials, at least 0. ``"auto"``: chosen between 0 and 5 together
         with the number of pieces.
-    gate : {"quadratic", "linear"}, default="quadratic"
-        Degree of the gates' logits, hence of the boundaries. With ``"quadratic"`` the coarsest
-        boundaries may take degree 3 or 4 where that removes nearly all of their error.
+    gate : {"quadratic", "linear", "rbf"}, default="quadratic"
+        Form of the gates' logits, hence of the boundaries: polynomials of degree 2 or 1, or
+        normalised Gaussian radial functions. With ``"quadratic"`` the coarsest sharp boundaries
+        may take degree 3 or 4 where that removes nearly all of their error.
     init : {"data"}, default="data"
         ``"data"``: pieces discovered bottom-up.
-    solver : {"auto"}, default="auto"
-        ``"auto"``: sharp gates through the roots between pieces.
+    solver : {"auto", "varpro"}, default="auto"
+        ``"auto"``: sharp gates at kinks and jumps, through the roots between pieces; inside
+        them soft gates moved by variable projection, in a number that leave-one-out chooses.
+        ``"varpro"``: all gates soft, trained jointly.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
@@ -125,9 +136,9 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         **BaseMixtureRegressor._parameter_constraints,
         "n_partitions": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple],
         "degree": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
-        "gate": [StrOptions({"quadratic", "linear"})],
+        "gate": [StrOptions(set(GATES))],
         "init": [StrOptions({"data"})],
-        "solver": [StrOptions({"auto"})],
+        "solver": [StrOptions({"auto", "varpro"})],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -225,7 +236,8 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         return PieceOptions(
             sizes=sizes,
             degree=self.degree_ if warm and degree is None else degree,
-            gate_degrees=(2, 3, 4) if self.gate == "quadratic" else (1,),
+            gates=GATES[self.gate],
+            soft=self.solver == "varpro",
             alpha=None if self.alpha == "auto" else float(self.alpha),
             max_iter=int(self.max_iter),
             tol=float(self.tol),

@@ -161,13 +161,10 @@ class BasisContract:
 
 
 class SolverContract:
-    """Tests of a solver for weighted rows: write `solve`, `reference` and `make_target`.
+    """Tests of a solver for weighted rows: write `solve`, `reference` and `make_target`."""
 
-    `reference` is an mpmath matrix of the same shape as the solution, in 50 digits.
-    """
-
-    #: Relative error allowed against the reference, in units of round-off times the condition.
-    round_offs = 50
+    #: Condition numbers of the matrices that are compared with the reference.
+    conditions = {torch.float64: (1.0, 1e3, 1e7), torch.float32: (1.0, 10.0, 1e2)}
     n_rows, n_columns = 12, 4
 
     def solve(self, A, y, weight):
@@ -180,7 +177,11 @@ class SolverContract:
 
     def make_target(self, A, rng):
         """Return the targets y of the rows of A."""
-        return torch.as_tensor(rng.standard_normal((len(A), 2))).to(A.dtype)
+        raise NotImplementedError
+
+    def allowed(self, condition, dtype):
+        """Return the relative error allowed against the reference."""
+        return 50 * EPS[dtype] * condition
 
     def problem(self, condition=10.0, dtype=torch.float64, n_rows=None, seed=0):
         """Matrix of the given condition number, targets, and weights from 1 to 3."""
@@ -199,16 +200,14 @@ class SolverContract:
             return from_mp(solution)
 
     @pytest.mark.parametrize("dtype", DTYPES)
-    @pytest.mark.parametrize("condition", [1.0, 1e2, 1e7])
-    def test_against_mpmath(self, condition, dtype):
-        if condition * EPS[dtype] > 1e-3:
-            condition = 1e3
+    @pytest.mark.parametrize("step", range(3))
+    def test_against_mpmath(self, step, dtype):
+        condition = self.conditions[dtype][step]
         A, y, weight = self.problem(condition, dtype)
         got, expected = self.solve(A, y, weight), self.expected(A, y, weight)
         assert got.dtype == dtype
         error = np.linalg.norm(got.double().numpy() - expected) / np.linalg.norm(expected)
-        # Least squares with a residual r feels the square of the condition through r.
-        allowed = self.round_offs * EPS[dtype] * max(condition, 1.0)
+        allowed = self.allowed(condition, dtype)
         assert error <= allowed, f"relative error {error:.1e}, allowed {allowed:.1e}"
 
     def test_weights_equal_repeated_rows(self):
@@ -353,7 +352,8 @@ class TrainingContract:
         lines = []
         rows, _ = self.train(report=lines.append)
         assert len(lines) >= 2, "the loop reports too little to be interrupted"
-        for n_calls in range(1, len(lines) + 1):
+        n = len(lines)
+        for n_calls in sorted({1, 2, 1 + n // 2, n}):
             result = self.interrupted(rows, n_calls)
             if n_calls == 1 and result is None:
                 continue  # There was nothing yet.

@@ -13,6 +13,8 @@ from skpou import HierarchicalPOURegressor
 CONFIGURATIONS = [
     HierarchicalPOURegressor(),
     HierarchicalPOURegressor(gate="linear"),
+    HierarchicalPOURegressor(gate="rbf"),
+    HierarchicalPOURegressor(solver="varpro", n_partitions=3, degree=1),
     HierarchicalPOURegressor(n_partitions=4, degree=2),
     HierarchicalPOURegressor(n_partitions=(2, 2), degree=1, alpha=1e-6, n_init=2),
 ]

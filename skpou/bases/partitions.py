@@ -44,6 +44,26 @@ def gate_basis(n_features: int, degree: int, isotropic: bool = False) -> Basis:
     return RadialQuadratics(n_features) if isotropic else TotalDegreePolynomials(n_features, degree)
 
 
+@dataclass(frozen=True)
+class GateForm:
+    """Shape of a gate's logits.
+
+    Attributes
+    ----------
+    degree : int
+        Total degree of the logits as polynomials.
+    isotropic : bool
+        Radial quadratics only; `degree` is 2 then.
+    """
+
+    degree: int = 2
+    isotropic: bool = False
+
+    def basis(self, n_features: int) -> Basis:
+        """Basis of the logits in d dimensions."""
+        return gate_basis(n_features, self.degree, self.isotropic)
+
+
 @dataclass
 class GateLevel:
     """The gates of one level of a tree: a softmax among the children of each parent.

@@ -35,8 +35,6 @@ def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
     while True:
         counts = torch.bincount(labels, minlength=n_segments)
         largest = int(counts.max()) if len(labels) else 0
-        if largest <= p and len(A) == n_segments * p:
-            return A.reshape(n_segments, p, p)
         rows = p * min(max(-(-largest // p), 1), 4)
         blocks, block_labels = _padded_blocks(A, labels, counts, rows)
         factors = triangular_factor(blocks)
@@ -62,7 +60,7 @@ def _padded_blocks(A: Tensor, labels: Tensor, counts: Tensor, rows: int) -> tupl
     block_labels = torch.repeat_interleave(
         torch.arange(len(counts), device=A.device), n_blocks, output_size=total
     )
-    return blocks.reshape(total, rows, -1), block_labels
+    return blocks.reshape(total, rows, A.shape[1]), block_labels
 
 
 def triangular_factor(A: Tensor) -> Tensor:

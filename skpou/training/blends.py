@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import GateLevel, gate_basis
+from skpou.bases.partitions import GateForm, GateLevel
 from skpou.bases.products import PartitionPolynomials
 from skpou.solvers.logistic import fit_logistic
 from skpou.training.discovery import PieceProblem
@@ -20,26 +20,6 @@ from skpou.training.varpro import ProjectedProblem, RidgeSchedule, levenberg_mar
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
 STARTS = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
-
-
-@dataclass(frozen=True)
-class GateForm:
-    """Logits of soft gates.
-
-    Attributes
-    ----------
-    degree : int
-        Total degree.
-    isotropic : bool
-        Radial quadratics only.
-    """
-
-    degree: int = 2
-    isotropic: bool = False
-
-    def features(self, X: Tensor) -> Tensor:
-        """Gate features (n, q) at points."""
-        return gate_basis(X.shape[1], self.degree, self.isotropic).matrix(X)
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,7 @@ class BlendOptions:
         Relative residual at which to stop.
     """
 
-    form: GateForm = GateForm()
+    form: GateForm = field(default_factory=GateForm)
     alpha: float | None = None
     max_iter: int = 300
     pilot_iter: int = 25
@@ -124,7 +104,7 @@ class BlendTrainer:
 
     def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
         rows = self.problem.rows
-        features = self.options.form.features(rows.X[index])
+        features = self.options.form.basis(self.problem.d).matrix(rows.X[index])
         basis = PartitionPolynomials(
             self.problem.polynomials[index], [features] * len(parents), parents
         )
@@ -157,7 +137,7 @@ class BlendTrainer:
         self, nodes: list[Tensor], parents: list[Tensor], steps: int
     ) -> tuple[TrainingResult, ProjectedProblem]:
         """Best of several logistic starts after a few steps."""
-        n_features = self.options.form.features(self.problem.rows.X[:1]).shape[1]
+        n_features = self.options.form.basis(self.problem.d).n_columns
         n_leaves = len(parents[-1])
         thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
@@ -248,7 +228,7 @@ def fit_ladder(
     K = pieces.n_pieces
     merges = merge_order(part, pieces)
     trainer = BlendTrainer(problem, index, options)
-    unknowns = problem.n_columns + options.form.features(rows.X[:1]).shape[1]
+    unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
     rungs = []
     for k in sorted({1, 2, 4, 6, K} & set(range(1, K + 1))):
         if k > 1 and len(index) < 2 * k * unknowns:
@@ -261,18 +241,20 @@ def fit_ladder(
         rungs.append((pilot, projected, parents))
         if pilot.score < 1e-13 * projected.rms:
             break
-    chosen = _choose(rungs, part)
-    return trainer.finish(*chosen)
+    finished = [trainer.finish(*rung) for rung in _promising(rungs, part)]
+    return min(finished, key=lambda blend: blend.result.score)
 
 
-def _choose(rungs: list, part: PieceProblem):
-    """Best rung; under white noise the first that is good enough."""
+Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
+
+
+def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
+    """The first rung that white noise allows, or the two of least pilot error."""
     best = min(rung[0].score for rung in rungs)
     for rung in rungs:
-        score = rung[0].score
-        if score <= 3 * best and (score == best or _is_white(rung[0], part)):
-            return rung
-    return rungs[-1]
+        if rung[0].score <= 3 * best and _is_white(rung[0], part):
+            return [rung]
+    return sorted(rungs, key=lambda rung: rung[0].score)[:2]
 
 
 def _is_white(result: TrainingResult, part: PieceProblem) -> bool:

@@ -74,19 +74,21 @@ class PieceProblem:
         Distinct samples in the unit box, targets of about unit rms.
     degree : int
         Total degree of the polynomials.
-    gate_degree : int, default=2
-        Total degree of the gates that will follow; prices a piece.
+    n_gate_columns : int, default=None
+        Number of coefficients of a gate, which prices a piece; None: those of a quadratic.
     tol : float, default=0
         Relative residual below which a fit counts as exact; not below round-off.
     """
 
-    def __init__(self, rows: Rows, degree: int, gate_degree: int = 2, tol: float = 0.0):
+    def __init__(
+        self, rows: Rows, degree: int, n_gate_columns: int | None = None, tol: float = 0.0
+    ):
         self.rows = rows
         self.degree = degree
         self.n, self.d = rows.X.shape
         self.basis = TotalDegreePolynomials(self.d, degree)
         self.n_columns = self.basis.n_columns
-        self.n_gate_columns = count_columns(self.d, gate_degree)
+        self.n_gate_columns = n_gate_columns or count_columns(self.d, 2)
         self.polynomials = self.basis.matrix(rows.X)
         root = rows.weight.sqrt()[:, None]
         self.weighted = torch.cat([self.polynomials * root, rows.y * root], 1)

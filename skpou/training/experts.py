@@ -124,8 +124,8 @@ def experts_for_gates(
 
 def _round_off(noise: Tensor, problem: PieceProblem) -> Tensor:
     """Noise that is at least round-off of the targets, so that a perfect fit has a width."""
-    if problem.n == 1:
-        # One sample says nothing about noise: the target's own size stands for it.
+    if problem.n == 1 and not bool(problem.rows.within.any()):
+        # One target says nothing about noise: its own size stands for it.
         return torch.ones_like(noise)
     return noise + torch.finfo(noise.dtype).eps ** 2
 
@@ -134,7 +134,9 @@ def _piece_experts(
     problem: PieceProblem, pieces: Pieces, alpha: float | None
 ) -> tuple[Experts, float]:
     """Experts of sharp pieces: Eqs. 17, 36 and 37 with indicator weights, noise by Eq. 18."""
-    if alpha is None:
+    if alpha is None and problem.n == 1:
+        alpha = 0.0  # The evidence of a single sample is flat.
+    elif alpha is None:
         floor = problem.floor / 10
         alpha, _ = evidence_ridge(pieces.factors, problem.n_columns, pieces.weight, floor)
     return _solve(problem, pieces.factors, pieces.weight, _within(problem, pieces), alpha), alpha
@@ -151,6 +153,8 @@ def _solve(
 ) -> Experts:
     """Ridge solution, noise and posterior factor from triangular factors of ``[A, y]``."""
     P = problem.n_columns
+    # A ridge at round-off keeps the coefficients determined whatever was asked for.
+    alpha = max(alpha, torch.finfo(factors.dtype).eps)
     R, projected, rss = split_factor(ridge_factor(factors, P, alpha), P)
     freedom = weight - effective_parameters(factors[:, :P, :P], R)
     noise = (rss + within) / freedom.clamp_min(1)[:, None]  # Eq. 18

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import GateLevel, PartitionTree
-from skpou.bases.polynomials import count_columns
+from skpou.bases.partitions import GateForm, GateLevel, PartitionTree
 from skpou.training.discovery import PieceProblem, Pieces
 from skpou.training.interfaces import Interface, NodeModels, find_interface
 from skpou.training.sharp_gates import (
@@ -25,7 +24,7 @@ def fit_gate_tree(
     problem: PieceProblem,
     pieces: Pieces,
     levels: list[np.ndarray],
-    degrees: tuple[int, ...],
+    forms: tuple[GateForm, ...],
     quick: bool = False,
 ) -> PartitionTree:
     """Gates of every level; each sees the models that the finer gates make of the pieces.
@@ -38,8 +37,8 @@ def fit_gate_tree(
         Labels and polynomials of the leaves.
     levels : list of ndarray of shape (K,)
         Node of every piece on every level, the coarsest first.
-    degrees : tuple of int
-        Degrees of the first level's gates to try; the first one serves all other gates.
+    forms : tuple of GateForm
+        Shapes of the first level's gates to try; the first one serves all other gates.
     quick : bool, default=False
         Stop at the gates that the labels alone give.
 
@@ -56,12 +55,12 @@ def fit_gate_tree(
             parent[node] = torch.as_tensor(levels[depth - 1], device=device)
         models = NodeModels(problem, pieces.coef, list(gates))
         fitter = _LevelFit(problem, node[pieces.labels], parent, models)
-        gates.insert(0, fitter.run(degrees, quick))
+        gates.insert(0, fitter.run(forms, quick))
     return PartitionTree(problem.d, gates)
 
 
 def fit_root_gate(
-    problem: PieceProblem, labels: Tensor, models: NodeModels, degrees: tuple[int, ...]
+    problem: PieceProblem, labels: Tensor, models: NodeModels, forms: tuple[GateForm, ...]
 ) -> GateLevel:
     """Sharp gate of the first level for given models of its partitions.
 
@@ -73,15 +72,15 @@ def fit_root_gate(
         Partition of each sample.
     models : NodeModels
         Models of the partitions, through all finer gates.
-    degrees : tuple of int
-        Degrees to try in turn.
+    forms : tuple of GateForm
+        Shapes to try in turn.
 
     Returns
     -------
     GateLevel
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
-    return _LevelFit(problem, labels, root, models).run(degrees, quick=False)
+    return _LevelFit(problem, labels, root, models).run(forms, quick=False)
 
 
 class _LevelFit:
@@ -105,7 +104,7 @@ class _LevelFit:
         self.parent = parent
         self.models = models
 
-    def run(self, degrees: tuple[int, ...], quick: bool) -> GateLevel:
+    def run(self, forms: tuple[GateForm, ...], quick: bool) -> GateLevel:
         """Fit the gate of every parent that has a choice."""
         n_parents = int(self.parent.max()) + 1
         families = [torch.nonzero(self.parent == p).squeeze(1) for p in range(n_parents)]
@@ -117,14 +116,14 @@ class _LevelFit:
         interface = self._interface(square)
         fitted = []
         for children in families:
-            tried = degrees if n_parents == 1 else degrees[:1]
+            tried = forms if n_parents == 1 else forms[:1]
             fitted.append(self._gate(children, square, interface, tried, quick))
-        degree = max(gate_degree for _, gate_degree in fitted)
-        theta = theta.new_zeros((len(self.parent), count_columns(self.problem.d, degree)))
+        # All gates of a level have one form: only a single one may choose.
+        form = fitted[0][1]
+        theta = theta.new_zeros((len(self.parent), form.basis(self.problem.d).n_columns))
         for children, (part, _) in zip(families, fitted, strict=True):
-            # Polynomials of lower degree are a prefix of those of higher degree.
-            theta[children, : part.shape[1]] = part
-        return GateLevel(self.parent, theta, degree, sharp=True)
+            theta[children] = part
+        return GateLevel(self.parent, theta, form.degree, True, form.isotropic)
 
     def _squared_residuals(self) -> Tensor:
         """Squared residual (n, N) of every sample under every partition's model."""
@@ -143,9 +142,9 @@ class _LevelFit:
         children: Tensor,
         square: Tensor,
         interface: Interface,
-        degrees: tuple[int, ...],
+        forms: tuple[GateForm, ...],
         quick: bool,
-    ) -> tuple[Tensor, int]:
+    ) -> tuple[Tensor, GateForm]:
         """Gate among the children of one parent."""
         problem = self.problem
         local = torch.full_like(self.parent, -1)
@@ -161,11 +160,11 @@ class _LevelFit:
         samples = GateSamples(problem.rows.X[index], labels, excess, near[index])
         roots = interface.select(local[interface.first] >= 0).localised(local)
         if quick:
-            gate = SharpGate(samples, roots, len(children), degrees[0])
-            return harden(gate.fit(n_stages_without_gain=0)[0]), degrees[0]
+            gate = SharpGate(samples, roots, len(children), forms[0])
+            return harden(gate.fit(n_stages_without_gain=0)[0]), forms[0]
         rms = math.sqrt(float(own.mean()))
         guards = None
-        if len(degrees) > 1:
+        if len(forms) > 1:
             guards = guard_points(problem, self.labels, roots, np.random.default_rng(0))
         good_enough = 10 * max(rms, problem.floor)
-        return fit_sharp_gate(samples, roots, len(children), degrees, good_enough, guards)
+        return fit_sharp_gate(samples, roots, len(children), forms, good_enough, guards)

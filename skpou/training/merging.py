@@ -362,9 +362,14 @@ def merge_multilevel(
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
-        hopeless = value > history.score + 0.2 * abs(history.score)
+        # Plain scores are compared with plain ones: those after joins are on another footing.
+        least = min(history.scores)
+        hopeless = value > least + 0.2 * abs(least)
         if last or (pieces.n_pieces <= max_pieces and hopeless):
             break
+    if pieces.n_pieces > 1:
+        whole = problem.fit(torch.zeros_like(pieces.labels))
+        history.offer(score(problem, whole), whole.labels)
     best = history.labels if history.labels is not None else pieces.labels
     pieces = join_remote(problem, problem.fit(compact(best)))
     return smooth(problem, pieces.labels, max_sweeps=30)

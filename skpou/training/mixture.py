@@ -132,7 +132,7 @@ class Components:
         pick = pick.clamp_max(cumulative.shape[1] - 1)
         index = pick[:, None, :].expand(-1, self.mean.shape[2], -1)
         mean = self.mean.transpose(1, 2).gather(2, index)
-        std = self.variance.sqrt().transpose(1, 2).gather(2, index)
+        std = self.variance.sqrt().expand_as(self.mean).transpose(1, 2).gather(2, index)
         return mean + std * normal
 
 

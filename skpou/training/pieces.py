@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import PartitionTree
+from skpou.bases.partitions import GateForm, PartitionTree
 from skpou.bases.polynomials import count_columns
 from skpou.solvers.least_squares import evidence_ridge
 from skpou.training.blends import (
     Blend,
     BlendOptions,
     BlendTrainer,
-    GateForm,
     compose,
     fit_ladder,
 )
@@ -43,9 +42,11 @@ class PieceOptions:
         the samples support.
     degree : int, default=None
         Total degree of the experts; None: chosen with the number of pieces.
-    gate_degrees : tuple of int, default=(2, 3, 4)
-        Degrees of the first level's gates in the order in which they are tried; the first is
-        that of all other gates.
+    gates : tuple of GateForm
+        Shapes of the first level's gates in the order in which they are tried; the first is
+        that of all other gates. The default tries degrees 2, 3 and 4.
+    soft : bool, default=False
+        Make all gates soft and train them jointly, kinks or not.
     alpha : float, default=None
         Ridge relative to the largest column norm; None: by log evidence.
     max_iter : int, default=1000
@@ -56,7 +57,8 @@ class PieceOptions:
 
     sizes: tuple[int, ...] | None = None
     degree: int | None = None
-    gate_degrees: tuple[int, ...] = (2, 3, 4)
+    gates: tuple[GateForm, ...] = (GateForm(2), GateForm(3), GateForm(4))
+    soft: bool = False
     alpha: float | None = None
     max_iter: int = 1000
     tol: float = 0.0
@@ -155,7 +157,9 @@ class _PieceTraining:
         return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
 
     def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
-        problem = PieceProblem(self.rows, degree, self.options.gate_degrees[0], self.options.tol)
+        form = self.options.gates[0]
+        n_gate_columns = form.basis(self.rows.n_features).n_columns
+        problem = PieceProblem(self.rows, degree, n_gate_columns, self.options.tol)
         history = MergeHistory()
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
@@ -233,19 +237,23 @@ class _PieceTraining:
             root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
             models = NodeModels(problem, pieces.coef, [])
             interface = find_interface(problem, pieces.labels, models, pieces.error, root)
-        return plan_tree(problem, pieces, interface, self.options.sizes)
+        plan = plan_tree(problem, pieces, interface, self.options.sizes)
+        if not self.options.soft or pieces.n_pieces == 1:
+            return plan
+        asked = self.options.sizes is not None and len(self.options.sizes) > 1
+        return Plan(plan.levels if asked else plan.levels[-1:], 0)
 
     def _sharp(
         self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
     ) -> tuple[PartitionTree, Tensor, int]:
         """Sharp gates on every level; the tree, the leaf of each sample, no soft level."""
-        degrees = self.options.gate_degrees
-        tree = fit_gate_tree(problem, pieces, levels, degrees, quick)
+        forms = self.options.gates
+        tree = fit_gate_tree(problem, pieces, levels, forms, quick)
         chosen = refit_by_gates(problem, pieces, tree)
         noisy = float(chosen.rss.sum()) > problem.n * (10 * problem.floor) ** 2
         if noisy and not quick and pieces.n_pieces > 1:
             # Labels that follow the noise bias the first experts; those of the gates do not.
-            tree = fit_gate_tree(problem, chosen, levels, degrees, quick)
+            tree = fit_gate_tree(problem, chosen, levels, forms, quick)
             chosen = refit_by_gates(problem, chosen, tree)
         return tree, chosen.labels, len(levels)
 
@@ -267,7 +275,7 @@ class _PieceTraining:
         if not plan.first_soft:
             return PartitionTree(problem.d, soft), labels, 0
         models = NodeModels(problem, torch.cat([blend.coef for blend in blends]), soft)
-        gate = fit_root_gate(problem, labels, models, self.options.gate_degrees)
+        gate = fit_root_gate(problem, labels, models, self.options.gates)
         tree = PartitionTree(problem.d, [gate, *soft])
         return tree, self._cleaned(tree, labels, models, problem), 1
 
@@ -282,7 +290,7 @@ class _PieceTraining:
         return chosen if float(new) <= allowed else labels
 
     def _blend_options(self) -> BlendOptions:
-        form = GateForm(min(self.options.gate_degrees[0], 2))
+        form = self.options.gates[0]
         return BlendOptions(form=form, alpha=self.options.alpha, tol=self.options.tol)
 
     def _blend(

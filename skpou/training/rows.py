@@ -90,7 +90,8 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
     X, y, weight = X[kept], y[kept], weight[kept]
     d = X.shape[1]
     pairs = torch.cat([X, y], 1)
-    order = lexicographic_order(pairs)
+    # Weights of equal pairs in a fixed order, too: sums of floats depend on it.
+    order = lexicographic_order(torch.cat([pairs, weight[:, None]], 1))
     pairs, weight = pairs[order], weight[order]
     group = _group_starts(pairs)
     n_pairs = int(group[-1]) + 1

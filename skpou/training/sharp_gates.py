@@ -11,7 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.bases.polynomials import TotalDegreePolynomials
+from skpou.bases.partitions import GateForm
 from skpou.solvers.logistic import MultinomialLogistic, fit_logistic
 from skpou.training.discovery import PieceProblem
 from skpou.training.interfaces import Interface
@@ -74,18 +74,19 @@ class SharpGate:
         Roots with local class numbers.
     n_classes : int
         Number K of classes.
-    degree : int
-        Total degree of the logits.
+    form : GateForm
+        Shape of the logits.
     """
 
     #: Samples beyond which only those near an interface, and a selection, enter the solves.
     most_samples = 20_000
 
-    def __init__(self, samples: GateSamples, interface: Interface, n_classes: int, degree: int):
+    def __init__(self, samples: GateSamples, interface: Interface, n_classes: int, form: GateForm):
         self.samples = samples
         self.interface = interface
         self.n_classes = n_classes
-        self.basis = TotalDegreePolynomials(samples.X.shape[1], degree)
+        self.form = form
+        self.basis = form.basis(samples.X.shape[1])
         self.trained = samples.thinned(self.most_samples)
         self.features = self.basis.matrix(self.trained.X)
         self.every_feature = (
@@ -125,7 +126,7 @@ class SharpGate:
         margin.
         """
         roots = self.interface
-        ridges = START_RIDGES if self.basis.degree <= 2 else START_RIDGES[:3]
+        ridges = START_RIDGES if self.form.degree <= 2 else START_RIDGES[:3]
         ones = torch.ones_like(self.features[:, 0])
         theta = fit_logistic(self.features, self.trained.labels, self.n_classes, ones, ridges)
         best, best_score = theta, self.score(theta)
@@ -194,12 +195,12 @@ def fit_sharp_gate(
     samples: GateSamples,
     interface: Interface,
     n_classes: int,
-    degrees: tuple[int, ...],
+    forms: tuple[GateForm, ...],
     good_enough: float,
     guards: tuple[Tensor, Tensor] | None = None,
     gain: float = 100.0,
-) -> tuple[Tensor, int]:
-    """Gate of the lowest degree that will do.
+) -> tuple[Tensor, GateForm]:
+    """Gate of the simplest form that will do.
 
     Parameters
     ----------
@@ -209,31 +210,32 @@ def fit_sharp_gate(
         Roots with local class numbers.
     n_classes : int
         Number K of classes.
-    degrees : tuple of int
-        Degrees to try in turn. A higher one is taken only if it lowers the score `gain` times.
+    forms : tuple of GateForm
+        Shapes to try in turn. A later one is taken only if it lowers the score `gain` times.
     good_enough : float
-        Score a sample, as a root mean square, at which no higher degree is tried.
+        Score a sample, as a root mean square, at which no other is tried.
     guards : (Tensor of shape (g, d), Tensor of shape (g,)), default=None
         Extra points of known class for degrees above 2.
     gain : float, default=100
-        See `degrees`.
+        See `forms`.
 
     Returns
     -------
     theta : Tensor of shape (K, q)
-    degree : int
+    form : GateForm
     """
-    best: tuple[Tensor, int] | None = None
+    best: tuple[Tensor, GateForm] | None = None
     best_score = math.inf
-    for degree in degrees:
-        trained = samples.append(*guards) if degree > 2 and guards is not None else samples
-        theta, score = SharpGate(trained, interface, n_classes, degree).fit()
+    for form in forms:
+        guarded = form.degree > 2 and guards is not None
+        trained = samples.append(*guards) if guarded else samples
+        theta, score = SharpGate(trained, interface, n_classes, form).fit()
         if best is None or score * gain < best_score:
-            best, best_score = (theta, degree), score
+            best, best_score = (theta, form), score
         if math.sqrt(best_score / len(samples.X)) < good_enough:
             break
-    theta, degree = best
-    return harden(theta), degree
+    theta, form = best
+    return harden(theta), form
 
 
 def harden(theta: Tensor) -> Tensor:

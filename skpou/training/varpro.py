@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skpou.bases.base import ParametricBasis
-from skpou.solvers.least_squares import back_substitute
+from skpou.solvers.least_squares import back_substitute, is_deficient, split_factor
 from skpou.solvers.statistics import triangular_factor
 from skpou.training.records import TrainingResult
 
@@ -29,37 +29,70 @@ class ProjectedFit:
     theta : Tensor of shape (n_parameters,)
     coef : Tensor of shape (p, m)
         Ridge solution.
-    residual : Tensor of shape (n, m)
-        Weighted residual ``sqrt(w) (A c - y)``.
     value : float
         Sum of squares with the ridge's share.
-    Q, R : Tensor of shape (n, p) and (p, p)
-        Factors of the weighted columns.
-    top, bottom : Tensor of shape (p, p)
-        Orthogonal factor of ``[R; s I]``.
-    ridged : Tensor of shape (p, p)
+    A : Tensor of shape (n, p)
+        Weighted columns.
+    R : Tensor of shape (p, p)
         Triangular factor of ``[A; s I]``.
+    residual : Tensor of shape (n, m)
+        Weighted residual ``A c - y``.
+    strength : float
+        Ridge s.
     """
 
     theta: Tensor
     coef: Tensor
-    residual: Tensor
     value: float
-    Q: Tensor
+    A: Tensor
     R: Tensor
-    top: Tensor
-    bottom: Tensor
-    ridged: Tensor
+    residual: Tensor
+    strength: float
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
-        leverage = (self.Q @ self.top).square().sum(1)
-        left_out = self.residual / (1 - leverage).clamp_min(1e-6)[:, None]
+        Q = torch.linalg.solve_triangular(self.R, self.A, upper=True, left=False)
+        left_out = self.residual / (1 - Q.square().sum(1)).clamp_min(1e-6)[:, None]
         return float(left_out.square().mean().sqrt())
 
     def rms(self) -> float:
         """Root mean square of the weighted residual."""
         return float(self.residual.square().mean().sqrt())
+
+    def linearise(self, raw: Tensor) -> Tensor:
+        """Triangular factor of ``[J, r]`` with Kaufman's Jacobian ``J = P_perp (dA c)``.
+
+        P_perp projects onto the complement of the columns of ``[A; s I]``: by the normal
+        equations in their triangular factor and one correction, which costs least, or by the
+        orthogonal factor where the condition asks for it.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (n, m, k)
+            Weighted derivative ``dA c`` of the columns alone.
+        """
+        n, m, k = raw.shape
+        upper = raw.reshape(n, m * k)
+        lower = upper.new_zeros((self.A.shape[1], m * k))
+        if is_deficient(self.R, 1e9 * torch.finfo(upper.dtype).eps):
+            Q = self._orthogonal()
+            stacked = torch.cat([upper, lower])
+            stacked = stacked - Q @ (Q.T @ stacked)
+            upper, lower = stacked[:n], stacked[n:]
+        else:
+            for _ in range(2):
+                normal = self.A.T @ upper + self.strength * lower
+                inner = torch.linalg.solve_triangular(self.R.T, normal, upper=False)
+                part = back_substitute(self.R, inner)
+                upper, lower = upper - self.A @ part, lower - self.strength * part
+        J = torch.cat([upper.reshape(n * m, k), lower.reshape(-1, k)])
+        residual = torch.cat([self.residual.reshape(-1), self.strength * self.coef.reshape(-1)])
+        return triangular_factor(torch.cat([J, residual[:, None]], 1))
+
+    def _orthogonal(self) -> Tensor:
+        """Orthogonal factor (n + p, p) of ``[A; s I]``."""
+        eye = torch.eye(self.A.shape[1], dtype=self.A.dtype, device=self.A.device)
+        return torch.linalg.qr(torch.cat([self.A, self.strength * eye])).Q
 
 
 class ProjectedProblem:
@@ -85,38 +118,23 @@ class ProjectedProblem:
         """Eliminate the coefficients; `ridge` multiplies the number of rows."""
         A = self.basis.matrix(theta) * self.root
         n, p = A.shape
-        if n < p:
-            A = torch.cat([A, A.new_zeros((p - n, p))])
-        Q, R = torch.linalg.qr(A)
         strength = math.sqrt(ridge * n)
-        eye = torch.eye(p, dtype=A.dtype, device=A.device)
-        stacked, ridged = torch.linalg.qr(torch.cat([R, strength * eye]))
-        top, bottom = stacked[:p], stacked[p:]
-        coef = back_substitute(ridged, top.T @ (Q[:n].T @ self.y))
-        residual = A[:n] @ coef - self.y
-        value = float(residual.square().sum() + (strength * coef).square().sum())
+        factor = triangular_factor(torch.cat([A, self.y], 1))
+        below = factor.new_zeros((p, p + self.y.shape[1]))
+        below.diagonal().fill_(strength)
+        R, projected, rss = split_factor(triangular_factor(torch.cat([factor, below])), p)
+        value = float(rss.sum())
+        coef = back_substitute(R, projected)
         if not math.isfinite(value):
             value = math.inf
-        return ProjectedFit(theta, coef, residual, value, Q[:n], R, top, bottom, ridged)
+        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength)
 
-    def linearise(self, fit: ProjectedFit, ridge: float) -> Tensor:
-        """Triangular factor of ``[J, r]`` with Kaufman's Jacobian ``J = P_perp (dA c)``.
-
-        P_perp projects onto the complement of the columns of ``[A; s I]``.
-        """
-        raw = self.basis.jacobian(fit.theta, fit.coef) * self.root[:, :, None]
-        n, m, k = raw.shape
-        flat = raw.reshape(n, m * k)
-        inner = fit.top.T @ (fit.Q.T @ flat)
-        upper = (flat - fit.Q @ (fit.top @ inner)).reshape(n * m, k)
-        lower = -(fit.bottom @ inner).reshape(-1, k)
-        strength = math.sqrt(ridge * n)
-        residual = torch.cat([fit.residual.reshape(-1), (strength * fit.coef).reshape(-1)])
-        J = torch.cat([upper, lower])
-        return triangular_factor(torch.cat([J, residual[:, None]], 1))
+    def jacobian(self, fit: ProjectedFit) -> Tensor:
+        """Weighted derivative (n, m, k) of the columns times the coefficients."""
+        return self.basis.jacobian(fit.theta, fit.coef) * self.root[:, :, None]
 
 
-def damped_step(factor: Tensor, damping: float) -> Tensor:
+def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
     """Solve ``min |J s + r|^2 + damping |D s|^2`` as the stacked system ``[J; sqrt(mu) D]``.
 
     D holds the column norms of J (Marquardt), so that the step does not depend on the units
@@ -131,7 +149,9 @@ def damped_step(factor: Tensor, damping: float) -> Tensor:
 
     Returns
     -------
-    Tensor of shape (k,)
+    step : Tensor of shape (k,)
+    predicted : float
+        Decrease of the sum of squares that the linear model promises.
     """
     R, z = factor[:-1, :-1], factor[:-1, -1:]
     norms = R.square().sum(0)
@@ -140,25 +160,28 @@ def damped_step(factor: Tensor, damping: float) -> Tensor:
     stacked = torch.cat([R, math.sqrt(damping) * torch.diag(norms)])
     target = torch.cat([-z, torch.zeros_like(z)])
     Q, small = torch.linalg.qr(stacked)
-    return back_substitute(small, Q.T @ target).squeeze(1)
+    step = back_substitute(small, Q.T @ target)
+    change = R @ step
+    return step.squeeze(1), -float((change * (2 * z + change)).sum())
 
 
 @dataclass
 class DampingControl:
-    """Marquardt's damping: down after success, up after failure."""
+    """Damping by the ratio of actual to predicted decrease (Nielsen 1999)."""
 
     value: float = 1e-3
-    decrease: float = 5.0
-    increase: float = 4.0
+    growth: float = 2.0
     least: float = 1e-12
 
-    def succeed(self) -> None:
-        """Trust the linear model more."""
-        self.value = max(self.value / self.decrease, self.least)
+    def succeed(self, ratio: float) -> None:
+        """Trust the linear model more, the better it predicted."""
+        self.value = max(self.value * max(1 / 5, 1 - (2 * ratio - 1) ** 3), self.least)
+        self.growth = 2.0
 
     def fail(self) -> None:
-        """Trust it less."""
-        self.value *= self.increase
+        """Trust it less, and ever less if it fails again."""
+        self.value *= self.growth
+        self.growth *= 2
 
 
 @dataclass
@@ -237,7 +260,7 @@ def levenberg_marquardt(
             break
         if stuck:
             slow, stalls = 0, stalls + 1
-            damping.value = 1e-3 if moved is None else damping.value
+            damping = DampingControl() if moved is None else damping
             if not ridge.stall() or stalls > 3:
                 code = "converged"
                 break
@@ -252,14 +275,16 @@ def levenberg_marquardt(
 def _try_steps(
     problem: ProjectedProblem, fit: ProjectedFit, ridge: float, damping: DampingControl
 ) -> ProjectedFit | None:
-    """First of ten ever shorter steps that lowers the value, or None."""
-    factor = problem.linearise(fit, ridge)
+    """First of eight ever shorter steps that lowers the value, or None."""
+    factor = fit.linearise(problem.jacobian(fit))
     if not bool(torch.isfinite(factor).all()):
         return None
-    for _ in range(10):
-        candidate = problem.solve(fit.theta + damped_step(factor, damping.value), ridge)
+    for _ in range(8):
+        step, predicted = damped_step(factor, damping.value)
+        candidate = problem.solve(fit.theta + step, ridge)
         if candidate.value < fit.value:
-            damping.succeed()
+            decrease = fit.value - candidate.value
+            damping.succeed(min(decrease / predicted, 1.0) if predicted > 0 else 0.5)
             return candidate
         damping.fail()
     return None

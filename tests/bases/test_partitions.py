@@ -1,11 +1,19 @@
 """Trees of softmax gates against naive loops."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
-from skpou.bases.partitions import GateLevel, PartitionTree, log_softmax_among_siblings
+from skpou.bases.partitions import (
+    GateLevel,
+    PartitionTree,
+    RadialQuadratics,
+    gate_basis,
+    log_softmax_among_siblings,
+)
 from skpou.bases.polynomials import TotalDegreePolynomials, count_columns
+from tests.contracts import BasisContract
 
 # Parents of each level: unequal numbers of children, an only child, and siblings that do not
 # lie side by side.
@@ -15,6 +23,40 @@ SHAPES = {
     "two": [[0, 0, 0], [2, 0, 1, 0, 0]],
     "three": [[0, 0], [1, 0, 1, 1], [3, 0, 1, 2, 2, 0, 0]],
 }
+
+
+class TestRadialQuadratics(BasisContract):
+    @pytest.fixture(params=[0, 1, 2, 5])
+    def basis(self, request):
+        return gate_basis(request.param, 2, isotropic=True)
+
+    def naive(self, basis, x):
+        t = [2 * v - 1 for v in x]
+        return [mpmath.mpf(1), *t, mpmath.fsum((3 * v**2 - 1) / 2 for v in t)]
+
+
+def test_radial_logits_are_quadratics_with_one_curvature():
+    X = points(20, 3)
+    full, radial = TotalDegreePolynomials(3, 2), RadialQuadratics(3)
+    phi = full.matrix(X)
+    columns = {tuple(e): phi[:, i] for i, e in enumerate(full.exponents.tolist())}
+    expected = columns[2, 0, 0] + columns[0, 2, 0] + columns[0, 0, 2]
+    torch.testing.assert_close(radial.matrix(X)[:, -1], expected, rtol=1e-13, atol=1e-14)
+
+
+def test_radial_gates_make_a_partition_of_unity_with_the_right_slopes():
+    rng, X, h = np.random.default_rng(7), points(), 1e-5
+    theta = torch.as_tensor(rng.standard_normal((3, 4)))
+    gate = GateLevel(torch.zeros(3, dtype=torch.int64), theta, 2, isotropic=True)
+    tree = PartitionTree(2, [gate])
+    assert (tree.log_proba(X).exp().sum(1) - 1).abs().max() < 1e-14
+    for feature in range(2):
+        step = h * torch.eye(2, dtype=X.dtype)[feature]
+        expected = (tree.log_proba(X + step) - tree.log_proba(X - step)) / (2 * h)
+        got = tree.log_proba_partial(X, feature)
+        torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-7)
+    again = PartitionTree.from_arrays(2, tree.arrays(), X)
+    assert torch.equal(again.log_proba(X), tree.log_proba(X))
 
 
 def make_tree(name="three", d=2, sharp=(), scale=3.0, dtype=torch.float64, seed=0):
@@ -142,11 +184,9 @@ def test_sharp_levels_count_as_constant_in_partial(sharp):
         constant.levels[depth].theta[:, 1:] = 0.0
     for feature in range(2):
         got = tree.log_proba_partial(X, feature)
-        assert torch.equal(got, constant.log_proba_partial(X, feature)) or torch.allclose(
-            got, constant.log_proba_partial(X, feature), rtol=1e-13, atol=1e-13
-        )
-    if len(sharp) == 3:
-        assert not got.any()
+        expected = constant.log_proba_partial(X, feature)
+        torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
+        assert bool(got.any()) == (len(sharp) < 3)
 
 
 def test_harden_lets_sharp_levels_choose_the_most_probable_child():
