@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,12 @@ from skpou.training.merging import merge_order
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.trees import cut_merges, group_numbers
-from skpou.training.varpro import ProjectedProblem, RidgeSchedule, levenberg_marquardt
+from skpou.training.varpro import (
+    ProjectedFit,
+    ProjectedProblem,
+    RidgeSchedule,
+    levenberg_marquardt,
+)
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
 STARTS = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
@@ -96,11 +102,44 @@ class BlendTrainer:
     #: Rows for each unknown that a training keeps; more rows only cost time.
     rows_an_unknown = 12
     least_rows = 2500
+    #: Points between the rows at which a fit is judged.
+    most_probes = 1500
+    #: Multiplications, rows times columns squared, that the final descent may spend.
+    budget = 1.5e10
 
     def __init__(self, problem: PieceProblem, index: Tensor, options: BlendOptions):
         self.problem = problem
         self.index = index
         self.options = options
+        self.probes = self._probes()
+
+    def _probes(self) -> Tensor:
+        """Midpoints between samples of the part and their neighbours in it."""
+        inside = torch.zeros(self.problem.n, dtype=torch.bool, device=self.index.device)
+        inside[self.index] = True
+        near = self.problem.neighbours[self.index]
+        own = self.index[:, None].expand_as(near)
+        valid = inside[near]
+        first, second = own[valid], near[valid]
+        if len(first) > self.most_probes:
+            drawn = np.random.default_rng(1).choice(len(first), self.most_probes, replace=False)
+            chosen = torch.as_tensor(np.sort(drawn), device=first.device)
+            first, second = first[chosen], second[chosen]
+        X = self.problem.rows.X
+        return 0.5 * (X[first] + X[second])
+
+    def _judge(self, parents: list[Tensor]) -> Callable[[ProjectedFit], float]:
+        """The larger of the leave-one-out error and the calibrated error at the probes."""
+        if not len(self.probes):
+            return ProjectedFit.leave_one_out
+        features = self.options.form.basis(self.problem.d).matrix(self.probes)
+        polynomials = self.problem.basis.matrix(self.probes)
+        basis = PartitionPolynomials(polynomials, [features] * len(parents), parents)
+
+        def judge(fit: ProjectedFit) -> float:
+            return max(fit.leave_one_out(), fit.calibrated(basis.matrix(fit.theta)))
+
+        return judge
 
     def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
         rows = self.problem.rows
@@ -144,12 +183,12 @@ class BlendTrainer:
         best: TrainingResult | None = None
         for ridges in STARTS if n_leaves > 1 else STARTS[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
-            result = self._descend(problem, theta, 3)
+            result = self._descend(problem, theta, parents, 3)
             if best is None or result.score < best.score:
                 best = result
         assert best is not None
         if steps > 3 and n_leaves > 1:
-            best = self._descend(problem, best.state.theta, steps)
+            best = self._descend(problem, best.state.theta, parents, steps)
         return best, problem
 
     def finish(
@@ -158,16 +197,26 @@ class BlendTrainer:
         """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
         if len(parents[-1]) > 1:
-            result = self._descend(problem, pilot.state.theta, self.options.max_iter)
+            cost = len(problem.y) * problem.basis.n_columns**2
+            steps = max(self.options.pilot_iter, int(self.budget / cost))
+            steps = min(self.options.max_iter, steps)
+            result = self._descend(problem, pilot.state.theta, parents, steps)
         theta = result.state.theta
         full = self._projected(self.index, parents)
         fit = full.solve(theta, result.chosen["ridge"])
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
         return Blend(parents, full.basis.split(theta), coef, result)
 
-    def _descend(self, problem: ProjectedProblem, theta: Tensor, steps: int) -> TrainingResult:
+    def _descend(
+        self, problem: ProjectedProblem, theta: Tensor, parents: list[Tensor], steps: int
+    ) -> TrainingResult:
         return levenberg_marquardt(
-            problem, theta, max_iter=steps, ridge=self.options.ridge(), tol=self.options.tol
+            problem,
+            theta,
+            max_iter=steps,
+            ridge=self.options.ridge(),
+            tol=self.options.tol,
+            judge=self._judge(parents),
         )
 
     def _start(
@@ -249,12 +298,13 @@ Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
 
 
 def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
-    """The first rung that white noise allows, or the two of least pilot error."""
+    """The first rung that white noise allows, or the best two by their pilots if they are close."""
     best = min(rung[0].score for rung in rungs)
     for rung in rungs:
         if rung[0].score <= 3 * best and _is_white(rung[0], part):
             return [rung]
-    return sorted(rungs, key=lambda rung: rung[0].score)[:2]
+    ranked = sorted(rungs, key=lambda rung: rung[0].score)
+    return [rung for rung in ranked[:2] if rung[0].score <= 10 * best]
 
 
 def _is_white(result: TrainingResult, part: PieceProblem) -> bool:

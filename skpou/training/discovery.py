@@ -95,11 +95,24 @@ class PieceProblem:
         rms = float(rows.y.square().mean().sqrt())
         self.floor = (rms or 1.0) * max(tol, ROUND_OFF * torch.finfo(rows.X.dtype).eps)
         self.total_weight = rows.total_weight
-        self.host_points = rows.X.cpu().numpy()
+        self._knots = _quantile_knots(rows.X.cpu().numpy().astype(float))
+        self.host_points = self.equalise(rows.X.cpu().numpy())
+
+    def equalise(self, points: np.ndarray) -> np.ndarray:
+        """Coordinates in which the samples' density is even, for distances between points.
+
+        A table that is fine along one axis and coarse along another would otherwise have all
+        neighbours of a sample on one line.
+        """
+        shares = np.linspace(0, 1, len(self._knots))
+        columns = [
+            np.interp(x, knots, shares) for x, knots in zip(points.T, self._knots.T, strict=True)
+        ]
+        return np.stack(columns, 1) if columns else np.zeros((len(points), 0))
 
     @cached_property
     def tree(self) -> cKDTree:
-        """Search tree of the samples."""
+        """Search tree of the samples, in equalised coordinates."""
         return cKDTree(self.host_points)
 
     @cached_property
@@ -180,6 +193,14 @@ class PieceProblem:
         """
         variance = error.square() + self.floor**2
         return 0.5 * variance.log() + torch.log1p(square / variance)
+
+
+def _quantile_knots(points: np.ndarray, n_knots: int = 17) -> np.ndarray:
+    """Quantiles (n_knots, d) of each coordinate, made strictly increasing."""
+    knots = np.quantile(points, np.linspace(0, 1, n_knots), axis=0)
+    # Ties keep a little of the plain coordinate, which is what is left of an order there.
+    even = np.linspace(0, 1, n_knots)[:, None] * (knots[-1] - knots[0]) + knots[0]
+    return 0.9 * knots + 0.1 * even
 
 
 def compact(labels: Tensor) -> Tensor:

@@ -180,12 +180,14 @@ def guard_points(
     faces[rows, rows % d] = rng.integers(0, 2, 100 * d)
     corners = np.array(list(itertools.product((0.0, 1.0), repeat=d))) if d <= 6 else faces[:0]
     points = np.concatenate([faces, corners])
-    distance, near = problem.tree.query(points, min(25, problem.n))
+    even = problem.equalise(points)
+    distance, near = problem.tree.query(even, min(25, problem.n))
     near = near.reshape(len(points), -1)
     classes = labels.cpu().numpy()[near]
     clear = (classes == classes[:, :1]).all(1)
     if len(interface.roots):
-        to_root = cKDTree(interface.roots.cpu().numpy()).query(points)[0]
+        roots = problem.equalise(interface.roots.cpu().numpy())
+        to_root = cKDTree(roots).query(even)[0]
         clear &= distance.reshape(len(points), -1)[:, 0] < to_root / 3
     X = torch.as_tensor(points[clear], dtype=problem.rows.X.dtype, device=labels.device)
     return X, torch.as_tensor(classes[clear, 0], device=labels.device)

@@ -9,6 +9,7 @@ follows progress, and the best iterate.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,9 +52,28 @@ class ProjectedFit:
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
-        Q = torch.linalg.solve_triangular(self.R, self.A, upper=True, left=False)
-        left_out = self.residual / (1 - Q.square().sum(1)).clamp_min(1e-6)[:, None]
+        left_out = self.residual / (1 - self._leverage()).clamp_min(1e-6)[:, None]
         return float(left_out.square().mean().sqrt())
+
+    def calibrated(self, columns: Tensor) -> float:
+        """Expected error at other points, from leave-one-out errors in units of their variance.
+
+        Leave-one-out is blind between the rows. Its errors, each in units of its own predicted
+        variance, times the predicted variance at probes between the rows are not.
+
+        Parameters
+        ----------
+        columns : Tensor of shape (k, p)
+            Basis columns at the probes.
+        """
+        spread = self.residual.square().mean(1) / (1 - self._leverage()).clamp_min(1e-6)
+        probed = torch.linalg.solve_triangular(self.R, columns, upper=True, left=False)
+        return float((spread.mean() * (1 + probed.square().sum(1).mean())).sqrt())
+
+    def _leverage(self) -> Tensor:
+        """Diagonal (n,) of the hat matrix."""
+        Q = torch.linalg.solve_triangular(self.R, self.A, upper=True, left=False)
+        return Q.square().sum(1)
 
     def rms(self) -> float:
         """Root mean square of the weighted residual."""
@@ -211,6 +231,29 @@ class RidgeSchedule:
         return self.share >= self.least_share
 
 
+class BestSoFar:
+    """Keeps the best of the fits that it is shown, by a judge of its own.
+
+    Parameters
+    ----------
+    judge : callable
+        Maps a fit to its score; lower is better.
+    """
+
+    def __init__(self, judge: Callable[[ProjectedFit], float]):
+        self.judge = judge
+        self.fit: ProjectedFit | None = None
+        self.score = math.inf
+        self.ridge = 0.0
+
+    def show(self, fit: ProjectedFit, ridge: float) -> float:
+        """Judge a fit and keep it if it is the best."""
+        score = self.judge(fit)
+        if self.fit is None or score < self.score:
+            self.fit, self.score, self.ridge = fit, score, ridge
+        return score
+
+
 def levenberg_marquardt(
     problem: ProjectedProblem,
     theta: Tensor,
@@ -218,6 +261,7 @@ def levenberg_marquardt(
     max_iter: int = 300,
     ridge: RidgeSchedule | None = None,
     tol: float = 1e-14,
+    judge: Callable[[ProjectedFit], float] = ProjectedFit.leave_one_out,
 ) -> TrainingResult:
     """Minimise the projected residual from a start.
 
@@ -233,12 +277,14 @@ def levenberg_marquardt(
         None: the default schedule.
     tol : float, default=1e-14
         Relative rms residual at which to stop.
+    judge : callable, default=ProjectedFit.leave_one_out
+        Error of a fit on other points; the best fit by it is returned, looked at every tenth
+        step and wherever progress stalls.
 
     Returns
     -------
     TrainingResult
-        Its state is the `ProjectedFit` of the last step, which is the best of its ridge; its
-        score the leave-one-out error.
+        Its state is a `ProjectedFit`, its score the judge's.
     """
     ridge = ridge or RidgeSchedule()
     damping = DampingControl()
@@ -246,6 +292,8 @@ def levenberg_marquardt(
     curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
     if not math.isfinite(fit.value):
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
+    best = BestSoFar(judge)
+    best.show(fit, ridge.value)
     for step in range(max_iter):
         moved = _try_steps(problem, fit, ridge.value, damping)
         gain = 0.0
@@ -255,6 +303,8 @@ def levenberg_marquardt(
             curve.append(fit.value)
         slow = slow + 1 if gain < 1e-3 else 0
         stuck = moved is None or slow > 3
+        if stuck or step % 10 == 9:
+            best.show(fit, ridge.value)
         if fit.rms() <= tol * problem.rms:
             code = "converged"
             break
@@ -267,9 +317,10 @@ def levenberg_marquardt(
         if (stuck or step % 10 == 9) and ridge.follow(fit.rms() / problem.rms):
             fit = problem.solve(fit.theta, ridge.value)
             damping.value = max(damping.value, 1e-4)
+    best.show(fit, ridge.value)
     message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
-    chosen = {"ridge": ridge.value}
-    return TrainingResult(fit, fit.leave_one_out(), len(curve), curve, code, message, chosen)
+    chosen = {"ridge": best.ridge}
+    return TrainingResult(best.fit, best.score, len(curve), curve, code, message, chosen)
 
 
 def _try_steps(
