@@ -14,7 +14,11 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False  # the template of classes lists them
 
+html_static_path = ["_static"]
+html_css_files = ["results.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = "skpou"
+# The left bar lists the pages of a section; these are sections without further pages.
+html_sidebars = {page: [] for page in ("user_guide", "examples", "benchmarks", "installation")}
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

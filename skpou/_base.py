@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from skpou.solvers.statistics import row_blocks, rows_within
 from skpou.training.mixture import Components
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows, merge_rows
-from skpou.training.scaling import Scaling
+from skpou.training.scaling import Scaling, target_unit
 
 
 def random_generator(random_state: Any) -> np.random.Generator:
@@ -33,7 +34,17 @@ def random_generator(random_state: Any) -> np.random.Generator:
         return random_state
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31, size=4))
-    return np.random.default_rng(0 if random_state is None else int(random_state))
+    seed = 0 if random_state is None else random_state
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
+        raise ValueError(
+            "random_state must be None, an int of at least 0, a RandomState or a Generator. "
+            f"Got {random_state!r}."
+        )
+    return np.random.default_rng(int(seed))
+
+
+class InterruptedFit(KeyboardInterrupt):
+    """Ctrl-C after which the estimator holds the best model so far."""
 
 
 class Prepared(NamedTuple):
@@ -95,14 +106,22 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         ndim = y.ndim
         y = y.reshape(len(y), -1)
-        scaling = Scaling.from_data(X, y, weight) if box is None else box.with_targets(y, weight)
         dtype = self._torch_dtype()
-        points, targets = scaling.points(X).to(dtype), scaling.targets(y).to(dtype)
-        return Prepared(merge_rows(points, targets, weight.to(dtype)), scaling, ndim)
-
-    def _store(self, prepared: Prepared) -> None:
-        self.scaling_ = prepared.scaling.arrays()
-        self._target_ndim = prepared.target_ndim
+        measured = Scaling.from_box(X, weight)  # refuses a range that overflows
+        scaling = box or measured
+        unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
+        # Points that single precision cannot tell apart are one point.
+        points = scaling.points(X).to(dtype).to(torch.float64)
+        rows = merge_rows(points, y / unit, weight)
+        scaling = scaling.with_targets(unit, rows)
+        share = scaling.scale / unit
+        rows = Rows(
+            rows.X.to(dtype),
+            ((rows.y - scaling.mean / unit) / share).to(dtype),
+            rows.weight.to(dtype),
+            (rows.within / share.square()).to(dtype),
+        )
+        return Prepared(rows, scaling, ndim)
 
     @contextlib.contextmanager
     def _earlier_fit_kept(self):
@@ -117,9 +136,10 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"{error}. Fit fewer rows at a time, lower n_partitions or degree, set batch_size, "
                 "or use device='cpu'."
             ) from error
-        except BaseException as error:
-            if not (isinstance(error, KeyboardInterrupt) and self.__sklearn_is_fitted__()):
-                self.__dict__ = before
+        except InterruptedFit:
+            raise
+        except BaseException:
+            self.__dict__ = before
             raise
 
     def _best_of(
@@ -141,7 +161,8 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _warn_if_not_converged(self, result: TrainingResult) -> None:
         if result.code not in ("converged", "interrupted"):
-            warnings.warn(result.message, ConvergenceWarning, stacklevel=3)
+            # Past this method, fit and its wrapper, to the line that called fit.
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
 
     def _reporter(self) -> Callable[[str], None] | None:
         if not self.verbose:
@@ -248,8 +269,9 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ValueError
             If a probability does not lie between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=float))
-        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+        levels = np.atleast_1d(np.asarray(quantiles))
+        numeric = levels.dtype.kind in "fiu" and levels.ndim == 1
+        if not numeric or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
@@ -279,7 +301,8 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
             In units of y.
         """
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+        whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+        if not whole or n_samples < 1:
             raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
         points, scaling, origin = self._query(X)
         rng = random_generator(random_state)
@@ -316,8 +339,7 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If X and y differ in length or y has another number of outputs than in fit.
         """
         points, scaling, origin = self._query(X)
-        y = y if isinstance(y, Tensor) else np.asarray(y, dtype=float)
-        y = validation.owned(y, torch.float64, points.device)
+        y = validation.owned(validation.target_values(y), torch.float64, points.device)
         y = y.reshape(len(y), -1)
         wanted = (len(points), len(scaling.scale))
         if tuple(y.shape) != wanted:
@@ -345,7 +367,10 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         float
         """
         values = [y, self.predict(X), sample_weight]
-        y, predicted, weight = (v.cpu().numpy() if isinstance(v, Tensor) else v for v in values)
+        y, predicted, weight = (
+            validation.check_tensor(v, "y").cpu().numpy() if isinstance(v, Tensor) else v
+            for v in values
+        )
         return float(r2_score(y, predicted, sample_weight=weight))
 
     # Pickling

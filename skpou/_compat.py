@@ -30,7 +30,14 @@ def check_columns(estimator, X, *, reset):
 
 def check_weights(sample_weight, X, dtype):
     """Validate frequency weights; older scikit-learn lets all of them be zero."""
-    weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
+    try:
+        weight = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
+    except ValueError as error:
+        if "could not convert" not in str(error):
+            raise
+        raise ValueError(f"sample_weight must be numeric: {error}.") from error
+    if weight.max(initial=0) > 1e300:
+        raise ValueError(f"sample_weight as large as {weight.max():.3g} overflows. Rescale it.")
     if not (weight > 0).any():
         raise ValueError("sample_weight must have at least one non-zero weight. All are zero.")
     return weight

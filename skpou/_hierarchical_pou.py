@@ -12,7 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseMixtureRegressor, Prepared
+from skpou._base import BaseMixtureRegressor, InterruptedFit, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._validation import owned
 from skpou.bases.partitions import GateForm
@@ -202,8 +202,14 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         sizes = self._sizes()
         start = self._warm_labels_needed(sizes)
         with self._earlier_fit_kept():
+            before = getattr(self, "n_features_in_", None)
             prepared = self._prepare(X, y, sample_weight)
-            self._check_memory(prepared.rows, sizes)
+            if start and before != self.n_features_in_:
+                raise ValueError(
+                    f"warm_start=True needs the columns of the last fit, {before}. "
+                    f"Got {self.n_features_in_}."
+                )
+            self._check_memory(prepared.rows, sizes, self.degree)
             labels = self._warm_labels(prepared) if start else None
             options = self._options(sizes, start)
             try:
@@ -213,7 +219,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
                 )
             except TrainingInterrupted as stopped:
                 self._keep_interrupted(stopped, prepared)
-                raise KeyboardInterrupt from None
+                raise
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
@@ -227,7 +233,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         if not (sizes and whole and all(int(s) > 0 for s in sizes)):
             raise ValueError(
                 "n_partitions must be 'auto', a positive int, or a non-empty tuple of positive "
-                f"ints, one a level. Got {self.n_partitions!r}."
+                f"ints, one a level, such as (4, 2). Got {self.n_partitions!r}."
             )
         return tuple(int(s) for s in sizes)
 
@@ -240,21 +246,27 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
             soft=self.solver == "varpro",
             alpha=None if self.alpha == "auto" else float(self.alpha),
             max_iter=int(self.max_iter),
-            tol=float(self.tol),
+            tol=min(float(self.tol), 1.0),
         )
 
-    def _check_memory(self, rows: Rows, sizes: tuple[int, ...] | None) -> None:
+    def _check_memory(self, rows: Rows, sizes: tuple[int, ...] | None, degree) -> None:
         """Refuse a degree whose basis does not fit into memory, before allocating it."""
-        if self.degree == "auto":
+        if degree == "auto":
             return
-        n_columns = count_columns(rows.n_features, int(self.degree))
-        n_pieces = math.prod(sizes or (1,))
+        n_columns = count_columns(rows.n_features, int(degree))
+        n_pieces = min(math.prod(sizes or (1,)), rows.n_rows)
         numbers = 3 * rows.n_rows * n_columns + (n_pieces + 4) * n_columns**2
+        if n_columns > max(4 * rows.n_rows, 4000):
+            raise ValueError(
+                f"degree={degree} in {rows.n_features} dimensions has {n_columns} "
+                f"polynomials ({8e-9 * n_columns**2:.3g} GB a factor), more than {rows.n_rows} "
+                "distinct rows can determine. Lower degree, or reduce the number of columns of X."
+            )
         needed = 8e-9 * numbers
         physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > 0.8 * physical:
             raise ValueError(
-                f"degree={self.degree} in {rows.n_features} dimensions has {n_columns} "
+                f"degree={degree} in {rows.n_features} dimensions has {n_columns} "
                 f"polynomials, whose fit needs about {needed:.3g} GB of {physical:.3g} GB. Lower "
                 "degree, or reduce the number of columns of X."
             )
@@ -291,25 +303,28 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
 
     def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Prepared) -> None:
         if stopped.result is None:
-            return
+            raise KeyboardInterrupt from None
         self._store_result(stopped.result, prepared)
-        warnings.warn(
-            "fit was interrupted. The best pieces found so far are kept, with gates that were "
-            "not sharpened.",
-            UserWarning,
-            stacklevel=3,
-        )
+        kept = "The best of the starts that were finished is kept."
+        if stopped.result.code == "interrupted":
+            kept = "The best pieces found so far are kept, with gates that were not sharpened."
+        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=4)
+        raise InterruptedFit from None
 
     # State
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        self._store(prepared)
-        self._fitted_sizes = self._sizes()
-        self.mixture_ = result.state.arrays()
-        self.degree_ = result.chosen["degree"]
-        self.alpha_ = result.chosen["alpha"]
-        self.n_iter_ = result.n_iter
-        self.loss_curve_ = result.curve
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            _fitted_sizes=self._sizes(),
+            mixture_=result.state.arrays(),
+            degree_=result.chosen["degree"],
+            alpha_=result.chosen["alpha"],
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
 
     def _mixture(self, like: Tensor) -> Mixture:
         return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
@@ -355,7 +370,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
             )
 
     def predict(self, X, return_std=False, level=None):
-        """Predict the mean of y (Eq. 8 of [1]_), and its standard deviation.
+        """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its standard deviation.
 
         Parameters
         ----------
@@ -380,7 +395,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         return self._predict(X, return_std, level)
 
     def partition_proba(self, X, level=None):
-        """Partitions of unity at some points (Eqs. 20 to 22 of [1]_).
+        """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
 
         Parameters
         ----------
@@ -451,11 +466,16 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
             like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
             box = Scaling.from_arrays(self.scaling_, like)
             prepared = self._prepare(X, y, sample_weight, box=box)
+            self._check_memory(prepared.rows, None, degree)
             old = self._mixture(prepared.rows.X)
             experts, alpha = experts_for_gates(
                 prepared.rows, old.tree, int(degree), alpha, old.first_blended
             )
-            self.mixture_ = Mixture(old.tree, experts, int(degree), old.first_blended).arrays()
-            self._store(prepared)
-            self.degree_, self.alpha_ = int(degree), alpha
+            self.__dict__.update(
+                scaling_=prepared.scaling.arrays(),
+                _target_ndim=prepared.target_ndim,
+                mixture_=Mixture(old.tree, experts, int(degree), old.first_blended).arrays(),
+                degree_=int(degree),
+                alpha_=alpha,
+            )
         return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from skpou._compat import check_columns, check_weights
@@ -75,7 +77,7 @@ def check_tensor(value: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} must be a dense CPU or CUDA tensor. Got a {kind} tensor.")
     if value.is_complex():
         raise ValueError(f"Complex data not supported. {name} has dtype {value.dtype}.")
-    value = value.detach()
+    value = value.detach().resolve_neg()
     if value.dtype in (torch.float64, torch.float32):
         return value
     return value.to(torch.float64)
@@ -85,6 +87,10 @@ def _refuse_odd_input(value: Any, name: str) -> None:
     """Raise for what scikit-learn would take silently: masks, dates, categories."""
     if np.ma.isMaskedArray(value):
         raise TypeError(f"{name} is a masked array, whose mask would be lost. Pass a plain array.")
+    first = value[0] if isinstance(value, list) and len(value) else None
+    dates = np.datetime64 | datetime.date
+    if isinstance(first, list | tuple) and any(isinstance(v, dates) for v in first):
+        raise TypeError(f"{name} holds datetime values. Convert dates to numbers.")
     if hasattr(value, "dtypes") and hasattr(value, "columns"):
         columns = [(str(c), str(t)) for c, t in zip(value.columns, value.dtypes, strict=True)]
     else:
@@ -103,13 +109,37 @@ def _refuse_odd_input(value: Any, name: str) -> None:
             )
 
 
+def _refuse_strings(X: Any) -> None:
+    """Raise for arrays of strings, which would be read as numbers where they look like them."""
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    if kind in ("U", "S", "T"):
+        found = np.asarray(X).reshape(-1)[:1].tolist()
+        raise ValueError(
+            f"could not convert strings such as {found} in X to numbers. Encode them first."
+        )
+
+
 def _check_target_type(y: Any) -> None:
+    if scipy.sparse.issparse(y):
+        raise TypeError("Sparse data was passed for y, but dense data is required.")
     dtype = getattr(y, "dtype", None)
     kind = getattr(dtype, "kind", "") if dtype is not None else ""
     if isinstance(y, list | tuple) and len(y):
         kind = np.asarray(y).dtype.kind if not isinstance(y[0], Tensor) else ""
     if kind in ("U", "S", "T") or str(dtype).startswith(("str", "string")):
         raise ValueError("y must be numeric, but holds strings. Encode them as numbers first.")
+
+
+def target_values(y: Any) -> Any:
+    """Finite real targets (n,) or (n, m) for an evaluation, as an array or a tensor."""
+    if isinstance(y, Tensor):
+        return _finite_tensor(y, "y", (1, 2))
+    _refuse_odd_input(y, "y")
+    _check_target_type(y)
+    values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y", ensure_min_samples=0)
+    if values.ndim > 2:
+        raise ValueError(f"Expected 1D or 2D array for y, got {values.ndim}D array instead.")
+    return values.astype(np.float64)
 
 
 def _explain_strings(error: ValueError, name: str) -> ValueError:
@@ -161,6 +191,7 @@ def training_data(
     if isinstance(X, Tensor) and X.device.type != "cpu":
         return _accelerator_data(estimator, X, y, sample_weight, reset)
     X, y = _cpu_array(X, "X"), _to_host(y, "y")
+    _refuse_strings(X)
     _check_target_type(y)
     try:
         X, y = validate_data(
@@ -174,8 +205,11 @@ def training_data(
         )
     except ValueError as error:
         raise _explain_strings(error, "X or y") from error
+    y = np.asarray(y, dtype=np.float64)
+    if np.isnan(y).any():
+        raise ValueError("Input y contains NaN.")  # None in an array of objects
     weight = check_weights(_to_host(sample_weight, "sample_weight"), X, np.float64)
-    return X, np.asarray(y, dtype=np.float64), weight
+    return X, y, weight
 
 
 def _to_host(value: Any, name: str) -> Any:
@@ -213,6 +247,7 @@ def query_points(estimator: Any, X: Any) -> Any:
         check_columns(estimator, X, reset=False)
         return X
     X = _cpu_array(X, "X")
+    _refuse_strings(X)
     try:
         return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
     except ValueError as error:

@@ -8,12 +8,11 @@ sorted, so that unshuffled cross-validation folds stay representative.
 
 References
 ----------
-Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022.
-Lee, Trask, Patel, Gulian, Cyr, "Partition of unity networks: deep hp-approximation", AAAI-MLPS
-2021; the equation numbers are those of M. Gulian's talk on it and on Cyr et al., MSML 2020.
-Wang, Lai, "Multi-stage neural networks", J. Comput. Phys. 2024; equation numbers of W. Pan's
-lecture 8 on it.
-Zhang, "Neural sparse grids for high-dimensional data", master's thesis, TU Munich 2021.
+Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee, Trask,
+Patel, Gulian, Cyr, "Partition of unity networks", AAAI-MLPS 2021; equation numbers are those of M.
+Gulian's talk on it and on Cyr et al., MSML 2020. Wang, Lai, "Multi-stage neural networks", J.
+Comput. Phys. 2024; equation numbers of W. Pan's lecture 8 on it. Zhang, "Neural sparse grids for
+high-dimensional data", master's thesis, TU Munich 2021.
 """
 
 from numbers import Integral, Real
@@ -21,6 +20,12 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+# fmt: off
+__all__ = ["make_bump", "make_cross", "make_curved_ridge", "make_diode", "make_multiscale",
+           "make_piecewise_quadratic", "make_sine_bump", "make_swiss_roll", "make_triangle_wave",
+           "make_two_moons_3d"]
+# fmt: on
 
 _PARAMETERS = """Parameters
     ----------

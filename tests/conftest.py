@@ -1,6 +1,10 @@
 """What all tests share: one thread, the data beside the repository, the GPU marker."""
 
 import os
+
+# Before SciPy is imported: scikit-learn then checks array API input, too.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 from pathlib import Path
 
 import hypothesis

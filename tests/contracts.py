@@ -160,6 +160,99 @@ class BasisContract:
         return [basis.matrix, *partials]
 
 
+class ParametricBasisContract:
+    """Tests of a `ParametricBasis`: write `make_basis` and `naive`."""
+
+    #: Error allowed, in units of round-off, relative to the largest entry.
+    round_offs = 1000
+    #: Sizes of theta, relative to `make_basis`'s, that must not give NaN.
+    growths = (1e2, 1e4, 1e8)
+
+    def make_basis(self):
+        """Return the basis and a theta."""
+        raise NotImplementedError
+
+    def naive(self, basis, theta):
+        """Return the rows of the matrix, lists of mpmath numbers, for a list of mpmath numbers."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def case(self):
+        return self.make_basis()
+
+    def coef(self, basis, m=1):
+        return torch.as_tensor(np.random.default_rng(4).standard_normal((basis.n_columns, m)))
+
+    def assert_close(self, got, expected):
+        assert got.dtype == torch.float64
+        assert tuple(got.shape) == expected.shape
+        scale = max(np.abs(expected).max(initial=0.0), np.finfo(float).tiny)
+        error = np.abs(got.numpy() - expected).max(initial=0.0) / scale
+        assert error <= self.round_offs * EPS[torch.float64], f"error {error:.1e}"
+
+    def naive_jacobian(self, basis, theta, coef):
+        """Central differences (n, m, k) in 60 digits, exact to about 30."""
+        with mpmath.workdps(60):
+            h, columns = mpmath.mpf("1e-18"), []
+            exact, coef = [mpmath.mpf(v) for v in theta.tolist()], mp_matrix(coef)
+            for i in range(len(exact)):
+                ends = []
+                for sign in (1, -1):
+                    moved = [v + sign * h * (j == i) for j, v in enumerate(exact)]
+                    ends.append(mpmath.matrix(self.naive(basis, moved)) * coef)
+                columns.append(from_mp((ends[0] - ends[1]) / (2 * h)))
+            return np.stack(columns, 2)
+
+    def test_matrix_equals_naive_double_loop(self, case):
+        basis, theta = case
+        with mpmath.workdps(60):
+            rows = self.naive(basis, [mpmath.mpf(v) for v in theta.tolist()])
+            expected = from_mp(mpmath.matrix(rows))
+        assert theta.shape == (basis.n_parameters,)
+        assert expected.shape[1] == basis.n_columns
+        self.assert_close(basis.matrix(theta), expected)
+
+    def test_jacobian_equals_central_differences(self, case):
+        basis, theta = case
+        coef = self.coef(basis, 2)
+        expected = self.naive_jacobian(basis, theta, coef)
+        self.assert_close(basis.jacobian(theta, coef), expected)
+
+    @pytest.mark.parametrize("m", [1, 3])
+    def test_outputs_do_not_influence_each_other(self, case, m):
+        basis, theta = case
+        coef = self.coef(basis, m)
+        full, n = basis.jacobian(theta, coef), len(basis.matrix(theta))
+        assert full.shape == (n, m, basis.n_parameters)
+        for j in range(m):
+            self.assert_close(basis.jacobian(theta, coef[:, j : j + 1])[:, 0], full[:, j].numpy())
+
+    def test_jacobian_is_linear_in_the_coefficients(self, case):
+        basis, theta = case
+        coef = self.coef(basis, 2)
+        first, second = (basis.jacobian(theta, coef[:, j : j + 1]) for j in range(2))
+        mixed = basis.jacobian(theta, 3 * coef[:, :1] - 2 * coef[:, 1:])
+        self.assert_close(mixed, (3 * first - 2 * second).numpy())
+        assert not basis.jacobian(theta, 0 * coef).any()
+
+    def test_huge_parameters_give_no_nan(self, case):
+        basis, theta = case
+        for growth in self.growths:
+            assert not torch.isnan(basis.matrix(growth * theta)).any()
+            assert not torch.isnan(basis.jacobian(growth * theta, self.coef(basis, 2))).any()
+
+    def test_same_bits_and_input_is_neither_changed_nor_aliased(self, case):
+        basis, theta = case
+        coef = self.coef(basis, 2)
+        kept = [theta.clone(), coef.clone()]
+        for evaluate in (basis.matrix, lambda theta: basis.jacobian(theta, coef)):
+            first = evaluate(theta)
+            expected = first.clone()
+            first.fill_(-7.0)
+            assert same_bits(evaluate(theta), expected)
+        assert all(same_bits(a, b) for a, b in zip((theta, coef), kept, strict=True))
+
+
 class SolverContract:
     """Tests of a solver for weighted rows: write `solve`, `reference` and `make_target`."""
 

@@ -13,14 +13,14 @@ from skpou import HierarchicalPOURegressor
 CONFIGURATIONS = [
     HierarchicalPOURegressor(),
     HierarchicalPOURegressor(gate="linear"),
-    HierarchicalPOURegressor(gate="rbf"),
-    HierarchicalPOURegressor(solver="varpro", n_partitions=3, degree=1),
     HierarchicalPOURegressor(n_partitions=4, degree=2),
-    HierarchicalPOURegressor(n_partitions=(2, 2), degree=1, alpha=1e-6, n_init=2),
+    HierarchicalPOURegressor(n_partitions=(2, 2), degree=1, alpha=1e-6, n_init=2, batch_size=7),
 ]
 
 # The checks set max_iter=5, which may not suffice, as it should say.
-pytestmark = pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"
+)
 
 
 @parametrize_with_checks(CONFIGURATIONS)

@@ -208,7 +208,7 @@ class PartitionTree:
         return [
             {
                 "parent": gate.parent.cpu().numpy(),
-                "theta": gate.theta.cpu().numpy(),
+                "theta": gate.theta.cpu().contiguous().numpy(),
                 "gate_degree": int(gate.degree),
                 "sharp": bool(gate.sharp),
                 "isotropic": bool(gate.isotropic),

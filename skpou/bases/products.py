@@ -58,7 +58,7 @@ class PartitionPolynomials(ParametricBasis):
     def matrix(self, theta: Tensor) -> Tensor:
         """Columns; see `ParametricBasis.matrix`."""
         pi = self.partitions(theta)[-1]
-        return (pi[:, :, None] * self.polynomials[:, None, :]).reshape(len(pi), -1)
+        return (pi[:, :, None] * self.polynomials[:, None, :]).reshape(len(pi), self.n_columns)
 
     def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
         """Derivative of the blend by the chain rule down the tree.
@@ -81,6 +81,6 @@ class PartitionPolynomials(ParametricBasis):
             share = pi / mass[:, parent].clamp_min(torch.finfo(pi.dtype).tiny)
             slope = weighted - share[..., None] * above[:, parent]
             by_logit = slope.transpose(1, 2)[..., None] * features[:, None, None, :]
-            parts.append(by_logit.reshape(n, m, -1))
+            parts.append(by_logit.reshape(n, m, len(parent) * features.shape[1]))
             weighted = above
         return torch.cat(parts[::-1], dim=2)

@@ -59,7 +59,10 @@ def ridge_factor(factor: Tensor, n_columns: int, alpha: Tensor | float) -> Tenso
     Tensor of shape (S, p + m, p + m)
     """
     S, size, _ = factor.shape
-    strength = column_scale(factor[:, :n_columns, :n_columns]) * alpha
+    R = factor[:, :n_columns, :n_columns]
+    # A problem without rows gets the ridge 1: coefficients 0 with a finite covariance.
+    empty = ~(R != 0).any(-1).any(-1)
+    strength = torch.where(empty, 1.0, column_scale(R) * alpha)
     rows = torch.zeros((S, n_columns, size), dtype=factor.dtype, device=factor.device)
     rows[:, :, :n_columns].diagonal(dim1=-2, dim2=-1).copy_(strength[:, None])
     return triangular_factor(torch.cat([factor, rows], dim=1))

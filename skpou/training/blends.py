@@ -44,6 +44,8 @@ class BlendOptions:
         Steps for each number of pieces that is compared.
     tol : float
         Relative residual at which to stop.
+    most_leaves : int
+        Most soft pieces of one part.
     """
 
     form: GateForm = field(default_factory=GateForm)
@@ -51,6 +53,7 @@ class BlendOptions:
     max_iter: int = 300
     pilot_iter: int = 25
     tol: float = 1e-14
+    most_leaves: int = 1000
 
     def ridge(self) -> RidgeSchedule:
         """New schedule; a given ridge stays."""
@@ -103,9 +106,13 @@ class BlendTrainer:
     rows_an_unknown = 12
     least_rows = 2500
     #: Points between the rows at which a fit is judged.
-    most_probes = 1500
-    #: Multiplications, rows times columns squared, that the final descent may spend.
-    budget = 1.5e10
+    most_probes = 4000
+    #: Rows times columns squared times steps that the final descent and a pilot may spend.
+    budget = 6e9
+    pilot_budget = 1.5e9
+    #: Weight of the gates' coefficients in units of the ridge: without it gates may turn sharp
+    #: between the samples.
+    shrinkage = 1.0
 
     def __init__(self, problem: PieceProblem, index: Tensor, options: BlendOptions):
         self.problem = problem
@@ -147,7 +154,7 @@ class BlendTrainer:
         basis = PartitionPolynomials(
             self.problem.polynomials[index], [features] * len(parents), parents
         )
-        return ProjectedProblem(basis, rows.y[index], rows.weight[index])
+        return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
 
     def _thinned(self, n_unknowns: int) -> Tensor:
         """Positions within the part of the rows to train on."""
@@ -188,6 +195,7 @@ class BlendTrainer:
                 best = result
         assert best is not None
         if steps > 3 and n_leaves > 1:
+            steps = self._steps(problem, self.pilot_budget, steps)
             best = self._descend(problem, best.state.theta, parents, steps)
         return best, problem
 
@@ -197,15 +205,18 @@ class BlendTrainer:
         """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
         if len(parents[-1]) > 1:
-            cost = len(problem.y) * problem.basis.n_columns**2
-            steps = max(self.options.pilot_iter, int(self.budget / cost))
-            steps = min(self.options.max_iter, steps)
+            steps = self._steps(problem, self.budget, self.options.max_iter)
             result = self._descend(problem, pilot.state.theta, parents, steps)
         theta = result.state.theta
         full = self._projected(self.index, parents)
-        fit = full.solve(theta, result.chosen["ridge"])
+        fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
         return Blend(parents, full.basis.split(theta), coef, result)
+
+    def _steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
+        """Steps that a budget allows, between 5 and `most`."""
+        cost = len(problem.y) * problem.basis.n_columns**2
+        return min(most, max(5, int(budget / cost)))
 
     def _descend(
         self, problem: ProjectedProblem, theta: Tensor, parents: list[Tensor], steps: int
@@ -237,9 +248,9 @@ class BlendTrainer:
                     continue
                 inside = torch.nonzero(parent[node] == family).squeeze(1)
                 labels = torch.searchsorted(children, node[inside])
-                ones = torch.ones_like(features[inside, 0])
+                weight = problem.root[inside, 0].square()
                 theta[children] = fit_logistic(
-                    features[inside], labels, len(children), ones, ridges
+                    features[inside], labels, len(children), weight, ridges
                 )
             parts.append(theta.reshape(-1))
         return torch.cat(parts)
@@ -279,7 +290,8 @@ def fit_ladder(
     trainer = BlendTrainer(problem, index, options)
     unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
     rungs = []
-    for k in sorted({1, 2, 4, 6, K} & set(range(1, K + 1))):
+    rungs_wanted = {1, 2, 4, 6, 8, 12, min(K, options.most_leaves)}
+    for k in sorted(rungs_wanted & set(range(1, min(K, options.most_leaves) + 1))):
         if k > 1 and len(index) < 2 * k * unknowns:
             break
         groups = cut_merges(merges, K, list(range(K)), k)

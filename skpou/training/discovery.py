@@ -180,6 +180,18 @@ class PieceProblem:
                 result[block] = (y[:, None] - values).square().mean(2)
         return result
 
+    def residuals_are_white(self, pieces: Pieces) -> bool:
+        """Whether neighbours' residuals within a piece are uncorrelated, as noise is."""
+        values = torch.einsum("np,npm->nm", self.polynomials, pieces.coef[pieces.labels])
+        residual = self.rows.y - values
+        if not self.neighbours.shape[1]:
+            return False
+        nearest = self.neighbours[:, 0]
+        same = pieces.labels == pieces.labels[nearest]
+        products = (residual * residual[nearest]).mean(1)[same]
+        total = residual.square().mean().clamp_min(torch.finfo(residual.dtype).tiny)
+        return abs(float(products.mean() / total)) < 4 / max(len(products), 1) ** 0.5
+
     def surprise(self, pieces: Pieces, index: Tensor, candidates: Tensor) -> Tensor:
         """Negative log-likelihood of samples under candidates; see `surprise_of`."""
         square = self.squared_residuals(pieces.coef, index, candidates)

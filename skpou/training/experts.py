@@ -221,8 +221,8 @@ class _BlendSolve:
         below = tree.log_below(problem.rows.X[self.members], first_blended)
         self.pi = below[:, self.leaves].exp()
         phi = problem.polynomials[self.members]
-        self.A = (self.pi[:, :, None] * phi[:, None]).reshape(len(phi), -1)
-        self.n_columns = self.A.shape[1]
+        self.n_columns = len(self.leaves) * problem.n_columns
+        self.A = (self.pi[:, :, None] * phi[:, None]).reshape(len(phi), self.n_columns)
         self.weight = problem.rows.weight[self.members]
         root = self.weight.sqrt()[:, None]
         stack = torch.cat([self.A * root, problem.rows.y[self.members] * root], 1)
@@ -236,6 +236,7 @@ class _BlendSolve:
 
     def solve(self, alpha: float) -> tuple[Tensor, Tensor]:
         """Coefficients (K P, m) and posterior factor (K P, K P)."""
+        alpha = max(alpha, torch.finfo(self.A.dtype).eps)
         ridged = ridge_factor(self.factor, self.n_columns, alpha)
         R, projected, _ = split_factor(ridged, self.n_columns)
         return back_substitute(R, projected)[0], R[0]

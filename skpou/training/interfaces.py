@@ -256,21 +256,25 @@ def _pair_strengths(interface: Interface, n_pieces: int) -> tuple[np.ndarray, np
 
 
 def coarse_groups(
-    merges: list[tuple[int, int, float]], error: float, spacing: float, gap: float = 10.0
+    merges: list[tuple[int, int, float]], resolution: float, white: bool, gap: float = 10.0
 ) -> list[list[int]]:
-    """Pieces that only weak interfaces separate, by the largest gap between merge strengths.
+    """Pieces that only weak interfaces separate.
+
+    Adjacent polynomials fitted to a smooth function differ in slope, too: by up to some hundred
+    times the resolution where their error is the model's, and some forty times where it is
+    white noise, which averages out along an interface.
 
     Parameters
     ----------
     merges : list of (int, int, float)
         From `kink_linkage`.
-    error : float
-        Typical residual of a piece.
-    spacing : float
-        Distance of neighbouring samples.
+    resolution : float
+        Slope that counts as none: largest error of a piece over the width of a piece.
+    white : bool
+        Whether the pieces' residuals are white noise.
     gap : float, default=10
-        Ratio of successive strengths that separates kinks from smooth joints; also how far the
-        weakest interface must exceed ``error / spacing`` for all of them to count as kinks.
+        Without noise, the ratio of successive strengths that separates kinks from smooth
+        joints. With noise there is no such gap.
 
     Returns
     -------
@@ -279,11 +283,14 @@ def coarse_groups(
     """
     n_pieces = len(merges) + 1
     strengths = np.sort([height for _, _, height in merges])
+    if white:
+        return groups_below(n_pieces, merges, 60 * resolution)
+    least = 1000 * resolution
     ratios = strengths[1:] / np.maximum(strengths[:-1], 1e-300)
-    if len(ratios) and ratios.max() > gap:
-        at = int(ratios.argmax())
+    at = int(ratios.argmax()) if len(ratios) else -1
+    if at >= 0 and ratios[at] > gap and strengths[at + 1] > least:
         threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])
-    elif len(strengths) and strengths[0] > gap * error / spacing:
+    elif len(strengths) and strengths[0] > least:
         threshold = 0.0
     else:
         threshold = math.inf

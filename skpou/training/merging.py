@@ -372,7 +372,40 @@ def merge_multilevel(
         history.offer(score(problem, whole), whole.labels)
     best = history.labels if history.labels is not None else pieces.labels
     pieces = join_remote(problem, problem.fit(compact(best)))
-    return smooth(problem, pieces.labels, max_sweeps=30)
+    return prune(problem, smooth(problem, pieces.labels, max_sweeps=30))
+
+
+def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
+    """Remove small pieces as long as that lowers the score.
+
+    A piece that follows the noise in a corner, across a kink, survives merging, since every
+    merge there is with a whole neighbour; its samples do better when each goes where it belongs.
+    """
+    if float(pieces.rss.sum()) <= problem.n * (10 * problem.floor) ** 2:
+        return pieces
+    value = score(problem, pieces)
+    searching = True
+    while searching and pieces.n_pieces > 1:
+        searching = False
+        small = pieces.count < problem.n / (2 * pieces.n_pieces)
+        for j in torch.nonzero(small).squeeze(1).tolist():
+            fewer = smooth(problem, _without(problem, pieces, j), max_sweeps=6)
+            fewer_value = score(problem, fewer)
+            if fewer_value < value:
+                pieces, value, searching = fewer, fewer_value, True
+                break
+    return pieces
+
+
+def _without(problem: PieceProblem, pieces: Pieces, j: int) -> Tensor:
+    """Labels after the samples of piece j took the other piece that explains them best."""
+    others = [k for k in range(pieces.n_pieces) if k != j]
+    members = torch.nonzero(pieces.labels == j).squeeze(1)
+    candidates = torch.tensor(others, device=members.device).expand(len(members), -1)
+    best = problem.surprise(pieces, members, candidates).argmin(1, keepdim=True)
+    labels = pieces.labels.clone()
+    labels[members] = candidates.gather(1, best).squeeze(1)
+    return labels
 
 
 def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: MergeHistory) -> float:

@@ -258,9 +258,10 @@ class Mixture:
         return [
             {
                 **gates,
-                "coef": experts.coef.cpu().numpy(),
-                "factor": experts.factor.cpu().numpy(),
-                "noise": experts.noise.cpu().numpy(),
+                # Contiguous: saving makes it so, and another layout gives other last bits.
+                "coef": experts.coef.cpu().contiguous().numpy(),
+                "factor": experts.factor.cpu().contiguous().numpy(),
+                "noise": experts.noise.cpu().contiguous().numpy(),
                 "blended": depth >= self.first_blended,
             }
             for depth, (gates, experts) in enumerate(
@@ -309,4 +310,5 @@ def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
     rank[order] = torch.arange(len(ancestor), device=ancestor.device) - start[ancestor[order]]
     spread = weight.new_zeros((n_blends, widest, len(weight)))
     spread[ancestor, rank] = weight.T
-    return (spread[:, :, None] * phi.T).reshape(n_blends, -1, len(phi))
+    size = widest * phi.shape[1]
+    return (spread[:, :, None] * phi.T).reshape(n_blends, size, len(phi))

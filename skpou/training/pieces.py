@@ -65,6 +65,8 @@ class PieceOptions:
 
     #: Most pieces when their number is chosen.
     most_pieces = 32
+    #: Most soft pieces of one smooth part when their number is chosen.
+    most_soft_pieces = 12
     #: Degrees that are compared when the degree is chosen.
     degrees = (1, 2, 3, 4, 5)
 
@@ -291,7 +293,14 @@ class _PieceTraining:
 
     def _blend_options(self) -> BlendOptions:
         form = self.options.gates[0]
-        return BlendOptions(form=form, alpha=self.options.alpha, tol=self.options.tol)
+        chosen = self.options.sizes is None
+        return BlendOptions(
+            form=form,
+            alpha=self.options.alpha,
+            tol=self.options.tol,
+            max_iter=min(300, self.options.max_iter),
+            most_leaves=self.options.most_soft_pieces if chosen else 1000,
+        )
 
     def _blend(
         self,

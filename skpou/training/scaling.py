@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.training.rows import Rows
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -30,22 +32,20 @@ class Scaling:
     scale: Tensor
 
     @classmethod
-    def from_data(cls, X: Tensor, y: Tensor, weight: Tensor) -> Scaling:
-        """Measure the rows of positive weight.
+    def from_box(cls, X: Tensor, weight: Tensor) -> Scaling:
+        """Measure the box of the rows of positive weight; targets stay as they are.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
             Points.
-        y : Tensor of shape (n, m)
-            Targets.
         weight : Tensor of shape (n,)
             Frequency weights.
 
         Raises
         ------
         ValueError
-            If the range of a column or the size of a target overflows.
+            If the range of a column overflows.
         """
         kept = weight > 0
         low, high = X[kept].amin(0), X[kept].amax(0)
@@ -57,14 +57,31 @@ class Scaling:
                 f"{float(high[column]):.3g}, overflows. Please rescale X."
             )
         columns = torch.nonzero(width > 0).squeeze(1)
-        mean, scale = _moments(y[kept], weight[kept])
-        return cls(columns, low[columns], width[columns], mean, scale)
+        one = torch.ones(1, dtype=X.dtype, device=X.device)
+        return cls(columns, low[columns], width[columns], 0 * one, one)
 
-    def with_targets(self, y: Tensor, weight: Tensor) -> Scaling:
-        """Keep the box and measure other targets."""
-        kept = weight > 0
-        mean, scale = _moments(y[kept], weight[kept])
-        return Scaling(self.columns, self.offset, self.width, mean, scale)
+    def with_targets(self, unit: Tensor, rows: Rows) -> Scaling:
+        """Keep the box and measure targets from merged rows of ``y / unit``.
+
+        Rows in their fixed order: the sums' last bits must not depend on how the rows came.
+
+        Parameters
+        ----------
+        unit : Tensor of shape (m,)
+            From `target_unit`.
+        rows : Rows
+            Distinct rows, targets in units of `unit`.
+        """
+        share = (rows.weight / rows.weight.sum())[:, None]
+        reference = rows.y[:1]
+        # Deviations from one target: the mean of equal targets is exactly that target.
+        mean = reference + (share * (rows.y - reference)).sum(0, keepdim=True)
+        within = rows.within.sum(0) / rows.weight.sum()
+        rms = ((share * (rows.y - mean).square()).sum(0) + within).sqrt()
+        spread = torch.where(rms > 0, rms, 1.0)
+        return Scaling(
+            self.columns, self.offset, self.width, (mean * unit).squeeze(0), unit * spread
+        )
 
     def points(self, X: Tensor) -> Tensor:
         """Points (n, k) in the unit box."""
@@ -93,18 +110,15 @@ class Scaling:
         )
 
 
-def _moments(y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and rms deviation of each target, without overflow, exact for constant targets."""
-    size = y.abs().amax(0)
-    if not bool((size < 1e305).all()):
+def target_unit(y: Tensor, weight: Tensor, largest: float) -> Tensor:
+    """Largest absolute value of each target (m,), or 1: quotients by it cannot overflow.
+
+    Raises
+    ------
+    ValueError
+        If a target is larger than `largest`.
+    """
+    size = y[weight > 0].abs().amax(0)
+    if not bool((size <= largest).all()):
         raise ValueError(f"Values of y as large as {float(size.max()):.3g} overflow. Rescale y.")
-    unit = torch.where(size > 0, size, 1.0)
-    reduced = y / unit
-    reference = reduced[:1]
-    share = (weight / weight.sum())[:, None]
-    # Deviations from one target: the mean of equal targets is exactly that target.
-    shift = (share * (reduced - reference)).sum(0, keepdim=True)
-    mean = reference + shift
-    rms = (share * (reduced - mean).square()).sum(0).sqrt()
-    spread = torch.where(rms > 0, rms, 1.0)
-    return (mean * unit).squeeze(0), unit * spread
+    return torch.where(size > 0, size, 1.0)

@@ -51,7 +51,7 @@ def plan_tree(
     levels = plan_levels(problem, pieces, interface, sizes)
     if interface is None:
         return Plan(levels, len(levels))
-    groups = kink_groups(pieces, interface)
+    groups = kink_groups(problem, pieces, interface)
     if len(groups) == 1:
         return Plan(levels, 0)
     kinks_on_top = len(levels) > 1 and _same_groups(levels[0], groups)
@@ -98,16 +98,18 @@ def plan_levels(
         return [*planner.split(list(range(K)), sizes), leaves]
     if interface is None:
         return [leaves]
-    groups = kink_groups(pieces, interface)
+    groups = kink_groups(problem, pieces, interface)
     if not 1 < len(groups) < K:
         return [leaves]
     return [group_numbers(groups, K), leaves]
 
 
-def kink_groups(pieces: Pieces, interface: Interface) -> list[list[int]]:
+def kink_groups(problem: PieceProblem, pieces: Pieces, interface: Interface) -> list[list[int]]:
     """Step E: groups of pieces that kinks separate from each other."""
     merges = kink_linkage(interface, pieces.n_pieces)
-    return coarse_groups(merges, float(pieces.error.median()), interface.spacing)
+    width = pieces.n_pieces ** (-1 / problem.d)
+    resolution = float(pieces.error.max()) / width
+    return coarse_groups(merges, resolution, problem.residuals_are_white(pieces))
 
 
 def group_numbers(groups: list[list[int]], n_pieces: int) -> np.ndarray:
@@ -152,7 +154,7 @@ class _Planner:
         self.groups: list[list[int]] = [list(range(pieces.n_pieces))]
         if interface is not None:
             self.kinks = kink_linkage(interface, pieces.n_pieces)
-            self.groups = kink_groups(pieces, interface)
+            self.groups = kink_groups(problem, pieces, interface)
 
     def split(self, nodes: list[int], sizes: tuple[int, ...]) -> list[np.ndarray]:
         """Node numbers of every piece on all levels but the last."""

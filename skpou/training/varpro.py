@@ -40,6 +40,8 @@ class ProjectedFit:
         Weighted residual ``A c - y``.
     strength : float
         Ridge s.
+    prior : float
+        Root of the weight of ``|theta|^2`` in the value.
     """
 
     theta: Tensor
@@ -49,6 +51,7 @@ class ProjectedFit:
     R: Tensor
     residual: Tensor
     strength: float
+    prior: float = 0.0
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
@@ -105,8 +108,10 @@ class ProjectedFit:
                 inner = torch.linalg.solve_triangular(self.R.T, normal, upper=False)
                 part = back_substitute(self.R, inner)
                 upper, lower = upper - self.A @ part, lower - self.strength * part
-        J = torch.cat([upper.reshape(n * m, k), lower.reshape(-1, k)])
-        residual = torch.cat([self.residual.reshape(-1), self.strength * self.coef.reshape(-1)])
+        eye = torch.eye(k, dtype=raw.dtype, device=raw.device)
+        J = torch.cat([upper.reshape(n * m, k), lower.reshape(-1, k), self.prior * eye])
+        shrunk = (self.strength * self.coef.reshape(-1), self.prior * self.theta)
+        residual = torch.cat([self.residual.reshape(-1), *shrunk])
         return triangular_factor(torch.cat([J, residual[:, None]], 1))
 
     def _orthogonal(self) -> Tensor:
@@ -128,26 +133,29 @@ class ProjectedProblem:
         Frequency weights.
     """
 
-    def __init__(self, basis: ParametricBasis, y: Tensor, weight: Tensor):
+    def __init__(self, basis: ParametricBasis, y: Tensor, weight: Tensor, shrinkage: float = 0.0):
         self.basis = basis
+        self.shrinkage = shrinkage
         self.root = weight.sqrt()[:, None]
+        self.total = float(weight.sum())
         self.y = y * self.root
         self.rms = float(self.y.square().mean().sqrt()) or 1.0
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
-        """Eliminate the coefficients; `ridge` multiplies the number of rows."""
+        """Eliminate the coefficients; `ridge` multiplies the sum of weights."""
         A = self.basis.matrix(theta) * self.root
-        n, p = A.shape
-        strength = math.sqrt(ridge * n)
+        p = A.shape[1]
+        strength = math.sqrt(ridge * self.total)
         factor = triangular_factor(torch.cat([A, self.y], 1))
         below = factor.new_zeros((p, p + self.y.shape[1]))
         below.diagonal().fill_(strength)
         R, projected, rss = split_factor(triangular_factor(torch.cat([factor, below])), p)
-        value = float(rss.sum())
+        prior = self.shrinkage * strength
+        value = float(rss.sum() + (prior * theta).square().sum())
         coef = back_substitute(R, projected)
         if not math.isfinite(value):
             value = math.inf
-        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength)
+        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength, prior)
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""
@@ -249,6 +257,7 @@ class BestSoFar:
     def show(self, fit: ProjectedFit, ridge: float) -> float:
         """Judge a fit and keep it if it is the best."""
         score = self.judge(fit)
+        score = math.inf if math.isnan(score) else score
         if self.fit is None or score < self.score:
             self.fit, self.score, self.ridge = fit, score, ridge
         return score

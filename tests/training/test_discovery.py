@@ -95,11 +95,21 @@ def test_surprise_grows_with_residual_and_ranks_alike_in_all_units():
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_neighbours_are_the_nearest_samples(d):
     problem = problem_of(lambda X: X.sum(1), 50, d)
-    X = problem.rows.X.numpy()
+    X = problem.equalise(problem.rows.X.numpy())
     distance = np.linalg.norm(X[:, None] - X, axis=2)
     np.fill_diagonal(distance, np.inf)
     expected = np.argsort(distance, axis=1)[:, : 2 * d + 6]
     assert np.array_equal(np.sort(problem.neighbours.numpy(), 1), np.sort(expected, 1))
+
+
+def test_neighbours_on_a_table_that_is_fine_along_one_axis_lie_on_other_lines_too():
+    fine, coarse = np.linspace(0, 1, 30), np.linspace(0, 1, 15)
+    X = np.stack(np.meshgrid(np.r_[0.1 * fine, 0.2, 0.5, 1.0], coarse), -1).reshape(-1, 2)
+    problem = PieceProblem(rows_of(X, X.sum(1)), 1)
+    points = problem.rows.X.numpy()
+    dense = points[:, 0] < 0.1
+    plain = np.abs(points[problem.neighbours.numpy()] - points[:, None])[dense, :, 1] > 0
+    assert plain.any(1).mean() > 0.9
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])

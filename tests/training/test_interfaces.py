@@ -220,21 +220,27 @@ def test_pieces_that_never_meet_end_in_one_node():
 def test_groups_of_kinks_and_smooth_joints():
     edges = [(0, 1, 0.01), (1, 2, 3.0), (2, 3, 0.02), (3, 4, 2.0)]
     merges = kink_linkage(made_up(edges), 5)
-    assert sorted(coarse_groups(merges, 1e-12, 0.1)) == [[0, 1], [2, 3], [4]]
+    assert sorted(coarse_groups(merges, 1e-11, False)) == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"), [(1e-6, [[0], [1], [2]]), (0.5, [[0, 1, 2]])], ids=["exact", "noisy"]
+    ("resolution", "white", "expected"),
+    [
+        (1e-5, False, [[0], [1], [2]]),
+        (0.01, False, [[0, 1, 2]]),
+        (0.01, True, [[0], [1], [2]]),
+        (0.02, True, [[0, 1], [2]]),
+    ],
 )
-def test_without_a_gap_the_residual_decides(error, expected):
+def test_without_a_gap_the_residual_decides(resolution, white, expected):
     merges = kink_linkage(made_up([(0, 1, 1.0), (1, 2, 2.0)]), 3)
-    assert sorted(coarse_groups(merges, error, 0.1)) == expected
+    assert sorted(coarse_groups(merges, resolution, white)) == expected
 
 
 def test_groups_of_no_or_one_merge():
-    assert coarse_groups([], 0.0, 1.0) == [[0]]
-    assert sorted(coarse_groups([(0, 1, 1.0)], 1e-9, 0.1)) == [[0], [1]]
-    assert sorted(coarse_groups([(0, 1, 1.0)], 1.0, 0.1)) == [[0, 1]]
+    assert coarse_groups([], 0.0, False) == [[0]]
+    assert sorted(coarse_groups([(0, 1, 1.0)], 1e-8, False)) == [[0], [1]]
+    assert sorted(coarse_groups([(0, 1, 1.0)], 1.0, True)) == [[0, 1]]
 
 
 def test_groups_below_a_threshold():

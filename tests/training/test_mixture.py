@@ -7,10 +7,12 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from skpou.bases.partitions import GateLevel, PartitionTree
 from skpou.bases.polynomials import TotalDegreePolynomials
-from skpou.training.mixture import Components, Mixture
+from skpou.training.experts import experts_for_gates
+from skpou.training.mixture import Components, Experts, Mixture
 from tests.contracts import same_bits
-from tests.training.examples import SHAPES, make_mixture, tensor
+from tests.training.examples import SHAPES, make_mixture, rows_of, tensor
 
 ALL = ["one", "flat", "two"]
 
@@ -229,3 +231,229 @@ def test_state_survives_as_arrays(shape):
     assert again.numbers_per_row() == mixture.numbers_per_row() > 0
     single = Mixture.from_arrays(2, 2, mixture.arrays(), X.float())
     assert single.components(X.float()).expectation().dtype == torch.float32
+
+
+# Shape, first blended level, sharp levels.
+BLENDED = {
+    "one": ("one", 0, ()),
+    "flat": ("flat", 0, ()),
+    "two": ("two", 0, ()),
+    "blends": ("two", 1, ()),
+    "sharp": ("two", 1, (0,)),
+}
+
+
+def members_of(tree, first):
+    """Leaves below each partition of the level above `first`, climbing one leaf at a time."""
+    members = {}
+    for leaf in range(tree.levels[-1].n_partitions):
+        node = leaf
+        for gate in reversed(tree.levels[first:]):
+            node = int(gate.parent[node])
+        members.setdefault(node, []).append(leaf)
+    return [members[node] for node in sorted(members)]
+
+
+def make_blended(name, d=2, m=2, seed=0):
+    """Mixture whose last levels are blended, with random joint factors."""
+    shape, first, sharp = BLENDED[name]
+    plain, rng = make_mixture(shape, d=d, m=m, sharp=sharp, seed=seed), np.random.default_rng(8)
+    last, P = plain.experts[-1], plain.basis.n_columns
+    members = members_of(plain.tree, first)
+    factor = np.tile(np.eye(max(map(len, members)) * P), (len(members), 1, 1))
+    for g, leaves in enumerate(members):
+        size = len(leaves) * P
+        own = np.triu(rng.standard_normal((size, size))) / size + 2 * np.eye(size)
+        factor[g, :size, :size] = own
+    experts = [*plain.experts[:-1], Experts(last.coef, tensor(factor), last.noise)]
+    return Mixture(plain.tree, experts, plain.degree, first)
+
+
+def naive_blends(mixture, x):
+    """(pi, mean, noise, epistemic) of the blends at one point, straight from the formulas."""
+    tree, first, experts = mixture.tree, mixture.first_blended, mixture.experts[-1]
+    leaf = tree.log_proba(x[None])[0].exp().numpy()
+    above = tree.log_proba(x[None], first - 1)[0].exp().numpy() if first else np.ones(1)
+    phi = mixture.basis.matrix(x[None])[0].numpy()
+    coef, sigma2 = experts.coef.numpy(), experts.noise.numpy()
+    mean, noise, epistemic = [], [], []
+    for g, leaves in enumerate(members_of(tree, first)):
+        inside = leaf[leaves] / above[g]
+        mean.append(sum(w * phi @ coef[k] for w, k in zip(inside, leaves, strict=True)))
+        noise.append(sum(w * sigma2[k] for w, k in zip(inside, leaves, strict=True)))
+        size = len(leaves) * len(phi)
+        R = experts.factor[g].numpy()[:size, :size]
+        column = np.concatenate([w * phi for w in inside])
+        epistemic.append(noise[-1] * (column @ np.linalg.inv(R.T @ R) @ column))
+    return above, np.array(mean), np.array(noise), np.array(epistemic)
+
+
+@pytest.mark.parametrize("name", BLENDED)
+@pytest.mark.parametrize("m", [1, 2])
+def test_blends_are_the_components_of_the_finest_level(name, m):
+    mixture, X = make_blended(name, m=m), points()
+    parts = mixture.components(X)
+    noise, epistemic = parts.variances()
+    bare = mixture.components(X, posterior=False)
+    assert not bare.epistemic.any()
+    leaves = mixture.tree.log_proba(X).exp()
+    phi = mixture.basis.matrix(X)
+    whole = torch.einsum("nk,np,kpm->nm", leaves, phi, mixture.experts[-1].coef)  # Eq. 1
+    torch.testing.assert_close(parts.expectation(), whole, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(bare.expectation(), parts.expectation())
+    for i, x in enumerate(X):
+        pi, mean, sigma2, posterior = naive_blends(mixture, x)
+        np.testing.assert_allclose(parts.log_pi[i].exp(), pi, rtol=1e-12)
+        np.testing.assert_allclose(parts.mean[i], mean, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(parts.noise[i], sigma2, rtol=1e-12)
+        np.testing.assert_allclose(bare.noise[i], sigma2, rtol=1e-12)
+        np.testing.assert_allclose(parts.epistemic[i], posterior, rtol=1e-10)
+        eq9 = pi @ (sigma2 + mean**2) - (pi @ mean) ** 2
+        np.testing.assert_allclose(noise[i], eq9, rtol=1e-10)
+        np.testing.assert_allclose(epistemic[i], pi**2 @ posterior, rtol=1e-10)
+
+
+def test_coarse_levels_of_a_blended_mixture_are_mixtures():
+    mixture, X = make_blended("two"), points()
+    plain = Mixture(mixture.tree, mixture.experts[:1] * 2, mixture.degree)
+    got, expected = mixture.components(X, 0), plain.components(X, 0)
+    for name in ("log_pi", "mean", "noise", "epistemic"):
+        assert same_bits(getattr(got, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("name", BLENDED)
+@pytest.mark.parametrize("d", [1, 2])
+def test_gradient_of_blends_against_central_differences(name, d):
+    mixture, X, h = make_blended(name, d=d), points(d=d), 1e-5
+    for level in range(len(mixture.tree.levels)):
+        gradient = mixture.gradient(X, level)
+        for j in range(d):
+            step = h * torch.eye(d, dtype=X.dtype)[j]
+            ahead, behind = (
+                mixture.components(X + s * step, level, harden=True).expectation() for s in (1, -1)
+            )
+            expected = (ahead - behind) / (2 * h)
+            torch.testing.assert_close(gradient[..., j], expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", BLENDED)
+def test_blends_survive_as_arrays(name):
+    mixture, X = make_blended(name), points()
+    again = Mixture.from_arrays(2, 2, mixture.arrays(), X)
+    assert again.first_blended == mixture.first_blended
+    for level in range(len(mixture.tree.levels)):
+        for harden in (False, True):
+            got = again.components(X, level, harden)
+            expected = mixture.components(X, level, harden)
+            for part in ("log_pi", "mean", "noise", "epistemic"):
+                assert same_bits(getattr(got, part), getattr(expected, part)), part
+        assert same_bits(again.gradient(X, level), mixture.gradient(X, level))
+
+
+@pytest.mark.parametrize("posterior", [False, True])
+def test_blends_give_densities_quantiles_and_samples(posterior):
+    mixture, X = make_blended("blends", m=1), points(3)
+    parts = mixture.components(X, posterior=posterior)
+    pi, std = parts.log_pi.exp().numpy(), parts.variance.sqrt().expand_as(parts.mean).numpy()
+    y = tensor([[0.3], [-1.0], [2.0]])
+    q = parts.quantiles(tensor([0.2, 0.9]))[:, 0]
+    draws = parts.sample(tensor(np.full((3, 1), 0.4)), torch.ones((3, 1, 1)).double())[:, 0, 0]
+    for i in range(3):
+        mu, s = parts.mean[i, :, 0].numpy(), std[i, :, 0]
+        density = np.log(pi[i] @ norm.pdf(float(y[i]), mu, s))
+        np.testing.assert_allclose(parts.log_density(y)[i], density, rtol=1e-11)
+        below = [pi[i] @ norm.cdf(float(value), mu, s) for value in q[i]]
+        np.testing.assert_allclose(below, [0.2, 0.9], rtol=1e-10)
+        k = int(np.searchsorted(np.cumsum(pi[i]), 0.4))
+        np.testing.assert_allclose(draws[i], mu[k] + s[k], rtol=1e-12)
+    assert mixture.components(X[:0], posterior=posterior).expectation().shape == (0, 1)
+
+
+def three_levels():
+    """A sharp cut at 1/2, and two soft levels below it; the first cuts at 1/4 and 3/4."""
+    cut = GateLevel(torch.tensor([0, 0]), tensor([[0.0, -1e8], [0.0, 1e8]]), 1, True)
+    theta = tensor([[0.0, 0.0], [2.0, 4.0], [0.0, 0.0], [-2.0, 4.0]])
+    last = tensor(3 * np.random.default_rng(2).standard_normal((5, 2)))
+    soft = [
+        GateLevel(torch.tensor([0, 0, 1, 1]), theta, 1),
+        GateLevel(torch.tensor([0, 1, 1, 2, 3]), last, 1),
+    ]
+    return PartitionTree(1, [cut, *soft])
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("alpha", [1e-6, 0.1])
+def test_experts_of_blends_are_joint_and_coarse_ones_weighted_by_partitions(first, alpha):
+    tree, rng = three_levels(), np.random.default_rng(5)
+    X = rng.random((80, 1))
+    y = np.column_stack([np.sin(6 * X[:, 0]), X[:, 0] ** 2]) + 0.1 * rng.standard_normal((80, 2))
+    rows = rows_of(X, y, rng.integers(1, 4, 80))
+    experts, used = experts_for_gates(rows, tree, 1, alpha, first)
+    assert used == alpha
+    phi = TotalDegreePolynomials(1, 1).matrix(rows.X).numpy()
+    y, weight = rows.y.numpy(), rows.weight.numpy()
+
+    def ridge(A, w):
+        gram = A.T @ (w[:, None] * A)
+        gram = gram + alpha**2 * gram.diagonal().max() * np.eye(A.shape[1])
+        return np.linalg.solve(gram, A.T @ (w[:, None] * y)), gram
+
+    for depth in range(2):
+        # Eq. 36; above a blend the posterior weights are indicators.
+        pi = tree.log_proba(rows.X, depth, harden=depth < first).exp().numpy()
+        if depth < first and depth == 1:
+            pi = np.eye(4)[pi.argmax(1)]
+        for k, share in enumerate(pi.T):
+            coef, gram = ridge(phi, weight * share)
+            np.testing.assert_allclose(experts[depth].coef[k], coef, rtol=1e-8, atol=1e-9)
+            R = experts[depth].factor[k].numpy()
+            np.testing.assert_allclose(R.T @ R, gram, rtol=1e-10, atol=1e-10)
+    inside = tree.log_below(rows.X, first).exp().numpy()
+    chosen = np.zeros(len(X))
+    if first:
+        chosen = tree.log_proba(rows.X, first - 1, harden=True).argmax(1).numpy()
+    for g, leaves in enumerate(members_of(tree, first)):
+        own = chosen == g
+        A = np.hstack([inside[:, k : k + 1] * phi for k in leaves])
+        coef, gram = ridge(A, weight * own)
+        got = experts[2].coef[leaves].reshape(-1, 2)
+        np.testing.assert_allclose(got, coef, rtol=1e-6, atol=1e-6)
+        R, size = experts[2].factor[g].numpy(), len(gram)
+        np.testing.assert_allclose(R[:size, :size].T @ R[:size, :size], gram, atol=1e-10)
+        np.testing.assert_array_equal(R[size:], np.eye(len(R))[size:])
+        np.testing.assert_array_equal(R[:, size:], np.eye(len(R))[:, size:])
+
+
+def test_noise_of_a_blend_is_found_where_it_is():
+    # Two soft halves; the noise of the right one is ten times that of the left one.
+    rng = np.random.default_rng(6)
+    X = rng.random((2000, 1))
+    scale = np.where(X[:, 0] < 0.5, 0.02, 0.2)
+    y = np.sin(3 * X[:, 0]) + scale * rng.standard_normal(2000)
+    gate = GateLevel(torch.tensor([0, 0]), tensor([[0.0, -200.0], [0.0, 200.0]]), 1)
+    tree = PartitionTree(1, [gate])
+    experts, _ = experts_for_gates(rows_of(X, y), tree, 3, None, 0)
+    parts = Mixture(tree, experts, 3, 0).components(tensor([[0.2], [0.8]]))
+    np.testing.assert_allclose(parts.noise.sqrt().ravel(), [0.02, 0.2], rtol=0.15)
+    assert (parts.epistemic.sqrt() < 0.3 * parts.noise.sqrt()).all()
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("alpha", [None, 1e-3, 0.0])
+def test_parts_without_samples_leave_predictions_finite(first, alpha):
+    tree, X = three_levels(), 0.4 * np.random.default_rng(7).random((60, 1))
+    experts, _ = experts_for_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, first)
+    mixture = Mixture(tree, experts, 1, first)
+    parts = mixture.components(points(50, 1), harden=True)
+    for values in (parts.expectation(), *parts.variances()):
+        assert torch.isfinite(values).all()
+
+
+@pytest.mark.parametrize("alpha", [None, 1e-3, 0.0])
+def test_blended_piece_that_has_vanished_leaves_predictions_finite(alpha):
+    gate = GateLevel(torch.tensor([0, 0, 0]), tensor([[0.0, 1.0], [0.0, -1.0], [-2e3, 0.0]]), 1)
+    tree, X = PartitionTree(1, [gate]), np.random.default_rng(7).random((60, 1))
+    experts, _ = experts_for_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, 0)
+    parts = Mixture(tree, experts, 1, 0).components(points(50, 1))
+    for values in (parts.expectation(), *parts.variances()):
+        assert torch.isfinite(values).all()

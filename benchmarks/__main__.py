@@ -1,0 +1,59 @@
+"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``."""
+
+import argparse
+import importlib
+import time
+
+from benchmarks import harness
+
+NAMES = {
+    "waves": "squared waves in 1-D: 1 to 16 parabolas, scattered points and a grid, jumps",
+    "curved_ridge": "five curved pieces in 2-D: size of the sample, noise, rivals",
+    "functions": "smooth functions, kinks and jumps on curves, in 2-D and 4-D",
+    "four_dimensions": "two pieces in 4-D, rivals",
+    "convergence": "error against the number of partitions, beside a grid of cells",
+    "trees": "one level or two: smooth, and with a hinge",
+    "diode": "a diode's current over 13 decades, rivals",
+    "transistor": "a bipolar transistor's current against two voltages, rivals",
+    "scaling": "seconds and memory against the number of points",
+    "defaults": "seconds of a default fit and of scikit-learn's checks",
+}
+
+
+def main():
+    listing = "\n".join(f"  {name:16} {text}" for name, text in NAMES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Each benchmark prints its table and writes it to benchmarks/results.",
+        epilog=f"benchmarks:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, in this order")
+    parser.add_argument("--seeds", type=int, default=10, help="random samples of each task")
+    parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(NAMES)
+    if unknown:
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are\n{listing}")
+    if not options.names:
+        print(f"All benchmarks:\n{listing}")
+    failed = 0
+    for name in options.names or NAMES:
+        start = time.perf_counter()
+        print(f"\n== {name}: {NAMES[name]}", flush=True)
+        module = importlib.import_module(f"benchmarks.{name}")
+        table = module.run(2 if options.quick else options.seeds, options.quick)
+        if not table.rows:
+            continue
+        table.show()
+        if not options.quick:
+            table.write(name)
+        failed += table.n_missed()
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+    if not options.quick:
+        harness.write_environment()
+    print(f"\nbounds not reached: {failed}")
+
+
+if __name__ == "__main__":
+    main()

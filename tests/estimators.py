@@ -1,0 +1,123 @@
+"""Configured estimators that share tests, and what these tests need.
+
+A later estimator joins them by an entry in `CONFIGURATIONS` and one in `TRAINING`.
+"""
+
+import copy
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from skpou import HierarchicalPOURegressor
+
+#: Quick configurations of every estimator; more than one of a class where its paths differ.
+CONFIGURATIONS = {
+    "pieces": HierarchicalPOURegressor(n_partitions=2, degree=1),
+    "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
+    "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
+    "auto": HierarchicalPOURegressor(),
+}
+
+#: Functions that train: an error in the input must come before the first of them is called.
+TRAINING = {
+    HierarchicalPOURegressor: [
+        "skpou._hierarchical_pou.fit_pieces",
+        "skpou._hierarchical_pou.experts_for_gates",
+    ],
+}
+
+_by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
+#: The first configuration of each class.
+ONE_OF_EACH = sorted(_by_class.values())
+
+each_configuration = pytest.mark.parametrize("name", CONFIGURATIONS)
+each_class = pytest.mark.parametrize("name", ONE_OF_EACH)
+
+
+def make(name, **params):
+    """New estimator of that configuration."""
+    return copy.deepcopy(CONFIGURATIONS[name]).set_params(**params)
+
+
+def kinked(n_samples=60, n_features=2, noise=0.05, seed=0):
+    """Rows of ``|x_0| + x_1 + ... + noise`` in the box from -1 to 1."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (n_samples, n_features))
+    return X, kinked_mean(X) + noise * rng.standard_normal(n_samples)
+
+
+def kinked_mean(X):
+    """What `kinked` draws, without the noise."""
+    return np.abs(X[:, 0]) + X[:, 1:].sum(1)
+
+
+def stepped(n_samples=60):
+    """`kinked` with a step of 2 at its kink: which row is in which piece is beyond doubt.
+
+    Without the step, round-off alone may decide where the pieces meet.
+    """
+    X, y = kinked(n_samples)
+    return X, y + 2.0 * (X[:, 0] > 0)
+
+
+def stepped_mean(X):
+    """What `stepped` draws, without the noise."""
+    return kinked_mean(X) + 2.0 * (X[:, 0] > 0)
+
+
+#: Points at which predictions are compared, off the step; the last is a corner of the box.
+QUERY = np.random.default_rng(7).uniform(-0.95, 0.95, (15, 2))
+QUERY = np.vstack([QUERY[np.abs(QUERY[:, 0]) > 0.25], [[1.0, -1.0]]])
+
+
+@functools.cache
+def _fitted(name):
+    return make(name).fit(*stepped())
+
+
+def fitted(name):
+    """Copy of the configuration after a fit to `stepped()`."""
+    return copy.deepcopy(_fitted(name))
+
+
+def tolerance(name):
+    """Relative error that float64 or float32 computations leave, with a margin."""
+    return 1e-9 if CONFIGURATIONS[name].dtype == "float64" else 2e-3
+
+
+def predictions(model, X=QUERY):
+    """Predictions of every kind that the model knows, as numpy arrays by name."""
+    mean, std = model.predict(X, return_std=True)
+    results = {
+        "mean": mean,
+        "std": std,
+        "epistemic": model.predict(X, return_std="epistemic")[1],
+        "noise": model.predict(X, return_std="noise")[1],
+        "gradient": model.predict_gradient(X),
+        "quantiles": model.predict_quantile(X),
+        "samples": model.sample_y(X, n_samples=2),
+        "log_density": model.log_density(X, 0.5 * mean),
+    }
+    for method in ("partition_proba", "predict_partition"):
+        if hasattr(model, method):
+            results[method] = getattr(model, method)(X)
+    return {
+        key: value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+        for key, value in results.items()
+    }
+
+
+def same_bits(a, b):
+    """Whether two arrays have equal shapes, dtypes and bits."""
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+
+
+def assert_same_bits(first, second):
+    """Compare two results of `predictions` bit for bit."""
+    assert first.keys() == second.keys()
+    different = [key for key in first if not same_bits(first[key], second[key])]
+    errors = {key: np.abs(first[key] - second[key]).max() for key in different}
+    assert not different, f"other bits, with largest differences {errors}"
