@@ -1,10 +1,9 @@
 """Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
 
-Every function draws its points independently and uniformly over the problem's domain, or evaluates
-the target at points handed over as `X`. `noise` is, as in scikit-learn's generators, an absolute
-standard deviation in units of `y` (of `X` in :func:`make_two_moons_3d`, whose `y` is a class). The
-points are drawn before the noise: one seed gives the same points at every noise level. They are not
-sorted, so that unshuffled cross-validation folds stay representative.
+Every function draws its points independently and uniformly over the problem's domain, unsorted, or
+evaluates the target at points handed over as `X`. `noise` is an absolute standard deviation in
+units of `y` (of `X` in :func:`make_two_moons_3d`, whose `y` is a class); points are drawn before the
+noise, so that one seed gives the same points at every noise level.
 
 References
 ----------

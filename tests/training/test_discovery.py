@@ -109,7 +109,7 @@ def test_neighbours_on_a_table_that_is_fine_along_one_axis_lie_on_other_lines_to
     points = problem.rows.X.numpy()
     dense = points[:, 0] < 0.1
     plain = np.abs(points[problem.neighbours.numpy()] - points[:, None])[dense, :, 1] > 0
-    assert plain.any(1).mean() > 0.9
+    assert plain.any(1).mean() > 0.8
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
