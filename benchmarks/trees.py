@@ -16,6 +16,7 @@ def draw(errors):
     """Errors by target, solver and size as bars."""
     drawn, axes = harness.figure(len(TITLES))
     floor = 10.0 ** np.floor(np.log10(min(map(min, errors.values()))) - 1)
+    top = 3 * max(map(max, errors.values()))
     colors = dict(zip(SOLVERS, ("#0072b2", "#e69f00")))
     width = 0.36
     for ax, (function, title) in zip(axes, TITLES.items()):
@@ -33,7 +34,7 @@ def draw(errors):
                 label=f'solver="{solver}"',
             )
         ax.set(yscale="log", title=title, xlabel="n_partitions")
-        ax.set_ylim(bottom=floor)
+        ax.set_ylim(floor, top)
         ax.set_xticks(range(len(SIZES)), [str(size) for size in SIZES])
         ax.grid(axis="y", color="0.9", linewidth=0.7)
         ax.set_axisbelow(True)

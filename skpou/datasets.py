@@ -1,17 +1,15 @@
 """Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
 
 Every function draws its points independently and uniformly over the problem's domain, unsorted, or
-evaluates the target at points handed over as `X`. `noise` is an absolute standard deviation in
-units of `y` (of `X` in :func:`make_two_moons_3d`, whose `y` is a class); points are drawn before the
-noise, so that one seed gives the same points at every noise level.
+evaluates the target at given `X`. `noise` is a standard deviation in units of `y`; the points of a
+seed are the same at every noise level.
 
 References
 ----------
-Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee, Trask,
-Patel, Gulian, Cyr, "Partition of unity networks", AAAI-MLPS 2021; equation numbers are those of M.
-Gulian's talk on it and on Cyr et al., MSML 2020. Wang, Lai, "Multi-stage neural networks", J.
-Comput. Phys. 2024; equation numbers of W. Pan's lecture 8 on it. Zhang, "Neural sparse grids for
-high-dimensional data", master's thesis, TU Munich 2021.
+Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee et al.,
+"Partition of unity networks", AAAI-MLPS 2021, and Cyr et al., MSML 2020; equation numbers of M.
+Gulian's talk on both. Wang, Lai, "Multi-stage neural networks", J. Comput. Phys. 2024; equation
+numbers of W. Pan's lecture 8. Zhang, "Neural sparse grids", thesis, TU Munich 2021.
 """
 
 from numbers import Integral, Real

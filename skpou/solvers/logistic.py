@@ -110,7 +110,7 @@ class MultinomialLogistic:
         a, b = self._feature_pairs
         active = torch.nonzero(pi.amax(1) < 1 - self.certain).squeeze(1)
         sums = torch.zeros((len(k), len(a)), dtype=pi.dtype, device=pi.device)
-        for block in row_blocks(len(active), rows_within(len(k) + len(a), 20_000_000)):
+        for block in row_blocks(len(active), rows_within(len(k) + len(a))):
             rows = active[block]
             F, p = self.features[rows], pi[rows]
             same = (k == l).to(pi.dtype)

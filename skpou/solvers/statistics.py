@@ -100,6 +100,6 @@ def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, min(start + batch_size, n_rows)) for start in starts]
 
 
-def rows_within(n_numbers: int, budget: int = 4_000_000) -> int:
+def rows_within(n_numbers: int, budget: int = 2_000_000) -> int:
     """Rows a block such that `n_numbers` numbers a row stay below `budget` numbers in all."""
     return max(1, budget // max(n_numbers, 1))

@@ -192,19 +192,20 @@ class PieceProblem:
         total = residual.square().mean().clamp_min(torch.finfo(residual.dtype).tiny)
         return abs(float(products.mean() / total)) < 4 / max(len(products), 1) ** 0.5
 
-    def surprise(self, pieces: Pieces, index: Tensor, candidates: Tensor) -> Tensor:
-        """Negative log-likelihood of samples under candidates; see `surprise_of`."""
-        square = self.squared_residuals(pieces.coef, index, candidates)
-        return self.surprise_of(square, pieces.error[candidates])
+    def surprise(self, experts: Pieces | _Cells, index: Tensor, candidates: Tensor) -> Tensor:
+        """Negative log-likelihood (a, c) of samples under candidate pieces or cells.
 
-    def surprise_of(self, square: Tensor, error: Tensor) -> Tensor:
-        """Cauchy surprise ``log(s) + log(1 + r^2 / s^2)``, with ``s^2 = E^2 + floor^2``.
-
-        The tail keeps samples that nothing explains from settling in a nearly exact piece, where
+        The Cauchy surprise is ``log(s) + log(1 + r^2 / s^2)``, with ``s^2 = E^2 + floor^2``. Its
+        tail keeps samples that nothing explains from settling in a nearly exact piece, where
         one of them would spoil the fit.
         """
-        variance = error.square() + self.floor**2
-        return 0.5 * variance.log() + torch.log1p(square / variance)
+        result = torch.empty(candidates.shape, dtype=experts.coef.dtype, device=index.device)
+        for block in row_blocks(len(index), rows_within(8 * candidates.shape[1])):
+            near = candidates[block]
+            variance = experts.error[near].square() + self.floor**2
+            square = self.squared_residuals(experts.coef, index[block], near)
+            result[block] = 0.5 * variance.log() + torch.log1p(square / variance)
+        return result
 
 
 def _quantile_knots(points: np.ndarray, n_knots: int = 17) -> np.ndarray:
@@ -358,9 +359,8 @@ def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
     distance2 = problem._tensor(distance.reshape(problem.n, n_near) ** 2).to(cells.coef.dtype)
     near = problem._tensor(near.reshape(problem.n, n_near))
     index = torch.arange(problem.n, device=near.device)
-    square = problem.squared_residuals(cells.coef, index, near)
-    score = problem.surprise_of(square, cells.error[near])
-    score = score + 0.5 * distance2 / (cells.width2 * problem.d)
+    score = problem.surprise(cells, index, near)
+    score += distance2 * (0.5 / (cells.width2 * problem.d))
     choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
     keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + 3
     if bool(keep.any()) and not bool(keep.all()):

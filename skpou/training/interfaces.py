@@ -110,11 +110,10 @@ class Interface:
 
 def foreign_pairs(problem: PieceProblem, labels: Tensor, parent: Tensor) -> tuple[Tensor, Tensor]:
     """Neighbouring samples in different partitions of the same parent, each pair once."""
-    n, k = problem.neighbours.shape
-    i = torch.arange(n, device=labels.device)[:, None].expand(n, k).reshape(-1)
-    j = problem.neighbours.reshape(-1)
-    foreign = (labels[i] != labels[j]) & (parent[labels[i]] == parent[labels[j]])
-    i, j = i[foreign], j[foreign]
+    own, other = labels[:, None], labels[problem.neighbours]
+    foreign = (own != other) & (parent[own] == parent[other])
+    i, position = torch.nonzero(foreign, as_tuple=True)
+    j = problem.neighbours[i, position]
     mutual = (problem.neighbours[j] == i[:, None]).any(1)
     once = (i < j) | ~mutual
     return i[once], j[once]

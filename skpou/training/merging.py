@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.solvers.least_squares import split_factor
-from skpou.solvers.statistics import triangular_factor
+from skpou.solvers.statistics import row_blocks, rows_within, triangular_factor
 from skpou.training.discovery import PieceProblem, Pieces, compact
 
 
@@ -170,11 +170,13 @@ def smooth(
 
 def _agreement(around: Tensor, n_labels: int) -> Tensor:
     """Share of the neighbours (itself included) that carry each candidate label, (a, c)."""
-    counts = torch.zeros((len(around), n_labels), dtype=torch.float64, device=around.device)
-    if counts.numel() <= 20_000_000:
-        counts.scatter_add_(1, around, torch.ones_like(around, dtype=counts.dtype))
-        return counts.gather(1, around) / around.shape[1]
-    return (around[:, :, None] == around[:, None, :]).double().mean(2)
+    share = torch.empty(around.shape, dtype=torch.float64, device=around.device)
+    for block in row_blocks(len(around), rows_within(n_labels)):
+        part = around[block]
+        counts = torch.zeros((len(part), n_labels), dtype=share.dtype, device=share.device)
+        counts.scatter_add_(1, part, torch.ones_like(part, dtype=counts.dtype))
+        share[block] = counts.gather(1, part) / part.shape[1]
+    return share
 
 
 def _starve(problem: PieceProblem, pieces: Pieces, labels: Tensor) -> Tensor:
