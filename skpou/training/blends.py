@@ -108,7 +108,7 @@ class BlendTrainer:
     #: Points between the rows at which a fit is judged.
     most_probes = 4000
     #: Rows times columns squared times steps that the final descent and a pilot may spend.
-    budget = 6e9
+    budget = 5e9
     pilot_budget = 1.5e9
     #: Weight of the gates' coefficients in units of the ridge: without it gates may turn sharp
     #: between the samples.
@@ -316,7 +316,7 @@ def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
         if rung[0].score <= 3 * best and _is_white(rung[0], part):
             return [rung]
     ranked = sorted(rungs, key=lambda rung: rung[0].score)
-    return [rung for rung in ranked[:2] if rung[0].score <= 10 * best]
+    return [rung for rung in ranked[:2] if rung[0].score <= 3 * best]
 
 
 def _is_white(result: TrainingResult, part: PieceProblem) -> bool:

@@ -207,10 +207,11 @@ def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
     return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
 
 
-def dissolve(problem: PieceProblem, pieces: Pieces) -> Pieces:
+def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
     """Remove pieces whose samples the neighbours' polynomials explain at less than their price.
 
-    The price of a piece is that of the Bayesian information criterion, ``(P + q) log n``.
+    The price of a piece is that of the Bayesian information criterion, ``(P + q) log n``. No
+    fewer than `least` pieces are left.
     """
     price = (problem.n_columns + problem.n_gate_columns) * math.log(problem.n)
     variance = noise_variance(problem, pieces)
@@ -219,7 +220,7 @@ def dissolve(problem: PieceProblem, pieces: Pieces) -> Pieces:
     P = problem.n_columns
     rss, weight = pieces.rss.tolist(), pieces.weight.tolist()
     for j in torch.argsort(pieces.count, stable=True).tolist():
-        if n_alive < 2:
+        if n_alive <= max(least, 1):
             break
         members = torch.nonzero(labels == j).squeeze(1)
         around = torch.unique(labels[problem.neighbours[members]])
@@ -359,14 +360,17 @@ def merge_multilevel(
             target = min(max_pieces, K - 1)
             history.converged = False
         labels = agglomerate(problem, pieces, max(target, 1))
-        pieces = dissolve(problem, smooth(problem, labels, max_sweeps=6))
+        pieces = smooth(problem, labels, max_sweeps=6)
+        # Where nothing fits well, all pieces would go at once and no number be scored.
+        K = pieces.n_pieces
+        pieces = dissolve(problem, pieces, max_pieces if K > max_pieces else -(-7 * K // 10))
         value = _note(problem, pieces, max_pieces, history)
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
         # Plain scores are compared with plain ones: those after joins are on another footing.
         least = min(history.scores)
-        hopeless = value > least + 0.2 * abs(least)
+        hopeless = value > least + max(0.2 * abs(least), problem.total_weight)
         if last or (pieces.n_pieces <= max_pieces and hopeless):
             break
     if pieces.n_pieces > 1:

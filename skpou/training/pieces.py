@@ -293,13 +293,13 @@ class _PieceTraining:
 
     def _blend_options(self) -> BlendOptions:
         form = self.options.gates[0]
-        chosen = self.options.sizes is None
+        sizes = self.options.sizes
         return BlendOptions(
             form=form,
             alpha=self.options.alpha,
             tol=self.options.tol,
             max_iter=min(300, self.options.max_iter),
-            most_leaves=self.options.most_soft_pieces if chosen else 1000,
+            most_leaves=self.options.most_soft_pieces if sizes is None else sizes[-1],
         )
 
     def _blend(

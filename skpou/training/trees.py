@@ -162,21 +162,29 @@ class _Planner:
         levels, current = [], [nodes]
         for depth in range(len(sizes) - 1):
             capacity = math.prod(sizes[depth + 1 :])
-            current = [g for group in current for g in self._divide(group, sizes[depth], capacity)]
+            blend = len(sizes) == 2
+            current = [
+                g for group in current for g in self._divide(group, sizes[depth], capacity, blend)
+            ]
             levels.append(group_numbers(current, K))
         return levels
 
-    def _divide(self, nodes: list[int], most: int, capacity: int) -> list[list[int]]:
-        """At most `most` groups of at most `capacity` pieces."""
+    def _divide(self, nodes: list[int], most: int, capacity: int, blend: bool) -> list[list[int]]:
+        """At most `most` groups of at most `capacity` pieces.
+
+        With `blend`, smooth parts between kinks stay whole: as many pieces as the bound allows
+        will be blended in each.
+        """
         inside = [[n for n in group if n in set(nodes)] for group in self.groups]
-        groups = [group for group in inside if group]
+        groups = kinks = [group for group in inside if group]
         K = self.pieces.n_pieces
         if len(groups) > most:
             order = [(a, b) for a, b, _ in self.kinks]
             groups = cut_merges(order, K, nodes, most)
         elif len(groups) == 1:
             groups = cut_merges(self.joins, K, nodes, most)
-        if max(len(group) for group in groups) > capacity:
+        whole = blend and 1 < len(groups) < len(nodes) and groups == kinks
+        if not whole and max(len(group) for group in groups) > capacity:
             order = [n for n in leaf_order(self.joins, K) if n in set(nodes)]
             groups = self._consecutive(order, most, capacity)
         return groups
