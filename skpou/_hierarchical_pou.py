@@ -394,6 +394,15 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         self._check_level(level)
         return self._predict(X, return_std, level)
 
+    def _partitions(self, X, level, read):
+        """What `read` makes of the partitions' logarithms, block by block."""
+        check_is_fitted(self)
+        self._check_level(level)
+        points, _, origin = self._query(X)
+        return origin.send(
+            self._in_blocks(points, lambda x, _: read(self._mixture(x).tree.log_proba(x, level)))
+        )
+
     def partition_proba(self, X, level=None):
         """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
 
@@ -409,11 +418,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         ndarray or Tensor of shape (n, N)
             Rows sum to 1.
         """
-        check_is_fitted(self)
-        self._check_level(level)
-        points, _, origin = self._query(X)
-        log_pi = self._in_blocks(points, lambda x, _: self._mixture(x).tree.log_proba(x, level))
-        return origin.send(log_pi.exp())
+        return self._partitions(X, level, lambda log_pi: log_pi.exp())
 
     def predict_partition(self, X, level=None):
         """Number of the most probable partition at some points.
@@ -429,13 +434,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         -------
         ndarray or Tensor of shape (n,), int64
         """
-        check_is_fitted(self)
-        self._check_level(level)
-        points, _, origin = self._query(X)
-        chosen = self._in_blocks(
-            points, lambda x, _: self._mixture(x).tree.log_proba(x, level).argmax(1)
-        )
-        return origin.send(chosen)
+        return self._partitions(X, level, lambda log_pi: log_pi.argmax(1))
 
     def refit(self, X, y, sample_weight=None, *, degree=None):
         """Solve for new polynomials while the gates stay as they are.

@@ -46,6 +46,8 @@ class BlendOptions:
         Relative residual at which to stop.
     most_leaves : int
         Most soft pieces of one part.
+    budget : float
+        Rows times columns squared times steps that the final descent may spend.
     """
 
     form: GateForm = field(default_factory=GateForm)
@@ -54,6 +56,7 @@ class BlendOptions:
     pilot_iter: int = 25
     tol: float = 1e-14
     most_leaves: int = 1000
+    budget: float = 5e9
 
     def ridge(self) -> RidgeSchedule:
         """New schedule; a given ridge stays."""
@@ -107,8 +110,7 @@ class BlendTrainer:
     least_rows = 2500
     #: Points between the rows at which a fit is judged.
     most_probes = 4000
-    #: Rows times columns squared times steps that the final descent and a pilot may spend.
-    budget = 5e9
+    #: Rows times columns squared times steps that a pilot may spend.
     pilot_budget = 1.5e9
     #: Weight of the gates' coefficients in units of the ridge: without it gates may turn sharp
     #: between the samples.
@@ -205,7 +207,7 @@ class BlendTrainer:
         """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
         if len(parents[-1]) > 1:
-            steps = self._steps(problem, self.budget, self.options.max_iter)
+            steps = self._steps(problem, self.options.budget, self.options.max_iter)
             result = self._descend(problem, pilot.state.theta, parents, steps)
         theta = result.state.theta
         full = self._projected(self.index, parents)

@@ -386,6 +386,8 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
 
     A piece that follows the noise in a corner, across a kink, survives merging, since every
     merge there is with a whole neighbour; its samples do better when each goes where it belongs.
+    And two remote parts of one piece cannot be joined while a few foreign samples spoil one of
+    them; the smoothing after the attempt sends those away.
     """
     if float(pieces.rss.sum()) <= problem.n * (10 * problem.floor) ** 2:
         return pieces
@@ -395,10 +397,14 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
         searching = False
         small = pieces.count < problem.n / (2 * pieces.n_pieces)
         for j in torch.nonzero(small).squeeze(1).tolist():
-            fewer = smooth(problem, _without(problem, pieces, j), max_sweeps=6)
-            fewer_value = score(problem, fewer)
-            if fewer_value < value:
-                pieces, value, searching = fewer, fewer_value, True
+            others = [k for k in range(pieces.n_pieces) if k != j]
+            attempts = [_without(problem, pieces, j)]
+            attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in others]
+            tried = [smooth(problem, labels, max_sweeps=6) for labels in attempts]
+            values = [score(problem, fewer) for fewer in tried]
+            best = min(range(len(values)), key=values.__getitem__)
+            if values[best] < value:
+                pieces, value, searching = tried[best], values[best], True
                 break
     return pieces
 

@@ -300,6 +300,8 @@ class _PieceTraining:
             tol=self.options.tol,
             max_iter=min(300, self.options.max_iter),
             most_leaves=self.options.most_soft_pieces if sizes is None else sizes[-1],
+            # A default fit should not keep anybody waiting.
+            budget=2e9 if sizes is None else 5e9,
         )
 
     def _blend(
