@@ -54,7 +54,8 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     gate : {"quadratic", "linear", "rbf"}, default="quadratic"
         Form of the gates' logits, hence of the boundaries: polynomials of degree 2 or 1, or
         normalised Gaussian radial functions. With ``"quadratic"`` the coarsest sharp boundaries
-        may take degree 3 or 4 where that removes nearly all of their error.
+        may take degree 3 or 4 where that removes nearly all of their error. Where there are
+        fewer than five rows for each column of a gate, or many columns, gates are linear.
     init : {"data"}, default="data"
         ``"data"``: pieces discovered bottom-up.
     solver : {"auto", "varpro"}, default="auto"
@@ -98,6 +99,8 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         Degree of the polynomials.
     alpha_ : float
         Ridge.
+    gate_ : str
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
     n_iter_ : int
@@ -322,6 +325,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
             mixture_=result.state.arrays(),
             degree_=result.chosen["degree"],
             alpha_=result.chosen["alpha"],
+            gate_=next(k for k, v in GATES.items() if v[0] == result.chosen["gate"]),
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
         )

@@ -81,3 +81,11 @@ def test_diode_over_thirteen_decades(shared_data, n_partitions):
     model = HierarchicalPOURegressor(n_partitions, 4).fit(table[~held_out, :1], y[~held_out])
     error = model.predict(table[held_out, :1]) - y[held_out]
     assert np.sqrt(np.mean(error**2)) <= 1e-8
+
+
+@pytest.mark.parametrize(("d", "gate"), [(2, "quadratic"), (30, "linear")])
+def test_gates_are_as_simple_as_the_rows_ask(d, gate):
+    X, y = sample(lambda X: np.abs(X[:, 0] - 0.5) + X[:, 1], 300, d, 0)
+    model = HierarchicalPOURegressor(4, 1).fit(X, y)
+    assert model.gate_ == gate
+    assert np.isfinite(model.predict(X)).all()

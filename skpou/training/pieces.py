@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,6 +67,9 @@ class PieceOptions:
     most_pieces = 32
     #: Most soft pieces of one smooth part when their number is chosen.
     most_soft_pieces = 12
+    #: Most columns of a gate, and rows for each of them, beyond which gates become linear.
+    most_gate_columns = 60
+    rows_a_gate_column = 5
     #: Degrees that are compared when the degree is chosen.
     degrees = (1, 2, 3, 4, 5)
 
@@ -112,6 +115,15 @@ def fit_pieces(
         raise TrainingInterrupted(result) from None
 
 
+def _affordable(options: PieceOptions, rows: Rows) -> tuple[GateForm, ...]:
+    """Shapes of gates that the rows can carry: quadratic logits have (d + 1)(d + 2) / 2 columns."""
+    n_columns = options.gates[0].basis(rows.n_features).n_columns
+    carried = rows.n_rows >= options.rows_a_gate_column * n_columns
+    if options.gates[0].degree < 2 or (carried and n_columns <= options.most_gate_columns):
+        return options.gates
+    return (GateForm(1),)
+
+
 @dataclass
 class _Candidate:
     """One degree's problem and the history of its merging."""
@@ -124,7 +136,7 @@ class _Candidate:
 class _PieceTraining:
     def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
         self.rows = rows
-        self.options = options
+        self.options = replace(options, gates=_affordable(options, rows))
         self.report = report
         self.best: _Candidate | None = None
         self.curve: list[float] = []
@@ -221,7 +233,11 @@ class _PieceTraining:
             curve=self.curve or [history.score],
             code="interrupted" if quick else code,
             message=message,
-            chosen={"degree": problem.degree, "alpha": alpha},
+            chosen={
+                "degree": problem.degree,
+                "alpha": alpha,
+                "gate": self.options.gates[0],
+            },
         )
 
     def _not_converged(self) -> str:
