@@ -81,7 +81,7 @@ def methods():
     # L-BFGS stops at an absolute change of the loss: targets of this size keep it going.
     wide = MinMaxScaler((-200, 200))
     return {
-        OURS: HierarchicalPOURegressor(n_partitions=(4, 2), degree=4),
+        OURS: HierarchicalPOURegressor(n_partitions=8, degree=4),
         "cubic spline": CubicSpline(),
         "Gaussian process": GaussianProcessRegressor(kernel, alpha=1e-14, normalize_y=True),
         "neural network": TransformedTargetRegressor(network, transformer=wide),
