@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
@@ -12,7 +12,6 @@ from sklearn.utils.validation import (
 
 __all__ = [
     "Interval",
-    "InvalidParameterError",
     "StrOptions",
     "check_columns",
     "check_weights",
