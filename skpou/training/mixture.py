@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import PartitionTree
+from skpou.bases.partitions import PartitionTree, rank_among_siblings
 from skpou.bases.polynomials import TotalDegreePolynomials
 
 
@@ -250,7 +250,7 @@ class Mixture:
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         n_leaves, P = self.n_leaves, self.basis.n_columns
-        widest = max(level.theta.shape[1] for level in self.tree.levels)
+        widest = max(level.numbers_per_row() for level in self.tree.levels)
         return (3 * n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
 
     def arrays(self) -> list[dict]:
@@ -302,12 +302,8 @@ def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
     Tensor of shape (G, K P, n)
         K is the largest number of leaves in a blend; transposed for triangular solves.
     """
-    counts = torch.bincount(ancestor)
-    n_blends, widest = len(counts), int(counts.max())
-    order = torch.argsort(ancestor, stable=True)
-    start = counts.cumsum(0) - counts
-    rank = torch.empty_like(ancestor)
-    rank[order] = torch.arange(len(ancestor), device=ancestor.device) - start[ancestor[order]]
+    rank = rank_among_siblings(ancestor)
+    n_blends, widest = int(ancestor.max()) + 1, int(rank.max()) + 1
     spread = weight.new_zeros((n_blends, widest, len(weight)))
     spread[ancestor, rank] = weight.T
     size = widest * phi.shape[1]

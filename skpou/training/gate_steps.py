@@ -1,0 +1,290 @@
+"""Gates in expectation maximization: random starts, starts from labels, and their M-step."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.initializations import box
+from skpou.bases.networks import Network, NetworkBasis
+from skpou.bases.partitions import (
+    GateForm,
+    GateLevel,
+    NetworkForm,
+    PartitionTree,
+    coordinate_columns,
+    log_softmax_among_siblings,
+    product_with_children,
+)
+from skpou.solvers.logistic import fit_logistic
+from skpou.training.likelihood import cross_entropy
+
+#: Ridges of gates that start from labels; a weaker last one gives sharper gates.
+START_RIDGES = (1e-1, 1e-2, 1e-3)
+
+
+# Starts
+
+
+def random_gates(
+    form: GateForm | NetworkForm, sizes: tuple[int, ...], X: Tensor, rng: np.random.Generator
+) -> list[GateLevel]:
+    """Random gates with exactly ``prod(sizes)`` leaves.
+
+    All layers of networks start by Box initialization, the outputs too. Polynomial logits
+    start as normalised Gaussian radial functions about random samples, drawn among those of
+    the parent, which have the samples' distance from the next centre for their width.
+
+    Parameters
+    ----------
+    form : GateForm or NetworkForm
+        Shape of the logits.
+    sizes : tuple of int
+        Number of children of every node on each level.
+    X : Tensor of shape (n, d)
+        Samples in the unit box.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    list of GateLevel
+        The coarsest level first.
+    """
+    levels: list[GateLevel] = []
+    n_parents = 1
+    for size in sizes:
+        parent = torch.arange(n_parents, device=X.device).repeat_interleave(size)
+        if isinstance(form, NetworkForm):
+            levels.append(_box_level(form, parent, n_parents, X, rng))
+        else:
+            above = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
+            if levels:
+                above = PartitionTree(X.shape[1], levels).log_proba(X)
+            levels.append(_radial_level(form, parent, above, X, rng))
+        n_parents = len(parent)
+    return levels
+
+
+def _box_level(
+    form: NetworkForm, parent: Tensor, n_parents: int, X: Tensor, rng: np.random.Generator
+) -> GateLevel:
+    """One network for each parent, Box initialization in all its layers."""
+    network = form.network(X.shape[1])
+    hidden = torch.stack([box(network, rng, X) for _ in range(n_parents)])
+    output = Network(network.hidden_layer_sizes[-1], (len(parent),))
+    weight, bias = output.unflatten(box(output, rng, X))[0]
+    theta = torch.cat([bias[:, None], weight], 1)
+    return GateLevel(parent, theta, 0, network=NetworkBasis(network, hidden))
+
+
+def _radial_level(
+    form: GateForm, parent: Tensor, log_above: Tensor, X: Tensor, rng: np.random.Generator
+) -> GateLevel:
+    """Logits ``-|x - p_k|^2 / (2 h^2)`` about samples p_k, up to what siblings share."""
+    n, d = X.shape
+    basis = form.basis(d)
+    probability = log_above.exp().cpu().numpy().astype(float)
+    centres = np.empty(len(parent), dtype=np.int64)
+    family = parent.cpu().numpy()
+    for node in range(int(family.max()) + 1):
+        p = probability[:, node] / probability[:, node].sum()
+        children = np.flatnonzero(family == node)
+        enough = np.count_nonzero(p) >= len(children)
+        centres[children] = rng.choice(n, len(children), replace=not enough, p=p)
+    P = X[torch.as_tensor(centres, device=X.device)]
+    distance = (X[:, None] - P).square().sum(2) if n * len(P) * d < 1e7 else torch.cdist(X, P) ** 2
+    width = float(distance.amin(1).mean().clamp_min(1e-6)) if d else 1.0
+    theta = X.new_zeros((len(P), basis.n_columns))
+    # p . x - |p|^2 / 2 in t = 2 x - 1; the square of x is common to all siblings.
+    theta[:, coordinate_columns(basis)] = 0.5 * P / width
+    theta[:, 0] = (0.5 * P.sum(1) - 0.5 * P.square().sum(1)) / width
+    return GateLevel(parent, theta, form.degree, isotropic=form.isotropic)
+
+
+def gates_from_labels(
+    form: GateForm | NetworkForm,
+    nodes: list[Tensor],
+    parents: list[Tensor],
+    X: Tensor,
+    weight: Tensor,
+    rng: np.random.Generator,
+) -> list[GateLevel]:
+    """Soft gates of every level by logistic regression on labels.
+
+    Networks keep the hidden layers of their Box initialization; their outputs are fitted.
+
+    Parameters
+    ----------
+    form : GateForm or NetworkForm
+        Shape of the logits.
+    nodes : list of Tensor of shape (n,), int64
+        Node of each sample on every level.
+    parents : list of Tensor of shape (N_l,), int64
+        Tree.
+    X : Tensor of shape (n, d)
+        Samples in the unit box.
+    weight : Tensor of shape (n,)
+        Frequency weights.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    list of GateLevel
+    """
+    levels = []
+    for node, parent in zip(nodes, parents, strict=True):
+        if isinstance(form, NetworkForm):
+            level = _box_level(form, parent, int(parent.max()) + 1, X, rng)
+            level.theta.zero_()
+        else:
+            theta = X.new_zeros((len(parent), form.basis(X.shape[1]).n_columns))
+            level = GateLevel(parent, theta, form.degree, isotropic=form.isotropic)
+        share = torch.nn.functional.one_hot(node, len(parent)).to(X.dtype)
+        features = level.basis(X.shape[1]).matrix(X)
+        level.theta = fit_gates(features, share, weight, parent, level.theta, START_RIDGES)
+        levels.append(level)
+    return levels
+
+
+# M-step
+
+
+def fit_gates(
+    features: Tensor,
+    share: Tensor,
+    weight: Tensor,
+    parent: Tensor,
+    theta: Tensor,
+    ridges: tuple[float, ...],
+    max_iter: int = 15,
+) -> Tensor:
+    """Logits that maximise ``sum_nk w_nk log pi_k`` (Eqs. 19, 38 to 40), convex in theta.
+
+    Families of equal size are solved in one batch.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, q) or (G, n, q)
+        Gate features, common or of each parent.
+    share : Tensor of shape (n, N)
+        Posterior w.
+    weight : Tensor of shape (n,)
+        Frequency weights.
+    parent : Tensor of shape (N,), int64
+        Parent of each partition.
+    theta : Tensor of shape (N, q)
+        Start.
+    ridges : tuple of float
+        Ridges in turn; see `fit_logistic`.
+    max_iter : int, default=15
+        Newton steps for each ridge.
+
+    Returns
+    -------
+    Tensor of shape (N, q)
+    """
+    result = theta.clone()
+    counts = torch.bincount(parent)
+    for size in torch.unique(counts).tolist():
+        if size < 2:
+            continue
+        families = torch.nonzero(counts == size).squeeze(1)
+        members = torch.isin(parent, families)
+        order = torch.argsort(parent[members], stable=True)
+        children = torch.nonzero(members).squeeze(1)[order].reshape(-1, size)
+        part = share[:, children]  # (n, F, size)
+        mass = part.sum(2)
+        targets = part / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
+        result[children] = fit_logistic(
+            features if features.ndim == 2 else features[families],
+            targets.transpose(0, 1),
+            size,
+            (weight[:, None] * mass).T,
+            ridges,
+            result[children],
+            max_iter,
+        )
+    return result
+
+
+class GateStep(Protocol):
+    """M-step of the gates of one level; its `gate` changes in place."""
+
+    gate: GateLevel
+
+    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
+        """One step on some rows towards the posterior `share` (n, N)."""
+
+
+class NewtonStep:
+    """A few Newton steps for polynomial logits, whose M-step is convex.
+
+    Parameters
+    ----------
+    gate : GateLevel
+        Gates to move.
+    """
+
+    #: Ridge relative to the mean weight of a child, and Newton steps for each M-step.
+    ridge = 1e-8
+    n_steps = 2
+
+    def __init__(self, gate: GateLevel):
+        self.gate = gate
+
+    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
+        """See `GateStep`; `features` are the polynomials at X."""
+        gate = self.gate
+        theta = fit_gates(
+            features, share, weight, gate.parent, gate.theta, (self.ridge,), self.n_steps
+        )
+        gate.theta.copy_(theta)
+
+
+class AdamStep:
+    """One gradient step of Adam for all networks of a level, with momenta of their own.
+
+    Parameters
+    ----------
+    gate : GateLevel
+        Gates to move.
+    learning_rate : float
+        Size of Adam's steps.
+    """
+
+    def __init__(self, gate: GateLevel, learning_rate: float):
+        self.gate = gate
+        self._theta = gate.theta.requires_grad_()
+        self._hidden = gate.network.theta.requires_grad_()
+        # The gate shares the storage, but is no part of any graph.
+        gate.theta = self._theta.detach()
+        gate.network.theta = self._hidden.detach()
+        self._adam = torch.optim.Adam([self._theta, self._hidden], lr=learning_rate)
+
+    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
+        """See `GateStep`; networks compute their own features."""
+        parent = self.gate.parent
+        with torch.enable_grad():
+            columns = self.gate.network.network.forward(self._hidden, X)
+            logits = product_with_children(columns, self._theta, parent)
+            loss = cross_entropy(share, log_softmax_among_siblings(logits, parent), weight)
+        self._adam.zero_grad()
+        loss.backward()
+        self._adam.step()
+
+
+def make_step(gate: GateLevel, learning_rate: float) -> GateStep:
+    """M-step that suits the gates."""
+    return AdamStep(gate, learning_rate) if gate.network else NewtonStep(gate)
+
+
+def split_direction(theta: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random change of logits (q,), a tenth of their size, that parts two equal partitions."""
+    size = 0.1 * max(float(theta.norm()), 1.0) / math.sqrt(len(theta))
+    return size * torch.as_tensor(rng.standard_normal(len(theta))).to(theta)
