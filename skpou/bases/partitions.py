@@ -265,6 +265,21 @@ class PartitionTree:
             node = gate.parent[node]
         return node
 
+    def choose(self, X: Tensor) -> list[Tensor]:
+        """Node (n,) of each point on every level, those above its most probable leaf."""
+        node = self.log_proba(X, harden=True).argmax(1)
+        nodes = [node]
+        for gate in reversed(self.levels[1:]):
+            node = gate.parent[node]
+            nodes.insert(0, node)
+        return nodes
+
+    @property
+    def first_soft(self) -> int:
+        """First level that is not sharp; the number of levels if all are."""
+        soft = [depth for depth, gate in enumerate(self.levels) if not gate.sharp]
+        return soft[0] if soft else len(self.levels)
+
     def log_proba_partial(self, X: Tensor, feature: int, level: int | None = None) -> Tensor:
         """Derivatives of `log_proba` along one coordinate; sharp levels count as constant.
 

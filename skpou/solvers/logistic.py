@@ -29,6 +29,8 @@ class MultinomialLogistic:
 
     #: Rows whose most probable class is nearer to 1 than this have no part in the Hessian.
     certain = 1e-12
+    #: Relative decrease that is not worth a step.
+    negligible = 1e-14
 
     def __init__(self, features: Tensor, targets: Tensor, n_classes: int, weight: Tensor):
         self.features = features
@@ -76,13 +78,18 @@ class MultinomialLogistic:
             gradient, hessian = self._derivatives(theta, absolute)
             length = torch.zeros_like(value)
             new_value = value
+            direction = _damped_direction(gradient, hessian, damping)
+            # Twice the decrease that the quadratic model promises
+            promise = (gradient * direction).sum((-2, -1))
+            damping = torch.where(promise <= self.negligible * value.abs(), 2.0, damping)
             while bool(((length == 0) & (damping <= 1)).any()):
-                direction = _damped_direction(gradient, hessian, damping)
                 open_ = (length == 0) & (damping <= 1)
                 theta, new_value, found = self._search(theta, direction, new_value, absolute, open_)
                 length = torch.where(open_, found, length)
                 failed = open_ & (found == 0)
                 damping = torch.where(failed, (10 * damping).clamp_min(1e-6), damping)
+                if bool(failed.any()):
+                    direction = _damped_direction(gradient, hessian, damping)
             damping = torch.where(length == 1, damping / 10, damping)
             converged = value - new_value < 1e-8 * value.abs()
             value = new_value

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import GateForm, GateLevel, NetworkForm, PartitionTree
+from skpou.bases.partitions import GateForm, NetworkForm, PartitionTree
 from skpou.bases.polynomials import count_columns
 from skpou.solvers.least_squares import back_substitute, ridge_factor, split_factor
 from skpou.solvers.statistics import row_blocks, rows_within, weighted_factors
 from skpou.training.discovery import PieceProblem
 from skpou.training.experts import soft_experts
 from skpou.training.gate_steps import (
-    gates_from_labels,
+    AdamStep,
+    gates_from_tree,
     make_step,
     random_gates,
     split_direction,
@@ -72,7 +73,7 @@ class EMOptions:
     batch_size: int | None = None
 
     #: Cycles over which a change is measured.
-    patience = 50
+    patience = 20
     #: Relative change over these cycles below which nothing more is expected.
     least_change = 1e-4
     #: Last sigma of a geometric fall.
@@ -81,27 +82,11 @@ class EMOptions:
     revival = 25
 
 
-@dataclass(frozen=True)
-class EMStart:
-    """Partitions to start from.
-
-    Attributes
-    ----------
-    nodes : list of Tensor of shape (n,), int64
-        Node of each distinct row on every level, the coarsest first.
-    parents : list of Tensor of shape (N_l,), int64
-        Tree.
-    """
-
-    nodes: list[Tensor]
-    parents: list[Tensor]
-
-
 def fit_em(
     rows: Rows,
     options: EMOptions,
     rng: np.random.Generator,
-    start: EMStart | None = None,
+    start: PartitionTree | None = None,
     report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train a mixture of experts by expectation maximization in V-cycles.
@@ -118,8 +103,8 @@ def fit_em(
         Sizes, gates and steps.
     rng : numpy.random.Generator
         Draws the start and the batches.
-    start : EMStart, default=None
-        Partitions to start from; None: random gates.
+    start : PartitionTree, default=None
+        Partitions to start from, see `gates_from_tree`; None: random gates.
     report : callable, default=None
         Receives a line of progress at a time.
 
@@ -169,7 +154,7 @@ class _EM:
         rows: Rows,
         options: EMOptions,
         rng: np.random.Generator,
-        start: EMStart | None,
+        start: PartitionTree | None,
         report: Callable[[str], None] | None,
     ):
         self.options, self.rng, self.report = options, rng, report
@@ -177,24 +162,20 @@ class _EM:
         if start is None:
             gates = random_gates(options.form, options.sizes, rows.X, rng)
         else:
-            gates = gates_from_labels(
-                options.form, start.nodes, start.parents, rows.X, rows.weight, rng
-            )
+            gates = gates_from_tree(options.form, start, rows.X, rows.weight, rng)
         self.degree = options.degree
         if self.degree is None:
             n_leaves = gates[-1].n_partitions
             self.degree = affordable_degree(rows.n_rows, rows.n_features, n_leaves)
         self.problem = PieceProblem(pairs, self.degree)
         self.tree = PartitionTree(pairs.n_features, gates)
-        self.steps = [make_step(gate, options.learning_rate) for gate in gates]
-        self._features = [
-            None if gate.network else gate.basis(pairs.n_features).matrix(pairs.X) for gate in gates
+        self.steps = [
+            make_step(gate, pairs.X, options.learning_rate, options.batch_size) for gate in gates
         ]
         m = pairs.n_outputs
         ones = [torch.ones_like(gate.theta[:, :1]).expand(-1, m).clone() for gate in gates]
         self.variance = ones
         self.coef: list[Tensor] = []
-        self._log_gate = [self._conditional(level) for level in range(len(gates))]
         for level in range(len(gates)):
             self.coef.append(torch.empty(0))
             self.fit_experts(level, self.log_partitions(level).exp())
@@ -259,35 +240,27 @@ class _EM:
 
     def _step_gates(self, level: int, source: int, share: Tensor) -> None:
         """Move the gates of `level` towards the posterior of level `source`."""
-        rows, size = self.problem.rows, self.options.batch_size
-        step, n = self.steps[level], self.problem.n
-        if not self.tree.levels[level].network or size is None or size >= n:
-            step.step(rows.X, self._features[level], share, rows.weight)
-        else:
-            order = torch.as_tensor(self.rng.permutation(n), device=share.device)
-            for block in row_blocks(n, size):
-                index = order[block]
-                own = self._batch_posterior(source, index)
-                for above in range(source, level, -1):
-                    own = marginalise(own, self.tree.levels[above].parent)
-                step.step(rows.X[index], None, own, rows.weight[index])
-        self._log_gate[level] = self._conditional(level)
+        step, weight, n = self.steps[level], self.problem.rows.weight, self.problem.n
+        if not (isinstance(step, AdamStep) and step.in_batches):
+            step.step(share, weight)
+            return
+        order = torch.as_tensor(self.rng.permutation(n), device=share.device)
+        for block in row_blocks(n, self.options.batch_size):
+            index = order[block]
+            own = self._batch_posterior(source, index)
+            for above in range(source, level, -1):
+                own = marginalise(own, self.tree.levels[above].parent)
+            step.step_on(index, own, weight[index])
+        step.refresh()
 
     # E-step
 
-    def _conditional(self, level: int) -> Tensor:
-        """Logarithms of the gates of a level at all samples, (n, N)."""
-        numbers = self.tree.levels[level].numbers_per_row() + self.tree.levels[level].n_partitions
-        X = self.problem.rows.X
-        blocks = row_blocks(len(X), rows_within(4 * numbers))
-        return torch.cat([self.tree.log_conditional(X[block], level) for block in blocks])
-
     def log_partitions(self, level: int, rows: slice | Tensor = slice(None)) -> Tensor:
         """Logarithms of the partitions of a level at samples, Eq. 22."""
-        log_pi = self._log_gate[0][rows]
+        log_pi = self.steps[0].log_gate[rows]
         for depth in range(1, level + 1):
             parent = self.tree.levels[depth].parent
-            log_pi = log_pi[:, parent] + self._log_gate[depth][rows]
+            log_pi = log_pi[:, parent] + self.steps[depth].log_gate[rows]
         return log_pi
 
     def _means(self, level: int, rows: slice | Tensor) -> Tensor:
@@ -371,7 +344,7 @@ class _EM:
                 gate.theta[donor] += change
                 self.coef[level][node] = self.coef[level][donor]
                 misfit[donor] = -1.0
-            self._log_gate[level] = self._conditional(level)
+            self.steps[level].refresh()
 
     # End
 
@@ -399,21 +372,16 @@ class _EM:
     def finish(self, code: str) -> TrainingResult:
         """Experts with noise and posterior factors for the best state so far."""
         best = self.best or self._snapshot(math.inf)
-        gates = [
-            GateLevel(
-                gate.parent,
-                theta,
-                gate.degree,
-                isotropic=gate.isotropic,
-                network=gate.network and type(gate.network)(gate.network.network, hidden),
-            )
-            for gate, theta, hidden in zip(self.tree.levels, best.theta, best.hidden, strict=True)
-        ]
-        self.tree = PartitionTree(self.problem.d, gates)
+        for gate, theta, hidden, step in zip(
+            self.tree.levels, best.theta, best.hidden, self.steps, strict=True
+        ):
+            gate.theta.copy_(theta)
+            if gate.network:
+                gate.network.theta.copy_(hidden)
+            step.refresh()
         self.coef, self.variance = best.coef, best.variance
-        self._log_gate = [self._conditional(level) for level in range(len(gates))]
         alpha, experts = self.options.alpha, []
-        for level in reversed(range(len(gates))):
+        for level in reversed(range(len(self.steps))):
             share = self.expectation(level)[0]
             fitted, alpha = soft_experts(self.problem, share, alpha)  # Eq. 18
             experts.insert(0, fitted)

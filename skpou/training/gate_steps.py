@@ -1,4 +1,4 @@
-"""Gates in expectation maximization: random starts, starts from labels, and their M-step."""
+"""Gates in expectation maximization: random starts, starts from a tree, and their M-step."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from skpou.bases.partitions import (
     product_with_children,
 )
 from skpou.solvers.logistic import fit_logistic
+from skpou.solvers.statistics import row_blocks, rows_within
+from skpou.training.first_order import Adam
 from skpou.training.likelihood import cross_entropy
 
 #: Ridges of gates that start from labels; a weaker last one gives sharper gates.
@@ -106,26 +108,25 @@ def _radial_level(
     return GateLevel(parent, theta, form.degree, isotropic=form.isotropic)
 
 
-def gates_from_labels(
+def gates_from_tree(
     form: GateForm | NetworkForm,
-    nodes: list[Tensor],
-    parents: list[Tensor],
+    tree: PartitionTree,
     X: Tensor,
     weight: Tensor,
     rng: np.random.Generator,
 ) -> list[GateLevel]:
-    """Soft gates of every level by logistic regression on labels.
+    """Soft gates that part the samples as a tree does.
 
-    Networks keep the hidden layers of their Box initialization; their outputs are fitted.
+    Soft gates of the same form are taken as they are. Others are replaced by logistic
+    regression on the partitions that they choose; networks keep the hidden layers of their Box
+    initialization then, and only their outputs are fitted.
 
     Parameters
     ----------
     form : GateForm or NetworkForm
         Shape of the logits.
-    nodes : list of Tensor of shape (n,), int64
-        Node of each sample on every level.
-    parents : list of Tensor of shape (N_l,), int64
-        Tree.
+    tree : PartitionTree
+        Partitions to start from.
     X : Tensor of shape (n, d)
         Samples in the unit box.
     weight : Tensor of shape (n,)
@@ -137,8 +138,11 @@ def gates_from_labels(
     -------
     list of GateLevel
     """
+    if all(_is_of_form(gate, form) for gate in tree.levels):
+        return [_copy(gate) for gate in tree.levels]
     levels = []
-    for node, parent in zip(nodes, parents, strict=True):
+    for node, gate in zip(tree.choose(X), tree.levels, strict=True):
+        parent = gate.parent
         if isinstance(form, NetworkForm):
             level = _box_level(form, parent, int(parent.max()) + 1, X, rng)
             level.theta.zero_()
@@ -150,6 +154,23 @@ def gates_from_labels(
         level.theta = fit_gates(features, share, weight, parent, level.theta, START_RIDGES)
         levels.append(level)
     return levels
+
+
+def _is_of_form(gate: GateLevel, form: GateForm | NetworkForm) -> bool:
+    if gate.sharp:
+        return False
+    if isinstance(form, NetworkForm):
+        return gate.network is not None and gate.network.network == form.network(
+            gate.network.n_features
+        )
+    return gate.network is None and GateForm(gate.degree, gate.isotropic) == form
+
+
+def _copy(gate: GateLevel) -> GateLevel:
+    network = gate.network and NetworkBasis(gate.network.network, gate.network.theta.clone())
+    return GateLevel(
+        gate.parent, gate.theta.clone(), gate.degree, isotropic=gate.isotropic, network=network
+    )
 
 
 # M-step
@@ -214,12 +235,24 @@ def fit_gates(
 
 
 class GateStep(Protocol):
-    """M-step of the gates of one level; its `gate` changes in place."""
+    """M-step of the gates of one level, which change in place.
+
+    Attributes
+    ----------
+    gate : GateLevel
+        The gates.
+    log_gate : Tensor of shape (n, N)
+        Their logarithms at all samples, after the last step.
+    """
 
     gate: GateLevel
+    log_gate: Tensor
 
-    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
-        """One step on some rows towards the posterior `share` (n, N)."""
+    def step(self, share: Tensor, weight: Tensor) -> None:
+        """One step towards a posterior (n, N)."""
+
+    def refresh(self) -> None:
+        """Evaluate `log_gate` again after the gates have been changed from outside."""
 
 
 class NewtonStep:
@@ -229,22 +262,32 @@ class NewtonStep:
     ----------
     gate : GateLevel
         Gates to move.
+    X : Tensor of shape (n, d)
+        Samples.
     """
 
     #: Ridge relative to the mean weight of a child, and Newton steps for each M-step.
-    ridge = 1e-8
+    ridge = 1e-10
     n_steps = 2
 
-    def __init__(self, gate: GateLevel):
+    def __init__(self, gate: GateLevel, X: Tensor):
         self.gate = gate
+        self._features = gate.basis(X.shape[1]).matrix(X)
+        self.refresh()
 
-    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
-        """See `GateStep`; `features` are the polynomials at X."""
-        gate = self.gate
+    def refresh(self) -> None:
+        """See `GateStep`."""
+        logits = self._features @ self.gate.theta.T
+        self.log_gate = log_softmax_among_siblings(logits, self.gate.parent)
+
+    def step(self, share: Tensor, weight: Tensor) -> None:
+        """See `GateStep`."""
+        gate, ridges = self.gate, (self.ridge,)
         theta = fit_gates(
-            features, share, weight, gate.parent, gate.theta, (self.ridge,), self.n_steps
+            self._features, share, weight, gate.parent, gate.theta, ridges, self.n_steps
         )
         gate.theta.copy_(theta)
+        self.refresh()
 
 
 class AdamStep:
@@ -254,34 +297,65 @@ class AdamStep:
     ----------
     gate : GateLevel
         Gates to move.
+    X : Tensor of shape (n, d)
+        Samples.
     learning_rate : float
         Size of Adam's steps.
+    batch_size : int, default=None
+        Most rows a gradient; None: all rows at once.
     """
 
-    def __init__(self, gate: GateLevel, learning_rate: float):
-        self.gate = gate
+    def __init__(
+        self, gate: GateLevel, X: Tensor, learning_rate: float, batch_size: int | None = None
+    ):
+        self.gate, self.X = gate, X
+        self.in_batches = batch_size is not None and batch_size < len(X)
         self._theta = gate.theta.requires_grad_()
         self._hidden = gate.network.theta.requires_grad_()
         # The gate shares the storage, but is no part of any graph.
         gate.theta = self._theta.detach()
         gate.network.theta = self._hidden.detach()
-        self._adam = torch.optim.Adam([self._theta, self._hidden], lr=learning_rate)
+        self._adam = Adam([self._theta, self._hidden], learning_rate)
+        self.refresh()
 
-    def step(self, X: Tensor, features: Tensor | None, share: Tensor, weight: Tensor) -> None:
-        """See `GateStep`; networks compute their own features."""
-        parent = self.gate.parent
+    def evaluate(self, X: Tensor) -> Tensor:
+        """Logarithms of the gates at some points, with the graph of their gradient."""
         with torch.enable_grad():
             columns = self.gate.network.network.forward(self._hidden, X)
-            logits = product_with_children(columns, self._theta, parent)
-            loss = cross_entropy(share, log_softmax_among_siblings(logits, parent), weight)
-        self._adam.zero_grad()
-        loss.backward()
-        self._adam.step()
+            logits = product_with_children(columns, self._theta, self.gate.parent)
+            return log_softmax_among_siblings(logits, self.gate.parent)
+
+    def refresh(self) -> None:
+        """See `GateStep`."""
+        if self.in_batches:
+            numbers = 4 * (self.gate.numbers_per_row() + self.gate.n_partitions)
+            blocks = row_blocks(len(self.X), rows_within(numbers))
+            self.log_gate = torch.cat([self.evaluate(self.X[block]).detach() for block in blocks])
+        else:
+            # The evaluation after one step serves the gradient of the next one, too.
+            self._graph = self.evaluate(self.X)
+            self.log_gate = self._graph.detach()
+
+    def step(self, share: Tensor, weight: Tensor) -> None:
+        """See `GateStep`."""
+        self._descend(self._graph, share, weight)
+        self.refresh()
+
+    def step_on(self, rows: Tensor, share: Tensor, weight: Tensor) -> None:
+        """One step on some rows; `log_gate` stays what it was."""
+        self._descend(self.evaluate(self.X[rows]), share, weight)
+
+    def _descend(self, log_gate: Tensor, share: Tensor, weight: Tensor) -> None:
+        with torch.enable_grad():
+            loss = cross_entropy(share, log_gate, weight)
+        self._adam.step(list(torch.autograd.grad(loss, self._adam.parameters)))
 
 
-def make_step(gate: GateLevel, learning_rate: float) -> GateStep:
+def make_step(gate: GateLevel, X: Tensor, learning_rate: float, batch_size: int | None) -> GateStep:
     """M-step that suits the gates."""
-    return AdamStep(gate, learning_rate) if gate.network else NewtonStep(gate)
+    if gate.network:
+        return AdamStep(gate, X, learning_rate, batch_size)
+    return NewtonStep(gate, X)
 
 
 def split_direction(theta: Tensor, rng: np.random.Generator) -> Tensor:

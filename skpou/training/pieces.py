@@ -115,13 +115,69 @@ def fit_pieces(
         raise TrainingInterrupted(result) from None
 
 
-def _affordable(options: PieceOptions, rows: Rows) -> tuple[GateForm, ...]:
+def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
     """Shapes of gates that the rows can carry: quadratic logits have (d + 1)(d + 2) / 2 columns."""
-    n_columns = options.gates[0].basis(rows.n_features).n_columns
-    carried = rows.n_rows >= options.rows_a_gate_column * n_columns
-    if options.gates[0].degree < 2 or (carried and n_columns <= options.most_gate_columns):
-        return options.gates
+    n_columns = forms[0].basis(rows.n_features).n_columns
+    carried = rows.n_rows >= PieceOptions.rows_a_gate_column * n_columns
+    if forms[0].degree < 2 or (carried and n_columns <= PieceOptions.most_gate_columns):
+        return forms
     return (GateForm(1),)
+
+
+def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
+    """Variable projection of all gates at once, from the partitions that a tree chooses.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        A degree, the gates' shape, ridge and steps.
+    tree : PartitionTree
+        Partitions to start from; their number stays.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture` of a single blend, its score the leave-one-out error.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    try:
+        form = options.gates[0]
+        problem = PieceProblem(rows, options.degree, tol=options.tol)
+        everything = torch.arange(problem.n, device=rows.X.device)
+        trainer = BlendTrainer(problem, everything, _blend_options(options))
+        blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
+        # One part: below no level of its own.
+        trained = PartitionTree(problem.d, compose([blend], form))
+        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+    result = blend.result
+    return TrainingResult(
+        state=Mixture(trained, experts, problem.degree, 0),
+        score=result.score,
+        n_iter=max(result.n_iter, 1),
+        curve=result.curve or [result.score],
+        chosen={"degree": problem.degree, "alpha": alpha, "gate": form},
+    )
+
+
+def _blend_options(options: PieceOptions) -> BlendOptions:
+    sizes = options.sizes
+    return BlendOptions(
+        form=options.gates[0],
+        alpha=options.alpha,
+        tol=options.tol,
+        max_iter=min(300, options.max_iter),
+        most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
+        # A default fit should not keep anybody waiting.
+        budget=2e9 if sizes is None else 5e9,
+    )
 
 
 @dataclass
@@ -136,7 +192,7 @@ class _Candidate:
 class _PieceTraining:
     def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
         self.rows = rows
-        self.options = replace(options, gates=_affordable(options, rows))
+        self.options = replace(options, gates=affordable_forms(options.gates, rows))
         self.report = report
         self.best: _Candidate | None = None
         self.curve: list[float] = []
@@ -226,12 +282,15 @@ class _PieceTraining:
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
         message = "" if self.converged else self._not_converged()
+        if quick:
+            code = "interrupted"
+            message = "The best pieces found so far are kept, with gates that were not sharpened."
         return TrainingResult(
             state=Mixture(tree, experts, problem.degree, first_soft),
             score=history.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [history.score],
-            code="interrupted" if quick else code,
+            code=code,
             message=message,
             chosen={
                 "degree": problem.degree,
@@ -279,7 +338,7 @@ class _PieceTraining:
         self, problem: PieceProblem, pieces: Pieces, plan: Plan
     ) -> tuple[PartitionTree, Tensor, int]:
         """Blends below sharp gates, or one blend alone."""
-        options = self._blend_options()
+        options = _blend_options(self.options)
         labels = torch.zeros_like(pieces.labels)
         if plan.first_soft:
             labels = torch.as_tensor(plan.levels[0], device=labels.device)[pieces.labels]
@@ -306,19 +365,6 @@ class _PieceTraining:
         own, new = (square.gather(1, part[:, None]).sum() for part in (labels, chosen))
         allowed = 2 * float(own) + problem.n * (10 * problem.floor) ** 2
         return chosen if float(new) <= allowed else labels
-
-    def _blend_options(self) -> BlendOptions:
-        form = self.options.gates[0]
-        sizes = self.options.sizes
-        return BlendOptions(
-            form=form,
-            alpha=self.options.alpha,
-            tol=self.options.tol,
-            max_iter=min(300, self.options.max_iter),
-            most_leaves=self.options.most_soft_pieces if sizes is None else sizes[-1],
-            # A default fit should not keep anybody waiting.
-            budget=2e9 if sizes is None else 5e9,
-        )
 
     def _blend(
         self,

@@ -1,0 +1,45 @@
+"""First-order steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Adam:
+    """Steps of Adam (Kingma, Ba 2014, Algorithm 1) with its default decay rates.
+
+    The same steps as those of ``torch.optim.Adam``, whose first use imports a compiler for
+    seconds.
+
+    Parameters
+    ----------
+    parameters : list of Tensor
+        Changed in place by `step`.
+    learning_rate : float
+        Size of a step.
+    """
+
+    decay = (0.9, 0.999)
+    epsilon = 1e-8
+
+    def __init__(self, parameters: list[Tensor], learning_rate: float):
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.n_steps = 0
+        self._mean = [torch.zeros_like(p) for p in parameters]
+        self._square = [torch.zeros_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """Move against the gradients of a loss to be minimised."""
+        self.n_steps += 1
+        first, second = self.decay
+        unbias, unbias_square = 1 - first**self.n_steps, 1 - second**self.n_steps
+        for p, g, mean, square in zip(
+            self.parameters, gradients, self._mean, self._square, strict=True
+        ):
+            mean.lerp_(g, 1 - first)
+            square.mul_(second).addcmul_(g, g, value=1 - second)
+            width = (square / unbias_square).sqrt_().add_(self.epsilon)
+            p.addcdiv_(mean, width, value=-self.learning_rate / unbias)
