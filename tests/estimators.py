@@ -18,12 +18,21 @@ CONFIGURATIONS = {
     "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
+    "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
+    "networks": HierarchicalPOURegressor(
+        (2, 2), 1, gate="mlp", init="box", solver="em", learning_rate=0.02, tol=1e-2
+    ),
+    "residual": HierarchicalPOURegressor(
+        gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
+    ),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
 TRAINING = {
     HierarchicalPOURegressor: [
         "skpou._hierarchical_pou.fit_pieces",
+        "skpou._trainers.fit_pieces",
+        "skpou._trainers.fit_em",
         "skpou._hierarchical_pou.experts_for_gates",
     ],
 }

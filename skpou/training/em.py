@@ -78,6 +78,8 @@ class EMOptions:
     least_change = 1e-4
     #: Last sigma of a geometric fall.
     last_sigma = 1e-4
+    #: Fewest cycles for it; a faster fall freezes the first partitions.
+    least_fall = 100
     #: Cycles between two looks for starved partitions.
     revival = 25
 
@@ -91,9 +93,10 @@ def fit_em(
 ) -> TrainingResult:
     """Train a mixture of experts by expectation maximization in V-cycles.
 
-    The state of least residual of all cycles is returned, not the last one: cycles descend
-    neither in the residual nor, on all levels together, in the likelihood, and the residual
-    can be compared between cycles of different sigma.
+    The best state of all cycles is returned, not the last one, since cycles descend neither in
+    the residual nor, on all levels together, in the likelihood. The best is that of least
+    residual, which can be compared between cycles of different sigma; with ``noise="em"``, where
+    sigma is that of the data, it is that of largest likelihood.
 
     Parameters
     ----------
@@ -112,7 +115,8 @@ def fit_em(
     -------
     TrainingResult
         Its state is a `Mixture`, its curve the negative log-likelihood of the finest level for
-        each observation after every cycle, its score the rms of the finest level's residual.
+        each observation after every cycle, its score the best rms residual of the finest level,
+        or the best value of the curve with ``noise="em"``.
 
     Raises
     ------
@@ -123,8 +127,7 @@ def fit_em(
     try:
         return training.run()
     except KeyboardInterrupt:
-        result = training.finish("interrupted") if training.best is not None else None
-        raise TrainingInterrupted(result) from None
+        raise TrainingInterrupted(training.finish("interrupted")) from None
 
 
 def affordable_degree(n_rows: int, n_features: int, n_partitions: int) -> int:
@@ -143,7 +146,7 @@ class _Best:
     hidden: list[Tensor | None]
     coef: list[Tensor]
     variance: list[Tensor]
-    rms: float
+    score: float
 
 
 class _EM:
@@ -173,15 +176,15 @@ class _EM:
             make_step(gate, pairs.X, options.learning_rate, options.batch_size) for gate in gates
         ]
         m = pairs.n_outputs
-        ones = [torch.ones_like(gate.theta[:, :1]).expand(-1, m).clone() for gate in gates]
-        self.variance = ones
+        self.variance = [pairs.y.new_ones((gate.n_partitions, m)) for gate in gates]
         self.coef: list[Tensor] = []
         for level in range(len(gates)):
             self.coef.append(torch.empty(0))
             self.fit_experts(level, self.log_partitions(level).exp())
         self.curve: list[float] = []
         self.residuals: list[float] = []
-        self.best: _Best | None = None
+        self.start_loss, rms = self.evaluate()
+        self.best = self._snapshot(self._score(self.start_loss, rms))
 
     # Cycles
 
@@ -201,15 +204,16 @@ class _EM:
                 return self.finish("non_finite")
             self.curve.append(loss)
             self.residuals.append(rms)
-            if self.best is None or rms < self.best.rms:
-                self.best = self._snapshot(rms)
+            score = self._score(loss, rms)
+            if score < self.best.score:
+                self.best = self._snapshot(score)
             if self.report and cycle % every == 0:
                 self.report(f"cycle {cycle + 1}: loss {loss:.6g}, residual {rms:.3e}")
             if self._converged(cycle):
                 return self.finish("converged")
             if (cycle + 1) % self.options.revival == 0 and cycle < 0.75 * self.options.max_iter:
                 self.revive()
-        return self.finish("max_iter")
+        return self.finish("converged" if self._fell_slowly() else "max_iter")
 
     def v_cycle(self, level: int) -> None:
         """Algorithm 1 below `level`; the level above is trained by a cycle of its own."""
@@ -295,6 +299,12 @@ class _EM:
         weight = self.problem.rows.weight / self.problem.total_weight
         return -float(weight @ density), math.sqrt(float((weight @ square).mean()))
 
+    def _score(self, loss: float, rms: float) -> float:
+        """What the best cycle is least in; infinite if it is not finite."""
+        # Under Eq. 18 the likelihood is the aim; any other sigma is not that of the data.
+        score = loss if self.options.noise == "em" else rms
+        return score if math.isfinite(score) else math.inf
+
     # M-step of the experts
 
     def fit_experts(self, level: int, share: Tensor) -> None:
@@ -302,13 +312,16 @@ class _EM:
         P = self.problem.n_columns
         alpha = max(self.options.alpha or 0.0, torch.finfo(share.dtype).eps)
         factors = weighted_factors(self.problem.weighted, share)
-        R, projected, rss = split_factor(ridge_factor(factors, P, alpha), P)
+        R, projected, _ = split_factor(ridge_factor(factors, P, alpha), P)
         self.coef[level] = back_substitute(R, projected)
         if self.options.noise == "em":
+            R, projected, rss = split_factor(factors, P)
+            rss = rss + (R @ self.coef[level] - projected).square().sum(1)
             mass = (self.problem.rows.weight @ share)[:, None]
+            tiny = torch.finfo(mass.dtype).tiny
             # A partition without samples keeps the spread of the targets.
-            square = torch.where(mass > 0, rss / mass.clamp_min(1e-300), 1.0)
-            self.variance[level] = square.clamp_min(self.problem.floor**2)  # Eq. 18
+            variance = torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)  # Eq. 18
+            self.variance[level] = variance.clamp_min(self.problem.floor**2)
 
     def _set_sigma(self, cycle: int) -> None:
         """Geometric fall of sigma over the cycles."""
@@ -355,23 +368,30 @@ class _EM:
             return True
         if options.noise == "anneal" or cycle < options.patience:
             return False
-        recent = residuals[-options.patience - 1 :]
-        change = max(recent) - min(recent)
-        return change <= max(options.tol, options.least_change) * recent[-1]
+        least = max(options.tol, options.least_change)
+        recent, losses = (part[-options.patience - 1 :] for part in (residuals, self.curve))
+        # A change of the loss is one of the logarithm of sigma, hence relative, too.
+        still = max(losses) - min(losses) <= least
+        return still and max(recent) - min(recent) <= least * recent[-1]
 
-    def _snapshot(self, rms: float) -> _Best:
+    def _fell_slowly(self) -> bool:
+        """Whether sigma has fallen as it should."""
+        options = self.options
+        return options.noise == "anneal" and options.max_iter >= options.least_fall
+
+    def _snapshot(self, score: float) -> _Best:
         gates = self.tree.levels
         return _Best(
             [gate.theta.clone() for gate in gates],
             [gate.network and gate.network.theta.clone() for gate in gates],
             [coef.clone() for coef in self.coef],
             [variance.clone() for variance in self.variance],
-            rms,
+            score,
         )
 
     def finish(self, code: str) -> TrainingResult:
         """Experts with noise and posterior factors for the best state so far."""
-        best = self.best or self._snapshot(math.inf)
+        best = self.best
         for gate, theta, hidden, step in zip(
             self.tree.levels, best.theta, best.hidden, self.steps, strict=True
         ):
@@ -387,9 +407,9 @@ class _EM:
             experts.insert(0, fitted)
         return TrainingResult(
             state=Mixture(self.tree, experts, self.degree),
-            score=best.rms,
+            score=best.score,
             n_iter=max(len(self.curve), 1),
-            curve=self.curve or [math.inf],
+            curve=self.curve or [self.start_loss],
             code=code,
             message=self._message(code),
             chosen={"degree": self.degree, "alpha": alpha, "gate": self.options.form},
@@ -399,11 +419,11 @@ class _EM:
         if code == "converged":
             return ""
         if code == "interrupted":
-            return f"The best of {len(self.curve)} cycles is kept."
+            return f"The best of {len(self.residuals)} cycles is kept."
         if code == "non_finite":
             return (
-                f"The loss of cycle {len(self.curve) + 1} is not finite; the best cycle before it "
-                "is kept. Lower learning_rate, or rescale X and y."
+                f"The loss of cycle {len(self.residuals) + 1} is not finite; the best cycle "
+                "before it is kept. Lower learning_rate."
             )
         change = 0.0
         if len(self.residuals) > 1:

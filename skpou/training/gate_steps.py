@@ -99,8 +99,8 @@ def _radial_level(
         enough = np.count_nonzero(p) >= len(children)
         centres[children] = rng.choice(n, len(children), replace=not enough, p=p)
     P = X[torch.as_tensor(centres, device=X.device)]
-    distance = (X[:, None] - P).square().sum(2) if n * len(P) * d < 1e7 else torch.cdist(X, P) ** 2
-    width = float(distance.amin(1).mean().clamp_min(1e-6)) if d else 1.0
+    # With d = 0 all distances vanish.
+    width = float(torch.cdist(X, P).amin(1).square().mean().clamp_min(1e-6))
     theta = X.new_zeros((len(P), basis.n_columns))
     # p . x - |p|^2 / 2 in t = 2 x - 1; the square of x is common to all siblings.
     theta[:, coordinate_columns(basis)] = 0.5 * P / width
