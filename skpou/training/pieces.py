@@ -318,6 +318,7 @@ class _PieceTraining:
             most_leaves=self.options.most_soft_pieces if sizes is None else sizes[-1],
             # A default fit should not keep anybody waiting.
             budget=2e9 if sizes is None else 5e9,
+            restart_above=math.inf if sizes is None else 1e-8,
         )
 
     def _blend(
