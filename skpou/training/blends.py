@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,9 @@ from skpou.training.varpro import (
 )
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
-STARTS = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
+STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
+#: Starts that are followed to the end where the descent has ended far above round-off.
+RESTARTS = ((1.0,), *STARTS)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class BlendOptions:
         Most soft pieces of one part.
     budget : float
         Rows times columns squared times steps that the final descent may spend.
+    restart_above : float
+        Relative error of a noise-free fit above which the ladder's choice is descended to from
+        every start; none by default.
     """
 
     form: GateForm = field(default_factory=GateForm)
@@ -57,6 +63,7 @@ class BlendOptions:
     tol: float = 1e-14
     most_leaves: int = 1000
     budget: float = 5e9
+    restart_above: float = math.inf
 
     def ridge(self) -> RidgeSchedule:
         """New schedule; a given ridge stays."""
@@ -182,7 +189,11 @@ class BlendTrainer:
         return self.finish(pilot, problem, parents)
 
     def pilot(
-        self, nodes: list[Tensor], parents: list[Tensor], steps: int
+        self,
+        nodes: list[Tensor],
+        parents: list[Tensor],
+        steps: int,
+        starts: tuple[tuple[float, ...], ...] = STARTS,
     ) -> tuple[TrainingResult, ProjectedProblem]:
         """Best of several logistic starts after a few steps."""
         n_features = self.options.form.basis(self.problem.d).n_columns
@@ -190,14 +201,14 @@ class BlendTrainer:
         thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
         best: TrainingResult | None = None
-        for ridges in STARTS if n_leaves > 1 else STARTS[:1]:
+        for ridges in starts if n_leaves > 1 else starts[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
             result = self._descend(problem, theta, parents, 3)
             if best is None or result.score < best.score:
                 best = result
         assert best is not None
         if steps > 3 and n_leaves > 1:
-            steps = self._steps(problem, self.pilot_budget, steps)
+            steps = self.steps(problem, self.pilot_budget, steps)
             best = self._descend(problem, best.state.theta, parents, steps)
         return best, problem
 
@@ -207,7 +218,7 @@ class BlendTrainer:
         """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
         if len(parents[-1]) > 1:
-            steps = self._steps(problem, self.options.budget, self.options.max_iter)
+            steps = self.steps(problem, self.options.budget, self.options.max_iter)
             result = self._descend(problem, pilot.state.theta, parents, steps)
         theta = result.state.theta
         full = self._projected(self.index, parents)
@@ -215,7 +226,7 @@ class BlendTrainer:
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
         return Blend(parents, full.basis.split(theta), coef, result)
 
-    def _steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
+    def steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
         """Steps that a budget allows, between 5 and `most`."""
         cost = len(problem.y) * problem.basis.n_columns**2
         return min(most, max(5, int(budget / cost)))
@@ -265,7 +276,7 @@ def fit_ladder(
 
     Pieces of the part are merged as the dendrogram says. On noise-free data the best
     leave-one-out error decides; where the residual is white, the smallest number within three
-    times of it.
+    times of it. Descents have many ends: one that is far from exact is repeated from other starts.
 
     Parameters
     ----------
@@ -282,33 +293,62 @@ def fit_ladder(
     -------
     Blend
     """
-    rows = problem.rows
-    part = PieceProblem(
-        Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index]), problem.degree
-    )
-    pieces = part.fit(labels)
-    K = pieces.n_pieces
-    merges = merge_order(part, pieces)
-    trainer = BlendTrainer(problem, index, options)
-    unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
-    rungs = []
-    rungs_wanted = {1, 2, 4, 6, 8, 12, min(K, options.most_leaves)}
-    for k in sorted(rungs_wanted & set(range(1, min(K, options.most_leaves) + 1))):
-        if k > 1 and len(index) < 2 * k * unknowns:
-            break
-        groups = cut_merges(merges, K, list(range(K)), k)
-        table = torch.as_tensor(group_numbers(groups, K), device=labels.device)
-        parents = [torch.zeros(len(groups), dtype=torch.int64, device=labels.device)]
-        steps = 3 if k == 1 else options.pilot_iter
-        pilot, projected = trainer.pilot([table[labels]], parents, steps)
-        rungs.append((pilot, projected, parents))
-        if pilot.score < 1e-13 * projected.rms:
-            break
-    finished = [trainer.finish(*rung) for rung in _promising(rungs, part)]
-    return min(finished, key=lambda blend: blend.result.score)
+    return _Ladder(problem, index, labels, options).climb()
 
 
 Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
+
+
+class _Ladder:
+    """Numbers of pieces of one part, from one upwards; see `fit_ladder`."""
+
+    def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
+        rows = problem.rows
+        self.part = PieceProblem(
+            Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index]),
+            problem.degree,
+        )
+        pieces = self.part.fit(labels)
+        self.labels = labels
+        self.options = options
+        self.n_pieces = pieces.n_pieces
+        self.merges = merge_order(self.part, pieces)
+        self.trainer = BlendTrainer(problem, index, options)
+        self.unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
+
+    def climb(self) -> Blend:
+        """The best of the most promising numbers, from several starts if it is far from exact."""
+        most = min(self.n_pieces, self.options.most_leaves)
+        rungs = []
+        for k in sorted({1, 2, 4, 6, 8, 12, most}):
+            if k > most or (k > 1 and self.part.n < 2 * k * self.unknowns):
+                break
+            rungs.append(self.rung(k))
+            pilot, projected, _ = rungs[-1]
+            if pilot.score < 1e-13 * projected.rms:
+                break
+        finished = [self.trainer.finish(*rung) for rung in _promising(rungs, self.part)]
+        best = min(finished, key=lambda blend: blend.result.score)
+        far = best.result.score > self.options.restart_above * rungs[0][1].rms
+        if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
+            for start in RESTARTS:
+                finished.append(self.trainer.finish(*self.rung(self._restarted(rungs), (start,))))
+        return min(finished, key=lambda blend: blend.result.score)
+
+    def _restarted(self, rungs: list[Rung]) -> int:
+        """Most pieces that the budget lets descend for at least a hundred steps."""
+        budget = self.options.budget
+        affordable = [rung for rung in rungs if self.trainer.steps(rung[1], budget, 100) == 100]
+        return len((affordable or rungs[:1])[-1][2][-1])
+
+    def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
+        """Pilot of k pieces, merged as the dendrogram says."""
+        groups = cut_merges(self.merges, self.n_pieces, list(range(self.n_pieces)), k)
+        table = torch.as_tensor(group_numbers(groups, self.n_pieces), device=self.labels.device)
+        parents = [torch.zeros(len(groups), dtype=torch.int64, device=self.labels.device)]
+        steps = 3 if k == 1 else self.options.pilot_iter
+        pilot, projected = self.trainer.pilot([table[self.labels]], parents, steps, starts)
+        return pilot, projected, parents
 
 
 def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:

@@ -177,6 +177,7 @@ def _blend_options(options: PieceOptions) -> BlendOptions:
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
         # A default fit should not keep anybody waiting.
         budget=2e9 if sizes is None else 5e9,
+        restart_above=math.inf if sizes is None else 1e-8,
     )
 
 

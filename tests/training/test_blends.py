@@ -1,6 +1,7 @@
 """Soft pieces of a smooth part: how many, how well, and side by side in one tree."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,28 @@ def test_one_piece_where_the_rest_is_noise(seed):
     np.testing.assert_allclose(blend.coef[0], expected, atol=1e-6)
     assert relative_error(blend, parabola, 2, SHORT.form) < 0.1
     assert 0.08 < blend.result.score < 0.12
+
+
+def test_a_fit_that_is_far_from_exact_is_repeated_from_other_starts(monkeypatch):
+    problem = problem_of(lambda X: np.tanh(12 * (X[:, 0] - 0.4)), 300, degree=2)
+    labels = quarters(problem)
+    once = fit_ladder(problem, all_of(problem), labels, SHORT)
+    descents = []
+    finish = BlendTrainer.finish
+
+    def counted(trainer, *rung):
+        descents.append(finish(trainer, *rung))
+        return descents[-1]
+
+    monkeypatch.setattr(BlendTrainer, "finish", counted)
+    far = once.result.score / math.sqrt(float(problem.rows.y.square().mean()))
+    for threshold, repeated in ((far / 10, True), (10 * far, False)):
+        descents.clear()
+        options = replace(SHORT, restart_above=threshold)
+        blend = fit_ladder(problem, all_of(problem), labels, options)
+        assert (len(descents) > 2) == repeated
+        assert blend.result.score == min(one.result.score for one in descents)
+        assert blend.result.score <= once.result.score
 
 
 def test_one_piece_that_is_exact_ends_the_ladder():
