@@ -127,8 +127,8 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     n_iter_ : int
         Levels of merging, or V-cycles.
     loss_curve_ : list of float
-        Score after each level, or negative log-likelihood of a row after each V-cycle, with the
-        noise as in training; lower is better.
+        Score after each level; or, after each V-cycle, the negative log-likelihood of a row
+        under the noise of that cycle. Lower is better.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict

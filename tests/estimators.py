@@ -91,6 +91,11 @@ def fitted(name):
     return copy.deepcopy(_fitted(name))
 
 
+def blurred(name):
+    """Whether partitions overlap by far more than the distance between points."""
+    return CONFIGURATIONS[name].solver == "em"
+
+
 def tolerance(name):
     """Relative error that float64 or float32 computations leave, with a margin."""
     return 1e-9 if CONFIGURATIONS[name].dtype == "float64" else 2e-3
