@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -135,6 +135,17 @@ class GateLevel:
     def basis(self, n_features: int) -> Basis:
         """Basis of the logits; that of networks has one matrix for each parent."""
         return self.network or gate_basis(n_features, self.degree, self.isotropic)
+
+    def padded(self, n_partitions: int) -> GateLevel:
+        """The same gates of a first level with empty partitions up to a number."""
+        missing = n_partitions - self.n_partitions
+        if missing <= 0:
+            return self
+        # The logit of the first partition, far below it everywhere.
+        extra = self.theta[:1].repeat(missing, 1)
+        extra[:, 0] -= 1e3 + 1e-6 * float(self.theta.abs().max())
+        parent = torch.cat([self.parent, self.parent.new_zeros(missing)])
+        return replace(self, parent=parent, theta=torch.cat([self.theta, extra]))
 
     def numbers_per_row(self) -> int:
         """Numbers that the logits' features take for each point."""

@@ -270,7 +270,11 @@ class BlendTrainer:
 
 
 def fit_ladder(
-    problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions
+    problem: PieceProblem,
+    index: Tensor,
+    labels: Tensor,
+    options: BlendOptions,
+    numbers: tuple[int, ...] | None = None,
 ) -> Blend:
     """Blend of the number of pieces that leave-one-out asks for.
 
@@ -288,12 +292,14 @@ def fit_ladder(
         Their pieces, 0 .. K-1.
     options : BlendOptions
         Gates, ridge and steps.
+    numbers : tuple of int, default=None
+        Numbers to compare; None: those that the rows can carry.
 
     Returns
     -------
     Blend
     """
-    return _Ladder(problem, index, labels, options).climb()
+    return _Ladder(problem, index, labels, options).climb(numbers)
 
 
 Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
@@ -316,13 +322,16 @@ class _Ladder:
         self.trainer = BlendTrainer(problem, index, options)
         self.unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
 
-    def climb(self) -> Blend:
-        """The best of the most promising numbers, from several starts if it is far from exact."""
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of pieces that the rows can carry."""
         most = min(self.n_pieces, self.options.most_leaves)
+        carried = max(self.part.n // (2 * self.unknowns), 1)
+        return tuple(k for k in sorted({1, 2, 4, 6, 8, 12, most}) if k <= min(most, carried))
+
+    def climb(self, numbers: tuple[int, ...] | None) -> Blend:
+        """The best of the most promising numbers, from several starts if it is far from exact."""
         rungs = []
-        for k in sorted({1, 2, 4, 6, 8, 12, most}):
-            if k > most or (k > 1 and self.part.n < 2 * k * self.unknowns):
-                break
+        for k in numbers or self.numbers():
             rungs.append(self.rung(k))
             pilot, projected, _ = rungs[-1]
             if pilot.score < 1e-13 * projected.rms:

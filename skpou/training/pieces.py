@@ -28,6 +28,7 @@ from skpou.training.merging import MergeHistory, merge_multilevel, smooth
 from skpou.training.mixture import Mixture
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
+from skpou.training.splitting import split_pieces
 from skpou.training.trees import Plan, plan_tree
 
 
@@ -53,6 +54,9 @@ class PieceOptions:
         Levels of merging.
     tol : float, default=0
         Relative residual below which a fit counts as exact.
+    exactly : bool, default=False
+        Make one level of exactly as many partitions as `sizes` says: sharp if kinks separate all
+        pieces, soft otherwise.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -62,6 +66,7 @@ class PieceOptions:
     alpha: float | None = None
     max_iter: int = 1000
     tol: float = 0.0
+    exactly: bool = False
 
     #: Most pieces when their number is chosen.
     most_pieces = 32
@@ -275,11 +280,17 @@ class _PieceTraining:
         problem, history = self.best.problem, self.best.history
         pieces = problem.fit(compact(history.labels))
         plan = self._plan(problem, pieces)
+        if self.options.exactly and not plan.first_soft:
+            pieces = split_pieces(problem, pieces, self._most_pieces(problem))
+            plan = Plan([np.arange(pieces.n_pieces)], 0)
         if quick or plan.first_soft == len(plan.levels):
             built = self._sharp(problem, pieces, plan.levels, quick)
         else:
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
+        if self.options.exactly:
+            level = tree.levels[0].padded(self._most_pieces(problem))
+            tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
         message = "" if self.converged else self._not_converged()
@@ -316,6 +327,9 @@ class _PieceTraining:
             models = NodeModels(problem, pieces.coef, [])
             interface = find_interface(problem, pieces.labels, models, pieces.error, root)
         plan = plan_tree(problem, pieces, interface, self.options.sizes)
+        if self.options.exactly:
+            kinked = interface is not None and plan.first_soft == len(plan.levels)
+            return Plan(plan.levels[-1:], int(kinked and not self.options.soft))
         if not self.options.soft or pieces.n_pieces == 1:
             return plan
         asked = self.options.sizes is not None and len(self.options.sizes) > 1
@@ -378,7 +392,8 @@ class _PieceTraining:
         """Soft pieces of one part: a ladder of numbers, or the tree that was asked for."""
         leaves, labels = torch.unique(pieces.labels[index], return_inverse=True)
         if len(below) == 1:
-            return fit_ladder(problem, index, labels, options)
+            numbers = (len(leaves),) if self.options.exactly else None
+            return fit_ladder(problem, index, labels, options, numbers)
         nodes, parents = [], []
         above = torch.zeros(len(leaves), dtype=torch.int64, device=index.device)
         for level in below:
