@@ -256,6 +256,12 @@ class SparseGrid(Basis):
                 sums[total] = kept
         return torch.stack([s for s in sums if s is not None]).sum(0)
 
+    def kernel_diagonal(self, X: Tensor, decay: float) -> Tensor:
+        """``kernel(x, x)`` at every point, (n,)."""
+        values, functions = self.nonzeros(X)
+        weight = decay ** -torch.as_tensor(self.costs(), device=X.device).to(X.dtype)
+        return (values.square_() * weight[functions]).sum(1)
+
 
 def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """Sparse CSR tensor without torch's remark that these are in beta state."""
