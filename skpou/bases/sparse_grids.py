@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -68,9 +69,8 @@ class SparseGrid(Basis):
         self.level = level
         self.boundary = boundary
         self.factors = make_factors(n_features, level, boundary)
-        if vectors is None:
-            vectors = vectors_within(n_features, self.factors)
-        self.plan: Plan = make_plan(vectors, self.factors)
+        chosen = None if vectors is None else np.ascontiguousarray(vectors, np.int16).tobytes()
+        self.plan = _plan(n_features, level, boundary, chosen)
         self.n_columns = self.plan.n_functions
         self._functions: np.ndarray | None = None
 
@@ -261,6 +261,15 @@ class SparseGrid(Basis):
         values, functions = self.nonzeros(X)
         weight = decay ** -torch.as_tensor(self.costs(), device=X.device).to(X.dtype)
         return (values.square_() * weight[functions]).sum(1)
+
+
+@functools.lru_cache(maxsize=16)
+def _plan(n_features: int, level: int, boundary: str, vectors: bytes | None) -> Plan:
+    """Plan of a grid; a model that is rebuilt for every block of points needs it again."""
+    factors = make_factors(n_features, level, boundary)
+    if vectors is None:
+        return make_plan(vectors_within(n_features, factors), factors)
+    return make_plan(np.frombuffer(vectors, np.int16).reshape(-1, n_features), factors)
 
 
 def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -78,6 +78,11 @@ class RidgeProblem(ABC):
         """Trace of the hat matrix."""
 
 
+def largest_norm(squares: Tensor) -> float:
+    """Largest column norm from the squares of all; 1 where all columns are zero."""
+    return float(squares.max().sqrt()) or 1.0
+
+
 def _factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
     """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it."""
     while True:
@@ -110,7 +115,7 @@ class GramProblem(RidgeProblem):
         self.costs = costs
         self.gram = rows.gram() if gram is None else gram
         self.right = rows.rmatmul(self.y)
-        self.scale = float(self.gram.diagonal().max().sqrt())
+        self.scale = largest_norm(self.gram.diagonal())
 
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`."""
@@ -233,7 +238,7 @@ class IterativeProblem(RidgeProblem):
         self.y = y * rows.root
         self.costs = costs
         self.squares = rows.column_squares()
-        self.scale = float(self.squares.max().sqrt())
+        self.scale = largest_norm(self.squares)
         self.gram = rows.gram(last=min(n_exact, rows.n_columns))
         self.tol = tol
         self.max_iter = max_iter

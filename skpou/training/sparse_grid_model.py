@@ -160,7 +160,8 @@ class SparseGridModel:
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         columns = {COLUMNS: 3 * self.n_columns, ROWS: 4 * len(self.posterior.points)}
-        return 3 * self.grid.n_subspaces + columns.get(self.posterior.kind, 100)
+        # A thousand rows a block at least: a block reads the whole factor.
+        return min(3 * self.grid.n_subspaces + columns.get(self.posterior.kind, 100), 2000)
 
     # State
 

@@ -20,6 +20,7 @@ from skpou.solvers.ridge import (
     RidgeProblem,
     RidgeSolution,
     best_ridge,
+    largest_norm,
 )
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
@@ -147,7 +148,7 @@ def fit_on_grid(
         return _fit_iterative(rows, matrix, costs, active, options, rng, report)
     problem: RidgeProblem
     if method == ROWS:
-        scale = float(matrix.column_squares().max().sqrt())
+        scale = largest_norm(matrix.column_squares())
         problem = KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
     else:
         problem = GramProblem(matrix, rows.y, costs, gram)
@@ -254,7 +255,7 @@ def _ridge_of_some_rows(
         level = choose_level(grid.n_features, GridOptions(boundary=grid.boundary))
         grid = SparseGrid(grid.n_features, level, grid.boundary)
     part = GridRows(grid, some.X, some.weight)
-    part_scale = float(part.column_squares().max().sqrt())
+    part_scale = largest_norm(part.column_squares())
     problem = KernelProblem(grid, some.X, some.weight, some.y, part_scale)
     best = best_ridge(problem, some.total_weight, some.within.sum(0), report=report)
     return best.alpha * part_scale / scale, best.decay

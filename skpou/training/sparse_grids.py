@@ -68,7 +68,7 @@ def fit_sparse_grid(
     # Gram matrices need double precision.
     rows = Rows(*(part.to(torch.float64) for part in vars(rows).values()))
     level = choose_level(rows.n_features, options)
-    if options.n_refinements:
+    if options.n_refinements and rows.n_features:
         return _fit_refined(rows, level, options, rng, report)
     grid = SparseGrid(rows.n_features, level, options.boundary)
     try:
