@@ -1,0 +1,261 @@
+"""Ridge regression on one sparse grid: level, solver, ridge, noise and posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.sparse_grids import SparseGrid, count_points
+from skpou.solvers.grid_rows import GridRows
+from skpou.solvers.ridge import (
+    EXACT_ALPHA,
+    LEAST_ALPHA,
+    GramProblem,
+    IterativeProblem,
+    KernelProblem,
+    RidgeProblem,
+    RidgeSolution,
+    best_ridge,
+    largest_norm,
+)
+from skpou.training.records import TrainingResult
+from skpou.training.rows import Rows
+from skpou.training.sparse_grid_model import COLUMNS, DRAWS, ROWS, Posterior, SparseGridModel
+
+Report = Callable[[str], None]
+
+#: Most columns, or rows, whose Gram matrix solver="auto" makes.
+DIRECT_LIMIT = 4500
+#: Columns up to which the columns' Gram matrix is made even where rows are fewer.
+FEW_COLUMNS = 1000
+#: Rows by which the ridge of an iterative solution is chosen.
+RIDGE_ROWS = 1500
+#: Ridge's growth from level to level where alpha is given.
+GIVEN_DECAY = 4.0
+#: Draws from the posterior of an iterative solution: its std is known to some 12 %.
+N_DRAWS = 32
+#: Residual, relative to the targets' rms, that counts as none.
+ROUND_OFF = 1e-15
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """What to fit.
+
+    Attributes
+    ----------
+    level : int or None
+        Level of the regular grid; None: at most 4, lowered until `max_points` holds.
+    boundary : str
+        See `SparseGrid`.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: by log evidence.
+    solver : {"auto", "direct", "iterative"}
+        Gram matrix or conjugate gradients.
+    n_refinements : int
+        Steps of refinement.
+    refine_fraction : float
+        Share of the points that are refined in a step.
+    max_points : int
+        Most points of the grid.
+    batch_size : int or None
+        Rows a block, evaluated anew for every product; None: rows are kept where they fit.
+    """
+
+    level: int | None = None
+    boundary: str = "modified"
+    alpha: float | None = None
+    solver: str = "auto"
+    n_refinements: int = 0
+    refine_fraction: float = 0.05
+    max_points: int = 10_000
+    batch_size: int | None = None
+
+
+def choose_level(n_features: int, options: GridOptions) -> int:
+    """Level of the regular grid, which a refined one starts from.
+
+    Raises
+    ------
+    ValueError
+        If the given level has more points than `max_points`, or if level 1 has.
+    """
+    level = options.level
+    if level is not None:
+        count, _ = count_points(n_features, level, options.boundary)
+        if count > options.max_points:
+            raise ValueError(
+                f"level={level} with boundary={options.boundary!r} in {n_features} dimensions has "
+                f"{count} grid points, more than max_points={options.max_points}. Lower level, "
+                "raise max_points, or use level='auto'."
+            )
+        return level
+    highest = 3 if options.n_refinements else 4
+    for level in range(highest, 0, -1):
+        if count_points(n_features, level, options.boundary)[0] <= options.max_points:
+            return level
+    count, _ = count_points(n_features, 1, options.boundary)
+    raise ValueError(
+        f"Even level 1 with boundary={options.boundary!r} in {n_features} dimensions has {count} "
+        f"grid points, more than max_points={options.max_points}. Use boundary='modified'."
+    )
+
+
+def pick_solver(n_rows: int, n_columns: int, regular: bool, solver: str) -> str:
+    """``"columns"``, ``"rows"`` (the dual) or ``"iterative"``."""
+    if solver == "iterative":
+        return solver
+    by_rows = regular and n_columns > max(n_rows, FEW_COLUMNS)
+    smaller = n_rows if by_rows else n_columns
+    if solver == "auto" and smaller > DIRECT_LIMIT:
+        return "iterative"
+    return ROWS if by_rows else COLUMNS
+
+
+def fit_on_grid(
+    rows: Rows,
+    grid: SparseGrid,
+    active: Tensor | None,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+    gram: Tensor | None = None,
+) -> TrainingResult:
+    """Ridge regression on the columns of a grid.
+
+    Parameters
+    ----------
+    rows, options, rng, report
+        As in `fit_sparse_grid`.
+    grid : SparseGrid
+        The grid.
+    active : Tensor of shape (p,) or None
+        Functions that are columns; None: all.
+    gram : Tensor of shape (p, p), default=None
+        Gram matrix of the weighted columns where it is known.
+    """
+    n_columns = grid.n_columns if active is None else len(active)
+    method = pick_solver(rows.n_rows, n_columns, active is None, options.solver)
+    costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
+    costs = costs if active is None else costs[active]
+    iterative = method == "iterative"
+    matrix = GridRows(grid, rows.X, rows.weight, active, options.batch_size, iterative)
+    if iterative:
+        return _fit_iterative(rows, matrix, costs, active, options, rng, report)
+    problem: RidgeProblem
+    if method == ROWS:
+        scale = largest_norm(matrix.column_squares())
+        problem = KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
+    else:
+        problem = GramProblem(matrix, rows.y, costs, gram)
+    solution = choose_ridge(problem, rows, options.alpha, report)
+    coef, n = solution.coef, rows.total_weight
+    posterior = _posterior(method, solution, problem.scale, rows)
+    if method == ROWS:
+        weight = solution.decay**-costs
+        coef = weight[:, None] * matrix.rmatmul(coef)
+    noise = noise_variance(rows, solution.rss, problem.effective_parameters(solution))
+    model = SparseGridModel(grid, active, coef, noise, posterior)
+    score = solution.score(n, rows.within.sum(0))
+    chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
+    return TrainingResult(model, score, 1, [score], chosen=chosen)
+
+
+def choose_ridge(
+    problem: RidgeProblem, rows: Rows, alpha: float | None, report: Report | None = None
+) -> RidgeSolution:
+    """Solution for the given ridge, or for that of largest evidence."""
+    if alpha is not None:
+        return problem.solve(alpha, GIVEN_DECAY, polish=30)
+    best = best_ridge(problem, rows.total_weight, rows.within.sum(0), report=report)
+    solution = problem.solve(best.alpha, best.decay, polish=2)
+    if best.alpha > 1.01 * LEAST_ALPHA:
+        return solution
+    # The ridge wants to vanish: the columns can represent the data.
+    exact = problem.solve(EXACT_ALPHA, best.decay, polish=30)
+    return exact if bool((exact.rss <= solution.rss).all()) else solution
+
+
+def noise_variance(rows: Rows, rss: Tensor, n_parameters: float) -> Tensor:
+    """Noise variance of each target (m,): residuals over the degrees of freedom left."""
+    n = rows.total_weight
+    left = max(n - n_parameters, 1e-3 * n)
+    return (rows.within.sum(0) + rss) / left + ROUND_OFF**2
+
+
+def _posterior(method: str, solution: RidgeSolution, scale: float, rows: Rows) -> Posterior:
+    ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
+    of_rows = method == ROWS
+    points = rows.X if of_rows else rows.X[:0]
+    root = (rows.weight if of_rows else rows.weight[:0]).sqrt()[:, None]
+    return Posterior(method, solution.factor, solution.decay, ridge, points, root)
+
+
+def _fit_iterative(
+    rows: Rows,
+    matrix: GridRows,
+    costs: Tensor,
+    active: Tensor | None,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None,
+) -> TrainingResult:
+    """Conjugate gradients; the ridge by the evidence of some rows, the posterior by draws."""
+    problem = IterativeProblem(matrix, rows.y, costs, n_exact=min(2000, rows.n_rows))
+    alpha, decay = options.alpha, GIVEN_DECAY
+    if alpha is None:
+        alpha, decay = _ridge_of_some_rows(rows, matrix, active, problem.scale, rng, report)
+    solution = problem.solve(alpha, decay)
+    n_iter = max(problem.n_iter, 1)
+    if report is not None:
+        report(f"{n_iter} iterations, alpha {alpha:.1e}")
+    shape = rows.n_rows, N_DRAWS
+    noise, prior = (
+        torch.tensor(rng.standard_normal(size), device=rows.X.device)
+        for size in (shape, (len(costs), N_DRAWS))
+    )
+    draws = problem.draws(alpha, decay, noise, prior)
+    # E[noise' A draws] is the trace of the hat matrix.
+    n_parameters = float((noise * matrix.matmul(draws)).sum()) / N_DRAWS
+    variance = noise_variance(rows, solution.rss, min(max(n_parameters, 0.0), len(costs)))
+    empty = rows.X[:0]
+    posterior = Posterior(DRAWS, draws, decay, (alpha * problem.scale) ** 2, empty, empty[:, :1])
+    model = SparseGridModel(matrix.grid, active, solution.coef, variance, posterior)
+    score = float(solution.rss.sum() / rows.total_weight)
+    chosen = {"alpha": alpha, "decay": decay, "level": matrix.grid.level}
+    converged = problem.n_iter < problem.max_iter
+    message = "" if converged else f"Conjugate gradients took all {n_iter} iterations. Raise alpha."
+    code = "converged" if converged else "max_iter"
+    return TrainingResult(model, score, n_iter, [score], code, message, chosen)
+
+
+def _ridge_of_some_rows(
+    rows: Rows,
+    matrix: GridRows,
+    active: Tensor | None,
+    scale: float,
+    rng: np.random.Generator,
+    report: Report | None,
+) -> tuple[float, float]:
+    """Alpha and decay of largest evidence for a random part of the rows.
+
+    Noise and prior are the same for a part of the rows, hence ``alpha * scale`` is.
+    """
+    some = rows
+    if rows.n_rows > RIDGE_ROWS:
+        picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]))
+        some = Rows(*(part[picked.to(part.device)] for part in vars(rows).values()))
+    grid = matrix.grid
+    if active is not None:
+        # Chosen points have no closed kernel; the regular grid of level 4 or less stands for them.
+        level = choose_level(grid.n_features, GridOptions(boundary=grid.boundary))
+        grid = SparseGrid(grid.n_features, level, grid.boundary)
+    part = GridRows(grid, some.X, some.weight)
+    part_scale = largest_norm(part.column_squares())
+    problem = KernelProblem(grid, some.X, some.weight, some.y, part_scale)
+    best = best_ridge(problem, some.total_weight, some.within.sum(0), report=report)
+    return best.alpha * part_scale / scale, best.decay
