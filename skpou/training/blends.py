@@ -201,9 +201,10 @@ class BlendTrainer:
         thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
         best: TrainingResult | None = None
-        for ridges in starts if n_leaves > 1 else starts[:1]:
+        first = self.steps(problem, self.pilot_budget, 3)
+        for ridges in starts if n_leaves > 1 and first else starts[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
-            result = self._descend(problem, theta, parents, 3)
+            result = self._descend(problem, theta, parents, first)
             if best is None or result.score < best.score:
                 best = result
         assert best is not None
@@ -227,7 +228,12 @@ class BlendTrainer:
         return Blend(parents, full.basis.split(theta), coef, result)
 
     def steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
-        """Steps that a budget allows, between 5 and `most`."""
+        """Steps that a budget allows, between 5 and `most`; none where unknowns exceed the rows.
+
+        Such rows are met without moving the gates.
+        """
+        if len(problem.y) < problem.basis.n_columns + problem.basis.n_parameters:
+            return 0
         cost = len(problem.y) * problem.basis.n_columns**2
         return min(most, max(5, int(budget / cost)))
 
@@ -340,15 +346,18 @@ class _Ladder:
         best = min(finished, key=lambda blend: blend.result.score)
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
         if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
-            for start in RESTARTS:
-                finished.append(self.trainer.finish(*self.rung(self._restarted(rungs), (start,))))
+            for k in self._restarted(rungs):
+                finished += [self.trainer.finish(*self.rung(k, (start,))) for start in RESTARTS]
         return min(finished, key=lambda blend: blend.result.score)
 
-    def _restarted(self, rungs: list[Rung]) -> int:
-        """Most pieces that the budget lets descend for at least a hundred steps."""
+    def _restarted(self, rungs: list[Rung]) -> list[int]:
+        """Most pieces that the budget lets descend for at least a hundred steps, if any."""
         budget = self.options.budget
-        affordable = [rung for rung in rungs if self.trainer.steps(rung[1], budget, 100) == 100]
-        return len((affordable or rungs[:1])[-1][2][-1])
+        return [
+            len(parents[-1])
+            for _, projected, parents in rungs
+            if self.trainer.steps(projected, budget, 100) == 100
+        ][-1:]
 
     def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
         """Pilot of k pieces, merged as the dendrogram says."""
