@@ -118,7 +118,9 @@ def draw(em, default, refits, cycles):
     axes[0, 2].set(yscale="log", title="refit on the partitions found", xlabel="degree")
     for ax in axes[0]:
         ax.grid(axis="y", color="0.9", linewidth=0.7)
+    for ax in axes[0, :2]:
         ax.legend(frameon=False, fontsize=7.5)
+    axes[0, 2].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1, 0.5))
     harness.save(drawn, "sine_bump")
 
 
