@@ -2,8 +2,8 @@
 
 f1 and f2 of the benchmark "convergence", degrees 1 to 4, from 2500 random points; errors on 20,000
 new ones, relative. The printed training has networks of two layers of 20 and (2, 2) and (4, 2)
-partitions, ours as many at most in any tree. 150 V-cycles from one start for each size by default: the
-time goes into 16 runs.
+partitions, ours as many at most in any tree. 150 V-cycles and, for 16 runs of each training, one
+start by default.
 """
 
 import numpy as np

@@ -101,7 +101,7 @@ def draw_fits(results):
         row[0].set(title=f"{kind}: {method}", ylabel="y")
         row[1].semilogy(x, np.abs(mean - truth) + 1e-17, color=COLORS[method], linewidth=0.8)
         row[1].semilogy(x, 2 * std + 1e-17, color="black", linewidth=1)
-        row[1].set(ylabel="error, 2 std (black)", ylim=(1e-9 if kind == "noisy" else 1e-12, 10))
+        row[1].set(ylabel="error, 2 std (black)", ylim=(1e-7 if kind == "noisy" else 1e-17, 10))
         paper.partitions(row[2], model, x)
         row[2].set(ylabel="probability")
     axes[0, 1].set_title("error (colour) and 2 std (black)")
@@ -117,7 +117,7 @@ def draw_histories(results):
     every = np.unique(np.geomspace(1, CYCLES - CYCLES // 100, 40).astype(int))
     for ax, kind in zip(axes[0], ("noisy", "clean")):
         for method, noise in METHODS.items():
-            found, _, histories, _ = results[kind, method]
+            histories = results[kind, method][2]
             if noise:
                 values = paper.on_cycles(histories, every)
                 paper.band(ax, every, values, COLORS[method], method, width=2.0)

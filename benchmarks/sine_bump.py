@@ -140,7 +140,7 @@ def rows(table, em, default, seeds):
         two_levels = [("a tenth of EM, N=15", mean / single, 0.1)]
         table.add(row, two_levels if size == (15, 3) else ())
     for size in SIZES:
-        errors, seconds, models = default[size]
+        errors, seconds, _ = default[size]
         mean = paper.log_normal(errors).mean
         row = {"method": paper.OURS, "partitions": str(size)}
         row |= paper.statistics_columns("error", errors)

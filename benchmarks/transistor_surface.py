@@ -43,8 +43,8 @@ def draw(found, X, current, back):
     for i, (method, (models, _)) in enumerate(found.items()):
         predicted = back(models[0].predict(X))
         top, bottom = axes[:, 1 + i], axes[:, 1 + len(found) + i]
-        show(top[0] if i is None else axes[0, 1 + i], predicted, method, "I_C (A)", norm=scales[0])
-        show(axes[1, 1 + i], predicted, method, "I_C (A)", vmax=current.max(), vmin=0)
+        show(top[0], predicted, method, "I_C (A)", norm=scales[0])
+        show(top[1], predicted, method, "I_C (A)", vmax=current.max(), vmin=0)
         ratio = np.abs(np.log10(predicted / current)) + 1e-12
         norm = LogNorm(1e-8, 1)
         show(bottom[0], ratio, f"error, {method}", "decades", norm=norm, cmap="magma")
