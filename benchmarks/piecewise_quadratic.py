@@ -85,7 +85,7 @@ def draw(found):
         paper.band(axes[1, 0], PIECES, errors, color, method, style="-o")
     axes[1, 0].set(title="error", xlabel="parabolas", ylabel="relative error", yscale="log")
     axes[1, 0].set_xticks(PIECES)
-    axes[1, 0].legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(0, 0.42))
+    axes[1, 0].legend(frameon=False, fontsize=7.5, loc="center", bbox_to_anchor=(0.62, 0.42))
     colors = (paper.BLUE, paper.SKY, paper.GREEN, paper.ORANGE, paper.RED)
     cycles = np.arange(1, CYCLES["after"] + 1, 10)
     for k, color in zip(PIECES, colors):
