@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor
+from skpou import HierarchicalPOURegressor, SparseGridRegressor
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -18,6 +18,11 @@ CONFIGURATIONS = {
     "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
+    "grid": SparseGridRegressor(),
+    "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
+    "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
+    "dual grid": SparseGridRegressor(level=8),
+    "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
@@ -26,6 +31,7 @@ TRAINING = {
         "skpou._hierarchical_pou.fit_pieces",
         "skpou._hierarchical_pou.experts_for_gates",
     ],
+    SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 
 _by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
