@@ -46,7 +46,8 @@ class SparseGridRegressor(BaseRegressor):
     solver : {"auto", "direct", "iterative"}, default="auto"
         ``"direct"``: by the Gram matrix of the grid points' columns, or of the rows where these
         are fewer. ``"iterative"``: by preconditioned conjugate gradients; the standard deviation
-        then comes from 32 draws. ``"auto"``: direct up to 4500 grid points or rows.
+        then takes all but the 2000 coarsest functions for independent. ``"auto"``: direct up to
+        4500 grid points or rows.
     n_refinements : int, default=0
         Most steps of refinement. Each adds the children of the grid points that carry most of the
         prediction; refinement ends when held-out rows are predicted worse twice.
@@ -63,8 +64,8 @@ class SparseGridRegressor(BaseRegressor):
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. Coefficients are solved for in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows held out and of the draws. None is a fixed one: two fits give the same
-        bits.
+        Source of the rows held out and of those that choose a ridge. None is a fixed one: two
+        fits give the same bits.
     verbose : int, default=0
         Print a line for each step.
 

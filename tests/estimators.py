@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor
+from skpou import HierarchicalPOURegressor, SparseGridRegressor
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -25,6 +25,11 @@ CONFIGURATIONS = {
     "residual": HierarchicalPOURegressor(
         gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
     ),
+    "grid": SparseGridRegressor(),
+    "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
+    "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
+    "dual grid": SparseGridRegressor(level=8),
+    "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
@@ -35,6 +40,7 @@ TRAINING = {
         "skpou._trainers.fit_em",
         "skpou._hierarchical_pou.experts_for_gates",
     ],
+    SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 
 _by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}

@@ -16,6 +16,8 @@ from skpou.solvers.statistics import row_blocks, rows_within
 
 #: Most entries that are kept: with the transposed matrix some 32 bytes each.
 MAX_KEPT = 30_000_000
+#: Rows of a Gram matrix that are summed together.
+PANEL = 256
 
 
 class GridRows:
@@ -50,6 +52,7 @@ class GridRows:
         self.X = X
         self.root = weight.sqrt()[:, None]
         self.n_columns = grid.n_columns if active is None else len(active)
+        self.active = active
         self.column_of: Tensor | None = None
         if active is not None:
             # Functions that are no column go to one more, which is dropped.
@@ -134,8 +137,15 @@ class GridRows:
         """Rows `first` to `last` of the Gram matrix, up to column `last`, (last - first, last)."""
         last = self.n_columns if last is None else last
         total = self.root.new_zeros((last - first, last))
+        panels = [slice(p.start + first, p.stop + first) for p in row_blocks(last - first, PANEL)]
         for _, values, columns in self.blocks(rows_within(self.n_columns + 1)):
             block = values.new_zeros((len(values), self.n_columns + 1))
             block = block.scatter_(1, columns, values)[:, :last]
-            total.addmm_(block[:, first:].T, block)
+            for panel in panels:
+                # Up to the diagonal; the rest is the same by symmetry.
+                part = total[panel.start - first : panel.stop - first, : panel.stop]
+                part.addmm_(block[:, panel].T, block[:, : panel.stop])
+        for panel in panels:
+            below = total[panel.stop - first :, panel]
+            total[panel.start - first : panel.stop - first, panel.stop :] = below.T
         return total

@@ -28,11 +28,10 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor],
     coef: Tensor,
     *,
-    prior_mean: Tensor | None = None,
     max_iter: int,
     tol: float,
 ) -> tuple[Tensor, int]:
-    """Minimise ``|y - A c|^2 + (c - c_0)' diag(penalty) (c - c_0)``, each target by itself.
+    """Minimise ``|y - A c|^2 + c' diag(penalty) c``, each target by itself.
 
     The least-squares form of conjugate gradients (CGLS; Hestenes and Stiefel 1952): residuals
     are those of the rows, never of the normal equations' right-hand side.
@@ -49,8 +48,6 @@ def conjugate_gradients(
         Approximates ``(A'A + diag(penalty))^-1 g`` for g (p, m); symmetric positive.
     coef : Tensor of shape (p, m)
         Start.
-    prior_mean : Tensor of shape (p, m), default=None
-        c_0; zero if None.
     max_iter : int
         Largest number of steps.
     tol : float
@@ -64,14 +61,13 @@ def conjugate_gradients(
     """
     c = coef.clone()
     pull = penalty[:, None]
-    centre = torch.zeros_like(c) if prior_mean is None else prior_mean
     r = y - rows.matmul(c)
-    s = rows.rmatmul(r) - pull * (c - centre)
+    s = rows.rmatmul(r) - pull * c
     z = precondition(s)
     p = z.clone()
     gamma = (s * z).sum(0)
     # Where the start is zero this is the whole gradient, else what the zero vector would have.
-    right = rows.rmatmul(y) + pull * centre if bool((coef != 0).any()) else s
+    right = rows.rmatmul(y) if bool((coef != 0).any()) else s
     target = tol**2 * (right * precondition(right)).sum(0)
     for step in range(max_iter):
         if bool((gamma <= target).all()):
@@ -81,7 +77,7 @@ def conjugate_gradients(
         length = torch.where(delta > 0, gamma / delta, 0.0)
         c += length * p
         r -= length * q
-        s = rows.rmatmul(r) - pull * (c - centre)
+        s = rows.rmatmul(r) - pull * c
         z = precondition(s)
         following = (s * z).sum(0)
         p = z + torch.where(gamma > 0, following / gamma, 0.0) * p

@@ -19,11 +19,18 @@ from torch import Tensor
 from skpou.bases.sparse_grids import SparseGrid
 from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.iterative import conjugate_gradients
+from skpou.solvers.statistics import row_blocks
 
 #: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
 LEAST_ALPHA = 1e-6
 #: Ridge of data that the columns represent to round-off.
 EXACT_ALPHA = 1e-12
+#: Most rows from which the preconditioner of conjugate gradients is made.
+GRAM_ROWS = 20_000
+#: Growths of the ridge from one level to the next: kinks, smooth functions, few interactions.
+DECAYS = (4.0, 16.0, 64.0)
+#: Difference of twice the log evidence that says nothing.
+INDIFFERENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,15 @@ def _factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
         ridge *= 10
 
 
+def _explained(solution: RidgeSolution, scale: float) -> float:
+    """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
+    factor = solution.factor
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
+    return len(identity) - ridge * float(inverse.square().sum())
+
+
 class GramProblem(RidgeProblem):
     """By the Gram matrix of the columns.
 
@@ -142,10 +158,7 @@ class GramProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``p - lambda trace((A'A + lambda)^-1)``."""
-        identity = torch.eye(len(solution.factor), dtype=self.y.dtype, device=self.y.device)
-        inverse = torch.linalg.solve_triangular(solution.factor, identity, upper=False)
-        ridge = (max(solution.alpha, LEAST_ALPHA) * self.scale) ** 2
-        return len(identity) - ridge * float(inverse.square().sum())
+        return _explained(solution, self.scale)
 
 
 class KernelProblem(RidgeProblem):
@@ -176,9 +189,14 @@ class KernelProblem(RidgeProblem):
     def kernel(self, decay: float) -> Tensor:
         """Gram matrix of the weighted rows without ridge."""
         if decay not in self._kernels:
-            self._kernels = {
-                decay: self.grid.kernel(self.X, self.X, decay) * self.root * self.root.T
-            }
+            n = len(self.X)
+            kernel = self.X.new_empty((n, n))
+            # Blocks of a size that stays in the cache; the rest is the same by symmetry.
+            for rows in row_blocks(n, max(16, 100_000 // n)):
+                before = self.X[: rows.stop]
+                kernel[rows, : rows.stop] = self.grid.kernel(self.X[rows], before, decay)
+                kernel[: rows.start, rows] = kernel[rows, : rows.start].T
+            self._kernels = {decay: kernel * self.root * self.root.T}
         return self._kernels[decay]
 
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
@@ -198,10 +216,7 @@ class KernelProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``n - lambda trace((A A' + lambda)^-1)``."""
-        identity = torch.eye(len(solution.factor), dtype=self.y.dtype, device=self.y.device)
-        inverse = torch.linalg.solve_triangular(solution.factor, identity, upper=False)
-        ridge = (max(solution.alpha, LEAST_ALPHA) * self.scale) ** 2
-        return len(identity) - ridge * float(inverse.square().sum())
+        return _explained(solution, self.scale)
 
 
 class IterativeProblem(RidgeProblem):
@@ -239,31 +254,48 @@ class IterativeProblem(RidgeProblem):
         self.costs = costs
         self.squares = rows.column_squares()
         self.scale = largest_norm(self.squares)
-        self.gram = rows.gram(last=min(n_exact, rows.n_columns))
+        self.gram = self._gram_of_first(min(n_exact, rows.n_columns))
         self.tol = tol
         self.max_iter = max_iter
         self.n_iter = 0
 
-    def _penalty_and_preconditioner(
-        self, alpha: float, decay: float
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
-        """Ridge of every column (p,), preconditioner, its factor."""
+    def _gram_of_first(self, n_columns: int) -> Tensor:
+        """Gram matrix of the first columns, estimated from some rows where they are many."""
+        rows = self.rows
+        stride = -(-rows.n_rows // GRAM_ROWS)
+        if stride == 1:
+            return rows.gram(last=n_columns)
+        weight = rows.root[:, 0].square()
+        some = GridRows(rows.grid, rows.X[::stride], weight[::stride], rows.active)
+        return some.gram(last=n_columns) * (weight.sum() / weight[::stride].sum())
+
+    def blocks(self, alpha: float, decay: float) -> tuple[Tensor, Tensor]:
+        """Block of ``A'A + ridge`` by its factor in whitened columns, diagonal of the others.
+
+        Returns
+        -------
+        factor : Tensor of shape (k, k)
+            Lower Cholesky factor.
+        rest : Tensor of shape (p - k,)
+            Diagonal.
+        """
         k = len(self.gram)
         d = decay ** (-0.5 * self.costs[:k])
-        penalty = (alpha * self.scale) ** 2 * decay**self.costs
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
         factor, _ = _factored(self.gram * d[:, None] * d, least)
-        rest = (self.squares + least * decay**self.costs)[k:, None]
-
-        def precondition(g: Tensor) -> Tensor:
-            exact = d[:, None] * torch.cholesky_solve(d[:, None] * g[:k], factor)
-            return torch.cat([exact, g[k:] / rest])
-
-        return penalty, precondition, factor
+        return factor, (self.squares + least * decay**self.costs)[k:]
 
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`; the log determinant is not known (NaN)."""
-        penalty, precondition, factor = self._penalty_and_preconditioner(alpha, decay)
+        factor, rest = self.blocks(alpha, decay)
+        k = len(factor)
+        d = decay ** (-0.5 * self.costs[:k, None])
+        penalty = (alpha * self.scale) ** 2 * decay**self.costs
+
+        def precondition(g: Tensor) -> Tensor:
+            exact = d * torch.cholesky_solve(d * g[:k], factor)
+            return torch.cat([exact, g[k:] / rest[:, None]])
+
         start = self.y.new_zeros((len(self.costs), self.y.shape[1]))
         coef, self.n_iter = conjugate_gradients(
             self.rows,
@@ -278,38 +310,11 @@ class IterativeProblem(RidgeProblem):
         size = (penalty[:, None] * coef.square()).sum(0)
         return RidgeSolution(coef, alpha, decay, rss, size, float("nan"), factor)
 
-    def draws(self, alpha: float, decay: float, noise: Tensor, prior: Tensor) -> Tensor:
-        """Deviations (p, k) drawn from the coefficients' posterior for unit noise.
-
-        The least-squares fit to pure noise, with coefficients drawn from the prior for its
-        centre, has the posterior's covariance.
-
-        Parameters
-        ----------
-        alpha, decay : float
-            The ridge.
-        noise : Tensor of shape (n, k)
-            Standard normal.
-        prior : Tensor of shape (p, k)
-            Standard normal.
-        """
-        penalty, precondition, _ = self._penalty_and_preconditioner(alpha, decay)
-        centre = prior / penalty.sqrt()[:, None]
-        result, _ = conjugate_gradients(
-            self.rows,
-            noise,
-            penalty,
-            precondition,
-            centre,
-            prior_mean=centre,
-            max_iter=self.max_iter,
-            tol=1e-2,
-        )
-        return result
-
     def effective_parameters(self, solution: RidgeSolution) -> float:
-        """Not known without a factor; see `draws`."""
-        raise NotImplementedError
+        """That of the block and of the other columns as if each were alone."""
+        _, rest = self.blocks(solution.alpha, solution.decay)
+        alone = (self.squares[len(self.gram) :] / rest).sum()
+        return _explained(solution, self.scale) + float(alone)
 
 
 def best_ridge(
@@ -317,12 +322,14 @@ def best_ridge(
     total_weight: float,
     within: Tensor,
     *,
-    decays: tuple[float, ...] = (16.0, 4.0),
-    start: float = 1e-3,
+    decays: tuple[float, ...] = DECAYS,
+    start: tuple[float, float] = (1e-3, DECAYS[1]),
     stride: int = 2,
     report: Callable[[str], None] | None = None,
 ) -> RidgeSolution:
     """Ridge of largest log evidence: alpha in half decades, from round-off to 1, and decay.
+
+    Where the evidence does not tell ridges apart, the larger one: it admits more noise.
 
     Parameters
     ----------
@@ -333,9 +340,9 @@ def best_ridge(
     within : Tensor of shape (m,)
         Sums of squares within repeated points.
     decays : tuple of float
-        Growth of the ridge from one level to the next, in the order in which they are tried.
-    start : float
-        First alpha.
+        Growths of the ridge from one level to the next that may be tried, in order.
+    start : tuple of float
+        First alpha and decay.
     stride : int
         Half decades of the first steps; 1 where `start` is a good guess.
     report : callable, default=None
@@ -345,24 +352,38 @@ def best_ridge(
     -------
     RidgeSolution
     """
-    tried: dict[tuple[int, float], tuple[float, RidgeSolution]] = {}
+    tried: dict[tuple[int, int], tuple[float, RidgeSolution]] = {}
     lowest = round(-2 * math.log10(LEAST_ALPHA))
 
-    def score(k: int, decay: float) -> float:
-        if (k, decay) not in tried:
-            solution = problem.solve(10.0 ** (-k / 2), decay)
+    def score(k: int, j: int) -> float:
+        if (k, j) not in tried:
+            solution = problem.solve(10.0 ** (-k / 2), decays[j])
             value = solution.score(total_weight, within)
-            tried[k, decay] = value, solution
+            tried[k, j] = value, solution
             if report is not None:
-                report(f"alpha {solution.alpha:.1e}, decay {decay:g}: score {value:.6g}")
-        return tried[k, decay][0]
+                report(f"alpha {solution.alpha:.1e}, decay {decays[j]:g}: score {value:.6g}")
+        return tried[k, j][0]
 
-    k = round(-2 * math.log10(start))
-    for decay in decays:
+    def climb(k: int, j: int) -> int:
+        """Best alpha for one decay."""
         step = stride
         while step:
             near = [k + s for s in (step, -step) if 0 <= k + s <= lowest]
-            better = next((j for j in near if score(j, decay) < score(k, decay)), None)
+            better = next((i for i in near if score(i, j) < score(k, j)), None)
             k, step = (k, step // 2) if better is None else (better, step)
-    k, decay = min(tried, key=lambda key: tried[key][0])
-    return tried[k, decay][1]
+        return k
+
+    j = decays.index(start[1])
+    k = climb(round(-2 * math.log10(start[0])), j)
+    for direction in (1, -1):
+        moved = False
+        while 0 <= j + direction < len(decays):
+            other = climb(k, j + direction)
+            if score(other, j + direction) >= score(k, j):
+                break
+            k, j, moved = other, j + direction, True
+        if moved:
+            break
+    least = score(k, j)
+    k = min(i for i, other in tried if other == j and tried[i, j][0] <= least + INDIFFERENCE)
+    return tried[k, j][1]

@@ -12,21 +12,22 @@ from skpou.bases.sparse_grids import SparseGrid
 from skpou.training.mixture import Components
 
 #: How the variance of the coefficients is kept.
-COLUMNS, ROWS, DRAWS = "columns", "rows", "draws"
+COLUMNS, ROWS = "columns", "rows"
 
 
 @dataclass
 class Posterior:
-    """Covariance of the coefficients for unit noise, in one of three forms.
+    """Covariance of the coefficients for unit noise, in one of two forms.
 
     Attributes
     ----------
-    kind : {"columns", "rows", "draws"}
+    kind : {"columns", "rows"}
         What `factor` belongs to.
     factor : Tensor
-        ``"columns"``: lower Cholesky factor (p, p) of the whitened Gram matrix of the columns.
-        ``"rows"``: that (n, n) of the rows' kernel. ``"draws"``: deviations (p, k) drawn from
-        the posterior.
+        ``"columns"``: lower Cholesky factor (k, k) of the whitened Gram matrix of the first k
+        columns. ``"rows"``: that (n, n) of the rows' kernel.
+    rest : Tensor of shape (p - k,)
+        Diagonal of the Gram matrix of the other columns, taken for independent.
     decay : float
         Growth of the ridge from one level to the next.
     ridge : float
@@ -39,6 +40,7 @@ class Posterior:
 
     kind: str
     factor: Tensor
+    rest: Tensor
     decay: float
     ridge: float
     points: Tensor
@@ -118,13 +120,12 @@ class SparseGridModel:
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n,) of the function at points X (n, d) for unit noise."""
         state = self.posterior
-        if state.kind == DRAWS:
-            deviations = self.grid.evaluate(X, self._of_all_functions(state.factor))
-            return deviations.square().mean(1)
         if state.kind == COLUMNS:
-            whitened = self.columns(X) * state.decay ** (-0.5 * self.costs(X))
+            columns, k = self.columns(X), len(state.factor)
+            whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
             reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
-            return reduced.square().sum(0)
+            others = columns[:, k:].square() @ (1 / state.rest) if len(state.rest) else 0.0
+            return reduced.square().sum(0) + others
         cross = self.grid.kernel(state.points, X, state.decay) * state.root
         own = self.grid.kernel_diagonal(X, state.decay)
         reduced = torch.linalg.solve_triangular(state.factor, cross, upper=False)
@@ -176,6 +177,7 @@ class SparseGridModel:
             "coef": self.coef,
             "noise": self.noise,
             "factor": state.factor,
+            "rest": state.rest,
             "points": state.points,
             "root": state.root,
         }
@@ -206,6 +208,7 @@ class SparseGridModel:
         posterior = Posterior(
             arrays["kind"],
             tensor("factor"),
+            tensor("rest"),
             arrays["decay"],
             arrays["ridge"],
             tensor("points"),

@@ -24,7 +24,7 @@ from skpou.solvers.ridge import (
 )
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
-from skpou.training.sparse_grid_model import COLUMNS, DRAWS, ROWS, Posterior, SparseGridModel
+from skpou.training.sparse_grid_model import COLUMNS, ROWS, Posterior, SparseGridModel
 
 Report = Callable[[str], None]
 
@@ -32,12 +32,14 @@ Report = Callable[[str], None]
 DIRECT_LIMIT = 4500
 #: Columns up to which the columns' Gram matrix is made even where rows are fewer.
 FEW_COLUMNS = 1000
-#: Rows by which the ridge of an iterative solution is chosen.
+#: Columns from which on the ridge is chosen by some of the rows ...
+MANY_COLUMNS = 1500
+#: ... and the number of these rows.
 RIDGE_ROWS = 1500
 #: Ridge's growth from level to level where alpha is given.
 GIVEN_DECAY = 4.0
-#: Draws from the posterior of an iterative solution: its std is known to some 12 %.
-N_DRAWS = 32
+#: Columns whose joint posterior is known after an iterative solution.
+N_EXACT = 2000
 #: Residual, relative to the targets' rms, that counts as none.
 ROUND_OFF = 1e-15
 
@@ -124,6 +126,7 @@ def fit_on_grid(
     rng: np.random.Generator,
     report: Report | None = None,
     gram: Tensor | None = None,
+    ridge: tuple[float, float] | None = None,
 ) -> TrainingResult:
     """Ridge regression on the columns of a grid.
 
@@ -137,6 +140,8 @@ def fit_on_grid(
         Functions that are columns; None: all.
     gram : Tensor of shape (p, p), default=None
         Gram matrix of the weighted columns where it is known.
+    ridge : tuple of float, default=None
+        Alpha and decay near which the best are looked for; None: anywhere.
     """
     n_columns = grid.n_columns if active is None else len(active)
     method = pick_solver(rows.n_rows, n_columns, active is None, options.solver)
@@ -152,47 +157,74 @@ def fit_on_grid(
         problem = KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
     else:
         problem = GramProblem(matrix, rows.y, costs, gram)
-    solution = choose_ridge(problem, rows, options.alpha, report)
-    coef, n = solution.coef, rows.total_weight
+    if options.alpha is not None:
+        solution = problem.solve(options.alpha, GIVEN_DECAY, polish=30)
+    elif n_columns > MANY_COLUMNS and rows.n_rows > RIDGE_ROWS and active is None:
+        alpha, decay = ridge_of_some_rows(rows, grid, problem.scale, rng, report)
+        solution = problem.solve(alpha, decay, polish=2)
+    else:
+        solution = best_of_evidence(problem, rows, ridge, report)
+    n_parameters = None if options.alpha is None else problem.effective_parameters(solution)
+    noise = noise_variance(rows, solution, n_parameters)
     posterior = _posterior(method, solution, problem.scale, rows)
+    coef = solution.coef
     if method == ROWS:
-        weight = solution.decay**-costs
-        coef = weight[:, None] * matrix.rmatmul(coef)
-    noise = noise_variance(rows, solution.rss, problem.effective_parameters(solution))
+        coef = solution.decay ** -costs[:, None] * matrix.rmatmul(coef)
     model = SparseGridModel(grid, active, coef, noise, posterior)
-    score = solution.score(n, rows.within.sum(0))
+    score = solution.score(rows.total_weight, rows.within.sum(0))
     chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
     return TrainingResult(model, score, 1, [score], chosen=chosen)
 
 
-def choose_ridge(
-    problem: RidgeProblem, rows: Rows, alpha: float | None, report: Report | None = None
+def best_of_evidence(
+    problem: RidgeProblem,
+    rows: Rows,
+    ridge: tuple[float, float] | None,
+    report: Report | None = None,
 ) -> RidgeSolution:
-    """Solution for the given ridge, or for that of largest evidence."""
-    if alpha is not None:
-        return problem.solve(alpha, GIVEN_DECAY, polish=30)
-    best = best_ridge(problem, rows.total_weight, rows.within.sum(0), report=report)
+    """Solution with the ridge of largest evidence, near a given one or anywhere."""
+    total, within = rows.total_weight, rows.within.sum(0)
+    if ridge is None:
+        best = best_ridge(problem, total, within, report=report)
+    else:
+        best = best_ridge(
+            problem, total, within, decays=ridge[1:], start=ridge, stride=1, report=report
+        )
     solution = problem.solve(best.alpha, best.decay, polish=2)
-    if best.alpha > 1.01 * LEAST_ALPHA:
+    determined = isinstance(problem, GramProblem) and len(solution.factor) <= rows.n_rows
+    if best.alpha > 1.01 * LEAST_ALPHA or not determined:
         return solution
     # The ridge wants to vanish: the columns can represent the data.
     exact = problem.solve(EXACT_ALPHA, best.decay, polish=30)
     return exact if bool((exact.rss <= solution.rss).all()) else solution
 
 
-def noise_variance(rows: Rows, rss: Tensor, n_parameters: float) -> Tensor:
-    """Noise variance of each target (m,): residuals over the degrees of freedom left."""
+def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | None) -> Tensor:
+    """Noise variance of each target (m,).
+
+    For a ridge of largest evidence the most probable one, which is also the residuals' sum of
+    squares over the degrees of freedom that are left; for a given ridge the latter, where any
+    are left.
+    """
     n = rows.total_weight
-    left = max(n - n_parameters, 1e-3 * n)
-    return (rows.within.sum(0) + rss) / left + ROUND_OFF**2
+    residual = rows.within.sum(0) + solution.rss
+    variance = (residual + solution.size) / n
+    if n_parameters is not None:
+        left = n - n_parameters
+        by_freedom = residual / max(left, 1e-6 * n)
+        variance = by_freedom if left > 0.05 * n else torch.maximum(variance, by_freedom)
+    return variance + ROUND_OFF**2
 
 
-def _posterior(method: str, solution: RidgeSolution, scale: float, rows: Rows) -> Posterior:
+def _posterior(
+    method: str, solution: RidgeSolution, scale: float, rows: Rows, rest: Tensor | None = None
+) -> Posterior:
     ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
     of_rows = method == ROWS
     points = rows.X if of_rows else rows.X[:0]
     root = (rows.weight if of_rows else rows.weight[:0]).sqrt()[:, None]
-    return Posterior(method, solution.factor, solution.decay, ridge, points, root)
+    rest = rows.weight[:0] if rest is None else rest
+    return Posterior(method, solution.factor, rest, solution.decay, ridge, points, root)
 
 
 def _fit_iterative(
@@ -204,27 +236,25 @@ def _fit_iterative(
     rng: np.random.Generator,
     report: Report | None,
 ) -> TrainingResult:
-    """Conjugate gradients; the ridge by the evidence of some rows, the posterior by draws."""
-    problem = IterativeProblem(matrix, rows.y, costs, n_exact=min(2000, rows.n_rows))
+    """Conjugate gradients, the ridge by the evidence of some rows."""
+    problem = IterativeProblem(matrix, rows.y, costs, N_EXACT)
     alpha, decay = options.alpha, GIVEN_DECAY
     if alpha is None:
-        alpha, decay = _ridge_of_some_rows(rows, matrix, active, problem.scale, rng, report)
+        # Chosen points have no closed kernel; a regular grid stands for them.
+        grid = matrix.grid
+        if active is not None:
+            level = choose_level(grid.n_features, GridOptions(boundary=grid.boundary))
+            grid = SparseGrid(grid.n_features, level, grid.boundary)
+        alpha, decay = ridge_of_some_rows(rows, grid, problem.scale, rng, report)
     solution = problem.solve(alpha, decay)
     n_iter = max(problem.n_iter, 1)
     if report is not None:
         report(f"{n_iter} iterations, alpha {alpha:.1e}")
-    shape = rows.n_rows, N_DRAWS
-    noise, prior = (
-        torch.tensor(rng.standard_normal(size), device=rows.X.device)
-        for size in (shape, (len(costs), N_DRAWS))
-    )
-    draws = problem.draws(alpha, decay, noise, prior)
-    # E[noise' A draws] is the trace of the hat matrix.
-    n_parameters = float((noise * matrix.matmul(draws)).sum()) / N_DRAWS
-    variance = noise_variance(rows, solution.rss, min(max(n_parameters, 0.0), len(costs)))
-    empty = rows.X[:0]
-    posterior = Posterior(DRAWS, draws, decay, (alpha * problem.scale) ** 2, empty, empty[:, :1])
-    model = SparseGridModel(matrix.grid, active, solution.coef, variance, posterior)
+    given = options.alpha is not None
+    n_parameters = problem.effective_parameters(solution) if given else None
+    noise = noise_variance(rows, solution, n_parameters)
+    posterior = _posterior(COLUMNS, solution, problem.scale, rows, problem.blocks(alpha, decay)[1])
+    model = SparseGridModel(matrix.grid, active, solution.coef, noise, posterior)
     score = float(solution.rss.sum() / rows.total_weight)
     chosen = {"alpha": alpha, "decay": decay, "level": matrix.grid.level}
     converged = problem.n_iter < problem.max_iter
@@ -233,15 +263,10 @@ def _fit_iterative(
     return TrainingResult(model, score, n_iter, [score], code, message, chosen)
 
 
-def _ridge_of_some_rows(
-    rows: Rows,
-    matrix: GridRows,
-    active: Tensor | None,
-    scale: float,
-    rng: np.random.Generator,
-    report: Report | None,
+def ridge_of_some_rows(
+    rows: Rows, grid: SparseGrid, scale: float, rng: np.random.Generator, report: Report | None
 ) -> tuple[float, float]:
-    """Alpha and decay of largest evidence for a random part of the rows.
+    """Alpha and decay of largest evidence for a random part of the rows, on a regular grid.
 
     Noise and prior are the same for a part of the rows, hence ``alpha * scale`` is.
     """
@@ -249,11 +274,6 @@ def _ridge_of_some_rows(
     if rows.n_rows > RIDGE_ROWS:
         picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]))
         some = Rows(*(part[picked.to(part.device)] for part in vars(rows).values()))
-    grid = matrix.grid
-    if active is not None:
-        # Chosen points have no closed kernel; the regular grid of level 4 or less stands for them.
-        level = choose_level(grid.n_features, GridOptions(boundary=grid.boundary))
-        grid = SparseGrid(grid.n_features, level, grid.boundary)
     part = GridRows(grid, some.X, some.weight)
     part_scale = largest_norm(part.column_squares())
     problem = KernelProblem(grid, some.X, some.weight, some.y, part_scale)

@@ -17,6 +17,7 @@ from skpou.training.rows import Rows
 from skpou.training.sparse_grid_solution import (
     DIRECT_LIMIT,
     GIVEN_DECAY,
+    MANY_COLUMNS,
     GridOptions,
     Report,
     choose_level,
@@ -203,7 +204,8 @@ def _fit_refined(
     grid, active = points.grid(n_points)
     active = torch.as_tensor(active, device=rows.X.device)
     gram = search.gram_of_all(n_points)
-    result = fit_on_grid(rows, grid, active, options, rng, None, gram)
+    ridge = search.ridge if n_points > MANY_COLUMNS else None
+    result = fit_on_grid(rows, grid, active, options, rng, report, gram, ridge)
     result = dataclasses.replace(result, curve=search.curve, n_iter=max(len(search.curve), 1))
     if interrupted:
         result = dataclasses.replace(
@@ -274,13 +276,12 @@ class _Refinement:
             solution = best_ridge(problem, part.total_weight, part.within.sum(0))
         else:
             # From step to step the best ridge moves little.
-            alpha, decay = self.ridge
             solution = best_ridge(
                 problem,
                 part.total_weight,
                 part.within.sum(0),
-                decays=(decay,),
-                start=alpha,
+                decays=self.ridge[1:],
+                start=self.ridge,
                 stride=1,
             )
         self.ridge = solution.alpha, solution.decay
