@@ -16,7 +16,6 @@ from skpou.solvers.logistic import fit_logistic
 from skpou.training.discovery import PieceProblem
 from skpou.training.merging import merge_order
 from skpou.training.records import TrainingResult
-from skpou.training.rows import Rows
 from skpou.training.trees import cut_merges, group_numbers
 from skpou.training.varpro import (
     ProjectedFit,
@@ -316,10 +315,7 @@ class _Ladder:
 
     def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
         rows = problem.rows
-        self.part = PieceProblem(
-            Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index]),
-            problem.degree,
-        )
+        self.part = PieceProblem(rows.subset(index), problem.degree)
         pieces = self.part.fit(labels)
         self.labels = labels
         self.options = options

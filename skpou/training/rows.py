@@ -82,6 +82,14 @@ class Rows:
         part = self.repeats
         return Rows(self.X[part.point], part.y, part.weight, torch.zeros_like(part.y))
 
+    def subset(self, index: Tensor) -> Rows:
+        """Some of the points, with the mean and the spread of their targets."""
+        return Rows(self.X[index], self.y[index], self.weight[index], self.within[index])
+
+    def to(self, dtype: torch.dtype) -> Rows:
+        """The same rows in another precision."""
+        return self.in_units(self.y.new_zeros(()), self.y.new_ones(()), dtype)
+
     def in_units(self, shift: Tensor, unit: Tensor, dtype: torch.dtype) -> Rows:
         """Rows with targets ``(y - shift) / unit``, shift and unit of shape (m,), in `dtype`."""
 

@@ -273,7 +273,7 @@ def ridge_of_some_rows(
     some = rows
     if rows.n_rows > RIDGE_ROWS:
         picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]))
-        some = Rows(*(part[picked.to(part.device)] for part in vars(rows).values()))
+        some = rows.subset(picked.to(rows.X.device))
     part = GridRows(grid, some.X, some.weight)
     part_scale = largest_norm(part.column_squares())
     problem = KernelProblem(grid, some.X, some.weight, some.y, part_scale)

@@ -67,7 +67,7 @@ def fit_sparse_grid(
         On Ctrl-C; with a result where one grid was solved for.
     """
     # Gram matrices need double precision.
-    rows = Rows(*(part.to(torch.float64) for part in vars(rows).values()))
+    rows = rows.to(torch.float64)
     level = choose_level(rows.n_features, options)
     if options.n_refinements and rows.n_features:
         return _fit_refined(rows, level, options, rng, report)
@@ -311,5 +311,4 @@ class _Refinement:
 
 def _part(rows: Rows, picked: Tensor) -> Rows:
     """Some of the rows, in their order."""
-    picked = picked.sort().values
-    return Rows(*(part[picked] for part in vars(rows).values()))
+    return rows.subset(picked.sort().values)
