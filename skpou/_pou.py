@@ -23,7 +23,7 @@ class POURegressor(BasePartitionRegressor):
     Parameters
     ----------
     n_partitions : int, default=8
-        Number of partitions. Those that the data have no use for stay empty.
+        Number of partitions. Those without samples enough for a polynomial stay empty.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear"}, default="rbf"

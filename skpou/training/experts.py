@@ -212,7 +212,7 @@ def _blended_experts(
     coef, noise = like.new_zeros((len(ancestor), P, m)), like.new_zeros((len(ancestor), m))
     for g, blend in enumerate(blends):
         solution, R = blend.solve(alpha)
-        coef[blend.leaves] = solution.reshape(-1, P, m)
+        coef[blend.solved] = solution.reshape(-1, P, m)
         factor[g, : blend.n_columns, : blend.n_columns] = R
         noise[blend.leaves] = blend.noise(solution, R)
     return Experts(coef, factor, _round_off(noise, problem)), alpha
@@ -235,8 +235,12 @@ class _BlendSolve:
         below = tree.log_below(problem.rows.X[self.members], first_blended)
         self.pi = below[:, self.leaves].exp()
         phi = problem.polynomials[self.members]
-        self.n_columns = len(self.leaves) * problem.n_columns
-        self.A = (self.pi[:, :, None] * phi[:, None]).reshape(len(phi), self.n_columns)
+        # Empty partitions at the end have no columns: their polynomials stay zero.
+        used = torch.nonzero(self.pi.amax(0)).squeeze(1)
+        self.solved = self.leaves[: max(used.tolist(), default=0) + 1]
+        self.n_columns = len(self.solved) * problem.n_columns
+        pi = self.pi[:, : len(self.solved), None]
+        self.A = (pi * phi[:, None]).reshape(len(phi), self.n_columns)
         self.weight = problem.rows.weight[self.members]
         root = self.weight.sqrt()[:, None]
         stack = torch.cat([self.A * root, problem.rows.y[self.members] * root], 1)

@@ -24,7 +24,7 @@ class Experts:
         Upper triangular factor R of each expert's weighted design matrix, ridge rows included:
         the coefficients' posterior covariance is ``sigma^2 (R' R)^-1``. The experts that a blend
         adds up were solved for jointly: one factor for each of the G blends, the identity where
-        a blend has fewer than the largest number K of experts.
+        a blend has fewer than the largest number K of experts that have samples.
     noise : Tensor of shape (N, m)
         Variance sigma^2 of each expert and target, Eq. 18 with the degrees of freedom taken off.
     """
@@ -225,7 +225,7 @@ class Mixture:
             log_pi = self.tree.log_proba(X, first - 1, harden)
         if not posterior:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
-        columns = blend_columns(weight, phi, ancestor)
+        columns = blend_columns(weight, phi, ancestor)[:, : experts.factor.shape[-1]]
         reduced = torch.linalg.solve_triangular(experts.factor.mT, columns, upper=False)
         epistemic = reduced.square().sum(1).T[..., None] * noise
         return Components(log_pi, mean, noise, epistemic)

@@ -11,8 +11,7 @@ from skpou.training.discovery import PieceProblem, Pieces
 def split_pieces(problem: PieceProblem, pieces: Pieces, n_pieces: int) -> Pieces:
     """Halve the piece of largest misfit until there are enough.
 
-    A piece is cut at the median of the coordinate along which it is longest. Among exact
-    pieces the one of most samples is halved.
+    A piece is cut at the median of the coordinate along which it is longest.
 
     Parameters
     ----------
@@ -21,7 +20,7 @@ def split_pieces(problem: PieceProblem, pieces: Pieces, n_pieces: int) -> Pieces
     pieces : Pieces
         Pieces to start from.
     n_pieces : int
-        Number wanted; fewer remain where no piece has two distinct points.
+        Number wanted; fewer remain where no piece has samples for two polynomials.
 
     Returns
     -------
@@ -29,7 +28,7 @@ def split_pieces(problem: PieceProblem, pieces: Pieces, n_pieces: int) -> Pieces
     """
     while pieces.n_pieces < n_pieces:
         misfit = pieces.rss + pieces.weight * problem.floor**2
-        misfit = torch.where(pieces.count > 1, misfit, -1.0)
+        misfit = torch.where(pieces.count >= 2 * problem.n_columns, misfit, -1.0)
         piece = int(misfit.argmax())
         if misfit[piece] < 0:
             break
