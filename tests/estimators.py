@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor, SparseGridRegressor
+from skpou import HierarchicalPOURegressor, POURegressor, SparseGridRegressor
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -25,6 +25,8 @@ CONFIGURATIONS = {
     "residual": HierarchicalPOURegressor(
         gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
     ),
+    "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
+    "radial gates": POURegressor(2, 2),
     "grid": SparseGridRegressor(),
     "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
     "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
@@ -38,8 +40,9 @@ TRAINING = {
         "skpou._hierarchical_pou.fit_pieces",
         "skpou._trainers.fit_pieces",
         "skpou._trainers.fit_em",
-        "skpou._hierarchical_pou.experts_for_gates",
+        "skpou._partitions.experts_for_gates",
     ],
+    POURegressor: ["skpou._pou.fit_pieces", "skpou._partitions.experts_for_gates"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 

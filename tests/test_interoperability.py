@@ -40,6 +40,7 @@ X, Y = stepped()
 #: For each class a grid of two parameters to search.
 GRIDS = {
     "pieces": {"n_partitions": [1, 2], "degree": [1, 2]},
+    "partitions": {"n_partitions": [2, 3], "degree": [1, 2]},
     "grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
 }
 

@@ -236,7 +236,7 @@ class _BlendSolve:
         self.pi = below[:, self.leaves].exp()
         phi = problem.polynomials[self.members]
         # Empty partitions at the end have no columns: their polynomials stay zero.
-        used = torch.nonzero(self.pi.amax(0)).squeeze(1)
+        used = torch.nonzero((self.pi > 0).any(0)).squeeze(1)
         self.solved = self.leaves[: max(used.tolist(), default=0) + 1]
         self.n_columns = len(self.solved) * problem.n_columns
         pi = self.pi[:, : len(self.solved), None]
