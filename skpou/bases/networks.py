@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -280,6 +280,23 @@ class NetworkBasis(Basis):
         self.n_features = network.n_features
         self.n_columns = network.n_columns
 
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "n_features": self.network.n_features,
+            "hidden_layer_sizes": list(self.network.hidden_layer_sizes),
+            "architecture": self.network.architecture,
+            "activation": self.network.activation,
+            "theta": self.theta.cpu().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NetworkBasis:
+        """Rebuild from `arrays`, on the device of `like`."""
+        names = ("n_features", "hidden_layer_sizes", "architecture", "activation")
+        network = Network(**{name: arrays[name] for name in names})
+        return cls(network, torch.tensor(arrays["theta"], device=like.device))
+
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""
         return self.network.forward(self.theta.to(X), X)
@@ -309,6 +326,10 @@ class NetworkColumns(ParametricBasis):
         self.X = X
         self.n_columns = network.n_columns
         self.n_parameters = network.n_parameters
+
+    def rows(self, index: slice | Tensor) -> NetworkColumns:
+        """The same columns at some of the points."""
+        return NetworkColumns(self.network, self.X[index])
 
     def matrix(self, theta: Tensor) -> Tensor:
         """Columns; see `ParametricBasis.matrix`."""
