@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable
 from numbers import Integral
@@ -55,8 +56,8 @@ class Prepared(NamedTuple):
     target_ndim: int
 
 
-class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Regressor whose predictive density is a mixture of Gaussians at every point.
+class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains, stores arrays, and writes `_components` and
     `_mean_gradient`; predictions of every kind follow from these.
@@ -71,11 +72,14 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     # Written by a subclass
 
-    def _components(self, points: Tensor, level: int | None, posterior: bool) -> Components:
+    #: What to lower where memory runs out.
+    _size_parameters = "the size of the model"
+
+    def _components(self, points: Tensor, posterior: bool) -> Components:
         """Components of the density in scaled units at scaled points."""
         raise NotImplementedError
 
-    def _mean_gradient(self, points: Tensor, level: int | None) -> Tensor:
+    def _mean_gradient(self, points: Tensor) -> Tensor:
         """Gradient (n, m, k) of the mean in scaled units."""
         raise NotImplementedError
 
@@ -133,8 +137,8 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.__dict__ = before
             torch.cuda.empty_cache()
             raise torch.cuda.OutOfMemoryError(
-                f"{error}. Fit fewer rows at a time, lower n_partitions or degree, set batch_size, "
-                "or use device='cpu'."
+                f"{error}. Fit fewer rows at a time, lower {self._size_parameters}, set "
+                "batch_size, or use device='cpu'."
             ) from error
         except InterruptedFit:
             raise
@@ -199,7 +203,14 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             result = result.squeeze(1)
         return origin.send(result.to(self._torch_dtype()))
 
-    def _predict(self, X: Any, return_std: bool | str, level: int | None) -> Any:
+    def _predict(
+        self,
+        X: Any,
+        return_std: bool | str,
+        components: Callable[[Tensor, bool], Components] | None = None,
+    ) -> Any:
+        """Mean and standard deviation, of other components than `_components` where given."""
+        components = components or self._components
         named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
         if not (named or isinstance(return_std, bool | np.bool_)):
             raise ValueError(
@@ -207,13 +218,11 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
         points, scaling, origin = self._query(X)
         if not return_std:
-            mean = self._in_blocks(
-                points, lambda x, _: self._components(x, level, False).expectation()
-            )
+            mean = self._in_blocks(points, lambda x, _: components(x, False).expectation())
             return self._leave(scaling.original_targets(mean), origin)
 
         def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-            parts = self._components(x, level, True)
+            parts = components(x, True)
             noise, epistemic = parts.variances()
             parts_of = {"noise": noise, "epistemic": epistemic}
             variance = parts_of.get(str(return_std), noise + epistemic)
@@ -241,7 +250,7 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Derivatives in units of y over units of X; zero along constant columns.
         """
         points, scaling, origin = self._query(X)
-        reduced = self._in_blocks(points, lambda x, _: self._mean_gradient(x, None))
+        reduced = self._in_blocks(points, lambda x, _: self._mean_gradient(x))
         shape = (len(points), len(scaling.scale), self.n_features_in_)
         gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
         gradient[:, :, scaling.columns] = (reduced * scaling.scale[:, None] / scaling.width).to(
@@ -277,7 +286,7 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
         values = self._in_blocks(
-            points, lambda x, _: self._components(x, None, True).quantiles(probabilities)
+            points, lambda x, _: self._components(x, True).quantiles(probabilities)
         )
         values = scaling.mean[:, None] + scaling.scale[:, None] * values
         values = torch.cummax(values, dim=2).values
@@ -314,12 +323,12 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples)))
         draws = self._in_blocks(
             points,
-            lambda x, rows: self._components(x, None, True).sample(uniform[rows], normal[rows]),
+            lambda x, rows: self._components(x, True).sample(uniform[rows], normal[rows]),
         )
         return self._leave(scaling.mean[:, None] + scaling.scale[:, None] * draws, origin)
 
     def log_density(self, X, y):
-        """Logarithm of the predictive density ``p(y | x)`` of the whole mixture.
+        """Logarithm of the predictive density ``p(y | x)``.
 
         Parameters
         ----------
@@ -346,7 +355,7 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
         targets = scaling.targets(y).to(points.dtype)
         density = self._in_blocks(
-            points, lambda x, rows: self._components(x, None, True).log_density(targets[rows])
+            points, lambda x, rows: self._components(x, True).log_density(targets[rows])
         )
         return self._leave(density - scaling.scale.log().sum(), origin, squeeze=False)
 
@@ -395,3 +404,17 @@ class BaseMixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
+
+
+class BaseMixtureRegressor(BaseRegressor):
+    """Regressor whose predictive density is a mixture on each level of a tree of partitions."""
+
+    _size_parameters = "n_partitions or degree"
+
+    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
+        """Components on one level, None the finest; see `BaseRegressor._components`."""
+        raise NotImplementedError
+
+    def _predict_level(self, X: Any, return_std: bool | str, level: int | None) -> Any:
+        """Mean and standard deviation on one level."""
+        return self._predict(X, return_std, functools.partial(self._components, level=level))

@@ -356,11 +356,11 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
 
     # Prediction
 
-    def _components(self, points: Tensor, level: int | None, posterior: bool) -> Components:
+    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
         return self._mixture(points).components(points, level, posterior=posterior)
 
-    def _mean_gradient(self, points: Tensor, level: int | None) -> Tensor:
-        return self._mixture(points).gradient(points, level)
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        return self._mixture(points).gradient(points)
 
     def _numbers_per_row(self) -> int:
         return self._mixture(torch.zeros(1)).numbers_per_row()
@@ -396,7 +396,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         """
         check_is_fitted(self)
         self._check_level(level)
-        return self._predict(X, return_std, level)
+        return self._predict_level(X, return_std, level)
 
     def _partitions(self, X, level, read):
         """What `read` makes of the partitions' logarithms, block by block."""
