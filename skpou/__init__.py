@@ -1,7 +1,8 @@
 """Scikit-learn estimators for scattered scientific data, on a torch backend."""
 
 from skpou._hierarchical_pou import HierarchicalPOURegressor
+from skpou._lsgd import LSGDRegressor
 
 __version__ = "0.1.0"
 
-__all__ = ["HierarchicalPOURegressor", "__version__"]
+__all__ = ["HierarchicalPOURegressor", "LSGDRegressor", "__version__"]

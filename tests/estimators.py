@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor
+from skpou import HierarchicalPOURegressor, LSGDRegressor
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -18,6 +18,12 @@ CONFIGURATIONS = {
     "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
+    "units": LSGDRegressor(),
+    "varpro": LSGDRegressor((6,), alpha=1e-4, tol=1e-3),
+    "lsgd": LSGDRegressor((4, 4), architecture="residual", solver="lsgd", alpha=1e-3, tol=0.1),
+    "lbfgs": LSGDRegressor((5,), activation="sin", solver="lbfgs", alpha=1e-3),
+    "gd": LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.1, tol=0.1),
+    "network-float32": LSGDRegressor((4,), alpha=1e-3, dtype="float32"),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
@@ -26,6 +32,7 @@ TRAINING = {
         "skpou._hierarchical_pou.fit_pieces",
         "skpou._hierarchical_pou.experts_for_gates",
     ],
+    LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
 }
 
 _by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}

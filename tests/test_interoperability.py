@@ -38,7 +38,10 @@ from tests.estimators import (
 
 X, Y = stepped()
 #: For each class a grid of two parameters to search.
-GRIDS = {"pieces": {"n_partitions": [1, 2], "degree": [1, 2]}}
+GRIDS = {
+    "pieces": {"n_partitions": [1, 2], "degree": [1, 2]},
+    "units": {"alpha": ["auto", 1e-3], "max_iter": [20, 100]},
+}
 
 
 # scikit-learn

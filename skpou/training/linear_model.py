@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 
 from skpou.bases.base import Basis
+from skpou.bases.features import SineFeatures
 from skpou.bases.networks import NetworkBasis
+from skpou.bases.polynomials import TotalDegreePolynomials
+from skpou.bases.units import UnitBasis
 from skpou.training.mixture import Components
 
 #: Bases by the name under which their state is kept; each has `arrays` and `from_arrays`.
-BASES: dict[str, Any] = {"network": NetworkBasis}
+BASES: dict[str, Any] = {
+    "network": NetworkBasis,
+    "polynomials": TotalDegreePolynomials,
+    "sine": SineFeatures,
+    "units": UnitBasis,
+}
 
 
 @dataclass(frozen=True)
@@ -27,14 +35,18 @@ class Stage:
     basis : Basis
         Columns; one of `BASES`.
     coef : Tensor of shape (p, m)
-    factor : Tensor of shape (p, p)
-        Upper triangular factor R of the weighted columns, ridge rows included: the
-        coefficients' posterior covariance is ``sigma^2 (R' R)^-1``.
+    factor : Tensor of shape (q, q)
+        Upper triangular factor R of the basis' weighted `posterior_columns`, ridge rows
+        included: their coefficients' posterior covariance is ``sigma^2 (R' R)^-1``.
     """
 
     basis: Basis
     coef: Tensor
     factor: Tensor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Values (n, m)."""
+        return self.basis.matrix(X) @ self.coef.to(X)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -77,8 +89,7 @@ class LinearModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m) at the points X (n, d)."""
-        parts = [stage.basis.matrix(X) @ stage.coef.to(X) for stage in self.stages]
-        return torch.stack(parts).sum(0)
+        return torch.stack([stage.mean(X) for stage in self.stages]).sum(0)
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, m, d) of the mean."""
@@ -100,7 +111,7 @@ class LinearModel:
         distance = (X - inside).square().sum(1)
         spread = X.new_zeros(len(X))
         for stage in self.stages:
-            columns = stage.basis.matrix(inside).double()
+            columns = stage.basis.posterior_columns(inside).double()
             R = stage.factor.to(columns)
             solved = torch.linalg.solve_triangular(R.T, columns.T, upper=False)
             spread = spread + solved.square().sum(0).to(X)
@@ -115,7 +126,7 @@ class LinearModel:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        return sum(3 * stage.basis.n_columns + 4 * len(self.noise) for stage in self.stages)
+        return sum(3 * len(stage.factor) + 4 * len(self.noise) for stage in self.stages)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
