@@ -19,10 +19,10 @@ CONFIGURATIONS = {
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
     "units": LSGDRegressor(),
-    "varpro": LSGDRegressor((6,), alpha=1e-4, tol=1e-3),
+    "varpro": LSGDRegressor((6,), alpha=1e-3),
     "lsgd": LSGDRegressor((4, 4), architecture="residual", solver="lsgd", alpha=1e-3, tol=0.1),
-    "lbfgs": LSGDRegressor((5,), activation="sin", solver="lbfgs", alpha=1e-3),
-    "gd": LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.1, tol=0.1),
+    "lbfgs": LSGDRegressor((4,), activation="sin", solver="lbfgs", alpha=0.1),
+    "gd": LSGDRegressor((8,), solver="gd", learning_rate=0.1, tol=0.3),
     "network-float32": LSGDRegressor((4,), alpha=1e-3, dtype="float32"),
 }
 

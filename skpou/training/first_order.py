@@ -126,8 +126,9 @@ def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
             A = basis.matrix(theta) * root
             residual = A @ coef - y
             squares += float(residual.square().sum())
-            scale = 2 / (state.problem.total * y.shape[1] * len(y) / len(state.problem.y))
-            gradient = basis.gradient(theta, coef, scale * residual * root)
+            scale = 2 / (state.problem.total * len(y) / len(state.problem.y))
+            gradient = basis.gradient(theta, coef, scale / y.shape[1] * residual * root)
+            # An output's coefficients matter to its own loss alone.
             slope = scale * (A.T @ residual)
             if start.ridge:
                 slope = slope + 2 * start.ridge * coef

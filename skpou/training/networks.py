@@ -153,10 +153,8 @@ class NetworkTraining:
 
     def _gd(self, theta: Tensor) -> None:
         options, rows = self.options, self.rows
-        p, m = options.network.n_columns, rows.n_outputs
-        # The last layer starts as Glorot and Bengio (2010), Eq. 16, would have it.
-        bound = math.sqrt(6 / (p + m))
-        coef = torch.as_tensor(self.rng.uniform(-bound, bound, (p, m))).to(theta)
+        # The last layer starts at zero: no output and no sign is preferred.
+        coef = theta.new_zeros((options.network.n_columns, rows.n_outputs))
         start = Iterate(theta, coef, math.nan, (options.alpha or 0.0) ** 2)
         self._follow(descend(self._descent(), start))
 
@@ -254,7 +252,10 @@ class NetworkTraining:
         rows, options = self.rows, self.options
         basis = NetworkBasis(options.network, best.theta)
         A = basis.matrix(rows.X) * self.problem.root
-        ridges = [math.sqrt(best.ridge)]
+        largest = float(A.square().sum(0).max()) or 1.0
+        ridges = [math.sqrt(best.ridge * (self.problem.unit or largest) / largest)]
+        if options.alpha is not None:
+            ridges = [options.alpha]
         factor = triangular_factor(torch.cat([A, self.problem.y], 1))
         if options.alpha is None:
             floor = torch.finfo(A.dtype).eps * self.size
@@ -298,8 +299,7 @@ class NetworkTraining:
     def _noise(self, residual: Tensor, within: Tensor, dof: float) -> Tensor:
         """Variance of the residual; parameters count where the rows can carry them."""
         n = self.problem.total
-        moved = self.options.network.n_parameters / self.rows.n_outputs
-        left = n - dof - moved
+        left = n - dof - self.options.network.n_parameters
         if left < n / 2:
             left = max(n - dof, 0.1 * n)
         return (residual.square().sum(0) + within) / left

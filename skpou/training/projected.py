@@ -18,6 +18,8 @@ from skpou.training.varpro import ProjectedProblem, RidgeSchedule
 #: Iterations before the loss is scaled anew. torch compares it with absolute tolerances.
 ROUND = 100
 HISTORY = 50
+#: Share of the loss that a round must gain.
+GAIN = 1e-4
 
 
 class ProjectedLoss:
@@ -97,8 +99,8 @@ def minimise_projected(
     max_iter : int
         Most iterations.
     tol : float
-        Relative rms residual at which to stop. A round that improves the loss by less than a
-        hundredth ends the descent as well, once the ridge stays.
+        Relative rms residual at which to stop. A round that hardly improves the loss ends the
+        descent as well, once the ridge stays.
 
     Returns
     -------
@@ -131,6 +133,7 @@ def minimise_projected(
         if relative <= tol:
             return "converged"
         lower = ridge.follow(relative)
-        if loss.least > 0.99 * before and not lower and not ridge.stall():
+        final = ridge.value <= ridge.least
+        if loss.least > (1 - GAIN) * before and not lower and (final or not ridge.stall()):
             return "converged"
     return "max_iter"

@@ -161,8 +161,8 @@ class ProjectedProblem:
     shrinkage : float, default=0.0
         Weight of ``|theta|`` beside the coefficients under the ridge.
     relative : bool, default=False
-        Whether the ridge multiplies the largest squared column norm instead of the sum of
-        weights, which is that of a constant column.
+        Whether the ridge multiplies the largest squared column norm at the first theta instead of
+        the sum of weights, which is that of a constant column.
     batch_size : int, default=None
         Rows a block of the derivatives, where the basis has `rows`. None: as many as fit into
         some 160 MB.
@@ -180,9 +180,9 @@ class ProjectedProblem:
     ):
         self.basis = basis
         self.shrinkage = shrinkage
-        self.relative = relative
         self.root = weight.sqrt()[:, None]
         self.total = float(weight.sum())
+        self.unit: float | None = None if relative else self.total
         self.y = y * self.root
         self.rms = float(self.y.square().mean().sqrt()) or 1.0
         numbers = y.shape[1] * basis.n_parameters
@@ -192,8 +192,11 @@ class ProjectedProblem:
         """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
         A = self.basis.matrix(theta) * self.root
         p = A.shape[1]
-        unit = float(A.square().sum(0).max()) if self.relative else self.total
-        strength = math.sqrt(ridge * unit) if math.isfinite(unit) else 1.0
+        if self.unit is None:
+            # That of the start throughout: the derivatives do not follow a change.
+            largest = float(A.square().sum(0).max())
+            self.unit = largest if math.isfinite(largest) else self.total
+        strength = math.sqrt(ridge * self.unit)
         factor = triangular_factor(torch.cat([A, self.y], 1))
         below = factor.new_zeros((p, p + self.y.shape[1]))
         below.diagonal().fill_(strength)
