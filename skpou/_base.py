@@ -119,12 +119,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         rows = merge_rows(points, y / unit, weight)
         scaling = scaling.with_targets(unit, rows)
         share = scaling.scale / unit
-        rows = Rows(
-            rows.X.to(dtype),
-            ((rows.y - scaling.mean / unit) / share).to(dtype),
-            rows.weight.to(dtype),
-            (rows.within / share.square()).to(dtype),
-        )
+        rows = rows.in_units(scaling.mean / unit, share, dtype)
         return Prepared(rows, scaling, ndim)
 
     @contextlib.contextmanager

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import math
-import os
-import warnings
 from numbers import Integral, Real
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseMixtureRegressor, InterruptedFit, Prepared
+from skpou._base import Prepared
 from skpou._compat import Interval, StrOptions, fit_context
-from skpou._validation import owned
-from skpou.bases.partitions import GateForm
-from skpou.bases.polynomials import count_columns
-from skpou.training.experts import experts_for_gates
-from skpou.training.mixture import Components, Mixture
+from skpou._options import (
+    GATES,
+    NETWORK_GATES,
+    check_memory,
+    check_together,
+    parse_sizes,
+    total_partitions,
+)
+from skpou._partitions import BasePartitionRegressor
+from skpou._trainers import Train, em_training, joint_training
+from skpou.bases.networks import ACTIVATIONS
 from skpou.training.pieces import PieceOptions, fit_pieces
-from skpou.training.records import TrainingInterrupted, TrainingResult
-from skpou.training.rows import Rows
+from skpou.training.records import TrainingResult
 from skpou.training.scaling import Scaling
 
-#: Shapes of a gate's logits in the order in which they are tried.
-GATES = {
-    "quadratic": (GateForm(2), GateForm(3), GateForm(4)),
-    "linear": (GateForm(1),),
-    "rbf": (GateForm(2, isotropic=True),),
-}
 
-
-class HierarchicalPOURegressor(BaseMixtureRegressor):
+class HierarchicalPOURegressor(BasePartitionRegressor):
     """Polynomial pieces on a learned hierarchy of partitions, with error bars.
 
     The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
     tree of softmax gates cuts the box of the data into partitions, each with a polynomial of
     bounded total degree and a noise level. Pieces are found bottom-up and gates go through the
     roots of neighbouring polynomials' differences, so that a piecewise polynomial is recovered
-    to round-off between the samples, not only on them.
+    to round-off between the samples, not only on them. The default needs no choice of yours; the
+    training by expectation maximization that [1]_ prints, ``solver="em"``, is there for
+    comparison and takes longer to a larger error.
 
     Parameters
     ----------
@@ -50,32 +45,52 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         depth. ``"auto"``: as many as the data support.
     degree : "auto" or int, default="auto"
         Total degree of the polynomials, at least 0. ``"auto"``: chosen between 0 and 5 together
-        with the number of pieces.
-    gate : {"quadratic", "linear", "rbf"}, default="quadratic"
-        Form of the gates' logits, hence of the boundaries: polynomials of degree 2 or 1, or
-        normalised Gaussian radial functions. With ``"quadratic"`` the coarsest sharp boundaries
+        with the number of pieces; with ``init="box"`` 2, or less where rows are too few for it.
+    gate : {"quadratic", "linear", "rbf", "mlp", "residual"}, default="quadratic"
+        Form of the gates' logits, hence of the boundaries: polynomials of degree 2 or 1,
+        normalised Gaussian radial functions; or, with ``solver="em"``, plain and residual
+        networks, one for each parent. With ``"quadratic"`` the coarsest sharp boundaries
         may take degree 3 or 4 where that removes nearly all of their error. Where there are
         fewer than five rows for each column of a gate, or many columns, gates are linear.
-    init : {"data"}, default="data"
-        ``"data"``: pieces discovered bottom-up.
-    solver : {"auto", "varpro"}, default="auto"
+    hidden_layer_sizes : tuple of int, default=(10, 10)
+        Hidden layers of ``"mlp"`` and ``"residual"`` gates.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Activation of their units.
+    init : {"data", "box"}, default="data"
+        ``"data"``: pieces discovered bottom-up. ``"box"``: exactly `n_partitions` random gates;
+        networks by Box initialization, others by radial functions about random samples. Only
+        for ``solver="em"`` and ``"varpro"``.
+    solver : {"auto", "varpro", "em"}, default="auto"
         ``"auto"``: sharp gates at kinks and jumps, through the roots between pieces; inside
         them soft gates moved by variable projection, in a number that leave-one-out chooses.
-        ``"varpro"``: all gates soft, trained jointly.
+        ``"varpro"``: all gates soft, trained jointly. ``"em"``: expectation maximization in
+        V-cycles (Algorithm 1); of all cycles the one of least residual is kept.
+    smoothing : tuple of three int, default=(0, 1, 1)
+        Of ``"em"``: relaxations of a level before and after that of the level above, and of the
+        coarsest level in between: S_pre, S_coarse, S_post.
+    learning_rate : float, default=5e-3
+        Of ``"em"``: Adam's step for networks; other gates take Newton steps.
+    noise : {"after", "em", "anneal"}, default="after"
+        Of ``"em"``: noise of the partitions while training. ``"after"``: the rms of y, and Eq.
+        18 at the end. ``"em"``: Eq. 18 in each cycle. ``"anneal"``: falls geometrically to 1e-4
+        of the rms over `max_iter` cycles, then Eq. 18: far sharper for exact pieces.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
     n_init : int, default=1
         Number of starts, of which the best score is kept.
     max_iter : int, default=1000
-        Most levels of merging. A fit takes some ten to thirty.
+        Most levels of merging, of which a fit takes some ten to thirty; or most V-cycles.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
-        round-off, 1e-13 in float64.
+        round-off, 1e-13 in float64. ``"em"`` stops, too, when the residual changes less than
+        this, or less than 1e-4 of itself, in twenty cycles.
     batch_size : int, default=None
-        Rows a block in predictions. None: as many as fit into some 32 MB.
+        Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
+        and all of them.
     warm_start : bool, default=False
-        Start from the partitions of the last fit; n_partitions must not have changed.
+        Start from the partitions of the last fit; n_partitions must not have changed. With
+        ``"em"`` the gates go on in the box of the new data.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -84,7 +99,7 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Print a line for each level of merging.
+        Print a line for each level of merging, or for each hundredth of the V-cycles.
 
     Attributes
     ----------
@@ -104,9 +119,10 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
     n_iter_ : int
-        Levels of merging.
+        Levels of merging, or V-cycles.
     loss_curve_ : list of float
-        Score after each level; lower is better.
+        Score after each level; or, after each V-cycle, the negative log-likelihood of a row
+        under the noise of that cycle. Lower is better.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict
@@ -136,12 +152,17 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
     """
 
     _parameter_constraints: dict = {
-        **BaseMixtureRegressor._parameter_constraints,
+        **BasePartitionRegressor._parameter_constraints,
         "n_partitions": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple],
         "degree": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
-        "gate": [StrOptions(set(GATES))],
-        "init": [StrOptions({"data"})],
-        "solver": [StrOptions({"auto", "varpro"})],
+        "gate": [StrOptions({*GATES, *NETWORK_GATES})],
+        "hidden_layer_sizes": [tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "init": [StrOptions({"data", "box"})],
+        "solver": [StrOptions({"auto", "varpro", "em"})],
+        "smoothing": [tuple, list],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "noise": [StrOptions({"after", "em", "anneal"})],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -156,8 +177,13 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         degree="auto",
         *,
         gate="quadratic",
+        hidden_layer_sizes=(10, 10),
+        activation="tanh",
         init="data",
         solver="auto",
+        smoothing=(0, 1, 1),
+        learning_rate=5e-3,
+        noise="after",
         alpha="auto",
         n_init=1,
         max_iter=1000,
@@ -172,8 +198,13 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         self.n_partitions = n_partitions
         self.degree = degree
         self.gate = gate
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
         self.init = init
         self.solver = solver
+        self.smoothing = smoothing
+        self.learning_rate = learning_rate
+        self.noise = noise
         self.alpha = alpha
         self.n_init = n_init
         self.max_iter = max_iter
@@ -202,81 +233,57 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         -------
         self : HierarchicalPOURegressor
         """
-        sizes = self._sizes()
-        start = self._warm_labels_needed(sizes)
+        sizes = parse_sizes(self.n_partitions)
+        check_together(self.get_params(), sizes)
+        warm = self._warm_start_is_on(sizes)
         with self._earlier_fit_kept():
             before = getattr(self, "n_features_in_", None)
             prepared = self._prepare(X, y, sample_weight)
-            if start and before != self.n_features_in_:
+            if warm and before != self.n_features_in_:
                 raise ValueError(
                     f"warm_start=True needs the columns of the last fit, {before}. "
                     f"Got {self.n_features_in_}."
                 )
-            self._check_memory(prepared.rows, sizes, self.degree)
-            labels = self._warm_labels(prepared) if start else None
-            options = self._options(sizes, start)
-            try:
-                result = self._best_of(
-                    lambda rng: fit_pieces(prepared.rows, options, rng, labels, self._reporter()),
-                    self.n_init,
-                )
-            except TrainingInterrupted as stopped:
-                self._keep_interrupted(stopped, prepared)
-                raise
-            self._store_result(result, prepared)
+            rows = prepared.rows
+            exactly = self.init == "box" and not warm
+            check_memory(tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly)
+            pieces = self._piece_options(sizes, warm)
+            if self.solver == "em":
+                last = self._mixture(rows.X).tree if warm else None
+                train = em_training(rows, self.get_params(), pieces, last, self._reporter())
+            elif exactly:
+                train = joint_training(rows, pieces)
+            else:
+                train = self._discovery(prepared, pieces, warm)
+            result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
 
-    def _sizes(self) -> tuple[int, ...] | None:
-        """n_partitions as one bound a level, or None for "auto"."""
-        if isinstance(self.n_partitions, str):
-            return None
-        sizes = self.n_partitions if isinstance(self.n_partitions, tuple) else (self.n_partitions,)
-        whole = all(isinstance(s, Integral) and not isinstance(s, bool) for s in sizes)
-        if not (sizes and whole and all(int(s) > 0 for s in sizes)):
-            raise ValueError(
-                "n_partitions must be 'auto', a positive int, or a non-empty tuple of positive "
-                f"ints, one a level, such as (4, 2). Got {self.n_partitions!r}."
-            )
-        return tuple(int(s) for s in sizes)
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
+        self._fitted_sizes = parse_sizes(self.n_partitions)
 
-    def _options(self, sizes: tuple[int, ...] | None, warm: bool) -> PieceOptions:
+    # Ways of training: each returns a function of a random generator
+
+    def _piece_options(self, sizes: tuple[int, ...] | None, warm: bool) -> PieceOptions:
         degree = None if self.degree == "auto" else int(self.degree)
         return PieceOptions(
             sizes=sizes,
             degree=self.degree_ if warm and degree is None else degree,
-            gates=GATES[self.gate],
+            gates=GATES["quadratic" if self.gate in NETWORK_GATES else self.gate],
             soft=self.solver == "varpro",
             alpha=None if self.alpha == "auto" else float(self.alpha),
             max_iter=int(self.max_iter),
             tol=min(float(self.tol), 1.0),
         )
 
-    def _check_memory(self, rows: Rows, sizes: tuple[int, ...] | None, degree) -> None:
-        """Refuse a degree whose basis does not fit into memory, before allocating it."""
-        if degree == "auto":
-            return
-        n_columns = count_columns(rows.n_features, int(degree))
-        n_pieces = min(math.prod(sizes or (1,)), rows.n_rows)
-        numbers = 3 * rows.n_rows * n_columns + (n_pieces + 4) * n_columns**2
-        if n_columns > max(4 * rows.n_rows, 4000):
-            raise ValueError(
-                f"degree={degree} in {rows.n_features} dimensions has {n_columns} "
-                f"polynomials ({8e-9 * n_columns**2:.3g} GB a factor), more than {rows.n_rows} "
-                "distinct rows can determine. Lower degree, or reduce the number of columns of X."
-            )
-        needed = 8e-9 * numbers
-        physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > 0.8 * physical:
-            raise ValueError(
-                f"degree={degree} in {rows.n_features} dimensions has {n_columns} "
-                f"polynomials, whose fit needs about {needed:.3g} GB of {physical:.3g} GB. Lower "
-                "degree, or reduce the number of columns of X."
-            )
+    def _discovery(self, prepared: Prepared, options: PieceOptions, warm: bool) -> Train:
+        labels = self._warm_labels(prepared) if warm else None
+        return lambda rng: fit_pieces(prepared.rows, options, rng, labels, self._reporter())
 
     # Warm start and interrupts
 
-    def _warm_labels_needed(self, sizes: tuple[int, ...] | None) -> bool:
+    def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
             return False
         if self._fitted_sizes != sizes:
@@ -299,186 +306,3 @@ class HierarchicalPOURegressor(BaseMixtureRegressor):
         points = ((original - old.offset) / old.width).to(rows.X.dtype)
         labels = self._mixture(points).tree.log_proba(points).argmax(1)
         return torch.unique(labels, return_inverse=True)[1]
-
-    def _n_varying(self) -> int:
-        """Number of columns of X that vary."""
-        return len(self.scaling_["columns"])
-
-    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Prepared) -> None:
-        if stopped.result is None:
-            raise KeyboardInterrupt from None
-        self._store_result(stopped.result, prepared)
-        kept = "The best of the starts that were finished is kept."
-        if stopped.result.code == "interrupted":
-            kept = "The best pieces found so far are kept, with gates that were not sharpened."
-        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=4)
-        raise InterruptedFit from None
-
-    # State
-
-    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        # All at once: an interrupt in between must not mix two fits.
-        self.__dict__.update(
-            scaling_=prepared.scaling.arrays(),
-            _target_ndim=prepared.target_ndim,
-            _fitted_sizes=self._sizes(),
-            mixture_=result.state.arrays(),
-            degree_=result.chosen["degree"],
-            alpha_=result.chosen["alpha"],
-            gate_=next(k for k, v in GATES.items() if v[0] == result.chosen["gate"]),
-            n_iter_=result.n_iter,
-            loss_curve_=result.curve,
-        )
-
-    def _mixture(self, like: Tensor) -> Mixture:
-        return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
-
-    @property
-    def coef_(self):
-        """Coefficients of the finest partitions' polynomials in units of y."""
-        check_is_fitted(self)
-        coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
-        coef[:, 0] += self.scaling_["mean"]
-        return coef[:, :, 0] if self._target_ndim == 1 else coef
-
-    @property
-    def noise_(self):
-        """Noise standard deviations of the finest partitions in units of y."""
-        check_is_fitted(self)
-        noise = np.sqrt(self.mixture_[-1]["noise"]) * self.scaling_["scale"]
-        return noise[:, 0] if self._target_ndim == 1 else noise
-
-    @property
-    def tree_(self):
-        """Parents of every level's partitions."""
-        check_is_fitted(self)
-        return [level["parent"] for level in self.mixture_]
-
-    # Prediction
-
-    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
-        return self._mixture(points).components(points, level, posterior=posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._mixture(points).gradient(points)
-
-    def _numbers_per_row(self) -> int:
-        return self._mixture(torch.zeros(1)).numbers_per_row()
-
-    def _check_level(self, level: int | None) -> None:
-        last = len(self.mixture_) - 1
-        whole = isinstance(level, Integral) and not isinstance(level, bool)
-        if level is not None and not (whole and 0 <= int(level) <= last):
-            raise ValueError(
-                f"level must be None or an int between 0 and {last}, the finest. Got {level!r}."
-            )
-
-    def predict(self, X, return_std=False, level=None):
-        """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its standard deviation.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation, of Eq. 9 and of the coefficients'
-            posterior together. ``"noise"``: that of Eq. 9 alone. ``"epistemic"``: that of the
-            predicted mean through the coefficients.
-        level : int, default=None
-            Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
-            36). None: the finest.
-
-        Returns
-        -------
-        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
-        std : ndarray or Tensor of the same shape
-            In units of y; only if asked for.
-        """
-        check_is_fitted(self)
-        self._check_level(level)
-        return self._predict_level(X, return_std, level)
-
-    def _partitions(self, X, level, read):
-        """What `read` makes of the partitions' logarithms, block by block."""
-        check_is_fitted(self)
-        self._check_level(level)
-        points, _, origin = self._query(X)
-        return origin.send(
-            self._in_blocks(points, lambda x, _: read(self._mixture(x).tree.log_proba(x, level)))
-        )
-
-    def partition_proba(self, X, level=None):
-        """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        level : int, default=None
-            Level of the tree, 0 the coarsest; None the finest.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, N)
-            Rows sum to 1.
-        """
-        return self._partitions(X, level, lambda log_pi: log_pi.exp())
-
-    def predict_partition(self, X, level=None):
-        """Number of the most probable partition at some points.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        level : int, default=None
-            Level of the tree, 0 the coarsest; None the finest.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n,), int64
-        """
-        return self._partitions(X, level, lambda log_pi: log_pi.argmax(1))
-
-    def refit(self, X, y, sample_weight=None, *, degree=None):
-        """Solve for new polynomials while the gates stay as they are.
-
-        The targets may be others than in fit, also in number.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points, with the columns of fit.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights.
-        degree : int, default=None
-            New total degree, stored in `degree_`; None keeps the fitted one.
-
-        Returns
-        -------
-        self : HierarchicalPOURegressor
-        """
-        check_is_fitted(self)
-        degree = self.degree_ if degree is None else degree
-        if not isinstance(degree, Integral) or isinstance(degree, bool) or int(degree) < 0:
-            raise ValueError(f"degree must be None or an int of at least 0. Got {degree!r}.")
-        alpha = None if self.alpha == "auto" else float(self.alpha)
-        with self._earlier_fit_kept():
-            like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
-            box = Scaling.from_arrays(self.scaling_, like)
-            prepared = self._prepare(X, y, sample_weight, box=box)
-            self._check_memory(prepared.rows, None, degree)
-            old = self._mixture(prepared.rows.X)
-            experts, alpha = experts_for_gates(
-                prepared.rows, old.tree, int(degree), alpha, old.first_blended
-            )
-            self.__dict__.update(
-                scaling_=prepared.scaling.arrays(),
-                _target_ndim=prepared.target_ndim,
-                mixture_=Mixture(old.tree, experts, int(degree), old.first_blended).arrays(),
-                degree_=int(degree),
-                alpha_=alpha,
-            )
-        return self

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor, LSGDRegressor
+from skpou import (
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    POURegressor,
+    SparseGridRegressor,
+)
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -18,21 +23,39 @@ CONFIGURATIONS = {
     "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
+    "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
+    "radial gates": POURegressor(2, 2),
     "units": LSGDRegressor(),
     "varpro": LSGDRegressor((6,), alpha=1e-3),
     "lsgd": LSGDRegressor((4, 4), architecture="residual", solver="lsgd", alpha=1e-3, tol=0.1),
     "lbfgs": LSGDRegressor((4,), activation="sin", solver="lbfgs", alpha=0.1),
     "gd": LSGDRegressor((8,), solver="gd", learning_rate=0.1, tol=0.3),
     "network-float32": LSGDRegressor((4,), alpha=1e-3, dtype="float32"),
+    "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
+    "networks": HierarchicalPOURegressor(
+        (2, 2), 1, gate="mlp", init="box", solver="em", learning_rate=0.02, tol=1e-2
+    ),
+    "residual": HierarchicalPOURegressor(
+        gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
+    ),
+    "grid": SparseGridRegressor(),
+    "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
+    "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
+    "dual grid": SparseGridRegressor(level=8),
+    "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
 TRAINING = {
     HierarchicalPOURegressor: [
         "skpou._hierarchical_pou.fit_pieces",
-        "skpou._hierarchical_pou.experts_for_gates",
+        "skpou._trainers.fit_pieces",
+        "skpou._trainers.fit_em",
+        "skpou._partitions.experts_for_gates",
     ],
+    POURegressor: ["skpou._pou.fit_pieces", "skpou._partitions.experts_for_gates"],
     LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
+    SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 
 _by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
@@ -87,6 +110,11 @@ def _fitted(name):
 def fitted(name):
     """Copy of the configuration after a fit to `stepped()`."""
     return copy.deepcopy(_fitted(name))
+
+
+def blurred(name):
+    """Whether partitions overlap by far more than the distance between points."""
+    return CONFIGURATIONS[name].solver == "em"
 
 
 def tolerance(name):

@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 
@@ -15,6 +15,7 @@ from tests.estimators import (
     CONFIGURATIONS,
     QUERY,
     assert_same_bits,
+    blurred,
     each_class,
     each_configuration,
     fitted,
@@ -153,6 +154,14 @@ def test_blocks_of_rows_against_all_at_once(name, data, batch_size):
 def test_outputs_together_and_one_at_a_time(name):
     factors = np.array([1.0, -3.0, 1e3])
     results = predictions(make(name).fit(X, Y[:, None] * factors + [0, 2, 0]))
+    if blurred(name):
+        # The likelihood of several outputs is a product: they part the points more sharply.
+        alone = make(name).fit(X, Y).predict(X)
+        together = make(name).fit(X, Y[:, None] * factors).predict(X) / factors
+        rms = np.sqrt(np.mean((together - alone[:, None]) ** 2, axis=0))
+        assert (rms < 0.1).all()
+        np.testing.assert_allclose(together, together[:, :1].repeat(3, 1), rtol=1e-9, atol=1e-9)
+        return
     for output, (factor, shift) in enumerate(zip(factors, [0, 2, 0], strict=True)):
         alone = predictions(make(name).fit(X, Y * factor + shift))
         for kind in ("mean", "gradient"):
@@ -225,6 +234,9 @@ def test_gradient_against_central_differences(name, values, side):
     points = np.array(values).reshape(2, 2) * [side, 1]  # The boundary is near x_0 = 0.
     model = fitted(name)
     step = 1e-4 if CONFIGURATIONS[name].dtype == "float64" else 2.0**-5
+    if hasattr(model, "grid_points_"):  # where piecewise linear functions have their kinks
+        kinks = model.grid_points_[:, None]
+        assume((np.abs(points - kinks).min(0) > 2 * step).all())
     gradient = model.predict_gradient(points)
     for column, direction in enumerate(np.eye(2)):
         ahead, behind = (model.predict(points + s * step * direction) for s in (1, -1))
@@ -342,6 +354,8 @@ def test_mean_and_variance_of_draws(name):
     # The variance of draws is that of the mixture; Eq. 9's epistemic part is at most that.
     assert (draws.std(1) > 0.9 * std).all()
     inside = np.abs(points[:, 0]) > 0.4
+    if blurred(name):
+        inside &= model.partition_proba(points).max(1) > 0.999
     np.testing.assert_allclose(draws.std(1)[inside], std[inside], rtol=0.1)
     correlation = np.corrcoef(draws)
     assert np.abs(correlation - np.eye(len(points))).max() < 0.1  # Rows are independent.
@@ -375,7 +389,8 @@ def test_joint_density_of_outputs(name):
     assert joint.shape == (len(points),)
     # Inside a piece the outputs are independent: twice the first, in other units.
     expected = 2 * first.log_density(points, first.predict(points)) - np.log(2)
-    np.testing.assert_allclose(joint, expected, rtol=1e-3, atol=1e-3)
+    close = 0.4 if blurred(name) else 1e-3  # Together they have other partitions and noises.
+    np.testing.assert_allclose(joint, expected, rtol=1e-3, atol=close)
 
 
 @each_class

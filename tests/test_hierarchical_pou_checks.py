@@ -15,6 +15,12 @@ CONFIGURATIONS = [
     HierarchicalPOURegressor(gate="linear"),
     HierarchicalPOURegressor(n_partitions=4, degree=2),
     HierarchicalPOURegressor(n_partitions=(2, 2), degree=1, alpha=1e-6, n_init=2, batch_size=7),
+    HierarchicalPOURegressor(4, gate="linear", init="box", solver="em", max_iter=30),
+    HierarchicalPOURegressor((2, 2), gate="mlp", init="box", solver="em", max_iter=30),
+    HierarchicalPOURegressor(
+        4, gate="residual", solver="em", noise="em", learning_rate=0.02, batch_size=50, max_iter=30
+    ),
+    HierarchicalPOURegressor(4, 1, gate="rbf", init="box", solver="varpro"),
 ]
 
 # The checks set max_iter=5, which may not suffice, as it should say.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.bases.base import Basis
+from skpou.bases.networks import Network, NetworkBasis
 from skpou.bases.polynomials import TotalDegreePolynomials
 
 
@@ -44,6 +45,15 @@ def gate_basis(n_features: int, degree: int, isotropic: bool = False) -> Basis:
     return RadialQuadratics(n_features) if isotropic else TotalDegreePolynomials(n_features, degree)
 
 
+def coordinate_columns(basis: Basis) -> list[int]:
+    """Columns of a gate's basis that hold the coordinates ``2 x_j - 1``, in the order of j."""
+    d = basis.n_features
+    if isinstance(basis, TotalDegreePolynomials):
+        # Exponents are sorted lexicographically: the last coordinate comes first.
+        return list(range(d, 0, -1))
+    return list(range(1, d + 1))
+
+
 @dataclass(frozen=True)
 class GateForm:
     """Shape of a gate's logits.
@@ -64,6 +74,29 @@ class GateForm:
         return gate_basis(n_features, self.degree, self.isotropic)
 
 
+@dataclass(frozen=True)
+class NetworkForm:
+    """Shape of a gate whose logits are the outputs of a network; see `Network`.
+
+    Attributes
+    ----------
+    hidden_layer_sizes : tuple of int
+        Widths of the hidden layers.
+    architecture : {"plain", "residual"}
+        Whether the layers after the first add to their input.
+    activation : {"tanh", "relu", "sin"}
+        Function of every unit.
+    """
+
+    hidden_layer_sizes: tuple[int, ...] = (10, 10)
+    architecture: str = "plain"
+    activation: str = "tanh"
+
+    def network(self, n_features: int) -> Network:
+        """Hidden layers of a gate in d dimensions."""
+        return Network(n_features, self.hidden_layer_sizes, self.architecture, self.activation)
+
+
 @dataclass
 class GateLevel:
     """The gates of one level of a tree: a softmax among the children of each parent.
@@ -73,7 +106,7 @@ class GateLevel:
     parent : Tensor of shape (N,), int64
         Index of each partition's parent on the level above (0 on the first level).
     theta : Tensor of shape (N, q)
-        Coefficients of the logits in the gate's polynomial basis.
+        Coefficients of the logits in the gate's basis: polynomials, or the network's columns.
     degree : int
         Total degree of the logits as polynomials: 1 for linear, 2 for quadratic gates.
     sharp : bool, default=False
@@ -82,6 +115,9 @@ class GateLevel:
     isotropic : bool, default=False
         Radial logits ``a + b . x + c |x|^2``: Gaussian radial functions, normalised. `degree`
         is 2 then.
+    network : NetworkBasis, default=None
+        Hidden layers of the parents' networks (Eq. 21), one row of its theta a parent; `degree`
+        and `isotropic` have no meaning then.
     """
 
     parent: Tensor
@@ -89,11 +125,71 @@ class GateLevel:
     degree: int
     sharp: bool = False
     isotropic: bool = False
+    network: NetworkBasis | None = None
 
     @property
     def n_partitions(self) -> int:
         """Number N of partitions on this level."""
         return len(self.parent)
+
+    def basis(self, n_features: int) -> Basis:
+        """Basis of the logits; that of networks has one matrix for each parent."""
+        return self.network or gate_basis(n_features, self.degree, self.isotropic)
+
+    def padded(self, n_partitions: int) -> GateLevel:
+        """The same gates of a first level with empty partitions up to a number."""
+        missing = n_partitions - self.n_partitions
+        if missing <= 0:
+            return self
+        # The logit of the first partition, far below it everywhere.
+        extra = self.theta[:1].repeat(missing, 1)
+        extra[:, 0] -= 1e3 + 1e-6 * float(self.theta.abs().max())
+        parent = torch.cat([self.parent, self.parent.new_zeros(missing)])
+        return replace(self, parent=parent, theta=torch.cat([self.theta, extra]))
+
+    def numbers_per_row(self) -> int:
+        """Numbers that the logits' features take for each point."""
+        return self.theta.shape[1] * (len(self.network.theta) if self.network else 1)
+
+    def arrays(self) -> dict:
+        """State as numpy arrays, numbers and strings."""
+        state = {
+            "parent": self.parent.cpu().numpy(),
+            "theta": self.theta.cpu().contiguous().numpy(),
+            "gate_degree": int(self.degree),
+            "sharp": bool(self.sharp),
+            "isotropic": bool(self.isotropic),
+        }
+        if self.network:
+            layers = self.network.network
+            state["network"] = {
+                "theta": self.network.theta.cpu().contiguous().numpy(),
+                "hidden_layer_sizes": list(layers.hidden_layer_sizes),
+                "architecture": layers.architecture,
+                "activation": layers.activation,
+            }
+        return state
+
+    @classmethod
+    def from_arrays(cls, n_features: int, state: dict, like: Tensor) -> GateLevel:
+        """Rebuild from `arrays`, on the device and in the dtype of `like`."""
+
+        def tensor(array) -> Tensor:
+            return torch.tensor(np.asarray(array), dtype=like.dtype, device=like.device)
+
+        network = None
+        if "network" in state:
+            layers = dict(state["network"])
+            theta = tensor(layers.pop("theta"))
+            network = NetworkBasis(Network(n_features, **layers), theta)
+        return cls(
+            torch.tensor(np.asarray(state["parent"]), device=like.device),
+            tensor(state["theta"]),
+            state["gate_degree"],
+            state["sharp"],
+            state["isotropic"],
+            network,
+        )
 
 
 class PartitionTree:
@@ -112,7 +208,7 @@ class PartitionTree:
     def __init__(self, n_features: int, levels: list[GateLevel]):
         self.n_features = n_features
         self.levels = levels
-        self._bases = [gate_basis(n_features, level.degree, level.isotropic) for level in levels]
+        self._bases = [level.basis(n_features) for level in levels]
 
     def depth(self, level: int | None = None) -> int:
         """Number of levels down to `level`, where None is the finest.
@@ -136,7 +232,7 @@ class PartitionTree:
         Tensor of shape (n, N_level)
         """
         gate = self.levels[level]
-        logits = self._bases[level].matrix(X) @ gate.theta.T
+        logits = product_with_children(self._bases[level].matrix(X), gate.theta, gate.parent)
         return log_softmax_among_siblings(logits, gate.parent)
 
     def log_proba(self, X: Tensor, level: int | None = None, harden: bool = False) -> Tensor:
@@ -180,6 +276,21 @@ class PartitionTree:
             node = gate.parent[node]
         return node
 
+    def choose(self, X: Tensor) -> list[Tensor]:
+        """Node (n,) of each point on every level, those above its most probable leaf."""
+        node = self.log_proba(X, harden=True).argmax(1)
+        nodes = [node]
+        for gate in reversed(self.levels[1:]):
+            node = gate.parent[node]
+            nodes.insert(0, node)
+        return nodes
+
+    @property
+    def first_soft(self) -> int:
+        """First level that is not sharp; the number of levels if all are."""
+        soft = [depth for depth, gate in enumerate(self.levels) if not gate.sharp]
+        return soft[0] if soft else len(self.levels)
+
     def log_proba_partial(self, X: Tensor, feature: int, level: int | None = None) -> Tensor:
         """Derivatives of `log_proba` along one coordinate; sharp levels count as constant.
 
@@ -198,38 +309,54 @@ class PartitionTree:
     def log_conditional_partial(self, X: Tensor, feature: int, level: int) -> Tensor:
         """Derivatives (n, N_level) of `log_conditional` along one coordinate."""
         gate = self.levels[level]
-        logit_slope = self._bases[level].partial(X, feature) @ gate.theta.T
+        slopes = self._bases[level].partial(X, feature)
+        logit_slope = product_with_children(slopes, gate.theta, gate.parent)
         pi = self.log_conditional(X, level).exp()
         mean = (pi * logit_slope) @ _membership(gate.parent, X)
         return logit_slope - mean[:, gate.parent]
 
     def arrays(self) -> list[dict]:
         """State as numpy arrays and numbers, one dict a level."""
-        return [
-            {
-                "parent": gate.parent.cpu().numpy(),
-                "theta": gate.theta.cpu().contiguous().numpy(),
-                "gate_degree": int(gate.degree),
-                "sharp": bool(gate.sharp),
-                "isotropic": bool(gate.isotropic),
-            }
-            for gate in self.levels
-        ]
+        return [gate.arrays() for gate in self.levels]
 
     @classmethod
     def from_arrays(cls, n_features: int, arrays: list[dict], like: Tensor) -> PartitionTree:
         """Rebuild a tree from `arrays`, on the device and in the dtype of `like`."""
-        levels = [
-            GateLevel(
-                torch.tensor(np.asarray(level["parent"]), device=like.device),
-                torch.tensor(np.asarray(level["theta"]), dtype=like.dtype, device=like.device),
-                level["gate_degree"],
-                level["sharp"],
-                level["isotropic"],
-            )
-            for level in arrays
-        ]
-        return cls(n_features, levels)
+        return cls(n_features, [GateLevel.from_arrays(n_features, level, like) for level in arrays])
+
+
+def rank_among_siblings(parent: Tensor) -> Tensor:
+    """Position (N,) of each partition among those that share its parent, 0 the first."""
+    counts = torch.bincount(parent)
+    order = torch.argsort(parent, stable=True)
+    start = counts.cumsum(0) - counts
+    rank = torch.empty_like(parent)
+    rank[order] = torch.arange(len(parent), device=parent.device) - start[parent[order]]
+    return rank
+
+
+def product_with_children(features: Tensor, theta: Tensor, parent: Tensor) -> Tensor:
+    """Products of features with each partition's coefficients.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, q) or (G, n, q)
+        Common to all partitions, or those of each parent.
+    theta : Tensor of shape (N, q)
+        Coefficients.
+    parent : Tensor of shape (N,), int64
+        Parent of each partition, 0 .. G-1.
+
+    Returns
+    -------
+    Tensor of shape (n, N)
+    """
+    if features.ndim == 2:
+        return features @ theta.T
+    rank = rank_among_siblings(parent)
+    children = theta.new_zeros((len(features), int(rank.max()) + 1, theta.shape[1]))
+    children = children.index_put((parent, rank), theta)
+    return (features @ children.mT)[parent, :, rank].T
 
 
 def _membership(parent: Tensor, like: Tensor) -> Tensor:
@@ -268,7 +395,7 @@ def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
     index = parent.expand(len(logits), -1)
     largest = torch.full(
         (len(logits), n_parents), -torch.inf, dtype=logits.dtype, device=logits.device
-    ).scatter_reduce(1, index, logits, "amax")
+    ).scatter_reduce(1, index, logits.detach(), "amax")
     shifted = logits - largest[:, parent]
     total = shifted.exp() @ _membership(parent, logits)
     return shifted - total.log()[:, parent]

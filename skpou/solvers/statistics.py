@@ -63,6 +63,33 @@ def _padded_blocks(A: Tensor, labels: Tensor, counts: Tensor, rows: int) -> tupl
     return blocks.reshape(total, rows, A.shape[1]), block_labels
 
 
+def weighted_factors(A: Tensor, weight: Tensor) -> Tensor:
+    """Triangular factor of the same rows under each of several weights, ``R' R = A' W_s A``.
+
+    Blocks of rows are factored in one batch for all weights and combined in turn.
+
+    Parameters
+    ----------
+    A : Tensor of shape (n, p)
+        Rows.
+    weight : Tensor of shape (n, S)
+        Non-negative weights.
+
+    Returns
+    -------
+    Tensor of shape (S, p, p)
+    """
+    n, p = A.shape
+    S = weight.shape[1]
+    # Blocks much longer than wide: combining costs p rows for each of them.
+    rows = max(rows_within(S * p), 4 * p)
+    factors = A.new_zeros((S, 0, p))
+    for block in row_blocks(n, rows):
+        stacked = weight[block].T.sqrt()[..., None] * A[block]
+        factors = triangular_factor(torch.cat([factors, stacked], 1))
+    return factors
+
+
 def triangular_factor(A: Tensor) -> Tensor:
     """Upper triangular factor of a (batch of) matrices, square even when rows are few.
 

@@ -16,7 +16,6 @@ from skpou.solvers.logistic import fit_logistic
 from skpou.training.discovery import PieceProblem
 from skpou.training.merging import merge_order
 from skpou.training.records import TrainingResult
-from skpou.training.rows import Rows
 from skpou.training.trees import cut_merges, group_numbers
 from skpou.training.varpro import (
     ProjectedFit,
@@ -201,9 +200,10 @@ class BlendTrainer:
         thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
         best: TrainingResult | None = None
-        for ridges in starts if n_leaves > 1 else starts[:1]:
+        first = self.steps(problem, self.pilot_budget, 3)
+        for ridges in starts if n_leaves > 1 and first else starts[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
-            result = self._descend(problem, theta, parents, 3)
+            result = self._descend(problem, theta, parents, first)
             if best is None or result.score < best.score:
                 best = result
         assert best is not None
@@ -227,7 +227,12 @@ class BlendTrainer:
         return Blend(parents, full.basis.split(theta), coef, result)
 
     def steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
-        """Steps that a budget allows, between 5 and `most`."""
+        """Steps that a budget allows, between 5 and `most`; none where unknowns exceed the rows.
+
+        Such rows are met without moving the gates.
+        """
+        if len(problem.y) < problem.basis.n_columns + problem.basis.n_parameters:
+            return 0
         cost = len(problem.y) * problem.basis.n_columns**2
         return min(most, max(5, int(budget / cost)))
 
@@ -270,7 +275,11 @@ class BlendTrainer:
 
 
 def fit_ladder(
-    problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions
+    problem: PieceProblem,
+    index: Tensor,
+    labels: Tensor,
+    options: BlendOptions,
+    numbers: tuple[int, ...] | None = None,
 ) -> Blend:
     """Blend of the number of pieces that leave-one-out asks for.
 
@@ -288,12 +297,14 @@ def fit_ladder(
         Their pieces, 0 .. K-1.
     options : BlendOptions
         Gates, ridge and steps.
+    numbers : tuple of int, default=None
+        Numbers to compare; None: those that the rows can carry.
 
     Returns
     -------
     Blend
     """
-    return _Ladder(problem, index, labels, options).climb()
+    return _Ladder(problem, index, labels, options).climb(numbers)
 
 
 Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
@@ -304,10 +315,7 @@ class _Ladder:
 
     def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
         rows = problem.rows
-        self.part = PieceProblem(
-            Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index]),
-            problem.degree,
-        )
+        self.part = PieceProblem(rows.subset(index), problem.degree)
         pieces = self.part.fit(labels)
         self.labels = labels
         self.options = options
@@ -316,13 +324,16 @@ class _Ladder:
         self.trainer = BlendTrainer(problem, index, options)
         self.unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
 
-    def climb(self) -> Blend:
-        """The best of the most promising numbers, from several starts if it is far from exact."""
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of pieces that the rows can carry."""
         most = min(self.n_pieces, self.options.most_leaves)
+        carried = max(self.part.n // (2 * self.unknowns), 1)
+        return tuple(k for k in sorted({1, 2, 4, 6, 8, 12, most}) if k <= min(most, carried))
+
+    def climb(self, numbers: tuple[int, ...] | None) -> Blend:
+        """The best of the most promising numbers, from several starts if it is far from exact."""
         rungs = []
-        for k in sorted({1, 2, 4, 6, 8, 12, most}):
-            if k > most or (k > 1 and self.part.n < 2 * k * self.unknowns):
-                break
+        for k in numbers or self.numbers():
             rungs.append(self.rung(k))
             pilot, projected, _ = rungs[-1]
             if pilot.score < 1e-13 * projected.rms:
@@ -331,15 +342,18 @@ class _Ladder:
         best = min(finished, key=lambda blend: blend.result.score)
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
         if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
-            for start in RESTARTS:
-                finished.append(self.trainer.finish(*self.rung(self._restarted(rungs), (start,))))
+            for k in self._restarted(rungs):
+                finished += [self.trainer.finish(*self.rung(k, (start,))) for start in RESTARTS]
         return min(finished, key=lambda blend: blend.result.score)
 
-    def _restarted(self, rungs: list[Rung]) -> int:
-        """Most pieces that the budget lets descend for at least a hundred steps."""
+    def _restarted(self, rungs: list[Rung]) -> list[int]:
+        """Most pieces that the budget lets descend for at least a hundred steps, if any."""
         budget = self.options.budget
-        affordable = [rung for rung in rungs if self.trainer.steps(rung[1], budget, 100) == 100]
-        return len((affordable or rungs[:1])[-1][2][-1])
+        return [
+            len(parents[-1])
+            for _, projected, parents in rungs
+            if self.trainer.steps(projected, budget, 100) == 100
+        ][-1:]
 
     def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
         """Pilot of k pieces, merged as the dendrogram says."""

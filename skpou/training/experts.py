@@ -13,7 +13,7 @@ from skpou.solvers.least_squares import (
     ridge_factor,
     split_factor,
 )
-from skpou.solvers.statistics import row_blocks, rows_within, triangular_factors
+from skpou.solvers.statistics import triangular_factors, weighted_factors
 from skpou.training.discovery import PieceProblem, Pieces
 from skpou.training.mixture import Experts
 from skpou.training.rows import Rows
@@ -84,7 +84,7 @@ def fit_level_experts(
             experts.insert(0, _piece_experts(problem, problem.fit(node, n_nodes), alpha)[0])
         else:
             pi = tree.log_proba(problem.rows.X, depth).exp()
-            experts.insert(0, _soft_experts(problem, pi, alpha))
+            experts.insert(0, soft_experts(problem, pi, alpha)[0])
     return experts, alpha
 
 
@@ -134,18 +134,21 @@ def _piece_experts(
     problem: PieceProblem, pieces: Pieces, alpha: float | None
 ) -> tuple[Experts, float]:
     """Experts of sharp pieces: Eqs. 17, 36 and 37 with indicator weights, noise by Eq. 18."""
+    shape = (pieces.n_pieces, problem.rows.n_outputs)
+    within = torch.zeros(shape, dtype=pieces.rss.dtype, device=pieces.rss.device)
+    within.index_add_(0, pieces.labels, problem.rows.within)
+    return _ridged(problem, pieces.factors, pieces.weight, within, alpha)
+
+
+def _ridged(
+    problem: PieceProblem, factors: Tensor, weight: Tensor, within: Tensor, alpha: float | None
+) -> tuple[Experts, float]:
+    """Solution for a ridge, or for that of largest log evidence."""
     if alpha is None and problem.n == 1:
         alpha = 0.0  # The evidence of a single sample is flat.
     elif alpha is None:
-        floor = problem.floor / 10
-        alpha, _ = evidence_ridge(pieces.factors, problem.n_columns, pieces.weight, floor)
-    return _solve(problem, pieces.factors, pieces.weight, _within(problem, pieces), alpha), alpha
-
-
-def _within(problem: PieceProblem, pieces: Pieces) -> Tensor:
-    shape = (pieces.n_pieces, problem.rows.n_outputs)
-    sums = torch.zeros(shape, dtype=pieces.rss.dtype, device=pieces.rss.device)
-    return sums.index_add_(0, pieces.labels, problem.rows.within)
+        alpha, _ = evidence_ridge(factors, problem.n_columns, weight, problem.floor / 10)
+    return _solve(problem, factors, weight, within, alpha), alpha
 
 
 def _solve(
@@ -161,18 +164,29 @@ def _solve(
     return Experts(back_substitute(R, projected), R, _round_off(noise, problem))
 
 
-def _soft_experts(problem: PieceProblem, pi: Tensor, alpha: float) -> Experts:
-    """Experts of a soft level by Eq. 36, every partition weighted by its own pi (n, N)."""
-    n, n_nodes = pi.shape
-    size = problem.weighted.shape[1]
-    factors = torch.empty((n_nodes, size, size), dtype=pi.dtype, device=pi.device)
-    for nodes in row_blocks(n_nodes, rows_within(n * size)):
-        root = pi[:, nodes].T.sqrt()
-        stacked = (root[..., None] * problem.weighted).reshape(-1, size)
-        labels = torch.arange(len(root), device=pi.device).repeat_interleave(n)
-        factors[nodes] = triangular_factors(stacked, labels, len(root))
-    within = pi.T @ problem.rows.within
-    return _solve(problem, factors, pi.T @ problem.rows.weight, within, alpha)
+def soft_experts(
+    problem: PieceProblem, share: Tensor, alpha: float | None
+) -> tuple[Experts, float]:
+    """Experts of a soft level by Eqs. 17, 36 and 37, noise by Eq. 18.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples.
+    share : Tensor of shape (n, N)
+        Part of each sample that a partition takes: its posterior or its pi.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: by log evidence.
+
+    Returns
+    -------
+    experts : Experts
+    alpha : float
+        The ridge used.
+    """
+    factors = weighted_factors(problem.weighted, share)
+    weight, within = share.T @ problem.rows.weight, share.T @ problem.rows.within
+    return _ridged(problem, factors, weight, within, alpha)
 
 
 def _blended_experts(
@@ -198,7 +212,7 @@ def _blended_experts(
     coef, noise = like.new_zeros((len(ancestor), P, m)), like.new_zeros((len(ancestor), m))
     for g, blend in enumerate(blends):
         solution, R = blend.solve(alpha)
-        coef[blend.leaves] = solution.reshape(-1, P, m)
+        coef[blend.solved] = solution.reshape(-1, P, m)
         factor[g, : blend.n_columns, : blend.n_columns] = R
         noise[blend.leaves] = blend.noise(solution, R)
     return Experts(coef, factor, _round_off(noise, problem)), alpha
@@ -221,8 +235,12 @@ class _BlendSolve:
         below = tree.log_below(problem.rows.X[self.members], first_blended)
         self.pi = below[:, self.leaves].exp()
         phi = problem.polynomials[self.members]
-        self.n_columns = len(self.leaves) * problem.n_columns
-        self.A = (self.pi[:, :, None] * phi[:, None]).reshape(len(phi), self.n_columns)
+        # Empty partitions at the end have no columns: their polynomials stay zero.
+        used = torch.nonzero(self.pi.amax(0)).squeeze(1)
+        self.solved = self.leaves[: max(used.tolist(), default=0) + 1]
+        self.n_columns = len(self.solved) * problem.n_columns
+        pi = self.pi[:, : len(self.solved), None]
+        self.A = (pi * phi[:, None]).reshape(len(phi), self.n_columns)
         self.weight = problem.rows.weight[self.members]
         root = self.weight.sqrt()[:, None]
         stack = torch.cat([self.A * root, problem.rows.y[self.members] * root], 1)

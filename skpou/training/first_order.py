@@ -1,221 +1,45 @@
-"""First-order training of networks: gradient descent, and least squares with gradient steps.
-
-Source: Cyr, Gulian, Patel, Perego, Trask (2020), Algorithm 1 (LSGD); Kingma, Ba (2015), "Adam",
-Algorithm 1.
-"""
+"""First-order steps."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.networks import NetworkColumns
-from skpou.training.varpro import ProjectedProblem, RidgeSchedule
 
-#: Passes over the rows after which the loss must have improved by the tolerance.
-PATIENCE = 100
-
-
-@dataclass
 class Adam:
-    """Steps of Adam, Algorithm 1 of Kingma and Ba (2015)."""
+    """Steps of Adam (Kingma, Ba 2014, Algorithm 1) with its default decay rates.
 
-    learning_rate: float
-    first_decay: float = 0.9
-    second_decay: float = 0.999
-    offset: float = 1e-8
-    count: int = 0
-    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def advance(self) -> None:
-        """Count a step, in which each of the parameters moves once."""
-        self.count += 1
-
-    def move(self, name: str, value: Tensor, gradient: Tensor) -> Tensor:
-        """New value of the parameters called `name`."""
-        zero = torch.zeros_like(value)
-        m, v = self.moments.get(name, (zero, zero))
-        m = self.first_decay * m + (1 - self.first_decay) * gradient
-        v = self.second_decay * v + (1 - self.second_decay) * gradient.square()
-        self.moments[name] = m, v
-        m = m / (1 - self.first_decay**self.count)
-        v = v / (1 - self.second_decay**self.count)
-        return value - self.learning_rate * m / (v.sqrt() + self.offset)
-
-
-@dataclass
-class Iterate:
-    """What a descent has reached.
-
-    Attributes
-    ----------
-    theta : Tensor of shape (k,)
-    coef : Tensor of shape (p, m)
-    loss : float
-        Weighted mean square of the residual over rows and targets.
-    ridge : float
-        Ridge of the coefficients relative to the largest squared column norm.
-    """
-
-    theta: Tensor
-    coef: Tensor
-    loss: float
-    ridge: float = 0.0
-
-
-def minibatches(
-    n_rows: int, batch_size: int | None, rng: np.random.Generator
-) -> Iterator[slice | Tensor]:
-    """All rows once: in one piece, or in shuffled pieces of `batch_size` rows."""
-    if batch_size is None or batch_size >= n_rows:
-        yield slice(None)
-        return
-    order = torch.as_tensor(rng.permutation(n_rows))
-    yield from order.split(batch_size)
-
-
-class Descent:
-    """One network, its rows and the state of Adam.
+    The same steps as those of ``torch.optim.Adam``, whose first use imports a compiler for
+    seconds.
 
     Parameters
     ----------
-    problem : ProjectedProblem
-        Columns of the network at the rows, targets, weights.
+    parameters : list of Tensor
+        Changed in place by `step`.
     learning_rate : float
-        Adam's step.
-    batch_size : int or None
-        Rows a gradient step; None takes all.
-    rng : numpy.random.Generator
-        Order of the rows.
+        Size of a step.
     """
 
-    def __init__(
-        self,
-        problem: ProjectedProblem,
-        learning_rate: float,
-        batch_size: int | None,
-        rng: np.random.Generator,
-    ):
-        assert isinstance(problem.basis, NetworkColumns)
-        self.problem = problem
-        self.basis: NetworkColumns = problem.basis
-        self.batch_size = batch_size
-        self.rng = rng
-        self.adam = Adam(learning_rate)
-        self.count = problem.total * problem.y.shape[1]
+    decay = (0.9, 0.999)
+    epsilon = 1e-8
 
-    def batches(self) -> Iterator[tuple[NetworkColumns, Tensor, Tensor]]:
-        """Columns, square roots of weights and weighted targets of each minibatch."""
-        problem = self.problem
-        for index in minibatches(len(problem.y), self.batch_size, self.rng):
-            where = index if isinstance(index, slice) else index.to(problem.y.device)
-            yield self.basis.rows(where), problem.root[where], problem.y[where]
+    def __init__(self, parameters: list[Tensor], learning_rate: float):
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self.n_steps = 0
+        self._mean = [torch.zeros_like(p) for p in parameters]
+        self._square = [torch.zeros_like(p) for p in parameters]
 
-
-def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
-    """Adam on all parameters; yields what each pass over the rows started from."""
-    theta, coef = start.theta, start.coef
-    while True:
-        before, squares = Iterate(theta, coef, math.nan, start.ridge), 0.0
-        for basis, root, y in state.batches():
-            A = basis.matrix(theta) * root
-            residual = A @ coef - y
-            squares += float(residual.square().sum())
-            scale = 2 / (state.problem.total * len(y) / len(state.problem.y))
-            gradient = basis.gradient(theta, coef, scale / y.shape[1] * residual * root)
-            # An output's coefficients matter to its own loss alone.
-            slope = scale * (A.T @ residual)
-            if start.ridge:
-                slope = slope + 2 * start.ridge * coef
-            state.adam.advance()
-            theta = state.adam.move("theta", theta, gradient)
-            coef = state.adam.move("coef", coef, slope)
-        # With minibatches the loss of each batch is the one before its step.
-        before.loss = squares / state.count
-        yield before
-
-
-def descend_hidden(
-    state: Descent, start: Iterate, ridge: RidgeSchedule, relative: float
-) -> Iterator[Iterate]:
-    """Algorithm 1 of Cyr et al. (2020): least squares, then gradient steps of the hidden layers.
-
-    Yields the parameters with their least-squares coefficients, which all rows determine.
-    """
-    theta = start.theta
-    while True:
-        fit = state.problem.solve(theta, ridge.value)  # Line 3 or 6
-        loss = float(fit.residual.square().sum()) / state.count
-        yield Iterate(theta, fit.coef, loss, ridge.value)
-        if not math.isfinite(loss):
-            return
-        ridge.follow(math.sqrt(loss) / relative)
-        for basis, root, y in state.batches():  # Line 5
-            residual = (
-                fit.residual if len(y) == len(fit.A) else basis.matrix(theta) * root @ fit.coef - y
-            )
-            scale = 2 / (state.count * len(y) / len(fit.A))
-            gradient = basis.gradient(theta, fit.coef, scale * residual * root)
-            state.adam.advance()
-            theta = state.adam.move("theta", theta, gradient)
-
-
-@dataclass
-class Progress:
-    """Outcome of following a descent; `best` is the iterate of least loss."""
-
-    best: Iterate | None = None
-    curve: list[float] = field(default_factory=list)
-    code: str = "max_iter"
-
-
-def follow(
-    iterates: Iterator[Iterate],
-    *,
-    max_iter: int,
-    tol: float,
-    size: float,
-    progress: Progress,
-    report: Callable[[str], None] | None = None,
-) -> None:
-    """Run a descent until it is done, and keep the best in `progress`.
-
-    Parameters
-    ----------
-    iterates : iterator of Iterate
-        The descent.
-    max_iter : int
-        Most passes.
-    tol : float
-        Root mean square residual, in units of `size`, that ends the descent; so does an
-        improvement of the loss by a share less than `tol` over 100 passes.
-    size : float
-        Root mean square of the targets.
-    progress : Progress
-        Filled while the descent runs, so that an interrupt leaves it usable.
-    report : callable, default=None
-        Takes a line for every pass.
-    """
-    least = []
-    for iterate in iterates:
-        if not math.isfinite(iterate.loss):
-            progress.code = "non_finite"
-            return
-        progress.curve.append(iterate.loss)
-        if progress.best is None or iterate.loss < progress.best.loss:
-            progress.best = iterate
-        least.append(progress.best.loss)
-        if report is not None:
-            report(f"pass {len(least)}: mean square {iterate.loss:.3e}")
-        exact = math.sqrt(iterate.loss) <= tol * size
-        flat = len(least) > PATIENCE and least[-1] >= (1 - tol) * least[-1 - PATIENCE]
-        if exact or flat:
-            progress.code = "converged"
-            return
-        if len(least) >= max_iter:
-            return
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """Move against the gradients of a loss to be minimised."""
+        self.n_steps += 1
+        first, second = self.decay
+        unbias, unbias_square = 1 - first**self.n_steps, 1 - second**self.n_steps
+        for p, g, mean, square in zip(
+            self.parameters, gradients, self._mean, self._square, strict=True
+        ):
+            mean.lerp_(g, 1 - first)
+            square.mul_(second).addcmul_(g, g, value=1 - second)
+            width = (square / unbias_square).sqrt_().add_(self.epsilon)
+            p.addcdiv_(mean, width, value=-self.learning_rate / unbias)

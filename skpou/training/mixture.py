@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.partitions import PartitionTree
+from skpou.bases.partitions import PartitionTree, rank_among_siblings
 from skpou.bases.polynomials import TotalDegreePolynomials
 
 
@@ -24,7 +24,7 @@ class Experts:
         Upper triangular factor R of each expert's weighted design matrix, ridge rows included:
         the coefficients' posterior covariance is ``sigma^2 (R' R)^-1``. The experts that a blend
         adds up were solved for jointly: one factor for each of the G blends, the identity where
-        a blend has fewer than the largest number K of experts.
+        a blend has fewer than the largest number K of experts that have samples.
     noise : Tensor of shape (N, m)
         Variance sigma^2 of each expert and target, Eq. 18 with the degrees of freedom taken off.
     """
@@ -225,7 +225,7 @@ class Mixture:
             log_pi = self.tree.log_proba(X, first - 1, harden)
         if not posterior:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
-        columns = blend_columns(weight, phi, ancestor)
+        columns = blend_columns(weight, phi, ancestor)[:, : experts.factor.shape[-1]]
         reduced = torch.linalg.solve_triangular(experts.factor.mT, columns, upper=False)
         epistemic = reduced.square().sum(1).T[..., None] * noise
         return Components(log_pi, mean, noise, epistemic)
@@ -250,7 +250,7 @@ class Mixture:
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         n_leaves, P = self.n_leaves, self.basis.n_columns
-        widest = max(level.theta.shape[1] for level in self.tree.levels)
+        widest = max(level.numbers_per_row() for level in self.tree.levels)
         return (3 * n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
 
     def arrays(self) -> list[dict]:
@@ -302,12 +302,8 @@ def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
     Tensor of shape (G, K P, n)
         K is the largest number of leaves in a blend; transposed for triangular solves.
     """
-    counts = torch.bincount(ancestor)
-    n_blends, widest = len(counts), int(counts.max())
-    order = torch.argsort(ancestor, stable=True)
-    start = counts.cumsum(0) - counts
-    rank = torch.empty_like(ancestor)
-    rank[order] = torch.arange(len(ancestor), device=ancestor.device) - start[ancestor[order]]
+    rank = rank_among_siblings(ancestor)
+    n_blends, widest = int(ancestor.max()) + 1, int(rank.max()) + 1
     spread = weight.new_zeros((n_blends, widest, len(weight)))
     spread[ancestor, rank] = weight.T
     size = widest * phi.shape[1]

@@ -19,8 +19,7 @@ from skpou.solvers.least_squares import (
     split_factor,
 )
 from skpou.solvers.statistics import triangular_factor
-from skpou.training.dual import DualProblem
-from skpou.training.first_order import (
+from skpou.training.descents import (
     Descent,
     Iterate,
     Progress,
@@ -28,6 +27,7 @@ from skpou.training.first_order import (
     descend_hidden,
     follow,
 )
+from skpou.training.dual import DualProblem
 from skpou.training.linear_model import LinearModel, Stage, finish
 from skpou.training.projected import minimise_projected
 from skpou.training.records import TrainingInterrupted, TrainingResult
@@ -289,7 +289,7 @@ class NetworkTraining:
         if self.options.solver == "gd":
             left = torch.ones_like(left)  # Coefficients that no solve has fitted to the rows
         within = rows.within.sum(0)
-        score = float((((residual / left).square().sum(0) + within).mean() / rows.weight.sum()))
+        score = float(((residual / left).square().sum(0) + within).mean() / rows.weight.sum())
         dof = float(effective_parameters(factor[:p, :p], R))
         noise = self._noise(residual, within, dof)
         model = finish((Stage(NetworkBasis(self.options.network, best.theta), coef, R),), noise,

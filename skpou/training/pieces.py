@@ -28,6 +28,7 @@ from skpou.training.merging import MergeHistory, merge_multilevel, smooth
 from skpou.training.mixture import Mixture
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
+from skpou.training.splitting import split_pieces
 from skpou.training.trees import Plan, plan_tree
 
 
@@ -53,6 +54,9 @@ class PieceOptions:
         Levels of merging.
     tol : float, default=0
         Relative residual below which a fit counts as exact.
+    exactly : bool, default=False
+        Make one level of exactly as many partitions as `sizes` says: sharp if kinks separate all
+        pieces, soft otherwise.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -62,6 +66,7 @@ class PieceOptions:
     alpha: float | None = None
     max_iter: int = 1000
     tol: float = 0.0
+    exactly: bool = False
 
     #: Most pieces when their number is chosen.
     most_pieces = 32
@@ -115,13 +120,70 @@ def fit_pieces(
         raise TrainingInterrupted(result) from None
 
 
-def _affordable(options: PieceOptions, rows: Rows) -> tuple[GateForm, ...]:
+def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
     """Shapes of gates that the rows can carry: quadratic logits have (d + 1)(d + 2) / 2 columns."""
-    n_columns = options.gates[0].basis(rows.n_features).n_columns
-    carried = rows.n_rows >= options.rows_a_gate_column * n_columns
-    if options.gates[0].degree < 2 or (carried and n_columns <= options.most_gate_columns):
-        return options.gates
+    n_columns = forms[0].basis(rows.n_features).n_columns
+    carried = rows.n_rows >= PieceOptions.rows_a_gate_column * n_columns
+    if forms[0].degree < 2 or (carried and n_columns <= PieceOptions.most_gate_columns):
+        return forms
     return (GateForm(1),)
+
+
+def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
+    """Variable projection of all gates at once, from the partitions that a tree chooses.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        A degree, the gates' shape, ridge and steps.
+    tree : PartitionTree
+        Partitions to start from; their number stays.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture` of a single blend, its score the leave-one-out error.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    try:
+        form = options.gates[0]
+        problem = PieceProblem(rows, options.degree, tol=options.tol)
+        everything = torch.arange(problem.n, device=rows.X.device)
+        trainer = BlendTrainer(problem, everything, _blend_options(options))
+        blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
+        # One part: below no level of its own.
+        trained = PartitionTree(problem.d, compose([blend], form))
+        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+    result = blend.result
+    return TrainingResult(
+        state=Mixture(trained, experts, problem.degree, 0),
+        score=result.score,
+        n_iter=max(result.n_iter, 1),
+        curve=result.curve or [result.score],
+        chosen={"degree": problem.degree, "alpha": alpha, "gate": form},
+    )
+
+
+def _blend_options(options: PieceOptions) -> BlendOptions:
+    sizes = options.sizes
+    return BlendOptions(
+        form=options.gates[0],
+        alpha=options.alpha,
+        tol=options.tol,
+        max_iter=min(300, options.max_iter),
+        most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
+        # A default fit should not keep anybody waiting.
+        budget=2e9 if sizes is None else 5e9,
+        restart_above=math.inf if sizes is None else 1e-8,
+    )
 
 
 @dataclass
@@ -136,7 +198,7 @@ class _Candidate:
 class _PieceTraining:
     def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
         self.rows = rows
-        self.options = replace(options, gates=_affordable(options, rows))
+        self.options = replace(options, gates=affordable_forms(options.gates, rows))
         self.report = report
         self.best: _Candidate | None = None
         self.curve: list[float] = []
@@ -218,20 +280,29 @@ class _PieceTraining:
         problem, history = self.best.problem, self.best.history
         pieces = problem.fit(compact(history.labels))
         plan = self._plan(problem, pieces)
+        if self.options.exactly and not plan.first_soft:
+            pieces = split_pieces(problem, pieces, self._most_pieces(problem))
+            plan = Plan([np.arange(pieces.n_pieces)], 0)
         if quick or plan.first_soft == len(plan.levels):
             built = self._sharp(problem, pieces, plan.levels, quick)
         else:
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
+        if self.options.exactly:
+            level = tree.levels[0].padded(self._most_pieces(problem))
+            tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
         message = "" if self.converged else self._not_converged()
+        if quick:
+            code = "interrupted"
+            message = "The best pieces found so far are kept, with gates that were not sharpened."
         return TrainingResult(
             state=Mixture(tree, experts, problem.degree, first_soft),
             score=history.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [history.score],
-            code="interrupted" if quick else code,
+            code=code,
             message=message,
             chosen={
                 "degree": problem.degree,
@@ -256,6 +327,9 @@ class _PieceTraining:
             models = NodeModels(problem, pieces.coef, [])
             interface = find_interface(problem, pieces.labels, models, pieces.error, root)
         plan = plan_tree(problem, pieces, interface, self.options.sizes)
+        if self.options.exactly:
+            kinked = interface is not None and plan.first_soft == len(plan.levels)
+            return Plan(plan.levels[-1:], int(kinked and not self.options.soft))
         if not self.options.soft or pieces.n_pieces == 1:
             return plan
         asked = self.options.sizes is not None and len(self.options.sizes) > 1
@@ -279,7 +353,7 @@ class _PieceTraining:
         self, problem: PieceProblem, pieces: Pieces, plan: Plan
     ) -> tuple[PartitionTree, Tensor, int]:
         """Blends below sharp gates, or one blend alone."""
-        options = self._blend_options()
+        options = _blend_options(self.options)
         labels = torch.zeros_like(pieces.labels)
         if plan.first_soft:
             labels = torch.as_tensor(plan.levels[0], device=labels.device)[pieces.labels]
@@ -307,20 +381,6 @@ class _PieceTraining:
         allowed = 2 * float(own) + problem.n * (10 * problem.floor) ** 2
         return chosen if float(new) <= allowed else labels
 
-    def _blend_options(self) -> BlendOptions:
-        form = self.options.gates[0]
-        sizes = self.options.sizes
-        return BlendOptions(
-            form=form,
-            alpha=self.options.alpha,
-            tol=self.options.tol,
-            max_iter=min(300, self.options.max_iter),
-            most_leaves=self.options.most_soft_pieces if sizes is None else sizes[-1],
-            # A default fit should not keep anybody waiting.
-            budget=2e9 if sizes is None else 5e9,
-            restart_above=math.inf if sizes is None else 1e-8,
-        )
-
     def _blend(
         self,
         problem: PieceProblem,
@@ -332,7 +392,8 @@ class _PieceTraining:
         """Soft pieces of one part: a ladder of numbers, or the tree that was asked for."""
         leaves, labels = torch.unique(pieces.labels[index], return_inverse=True)
         if len(below) == 1:
-            return fit_ladder(problem, index, labels, options)
+            numbers = (len(leaves),) if self.options.exactly else None
+            return fit_ladder(problem, index, labels, options, numbers)
         nodes, parents = [], []
         above = torch.zeros(len(leaves), dtype=torch.int64, device=index.device)
         for level in below:

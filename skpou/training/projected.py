@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skpou.training.first_order import Iterate
+from skpou.training.descents import Iterate
 from skpou.training.varpro import ProjectedProblem, RidgeSchedule
 
 #: Iterations before the loss is scaled anew. torch compares it with absolute tolerances.
@@ -127,8 +127,8 @@ def minimise_projected(
         optimiser.step(loss.evaluate)
         # A line search that fails ends a round early; the next one has another unit and ridge.
         done += max(optimiser.state[loss.theta]["n_iter"], 1)
-        relative = math.sqrt(loss.best.loss) / problem.rms * math.sqrt(
-            loss.count / problem.y.numel()
+        relative = (
+            math.sqrt(loss.best.loss) / problem.rms * math.sqrt(loss.count / problem.y.numel())
         )
         if relative <= tol:
             return "converged"

@@ -9,6 +9,25 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Distinct (point, target) pairs of rows whose points repeat with different targets.
+
+    Attributes
+    ----------
+    point : Tensor of shape (k,), int64
+        Number of the distinct point.
+    y : Tensor of shape (k, m)
+        Targets.
+    weight : Tensor of shape (k,)
+        Sum of the weights of each pair.
+    """
+
+    point: Tensor
+    y: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
 class Rows:
     """Distinct points with the weighted mean of their targets.
 
@@ -26,12 +45,15 @@ class Rows:
         says nothing about noise, and weights are divided by their mean.
     within : Tensor of shape (n, m)
         Weighted sum of squares of the targets about their mean.
+    repeats : Pairs, default=None
+        The pairs before equal points were merged; None where each point has one target.
     """
 
     X: Tensor
     y: Tensor
     weight: Tensor
     within: Tensor
+    repeats: Pairs | None = None
 
     @property
     def n_rows(self) -> int:
@@ -52,6 +74,36 @@ class Rows:
     def total_weight(self) -> float:
         """Sum of the weights: the number of observations."""
         return float(self.weight.sum())
+
+    def pairs(self) -> Rows:
+        """Rows of the distinct pairs: what a likelihood needs, since means hide the spread."""
+        if self.repeats is None:
+            return self
+        part = self.repeats
+        return Rows(self.X[part.point], part.y, part.weight, torch.zeros_like(part.y))
+
+    def subset(self, index: Tensor) -> Rows:
+        """Some of the points, with the mean and the spread of their targets."""
+        return Rows(self.X[index], self.y[index], self.weight[index], self.within[index])
+
+    def to(self, dtype: torch.dtype) -> Rows:
+        """The same rows in another precision."""
+        return self.in_units(self.y.new_zeros(()), self.y.new_ones(()), dtype)
+
+    def in_units(self, shift: Tensor, unit: Tensor, dtype: torch.dtype) -> Rows:
+        """Rows with targets ``(y - shift) / unit``, shift and unit of shape (m,), in `dtype`."""
+
+        def scaled(y: Tensor) -> Tensor:
+            return ((y - shift) / unit).to(dtype)
+
+        part = self.repeats
+        return Rows(
+            self.X.to(dtype),
+            scaled(self.y),
+            self.weight.to(dtype),
+            (self.within / unit.square()).to(dtype),
+            part and Pairs(part.point, scaled(part.y), part.weight.to(dtype)),
+        )
 
 
 def lexicographic_order(A: Tensor) -> Tensor:
@@ -114,4 +166,5 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
     )
     spread = weight[:, None] * (y - mean[group]).square()
     within = torch.zeros_like(mean).index_add_(0, group, spread)
-    return Rows(X[first].contiguous(), mean, total, within)
+    pairs = Pairs(group, y.contiguous(), weight)
+    return Rows(X[first].contiguous(), mean, total, within, pairs)

@@ -162,9 +162,7 @@ class RidgePath:
 
     def probed(self, alpha: float, columns: Tensor) -> float:
         """Mean variance of the prediction at probes, in units of the noise."""
-        variance = (columns @ self.Vh.T).square() / (
-            self.S.square() + (alpha * self.S[0]).square()
-        )
+        variance = (columns @ self.Vh.T).square() / (self.S.square() + (alpha * self.S[0]).square())
         return float(variance.sum(1).mean())
 
     def factor(self, alpha: float) -> Tensor:
@@ -281,7 +279,5 @@ class TangentScores:
     def calibrated(self, probes: Tensor) -> float:
         """Expected error between the rows; `probes` are the columns (k, q) there."""
         spread = self._mean(self.r.square() / (1 - self.h)[:, None])
-        solved = torch.linalg.solve_triangular(
-            self.R, probes / self.norms, upper=True, left=False
-        )
+        solved = torch.linalg.solve_triangular(self.R, probes / self.norms, upper=True, left=False)
         return math.sqrt(spread * (1 + float(solved.square().sum(1).clamp_max(1e12).mean())))

@@ -124,9 +124,7 @@ class SineSearch:
         self.most_columns = min(most, 1000 if d <= 2 else 1500)
         self.pilot = _subset(rows, PILOT_ROWS, seed)
         self.whole = self.pilot is rows
-        self.pilot_columns = (
-            self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
-        )
+        self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
 

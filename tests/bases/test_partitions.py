@@ -1,16 +1,21 @@
 """Trees of softmax gates against naive loops."""
 
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
 import torch
 
+from skpou.bases.networks import Network, NetworkBasis
 from skpou.bases.partitions import (
     GateLevel,
     PartitionTree,
     RadialQuadratics,
+    coordinate_columns,
     gate_basis,
     log_softmax_among_siblings,
+    rank_among_siblings,
 )
 from skpou.bases.polynomials import TotalDegreePolynomials, count_columns
 from tests.contracts import BasisContract
@@ -256,3 +261,81 @@ def test_state_survives_as_arrays(name):
     assert torch.equal(again.log_proba(X), expected)
     single = PartitionTree.from_arrays(2, tree.arrays(), X.float())
     assert single.log_proba(X.float()).dtype == torch.float32
+
+
+# Gates that are networks
+
+
+def network_tree(architecture="plain", d=2, scale=2.0):
+    """Two levels of networks, one for each parent, with unequal numbers of children."""
+    rng = np.random.default_rng(3)
+    levels = []
+    for parent in ([0, 0, 0], [2, 0, 1, 0, 0]):
+        network = Network(d, (4, 4), architecture, "sin")
+        G = max(parent) + 1
+        hidden = torch.as_tensor(rng.standard_normal((G, network.n_parameters)))
+        theta = torch.as_tensor(scale * rng.standard_normal((len(parent), network.n_columns)))
+        basis = NetworkBasis(network, hidden)
+        levels.append(GateLevel(torch.tensor(parent), theta, 0, network=basis))
+    return PartitionTree(d, levels)
+
+
+@pytest.mark.parametrize("architecture", ["plain", "residual"])
+def test_network_gates_equal_one_network_at_a_time(architecture):
+    tree, X = network_tree(architecture), points()
+    log_above = torch.zeros((len(X), 1)).double()
+    for depth, gate in enumerate(tree.levels):
+        columns = []
+        for j, p in enumerate(gate.parent.tolist()):
+            own = NetworkBasis(gate.network.network, gate.network.theta[p]).matrix(X)
+            siblings = [k for k, q in enumerate(gate.parent.tolist()) if q == p]
+            logits = own @ gate.theta[siblings].T
+            columns.append(torch.log_softmax(logits, 1)[:, siblings.index(j)])
+        log_gate = torch.stack(columns, 1)
+        got = tree.log_conditional(X, depth)
+        torch.testing.assert_close(got, log_gate, rtol=1e-12, atol=1e-13)
+        log_above = log_above[:, gate.parent] + log_gate
+        torch.testing.assert_close(tree.log_proba(X, depth), log_above, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("architecture", ["plain", "residual"])
+def test_slopes_of_network_gates(architecture):
+    tree, X, h = network_tree(architecture), points(), 1e-6
+    for feature in range(2):
+        step = h * torch.eye(2, dtype=X.dtype)[feature]
+        expected = (tree.log_proba(X + step) - tree.log_proba(X - step)) / (2 * h)
+        got = tree.log_proba_partial(X, feature)
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_network_gates_survive_as_arrays():
+    tree, X = network_tree("residual"), points()
+    state = pickle.loads(pickle.dumps(tree.arrays()))
+    again = PartitionTree.from_arrays(2, state, X)
+    assert torch.equal(again.log_proba(X), tree.log_proba(X))
+    assert again.levels[1].network.network == tree.levels[1].network.network
+    single = PartitionTree.from_arrays(2, state, X.float()).log_proba(X.float())
+    assert single.dtype == torch.float32
+
+
+def test_choice_and_first_soft_level():
+    tree, X = make_tree("three", sharp=(0, 1)), points()
+    nodes = tree.choose(X)
+    assert torch.equal(nodes[2], tree.log_proba(X, harden=True).argmax(1))
+    for depth in (1, 2):
+        assert torch.equal(nodes[depth - 1], tree.levels[depth].parent[nodes[depth]])
+    assert tree.first_soft == 2
+    assert make_tree("three", sharp=(0, 1, 2)).first_soft == 3
+    assert make_tree("three").first_soft == 0
+
+
+def test_rank_among_siblings():
+    parent = torch.tensor([1, 0, 1, 1, 2, 0])
+    assert rank_among_siblings(parent).tolist() == [0, 0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("d", [0, 1, 2, 4])
+@pytest.mark.parametrize("form", [(1, False), (2, False), (2, True)])
+def test_coordinate_columns(d, form):
+    basis, X = gate_basis(d, *form), points(d=d)
+    torch.testing.assert_close(basis.matrix(X)[:, coordinate_columns(basis)], 2 * X - 1)

@@ -193,3 +193,59 @@ def test_one_class_and_classes_without_rows(dtype):
     assert pi[:, 3:].max() < 1e-2
     # By symmetry the two empty classes get the same logits.
     torch.testing.assert_close(theta[3], theta[4], rtol=1e-3, atol=1e-3)
+
+
+# Probabilities for labels, and several problems at once
+
+
+def one_hot(labels):
+    return torch.nn.functional.one_hot(labels, K).double()
+
+
+def test_labels_are_probabilities_of_zero_and_one():
+    F, labels, weight = make_problem()
+    hard = fit_logistic(F, labels, K, weight, (RIDGE,))
+    soft = fit_logistic(F, one_hot(labels), K, weight, (RIDGE,))
+    torch.testing.assert_close(hard, soft, rtol=1e-9, atol=1e-10)
+
+
+def test_probabilities_are_split_rows():
+    """A row with the probabilities t is K rows with the labels k and the weights t_k."""
+    F, _, weight = make_problem(30)
+    t = torch.as_tensor(np.random.default_rng(1).dirichlet(np.ones(K), 30))
+    soft = fit_logistic(F, t, K, weight, (RIDGE,))
+    labels = torch.arange(K).repeat(30)
+    split = (weight[:, None] * t).reshape(-1)
+    rows = fit_logistic(F.repeat_interleave(K, 0), labels, K, split, (RIDGE,))
+    torch.testing.assert_close(soft, rows, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["common features", "own features"])
+def test_batch_equals_one_problem_at_a_time(own):
+    rng, B, n, q = np.random.default_rng(2), 4, 50, 3
+    F = torch.as_tensor(rng.standard_normal((B, n, q) if own else (n, q)))
+    t = torch.as_tensor(rng.dirichlet(np.ones(K), (B, n)))
+    # Easy, hard and empty problems side by side.
+    t[1] = one_hot((F[1] if own else F)[:, 0].gt(0).long())
+    weight = torch.as_tensor(rng.uniform(0, 2, (B, n)))
+    weight[2] = 0.0
+    batch = fit_logistic(F, t, K, weight, (1e-1, 1e-4))
+    assert batch.shape == (B, K, q)
+    for b in range(B):
+        alone = fit_logistic(F[b] if own else F, t[b], K, weight[b], (1e-1, 1e-4))
+        torch.testing.assert_close(batch[b], alone, rtol=1e-5, atol=1e-6)
+    assert not batch[2].any()
+
+
+def test_batch_descends_in_every_problem():
+    rng, B, n, q = np.random.default_rng(3), 3, 40, 3
+    F = torch.as_tensor(rng.standard_normal((n, q)))
+    t = torch.as_tensor(rng.dirichlet(np.full(K, 0.1), (B, n)))
+    weight = torch.ones((B, n)).double()
+    problem = MultinomialLogistic(F, t, K, weight)
+    theta = 10 * torch.as_tensor(rng.standard_normal((B, K, q)))
+    values = torch.stack(
+        [problem.objective(problem.fit(theta, 1e-4, k), 1e-4 * n / K) for k in range(10)]
+    )
+    assert (values.diff(dim=0) <= 0).all()
+    assert (values[-1] < values[0]).all()

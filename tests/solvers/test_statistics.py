@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skpou.solvers import statistics
 from skpou.solvers.statistics import (
     row_blocks,
     rows_within,
@@ -153,3 +154,19 @@ def test_rows_within_a_budget():
     assert rows_within(10, 100) == 10
     assert rows_within(1000, 100) == 1
     assert rows_within(0, 100) == 100
+
+
+@pytest.mark.parametrize("block", [1, 5, 1000])
+@pytest.mark.parametrize("n", [0, 1, 3, 40])
+def test_weighted_factors_are_those_of_scaled_rows(n, block, monkeypatch):
+    rng = np.random.default_rng(0)
+    A, weight = torch.as_tensor(rng.standard_normal((n, 4))), torch.as_tensor(rng.random((n, 3)))
+    weight[:, 1] = 0.0
+    monkeypatch.setattr(statistics, "rows_within", lambda *_: block)
+    kept = A.clone()
+    R = statistics.weighted_factors(A, weight)
+    assert R.shape == (3, 4, 4)
+    assert torch.equal(R, R.triu())
+    expected = torch.einsum("na,ns,nb->sab", A, weight, A)
+    torch.testing.assert_close(R.mT @ R, expected, rtol=1e-13, atol=1e-14)
+    assert torch.equal(A, kept)

@@ -148,3 +148,41 @@ def test_lexicographic_order_is_stable(rows):
     A = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 3)
     expected = sorted(range(len(rows)), key=lambda i: rows[i])
     assert lexicographic_order(A).tolist() == expected
+
+
+# Pairs
+
+
+@given(samples())
+def test_pairs_are_the_distinct_rows_with_their_own_targets(sample):
+    X, y, weight = sample
+    rows = merge_rows(X, y, weight)
+    pairs = rows.pairs()
+    kept = weight > 0
+    table = torch.cat([X, y], 1)[kept]
+    assert pairs.n_rows == len(torch.unique(table, dim=0))
+    assert not pairs.within.any()
+    got = torch.cat([pairs.X, pairs.y], 1)
+    scale = 1.0 if rows.repeats else float(pairs.weight.sum() / weight.sum())
+    for row, total in zip(got, pairs.weight, strict=True):
+        same = (table == row).all(1)
+        assert bool(same.any())
+        assert float(total) == pytest.approx(scale * float(weight[kept][same].sum()))
+    torch.testing.assert_close(rows.total_weight, pairs.total_weight)
+
+
+@given(samples())
+def test_rows_and_pairs_in_other_units(sample):
+    X, y, weight = sample
+    m = y.shape[1]
+    shift, unit = torch.full((m,), 0.5).double(), torch.full((m,), 4.0).double()
+    rows = merge_rows(X, y, weight)
+    changed, expected = (
+        rows.in_units(shift, unit, torch.float64),
+        merge_rows(X, (y - 0.5) / 4, weight),
+    )
+    for a, b in ((changed, expected), (changed.pairs(), expected.pairs())):
+        for name in FIELDS:
+            torch.testing.assert_close(getattr(a, name), getattr(b, name))
+    single = rows.in_units(shift, unit, torch.float32).pairs()
+    assert {getattr(single, name).dtype for name in FIELDS} == {torch.float32}

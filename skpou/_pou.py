@@ -1,0 +1,187 @@
+"""POURegressor: polynomials on one level of partitions of unity."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+from skpou._base import Prepared
+from skpou._compat import Interval, StrOptions, fit_context
+from skpou._options import GATES, check_memory
+from skpou._partitions import BasePartitionRegressor
+from skpou._trainers import Train, joint_training
+from skpou.training.pieces import PieceOptions, fit_pieces
+
+
+class POURegressor(BasePartitionRegressor):
+    """Polynomials on exactly so many partitions of unity, with error bars.
+
+    A partition of unity network [1]_ of one level: a softmax of gates cuts the box of the data
+    into partitions, each with a polynomial of bounded total degree. Gates and polynomials are
+    fitted together by variable projection. Where kinks or jumps separate all pieces, gates are
+    sharp and go through the roots between neighbouring polynomials.
+
+    Parameters
+    ----------
+    n_partitions : int, default=8
+        Number of partitions. Those without samples enough for a polynomial stay empty.
+    degree : int, default=2
+        Total degree of the polynomials, at least 0.
+    gate : {"rbf", "quadratic", "linear"}, default="rbf"
+        Form of the gates' logits: normalised Gaussian radial functions (Eq. 19 of the talk on
+        [1]_), or polynomials of degree 2 or 1. Where there are fewer than five rows for each
+        column of a gate, gates are linear.
+    init : {"data", "box"}, default="data"
+        ``"data"``: pieces discovered bottom-up, halved until there are enough. ``"box"``: radial
+        functions about random samples; all gates stay soft.
+    solver : {"varpro"}, default="varpro"
+        ``"varpro"``: Levenberg-Marquardt on the gates, polynomials eliminated by least squares.
+    alpha : "auto" or float, default="auto"
+        Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
+        ``"auto"``: tied to progress in training, by log evidence at its end.
+    n_init : int, default=1
+        Number of starts, of which the best score is kept.
+    max_iter : int, default=1000
+        Most levels of merging, of which a fit takes some ten to thirty, and most steps on the
+        gates, which are also bounded by their cost.
+    tol : float, default=1e-14
+        Residual, relative to the rms of y, below which a fit counts as exact; not below
+        round-off, 1e-13 in float64.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of all computations and results.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the random starts. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each level of merging.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (N, M) or (N, M, n_outputs)
+        Coefficients of the partitions' polynomials in units of y: products of Legendre
+        polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
+        lexicographically by their exponents.
+    degree_ : int
+        Degree of the polynomials.
+    alpha_ : float
+        Ridge.
+    gate_ : str
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
+    noise_ : ndarray of shape (N,) or (N, n_outputs)
+        Noise standard deviation of every partition, in units of y.
+    n_iter_ : int
+        Levels of merging, or steps on the gates with ``init="box"``.
+    loss_curve_ : list of float
+        Score after each of them; lower is better.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    mixture_ : list of dict
+        State of the level in scaled units: gates, coefficients, posterior factors, noise.
+    tree_ : list of ndarray of int
+        A single array of zeros: all partitions have one parent.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] K. Lee, N. Trask, R. Patel, M. Gulian, E. Cyr, "Partition of unity networks: deep
+       hp-approximation", AAAI-MLPS 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import POURegressor
+    >>> X = np.linspace(0, 1, 300)[:, None]
+    >>> y = np.sin(6 * X[:, 0])
+    >>> model = POURegressor(4, 4).fit(X, y)
+    >>> model.partition_proba(X).shape
+    (300, 4)
+    >>> bool(abs(model.predict([[0.5012]])[0] - np.sin(6 * 0.5012)) < 1e-8)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BasePartitionRegressor._parameter_constraints,
+        "n_partitions": [Interval(Integral, 1, None, closed="left")],
+        "degree": [Interval(Integral, 0, None, closed="left")],
+        "gate": [StrOptions(set(GATES))],
+        "init": [StrOptions({"data", "box"})],
+        "solver": [StrOptions({"varpro"})],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_partitions=8,
+        degree=2,
+        *,
+        gate="rbf",
+        init="data",
+        solver="varpro",
+        alpha="auto",
+        n_init=1,
+        max_iter=1000,
+        tol=1e-14,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_partitions = n_partitions
+        self.degree = degree
+        self.gate = gate
+        self.init = init
+        self.solver = solver
+        self.alpha = alpha
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Find the partitions and their polynomials.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the partitions.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : POURegressor
+        """
+        with self._earlier_fit_kept():
+            prepared = self._prepare(X, y, sample_weight)
+            check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
+            result = self._train_and_store(self._training(prepared), self.n_init, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _training(self, prepared: Prepared) -> Train:
+        """Training from a random start."""
+        options = PieceOptions(
+            sizes=(int(self.n_partitions),),
+            degree=int(self.degree),
+            gates=GATES[self.gate],
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            max_iter=int(self.max_iter),
+            tol=min(float(self.tol), 1.0),
+            exactly=True,
+        )
+        if self.init == "box":
+            return joint_training(prepared.rows, options)
+        return lambda rng: fit_pieces(prepared.rows, options, rng, report=self._reporter())

@@ -1,0 +1,296 @@
+"""SparseGridRegressor and SparseGridClassifier: functions on sparse grids."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou._base import BaseRegressor, InterruptedFit, Prepared, random_generator
+from skpou._compat import Interval, StrOptions, fit_context
+from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
+from skpou.training.mixture import Components
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.sparse_grid_model import SparseGridModel
+from skpou.training.sparse_grid_solution import GridOptions, choose_level
+from skpou.training.sparse_grids import fit_sparse_grid
+
+
+class SparseGridRegressor(BaseRegressor):
+    """Regression on a sparse grid of hierarchical hat functions, with error bars.
+
+    The model is a sum of products of piecewise linear hat functions whose levels add up to a
+    bounded sum (Eq. 2.14 of [1]_), so that the number of grid points grows slowly with the
+    dimension. Coefficients solve one ridge regression, in which finer levels are held closer to
+    zero; the strength of the ridge and its growth from level to level are chosen by the evidence
+    of the data. Grid points can be added where the surpluses are large.
+
+    Parameters
+    ----------
+    level : "auto" or int, default="auto"
+        Level n of the regular grid, from 1 to 30: the mesh width along one column is ``2**-n`` of
+        the data's range. ``"auto"``: at most 4, or at most 3 before a refinement, lowered until
+        `max_points` holds.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        ``"modified"``: no grid points on the faces of the data's box; the outermost functions
+        grow linearly towards them. ``"zero"``: the function equals the mean of y on the faces.
+        ``"full"``: grid points on the faces, level 0 (Eq. 2.15). ``"truncated"``: the faces'
+        points belong to level 1 (Eq. 2.16). The last two suit few columns.
+    alpha : "auto" or float, default="auto"
+        Ridge of level 1 relative to the largest column norm, at least 0. ``"auto"``: by log
+        evidence, together with its growth. A given ridge grows by 4 from level to level.
+    solver : {"auto", "direct", "iterative"}, default="auto"
+        ``"direct"``: by the Gram matrix of the grid points' columns, or of the rows where these
+        are fewer. ``"iterative"``: by preconditioned conjugate gradients; the standard deviation
+        then takes all but the 2000 coarsest functions for independent. ``"auto"``: direct up to
+        4500 grid points or rows.
+    n_refinements : int, default=0
+        Most steps of refinement. Each adds the children of the grid points that carry most of the
+        prediction; refinement ends when held-out rows are predicted worse twice.
+    refine_fraction : float, default=0.05
+        Share of the grid points that are refined in a step, between 0 and 1; at least 10 are.
+    max_points : int, default=10000
+        Most grid points.
+    batch_size : int, default=None
+        Rows a block: in predictions and in fit, where the rows of the basis matrix are then
+        evaluated anew for every product. None: they are kept up to some 1 GB.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of inputs and predictions. Coefficients are solved for in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows held out and of those that choose a ridge. None is a fixed one: two
+        fits give the same bits.
+    verbose : int, default=0
+        Print a line for each step.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_points,) or (n_points, n_outputs)
+        Surpluses in units of y: the prediction is `intercept_` plus the sum of surpluses times
+        hat functions.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Mean of y.
+    grid_points_ : ndarray of shape (n_points, n_features_in_)
+        Grid points in units of X; NaN along constant columns, which have no part.
+    level_ : int
+        Level of the regular grid, from which a refined grid started.
+    alpha_ : float
+        Ridge of level 1.
+    level_weight_ : float
+        Factor by which the ridge grows from one level to the next.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Noise standard deviation in units of y.
+    n_iter_ : int
+        Iterations of an iterative solution, grids of a refinement, 1 otherwise.
+    loss_curve_ : list of float
+        Mean square error on the held-out rows, in units of the variance of y, for each grid of a
+        refinement; otherwise the score of the one grid; lower is better.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : dict
+        State in scaled units: level vectors, surpluses, posterior, noise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Notes
+    -----
+    Outside the box of the data the outermost linear pieces go on: the mean extrapolates linearly
+    along each column, and the standard deviation grows with it.
+
+    References
+    ----------
+    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import SparseGridRegressor
+    >>> X = np.random.default_rng(0).random((1000, 3))
+    >>> y = X[:, 0] * X[:, 1] + np.abs(X[:, 2] - 0.5)
+    >>> model = SparseGridRegressor(level=4).fit(X, y)
+    >>> len(model.coef_)
+    111
+    >>> mean, std = model.predict([[0.5, 0.5, 0.5]], return_std=True)
+    >>> bool(abs(mean[0] - 0.25) < 3e-3)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseRegressor._parameter_constraints,
+        "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "boundary": [StrOptions(set(BOUNDARIES))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({"auto", "direct", "iterative"})],
+        "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "refine_fraction": [Interval(Real, 0, 1, closed="right")],
+        "max_points": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+    }
+
+    _size_parameters = "level or max_points"
+
+    def __init__(
+        self,
+        level="auto",
+        *,
+        boundary="modified",
+        alpha="auto",
+        solver="auto",
+        n_refinements=0,
+        refine_fraction=0.05,
+        max_points=10_000,
+        batch_size=None,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.level = level
+        self.boundary = boundary
+        self.alpha = alpha
+        self.solver = solver
+        self.n_refinements = n_refinements
+        self.refine_fraction = refine_fraction
+        self.max_points = max_points
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Choose the grid and the ridge, and solve for the surpluses.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share grid and ridge.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : SparseGridRegressor
+        """
+        options = self._options()
+        with self._earlier_fit_kept():
+            prepared = self._prepare(X, y, sample_weight)
+            level = choose_level(prepared.rows.n_features, options)
+            rng = random_generator(self.random_state)
+            try:
+                result = fit_sparse_grid(prepared.rows, options, rng, self._reporter())
+            except TrainingInterrupted as stopped:
+                if stopped.result is None:
+                    raise KeyboardInterrupt from None
+                self._store_result(stopped.result, prepared, level)
+                warnings.warn(
+                    "fit was interrupted. The best of the grids so far is kept.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                raise InterruptedFit from None
+            self._store_result(result, prepared, level)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _options(self) -> GridOptions:
+        return GridOptions(
+            level=None if self.level == "auto" else int(self.level),
+            boundary=self.boundary,
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            solver=self.solver,
+            n_refinements=int(self.n_refinements),
+            refine_fraction=float(self.refine_fraction),
+            max_points=int(self.max_points),
+            batch_size=None if self.batch_size is None else int(self.batch_size),
+        )
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared, level: int) -> None:
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            model_=result.state.arrays(),
+            level_=level,
+            alpha_=result.chosen["alpha"],
+            level_weight_=result.chosen["decay"],
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
+
+    def _model(self, like: Tensor) -> SparseGridModel:
+        return SparseGridModel.from_arrays(self.model_, like)
+
+    def _of_targets(self, values: np.ndarray):
+        """Drop the axis of a single target if y had none."""
+        return values[..., 0] if self._target_ndim == 1 else values
+
+    @property
+    def coef_(self):
+        """Surpluses in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.model_["coef"] * self.scaling_["scale"])
+
+    @property
+    def intercept_(self):
+        """Mean of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.scaling_["mean"])
+
+    @property
+    def noise_(self):
+        """Noise standard deviation in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(np.sqrt(self.model_["noise"]) * self.scaling_["scale"])
+
+    @property
+    def grid_points_(self):
+        """Grid points in units of X."""
+        check_is_fitted(self)
+        model = self._model(torch.zeros(0, dtype=torch.float64))
+        active = slice(None) if model.active is None else model.active.numpy()
+        points = np.full((model.n_columns, self.n_features_in_), np.nan)
+        box = self.scaling_
+        points[:, box["columns"]] = box["offset"] + box["width"] * model.grid.points()[active]
+        return points
+
+    # Prediction
+
+    def _components(self, points: Tensor, posterior: bool) -> Components:
+        return self._model(points).components(points, posterior)
+
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        return self._model(points).gradient(points)
+
+    def _numbers_per_row(self) -> int:
+        return self._model(torch.zeros(0)).numbers_per_row()
+
+    def predict(self, X, return_std=False):
+        """Predict the mean of y, and its standard deviation.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, "epistemic" or "noise", default=False
+            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
+            ``"epistemic"``: that of the function, by the posterior of the surpluses.
+
+        Returns
+        -------
+        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+        std : ndarray or Tensor of the same shape
+            In units of y; only if asked for.
+        """
+        return self._predict(X, return_std)

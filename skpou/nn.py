@@ -1,0 +1,104 @@
+"""Layers for people's own torch networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skpou.bases.sparse_grids import SparseGrid
+
+__all__ = ["SparseGridLayer"]
+
+
+class SparseGridLayer(nn.Module):
+    """Sparse grid function as the last, or any, layer of a network.
+
+    Computes ``sum_{l,i} c_{l,i} phi_{l,i}(x)`` (Eq. 2.14 of Zhang 2021) with trainable surpluses
+    c, one term for each level vector, and gradients for both c and x. The same code evaluates
+    `SparseGridRegressor`.
+
+    Parameters
+    ----------
+    n_components : int
+        Dimension d of the inputs, at least 1.
+    level : int
+        Level n of the regular sparse grid, at least 1; the finest mesh width is ``2**-n``.
+    n_outputs : int
+        Number of functions on the same grid, at least 1.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        ``"modified"``: the outermost functions grow linearly towards the faces, the coarsest is
+        constant: nonzero values and gradients there without points on the faces. ``"zero"``:
+        functions vanish on the faces, where the gradient dies out. ``"full"`` and
+        ``"truncated"``: points on the faces, 3^d times as many in the coarsest level.
+    device : torch.device, default=None
+        Device of the surpluses.
+    dtype : torch.dtype, default=None
+        Their precision; None is torch's default.
+
+    Attributes
+    ----------
+    coef : Parameter of shape (n_points, n_outputs)
+        Surpluses. Those of a lower level are the first rows, for ``"full"`` too.
+    grid : SparseGrid
+        The grid: ``grid.points()`` are its points.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skpou.nn import SparseGridLayer
+    >>> encoder = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Sigmoid())
+    >>> network = torch.nn.Sequential(encoder, SparseGridLayer(2, level=4, n_outputs=1))
+    >>> network(torch.zeros(5, 3)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        n_components: int,
+        level: int,
+        n_outputs: int,
+        boundary: str = "modified",
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.grid = SparseGrid(n_components, level, boundary)
+        shape = (self.grid.n_columns, n_outputs)
+        self.coef = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw surpluses of standard deviation 0.1, halved from level to level."""
+        costs = torch.as_tensor(self.grid.costs(), device=self.coef.device)[:, None]
+        with torch.no_grad():
+            self.coef.normal_(0.0, 0.1).mul_(torch.exp2(-costs.to(self.coef.dtype)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Evaluate the functions.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., n_components)
+            Points of the unit box; outside it the outermost pieces go on linearly.
+
+        Returns
+        -------
+        Tensor of shape (..., n_outputs)
+        """
+        if x.shape[-1] != self.grid.n_features:
+            raise ValueError(
+                f"The last axis of x must have {self.grid.n_features} entries, n_components. "
+                f"Got {tuple(x.shape)}."
+            )
+        points = x.reshape(-1, self.grid.n_features).to(self.coef.dtype)
+        return self.grid.evaluate(points, self.coef).reshape(*x.shape[:-1], self.coef.shape[1])
+
+    def extra_repr(self) -> str:
+        """Sizes, for the printed network."""
+        grid = self.grid
+        return (
+            f"n_components={grid.n_features}, level={grid.level}, "
+            f"n_outputs={self.coef.shape[1]}, boundary={grid.boundary!r}, "
+            f"n_points={grid.n_columns}"
+        )

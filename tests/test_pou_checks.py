@@ -1,0 +1,35 @@
+"""scikit-learn's own checks of POURegressor, none excepted."""
+
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_param_validation,
+    parametrize_with_checks,
+)
+
+from skpou import POURegressor
+
+CONFIGURATIONS = [
+    POURegressor(),
+    POURegressor(4, 1, gate="quadratic", alpha=1e-6, n_init=2),
+    POURegressor(3, 1, gate="linear", init="box"),
+]
+
+# The checks set max_iter=5, which may not suffice, as it should say.
+pytestmark = pytest.mark.filterwarnings(
+    f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"
+)
+
+
+@parametrize_with_checks(CONFIGURATIONS)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("estimator", CONFIGURATIONS, ids=repr)
+@pytest.mark.parametrize(
+    "check", [check_param_validation, check_dataframe_column_names_consistency]
+)
+def test_check_that_is_not_yielded(estimator, check):
+    check(type(estimator).__name__, estimator)
