@@ -1,4 +1,4 @@
-"""First-order training of separable models: gradient descent, and least squares with gradient steps.
+"""First-order training of separable models: gradient descent, least squares between its steps.
 
 Source: Cyr, Gulian, Patel, Perego, Trask (2020), Algorithm 1 (LSGD).
 """
