@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable
 from numbers import Integral
@@ -398,3 +399,17 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
+
+
+class BaseMixtureRegressor(BaseRegressor):
+    """Regressor whose predictive density is a mixture on each level of a tree of partitions."""
+
+    _size_parameters = "n_partitions or degree"
+
+    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
+        """Components on one level, None the finest; see `BaseRegressor._components`."""
+        raise NotImplementedError
+
+    def _predict_level(self, X: Any, return_std: bool | str, level: int | None) -> Any:
+        """Mean and standard deviation on one level."""
+        return self._predict(X, return_std, functools.partial(self._components, level=level))

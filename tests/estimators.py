@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import HierarchicalPOURegressor, POURegressor, SparseGridRegressor
+from skpou import (
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    POURegressor,
+    SparseGridRegressor,
+)
 
 #: Quick configurations of every estimator; more than one of a class where its paths differ.
 CONFIGURATIONS = {
@@ -18,6 +23,12 @@ CONFIGURATIONS = {
     "tree": HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6),
     "float32": HierarchicalPOURegressor(n_partitions=2, degree=2, dtype="float32"),
     "auto": HierarchicalPOURegressor(),
+    "units": LSGDRegressor(),
+    "varpro": LSGDRegressor((6,), alpha=1e-3),
+    "lsgd": LSGDRegressor((4, 4), architecture="residual", solver="lsgd", alpha=1e-3, tol=0.1),
+    "lbfgs": LSGDRegressor((4,), activation="sin", solver="lbfgs", alpha=0.1),
+    "gd": LSGDRegressor((8,), solver="gd", learning_rate=0.1, tol=0.3),
+    "network-float32": LSGDRegressor((4,), alpha=1e-3, dtype="float32"),
     "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
     "networks": HierarchicalPOURegressor(
         (2, 2), 1, gate="mlp", init="box", solver="em", learning_rate=0.02, tol=1e-2
@@ -43,6 +54,7 @@ TRAINING = {
         "skpou._partitions.experts_for_gates",
     ],
     POURegressor: ["skpou._pou.fit_pieces", "skpou._partitions.experts_for_gates"],
+    LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 

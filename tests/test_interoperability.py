@@ -41,6 +41,7 @@ X, Y = stepped()
 GRIDS = {
     "pieces": {"n_partitions": [1, 2], "degree": [1, 2]},
     "partitions": {"n_partitions": [2, 3], "degree": [1, 2]},
+    "units": {"alpha": ["auto", 1e-3], "max_iter": [20, 100]},
     "grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
 }
 

@@ -53,6 +53,13 @@ class Basis(ABC):
         Tensor of shape (n, p)
         """
 
+    def posterior_columns(self, X: Tensor) -> Tensor:
+        """Columns (n, q) whose coefficients the data determine: here those of `matrix`.
+
+        A basis with fitted parameters may add the derivatives with respect to these.
+        """
+        return self.matrix(X)
+
 
 class ParametricBasis(ABC):
     """Columns that depend on parameters theta, at fixed points: what variable projection moves.

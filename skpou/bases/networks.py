@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -280,6 +280,23 @@ class NetworkBasis(Basis):
         self.n_features = network.n_features
         self.n_columns = network.n_columns
 
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "n_features": self.network.n_features,
+            "hidden_layer_sizes": list(self.network.hidden_layer_sizes),
+            "architecture": self.network.architecture,
+            "activation": self.network.activation,
+            "theta": self.theta.cpu().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NetworkBasis:
+        """Rebuild from `arrays`, on the device of `like`."""
+        names = ("n_features", "hidden_layer_sizes", "architecture", "activation")
+        network = Network(**{name: arrays[name] for name in names})
+        return cls(network, torch.tensor(arrays["theta"], device=like.device))
+
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""
         return self.network.forward(self.theta.to(X), X)
@@ -310,6 +327,10 @@ class NetworkColumns(ParametricBasis):
         self.n_columns = network.n_columns
         self.n_parameters = network.n_parameters
 
+    def rows(self, index: slice | Tensor) -> NetworkColumns:
+        """The same columns at some of the points."""
+        return NetworkColumns(self.network, self.X[index])
+
     def matrix(self, theta: Tensor) -> Tensor:
         """Columns; see `ParametricBasis.matrix`."""
         return self.network.forward(theta, self.X)
@@ -335,14 +356,28 @@ class NetworkColumns(ParametricBasis):
         return result[::-1]
 
     def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
-        """Derivatives of the outputs, delta_l a^T and delta_l side by side.
+        """Derivatives of the outputs; see `ParametricBasis.jacobian`.
 
         Torch cannot differentiate it again; `forward` is for that.
         """
-        n, m = len(self.X), coef.shape[1]
-        result = theta.new_empty((n, m, self.n_parameters))
-        # The constant column, row 0 of the coefficients, depends on no parameter.
-        parts = self._backpropagate(theta, coef[1:].T[None])
+        return self.chain(theta, coef.T[None])
+
+    def chain(self, theta: Tensor, slope: Tensor) -> Tensor:
+        """Derivatives of m functions of the columns, delta_l a^T and delta_l side by side.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n_parameters,)
+        slope : Tensor of shape (n, m, p) or (1, m, p)
+            The functions' derivatives with respect to the columns.
+
+        Returns
+        -------
+        Tensor of shape (n, m, n_parameters)
+        """
+        result = theta.new_empty((len(self.X), slope.shape[1], self.n_parameters))
+        # The constant column comes first and depends on no parameter.
+        parts = self._backpropagate(theta, slope[..., 1:])
         with torch.no_grad():
             for (weights, biases), (delta, a) in zip(
                 self.network.unflatten(result), parts, strict=True
@@ -367,9 +402,12 @@ class NetworkColumns(ParametricBasis):
         -------
         Tensor of shape (n_parameters,)
         """
-        parts = self._backpropagate(theta, (cotangent @ coef[1:].T)[:, None, :])
+        return self.pull_back(theta, cotangent @ coef.T)
+
+    def pull_back(self, theta: Tensor, slope: Tensor) -> Tensor:
+        """Gradient of a function with derivatives `slope` (n, p) with respect to the columns."""
         blocks = []
-        for delta, a in parts:
+        for delta, a in self._backpropagate(theta, slope[:, None, 1:]):
             blocks += [(delta[:, 0].T @ a).reshape(-1), delta[:, 0].sum(0)]
         return torch.cat(blocks)
 

@@ -89,6 +89,15 @@ class TotalDegreePolynomials(Basis):
         self._generations = self._plan()
         self._indices: dict[torch.device, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
+    def arrays(self) -> dict[str, int]:
+        """State as plain values."""
+        return {"n_features": self.n_features, "degree": self.degree}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, int], like: Tensor) -> TotalDegreePolynomials:
+        """Rebuild from `arrays`."""
+        return cls(arrays["n_features"], arrays["degree"])
+
     def _plan(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Columns, their parents and their rows of the table, for 1, 2, ... active variables."""
         position = {tuple(row): i for i, row in enumerate(self.exponents)}

@@ -149,7 +149,7 @@ class BlendTrainer:
             return ProjectedFit.leave_one_out
         features = self.options.form.basis(self.problem.d).matrix(self.probes)
         polynomials = self.problem.basis.matrix(self.probes)
-        basis = PartitionPolynomials(polynomials, [features] * len(parents), parents)
+        basis = PartitionPolynomials.of_features(polynomials, [features] * len(parents), parents)
 
         def judge(fit: ProjectedFit) -> float:
             return max(fit.leave_one_out(), fit.calibrated(basis.matrix(fit.theta)))
@@ -159,7 +159,7 @@ class BlendTrainer:
     def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
         rows = self.problem.rows
         features = self.options.form.basis(self.problem.d).matrix(rows.X[index])
-        basis = PartitionPolynomials(
+        basis = PartitionPolynomials.of_features(
             self.problem.polynomials[index], [features] * len(parents), parents
         )
         return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
@@ -258,7 +258,7 @@ class BlendTrainer:
         """Logit coefficients (flat) of every level by logistic regression on labels."""
         parts = []
         for depth, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
-            features = problem.basis.features[depth]
+            features = problem.basis.logits[depth].features
             theta = features.new_zeros((len(parent), features.shape[1]))
             for family in range(int(parent.max()) + 1):
                 children = torch.nonzero(parent == family).squeeze(1)

@@ -2,8 +2,9 @@
 
 The coefficients are eliminated by a ridge solve inside (Golub and Pereyra 1973) and the rest is
 descended with Kaufman's Jacobian (1975). Any `ParametricBasis` will do. The parts are small: an
-evaluation of the projected problem, the damped step, the control of the damping, the ridge that
-follows progress, and the best iterate.
+evaluation of the projected problem, its linear model with the damped step, the control of the
+damping, the ridge that follows progress, and the best iterate. `skpou.training.dual` has the
+linear model for more parameters than rows.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from skpou.bases.base import ParametricBasis
 from skpou.solvers.least_squares import back_substitute, is_deficient, split_factor
-from skpou.solvers.statistics import triangular_factor
+from skpou.solvers.statistics import row_blocks, rows_within, triangular_factor
 from skpou.training.records import TrainingResult
 
 
@@ -120,6 +122,31 @@ class ProjectedFit:
         return torch.linalg.qr(torch.cat([self.A, self.strength * eye])).Q
 
 
+class LinearModel(Protocol):
+    """The projected residual, linearised at a theta."""
+
+    def is_finite(self) -> bool:
+        """Whether a step can be computed."""
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """Damped step (k,) and the decrease of the sum of squares that the model promises."""
+
+
+@dataclass
+class TriangularModel:
+    """Linear model by the triangular factor (k + 1, k + 1) of ``[J, r]``."""
+
+    factor: Tensor
+
+    def is_finite(self) -> bool:
+        """Whether a step can be computed."""
+        return bool(torch.isfinite(self.factor).all())
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """See `damped_step`."""
+        return damped_step(self.factor, damping)
+
+
 class ProjectedProblem:
     """Least squares in the coefficients for any theta.
 
@@ -131,21 +158,45 @@ class ProjectedProblem:
         Targets.
     weight : Tensor of shape (n,)
         Frequency weights.
+    shrinkage : float, default=0.0
+        Weight of ``|theta|`` beside the coefficients under the ridge.
+    relative : bool, default=False
+        Whether the ridge multiplies the largest squared column norm at the first theta instead of
+        the sum of weights, which is that of a constant column.
+    batch_size : int, default=None
+        Rows a block of the derivatives, where the basis has `rows`. None: as many as fit into
+        some 160 MB.
     """
 
-    def __init__(self, basis: ParametricBasis, y: Tensor, weight: Tensor, shrinkage: float = 0.0):
+    def __init__(
+        self,
+        basis: ParametricBasis,
+        y: Tensor,
+        weight: Tensor,
+        shrinkage: float = 0.0,
+        *,
+        relative: bool = False,
+        batch_size: int | None = None,
+    ):
         self.basis = basis
         self.shrinkage = shrinkage
         self.root = weight.sqrt()[:, None]
         self.total = float(weight.sum())
+        self.unit: float | None = None if relative else self.total
         self.y = y * self.root
         self.rms = float(self.y.square().mean().sqrt()) or 1.0
+        numbers = y.shape[1] * basis.n_parameters
+        self.batch_size = batch_size or rows_within(numbers, 20_000_000)
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
-        """Eliminate the coefficients; `ridge` multiplies the sum of weights."""
+        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
         A = self.basis.matrix(theta) * self.root
         p = A.shape[1]
-        strength = math.sqrt(ridge * self.total)
+        if self.unit is None:
+            # That of the start throughout: the derivatives do not follow a change.
+            largest = float(A.square().sum(0).max())
+            self.unit = largest if math.isfinite(largest) else self.total
+        strength = math.sqrt(ridge * self.unit)
         factor = triangular_factor(torch.cat([A, self.y], 1))
         below = factor.new_zeros((p, p + self.y.shape[1]))
         below.diagonal().fill_(strength)
@@ -160,6 +211,34 @@ class ProjectedProblem:
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""
         return self.basis.jacobian(fit.theta, fit.coef) * self.root[:, :, None]
+
+    def linearise(self, fit: ProjectedFit) -> LinearModel:
+        """Linear model of the projected residual at a fit."""
+        if len(self.y) <= self.batch_size or not hasattr(self.basis, "rows"):
+            return TriangularModel(fit.linearise(self.jacobian(fit)))
+        return TriangularModel(self._streamed(fit))
+
+    def _streamed(self, fit: ProjectedFit) -> Tensor:
+        """Triangular factor of ``[J, r]`` from blocks of rows, Jacobian of one block at a time.
+
+        In the factor of ``[A, J, r]`` over ``[s I, 0, s c]``, the rows below those of A belong to
+        what A cannot explain: they are the factor of the projected ``[J, r]``.
+        """
+        p, m = fit.coef.shape
+        k = self.basis.n_parameters
+        eye = torch.eye(p, dtype=fit.A.dtype, device=fit.A.device)
+        shrunk = fit.strength * fit.coef.T[:, :, None]
+        zeros = eye.new_zeros((m, p, k))
+        factor = torch.cat([(fit.strength * eye).expand(m, p, p), zeros, shrunk], 2)
+        for block in row_blocks(len(self.y), self.batch_size):
+            J = self.basis.rows(block).jacobian(fit.theta, fit.coef)
+            J = (J * self.root[block, :, None]).transpose(0, 1)
+            A = fit.A[block].expand(m, *fit.A[block].shape)
+            r = fit.residual[block].T[:, :, None]
+            factor = triangular_factor(torch.cat([factor, torch.cat([A, J, r], 2)], 1))
+        rest = factor[:, p:, p:].reshape(-1, k + 1)
+        prior = torch.cat([fit.prior * torch.eye(k).to(rest), fit.prior * fit.theta[:, None]], 1)
+        return triangular_factor(torch.cat([rest, prior]))
 
 
 def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
@@ -271,6 +350,7 @@ def levenberg_marquardt(
     ridge: RidgeSchedule | None = None,
     tol: float = 1e-14,
     judge: Callable[[ProjectedFit], float] = ProjectedFit.leave_one_out,
+    watch: Callable[[ProjectedFit, float], None] | None = None,
 ) -> TrainingResult:
     """Minimise the projected residual from a start.
 
@@ -289,6 +369,8 @@ def levenberg_marquardt(
     judge : callable, default=ProjectedFit.leave_one_out
         Error of a fit on other points; the best fit by it is returned, looked at every tenth
         step and wherever progress stalls.
+    watch : callable, default=None
+        Called with the fit and its ridge at the start and after every step.
 
     Returns
     -------
@@ -304,6 +386,8 @@ def levenberg_marquardt(
     best = BestSoFar(judge)
     best.show(fit, ridge.value)
     for step in range(max_iter):
+        if watch is not None:
+            watch(fit, ridge.value)
         moved = _try_steps(problem, fit, ridge.value, damping)
         gain = 0.0
         if moved is not None:
@@ -336,11 +420,11 @@ def _try_steps(
     problem: ProjectedProblem, fit: ProjectedFit, ridge: float, damping: DampingControl
 ) -> ProjectedFit | None:
     """First of eight ever shorter steps that lowers the value, or None."""
-    factor = fit.linearise(problem.jacobian(fit))
-    if not bool(torch.isfinite(factor).all()):
+    model = problem.linearise(fit)
+    if not model.is_finite():
         return None
     for _ in range(8):
-        step, predicted = damped_step(factor, damping.value)
+        step, predicted = model.step(damping.value)
         candidate = problem.solve(fit.theta + step, ridge)
         if candidate.value < fit.value:
             decrease = fit.value - candidate.value

@@ -40,7 +40,7 @@ def make_basis(shape, forms, degree, X=None, d=2):
     features = [form.basis(X.shape[1]).matrix(X) for form in forms]
     phi = TotalDegreePolynomials(X.shape[1], degree).matrix(X)
     parents = [torch.tensor(parent) for parent in SHAPES[shape]]
-    return PartitionPolynomials(phi, features, parents)
+    return PartitionPolynomials.of_features(phi, features, parents)
 
 
 def make_theta(basis, scale=2.0, seed=0):
@@ -52,7 +52,7 @@ class PartitionPolynomialsContract(ParametricBasisContract):
         n, P = basis.polynomials.shape
         phi = mp_matrix(basis.polynomials)
         above, start = [[mpmath.mpf(1)] for _ in range(n)], 0
-        for features, parent in zip(basis.features, basis.parents, strict=True):
+        for features, parent in zip([part.features for part in basis.logits], basis.parents, strict=True):
             parent, q, x = parent.tolist(), features.shape[1], mp_matrix(features)
             rows = []
             for i in range(n):

@@ -191,7 +191,7 @@ def soft_problem(parents, form, degree, n=200, d=1, m=1, noise=0.0, X=None):
     X = tensor(rng.random((n, d))) if X is None else X
     features = [form.basis(d).matrix(X)] * len(parents)
     phi = TotalDegreePolynomials(d, degree).matrix(X)
-    basis = PartitionPolynomials(phi, features, [torch.tensor(p) for p in parents])
+    basis = PartitionPolynomials.of_features(phi, features, [torch.tensor(p) for p in parents])
     rng = np.random.default_rng(100)
     theta = soft_theta(parents, features[0].shape[1], d, rng)
     coef = tensor(rng.standard_normal((basis.n_columns, m)))

@@ -1,0 +1,369 @@
+"""LSGDRegressor: networks whose last layer is solved for, and bases grown unit by unit."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou._base import BaseRegressor, InterruptedFit, Prepared
+from skpou._compat import Interval, StrOptions, fit_context
+from skpou.bases.initializations import INITIALIZATIONS
+from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
+from skpou.training.automatic import AutomaticOptions, fit_automatic
+from skpou.training.linear_model import LinearModel
+from skpou.training.mixture import Components
+from skpou.training.networks import SOLVERS, NetworkOptions, fit_network, is_dual
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rows import Rows
+
+#: Parameters that only shape a network of a given size, with their defaults.
+OF_FIXED_SIZES = {
+    "activation": "tanh",
+    "architecture": "plain",
+    "init": "auto",
+    "solver": "varpro",
+    "learning_rate": 5e-3,
+}
+#: Plain networks of so many layers start better from "he": see `initializations.box`.
+DEEP = 16
+
+
+class LSGDRegressor(BaseRegressor):
+    """Separable networks: the last layer is solved for, by least squares, instead of descended.
+
+    The units of a network's last hidden layer are a basis that adapts to the data, and for given
+    hidden layers the best output layer is a linear least-squares problem [1]_. So only the hidden
+    layers are searched for. By default there is no network of a given size: units are placed one
+    by one where they explain most of what is left, all of them are polished together after each
+    addition, and smooth targets get random sine features instead, whichever predicts better.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : "auto", int or tuple of int, default="auto"
+        Widths of the hidden layers, at least 1. ``"auto"``: basis and size chosen by evidence
+        and by leave-one-out errors, calibrated between the points; activation, architecture,
+        init, solver and learning_rate must then keep their defaults.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of every hidden unit.
+    architecture : {"plain", "residual"}, default="plain"
+        Eq. 9 or 10 of [1]_. In a ``"residual"`` network all layers but the first add to their
+        input, and all have the same width.
+    init : {"auto", "box", "data_box", "he", "glorot"}, default="auto"
+        First hidden layers. ``"box"``: cut planes scattered over the box of every layer's input
+        (Eq. 13 of [1]_). ``"data_box"``: scattered over the image of the data. ``"he"`` and
+        ``"glorot"``: random weights, zero biases. ``"auto"``: data_box for residual networks;
+        for plain ones box, and he from 16 layers on, where box collapses.
+    solver : {"varpro", "lsgd", "lbfgs", "gd"}, default="varpro"
+        ``"varpro"``: Levenberg-Marquardt on what least squares leaves over; with more
+        parameters than rows in its dual form, which needs no Jacobian. ``"lsgd"``: least
+        squares, then a step of Adam, in turn (Algorithm 1 of [1]_). ``"lbfgs"``: L-BFGS on what
+        least squares leaves over. ``"gd"``: Adam on all parameters.
+    alpha : "auto" or float, default="auto"
+        Ridge of the last layer relative to the largest column norm, at least 0. ``"auto"``:
+        tied to the progress of the descent, at the end by log evidence or leave-one-out.
+    learning_rate : float, default=5e-3
+        Adam's step, positive.
+    batch_size : int, default=None
+        Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
+        ``"varpro"`` and of predictions; None: as many as fit into some memory.
+    n_init : int, default=1
+        Number of starts, of which the one with the best leave-one-out error is kept.
+    max_iter : int, default=1000
+        Most iterations: steps of ``"varpro"`` and ``"lbfgs"``, passes over the rows otherwise.
+    tol : float, default=1e-14
+        Residual, relative to the rms of y, below which a fit counts as exact. ``"gd"`` and
+        ``"lsgd"`` also stop when 100 passes improve the loss by less than this share.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the computations and results. The automatic search always computes in
+        float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the random starts. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each iteration.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (p,) or (p, n_outputs)
+        Coefficients of all columns in units of y: the constant and the units of the last hidden
+        layer, or the columns of the chosen bases one after the other.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Mean of y, which the columns add to.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Standard deviation of the noise, in units of y.
+    basis_ : list of str
+        Bases whose sum is the model: ``"network"``, or those that were chosen.
+    hidden_layer_sizes_ : tuple of int
+        Widths; with ``"auto"`` the number of nonlinear columns.
+    alpha_ : float
+        Ridge.
+    n_iter_ : int
+        Iterations.
+    loss_curve_ : list of float
+        Mean square of the residual, in units of the mean square of y about its mean, at each
+        iteration; with ``"auto"`` the score after each step of the search.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : dict
+        State in scaled units: bases, coefficients, posterior factors, noise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] E. C. Cyr, M. A. Gulian, R. G. Patel, M. Perego, N. A. Trask, "Robust training and
+       initialization of deep neural networks: an adaptive basis viewpoint", MSML 2020; equations
+       numbered as in M. Gulian's talk on it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import LSGDRegressor
+    >>> X = np.linspace(0, 1, 256)[:, None]
+    >>> y = np.sin(2 * np.pi * X[:, 0])
+    >>> model = LSGDRegressor((32,), init="box").fit(X, y)
+    >>> grid = np.linspace(0, 1, 999)
+    >>> error = model.predict(grid[:, None]) - np.sin(2 * np.pi * grid)
+    >>> bool(np.abs(error).max() < 1e-10)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseRegressor._parameter_constraints,
+        "hidden_layer_sizes": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+            tuple,
+            list,
+        ],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "architecture": [StrOptions(set(ARCHITECTURES))],
+        "init": [StrOptions({"auto", *INITIALIZATIONS})],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+    _size_parameters = "hidden_layer_sizes"
+
+    def __init__(
+        self,
+        hidden_layer_sizes="auto",
+        *,
+        activation="tanh",
+        architecture="plain",
+        init="auto",
+        solver="varpro",
+        alpha="auto",
+        learning_rate=5e-3,
+        batch_size=None,
+        n_init=1,
+        max_iter=1000,
+        tol=1e-14,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.architecture = architecture
+        self.init = init
+        self.solver = solver
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Search for the hidden layers, or for the basis, and solve for the coefficients.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the hidden layers.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : LSGDRegressor
+        """
+        sizes = self._sizes()
+        with self._earlier_fit_kept():
+            prepared = self._prepare(X, y, sample_weight)
+            train = self._training(sizes, prepared.rows)
+            try:
+                result = self._best_of(train, self.n_init)
+            except TrainingInterrupted as stopped:
+                if stopped.result is None:
+                    raise KeyboardInterrupt from None
+                self._store_result(stopped.result, prepared)
+                warnings.warn(
+                    "fit was interrupted. The best parameters so far are kept.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                raise InterruptedFit from None
+            self._store_result(result, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _sizes(self) -> tuple[int, ...] | None:
+        """hidden_layer_sizes as a tuple, or None for "auto"."""
+        given = self.hidden_layer_sizes
+        if isinstance(given, str):
+            for name, default in OF_FIXED_SIZES.items():
+                value = getattr(self, name)
+                if value != default:
+                    raise ValueError(
+                        f"{name}={value!r} shapes a network of a given size: it must be "
+                        f"{default!r} while hidden_layer_sizes='auto'."
+                    )
+            return None
+        sizes = (given,) if isinstance(given, Integral) else tuple(given)
+        network = Network(1, sizes, self.architecture, self.activation)  # refuses bad sizes
+        return network.hidden_layer_sizes
+
+    def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
+        """What `_best_of` calls for every start."""
+        report = self._reporter()
+        alpha = None if self.alpha == "auto" else float(self.alpha)
+        common = {"alpha": alpha, "max_iter": int(self.max_iter), "tol": float(self.tol)}
+        if sizes is None:
+            automatic = AutomaticOptions(**common)
+            return lambda rng: fit_automatic(rows, automatic, rng, report)
+        network = Network(rows.n_features, sizes, self.architecture, self.activation)
+        self._check_memory(network, rows)
+        options = NetworkOptions(
+            network,
+            init=self._init(len(sizes)),
+            solver=self.solver,
+            learning_rate=float(self.learning_rate),
+            batch_size=None if self.batch_size is None else int(self.batch_size),
+            **common,
+        )
+        return lambda rng: fit_network(rows, options, rng, report)
+
+    def _init(self, depth: int) -> str:
+        """Initialization, that of "auto" where it was not given."""
+        if self.init != "auto":
+            return self.init
+        if self.architecture == "residual":
+            return "data_box"
+        return "box" if depth < DEEP else "he"
+
+    def _check_memory(self, network: Network, rows: Rows) -> None:
+        """Refuse a network that does not fit into memory, before allocating it."""
+        n, m = rows.n_rows, rows.n_outputs
+        k, p = network.n_parameters, network.n_columns
+        numbers = 4.0 * n * sum(network.hidden_layer_sizes) + 6.0 * k + 4.0 * p * p
+        advice = ""
+        if self.solver == "varpro":
+            numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
+            advice = ", or take solver='lsgd'"
+        needed = 8e-9 * numbers
+        physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > 0.8 * physical:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} "
+                f"columns at {n} distinct rows, which needs about {needed:.3g} GB of "
+                f"{physical:.3g} GB. Lower hidden_layer_sizes{advice}."
+            )
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            model_=result.state.arrays(),
+            alpha_=result.chosen["alpha"],
+            hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
+
+    def _model(self, like: Tensor) -> LinearModel:
+        return LinearModel.from_arrays(self.model_, like)
+
+    def _of_targets(self, values: np.ndarray):
+        """Drop the axis of a single target if y had none."""
+        return values[..., 0] if self._target_ndim == 1 else values
+
+    @property
+    def coef_(self):
+        """Coefficients of all columns in units of y."""
+        check_is_fitted(self)
+        coef = np.concatenate([stage["coef"] for stage in self.model_["stages"]])
+        return self._of_targets(coef * self.scaling_["scale"])
+
+    @property
+    def intercept_(self):
+        """Mean of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.scaling_["mean"])
+
+    @property
+    def noise_(self):
+        """Noise standard deviation in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(np.sqrt(self.model_["noise"]) * self.scaling_["scale"])
+
+    @property
+    def basis_(self):
+        """Names of the bases."""
+        check_is_fitted(self)
+        return [stage["kind"] for stage in self.model_["stages"]]
+
+    # Prediction
+
+    def _components(self, points: Tensor, posterior: bool) -> Components:
+        return self._model(points).components(points, posterior)
+
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        return self._model(points).gradient(points)
+
+    def _numbers_per_row(self) -> int:
+        return self._model(torch.zeros(0)).numbers_per_row()
+
+    def predict(self, X, return_std=False):
+        """Predict the mean of y, and its standard deviation.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, "epistemic" or "noise", default=False
+            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
+            ``"epistemic"``: that of the mean, by the posterior of the coefficients; outside the
+            box of the data it grows with the distance.
+
+        Returns
+        -------
+        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+        std : ndarray or Tensor of the same shape
+            In units of y; only if asked for.
+        """
+        return self._predict(X, return_std)

@@ -1,0 +1,67 @@
+"""Sine features: random Fourier features with quadrature pairs, beside an affine function.
+
+Source: Rahimi, Recht (2007), "Random features for large-scale kernel machines".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skpou.bases.base import Basis
+
+
+class SineFeatures(Basis):
+    """Columns 1, ``t_1 .. t_d``, then ``sin(w . t + b)`` and ``cos(w . t + b)``, ``t = 2 x - 1``.
+
+    The affine columns are multiplied by the square root of the number of sines, so that a ridge
+    hardly shrinks them.
+
+    Parameters
+    ----------
+    frequencies : Tensor of shape (h, d)
+        Rows w, in radians over half the side of the box.
+    phases : Tensor of shape (h,)
+        Phases b.
+    """
+
+    def __init__(self, frequencies: Tensor, phases: Tensor):
+        self.frequencies = frequencies
+        self.phases = phases
+        self.n_features = frequencies.shape[1]
+        self.n_columns = 1 + self.n_features + 2 * len(phases)
+        self.unit = math.sqrt(max(2 * len(phases), 1))
+
+    def arrays(self) -> dict[str, Any]:
+        """State as numpy arrays."""
+        return {
+            "frequencies": self.frequencies.cpu().numpy(),
+            "phases": self.phases.cpu().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SineFeatures:
+        """Rebuild from `arrays`, on the device of `like`."""
+        names = ("frequencies", "phases")
+        return cls(*(torch.tensor(arrays[name], device=like.device) for name in names))
+
+    def _angle(self, t: Tensor) -> Tensor:
+        return t @ self.frequencies.to(t).T + self.phases.to(t)
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate in the precision of X; see `Basis.matrix`."""
+        t = 2 * X - 1
+        angle = self._angle(t)
+        affine = [t.new_full((len(t), 1), self.unit), self.unit * t]
+        return torch.cat([*affine, torch.sin(angle), torch.cos(angle)], 1)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
+        t = 2 * X - 1
+        angle, rate = self._angle(t), 2 * self.frequencies[:, feature].to(t)
+        affine = t.new_zeros((len(t), 1 + self.n_features))
+        affine[:, 1 + feature] = 2 * self.unit
+        return torch.cat([affine, rate * torch.cos(angle), -rate * torch.sin(angle)], 1)

@@ -1,0 +1,283 @@
+"""Judging linear models: log evidence, leave-one-out over distinct rows, calibration at probes.
+
+Inside a family of bases the log evidence chooses; between families the calibrated score does.
+Leave-one-out alone is blind in gaps between the rows, where it was fooled by two decades.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.bases.base import Basis
+from skpou.solvers.statistics import row_blocks, triangular_factor
+from skpou.training.rows import Rows
+
+#: Ridges relative to the largest singular value.
+RIDGES = tuple(10.0 ** (-15 + k / 2) for k in range(33))
+#: Largest leverage that leave-one-out divides by.
+LARGEST_LEVERAGE = 1 - 1e-10
+#: Probes and neighbours are looked at for so many rows at most.
+MOST_PROBED = 1000
+
+
+def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
+    """Points between the rows: where a model must be right without having been told.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Distinct rows in the unit box.
+    rng : numpy.random.Generator
+        Picks the rows if there are many.
+
+    Returns
+    -------
+    Tensor of shape (k, d)
+        An even grid in one dimension, midpoints to the d + 1 nearest neighbours otherwise.
+    """
+    n, d = X.shape
+    if d == 1:
+        count = min(max(4 * n, 200), 4000)
+        return torch.linspace(0, 1, count, dtype=X.dtype, device=X.device)[:, None]
+    points = X.cpu().numpy()
+    chosen = np.arange(n)
+    if n > MOST_PROBED:
+        chosen = np.sort(rng.choice(n, MOST_PROBED, replace=False))
+    _, near = cKDTree(points).query(points[chosen], min(n, d + 2))
+    near = near.reshape(len(chosen), -1)[:, 1:]
+    middle = (points[chosen, None] + points[near]) / 2
+    return torch.as_tensor(middle.reshape(-1, d)).to(X)
+
+
+def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
+    """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
+    if len(X) < 8 or not X.shape[1]:
+        return 0.0
+    points = X.cpu().numpy()
+    near = cKDTree(points).query(points, 2)[1][:, 1]
+    square = residual.square().mean()
+    product = (residual * residual[torch.as_tensor(near, device=X.device)]).mean()
+    return float(product / square) if float(square) > 0 else 0.0
+
+
+class RidgePath:
+    """All ridges of one weighted least-squares problem, from one singular value decomposition.
+
+    Parameters
+    ----------
+    A : Tensor of shape (n, p)
+        Columns.
+    rows : Rows
+        Targets, weights and sums of squares within the points.
+    """
+
+    def __init__(self, A: Tensor, rows: Rows):
+        self.rows = rows
+        self.root = rows.weight.sqrt()[:, None]
+        self.A, self.y = A * self.root, rows.y * self.root
+        self.total = rows.total_weight
+        n, p = A.shape
+        if n > 1.3 * p:
+            self._Q, R = torch.linalg.qr(self.A)
+            self._left, self.S, self.Vh = torch.linalg.svd(R, full_matrices=False)
+        else:
+            self._Q = None
+            self._left, self.S, self.Vh = torch.linalg.svd(self.A, full_matrices=False)
+        self.S = self.S.clamp_min(torch.finfo(A.dtype).tiny)
+        self.component, rest = self._split(self.y)
+        # A second pass removes what round-off left of the columns in the rest.
+        again, rest = self._split(rest)
+        self.component = self.component + again
+        self.rest = rest.square().sum(0) + rows.within.sum(0)
+
+    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Components along the left singular vectors, and what is orthogonal to all columns."""
+        if self._Q is None:
+            component = self._left.T @ y
+            return component, y - self._left @ component
+        inner = self._Q.T @ y
+        return self._left.T @ inner, y - self._Q @ inner
+
+    @cached_property
+    def U(self) -> Tensor:
+        """Left singular vectors (n, p)."""
+        return self._left if self._Q is None else self._Q @ self._left
+
+    def evidence(self) -> tuple[float, float]:
+        """Ridge of largest log evidence, and twice its negative log evidence up to a constant.
+
+        The noise is at its most probable value; several targets give the mean of theirs.
+        """
+        floor = torch.finfo(self.y.dtype).eps ** 2 * self.y.square().sum(0)
+        ridge2 = (self.S.new_tensor(RIDGES) * self.S[0]).square()[:, None]
+        shrink = ridge2 / (self.S.square() + ridge2)
+        misfit = shrink @ self.component.square() + self.rest + floor
+        score = self.total * (misfit / self.total).clamp_min(1e-300).log().mean(1)
+        score = score - shrink.log().sum(1)
+        best = int(score.argmin())
+        return RIDGES[best], float(score[best])
+
+    def _filter(self, alpha: float) -> Tensor:
+        """Share of each component that a ridge keeps."""
+        square = self.S.square()
+        return square / (square + (alpha * self.S[0]).square())
+
+    def dof(self, alpha: float) -> float:
+        """Trace of the hat matrix."""
+        return float(self._filter(alpha).sum())
+
+    def coef(self, alpha: float) -> Tensor:
+        """Coefficients (p, m)."""
+        inverse = self.S / (self.S.square() + (alpha * self.S[0]).square())
+        coef = self.Vh.T @ (inverse[:, None] * self.component)
+        if alpha <= 1e-11:
+            correction = self.U.T @ (self.y - self.A @ coef)
+            coef = coef + self.Vh.T @ (inverse[:, None] * correction)
+        return coef
+
+    def residual(self, alpha: float) -> Tensor:
+        """Weighted residual (n, m)."""
+        return self.y - self.U @ (self._filter(alpha)[:, None] * self.component)
+
+    def leverage(self, alpha: float) -> Tensor:
+        """Diagonal (n,) of the hat matrix."""
+        return (self.U.square() @ self._filter(alpha)).clamp_max(LARGEST_LEVERAGE)
+
+    def leave_one_out(self, alpha: float) -> float:
+        """Root mean square error at each distinct row when all its weight is left out."""
+        left_out = self.residual(alpha) / (1 - self.leverage(alpha))[:, None]
+        square = (left_out.square().sum(0) + self.rows.within.sum(0)).mean()
+        return math.sqrt(float(square) / self.total)
+
+    def spread(self, alpha: float) -> float:
+        """Mean square of leave-one-out errors in units of their predicted variances."""
+        square = self.residual(alpha).square() / (1 - self.leverage(alpha))[:, None]
+        return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
+
+    def probed(self, alpha: float, columns: Tensor) -> float:
+        """Mean variance of the prediction at probes, in units of the noise."""
+        variance = (columns @ self.Vh.T).square() / (self.S.square() + (alpha * self.S[0]).square())
+        return float(variance.sum(1).mean())
+
+    def factor(self, alpha: float) -> Tensor:
+        """Triangular factor (p, p) of the columns with the ridge below: for the posterior."""
+        eps = torch.finfo(self.S.dtype).eps
+        # The singular values that round-off leaves are no information.
+        size = (self.S.square() + (max(alpha, eps) * self.S[0]).square()).sqrt()
+        p = self.Vh.shape[1]
+        if len(self.S) == p:
+            return triangular_factor(size[:, None] * self.Vh)
+        ridge = max(alpha, eps) * self.S[0] * torch.eye(p).to(self.Vh)
+        return triangular_factor(torch.cat([self.S[:, None] * self.Vh, ridge]))
+
+
+class StreamedRidgePath(RidgePath):
+    """`RidgePath` of many rows, whose columns are evaluated block by block and never kept.
+
+    Parameters
+    ----------
+    basis : Basis
+        Columns.
+    rows : Rows
+        Points, targets, weights.
+    batch_size : int
+        Rows a block.
+    """
+
+    def __init__(self, basis: Basis, rows: Rows, batch_size: int):
+        self.rows, self.basis = rows, basis
+        self.total = rows.total_weight
+        self.root = rows.weight.sqrt()[:, None]
+        self.y = rows.y * self.root
+        self.blocks = row_blocks(rows.n_rows, batch_size)
+        p = basis.n_columns
+        factor = self.y.new_zeros((0, p + self.y.shape[1]))
+        for block in self.blocks:
+            part = torch.cat([self._columns(block), self.y[block]], 1)
+            factor = triangular_factor(torch.cat([factor, part]))
+        left, self.S, self.Vh = torch.linalg.svd(factor[:p, :p], full_matrices=False)
+        self.S = self.S.clamp_min(torch.finfo(left.dtype).tiny)
+        self.component = left.T @ factor[:p, p:]
+        self.rest = factor[p:, p:].square().sum(0) + rows.within.sum(0)
+
+    def _columns(self, block: slice) -> Tensor:
+        return self.basis.matrix(self.rows.X[block]) * self.root[block]
+
+    def coef(self, alpha: float) -> Tensor:
+        """Coefficients, with one correction by the residual of all rows."""
+        square = self.S.square() + (alpha * self.S[0]).square()
+        coef = self.Vh.T @ ((self.S / square)[:, None] * self.component)
+        gradient = -((alpha * self.S[0]).square()) * coef
+        for block in self.blocks:
+            A = self._columns(block)
+            gradient = gradient + A.T @ (self.y[block] - A @ coef)
+        return coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
+
+    def residual(self, alpha: float) -> Tensor:
+        """Weighted residual (n, m)."""
+        coef = self.coef(alpha)
+        return torch.cat([self.y[b] - self._columns(b) @ coef for b in self.blocks])
+
+    def leverage(self, alpha: float) -> Tensor:
+        """Diagonal (n,) of the hat matrix."""
+        size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
+        inverse = self.Vh.T / size
+        parts = [(self._columns(block) @ inverse).square().sum(1) for block in self.blocks]
+        return torch.cat(parts).clamp_max(LARGEST_LEVERAGE)
+
+
+class TangentScores:
+    """Scores of a fit whose columns were fitted as well, by the columns of its linear model.
+
+    Parameters
+    ----------
+    T : Tensor of shape (n, q)
+        Columns and their derivatives with respect to the fitted parameters.
+    residual : Tensor of shape (n, m)
+        Targets minus fit.
+    rows : Rows
+        Weights and sums of squares within the points.
+    """
+
+    def __init__(self, T: Tensor, residual: Tensor, rows: Rows):
+        root = rows.weight.sqrt()[:, None]
+        self.rows, self.total = rows, rows.total_weight
+        weighted, self.r = T * root, residual * root
+        norms = weighted.norm(dim=0)
+        self.norms = norms.clamp_min(1e-14 * float(norms.max()) + 1e-300)
+        # Directions that change the fit by less than its residual are not determined by it.
+        level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)
+        self.ridge = max(level / math.sqrt(len(T)), 1e-13)
+        eye = torch.eye(T.shape[1], dtype=T.dtype, device=T.device)
+        Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, self.ridge * eye]))
+        self.R = R
+        self.h = Q[: len(T)].square().sum(1).clamp_max(1 - 1e-6)
+
+    @property
+    def dof(self) -> float:
+        """Trace of the hat matrix."""
+        return float(self.h.sum())
+
+    @property
+    def factor(self) -> Tensor:
+        """Triangular factor of the columns as they are, for the posterior."""
+        return self.R * self.norms
+
+    def _mean(self, square: Tensor) -> float:
+        return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
+
+    def leave_one_out(self) -> float:
+        """Root mean square error at each distinct row when all its weight is left out."""
+        return math.sqrt(self._mean((self.r / (1 - self.h)[:, None]).square()))
+
+    def calibrated(self, probes: Tensor) -> float:
+        """Expected error between the rows; `probes` are the columns (k, q) there."""
+        spread = self._mean(self.r.square() / (1 - self.h)[:, None])
+        solved = torch.linalg.solve_triangular(self.R, probes / self.norms, upper=True, left=False)
+        return math.sqrt(spread * (1 + float(solved.square().sum(1).clamp_max(1e12).mean())))

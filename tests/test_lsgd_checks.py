@@ -1,0 +1,38 @@
+"""scikit-learn's own checks for LSGDRegressor in several configurations, none excepted."""
+
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_param_validation,
+    parametrize_with_checks,
+)
+
+from skpou import LSGDRegressor
+
+CONFIGURATIONS = [
+    LSGDRegressor(),
+    LSGDRegressor((8,), max_iter=50),
+    LSGDRegressor((6, 6), architecture="residual", solver="lsgd", max_iter=100),
+    LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=100),
+    LSGDRegressor((6,), activation="sin", solver="lbfgs", max_iter=50, n_init=2),
+    LSGDRegressor((20, 20), activation="relu", init="data_box", batch_size=16, max_iter=20),
+]
+
+# The checks set max_iter=5, which may not suffice, as it should say.
+pytestmark = pytest.mark.filterwarnings(
+    f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"
+)
+
+
+@parametrize_with_checks(CONFIGURATIONS)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("estimator", CONFIGURATIONS, ids=repr)
+@pytest.mark.parametrize(
+    "check", [check_param_validation, check_dataframe_column_names_consistency]
+)
+def test_check_that_is_not_yielded(estimator, check):
+    check(type(estimator).__name__, estimator)
