@@ -6,10 +6,13 @@ from numbers import Integral, Real
 
 from skpou._base import Prepared
 from skpou._compat import Interval, StrOptions, fit_context
-from skpou._options import GATES, check_memory
+from skpou._options import GATES, NETWORK_GATES, check_memory, parse_form
 from skpou._partitions import BasePartitionRegressor
-from skpou._trainers import Train, joint_training
+from skpou._trainers import Train, joint_training, soft_training
+from skpou.bases.networks import ACTIVATIONS
+from skpou.bases.partitions import GateForm, NetworkForm
 from skpou.training.pieces import PieceOptions, fit_pieces
+from skpou.training.soft_partitions import SoftOptions
 
 
 class POURegressor(BasePartitionRegressor):
@@ -26,23 +29,36 @@ class POURegressor(BasePartitionRegressor):
         Number of partitions. Those without samples enough for a polynomial stay empty.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
-    gate : {"rbf", "quadratic", "linear"}, default="rbf"
-        Form of the gates' logits: normalised Gaussian radial functions (Eq. 19 of the talk on
-        [1]_), or polynomials of degree 2 or 1. Where there are fewer than five rows for each
-        column of a gate, gates are linear.
+    gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
+        Form of the gates' logits: normalised Gaussian radial functions, polynomials of degree 2
+        or 1, a residual or a plain network. Where there are fewer than five rows for each column
+        of a gate, polynomials are linear. Error bars leave out what the data do not say about
+        the gates, which matters for networks with few rows.
     init : {"data", "box"}, default="data"
         ``"data"``: pieces discovered bottom-up, halved until there are enough. ``"box"``: radial
-        functions about random samples; all gates stay soft.
-    solver : {"varpro"}, default="varpro"
+        functions about random samples or networks by Box initialization; all gates stay soft.
+    solver : {"varpro", "lsgd"}, default="varpro"
         ``"varpro"``: Levenberg-Marquardt on the gates, polynomials eliminated by least squares.
+        ``"lsgd"``: Algorithm 2 of [1]_, least squares for the polynomials between gradient steps
+        of the gates, first with a ridge that decays, then without one; all gates stay soft.
+    hidden_layer_sizes : tuple of int, default=(10, 10)
+        Widths of the hidden layers of networks.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of their units.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
-        ``"auto"``: tied to progress in training, by log evidence at its end.
+        ``"auto"``: tied to progress in training, by log evidence at its end. With
+        ``solver="lsgd"`` the ridge at the start, by default 0.3, while the last one is always
+        chosen by log evidence.
+    alpha_decay : float, default=0.5
+        Of ``solver="lsgd"``: factor of the squared ridge each time progress stagnates, in (0, 1).
+    patience : int, default=50
+        Of ``solver="lsgd"``: steps without progress that count as stagnation.
     n_init : int, default=1
         Number of starts, of which the best score is kept.
     max_iter : int, default=1000
         Most levels of merging, of which a fit takes some ten to thirty, and most steps on the
-        gates, which are also bounded by their cost.
+        gates; those of ``solver="varpro"`` are also bounded by their cost.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
         round-off, 1e-13 in float64.
@@ -71,7 +87,8 @@ class POURegressor(BasePartitionRegressor):
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every partition, in units of y.
     n_iter_ : int
-        Levels of merging, or steps on the gates with ``init="box"``.
+        Levels of merging, or steps on the gates with ``init="box"``, networks or
+        ``solver="lsgd"``.
     loss_curve_ : list of float
         Score after each of them; lower is better.
     scaling_ : dict of ndarray
@@ -107,10 +124,14 @@ class POURegressor(BasePartitionRegressor):
         **BasePartitionRegressor._parameter_constraints,
         "n_partitions": [Interval(Integral, 1, None, closed="left")],
         "degree": [Interval(Integral, 0, None, closed="left")],
-        "gate": [StrOptions(set(GATES))],
+        "gate": [StrOptions({*GATES, *NETWORK_GATES})],
         "init": [StrOptions({"data", "box"})],
-        "solver": [StrOptions({"varpro"})],
+        "solver": [StrOptions({"varpro", "lsgd"})],
+        "hidden_layer_sizes": [tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -124,7 +145,11 @@ class POURegressor(BasePartitionRegressor):
         gate="rbf",
         init="data",
         solver="varpro",
+        hidden_layer_sizes=(10, 10),
+        activation="tanh",
         alpha="auto",
+        alpha_decay=0.5,
+        patience=50,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
@@ -138,7 +163,11 @@ class POURegressor(BasePartitionRegressor):
         self.gate = gate
         self.init = init
         self.solver = solver
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
         self.alpha = alpha
+        self.alpha_decay = alpha_decay
+        self.patience = patience
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -164,24 +193,42 @@ class POURegressor(BasePartitionRegressor):
         -------
         self : POURegressor
         """
+        form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight)
             check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
-            result = self._train_and_store(self._training(prepared), self.n_init, prepared)
+            train = self._training(prepared, form)
+            result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
 
-    def _training(self, prepared: Prepared) -> Train:
+    def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:
         """Training from a random start."""
-        options = PieceOptions(
+        alpha = None if self.alpha == "auto" else float(self.alpha)
+        network = self.gate in NETWORK_GATES
+        pieces = PieceOptions(
             sizes=(int(self.n_partitions),),
             degree=int(self.degree),
-            gates=GATES[self.gate],
-            alpha=None if self.alpha == "auto" else float(self.alpha),
-            max_iter=int(self.max_iter),
+            gates=GATES["quadratic" if network else self.gate],
             tol=min(float(self.tol), 1.0),
+            alpha=alpha,
+            max_iter=int(self.max_iter),
             exactly=True,
         )
+        if network or self.solver == "lsgd":
+            soft = SoftOptions(
+                int(self.n_partitions),
+                int(self.degree),
+                form,
+                solver=self.solver,
+                alpha_decay=float(self.alpha_decay),
+                patience=int(self.patience),
+                alpha=alpha,
+                max_iter=int(self.max_iter),
+                tol=float(self.tol),
+            )
+            report = self._reporter()
+            return soft_training(prepared.rows, pieces, soft, self.init == "data", report)
         if self.init == "box":
-            return joint_training(prepared.rows, options)
-        return lambda rng: fit_pieces(prepared.rows, options, rng, report=self._reporter())
+            return joint_training(prepared.rows, pieces)
+        return lambda rng: fit_pieces(prepared.rows, pieces, rng, report=self._reporter())

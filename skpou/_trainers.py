@@ -12,9 +12,16 @@ from skpou._options import parse_form, parse_smoothing, total_partitions
 from skpou.bases.partitions import GateForm, PartitionTree
 from skpou.training.em import EMOptions, affordable_degree, fit_em
 from skpou.training.gate_steps import random_gates
-from skpou.training.pieces import PieceOptions, affordable_forms, fit_blend, fit_pieces
+from skpou.training.pieces import (
+    PieceOptions,
+    affordable_forms,
+    discover_tree,
+    fit_blend,
+    fit_pieces,
+)
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
+from skpou.training.soft_partitions import SoftOptions, fit_soft_partitions
 
 #: A training from a random start.
 Train = Callable[[np.random.Generator], TrainingResult]
@@ -31,6 +38,38 @@ def joint_training(rows: Rows, options: PieceOptions) -> Train:
     def train(rng: np.random.Generator) -> TrainingResult:
         gates = random_gates(forms[0], sizes, rows.X, rng)
         return fit_blend(rows, options, PartitionTree(rows.n_features, gates))
+
+    return train
+
+
+def soft_training(
+    rows: Rows,
+    pieces: PieceOptions,
+    options: SoftOptions,
+    discover: bool,
+    report: Callable[[str], None] | None,
+) -> Train:
+    """Soft gates of one level, from discovered pieces or from random ones.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    pieces : PieceOptions
+        How pieces are discovered.
+    options : SoftOptions
+        How the gates are trained.
+    discover : bool
+        Whether to start from discovered pieces.
+    report : callable, default=None
+        Receives a line of progress at a time.
+    """
+    if isinstance(options.form, GateForm):
+        options = replace(options, form=affordable_forms((options.form,), rows)[0])
+
+    def train(rng: np.random.Generator) -> TrainingResult:
+        start = discover_tree(rows, pieces, rng, report) if discover else None
+        return fit_soft_partitions(rows, options, rng, start, report)
 
     return train
 

@@ -38,6 +38,8 @@ CONFIGURATIONS = {
     ),
     "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
     "radial gates": POURegressor(2, 2),
+    "two-phases": POURegressor(2, 1, solver="lsgd", alpha=0.01, tol=0.25),
+    "residual-gates": POURegressor(2, 1, gate="residual", hidden_layer_sizes=(3,), tol=1e-2),
     "grid": SparseGridRegressor(),
     "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
     "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
@@ -53,7 +55,11 @@ TRAINING = {
         "skpou._trainers.fit_em",
         "skpou._partitions.experts_for_gates",
     ],
-    POURegressor: ["skpou._pou.fit_pieces", "skpou._partitions.experts_for_gates"],
+    POURegressor: [
+        "skpou._pou.fit_pieces",
+        "skpou._trainers.fit_soft_partitions",
+        "skpou._partitions.experts_for_gates",
+    ],
     LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }

@@ -119,9 +119,12 @@ def test_rows_of_weight_zero_may_be_anything(name):
 def test_order_of_columns_leaves_the_error(name):
     points, targets = kinked(200)
     grid = np.random.default_rng(3).uniform(-1, 1, (300, 2))
+    # A configuration may stop at a residual of tol.
+    tol = make(name).get_params().get("tol", 0.0)
+    allowed = max(0.05, 1.5 * tol * np.sqrt(np.mean(targets**2)))
     for order in ([0, 1], [1, 0]):
         predicted = make(name).fit(points[:, order], targets).predict(grid[:, order])
-        assert np.sqrt(np.mean((predicted - kinked_mean(grid)) ** 2)) < 0.05
+        assert np.sqrt(np.mean((predicted - kinked_mean(grid)) ** 2)) < allowed
 
 
 @each_configuration

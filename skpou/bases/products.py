@@ -62,8 +62,7 @@ class LinearLogits:
 
     def chain(self, theta: Tensor, slope: Tensor) -> Tensor:
         """See `Logits`."""
-        n, m, _ = slope.shape
-        return (slope[..., None] * self.features[:, None, None, :]).reshape(n, m, -1)
+        return (slope[..., None] * self.features[:, None, None, :]).flatten(2)
 
     def pull_back(self, theta: Tensor, slope: Tensor) -> Tensor:
         """See `Logits`."""
@@ -108,10 +107,9 @@ class NetworkLogits:
     def chain(self, theta: Tensor, slope: Tensor) -> Tensor:
         """See `Logits`."""
         hidden, outputs = self.split(theta)
-        n, m, _ = slope.shape
         by_output = slope[..., None] * self.columns.matrix(hidden)[:, None, None, :]
         by_hidden = self.columns.chain(hidden, slope @ outputs)
-        return torch.cat([by_hidden, by_output.reshape(n, m, -1)], 2)
+        return torch.cat([by_hidden, by_output.flatten(2)], 2)
 
     def pull_back(self, theta: Tensor, slope: Tensor) -> Tensor:
         """See `Logits`."""
@@ -152,8 +150,7 @@ class PartitionPolynomials(ParametricBasis):
     ) -> PartitionPolynomials:
         """Columns for logits that are linear in the features (n, q_l) of every level."""
         logits: list[Logits] = [
-            LinearLogits(part, len(parent))
-            for part, parent in zip(features, parents, strict=True)
+            LinearLogits(part, len(parent)) for part, parent in zip(features, parents, strict=True)
         ]
         return cls(polynomials, logits, parents)
 
@@ -187,9 +184,7 @@ class PartitionPolynomials(ParametricBasis):
 
     def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
         """Derivative of the blend; see `ParametricBasis.jacobian`."""
-        parts = zip(
-            theta.split(self._sizes), self.logits, self._slopes(theta, coef), strict=True
-        )
+        parts = zip(theta.split(self._sizes), self.logits, self._slopes(theta, coef), strict=True)
         return torch.cat([logits.chain(part, slope) for part, logits, slope in parts], 2)
 
     def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
@@ -206,9 +201,7 @@ class PartitionPolynomials(ParametricBasis):
         -------
         Tensor of shape (n_parameters,)
         """
-        parts = zip(
-            theta.split(self._sizes), self.logits, self._slopes(theta, coef), strict=True
-        )
+        parts = zip(theta.split(self._sizes), self.logits, self._slopes(theta, coef), strict=True)
         return torch.cat(
             [
                 logits.pull_back(part, torch.einsum("nm,nmk->nk", cotangent, slope))

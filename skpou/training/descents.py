@@ -8,17 +8,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.networks import NetworkColumns
 from skpou.training.first_order import Adam
-from skpou.training.varpro import ProjectedProblem, RidgeSchedule
+from skpou.training.varpro import ProjectedProblem
 
 #: Passes over the rows after which the loss must have improved by the tolerance.
 PATIENCE = 100
+
+
+class GradientBasis(Protocol):
+    """A `ParametricBasis` that can be descended with, in blocks of rows."""
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Columns (n, p)."""
+
+    def rows(self, index: slice | Tensor) -> GradientBasis:
+        """The same columns at some of the points."""
+
+    def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
+        """Product of the transposed Jacobian of ``matrix(theta) @ coef`` and (n, m) numbers."""
+
+
+class Ridge(Protocol):
+    """Ridge of the coefficients that changes during a descent."""
+
+    value: float
+
+    def follow(self, relative_rms: float) -> bool:
+        """Adapt to the residual, relative to the rms of the targets; whether it changed."""
 
 
 @dataclass
@@ -53,12 +75,12 @@ def minibatches(
 
 
 class Descent:
-    """One network, its rows and the state of Adam.
+    """One separable model, its rows, and the size and the order of its steps.
 
     Parameters
     ----------
     problem : ProjectedProblem
-        Columns of the network at the rows, targets, weights.
+        Columns at the rows, with `rows` and `gradient`; targets, weights.
     learning_rate : float
         Adam's step.
     batch_size : int or None
@@ -74,15 +96,14 @@ class Descent:
         batch_size: int | None,
         rng: np.random.Generator,
     ):
-        assert isinstance(problem.basis, NetworkColumns)
         self.problem = problem
-        self.basis: NetworkColumns = problem.basis
+        self.basis: GradientBasis = problem.basis
         self.batch_size = batch_size
         self.rng = rng
         self.learning_rate = learning_rate
         self.count = problem.total * problem.y.shape[1]
 
-    def batches(self) -> Iterator[tuple[NetworkColumns, Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[GradientBasis, Tensor, Tensor]]:
         """Columns, square roots of weights and weighted targets of each minibatch."""
         problem = self.problem
         for index in minibatches(len(problem.y), self.batch_size, self.rng):
@@ -113,7 +134,7 @@ def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
 
 
 def descend_hidden(
-    state: Descent, start: Iterate, ridge: RidgeSchedule, relative: float
+    state: Descent, start: Iterate, ridge: Ridge, relative: float
 ) -> Iterator[Iterate]:
     """Algorithm 1 of Cyr et al. (2020): least squares, then gradient steps of the hidden layers.
 

@@ -120,6 +120,29 @@ def fit_pieces(
         raise TrainingInterrupted(result) from None
 
 
+def discover_tree(
+    rows: Rows,
+    options: PieceOptions,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
+) -> PartitionTree:
+    """Sharp gates of discovered pieces, not refined: a start for other trainings.
+
+    See `fit_pieces` for the parameters.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    training = _PieceTraining(rows, options, report)
+    try:
+        training.search(rng, None)
+        return training.finish(quick=True).state.tree
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+
+
 def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
     """Shapes of gates that the rows can carry: quadratic logits have (d + 1)(d + 2) / 2 columns."""
     n_columns = forms[0].basis(rows.n_features).n_columns

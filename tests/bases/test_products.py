@@ -52,7 +52,9 @@ class PartitionPolynomialsContract(ParametricBasisContract):
         n, P = basis.polynomials.shape
         phi = mp_matrix(basis.polynomials)
         above, start = [[mpmath.mpf(1)] for _ in range(n)], 0
-        for features, parent in zip([part.features for part in basis.logits], basis.parents, strict=True):
+        for features, parent in zip(
+            [part.features for part in basis.logits], basis.parents, strict=True
+        ):
             parent, q, x = parent.tolist(), features.shape[1], mp_matrix(features)
             rows = []
             for i in range(n):
