@@ -24,6 +24,8 @@ NAMES = {
     "transistor_surface": "Fig. 7: a transistor's current, logarithmic and linear",
     "noise_levels": "Figs. 8, 9: three levels of noise, both ways to estimate it",
     "rates": "Theorem 1: error against the diameter of the partitions",
+    "cross": "one level on a cross: partitions against degrees, all trainings",
+    "triangle_waves": "one level on triangle waves with 2 to 32 pieces, exact and with noise",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

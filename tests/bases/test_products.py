@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.bases.networks import Network, NetworkColumns
 from skpou.bases.partitions import GateForm, GateLevel, PartitionTree
 from skpou.bases.polynomials import TotalDegreePolynomials
-from skpou.bases.products import PartitionPolynomials
+from skpou.bases.products import LinearLogits, NetworkLogits, PartitionPolynomials
 from tests.contracts import ParametricBasisContract, mp_matrix
 
 # Parents of each level: unequal numbers of children, an only child, and siblings that do not
@@ -169,3 +170,49 @@ def test_single_precision_stays_single():
     got = single.jacobian(theta.float(), coef.float())
     assert got.dtype == single.matrix(theta.float()).dtype == torch.float32
     torch.testing.assert_close(got.double(), double.jacobian(theta, coef), rtol=1e-4, atol=1e-4)
+
+
+def with_networks(architecture="plain", activation="tanh", levels=1):
+    """Columns whose first level's logits are networks; a second level is linear."""
+    X = points(7)
+    network = Network(2, (3, 3), architecture, activation)
+    phi = TotalDegreePolynomials(2, 1).matrix(X)
+    logits = [
+        NetworkLogits(NetworkColumns(network, X), 3),
+        LinearLogits(LINEAR.basis(2).matrix(X), 4),
+    ]
+    parents = [torch.tensor([0, 0, 0]), torch.tensor([1, 0, 2, 1])]
+    return PartitionPolynomials(phi, logits[:levels], parents[:levels])
+
+
+def by_autograd(basis, theta, coef):
+    return torch.autograd.functional.jacobian(lambda t: basis.matrix(t) @ coef, theta)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sin"])
+@pytest.mark.parametrize("architecture", ["plain", "residual"])
+def test_jacobian_through_networks(architecture, activation, levels):
+    basis = with_networks(architecture, activation, levels)
+    theta = make_theta(basis, 0.7)
+    coef = torch.as_tensor(np.random.default_rng(1).standard_normal((basis.n_columns, 2)))
+    expected = by_autograd(basis, theta, coef)
+    torch.testing.assert_close(basis.jacobian(theta, coef), expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("basis", [with_networks(levels=2), make_basis(*CASES["three"])])
+def test_gradient_is_the_transposed_jacobian(basis):
+    rng = np.random.default_rng(2)
+    theta, n = make_theta(basis, 0.7), len(basis.polynomials)
+    coef = torch.as_tensor(rng.standard_normal((basis.n_columns, 2)))
+    cotangent = torch.as_tensor(rng.standard_normal((n, 2)))
+    expected = torch.einsum("nm,nmk->k", cotangent, basis.jacobian(theta, coef))
+    found = basis.gradient(theta, coef, cotangent)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_rows_are_those_of_the_whole():
+    basis, index = with_networks(levels=2), torch.tensor([5, 0, 2])
+    theta = make_theta(basis)
+    whole, part = basis.matrix(theta), basis.rows(index).matrix(theta)
+    torch.testing.assert_close(part, whole[index], rtol=1e-14, atol=1e-15)
