@@ -27,6 +27,9 @@ from skpou.training.sine import MARGIN, SineSearch
 EXACT, SMOOTH = 1e-13, 1e-12
 #: Largest degree of the polynomials, and their columns as a share of the rows.
 MOST_DEGREE, MOST_SHARE = 3, 0.3
+#: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
+#: all the same, and the factor by which they must then be better: they are a search among many.
+FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
 FAMILIES = ("polynomials", "sine", "units")
 
 
@@ -105,6 +108,9 @@ class AutomaticSearch:
         least = min(candidate.calibrated for candidate in self.candidates)
         if "units" in options.families and least > max(SMOOTH, options.tol) and not self.noise:
             self._units(least)
+        elif "units" in options.families and self._doubtful(least):
+            self.white = False
+            self._units(least, DOUBT)
         best = self._choice()
         if best.family == "units" and best.leave_one_out > self.exact and not self.noise:
             best = self._refined(best)
@@ -181,7 +187,11 @@ class AutomaticSearch:
             self._add(both)
             self._judge_residual(both)
 
-    def _units(self, target: float) -> None:
+    def _doubtful(self, least: float) -> bool:
+        """Whether few rows and a large error make it unsafe to call what is left over noise."""
+        return self.noise and self.rows.n_rows <= FEW_ROWS and least > LARGE
+
+    def _units(self, target: float, handicap: float = 1.1) -> None:
         search = UnitSearch(
             self.rows,
             self.probes,
@@ -191,7 +201,7 @@ class AutomaticSearch:
             max_iter=self.options.max_iter,
             tell=lambda size, score: self._tell(f"{size} units", score, score),
         )
-        self._add(search.run())
+        self._add(dataclasses.replace(search.run(), handicap=handicap))
 
     def _refined(self, best: Candidate) -> Candidate:
         """Sine features on what the units left over, where they halve it."""
