@@ -105,7 +105,7 @@ class AutomaticSearch:
             return simple
         if "sine" in options.families:
             self._smooth(simple)
-        least = min(candidate.calibrated for candidate in self.candidates)
+        least = min(max(c.calibrated, c.leave_one_out) for c in self.candidates)
         if "units" in options.families and least > max(SMOOTH, options.tol) and not self.noise:
             self._units(least)
         elif "units" in options.families and self._doubtful(least):
