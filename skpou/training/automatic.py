@@ -75,8 +75,9 @@ class AutomaticSearch:
         rng: np.random.Generator,
         report: Callable[[str], None] | None = None,
     ):
-        parts = (rows.X, rows.y, rows.weight, rows.within)
-        self.rows = Rows(*(part.double() for part in parts))
+        self.rows = Rows(
+            rows.X.double(), rows.y.double(), rows.weight.double(), rows.within.double()
+        )
         self.options, self.report = options, report
         self.seed = int(rng.integers(2**31))
         self.candidates: list[Candidate] = []
@@ -163,13 +164,13 @@ class AutomaticSearch:
             )
         )
 
-    def _sine(self, rows: Rows, tag: int, rescale: bool = True) -> Candidate:
+    def _sine(self, rows: Rows, tag: int, **options) -> Candidate:
         seed = (self.seed + tag) % 2**31
-        return SineSearch(rows, self.probes, seed, self.options.alpha, rescale).run()
+        return SineSearch(rows, self.probes, seed, self.options.alpha, **options).run()
 
     def _smooth(self, simple: Candidate) -> None:
         """Sine features, on their own residual once more where it is smooth."""
-        sine = self._sine(self.rows, 0)
+        sine = self._sine(self.rows, 0, rival=simple.evidence)
         if simple.evidence < sine.evidence + MARGIN and self.options.alpha is None:
             # The polynomial is the likelier and the simpler model.
             self._judge_residual(simple)
@@ -179,7 +180,7 @@ class AutomaticSearch:
         correlation = self._judge_residual(sine)
         if self.white or correlation < 0.3 or sine.dof > 0.5 * self.rows.n_rows:
             return
-        both = self._stacked(sine, self._sine(self._residual(sine), 5, False))
+        both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
         if (
             both.leave_one_out < 0.7 * sine.leave_one_out
             and both.calibrated < 0.7 * sine.calibrated

@@ -198,6 +198,8 @@ class UnitSearch:
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
         self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
+        self.fit: ProjectedFit
+        self.ridge: float
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
         n, d = rows.n_rows, rows.n_features
         index = np.arange(n)
@@ -257,7 +259,7 @@ class UnitSearch:
         return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
 
     def _polish(self, units: Units) -> Units:
-        """Variable projection of all units."""
+        """Variable projection of all units; keeps the fit and its ridge."""
         ridge = RidgeSchedule(1e-10, share=1e-3)
         if self.alpha is not None:
             ridge = RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)

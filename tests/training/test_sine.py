@@ -63,7 +63,7 @@ def test_inputs_without_effect_fade_out():
     def function(X):
         return np.sin(8 * X[:, 0])
 
-    scaled, rows, error = search(function, n=300, d=3)
+    scaled, _, error = search(function, n=300, d=3)
     sizes = scaled.stages[0].basis.frequencies.square().mean(0).sqrt()
     assert float(sizes[1:].max()) < 0.3 * float(sizes[0])
     _, _, other = search(function, n=300, d=3, rescale=False)
