@@ -24,6 +24,9 @@ NAMES = {
     "transistor_surface": "Fig. 7: a transistor's current, logarithmic and linear",
     "noise_levels": "Figs. 8, 9: three levels of noise, both ways to estimate it",
     "rates": "Theorem 1: error against the diameter of the partitions",
+    "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
+    "lsgd_depth": "deep ReLU networks under three initializations",
+    "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 
