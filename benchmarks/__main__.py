@@ -26,6 +26,9 @@ NAMES = {
     "rates": "Theorem 1: error against the diameter of the partitions",
     "cross": "one level on a cross: partitions against degrees, all trainings",
     "triangle_waves": "one level on triangle waves with 2 to 32 pieces, exact and with noise",
+    "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
+    "lsgd_depth": "deep ReLU networks under three initializations",
+    "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

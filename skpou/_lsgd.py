@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -251,7 +252,11 @@ class LSGDRegressor(BaseRegressor):
         """What `_best_of` calls for every start."""
         report = self._reporter()
         alpha = None if self.alpha == "auto" else float(self.alpha)
-        common = {"alpha": alpha, "max_iter": int(self.max_iter), "tol": float(self.tol)}
+        common: dict[str, Any] = {
+            "alpha": alpha,
+            "max_iter": int(self.max_iter),
+            "tol": float(self.tol),
+        }
         if sizes is None:
             automatic = AutomaticOptions(**common)
             return lambda rng: fit_automatic(rows, automatic, rng, report)

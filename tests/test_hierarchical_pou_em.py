@@ -40,6 +40,7 @@ def quiet():
         ({"smoothing": (0, -1, 1)}, r"smoothing must hold three .* Got \(0, -1, 1\)"),
         ({"smoothing": (0, 1.0, 1)}, r"smoothing must hold three .* Got \(0, 1.0, 1\)"),
         ({"smoothing": (True, 1, 1)}, r"smoothing must hold three .* Got \(True, 1, 1\)"),
+        ({"gate": "mlp", "hidden_layer_sizes": 10}, "'hidden_layer_sizes' parameter .* Got 10"),
         ({"gate": "mlp", "hidden_layer_sizes": ()}, r"hidden_layer_sizes must .* Got \(\)"),
         ({"gate": "mlp", "hidden_layer_sizes": (3, 0)}, r"hidden_layer_sizes .* Got \(3, 0\)"),
         (

@@ -27,6 +27,9 @@ from skpou.training.sine import MARGIN, SineSearch
 EXACT, SMOOTH = 1e-13, 1e-12
 #: Largest degree of the polynomials, and their columns as a share of the rows.
 MOST_DEGREE, MOST_SHARE = 3, 0.3
+#: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
+#: all the same, and the factor by which they must then be better: they are a search among many.
+FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
 FAMILIES = ("polynomials", "sine", "units")
 
 
@@ -72,8 +75,9 @@ class AutomaticSearch:
         rng: np.random.Generator,
         report: Callable[[str], None] | None = None,
     ):
-        parts = (rows.X, rows.y, rows.weight, rows.within)
-        self.rows = Rows(*(part.double() for part in parts))
+        self.rows = Rows(
+            rows.X.double(), rows.y.double(), rows.weight.double(), rows.within.double()
+        )
         self.options, self.report = options, report
         self.seed = int(rng.integers(2**31))
         self.candidates: list[Candidate] = []
@@ -102,9 +106,12 @@ class AutomaticSearch:
             return simple
         if "sine" in options.families:
             self._smooth(simple)
-        least = min(candidate.calibrated for candidate in self.candidates)
+        least = min(max(c.calibrated, c.leave_one_out) for c in self.candidates)
         if "units" in options.families and least > max(SMOOTH, options.tol) and not self.noise:
             self._units(least)
+        elif "units" in options.families and self._doubtful(least):
+            self.white = False
+            self._units(least, DOUBT)
         best = self._choice()
         if best.family == "units" and best.leave_one_out > self.exact and not self.noise:
             best = self._refined(best)
@@ -157,13 +164,13 @@ class AutomaticSearch:
             )
         )
 
-    def _sine(self, rows: Rows, tag: int, rescale: bool = True) -> Candidate:
+    def _sine(self, rows: Rows, tag: int, **options) -> Candidate:
         seed = (self.seed + tag) % 2**31
-        return SineSearch(rows, self.probes, seed, self.options.alpha, rescale).run()
+        return SineSearch(rows, self.probes, seed, self.options.alpha, **options).run()
 
     def _smooth(self, simple: Candidate) -> None:
         """Sine features, on their own residual once more where it is smooth."""
-        sine = self._sine(self.rows, 0)
+        sine = self._sine(self.rows, 0, rival=simple.evidence)
         if simple.evidence < sine.evidence + MARGIN and self.options.alpha is None:
             # The polynomial is the likelier and the simpler model.
             self._judge_residual(simple)
@@ -173,7 +180,7 @@ class AutomaticSearch:
         correlation = self._judge_residual(sine)
         if self.white or correlation < 0.3 or sine.dof > 0.5 * self.rows.n_rows:
             return
-        both = self._stacked(sine, self._sine(self._residual(sine), 5, False))
+        both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
         if (
             both.leave_one_out < 0.7 * sine.leave_one_out
             and both.calibrated < 0.7 * sine.calibrated
@@ -181,7 +188,11 @@ class AutomaticSearch:
             self._add(both)
             self._judge_residual(both)
 
-    def _units(self, target: float) -> None:
+    def _doubtful(self, least: float) -> bool:
+        """Whether few rows and a large error make it unsafe to call what is left over noise."""
+        return self.noise and self.rows.n_rows <= FEW_ROWS and least > LARGE
+
+    def _units(self, target: float, handicap: float = 1.1) -> None:
         search = UnitSearch(
             self.rows,
             self.probes,
@@ -191,7 +202,7 @@ class AutomaticSearch:
             max_iter=self.options.max_iter,
             tell=lambda size, score: self._tell(f"{size} units", score, score),
         )
-        self._add(search.run())
+        self._add(dataclasses.replace(search.run(), handicap=handicap))
 
     def _refined(self, best: Candidate) -> Candidate:
         """Sine features on what the units left over, where they halve it."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.units import UnitBasis, UnitColumns, Units
+from skpou.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.training.candidates import Candidate
 from skpou.training.linear_model import Stage
 from skpou.training.rows import Rows
@@ -47,6 +47,11 @@ class Dictionary:
 
     units: Units
     columns: Tensor
+
+    def of_kind(self, kind: int) -> Dictionary:
+        """The units of one kind."""
+        index = torch.nonzero(self.units.kinds == kind).squeeze(1)
+        return Dictionary(self.units.select(index), self.columns[:, index])
 
 
 def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -193,6 +198,8 @@ class UnitSearch:
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
         self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
+        self.fit: ProjectedFit
+        self.ridge: float
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
         n, d = rows.n_rows, rows.n_features
         index = np.arange(n)
@@ -209,7 +216,7 @@ class UnitSearch:
         units = self.dictionary.units.select(empty)
         best, flat, add = None, 0, 1
         while True:
-            units = self._polish(units.join(self._additions(units, add)))
+            units = self._grown(units, add)
             candidate = self._judge(units)
             score = self._worst(candidate)
             self.tell(len(units), score)
@@ -222,21 +229,37 @@ class UnitSearch:
             if exact or hopeless or flat >= PATIENCE or len(units) + add > self.most:
                 return best
 
+    def _grown(self, units: Units, count: int) -> Units:
+        """More units, all polished. The first is the best of its kinds after the polish.
+
+        Before it, a bump may look more like a unit of another kind.
+        """
+        if len(units):
+            return self._polish(units.join(self._additions(units, count, self.dictionary)))
+        tried = []
+        for kind in range(len(KINDS)):
+            part = self.dictionary.of_kind(kind)
+            if len(part.units):
+                first = self._polish(self._additions(units, count, part))
+                tried.append((self.fit.rms(), kind, first, self.fit, self.ridge))
+        _, _, first, self.fit, self.ridge = min(tried, key=lambda found: found[:2])
+        return first
+
     def _worst(self, candidate: Candidate) -> float:
         return max(candidate.leave_one_out, candidate.calibrated)
 
-    def _additions(self, units: Units, count: int) -> Units:
+    def _additions(self, units: Units, count: int, dictionary: Dictionary) -> Units:
         some = self.some
         root = some.weight.sqrt()[:, None]
         columns = UnitColumns(units.kinds, some.X).matrix(units.theta()) * root
-        return pursue(self.dictionary, columns, some.y * root, count)
+        return pursue(dictionary, columns, some.y * root, count)
 
     def _problem(self, units: Units) -> ProjectedProblem:
         columns = UnitColumns(units.kinds, self.rows.X)
         return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
 
     def _polish(self, units: Units) -> Units:
-        """Variable projection of all units."""
+        """Variable projection of all units; keeps the fit and its ridge."""
         ridge = RidgeSchedule(1e-10, share=1e-3)
         if self.alpha is not None:
             ridge = RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)

@@ -55,6 +55,14 @@ def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.as_tensor(middle.reshape(-1, d)).to(X)
 
 
+def neighbour_difference(X: Tensor, y: Tensor) -> Tensor:
+    """Largest differences (n, m) of each row's targets to those of its d + 1 nearest neighbours."""
+    points = X.cpu().numpy()
+    near = cKDTree(points).query(points, min(len(X), X.shape[1] + 2))[1].reshape(len(X), -1)
+    neighbours = y[torch.as_tensor(near, device=X.device)]
+    return (neighbours - y[:, None]).abs().amax(1)
+
+
 def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
     """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
     if len(X) < 8 or not X.shape[1]:
@@ -274,7 +282,17 @@ class TangentScores:
 
     def leave_one_out(self) -> float:
         """Root mean square error at each distinct row when all its weight is left out."""
-        return math.sqrt(self._mean((self.r / (1 - self.h)[:, None]).square()))
+        left_out = (self.r / (1 - self.h)[:, None]).abs()
+        # Beside a step the leverage is next to 1. Without the row the step would move, but not
+        # beyond the neighbours.
+        bound = self.r.abs() + self.difference
+        return math.sqrt(self._mean(torch.minimum(left_out, bound).square()))
+
+    @cached_property
+    def difference(self) -> Tensor:
+        """Weighted `neighbour_difference` of the targets."""
+        rows = self.rows
+        return neighbour_difference(rows.X, rows.y) * rows.weight.sqrt()[:, None]
 
     def calibrated(self, probes: Tensor) -> float:
         """Expected error between the rows; `probes` are the columns (k, q) there."""

@@ -107,6 +107,8 @@ class SineSearch:
         Given ridge.
     rescale : bool
         Whether columns of X may be scaled.
+    rival : float
+        Twice the negative log evidence of a simpler model. Behind it no other shapes are tried.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class SineSearch:
         seed: int,
         alpha: float | None = None,
         rescale: bool = True,
+        rival: float = math.inf,
     ):
+        self.rival = rival
         self.rows, self.probes, self.seed, self.alpha = rows, probes, seed, alpha
         n, d = rows.n_rows, rows.n_features
         self.rescale = rescale and d > 1
@@ -139,7 +143,7 @@ class SineSearch:
         if self.rescale:
             best = self._scaled(best)
         shapes = []
-        for shape in ("gauss", "matern"):
+        for shape in ("gauss", "matern") if best.score < self.rival else ():
             bandwidth = best.spectrum.bandwidth
             if best.spectrum.shape == "flat":
                 bandwidth = max(bandwidth / 2, 0.25)

@@ -1,0 +1,96 @@
+"""Linear models: mean, gradient, posterior, state."""
+
+import numpy as np
+import pytest
+import torch
+
+from skpou.bases.features import SineFeatures
+from skpou.bases.networks import Network, NetworkBasis
+from skpou.bases.polynomials import TotalDegreePolynomials
+from skpou.bases.units import UnitBasis, Units
+from skpou.training.linear_model import BASES, LinearModel, Stage, finish, mean_slope
+from tests.training.examples import tensor
+
+
+def bases(rng):
+    network = Network(2, (3,))
+    units = Units(torch.tensor([0, 2]), tensor(rng.random((2, 2))), tensor(rng.random(2)))
+    return [
+        NetworkBasis(network, tensor(rng.standard_normal(network.n_parameters))),
+        TotalDegreePolynomials(2, 2),
+        SineFeatures(tensor(rng.standard_normal((3, 2))), tensor(rng.random(3))),
+        UnitBasis(units, 2, tensor([0.5, 2.0])),
+    ]
+
+
+def make_model(count=4, m=2, seed=0):
+    rng = np.random.default_rng(seed)
+    stages = []
+    for basis in bases(rng)[:count]:
+        q = basis.posterior_columns(tensor([[0.5, 0.5]])).shape[1]
+        factor = np.triu(rng.standard_normal((q, q))) + 4 * np.eye(q)
+        coef = tensor(rng.standard_normal((basis.n_columns, m)))
+        stages.append(Stage(basis, coef, tensor(factor)))
+    return LinearModel(tuple(stages), tensor([0.3, 2.0][:m]), tensor([1.0, 5.0][:m]))
+
+
+POINTS = tensor(np.random.default_rng(5).random((7, 2)))
+
+
+def test_every_kind_of_basis_is_tried():
+    assert {type(basis) for basis in bases(np.random.default_rng(0))} == set(BASES.values())
+
+
+def test_mean_is_the_sum_of_the_stages():
+    model = make_model()
+    expected = sum(stage.basis.matrix(POINTS) @ stage.coef for stage in model.stages)
+    torch.testing.assert_close(model.mean(POINTS), expected)
+
+
+def test_gradient_against_differences():
+    model, step = make_model(), 1e-6
+    gradient = model.gradient(POINTS)
+    for feature in range(2):
+        shift = step * torch.eye(2, dtype=torch.float64)[feature]
+        difference = (model.mean(POINTS + shift) - model.mean(POINTS - shift)) / (2 * step)
+        torch.testing.assert_close(gradient[..., feature], difference, rtol=1e-6, atol=1e-7)
+
+
+def test_posterior_against_the_inverse():
+    model = make_model(count=1)
+    stage = model.stages[0]
+    A, R = stage.basis.matrix(POINTS), stage.factor
+    variance = (A @ torch.linalg.inv(R.T @ R) * A).sum(1)
+    torch.testing.assert_close(model.epistemic(POINTS), variance[:, None] * model.noise)
+
+
+def test_outside_the_box_the_slope_takes_over():
+    model = make_model()
+    edge, outside = tensor([[1.0, 0.5]]), tensor([[3.0, 0.5]])
+    more = model.epistemic(outside) - model.epistemic(edge)
+    torch.testing.assert_close(more, 4 * model.slope.square()[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_state_survives_arrays(dtype):
+    model = make_model()
+    other = LinearModel.from_arrays(model.arrays(), POINTS)
+    points = POINTS.to(dtype)
+    one, two = (vars(m.components(points)) for m in (model, other))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert other.mean(points).dtype == dtype
+
+
+def test_slope_is_the_root_mean_square_of_the_gradient():
+    model, weight = make_model(), tensor(np.arange(1, 8))
+    squares = model.gradient(POINTS).square().sum(-1)
+    expected = ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
+    torch.testing.assert_close(mean_slope(model, POINTS, weight), expected)
+    done = finish(model.stages, model.noise, POINTS, weight)
+    torch.testing.assert_close(done.slope, expected)
+
+
+def test_no_columns():
+    model = make_model()
+    assert model.gradient(POINTS[:, :0]).shape == (7, 2, 0)
