@@ -3,7 +3,14 @@
 from skpou._hierarchical_pou import HierarchicalPOURegressor
 from skpou._pou import POURegressor
 from skpou._sparse_grid import SparseGridRegressor
+from skpou._sparse_grid_classifier import SparseGridClassifier
 
 __version__ = "0.1.0"
 
-__all__ = ["HierarchicalPOURegressor", "POURegressor", "SparseGridRegressor", "__version__"]
+__all__ = [
+    "HierarchicalPOURegressor",
+    "POURegressor",
+    "SparseGridClassifier",
+    "SparseGridRegressor",
+    "__version__",
+]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from torch import Tensor
 
@@ -88,11 +86,6 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
                 best = result
         assert best is not None
         return best
-
-    def _warn_if_not_converged(self, result: TrainingResult) -> None:
-        if result.code not in ("converged", "interrupted"):
-            # Past this method, fit and its wrapper, to the line that called fit.
-            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
 
     # Prediction
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou import _validation as validation
 from skpou._compat import StrOptions
 from skpou.solvers.statistics import row_blocks, rows_within
+from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows, merge_rows
 from skpou.training.scaling import Scaling, target_unit
 
@@ -122,6 +124,11 @@ class TorchEstimator(BaseEstimator):
             return None
         return lambda line: print(f"[{type(self).__name__}] {line}", flush=True)
 
+    def _warn_if_not_converged(self, result: TrainingResult) -> None:
+        if result.code not in ("converged", "interrupted"):
+            # Past this method, fit and its wrapper, to the line that called fit.
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
+
     # Prediction
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -136,6 +143,13 @@ class TorchEstimator(BaseEstimator):
         X = validation.owned(validation.query_points(self, X), torch.float64, device)
         scaling = Scaling.from_arrays(self.scaling_, X)
         return scaling.points(X).to(self._torch_dtype()), scaling, origin
+
+    def _original_points(self, points: np.ndarray) -> np.ndarray:
+        """Points (k, n_features_in_) in units of X; NaN along constant columns."""
+        original = np.full((len(points), self.n_features_in_), np.nan)
+        box = self.scaling_
+        original[:, box["columns"]] = box["offset"] + box["width"] * points
+        return original
 
     def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
