@@ -24,6 +24,7 @@ NAMES = {
     "transistor_surface": "Fig. 7: a transistor's current, logarithmic and linear",
     "noise_levels": "Figs. 8, 9: three levels of noise, both ways to estimate it",
     "rates": "Theorem 1: error against the diameter of the partitions",
+    "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

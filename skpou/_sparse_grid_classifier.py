@@ -33,8 +33,8 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
         data's range. ``"auto"``: at most 6, lowered until the grid has at most 800 points, and
         no more than `max_points`.
     method : {"density", "one_hot", "softmax"}, default="density"
-        ``"density"``: a density for each class, by mass and stiffness matrix of the grid, and
-        Bayes' rule ([2]_, section 2.2 of [1]_); the fastest for many rows, for few columns.
+        ``"density"``: a density for each class, by mass and stiffness matrices of the grid, and
+        Bayes' rule ([2]_); the fastest for many rows, for few columns.
         ``"one_hot"``: ridge regression on the classes' indicators, as `SparseGridRegressor` does
         it. ``"softmax"``: multinomial logistic regression, by Newton's method; the slowest, with
         the best probabilities.
@@ -94,8 +94,9 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
     References
     ----------
     .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 2.
-    .. [2] B. Peherstorfer, D. Pflueger, H.-J. Bungartz, "Density estimation with adaptive sparse
-       grids for large data sets", SIAM Data Mining 2014.
+    .. [2] B. Peherstorfer, F. Franzelin, D. Pflueger, H.-J. Bungartz, "Classification with
+       probability density estimation on sparse grids", Sparse Grids and Applications 2012,
+       pages 255-270, Springer 2014.
 
     Examples
     --------
