@@ -225,7 +225,11 @@ def training_classes(
     ValueError
         If y does not hold classes.
     """
-    y = _to_host(y, "y")
+    if isinstance(y, Tensor) and not (y.is_floating_point() or y.is_meta):
+        check_tensor(y, "y")
+        y = y.cpu().numpy()  # Numbers of classes stay integers.
+    else:
+        y = _to_host(y, "y")
     if scipy.sparse.issparse(y):
         raise TypeError("Sparse data was passed for y, but dense data is required.")
     if isinstance(X, Tensor) and X.device.type != "cpu":

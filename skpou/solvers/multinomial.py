@@ -14,6 +14,8 @@ from skpou.solvers.ridge import IterativeProblem, largest_norm
 SUFFICIENT = 1e-4
 #: Most halvings of a step.
 MAX_HALVINGS = 30
+#: Decrease of the gradient that suffices for one Newton direction.
+FORCING = 0.1
 #: Most conjugate gradient steps for one Newton direction.
 MAX_INNER = 200
 #: Conjugate gradient steps after which a new preconditioner pays.
@@ -145,7 +147,7 @@ class MultinomialRidge:
         penalty: Tensor,
         precondition: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, int]:
-        """Newton direction by conjugate gradients, the more exact the nearer the minimum.
+        """Newton direction by conjugate gradients.
 
         Returns the number of their steps, too.
         """
@@ -153,8 +155,8 @@ class MultinomialRidge:
         r = gradient.clone()
         z = precondition(r)
         p = z.clone()
-        gamma = first = float((r * z).sum())
-        target = min(0.1, first**0.5) ** 2 * first
+        gamma = float((r * z).sum())
+        target = FORCING**2 * gamma
         for step in range(MAX_INNER):
             if gamma <= target or not gamma > 0:
                 return direction, step
