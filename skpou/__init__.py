@@ -4,6 +4,7 @@ from skpou._hierarchical_pou import HierarchicalPOURegressor
 from skpou._lsgd import LSGDRegressor
 from skpou._pou import POURegressor
 from skpou._sparse_grid import SparseGridRegressor
+from skpou._sparse_grid_classifier import SparseGridClassifier
 
 __version__ = "0.1.0"
 
@@ -11,6 +12,7 @@ __all__ = [
     "HierarchicalPOURegressor",
     "LSGDRegressor",
     "POURegressor",
+    "SparseGridClassifier",
     "SparseGridRegressor",
     "__version__",
 ]

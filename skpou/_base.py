@@ -1,51 +1,24 @@
-"""What all regressors share: devices, units, seeds, predictions, state that pickles."""
+"""What all regressors share: units of the targets, and predictions of every kind."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import warnings
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou import _validation as validation
-from skpou._compat import StrOptions
-from skpou.solvers.statistics import row_blocks, rows_within
+from skpou._estimator import InterruptedFit, TorchEstimator, random_generator
 from skpou.training.mixture import Components
 from skpou.training.records import TrainingInterrupted, TrainingResult
-from skpou.training.rows import Rows, merge_rows
-from skpou.training.scaling import Scaling, target_unit
+from skpou.training.rows import Rows
+from skpou.training.scaling import Scaling
 
-
-def random_generator(random_state: Any) -> np.random.Generator:
-    """One generator for a whole fit.
-
-    None is a fixed start: a default fit gives the same bits twice.
-    """
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31, size=4))
-    seed = 0 if random_state is None else random_state
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
-        raise ValueError(
-            "random_state must be None, an int of at least 0, a RandomState or a Generator. "
-            f"Got {random_state!r}."
-        )
-    return np.random.default_rng(int(seed))
-
-
-class InterruptedFit(KeyboardInterrupt):
-    """Ctrl-C after which the estimator holds the best model so far."""
+__all__ = ["BaseRegressor", "InterruptedFit", "Prepared", "random_generator"]
 
 
 class Prepared(NamedTuple):
@@ -56,24 +29,14 @@ class Prepared(NamedTuple):
     target_ndim: int
 
 
-class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains, stores arrays, and writes `_components` and
     `_mean_gradient`; predictions of every kind follow from these.
     """
 
-    _parameter_constraints: dict = {
-        "device": [str],
-        "dtype": [StrOptions({"float64", "float32"})],
-        "random_state": ["random_state", np.random.Generator],
-        "verbose": ["verbose"],
-    }
-
     # Written by a subclass
-
-    #: What to lower where memory runs out.
-    _size_parameters = "the size of the model"
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
         """Components of the density in scaled units at scaled points."""
@@ -83,14 +46,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Gradient (n, m, k) of the mean in scaled units."""
         raise NotImplementedError
 
-    def _numbers_per_row(self) -> int:
-        """Numbers that a prediction allocates for each point."""
-        raise NotImplementedError
-
     # Training
-
-    def _torch_dtype(self) -> torch.dtype:
-        return torch.float64 if self.dtype == "float64" else torch.float32
 
     def _prepare(
         self, X: Any, y: Any, sample_weight: Any, *, box: Scaling | None = None
@@ -109,37 +65,10 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X, y, weight = validation.training_data(self, X, y, sample_weight, reset=box is None)
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         ndim = y.ndim
-        y = y.reshape(len(y), -1)
-        dtype = self._torch_dtype()
-        measured = Scaling.from_box(X, weight)  # refuses a range that overflows
-        scaling = box or measured
-        unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
-        # Points that single precision cannot tell apart are one point.
-        points = scaling.points(X).to(dtype).to(torch.float64)
-        rows = merge_rows(points, y / unit, weight)
-        scaling = scaling.with_targets(unit, rows)
+        rows, scaling, unit = self._merged(X, y.reshape(len(y), -1), weight, box)
         share = scaling.scale / unit
-        rows = rows.in_units(scaling.mean / unit, share, dtype)
+        rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
         return Prepared(rows, scaling, ndim)
-
-    @contextlib.contextmanager
-    def _earlier_fit_kept(self):
-        """Undo what a failed validation or a failed fit changed on the estimator."""
-        before = self.__dict__.copy()
-        try:
-            yield
-        except torch.cuda.OutOfMemoryError as error:
-            self.__dict__ = before
-            torch.cuda.empty_cache()
-            raise torch.cuda.OutOfMemoryError(
-                f"{error}. Fit fewer rows at a time, lower {self._size_parameters}, set "
-                "batch_size, or use device='cpu'."
-            ) from error
-        except InterruptedFit:
-            raise
-        except BaseException:
-            self.__dict__ = before
-            raise
 
     def _best_of(
         self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
@@ -158,39 +87,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         assert best is not None
         return best
 
-    def _warn_if_not_converged(self, result: TrainingResult) -> None:
-        if result.code not in ("converged", "interrupted"):
-            # Past this method, fit and its wrapper, to the line that called fit.
-            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
-
-    def _reporter(self) -> Callable[[str], None] | None:
-        if not self.verbose:
-            return None
-        return lambda line: print(f"[{type(self).__name__}] {line}", flush=True)
-
     # Prediction
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether a fit has left a model."""
-        return hasattr(self, "scaling_")
-
-    def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
-        """Scaled points on the device, the scaling, and where X came from."""
-        check_is_fitted(self)
-        origin = validation.origin_of(X)
-        device = validation.resolve_device(self.device, origin)
-        X = validation.owned(validation.query_points(self, X), torch.float64, device)
-        scaling = Scaling.from_arrays(self.scaling_, X)
-        return scaling.points(X).to(self._torch_dtype()), scaling, origin
-
-    def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
-        """Concatenate a function's results over blocks of rows; tuples part by part."""
-        budget = rows_within(self._numbers_per_row())
-        batch_size = getattr(self, "batch_size", None) or budget
-        results = [function(points[block], block) for block in row_blocks(len(points), batch_size)]
-        if isinstance(results[0], tuple):
-            return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
-        return torch.cat(results)
 
     def _leave(self, result: Tensor, origin: validation.Origin, squeeze: bool = True) -> Any:
         """Drop the axis of a single target if y had none, and return what X was."""
@@ -376,40 +273,3 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             for v in values
         )
         return float(r2_score(y, predicted, sample_weight=weight))
-
-    # Pickling
-
-    def __getstate__(self):
-        """State with this package's version."""
-        from skpou import __version__
-
-        return {**super().__getstate__(), "_skpou_version": __version__}
-
-    def __setstate__(self, state):
-        """Restore a state; warn when another version wrote it."""
-        from skpou import __version__
-
-        state = dict(state)
-        written = state.pop("_skpou_version", "unknown")
-        if written != __version__:
-            warnings.warn(
-                f"This {type(self).__name__} was pickled by skpou {written} and is read by skpou "
-                f"{__version__}. Its predictions may differ.",
-                UserWarning,
-                stacklevel=2,
-            )
-        super().__setstate__(state)
-
-
-class BaseMixtureRegressor(BaseRegressor):
-    """Regressor whose predictive density is a mixture on each level of a tree of partitions."""
-
-    _size_parameters = "n_partitions or degree"
-
-    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
-        """Components on one level, None the finest; see `BaseRegressor._components`."""
-        raise NotImplementedError
-
-    def _predict_level(self, X: Any, return_std: bool | str, level: int | None) -> Any:
-        """Mean and standard deviation on one level."""
-        return self._predict(X, return_std, functools.partial(self._components, level=level))

@@ -1,4 +1,4 @@
-"""SparseGridRegressor and SparseGridClassifier: functions on sparse grids."""
+"""SparseGridRegressor: regression on a sparse grid."""
 
 from __future__ import annotations
 
@@ -260,10 +260,7 @@ class SparseGridRegressor(BaseRegressor):
         check_is_fitted(self)
         model = self._model(torch.zeros(0, dtype=torch.float64))
         active = slice(None) if model.active is None else model.active.numpy()
-        points = np.full((model.n_columns, self.n_features_in_), np.nan)
-        box = self.scaling_
-        points[:, box["columns"]] = box["offset"] + box["width"] * model.grid.points()[active]
-        return points
+        return self._original_points(model.grid.points()[active])
 
     # Prediction
 

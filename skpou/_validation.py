@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
@@ -210,6 +211,46 @@ def training_data(
         raise ValueError("Input y contains NaN.")  # None in an array of objects
     weight = check_weights(_to_host(sample_weight, "sample_weight"), X, np.float64)
     return X, y, weight
+
+
+def training_classes(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """Validated points (n, d), class numbers (n,), weights (n,), and the classes (K,), sorted.
+
+    Classes whose rows all have weight 0 are none. A tensor X on an accelerator stays there.
+
+    Raises
+    ------
+    ValueError
+        If y does not hold classes.
+    """
+    if isinstance(y, Tensor) and not (y.is_floating_point() or y.is_meta):
+        check_tensor(y, "y")
+        y = y.cpu().numpy()  # Numbers of classes stay integers.
+    else:
+        y = _to_host(y, "y")
+    if scipy.sparse.issparse(y):
+        raise TypeError("Sparse data was passed for y, but dense data is required.")
+    if isinstance(X, Tensor) and X.device.type != "cpu":
+        X = _finite_tensor(X, "X", (2,))
+        # Labels are checked beside points that stand for those on the device.
+        labels = validate_data(estimator, np.zeros((len(X), 1)), y)[1]
+        check_columns(estimator, X, reset=True)
+    else:
+        X = _cpu_array(X, "X")
+        _refuse_strings(X)
+        try:
+            X, labels = validate_data(estimator, X, y, dtype=[np.float64, np.float32])
+        except ValueError as error:
+            raise _explain_strings(error, "X") from error
+    check_classification_targets(labels)
+    weight = _to_host(sample_weight, "sample_weight")
+    weight = check_weights(weight, np.empty((len(X), 1)), np.float64)
+    kept = weight > 0
+    classes = np.unique(labels[kept])
+    codes = np.searchsorted(classes, np.where(kept, labels, classes[0]))
+    return X, codes, weight, classes
 
 
 def _to_host(value: Any, name: str) -> Any:

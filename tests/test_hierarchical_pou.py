@@ -370,7 +370,7 @@ def test_interrupt_of_a_later_start_keeps_the_first(monkeypatch):
     assert "not sharpened" not in str(caught[0].message)  # That start was complete.
 
 
-PREPARATION = ["skpou._base.merge_rows", "skpou._hierarchical_pou.PieceOptions"]
+PREPARATION = ["skpou._estimator.merge_rows", "skpou._hierarchical_pou.PieceOptions"]
 
 
 @pytest.mark.parametrize("place", PREPARATION)

@@ -8,13 +8,17 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skpou import SparseGridRegressor
+from skpou import SparseGridClassifier, SparseGridRegressor
 
 CONFIGURATIONS = [
     SparseGridRegressor(),
     SparseGridRegressor(level=3, alpha=1e-3, batch_size=7),
     SparseGridRegressor(n_refinements=3, max_points=300),
     SparseGridRegressor(level=3, solver="iterative"),
+    SparseGridClassifier(),
+    SparseGridClassifier(level=2, alpha=0.1, boundary="zero"),
+    SparseGridClassifier(method="one_hot"),
+    SparseGridClassifier(level=2, method="softmax"),
 ]
 
 pytestmark = pytest.mark.filterwarnings(

@@ -209,6 +209,16 @@ class SparseGrid(Basis):
 
     def mass_matrix(self, like: Tensor) -> Tensor:
         """Integrals (G, G) of the products of two functions over the unit box, exactly."""
+        return self.mass_and_stiffness(like)[0]
+
+    def mass_and_stiffness(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Integrals of ``f g`` and of ``grad f . grad g`` over the unit box, exactly, each (G, G).
+
+        Parameters
+        ----------
+        like : Tensor
+            Gives their dtype and device.
+        """
         n = 2 * mesh(self.factors)  # nodes and the middles between them
         t = torch.arange(n + 1, dtype=torch.float64, device=like.device) / n
         weight = torch.full_like(t, 2.0)
@@ -217,12 +227,17 @@ class SparseGrid(Basis):
         E = one_dimensional_matrix(self.factors, t)
         # Simpson's rule is exact: products are quadratic between two nodes.
         one = (E.T @ (E * weight[:, None]) / (3 * n)).to(like.dtype)
+        slopes = (E[1:] - E[:-1]) * n
+        steep = (slopes.T @ slopes / n).to(like.dtype)
         functions = torch.as_tensor(self.functions(), device=like.device)
         mass = like.new_ones((self.n_columns, self.n_columns))
+        stiffness = torch.zeros_like(mass)
         for feature in range(self.n_features):
             u = functions[:, feature]
-            mass *= one[u[:, None], u]
-        return mass
+            factor = one[u[:, None], u]
+            stiffness = stiffness.mul_(factor).addcmul_(mass, steep[u[:, None], u])
+            mass *= factor
+        return mass, stiffness
 
     def kernel(self, X: Tensor, Z: Tensor, decay: float) -> Tensor:
         """Sum over all functions of ``phi(x) phi(z) decay^-cost``, (n, k), on regular grids.

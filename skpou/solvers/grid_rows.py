@@ -6,6 +6,7 @@ allows, and evaluated anew for every product where it does not.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -70,6 +71,17 @@ class GridRows:
     def n_rows(self) -> int:
         """Number n of rows."""
         return len(self.X)
+
+    def weighted(self, weight: Tensor) -> GridRows:
+        """The same rows with their weights multiplied by others (n,), without sparse matrices."""
+        result = copy.copy(self)
+        root = weight.sqrt()[:, None]
+        result.root = self.root * root
+        result._matrices = None
+        if self._kept is not None:
+            values, columns = self._kept
+            result._kept = values * root, columns
+        return result
 
     def _entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Values and columns of some rows, each (n, M)."""

@@ -90,7 +90,7 @@ def largest_norm(squares: Tensor) -> float:
     return float(squares.max().sqrt()) or 1.0
 
 
-def _factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
+def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
     """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it."""
     while True:
         shifted = matrix.clone()
@@ -138,7 +138,7 @@ class GramProblem(RidgeProblem):
         d = decay ** (-0.5 * self.costs)
         ridge = (alpha * self.scale) ** 2
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
-        factor, used = _factored(self.gram * d[:, None] * d, least)
+        factor, used = factored(self.gram * d[:, None] * d, least)
         log_det = float(2 * factor.diagonal().log().sum() - len(d) * torch.tensor(used).log())
 
         def precondition(g: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class KernelProblem(RidgeProblem):
         kernel = self.kernel(decay)
         ridge = (alpha * self.scale) ** 2
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
-        factor, used = _factored(kernel, least)
+        factor, used = factored(kernel, least)
         n = len(kernel)
         log_det = float(2 * factor.diagonal().log().sum() - n * torch.tensor(used).log())
         dual = torch.cholesky_solve(self.y, factor)
@@ -282,20 +282,31 @@ class IterativeProblem(RidgeProblem):
         k = len(self.gram)
         d = decay ** (-0.5 * self.costs[:k])
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
-        factor, _ = _factored(self.gram * d[:, None] * d, least)
+        factor, _ = factored(self.gram * d[:, None] * d, least)
         return factor, (self.squares + least * decay**self.costs)[k:]
 
-    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
-        """See `RidgeProblem.solve`; the log determinant is not known (NaN)."""
+    def penalty(self, alpha: float, decay: float) -> Tensor:
+        """Ridge of every column, (p,)."""
+        return (alpha * self.scale) ** 2 * decay**self.costs
+
+    def preconditioner(
+        self, alpha: float, decay: float
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Factor of the exact block, and an approximate inverse of ``A'A + ridge``."""
         factor, rest = self.blocks(alpha, decay)
         k = len(factor)
         d = decay ** (-0.5 * self.costs[:k, None])
-        penalty = (alpha * self.scale) ** 2 * decay**self.costs
 
         def precondition(g: Tensor) -> Tensor:
             exact = d * torch.cholesky_solve(d * g[:k], factor)
             return torch.cat([exact, g[k:] / rest[:, None]])
 
+        return factor, precondition
+
+    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
+        """See `RidgeProblem.solve`; the log determinant is not known (NaN)."""
+        factor, precondition = self.preconditioner(alpha, decay)
+        penalty = self.penalty(alpha, decay)
         start = self.y.new_zeros((len(self.costs), self.y.shape[1]))
         coef, self.n_iter = conjugate_gradients(
             self.rows,
@@ -327,9 +338,7 @@ def best_ridge(
     stride: int = 2,
     report: Callable[[str], None] | None = None,
 ) -> RidgeSolution:
-    """Ridge of largest log evidence: alpha in half decades, from round-off to 1, and decay.
-
-    Where the evidence does not tell ridges apart, the larger one: it admits more noise.
+    """Solution with the ridge of largest log evidence.
 
     Parameters
     ----------
@@ -339,6 +348,35 @@ def best_ridge(
         Sum of the rows' weights.
     within : Tensor of shape (m,)
         Sums of squares within repeated points.
+    decays, start, stride, report
+        As in `search_ridge`.
+    """
+    solutions: dict[tuple[float, float], RidgeSolution] = {}
+
+    def score(alpha: float, decay: float) -> float:
+        solutions[alpha, decay] = solution = problem.solve(alpha, decay)
+        return solution.score(total_weight, within)
+
+    best = search_ridge(score, decays=decays, start=start, stride=stride, report=report)
+    return solutions[best]
+
+
+def search_ridge(
+    score: Callable[[float, float], float],
+    *,
+    decays: tuple[float, ...] = DECAYS,
+    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    stride: int = 2,
+    report: Callable[[str], None] | None = None,
+) -> tuple[float, float]:
+    """Ridge of least score: alpha in half decades, from round-off to 1, and decay.
+
+    Where the score does not tell ridges apart, the larger one: it admits more noise.
+
+    Parameters
+    ----------
+    score : callable
+        Twice a negative log likelihood, or evidence, of an alpha and a decay.
     decays : tuple of float
         Growths of the ridge from one level to the next that may be tried, in order.
     start : tuple of float
@@ -350,26 +388,25 @@ def best_ridge(
 
     Returns
     -------
-    RidgeSolution
+    alpha, decay : float
     """
-    tried: dict[tuple[int, int], tuple[float, RidgeSolution]] = {}
+    tried: dict[tuple[int, int], float] = {}
     lowest = round(-2 * math.log10(LEAST_ALPHA))
 
-    def score(k: int, j: int) -> float:
+    def value(k: int, j: int) -> float:
         if (k, j) not in tried:
-            solution = problem.solve(10.0 ** (-k / 2), decays[j])
-            value = solution.score(total_weight, within)
-            tried[k, j] = value, solution
+            alpha = 10.0 ** (-k / 2)
+            tried[k, j] = score(alpha, decays[j])
             if report is not None:
-                report(f"alpha {solution.alpha:.1e}, decay {decays[j]:g}: score {value:.6g}")
-        return tried[k, j][0]
+                report(f"alpha {alpha:.1e}, decay {decays[j]:g}: score {tried[k, j]:.6g}")
+        return tried[k, j]
 
     def climb(k: int, j: int) -> int:
         """Best alpha for one decay."""
         step = stride
         while step:
             near = [k + s for s in (step, -step) if 0 <= k + s <= lowest]
-            better = next((i for i in near if score(i, j) < score(k, j)), None)
+            better = next((i for i in near if value(i, j) < value(k, j)), None)
             k, step = (k, step // 2) if better is None else (better, step)
         return k
 
@@ -379,11 +416,11 @@ def best_ridge(
         moved = False
         while 0 <= j + direction < len(decays):
             other = climb(k, j + direction)
-            if score(other, j + direction) >= score(k, j):
+            if value(other, j + direction) >= value(k, j):
                 break
             k, j, moved = other, j + direction, True
         if moved:
             break
-    least = score(k, j)
-    k = min(i for i, other in tried if other == j and tried[i, j][0] <= least + INDIFFERENCE)
-    return tried[k, j][1]
+    least = value(k, j)
+    k = min(i for i, other in tried if other == j and tried[i, j] <= least + INDIFFERENCE)
+    return 10.0 ** (-k / 2), decays[j]

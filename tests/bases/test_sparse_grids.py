@@ -212,16 +212,18 @@ def test_kernel_is_the_weighted_sum_of_products(boundary):
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_mass_matrix(boundary):
+def test_mass_and_stiffness_matrices(boundary):
     grid = SparseGrid(2, 3, boundary)
     cells = 2 ** int(grid.factors.level.max())
     t, w = np.polynomial.legendre.leggauss(2)
     nodes = (np.arange(cells)[:, None] + (t + 1) / 2).reshape(-1) / cells
     weight = np.tile(w / 2, cells) / cells
     X = torch.as_tensor(np.array(list(itertools.product(nodes, repeat=2))))
-    W = torch.as_tensor(np.outer(weight, weight).reshape(-1))
-    K = grid.matrix(X)
-    torch.testing.assert_close(grid.mass_matrix(X), K.T @ (K * W[:, None]))
+    W = torch.as_tensor(np.outer(weight, weight).reshape(-1))[:, None]
+    values, slopes = grid.matrix(X), [grid.partial(X, feature) for feature in range(2)]
+    mass, stiffness = grid.mass_and_stiffness(X)
+    torch.testing.assert_close(mass, values.T @ (values * W))
+    torch.testing.assert_close(stiffness, sum(slope.T @ (slope * W) for slope in slopes))
 
 
 def test_pickle_after_use():
