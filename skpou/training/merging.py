@@ -354,8 +354,10 @@ def merge_multilevel(
         K = pieces.n_pieces
         last = len(history.scores) >= max_iter
         reduced = int(0.6 * K)
-        # Near the allowed number the levels are close, single steps below two dozen pieces.
-        target = reduced if reduced > max(1.5 * max_pieces, 2) else K - max(1, K // 12)
+        # Near the allowed number the levels are close, and from there on single steps: a level
+        # that passes by the number of pieces merges two of them.
+        near = max(max_pieces, K - max(1, K // 12)) if K > max_pieces else K - 1
+        target = reduced if reduced > max(1.5 * max_pieces, 2) else near
         if last:
             target = min(max_pieces, K - 1)
             history.converged = False
