@@ -37,6 +37,8 @@ N_FOLDS = 3
 START, DECAYS = (1e-2, 4.0), (4.0, 16.0)
 #: Steps of diffusion by which a density is smoothed.
 N_STEPS = 4
+#: Points of the box at which negative densities are looked for.
+N_PROBES = 2000
 #: Alphas of a density that are tried: from the whole box to a thousandth of it.
 ALPHAS = tuple(10.0 ** (-k / 8) for k in range(25))
 #: Decrease, relative to the objective, that ends a Newton iteration: in the search, and at last.
@@ -248,6 +250,17 @@ class DensityProblem:
         least = min(scores)
         return next(a for a, s in zip(ALPHAS, scores, strict=True) if s <= least + INDIFFERENCE)
 
+    def error(self, coef: Tensor, rng: np.random.Generator) -> float:
+        """Size of the densities' errors where there is nothing: that of their negative values.
+
+        At least the density of one row that is spread over the box.
+        """
+        points = rng.random((N_PROBES, self.grid.n_features))
+        values = self.grid.evaluate(torch.as_tensor(points).to(coef), coef)
+        negative = values[values < 0]
+        size = float(negative.square().mean().sqrt()) if len(negative) else 0.0
+        return max(size, 1 / self.weight)
+
 
 def _fit_density(
     rows: Rows,
@@ -266,8 +279,8 @@ def _fit_density(
             searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
         alpha = searched.best_alpha(_some_rows(rows, rng), report)
     coef = problem.solve(alpha)
-    # One more row, spread over the whole box, would have this density.
-    model = GridClasses(grid, coef, coef.new_zeros(coef.shape[1]), "density", 1 / problem.weight)
+    offset = coef.new_zeros(coef.shape[1])
+    model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
     return _result(model, rows, alpha)
 
 
