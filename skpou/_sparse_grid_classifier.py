@@ -64,7 +64,7 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
         Class labels in their order.
     coef_ : ndarray of shape (n_points, n_classes)
         Surpluses of one function a class.
-    grid_points_ : ndarray of shape (n_points, n_features_in_)
+    grid_points_ : ndarray of shape (n_points, d)
         Grid points in units of X; NaN along constant columns, which have no part.
     level_ : int
         Level of the grid.
