@@ -13,6 +13,7 @@ from skpou.bases.sparse_grids import SparseGrid, count_points
 from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.multinomial import MultinomialRidge
 from skpou.solvers.ridge import INDIFFERENCE, LEAST_ALPHA, factored, search_ridge
+from skpou.solvers.statistics import rows_within
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.sparse_grid_solution import (
@@ -43,6 +44,8 @@ N_PROBES = 2000
 ALPHAS = tuple(10.0 ** (-k / 8) for k in range(25))
 #: Decrease, relative to the objective, that ends a Newton iteration: in the search, and at last.
 SEARCH_TOL, TOL = 1e-4, 1e-10
+#: Most Newton steps.
+MAX_NEWTON = 100
 
 
 @dataclass
@@ -326,10 +329,15 @@ def _fit_softmax(
     if alpha is None:
         absolute, decay = _ridge_of_folds(rows, grid, rng, report)
         alpha = absolute / problem.scale
-    theta, n_iter = problem.fit(alpha, decay, tol=TOL)
+    theta, n_iter = problem.fit(alpha, decay, tol=TOL, max_iter=MAX_NEWTON)
     floor = 1 / rows.total_weight
     model = GridClasses(grid, theta, problem.offset, "softmax", floor)
-    return _result(model, rows, alpha, n_iter)
+    result = _result(model, rows, alpha, n_iter)
+    if n_iter < MAX_NEWTON:
+        return result
+    return replace(
+        result, code="max_iter", message=f"Newton's method took all {n_iter} steps. Raise alpha."
+    )
 
 
 def _logistic(rows: Rows, grid: SparseGrid) -> MultinomialRidge:
@@ -384,7 +392,7 @@ def _some_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
 
 def _result(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
     """Record with the mean negative log likelihood of the rows' classes as score."""
-    size = max(1, 2_000_000 // model.numbers_per_row())
+    size = rows_within(model.numbers_per_row())
     terms = [
         (w[:, None] * y * model.log_proba(X)).sum()
         for X, y, w in zip(
