@@ -76,7 +76,7 @@ class SparseGridRegressor(BaseRegressor):
         hat functions.
     intercept_ : float or ndarray of shape (n_outputs,)
         Mean of y.
-    grid_points_ : ndarray of shape (n_points, n_features_in_)
+    grid_points_ : ndarray of shape (n_points, d)
         Grid points in units of X; NaN along constant columns, which have no part.
     level_ : int
         Level of the regular grid, from which a refined grid started.

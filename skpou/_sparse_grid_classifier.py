@@ -64,7 +64,7 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
         Class labels in their order.
     coef_ : ndarray of shape (n_points, n_classes)
         Surpluses of one function a class.
-    grid_points_ : ndarray of shape (n_points, n_features_in_)
+    grid_points_ : ndarray of shape (n_points, d)
         Grid points in units of X; NaN along constant columns, which have no part.
     level_ : int
         Level of the grid.
@@ -88,8 +88,9 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
     Outside the box of the data probabilities are those at the nearest point of the box.
 
     A density or a probability may come out negative. Each value v is replaced by the positive
-    ``(v + sqrt(v**2 + f**2)) / 2`` before they are made to add up to one; f is the density that
-    one more row would have if it were spread over the box, or ``1 / sqrt(n)`` for ``"one_hot"``.
+    ``(v + sqrt(v**2 + f**2)) / 2`` before they are made to add up to one; f is the size of the
+    negative densities, which are mere errors, or ``1 / sqrt(n)`` for ``"one_hot"``. So
+    probabilities of ``"density"`` come near to each other where there are no rows.
 
     References
     ----------

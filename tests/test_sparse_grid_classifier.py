@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -108,6 +108,20 @@ def test_labels_of_any_kind(method, labels):
     if labels.dtype.kind == "U":
         objects = make(method).fit(X, pd.Series(labels[numbers].astype(object)))
         assert (objects.predict(QUERY) == model.predict(QUERY)).all()
+
+
+@each_method
+def test_no_ridge(method):
+    model = make(method, alpha=0).fit(X, Y)
+    assert model.alpha_ == 0
+    assert np.isfinite(model.predict_proba(QUERY)).all()
+
+
+def test_steps_used_up(monkeypatch):
+    monkeypatch.setattr("skpou.training.sparse_grid_classes.MAX_NEWTON", 1)
+    with pytest.warns(ConvergenceWarning, match=r"all 1 steps. Raise alpha") as caught:
+        make("softmax", alpha=1e-3).fit(X, Y)
+    assert caught[0].filename == __file__
 
 
 # Rows

@@ -13,6 +13,7 @@ from skpou.bases.sparse_grids import SparseGrid, count_points
 from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.multinomial import MultinomialRidge
 from skpou.solvers.ridge import INDIFFERENCE, LEAST_ALPHA, factored, search_ridge
+from skpou.solvers.statistics import rows_within
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.sparse_grid_solution import (
@@ -37,10 +38,14 @@ N_FOLDS = 3
 START, DECAYS = (1e-2, 4.0), (4.0, 16.0)
 #: Steps of diffusion by which a density is smoothed.
 N_STEPS = 4
+#: Points of the box at which negative densities are looked for.
+N_PROBES = 2000
 #: Alphas of a density that are tried: from the whole box to a thousandth of it.
 ALPHAS = tuple(10.0 ** (-k / 8) for k in range(25))
 #: Decrease, relative to the objective, that ends a Newton iteration: in the search, and at last.
 SEARCH_TOL, TOL = 1e-4, 1e-10
+#: Most Newton steps.
+MAX_NEWTON = 100
 
 
 @dataclass
@@ -187,6 +192,9 @@ class DensityProblem:
     Franzelin, Pflueger, Bungartz 2014). This is a step of length lambda of the implicit Euler
     method for the heat
     equation from the rows as point masses; several shorter steps,
+    ``b_j = 1/W sum_n w_n phi_j(x_n)`` (Hegland, Hooker, Roberts 2000; Peherstorfer, Franzelin,
+    Pflueger, Bungartz 2014). This is a step of length lambda of the implicit Euler method for the
+    heat equation from the rows as point masses; several shorter steps,
     ``(R + lambda/m S) c_new = R c_old``, come nearer to its Gaussian kernel, of standard deviation
     ``sqrt(2 lambda)``, with walls that reflect. ``lambda = alpha^2`` in units of the box.
 
@@ -249,6 +257,17 @@ class DensityProblem:
         least = min(scores)
         return next(a for a, s in zip(ALPHAS, scores, strict=True) if s <= least + INDIFFERENCE)
 
+    def error(self, coef: Tensor, rng: np.random.Generator) -> float:
+        """Size of the densities' errors where there is nothing: that of their negative values.
+
+        At least the density of one row that is spread over the box.
+        """
+        points = rng.random((N_PROBES, self.grid.n_features))
+        values = self.grid.evaluate(torch.as_tensor(points).to(coef), coef)
+        negative = values[values < 0]
+        size = float(negative.square().mean().sqrt()) if len(negative) else 0.0
+        return max(size, 1 / self.weight)
+
 
 def _fit_density(
     rows: Rows,
@@ -267,8 +286,8 @@ def _fit_density(
             searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
         alpha = searched.best_alpha(_some_rows(rows, rng), report)
     coef = problem.solve(alpha)
-    # One more row, spread over the whole box, would have this density.
-    model = GridClasses(grid, coef, coef.new_zeros(coef.shape[1]), "density", 1 / problem.weight)
+    offset = coef.new_zeros(coef.shape[1])
+    model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
     return _result(model, rows, alpha)
 
 
@@ -314,10 +333,15 @@ def _fit_softmax(
     if alpha is None:
         absolute, decay = _ridge_of_folds(rows, grid, rng, report)
         alpha = absolute / problem.scale
-    theta, n_iter = problem.fit(alpha, decay, tol=TOL)
+    theta, n_iter = problem.fit(alpha, decay, tol=TOL, max_iter=MAX_NEWTON)
     floor = 1 / rows.total_weight
     model = GridClasses(grid, theta, problem.offset, "softmax", floor)
-    return _result(model, rows, alpha, n_iter)
+    result = _result(model, rows, alpha, n_iter)
+    if n_iter < MAX_NEWTON:
+        return result
+    return replace(
+        result, code="max_iter", message=f"Newton's method took all {n_iter} steps. Raise alpha."
+    )
 
 
 def _logistic(rows: Rows, grid: SparseGrid) -> MultinomialRidge:
@@ -372,7 +396,7 @@ def _some_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
 
 def _result(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
     """Record with the mean negative log likelihood of the rows' classes as score."""
-    size = max(1, 2_000_000 // model.numbers_per_row())
+    size = rows_within(model.numbers_per_row())
     terms = [
         (w[:, None] * y * model.log_proba(X)).sum()
         for X, y, w in zip(
