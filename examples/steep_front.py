@@ -64,9 +64,8 @@ def main():
 
     grid = rng.uniform(x[0], x[-1], 20_000)
     mean, std = model.predict(grid[:, None], return_std="epistemic")
-    print(
-        f"basis {model.basis_}, {model.hidden_layer_sizes_[0]} nonlinear columns, {seconds:.2f} s"
-    )
+    (columns,) = model.hidden_layer_sizes_
+    print(f"basis {model.basis_}, {columns} nonlinear columns, {seconds:.2f} s")
     print(f"noise {model.noise_:.4f}, in truth {NOISE}")
     print(f"rms error on new points: {np.sqrt(np.mean((mean - target(grid)) ** 2)):.1e}")
     print(f"  predicted: {np.sqrt(np.mean(std**2)):.1e}")
