@@ -13,8 +13,8 @@ WIDTH = 32
 DEPTHS = (8, 16, 32, 64, 128)
 INITS = {"data_box": "#0072b2", "box": "#e69f00", "he": "#d55e00"}
 #: Starts of the nets that no bound is about.
-OTHERS = 5
-MAX_ITER = 200
+OTHERS = 3
+MAX_ITER = 100
 LOSS, ERROR = 1e-8, 6e-4
 
 
