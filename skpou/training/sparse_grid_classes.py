@@ -188,10 +188,6 @@ class DensityProblem:
     For every class the function ``g = sum_j c_j phi_j`` that minimises
     ``int g^2 dx - 2/W sum_n w_n g(x_n) + lambda int |grad g|^2 dx``, the sum over its rows, W the
     weight of all rows, solves ``(R + lambda S) c = b`` with mass matrix R, stiffness matrix S and
-    ``b_j = 1/W sum_n w_n phi_j(x_n)`` (Hegland, Hooker, Roberts 2000; Peherstorfer,
-    Franzelin, Pflueger, Bungartz 2014). This is a step of length lambda of the implicit Euler
-    method for the heat
-    equation from the rows as point masses; several shorter steps,
     ``b_j = 1/W sum_n w_n phi_j(x_n)`` (Hegland, Hooker, Roberts 2000; Peherstorfer, Franzelin,
     Pflueger, Bungartz 2014). This is a step of length lambda of the implicit Euler method for the
     heat equation from the rows as point masses; several shorter steps,
