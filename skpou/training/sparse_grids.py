@@ -275,14 +275,10 @@ class _Refinement:
         elif self.ridge is None:
             solution = best_ridge(problem, part.total_weight, part.within.sum(0))
         else:
-            # From step to step the best ridge moves little.
+            # From step to step the best ridge moves little. Its decay moves, too: the grid grows
+            # where the function is rough.
             solution = best_ridge(
-                problem,
-                part.total_weight,
-                part.within.sum(0),
-                decays=self.ridge[1:],
-                start=self.ridge,
-                stride=1,
+                problem, part.total_weight, part.within.sum(0), start=self.ridge, stride=1
             )
         self.ridge = solution.alpha, solution.decay
         return solution, gram.diagonal()
