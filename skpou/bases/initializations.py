@@ -28,7 +28,7 @@ def box(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
     next layer's box, whose edge stays below e.
 
     The boxes hold the layers' images for ReLU; tanh and sine take negative values, too. In
-    *plain* ReLU networks of 32 layers and more the images shrink to points far from most cut
+    *plain* ReLU networks of 16 layers and more the images shrink to points far from most cut
     planes, so that the columns become constants: `he` is the better start there.
 
     Parameters
