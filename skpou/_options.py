@@ -66,10 +66,12 @@ def parse_form(gate: str, hidden_layer_sizes: Any, activation: str) -> GateForm 
     ValueError
         If the hidden layers of a network are not to be had.
     """
+    if gate not in NETWORK_GATES:
+        return GATES[gate][0]
     sizes = hidden_layer_sizes if isinstance(hidden_layer_sizes, tuple | list) else ()
-    form = NetworkForm(tuple(sizes), NETWORK_GATES.get(gate, "plain"), activation)
+    form = NetworkForm(tuple(sizes), NETWORK_GATES[gate], activation)
     form.network(1)  # refuses bad sizes by name
-    return form if gate in NETWORK_GATES else GATES[gate][0]
+    return form
 
 
 def gate_name(form: GateForm | NetworkForm) -> str:

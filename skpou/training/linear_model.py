@@ -159,7 +159,14 @@ def finish(
     weight: Tensor,
     watch: Callable[[LinearModel], None] | None = None,
 ) -> LinearModel:
-    """Model of fitted stages, with its slope measured at the rows."""
+    """Model of fitted stages, with its slope measured at the rows.
+
+    The noise is at least round-off of the targets, so that a perfect fit has a width. One row
+    says nothing about noise: the size of its target stands for it.
+    """
+    noise = noise + torch.finfo(noise.dtype).eps ** 2
+    if len(X) == 1:
+        noise = torch.where(noise > 1e-20, noise, 1.0)
     bare = LinearModel(stages, noise, torch.zeros_like(noise))
     model = LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))
     if watch is not None:

@@ -299,7 +299,9 @@ class NetworkTraining:
     def _noise(self, residual: Tensor, within: Tensor, dof: float) -> Tensor:
         """Variance of the residual; parameters count where the rows can carry them."""
         n = self.problem.total
-        left = n - dof - self.options.network.n_parameters
+        # Without a column that varies the hidden layers have nothing to fit with.
+        hidden = self.options.network.n_parameters if self.rows.n_features else 0
+        left = n - dof - hidden
         if left < n / 2:
             left = max(n - dof, 0.1 * n)
         return (residual.square().sum(0) + within) / left
