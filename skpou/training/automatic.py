@@ -20,7 +20,7 @@ from skpou.training.greedy import MOST_STEPS, UnitSearch
 from skpou.training.linear_model import LinearModel, Stage, finish
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
-from skpou.training.selection import RidgePath, neighbour_correlation, probe_points
+from skpou.training.selection import RIDGES, RidgePath, neighbour_correlation, probe_points
 from skpou.training.sine import MARGIN, SineSearch
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
@@ -140,6 +140,9 @@ class AutomaticSearch:
             basis = TotalDegreePolynomials(d, degree)
             path = RidgePath(basis.matrix(rows.X), rows)
             alpha, score = path.evidence()
+            if not degree:
+                # The targets' mean has been taken off: the constant is 0, but not by its prior.
+                alpha = min(RIDGES)
             alpha = alpha if self.options.alpha is None else self.options.alpha
             # A higher degree must be worth it.
             if best is None or score < best[0] - MARGIN:

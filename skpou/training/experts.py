@@ -36,6 +36,16 @@ def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -
     return pieces
 
 
+def gates_follow(problem: PieceProblem, labels: Tensor, tree: PartitionTree) -> bool:
+    """Whether the experts of some pieces, chosen by the gates, leave hardly more residual."""
+    pieces = problem.fit(labels, tree.levels[-1].n_partitions)
+    chosen = tree.log_proba(problem.rows.X, harden=True).argmax(1)
+    mean = torch.einsum("np,npm->nm", problem.polynomials, pieces.coef[chosen])
+    square = (problem.rows.weight[:, None] * (problem.rows.y - mean).square()).sum()
+    allowed = 2 * float(pieces.rss.sum()) + problem.n * (10 * problem.floor) ** 2
+    return float(square) <= allowed
+
+
 def fit_level_experts(
     problem: PieceProblem,
     tree: PartitionTree,

@@ -21,7 +21,7 @@ from skpou.training.blends import (
     fit_ladder,
 )
 from skpou.training.discovery import PieceProblem, Pieces, compact, fine_cells
-from skpou.training.experts import fit_level_experts, refit_by_gates
+from skpou.training.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.training.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.training.interfaces import NodeModels, find_interface
 from skpou.training.merging import MergeHistory, merge_multilevel, smooth
@@ -303,12 +303,15 @@ class _PieceTraining:
         problem, history = self.best.problem, self.best.history
         pieces = problem.fit(compact(history.labels))
         plan = self._plan(problem, pieces)
-        if self.options.exactly and not plan.first_soft:
-            pieces = split_pieces(problem, pieces, self._most_pieces(problem))
-            plan = Plan([np.arange(pieces.n_pieces)], 0)
-        if quick or plan.first_soft == len(plan.levels):
+        sharp = quick or plan.first_soft == len(plan.levels)
+        if sharp:
             built = self._sharp(problem, pieces, plan.levels, quick)
-        else:
+            # Gates of one level that cannot follow the pieces do better as soft ones.
+            sharp = quick or not self.options.exactly or gates_follow(problem, built[1], built[0])
+        if not sharp:
+            if self.options.exactly:
+                pieces = split_pieces(problem, pieces, self._most_pieces(problem))
+                plan = Plan([np.arange(pieces.n_pieces)], 0)
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
         if self.options.exactly:

@@ -259,11 +259,11 @@ class TangentScores:
         weighted, self.r = T * root, residual * root
         norms = weighted.norm(dim=0)
         self.norms = norms.clamp_min(1e-14 * float(norms.max()) + 1e-300)
-        # Directions that change the fit by less than its residual are not determined by it.
+        # Directions that change the fit by less than its residual are not determined by it; a
+        # column that hardly varies at the rows has a prior of the size of the box and the targets.
         level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)
-        self.ridge = max(level / math.sqrt(len(T)), 1e-13)
-        eye = torch.eye(T.shape[1], dtype=T.dtype, device=T.device)
-        Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, self.ridge * eye]))
+        self.ridge = (level / self.norms).clamp_min(max(level / math.sqrt(len(T)), 1e-13))
+        Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, torch.diag(self.ridge)]))
         self.R = R
         self.h = Q[: len(T)].square().sum(1).clamp_max(1 - 1e-6)
 
