@@ -225,6 +225,8 @@ def training_classes(
     ValueError
         If y does not hold classes.
     """
+    if str(getattr(y, "dtype", "")).lower().startswith(("category", "categorical")):
+        y = np.asarray(y)  # Categories are what classes are.
     if isinstance(y, Tensor) and not (y.is_floating_point() or y.is_meta):
         check_tensor(y, "y")
         y = y.cpu().numpy()  # Numbers of classes stay integers.

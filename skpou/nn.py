@@ -42,6 +42,11 @@ class SparseGridLayer(nn.Module):
     grid : SparseGrid
         The grid: ``grid.points()`` are its points.
 
+    Notes
+    -----
+    The functions are piecewise linear products: gradients of gradients (``create_graph=True``)
+    raise a RuntimeError.
+
     Examples
     --------
     >>> import torch
@@ -63,6 +68,9 @@ class SparseGridLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        for name, value in (("n_components", n_components), ("n_outputs", n_outputs)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1. Got {value!r}.")
         self.grid = SparseGrid(n_components, level, boundary)
         shape = (self.grid.n_columns, n_outputs)
         self.coef = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -92,6 +100,8 @@ class SparseGridLayer(nn.Module):
                 f"Got {tuple(x.shape)}."
             )
         points = x.reshape(-1, self.grid.n_features).to(self.coef.dtype)
+        if not bool(torch.isfinite(points).all()):
+            raise ValueError("x holds values that are not finite.")
         return self.grid.evaluate(points, self.coef).reshape(*x.shape[:-1], self.coef.shape[1])
 
     def extra_repr(self) -> str:

@@ -182,3 +182,32 @@ def test_best_of_several_starts_is_no_worse():
         warnings.simplefilter("ignore", ConvergenceWarning)
         one, five = (LSGDRegressor((3,), n_init=k, max_iter=50).fit(X, y) for k in (1, 5))
     assert five.loss_curve_[-1] <= one.loss_curve_[-1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_std_between_the_rows_of_a_kink(seed):
+    rng = np.random.default_rng(seed)
+    X, grid = rng.uniform(-1, 1, (300, 2)), rng.uniform(-1, 1, (1000, 2))
+    y = abs(X[:, 0]) + X[:, 1] ** 2 + 0.01 * rng.standard_normal(300)
+    std = LSGDRegressor().fit(X, y).predict(grid, return_std=True)[1]
+    assert 0.008 < np.median(std) < 0.03
+    assert std.max() < 1
+
+
+def test_uncertainty_of_a_constant():
+    rng = np.random.default_rng(1)
+    X, y = rng.random((400, 1)), rng.standard_normal(400)
+    model = LSGDRegressor().fit(X, y)
+    mean, std = model.predict(X, return_std="epistemic")
+    np.testing.assert_allclose(mean, y.mean(), atol=1e-12)
+    np.testing.assert_allclose(std, y.std() / 20, rtol=0.02)
+
+
+@pytest.mark.parametrize("n", [15, 40])
+def test_noise_of_a_network_with_few_rows(n):
+    rng = np.random.default_rng(0)
+    x, grid = rng.random((n, 1)), np.linspace(0.1, 0.9, 200)[:, None]
+    y = np.sin(5 * x[:, 0]) + 0.1 * rng.standard_normal(n)
+    std = LSGDRegressor((32,)).fit(x, y).predict(grid, return_std=True)[1]
+    # The residual is round-off: it is not taken for the noise.
+    assert np.median(std) > 0.05

@@ -56,3 +56,23 @@ def test_wrong_width():
 def test_representation():
     text = repr(SparseGridLayer(2, 3, 1))
     assert "n_components=2, level=3, n_outputs=1, boundary='modified', n_points=17" in text
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_second_derivatives_are_refused(d):
+    layer = SparseGridLayer(d, 3, 1, dtype=torch.float64)
+    x = torch.rand(5, d, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(layer(x.sigmoid()).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("name", ["n_components", "n_outputs"])
+def test_sizes_below_one(name):
+    sizes = {"n_components": 2, "level": 3, "n_outputs": 1} | {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be at least 1. Got 0"):
+        SparseGridLayer(**sizes)
+
+
+def test_points_that_are_not_finite():
+    with pytest.raises(ValueError, match="not finite"):
+        SparseGridLayer(2, 3, 1)(torch.tensor([[0.5, float("nan")]]))

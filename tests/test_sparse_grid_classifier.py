@@ -374,3 +374,12 @@ def test_not_fitted():
     for name in RESULTS:
         with pytest.raises(NotFittedError, match=r"This SparseGridClassifier .* not fitted yet"):
             getattr(SparseGridClassifier(), name)(X)
+
+
+def test_categories_are_classes():
+    X = np.random.default_rng(0).random((40, 2))
+    names = np.where(X[:, 0] > 0.5, "right", "left")
+    plain = SparseGridClassifier(level=3).fit(X, names)
+    model = SparseGridClassifier(level=3).fit(X, pd.Series(names, dtype="category"))
+    assert list(model.classes_) == ["left", "right"]
+    assert same_bits(model.predict_proba(X), plain.predict_proba(X))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from skpou.bases.sparse_grid_plans import CONSTANT, HAT, LEFT, MODIFIED, Factors, Plan
 
@@ -233,9 +232,14 @@ class Evaluate(torch.autograd.Function):
         return result.T
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        """Gradients (n, d) and (G, m)."""
+        """Gradients (n, d) and (G, m), which cannot be differentiated again."""
+        if torch.is_grad_enabled():
+            # Taken as constants, the gradients would leave out terms without a word.
+            raise RuntimeError(
+                "Sparse grid functions have first derivatives only: they are piecewise linear. "
+                "create_graph=True is not to be had through them."
+            )
         X, coef = ctx.saved_tensors
         plan, factors = ctx.plan, ctx.factors
         for_points, for_coef = ctx.needs_input_grad[:2]

@@ -289,22 +289,27 @@ class NetworkTraining:
         if self.options.solver == "gd":
             left = torch.ones_like(left)  # Coefficients that no solve has fitted to the rows
         within = rows.within.sum(0)
-        score = float(((residual / left).square().sum(0) + within).mean() / rows.weight.sum())
+        left_out = ((residual / left).square().sum(0) + within) / rows.weight.sum()
+        score = float(left_out.mean())
         dof = float(effective_parameters(factor[:p, :p], R))
-        noise = self._noise(residual, within, dof)
+        noise = self._noise(residual, within, dof, left_out)
         model = finish((Stage(NetworkBasis(self.options.network, best.theta), coef, R),), noise,
                        rows.X, rows.weight)  # fmt: skip
         return model, math.sqrt(score), alpha
 
-    def _noise(self, residual: Tensor, within: Tensor, dof: float) -> Tensor:
-        """Variance of the residual; parameters count where the rows can carry them."""
+    def _noise(self, residual: Tensor, within: Tensor, dof: float, left_out: Tensor) -> Tensor:
+        """Variance (m,) of the residual; parameters count where the rows can carry them.
+
+        Where they outnumber half of the rows the residual says nothing about noise, and the mean
+        square of leave-one-out errors stands for it.
+        """
         n = self.problem.total
         # Without a column that varies the hidden layers have nothing to fit with.
         hidden = self.options.network.n_parameters if self.rows.n_features else 0
-        left = n - dof - hidden
-        if left < n / 2:
-            left = max(n - dof, 0.1 * n)
-        return (residual.square().sum(0) + within) / left
+        square = residual.square().sum(0) + within
+        if n - dof - hidden >= n / 2:
+            return square / (n - dof - hidden)
+        return torch.maximum(square / max(n - dof, 0.1 * n), left_out)
 
 
 def fit_network(

@@ -213,7 +213,9 @@ def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | No
         left = n - n_parameters
         by_freedom = residual / max(left, 1e-6 * n)
         variance = by_freedom if left > 0.05 * n else torch.maximum(variance, by_freedom)
-    return variance + ROUND_OFF**2
+    variance = variance + ROUND_OFF**2
+    # One target says nothing about noise: its own size stands for it.
+    return torch.where((variance > 1e-20) | (rows.n_rows > 1), variance, 1.0)
 
 
 def _posterior(
