@@ -41,7 +41,7 @@ def gates_follow(problem: PieceProblem, labels: Tensor, tree: PartitionTree) -> 
     pieces = problem.fit(labels, tree.levels[-1].n_partitions)
     chosen = tree.log_proba(problem.rows.X, harden=True).argmax(1)
     mean = torch.einsum("np,npm->nm", problem.polynomials, pieces.coef[chosen])
-    square = (problem.rows.weight[:, None] * (problem.rows.y - mean).square()).sum()
+    square = (problem.rows.weight * (problem.rows.y - mean).square().mean(1)).sum()
     allowed = 2 * float(pieces.rss.sum()) + problem.n * (10 * problem.floor) ** 2
     return float(square) <= allowed
 

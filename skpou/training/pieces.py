@@ -303,15 +303,16 @@ class _PieceTraining:
         problem, history = self.best.problem, self.best.history
         pieces = problem.fit(compact(history.labels))
         plan = self._plan(problem, pieces)
+        if self.options.exactly and not plan.first_soft:
+            pieces, plan = self._split(problem, pieces)
         sharp = quick or plan.first_soft == len(plan.levels)
         if sharp:
             built = self._sharp(problem, pieces, plan.levels, quick)
-            # Gates of one level that cannot follow the pieces do better as soft ones.
-            sharp = quick or not self.options.exactly or gates_follow(problem, built[1], built[0])
+            if self.options.exactly and not quick and not gates_follow(problem, built[1], built[0]):
+                # Gates of one level that cannot follow the pieces do better as soft ones.
+                pieces, plan = self._split(problem, pieces)
+                sharp = False
         if not sharp:
-            if self.options.exactly:
-                pieces = split_pieces(problem, pieces, self._most_pieces(problem))
-                plan = Plan([np.arange(pieces.n_pieces)], 0)
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
         if self.options.exactly:
@@ -360,6 +361,11 @@ class _PieceTraining:
             return plan
         asked = self.options.sizes is not None and len(self.options.sizes) > 1
         return Plan(plan.levels if asked else plan.levels[-1:], 0)
+
+    def _split(self, problem: PieceProblem, pieces: Pieces) -> tuple[Pieces, Plan]:
+        """As many pieces as one soft level has partitions."""
+        pieces = split_pieces(problem, pieces, self._most_pieces(problem))
+        return pieces, Plan([np.arange(pieces.n_pieces)], 0)
 
     def _sharp(
         self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
