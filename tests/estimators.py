@@ -13,6 +13,7 @@ import torch
 from skpou import (
     HierarchicalPOURegressor,
     LSGDRegressor,
+    MultiStageRegressor,
     POURegressor,
     SparseGridRegressor,
 )
@@ -37,6 +38,11 @@ CONFIGURATIONS = {
     ),
     "residual": HierarchicalPOURegressor(
         gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
+    ),
+    "stages": MultiStageRegressor(),
+    "networks and sines": MultiStageRegressor(hidden_layer_sizes=(4,), tol=0.1),
+    "recipe": MultiStageRegressor(
+        2, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=60, tol=0.1
     ),
     "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
     "radial gates": POURegressor(2, 2),
@@ -63,6 +69,7 @@ TRAINING = {
         "skpou._partitions.experts_for_gates",
     ],
     LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
+    MultiStageRegressor: ["skpou._multi_stage.fit_multi_stage"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 

@@ -131,6 +131,7 @@ class SineSearch:
         self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
+        self.scales = (1.0,) * d
 
     def run(self) -> Candidate:
         """Best spectrum, fitted to all rows."""
@@ -155,6 +156,7 @@ class SineSearch:
             best = self._better_calibrated(best, shapes)
         else:
             best = self._full(best)
+        self.scales = best.spectrum.scales
         return self._candidate(best)
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
@@ -261,6 +263,7 @@ class SineSearch:
             evidence=best.score,
             gap_variance=gap,
             n_units=2 * len(best.basis.phases),
+            bandwidths=(best.spectrum.bandwidth,),
         )
 
 
