@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy.special import airy, gamma, j0
 
 
 def franke(X):
@@ -43,6 +44,20 @@ SECOND = {
     "peak": (lambda X: np.exp(-((X[:, 0] - 0.2) ** 2) * 400), 300),
     "poly": (lambda X: X[:, 0] ** 3 - X[:, 0], 300),
     "diode": (diode, 300),
+}
+#: Chosen before any of them was fitted by anything, and not changed since.
+FRESH = {
+    "bessel": (lambda X: j0(40 * X[:, 0] + 10), 300),
+    "airy": (lambda X: airy(-9 * X[:, 0] - 4)[0], 300),
+    "two bumps": (
+        lambda X: np.exp(-200 * (X[:, 0] - 0.6) ** 2) + 1 / np.cosh(25 * (X[:, 0] + 0.5)),
+        300,
+    ),
+    "hinge and wave": (lambda X: np.maximum(X[:, 0] - 0.21, 0) + np.sin(9 * X[:, 0]), 300),
+    "logarithm": (lambda X: np.log(1.02 + X[:, 0]), 300),
+    "gamma": (lambda X: 1 / gamma(3 * X[:, 0] + 0.5), 300),
+    "power": (lambda X: np.abs(X[:, 0] + 0.37) ** 2.5, 300),
+    "sinc product": (lambda X: np.sinc(8 * X[:, 0] - 1) * np.cos(3 * X[:, 0]), 300),
 }
 #: Targets in several dimensions: function, dimension, number of samples, noise.
 BOX = {

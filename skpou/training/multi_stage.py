@@ -111,8 +111,9 @@ class RecipeTraining:
             raise TrainingInterrupted(self._result("interrupted")) from None
         if not self.finite:
             return self._result("non_finite")
-        done = self._exact() or len(self.stages) < self.options.most or self._is_white()
-        return self._result("converged" if done or self.options.n_stages else "max_iter")
+        asked = self.options.n_stages == len(self.stages)
+        done = asked or self._exact() or self._is_white()
+        return self._result("converged" if done else "max_iter")
 
     def _rms(self, values: Tensor) -> float:
         """Eqs. 3 and 5 over all targets."""
@@ -204,9 +205,9 @@ class RecipeTraining:
         model = finish(tuple(self.stages), noise, rows.X, rows.weight)
         rms = self._rms(self.residue)
         messages = {
-            "max_iter": f"solver='adam_lbfgs' stopped after {options.most} stages with a residual "
-            f"of {rms / (self._rms(rows.y) or 1.0):.1e} times the rms of y, which is neither noise "
-            "nor below tol. Raise n_stages, max_iter or tol.",
+            "max_iter": f"solver='adam_lbfgs' stopped after {len(self.stages)} stages with a "
+            f"residual of {rms / (self._rms(rows.y) or 1.0):.1e} times the rms of y, which is "
+            "neither noise nor below tol. Raise n_stages, max_iter or tol.",
             "non_finite": "The loss of solver='adam_lbfgs' became non-finite; the best parameters "
             "before are kept. Lower scale_factor.",
             "interrupted": "The best parameters so far are kept.",

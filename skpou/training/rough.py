@@ -128,6 +128,7 @@ def _line_candidate(
     residual = rows.y - torch.as_tensor(values).to(like)
     coef = torch.as_tensor(np.concatenate([values, bends])).to(like)
     factor = _posterior_factor(rows, residual, dof, growth, like)
+    gap = float(gap)
     return Candidate("rough", (Stage(basis, coef, factor),), error, math.sqrt(noise + gap), dof,
                      penalty, gap_variance=gap, n_units=len(x))  # fmt: skip
 
