@@ -29,7 +29,7 @@ NAMES = {
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
     "lsgd_depth": "deep ReLU networks under three initializations",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
-    "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, boxes, fresh ones, rivals",
+    "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }

@@ -8,7 +8,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-__all__ = ["PartitionDisplay"]
+from skpou._stage_display import StageDisplay
+
+__all__ = ["PartitionDisplay", "StageDisplay"]
 
 # Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
 # to the boundaries and yellow, faint as a line, comes last.
