@@ -143,7 +143,7 @@ class RecipeTraining:
         descent = JointDescent(network, rows, theta, coef, factor, self.report)
         try:
             descent.adam(self.options.max_iter, LEARNING_RATE)
-            descent.lbfgs(self.options.max_iter, self.options.tol / max(size, 1e-300))
+            descent.lbfgs(self.options.max_iter, min(self.options.tol / (size or 1.0), 1.0))
         finally:
             self.finite = self.finite and descent.best.finite
             self.curve += [size**2 * loss for loss in descent.best.curve]
