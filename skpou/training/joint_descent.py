@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from skpou.training.rows import Rows
 HISTORY, ROUND = 50, 500
 #: Share of the loss that a round of L-BFGS must gain.
 GAIN = 1e-3
+
+
+class _Reached(Exception):
+    """The loss is as small as was asked for; leaves torch's optimiser."""
 
 
 @dataclass
@@ -79,19 +84,24 @@ class JointDescent:
         self.least = math.inf
 
     def evaluate(self) -> tuple[float, Tensor, Tensor]:
-        """Half the mean square (Eq. 1) and its gradients; keeps the best parameters."""
+        """Half the mean square (Eq. 1) and its gradients; keeps the best parameters.
+
+        The gradient of the last layer is that of each output's own mean square: several outputs
+        are no reason to move it less.
+        """
         theta = self.variables * self.scale
         A = self.columns.matrix(theta)
         residual = A @ self.coef - self.rows.y
         weighted = residual * self.share
-        loss = float((weighted * residual).sum())
+        n_outputs = residual.shape[1]
+        loss = float((weighted * residual).sum()) / n_outputs
         self.best.curve.append(loss)
         if self.report is not None:
             self.report(f"iteration {len(self.best.curve)}: mean square {loss:.3e}")
         if loss < self.least:
             self.least = loss
             self.best.theta, self.best.coef = theta.clone(), self.coef.clone()
-        gradient = self.columns.gradient(theta, self.coef, weighted) * self.scale
+        gradient = self.columns.gradient(theta, self.coef, weighted / n_outputs) * self.scale
         return loss / 2, gradient, A.T @ weighted
 
     def adam(self, n_steps: int, learning_rate: float) -> None:
@@ -112,13 +122,18 @@ class JointDescent:
         while done < n_steps and self.least > tol**2:
             before, unit = self.least, max(self.least, 1e-300)
             size = len(self.variables)
-            flat = torch.cat([self.variables, self.coef.reshape(-1)]).requires_grad_()
+            # Copies of one output take the steps of that output alone.
+            copies = math.sqrt(self.coef.shape[1])
+            flat = torch.cat([self.variables, self.coef.reshape(-1) / copies]).requires_grad_()
 
-            def closure(flat=flat, unit=unit, size=size):
+            def closure(flat=flat, unit=unit, size=size, copies=copies):
                 with torch.no_grad():
                     self.variables = flat[:size].clone()
-                    self.coef = flat[size:].reshape(self.coef.shape).clone()
+                    self.coef = copies * flat[size:].reshape(self.coef.shape)
                     loss, *gradients = self.evaluate()
+                    gradients[1] = gradients[1] / copies
+                    if self.least <= tol**2:
+                        raise _Reached
                     flat.grad = torch.cat([g.reshape(-1) for g in gradients]) / unit
                     value = loss / unit if math.isfinite(loss) else 1e150
                     return flat.new_tensor(value)
@@ -131,8 +146,9 @@ class JointDescent:
                 tolerance_change=0,
                 line_search_fn="strong_wolfe",
             )
-            optimiser.step(closure)
-            done += max(optimiser.state[flat]["n_iter"], 1)
+            with contextlib.suppress(_Reached):
+                optimiser.step(closure)
+            done += max(optimiser.state[flat].get("n_iter", 1), 1)
             self._return_to_best()
             if self.least > (1 - GAIN) * before:
                 return

@@ -189,10 +189,8 @@ class RecipeTraining:
         weight, bias = network.unflatten(theta)[0]
         bias.copy_(factor * (bias - weight.sum(1)))
         weight.mul_(2 * factor)
-        bound = math.sqrt(6 / (network.n_columns - 1 + rows.n_outputs))
-        coef = self.rng.uniform(-bound, bound, (network.n_columns, rows.n_outputs))
-        coef[0] = 0.0
-        return theta, torch.as_tensor(coef).to(rows.X)
+        # The last layer starts at zero: no output and no sign is preferred.
+        return theta, rows.X.new_zeros((network.n_columns, rows.n_outputs))
 
     def _result(self, code: str) -> TrainingResult:
         rows, options = self.rows, self.options
