@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.special import airy, gamma, j0
+from scipy.special import airy, j0, rgamma
 
 
 def franke(X):
@@ -55,7 +55,7 @@ FRESH = {
     ),
     "hinge and wave": (lambda X: np.maximum(X[:, 0] - 0.21, 0) + np.sin(9 * X[:, 0]), 300),
     "logarithm": (lambda X: np.log(1.02 + X[:, 0]), 300),
-    "gamma": (lambda X: 1 / gamma(3 * X[:, 0] + 0.5), 300),
+    "gamma": (lambda X: rgamma(3 * X[:, 0] + 0.5), 300),
     "power": (lambda X: np.abs(X[:, 0] + 0.37) ** 2.5, 300),
     "sinc product": (lambda X: np.sinc(8 * X[:, 0] - 1) * np.cos(3 * X[:, 0]), 300),
 }

@@ -22,7 +22,13 @@ from skpou.training.linear_model import LinearModel, Stage, finish
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rough import fit_rough
 from skpou.training.rows import Rows
-from skpou.training.selection import RIDGES, RidgePath, neighbour_correlation, probe_points
+from skpou.training.selection import (
+    RIDGES,
+    RidgePath,
+    neighbour_correlation,
+    probe_points,
+    white_correlation,
+)
 from skpou.training.sine import MARGIN, SineSearch, Spectrum
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
@@ -335,7 +341,7 @@ class AutomaticSearch:
         correlation = neighbour_correlation(rows.X, rows.y)
         share = candidate.dof / n
         plausible = candidate.leave_one_out < 1.15 * self._rms(candidate) / max(1 - share, 0.1)
-        white = share < 0.5 and abs(correlation) < 3 / math.sqrt(n) and plausible
+        white = share < 0.5 and abs(correlation) < white_correlation(n) and plausible
         return white, correlation
 
     def _judge_residual(self, candidate: Candidate) -> float:

@@ -25,7 +25,7 @@ from skpou.training.networks import NetworkOptions, fit_network
 from skpou.training.periodogram import dominant_frequency
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
-from skpou.training.selection import neighbour_correlation
+from skpou.training.selection import neighbour_correlation, white_correlation
 
 #: Most stages of "auto".
 MOST_STAGES = 4
@@ -128,7 +128,7 @@ class RecipeTraining:
         rows = self.rows
         correlation = neighbour_correlation(rows.X, self.residue)
         peak = dominant_frequency(rows.X, self.residue, rows.weight)
-        return abs(correlation) < 3 / math.sqrt(rows.n_rows) and not peak.is_signal
+        return abs(correlation) < white_correlation(rows.n_rows) and not peak.is_signal
 
     def _add_stage(self, index: int) -> bool:
         """Fit the residue by one more network; False where nothing is left or gained."""

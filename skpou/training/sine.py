@@ -25,7 +25,9 @@ from skpou.training.selection import RidgePath, StreamedRidgePath
 
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
 #: Rows times squared columns above which the columns are evaluated in blocks.
-STREAMED = 3e9
+STREAMED = 6e9
+#: Ridge of the pilot from which inner products suffice.
+NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.
 OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
 #: Smoothness of the Matern shape.
@@ -166,7 +168,8 @@ class SineSearch:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
         return self.memory[key]
 
-    def _solve(self, spectrum: Spectrum, most: int, rows: Rows) -> SineFit:
+    def _solve(self, spectrum: Spectrum, most: int, rows: Rows, ridge: float = 0.0) -> SineFit:
+        """Fit of given rows; `ridge` is about the one to be expected."""
         n_columns = most
         if rows.n_features == 1:
             wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
@@ -176,7 +179,8 @@ class SineSearch:
         if rows.n_rows * float(basis.n_columns) ** 2 < STREAMED:
             path = RidgePath(basis.matrix(rows.X), rows)
         else:
-            path = StreamedRidgePath(basis, rows, max(4096, 4 * basis.n_columns))
+            batch_size = max(4096, 4 * basis.n_columns)
+            path = StreamedRidgePath(basis, rows, batch_size, ridge >= NOISY)
         alpha, score = path.evidence()
         return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
 
@@ -246,7 +250,7 @@ class SineSearch:
         spectrum = best.spectrum
         if spectrum.shape == "flat" and self.most_columns >= 2 * self.pilot_columns:
             spectrum = dataclasses.replace(spectrum, bandwidth=spectrum.bandwidth * math.sqrt(2))
-        return self._solve(spectrum, self.most_columns, self.rows)
+        return self._solve(spectrum, self.most_columns, self.rows, best.alpha)
 
     def _candidate(self, best: SineFit) -> Candidate:
         path, alpha = best.path, best.alpha
