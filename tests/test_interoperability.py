@@ -42,6 +42,7 @@ GRIDS = {
     "pieces": {"n_partitions": [1, 2], "degree": [1, 2]},
     "partitions": {"n_partitions": [2, 3], "degree": [1, 2]},
     "units": {"alpha": ["auto", 1e-3], "max_iter": [20, 100]},
+    "terms": {"max_order": [1, 2], "density": ["gaussian", "mixture"]},
     "grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
 }
 
