@@ -141,7 +141,7 @@ class EvidenceProblem:
         self.n_groups = len(groups.kind)
 
     def fit(
-        self, alpha: Tensor, noise: float, max_iter: int, enough: float, pseudo: float = 1.0
+        self, alpha: Tensor, noise: float, max_iter: int, enough: float, pseudo: float = 0.2
     ) -> EvidenceFit:
         """Iterate from given variances.
 

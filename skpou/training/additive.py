@@ -23,8 +23,10 @@ from skpou.training.residue_density import (
 )
 from skpou.training.rows import Pairs, Rows
 
-#: Columns of all main effects together, and the bounds of one column's.
-ALL_SPLINES, FEWEST_SPLINES, MOST_SPLINES = 250, 4, 12
+#: Functions of all main effects together, and the bounds of one column's to start with.
+ALL_SPLINES, FEWEST_SPLINES, FIRST_SPLINES = 250, 4, 12
+#: How many times as many a main effect may grow to.
+MOST_SPLINES = 2
 #: Most rows that judge terms; all rows fit the coefficients.
 MOST_ROWS = 10_000
 #: Log evidence by which a set of columns may be behind the best one and still have a share.
@@ -179,19 +181,21 @@ class _TargetFit:
     def _terms(self) -> list[Candidate]:
         """Best terms over the columns with and without a transform; one or both of them."""
         options, d = self.options, self.X.shape[1]
-        n_splines = options.n_splines
-        if n_splines is None:
-            n_splines = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), MOST_SPLINES)
+        first = most = options.n_splines or 0
+        if not most:
+            first = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), FIRST_SPLINES)
+            most = MOST_SPLINES * first
         searches = []
         for transform in options.transforms:
-            basis = spline_basis(self.X, self.all.weight, n_splines, transform)
-            if transform and all(column.exponent == 1 for column in basis.columns):
-                if len(options.transforms) > 1:
-                    continue  # The other basis is the same.
+            basis = spline_basis(self.X, self.all.weight, most, transform)
+            moved = any(column.exponent != 1 for column in basis.columns)
+            if transform and not moved and len(options.transforms) > 1:
+                continue  # The other basis is the same.
             searches.append(
                 TermSearch(
                     self.judges,
                     basis,
+                    first,
                     options.max_order,
                     options.max_columns,
                     options.max_iter,

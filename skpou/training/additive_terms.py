@@ -26,6 +26,10 @@ FIRST_COLUMNS = 500
 #: Degrees of freedom below which a term goes, and beyond which it gets more functions.
 PRUNED, ACTIVE = 0.05, 1.0
 GROWTH = 1.6
+#: Most pairs that join at a time, and standard deviations by which they must stand out.
+NEW_PAIRS, STRIKING = 5, 3.0
+#: Share of the functions of a main effect that asks for more of them.
+STRAINED = 0.5
 #: Share of the rows that the degrees of freedom may reach.
 LARGEST_SHARE = 0.7
 ROUNDS = 3
@@ -145,6 +149,8 @@ class TermSearch:
         Rows that judge.
     basis : AdditiveBasis
         Functions of the columns.
+    n_splines : int
+        Functions of a main effect to start with; it may grow to all that its column has.
     max_order : int
         Most columns in a term, from 1 to 3.
     max_columns : int
@@ -159,12 +165,14 @@ class TermSearch:
         self,
         rows: TargetRows,
         basis: AdditiveBasis,
+        n_splines: int,
         max_order: int,
         max_columns: int,
         max_iter: int,
         report: Callable[[str], None] | None = None,
     ):
         self.rows, self.basis, self.report = rows, basis, report
+        self.n_splines = n_splines
         self.max_order, self.max_columns, self.max_iter = max_order, max_columns, max_iter
         self.values = basis.functions(rows.X)
         self.T = basis.coordinates(rows.X)
@@ -205,13 +213,14 @@ class TermSearch:
 
     # Terms
 
-    def main_effects(self) -> list[Block]:
+    def main_effects(self, n_splines: int | None = None) -> list[Block]:
         """A line and what bends it, for each column."""
         blocks = []
         for j, column in enumerate(self.basis.columns):
             blocks.append(Block((j,), (0,), (1,)))
-            if column.n_functions > 1:
-                blocks.append(Block((j,), (1,), (column.n_functions,)))
+            last = min(column.n_functions, n_splines or self.n_splines)
+            if last > 1:
+                blocks.append(Block((j,), (1,), (last,)))
         return blocks
 
     def product(self, columns: tuple[int, ...], n_functions: int) -> Block:
@@ -219,14 +228,27 @@ class TermSearch:
         last = tuple(min(n_functions, self.basis.columns[j].n_functions) for j in columns)
         return Block(columns, (0,) * len(columns), last)
 
-    def ranked_pairs(self) -> list[tuple[int, int]]:
-        """Pairs by the correlation of the lines' products with what main effects leave over."""
-        pairs = list(itertools.combinations(range(len(self.values)), 2))
-        mains = self.fit(self.basis.with_blocks(self.main_effects()), DECAYS[0])
-        error = self.rows.weight * mains.fit.left_out(self.rows.y)[0]
+    def ranked_pairs(self, candidate: Candidate) -> list[tuple[float, tuple[int, int]]]:
+        """Pairs by how the lines' product goes with what a candidate leaves over.
+
+        Returns
+        -------
+        list of (float, (int, int))
+            The sum of products in units of its standard deviation, and the pair; largest first.
+        """
+        error = candidate.fit.left_out(self.rows.y)[0]
+        weighted = (self.rows.weight * error)[:, None]
         lines = torch.stack([value[:, 0] for value in self.values], 1)
-        strength = (lines.T @ (error[:, None] * lines)).abs()
-        return sorted(pairs, key=lambda pair: -float(strength[pair]))
+        strength = (lines.T @ (weighted * lines)).abs()
+        deviation = (lines.square().T @ (weighted.square() * lines.square())).sqrt()
+        ratio = (strength / deviation.clamp_min(1e-300)).tolist()
+        pairs = itertools.combinations(range(len(self.values)), 2)
+        return sorted(((ratio[i][j], (i, j)) for i, j in pairs), key=lambda pair: -pair[0])
+
+    def _best_pairs(self, blocks: list[Block]) -> list[tuple[int, int]]:
+        """All pairs, ranked beside some main effects."""
+        candidate = self.fit(self.basis.with_blocks(blocks), DECAYS[0])
+        return [pair for _, pair in self.ranked_pairs(candidate)]
 
     def first_terms(self) -> list[Block]:
         """Main effects and all pairs, as many functions a pair as fit."""
@@ -236,7 +258,7 @@ class TermSearch:
         pairs = list(itertools.combinations(range(len(self.values)), 2))
         size = 1 + sum(block.size for block in mains)
         if size + len(pairs) > self.max_columns:
-            pairs = self.ranked_pairs()[: max(self.max_columns - size, 0)]
+            pairs = self._best_pairs(mains)[: max(self.max_columns - size, 0)]
         blocks = mains
         for n_functions in range(FIRST_PAIR, 0, -1):
             blocks = mains + [self.product(pair, n_functions) for pair in pairs]
@@ -247,16 +269,21 @@ class TermSearch:
 
     def screened_terms(self) -> list[list[Block]]:
         """Smaller sets of terms, for rows that cannot carry the first ones."""
-        mains = self.main_effects()
+        n, mains = self.rows.n_rows, self.main_effects()
+        few = self.main_effects(max(n // (4 * max(len(self.values), 1)), 1))
         lines = [block for block in mains if block.first == (0,)]
-        n, result = self.rows.n_rows, []
+        result = [mains, few, lines, []]
         if self.max_order >= 2 and len(self.values) > 1:
-            pairs = self.ranked_pairs()
-            room = max((n // 2 - 1 - sum(block.size for block in mains)) // 4, 0)
-            result.append(mains + [self.product(pair, 2) for pair in pairs[:room]])
-            room = max(n // 3 - 1 - len(lines), 0)
-            result.append(lines + [self.product(pair, 1) for pair in pairs[:room]])
-        return [*result, mains, lines, []]
+            pairs = self._best_pairs(few)
+            for blocks, n_functions in ((mains, 2), (few, 2), (lines, 1)):
+                # Together at most half as many columns as rows.
+                room = n // 2 - 1 - sum(block.size for block in blocks)
+                most = max(room // n_functions**2, 0)
+                for count in {most, most // 4} - {0}:
+                    result.append(
+                        blocks + [self.product(pair, n_functions) for pair in pairs[:count]]
+                    )
+        return result
 
     # The search
 
@@ -285,7 +312,7 @@ class TermSearch:
         """Drop idle terms, give busy ones more functions, and try triples, while it pays."""
         for _ in range(ROUNDS):
             grown = False
-            for order in range(2, self.max_order + 1):
+            for order in range(1, self.max_order + 1):
                 blocks = self._grown_terms(best, order)
                 if blocks is None:
                     continue
@@ -308,10 +335,13 @@ class TermSearch:
         size = 1 + sum(block.size for block in blocks)
         wishes = []
         for block, dof in busy:
-            if block.order == order and dof > ACTIVE:
+            least = STRAINED * block.size if order == 1 else ACTIVE
+            if block.order == order and dof > least:
                 finer = self._finer(block)
                 if finer != block:
                     wishes.append((dof, block, finer))
+        if order == 2:
+            wishes += [(dof, None, block) for dof, block in self._new_pairs(candidate, busy)]
         if order == 3:
             wishes += [(dof, None, block) for dof, block in self._new_triples(busy)]
         wishes.sort(key=lambda wish: -wish[0])
@@ -328,12 +358,26 @@ class TermSearch:
         return blocks if changed else None
 
     def _finer(self, block: Block) -> Block:
-        most = LARGEST_PAIR if block.order == 2 else LARGEST_TRIPLE
+        if kind_of(block) == LINE:
+            return block
+        most = {2: LARGEST_PAIR, 3: LARGEST_TRIPLE}.get(block.order, 10**6)
         last = tuple(
             max(k, min(-int(-k * GROWTH // 1), most, self.basis.columns[j].n_functions))
             for j, k in zip(block.columns, block.last, strict=True)
         )
         return Block(block.columns, block.first, last)
+
+    def _new_pairs(
+        self, candidate: Candidate, busy: list[tuple[Block, float]]
+    ) -> list[tuple[float, Block]]:
+        """The few pairs that go best with what is left over, if there are any."""
+        present = {block.columns for block, _ in busy}
+        ranked = [
+            (ratio, self.product(pair, 2))
+            for ratio, pair in (self.ranked_pairs(candidate) if len(self.values) > 1 else [])
+            if ratio > STRIKING and pair not in present
+        ]
+        return ranked[:NEW_PAIRS]
 
     def _new_triples(self, busy: list[tuple[Block, float]]) -> list[tuple[float, Block]]:
         """Triples of which at least two pairs are busy (heredity)."""
