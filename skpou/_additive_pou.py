@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, Prepared
+from skpou._base import BaseRegressor, Prepared, random_generator
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou.training.additive import AdditiveOptions, fit_additive
 from skpou.training.additive_model import AdditiveModel
@@ -169,7 +169,8 @@ class AdditivePOURegressor(BaseRegressor):
         options = self._options()
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight)
-            result = fit_additive(prepared.rows, options, self._reporter())
+            rng = random_generator(self.random_state)
+            result = fit_additive(prepared.rows, options, rng, self._reporter())
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self

@@ -15,6 +15,8 @@ from skpou.bases.splines import SplineColumn, fit_column
 
 #: Columns of this size of correlation are the same column in other units.
 SAME_COLUMN = 1 - 1e-12
+#: Rows whose kernel is evaluated at a time.
+BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
 SMALLEST_EIGENVALUE = 1e-13
 
@@ -95,7 +97,8 @@ class Landmarks:
 
     def matrix(self, T: Tensor) -> Tensor:
         """Columns (n, m) at coordinates T (n, d)."""
-        return self._kernel(T @ self.scales) @ self.weights
+        blocks = torch.split(T @ self.scales, BLOCK)
+        return torch.cat([self._kernel(A) @ self.weights for A in blocks])
 
     def partial(self, T: Tensor, slope: Tensor, feature: int) -> Tensor:
         """Derivatives (n, m) along one coordinate, whose own derivative is `slope` (n,)."""

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.bases.additive import spline_basis
 from skpou.solvers.evidence import LARGEST_LEVERAGE, EvidenceFit, EvidenceProblem
 from skpou.training.additive_model import AdditiveModel, Expert, Member, TargetModel
+from skpou.training.additive_remainder import with_remainder
 from skpou.training.additive_terms import Candidate, TargetRows, TermSearch
 from skpou.training.records import TrainingResult
 from skpou.training.residue_density import (
@@ -76,7 +78,10 @@ class AdditiveOptions:
 
 
 def fit_additive(
-    rows: Rows, options: AdditiveOptions, report: Callable[[str], None] | None = None
+    rows: Rows,
+    options: AdditiveOptions,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Fit one additive model to each target.
 
@@ -86,11 +91,17 @@ def fit_additive(
         Distinct rows, targets of unit rms.
     options : AdditiveOptions
         How.
+    rng : Generator
+        Chooses rows for the block over all columns where there are many.
     report : callable, default=None
         Receives a line of progress at a time.
     """
     double = rows.to(torch.float64)
-    fits = [_TargetFit(double, k, options, report) for k in range(rows.n_outputs)]
+    seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
+    fits = [
+        _TargetFit(double, k, options, np.random.default_rng(seed), report)
+        for k in range(rows.n_outputs)
+    ]
     models = [fit.run() for fit in fits]
     steps = [step for fit in fits for step in fit.steps]
     converged = all(step.converged for step in steps)
@@ -125,9 +136,10 @@ class _TargetFit:
         rows: Rows,
         output: int,
         options: AdditiveOptions,
+        rng: np.random.Generator,
         report: Callable[[str], None] | None,
     ):
-        self.options, self.report = options, report
+        self.options, self.rng, self.report = options, rng, report
         n, device = rows.n_rows, rows.X.device
         pairs = rows.repeats
         if pairs is None:
@@ -205,7 +217,14 @@ class _TargetFit:
         pairs = [(search, search.first()) for search in searches]
         pairs = self._close(pairs)
         pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
-        pairs = self._close(pairs)
+        if options.remainder:
+            pairs = [
+                # Fewer columns are all in one term anyway.
+                (search, with_remainder(search, candidate, self.rng))
+                if len(search.values) > options.max_order
+                else (search, candidate)
+                for search, candidate in pairs
+            ]
         self.score = max(candidate.score for _, candidate in pairs)
         return [candidate for _, candidate in pairs]
 

@@ -99,9 +99,39 @@ class Candidate:
         """Terms."""
         return self.basis.blocks
 
+    def start(self) -> Start:
+        """Its variances, for other terms."""
+        keys = [block.key for block in self.blocks]
+        alpha = dict(zip(keys, self.fit.alpha[1:].tolist(), strict=True))
+        return Start(alpha, float(self.fit.alpha[0]), self.fit.noise)
+
+    def without_idle(self) -> list[Block]:
+        """Main effects, and other terms that have degrees of freedom."""
+        pairs = zip(self.blocks, self.dof_of_blocks(), strict=True)
+        return [block for block, dof in pairs if block.order == 1 or dof > PRUNED]
+
     def dof_of_blocks(self) -> list[float]:
         """Effective degrees of freedom of each term."""
         return self.fit.dof[1:].clamp_min(0).tolist()
+
+
+@dataclass(frozen=True)
+class Start:
+    """Variances that an iteration starts from.
+
+    Attributes
+    ----------
+    alpha : dict
+        Prior variance of each block, by its key.
+    constant : float
+        That of the constant.
+    noise : float
+        Variance of the noise.
+    """
+
+    alpha: dict[tuple[tuple[int, ...], tuple[int, ...]], float]
+    constant: float
+    noise: float
 
 
 def kind_of(block: Block) -> int:
@@ -187,25 +217,34 @@ class TermSearch:
         self,
         basis: AdditiveBasis,
         decay: float,
-        start: Candidate | None = None,
-        n_iter: int | None = None,
+        start: Start | None = None,
+        n_iter: int = WARM,
     ) -> Candidate:
-        """Fit some terms, from the variances of an earlier fit where they are the same."""
+        """Fit some terms, from the variances of an earlier fit where they are the same.
+
+        Parameters
+        ----------
+        basis : AdditiveBasis
+            Columns and terms.
+        decay : float
+            Power at which the prior variance of rougher functions falls.
+        start : Start, default=None
+            Variances to start from.
+        n_iter : int, default=9
+            Most iterations from these.
+        """
         groups = groups_of(basis.blocks, decay, self.T)
-        alpha, noise, steps = first_variances(groups), 0.1, COLD
+        alpha, noise = first_variances(groups), 0.1
         if start is not None:
-            known = dict(
-                zip([b.key for b in start.blocks], start.fit.alpha[1:].tolist(), strict=True)
-            )
-            alpha[0] = start.fit.alpha[0]
+            alpha[0], noise = start.constant, start.noise
             for number, block in enumerate(basis.blocks, 1):
                 first = float(alpha[number])
-                alpha[number] = max(known.get(block.key, first), 1e-3 * first)
-            noise, steps = start.fit.noise, WARM
+                alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
         problem = EvidenceProblem(
             self.matrix(basis), self.rows.y, self.rows.weight, self.rows.within, groups
         )
-        fit = problem.fit(alpha, noise, min(n_iter or steps, self.max_iter), ENOUGH)
+        n_iter = COLD if start is None else n_iter
+        fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
         score = fit.log_evidence - len(basis.blocks)
         if not fit.total_dof <= LARGEST_SHARE * self.rows.n_rows:
             score = -torch.inf
@@ -291,12 +330,13 @@ class TermSearch:
         """Main effects and pairs in the decay of largest evidence."""
         blocks = self.first_terms()
         best: Candidate | None = None
-        start: Candidate | None = None
+        start: Start | None = None
         for decay in DECAYS:
-            start = self.fit(self.basis.with_blocks(blocks), decay, start)
-            if best is None or start.score > best.score:
-                best = start
-            elif start.score < best.score - 5:
+            candidate = self.fit(self.basis.with_blocks(blocks), decay, start)
+            start = candidate.start()
+            if best is None or candidate.score > best.score:
+                best = candidate
+            elif candidate.score < best.score - 5:
                 break
         assert best is not None
         if best.score == -torch.inf:
@@ -305,7 +345,7 @@ class TermSearch:
                 for blocks in self.screened_terms()
             ]
             best = max(candidates, key=lambda candidate: candidate.score)
-        self._tell("first", best)
+        self.tell("first", best)
         return best
 
     def grow(self, best: Candidate) -> Candidate:
@@ -316,22 +356,19 @@ class TermSearch:
                 blocks = self._grown_terms(best, order)
                 if blocks is None:
                     continue
-                candidate = self.fit(best.basis.with_blocks(blocks), best.decay, best)
+                candidate = self.fit(best.basis.with_blocks(blocks), best.decay, best.start())
                 if candidate.score > best.score:
                     best, grown = candidate, True
-                    self._tell("grown", best)
+                    self.tell("grown", best)
             if not grown:
                 break
         return best
 
     def _grown_terms(self, candidate: Candidate, order: int) -> list[Block] | None:
         """Terms without the idle ones, and more of this order; None if nothing can grow."""
-        busy = [
-            (block, dof)
-            for block, dof in zip(candidate.blocks, candidate.dof_of_blocks(), strict=True)
-            if block.order < 2 or dof > PRUNED
-        ]
-        blocks = [block for block, _ in busy]
+        blocks = candidate.without_idle()
+        pairs = zip(candidate.blocks, candidate.dof_of_blocks(), strict=True)
+        busy = [(block, dof) for block, dof in pairs if block in blocks]
         size = 1 + sum(block.size for block in blocks)
         wishes = []
         for block, dof in busy:
@@ -391,7 +428,7 @@ class TermSearch:
                 found.append((pairs[1], self.product(triple, 2)))
         return found
 
-    def _tell(self, what: str, candidate: Candidate) -> None:
+    def tell(self, what: str, candidate: Candidate) -> None:
         if self.report is not None:
             self.report(
                 f"{what}: {len(candidate.blocks)} terms, {candidate.basis.n_columns} columns, "
