@@ -30,6 +30,7 @@ NAMES = {
     "lsgd_depth": "deep ReLU networks under three initializations",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
+    "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

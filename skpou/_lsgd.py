@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skpou._base import BaseRegressor, InterruptedFit, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
+from skpou._density import ResidueDensityMixin
 from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
@@ -35,7 +36,7 @@ OF_FIXED_SIZES = {
 DEEP = 16
 
 
-class LSGDRegressor(BaseRegressor):
+class LSGDRegressor(ResidueDensityMixin, BaseRegressor):
     """Separable networks: the last layer is solved for, by least squares, instead of descended.
 
     The units of a network's last hidden layer are a basis that adapts to the data, and for given
@@ -70,6 +71,9 @@ class LSGDRegressor(BaseRegressor):
         tied to the progress of the descent, at the end by log evidence or leave-one-out.
     learning_rate : float, default=5e-3
         Adam's step, positive.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory.
@@ -111,6 +115,8 @@ class LSGDRegressor(BaseRegressor):
     loss_curve_ : list of float
         Mean square of the residual, in units of the mean square of y about its mean, at each
         iteration; with ``"auto"`` the score after each step of the search.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -153,6 +159,7 @@ class LSGDRegressor(BaseRegressor):
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "density": [StrOptions({"gaussian", "mixture"})],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -170,6 +177,7 @@ class LSGDRegressor(BaseRegressor):
         solver="varpro",
         alpha="auto",
         learning_rate=5e-3,
+        density="gaussian",
         batch_size=None,
         n_init=1,
         max_iter=1000,
@@ -186,6 +194,7 @@ class LSGDRegressor(BaseRegressor):
         self.solver = solver
         self.alpha = alpha
         self.learning_rate = learning_rate
+        self.density = density
         self.batch_size = batch_size
         self.n_init = n_init
         self.max_iter = max_iter
@@ -304,6 +313,7 @@ class LSGDRegressor(BaseRegressor):
             scaling_=prepared.scaling.arrays(),
             _target_ndim=prepared.target_ndim,
             model_=result.state.arrays(),
+            density_=self._fitted_density(result.state, prepared.rows),
             alpha_=result.chosen["alpha"],
             hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
             n_iter_=result.n_iter,
@@ -345,7 +355,7 @@ class LSGDRegressor(BaseRegressor):
     # Prediction
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
+        return self._with_density(self._model(points), points, posterior)
 
     def _mean_gradient(self, points: Tensor) -> Tensor:
         return self._model(points).gradient(points)

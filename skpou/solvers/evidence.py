@@ -23,6 +23,8 @@ ILL_CONDITIONED = 1e6
 LARGEST_LEVERAGE = 0.99
 #: Rows a block of the Gram matrix.
 BLOCK = 20_000
+#: Noise variance at which round-off alone moves the evidence, for targets of unit rms.
+ROUND_OFF = 1e-26
 #: Kinds of groups: the constant is never shrunk further.
 CONSTANT = 0
 
@@ -169,7 +171,8 @@ class EvidenceProblem:
             rss = max(rss, self.total * torch.finfo(self.F.dtype).eps ** 2)
             evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z)) - log_det
             dof = self._by_group(1 - inverse.square().sum(0))
-            converged = step > 3 and abs(evidence - last) < enough
+            still = abs(evidence - last) < enough or noise < ROUND_OFF
+            converged = step > 3 and still
             if converged or step == max_iter:
                 break
             last = evidence
@@ -209,8 +212,7 @@ class EvidenceProblem:
         largest = float(L.diagonal().max())
         if int(failed) or not largest < ILL_CONDITIONED:
             return self._orthogonal(width, noise)
-        eye = torch.eye(len(width), dtype=A.dtype, device=A.device)
-        inverse = torch.linalg.solve_triangular(L, eye, upper=False)
+        inverse = lower_inverse(L)
         z = inverse.T @ (inverse @ (width * self.moment)) / noise
         if noise < 1e-5:
             # One step of refinement from the data: the Gram matrix has lost their last digits.
@@ -228,8 +230,22 @@ class EvidenceProblem:
         R = triangular_factor(torch.cat([stacked, target[:, None]], 1))[:p]
         signs = torch.where(R.diagonal() < 0, -1.0, 1.0)
         R, projected = signs[:, None] * R[:, :p], signs * R[:, p]
-        inverse = torch.linalg.solve_triangular(R.T, eye, upper=False)
+        inverse = lower_inverse(R.T)
         z = inverse.T @ projected
         residual = target - stacked @ z
         z = z + inverse.T @ (inverse @ (stacked.T @ residual))
         return inverse, float(R.diagonal().abs().log().sum()), z
+
+
+def lower_inverse(L: Tensor, block: int = 64) -> Tensor:
+    """Inverse of a lower triangular matrix by halves: a third of the work of solving for it."""
+    p = len(L)
+    if p <= block:
+        eye = torch.eye(p, dtype=L.dtype, device=L.device)
+        return torch.linalg.solve_triangular(L, eye, upper=False)
+    half = p // 2
+    result = torch.zeros_like(L)
+    first, last = lower_inverse(L[:half, :half], block), lower_inverse(L[half:, half:], block)
+    result[:half, :half], result[half:, half:] = first, last
+    result[half:, :half] = -last @ (L[half:, :half] @ first)
+    return result

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.bases.additive import spline_basis
-from skpou.solvers.evidence import LARGEST_LEVERAGE, EvidenceFit, EvidenceProblem
+from skpou.solvers.evidence import EvidenceFit, EvidenceProblem
 from skpou.training.additive_model import AdditiveModel, Expert, Member, TargetModel
 from skpou.training.additive_remainder import with_remainder
 from skpou.training.additive_terms import Candidate, TargetRows, TermSearch
@@ -21,9 +21,10 @@ from skpou.training.residue_density import (
     ResidueDensity,
     choose_components,
     fit_density,
-    rounding,
+    left_out,
+    noise_floor,
 )
-from skpou.training.rows import Pairs, Rows
+from skpou.training.rows import Pairs, Rows, pairs_of
 
 #: Functions of all main effects together, and the bounds of one column's to start with.
 ALL_SPLINES, FEWEST_SPLINES, FIRST_SPLINES = 250, 4, 12
@@ -37,8 +38,6 @@ BEHIND = 20.0
 FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
 #: Iterations of the evidence after the weights have changed.
 REFIT = 6
-#: Rounding matters if the errors are not far below it.
-EXACT = 0.05
 #: Rows that measure the slope of the mean.
 SLOPE_ROWS = 1000
 
@@ -140,12 +139,8 @@ class _TargetFit:
         report: Callable[[str], None] | None,
     ):
         self.options, self.rng, self.report = options, rng, report
-        n, device = rows.n_rows, rows.X.device
-        pairs = rows.repeats
-        if pairs is None:
-            point = torch.arange(n, device=device)
-            pairs = Pairs(point, rows.y, rows.weight)
-        self.pairs = Pairs(pairs.point, pairs.y[:, output : output + 1], pairs.weight)
+        n = rows.n_rows
+        self.pairs = pairs_of(rows, output)
         self.X, self.n = rows.X, n
         self.y = self.pairs.y[:, 0]
         mean, total, within = rows.y[:, output], rows.weight, rows.within[:, output]
@@ -162,10 +157,7 @@ class _TargetFit:
         """Choose the terms, fit them and the density."""
         found = self._terms()
         fits = self.steps = [self._converged(candidate) for candidate in found]
-        floor = rounding(self.y)
-        first = self._residue(found[0], fits[0])
-        if first.variance() ** 0.5 < EXACT * 2 * floor:
-            floor = 0.0
+        floor = noise_floor(self._residue(found[0], fits[0]), self.y)
         experts, densities = [], []
         for candidate, fit in zip(found, fits, strict=True):
             members, log_density = self._members(candidate, fit, floor)
@@ -218,15 +210,23 @@ class _TargetFit:
         pairs = self._close(pairs)
         pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
         if options.remainder:
-            pairs = [
-                # Fewer columns are all in one term anyway.
-                (search, with_remainder(search, candidate, self.rng))
-                if len(search.values) > options.max_order
-                else (search, candidate)
-                for search, candidate in pairs
-            ]
+            pairs = self._with_remainder(pairs)
         self.score = max(candidate.score for _, candidate in pairs)
         return [candidate for _, candidate in pairs]
+
+    def _with_remainder(
+        self, pairs: list[tuple[TermSearch, Candidate]]
+    ) -> list[tuple[TermSearch, Candidate]]:
+        """Try the block over all columns beside the best terms, then beside the others."""
+        result = []
+        for search, candidate in sorted(pairs, key=lambda pair: -pair[1].score):
+            with_block = candidate
+            # Fewer columns are all in one term anyway; what failed once will fail again.
+            wanted = len(search.values) > self.options.max_order
+            if wanted and (not result or result[0][1].basis.landmarks is not None):
+                with_block = with_remainder(search, candidate, self.rng)
+            result.append((search, with_block))
+        return result
 
     @staticmethod
     def _close(pairs: list[tuple[TermSearch, Candidate]]) -> list[tuple[TermSearch, Candidate]]:
@@ -256,17 +256,9 @@ class _TargetFit:
     def _residue(
         self, candidate: Candidate, fit: EvidenceFit, factor: Tensor | float = 1.0
     ) -> Residue:
-        """Errors of every pair of point and target where this pair alone was left out."""
-        spread = fit.spread[self.pairs.point]
-        leverage = (self.pairs.weight * factor * spread).clamp_max(LARGEST_LEVERAGE)
-        error = (self.y - fit.fitted[self.pairs.point]) / (1 - leverage)
-        points = candidate.basis.coordinates(self.X)[self.pairs.point]
-        return Residue(
-            torch.cat([points, (self.y - error)[:, None]], 1),
-            error,
-            spread / (1 - leverage),
-            self.pairs.weight,
-        )
+        """Left-out errors under given factors of the weights."""
+        points = candidate.basis.coordinates(self.X)
+        return left_out(self.pairs, fit.fitted, fit.spread, points, factor)
 
     def _members(
         self, candidate: Candidate, fit: EvidenceFit, floor: float

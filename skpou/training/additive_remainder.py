@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from skpou.bases.additive import Block, Landmarks
+from skpou.solvers.evidence import lower_inverse
 from skpou.training.additive_terms import Candidate, Start, TermSearch
 
 #: Rows and random features of the pilot, and rows that are landmarks.
@@ -107,8 +108,7 @@ class Pilot:
         A = width[:, None] * (F.T @ (self.weight[:, None] * F)) * width / noise
         A.diagonal().add_(1.0)
         L = torch.linalg.cholesky(A)
-        eye = torch.eye(len(A), dtype=A.dtype, device=A.device)
-        root = (torch.linalg.solve_triangular(L, eye, upper=False) * width).T
+        root = (lower_inverse(L) * width).T
         coef = root @ (root.T @ (F.T @ (self.weight * self.y))) / noise
         half = float(L.diagonal().log().sum())
         return F, sine, cosine, scale, prior, noise, coef, root, half

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.training.rows import Pairs
+
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
 #: Numbers of components that are tried, and folds of the rows that judge them.
@@ -27,6 +29,10 @@ RIDGE, PRIOR_ROWS = 1.0, 3.0
 STEPS, TRIAL_STEPS = 40, 25
 #: Most rows that judge the number of components.
 MOST_ROWS = 10_000
+#: Rows with more than this leverage on themselves count as if they had no more.
+LARGEST_LEVERAGE = 0.99
+#: Rounding of y matters unless the errors are this much smaller.
+EXACT = 0.05
 #: Variance of a component relative to that of all that round-off may leave.
 LEAST_VARIANCE = 1e-12
 
@@ -134,6 +140,36 @@ def rounding(y: Tensor) -> float:
     """Half the smallest gap between distinct values: no noise is known to be narrower."""
     distinct = torch.unique(y)
     return 0.5 * float(distinct.diff().min()) if len(distinct) > 1 else 0.0
+
+
+def left_out(
+    pairs: Pairs, fitted: Tensor, spread: Tensor, points: Tensor, factor: Tensor | float = 1.0
+) -> Residue:
+    """Errors of every pair of point and target where this pair alone is left out.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Distinct points and targets, of one target.
+    fitted, spread : Tensor of shape (n,)
+        Means at the points, and their variance over that of the noise.
+    points : Tensor of shape (n, q)
+        What gates may depend on besides the mean.
+    factor : Tensor of shape (k,), default=1.0
+        Of the pairs' weights in the fit.
+    """
+    variance = spread[pairs.point]
+    y = pairs.y[:, 0]
+    leverage = (pairs.weight * factor * variance).clamp_max(LARGEST_LEVERAGE)
+    error = (y - fitted[pairs.point]) / (1 - leverage)
+    inputs = torch.cat([points[pairs.point], (y - error)[:, None]], 1)
+    return Residue(inputs, error, variance / (1 - leverage), pairs.weight)
+
+
+def noise_floor(residue: Residue, y: Tensor) -> float:
+    """Least standard deviation of a component: the rounding of y, unless the fit is exact."""
+    floor = rounding(y)
+    return 0.0 if residue.variance() ** 0.5 < EXACT * 2 * floor else floor
 
 
 def fit_density(
