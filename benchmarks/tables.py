@@ -27,7 +27,7 @@ from skpou import AdditivePOURegressor
 
 SEEDS = 20
 #: Splits that rivals get.
-RIVAL_SEEDS = 5
+RIVAL_SEEDS = 3
 #: RMSE and mean log density of Monte Carlo dropout as published, over all splits.
 DROPOUT = {
     "yacht": (0.67, -1.25),

@@ -247,7 +247,7 @@ def _products(block: Block, values: list[Tensor]) -> Tensor:
     ]
     product = parts[0]
     for part in parts[1:]:
-        product = (product[:, :, None] * part[:, None, :]).reshape(len(part), -1)
+        product = (product[:, :, None] * part[:, None, :]).flatten(1)
     return product
 
 

@@ -202,10 +202,14 @@ class TermSearch:
         report: Callable[[str], None] | None = None,
     ):
         self.rows, self.basis, self.report = rows, basis, report
-        self.n_splines = n_splines
+        room = max_columns - 1
+        self.n_splines = max(min(n_splines, room // max(len(basis.columns), 1)), 1)
         self.max_order, self.max_columns, self.max_iter = max_order, max_columns, max_iter
         self.values = basis.functions(rows.X)
         self.T = basis.coordinates(rows.X)
+        strength = [float((rows.weight * rows.y) @ value[:, 0]) for value in self.values]
+        order = sorted(range(len(strength)), key=lambda j: -abs(strength[j]))
+        self.first_columns = sorted(order[: max(room, 0)])
 
     # Fits
 
@@ -255,7 +259,8 @@ class TermSearch:
     def main_effects(self, n_splines: int | None = None) -> list[Block]:
         """A line and what bends it, for each column."""
         blocks = []
-        for j, column in enumerate(self.basis.columns):
+        for j in self.first_columns:
+            column = self.basis.columns[j]
             blocks.append(Block((j,), (0,), (1,)))
             last = min(column.n_functions, n_splines or self.n_splines)
             if last > 1:

@@ -162,7 +162,10 @@ def left_out(
     y = pairs.y[:, 0]
     leverage = (pairs.weight * factor * variance).clamp_max(LARGEST_LEVERAGE)
     error = (y - fitted[pairs.point]) / (1 - leverage)
-    inputs = torch.cat([points[pairs.point], (y - error)[:, None]], 1)
+    # Without its row the mean of all rows would tell the row's target: that part stays.
+    part = (pairs.weight * factor / pairs.weight.sum()).clamp_max(LARGEST_LEVERAGE)
+    mean = y - error + torch.minimum(part, leverage) * error
+    inputs = torch.cat([points[pairs.point], mean[:, None]], 1)
     return Residue(inputs, error, variance / (1 - leverage), pairs.weight)
 
 
@@ -233,13 +236,19 @@ def choose_components(residue: Residue, floor: float) -> int:
     if n < 4 * N_FOLDS:
         return 1
     fold = torch.arange(n, device=residue.error.device) % N_FOLDS
-    best, best_score = 1, -math.inf
+    best, best_terms = 1, None
     for count in COUNTS:
-        score = 0.0
+        terms = residue.error.new_zeros(n)
         for k in range(N_FOLDS):
             density = fit_density(residue.subset(fold != k), count, floor, TRIAL_STEPS)
-            judged = residue.subset(fold == k)
-            score += float(judged.weight @ density.log_density(judged)[1])
-        if score > best_score:
-            best, best_score = count, score
+            terms[fold == k] = density.log_density(residue.subset(fold == k))[1]
+        if best_terms is None or _is_gain(terms - best_terms, residue.weight):
+            best, best_terms = count, terms
     return best
+
+
+def _is_gain(difference: Tensor, weight: Tensor) -> bool:
+    """Whether differences of log densities add up to more than twice their standard error."""
+    total = float(weight @ difference)
+    mean = total / float(weight.sum())
+    return total > 2 * float((weight @ (difference - mean).square()).sqrt())
