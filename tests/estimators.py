@@ -47,11 +47,11 @@ CONFIGURATIONS = {
     "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
     "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
     "dual grid": SparseGridRegressor(level=8),
-    "mixed units": LSGDRegressor(density="mixture"),
     "mixed grid": SparseGridRegressor(density="mixture"),
     "terms": AdditivePOURegressor(),
-    "main effects": AdditivePOURegressor(1, density="gaussian", transform_columns=False),
-    "terms in float32": AdditivePOURegressor(2, dtype="float32", n_splines=6),
+    "main effects": AdditivePOURegressor(
+        1, density="gaussian", transform_columns=False, dtype="float32"
+    ),
     "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
 }
 
