@@ -68,7 +68,7 @@ class AdditivePOURegressor(BaseRegressor):
     intercept_ : float or ndarray of shape (n_outputs,)
         What terms are added to, in units of y: the mean of the predictions over the data.
     noise_ : float or ndarray of shape (n_outputs,)
-        Root mean square over the data's leverage of the noise, in units of y.
+        Root mean square of the noise over the data, in units of y.
     n_iter_ : int
         Most iterations that a target took.
     scaling_ : dict of ndarray

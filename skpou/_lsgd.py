@@ -371,9 +371,9 @@ class LSGDRegressor(ResidueDensityMixin, BaseRegressor):
         X : array-like or Tensor of shape (n, d)
             Points.
         return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the mean, by the posterior of the coefficients; outside the
-            box of the data it grows with the distance.
+            True: also the predictive standard deviation, of noise and model together.
+            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
+            posterior of the coefficients; outside the box of the data it grows with the distance.
 
         Returns
         -------

@@ -291,8 +291,9 @@ class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
         X : array-like or Tensor of shape (n, d)
             Points.
         return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the function, by the posterior of the surpluses.
+            True: also the predictive standard deviation, of noise and model together.
+            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the function, by the
+            posterior of the surpluses; it grows with the distance from the data.
 
         Returns
         -------
