@@ -31,6 +31,7 @@ NAMES = {
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
+    "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

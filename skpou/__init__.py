@@ -1,5 +1,6 @@
 """Scikit-learn estimators for scattered scientific data, on a torch backend."""
 
+from skpou._additive_pou import AdditivePOURegressor
 from skpou._hierarchical_pou import HierarchicalPOURegressor
 from skpou._lsgd import LSGDRegressor
 from skpou._multi_stage import MultiStageRegressor
@@ -10,6 +11,7 @@ from skpou._sparse_grid_classifier import SparseGridClassifier
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdditivePOURegressor",
     "HierarchicalPOURegressor",
     "LSGDRegressor",
     "MultiStageRegressor",

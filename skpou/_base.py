@@ -51,6 +51,10 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         """Gradient (n, m, k) of the mean in scaled units."""
         raise NotImplementedError
 
+    def _gates_per_row(self) -> int:
+        """Number of targets that choose their components independently; 0: all together."""
+        return 0
+
     # Training
 
     def _prepare(
@@ -236,7 +240,9 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         def tensor(draws: np.ndarray) -> Tensor:
             return torch.tensor(draws, dtype=points.dtype, device=points.device)
 
-        uniform = tensor(rng.random((len(points), n_samples)))
+        gates = self._gates_per_row()
+        shape = (len(points), gates, n_samples) if gates else (len(points), n_samples)
+        uniform = tensor(rng.random(shape))
         normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples)))
         draws = self._in_blocks(
             points,

@@ -11,13 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou._base import BaseRegressor, Prepared
+from skpou._density import ResidueDensityMixin
 from skpou.bases.networks import Network
 from skpou.training.linear_model import LinearModel
 from skpou.training.mixture import Components
 from skpou.training.records import TrainingResult
 
 
-class LinearModelRegressor(BaseRegressor):
+class LinearModelRegressor(ResidueDensityMixin, BaseRegressor):
     """Regressor with a `LinearModel` for its state."""
 
     def _network_sizes(self, of_fixed_sizes: dict[str, Any]) -> tuple[int, ...] | None:
@@ -43,6 +44,7 @@ class LinearModelRegressor(BaseRegressor):
             scaling_=prepared.scaling.arrays(),
             _target_ndim=prepared.target_ndim,
             model_=result.state.arrays(),
+            density_=self._fitted_density(result.state, prepared.rows),
             alpha_=result.chosen["alpha"],
             hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
             n_iter_=result.n_iter,
@@ -84,7 +86,7 @@ class LinearModelRegressor(BaseRegressor):
     # Prediction
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
+        return self._with_density(self._model(points), points, posterior)
 
     def _mean_gradient(self, points: Tensor) -> Tensor:
         return self._model(points).gradient(points)
@@ -100,9 +102,9 @@ class LinearModelRegressor(BaseRegressor):
         X : array-like or Tensor of shape (n, d)
             Points.
         return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the mean, by the posterior of the coefficients; outside the
-            box of the data it grows with the distance.
+            True: also the predictive standard deviation, of noise and model together.
+            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
+            posterior of the coefficients; outside the box of the data it grows with the distance.
 
         Returns
         -------

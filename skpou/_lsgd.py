@@ -61,6 +61,9 @@ class LSGDRegressor(LinearModelRegressor):
         tied to the progress of the descent, at the end by log evidence or leave-one-out.
     learning_rate : float, default=5e-3
         Adam's step, positive.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory.
@@ -102,6 +105,8 @@ class LSGDRegressor(LinearModelRegressor):
     loss_curve_ : list of float
         Mean square of the residual, in units of the mean square of y about its mean, at each
         iteration; with ``"auto"`` the score after each step of the search.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -144,6 +149,7 @@ class LSGDRegressor(LinearModelRegressor):
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "density": [StrOptions({"gaussian", "mixture"})],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -161,6 +167,7 @@ class LSGDRegressor(LinearModelRegressor):
         solver="varpro",
         alpha="auto",
         learning_rate=5e-3,
+        density="gaussian",
         batch_size=None,
         n_init=1,
         max_iter=1000,
@@ -177,6 +184,7 @@ class LSGDRegressor(LinearModelRegressor):
         self.solver = solver
         self.alpha = alpha
         self.learning_rate = learning_rate
+        self.density = density
         self.batch_size = batch_size
         self.n_init = n_init
         self.max_iter = max_iter

@@ -54,6 +54,9 @@ class MultiStageRegressor(LinearModelRegressor):
         L-BFGS, on all of its parameters. It stops where the residue is white noise, and where a
         stage fails to halve the residual, but it looks at the samples alone: between them the
         error may be larger by many powers of ten.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
     max_iter : int, default=1000
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
@@ -98,6 +101,8 @@ class MultiStageRegressor(LinearModelRegressor):
     loss_curve_ : list of float
         Mean square of the residual, in units of the mean square of y about its mean; with
         ``"auto"`` the score after each step of the search.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -142,6 +147,7 @@ class MultiStageRegressor(LinearModelRegressor):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "scale_factor": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "solver": [StrOptions(set(SOLVERS))],
+        "density": [StrOptions({"gaussian", "mixture"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
     }
@@ -155,6 +161,7 @@ class MultiStageRegressor(LinearModelRegressor):
         activation="tanh",
         scale_factor="auto",
         solver="varpro",
+        density="gaussian",
         max_iter=1000,
         tol=1e-14,
         device="auto",
@@ -167,6 +174,7 @@ class MultiStageRegressor(LinearModelRegressor):
         self.activation = activation
         self.scale_factor = scale_factor
         self.solver = solver
+        self.density = density
         self.max_iter = max_iter
         self.tol = tol
         self.device = device

@@ -97,9 +97,9 @@ class BasePartitionRegressor(BaseRegressor):
         X : array-like or Tensor of shape (n, d)
             Points.
         return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation, of Eq. 9 and of the coefficients'
-            posterior together. ``"noise"``: that of Eq. 9 alone. ``"epistemic"``: that of the
-            predicted mean through the coefficients.
+            True: also the predictive standard deviation of noise and model together, of Eq. 9 and
+            of the coefficients' posterior. ``"noise"``: that of Eq. 9 alone. ``"epistemic"``:
+            that of the predicted mean through the coefficients.
         level : int, default=None
             Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
             36). None: the finest.

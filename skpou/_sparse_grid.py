@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skpou._base import BaseRegressor, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
+from skpou._density import ResidueDensityMixin
 from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
 from skpou.training.mixture import Components
 from skpou.training.records import TrainingResult
@@ -19,7 +20,7 @@ from skpou.training.sparse_grid_solution import GridOptions, choose_level
 from skpou.training.sparse_grids import fit_sparse_grid
 
 
-class SparseGridRegressor(BaseRegressor):
+class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
     """Regression on a sparse grid of hierarchical hat functions, with error bars.
 
     The model is a sum of products of piecewise linear hat functions whose levels add up to a
@@ -54,6 +55,9 @@ class SparseGridRegressor(BaseRegressor):
         Share of the grid points that are refined in a step, between 0 and 1; at least 10 are.
     max_points : int, default=10000
         Most grid points.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
     batch_size : int, default=None
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
         evaluated anew for every product. None: they are kept up to some 1 GB.
@@ -90,6 +94,8 @@ class SparseGridRegressor(BaseRegressor):
     loss_curve_ : list of float
         Mean square error on the held-out rows, in units of the variance of y, for each grid of a
         refinement; otherwise the score of the one grid; lower is better.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -131,6 +137,7 @@ class SparseGridRegressor(BaseRegressor):
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [Interval(Integral, 1, None, closed="left")],
+        "density": [StrOptions({"gaussian", "mixture"})],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
     }
 
@@ -146,6 +153,7 @@ class SparseGridRegressor(BaseRegressor):
         n_refinements=0,
         refine_fraction=0.05,
         max_points=10_000,
+        density="gaussian",
         batch_size=None,
         device="auto",
         dtype="float64",
@@ -159,6 +167,7 @@ class SparseGridRegressor(BaseRegressor):
         self.n_refinements = n_refinements
         self.refine_fraction = refine_fraction
         self.max_points = max_points
+        self.density = density
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
@@ -212,6 +221,7 @@ class SparseGridRegressor(BaseRegressor):
             _target_ndim=prepared.target_ndim,
             model_=result.state.arrays(),
             level_=choose_level(prepared.rows.n_features, self._options()),
+            density_=self._fitted_density(result.state, prepared.rows),
             alpha_=result.chosen["alpha"],
             level_weight_=result.chosen["decay"],
             n_iter_=result.n_iter,
@@ -254,7 +264,7 @@ class SparseGridRegressor(BaseRegressor):
     # Prediction
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
+        return self._with_density(self._model(points), points, posterior)
 
     def _mean_gradient(self, points: Tensor) -> Tensor:
         return self._model(points).gradient(points)
@@ -270,8 +280,9 @@ class SparseGridRegressor(BaseRegressor):
         X : array-like or Tensor of shape (n, d)
             Points.
         return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the function, by the posterior of the surpluses.
+            True: also the predictive standard deviation, of noise and model together.
+            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the function, by the
+            posterior of the surpluses; it grows with the distance from the data.
 
         Returns
         -------

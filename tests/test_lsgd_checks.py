@@ -12,7 +12,7 @@ from skpou import LSGDRegressor
 
 CONFIGURATIONS = [
     LSGDRegressor(),
-    LSGDRegressor((8,), max_iter=50),
+    LSGDRegressor((8,), max_iter=50, density="mixture"),
     LSGDRegressor((6, 6), architecture="residual", solver="lsgd", max_iter=100),
     LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=100),
     LSGDRegressor((6,), activation="sin", solver="lbfgs", max_iter=50, n_init=2),

@@ -106,6 +106,15 @@ class Rows:
         )
 
 
+def pairs_of(rows: Rows, output: int) -> Pairs:
+    """Distinct pairs of point and one of the targets, however many a point has."""
+    pairs = rows.repeats
+    if pairs is None:
+        point = torch.arange(rows.n_rows, device=rows.X.device)
+        pairs = Pairs(point, rows.y, rows.weight)
+    return Pairs(pairs.point, pairs.y[:, output : output + 1], pairs.weight)
+
+
 def lexicographic_order(A: Tensor) -> Tensor:
     """Order that sorts the rows of A (n, k) by the first column, then the second, and so on."""
     order = torch.arange(len(A), device=A.device)

@@ -1,0 +1,36 @@
+"""A choice of densities about the mean, for regressors whose own is one Gaussian a point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from skpou.training.mixed_residues import GaussianModel, fit_residues, mixed
+from skpou.training.mixture import Components
+from skpou.training.rows import Rows
+
+
+class ResidueDensityMixin:
+    """Regressor with a parameter ``density="gaussian" | "mixture"``.
+
+    A subclass stores `_fitted_density` as `density_` and returns `_with_density` from
+    `_components`.
+    """
+
+    density: str
+    density_: list[dict[str, Any]] | None
+
+    def _fitted_density(self, model: GaussianModel, rows: Rows) -> list[dict[str, Any]] | None:
+        """State of the mixture of every target; None for one Gaussian."""
+        return fit_residues(model, rows) if self.density == "mixture" else None
+
+    def _with_density(self, model: GaussianModel, points: Tensor, posterior: bool) -> Components:
+        """The density of y at scaled points."""
+        if self.density_ is None:
+            return model.components(points, posterior)
+        return mixed(model, self.density_, points, posterior)
+
+    def _gates_per_row(self) -> int:
+        """Number of targets that choose their components independently."""
+        return len(self.density_ or ())
