@@ -2,6 +2,8 @@
 
 from skpou._hierarchical_pou import HierarchicalPOURegressor
 from skpou._lsgd import LSGDRegressor
+from skpou._neural_sparse_grid import NeuralSparseGridRegressor
+from skpou._neural_sparse_grid_classifier import NeuralSparseGridClassifier
 from skpou._pou import POURegressor
 from skpou._sparse_grid import SparseGridRegressor
 from skpou._sparse_grid_classifier import SparseGridClassifier
@@ -11,6 +13,8 @@ __version__ = "0.1.0"
 __all__ = [
     "HierarchicalPOURegressor",
     "LSGDRegressor",
+    "NeuralSparseGridClassifier",
+    "NeuralSparseGridRegressor",
     "POURegressor",
     "SparseGridClassifier",
     "SparseGridRegressor",
