@@ -7,7 +7,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -321,6 +321,31 @@ class Encoder(nn.Module):
         return encoder.to(device=like.device, dtype=like.dtype)
 
 
+class Embedding(NamedTuple):
+    """What an encoder makes of points.
+
+    Attributes
+    ----------
+    u : Tensor of shape (n, d)
+        Points of the unit box.
+    z : Tensor of shape (n, d)
+        Latent coordinates, before they were squashed.
+    slope : Tensor of shape (n, d)
+        Derivatives of u by z.
+    columns : Tensor of shape (n, p)
+        Columns of the last hidden layer.
+    """
+
+    u: Tensor
+    z: Tensor
+    slope: Tensor
+    columns: Tensor
+
+    def is_finite(self) -> bool:
+        """Whether all points are numbers."""
+        return bool(torch.isfinite(self.z).all())
+
+
 class EncoderDerivatives:
     """An ``"mlp"`` encoder at fixed points, as a function of its parameters.
 
@@ -339,36 +364,36 @@ class EncoderDerivatives:
         self.hidden = NetworkColumns(self.body.network, self.body.standardised(X))
         self.n_parameters = self.body.theta.numel()
 
-    def rows(self, index: slice) -> EncoderDerivatives:
+    def rows(self, index: slice | Tensor) -> EncoderDerivatives:
         """The same encoder at some of the points."""
         part = copy.copy(self)
         part.hidden = self.hidden.rows(index)
         return part
 
-    def embed(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding (n, d), and the columns (n, p) of the last hidden layer."""
+    def embed(self, theta: Tensor) -> Embedding:
+        """Embedding of the points."""
         hidden, output = self.body.parts(theta)
         columns = self.hidden.matrix(hidden)
         z = self.encoder.gain * self.encoder.scaling(columns @ output.T)
-        return self.encoder.squashed(z), columns
+        u = self.encoder.squashed(z)
+        margin = self.encoder.form.margin
+        inside = (u - margin) / (1 - 2 * margin)
+        slope = (1 - 2 * margin) * LOGIT_SLOPE * inside * (1 - inside)
+        return Embedding(u, z, slope, columns)
 
-    def jacobian(self, theta: Tensor, columns: Tensor, u: Tensor, slope: Tensor) -> Tensor:
-        """Derivatives (n, m, k) of functions of the embedding by all parameters.
+    def jacobian(self, theta: Tensor, columns: Tensor, slope: Tensor) -> Tensor:
+        """Derivatives (n, m, k) of functions of the latent coordinates by all parameters.
 
         Parameters
         ----------
         theta : Tensor of shape (k,)
-        columns, u : Tensor
+        columns : Tensor of shape (n, p)
             From `embed`.
         slope : Tensor of shape (n, m, d)
-            The functions' derivatives by the embedding.
+            The functions' derivatives by the latent coordinates.
         """
         hidden, output = self.body.parts(theta)
-        margin, scaling = self.encoder.form.margin, self.encoder.scaling
-        inside = (u - margin) / (1 - 2 * margin)
-        steep = (1 - 2 * margin) * LOGIT_SLOPE * self.encoder.gain
-        width = (scaling.variance + 1e-10).sqrt()
-        delta = slope * (steep * inside * (1 - inside) / width)[:, None, :]
+        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
         n, m, _ = delta.shape
         result = delta.new_empty((n, m, self.n_parameters))
         result[:, :, : len(hidden)] = self.hidden.chain(hidden, delta @ output)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skpou.bases.encoders import Encoder, EncoderDerivatives
+from skpou.bases.encoders import Embedding, Encoder, EncoderDerivatives
 from skpou.bases.sparse_grids import SparseGrid
 from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.multinomial import MultinomialRidge
@@ -28,6 +28,9 @@ from skpou.training.encoded_grids import (
     Ridges,
     add_gram,
     dense_columns,
+    embedding_or_none,
+    outside,
+    pulled_rows,
     slopes_on_grid,
 )
 from skpou.training.rows import Rows
@@ -48,8 +51,8 @@ class ClassesFit:
     ----------
     theta : Tensor of shape (k,)
         Parameters of the encoder.
-    embedding, columns : Tensor
-        From `EncoderDerivatives.embed`.
+    embedding : Embedding
+        Of the rows.
     rows : GridRows
         Columns of the grid at the embedding.
     coef : Tensor of shape (G, K)
@@ -67,8 +70,7 @@ class ClassesFit:
     """
 
     theta: Tensor
-    embedding: Tensor
-    columns: Tensor
+    embedding: Embedding
     rows: GridRows
     coef: Tensor
     pi: Tensor
@@ -128,10 +130,8 @@ class EncodedClasses:
 
     def solve(self, theta: Tensor, ridge: float = 0.0) -> ClassesFit:
         """Eliminate the coefficients, from those of the last call."""
-        u, columns = self.encoded.embed(theta)
-        if not bool(torch.isfinite(u).all()):
-            u, theta = torch.nan_to_num(u), theta * math.nan
-        rows = GridRows(self.grid, u, self.rows.weight)
+        embedding, theta = embedding_or_none(self.encoded, theta)
+        rows = GridRows(self.grid, embedding.u, self.rows.weight)
         problem = MultinomialRidge(rows, self.rows.y, self.offset, self.costs, N_EXACT)
         # The problem's own scale may change with the embedding; the ridge must not.
         alpha = self.ridges.alpha * self.scale / problem.scale
@@ -142,12 +142,13 @@ class EncodedClasses:
         nll = problem.negative_log_likelihood(logits)
         value = 2 * nll + float((self.penalty()[:, None] * coef.square()).sum())
         value += self.ridges.weight * float(theta.square().sum())
+        value += self.ridges.inward * outside(embedding.z, self.rows.weight)
         value = value if math.isfinite(value) else math.inf
         if math.isfinite(value):
             self.last = coef
         pi = torch.softmax(logits, 1)
         loss = nll / self.rows.total_weight
-        return ClassesFit(theta, u, columns, rows, coef, pi, loss, value)
+        return ClassesFit(theta, embedding, rows, coef, pi, loss, value)
 
     def linearise(self, fit: ClassesFit) -> DampedModel:
         """Gauss-Newton model of twice the negative log likelihood, coefficients projected off."""
@@ -185,11 +186,14 @@ class EncodedClasses:
         L = self._hessian_factor(fit, binary)
         inner = torch.linalg.solve_triangular(L, cross.reshape(m * G, k), upper=False)
         gram -= inner.T @ inner
+        J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, weight)
+        gram += self.ridges.inward * (J.T @ J)
+        pull += self.ridges.inward * (J.T @ far)
         return DampedModel(gram, None, pull, fit.theta, self.ridges.weight), L
 
     def _rows(self, block: slice, fit: ClassesFit, slope: Tensor) -> Tensor:
         part = self.encoded.rows(block)
-        return part.jacobian(fit.theta, fit.columns[block], fit.embedding[block], slope[block])
+        return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
 
     def _hessian_factor(self, fit: ClassesFit, binary: bool) -> Tensor:
         """Factor of the Hessian in the coefficients, class by class; their difference for two."""
@@ -235,7 +239,7 @@ class EncodedClasses:
             alpha = min(max(alpha, LEAST_ALPHA), 1.0)
         spread = float(fit.theta.square().sum()) / max(number, 1e-3)
         spread = min(max(spread, LEAST_SPREAD), MOST_SPREAD)
-        self.ridges = Ridges(alpha, self.ridges.decay, 1 / spread)
+        self.ridges = Ridges(alpha, self.ridges.decay, 1.0, spread)
         return replace(self.solve(fit.theta), score=score, determined=number)
 
     def loss(self, fit: ClassesFit) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skpou.bases.encoders import Encoder, EncoderDerivatives
+from skpou.bases.encoders import Embedding, Encoder, EncoderDerivatives
 from skpou.bases.sparse_grids import SparseGrid
 from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.ridge import GramProblem, RidgeSolution, best_ridge, factored
@@ -25,6 +25,10 @@ from skpou.training.sparse_grid_solution import GIVEN_DECAY, ROUND_OFF
 
 #: Numbers of a Jacobian that are formed at a time.
 JACOBIAN_NUMBERS = 8_000_000
+#: First guess of the noise's variance.
+FIRST_NOISE = 1e-2
+#: Latent coordinate from which on a penalty pulls inwards, 0.03 from the face, and its weight.
+FAR, INWARD = 2.0, 0.1
 #: Bounds of the variance of an encoder's standardised parameters.
 LEAST_SPREAD, MOST_SPREAD = 1e-2, 1e2
 
@@ -37,13 +41,26 @@ class Ridges:
     ----------
     alpha, decay : float
         Of the coefficients, see `skpou.solvers.ridge`.
-    weight : float
-        Of the squared parameters of the encoder, in the units of a weighted sum of squares.
+    noise : float
+        Variance of the noise, in whose units the parameters of the encoder are held.
+    spread : float
+        Variance of these parameters.
     """
 
     alpha: float
     decay: float
-    weight: float
+    noise: float
+    spread: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """Ridge of the squared parameters of the encoder, beside a sum of squares."""
+        return self.noise / self.spread
+
+    @property
+    def inward(self) -> float:
+        """Weight of the pull inwards on latent coordinates."""
+        return INWARD * self.noise
 
 
 @dataclass
@@ -54,8 +71,8 @@ class EncodedFit:
     ----------
     theta : Tensor of shape (k,)
         Parameters of the encoder.
-    embedding, columns : Tensor
-        From `EncoderDerivatives.embed`.
+    embedding : Embedding
+        Of the rows.
     problem : GramProblem
         Columns of the grid at the embedding.
     solution : RidgeSolution
@@ -71,8 +88,7 @@ class EncodedFit:
     """
 
     theta: Tensor
-    embedding: Tensor
-    columns: Tensor
+    embedding: Embedding
     problem: GramProblem
     solution: RidgeSolution
     residual: Tensor
@@ -193,22 +209,22 @@ class EncodedProblem:
 
     def solve(self, theta: Tensor, ridge: float = 0.0) -> EncodedFit:
         """Eliminate the coefficients."""
-        u, columns = self.encoded.embed(theta)
-        if not bool(torch.isfinite(u).all()):
-            u = torch.nan_to_num(u)
-            theta = theta * math.nan
-        rows = GridRows(self.grid, u, self.rows.weight)
+        embedding, theta = embedding_or_none(self.encoded, theta)
+        rows = GridRows(self.grid, embedding.u, self.rows.weight)
         problem = GramProblem(rows, self.rows.y, self.costs)
-        return self._fit(theta, u, columns, problem)
+        # The largest column norm may change with the embedding; the ridge must not.
+        problem.scale = math.sqrt(self.rows.total_weight)
+        return self._fit(theta, embedding, problem)
 
-    def _fit(self, theta: Tensor, u: Tensor, columns: Tensor, problem: GramProblem) -> EncodedFit:
+    def _fit(self, theta: Tensor, embedding: Embedding, problem: GramProblem) -> EncodedFit:
         ridges = self.ridges
         solution = problem.solve(ridges.alpha, ridges.decay)
         residual = problem.y - problem.rows.matmul(solution.coef)
         value = float((solution.rss + solution.size).mean())
         value += ridges.weight * float(theta.square().sum())
+        value += ridges.inward * outside(embedding.z, self.rows.weight)
         value = value if math.isfinite(value) else math.inf
-        return EncodedFit(theta, u, columns, problem, solution, residual, value)
+        return EncodedFit(theta, embedding, problem, solution, residual, value)
 
     def linearise(self, fit: EncodedFit) -> DampedModel:
         """Model of the residual that least squares leaves over (Kaufman 1975).
@@ -238,12 +254,16 @@ class EncodedProblem:
                 fit.solution.factor, d[:, None] * cross[o], upper=False
             )
             gram -= inner.T @ inner
-        return DampedModel(gram / m, None, pull / m, fit.theta, self.ridges.weight)
+        gram, pull = gram / m, pull / m
+        J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
+        gram += self.ridges.inward * (J.T @ J)
+        pull += self.ridges.inward * (J.T @ far)
+        return DampedModel(gram, None, pull, fit.theta, self.ridges.weight)
 
     def encoded_rows(self, block: slice, fit: EncodedFit, slope: Tensor) -> Tensor:
         """Jacobian (n, m, k) of the weighted values at some rows, the coefficients fixed."""
         part = self.encoded.rows(block)
-        return part.jacobian(fit.theta, fit.columns[block], fit.embedding[block], slope[block])
+        return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
 
     def _dual(self, fit: EncodedFit, slope: Tensor, d: Tensor) -> DampedModel:
         """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""
@@ -254,7 +274,10 @@ class EncodedProblem:
         L, _ = factored(K @ K.T, 1.0)
         pull = -torch.einsum("nok,no->k", J, fit.residual) / m
         J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
-        J = J.view(n * m, -1) / math.sqrt(m)
+        J = J.reshape(n * m, -1) / math.sqrt(m)
+        inward, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
+        J = torch.cat([J, math.sqrt(self.ridges.inward) * inward])
+        pull += self.ridges.inward * (inward.T @ far)
         return DampedModel(J @ J.T, J, pull, fit.theta, self.ridges.weight)
 
     # Ridges by evidence
@@ -275,8 +298,8 @@ class EncodedProblem:
         score += solution.log_det + log_det
         # MacKay (1992), Eq. 4.6: the spread of the parameters that the data determine.
         spread = min(max(size / max(number, 1e-3), LEAST_SPREAD), MOST_SPREAD)
-        self.ridges = Ridges(solution.alpha, solution.decay, float(noise.mean()) / spread)
-        fit = self._fit(fit.theta, fit.embedding, fit.columns, fit.problem)
+        self.ridges = Ridges(solution.alpha, solution.decay, float(noise.mean()), spread)
+        fit = self._fit(fit.theta, fit.embedding, fit.problem)
         return replace(fit, score=score, determined=number)
 
     def loss(self, fit: EncodedFit) -> float:
@@ -303,18 +326,48 @@ class EncodedProblem:
 
 def first_ridges(alpha: float | None) -> Ridges:
     """Ridges to start from."""
-    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, 1e-2)
+    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, FIRST_NOISE)
 
 
-def slopes_on_grid(grid: SparseGrid, u: Tensor, coef: Tensor) -> Tensor:
-    """Derivatives (n, m, d) of functions on a grid at points u (n, d)."""
+def embedding_or_none(encoded: EncoderDerivatives, theta: Tensor) -> tuple[Embedding, Tensor]:
+    """Embedding for theta; where it is not finite, that for zero beside a theta of NaN."""
+    embedding = encoded.embed(theta)
+    if embedding.is_finite():
+        return embedding, theta
+    return encoded.embed(torch.zeros_like(theta)), theta * math.nan
+
+
+def outside(z: Tensor, weight: Tensor) -> float:
+    """Weighted sum of squares of how far latent coordinates lie beyond `FAR`.
+
+    There they are squashed onto a face, where the functions of the grid hardly change and steps
+    have no effect.
+    """
+    return float(weight @ (z.abs() - FAR).clamp_min(0).square().sum(1))
+
+
+def pulled_rows(
+    encoded: EncoderDerivatives, theta: Tensor, embedding: Embedding, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Residuals of `outside` that are not zero, (r,), and their Jacobian (r, k)."""
+    excess = (embedding.z.abs() - FAR).clamp_min(0) * embedding.z.sign() * weight.sqrt()[:, None]
+    rows, coordinates = torch.nonzero(excess, as_tuple=True)
+    slope = excess.new_zeros((len(rows), 1, excess.shape[1]))
+    slope[torch.arange(len(rows)), 0, coordinates] = weight[rows].sqrt()
+    J = encoded.rows(rows).jacobian(theta, embedding.columns[rows], slope)[:, 0]
+    return J, excess[rows, coordinates]
+
+
+def slopes_on_grid(grid: SparseGrid, embedding: Embedding, coef: Tensor) -> Tensor:
+    """Derivatives (n, m, d) of functions on a grid by the latent coordinates."""
+    u = embedding.u
     result = u.new_empty((len(u), coef.shape[1], u.shape[1]))
     with torch.enable_grad():
         points = u.detach().clone().requires_grad_()
         for output in range(coef.shape[1]):
             value = grid.evaluate(points, coef[:, output : output + 1]).sum()
             result[:, output] = torch.autograd.grad(value, points)[0]
-    return result
+    return result * embedding.slope[:, None]
 
 
 def dense_columns(rows: GridRows, block: slice) -> Tensor:

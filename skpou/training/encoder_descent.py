@@ -18,6 +18,7 @@ from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.ridge import factored
 from skpou.solvers.statistics import row_blocks
 from skpou.training.descents import minibatches
+from skpou.training.encoded_grids import FAR, INWARD
 from skpou.training.encoder_varpro import Trained
 from skpou.training.first_order import Adam, GradientDescent
 from skpou.training.rows import Rows
@@ -35,8 +36,6 @@ DENSE_NUMBERS = 20_000_000
 INNER_STEPS = 3
 #: Ridge of alpha="auto": of a regression, and of classes.
 REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
-#: Latent coordinate from which on a penalty pulls inwards, 0.03 from the face, and its weight.
-FAR, INWARD = 2.0, 0.1
 #: Rows that are evaluated together.
 EVALUATED = 4096
 

@@ -140,7 +140,7 @@ def train_by_varpro(
             trained.keep(encoder, now, score, **problem.kept(fit))
         last = min(score, last)
         exact = fit.rms() <= tol * problem.rms
-        if now == level and (exact or worse >= 1) or worse >= PATIENCE:
+        if (now == level and (exact or worse >= 1)) or worse >= PATIENCE:
             trained.code = "converged"
             return
         if now < level:

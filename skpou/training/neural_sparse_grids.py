@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.encoders import Encoder, EncoderForm, NetworkBody
+from skpou.bases.encoders import Encoder, EncoderForm
 from skpou.bases.sparse_grids import SparseGrid, count_points
 from skpou.training.encoder_descent import CLASS_ALPHA, DescentOptions, descend_encoder
 from skpou.training.encoder_varpro import (
@@ -99,7 +100,7 @@ def pick_coef_solver(options: NeuralGridOptions, n_rows: int, n_inputs: int, n_o
     if form.kind != "mlp" or options.method == "density":
         return "gradient"
     widths = (n_inputs, *form.hidden_layer_sizes, form.n_components)
-    k = sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    k = sum(a * b + b for a, b in itertools.pairwise(widths))
     G = count_points(form.n_components, options.level, options.boundary)[0]
     m = n_outputs if options.method is None else max(n_outputs - 1, 1)
     columns = k + G * (m if options.method == "softmax" else 1)
@@ -214,7 +215,7 @@ class NeuralGridTraining:
     def _split(self) -> tuple[Rows, Rows | None]:
         """Rows to train with, and those held out."""
         rows, share = self.rows, self.options.validation_fraction
-        n_held_out = 0 if share is None else int(round(share * rows.n_rows))
+        n_held_out = 0 if share is None else round(share * rows.n_rows)
         if not n_held_out or n_held_out >= rows.n_rows:
             return rows, None
         order = torch.as_tensor(self.rng.permutation(rows.n_rows), device=rows.X.device)
