@@ -43,6 +43,7 @@ GRIDS = {
     "partitions": {"n_partitions": [2, 3], "degree": [1, 2]},
     "units": {"alpha": ["auto", 1e-3], "max_iter": [20, 100]},
     "grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
+    "neural grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
 }
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.encoders import Encoder, EncoderForm
+from skpou.bases.encoders import Encoder, EncoderDerivatives, EncoderForm
 from skpou.bases.sparse_grids import SparseGrid, count_points
+from skpou.training.encoded_grids import EncodedProblem, first_ridges
 from skpou.training.encoder_descent import CLASS_ALPHA, DescentOptions, descend_encoder
 from skpou.training.encoder_varpro import (
     FIRST_LEVEL,
@@ -272,7 +273,7 @@ class NeuralGridTraining:
         """Coefficients on the grid: those trained along, or the solution for all rows."""
         options, trained = self.options, self.trained
         if options.method is None:
-            result = fit_head(latent, grid, options, self.rng, trained.determined)
+            result = fit_head(latent, grid, options, self.rng, self._determined(grid))
             if trained.coef is not None and self.solver == "gradient":
                 result.state = with_coef(result.state, trained.coef, latent)
             return result
@@ -292,6 +293,29 @@ class NeuralGridTraining:
         alpha = trained.chosen.get("alpha", options.descent.alpha or CLASS_ALPHA)
         score = -float(terms) / latent.total_weight
         return TrainingResult(model, score, 1, chosen={"alpha": alpha})
+
+    def _determined(self, grid: SparseGrid) -> float:
+        """Parameters of the encoder that the rows have determined, where that is affordable."""
+        solver, rows = self.solver, self.rows
+        if solver == "varpro" or not self._varpro_fits() or not rows.n_features:
+            return self.trained.determined
+        part = rows.to(torch.float64)
+        encoder = self.encoder.to(torch.float64)
+        derivatives = EncoderDerivatives(encoder, part.X)
+        alpha = self.options.descent.alpha
+        problem = EncodedProblem(derivatives, grid, part, first_ridges(alpha), alpha is not None)
+        fit = problem.solve(encoder.body.theta.detach())  # type: ignore[union-attr, operator]
+        for _ in range(2):  # Ridges, then what is determined under them
+            fit = problem.adapt(fit)
+        self.encoder.to(rows.X.dtype)
+        return fit.determined
+
+    def _varpro_fits(self) -> bool:
+        """Whether the matrices of variable projection are small."""
+        options, rows = self.options, self.rows
+        automatic = replace(options, descent=replace(options.descent, coef_solver="auto"))
+        sizes = (rows.n_rows, rows.n_features, rows.n_outputs)
+        return pick_coef_solver(automatic, *sizes) == "varpro"
 
     def _message(self, code: str) -> str:
         n = len(self.trained.curve)
