@@ -400,3 +400,10 @@ class EncoderDerivatives:
         last = result[:, :, len(hidden) :].view(n, m, *output.shape)
         torch.mul(delta[..., None], columns[:, None, None, :], out=last)
         return result
+
+    def pull_back(self, theta: Tensor, columns: Tensor, slope: Tensor) -> Tensor:
+        """Gradient (k,) of a function with derivatives `slope` (n, d) by the latent coordinates."""
+        hidden, output = self.body.parts(theta)
+        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
+        inner = self.hidden.pull_back(hidden, delta @ output)
+        return torch.cat([inner, (delta.T @ columns).reshape(-1)])

@@ -171,17 +171,17 @@ class EncodedClasses:
             bent = size[:, :, None] * (slope - mean[:, None])
             factor = size
         bent = bent * weight.sqrt()[:, None, None]
-        steep = torch.einsum("nk,nkd->nd", (pi - self.rows.y) * weight[:, None], slope)[:, None]
+        steep = torch.einsum("nk,nkd->nd", (pi - self.rows.y) * weight[:, None], slope)
+        pull = self.encoded.pull_back(fit.theta, fit.embedding.columns, steep)
         m = bent.shape[1]
-        gram, pull = slope.new_zeros((k, k)), slope.new_zeros(k)
+        gram = slope.new_zeros((k, k))
         cross = slope.new_zeros((m, G, k))
-        for block in row_blocks(n, rows_within((m + 1) * k, JACOBIAN_NUMBERS)):
-            J = self._rows(block, fit, torch.cat([bent, steep], 1))
+        for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
+            J = self._rows(block, fit, bent)
             Phi = dense_columns(fit.rows, block)
             for o in range(m):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_((Phi * factor[block, o : o + 1]).T, J[:, o])
-            pull += J[:, m].sum(0)
         gram = torch.tril(gram) + torch.tril(gram, -1).T
         L = self._hessian_factor(fit, binary)
         inner = torch.linalg.solve_triangular(L, cross.reshape(m * G, k), upper=False)
@@ -258,12 +258,15 @@ class EncodedClasses:
         chosen = {"alpha": self.ridges.alpha, "decay": self.ridges.decay}
         return {"determined": fit.determined, "coef": fit.coef, "chosen": chosen}
 
-    def on_grid(self, grid: SparseGrid) -> EncodedClasses:
-        """The same problem on another grid, whose coarser part is that of this one."""
-        result = EncodedClasses(self.encoded, grid, self.rows, self.ridges, self.given)
-        if self.last is not None and grid.n_columns >= len(self.last):
-            rest = self.last.new_zeros((grid.n_columns - len(self.last), self.last.shape[1]))
-            result.last = torch.cat([self.last, rest])
+    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedClasses:
+        """The problem on another grid, or for other rows, with the ridges that were found.
+
+        Coefficients start from those of this grid, which is a part of a finer one.
+        """
+        result = EncodedClasses(encoded, grid, rows, self.ridges, self.given)
+        if self.last is not None:
+            rest = self.last.new_zeros((grid.n_columns, self.last.shape[1]))
+            result.last = torch.cat([self.last, rest])[: grid.n_columns]
         return result
 
 

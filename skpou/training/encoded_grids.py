@@ -319,9 +319,9 @@ class EncodedProblem:
         chosen = {"alpha": fit.solution.alpha, "decay": fit.solution.decay}
         return {"determined": fit.determined, "chosen": chosen}
 
-    def on_grid(self, grid: SparseGrid) -> EncodedProblem:
-        """The same problem on another grid."""
-        return EncodedProblem(self.encoded, grid, self.rows, self.ridges, self.given)
+    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedProblem:
+        """The problem on another grid, or for other rows, with the ridges that were found."""
+        return EncodedProblem(encoded, grid, rows, self.ridges, self.given)
 
 
 def first_ridges(alpha: float | None) -> Ridges:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +22,11 @@ from skpou.training.varpro import RidgeSchedule, levenberg_marquardt
 FIRST_LEVEL, FIRST_LEVEL_OF_MANIFOLD = 2, 3
 #: Steps between two choices of the ridges.
 ROUND = 5
-#: Decrease of the score for each row in a round that counts as progress.
-PROGRESS = 0.02
+#: Decrease of the score for each row in a round that counts as progress: of many rows, and the
+#: number of rows of which it is half.
+PROGRESS, FEW_ROWS = 0.2, 2000
+#: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
+COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
 #: Rounds without a better score after which training ends.
 PATIENCE = 2
 
@@ -73,21 +77,33 @@ class Trained:
             setattr(self, name, value)
 
 
-def train_by_varpro(
-    encoder: Encoder,
-    rows: Rows,
-    held_out: Rows | None,
-    problem_on: Callable[[EncoderDerivatives, SparseGrid], Any],
-    *,
-    level: int,
-    boundary: str,
-    first_level: int,
-    max_iter: int,
-    tol: float,
-    trained: Trained,
-    report: Report | None = None,
-) -> None:
+@dataclass(frozen=True)
+class VarproOptions:
+    """How to climb from coarse grids to fine ones.
+
+    Attributes
+    ----------
+    first_level, level : int
+        First grid and last one.
+    boundary : str
+        See `SparseGrid`.
+    max_iter : int
+        Most steps.
+    tol : float
+        Residual, relative to the targets' rms, that counts as none.
+    """
+
+    first_level: int
+    level: int
+    boundary: str
+    max_iter: int
+    tol: float
+
+
+class VarproTraining:
     """Second-order steps on grids of growing level, ridges chosen anew after every few.
+
+    Coarse grids are fitted to some of the rows where there are many: they are only a way.
 
     Parameters
     ----------
@@ -95,78 +111,122 @@ def train_by_varpro(
         With a `NetworkBody`; changed in place.
     rows, held_out : Rows
         Those to fit to, and those that judge instead of the evidence; None: there are none.
-    problem_on : callable
-        Makes the problem of a grid, with `adapt`, `score` and `on_grid` besides what
-        `levenberg_marquardt` needs.
-    level, boundary, first_level
-        Last grid and first one.
-    max_iter : int
-        Most steps.
-    tol : float
-        Residual, relative to the targets' rms, that counts as none.
+    make : callable
+        Makes the problem of an encoder, a grid and rows, with `adapt`, `loss`, `error`, `kept` and
+        `on_grid` besides what `levenberg_marquardt` needs.
+    options : VarproOptions
     trained : Trained
         Filled on the way, so that an interrupt leaves it usable.
     report : callable, default=None
         Takes a line for every round.
     """
-    derivatives = EncoderDerivatives(encoder, rows.X)
-    theta = encoder.body.theta.detach().clone()  # type: ignore[union-attr, operator]
-    now = min(first_level, level)
-    problem = problem_on(derivatives, SparseGrid(encoder.form.n_components, now, boundary))
-    worse, last = 0, math.inf
-    while trained.n_iter < max_iter:
-        fixed = RidgeSchedule(1.0, share=1.0, least_share=1.0, least=1.0)
-        steps = min(ROUND, max_iter - trained.n_iter)
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        rows: Rows,
+        held_out: Rows | None,
+        make: Callable[[EncoderDerivatives, SparseGrid, Rows], Any],
+        options: VarproOptions,
+        trained: Trained,
+        report: Report | None = None,
+    ):
+        self.encoder, self.rows, self.held_out, self.make = encoder, rows, held_out, make
+        self.options, self.trained, self.report = options, trained, report
+        self.problem: Any = None
+
+    def run(self, rng: np.random.Generator) -> None:
+        """Climb; `rng` picks the rows of coarse grids."""
+        options, trained = self.options, self.trained
+        first, last = min(options.first_level, options.level), options.level
+        enough = max(COARSE_ROWS, COARSE_ROWS_A_PARAMETER * self._theta().numel())
+        if self.rows.n_rows > 1.5 * enough and first < last:
+            order = rng.permutation(self.rows.n_rows)[:enough]
+            some = self.rows.subset(torch.as_tensor(np.sort(order), device=self.rows.X.device))
+            stopped = self._climb(some, range(first, last))
+            if trained.code in ("non_finite", "exhausted"):
+                return
+            # Scores of some rows and of all are not to be compared.
+            first = last = trained.level if stopped else last
+            trained.score = math.inf
+        self._climb(self.rows, range(first, last + 1), rest=True)
+
+    def _theta(self) -> Tensor:
+        return self.encoder.body.theta.detach()  # type: ignore[union-attr, operator]
+
+    def _climb(self, rows: Rows, levels: range, rest: bool = False) -> bool:
+        """A round on every level, then, with `rest`, until rest; whether it stopped early."""
+        options, trained = self.options, self.trained
+        derivatives = EncoderDerivatives(self.encoder, rows.X)
+        now, worse, before = levels[0], 0, math.inf
+        while trained.n_iter < options.max_iter:
+            fit = self._round(derivatives, self._grid(now), rows)
+            if fit is None:
+                return True
+            score = fit.score
+            if self.held_out is not None:
+                score = self.problem.error(self.encoder, fit, self.held_out)
+            gain = (before - score) / rows.n_rows if self.held_out is None else 1 - score / before
+            least = PROGRESS * rows.n_rows / (rows.n_rows + FEW_ROWS)
+            worse = 0 if score < trained.score and gain > least else worse + 1
+            if score < trained.score:
+                trained.keep(self.encoder, now, score, **self.problem.kept(fit))
+            before = min(score, before)
+            if self.report is not None:
+                size = f"loss {trained.curve[-1]:.3e}, score {score:.6g}"
+                self.report(f"level {now}, step {trained.n_iter}: {size}, {fit}")
+            at_last = now == levels[-1]
+            exact = fit.rms() <= options.tol * self.problem.rms
+            if (at_last and (exact or worse >= 1)) or worse >= PATIENCE:
+                trained.code = "converged"
+                return worse >= PATIENCE
+            if at_last and not rest:
+                return False
+            now = min(now + 1, levels[-1])
+        return True
+
+    def _grid(self, level: int) -> SparseGrid:
+        return SparseGrid(self.encoder.form.n_components, level, self.options.boundary)
+
+    def _round(self, derivatives: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> Any:
+        """Some steps on one grid, then new ridges; None where nothing is finite."""
+        trained = self.trained
+        if self.problem is None:
+            self.problem = self.make(derivatives, grid, rows)
+        else:
+            self.problem = self.problem.on_grid(derivatives, grid, rows)
         result = levenberg_marquardt(
-            problem, theta, max_iter=steps, ridge=fixed, tol=0.0, judge=lambda fit: fit.value
+            self.problem,
+            self._theta().clone(),
+            max_iter=min(ROUND, self.options.max_iter - trained.n_iter),
+            ridge=RidgeSchedule(1.0, share=1.0, least_share=1.0, least=1.0),
+            tol=0.0,
+            judge=lambda fit: fit.value,
         )
         if result.code == "non_finite":
             trained.code = "non_finite"
-            return
-        fit = problem.adapt(result.state)
-        theta = fit.theta
+            return None
+        fit = self.problem.adapt(result.state)
         trained.n_iter += max(len(result.curve) - 1, 1)
         with torch.no_grad():
-            encoder.body.theta.copy_(theta)  # type: ignore[union-attr, operator]
-        loss = problem.loss(fit)
-        trained.curve.append(loss)
-        score = fit.score if held_out is None else problem.error(encoder, fit, held_out)
-        if report is not None:
-            report(f"level {now}, step {trained.n_iter}: loss {loss:.3e}, score {score:.6g}, {fit}")
-        gain = (last - score) / rows.n_rows if held_out is None else 1 - score / last
-        # The first round on a grid is not yet at rest; those before the last are only a way.
-        worse = 0 if score < trained.score and gain > PROGRESS else worse + 1
-        if score < trained.score:
-            trained.keep(encoder, now, score, **problem.kept(fit))
-        last = min(score, last)
-        exact = fit.rms() <= tol * problem.rms
-        if (now == level and (exact or worse >= 1)) or worse >= PATIENCE:
-            trained.code = "converged"
-            return
-        if now < level:
-            now += 1
-            grid = SparseGrid(encoder.form.n_components, now, boundary)
-            problem = problem.on_grid(grid)
+            self.encoder.body.theta.copy_(fit.theta)  # type: ignore[union-attr, operator]
+        trained.curve.append(self.problem.loss(fit))
+        return fit
 
 
-def least_squares_problem(
-    rows: Rows, alpha: float | None
-) -> Callable[[EncoderDerivatives, SparseGrid], EncodedProblem]:
-    """What `train_by_varpro` calls for a regression."""
+def least_squares_problem(alpha: float | None) -> Callable[..., EncodedProblem]:
+    """What `VarproTraining` calls for a regression."""
 
-    def problem_on(derivatives: EncoderDerivatives, grid: SparseGrid) -> EncodedProblem:
-        return EncodedProblem(derivatives, grid, rows, first_ridges(alpha), alpha is not None)
+    def make(encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedProblem:
+        return EncodedProblem(encoded, grid, rows, first_ridges(alpha), alpha is not None)
 
-    return problem_on
+    return make
 
 
-def softmax_problem(
-    rows: Rows, alpha: float | None
-) -> Callable[[EncoderDerivatives, SparseGrid], EncodedClasses]:
-    """What `train_by_varpro` calls for logistic regression."""
+def softmax_problem(alpha: float | None) -> Callable[..., EncodedClasses]:
+    """What `VarproTraining` calls for logistic regression."""
 
-    def problem_on(derivatives: EncoderDerivatives, grid: SparseGrid) -> EncodedClasses:
-        ridges = first_class_ridges(alpha)
-        return EncodedClasses(derivatives, grid, rows, ridges, alpha is not None)
+    def make(encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedClasses:
+        return EncodedClasses(encoded, grid, rows, first_class_ridges(alpha), alpha is not None)
 
-    return problem_on
+    return make

@@ -19,9 +19,10 @@ from skpou.training.encoder_varpro import (
     FIRST_LEVEL,
     FIRST_LEVEL_OF_MANIFOLD,
     Trained,
+    VarproOptions,
+    VarproTraining,
     least_squares_problem,
     softmax_problem,
-    train_by_varpro,
 )
 from skpou.training.latent_starts import start_encoder
 from skpou.training.linear_model import mean_slope
@@ -227,20 +228,22 @@ class NeuralGridTraining:
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
         options, descent = self.options, self.options.descent
         problem = softmax_problem if self.is_softmax_varpro() else least_squares_problem
-        first = FIRST_LEVEL_OF_MANIFOLD if self.start == "isomap" else FIRST_LEVEL
-        train_by_varpro(
+        manifold = self.start == "isomap"
+        VarproTraining(
             self.encoder,
             part,
             held_out,
-            problem(part, descent.alpha),
-            level=options.level,
-            boundary=options.boundary,
-            first_level=first,
-            max_iter=descent.max_iter,
-            tol=descent.tol,
-            trained=self.trained,
-            report=self.report,
-        )
+            problem(descent.alpha),
+            VarproOptions(
+                first_level=FIRST_LEVEL_OF_MANIFOLD if manifold else FIRST_LEVEL,
+                level=options.level,
+                boundary=options.boundary,
+                max_iter=descent.max_iter,
+                tol=descent.tol,
+            ),
+            self.trained,
+            self.report,
+        ).run(self.rng)
 
     # The result
 
