@@ -143,12 +143,18 @@ class NetworkBody(nn.Module):
         return self.network.forward(hidden, self.standardised(X)) @ output.T
 
     @torch.no_grad()
-    def start(self, X: Tensor, weight: Tensor, rng: np.random.Generator) -> None:
-        """Draw random parameters, for the mean and the width of the rows."""
+    def start(
+        self, X: Tensor, weight: Tensor, rng: np.random.Generator, least_width: float = 0.0
+    ) -> None:
+        """Draw random parameters, for the mean and the width of the rows.
+
+        A column's width counts as `least_width` at least: a pixel that is hardly ever on must not
+        outweigh all others.
+        """
         share = (weight / weight.sum())[:, None]
         self.mean.copy_((share * X).sum(0))
         width = (share * (X - self.mean).square()).sum(0).sqrt()
-        self.width.copy_(torch.where(width > 0, width, 1.0))
+        self.width.copy_(torch.where(width > 0, width, 1.0).clamp_min(least_width))
         blocks = []
         shapes = [*self.network.shapes, (self.n_components, self.network.n_columns - 1)]
         for n_out, n_in in shapes[:-1]:

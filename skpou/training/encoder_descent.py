@@ -177,7 +177,7 @@ class IteratedSquares(Objective):
         K = DenseColumns.apply(u, self.grid.plan, self.grid.factors) * root
         total = weight.sum()
         penalty = total * self.penalty()
-        diagonal = (K.detach().square().sum(0)[:, None] + penalty).clamp_min(1e-300)
+        diagonal = (K.square().sum(0)[:, None] + penalty).clamp_min(1e-300)
         c = self.coef
         r = y * root - K @ c
         s = K.T @ r - penalty * c
@@ -308,6 +308,7 @@ def descend_encoder(
     objective = objective_for(method, options.coef_solver)(grid, rows, options, rng)
     encoder.train()
     parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
+    trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
     mover = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
     n, size = rows.n_rows, objective.batch_size()
     n_steps, step, since_best = options.max_iter * -(-n // size), 0, 0
@@ -349,7 +350,7 @@ def descend_encoder(
         # The rate has gone down to nothing: a loss that still falls has been cut short.
         curve, tail = trained.curve, max(options.max_iter // 10, 1)
         falling = len(curve) > tail and min(curve) < 0.9 * min(curve[:-tail])
-        trained.code = "max_iter" if falling or len(curve) < 10 else "converged"
+        trained.code = "max_iter" if falling else "converged"
     encoder.eval().requires_grad_(False)
 
 

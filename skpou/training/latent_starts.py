@@ -25,6 +25,8 @@ LEAST_LANDMARKS = 200
 MANIFOLD_SHARE, PLANE_SHARE = 0.93, 0.9
 #: Distance of an embedded manifold from the faces.
 FACE = 0.05
+#: Least standard deviation of a column in the unit box that first-order steps divide by.
+LEAST_WIDTH = 0.1
 #: Iterations that teach an encoder a given embedding.
 TEACHING_STEPS = 300
 
@@ -169,7 +171,8 @@ def start_encoder(encoder: Encoder, rows: Rows, start: str, rng: np.random.Gener
         Source of the parameters and of the landmarks.
     """
     if isinstance(encoder.body, NetworkBody):
-        encoder.body.start(rows.X, rows.weight, rng)
+        least = LEAST_WIDTH if start == "scale" else 0.0
+        encoder.body.start(rows.X, rows.weight, rng, least)
     if start == "scale" or not isinstance(encoder.body, NetworkBody):
         scale_coordinates(encoder, rows)
         return "scale"
