@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -35,6 +36,8 @@ from skpou.training.scaling import Scaling
 MANY_ROWS = 10_000
 #: Most points of a grid whose Gram matrix or vectors fit into memory.
 MOST_POINTS = 1_000_000
+#: Share of the embeddings near the faces from which on a warning is due.
+MANY_ON_FACES = 0.5
 
 
 class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TorchEstimator):
@@ -146,6 +149,18 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
             torch.manual_seed(int(rng.integers(2**62)))
             encoder = Encoder(form, *box).to(device=rows.X.device, dtype=dtype)
         return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, self._reporter())
+
+    def _warn_of_faces(self, result: TrainingResult) -> None:
+        share = result.chosen["on_faces"]
+        if share > MANY_ON_FACES:
+            # Past this method, fit and its wrapper, to the line that called fit.
+            warnings.warn(
+                f"{100 * share:.0f} % of the embeddings lie within 0.02 of a face of the grid's "
+                "box, where most of its functions are zero and boundary='zero' stops training. "
+                "Raise margin or alpha, or lower learning_rate.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _refit(self, rows: Rows) -> TrainingResult:
         """New coefficients for the encoder as it is."""

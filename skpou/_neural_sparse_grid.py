@@ -235,6 +235,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
                 raise InterruptedFit from None
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
+        self._warn_of_faces(result)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)

@@ -232,6 +232,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
                 raise InterruptedFit from None
             self._store_result(result, scaling, classes)
         self._warn_if_not_converged(result)
+        self._warn_of_faces(result)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)

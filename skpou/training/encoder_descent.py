@@ -18,7 +18,7 @@ from skpou.solvers.grid_rows import GridRows
 from skpou.solvers.ridge import factored
 from skpou.solvers.statistics import row_blocks
 from skpou.training.descents import minibatches
-from skpou.training.encoded_grids import FAR, INWARD
+from skpou.training.encoded_grids import FAR
 from skpou.training.encoder_varpro import Trained
 from skpou.training.first_order import Adam, GradientDescent
 from skpou.training.rows import Rows
@@ -36,6 +36,8 @@ DENSE_NUMBERS = 20_000_000
 INNER_STEPS = 3
 #: Ridge of alpha="auto": of a regression, and of classes.
 REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
+#: Weight of the pull inwards on latent coordinates, whose loss is of order one.
+PULL = 1.0
 #: Rows that are evaluated together.
 EVALUATED = 4096
 
@@ -248,7 +250,7 @@ def objective_for(method: str | None, coef_solver: str) -> type[Objective]:
 
 def pull_inside(z: Tensor) -> Tensor:
     """Penalty on latent coordinates that are squashed onto a face, where steps have no effect."""
-    return INWARD * (z.abs() - FAR).clamp_min(0).square().sum(1).mean()
+    return PULL * (z.abs() - FAR).clamp_min(0).square().sum(1).mean()
 
 
 def one_cycle(step: int, n_steps: int) -> float:
@@ -318,6 +320,9 @@ def descend_encoder(
         for index in minibatches(n, size, rng):
             where = index if isinstance(index, slice) else index.to(rows.X.device)
             y, weight = rows.y[where], rows.weight[where]
+            step += 1
+            if len(y) == 1 < n:
+                continue  # Batch normalisation refuses one row.
             mover.learning_rate = options.learning_rate * one_cycle(step, n_steps)
             with torch.enable_grad():
                 z = encoder.latent(rows.X[where], weight)
@@ -326,7 +331,6 @@ def descend_encoder(
             mover.step([torch.zeros_like(p) if g is None else g
                         for p, g in zip(parameters, gradients, strict=True)])  # fmt: skip
             total += float(loss.detach() * weight.sum())
-            step += 1
         mean = total / rows.total_weight
         trained.n_iter += 1
         if not math.isfinite(mean):

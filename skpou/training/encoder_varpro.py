@@ -24,7 +24,7 @@ FIRST_LEVEL, FIRST_LEVEL_OF_MANIFOLD = 2, 3
 ROUND = 5
 #: Decrease of the score for each row in a round that counts as progress: of many rows, and the
 #: number of rows of which it is half.
-PROGRESS, FEW_ROWS = 0.2, 2000
+PROGRESS, FEW_ROWS = 0.2, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
 COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
 #: Rounds without a better score after which training ends.

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.bases.encoders import LOGIT_SLOPE, Encoder, NetworkBody
+from skpou.solvers.statistics import row_blocks
 from skpou.training.rows import Rows
 
 STARTS = ("auto", "whiten", "isomap", "scale")
@@ -47,9 +48,18 @@ def whiten(encoder: Encoder, rows: Rows) -> None:
 
 
 @torch.no_grad()
-def scale_coordinates(encoder: Encoder, rows: Rows) -> None:
-    """Set the scaling of each latent coordinate to its moments."""
-    encoder.scaling.measure(encoder.body(encoder.inputs(rows.X)), rows.weight)
+def scale_coordinates(encoder: Encoder, rows: Rows, batch_size: int = 256) -> None:
+    """Set the scaling of each latent coordinate to its moments.
+
+    As in training: layers such as batch normalisation act otherwise there.
+    """
+    encoder.train()
+    blocks = row_blocks(rows.n_rows, batch_size)
+    if len(blocks) > 1 and blocks[-1].stop - blocks[-1].start == 1:
+        blocks = blocks[:-1]  # Batch normalisation refuses one row.
+    z = torch.cat([encoder.body(encoder.inputs(rows.X[block])) for block in blocks])
+    encoder.eval()
+    encoder.scaling.measure(z, rows.weight[: len(z)])
 
 
 def manifold(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -47,8 +46,6 @@ from skpou.training.sparse_grid_solution import GridOptions, fit_on_grid
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 #: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 4e10
-#: Share of the embeddings near the faces from which on a warning is due.
-MANY_ON_FACES = 0.5
 
 Report = Callable[[str], None]
 
@@ -265,9 +262,9 @@ class NeuralGridTraining:
             "coef_solver": self.solver,
             "init": self.start,
             "active_fraction": active_fraction(grid, latent.X),
+            "on_faces": share_on_faces(latent.X, options.form.margin),
         }
         model = with_slope(NeuralGrid(encoder, head.state, latent.X[0, :0]), self.rows)
-        self._warn_of_faces(latent.X)
         code, message = trained.code, self._message(trained.code)
         n_iter = max(trained.n_iter, 1)
         return TrainingResult(model, head.score, n_iter, trained.curve, code, message, chosen)
@@ -330,17 +327,6 @@ class NeuralGridTraining:
             "before are kept. Lower learning_rate.",
             "interrupted": "Training was interrupted.",
         }.get(code, "")
-
-    def _warn_of_faces(self, points: Tensor) -> None:
-        share = share_on_faces(points, self.options.form.margin)
-        if share > MANY_ON_FACES and self.rows.n_rows >= 20:
-            warnings.warn(
-                f"{100 * share:.0f} % of the embeddings lie within 0.02 of a face of the grid's "
-                "box, where most of its functions are zero and boundary='zero' stops training. "
-                "Raise margin or alpha, or lower learning_rate.",
-                UserWarning,
-                stacklevel=5,
-            )
 
 
 def with_slope(model: NeuralGrid, rows: Rows) -> NeuralGrid:
