@@ -30,6 +30,8 @@ NAMES = {
     "lsgd_depth": "deep ReLU networks under three initializations",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
+    "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
+    "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

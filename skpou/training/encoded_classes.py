@@ -242,6 +242,10 @@ class EncodedClasses:
         self.ridges = Ridges(alpha, self.ridges.decay, 1.0, spread)
         return replace(self.solve(fit.theta), score=score, determined=number)
 
+    def unexplained(self, theta: Tensor) -> float:
+        """Nothing: classes have regions, which coarse grids see."""
+        return 0.0
+
     def loss(self, fit: ClassesFit) -> float:
         """Mean negative log likelihood."""
         return fit.loss

@@ -302,6 +302,14 @@ class EncodedProblem:
         fit = self._fit(fit.theta, fit.embedding, fit.problem)
         return replace(fit, score=score, determined=number)
 
+    def unexplained(self, theta: Tensor) -> float:
+        """Noise of largest evidence for the encoder as it is, in units of the targets' variance."""
+        problem = self.solve(theta).problem
+        n, within = self.rows.total_weight, self.rows.within.sum(0)
+        solution = best_ridge(problem, n, within)
+        total = (problem.y.square().sum(0) + within).mean()
+        return float((within + solution.rss + solution.size).mean() / total)
+
     def loss(self, fit: EncodedFit) -> float:
         """Mean square of the residual."""
         squares = fit.residual.square().sum(0) + self.rows.within.sum(0)

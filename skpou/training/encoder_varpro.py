@@ -27,6 +27,9 @@ ROUND = 5
 PROGRESS, FEW_ROWS = 0.2, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
 COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
+#: Ratio of what two levels leave unexplained from which on the finer one sees no more, and of what
+#: the first grid may leave to what the best leaves, where the coarse ones see nothing.
+PLATEAU, ENOUGH = 0.8, 2.0
 #: Rounds without a better score after which training ends.
 PATIENCE = 2
 
@@ -138,7 +141,7 @@ class VarproTraining:
     def run(self, rng: np.random.Generator) -> None:
         """Climb; `rng` picks the rows of coarse grids."""
         options, trained = self.options, self.trained
-        first, last = min(options.first_level, options.level), options.level
+        first, last = self._first_level(rng), options.level
         enough = max(COARSE_ROWS, COARSE_ROWS_A_PARAMETER * self._theta().numel())
         if self.rows.n_rows > 1.5 * enough and first < last:
             order = rng.permutation(self.rows.n_rows)[:enough]
@@ -150,6 +153,31 @@ class VarproTraining:
             first = last = trained.level if stopped else last
             trained.score = math.inf
         self._climb(self.rows, range(first, last + 1), rest=True)
+
+    def _first_level(self, rng: np.random.Generator) -> int:
+        """Level of the first grid: the given one, unless it does not see what finer ones see.
+
+        A target with many periods along the first embedding is noise to a coarse grid, which would
+        not get the encoder anywhere.
+        """
+        options, rows = self.options, self.rows
+        first = min(options.first_level, options.level)
+        n = min(rows.n_rows, COARSE_ROWS)
+        order = np.sort(rng.permutation(rows.n_rows)[:n])
+        some = rows.subset(torch.as_tensor(order, device=rows.X.device))
+        derivatives, unexplained = EncoderDerivatives(self.encoder, some.X), []
+        for level in range(first, options.level + 1):
+            grid = self._grid(level)
+            if grid.n_columns > n:
+                break
+            problem = self.make(derivatives, grid, some)
+            unexplained.append(problem.unexplained(self._theta()))
+            if len(unexplained) == 2 and unexplained[1] <= PLATEAU * unexplained[0]:
+                return first
+        least = min(unexplained, default=0.0)
+        if not unexplained or least > PLATEAU * unexplained[0]:
+            return first
+        return next(first + i for i, u in enumerate(unexplained) if u <= ENOUGH * least)
 
     def _theta(self) -> Tensor:
         return self.encoder.body.theta.detach()  # type: ignore[union-attr, operator]

@@ -45,7 +45,7 @@ from skpou.training.sparse_grid_solution import GridOptions, fit_on_grid
 
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 #: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
-VARPRO_COLUMNS, VARPRO_WORK = 4000, 4e10
+VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
 
 Report = Callable[[str], None]
 
