@@ -36,12 +36,12 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         """
         reset = box is None
         device = validation.resolve_device(self.device, validation.origin_of(X))
-        X, codes, weight, classes = validation.training_classes(
+        X, codes, given, classes = validation.training_classes(
             self, X, y, sample_weight, reset=reset
         )
-        X, weight = (validation.owned(part, torch.float64, device) for part in (X, weight))
+        points, weight = (validation.owned(part, torch.float64, device) for part in (X, given))
         indicators = torch.eye(len(classes), dtype=torch.float64)[torch.as_tensor(codes)]
-        rows, scaling, _ = self._merged(X, indicators.to(device), weight, box)
+        rows, scaling, _ = self._merged(points, indicators.to(device), weight, box)
         return rows, scaling, classes
 
     # Prediction
