@@ -25,8 +25,9 @@ from skpou.training.sparse_grid_solution import GIVEN_DECAY, ROUND_OFF
 
 #: Numbers of a Jacobian that are formed at a time.
 JACOBIAN_NUMBERS = 8_000_000
-#: First guess of the noise's variance.
-FIRST_NOISE = 1e-2
+#: First guesses of the noise's variance and of that of the encoder's parameters. From bold ones few
+#: noisy rows are memorised at once; cautious ones flatten an embedding that is known to be good.
+BOLD, CAUTIOUS = (1e-2, 1.0), (1.0, 0.1)
 #: Latent coordinate from which on a penalty pulls inwards, 0.03 from the face, and its weight.
 FAR, INWARD = 2.0, 0.1
 #: Bounds of the variance of an encoder's standardised parameters.
@@ -332,9 +333,10 @@ class EncodedProblem:
         return EncodedProblem(encoded, grid, rows, self.ridges, self.given)
 
 
-def first_ridges(alpha: float | None) -> Ridges:
-    """Ridges to start from."""
-    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, FIRST_NOISE)
+def first_ridges(alpha: float | None, cautious: bool = False) -> Ridges:
+    """Ridges to start from; cautious ones take all for noise until the evidence says otherwise."""
+    noise, spread = CAUTIOUS if cautious else BOLD
+    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, noise, spread)
 
 
 def embedding_or_none(encoded: EncoderDerivatives, theta: Tensor) -> tuple[Embedding, Tensor]:

@@ -30,6 +30,9 @@ COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
 #: Ratio of what two levels leave unexplained from which on the finer one sees no more, and of what
 #: the first grid may leave to what the best leaves, where the coarse ones see nothing.
 PLATEAU, ENOUGH = 0.8, 2.0
+#: Rows up to which training begins with cautious ridges, and every level is trained until its
+#: evidence no longer grows.
+CAUTIOUS_ROWS = 1000
 #: Rounds without a better score after which training ends.
 PATIENCE = 2
 
@@ -94,6 +97,8 @@ class VarproOptions:
         Most steps.
     tol : float
         Residual, relative to the targets' rms, that counts as none.
+    cautious : bool
+        Whether every level is trained until its evidence no longer grows.
     """
 
     first_level: int
@@ -101,6 +106,7 @@ class VarproOptions:
     boundary: str
     max_iter: int
     tol: float
+    cautious: bool = False
 
 
 class VarproTraining:
@@ -210,7 +216,8 @@ class VarproTraining:
                 return worse >= PATIENCE
             if at_last and not rest:
                 return False
-            now = min(now + 1, levels[-1])
+            settled = worse or not options.cautious
+            now = min(now + 1, levels[-1]) if settled else now
         return True
 
     def _grid(self, level: int) -> SparseGrid:
@@ -242,16 +249,17 @@ class VarproTraining:
         return fit
 
 
-def least_squares_problem(alpha: float | None) -> Callable[..., EncodedProblem]:
+def least_squares_problem(alpha: float | None, cautious: bool) -> Callable[..., EncodedProblem]:
     """What `VarproTraining` calls for a regression."""
+    ridges = first_ridges(alpha, cautious)
 
     def make(encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedProblem:
-        return EncodedProblem(encoded, grid, rows, first_ridges(alpha), alpha is not None)
+        return EncodedProblem(encoded, grid, rows, ridges, alpha is not None)
 
     return make
 
 
-def softmax_problem(alpha: float | None) -> Callable[..., EncodedClasses]:
+def softmax_problem(alpha: float | None, cautious: bool) -> Callable[..., EncodedClasses]:
     """What `VarproTraining` calls for logistic regression."""
 
     def make(encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedClasses:

@@ -15,6 +15,7 @@ from skpou.bases.sparse_grids import SparseGrid, count_points
 from skpou.training.encoded_grids import EncodedProblem, first_ridges
 from skpou.training.encoder_descent import CLASS_ALPHA, DescentOptions, descend_encoder
 from skpou.training.encoder_varpro import (
+    CAUTIOUS_ROWS,
     FIRST_LEVEL,
     FIRST_LEVEL_OF_MANIFOLD,
     Trained,
@@ -225,18 +226,20 @@ class NeuralGridTraining:
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
         options, descent = self.options, self.options.descent
         problem = softmax_problem if self.is_softmax_varpro() else least_squares_problem
-        manifold = self.start == "isomap"
+        manifold, softmax = self.start == "isomap", self.is_softmax_varpro()
+        cautious = part.n_rows <= CAUTIOUS_ROWS and not (manifold or softmax)
         VarproTraining(
             self.encoder,
             part,
             held_out,
-            problem(descent.alpha),
+            problem(descent.alpha, cautious),
             VarproOptions(
                 first_level=FIRST_LEVEL_OF_MANIFOLD if manifold else FIRST_LEVEL,
                 level=options.level,
                 boundary=options.boundary,
                 max_iter=descent.max_iter,
                 tol=descent.tol,
+                cautious=cautious,
             ),
             self.trained,
             self.report,
