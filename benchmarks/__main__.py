@@ -32,6 +32,8 @@ NAMES = {
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
+    "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
+    "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 

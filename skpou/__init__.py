@@ -4,6 +4,8 @@ from skpou._additive_pou import AdditivePOURegressor
 from skpou._hierarchical_pou import HierarchicalPOURegressor
 from skpou._lsgd import LSGDRegressor
 from skpou._multi_stage import MultiStageRegressor
+from skpou._neural_sparse_grid import NeuralSparseGridRegressor
+from skpou._neural_sparse_grid_classifier import NeuralSparseGridClassifier
 from skpou._pou import POURegressor
 from skpou._sparse_grid import SparseGridRegressor
 from skpou._sparse_grid_classifier import SparseGridClassifier
@@ -15,6 +17,8 @@ __all__ = [
     "HierarchicalPOURegressor",
     "LSGDRegressor",
     "MultiStageRegressor",
+    "NeuralSparseGridClassifier",
+    "NeuralSparseGridRegressor",
     "POURegressor",
     "SparseGridClassifier",
     "SparseGridRegressor",

@@ -151,11 +151,14 @@ class TorchEstimator(BaseEstimator):
         original[:, box["columns"]] = box["offset"] + box["width"] * points
         return original
 
+    def _rows_a_block(self) -> int:
+        """Rows that are predicted together."""
+        return getattr(self, "batch_size", None) or rows_within(self._numbers_per_row())
+
     def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
-        budget = rows_within(self._numbers_per_row())
-        batch_size = getattr(self, "batch_size", None) or budget
-        results = [function(points[block], block) for block in row_blocks(len(points), batch_size)]
+        blocks = row_blocks(len(points), self._rows_a_block())
+        results = [function(points[block], block) for block in blocks]
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou import _validation as validation
+from skpou._classifier_base import BaseClassifier
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._estimator import TorchEstimator, random_generator
 from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
@@ -19,7 +16,7 @@ from skpou.training.sparse_grid_classes import METHODS, GridClasses, fit_classes
 from skpou.training.sparse_grid_solution import GridOptions
 
 
-class SparseGridClassifier(ClassifierMixin, TorchEstimator):
+class SparseGridClassifier(BaseClassifier):
     """Classification on a sparse grid of hierarchical hat functions.
 
     One function on a sparse grid (Eq. 2.14 of [1]_) for each class is a density, a probability or
@@ -167,11 +164,7 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
             max_points=int(self.max_points),
         )
         with self._earlier_fit_kept():
-            device = validation.resolve_device(self.device, validation.origin_of(X))
-            X, codes, weight, classes = validation.training_classes(self, X, y, sample_weight)
-            X, weight = (validation.owned(part, torch.float64, device) for part in (X, weight))
-            indicators = torch.eye(len(classes), dtype=torch.float64)[torch.as_tensor(codes)]
-            rows, scaling, _ = self._merged(X, indicators.to(device), weight)
+            rows, scaling, classes = self._prepare_classes(X, y, sample_weight)
             rng = random_generator(self.random_state)
             result = fit_classes(rows, self.method, options, rng, self._reporter())
             # All at once: an interrupt in between must not mix two fits.
@@ -205,99 +198,3 @@ class SparseGridClassifier(ClassifierMixin, TorchEstimator):
         check_is_fitted(self)
         points = self._model(torch.zeros(0, dtype=torch.float64)).grid.points()
         return self._original_points(points)
-
-    # Prediction
-
-    def _log_proba(self, X):
-        points, _, origin = self._query(X)
-        model = self._model(points)
-        return self._in_blocks(points, lambda x, _: model.log_proba(x)), origin
-
-    def predict_log_proba(self, X):
-        """Logarithms of the classes' probabilities.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_classes)
-            Columns in the order of `classes_`.
-        """
-        logs, origin = self._log_proba(X)
-        return origin.send(logs)
-
-    def predict_proba(self, X):
-        """Probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_classes)
-            Columns in the order of `classes_`; rows add up to one.
-        """
-        logs, origin = self._log_proba(X)
-        return origin.send(torch.softmax(logs, 1))
-
-    def decision_function(self, X):
-        """Logarithm of the odds of the second class, or of every class's probability.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n,) or (n, n_classes)
-            (n,) with two classes, positive where the second is more probable, and with one
-            class, zero.
-        """
-        logs, origin = self._log_proba(X)
-        if logs.shape[1] < 3:
-            logs = logs[:, -1] - logs[:, 0]
-        return origin.send(logs)
-
-    def predict(self, X):
-        """Most probable classes.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n,)
-            Labels; a tensor where X is one and labels are numbers.
-        """
-        logs, origin = self._log_proba(X)
-        labels = self.classes_[logs.argmax(1).cpu().numpy()]
-        numeric = labels.dtype.kind in "biuf"
-        return origin.send(torch.as_tensor(labels)) if origin.is_tensor and numeric else labels
-
-    def score(self, X, y, sample_weight=None):
-        """Share of the rows that are classified rightly.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            True labels.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-        """
-        values = [y, self.predict(X), sample_weight]
-        y, predicted, weight = (np.asarray(v.cpu()) if isinstance(v, Tensor) else v for v in values)
-        return float(accuracy_score(y, predicted, sample_weight=weight))

@@ -214,7 +214,7 @@ def training_data(
 
 
 def training_classes(
-    estimator: Any, X: Any, y: Any, sample_weight: Any
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
 ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Validated points (n, d), class numbers (n,), weights (n,), and the classes (K,), sorted.
 
@@ -238,12 +238,12 @@ def training_classes(
         X = _finite_tensor(X, "X", (2,))
         # Labels are checked beside points that stand for those on the device.
         labels = validate_data(estimator, np.zeros((len(X), 1)), y)[1]
-        check_columns(estimator, X, reset=True)
+        check_columns(estimator, X, reset=reset)
     else:
         X = _cpu_array(X, "X")
         _refuse_strings(X)
         try:
-            X, labels = validate_data(estimator, X, y, dtype=[np.float64, np.float32])
+            X, labels = validate_data(estimator, X, y, reset=reset, dtype=[np.float64, np.float32])
         except ValueError as error:
             raise _explain_strings(error, "X") from error
     check_classification_targets(labels)

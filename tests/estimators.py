@@ -15,6 +15,7 @@ from skpou import (
     HierarchicalPOURegressor,
     LSGDRegressor,
     MultiStageRegressor,
+    NeuralSparseGridRegressor,
     POURegressor,
     SparseGridRegressor,
 )
@@ -59,6 +60,10 @@ CONFIGURATIONS = {
         1, density="gaussian", transform_columns=False, dtype="float32"
     ),
     "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
+    "neural grid": NeuralSparseGridRegressor((8,), level=3),
+    "neural grid in steps": NeuralSparseGridRegressor(
+        (8,), level=3, coef_solver="direct", max_iter=200, learning_rate=0.03
+    ),
 }
 
 #: Functions that train: an error in the input must come before the first of them is called.
@@ -78,6 +83,10 @@ TRAINING = {
     MultiStageRegressor: ["skpou._multi_stage.fit_multi_stage"],
     AdditivePOURegressor: ["skpou._additive_pou.fit_additive"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
+    NeuralSparseGridRegressor: [
+        "skpou._neural_grid_base.fit_neural_sparse_grid",
+        "skpou._neural_grid_base.fit_head",
+    ],
 }
 
 _by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
@@ -146,6 +155,8 @@ def entwined(name):
 
 def tolerance(name):
     """Relative error that float64 or float32 computations leave, with a margin."""
+    if name.startswith("neural grid"):
+        return 1e-5  # Steps through kinks of the grid's functions amplify round-off.
     if getattr(CONFIGURATIONS[name], "solver", None) in ("lbfgs", "adam_lbfgs"):
         return 1e-4  # Its line search compares losses: the root of round-off, times the condition.
     if name == "networks and sines":

@@ -45,6 +45,7 @@ GRIDS = {
     "stages": {"n_stages": [1, "auto"], "max_iter": [20, 100]},
     "terms": {"max_order": [1, 2], "density": ["gaussian", "mixture"]},
     "grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
+    "neural grid": {"level": [2, 3], "alpha": ["auto", 1e-3]},
 }
 
 

@@ -260,7 +260,7 @@ def test_few_rows(name, n_rows):
 def test_fewer_rows_than_columns(name):
     points = np.random.default_rng(0).random((6, 7))
     model = make(name)
-    if "level" in model.get_params():
+    if "max_points" in model.get_params():
         # A given level may have more points in so many dimensions than max_points.
         model.set_params(level="auto")
     model.fit(points, np.arange(6.0))
@@ -307,7 +307,7 @@ def test_huge_and_tiny_targets(name, size):
     mean, std = model.fit(X, size * Y).predict(QUERY, return_std=True)
     expected = fitted(name).predict(QUERY, return_std=True)
     rtol = 1e-2 if size == 1e-320 else 1e-4
-    if size == 1e-320 and name in ("varpro", "lbfgs"):
+    if size == 1e-320 and name in ("varpro", "lbfgs", "neural grid"):
         # These targets keep four digits, which sends a long descent elsewhere.
         error = np.sqrt(np.mean((mean / size - expected[0]) ** 2))
         assert error < 0.1 * np.std(Y)

@@ -257,6 +257,31 @@ class Evaluate(torch.autograd.Function):
         return point_gradient, None if coef_gradient is None else coef_gradient.T, None, None
 
 
+class DenseColumns(torch.autograd.Function):
+    """Basis matrix (n, G) at points X (n, d), with its gradient for the points."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, plan: Plan, factors: Factors) -> Tensor:
+        """All functions at all points."""
+        ctx.save_for_backward(X)
+        ctx.plan, ctx.factors = plan, factors
+        result = X.new_zeros((len(X), plan.n_functions))
+        for rows, products in blocks_of(plan, factors, X):
+            result[rows] = result[rows].scatter_(1, products.functions.T, products.values.T)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        """Gradient (n, d), which cannot be differentiated again."""
+        (X,) = ctx.saved_tensors
+        result = torch.zeros_like(X)
+        for rows, products in blocks_of(ctx.plan, ctx.factors, X, gradient=True):
+            picked = torch.gather(gradient[rows], 1, products.functions.T)
+            products.gradients[-1].copy_(picked.T)
+            result[rows] = products.pull_back(X[rows])
+        return result, None, None
+
+
 def _dense_block(plan: Plan, products: Products) -> Tensor:
     """The block's part of the transposed basis matrix, (G, n)."""
     K = products.values.new_zeros((plan.n_functions, products.values.shape[1]))

@@ -90,16 +90,19 @@ class GridRows:
             columns = self.column_of[columns]
         return values.mul_(self.root[rows]), columns
 
+    def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Weighted values and columns of the entries of some rows, each (n, M)."""
+        if self._kept is None:
+            return self._entries(rows)
+        return self._kept[0][rows], self._kept[1][rows]
+
     def blocks(self, budget: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows with the values and columns of their entries."""
         size = self.batch_size if budget is None else min(self.batch_size, budget)
         if self._kept is not None:
             size = budget or len(self.X)
         for rows in row_blocks(len(self.X), max(size, 1)):
-            if self._kept is None:
-                yield (rows, *self._entries(rows))
-            else:
-                yield rows, self._kept[0][rows], self._kept[1][rows]
+            yield (rows, *self.entries(rows))
 
     def _sparse(self, values: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The rows and their transpose as CSR matrices."""

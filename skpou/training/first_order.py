@@ -43,3 +43,29 @@ class Adam:
             square.mul_(second).addcmul_(g, g, value=1 - second)
             width = (square / unbias_square).sqrt_().add_(self.epsilon)
             p.addcdiv_(mean, width, value=-self.learning_rate / unbias)
+
+
+class GradientDescent:
+    """Steps against the gradient, with momentum (Eq. 2.23 of Zhang 2021).
+
+    Parameters
+    ----------
+    parameters : list of Tensor
+        Updated in place.
+    learning_rate : float
+        Size of a step.
+    """
+
+    momentum = 0.9
+
+    def __init__(self, parameters: list[Tensor], learning_rate: float):
+        self.parameters = parameters
+        self.learning_rate = learning_rate
+        self._velocity = [torch.zeros_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """Move against the gradients of a loss to be minimised."""
+        for p, g, velocity in zip(self.parameters, gradients, self._velocity, strict=True):
+            velocity.mul_(self.momentum).add_(g)
+            p.sub_(velocity, alpha=self.learning_rate)

@@ -290,6 +290,27 @@ def _fit_density(
 # Regression on indicators
 
 
+def indicators(rows: Rows) -> tuple[Rows, Tensor]:
+    """Centred indicators of the classes in units of their spread, and these units.
+
+    Of two classes only the second.
+    """
+    share = shares_of_classes(rows)
+    first = 1 if rows.n_outputs == 2 else 0  # One regression serves two classes.
+    spread = (share * (1 - share)).clamp_min(0.0).sqrt()[first:]
+    spread = torch.where(spread > 0, spread, 1.0)
+    targets = Rows(rows.X, rows.y[:, first:], rows.weight, rows.within[:, first:])
+    return targets.in_units(share[first:], spread, rows.y.dtype), spread
+
+
+def one_hot_model(grid: SparseGrid, coef: Tensor, spread: Tensor, rows: Rows) -> GridClasses:
+    """Probabilities from the coefficients of a regression on `indicators`."""
+    floor = 1 / math.sqrt(rows.total_weight)
+    coef = coef * spread
+    coef = torch.cat([-coef, coef], 1) if rows.n_outputs == 2 else coef
+    return GridClasses(grid, coef, shares_of_classes(rows), "one_hot", floor)
+
+
 def _fit_one_hot(
     rows: Rows,
     grid: SparseGrid,
@@ -298,17 +319,9 @@ def _fit_one_hot(
     report: Report | None,
 ) -> TrainingResult:
     """Ridge regression on the classes' indicators, the ridge by evidence."""
-    share = shares_of_classes(rows)
-    first = 1 if rows.n_outputs == 2 else 0  # One regression serves two classes.
-    spread = (share * (1 - share)).clamp_min(0.0).sqrt()[first:]
-    spread = torch.where(spread > 0, spread, 1.0)
-    targets = Rows(rows.X, rows.y[:, first:], rows.weight, rows.within[:, first:])
-    targets = targets.in_units(share[first:], spread, rows.y.dtype)
+    targets, spread = indicators(rows)
     result = fit_on_grid(targets, grid, None, options, rng, report)
-    floor = 1 / math.sqrt(rows.total_weight)
-    coef = result.state.coef * spread
-    coef = torch.cat([-coef, coef], 1) if first else coef
-    model = GridClasses(grid, coef, share, "one_hot", floor)
+    model = one_hot_model(grid, result.state.coef, spread, rows)
     found = _result(model, rows, result.chosen["alpha"], result.n_iter)
     return replace(found, code=result.code, message=result.message)
 

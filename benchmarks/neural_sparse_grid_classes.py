@@ -1,0 +1,224 @@
+"""Neural sparse grids as classifiers: moons in 3-D, digits, MNIST, stuck starts, bursts.
+
+MNIST is 10,000 images, 8000 to fit and 2000 to test; without the file its rows are missing.
+"""
+
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from benchmarks import harness
+from skpou import NeuralSparseGridClassifier, NeuralSparseGridRegressor, SparseGridClassifier
+from skpou.bases.encoders import Encoder, EncoderForm
+from skpou.datasets import make_two_moons_3d
+from skpou.training.encoder_descent import DescentOptions
+from skpou.training.neural_sparse_grids import NeuralGridOptions, fit_neural_sparse_grid
+from skpou.training.rows import merge_rows
+
+SEEDS = 10
+NOISES = (0.1, 0.2)
+#: Digits of 8 x 8 and MNIST: convolutions, eight components, a grid of level 2 or 3.
+DIGITS = {"encoder": "cnn", "image_shape": (1, 8, 8), "n_components": 8, "level": 2}
+DIGITS |= {"batch_size": 64, "max_iter": 15, "dtype": "float32"}
+MNIST = DIGITS | {"image_shape": (1, 28, 28), "level": 3, "max_iter": 12}
+
+
+def fitted(make, seed, X, y, X_test, y_test):
+    """Accuracy, seconds, and the fitted classifier."""
+    model = make(seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*of the embeddings lie within")
+        seconds = harness.fit(model, X, y)
+    return float(np.mean(model.predict(X_test) == y_test)), seconds, model
+
+
+def rivals():
+    def network(seed):
+        return MLPClassifier((25, 25), max_iter=300, random_state=seed)
+
+    found = {
+        "SVC": lambda seed: make_pipeline(StandardScaler(), SVC(C=10)),
+        "15 nearest neighbours": lambda seed: KNeighborsClassifier(15),
+        "MLPClassifier": lambda seed: make_pipeline(StandardScaler(), network(seed)),
+        "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
+    }
+    try:
+        from xgboost import XGBClassifier
+
+        found["xgboost"] = lambda seed: XGBClassifier(n_jobs=1, random_state=seed)
+    except ImportError:
+        pass
+    return found
+
+
+def add(table, task, method, runs, bounds=(), **more):
+    row = {"task": task, "method": method, "accuracy": f"{np.mean([r[0] for r in runs]):.4f}"}
+    row |= more | {"fit (s)": float(np.median([r[1] for r in runs])), "seeds": len(runs)}
+    table.add(row, bounds)
+
+
+def moons(table, seeds, quick):
+    """Accuracy less that of Bayes' rule on the same test points."""
+    ours = {
+        "skpou": lambda seed: NeuralSparseGridClassifier(random_state=seed),
+        "skpou, one_hot": lambda seed: NeuralSparseGridClassifier(
+            method="one_hot", random_state=seed
+        ),
+        "skpou, density": lambda seed: NeuralSparseGridClassifier(
+            method="density", max_iter=100, random_state=seed
+        ),
+        "skpou, gradient": lambda seed: NeuralSparseGridClassifier(
+            coef_solver="gradient", max_iter=30, random_state=seed
+        ),
+    }
+    for noise in NOISES:
+        for method, make in (ours | ({} if quick else rivals())).items():
+            runs, gaps = [], []
+            for seed in range(seeds if method == "skpou" else min(seeds, 5)):
+                X, y = make_two_moons_3d(8000, noise=noise, random_state=seed)
+                bayes = make_two_moons_3d(noise=noise, X=X[6800:])[1]
+                runs.append(fitted(make, seed, X[:6800], y[:6800], X[6800:], y[6800:]))
+                gaps.append(runs[-1][0] - np.mean(bayes == y[6800:]))
+            seconds = float(np.median([r[1] for r in runs]))
+            bounds = [("-0.002", -float(np.mean(gaps)), 0.002), ("3 s", seconds, 3)]
+            more = {"less Bayes": f"{np.mean(gaps):+.4f}"}
+            task = f"moons, noise {noise}"
+            add(table, task, method, runs, bounds if method == "skpou" else (), **more)
+
+
+def digits(table, seeds, quick):
+    X, y = load_digits(return_X_y=True)
+    ours = {
+        "skpou, cnn": lambda seed: NeuralSparseGridClassifier(**DIGITS, random_state=seed),
+        "skpou, mlp": lambda seed: NeuralSparseGridClassifier(
+            (128,), n_components=8, level=2, batch_size=64, max_iter=30, random_state=seed
+        ),
+    }
+    for method, make in (ours | ({} if quick else rivals())).items():
+        runs = []
+        for seed in range(seeds):
+            parts = train_test_split(X, y, test_size=0.15, random_state=seed)
+            runs.append(fitted(make, seed, parts[0], parts[2], parts[1], parts[3]))
+        accuracy, seconds = (float(np.mean([run[i] for run in runs])) for i in range(2))
+        bounds = [("0.98", -accuracy, -0.98), ("5 s", seconds, 5)]
+        add(table, "digits", method, runs, bounds if method == "skpou, cnn" else ())
+
+
+def mnist(table, quick):
+    """One split; heads side by side behind the same kind of encoder."""
+    path = harness.shared("mnist_10k.npz")
+    if quick or not path.exists():
+        return
+    images = np.load(path)
+    X, y = images["X"].astype(np.float32), images["y"]
+    order = np.random.default_rng(0).permutation(len(X))
+    a, b = order[:8000], order[8000:]
+    run = fitted(lambda s: NeuralSparseGridClassifier(**MNIST, random_state=s), 0, X[a], y[a],
+                 X[b], y[b])  # fmt: skip
+    task, model = "MNIST, 8000 images", run[2]
+    add(table, task, "cnn, grid of level 3", [run], [("0.985", -run[0], -0.985)])
+    # Level 1 is a constant and level 2 adds lines and kinks in one coordinate each.
+    latent = model.transform(X[a]), y[a], model.transform(X[b]), y[b]
+    heads = {
+        "its embedding, linear head": lambda s: LogisticRegression(max_iter=1000),
+        "its embedding, dense head": lambda s: MLPClassifier((84,), max_iter=200, random_state=s),
+        "its embedding, grid refitted": lambda s: SparseGridClassifier(3, method="softmax",
+                                                                       alpha=1e-2),
+    }  # fmt: skip
+    for method, make in heads.items():
+        add(table, task, method, [fitted(make, 0, *latent)])
+    flat = MNIST | {"n_components": 2, "level": 5}
+    run = fitted(lambda s: NeuralSparseGridClassifier(**flat, random_state=s), 0, X[a], y[a],
+                 X[b], y[b])  # fmt: skip
+    add(table, task, "cnn, two components, level 5", [run])
+    draw(run[2], X[b], y[b])
+    for n in (2, 6):
+        alone = make_pipeline(PCA(n), SparseGridClassifier())
+        add(table, task, f"grid on {n} principal components",
+            [fitted(lambda s, alone=alone: alone, 0, X[a], y[a], X[b], y[b])])  # fmt: skip
+
+
+def draw(model, X, y):
+    """Embedding of test images in the grid's box."""
+    drawn, ax = harness.figure(1)
+    u = model.transform(X)
+    points = ax.scatter(*u.T, c=y, s=5, cmap="tab10", linewidths=0)
+    ax.plot(*model.grid_points_.T, ".", color="0.6", markersize=1.5)
+    drawn.colorbar(points, ax=ax, ticks=range(10))
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="test images in the box of the grid")
+    harness.save(drawn, "neural_sparse_grid_mnist")
+
+
+def stuck(table, seeds):
+    """Digits, embeddings forced into the corners of the box at the start."""
+    X, y = load_digits(return_X_y=True)
+    accuracies, seconds = [], []
+    for seed in range(seeds):
+        A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
+        width = np.where(np.ptp(A, axis=0) > 0, np.ptp(A, axis=0), 1)
+        points, test = (torch.tensor((v - A.min(0)) / width) for v in (A, B))
+        rows = merge_rows(points, torch.eye(10, dtype=torch.float64)[a], torch.ones(len(A)))
+        form = EncoderForm("mlp", 64, 8, (64,))
+        torch.manual_seed(seed)
+        box = torch.zeros(64, dtype=torch.float64), torch.ones(64, dtype=torch.float64)
+        encoder = Encoder(form, torch.arange(64), *box).to(torch.float64)
+        descent = DescentOptions("gradient", batch_size=64, max_iter=30)
+        options = NeuralGridOptions(form, 3, method="softmax", descent=descent, gain=6.0)
+        start = time.process_time()
+        result = fit_neural_sparse_grid(rows, encoder, options, np.random.default_rng(seed))
+        seconds.append(time.process_time() - start)
+        with torch.no_grad():
+            predicted = result.state.log_proba(test).argmax(1).numpy()
+        accuracies.append(float(np.mean(predicted == b)))
+    runs = list(zip(accuracies, seconds))
+    add(table, "digits, start in the corners", "skpou, mlp", runs,
+        [("least 0.85", -min(accuracies), -0.85)], worst=f"{min(accuracies):.4f}")  # fmt: skip
+
+
+def bursts(table, seeds):
+    """Models whose loss is over three times the median of the last passes' (Swiss roll)."""
+    from benchmarks.neural_sparse_grids import data
+
+    during = returned = 0
+    seconds = []
+    for seed in range(seeds):
+        X, y, *_ = data("S0", seed)
+        model = NeuralSparseGridRegressor(
+            coef_solver="gradient",
+            learning_rate=5e-3,
+            batch_size=64,
+            max_iter=30,
+            random_state=seed,
+        )
+        seconds.append(harness.fit(model, X, y))
+        curve = np.array(model.loss_curve_)
+        running = np.array([np.median(curve[max(i - 8, 0) : i + 1]) for i in range(len(curve))])
+        during += bool((curve[8:] > 3 * running[8:]).any())
+        final = np.mean((model.predict(X) - y) ** 2) / np.var(y)
+        returned += bool(final > 3 * np.median(curve[-8:]))
+    row = {"task": "bursts of the loss, rate 5e-3", "method": "skpou, gradient"}
+    row |= {"while training": during, "returned": returned}
+    row |= {"fit (s)": float(np.median(seconds)), "seeds": seeds}
+    table.add(row, [("none returned", returned, 0)])
+
+
+def run(seeds, quick):
+    table = harness.Table()
+    moons(table, seeds, quick)
+    digits(table, seeds, quick)
+    stuck(table, seeds)
+    bursts(table, seeds)
+    mnist(table, quick)
+    return table
