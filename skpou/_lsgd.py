@@ -14,9 +14,13 @@ from torch import Tensor
 
 from skpou._base import BaseRegressor, InterruptedFit, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
+from skpou._physics import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
 from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
+from skpou.training.equation_fit import fit_equations
+from skpou.training.equation_search import EquationOptions
+from skpou.training.equations import Problem
 from skpou.training.linear_model import LinearModel
 from skpou.training.mixture import Components
 from skpou.training.networks import SOLVERS, NetworkOptions, fit_network, is_dual
@@ -35,7 +39,7 @@ OF_FIXED_SIZES = {
 DEEP = 16
 
 
-class LSGDRegressor(BaseRegressor):
+class LSGDRegressor(PhysicsMixin):
     """Separable networks: the last layer is solved for, by least squares, instead of descended.
 
     The units of a network's last hidden layer are a basis that adapts to the data, and for given
@@ -73,6 +77,13 @@ class LSGDRegressor(BaseRegressor):
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory.
+    physics : Equation or list of Equation, default=None
+        Differential equations that the solution obeys, see `skpou.physics.Equation`, and
+        symmetries that it has. X and y are then boundary, initial and measured values; they may
+        be empty. With ``hidden_layer_sizes="auto"`` the basis is random sine features, their
+        bandwidth chosen by the residual on fresh points.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     n_init : int, default=1
         Number of starts, of which the one with the best leave-one-out error is kept.
     max_iter : int, default=1000
@@ -115,6 +126,13 @@ class LSGDRegressor(BaseRegressor):
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
         State in scaled units: bases, coefficients, posterior factors, noise.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations by the Gauss-Newton matrix; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`. It
+        ranks solutions of one problem, but is no estimate of their error.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -154,6 +172,7 @@ class LSGDRegressor(BaseRegressor):
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        **PHYSICS_CONSTRAINTS,
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -171,6 +190,8 @@ class LSGDRegressor(BaseRegressor):
         alpha="auto",
         learning_rate=5e-3,
         batch_size=None,
+        physics=None,
+        unknowns=None,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
@@ -187,6 +208,8 @@ class LSGDRegressor(BaseRegressor):
         self.alpha = alpha
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.physics = physics
+        self.unknowns = unknowns
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -213,9 +236,14 @@ class LSGDRegressor(BaseRegressor):
         self : LSGDRegressor
         """
         sizes = self._sizes()
+        physics = self._physics()
         with self._earlier_fit_kept():
-            prepared = self._prepare(X, y, sample_weight)
-            train = self._training(sizes, prepared.rows)
+            if physics is None:
+                prepared = self._prepare(X, y, sample_weight)
+                train = self._training(sizes, prepared.rows)
+            else:
+                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
             try:
                 result = self._best_of(train, self.n_init)
             except TrainingInterrupted as stopped:
@@ -272,6 +300,23 @@ class LSGDRegressor(BaseRegressor):
         )
         return lambda rng: fit_network(rows, options, rng, report)
 
+    def _training_on_equations(
+        self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
+    ):
+        """What `_best_of` calls for every start."""
+        report = self._reporter()
+        if sizes is None:
+            options = EquationOptions(
+                alpha=None if self.alpha == "auto" else float(self.alpha),
+                max_iter=int(self.max_iter),
+                tol=float(self.tol),
+            )
+            rows = rows.to(torch.float64)
+            return lambda rng: fit_equations(
+                rows, problem, options, rng, physics.symmetries, report
+            )
+        raise NotImplementedError
+
     def _init(self, depth: int) -> str:
         """Initialization, that of "auto" where it was not given."""
         if self.init != "auto":
@@ -308,6 +353,7 @@ class LSGDRegressor(BaseRegressor):
             hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
+            **self._reported_physics(result),
         )
 
     def _model(self, like: Tensor) -> LinearModel:

@@ -14,6 +14,7 @@ from skpou.bases.base import Basis
 from skpou.bases.features import SineFeatures
 from skpou.bases.networks import NetworkBasis
 from skpou.bases.polynomials import TotalDegreePolynomials
+from skpou.bases.symmetric import SymmetricFeatures
 from skpou.bases.units import UnitBasis
 from skpou.training.mixture import Components
 
@@ -22,6 +23,7 @@ BASES: dict[str, Any] = {
     "network": NetworkBasis,
     "polynomials": TotalDegreePolynomials,
     "sine": SineFeatures,
+    "symmetric sine": SymmetricFeatures,
     "units": UnitBasis,
 }
 

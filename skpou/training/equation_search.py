@@ -1,0 +1,329 @@
+"""Solutions of equations in random sine features: bandwidth by the held-out residual, stages.
+
+Affine equations are solved in one least-squares pass for each bandwidth that is tried. Others
+start with few features of small bandwidth, in which unknown constants are well determined, and
+follow the solution to larger ones. Stages after the first solve for what is left over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.base import Basis
+from skpou.bases.features import SineFeatures
+from skpou.bases.symmetric import Mirror, SymmetricFeatures
+from skpou.physics import Symmetry
+from skpou.training.equation_newton import Iterate
+from skpou.training.equation_posterior import (
+    last_deviations,
+    noise_variance,
+    rows_factor,
+    shared_factor,
+)
+from skpou.training.equation_rows import Level
+from skpou.training.equations import Problem, Term
+from skpou.training.linear_model import LinearModel, Stage, finish
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rows import Rows
+from skpou.training.sine import Spectrum
+
+#: Ridge relative to the largest column norm.
+ALPHA = 1e-15
+#: Most columns of a solve by dimension.
+MOST_COLUMNS = (400, 1000, 1500)
+#: Rows a column, at least.
+ROWS_PER_COLUMN = 1.5
+#: Data residual relative to the data that may be noise, and factors of the equations tried then.
+NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
+
+
+@dataclass(frozen=True)
+class EquationOptions:
+    """What the search is told.
+
+    Attributes
+    ----------
+    alpha : float or None
+        Ridge relative to the largest column norm; None: next to none.
+    max_iter : int
+        Most Gauss-Newton steps for a bandwidth.
+    tol : float
+        Criterion that counts as solved.
+    n_stages : int or None
+        Most stages; None: as many as help, at most 3.
+    """
+
+    alpha: float | None = None
+    max_iter: int = 60
+    tol: float = 1e-14
+    n_stages: int | None = None
+
+
+@dataclass
+class Solution:
+    """A stage with its criterion.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+    basis : Basis
+    iterate : Iterate
+    criterion : float
+        Root of the sum of squares of held-out equation and data residuals, each in units of the
+        rms row norm of its linearised rows. It ranks solutions; it is no error.
+    n_columns: int
+        Columns asked for.
+    scales : tuple of float
+        Factors of data and equations.
+    rotation : Tensor of shape (d, d) or None
+        Axes of the spectrum.
+    """
+
+    spectrum: Spectrum
+    basis: Basis
+    iterate: Iterate
+    criterion: float
+    n_columns: int = 0
+    scales: tuple[float, ...] = ()
+    rotation: Tensor | None = None
+
+
+@dataclass
+class Search:
+    """The search on given data and equations.
+
+    Attributes
+    ----------
+    rows : Rows
+        Data in scaled units.
+    problem : Problem
+    options : EquationOptions
+    rng : numpy.random.Generator
+    symmetries : list of Symmetry
+    report : callable, default=None
+        Takes a line for every model that was tried.
+    """
+
+    rows: Rows
+    problem: Problem
+    options: EquationOptions
+    rng: np.random.Generator
+    symmetries: Sequence[Symmetry] = ()
+    report: Callable[[str], None] | None = None
+    curve: list[float] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    solution: Solution | None = None
+    boost: float = 1.0
+
+    def __post_init__(self):
+        self.seed = int(self.rng.integers(2**31))
+        self.alpha = ALPHA if self.options.alpha is None else max(self.options.alpha, ALPHA)
+        self.d = len(self.problem.scaling.columns)
+        self.n_rows = sum(self._n(term) for term in self.problem.terms)
+        per_axis = max(term.n_points for term in self.problem.terms) ** (1 / max(self.d, 1))
+        self.nyquist = math.pi * per_axis / 2
+        most = MOST_COLUMNS[min(max(self.d, 1), len(MOST_COLUMNS)) - 1]
+        self.most_columns = max(8, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
+        self.unknowns = self.rows.X.new_tensor(
+            [unknown.init for unknown in self.problem.unknowns.values()]
+        )
+        self.mirrors, self.periods = self._symmetries()
+
+    def _n(self, term: Term) -> int:
+        return term.n_points
+
+    def _symmetries(self) -> tuple[list[Mirror], dict[int, float]]:
+        """Symmetries in units of the unit box."""
+        scaling, mirrors, periods = self.problem.scaling, [], {}
+        for symmetry in self.symmetries:
+            column = self.problem.column(symmetry.coordinate)
+            offset, width = float(scaling.offset[column]), float(scaling.width[column])
+            if symmetry.period is not None:
+                periods[column] = symmetry.period / width
+            else:
+                sign = -1 if symmetry.kind == "odd" else 1
+                mirrors.append(Mirror(column, (symmetry.center - offset) / width, sign))
+        return mirrors, periods
+
+    # One stage
+
+    def _basis(self, spectrum: Spectrum, n_columns: int, rotation: Tensor | None = None) -> Basis:
+        both = 1 if self.mirrors and len(self.mirrors) == self.d else 2
+        seed = self.seed + len(self.stages)
+        base = spectrum.draw(max(n_columns // both, 1), seed, self.rows.X)
+        if rotation is not None:
+            base = SineFeatures(base.frequencies @ rotation.T, base.phases)
+        if not (self.mirrors or self.periods):
+            return base
+        return SymmetricFeatures.draw(base, self.mirrors, self.periods)
+
+    def _columns(self, bandwidth: float, most: int) -> int:
+        """Columns that a bandwidth needs in one dimension; in several all there may be."""
+        if self.d > 1:
+            return most
+        halved = 1 if self.mirrors else 2
+        return min(most, int(halved * (30 + 1.5 * bandwidth * 2 / math.pi)))
+
+    def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
+        return Level(basis, self.rows, terms, self.problem, self.stages)
+
+    def _judge(self, level: Level, iterate: Iterate, scales: Sequence[float]) -> float:
+        """Criterion of a solution on the fresh points."""
+        judged = self._level(level.basis, self.problem.fresh)
+        found = judged.residuals(iterate.coef, iterate.unknowns)
+        square = scales[0] ** 2 * float(found[0].square().sum())
+        norms = {}
+        for term, scale in zip(level.terms, scales[1:], strict=True):
+            n = term.n_points
+            # The first term of a group is the equation itself; its gradient is not judged.
+            norms.setdefault(term.group, scale / (self.boost * term.weight) * math.sqrt(n))
+        for term, residual in zip(judged.terms, found[1:], strict=True):
+            square += norms[term.group] ** 2 * float(residual.square().mean())
+        return math.sqrt(square) if math.isfinite(square) else math.inf
+
+    def _solve(
+        self,
+        spectrum: Spectrum,
+        n_columns: int,
+        terms: Sequence[Term],
+        start: Solution | None = None,
+        rotation: Tensor | None = None,
+    ) -> Solution:
+        """Solve for one spectrum; equations that are not affine from the values of a start."""
+        basis = self._basis(spectrum, n_columns, rotation)
+        level = self._level(basis, terms)
+        iterate, scales = self._solved(level, start)
+        solution = Solution(
+            spectrum,
+            basis,
+            iterate,
+            self._judge(level, iterate, scales),
+            n_columns,
+            tuple(scales),
+            rotation,
+        )
+        self._tell(solution)
+        return solution
+
+    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+        """Coefficients and unknowns, and the factors of the rows."""
+        raise NotImplementedError
+
+    def _tell(self, solution: Solution) -> None:
+        self.curve.append(solution.criterion)
+        if self.report is not None:
+            spectrum = solution.spectrum
+            scales = ", ".join(f"{s:.2g}" for s in spectrum.scales)
+            self.report(
+                f"stage {len(self.stages) + 1}: {solution.n_columns} columns, bandwidth "
+                f"{spectrum.bandwidth:.1f} x ({scales}): criterion {solution.criterion:.2e}"
+            )
+
+    def _ladder(self) -> list[float]:
+        largest = max(math.log2(self.nyquist / 2), 1.0)
+        return [2.0 ** (k / 2) for k in range(1, math.floor(2 * largest) + 1)]
+
+    def _refitted(self, best: Solution) -> Solution:
+        return self._solve(best.spectrum, best.n_columns, self.problem.terms, best, best.rotation)
+
+    def stage(self) -> Solution:
+        """Solve for one stage."""
+        raise NotImplementedError
+
+    # Noise, the result
+
+    def run(self) -> TrainingResult:
+        """Search; on Ctrl-C the best so far is inside the exception."""
+        code = "converged"
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            if self.solution is None:
+                raise TrainingInterrupted(None) from None
+            raise TrainingInterrupted(self._result("interrupted")) from None
+        return self._result(code)
+
+    def _run(self) -> None:
+        self.solution = self.stage()
+        self._raise_equations()
+
+    def _raise_equations(self) -> None:
+        """Heavier equations where the data are noisy: they would share the noise otherwise.
+
+        A weight is kept where the equations gain more than the data lose.
+        """
+        free = all(not term.balanced and term.weight == 1.0 for term in self.problem.terms)
+        if not free or not len(self.rows.X):
+            return
+        data, equation = self._losses()
+        for boost in BOOSTS if data > NOISE else ():
+            assert self.solution is not None
+            before = (self.solution, self.boost)
+            self.boost = boost
+            self.solution = self._refitted(self.solution)
+            lighter, heavier = data * equation, math.prod(self._losses())
+            if not heavier < 0.5 * lighter:
+                self.solution, self.boost = before
+                break
+            data, equation = self._losses()
+
+    def _losses(self) -> tuple[float, float]:
+        """Root mean squares of data and equations, the latter over their row norms."""
+        level, scales = self._final()
+        assert self.solution is not None
+        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        # The data may be tiny beside the solution, as a boundary at 0 is.
+        points = self.problem.terms[0].points
+        solution = level.basis.matrix(points) @ self.solution.iterate.coef
+        size = max(1.0, float(solution.square().mean()))
+        data = float(found[0].square().sum()) / (level.total * level.n_outputs) / size
+        equation = sum(
+            (s / self.boost) ** 2 * float(r.square().sum()) for s, r in zip(scales[1:], found[1:])
+        )
+        return math.sqrt(data), math.sqrt(equation)
+
+    def _final(self) -> tuple[Level, list[float]]:
+        """Level and factors of the solution on all points."""
+        assert self.solution is not None
+        return self._level(self.solution.basis, self.problem.terms), list(self.solution.scales)
+
+    def _result(self, code: str) -> TrainingResult:
+        solution = self.solution
+        assert solution is not None
+        level, scales = self._final()
+        iterate = solution.iterate
+        R, residual = rows_factor(level, iterate, scales, self.alpha)
+        noise = noise_variance(level, R, residual, scales)
+        R = R / scales[0]
+        stage = Stage(solution.basis, iterate.coef, shared_factor(R, level))
+        deviations = last_deviations(R, len(iterate.unknowns), noise)
+        weight = self.rows.weight
+        model: LinearModel = finish(
+            (*self.stages, stage),
+            noise,
+            torch.cat([self.rows.X, self.problem.terms[0].points]),
+            torch.cat([weight, weight.new_ones(self.problem.terms[0].n_points)]),
+        )
+        chosen = {
+            "alpha": self.alpha,
+            "hidden_layer_sizes": (solution.basis.n_columns,),
+            "unknowns": dict(zip(self.problem.names, iterate.unknowns.tolist(), strict=True)),
+            "unknowns_std": dict(zip(self.problem.names, deviations, strict=True)),
+            "equation_residual": self._equation_residual(level, iterate),
+        }
+        message = "The search was interrupted." if code == "interrupted" else ""
+        return TrainingResult(
+            model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
+        )
+
+    def _equation_residual(self, level: Level, iterate: Iterate) -> list[float]:
+        """Root mean square of each equation's residual on fresh points, in its own units."""
+        judged = self._level(level.basis, self.problem.fresh)
+        found = judged.residuals(iterate.coef, iterate.unknowns)[1:]
+        return [float(r.square().mean().sqrt()) for r in found]
