@@ -19,6 +19,7 @@ from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
 from skpou.training.equation_fit import fit_equations
+from skpou.training.equation_networks import fit_equation_network
 from skpou.training.equation_search import EquationOptions
 from skpou.training.equations import Problem
 from skpou.training.linear_model import LinearModel
@@ -279,43 +280,62 @@ class LSGDRegressor(PhysicsMixin):
     def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
         """What `_best_of` calls for every start."""
         report = self._reporter()
-        alpha = None if self.alpha == "auto" else float(self.alpha)
-        common: dict[str, Any] = {
-            "alpha": alpha,
+        if sizes is None:
+            automatic = AutomaticOptions(**self._common_options())
+            return lambda rng: fit_automatic(rows, automatic, rng, report)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_network(rows, options, rng, report)
+
+    def _common_options(self) -> dict[str, Any]:
+        return {
+            "alpha": None if self.alpha == "auto" else float(self.alpha),
             "max_iter": int(self.max_iter),
             "tol": float(self.tol),
         }
-        if sizes is None:
-            automatic = AutomaticOptions(**common)
-            return lambda rng: fit_automatic(rows, automatic, rng, report)
+
+    def _network_options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
         network = Network(rows.n_features, sizes, self.architecture, self.activation)
         self._check_memory(network, rows)
-        options = NetworkOptions(
+        return NetworkOptions(
             network,
             init=self._init(len(sizes)),
             solver=self.solver,
             learning_rate=float(self.learning_rate),
             batch_size=None if self.batch_size is None else int(self.batch_size),
-            **common,
+            **self._common_options(),
         )
-        return lambda rng: fit_network(rows, options, rng, report)
 
     def _training_on_equations(
         self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
     ):
         """What `_best_of` calls for every start."""
         report = self._reporter()
-        if sizes is None:
-            options = EquationOptions(
-                alpha=None if self.alpha == "auto" else float(self.alpha),
-                max_iter=int(self.max_iter),
-                tol=float(self.tol),
+        rows = rows.to(torch.float64)
+        if sizes is not None:
+            self._check_network_for(problem, physics)
+            options = self._network_options(sizes, rows)
+            return lambda rng: fit_equation_network(rows, problem, options, rng, report)
+        search = EquationOptions(**self._common_options())
+        return lambda rng: fit_equations(rows, problem, search, rng, physics.symmetries, report)
+
+    def _check_network_for(self, problem: Problem, physics: Physics) -> None:
+        """Refuse what networks of a given size cannot do with equations."""
+        if physics.symmetries:
+            raise ValueError(
+                f"{physics.symmetries[0]!r} is a property of sine features: it needs "
+                f"hidden_layer_sizes='auto'. Got {self.hidden_layer_sizes!r}."
             )
-            rows = rows.to(torch.float64)
-            return lambda rng: fit_equations(
-                rows, problem, options, rng, physics.symmetries, report
+        order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
+        if self.activation == "relu" and order > 1:
+            raise ValueError(
+                f"activation='relu' has no derivatives of order {order}, which the equations "
+                "need. Take 'tanh' or 'sin'."
             )
-        raise NotImplementedError
+        if not problem.is_affine and self.solver != "varpro":
+            raise ValueError(
+                f"solver={self.solver!r} is for equations that are affine in u and have no "
+                "unknowns. Take 'varpro'."
+            )
 
     def _init(self, depth: int) -> str:
         """Initialization, that of "auto" where it was not given."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from skpou.bases.base import Basis
 from skpou.physics import Symmetry
 from skpou.solvers.least_squares import ridge_coefficients
-from skpou.training.equation_newton import Iterate, gauss_newton, solve_affine
-from skpou.training.equation_rows import Level
+from skpou.training.equation_newton import gauss_newton, solve_affine
+from skpou.training.equation_rows import Iterate, Level, criterion
 from skpou.training.equation_search import EquationOptions, Search, Solution
 from skpou.training.equations import Problem
 from skpou.training.records import TrainingResult
@@ -187,7 +187,7 @@ class ContinuedSearch(Search):
                 first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
             iterate = gauss_newton(level, first, scales, max_iter=40, **options)
             last = Solution(
-                spectrum, basis, iterate, self._judge(level, iterate, scales), n_columns
+                spectrum, basis, iterate, criterion(level, iterate, scales, self.boost), n_columns
             )
             self._tell(last)
         assert last is not None

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from skpou.solvers.least_squares import ridge_coefficients
-from skpou.training.equation_rows import Level, norm, stacked
+from skpou.training.equation_rows import Iterate, Level, norm, stacked
 
 #: Largest change of an unknown in one step, as a share of its bounds or of its size.
 TRUST = 0.03
 #: Steps that may gain little before the descent ends.
 PATIENCE = 8
-
-
-@dataclass
-class Iterate:
-    """Coefficients and unknowns of a level, with the norm of their weighted residual.
-
-    `factor` is the triangular factor of the rows, where it is known.
-    """
-
-    coef: Tensor
-    unknowns: Tensor
-    value: float
-    n_steps: int = 0
-    factor: Tensor | None = None
 
 
 def solve_affine(level: Level, scales: Sequence[float], alpha: float) -> Iterate:
@@ -92,7 +77,7 @@ def gauss_newton(
             # Unknowns are nearly free in a rich basis: no step may carry them far.
             share = _share(change, unknowns, limits)
             coef_new = coef + share * step[: m * p].reshape(m, p).T
-            unknowns_new = _inside(unknowns + share * change, limits)
+            unknowns_new = inside(unknowns + share * change, limits)
             value_new = norm(level.residuals(coef_new, unknowns_new), scales)
             if value_new < value:
                 moved = Iterate(coef_new, unknowns_new, value_new)
@@ -122,7 +107,7 @@ def _share(change: Tensor, unknowns: Tensor, limits: Sequence) -> float:
     return share
 
 
-def _inside(unknowns: Tensor, limits: Sequence) -> Tensor:
+def inside(unknowns: Tensor, limits: Sequence) -> Tensor:
     """Unknowns moved into their bounds."""
     values = []
     for value, unknown in zip(unknowns.tolist(), limits, strict=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skpou.solvers.statistics import triangular_factor
-from skpou.training.equation_newton import Iterate
-from skpou.training.equation_rows import Level, stacked
+from skpou.training.equation_rows import Iterate, Level, stacked
+from skpou.training.linear_model import LinearModel, Stage, finish
 
 
 def rows_factor(
@@ -77,3 +78,39 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
     eye = torch.eye(q, dtype=R.dtype, device=R.device)
     inverse = torch.linalg.solve_triangular(R[-q:, -q:], eye, upper=True)
     return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
+
+
+def fitted_model(
+    level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
+) -> tuple[LinearModel, dict[str, Any]]:
+    """Model of a solution with its error bars, and what is reported about the equations.
+
+    Parameters
+    ----------
+    level : Level
+        At the points of the solve.
+    iterate : Iterate
+    scales : sequence of float
+        Factors of the rows.
+    alpha : float
+        Ridge relative to the largest column norm.
+    """
+    R, residual = rows_factor(level, iterate, scales, alpha)
+    noise = noise_variance(level, R, residual, scales)
+    R = R / scales[0]
+    stage = Stage(level.basis, iterate.coef, shared_factor(R, level))
+    deviations = last_deviations(R, len(iterate.unknowns), noise)
+    points, weight = level.terms[0].points, level.rows.weight
+    model = finish(
+        (*level.before, stage),
+        noise,
+        torch.cat([level.rows.X, points]),
+        torch.cat([weight, weight.new_ones(len(points))]),
+    )
+    fresh = level.at(level.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
+    names = level.problem.names
+    return model, {
+        "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
+        "unknowns_std": dict(zip(names, deviations, strict=True)),
+        "equation_residual": [float(r.square().mean().sqrt()) for r in fresh],
+    }

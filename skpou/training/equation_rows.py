@@ -32,6 +32,20 @@ class Block:
     jacobian: Tensor
 
 
+@dataclass
+class Iterate:
+    """Coefficients and unknowns of a level, with the norm of their weighted residual.
+
+    `factor` is the triangular factor of the rows, where it is known.
+    """
+
+    coef: Tensor
+    unknowns: Tensor
+    value: float
+    n_steps: int = 0
+    factor: Tensor | None = None
+
+
 class Level:
     """Rows for one basis, at the points of some terms.
 
@@ -92,6 +106,10 @@ class Level:
         """Number p m of coefficients."""
         return self.n_columns * self.n_outputs
 
+    def at(self, terms: Sequence[Term]) -> Level:
+        """The same basis with terms at other points."""
+        return Level(self.basis, self.rows, terms, self.problem, self.before)
+
     def zero(self) -> Tensor:
         """Coefficients (p, m) of nothing."""
         return self.phi.new_zeros((self.n_columns, self.n_outputs))
@@ -117,13 +135,9 @@ class Level:
         return Constants(zip(self.problem.names, unknowns, strict=True))
 
     def _term(self, i: int, coef: Tensor, unknowns: Tensor) -> Block:
-        term, p = self.terms[i], self.n_columns
-        values = self._values(i, coef)
-        result, by_value, by_unknown = term.pointwise.linearise(
-            values, term.x, self._constants(unknowns)
-        )
-        n, k = result.shape
-        residual = result - term.target
+        p = self.n_columns
+        residual, by_value, by_unknown = self.linearised(i, coef, unknowns)
+        n, k = residual.shape
         jacobian = residual.new_zeros((n, k, self.n_coefficients + len(unknowns)))
         for key, slope in by_value.items():
             start = key[0] * p
@@ -133,12 +147,18 @@ class Level:
             jacobian[:, :, self.n_coefficients + j] = slope
         return Block(residual.reshape(-1), jacobian.reshape(n * k, -1))
 
+    def linearised(self, i: int, coef: Tensor, unknowns: Tensor):
+        """Residual (n, k) of a term less its target, and its slopes by values and unknowns."""
+        term = self.terms[i]
+        result, by_value, by_unknown = term.pointwise.linearise(
+            self._values(i, coef), term.x, self._constants(unknowns)
+        )
+        return result - term.target, by_value, by_unknown
+
     def size_of_terms(self, i: int, coef: Tensor, unknowns: Tensor) -> float:
         """Mean square of a term's slopes times what they belong to, summed."""
         values = self._values(i, coef)
-        _, slopes, _ = self.terms[i].pointwise.linearise(
-            values, self.terms[i].x, self._constants(unknowns)
-        )
+        _, slopes, _ = self.linearised(i, coef, unknowns)
         squares = [(slope * values[key][:, None]).square() for key, slope in slopes.items()]
         return float(torch.stack(squares).sum(0).mean())
 
@@ -188,3 +208,21 @@ def norm(residuals: Sequence[Tensor], scales: Sequence[float]) -> float:
     """Norm of the weighted residual."""
     squares = [s * s * float(r.square().sum()) for s, r in zip(scales, residuals, strict=True)]
     return math.sqrt(sum(squares)) if all(map(math.isfinite, squares)) else math.inf
+
+
+def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: float = 1.0) -> float:
+    """Root of the sum of squares of held-out equation residuals and data residuals.
+
+    Each is in units of the rms row norm of the level's own rows. It ranks solutions, and is no
+    error.
+    """
+    judged = level.at(level.problem.fresh)
+    found = judged.residuals(iterate.coef, iterate.unknowns)
+    square = scales[0] ** 2 * float(found[0].square().sum())
+    norms: dict[int, float] = {}
+    for term, scale in zip(level.terms, scales[1:], strict=True):
+        # The first term of a group is the equation itself; its gradient is not judged.
+        norms.setdefault(term.group, scale / (boost * term.weight) * math.sqrt(term.n_points))
+    for term, residual in zip(judged.terms, found[1:], strict=True):
+        square += norms[term.group] ** 2 * float(residual.square().mean())
+    return math.sqrt(square) if math.isfinite(square) else math.inf

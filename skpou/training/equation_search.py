@@ -12,23 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from skpou.bases.base import Basis
 from skpou.bases.features import SineFeatures
 from skpou.bases.symmetric import Mirror, SymmetricFeatures
 from skpou.physics import Symmetry
-from skpou.training.equation_newton import Iterate
-from skpou.training.equation_posterior import (
-    last_deviations,
-    noise_variance,
-    rows_factor,
-    shared_factor,
-)
-from skpou.training.equation_rows import Level
+from skpou.training.equation_posterior import fitted_model
+from skpou.training.equation_rows import Iterate, Level, criterion
 from skpou.training.equations import Problem, Term
-from skpou.training.linear_model import LinearModel, Stage, finish
+from skpou.training.linear_model import Stage
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.sine import Spectrum
@@ -173,20 +166,6 @@ class Search:
     def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
         return Level(basis, self.rows, terms, self.problem, self.stages)
 
-    def _judge(self, level: Level, iterate: Iterate, scales: Sequence[float]) -> float:
-        """Criterion of a solution on the fresh points."""
-        judged = self._level(level.basis, self.problem.fresh)
-        found = judged.residuals(iterate.coef, iterate.unknowns)
-        square = scales[0] ** 2 * float(found[0].square().sum())
-        norms = {}
-        for term, scale in zip(level.terms, scales[1:], strict=True):
-            n = term.n_points
-            # The first term of a group is the equation itself; its gradient is not judged.
-            norms.setdefault(term.group, scale / (self.boost * term.weight) * math.sqrt(n))
-        for term, residual in zip(judged.terms, found[1:], strict=True):
-            square += norms[term.group] ** 2 * float(residual.square().mean())
-        return math.sqrt(square) if math.isfinite(square) else math.inf
-
     def _solve(
         self,
         spectrum: Spectrum,
@@ -203,7 +182,7 @@ class Search:
             spectrum,
             basis,
             iterate,
-            self._judge(level, iterate, scales),
+            criterion(level, iterate, scales, self.boost),
             n_columns,
             tuple(scales),
             rotation,
@@ -258,8 +237,7 @@ class Search:
 
         A weight is kept where the equations gain more than the data lose.
         """
-        free = all(not term.balanced and term.weight == 1.0 for term in self.problem.terms)
-        if not free or not len(self.rows.X):
+        if any(term.rule != "auto" for term in self.problem.terms) or not len(self.rows.X):
             return
         data, equation = self._losses()
         for boost in BOOSTS if data > NOISE else ():
@@ -297,33 +275,13 @@ class Search:
         solution = self.solution
         assert solution is not None
         level, scales = self._final()
-        iterate = solution.iterate
-        R, residual = rows_factor(level, iterate, scales, self.alpha)
-        noise = noise_variance(level, R, residual, scales)
-        R = R / scales[0]
-        stage = Stage(solution.basis, iterate.coef, shared_factor(R, level))
-        deviations = last_deviations(R, len(iterate.unknowns), noise)
-        weight = self.rows.weight
-        model: LinearModel = finish(
-            (*self.stages, stage),
-            noise,
-            torch.cat([self.rows.X, self.problem.terms[0].points]),
-            torch.cat([weight, weight.new_ones(self.problem.terms[0].n_points)]),
-        )
+        model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
         chosen = {
             "alpha": self.alpha,
             "hidden_layer_sizes": (solution.basis.n_columns,),
-            "unknowns": dict(zip(self.problem.names, iterate.unknowns.tolist(), strict=True)),
-            "unknowns_std": dict(zip(self.problem.names, deviations, strict=True)),
-            "equation_residual": self._equation_residual(level, iterate),
+            **reported,
         }
         message = "The search was interrupted." if code == "interrupted" else ""
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )
-
-    def _equation_residual(self, level: Level, iterate: Iterate) -> list[float]:
-        """Root mean square of each equation's residual on fresh points, in its own units."""
-        judged = self._level(level.basis, self.problem.fresh)
-        found = judged.residuals(iterate.coef, iterate.unknowns)[1:]
-        return [float(r.square().mean().sqrt()) for r in found]

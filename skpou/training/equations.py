@@ -45,8 +45,8 @@ class Term:
         Right-hand side that the pointwise function does not contain.
     weight : float
         Relative to the data's.
-    balanced : bool
-        Whether the weight follows the losses.
+    rule : {"auto", "balanced", ""}
+        How the weight is chosen; ``""``: it is given.
     group : int
         Number of the equation that it belongs to.
     length : float
@@ -59,7 +59,7 @@ class Term:
     points: Tensor
     target: Tensor
     weight: float = 1.0
-    balanced: bool = False
+    rule: str = ""
     group: int = 0
     length: float = 0.0
 
@@ -195,7 +195,7 @@ def compile_problem(
                 scaling.points(x),
                 target,
                 weight,
-                equation.weight == "balanced",
+                equation.weight if isinstance(equation.weight, str) else "",
                 group,
                 length,
             )

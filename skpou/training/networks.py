@@ -108,16 +108,19 @@ class NetworkTraining:
     ):
         self.rows, self.options, self.rng, self.report = rows, options, rng, report
         self.progress = Progress()
-        self.dual = is_dual(options.network, rows) and options.solver == "varpro"
-        columns = NetworkColumns(options.network, rows.X)
-        args = (columns, rows.y, rows.weight)
-        self.problem: ProjectedProblem
-        if self.dual:
-            self.problem = DualProblem(*args, relative=True)
-        else:
-            self.problem = ProjectedProblem(*args, relative=True, batch_size=options.batch_size)
-        self.count = self.problem.total * rows.n_outputs
+        self.dual = False
+        self.problem = self._problem()
+        self.count = self.problem.total * self.problem.y.shape[1]
         self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
+
+    def _problem(self) -> ProjectedProblem:
+        """Columns at the rows, with targets and weights."""
+        rows, options = self.rows, self.options
+        self.dual = is_dual(options.network, rows) and options.solver == "varpro"
+        args = (NetworkColumns(options.network, rows.X), rows.y, rows.weight)
+        if self.dual:
+            return DualProblem(*args, relative=True)
+        return ProjectedProblem(*args, relative=True, batch_size=options.batch_size)
 
     def start(self) -> Tensor:
         """First parameters of the hidden layers."""
