@@ -210,6 +210,7 @@ class EquationNetworkTraining(NetworkTraining):
             epsilon.append(width**-0.25 if term.rule == "auto" else 1.0)  # Eq. 14, squared there
         self.scales = [s * e for s, e in zip(level.scales(blocks), epsilon, strict=True)]
         if not self.equations.is_affine:
+            self.quick = False  # Large coefficients leave no way for the inner problem.
             return NonlinearProblem(network, self.rows, self.equations, self.scales)
         columns = EquationColumns(network, row_sets(network, level, self.scales), level.n_outputs)
         y = torch.cat([part.target for part in columns.sets])[:, None]

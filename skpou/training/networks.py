@@ -108,7 +108,7 @@ class NetworkTraining:
     ):
         self.rows, self.options, self.rng, self.report = rows, options, rng, report
         self.progress = Progress()
-        self.dual = False
+        self.dual, self.quick = False, True
         self.problem = self._problem()
         self.count = self.problem.total * self.problem.y.shape[1]
         self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
@@ -201,7 +201,7 @@ class NetworkTraining:
         options = self.options
         tries = [(options.schedule(), options.max_iter)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
-        if options.alpha is None and not self.dual:
+        if options.alpha is None and self.quick and not self.dual:
             least = RidgeSchedule.least
             tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
         best: TrainingResult | None = None
