@@ -63,6 +63,10 @@ class AffineSearch(Search):
         best = self._scaled(best, most)
         return self._widened(best)
 
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over, as if for a first stage."""
+        return self.stage()
+
     def _scaled(self, best: Solution, most: int) -> Solution:
         """Coordinates scaled, or turned and scaled, by the sizes of the solution's gradient."""
         gradient = torch.stack(
@@ -216,6 +220,19 @@ class ContinuedSearch(Search):
             if failed > 1:
                 break
         return best
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over: a few steps for each bandwidth."""
+        assert self.solution is not None
+        found: list[Solution] = []
+        for factor in (0.5, 1.0, 2.0):
+            bandwidth = factor * self.solution.spectrum.bandwidth
+            if found and bandwidth > self.nyquist:
+                break
+            n_columns = self._columns(bandwidth, self.most_columns)
+            spectrum = replace(self.solution.spectrum, bandwidth=bandwidth)
+            found.append(self._solve(spectrum, n_columns, self.problem.terms))
+        return min(found, key=lambda solution: solution.criterion)
 
 
 def fit_equations(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ from skpou.bases.base import Basis
 from skpou.bases.features import SineFeatures
 from skpou.bases.symmetric import Mirror, SymmetricFeatures
 from skpou.physics import Symmetry
-from skpou.training.equation_posterior import fitted_model
+from skpou.training.equation_posterior import fitted_model, rows_factor, shared_factor
 from skpou.training.equation_rows import Iterate, Level, criterion
 from skpou.training.equations import Problem, Term
 from skpou.training.linear_model import Stage
@@ -32,6 +32,10 @@ ALPHA = 1e-15
 MOST_COLUMNS = (400, 1000, 1500)
 #: Rows a column, at least.
 ROWS_PER_COLUMN = 1.5
+#: Largest weight, and inverse of the smallest, that balancing gives.
+HEAVIEST = 1e3
+#: Stages by default, and the factor by which a later one must lower the criterion.
+MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
 NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
 
@@ -49,13 +53,13 @@ class EquationOptions:
     tol : float
         Criterion that counts as solved.
     n_stages : int or None
-        Most stages; None: as many as help, at most 3.
+        Most stages; None: as many as help, at most `MOST_STAGES`.
     """
 
     alpha: float | None = None
     max_iter: int = 60
     tol: float = 1e-14
-    n_stages: int | None = None
+    n_stages: int | None = 1
 
 
 @dataclass
@@ -212,7 +216,11 @@ class Search:
         return self._solve(best.spectrum, best.n_columns, self.problem.terms, best, best.rotation)
 
     def stage(self) -> Solution:
-        """Solve for one stage."""
+        """Solve for the first stage."""
+        raise NotImplementedError
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over."""
         raise NotImplementedError
 
     # Noise, the result
@@ -230,7 +238,56 @@ class Search:
 
     def _run(self) -> None:
         self.solution = self.stage()
+        self._balance()
         self._raise_equations()
+        n_stages = MOST_STAGES if self.options.n_stages is None else self.options.n_stages
+        while len(self.stages) + 1 < n_stages and self._add_stage():
+            pass
+
+    def _add_stage(self) -> bool:
+        """Solve the linearised equations for what is left over; whether it was worth it.
+
+        The judge is the residual of the equations themselves on fresh points, in the units of
+        the stage before.
+        """
+        assert self.solution is not None
+        last, unknowns = self.solution, self.unknowns
+        level, scales = self._final()
+        before = criterion(level, last.iterate, scales, self.boost)
+        R = rows_factor(level, last.iterate, scales, self.alpha)[0] / scales[0]
+        self.stages.append(Stage(last.basis, last.iterate.coef, shared_factor(R, level)))
+        self.unknowns = last.iterate.unknowns
+        more = self.correction()
+        after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
+                          self.boost)  # fmt: skip
+        if after < GAIN * before:
+            self.solution = more
+            return True
+        self.stages.pop()
+        self.unknowns = unknowns
+        return False
+
+    def _balance(self) -> None:
+        """Weights by gamma = L_d / (L_e + L_d) of Wang and Lai (2024), and one more solve.
+
+        The losses are mean squares in the equations' own units.
+        """
+        terms = self.problem.terms
+        if all(term.rule != "balanced" for term in terms) or not len(self.rows.X):
+            return
+        assert self.solution is not None
+        level, _ = self._final()
+        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        data, *others = (float(r.square().mean()) for r in found)
+        weighted = []
+        for term, loss in zip(terms, others, strict=True):
+            if term.rule == "balanced" and not term.length and data > 0 and loss > 0:
+                gamma = data / (loss + data)
+                share = math.sqrt(gamma / max(1 - gamma, 1e-300))
+                term = replace(term, weight=min(max(share, 1 / HEAVIEST), HEAVIEST))
+            weighted.append(term)
+        self.problem = replace(self.problem, terms=tuple(weighted))
+        self.solution = self._refitted(self.solution)
 
     def _raise_equations(self) -> None:
         """Heavier equations where the data are noisy: they would share the noise otherwise.
