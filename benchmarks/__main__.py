@@ -29,6 +29,7 @@ NAMES = {
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
     "lsgd_depth": "deep ReLU networks under three initializations",
     "equations": "differential equations by one fit: advection to Burgers, beside DeepXDE",
+    "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
