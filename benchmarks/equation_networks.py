@@ -11,8 +11,8 @@ from skpou import LSGDRegressor
 from skpou.physics import Equation
 
 SIDE, N_FRESH = 33, 10_000
-WIDTHS, DEPTHS = (8, 16, 32, 64, 128), (1, 2, 4, 8)
-STEPS, RATE_SEEDS = 1500, 3
+WIDTHS, DEPTHS = (8, 16, 32, 64, 128), (1, 2, 4)
+STEPS, RATE_SEEDS = 1000, 2
 LABELS = {"gd": "GD", "lsgd": "LSGD", "relu": "ReLU", "tanh": "tanh"}
 COLORS = {"gd": "#d55e00", "lsgd": "#0072b2", "relu": "#009e73", "tanh": "#cc79a7"}
 

@@ -49,6 +49,10 @@ def rotation(u, x, p):
     return torch.stack([u[0].d(0) - u[1](), u[1].d(0) + u[0]()], 1)
 
 
+def curved(u, x, p):
+    return u.d(0, 0)
+
+
 def edges(n, low, high):
     t, one = np.linspace(low, high, n), np.ones(n)
     sides = [np.c_[t, low * one], np.c_[t, high * one], np.c_[low * one, t], np.c_[high * one, t]]
@@ -220,6 +224,21 @@ def test_order_and_weights_of_rows():
     first, *others = (model.predict(LINE) for model in models)
     for other in others:
         np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize("exponent", [-60, -1, 30])
+def test_powers_of_two_change_no_bit(exponent):
+    unit = 2.0**exponent
+    X, y = LINE[::7], np.exp(-LINE[::7, 0]) + 0.01 * np.cos(40 * LINE[::7, 0])
+    first, second = (
+        LSGDRegressor(physics=Equation(curved, "sobol", n_points=60)).fit(u * X, u * y)
+        for u in (1.0, unit)
+    )
+    expected, got = (
+        m.predict(u * LINE, return_std=True) for m, u in ((first, 1.0), (second, unit))
+    )
+    for a, b in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(unit * a, b)
 
 
 def test_tensors_and_single_precision():

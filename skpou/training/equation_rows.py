@@ -188,11 +188,10 @@ class Level:
                 # A gradient follows its equation, the last one before it.
                 found.append(last * term.weight * term.length)
                 continue
-            n = len(block.residual) if i else self.total * self.n_outputs
-            square = float(block.jacobian[:, : self.n_coefficients].square().sum()) / max(n, 1)
-            norm = math.sqrt(square) if square > 0 and math.isfinite(square) else 1.0
+            size = root_of_squares(block.jacobian[:, : self.n_coefficients])
             weight = boost * term.weight if term is not None else 1.0
-            last = weight / (norm * math.sqrt(max(n, 1)))
+            # The rms row norm is the size over the root of n, by which the rows are divided, too.
+            last = weight / size if size > 0 and math.isfinite(size) else weight
             found.append(last)
         return found
 
@@ -206,8 +205,17 @@ def stacked(blocks: Sequence[Block], scales: Sequence[float]) -> tuple[Tensor, T
 
 def norm(residuals: Sequence[Tensor], scales: Sequence[float]) -> float:
     """Norm of the weighted residual."""
-    squares = [s * s * float(r.square().sum()) for s, r in zip(scales, residuals, strict=True)]
+    squares = [float((s * r).square().sum()) for s, r in zip(scales, residuals, strict=True)]
     return math.sqrt(sum(squares)) if all(map(math.isfinite, squares)) else math.inf
+
+
+def root_of_squares(values: Tensor) -> float:
+    """Root of the sum of squares, which neither overflow nor underflow."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    if not 0 < largest < math.inf:
+        return largest
+    unit = 2.0 ** min(math.frexp(largest)[1], 1000)  # Exact: no bit depends on the units.
+    return unit * math.sqrt(float((values / unit).square().sum()))
 
 
 def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: float = 1.0) -> float:
@@ -218,11 +226,11 @@ def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: fl
     """
     judged = level.at(level.problem.fresh)
     found = judged.residuals(iterate.coef, iterate.unknowns)
-    square = scales[0] ** 2 * float(found[0].square().sum())
+    square = float((scales[0] * found[0]).square().sum())
     norms: dict[int, float] = {}
     for term, scale in zip(level.terms, scales[1:], strict=True):
         # The first term of a group is the equation itself; its gradient is not judged.
         norms.setdefault(term.group, scale / (boost * term.weight) * math.sqrt(term.n_points))
     for term, residual in zip(judged.terms, found[1:], strict=True):
-        square += norms[term.group] ** 2 * float(residual.square().mean())
+        square += float((norms[term.group] * residual).square().mean())
     return math.sqrt(square) if math.isfinite(square) else math.inf

@@ -122,7 +122,7 @@ class Search:
         self.seed = int(self.rng.integers(2**31))
         self.alpha = ALPHA if self.options.alpha is None else max(self.options.alpha, ALPHA)
         self.d = len(self.problem.scaling.columns)
-        self.n_rows = sum(self._n(term) for term in self.problem.terms)
+        self.n_rows = self.rows.n_rows + sum(term.n_points for term in self.problem.terms)
         per_axis = max(term.n_points for term in self.problem.terms) ** (1 / max(self.d, 1))
         self.nyquist = math.pi * per_axis / 2
         most = MOST_COLUMNS[min(max(self.d, 1), len(MOST_COLUMNS)) - 1]
@@ -131,9 +131,6 @@ class Search:
             [unknown.init for unknown in self.problem.unknowns.values()]
         )
         self.mirrors, self.periods = self._symmetries()
-
-    def _n(self, term: Term) -> int:
-        return term.n_points
 
     def _symmetries(self) -> tuple[list[Mirror], dict[int, float]]:
         """Symmetries in units of the unit box."""
@@ -319,7 +316,7 @@ class Search:
         size = max(1.0, float(solution.square().mean()))
         data = float(found[0].square().sum()) / (level.total * level.n_outputs) / size
         equation = sum(
-            (s / self.boost) ** 2 * float(r.square().sum()) for s, r in zip(scales[1:], found[1:])
+            float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
         )
         return math.sqrt(data), math.sqrt(equation)
 
