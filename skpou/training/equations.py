@@ -320,10 +320,11 @@ class Tracer:
         return result - self._called_target(x) if callable(self.equation.target) else result
 
     def _examine(self, constants: Constants) -> bool:
-        """Whether derivatives agree for three trial functions; refuses what is never finite."""
+        """Whether derivatives agree for all trial functions; refuses what is never finite."""
         found, finite = [], torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
-        for _ in range(3):
-            values = {key: self._draw() for key in self.pointwise.keys}
+        # Positive, negative, small, any: a logarithm or a root needs the right ones.
+        for shape in (torch.abs, lambda v: -v.abs(), lambda v: torch.sigmoid(v), lambda v: v):
+            values = {key: shape(self._draw()) for key in self.pointwise.keys}
             result, slopes, _ = self.pointwise.linearise(values, self.x, constants)
             finite |= torch.isfinite(result).all(1)
             found.append(torch.stack(list(slopes.values())))
