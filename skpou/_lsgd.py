@@ -18,7 +18,6 @@ from skpou._physics import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
 from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
-from skpou.training.equation_fit import fit_equations
 from skpou.training.equation_networks import fit_equation_network
 from skpou.training.equation_search import EquationOptions
 from skpou.training.equations import Problem
@@ -82,7 +81,8 @@ class LSGDRegressor(PhysicsMixin):
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may
         be empty. With ``hidden_layer_sizes="auto"`` the basis is random sine features, their
-        bandwidth chosen by the residual on fresh points.
+        bandwidth chosen by the residual on fresh points; max_iter bounds the Gauss-Newton steps
+        for a bandwidth.
     unknowns : dict of str to Unknown, default=None
         Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     n_init : int, default=1
@@ -309,14 +309,13 @@ class LSGDRegressor(PhysicsMixin):
         self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
     ):
         """What `_best_of` calls for every start."""
-        report = self._reporter()
-        rows = rows.to(torch.float64)
-        if sizes is not None:
-            self._check_network_for(problem, physics)
-            options = self._network_options(sizes, rows)
-            return lambda rng: fit_equation_network(rows, problem, options, rng, report)
-        search = EquationOptions(**self._common_options())
-        return lambda rng: fit_equations(rows, problem, search, rng, physics.symmetries, report)
+        if sizes is None:
+            search = EquationOptions(**self._common_options())
+            return self._equation_training(rows, problem, physics, search)
+        self._check_network_for(problem, physics)
+        report, rows = self._reporter(), rows.to(torch.float64)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_equation_network(rows, problem, options, rng, report)
 
     def _check_network_for(self, problem: Problem, physics: Physics) -> None:
         """Refuse what networks of a given size cannot do with equations."""

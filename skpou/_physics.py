@@ -12,8 +12,11 @@ from torch import Tensor
 
 from skpou._base import BaseRegressor, Prepared
 from skpou.physics import Equation, Symmetry, Unknown
+from skpou.training.equation_fit import fit_equations
+from skpou.training.equation_search import EquationOptions
 from skpou.training.equations import Problem, compile_problem
 from skpou.training.records import TrainingResult
+from skpou.training.rows import Rows
 
 #: Of `_parameter_constraints`.
 PHYSICS_CONSTRAINTS: dict[str, list] = {
@@ -136,6 +139,13 @@ class PhysicsMixin(BaseRegressor):
                 physics.equations, physics.unknowns, scaling, self.n_features_in_, seed
             )
         return prepared, problem
+
+    def _equation_training(
+        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
+    ):
+        """Training of sine features on equations, as `_best_of` calls it for every start."""
+        report, rows = self._reporter(), rows.to(torch.float64)
+        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
 
     @staticmethod
     def _check_width(equation: Equation, d: int) -> None:

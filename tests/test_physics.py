@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from skpou import LSGDRegressor
@@ -176,6 +177,14 @@ def test_gradient_and_weights_leave_the_solution():
         np.testing.assert_allclose(model.predict(LINE), np.exp(-LINE[:, 0]), atol=1e-11)
 
 
+def test_equations_without_a_solution_say_so():
+    def contradiction(u, x, p):
+        return torch.stack([u.d(0) - 1, u.d(0) + u() + 1], 1)
+
+    with pytest.warns(ConvergenceWarning, match="The equations are not solved: .* residual is"):
+        LSGDRegressor(physics=Equation(contradiction, LINE)).fit([[0.0]], [1.0])
+
+
 # Parameters and plumbing
 
 
@@ -320,7 +329,7 @@ def wrong_output(u, x, p):
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_bad_physics(physics, unknowns, error, match, monkeypatch):
-    monkeypatch.setattr("skpou._lsgd.fit_equations", lambda *a: pytest.fail("training began"))
+    monkeypatch.setattr("skpou._physics.fit_equations", lambda *a: pytest.fail("training began"))
     model = LSGDRegressor(physics=physics, unknowns=unknowns)
     with pytest.raises(error, match=match):
         model.fit([[0.0]], [1.0])

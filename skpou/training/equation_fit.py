@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.base import Basis
 from skpou.physics import Symmetry
 from skpou.solvers.least_squares import ridge_coefficients
 from skpou.training.equation_newton import gauss_newton, solve_affine
@@ -148,16 +147,6 @@ class ContinuedSearch(Search):
         coef, _ = ridge_coefficients(level.basis.matrix(points), values, self.alpha)
         return Iterate(coef, start.iterate.unknowns, math.inf)
 
-    def _relative(self, basis: Basis, iterate: Iterate) -> float:
-        """Held-out residual over the root mean square of the equations' terms."""
-        judged = self._level(basis, self.problem.fresh)
-        residual = terms = 0.0
-        found = judged.residuals(iterate.coef, iterate.unknowns)[1:]
-        for i, part in enumerate(found):
-            terms += judged.size_of_terms(i, iterate.coef, iterate.unknowns)
-            residual += float(part.square().mean())
-        return math.sqrt(residual / terms) if terms > 0 else math.inf
-
     def _starts(self) -> list[Tensor]:
         """First values of the unknowns: init, and a spread over the bounds."""
         unknowns = list(self.problem.unknowns.values())
@@ -213,7 +202,7 @@ class ContinuedSearch(Search):
             spectrum = Spectrum("flat", bandwidth, one)
             tried = self._solve(spectrum, n_columns, self.problem.terms, best)
             # Where nothing but round-off is left, a rougher basis only hides the unknowns.
-            needed = 0.1 if self._relative(best.basis, best.iterate) < ROUND_OFF else 1.0
+            needed = 0.1 if self.relative_residual(best.basis, best.iterate) < ROUND_OFF else 1.0
             failed = 0 if tried.criterion < needed * best.criterion else failed + 1
             if not failed:
                 best = tried

@@ -156,11 +156,18 @@ class Level:
         return result - term.target, by_value, by_unknown
 
     def size_of_terms(self, i: int, coef: Tensor, unknowns: Tensor) -> float:
-        """Mean square of a term's slopes times what they belong to, summed."""
+        """Mean square of a term's slopes times what they belong to, summed.
+
+        What they belong to is at least what it is for a function that varies by the size of the
+        targets over half of the box: solutions may have derivatives that vanish.
+        """
         values = self._values(i, coef)
         _, slopes, _ = self.linearised(i, coef, unknowns)
-        squares = [(slope * values[key][:, None]).square() for key, slope in slopes.items()]
-        return float(torch.stack(squares).sum(0).mean())
+        total = 0.0
+        for key, slope in slopes.items():
+            natural = self.problem.unit(key) * 2 ** len(key[1])
+            total += float((slope * values[key].abs().clamp_min(natural)[:, None]).square().mean())
+        return total
 
     def residuals(self, coef: Tensor, unknowns: Tensor) -> list[Tensor]:
         """Residuals of the blocks alone."""

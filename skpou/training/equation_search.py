@@ -34,6 +34,8 @@ MOST_COLUMNS = (400, 1000, 1500)
 ROWS_PER_COLUMN = 1.5
 #: Largest weight, and inverse of the smallest, that balancing gives.
 HEAVIEST = 1e3
+#: Residual relative to an equation's terms that is no solution.
+UNSOLVED = 0.05
 #: Stages by default, and the factor by which a later one must lower the criterion.
 MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
@@ -51,7 +53,7 @@ class EquationOptions:
     max_iter : int
         Most Gauss-Newton steps for a bandwidth.
     tol : float
-        Criterion that counts as solved.
+        Criterion below which no further stage is tried.
     n_stages : int or None
         Most stages; None: as many as help, at most `MOST_STAGES`.
     """
@@ -220,6 +222,15 @@ class Search:
         """Solve for what the stages before leave over."""
         raise NotImplementedError
 
+    def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
+        """Held-out residual over the root mean square of the equations' terms; 0 where all is 0."""
+        judged = self._level(basis, self.problem.fresh)
+        residual = terms = 0.0
+        for i, part in enumerate(judged.residuals(iterate.coef, iterate.unknowns)[1:]):
+            terms += judged.size_of_terms(i, iterate.coef, iterate.unknowns)
+            residual += float(part.square().mean())
+        return math.sqrt(residual / terms) if terms > 0 else 0.0
+
     # Noise, the result
 
     def run(self) -> TrainingResult:
@@ -238,8 +249,9 @@ class Search:
         self._balance()
         self._raise_equations()
         n_stages = MOST_STAGES if self.options.n_stages is None else self.options.n_stages
-        while len(self.stages) + 1 < n_stages and self._add_stage():
-            pass
+        while len(self.stages) + 1 < n_stages and self.solution.criterion > self.options.tol:
+            if not self._add_stage():
+                break
 
     def _add_stage(self) -> bool:
         """Solve the linearised equations for what is left over; whether it was worth it.
@@ -336,6 +348,14 @@ class Search:
             **reported,
         }
         message = "The search was interrupted." if code == "interrupted" else ""
+        left = self.relative_residual(solution.basis, solution.iterate)
+        if code == "converged" and left > UNSOLVED:
+            code = "max_iter"
+            message = (
+                f"The equations are not solved: at fresh points their residual is {left:.1e} of "
+                "the size of their terms. Give them more points or other starts, or check that "
+                "they and the data have a common solution."
+            )
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )
