@@ -301,24 +301,30 @@ class Search:
     def _raise_equations(self) -> None:
         """Heavier equations where the data are noisy: they would share the noise otherwise.
 
-        A weight is kept where the equations gain more than the data lose.
+        A weight is kept where the equations gain more than the data lose, or where both together
+        are nearer to being true, each relative to its size.
         """
         if any(term.rule != "auto" for term in self.problem.terms) or not len(self.rows.X):
             return
-        data, equation = self._losses()
-        for boost in BOOSTS if data > NOISE else ():
+        losses = self._losses()
+        for boost in BOOSTS if max(losses[0], losses[2]) > NOISE else ():
             assert self.solution is not None
             before = (self.solution, self.boost)
             self.boost = boost
             self.solution = self._refitted(self.solution)
-            lighter, heavier = data * equation, math.prod(self._losses())
-            if not heavier < 0.5 * lighter:
+            heavier = self._losses()
+            gains = heavier[0] * heavier[1] < 0.5 * losses[0] * losses[1]
+            nearer = math.hypot(heavier[0], heavier[2]) < 0.9 * math.hypot(losses[0], losses[2])
+            if not (gains or nearer):
                 self.solution, self.boost = before
                 break
-            data, equation = self._losses()
+            losses = heavier
 
-    def _losses(self) -> tuple[float, float]:
-        """Root mean squares of data and equations, the latter over their row norms."""
+    def _losses(self) -> tuple[float, float, float]:
+        """Root mean squares of data and equations, over the data's size and over row norms.
+
+        The third is that of the equations on fresh points, over the size of their terms.
+        """
         level, scales = self._final()
         assert self.solution is not None
         found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
@@ -330,7 +336,9 @@ class Search:
         equation = sum(
             float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
         )
-        return math.sqrt(data), math.sqrt(equation)
+        iterate = self.solution.iterate
+        fresh = self.relative_residual(level.basis, iterate)
+        return math.sqrt(data), math.sqrt(equation), fresh
 
     def _final(self) -> tuple[Level, list[float]]:
         """Level and factors of the solution on all points."""
