@@ -33,38 +33,8 @@ STEPS = 60
 ROUND_OFF = 1e-13
 
 
-class AffineSearch(Search):
-    """Equations that one least-squares pass solves, for each of the bandwidths."""
-
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
-        scales = level.scales(level.blocks(level.zero(), self.unknowns[:0]), self.boost)
-        return solve_affine(level, scales, self.alpha), scales
-
-    def stage(self) -> Solution:
-        """Bandwidths of a half-octave ladder, then scales of the columns, then all columns."""
-        one = (1.0,) * self.d
-        pilot = self.problem.pilot
-        most = self.most_columns if self.d == 1 else min(PILOT_COLUMNS, self.most_columns)
-        best: Solution | None = None
-        worse = 0
-        for bandwidth in self._ladder():
-            tried = self._solve(Spectrum("flat", bandwidth, one), self._columns(bandwidth, most),
-                                pilot)  # fmt: skip
-            if best is None or tried.criterion < best.criterion:
-                best, worse = tried, 0
-            else:
-                worse += tried.criterion > 100 * best.criterion
-            if worse >= 4:
-                break
-        assert best is not None
-        if self.d == 1:
-            return best if pilot == self.problem.terms else self._refitted(best)
-        best = self._scaled(best, most)
-        return self._widened(best)
-
-    def correction(self) -> Solution:
-        """Solve for what the stages before leave over, as if for a first stage."""
-        return self.stage()
+class ShapedSearch(Search):
+    """Spectra beyond a bandwidth: directions, and more columns."""
 
     def _scaled(self, best: Solution, most: int) -> Solution:
         """Coordinates scaled, or turned and scaled, by the sizes of the solution's gradient."""
@@ -100,7 +70,7 @@ class AffineSearch(Search):
             centre = best.spectrum.bandwidth * volume ** (1 / self.d)
             for factor in (0.7, 1.0, 1.4):
                 spectrum = Spectrum("flat", factor * centre, shaped)
-                tried = self._solve(spectrum, most, self.problem.pilot, None, rotation)
+                tried = self._solve(spectrum, most, self.problem.pilot, best, rotation)
                 if tried.criterion < best.criterion:
                     best = tried
         return best
@@ -115,7 +85,7 @@ class AffineSearch(Search):
             bandwidth = best.spectrum.bandwidth * growth ** (power / 2)
             spectrum = replace(best.spectrum, bandwidth=bandwidth)
             tried = self._solve(
-                spectrum, self.most_columns, self.problem.terms, None, best.rotation
+                spectrum, self.most_columns, self.problem.terms, best, best.rotation
             )
             gained = found is None or tried.criterion < 0.5 * found.criterion
             if found is None or tried.criterion < found.criterion:
@@ -126,7 +96,41 @@ class AffineSearch(Search):
         return found if found.criterion < best.criterion else self._refitted(best)
 
 
-class ContinuedSearch(Search):
+class AffineSearch(ShapedSearch):
+    """Equations that one least-squares pass solves, for each of the bandwidths."""
+
+    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+        scales = level.scales(level.blocks(level.zero(), self.unknowns[:0]), self.boost)
+        return solve_affine(level, scales, self.alpha), scales
+
+    def stage(self) -> Solution:
+        """Bandwidths of a half-octave ladder, then scales of the columns, then all columns."""
+        one = (1.0,) * self.d
+        pilot = self.problem.pilot
+        most = self.most_columns if self.d == 1 else min(PILOT_COLUMNS, self.most_columns)
+        best: Solution | None = None
+        worse = 0
+        for bandwidth in self._ladder():
+            tried = self._solve(Spectrum("flat", bandwidth, one), self._columns(bandwidth, most),
+                                pilot)  # fmt: skip
+            if best is None or tried.criterion < best.criterion:
+                best, worse = tried, 0
+            else:
+                worse += tried.criterion > 100 * best.criterion
+            if worse >= 4:
+                break
+        assert best is not None
+        if self.d == 1:
+            return best if pilot == self.problem.terms else self._refitted(best)
+        best = self._scaled(best, most)
+        return self._widened(best)
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over, as if for a first stage."""
+        return self.stage()
+
+
+class ContinuedSearch(ShapedSearch):
     """Other equations, followed from few features of small bandwidth to many of larger ones.
 
     Unknown constants are well determined by few features, and nearly free in a rich basis.
@@ -197,10 +201,12 @@ class ContinuedSearch(Search):
         """Larger and larger bandwidths, each from the last solution, kept while they help."""
         best = min((self._start(start) for start in self._starts()), key=lambda s: s.criterion)
         one, failed = (1.0,) * self.d, 0
+        terms, most = self.problem.terms, self.most_columns
+        if self.d > 1:
+            terms, most = self.problem.pilot, min(PILOT_COLUMNS, most)
         for bandwidth in (b for b in self._ladder() if b > STARTING[-1]):
-            n_columns = self._columns(bandwidth, self.most_columns)
             spectrum = Spectrum("flat", bandwidth, one)
-            tried = self._solve(spectrum, n_columns, self.problem.terms, best)
+            tried = self._solve(spectrum, self._columns(bandwidth, most), terms, best)
             # Where nothing but round-off is left, a rougher basis only hides the unknowns.
             needed = 0.1 if self.relative_residual(best.basis, best.iterate) < ROUND_OFF else 1.0
             failed = 0 if tried.criterion < needed * best.criterion else failed + 1
@@ -208,7 +214,7 @@ class ContinuedSearch(Search):
                 best = tried
             if failed > 1:
                 break
-        return best
+        return best if self.d == 1 else self._widened(self._scaled(best, most))
 
     def correction(self) -> Solution:
         """Solve for what the stages before leave over: a few steps for each bandwidth."""
