@@ -79,6 +79,21 @@ def test_poisson_in_the_plane():
     assert model.basis_ == ["sine"]
 
 
+def test_nonlinear_equation_in_the_plane():
+    def cubic(u, x, p):
+        return poisson(u, x, p) + u() ** 3
+
+    def right_hand_side(x):
+        exact = torch.sin(PI * x[:, 0]) * torch.sin(PI * x[:, 1])
+        return exact**3 - 2 * PI**2 * exact
+
+    X = edges(20, -1, 1)
+    model = LSGDRegressor(physics=Equation(cubic, "chebyshev", right_hand_side, n_points=400))
+    model.fit(X, np.zeros(len(X)))
+    exact = lambda X: np.sin(PI * X[:, 0]) * np.sin(PI * X[:, 1])  # noqa: E731
+    assert relative_error(model, exact, -1, 1, 2) < 1e-11
+
+
 def test_advection_with_varying_velocity():
     t = np.linspace(0, 1, 40)
     X = np.unique(np.r_[np.c_[t, 0 * t], np.c_[0 * t, t]], axis=0)

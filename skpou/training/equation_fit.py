@@ -14,7 +14,7 @@ from skpou.physics import Symmetry
 from skpou.solvers.least_squares import ridge_coefficients
 from skpou.training.equation_newton import gauss_newton, solve_affine
 from skpou.training.equation_rows import Iterate, Level, criterion
-from skpou.training.equation_search import EquationOptions, Search, Solution
+from skpou.training.equation_search import UNSOLVED, EquationOptions, Search, Solution
 from skpou.training.equations import Problem
 from skpou.training.records import TrainingResult
 from skpou.training.rows import Rows
@@ -166,8 +166,8 @@ class ContinuedSearch(ShapedSearch):
         starts += list(low + (high - low) * share.to(low))
         return starts
 
-    def _start(self, unknowns: Tensor) -> Solution:
-        """Few features of small bandwidth; the unknowns are held at first."""
+    def _start(self, unknowns: Tensor, flat: bool = False) -> Solution:
+        """Few features of small bandwidth, near the data or `flat`; unknowns are held at first."""
         last: Solution | None = None
         for position, bandwidth in enumerate(STARTING):
             spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
@@ -175,7 +175,8 @@ class ContinuedSearch(ShapedSearch):
             basis = self._basis(spectrum, n_columns)
             level = self._level(basis, self.problem.pilot)
             if last is None:
-                first = Iterate(self._smooth_data(level), unknowns, math.inf)
+                coef = level.zero() if flat else self._smooth_data(level)
+                first = Iterate(coef, unknowns, math.inf)
             else:
                 first = self._carried(level, last)
             scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
@@ -199,7 +200,11 @@ class ContinuedSearch(ShapedSearch):
 
     def stage(self) -> Solution:
         """Larger and larger bandwidths, each from the last solution, kept while they help."""
-        best = min((self._start(start) for start in self._starts()), key=lambda s: s.criterion)
+        starts = [self._start(start) for start in self._starts()]
+        if not len(self.unknowns):
+            # Linearised about zero many equations have a solution nearby.
+            starts.append(self._start(self.unknowns, flat=True))
+        best = min(starts, key=lambda s: s.criterion)
         one, failed = (1.0,) * self.d, 0
         terms, most = self.problem.terms, self.most_columns
         if self.d > 1:
@@ -212,7 +217,8 @@ class ContinuedSearch(ShapedSearch):
             failed = 0 if tried.criterion < needed * best.criterion else failed + 1
             if not failed:
                 best = tried
-            if failed > 1:
+            # A front that is not resolved is no better for larger bandwidths until it is.
+            if failed > 1 and self.relative_residual(best.basis, best.iterate) < UNSOLVED:
                 break
         return best if self.d == 1 else self._widened(self._scaled(best, most))
 
