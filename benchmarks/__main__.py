@@ -28,6 +28,8 @@ NAMES = {
     "triangle_waves": "one level on triangle waves with 2 to 32 pieces, exact and with noise",
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
     "lsgd_depth": "deep ReLU networks under three initializations",
+    "equations": "differential equations by one fit: advection to Burgers, beside DeepXDE",
+    "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",

@@ -58,7 +58,13 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     # Training
 
     def _prepare(
-        self, X: Any, y: Any, sample_weight: Any, *, box: Scaling | None = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        box: Scaling | None = None,
+        beside: Callable[[Tensor], Tensor] | None = None,
     ) -> Prepared:
         """Validate, move, scale and merge the training data.
 
@@ -68,13 +74,21 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             As given to fit.
         box : Scaling, default=None
             Keep the box and the columns of an earlier fit.
+        beside : callable, default=None
+            Maps X (n, d) to further points (k, d) for the box to hold; then n may be 0.
         """
         origin = validation.origin_of(X)
         device = validation.resolve_device(self.device, origin)
-        X, y, weight = validation.training_data(self, X, y, sample_weight, reset=box is None)
+        X, y, weight = validation.training_data(
+            self, X, y, sample_weight, reset=box is None, may_be_empty=beside is not None
+        )
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         ndim = y.ndim
-        rows, scaling, unit = self._merged(X, y.reshape(len(y), -1), weight, box)
+        if beside is not None:
+            further = beside(X)
+            ones = further.new_ones(len(further))
+            box = Scaling.from_box(torch.cat([X, further]), torch.cat([weight, ones]))
+        rows, scaling, unit = self._merged(X, y[:, None] if ndim == 1 else y, weight, box)
         share = scaling.scale / unit
         rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
         return Prepared(rows, scaling, ndim)

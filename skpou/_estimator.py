@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -92,6 +93,11 @@ class TorchEstimator(BaseEstimator):
             Largest absolute value of each target.
         """
         dtype = self._torch_dtype()
+        if box is not None and not len(X):
+            y = y.to(dtype)
+            one = box.offset.new_ones(y.shape[1])
+            empty = Rows(box.points(X).to(dtype), y, weight.to(dtype), y)
+            return empty, replace(box, mean=0 * one, scale=one), one
         measured = Scaling.from_box(X, weight)  # refuses a range that overflows
         scaling = box or measured
         unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)

@@ -6,11 +6,17 @@ import os
 from numbers import Integral, Real
 from typing import Any
 
+import torch
+
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._linear_model import LinearModelRegressor
+from skpou._physics import PHYSICS_CONSTRAINTS, Physics
 from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
+from skpou.training.equation_networks import fit_equation_network
+from skpou.training.equation_search import EquationOptions
+from skpou.training.equations import Problem
 from skpou.training.networks import SOLVERS, NetworkOptions, fit_network, is_dual
 from skpou.training.rows import Rows
 
@@ -67,6 +73,14 @@ class LSGDRegressor(LinearModelRegressor):
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory.
+    physics : Equation or list of Equation, default=None
+        Differential equations that the solution obeys, see `skpou.physics.Equation`, and
+        symmetries that it has. X and y are then boundary, initial and measured values; they may
+        be empty. With ``hidden_layer_sizes="auto"`` the basis is random sine features, their
+        bandwidth chosen by the residual on fresh points; max_iter bounds the Gauss-Newton steps
+        for a bandwidth.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     n_init : int, default=1
         Number of starts, of which the one with the best leave-one-out error is kept.
     max_iter : int, default=1000
@@ -111,6 +125,13 @@ class LSGDRegressor(LinearModelRegressor):
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
         State in scaled units: bases, coefficients, posterior factors, noise.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations by the Gauss-Newton matrix; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`. It
+        ranks solutions of one problem, but is no estimate of their error.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -151,6 +172,7 @@ class LSGDRegressor(LinearModelRegressor):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "density": [StrOptions({"gaussian", "mixture"})],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        **PHYSICS_CONSTRAINTS,
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -169,6 +191,8 @@ class LSGDRegressor(LinearModelRegressor):
         learning_rate=5e-3,
         density="gaussian",
         batch_size=None,
+        physics=None,
+        unknowns=None,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
@@ -186,6 +210,8 @@ class LSGDRegressor(LinearModelRegressor):
         self.learning_rate = learning_rate
         self.density = density
         self.batch_size = batch_size
+        self.physics = physics
+        self.unknowns = unknowns
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -212,9 +238,14 @@ class LSGDRegressor(LinearModelRegressor):
         self : LSGDRegressor
         """
         sizes = self._network_sizes(OF_FIXED_SIZES)
+        physics = self._physics()
         with self._earlier_fit_kept():
-            prepared = self._prepare(X, y, sample_weight)
-            train = self._training(sizes, prepared.rows)
+            if physics is None:
+                prepared = self._prepare(X, y, sample_weight)
+                train = self._training(sizes, prepared.rows)
+            else:
+                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
@@ -222,26 +253,61 @@ class LSGDRegressor(LinearModelRegressor):
     def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
         """What `_best_of` calls for every start."""
         report = self._reporter()
-        alpha = None if self.alpha == "auto" else float(self.alpha)
-        common: dict[str, Any] = {
-            "alpha": alpha,
+        if sizes is None:
+            automatic = AutomaticOptions(**self._common_options())
+            return lambda rng: fit_automatic(rows, automatic, rng, report)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_network(rows, options, rng, report)
+
+    def _common_options(self) -> dict[str, Any]:
+        return {
+            "alpha": None if self.alpha == "auto" else float(self.alpha),
             "max_iter": int(self.max_iter),
             "tol": float(self.tol),
         }
-        if sizes is None:
-            automatic = AutomaticOptions(**common)
-            return lambda rng: fit_automatic(rows, automatic, rng, report)
+
+    def _network_options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
         network = Network(rows.n_features, sizes, self.architecture, self.activation)
         self._check_memory(network, rows)
-        options = NetworkOptions(
+        return NetworkOptions(
             network,
             init=self._init(len(sizes)),
             solver=self.solver,
             learning_rate=float(self.learning_rate),
             batch_size=None if self.batch_size is None else int(self.batch_size),
-            **common,
+            **self._common_options(),
         )
-        return lambda rng: fit_network(rows, options, rng, report)
+
+    def _training_on_equations(
+        self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
+    ):
+        """What `_best_of` calls for every start."""
+        if sizes is None:
+            search = EquationOptions(**self._common_options())
+            return self._equation_training(rows, problem, physics, search)
+        self._check_network_for(problem, physics)
+        report, rows = self._reporter(), rows.to(torch.float64)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_equation_network(rows, problem, options, rng, report)
+
+    def _check_network_for(self, problem: Problem, physics: Physics) -> None:
+        """Refuse what networks of a given size cannot do with equations."""
+        if physics.symmetries:
+            raise ValueError(
+                f"{physics.symmetries[0]!r} is a property of sine features: it needs "
+                f"hidden_layer_sizes='auto'. Got {self.hidden_layer_sizes!r}."
+            )
+        order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
+        if self.activation == "relu" and order > 1:
+            raise ValueError(
+                f"activation='relu' has no derivatives of order {order}, which the equations "
+                "need. Take 'tanh' or 'sin'."
+            )
+        if not problem.is_affine and self.solver != "varpro":
+            raise ValueError(
+                f"solver={self.solver!r} is for equations that are affine in u and have no "
+                "unknowns. Take 'varpro'."
+            )
 
     def _init(self, depth: int) -> str:
         """Initialization, that of "auto" where it was not given."""

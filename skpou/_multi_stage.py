@@ -13,9 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 from skpou._base import Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._linear_model import LinearModelRegressor
+from skpou._physics import PHYSICS_CONSTRAINTS
 from skpou.bases.networks import ACTIVATIONS, Network
+from skpou.training.equation_search import EquationOptions
 from skpou.training.multi_stage import MultiStageOptions, fit_multi_stage
 from skpou.training.records import TrainingResult
+from skpou.training.rows import Rows
 
 #: Parameters that only shape networks of a given size, with their defaults.
 OF_FIXED_SIZES = {"activation": "tanh", "scale_factor": "auto", "solver": "varpro"}
@@ -57,6 +60,14 @@ class MultiStageRegressor(LinearModelRegressor):
     density : {"gaussian", "mixture"}, default="gaussian"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+    physics : Equation or list of Equation, default=None
+        Differential equations that the solution obeys, see `skpou.physics.Equation`, and
+        symmetries that it has. X and y are then boundary, initial and measured values; they may
+        be empty. The first stage is random sine features, their bandwidth chosen by the residual
+        on fresh points; a later one solves the linearised equations for what is left.
+        hidden_layer_sizes must be ``"auto"``.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     max_iter : int, default=1000
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
@@ -103,6 +114,13 @@ class MultiStageRegressor(LinearModelRegressor):
         ``"auto"`` the score after each step of the search.
     density_ : list of dict, or None
         With ``density="mixture"`` the gates and variances of every target, in scaled units.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations by the Gauss-Newton matrix; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`. It
+        ranks solutions of one problem, but is no estimate of their error.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -148,6 +166,7 @@ class MultiStageRegressor(LinearModelRegressor):
         "scale_factor": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "solver": [StrOptions(set(SOLVERS))],
         "density": [StrOptions({"gaussian", "mixture"})],
+        **PHYSICS_CONSTRAINTS,
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
     }
@@ -162,6 +181,8 @@ class MultiStageRegressor(LinearModelRegressor):
         scale_factor="auto",
         solver="varpro",
         density="gaussian",
+        physics=None,
+        unknowns=None,
         max_iter=1000,
         tol=1e-14,
         device="auto",
@@ -175,6 +196,8 @@ class MultiStageRegressor(LinearModelRegressor):
         self.scale_factor = scale_factor
         self.solver = solver
         self.density = density
+        self.physics = physics
+        self.unknowns = unknowns
         self.max_iter = max_iter
         self.tol = tol
         self.device = device
@@ -201,13 +224,24 @@ class MultiStageRegressor(LinearModelRegressor):
         """
         sizes = self._network_sizes(OF_FIXED_SIZES)
         self._check_scale_factor()
-        with self._earlier_fit_kept():
-            prepared = self._prepare(X, y, sample_weight)
-            options = self._options(sizes, prepared.rows.n_features)
-            report = self._reporter()
-            result = self._train_and_store(
-                lambda rng: fit_multi_stage(prepared.rows, options, rng, report), 1, prepared
+        physics = self._physics()
+        if physics is not None and sizes is not None:
+            raise ValueError(
+                "physics needs hidden_layer_sizes='auto' here; LSGDRegressor trains networks of "
+                f"given sizes on equations. Got {self.hidden_layer_sizes!r}."
             )
+        with self._earlier_fit_kept():
+            if physics is None:
+                prepared = self._prepare(X, y, sample_weight)
+                train = self._training(sizes, prepared.rows)
+            else:
+                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+                stages = None if self.n_stages == "auto" else int(self.n_stages)
+                options = EquationOptions(
+                    max_iter=int(self.max_iter), tol=float(self.tol), n_stages=stages
+                )
+                train = self._equation_training(prepared.rows, problem, physics, options)
+            result = self._train_and_store(train, 1, prepared)
         self._warn_if_not_converged(result)
         return self
 
@@ -218,11 +252,12 @@ class MultiStageRegressor(LinearModelRegressor):
                 f"must be 'auto' while solver={self.solver!r}."
             )
 
-    def _options(self, sizes: tuple[int, ...] | None, n_features: int) -> MultiStageOptions:
+    def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
+        """What `_train_and_store` calls."""
         network = None
         if sizes is not None:
-            network = Network(n_features, sizes, activation=self.activation)
-        return MultiStageOptions(
+            network = Network(rows.n_features, sizes, activation=self.activation)
+        options = MultiStageOptions(
             network,
             solver=self.solver,
             n_stages=None if self.n_stages == "auto" else int(self.n_stages),
@@ -230,17 +265,20 @@ class MultiStageRegressor(LinearModelRegressor):
             max_iter=int(self.max_iter),
             tol=float(self.tol),
         )
+        report = self._reporter()
+        return lambda rng: fit_multi_stage(rows, options, rng, report)
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         rows, residue, left = prepared.rows, prepared.rows.y.double(), []
         for stage in result.state.stages:
             residue = residue - stage.mean(rows.X.double())
-            square = rows.weight.double() @ residue.square() / rows.total_weight
+            square = rows.weight.double() @ residue.square() / (rows.total_weight or 1.0)
             left.append(square.sqrt() * prepared.scaling.scale)
         super()._store_result(result, prepared)
+        factors = result.chosen.get("scale_factors", [0.0] * len(left))
         self.__dict__.update(
             residual_rms_=self._of_targets(torch.stack(left).cpu().numpy()),
-            scale_factors_=torch.tensor(result.chosen["scale_factors"]).double().numpy(),
+            scale_factors_=torch.tensor(factors).double().numpy(),
         )
 
     @property

@@ -183,17 +183,27 @@ def owned(value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def training_data(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    reset: bool = True,
+    may_be_empty: bool = False,
 ) -> tuple[Any, Any, Any]:
     """Validated points (n, d), targets (n,) or (n, m) and weights (n,), as arrays or tensors.
 
     Tensors on an accelerator stay there; everything follows X.
     """
-    if isinstance(X, Tensor) and X.device.type != "cpu":
+    if isinstance(X, Tensor) and X.device.type != "cpu" and (len(X) or not may_be_empty):
         return _accelerator_data(estimator, X, y, sample_weight, reset)
+    if may_be_empty and isinstance(X, Tensor):
+        X = check_tensor(X, "X").cpu()
     X, y = _cpu_array(X, "X"), _to_host(y, "y")
     _refuse_strings(X)
     _check_target_type(y)
+    if may_be_empty and np.ndim(X) == 2 and not len(X):
+        return _empty_data(estimator, X, y, reset)
     try:
         X, y = validate_data(
             estimator,
@@ -211,6 +221,17 @@ def training_data(
         raise ValueError("Input y contains NaN.")  # None in an array of objects
     weight = check_weights(_to_host(sample_weight, "sample_weight"), X, np.float64)
     return X, y, weight
+
+
+def _empty_data(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any, Any]:
+    """Points (0, d), targets (0,) or (0, m) and weights (0,)."""
+    X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=0)
+    y = np.asarray(y, dtype=np.float64)
+    if y.ndim not in (1, 2) or y.size or (y.ndim == 2 and not y.shape[1]):
+        raise ValueError(
+            f"X has no rows: y must have shape (0,) or (0, n_outputs). Got shape {y.shape}."
+        )
+    return X, y, np.empty(0)
 
 
 def training_classes(

@@ -64,6 +64,32 @@ class Basis(ABC):
         """Derivatives (n, m) along one coordinate of the functions with coefficients (p, m)."""
         return self.partial(X, feature) @ coef.to(X)
 
+    def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
+        """Evaluate the functions' derivatives along several coordinates, one after the other.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        coordinates : tuple of int
+            ``(0, 0, 1)`` is the third derivative, twice along coordinate 0 and once along 1;
+            ``()`` the functions themselves.
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+
+        Raises
+        ------
+        NotImplementedError
+            For second and higher derivatives, where a basis has not got them.
+        """
+        if len(coordinates) > 1:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no derivatives of order {len(coordinates)}."
+            )
+        return self.partial(X, coordinates[0]) if coordinates else self.matrix(X)
+
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns (n, q) whose coefficients the data determine: here those of `matrix`.
 

@@ -65,3 +65,19 @@ class SineFeatures(Basis):
         affine = t.new_zeros((len(t), 1 + self.n_features))
         affine[:, 1 + feature] = 2 * self.unit
         return torch.cat([affine, rate * torch.cos(angle), -rate * torch.sin(angle)], 1)
+
+    def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
+        """Derivatives of any order: sines turn by a right angle; see `Basis.derivative`."""
+        order = len(coordinates)
+        if order < 2:
+            return super().derivative(X, coordinates)
+        t = 2 * X - 1
+        angle = self._angle(t)
+        rate = t.new_ones(len(self.phases))
+        for feature in coordinates:
+            rate = rate * (2 * self.frequencies[:, feature].to(t))
+        sine, cosine = torch.sin(angle), torch.cos(angle)
+        # The derivative turns (sin, cos) into (cos, -sin).
+        turned = [(sine, cosine), (cosine, -sine), (-sine, -cosine), (-cosine, sine)][order % 4]
+        affine = t.new_zeros((len(t), 1 + self.n_features))
+        return torch.cat([affine, rate * turned[0], rate * turned[1]], 1)

@@ -238,7 +238,7 @@ class Network:
         a = X
         for index, (weight, bias) in enumerate(self.unflatten(theta)):
             a = self.apply_layer(index, weight, bias, a).output
-        return _prepend(a, 1.0)
+        return prepend(a, 1.0)
 
     def partial(self, theta: Tensor, X: Tensor, feature: int) -> Tensor:
         """Derivatives of the columns along one coordinate, carried forward through the layers.
@@ -259,14 +259,14 @@ class Network:
         for index, values in enumerate(self.layers(theta, X)):
             own = self.slope(values) * (tangent @ values.weight.mT)
             tangent = tangent + own if self.adds_input(index) else own
-        return _prepend(tangent, 0.0)
+        return prepend(tangent, 0.0)
 
 
 def _is_count(number: object, least: int) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= least
 
 
-def _prepend(columns: Tensor, constant: float) -> Tensor:
+def prepend(columns: Tensor, constant: float) -> Tensor:
     """Put a column of a constant before the others."""
     return torch.nn.functional.pad(columns, (1, 0), value=constant)
 
@@ -312,6 +312,15 @@ class NetworkBasis(Basis):
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
         return self.network.partial(self.theta.to(X), X, feature)
+
+    def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
+        """Derivatives of any order; see `Basis.derivative`."""
+        from skpou.bases.network_derivatives import NetworkDerivatives
+
+        if len(coordinates) < 2:
+            return super().derivative(X, coordinates)
+        ordered = tuple(sorted(coordinates))
+        return NetworkDerivatives(self.network, X, [ordered]).columns(self.theta.to(X))[ordered]
 
 
 class NetworkColumns(ParametricBasis):

@@ -16,6 +16,7 @@ from skpou.bases.features import SineFeatures
 from skpou.bases.networks import NetworkBasis
 from skpou.bases.polyharmonic import PolyharmonicSplines
 from skpou.bases.polynomials import TotalDegreePolynomials
+from skpou.bases.symmetric import SymmetricFeatures
 from skpou.bases.units import UnitBasis
 from skpou.training.mixture import Components
 
@@ -26,6 +27,7 @@ BASES: dict[str, Any] = {
     "polyharmonic": PolyharmonicSplines,
     "polynomials": TotalDegreePolynomials,
     "sine": SineFeatures,
+    "symmetric sine": SymmetricFeatures,
     "units": UnitBasis,
 }
 

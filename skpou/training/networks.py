@@ -112,16 +112,19 @@ class NetworkTraining:
     ):
         self.rows, self.options, self.rng, self.report = rows, options, rng, report
         self.progress = Progress()
-        self.dual = is_dual(options.network, rows) and options.solver == "varpro"
-        columns = NetworkColumns(options.network, rows.X)
-        args = (columns, rows.y, rows.weight)
-        self.problem: ProjectedProblem
-        if self.dual:
-            self.problem = DualProblem(*args, relative=True)
-        else:
-            self.problem = ProjectedProblem(*args, relative=True, batch_size=options.batch_size)
-        self.count = self.problem.total * rows.n_outputs
+        self.dual, self.quick = False, True
+        self.problem = self._problem()
+        self.count = self.problem.total * self.problem.y.shape[1]
         self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
+
+    def _problem(self) -> ProjectedProblem:
+        """Columns at the rows, with targets and weights."""
+        rows, options = self.rows, self.options
+        self.dual = is_dual(options.network, rows) and options.solver == "varpro"
+        args = (NetworkColumns(options.network, rows.X), rows.y, rows.weight)
+        if self.dual:
+            return DualProblem(*args, relative=True)
+        return ProjectedProblem(*args, relative=True, batch_size=options.batch_size)
 
     def start(self) -> Tensor:
         """First parameters of the hidden layers."""
@@ -202,7 +205,7 @@ class NetworkTraining:
         options = self.options
         tries = [(options.schedule(), options.max_iter)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
-        if options.quick and options.alpha is None and not self.dual:
+        if options.quick and self.quick and options.alpha is None and not self.dual:
             least = RidgeSchedule.least
             tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
         best: TrainingResult | None = None
