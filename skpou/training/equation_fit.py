@@ -121,7 +121,7 @@ class AffineSearch(ShapedSearch):
                 break
         assert best is not None
         if self.d == 1:
-            return best if pilot == self.problem.terms else self._refitted(best)
+            return best if pilot is self.problem.terms else self._refitted(best)
         best = self._scaled(best, most)
         return self._widened(best)
 
