@@ -212,6 +212,17 @@ def test_importable_residual_pickles_and_clones():
     assert "decay, 50 points" in repr(model)
 
 
+def test_skops():
+    io = pytest.importorskip("skops.io")
+    physics = [Equation(decay, LINE), Symmetry("periodic", 0, period=50.0)]
+    model = LSGDRegressor(physics=physics).fit([[0.0]], [1.0])
+    written = io.dumps(model)
+    types = io.get_untrusted_types(data=written)
+    assert all(name.startswith("skpou.") or name.endswith(".decay") for name in types)
+    again = io.loads(written, trusted=types)
+    np.testing.assert_array_equal(again.predict(LINE), model.predict(LINE))
+
+
 def test_function_that_cannot_be_imported():
     equation = Equation(lambda u, x, p: u.d(0) + u(), LINE)
     model = clone(LSGDRegressor(physics=equation)).fit([[0.0]], [1.0])
