@@ -31,6 +31,7 @@ NAMES = {
     "equations": "differential equations by one fit: advection to Burgers, beside DeepXDE",
     "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
+    "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }

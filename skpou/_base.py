@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,11 +33,15 @@ class Prepared(NamedTuple):
 class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
-    A subclass calls `_prepare`, trains, stores arrays, and writes `_components` and
-    `_mean_gradient`; predictions of every kind follow from these.
+    A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
+    `_store_result`, `_components` and `_mean_gradient`; predictions of every kind follow.
     """
 
     # Written by a subclass
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        """Store what was fitted, all at once: an interrupt must not mix two fits."""
+        raise NotImplementedError
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
         """Components of the density in scaled units at scaled points."""
@@ -100,6 +105,26 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
                 best = result
         assert best is not None
         return best
+
+    def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
+        """Best of several starts, stored; what an interrupt leaves is stored, too."""
+        try:
+            result = self._best_of(train, n_init)
+        except TrainingInterrupted as stopped:
+            self._keep_interrupted(stopped, prepared)
+            raise
+        self._store_result(result, prepared)
+        return result
+
+    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Prepared) -> None:
+        if stopped.result is None:
+            raise KeyboardInterrupt from None
+        self._store_result(stopped.result, prepared)
+        kept = "The best of the starts that were finished is kept."
+        if stopped.result.code == "interrupted":
+            kept = stopped.result.message
+        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=4)
+        raise InterruptedFit from None
 
     # Prediction
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from skpou._base import BaseRegressor, InterruptedFit, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._physics import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
 from skpou.bases.initializations import INITIALIZATIONS
@@ -21,10 +16,7 @@ from skpou.training.automatic import AutomaticOptions, fit_automatic
 from skpou.training.equation_networks import fit_equation_network
 from skpou.training.equation_search import EquationOptions
 from skpou.training.equations import Problem
-from skpou.training.linear_model import LinearModel
-from skpou.training.mixture import Components
 from skpou.training.networks import SOLVERS, NetworkOptions, fit_network, is_dual
-from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
 
 #: Parameters that only shape a network of a given size, with their defaults.
@@ -159,7 +151,7 @@ class LSGDRegressor(PhysicsMixin):
     """
 
     _parameter_constraints: dict = {
-        **BaseRegressor._parameter_constraints,
+        **PhysicsMixin._parameter_constraints,
         "hidden_layer_sizes": [
             StrOptions({"auto"}),
             Interval(Integral, 1, None, closed="left"),
@@ -236,7 +228,7 @@ class LSGDRegressor(PhysicsMixin):
         -------
         self : LSGDRegressor
         """
-        sizes = self._sizes()
+        sizes = self._network_sizes(OF_FIXED_SIZES)
         physics = self._physics()
         with self._earlier_fit_kept():
             if physics is None:
@@ -245,37 +237,9 @@ class LSGDRegressor(PhysicsMixin):
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
                 train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            try:
-                result = self._best_of(train, self.n_init)
-            except TrainingInterrupted as stopped:
-                if stopped.result is None:
-                    raise KeyboardInterrupt from None
-                self._store_result(stopped.result, prepared)
-                warnings.warn(
-                    "fit was interrupted. The best parameters so far are kept.",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                raise InterruptedFit from None
-            self._store_result(result, prepared)
+            result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
-
-    def _sizes(self) -> tuple[int, ...] | None:
-        """hidden_layer_sizes as a tuple, or None for "auto"."""
-        given = self.hidden_layer_sizes
-        if isinstance(given, str):
-            for name, default in OF_FIXED_SIZES.items():
-                value = getattr(self, name)
-                if value != default:
-                    raise ValueError(
-                        f"{name}={value!r} shapes a network of a given size: it must be "
-                        f"{default!r} while hidden_layer_sizes='auto'."
-                    )
-            return None
-        sizes = (given,) if isinstance(given, Integral) else tuple(given)
-        network = Network(1, sizes, self.architecture, self.activation)  # refuses bad sizes
-        return network.hidden_layer_sizes
 
     def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
         """What `_best_of` calls for every start."""
@@ -361,79 +325,3 @@ class LSGDRegressor(PhysicsMixin):
                 f"columns at {n} distinct rows, which needs about {needed:.3g} GB of "
                 f"{physical:.3g} GB. Lower hidden_layer_sizes{advice}."
             )
-
-    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        # All at once: an interrupt in between must not mix two fits.
-        self.__dict__.update(
-            scaling_=prepared.scaling.arrays(),
-            _target_ndim=prepared.target_ndim,
-            model_=result.state.arrays(),
-            alpha_=result.chosen["alpha"],
-            hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
-            n_iter_=result.n_iter,
-            loss_curve_=result.curve,
-            **self._reported_physics(result),
-        )
-
-    def _model(self, like: Tensor) -> LinearModel:
-        return LinearModel.from_arrays(self.model_, like)
-
-    def _of_targets(self, values: np.ndarray):
-        """Drop the axis of a single target if y had none."""
-        return values[..., 0] if self._target_ndim == 1 else values
-
-    @property
-    def coef_(self):
-        """Coefficients of all columns in units of y."""
-        check_is_fitted(self)
-        coef = np.concatenate([stage["coef"] for stage in self.model_["stages"]])
-        return self._of_targets(coef * self.scaling_["scale"])
-
-    @property
-    def intercept_(self):
-        """Mean of y."""
-        check_is_fitted(self)
-        return self._of_targets(self.scaling_["mean"])
-
-    @property
-    def noise_(self):
-        """Noise standard deviation in units of y."""
-        check_is_fitted(self)
-        return self._of_targets(np.sqrt(self.model_["noise"]) * self.scaling_["scale"])
-
-    @property
-    def basis_(self):
-        """Names of the bases."""
-        check_is_fitted(self)
-        return [stage["kind"] for stage in self.model_["stages"]]
-
-    # Prediction
-
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._model(points).gradient(points)
-
-    def _numbers_per_row(self) -> int:
-        return self._model(torch.zeros(0)).numbers_per_row()
-
-    def predict(self, X, return_std=False):
-        """Predict the mean of y, and its standard deviation.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the mean, by the posterior of the coefficients; outside the
-            box of the data it grows with the distance.
-
-        Returns
-        -------
-        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
-        std : ndarray or Tensor of the same shape
-            In units of y; only if asked for.
-        """
-        return self._predict(X, return_std)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, InterruptedFit, Prepared
+from skpou._base import BaseRegressor, Prepared
 from skpou._options import check_memory, gate_name
 from skpou._validation import owned
 from skpou.training.experts import experts_for_gates
 from skpou.training.mixture import Components, Mixture
-from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.records import TrainingResult
 from skpou.training.scaling import Scaling
 
 
@@ -29,29 +27,9 @@ class BasePartitionRegressor(BaseRegressor):
 
     _size_parameters = "n_partitions or degree"
 
-    def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
-        """Best of several starts, stored; what an interrupt leaves is stored, too."""
-        try:
-            result = self._best_of(train, n_init)
-        except TrainingInterrupted as stopped:
-            self._keep_interrupted(stopped, prepared)
-            raise
-        self._store_result(result, prepared)
-        return result
-
     def _n_varying(self) -> int:
         """Number of columns of X that vary."""
         return len(self.scaling_["columns"])
-
-    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Prepared) -> None:
-        if stopped.result is None:
-            raise KeyboardInterrupt from None
-        self._store_result(stopped.result, prepared)
-        kept = "The best of the starts that were finished is kept."
-        if stopped.result.code == "interrupted":
-            kept = stopped.result.message
-        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=4)
-        raise InterruptedFit from None
 
     # State
 

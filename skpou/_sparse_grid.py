@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,11 +9,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, InterruptedFit, Prepared, random_generator
+from skpou._base import BaseRegressor, Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
 from skpou.training.mixture import Components
-from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.records import TrainingResult
 from skpou.training.sparse_grid_model import SparseGridModel
 from skpou.training.sparse_grid_solution import GridOptions, choose_level
 from skpou.training.sparse_grids import fit_sparse_grid
@@ -186,21 +185,11 @@ class SparseGridRegressor(BaseRegressor):
         options = self._options()
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight)
-            level = choose_level(prepared.rows.n_features, options)
-            rng = random_generator(self.random_state)
-            try:
-                result = fit_sparse_grid(prepared.rows, options, rng, self._reporter())
-            except TrainingInterrupted as stopped:
-                if stopped.result is None:
-                    raise KeyboardInterrupt from None
-                self._store_result(stopped.result, prepared, level)
-                warnings.warn(
-                    "fit was interrupted. The best of the grids so far is kept.",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                raise InterruptedFit from None
-            self._store_result(result, prepared, level)
+            choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
+            report = self._reporter()
+            result = self._train_and_store(
+                lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
+            )
         self._warn_if_not_converged(result)
         return self
 
@@ -216,13 +205,13 @@ class SparseGridRegressor(BaseRegressor):
             batch_size=None if self.batch_size is None else int(self.batch_size),
         )
 
-    def _store_result(self, result: TrainingResult, prepared: Prepared, level: int) -> None:
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
             _target_ndim=prepared.target_ndim,
             model_=result.state.arrays(),
-            level_=level,
+            level_=choose_level(prepared.rows.n_features, self._options()),
             alpha_=result.chosen["alpha"],
             level_weight_=result.chosen["decay"],
             n_iter_=result.n_iter,

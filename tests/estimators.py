@@ -13,6 +13,7 @@ import torch
 from skpou import (
     HierarchicalPOURegressor,
     LSGDRegressor,
+    MultiStageRegressor,
     POURegressor,
     SparseGridRegressor,
 )
@@ -37,6 +38,11 @@ CONFIGURATIONS = {
     ),
     "residual": HierarchicalPOURegressor(
         gate="residual", solver="em", smoothing=(1, 1, 1), learning_rate=0.02, tol=1e-2
+    ),
+    "stages": MultiStageRegressor(),
+    "networks and sines": MultiStageRegressor(hidden_layer_sizes=(6,), tol=0.14),
+    "recipe": MultiStageRegressor(
+        1, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=50, tol=0.1
     ),
     "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
     "radial gates": POURegressor(2, 2),
@@ -63,6 +69,7 @@ TRAINING = {
         "skpou._partitions.experts_for_gates",
     ],
     LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
+    MultiStageRegressor: ["skpou._multi_stage.fit_multi_stage"],
     SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
 }
 
@@ -125,10 +132,17 @@ def blurred(name):
     return CONFIGURATIONS[name].solver == "em"
 
 
+def entwined(name):
+    """Whether outputs that are fitted together take other steps than each alone."""
+    return CONFIGURATIONS[name].solver in ("em", "adam_lbfgs")
+
+
 def tolerance(name):
     """Relative error that float64 or float32 computations leave, with a margin."""
-    if CONFIGURATIONS[name].solver == "lbfgs":
+    if CONFIGURATIONS[name].solver in ("lbfgs", "adam_lbfgs"):
         return 1e-4  # Its line search compares losses: the root of round-off, times the condition.
+    if name == "networks and sines":
+        return 1e-6  # Its ridge is 1e-7, and round-off grows by the inverse.
     if name == "radial gates":
         return 1e-5  # They blend across the step, where the slope of a gate matters little.
     return 1e-9 if CONFIGURATIONS[name].dtype == "float64" else 2e-3

@@ -79,6 +79,17 @@ class Basis(ABC):
             )
         return self.partial(X, coordinates[0]) if coordinates else self.matrix(X)
 
+    def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Values (n, m) of the functions with coefficients (p, m).
+
+        A basis of which few columns differ from zero at a point need not form `matrix`.
+        """
+        return self.matrix(X) @ coef.to(X)
+
+    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
+        """Derivatives (n, m) along one coordinate of the functions with coefficients (p, m)."""
+        return self.partial(X, feature) @ coef.to(X)
+
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns (n, q) whose coefficients the data determine: here those of `matrix`.
 

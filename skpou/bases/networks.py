@@ -76,6 +76,8 @@ class LayerValues(NamedTuple):
         s(z).
     output : Tensor of shape (..., n, w)
         s(z), or a + s(z) in the residual layers.
+    activation : str
+        Name of s.
     """
 
     weight: Tensor
@@ -83,6 +85,7 @@ class LayerValues(NamedTuple):
     argument: Tensor
     value: Tensor
     output: Tensor
+    activation: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Network:
         Whether the layers after the first add to their input.
     activation : {"tanh", "relu", "sin"}, default="tanh"
         Function s of every unit.
+    first_activation : {"tanh", "relu", "sin"}, default=None
+        That of the first layer; None: the same.
 
     Raises
     ------
@@ -120,6 +125,7 @@ class Network:
     hidden_layer_sizes: tuple[int, ...]
     architecture: str = "plain"
     activation: str = "tanh"
+    first_activation: str | None = None
 
     def __post_init__(self):
         if not _is_count(self.n_features, 0):
@@ -194,8 +200,10 @@ class Network:
     def apply_layer(self, index: int, weight: Tensor, bias: Tensor, a: Tensor) -> LayerValues:
         """Map the input a (..., n, w_l) through layer `index`, 0 <= index < L."""
         z = a @ weight.mT + bias.unsqueeze(-2)
-        value = ACTIVATIONS[self.activation].value(z)
-        return LayerValues(weight, a, z, value, a + value if self.adds_input(index) else value)
+        name = self.first_activation if index == 0 and self.first_activation else self.activation
+        value = ACTIVATIONS[name].value(z)
+        output = a + value if self.adds_input(index) else value
+        return LayerValues(weight, a, z, value, output, name)
 
     def adds_input(self, index: int) -> bool:
         """Whether layer `index` adds to its input: all but the first of a residual network."""
@@ -211,7 +219,7 @@ class Network:
 
     def slope(self, values: LayerValues) -> Tensor:
         """Derivatives s'(z) of a layer's units."""
-        return ACTIVATIONS[self.activation].slope(values.argument, values.value)
+        return ACTIVATIONS[values.activation].slope(values.argument, values.value)
 
     def forward(self, theta: Tensor, X: Tensor) -> Tensor:
         """Columns of one network or of several; torch can differentiate them.
@@ -287,14 +295,14 @@ class NetworkBasis(Basis):
             "hidden_layer_sizes": list(self.network.hidden_layer_sizes),
             "architecture": self.network.architecture,
             "activation": self.network.activation,
+            **({"first_activation": first} if (first := self.network.first_activation) else {}),
             "theta": self.theta.cpu().numpy(),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NetworkBasis:
         """Rebuild from `arrays`, on the device of `like`."""
-        names = ("n_features", "hidden_layer_sizes", "architecture", "activation")
-        network = Network(**{name: arrays[name] for name in names})
+        network = Network(**{name: value for name, value in arrays.items() if name != "theta"})
         return cls(network, torch.tensor(arrays["theta"], device=like.device))
 
     def matrix(self, X: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skpou.bases.base import Basis, ParametricBasis
+from skpou.bases.features import SineFeatures
 
 #: Kinds by their index: two ridge units, then two radial ones.
 KINDS = ("tanh", "log_cosh", "gaussian", "lorentzian")
@@ -139,7 +140,7 @@ class Units:
 
 
 class UnitBasis(Basis):
-    """Columns 1, ``t_1 .. t_d``, then the units.
+    """Columns 1, ``t_1 .. t_d``, or those of a background, then the units.
 
     Parameters
     ----------
@@ -149,19 +150,33 @@ class UnitBasis(Basis):
     reach : Tensor of shape (u,), default=None
         Sizes of the units' coefficients. With them the posterior is also about the units'
         parameters.
+    background : SineFeatures, default=None
+        Columns that come first.
     """
 
-    def __init__(self, units: Units, n_features: int, reach: Tensor | None = None):
+    def __init__(
+        self,
+        units: Units,
+        n_features: int,
+        reach: Tensor | None = None,
+        background: SineFeatures | None = None,
+    ):
         self.units = units
         self.reach = reach
+        self.background = background
         self.n_features = n_features
-        self.n_columns = 1 + n_features + len(units)
+        self.n_fixed = 1 + n_features if background is None else background.n_columns
+        self.n_columns = self.n_fixed + len(units)
 
     def arrays(self) -> dict[str, Any]:
         """State as numpy arrays."""
         names = ("kinds", "weights", "biases")
-        arrays = {name: getattr(self.units, name).cpu().numpy() for name in names}
-        return arrays if self.reach is None else {**arrays, "reach": self.reach.cpu().numpy()}
+        arrays: dict[str, Any] = {name: getattr(self.units, name).cpu().numpy() for name in names}
+        if self.reach is not None:
+            arrays["reach"] = self.reach.cpu().numpy()
+        if self.background is not None:
+            arrays["background"] = self.background.arrays()
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> UnitBasis:
@@ -169,19 +184,30 @@ class UnitBasis(Basis):
         names = ("kinds", "weights", "biases")
         units = Units(*(torch.tensor(arrays[name], device=like.device) for name in names))
         reach = torch.tensor(arrays["reach"], device=like.device) if "reach" in arrays else None
-        return cls(units, units.weights.shape[1], reach)
+        background = None
+        if "background" in arrays:
+            background = SineFeatures.from_arrays(arrays["background"], like)
+        return cls(units, units.weights.shape[1], reach, background)
+
+    def fixed(self, X: Tensor) -> Tensor:
+        """The columns before the units (n, n_fixed)."""
+        if self.background is not None:
+            return self.background.matrix(X)
+        return torch.cat([X.new_ones((len(X), 1)), 2 * X - 1], 1)
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""
-        t = 2 * X - 1
-        return torch.cat([t.new_ones((len(t), 1)), t, self.units.values(t)], 1)
+        return torch.cat([self.fixed(X), self.units.values(2 * X - 1)], 1)
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
         t = 2 * X - 1
-        affine = t.new_zeros((len(t), 1 + self.n_features))
-        affine[:, 1 + feature] = 2.0
-        return torch.cat([affine, 2 * self.units.partial(t, feature)], 1)
+        if self.background is not None:
+            fixed = self.background.partial(X, feature)
+        else:
+            fixed = t.new_zeros((len(t), 1 + self.n_features))
+            fixed[:, 1 + feature] = 2.0
+        return torch.cat([fixed, 2 * self.units.partial(t, feature)], 1)
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns, then their derivatives times `reach`; see `Basis.posterior_columns`."""

@@ -1,7 +1,8 @@
 """One search over families of bases, each judged by the same calibrated errors.
 
-Cheap families first: polynomials of low degree, then random sine features; grown units where
-these leave more than noise behind; sine features once more on what is left over.
+Cheap families first: polynomials of low degree, then random sine features, splines with a knot at
+every row; grown units where these leave more than noise behind, on a line also beside slow sines.
+Then further stages on what is left over, as long as each of them halves it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from skpou.training.candidates import Candidate
 from skpou.training.greedy import MOST_STEPS, UnitSearch
 from skpou.training.linear_model import LinearModel, Stage, finish
 from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rough import fit_rough
 from skpou.training.rows import Rows
-from skpou.training.selection import RIDGES, RidgePath, neighbour_correlation, probe_points
-from skpou.training.sine import MARGIN, SineSearch
+from skpou.training.selection import (
+    RIDGES,
+    RidgePath,
+    neighbour_correlation,
+    probe_points,
+    white_correlation,
+)
+from skpou.training.sine import MARGIN, SineSearch, Spectrum
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
 EXACT, SMOOTH = 1e-13, 1e-12
@@ -30,7 +38,16 @@ MOST_DEGREE, MOST_SHARE = 3, 0.3
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better: they are a search among many.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
+#: Families of LSGDRegressor, whose columns are units, and all of them.
 FAMILIES = ("polynomials", "sine", "units")
+ALL_FAMILIES = ("polynomials", "sine", "rough", "units", "background")
+#: Part of the residue's rms below which the errors of a further stage must fall.
+HALF = 0.5
+#: In several dimensions units are not grown where the calibrated error is below this.
+SMALL = 1e-7
+#: Units beside a background of slow sines: columns at most, units at most, and how much better
+#: they must be, as the best of a search among many models.
+BACKGROUND_COLUMNS, BACKGROUND_UNITS, BACKGROUND_HANDICAP = 200, 13, 5.0
 
 
 @dataclass(frozen=True)
@@ -46,13 +63,16 @@ class AutomaticOptions:
     tol : float
         Error relative to the rms of y that counts as none.
     families : tuple of str
-        Families to search, of `FAMILIES`.
+        Families to search, of `ALL_FAMILIES`.
+    most_stages : int
+        Most stages: the first model counts as one.
     """
 
     alpha: float | None = None
     max_iter: int = MOST_STEPS
     tol: float = 1e-14
     families: tuple[str, ...] = FAMILIES
+    most_stages: int = 2
 
 
 class AutomaticSearch:
@@ -84,6 +104,7 @@ class AutomaticSearch:
         self.curve: list[float] = []
         self.exact = max(EXACT, options.tol)
         self.white = self.noise = False
+        self.scales = (1.0,) * rows.n_features
 
     def run(self) -> TrainingResult:
         """Search; on Ctrl-C the best so far is inside the exception."""
@@ -96,6 +117,16 @@ class AutomaticSearch:
             raise TrainingInterrupted(self._result(chosen, "interrupted")) from None
         return self._result(best, "converged")
 
+    def refine(self, start: Candidate) -> TrainingResult:
+        """Further stages after a given one; on Ctrl-C the best so far is inside the exception."""
+        self.probes = probe_points(self.rows.X, np.random.default_rng([self.seed, 3]))
+        self._add(start)
+        self._judge_residual(start)
+        try:
+            return self._result(self._staged(start), "converged")
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(self._result(self.candidates[-1], "interrupted")) from None
+
     def _search(self) -> Candidate:
         rows, options = self.rows, self.options
         simple = self._polynomials()
@@ -106,16 +137,33 @@ class AutomaticSearch:
             return simple
         if "sine" in options.families:
             self._smooth(simple)
+        if "rough" in options.families and self._least() > self.exact and options.alpha is None:
+            self._rough()
+        self._nonlinear()
+        return self._staged(self._choice())
+
+    def _nonlinear(self) -> None:
+        """Grown units, where something that is not noise is left for them."""
+        rows, families = self.rows, self.options.families
         least = min(max(c.calibrated, c.leave_one_out) for c in self.candidates)
-        if "units" in options.families and least > max(SMOOTH, options.tol) and not self.noise:
-            self._units(least)
-        elif "units" in options.families and self._doubtful(least):
+        small = max(SMOOTH, self.options.tol)
+        if "rough" in families and rows.n_features > 1:
+            small = max(SMALL, small)
+        if "units" not in families or least <= small:
+            return
+        if self.noise and not self._doubtful(least):
+            return
+        if self.noise:
             self.white = False
             self._units(least, DOUBT)
-        best = self._choice()
-        if best.family == "units" and best.leave_one_out > self.exact and not self.noise:
-            best = self._refined(best)
-        return best
+            return
+        units = self._units(least)
+        wanted = "background" in families and rows.n_features == 1
+        if wanted and units.leave_one_out > SMOOTH and not self._whiteness(units)[0]:
+            self._backgrounds(units)
+
+    def _least(self) -> float:
+        return min(c.leave_one_out for c in self.candidates)
 
     # Families
 
@@ -169,7 +217,10 @@ class AutomaticSearch:
 
     def _sine(self, rows: Rows, tag: int, **options) -> Candidate:
         seed = (self.seed + tag) % 2**31
-        return SineSearch(rows, self.probes, seed, self.options.alpha, **options).run()
+        search = SineSearch(rows, self.probes, seed, self.options.alpha, **options)
+        candidate = search.run()
+        self.scales = search.scales
+        return candidate
 
     def _smooth(self, simple: Candidate) -> None:
         """Sine features, on their own residual once more where it is smooth."""
@@ -181,7 +232,8 @@ class AutomaticSearch:
                 return
         self._add(sine)
         correlation = self._judge_residual(sine)
-        if self.white or correlation < 0.3 or sine.dof > 0.5 * self.rows.n_rows:
+        few = sine.dof <= 0.5 * self.rows.n_rows
+        if self.white or correlation < 0.3 or not few or self.options.most_stages < 2:
             return
         both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
         if (
@@ -191,31 +243,71 @@ class AutomaticSearch:
             self._add(both)
             self._judge_residual(both)
 
+    def _rough(self) -> None:
+        """Splines with a knot at every row, in coordinates scaled as the sines' are."""
+        scales = self.rows.X.new_tensor(self.scales)
+        target = min(c.calibrated for c in self.candidates)
+        rough = fit_rough(self.rows, self.probes, scales, target, self.seed)
+        if rough is not None:
+            # Among models that leave noise alone the smoother one is as good.
+            handicap = 1 + 3 / self.rows.n_rows if self.white else 1.0
+            self._add(dataclasses.replace(rough, handicap=handicap))
+
     def _doubtful(self, least: float) -> bool:
         """Whether few rows and a large error make it unsafe to call what is left over noise."""
         return self.noise and self.rows.n_rows <= FEW_ROWS and least > LARGE
 
-    def _units(self, target: float, handicap: float = 1.1) -> None:
+    def _units(
+        self, target: float, handicap: float = 1.1, *, rows: Rows | None = None, **options
+    ) -> Candidate:
         search = UnitSearch(
-            self.rows,
+            self.rows if rows is None else rows,
             self.probes,
             np.random.default_rng([self.seed, 4]),
             target=target,
             alpha=self.options.alpha,
             max_iter=self.options.max_iter,
             tell=lambda size, score: self._tell(f"{size} units", score, score),
+            **options,
         )
-        self._add(dataclasses.replace(search.run(), handicap=handicap))
+        units = dataclasses.replace(search.run(), handicap=handicap)
+        return self._add(units) if rows is None else units
 
-    def _refined(self, best: Candidate) -> Candidate:
-        """Sine features on what the units left over, where they halve it."""
-        rows, scale = self._residual(best), self._rms(best)
-        if scale <= 1e-15:
-            return best
-        more = self._sine(rows, 7)
-        if max(more.leave_one_out, more.calibrated) >= 0.5 * scale:
-            return best
-        return self._add(self._stacked(best, more))
+    def _backgrounds(self, units: Candidate) -> None:
+        """Units beside sines up to a frequency, which is doubled while there is room."""
+        n, best = self.rows.n_rows, units
+        nyquist = math.pi * n / 2
+        for bandwidth in (2.0**k for k in range(2, 9)):
+            n_sines = int(2 * bandwidth / math.pi) + 4
+            if 2 * n_sines > min(n / 3, BACKGROUND_COLUMNS) or bandwidth > nyquist:
+                return
+            spectrum = Spectrum("flat", bandwidth, (1.0,))
+            candidate = self._units(
+                min(c.calibrated for c in self.candidates),
+                BACKGROUND_HANDICAP,
+                background=spectrum.draw(n_sines, self.seed + 11, self.rows.X),
+                most=BACKGROUND_UNITS,
+            )
+            if candidate.calibrated < 0.8 * best.calibrated:
+                best = candidate
+            if best.calibrated < SMOOTH:
+                return
+
+    def _staged(self, best: Candidate) -> Candidate:
+        """Further stages on what is left over, as long as each of them halves it."""
+        plain = "rough" not in self.options.families
+        for stage in range(1, self.options.most_stages):
+            scale = self._rms(best)
+            exact = best.leave_one_out <= self.exact or scale <= 1e-15
+            if exact or self.noise or (plain and best.family != "units"):
+                break
+            # LSGDRegressor refines its units alone.
+            more = self._sine(self._residual(best), 2 + 5 * stage)
+            if max(more.leave_one_out, more.calibrated) >= HALF * scale:
+                break
+            best = self._add(self._stacked(best, more))
+            self._judge_residual(best)
+        return best
 
     # Judgement
 
@@ -235,21 +327,27 @@ class AutomaticSearch:
             second,
             family=first.family,
             stages=first.stages + second.stages,
+            bandwidths=first.bandwidths + second.bandwidths,
             calibrated=math.sqrt(second.calibrated**2 + first.gap_variance),
             dof=first.dof + second.dof,
             n_units=first.n_units + second.n_units,
             handicap=first.handicap,
         )
 
-    def _judge_residual(self, candidate: Candidate) -> float:
-        """Whether a candidate leaves white noise; returns the neighbours' correlation."""
+    def _whiteness(self, candidate: Candidate) -> tuple[bool, float]:
+        """Whether a candidate leaves white noise, and the neighbours' correlation."""
         rows = self._residual(candidate)
         n = rows.n_rows
         correlation = neighbour_correlation(rows.X, rows.y)
         share = candidate.dof / n
         plausible = candidate.leave_one_out < 1.15 * self._rms(candidate) / max(1 - share, 0.1)
-        self.white = share < 0.5 and abs(correlation) < 3 / math.sqrt(n) and plausible
-        self.noise = self.white and share < 0.25
+        white = share < 0.5 and abs(correlation) < white_correlation(n) and plausible
+        return white, correlation
+
+    def _judge_residual(self, candidate: Candidate) -> float:
+        """Keep whether a candidate leaves white noise; returns the neighbours' correlation."""
+        self.white, correlation = self._whiteness(candidate)
+        self.noise = self.white and candidate.dof < 0.25 * self.rows.n_rows
         return correlation
 
     def _choice(self) -> Candidate:
@@ -271,8 +369,12 @@ class AutomaticSearch:
         left = max(rows.total_weight - best.dof, 0.1 * rows.total_weight)
         noise = (rows.weight @ residual.square() + rows.within.sum(0)) / left
         model: LinearModel = finish(best.stages, noise, rows.X, rows.weight)
-        chosen = {"alpha": best.alpha, "hidden_layer_sizes": (best.n_units,)}
-        message = "The search was interrupted." if code == "interrupted" else ""
+        chosen = {
+            "alpha": best.alpha,
+            "hidden_layer_sizes": (best.n_units,),
+            "scale_factors": best.bandwidths,
+        }
+        message = "The best model so far is kept." if code == "interrupted" else ""
         return TrainingResult(
             model, best.leave_one_out, max(len(self.curve), 1), self.curve, code, message, chosen
         )

@@ -34,6 +34,9 @@ class Candidate:
         Number of nonlinear columns.
     handicap : float
         Factor of the score: large for families that search among many models.
+    bandwidths : tuple of float
+        Largest frequency of each stage in radians over half the side of the box; 0 where it has
+        none.
     """
 
     family: str
@@ -46,6 +49,7 @@ class Candidate:
     gap_variance: float = 0.0
     n_units: int = 0
     handicap: float = 1.0
+    bandwidths: tuple[float, ...] = (0.0,)
 
     def mean(self, X: Tensor) -> Tensor:
         """Prediction (n, m) in scaled units."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.bases.features import SineFeatures
 from skpou.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.training.candidates import Candidate
 from skpou.training.linear_model import Stage
@@ -182,6 +183,10 @@ class UnitSearch:
         Given ridge.
     max_iter : int
         Most Levenberg-Marquardt steps after an addition.
+    most : int
+        Most units.
+    background : SineFeatures, default=None
+        Columns beside the units, which stay as they are.
     tell : callable
         Takes the score after every addition.
     """
@@ -195,12 +200,15 @@ class UnitSearch:
         target: float = 0.0,
         alpha: float | None = None,
         max_iter: int = MOST_STEPS,
+        most: int = MOST_UNITS,
+        background: SineFeatures | None = None,
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
         self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
         self.fit: ProjectedFit
         self.ridge: float
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
+        self.background = background
         n, d = rows.n_rows, rows.n_features
         index = np.arange(n)
         if n > PURSUIT_ROWS:
@@ -208,7 +216,7 @@ class UnitSearch:
         where = torch.as_tensor(index, device=rows.X.device)
         self.some = Rows(rows.X[where], rows.y[where], rows.weight[where], rows.within[where])
         self.dictionary = make_dictionary(self.some, n, rng)
-        self.most = max(1, min(MOST_UNITS, int(n / (2.5 * (d + 2)))))
+        self.most = max(1, min(most, int(n / (2.5 * (d + 2)))))
 
     def run(self) -> Candidate:
         """Grow until the scores get no better."""
@@ -251,11 +259,15 @@ class UnitSearch:
     def _additions(self, units: Units, count: int, dictionary: Dictionary) -> Units:
         some = self.some
         root = some.weight.sqrt()[:, None]
-        columns = UnitColumns(units.kinds, some.X).matrix(units.theta()) * root
+        columns = self._columns(units, some).matrix(units.theta()) * root
         return pursue(dictionary, columns, some.y * root, count)
 
+    def _columns(self, units: Units, rows: Rows) -> UnitColumns:
+        fixed = None if self.background is None else self.background.matrix(rows.X)
+        return UnitColumns(units.kinds, rows.X, fixed)
+
     def _problem(self, units: Units) -> ProjectedProblem:
-        columns = UnitColumns(units.kinds, self.rows.X)
+        columns = self._columns(units, self.rows)
         return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
 
     def _polish(self, units: Units) -> Units:
@@ -278,7 +290,6 @@ class UnitSearch:
     def _judge(self, units: Units) -> Candidate:
         """Candidate of polished units, scored by all columns of the linear model."""
         rows, fit = self.rows, self.fit
-        d = rows.n_features
         problem = self._problem(units)
         # One correction by the residual: the triangular solve alone loses the last digits.
         inner = torch.linalg.solve_triangular(
@@ -288,8 +299,8 @@ class UnitSearch:
         residual = fit.A @ coef - problem.y
         if not float(residual.square().sum()) <= float(fit.residual.square().sum()):
             coef, residual = fit.coef, fit.residual
-        reach = coef[1 + d :].norm(dim=1)
-        basis = UnitBasis(units, d, reach)
+        reach = coef[len(coef) - len(units) :].norm(dim=1)
+        basis = UnitBasis(units, rows.n_features, reach, self.background)
         scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
         calibrated = scores.calibrated(basis.posterior_columns(self.probes))
         return Candidate(

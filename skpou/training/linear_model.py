@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from skpou.bases.base import Basis
+from skpou.bases.cubic_splines import CubicSplines
 from skpou.bases.features import SineFeatures
 from skpou.bases.networks import NetworkBasis
+from skpou.bases.polyharmonic import PolyharmonicSplines
 from skpou.bases.polynomials import TotalDegreePolynomials
 from skpou.bases.symmetric import SymmetricFeatures
 from skpou.bases.units import UnitBasis
@@ -20,7 +22,9 @@ from skpou.training.mixture import Components
 
 #: Bases by the name under which their state is kept; each has `arrays` and `from_arrays`.
 BASES: dict[str, Any] = {
+    "cubic_splines": CubicSplines,
     "network": NetworkBasis,
+    "polyharmonic": PolyharmonicSplines,
     "polynomials": TotalDegreePolynomials,
     "sine": SineFeatures,
     "symmetric sine": SymmetricFeatures,
@@ -48,7 +52,7 @@ class Stage:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m)."""
-        return self.basis.matrix(X) @ self.coef.to(X)
+        return self.basis.evaluate(X, self.coef)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -98,7 +102,7 @@ class LinearModel:
         if not X.shape[1]:
             return X.new_zeros((len(X), len(self.noise), 0))
         partials = [
-            sum(stage.basis.partial(X, feature) @ stage.coef.to(X) for stage in self.stages)
+            sum(s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
             for feature in range(X.shape[1])
         ]
         return torch.stack(partials, -1)
@@ -128,7 +132,10 @@ class LinearModel:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        return sum(3 * len(stage.factor) + 4 * len(self.noise) for stage in self.stages)
+        return sum(
+            3 * max(len(stage.factor), stage.basis.n_columns) + 4 * len(self.noise)
+            for stage in self.stages
+        )
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""

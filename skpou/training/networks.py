@@ -63,6 +63,9 @@ class NetworkOptions:
     batch_size : int or None
     max_iter : int
     tol : float
+    quick : bool
+        Whether "varpro" begins with next to no ridge. Its coefficients, and what it leaves over
+        at the edges, may be those of steep units.
     """
 
     network: Network
@@ -73,6 +76,7 @@ class NetworkOptions:
     batch_size: int | None = None
     max_iter: int = 1000
     tol: float = 1e-14
+    quick: bool = True
 
     def schedule(self, value: float = 1e-10) -> RidgeSchedule:
         """Ridge of the descent: tied to its progress, or the given one."""
@@ -201,7 +205,7 @@ class NetworkTraining:
         options = self.options
         tries = [(options.schedule(), options.max_iter)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
-        if options.alpha is None and self.quick and not self.dual:
+        if options.quick and self.quick and options.alpha is None and not self.dual:
             least = RidgeSchedule.least
             tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
         best: TrainingResult | None = None
@@ -236,7 +240,7 @@ class NetworkTraining:
             "non_finite": f"The loss of solver={options.solver!r} became non-finite after "
             f"{len(progress.curve)} iterations; the best parameters before are kept. Lower "
             "learning_rate, or take another init.",
-            "interrupted": "Training was interrupted.",
+            "interrupted": "The best parameters so far are kept.",
         }
         code = progress.code
         chosen = {"alpha": alpha, "hidden_layer_sizes": options.network.hidden_layer_sizes}

@@ -24,6 +24,8 @@ RIDGES = tuple(10.0 ** (-15 + k / 2) for k in range(33))
 LARGEST_LEVERAGE = 1 - 1e-10
 #: Probes and neighbours are looked at for so many rows at most.
 MOST_PROBED = 1000
+#: Neighbours' correlations are those of so many rows at most.
+MOST_CORRELATED = 10_000
 
 
 def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
@@ -67,11 +69,17 @@ def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
     """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
     if len(X) < 8 or not X.shape[1]:
         return 0.0
-    points = X.cpu().numpy()
-    near = cKDTree(points).query(points, 2)[1][:, 1]
-    square = residual.square().mean()
-    product = (residual * residual[torch.as_tensor(near, device=X.device)]).mean()
+    points, step = X.cpu().numpy(), -(-len(X) // MOST_CORRELATED)
+    near = cKDTree(points).query(points[::step], 2)[1][:, 1]
+    some = residual[::step]
+    square = some.square().mean()
+    product = (some * residual[torch.as_tensor(near, device=X.device)]).mean()
     return float(product / square) if float(square) > 0 else 0.0
+
+
+def white_correlation(n_rows: int) -> float:
+    """Size of `neighbour_correlation` that white noise hardly exceeds."""
+    return 3 / math.sqrt(min(n_rows, MOST_CORRELATED))
 
 
 class RidgePath:
@@ -196,15 +204,22 @@ class StreamedRidgePath(RidgePath):
         Points, targets, weights.
     batch_size : int
         Rows a block.
+    squared : bool, default=False
+        Decompose the matrix of inner products, which takes a fraction of the time, and has half of
+        the digits: enough where noise asks for a ridge far above its round-off.
     """
 
-    def __init__(self, basis: Basis, rows: Rows, batch_size: int):
-        self.rows, self.basis = rows, basis
+    def __init__(self, basis: Basis, rows: Rows, batch_size: int, squared: bool = False):
+        self.rows, self.basis, self.squared = rows, basis, squared
         self.total = rows.total_weight
         self.root = rows.weight.sqrt()[:, None]
         self.y = rows.y * self.root
         self.blocks = row_blocks(rows.n_rows, batch_size)
-        p = basis.n_columns
+        self.memory: tuple[float, Tensor, Tensor] | None = None
+        (self._decompose_squares if squared else self._decompose)(basis.n_columns)
+
+    def _decompose(self, p: int) -> None:
+        """Singular values by a triangular factor that is updated block by block."""
         factor = self.y.new_zeros((0, p + self.y.shape[1]))
         for block in self.blocks:
             part = torch.cat([self._columns(block), self.y[block]], 1)
@@ -212,32 +227,57 @@ class StreamedRidgePath(RidgePath):
         left, self.S, self.Vh = torch.linalg.svd(factor[:p, :p], full_matrices=False)
         self.S = self.S.clamp_min(torch.finfo(left.dtype).tiny)
         self.component = left.T @ factor[:p, p:]
-        self.rest = factor[p:, p:].square().sum(0) + rows.within.sum(0)
+        self.rest = factor[p:, p:].square().sum(0) + self.rows.within.sum(0)
+
+    def _decompose_squares(self, p: int) -> None:
+        """Singular values as roots of eigenvalues."""
+        gram, product = self.y.new_zeros((p, p)), self.y.new_zeros((p, self.y.shape[1]))
+        for block in self.blocks:
+            A = self._columns(block)
+            gram += A.T @ A
+            product += A.T @ self.y[block]
+        square, vectors = torch.linalg.eigh(gram)
+        square, self.Vh = square.flip(0), vectors.flip(1).T
+        self.S = square.clamp_min(torch.finfo(square.dtype).eps * float(square[0])).sqrt()
+        self.component = (self.Vh @ product) / self.S[:, None]
+        rest = self.y.square().sum(0) - self.component.square().sum(0)
+        self.rest = rest.clamp_min(0) + self.rows.within.sum(0)
 
     def _columns(self, block: slice) -> Tensor:
         return self.basis.matrix(self.rows.X[block]) * self.root[block]
 
     def coef(self, alpha: float) -> Tensor:
-        """Coefficients, with one correction by the residual of all rows."""
+        """Coefficients, unless squared with one correction by the residual of all rows."""
         square = self.S.square() + (alpha * self.S[0]).square()
         coef = self.Vh.T @ ((self.S / square)[:, None] * self.component)
+        if self.squared:
+            return coef
         gradient = -((alpha * self.S[0]).square()) * coef
         for block in self.blocks:
             A = self._columns(block)
             gradient = gradient + A.T @ (self.y[block] - A @ coef)
         return coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
 
+    def _at_rows(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Weighted residual and leverages, in one pass over the rows."""
+        if self.memory is None or self.memory[0] != alpha:
+            size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
+            inverse, coef = self.Vh.T / size, self.coef(alpha)
+            residuals, leverages = [], []
+            for block in self.blocks:
+                A = self._columns(block)
+                residuals.append(self.y[block] - A @ coef)
+                leverages.append((A @ inverse).square().sum(1))
+            self.memory = (alpha, torch.cat(residuals), torch.cat(leverages))
+        return self.memory[1:]
+
     def residual(self, alpha: float) -> Tensor:
         """Weighted residual (n, m)."""
-        coef = self.coef(alpha)
-        return torch.cat([self.y[b] - self._columns(b) @ coef for b in self.blocks])
+        return self._at_rows(alpha)[0]
 
     def leverage(self, alpha: float) -> Tensor:
         """Diagonal (n,) of the hat matrix."""
-        size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
-        inverse = self.Vh.T / size
-        parts = [(self._columns(block) @ inverse).square().sum(1) for block in self.blocks]
-        return torch.cat(parts).clamp_max(LARGEST_LEVERAGE)
+        return self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
 
 
 class TangentScores:

@@ -25,7 +25,9 @@ from skpou.training.selection import RidgePath, StreamedRidgePath
 
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
 #: Rows times squared columns above which the columns are evaluated in blocks.
-STREAMED = 3e9
+STREAMED = 6e9
+#: Ridge of the pilot from which inner products suffice.
+NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.
 OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
 #: Smoothness of the Matern shape.
@@ -131,6 +133,7 @@ class SineSearch:
         self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
+        self.scales = (1.0,) * d
 
     def run(self) -> Candidate:
         """Best spectrum, fitted to all rows."""
@@ -155,6 +158,7 @@ class SineSearch:
             best = self._better_calibrated(best, shapes)
         else:
             best = self._full(best)
+        self.scales = best.spectrum.scales
         return self._candidate(best)
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
@@ -164,7 +168,8 @@ class SineSearch:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
         return self.memory[key]
 
-    def _solve(self, spectrum: Spectrum, most: int, rows: Rows) -> SineFit:
+    def _solve(self, spectrum: Spectrum, most: int, rows: Rows, ridge: float = 0.0) -> SineFit:
+        """Fit of given rows; `ridge` is about the one to be expected."""
         n_columns = most
         if rows.n_features == 1:
             wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
@@ -174,7 +179,8 @@ class SineSearch:
         if rows.n_rows * float(basis.n_columns) ** 2 < STREAMED:
             path = RidgePath(basis.matrix(rows.X), rows)
         else:
-            path = StreamedRidgePath(basis, rows, max(4096, 4 * basis.n_columns))
+            batch_size = max(4096, 4 * basis.n_columns)
+            path = StreamedRidgePath(basis, rows, batch_size, ridge >= NOISY)
         alpha, score = path.evidence()
         return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
 
@@ -244,7 +250,7 @@ class SineSearch:
         spectrum = best.spectrum
         if spectrum.shape == "flat" and self.most_columns >= 2 * self.pilot_columns:
             spectrum = dataclasses.replace(spectrum, bandwidth=spectrum.bandwidth * math.sqrt(2))
-        return self._solve(spectrum, self.most_columns, self.rows)
+        return self._solve(spectrum, self.most_columns, self.rows, best.alpha)
 
     def _candidate(self, best: SineFit) -> Candidate:
         path, alpha = best.path, best.alpha
@@ -261,6 +267,7 @@ class SineSearch:
             evidence=best.score,
             gap_variance=gap,
             n_units=2 * len(best.basis.phases),
+            bandwidths=(best.spectrum.bandwidth,),
         )
 
 

@@ -16,6 +16,7 @@ from skpou.training.selection import (
     neighbour_difference,
     probe_points,
 )
+from skpou.training.sine import Spectrum
 from tests.training.examples import rows_of, tensor
 
 
@@ -169,3 +170,22 @@ def test_correlation_of_neighbours():
     assert abs(neighbour_correlation(X, tensor(rng.standard_normal((400, 1))))) < 0.15
     assert neighbour_correlation(X, torch.sin(6 * X)) > 0.95
     assert neighbour_correlation(X[:5], X[:5]) == 0
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_streamed_path_equals_the_whole(squared):
+    rng = np.random.default_rng(0)
+    X = rng.random((400, 2))
+    rows = rows_of(X, np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(400), rng.integers(1, 4, 400))
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(20, 0, rows.X)
+    whole = RidgePath(basis.matrix(rows.X), rows)
+    streamed = StreamedRidgePath(basis, rows, 64, squared)
+    assert streamed.evidence()[1] == pytest.approx(whole.evidence()[1], abs=1e-3)
+    for alpha in (1e-2, 1e-4):
+        for name in ("residual", "leverage", "dof", "leave_one_out", "spread"):
+            mine, theirs = (getattr(path, name)(alpha) for path in (streamed, whole))
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
+        columns = basis.matrix(rows.X[:50])
+        np.testing.assert_allclose(
+            columns @ streamed.coef(alpha), columns @ whole.coef(alpha), rtol=1e-5, atol=1e-6
+        )

@@ -1,14 +1,9 @@
-"""Figures of fitted estimators, in the manner of scikit-learn's Display classes.
-
-matplotlib is imported when a figure is drawn, not with this module.
-"""
+"""The partitions that an estimator divides its inputs into, along one or two features."""
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-
-__all__ = ["PartitionDisplay"]
 
 # Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
 # to the boundaries and yellow, faint as a line, comes last.

@@ -1,0 +1,9 @@
+"""Figures of fitted estimators, in the manner of scikit-learn's Display classes.
+
+matplotlib is imported when a figure is drawn, not with this module.
+"""
+
+from skpou.inspection._partitions import PartitionDisplay
+from skpou.inspection._stages import StageDisplay
+
+__all__ = ["PartitionDisplay", "StageDisplay"]

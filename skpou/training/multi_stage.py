@@ -1,0 +1,301 @@
+"""Networks in stages: each fits what the ones before left over, scaled to unit size.
+
+Source: Wang, Lai (2024), "Multi-stage neural networks: function approximator of machine
+precision", J. Comput. Phys.; equations numbered as in W. Pan's lecture on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.bases.initializations import glorot
+from skpou.bases.networks import Network, NetworkBasis
+from skpou.solvers.statistics import triangular_factor
+from skpou.training.automatic import ALL_FAMILIES, HALF, AutomaticOptions, AutomaticSearch
+from skpou.training.candidates import Candidate
+from skpou.training.joint_descent import JointDescent
+from skpou.training.linear_model import LinearModel, Stage, finish
+from skpou.training.networks import NetworkOptions, fit_network
+from skpou.training.periodogram import dominant_frequency
+from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.rows import Rows
+from skpou.training.selection import neighbour_correlation, white_correlation
+
+#: Most stages of "auto".
+MOST_STAGES = 4
+#: Adam's step in stages of "adam_lbfgs".
+LEARNING_RATE = 1e-3
+#: Residual at which a network hands over to further stages: descended to its floor, its
+#: coefficients would be large, and their round-off is what no stage can remove.
+HAND_OVER = 1e-9
+HAND_OVER_RIDGE = 1e-7
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MultiStageOptions:
+    """What the stages are; the meaning is that of MultiStageRegressor's parameters.
+
+    Attributes
+    ----------
+    network : Network or None
+        Hidden layers of every stage; None: bases chosen automatically.
+    solver : {"varpro", "adam_lbfgs"}
+    n_stages : int or None
+        Most stages; None: as many as are worth it.
+    scale_factor : float or None
+        Factor inside of the first activation from the second stage on; None: by the dominant
+        frequency.
+    max_iter : int
+        Most steps of a stage.
+    tol : float
+        Residual relative to the rms of y that counts as none.
+    """
+
+    network: Network | None = None
+    solver: str = "varpro"
+    n_stages: int | None = None
+    scale_factor: float | None = None
+    max_iter: int = 1000
+    tol: float = 1e-14
+
+    @property
+    def most(self) -> int:
+        """Most stages."""
+        return MOST_STAGES if self.n_stages is None else self.n_stages
+
+
+class RecipeTraining:
+    """The papers' stages: Adam and L-BFGS on networks for ever smaller residues.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    options : MultiStageOptions
+    rng : numpy.random.Generator
+    report : callable, default=None
+        Takes a line for every iteration.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        options: MultiStageOptions,
+        rng: np.random.Generator,
+        report: Report | None = None,
+    ):
+        self.rows, self.options, self.rng, self.report = rows, options, rng, report
+        self.residue = rows.y
+        self.stages: list[Stage] = []
+        self.scale_factors: list[float] = []
+        self.curve: list[float] = []
+        self.finite = True
+
+    def run(self) -> TrainingResult:
+        """Train; on Ctrl-C the stages so far are inside the exception."""
+        try:
+            for index in range(self.options.most):
+                if not self._add_stage(index):
+                    break
+        except KeyboardInterrupt:
+            if not self.stages:
+                raise TrainingInterrupted(None) from None
+            raise TrainingInterrupted(self._result("interrupted")) from None
+        if not self.finite:
+            return self._result("non_finite")
+        asked = self.options.n_stages == len(self.stages)
+        done = asked or self._exact() or self._is_white()
+        return self._result("converged" if done else "max_iter")
+
+    def _rms(self, values: Tensor) -> float:
+        """Eqs. 3 and 5 over all targets."""
+        weight = self.rows.weight
+        return math.sqrt(float((weight @ values.square()).mean()) / self.rows.total_weight)
+
+    def _exact(self) -> bool:
+        return self._rms(self.residue) <= max(self.options.tol, 1e-15) * self._rms(self.rows.y)
+
+    def _is_white(self) -> bool:
+        """Whether neither neighbours nor a frequency tell the residue from noise."""
+        rows = self.rows
+        correlation = neighbour_correlation(rows.X, self.residue)
+        peak = dominant_frequency(rows.X, self.residue, rows.weight)
+        return abs(correlation) < white_correlation(rows.n_rows) and not peak.is_signal
+
+    def _add_stage(self, index: int) -> bool:
+        """Fit the residue by one more network; False where nothing is left or gained."""
+        if index and (self._exact() or self._is_white()):
+            return False
+        size = self._rms(self.residue)
+        if size == 0 and index:
+            return False
+        rows = replace(self.rows, y=self.residue / (size or 1.0))
+        network, factor = self._network(index)
+        theta, coef = self._start(network, factor, rows)
+        descent = JointDescent(network, rows, theta, coef, factor, self.report)
+        try:
+            descent.adam(self.options.max_iter, LEARNING_RATE)
+            descent.lbfgs(self.options.max_iter, min(self.options.tol / (size or 1.0), 1.0))
+        finally:
+            self.finite = self.finite and descent.best.finite
+            self.curve += [size**2 * loss for loss in descent.best.curve]
+            kept = self._keep(network, descent, size, factor, not index)
+        return kept
+
+    def _keep(
+        self, network: Network, descent: JointDescent, size: float, factor: float, first: bool
+    ) -> bool:
+        """Add the trained network to the sum (Eq. 7), unless it gained too little."""
+        if not math.isfinite(descent.least):
+            if first:
+                raise FloatingPointError("The first evaluation of the network is not finite.")
+            return False
+        basis = NetworkBasis(network, descent.best.theta)
+        coef = (size or 1.0) * descent.best.coef
+        residue = self.residue - basis.evaluate(self.rows.X, coef)  # Eq. 6
+        if not first and self._rms(residue) > HALF * size:
+            return False
+        A = basis.matrix(self.rows.X) * self.rows.weight.sqrt()[:, None]
+        unit = float(A.square().sum(0).max().sqrt()) or 1.0
+        ridge = torch.finfo(A.dtype).eps * unit * torch.eye(A.shape[1]).to(A)
+        self.stages.append(Stage(basis, coef, triangular_factor(torch.cat([A, ridge]))))
+        self.scale_factors.append(factor)
+        self.residue = residue
+        return True
+
+    def _network(self, index: int) -> tuple[Network, float]:
+        """Network of a stage and its scale factor: 2 pi times the residue's frequency."""
+        network = self.options.network
+        assert network is not None
+        if not index:
+            return network, 1.0
+        factor = self.options.scale_factor
+        if factor is None:
+            peak = dominant_frequency(self.rows.X, self.residue, self.rows.weight)
+            factor = max(2 * math.pi * float(peak.frequency.norm()), 1.0)
+        return replace(network, first_activation="sin"), factor
+
+    def _start(self, network: Network, factor: float, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Glorot's weights for points from -1 to 1, the first layer times the scale factor."""
+        theta = glorot(network, self.rng, rows.X)
+        weight, bias = network.unflatten(theta)[0]
+        bias.copy_(factor * (bias - weight.sum(1)))
+        weight.mul_(2 * factor)
+        # The last layer starts at zero: no output and no sign is preferred.
+        return theta, rows.X.new_zeros((network.n_columns, rows.n_outputs))
+
+    def _result(self, code: str) -> TrainingResult:
+        rows, options = self.rows, self.options
+        within, n = rows.within.sum(0), rows.total_weight
+        square = rows.weight @ self.residue.square() + within
+        hidden = sum(stage.basis.network.n_parameters for stage in self.stages)  # type: ignore[attr-defined]
+        dof = sum(stage.basis.n_columns for stage in self.stages) + hidden
+        left = n - dof
+        noise = square / (left if left >= n / 2 else max(left, 0.1 * n))
+        model = finish(tuple(self.stages), noise, rows.X, rows.weight)
+        rms = self._rms(self.residue)
+        messages = {
+            "max_iter": f"solver='adam_lbfgs' stopped after {len(self.stages)} stages with a "
+            f"residual of {rms / (self._rms(rows.y) or 1.0):.1e} times the rms of y, which is "
+            "neither noise nor below tol. Raise n_stages, max_iter or tol.",
+            "non_finite": "The loss of solver='adam_lbfgs' became non-finite; the best parameters "
+            "before are kept. Lower scale_factor.",
+            "interrupted": "The best parameters so far are kept.",
+        }
+        chosen = {
+            "alpha": 0.0,
+            "hidden_layer_sizes": options.network.hidden_layer_sizes,  # type: ignore[union-attr]
+            "scale_factors": tuple(self.scale_factors),
+        }
+        n_iter = max(len(self.curve), 1)
+        return TrainingResult(model, rms, n_iter, self.curve, code, messages.get(code, ""), chosen)
+
+
+def _network_then_sines(
+    rows: Rows, options: MultiStageOptions, rng: np.random.Generator, report: Report | None
+) -> TrainingResult:
+    """A network by variable projection, then sine features for what it leaves over."""
+    assert options.network is not None
+    several = options.most > 1
+    # Smooth units: what they leave over is smooth, too, where that of steep ones sits at edges.
+    smooth = options.network.activation != "relu"
+    network_options = NetworkOptions(
+        options.network,
+        init="glorot" if smooth else "he",
+        max_iter=options.max_iter,
+        alpha=HAND_OVER_RIDGE if several else None,
+        tol=max(options.tol, HAND_OVER) if several else options.tol,
+        quick=not several,
+    )
+    first = fit_network(rows, network_options, rng, report)
+    first.chosen["scale_factors"] = (1.0,)
+    model: LinearModel = first.state
+    too_few = not rows.n_features or rows.n_rows < rows.n_features + 4
+    if not several or too_few or rows.X.dtype != torch.float64:
+        return first
+    automatic = AutomaticOptions(
+        families=ALL_FAMILIES, most_stages=options.most, tol=options.tol, max_iter=options.max_iter
+    )
+    search = AutomaticSearch(rows, automatic, rng, report)
+    dof = min(options.network.n_parameters + options.network.n_columns, rows.total_weight / 2)
+    start = Candidate("network", model.stages, first.score, first.score, dof, first.chosen["alpha"],
+                      n_units=options.network.n_columns - 1, bandwidths=(1.0,))  # fmt: skip
+    more = search.refine(start)
+    if len(more.state.stages) == 1:
+        return first
+    return replace(
+        more,
+        n_iter=first.n_iter + more.n_iter,
+        curve=first.curve + [value**2 for value in more.curve],
+        code=more.code,
+        chosen={**more.chosen, "hidden_layer_sizes": first.chosen["hidden_layer_sizes"]},
+    )
+
+
+def fit_multi_stage(
+    rows: Rows,
+    options: MultiStageOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Fit stages.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units, at least one.
+    options : MultiStageOptions
+    rng : numpy.random.Generator
+        Of all draws.
+    report : callable, default=None
+        Takes a line for every iteration or model that was tried.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `LinearModel`; ``chosen["scale_factors"]`` has a factor for each stage.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    if options.network is None:
+        automatic = AutomaticOptions(
+            families=ALL_FAMILIES,
+            most_stages=options.most,
+            tol=options.tol,
+            max_iter=options.max_iter,
+        )
+        return AutomaticSearch(rows, automatic, rng, report).run()
+    if options.solver == "adam_lbfgs":
+        return RecipeTraining(rows, options, rng, report).run()
+    return _network_then_sines(rows, options, rng, report)
