@@ -63,9 +63,8 @@ class MultiStageRegressor(LinearModelRegressor):
     physics : Equation or list of Equation, default=None
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may
-        be empty. The first stage is random sine features, their bandwidth chosen by the residual
-        on fresh points; a later one solves the linearised equations for what is left.
-        hidden_layer_sizes must be ``"auto"``.
+        be empty. All stages are random sine features: each after the first solves the linearised
+        equations for what is left over, and must halve the residual on fresh points.
     unknowns : dict of str to Unknown, default=None
         Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     max_iter : int, default=1000
@@ -227,8 +226,8 @@ class MultiStageRegressor(LinearModelRegressor):
         physics = self._physics()
         if physics is not None and sizes is not None:
             raise ValueError(
-                "physics needs hidden_layer_sizes='auto' here; LSGDRegressor trains networks of "
-                f"given sizes on equations. Got {self.hidden_layer_sizes!r}."
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be 'auto' with physics; "
+                "LSGDRegressor solves equations by networks of a given size."
             )
         with self._earlier_fit_kept():
             if physics is None:
@@ -275,10 +274,9 @@ class MultiStageRegressor(LinearModelRegressor):
             square = rows.weight.double() @ residue.square() / (rows.total_weight or 1.0)
             left.append(square.sqrt() * prepared.scaling.scale)
         super()._store_result(result, prepared)
-        factors = result.chosen.get("scale_factors", [0.0] * len(left))
         self.__dict__.update(
             residual_rms_=self._of_targets(torch.stack(left).cpu().numpy()),
-            scale_factors_=torch.tensor(factors).double().numpy(),
+            scale_factors_=torch.tensor(result.chosen["scale_factors"]).double().numpy(),
         )
 
     @property

@@ -10,7 +10,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, Prepared
+from skpou._base import Prepared
+from skpou._linear_model import LinearModelRegressor
 from skpou.physics import Equation, Symmetry, Unknown
 from skpou.training.equation_fit import fit_equations
 from skpou.training.equation_search import EquationOptions
@@ -83,11 +84,11 @@ def parse_physics(physics: Any, unknowns: Any) -> Physics | None:
     return Physics(equations, symmetries, dict(given))
 
 
-class PhysicsMixin(BaseRegressor):
+class PhysicsMixin(LinearModelRegressor):
     """Estimator with the parameters `physics` and `unknowns`.
 
-    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and
-    `_reported_physics` for its attributes.
+    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and trains with
+    `_equation_training`.
     """
 
     physics: Any
@@ -157,11 +158,10 @@ class PhysicsMixin(BaseRegressor):
                 f"Got {points.shape[1]}."
             )
 
-    @staticmethod
-    def _reported_physics(result: TrainingResult) -> dict[str, Any]:
-        """Attributes about equations of a fit; None without equations."""
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
         names = ("unknowns", "unknowns_std", "equation_residual")
-        return {f"_{name}": result.chosen.get(name) for name in names}
+        self.__dict__.update({f"_{name}": result.chosen.get(name) for name in names})
 
     def _of_physics(self, name: str) -> Any:
         check_is_fitted(self)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from skpou import LSGDRegressor
+from skpou import LSGDRegressor, MultiStageRegressor
 from skpou.physics import Equation, Symmetry, Unknown
 
 PI = np.pi
@@ -48,6 +48,10 @@ def logistic(u, x, p):
 
 def rotation(u, x, p):
     return torch.stack([u[0].d(0) - u[1](), u[1].d(0) + u[0]()], 1)
+
+
+def unit(u, x, p):
+    return u() - 1
 
 
 def curved(u, x, p):
@@ -210,6 +214,17 @@ def test_importable_residual_pickles_and_clones():
     again = clone(model).fit([[0.0]], [1.0])
     np.testing.assert_array_equal(again.predict(LINE), model.predict(LINE))
     assert "decay, 50 points" in repr(model)
+
+
+def test_skops():
+    io = pytest.importorskip("skops.io")
+    physics = [Equation(decay, LINE), Symmetry("periodic", 0, period=50.0)]
+    model = LSGDRegressor(physics=physics).fit([[0.0]], [1.0])
+    written = io.dumps(model)
+    types = io.get_untrusted_types(data=written)
+    assert all(name.startswith("skpou.") or name.endswith(".decay") for name in types)
+    again = io.loads(written, trusted=types)
+    np.testing.assert_array_equal(again.predict(LINE), model.predict(LINE))
 
 
 def test_function_that_cannot_be_imported():
@@ -404,3 +419,32 @@ def test_failed_fit_keeps_the_earlier_one():
     with pytest.raises(ValueError, match="NaN"):
         model.fit([[0.0]], [np.nan])
     np.testing.assert_array_equal(model.predict(LINE), before)
+
+
+def test_stages():
+    """Every stage of MultiStageRegressor solves for what the ones before leave over."""
+    X = edges(20, -1, 1)
+    equation = Equation(poisson, "chebyshev", sources, n_points=400)
+    model = MultiStageRegressor(physics=equation).fit(X, np.zeros(len(X)))
+    exact = lambda X: np.sin(PI * X[:, 0]) * np.sin(PI * X[:, 1])  # noqa: E731
+    assert relative_error(model, exact, -1, 1, 2) < 1e-12
+    assert len(model.scale_factors_) == len(model.residual_rms_) == model.n_stages_
+    *_, last = model.staged_predict(X)
+    np.testing.assert_array_equal(last, model.predict(X))
+
+
+def test_unknown_of_stages_without_rows():
+    model = MultiStageRegressor(
+        n_stages=2,
+        physics=[Equation(decay_at_a_rate, LINE), Equation(decay, LINE), Equation(unit, LINE[:1])],
+        unknowns={"rate": Unknown(0.5)},
+    ).fit(np.empty((0, 1)), np.empty(0))
+    assert model.unknowns_["rate"] == pytest.approx(1, abs=1e-8)
+    np.testing.assert_allclose(model.predict(LINE), np.exp(-LINE[:, 0]), atol=1e-8)
+
+
+def test_stages_refuse_networks():
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(4,\) must be 'auto' with physics"):
+        MultiStageRegressor(hidden_layer_sizes=(4,), physics=Equation(decay, LINE)).fit(
+            [[0.0]], [1.0]
+        )

@@ -352,7 +352,8 @@ class Search:
         model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
         chosen = {
             "alpha": self.alpha,
-            "hidden_layer_sizes": (solution.basis.n_columns,),
+            "hidden_layer_sizes": (sum(s.basis.n_columns for s in model.stages),),
+            "scale_factors": [largest_frequency(stage.basis) for stage in model.stages],
             **reported,
         }
         message = "The search was interrupted." if code == "interrupted" else ""
@@ -367,3 +368,10 @@ class Search:
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )
+
+
+def largest_frequency(basis: Basis) -> float:
+    """Largest angular frequency of sine features, for points from -1 to 1 in every column."""
+    base = basis.base if isinstance(basis, SymmetricFeatures) else basis
+    assert isinstance(base, SineFeatures)
+    return float(base.frequencies.square().sum(1).max().sqrt())
