@@ -10,16 +10,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import Prepared
+from skpou._base import BaseRegressor, Prepared
 from skpou._density import ResidueDensityMixin
-from skpou._physics import Physics, PhysicsMixin
 from skpou.bases.networks import Network
 from skpou.training.linear_model import LinearModel
 from skpou.training.mixture import Components
 from skpou.training.records import TrainingResult
 
 
-class LinearModelRegressor(ResidueDensityMixin, PhysicsMixin):
+class LinearModelRegressor(ResidueDensityMixin, BaseRegressor):
     """Regressor with a `LinearModel` for its state."""
 
     def _network_sizes(self, of_fixed_sizes: dict[str, Any]) -> tuple[int, ...] | None:
@@ -39,15 +38,6 @@ class LinearModelRegressor(ResidueDensityMixin, PhysicsMixin):
         network = Network(1, sizes, architecture, self.activation)  # refuses bad sizes
         return network.hidden_layer_sizes
 
-    def _physics(self) -> Physics | None:
-        physics = super()._physics()
-        if physics is not None and self.density == "mixture":
-            raise ValueError(
-                "density='mixture' is fitted to errors at left-out rows, which equations have not "
-                "got. It must be 'gaussian' where physics is given."
-            )
-        return physics
-
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
@@ -59,7 +49,6 @@ class LinearModelRegressor(ResidueDensityMixin, PhysicsMixin):
             hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
-            **self._reported_physics(result),
         )
 
     def _model(self, like: Tensor) -> LinearModel:

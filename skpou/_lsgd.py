@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from skpou._compat import Interval, StrOptions, fit_context
-from skpou._linear_model import LinearModelRegressor
-from skpou._physics import PHYSICS_CONSTRAINTS, Physics
+from skpou._physics import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
 from skpou.bases.initializations import INITIALIZATIONS
 from skpou.bases.networks import ACTIVATIONS, ARCHITECTURES, Network
 from skpou.training.automatic import AutomaticOptions, fit_automatic
@@ -32,7 +31,7 @@ OF_FIXED_SIZES = {
 DEEP = 16
 
 
-class LSGDRegressor(LinearModelRegressor):
+class LSGDRegressor(PhysicsMixin):
     """Separable networks: the last layer is solved for, by least squares, instead of descended.
 
     The units of a network's last hidden layer are a basis that adapts to the data, and for given
@@ -157,7 +156,7 @@ class LSGDRegressor(LinearModelRegressor):
     """
 
     _parameter_constraints: dict = {
-        **LinearModelRegressor._parameter_constraints,
+        **PhysicsMixin._parameter_constraints,
         "hidden_layer_sizes": [
             StrOptions({"auto"}),
             Interval(Integral, 1, None, closed="left"),

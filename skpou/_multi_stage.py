@@ -12,8 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpou._base import Prepared
 from skpou._compat import Interval, StrOptions, fit_context
-from skpou._linear_model import LinearModelRegressor
-from skpou._physics import PHYSICS_CONSTRAINTS
+from skpou._physics import PHYSICS_CONSTRAINTS, PhysicsMixin
 from skpou.bases.networks import ACTIVATIONS, Network
 from skpou.training.equation_search import EquationOptions
 from skpou.training.multi_stage import MultiStageOptions, fit_multi_stage
@@ -25,7 +24,7 @@ OF_FIXED_SIZES = {"activation": "tanh", "scale_factor": "auto", "solver": "varpr
 SOLVERS = ("varpro", "adam_lbfgs")
 
 
-class MultiStageRegressor(LinearModelRegressor):
+class MultiStageRegressor(PhysicsMixin):
     """Regression in stages, down to machine precision between the samples.
 
     Every stage fits what the ones before left over, in units of its own size [1]_. By default
@@ -153,7 +152,7 @@ class MultiStageRegressor(LinearModelRegressor):
     """
 
     _parameter_constraints: dict = {
-        **LinearModelRegressor._parameter_constraints,
+        **PhysicsMixin._parameter_constraints,
         "n_stages": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": [
             StrOptions({"auto"}),

@@ -95,7 +95,13 @@ class PhysicsMixin(LinearModelRegressor):
     unknowns: Any
 
     def _physics(self) -> Physics | None:
-        return parse_physics(self.physics, self.unknowns)
+        physics = parse_physics(self.physics, self.unknowns)
+        if physics is not None and self.density == "mixture":
+            raise ValueError(
+                "density='mixture' is fitted to errors at left-out rows, which equations have not "
+                "got. It must be 'gaussian' where physics is given."
+            )
+        return physics
 
     def _prepare_physics(
         self, X: Any, y: Any, sample_weight: Any, physics: Physics
