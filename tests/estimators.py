@@ -50,7 +50,7 @@ CONFIGURATIONS = {
     "mixed grid": SparseGridRegressor(density="mixture"),
     "terms": AdditivePOURegressor(),
     "main effects": AdditivePOURegressor(
-        1, density="gaussian", transform_columns=False, dtype="float32"
+        1, n_splines=6, density="gaussian", transform_columns=False, dtype="float32"
     ),
     "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
 }
