@@ -56,9 +56,8 @@ CONFIGURATIONS = {
     "dual grid": SparseGridRegressor(level=8),
     "mixed grid": SparseGridRegressor(density="mixture"),
     "terms": AdditivePOURegressor(),
-    "main effects": AdditivePOURegressor(
-        1, density="gaussian", transform_columns=False, dtype="float32"
-    ),
+    "main effects": AdditivePOURegressor(1, density="gaussian", transform_columns=False),
+    "terms in float32": AdditivePOURegressor(2, dtype="float32", n_splines=6),
     "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
     "neural grid": NeuralSparseGridRegressor((8,), level=3),
     "neural grid in steps": NeuralSparseGridRegressor(
