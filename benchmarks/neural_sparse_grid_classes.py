@@ -169,7 +169,9 @@ def stuck(table, seeds):
         A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
         width = np.where(np.ptp(A, axis=0) > 0, np.ptp(A, axis=0), 1)
         points, test = (torch.tensor((v - A.min(0)) / width) for v in (A, B))
-        rows = merge_rows(points, torch.eye(10, dtype=torch.float64)[a], torch.ones(len(A)))
+        rows = merge_rows(
+            points, torch.eye(10, dtype=torch.float64)[a], torch.ones(len(A)).double()
+        )
         form = EncoderForm("mlp", 64, 8, (64,))
         torch.manual_seed(seed)
         box = torch.zeros(64, dtype=torch.float64), torch.ones(64, dtype=torch.float64)

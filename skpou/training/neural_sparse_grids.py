@@ -140,16 +140,15 @@ def fit_neural_sparse_grid(
         On Ctrl-C, with the best result so far.
     """
     training = NeuralGridTraining(rows, encoder, options, rng, report)
-    trained = training.trained
     # Layers such as dropout draw from torch's own generator.
     with torch.random.fork_rng(devices=_devices(rows)):
         torch.manual_seed(int(rng.integers(2**62)))
         try:
             training.run()
         except KeyboardInterrupt:
-            if trained.state is None:
+            if training.trained.state is None:
                 raise TrainingInterrupted(None) from None
-            trained.code = "interrupted"
+            training.trained.code = "interrupted"
             raise TrainingInterrupted(training.result()) from None
     return training.result()
 
@@ -184,9 +183,11 @@ class NeuralGridTraining:
         if init == "auto" and (options.method is not None or options.form.kind != "mlp"):
             init = "scale"
         self.start = start_encoder(encoder, part, init, self.rng)
-        encoder.gain = options.gain
         # The moments of minibatches suit classes; a regression's grid must not move beneath it.
         encoder.scaling.follows = self.start == "scale" and options.method is not None
+        if options.gain != 1.0:
+            encoder.scaling.follows = False  # Minibatches would undo it at once.
+            encoder.scaling.variance /= options.gain**2
         flat = not part.n_features or part.n_rows < 2 or not bool((part.y != part.y[:1]).any())
         if flat:
             self.trained.keep(encoder, options.level, 0.0)
@@ -224,10 +225,28 @@ class NeuralGridTraining:
         return training, held_out
 
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
+        """Climb from the start; with few rows twice, from cautious and from bold ridges.
+
+        Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
+        """
+        few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
+        if not few or self.is_softmax_varpro():
+            self._climb(part, held_out, self.trained, cautious=False)
+            return
+        start = {k: v.clone() for k, v in self.encoder.state_dict().items()}
+        self._climb(part, held_out, self.trained, cautious=True)
+        self.encoder.load_state_dict(start)
+        other = Trained(level=self.options.level)
+        self._climb(part, held_out, other, cautious=False)
+        if other.score < self.trained.score:
+            self.trained = other
+
+    def _climb(
+        self, part: Rows, held_out: Rows | None, trained: Trained, *, cautious: bool
+    ) -> None:
         options, descent = self.options, self.options.descent
         problem = softmax_problem if self.is_softmax_varpro() else least_squares_problem
-        manifold, softmax = self.start == "isomap", self.is_softmax_varpro()
-        cautious = part.n_rows <= CAUTIOUS_ROWS and not (manifold or softmax)
+        manifold = self.start == "isomap"
         VarproTraining(
             self.encoder,
             part,
@@ -241,7 +260,7 @@ class NeuralGridTraining:
                 tol=descent.tol,
                 cautious=cautious,
             ),
-            self.trained,
+            trained,
             self.report,
         ).run(self.rng)
 
