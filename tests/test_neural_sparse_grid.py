@@ -265,7 +265,6 @@ def test_images(cls):
         ({"hidden_layer_sizes": ()}, ValueError, "hidden_layer_sizes must hold"),
         ({"level": 12, "n_components": 6}, ValueError, "grid points, more than"),
     ],
-    ids=str,
 )
 def test_parameters_that_cannot_be(cls, params, error, match):
     X, y = rows()

@@ -380,7 +380,6 @@ def test_bad_physics(physics, unknowns, error, match, monkeypatch):
         ((decay, "sobol"), {"n_points": 1}, ValueError, "n_points .*Got 1"),
         ((decay, "sobol"), {"box": [0, 1]}, ValueError, r"box .*\(d, 2\).*Got \[0, 1\]"),
     ],
-    ids=str,
 )
 def test_bad_equation(arguments, options, error, match):
     with pytest.raises(error, match=match):
@@ -396,7 +395,6 @@ def test_bad_equation(arguments, options, error, match):
         ((np.nan,), "init .*Got nan"),
         (("a",), "init .*Got 'a'"),
     ],
-    ids=str,
 )
 def test_bad_unknown(arguments, match):
     with pytest.raises(ValueError, match=match):
