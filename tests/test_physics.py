@@ -356,7 +356,6 @@ def wrong_output(u, x, p):
         ([Equation(decay, LINE), Symmetry("even", 1)], None, ValueError, "X has 1 column"),
         ([Equation(decay, LINE), *[Symmetry("even", 0)] * 2], None, ValueError, "two symmetries"),
     ],
-    ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_bad_physics(physics, unknowns, error, match, monkeypatch):
     monkeypatch.setattr("skpou._physics.fit_equations", lambda *a: pytest.fail("training began"))
