@@ -86,9 +86,9 @@ class MultiStageRegressor(PhysicsMixin):
     stages_ : list of dict
         Basis (name under ``"kind"``, its arrays), coefficients and posterior factor of every
         stage, in scaled units.
-    residual_rms_ : ndarray of shape (n_stages_,) or (n_stages_, n_outputs)
-        Root mean square of what is left at the samples after each stage, in units of y.
-    scale_factors_ : ndarray of shape (n_stages_,)
+    residual_rms_ : ndarray of shape (k,) or (k, n_outputs)
+        Root mean square of what is left at the samples after each of the k stages, in units of y.
+    scale_factors_ : ndarray of shape (k,)
         Largest angular frequency of a stage's sine features, or factor inside of its first
         activation, for points from -1 to 1 in every column; 0 where a stage has none.
     n_stages_ : int
