@@ -240,7 +240,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
 
     @fit_context(prefer_skip_nested_validation=True)
     def refit_grid(self, X, y, sample_weight=None):
-        """Solve for the coefficients of the grid again, the encoder as it is (NSG in Zhang's thesis).
+        """Solve for the coefficients of the grid again, the encoder as it is: ``NSG*``.
 
         Parameters
         ----------

@@ -237,7 +237,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
 
     @fit_context(prefer_skip_nested_validation=True)
     def refit_grid(self, X, y, sample_weight=None):
-        """Fit the grid again by `method`, the encoder as it is (NSG in Zhang's thesis).
+        """Fit the grid again by `method`, the encoder as it is: ``NSG*``.
 
         Parameters
         ----------
