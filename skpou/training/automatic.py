@@ -41,6 +41,8 @@ FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
 #: Families of LSGDRegressor, whose columns are units, and all of them.
 FAMILIES = ("polynomials", "sine", "units")
 ALL_FAMILIES = ("polynomials", "sine", "rough", "units", "background")
+#: On fewer rows splines and further stages cannot tell a smooth curve from noise.
+ENOUGH_ROWS = 20
 #: Part of the residue's rms below which the errors of a further stage must fall.
 HALF = 0.5
 #: In several dimensions units are not grown where the calibrated error is below this.
@@ -137,7 +139,8 @@ class AutomaticSearch:
             return simple
         if "sine" in options.families:
             self._smooth(simple)
-        if "rough" in options.families and self._least() > self.exact and options.alpha is None:
+        rough = "rough" in options.families and rows.n_rows >= ENOUGH_ROWS
+        if rough and self._least() > self.exact and options.alpha is None:
             self._rough()
         self._nonlinear()
         return self._staged(self._choice())
@@ -233,7 +236,8 @@ class AutomaticSearch:
         self._add(sine)
         correlation = self._judge_residual(sine)
         few = sine.dof <= 0.5 * self.rows.n_rows
-        if self.white or correlation < 0.3 or not few or self.options.most_stages < 2:
+        enough = self.rows.n_rows >= ENOUGH_ROWS or "rough" not in self.options.families
+        if self.white or correlation < 0.3 or not few or self.options.most_stages < 2 or not enough:
             return
         both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
         if (
@@ -299,7 +303,8 @@ class AutomaticSearch:
         for stage in range(1, self.options.most_stages):
             scale = self._rms(best)
             exact = best.leave_one_out <= self.exact or scale <= 1e-15
-            if exact or self.noise or (plain and best.family != "units"):
+            few = not plain and self.rows.n_rows < ENOUGH_ROWS
+            if exact or few or self.noise or (plain and best.family != "units"):
                 break
             # LSGDRegressor refines its units alone.
             more = self._sine(self._residual(best), 2 + 5 * stage)

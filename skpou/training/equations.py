@@ -28,6 +28,8 @@ from skpou.training.scaling import Scaling
 
 #: Difference of derivatives, relative to their size, that round-off explains.
 SAME = 1e-11
+#: More residuals at a point than this, as many as there are points, are a slip.
+MOST_EQUATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,11 @@ class Tracer:
             raise ValueError(
                 f"The residual of equation {name!r} must return a tensor of shape ({n},) or "
                 f"({n}, k) for {n} points. Got shape {tuple(result.shape)}."
+            )
+        if n > MOST_EQUATIONS and result.ndim == 2 and result.shape[1] == n:
+            raise ValueError(
+                f"The residual of equation {name!r} has shape {tuple(result.shape)} for {n} "
+                "points: x is (n, d), so that x in place of x[:, 0] makes a row of every point."
             )
         return result.reshape(n, -1)
 

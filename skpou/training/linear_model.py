@@ -111,17 +111,23 @@ class LinearModel:
         """Variance (n, m) of the mean under the coefficients' posterior, and outside the box.
 
         There the posterior is that of the nearest point of the box: bounded columns would have
-        it shrink again further out.
+        it shrink again further out. For each unit of distance the standard deviation grows by the
+        slope, or by that of the mean at the point where it is steeper: polynomials run away there.
         """
         inside = X.clamp(0, 1)
-        distance = (X - inside).square().sum(1)
+        square = (X - inside).square().sum(1)
         spread = X.new_zeros(len(X))
         for stage in self.stages:
             columns = stage.basis.posterior_columns(inside).double()
             R = stage.factor.to(columns)
             solved = torch.linalg.solve_triangular(R.T, columns.T, upper=False)
             spread = spread + solved.square().sum(0).to(X)
-        return spread[:, None] * self.noise.to(X) + distance[:, None] * self.slope.to(X).square()
+        steepness = self.slope.to(X).square().expand(len(X), -1).clone()
+        outside = torch.nonzero(square > 0).squeeze(1)
+        if len(outside):
+            own = self.gradient(X[outside]).square().sum(-1)
+            steepness[outside] = torch.maximum(steepness[outside], own.to(X))
+        return spread[:, None] * self.noise.to(X) + square[:, None] * steepness
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X: one Gaussian each."""

@@ -196,8 +196,10 @@ class RecipeTraining:
         rows, options = self.rows, self.options
         within, n = rows.within.sum(0), rows.total_weight
         square = rows.weight @ self.residue.square() + within
-        hidden = sum(stage.basis.network.n_parameters for stage in self.stages)  # type: ignore[attr-defined]
-        dof = sum(stage.basis.n_columns for stage in self.stages) + hidden
+        # Without a column that varies the hidden layers have nothing to fit with.
+        used = self.stages if rows.n_features else []
+        hidden = sum(stage.basis.network.n_parameters for stage in used)  # type: ignore[attr-defined]
+        dof = sum(stage.basis.n_columns for stage in used) + hidden
         left = n - dof
         noise = square / (left if left >= n / 2 else max(left, 0.1 * n))
         model = finish(tuple(self.stages), noise, rows.X, rows.weight)
