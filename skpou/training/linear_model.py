@@ -112,7 +112,7 @@ class LinearModel:
 
         There the posterior is that of the nearest point of the box: bounded columns would have
         it shrink again further out. For each unit of distance the standard deviation grows by the
-        slope, or by that of the mean at the point where it is steeper: polynomials run away there.
+        slope, or by that of polynomials at the point where it is steeper: they run away there.
         """
         inside = X.clamp(0, 1)
         square = (X - inside).square().sum(1)
@@ -124,8 +124,9 @@ class LinearModel:
             spread = spread + solved.square().sum(0).to(X)
         steepness = self.slope.to(X).square().expand(len(X), -1).clone()
         outside = torch.nonzero(square > 0).squeeze(1)
-        if len(outside):
-            own = self.gradient(X[outside]).square().sum(-1)
+        running = tuple(s for s in self.stages if isinstance(s.basis, TotalDegreePolynomials))
+        if len(outside) and running:
+            own = LinearModel(running, self.noise, self.slope).gradient(X[outside]).square().sum(-1)
             steepness[outside] = torch.maximum(steepness[outside], own.to(X))
         return spread[:, None] * self.noise.to(X) + square[:, None] * steepness
 
