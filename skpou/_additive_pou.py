@@ -9,15 +9,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, Prepared, random_generator
+from skpou._base import Prepared, random_generator
 from skpou._compat import Interval, StrOptions, fit_context
+from skpou._fitted_model import FittedModelRegressor
 from skpou.training.additive import AdditiveOptions, fit_additive
 from skpou.training.additive_model import AdditiveModel
-from skpou.training.mixture import Components
 from skpou.training.records import TrainingResult
 
 
-class AdditivePOURegressor(BaseRegressor):
+class AdditivePOURegressor(FittedModelRegressor):
     """Sums of functions of one, two and three columns, for tables with noise.
 
     Every term is a product of one-dimensional partitions of unity, cubic B-splines, taken in the
@@ -107,7 +107,7 @@ class AdditivePOURegressor(BaseRegressor):
     """
 
     _parameter_constraints: dict = {
-        **BaseRegressor._parameter_constraints,
+        **FittedModelRegressor._parameter_constraints,
         "max_order": [Interval(Integral, 1, 3, closed="both")],
         "n_splines": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "remainder": [StrOptions({"auto"}), "boolean"],
@@ -231,12 +231,6 @@ class AdditivePOURegressor(BaseRegressor):
 
     # Prediction
 
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._model(points).gradient(points)
-
     def _numbers_per_row(self) -> int:
         return AdditiveModel.numbers_per_row_of(self.model_)
 
@@ -275,26 +269,6 @@ class AdditivePOURegressor(BaseRegressor):
             return self._leave(value, origin)
         std = scaling.scale[:, None] * variance.sqrt()
         return self._leave(value, origin), self._leave(std, origin)
-
-    def predict(self, X, return_std=False):
-        """Predict the mean of y, and its standard deviation.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation, of noise and model together.
-            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
-            posterior of the coefficients; it grows with the distance from the data.
-
-        Returns
-        -------
-        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
-        std : ndarray or Tensor of the same shape
-            In units of y; only if asked for.
-        """
-        return self._predict(X, return_std)
 
 
 def _order(term: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:

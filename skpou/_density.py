@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -14,19 +15,20 @@ from skpou.training.rows import Rows
 class ResidueDensityMixin:
     """Regressor with a parameter ``density="gaussian" | "mixture"``.
 
-    A subclass stores `_fitted_density` as `density_` and returns `_with_density` from
-    `_components`.
+    It comes before `FittedModelRegressor`. A subclass stores `_fitted_density` as `density_`.
     """
 
     density: str
     density_: list[dict[str, Any]] | None
+    _model: Callable[[Tensor], GaussianModel]
 
     def _fitted_density(self, model: GaussianModel, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian."""
         return fit_residues(model, rows) if self.density == "mixture" else None
 
-    def _with_density(self, model: GaussianModel, points: Tensor, posterior: bool) -> Components:
+    def _components(self, points: Tensor, posterior: bool) -> Components:
         """The density of y at scaled points."""
+        model = self._model(points)
         if self.density_ is None:
             return model.components(points, posterior)
         return mixed(model, self.density_, points, posterior)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from skpou._base import BaseRegressor, InterruptedFit, Prepared
+from skpou._base import Prepared
 from skpou._compat import StrOptions, fit_context
+from skpou._fitted_model import FittedModelRegressor
 from skpou._neural_grid_base import NeuralGridEstimator
 from skpou.training.latent_starts import STARTS
-from skpou.training.mixture import Components
-from skpou.training.records import TrainingInterrupted, TrainingResult
+from skpou.training.records import TrainingResult
 
 
-class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
+class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     """Regression on a sparse grid of few dimensions into which a network maps the data.
 
     A neural network, the encoder, maps a point into the unit box, and a function on a sparse grid
@@ -145,7 +142,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
     """
 
     _parameter_constraints: dict = {
-        **BaseRegressor._parameter_constraints,
+        **FittedModelRegressor._parameter_constraints,
         **NeuralGridEstimator._own_constraints,
         "init": [StrOptions(set(STARTS))],
     }
@@ -221,19 +218,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
         form = self._form()
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight)
-            try:
-                result = self._train(form, prepared.rows, prepared.scaling)
-            except TrainingInterrupted as stopped:
-                if stopped.result is None:
-                    raise KeyboardInterrupt from None
-                self._store_result(stopped.result, prepared)
-                warnings.warn(
-                    "fit was interrupted. The best parameters so far are kept.",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                raise InterruptedFit from None
-            self._store_result(result, prepared)
+            result = self._train_and_store(
+                lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared
+            )
         self._warn_if_not_converged(result)
         self._warn_of_faces(result)
         return self
@@ -270,51 +257,11 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, BaseRegressor):
             **self._state_of(result),
         )
 
-    def _of_targets(self, values: np.ndarray):
-        """Drop the axis of a single target if y had none."""
-        return values[..., 0] if self._target_ndim == 1 else values
-
     @property
     def coef_(self):
         """Coefficients in units of y."""
         check_is_fitted(self)
         return self._of_targets(self.model_["head"]["coef"] * self.scaling_["scale"])
 
-    @property
-    def intercept_(self):
-        """Mean of y."""
-        check_is_fitted(self)
-        return self._of_targets(self.scaling_["mean"])
-
-    @property
-    def noise_(self):
-        """Noise standard deviation in units of y."""
-        check_is_fitted(self)
-        return self._of_targets(np.sqrt(self.model_["head"]["noise"]) * self.scaling_["scale"])
-
-    # Prediction
-
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._model(points).gradient(points)
-
-    def predict(self, X, return_std=False):
-        """Predict the mean of y, and its standard deviation.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation. ``"noise"``: that of the noise alone.
-            ``"epistemic"``: that of the function, by the posterior of the coefficients.
-
-        Returns
-        -------
-        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
-        std : ndarray or Tensor of the same shape
-            In units of y; only if asked for.
-        """
-        return self._predict(X, return_std)
+    def _noise_variance(self) -> np.ndarray:
+        return self.model_["head"]["noise"]

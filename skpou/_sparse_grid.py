@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou._base import BaseRegressor, Prepared
+from skpou._base import Prepared
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._density import ResidueDensityMixin
+from skpou._fitted_model import FittedModelRegressor
 from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
-from skpou.training.mixture import Components
 from skpou.training.records import TrainingResult
 from skpou.training.sparse_grid_model import SparseGridModel
 from skpou.training.sparse_grid_solution import GridOptions, choose_level
 from skpou.training.sparse_grids import fit_sparse_grid
 
 
-class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
+class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
     """Regression on a sparse grid of hierarchical hat functions, with error bars.
 
     The model is a sum of products of piecewise linear hat functions whose levels add up to a
@@ -129,7 +128,7 @@ class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
     """
 
     _parameter_constraints: dict = {
-        **BaseRegressor._parameter_constraints,
+        **FittedModelRegressor._parameter_constraints,
         "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
@@ -231,27 +230,11 @@ class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
     def _model(self, like: Tensor) -> SparseGridModel:
         return SparseGridModel.from_arrays(self.model_, like)
 
-    def _of_targets(self, values: np.ndarray):
-        """Drop the axis of a single target if y had none."""
-        return values[..., 0] if self._target_ndim == 1 else values
-
     @property
     def coef_(self):
         """Surpluses in units of y."""
         check_is_fitted(self)
         return self._of_targets(self.model_["coef"] * self.scaling_["scale"])
-
-    @property
-    def intercept_(self):
-        """Mean of y."""
-        check_is_fitted(self)
-        return self._of_targets(self.scaling_["mean"])
-
-    @property
-    def noise_(self):
-        """Noise standard deviation in units of y."""
-        check_is_fitted(self)
-        return self._of_targets(np.sqrt(self.model_["noise"]) * self.scaling_["scale"])
 
     @property
     def grid_points_(self):
@@ -260,34 +243,3 @@ class SparseGridRegressor(ResidueDensityMixin, BaseRegressor):
         model = self._model(torch.zeros(0, dtype=torch.float64))
         active = slice(None) if model.active is None else model.active.numpy()
         return self._original_points(model.grid.points()[active])
-
-    # Prediction
-
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._with_density(self._model(points), points, posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._model(points).gradient(points)
-
-    def _numbers_per_row(self) -> int:
-        return self._model(torch.zeros(0)).numbers_per_row()
-
-    def predict(self, X, return_std=False):
-        """Predict the mean of y, and its standard deviation.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        return_std : bool, "epistemic" or "noise", default=False
-            True: also the predictive standard deviation, of noise and model together.
-            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the function, by the
-            posterior of the surpluses; it grows with the distance from the data.
-
-        Returns
-        -------
-        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
-        std : ndarray or Tensor of the same shape
-            In units of y; only if asked for.
-        """
-        return self._predict(X, return_std)

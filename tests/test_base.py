@@ -140,13 +140,13 @@ def test_float32_input_counts_by_its_values(name, values):
     assert_same_bits(predictions(single, query), predictions(double, query.astype(float)))
 
 
-@each_configuration
+@pytest.mark.parametrize(
+    "name", [name for name, model in CONFIGURATIONS.items() if hasattr(model, "batch_size")]
+)
 @few
 @given(data=st.data(), batch_size=st.integers(1, 40))
 def test_blocks_of_rows_against_all_at_once(name, data, batch_size):
     model = fitted(name)
-    if "batch_size" not in model.get_params():
-        pytest.skip(f"{type(model).__name__} has no parameter batch_size")
     seed = data.draw(st.integers(0, 1000))
     points = np.random.default_rng(seed).uniform(-2, 2, (37, 2))
     whole = predictions(model, points)

@@ -347,7 +347,7 @@ class NeuralGridTraining:
             "falling. Raise max_iter.",
             "non_finite": f"The loss became non-finite after {n} iterations; the best parameters "
             "before are kept. Lower learning_rate.",
-            "interrupted": "Training was interrupted.",
+            "interrupted": "The best parameters so far are kept.",
         }.get(code, "")
 
 
