@@ -18,10 +18,13 @@ class Basis(ABC):
         Dimension d of the points.
     n_columns : int
         Number p of functions.
+    n_running : int
+        How many of the first functions run away outside the box, faster than a straight line.
     """
 
     n_features: int
     n_columns: int
+    n_running: int = 0
 
     @abstractmethod
     def matrix(self, X: Tensor) -> Tensor:

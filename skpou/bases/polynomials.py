@@ -85,7 +85,7 @@ class TotalDegreePolynomials(Basis):
         self.n_features = n_features
         self.degree = degree
         self.exponents = total_degree_exponents(n_features, degree)
-        self.n_columns = len(self.exponents)
+        self.n_columns = self.n_running = len(self.exponents)
         self._generations = self._plan()
         self._indices: dict[torch.device, list[tuple[Tensor, Tensor, Tensor]]] = {}
 

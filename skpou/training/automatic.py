@@ -104,6 +104,9 @@ class AutomaticSearch:
         self.seed = int(rng.integers(2**31))
         self.candidates: list[Candidate] = []
         self.curve: list[float] = []
+        self.looked_at: tuple[Candidate, Rows] | None = None
+        # What further sines were tried on in vain, or have been taken for.
+        self.last: Candidate | None = None
         self.exact = max(EXACT, options.tol)
         self.white = self.noise = False
         self.scales = (1.0,) * rows.n_features
@@ -240,6 +243,7 @@ class AutomaticSearch:
         if self.white or correlation < 0.3 or not few or self.options.most_stages < 2 or not enough:
             return
         both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
+        self.last = sine
         if (
             both.leave_one_out < 0.7 * sine.leave_one_out
             and both.calibrated < 0.7 * sine.calibrated
@@ -304,7 +308,13 @@ class AutomaticSearch:
             scale = self._rms(best)
             exact = best.leave_one_out <= self.exact or scale <= 1e-15
             few = not plain and self.rows.n_rows < ENOUGH_ROWS
-            if exact or few or self.noise or (plain and best.family != "units"):
+            if (
+                exact
+                or few
+                or best is self.last
+                or self.noise
+                or (plain and best.family != "units")
+            ):
                 break
             # LSGDRegressor refines its units alone.
             more = self._sine(self._residual(best), 2 + 5 * stage)
@@ -318,8 +328,11 @@ class AutomaticSearch:
 
     def _residual(self, candidate: Candidate) -> Rows:
         """Rows whose targets are what a candidate leaves over."""
-        rows = self.rows
-        return dataclasses.replace(rows, y=rows.y - candidate.mean(rows.X))
+        if self.looked_at is None or self.looked_at[0] is not candidate:
+            rows = self.rows
+            left_over = dataclasses.replace(rows, y=rows.y - candidate.mean(rows.X))
+            self.looked_at = (candidate, left_over)
+        return self.looked_at[1]
 
     def _rms(self, candidate: Candidate) -> float:
         rows = self._residual(candidate)

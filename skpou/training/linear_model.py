@@ -124,11 +124,20 @@ class LinearModel:
             spread = spread + solved.square().sum(0).to(X)
         steepness = self.slope.to(X).square().expand(len(X), -1).clone()
         outside = torch.nonzero(square > 0).squeeze(1)
-        running = tuple(s for s in self.stages if isinstance(s.basis, TotalDegreePolynomials))
-        if len(outside) and running:
-            own = LinearModel(running, self.noise, self.slope).gradient(X[outside]).square().sum(-1)
+        if len(outside) and any(stage.basis.n_running for stage in self.stages):
+            own = self._running_gradient(X[outside]).square().sum(-1)
             steepness[outside] = torch.maximum(steepness[outside], own.to(X))
         return spread[:, None] * self.noise.to(X) + square[:, None] * steepness
+
+    def _running_gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, m, d) of the part of the mean that runs away outside the box."""
+        parts = []
+        for stage in self.stages:
+            basis, k = stage.basis, stage.basis.n_running
+            if k:
+                rates = [basis.partial(X, j)[:, :k] for j in range(X.shape[1])]
+                parts.append(torch.stack([rate @ stage.coef[:k].to(X) for rate in rates], -1))
+        return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X: one Gaussian each."""

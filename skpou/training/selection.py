@@ -18,14 +18,19 @@ from skpou.bases.base import Basis
 from skpou.solvers.statistics import row_blocks, triangular_factor
 from skpou.training.rows import Rows
 
-#: Ridges relative to the largest singular value.
-RIDGES = tuple(10.0 ** (-15 + k / 2) for k in range(33))
+#: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
+#: are what bounds the coefficients, which takes many more rows than columns.
+RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
+LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 2.0
+#: Corrections of the coefficients by what they leave over, for ridges below these.
+CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by.
 LARGEST_LEVERAGE = 1 - 1e-10
 #: Probes and neighbours are looked at for so many rows at most.
 MOST_PROBED = 1000
-#: Neighbours' correlations are those of so many rows at most.
-MOST_CORRELATED = 10_000
+#: Neighbours' correlations are those of so many rows at most, and errors at left-out rows where the
+#: columns are not kept.
+MOST_CORRELATED = MOST_LOOKED = 10_000
 
 
 def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
@@ -82,6 +87,14 @@ def white_correlation(n_rows: int) -> float:
     return 3 / math.sqrt(min(n_rows, MOST_CORRELATED))
 
 
+def _corrections(alpha: float) -> int:
+    return next((count for most, count in CORRECTIONS if alpha <= most), 0)
+
+
+def _ridges_from(least: float) -> tuple[float, ...]:
+    return tuple(ridge for ridge in RIDGES if ridge >= least)
+
+
 class RidgePath:
     """All ridges of one weighted least-squares problem, from one singular value decomposition.
 
@@ -99,6 +112,7 @@ class RidgePath:
         self.A, self.y = A * self.root, rows.y * self.root
         self.total = rows.total_weight
         n, p = A.shape
+        self.ridges = _ridges_from(0.0 if n > MANY_ROWS * p else LEAST_RIDGE)
         if n > 1.3 * p:
             self._Q, R = torch.linalg.qr(self.A)
             self._left, self.S, self.Vh = torch.linalg.svd(R, full_matrices=False)
@@ -131,13 +145,13 @@ class RidgePath:
         The noise is at its most probable value; several targets give the mean of theirs.
         """
         floor = torch.finfo(self.y.dtype).eps ** 2 * self.y.square().sum(0)
-        ridge2 = (self.S.new_tensor(RIDGES) * self.S[0]).square()[:, None]
+        ridge2 = (self.S.new_tensor(self.ridges) * self.S[0]).square()[:, None]
         shrink = ridge2 / (self.S.square() + ridge2)
         misfit = shrink @ self.component.square() + self.rest + floor
         score = self.total * (misfit / self.total).clamp_min(1e-300).log().mean(1)
         score = score - shrink.log().sum(1)
         best = int(score.argmin())
-        return RIDGES[best], float(score[best])
+        return self.ridges[best], float(score[best])
 
     def _filter(self, alpha: float) -> Tensor:
         """Share of each component that a ridge keeps."""
@@ -152,7 +166,7 @@ class RidgePath:
         """Coefficients (p, m)."""
         inverse = self.S / (self.S.square() + (alpha * self.S[0]).square())
         coef = self.Vh.T @ (inverse[:, None] * self.component)
-        if alpha <= 1e-11:
+        for _ in range(_corrections(alpha)):
             correction = self.U.T @ (self.y - self.A @ coef)
             coef = coef + self.Vh.T @ (inverse[:, None] * correction)
         return coef
@@ -168,12 +182,14 @@ class RidgePath:
     def leave_one_out(self, alpha: float) -> float:
         """Root mean square error at each distinct row when all its weight is left out."""
         left_out = self.residual(alpha) / (1 - self.leverage(alpha))[:, None]
-        square = (left_out.square().sum(0) + self.rows.within.sum(0)).mean()
-        return math.sqrt(float(square) / self.total)
+        return math.sqrt(self._mean(left_out.square()))
 
     def spread(self, alpha: float) -> float:
         """Mean square of leave-one-out errors in units of their predicted variances."""
-        square = self.residual(alpha).square() / (1 - self.leverage(alpha))[:, None]
+        return self._mean(self.residual(alpha).square() / (1 - self.leverage(alpha))[:, None])
+
+    def _mean(self, square: Tensor) -> float:
+        """Mean of weighted squares at the rows, with what repeated rows differ by."""
         return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
 
     def probed(self, alpha: float, columns: Tensor) -> float:
@@ -214,7 +230,10 @@ class StreamedRidgePath(RidgePath):
         self.total = rows.total_weight
         self.root = rows.weight.sqrt()[:, None]
         self.y = rows.y * self.root
+        # Corrections by inner products need a ridge above round-off.
+        self.ridges = _ridges_from(LEAST_STREAMED_RIDGE)
         self.blocks = row_blocks(rows.n_rows, batch_size)
+        self.step = -(-rows.n_rows // MOST_LOOKED)
         self.memory: tuple[float, Tensor, Tensor] | None = None
         (self._decompose_squares if squared else self._decompose)(basis.n_columns)
 
@@ -247,24 +266,27 @@ class StreamedRidgePath(RidgePath):
         return self.basis.matrix(self.rows.X[block]) * self.root[block]
 
     def coef(self, alpha: float) -> Tensor:
-        """Coefficients, unless squared with one correction by the residual of all rows."""
+        """Coefficients, unless squared corrected by the residual of all rows."""
         square = self.S.square() + (alpha * self.S[0]).square()
         coef = self.Vh.T @ ((self.S / square)[:, None] * self.component)
         if self.squared:
             return coef
-        gradient = -((alpha * self.S[0]).square()) * coef
-        for block in self.blocks:
-            A = self._columns(block)
-            gradient = gradient + A.T @ (self.y[block] - A @ coef)
-        return coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
+        for _ in range(max(_corrections(alpha), 1)):
+            gradient = -((alpha * self.S[0]).square()) * coef
+            for block in self.blocks:
+                A = self._columns(block)
+                gradient = gradient + A.T @ (self.y[block] - A @ coef)
+            coef = coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
+        return coef
 
     def _at_rows(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Weighted residual and leverages, in one pass over the rows."""
+        """Weighted residual and leverages of the rows that are looked at."""
         if self.memory is None or self.memory[0] != alpha:
             size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
             inverse, coef = self.Vh.T / size, self.coef(alpha)
             residuals, leverages = [], []
             for block in self.blocks:
+                block = slice(block.start, block.stop, self.step)
                 A = self._columns(block)
                 residuals.append(self.y[block] - A @ coef)
                 leverages.append((A @ inverse).square().sum(1))
@@ -272,12 +294,17 @@ class StreamedRidgePath(RidgePath):
         return self.memory[1:]
 
     def residual(self, alpha: float) -> Tensor:
-        """Weighted residual (n, m)."""
+        """Weighted residual of the rows that are looked at."""
         return self._at_rows(alpha)[0]
 
     def leverage(self, alpha: float) -> Tensor:
-        """Diagonal (n,) of the hat matrix."""
+        """Diagonal of the hat matrix at the rows that are looked at."""
         return self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
+
+    def _mean(self, square: Tensor) -> float:
+        looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])
+        share = self.total / float(looked.square().sum())
+        return float((share * square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
 
 
 class TangentScores:

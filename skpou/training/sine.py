@@ -17,7 +17,8 @@ from scipy.special import gammaincinv
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from skpou.bases.features import SineFeatures
+from skpou.bases.features import BLOCK_ROWS, SineFeatures
+from skpou.bases.polynomials import count_columns
 from skpou.training.candidates import Candidate
 from skpou.training.linear_model import Stage
 from skpou.training.rows import Rows
@@ -25,11 +26,13 @@ from skpou.training.selection import RidgePath, StreamedRidgePath
 
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
 #: Rows times squared columns above which the columns are evaluated in blocks.
-STREAMED = 6e9
+STREAMED = 6e10
 #: Ridge of the pilot from which inner products suffice.
 NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.
 OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
+#: Largest degree of polynomials beside the sines, and their share of the columns at most.
+MOST_DEGREE, CURVED_SHARE = 3, 0.2
 #: Smoothness of the Matern shape.
 SMOOTHNESS = 3.5
 #: Twice the log evidence by which a rougher or larger model must be better.
@@ -48,11 +51,14 @@ class Spectrum:
         Scale of the frequencies, in radians over half the side of the box.
     scales : tuple of float
         Factors of the columns of X, at most 1.
+    degree : int
+        Largest degree of the polynomials beside the sines.
     """
 
     shape: str
     bandwidth: float
     scales: tuple[float, ...]
+    degree: int = 1
 
     def draw(self, n_sines: int, seed: int, like: Tensor) -> SineFeatures:
         """Features with `n_sines` frequencies, stratified or of low discrepancy."""
@@ -66,7 +72,8 @@ class Spectrum:
         frequencies = self._transform(uniform, rng)
         frequencies = self.bandwidth * frequencies * np.array(self.scales)
         phases = rng.uniform(0, np.pi, n_sines)
-        return SineFeatures(torch.as_tensor(frequencies).to(like), torch.as_tensor(phases).to(like))
+        tensors = (torch.as_tensor(values).to(like) for values in (frequencies, phases))
+        return SineFeatures(*tensors, self.degree)
 
     def _transform(self, uniform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Uniform numbers (h, d or d + 1) to frequencies (h, d) of bandwidth 1."""
@@ -153,6 +160,7 @@ class SineSearch:
             spectrum = dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth)
             shapes.append(self._climb(self._fit(spectrum)))
         best = min([best, *shapes], key=_score)
+        best = self._beside_polynomials(best)
         best = self._smoothest(best)
         if self.whole and self.pilot_columns >= self.most_columns:
             best = self._better_calibrated(best, shapes)
@@ -163,7 +171,8 @@ class SineSearch:
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
         """Fit of the pilot rows, from memory where it was made before."""
-        key = (spectrum.shape, spectrum.scales, round(4 * math.log2(spectrum.bandwidth)))
+        step = round(4 * math.log2(spectrum.bandwidth))
+        key = (spectrum.shape, spectrum.scales, spectrum.degree, step)
         if key not in self.memory:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
         return self.memory[key]
@@ -179,8 +188,9 @@ class SineSearch:
         if rows.n_rows * float(basis.n_columns) ** 2 < STREAMED:
             path = RidgePath(basis.matrix(rows.X), rows)
         else:
-            batch_size = max(4096, 4 * basis.n_columns)
-            path = StreamedRidgePath(basis, rows, batch_size, ridge >= NOISY)
+            squared = ridge >= NOISY
+            batch_size = BLOCK_ROWS if squared else max(4096, 4 * basis.n_columns)
+            path = StreamedRidgePath(basis, rows, batch_size, squared)
         alpha, score = path.evidence()
         return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
 
@@ -223,6 +233,14 @@ class SineSearch:
                 break
             best = better
         return best
+
+    def _beside_polynomials(self, best: SineFit) -> SineFit:
+        """The same beside polynomials of low degree, where that is clearly likelier."""
+        n_curved = count_columns(self.rows.n_features, MOST_DEGREE)
+        if n_curved > CURVED_SHARE * min(self.pilot.n_rows, self.pilot_columns):
+            return best
+        curved = self._climb(self._fit(dataclasses.replace(best.spectrum, degree=MOST_DEGREE)))
+        return curved if curved.score < best.score - MARGIN else best
 
     def _smoothest(self, best: SineFit) -> SineFit:
         """Flat spectrum of least bandwidth whose evidence is hardly less."""
