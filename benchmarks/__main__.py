@@ -33,6 +33,7 @@ NAMES = {
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
+    "multi_stage_package": "the JAX package multistage on the papers' target",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
