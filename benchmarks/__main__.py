@@ -32,12 +32,26 @@ NAMES = {
     "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
+    "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
+    "multi_stage_package": "the JAX package multistage on the papers' target",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
+
+
+def tables(module, name, sections):
+    """File name and function of each table of a benchmark, or of those of its sections named."""
+    parts = getattr(module, "SECTIONS", {})
+    unknown = set(sections) - set(parts)
+    if unknown:
+        known = ", ".join(parts) or "none"
+        raise SystemExit(f"{name} has no section {', '.join(sorted(unknown))}; it has {known}")
+    if not parts:
+        return {name: module.run}
+    return {f"{name}_{part}": run for part, run in parts.items() if part in (sections or parts)}
 
 
 def main():
@@ -50,6 +64,7 @@ def main():
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, in this order")
     parser.add_argument("--seeds", type=int, help="random samples of each task, else 10 or less")
+    parser.add_argument("--sections", nargs="+", default=[], help="of the benchmark, not all")
     parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
@@ -59,18 +74,19 @@ def main():
         print(f"All benchmarks:\n{listing}")
     failed = 0
     for name in options.names or NAMES:
-        start = time.perf_counter()
-        print(f"\n== {name}: {NAMES[name]}", flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
         seeds = options.seeds or getattr(module, "SEEDS", 10)
-        table = module.run(2 if options.quick else seeds, options.quick)
-        if not table.rows:
-            continue
-        table.show()
-        if not options.quick:
-            table.write(name)
-        failed += table.n_missed()
-        print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        for file, run in tables(module, name, options.sections).items():
+            start = time.perf_counter()
+            print(f"\n== {file}: {NAMES[name]}", flush=True)
+            table = run(2 if options.quick else seeds, options.quick)
+            if not table.rows:
+                continue
+            table.show()
+            if not options.quick:
+                table.write(file)
+            failed += table.n_missed()
+            print(f"{time.perf_counter() - start:.0f} s", flush=True)
     if not options.quick:
         harness.write_environment()
     print(f"\nbounds not reached: {failed}")

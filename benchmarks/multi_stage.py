@@ -3,14 +3,17 @@
 Errors are root mean squares at 10,001 even points of a line, or 10,000 random ones of a box, that
 no model has seen. The limits of a task on a line with noise are in units of the noise. In one
 dimension the largest error is compared with that of an interpolating cubic spline.
+
+Each section has its own table: ``python -m benchmarks multi_stage --sections noise`` measures and
+writes one of them anew. Rivals whose fits take seconds are given fewer samples.
 """
 
 import functools
-import time
 
 import numpy as np
 
 from benchmarks import harness
+from benchmarks import multi_stage_rivals as rivals
 from benchmarks import multi_stage_targets as targets
 from skpou import MultiStageRegressor
 
@@ -49,6 +52,7 @@ BOX = {
 }  # fmt: skip
 BOX_SECONDS = {"smooth2, 4000": 4.0, "f3": 15.0}
 NETWORK = (20, 20, 20)
+LINES = {**targets.LINE, **targets.SECOND, **targets.FRESH}
 
 
 def runs_of(make, function, d, sample, fresh, noise, seeds):
@@ -86,80 +90,87 @@ def default(seed):
     return MultiStageRegressor()
 
 
-def on_line(table, name, function, n, layout, noise, limit, seeds, *, rivals=True):
-    """One task on a line: this model, the cubic spline, and the other rivals."""
+def on_line(table, name, layout, limit, seeds, *, noise=0.0, fast=False):
+    """One task on a line by this model and its rivals; returns the median error of each."""
+    function, n = LINES[name]
     fresh = targets.fresh(1)
     task = (function, 1, lambda seed: targets.points(layout, n, seed), fresh, noise)
+    # The even points of all samples are the same.
     varied = seeds if noise or layout == "gaps" else 1
-    ours = runs_of(default, *task, varied)
-    splines = runs_of(lambda seed: harness.Spline(), *task, varied)
+    found = {"MultiStageRegressor": runs_of(default, *task, varied)}
+    for method, make in rivals.on_line(n, fast).items():
+        some = rivals.samples(method, n, varied)
+        found[method] = runs_of(lambda _, make=make: make(), *task, some)
+    ours, splines = found["MultiStageRegressor"], found["spline, degree 3"]
     bounds = [("3 times the spline's largest error",
                max(a[1] / b[1] for a, b in zip(ours, splines)), 3)]  # fmt: skip
     if limit is not None:
         median = float(np.median([run[0] for run in ours]))
         unit = noise or 1.0
         bounds.append((f"error {limit:.2g}{' sigma' if noise else ''}", median / unit, limit))
-    table.add(row(name, layout, "MultiStageRegressor", ours, noise), bounds)
-    table.add(row(name, layout, "spline, degree 3", splines, noise))
-    if not rivals:
-        return
-    for method, make in harness.rivals(n, 1).items():
-        if method != "spline, degree 3":
-            few = 1 if method.startswith(("Gaussian", "neural")) else min(varied, 3)
-            table.add(
-                row(name, layout, method, runs_of(lambda _, make=make: make(), *task, few), noise)
+    for method, runs in found.items():
+        table.add(row(name, layout, method, runs, noise), bounds if runs is ours else ())
+    return {method: float(np.median([run[0] for run in runs])) for method, runs in found.items()}
+
+
+def lines(seeds, quick):
+    """Targets on a line without noise, with all rivals; their medians in a table beside."""
+    table, medians = harness.Table(), harness.Table()
+    for name in LINES:
+        few = seeds if name in targets.LINE else min(seeds, 5)
+        for layout in ("uniform", "gaps") if name != "noise" else ():
+            limit = {**EXACT, **SECOND}.get((name, layout))
+            errors = on_line(table, name, layout, limit, few, fast=quick)
+            medians.rows.append(
+                {"target": name, "points": layout, "bound": ""}
+                | {method: harness.digits(error) for method, error in errors.items()}
             )
+    if not quick:
+        medians.write("multi_stage_medians")
+    return table
 
 
-def lines(table, seeds, quick):
-    for name, (function, n) in targets.LINE.items():
+def noisy(seeds, quick):
+    """The same with noise, beside the rivals that take milliseconds; noise alone."""
+    table = harness.Table()
+    for name in targets.LINE:
         for layout in ("uniform", "gaps"):
-            if name == "noise":
-                pure_noise(table, layout, seeds)
-                continue
-            key = (name, layout)
-            on_line(table, name, function, n, layout, 0.0, EXACT[key], seeds, rivals=not quick)
-            for noise, limit in zip(SIGMAS, NOISY.get(key, ())):
+            for sigma, limit in zip(SIGMAS, NOISY.get((name, layout), ())):
                 few = seeds if name == "ug" else min(seeds, 3)
-                on_line(table, name, function, n, layout, noise, limit, few, rivals=False)
-    for name, (function, n) in targets.SECOND.items():
-        for layout in ("uniform", "gaps"):
-            limit = SECOND.get((name, layout))
-            on_line(table, name, function, n, layout, 0.0, limit, min(seeds, 5), rivals=not quick)
-    for name, (function, n) in targets.FRESH.items():
-        for layout in ("uniform", "gaps"):
-            on_line(table, name, function, n, layout, 0.0, None, min(seeds, 5), rivals=not quick)
+                on_line(table, name, layout, limit, few, noise=sigma, fast=True)
+    for layout in ("uniform", "gaps"):
+        task = (LINES["noise"][0], 1, lambda seed, layout=layout: targets.points(layout, 300, seed))
+        found = runs_of(default, *task, targets.fresh(1), 1.0, seeds)
+        spread = max(np.ptp(run[3].predict(targets.fresh(1))) for run in found)
+        table.add(row("noise", layout, "MultiStageRegressor", found, 1.0),
+                  [("a constant", spread, 1e-12)])  # fmt: skip
+    return table
 
 
-def pure_noise(table, layout, seeds):
-    task = (lambda X: np.zeros(len(X)), 1, lambda seed: targets.points(layout, 300, seed))
-    found = runs_of(default, *task, targets.fresh(1), 1.0, seeds)
-    spread = max(np.ptp(run[3].predict(targets.fresh(1))) for run in found)
-    table.add(row("noise", layout, "MultiStageRegressor", found, 1.0),
-              [("a constant", spread, 1e-12)])  # fmt: skip
-
-
-def boxes(table, seeds, quick):
-    for name, (function, d, n, noise) in targets.BOX.items():
+def boxes(seeds, quick):
+    """Targets on boxes of two and three dimensions."""
+    table = harness.Table()
+    for name, (function, d, n, sigma) in targets.BOX.items():
         fresh = targets.fresh(d, 10_000)
         sample = functools.partial(targets.scattered, d, n)
-        task = (function, d, sample, fresh, noise)
+        task = (function, d, sample, fresh, sigma)
         ours = runs_of(default, *task, min(seeds, 10 if name in BOX_SECONDS else 3))
         median = float(np.median([run[0] for run in ours]))
         bounds = [(f"error {BOX[name]:.2g}", median, BOX[name])]
         if name in BOX_SECONDS:
             seconds = float(np.median([run[2] for run in ours]))
             bounds.append((f"{BOX_SECONDS[name]:.2g} s", seconds, BOX_SECONDS[name]))
-        table.add(row(name, "random", "MultiStageRegressor", ours, noise), bounds)
+        table.add(row(name, "random", "MultiStageRegressor", ours, sigma), bounds)
         if quick or n > 4000:
             continue
-        for method, make in harness.rivals(n, d, quick=n > 1000).items():
-            table.add(
-                row(name, "random", method, runs_of(lambda _, make=make: make(), *task, 1), noise)
-            )
+        for method, make in harness.rivals(n, d).items():
+            some = rivals.samples(method, n, min(seeds, 3))
+            found = runs_of(lambda _, make=make: make(), *task, some)
+            table.add(row(name, "random", method, found, sigma))
+    return table
 
 
-def large(table):
+def large(seeds, quick):
     """100,000 rows in ten dimensions, four of which do not matter, with noise."""
 
     def function(X):
@@ -169,11 +180,14 @@ def large(table):
     found = runs_of(default, function, 10, lambda s: targets.scattered(10, 100_000, s), fresh,
                     0.05, 1)  # fmt: skip
     bounds = [("30 s", found[0][2], 30), ("half the noise", found[0][0] / 0.05, 0.5)]
+    table = harness.Table()
     table.add(row("ten dimensions", "random", "MultiStageRegressor", found, 0.05), bounds)
+    return table
 
 
-def stages(table, seeds, quick):
+def stages(seeds, quick):
     """The lecture's target by three kinds of stages: error at the samples and between them."""
+    table = harness.Table()
     function, n = targets.LINE["ug"]
     fresh, curves = targets.fresh(1), {}
     X = targets.points("uniform", n, 0)
@@ -211,7 +225,9 @@ def stages(table, seeds, quick):
             bounds = [("error 1e-15", result["median error"], 1e-15),
                       ("worst 2e-15", max(last), 2e-15)]  # fmt: skip
         table.add(result, bounds)
-    draw(curves)
+    if not quick:
+        draw(curves)
+    return table
 
 
 def draw(curves):
@@ -228,12 +244,4 @@ def draw(curves):
     harness.save(drawn, "multi_stage")
 
 
-def run(seeds, quick):
-    table = harness.Table()
-    start = time.time()
-    stages(table, seeds, quick)
-    large(table)
-    boxes(table, seeds, quick)
-    lines(table, seeds, quick)
-    print(f"{time.time() - start:.0f} s")
-    return table
+SECTIONS = {"stages": stages, "large": large, "boxes": boxes, "lines": lines, "noise": noisy}
