@@ -1,4 +1,7 @@
-"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``."""
+"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``.
+
+``NAME:SECTION`` runs one section of a benchmark that has some; each writes a table of its own.
+"""
 
 import argparse
 import importlib
@@ -40,6 +43,21 @@ NAMES = {
 }
 
 
+def tables(name, section, seeds, quick):
+    """Name and table of each section, or of a benchmark that has none."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    seeds = 2 if quick else seeds or getattr(module, "SEEDS", 10)
+    sections = getattr(module, "SECTIONS", None)
+    if sections is None:
+        yield name, module.run(seeds, quick)
+        return
+    if section and section not in sections:
+        raise SystemExit(f"{name} has no section {section}; there are {', '.join(sections)}")
+    for key, part in sections.items():
+        if section in ("", key):
+            yield f"{name}_{key}", part(seeds, quick)
+
+
 def main():
     listing = "\n".join(f"  {name:16} {text}" for name, text in NAMES.items())
     parser = argparse.ArgumentParser(
@@ -48,28 +66,29 @@ def main():
         epilog=f"benchmarks:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, in this order")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="or NAME:SECTION; default: all, in this order"
+    )
     parser.add_argument("--seeds", type=int, help="random samples of each task, else 10 or less")
     parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
     options = parser.parse_args()
-    unknown = set(options.names) - set(NAMES)
+    unknown = {name.partition(":")[0] for name in options.names} - set(NAMES)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are\n{listing}")
     if not options.names:
         print(f"All benchmarks:\n{listing}")
     failed = 0
-    for name in options.names or NAMES:
+    for asked in options.names or NAMES:
+        name, _, section = asked.partition(":")
         start = time.perf_counter()
-        print(f"\n== {name}: {NAMES[name]}", flush=True)
-        module = importlib.import_module(f"benchmarks.{name}")
-        seeds = options.seeds or getattr(module, "SEEDS", 10)
-        table = module.run(2 if options.quick else seeds, options.quick)
-        if not table.rows:
-            continue
-        table.show()
-        if not options.quick:
-            table.write(name)
-        failed += table.n_missed()
+        print(f"\n== {asked}: {NAMES[name]}", flush=True)
+        for results, table in tables(name, section, options.seeds, options.quick):
+            if not table.rows:
+                continue
+            table.show()
+            if not options.quick:
+                table.write(results)
+            failed += table.n_missed()
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
     if not options.quick:
         harness.write_environment()
