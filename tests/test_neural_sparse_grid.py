@@ -200,8 +200,9 @@ def test_interrupt_leaves_the_best_so_far(cls, solver, monkeypatch):
     monkeypatch.setattr(module.NeuralGridTraining, "__init__", init)
     X, y = rows()
     model = cls(**QUICK, coef_solver=solver)
-    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+    with pytest.warns(UserWarning, match="interrupted") as caught, pytest.raises(KeyboardInterrupt):
         model.fit(X, y if cls is NeuralSparseGridRegressor else y > 0.5)
+    assert [w.filename for w in caught if "interrupted" in str(w.message)] == [__file__]
     assert np.isfinite(model.predict(X).astype(float)).all()
 
 
