@@ -1,4 +1,7 @@
-"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``."""
+"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``.
+
+``NAME:SECTION`` runs one section of a benchmark that has some; each writes a table of its own.
+"""
 
 import argparse
 import importlib
@@ -42,16 +45,23 @@ NAMES = {
 }
 
 
-def tables(module, name, sections):
-    """File name and function of each table of a benchmark, or of those of its sections named."""
-    parts = getattr(module, "SECTIONS", {})
-    unknown = set(sections) - set(parts)
-    if unknown:
-        known = ", ".join(parts) or "none"
-        raise SystemExit(f"{name} has no section {', '.join(sorted(unknown))}; it has {known}")
-    if not parts:
-        return {name: module.run}
-    return {f"{name}_{part}": run for part, run in parts.items() if part in (sections or parts)}
+def tables(name, section, seeds, quick):
+    """Name and table of each section or of the one asked for; of a benchmark that has none.
+
+    A benchmark with ``CASES`` has one table for all of them, and keeps the rows not asked for.
+    """
+    module = importlib.import_module(f"benchmarks.{name}")
+    seeds = 2 if quick else seeds or getattr(module, "SEEDS", 10)
+    sections, cases = getattr(module, "SECTIONS", {}), getattr(module, "CASES", ())
+    if section and section not in (*sections, *cases):
+        known = ", ".join((*sections, *cases)) or "none"
+        raise SystemExit(f"{name} has no section {section}; there are {known}")
+    if not sections:
+        some = {"cases": [section]} if section else {}
+        yield name, module.run(seeds, quick, **some)
+    for key, part in sections.items():
+        if section in ("", key):
+            yield f"{name}_{key}", part(seeds, quick)
 
 
 def main():
@@ -62,31 +72,30 @@ def main():
         epilog=f"benchmarks:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, in this order")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="or NAME:SECTION; default: all, in this order"
+    )
     parser.add_argument("--seeds", type=int, help="random samples of each task, else 10 or less")
-    parser.add_argument("--sections", nargs="+", default=[], help="of the benchmark, not all")
     parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
     options = parser.parse_args()
-    unknown = set(options.names) - set(NAMES)
+    unknown = {name.partition(":")[0] for name in options.names} - set(NAMES)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are\n{listing}")
     if not options.names:
         print(f"All benchmarks:\n{listing}")
     failed = 0
-    for name in options.names or NAMES:
-        module = importlib.import_module(f"benchmarks.{name}")
-        seeds = options.seeds or getattr(module, "SEEDS", 10)
-        for file, run in tables(module, name, options.sections).items():
-            start = time.perf_counter()
-            print(f"\n== {file}: {NAMES[name]}", flush=True)
-            table = run(2 if options.quick else seeds, options.quick)
+    for asked in options.names or NAMES:
+        name, _, section = asked.partition(":")
+        start = time.perf_counter()
+        print(f"\n== {asked}: {NAMES[name]}", flush=True)
+        for results, table in tables(name, section, options.seeds, options.quick):
             if not table.rows:
                 continue
             table.show()
             if not options.quick:
-                table.write(file)
+                table.write(results)
             failed += table.n_missed()
-            print(f"{time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
     if not options.quick:
         harness.write_environment()
     print(f"\nbounds not reached: {failed}")

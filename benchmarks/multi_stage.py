@@ -4,7 +4,7 @@ Errors are root mean squares at 10,001 even points of a line, or 10,000 random o
 no model has seen. The limits of a task on a line with noise are in units of the noise. In one
 dimension the largest error is compared with that of an interpolating cubic spline.
 
-Each section has its own table: ``python -m benchmarks multi_stage --sections noise`` measures and
+Each section has its own table: ``python -m benchmarks multi_stage:noise`` measures and
 writes one of them anew. Rivals whose fits take seconds are given fewer samples.
 """
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from skpou import NeuralSparseGridRegressor
 from skpou.datasets import make_swiss_roll
+from skpou.inspection import LatentGridDisplay
 
 
 def draw(model, X, y, path):
@@ -24,12 +25,10 @@ def draw(model, X, y, path):
     left.scatter(X[:, 0], X[:, 2], X[:, 1], c=y, s=4, cmap="viridis")
     left.set(xlabel="$x_1$", ylabel="$x_3$", zlabel="$x_2$", title="The roll and its target")
     right = figure.add_subplot(1, 2, 2)
-    points = right.scatter(*model.transform(X).T, c=y, s=4, cmap="viridis", linewidths=0)
-    right.plot(*model.grid_points_.T, ".", color="0.4", markersize=2)
-    right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="$u_1$", ylabel="$u_2$")
+    LatentGridDisplay.from_estimator(model, X, y, ax=right)
     share = model.active_fraction_
     right.set_title(f"In the box of the grid: {share:.0%} of its functions are used")
-    figure.colorbar(points, ax=right, shrink=0.8, label="y")
+    figure.get_layout_engine().set(h_pad=0.1)
     figure.savefig(path, dpi=110)
 
 

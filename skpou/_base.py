@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,10 +37,6 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     """
 
     # Written by a subclass
-
-    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        """Store what was fitted, all at once: an interrupt must not mix two fits."""
-        raise NotImplementedError
 
     def _components(self, points: Tensor, posterior: bool) -> Components:
         """Components of the density in scaled units at scaled points."""
@@ -119,16 +114,6 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             raise
         self._store_result(result, prepared)
         return result
-
-    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Prepared) -> None:
-        if stopped.result is None:
-            raise KeyboardInterrupt from None
-        self._store_result(stopped.result, prepared)
-        kept = "The best of the starts that were finished is kept."
-        if stopped.result.code == "interrupted":
-            kept = stopped.result.message
-        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=4)
-        raise InterruptedFit from None
 
     # Prediction
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,24 +13,39 @@ from torch import Tensor
 
 from skpou import _validation as validation
 from skpou._estimator import TorchEstimator
+from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.scaling import Scaling
+
+
+class PreparedClasses(NamedTuple):
+    """Training data in the units and on the device of the fit."""
+
+    rows: Rows
+    scaling: Scaling
+    classes: np.ndarray
 
 
 class BaseClassifier(ClassifierMixin, TorchEstimator):
     """Classifier with a probability of every class at every point.
 
-    A subclass calls `_prepare_classes`, trains, stores arrays and `classes_`, and writes `_model`,
-    whose result has `log_proba`; predictions of every kind follow from it.
+    A subclass calls `_prepare_classes`, trains by `_train_and_store`, and writes `_state_of` and
+    `_model`, whose result has `log_proba`; predictions of every kind follow from it.
     """
 
     def _model(self, like: Tensor) -> Any:
         """The fitted model, on the device and in the dtype of `like`."""
         raise NotImplementedError
 
+    def _state_of(self, result: TrainingResult) -> dict[str, Any]:
+        """Fitted attributes besides `scaling_` and `classes_`."""
+        raise NotImplementedError
+
+    # Training
+
     def _prepare_classes(
         self, X: Any, y: Any, sample_weight: Any, *, box: Scaling | None = None
-    ) -> tuple[Rows, Scaling, np.ndarray]:
+    ) -> PreparedClasses:
         """Merged rows whose targets are the shares of the classes, their scaling, the classes.
 
         With the `box` of an earlier fit its columns must be those of X.
@@ -42,7 +58,26 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         points, weight = (validation.owned(part, torch.float64, device) for part in (X, given))
         indicators = torch.eye(len(classes), dtype=torch.float64)[torch.as_tensor(codes)]
         rows, scaling, _ = self._merged(points, indicators.to(device), weight, box)
-        return rows, scaling, classes
+        return PreparedClasses(rows, scaling, classes)
+
+    def _train_and_store(
+        self, train: Callable[[PreparedClasses], TrainingResult], prepared: PreparedClasses
+    ) -> TrainingResult:
+        """Train and store the result; what an interrupt leaves is stored, too."""
+        try:
+            result = train(prepared)
+        except TrainingInterrupted as stopped:
+            self._keep_interrupted(stopped, prepared)
+            raise
+        self._store_result(result, prepared)
+        return result
+
+    def _store_result(self, result: TrainingResult, prepared: PreparedClasses) -> None:
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            classes_=prepared.classes,
+            **self._state_of(result),
+        )
 
     # Prediction
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from skpou import _validation as validation
 from skpou._compat import StrOptions
 from skpou.solvers.statistics import row_blocks, rows_within
-from skpou.training.records import TrainingResult
+from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows, merge_rows
 from skpou.training.scaling import Scaling, target_unit
 
@@ -124,6 +124,22 @@ class TorchEstimator(BaseEstimator):
         except BaseException:
             self.__dict__ = before
             raise
+
+    def _store_result(self, result: TrainingResult, prepared: Any) -> None:
+        """Store what was fitted, all at once: an interrupt must not mix two fits."""
+        raise NotImplementedError
+
+    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Any) -> None:
+        """Store what an interrupt leaves, and say so."""
+        if stopped.result is None:
+            raise KeyboardInterrupt from None
+        self._store_result(stopped.result, prepared)
+        kept = "The best of the starts that were finished is kept."
+        if stopped.result.code == "interrupted":
+            kept = stopped.result.message
+        # Past this method, its caller, fit and its wrapper, to the line that called fit.
+        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=5)
+        raise InterruptedFit from None
 
     def _reporter(self) -> Callable[[str], None] | None:
         if not self.verbose:

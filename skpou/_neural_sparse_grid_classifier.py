@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
-import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skpou._base import InterruptedFit
 from skpou._classifier_base import BaseClassifier
 from skpou._compat import StrOptions, fit_context
 from skpou._neural_grid_base import NeuralGridEstimator
-from skpou.training.records import TrainingInterrupted, TrainingResult
-from skpou.training.scaling import Scaling
 from skpou.training.sparse_grid_classes import METHODS
 
 
@@ -217,20 +211,10 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         """
         form = self._form()
         with self._earlier_fit_kept():
-            rows, scaling, classes = self._prepare_classes(X, y, sample_weight)
-            try:
-                result = self._train(form, rows, scaling)
-            except TrainingInterrupted as stopped:
-                if stopped.result is None:
-                    raise KeyboardInterrupt from None
-                self._store_result(stopped.result, scaling, classes)
-                warnings.warn(
-                    "fit was interrupted. The best parameters so far are kept.",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                raise InterruptedFit from None
-            self._store_result(result, scaling, classes)
+            prepared = self._prepare_classes(X, y, sample_weight)
+            result = self._train_and_store(
+                lambda data: self._train(form, data.rows, data.scaling), prepared
+            )
         self._warn_if_not_converged(result)
         self._warn_of_faces(result)
         return self
@@ -254,13 +238,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         """
         check_is_fitted(self)
         with self._earlier_fit_kept():
-            rows, scaling, classes = self._prepare_classes(X, y, sample_weight, box=self._box())
-            self._store_result(self._refit(rows), scaling, classes)
+            prepared = self._prepare_classes(X, y, sample_weight, box=self._box())
+            self._train_and_store(lambda data: self._refit(data.rows), prepared)
         return self
-
-    def _store_result(self, result: TrainingResult, scaling: Scaling, classes: np.ndarray) -> None:
-        # All at once: an interrupt in between must not mix two fits.
-        self.__dict__.update(scaling_=scaling.arrays(), classes_=classes, **self._state_of(result))
 
     @property
     def coef_(self):

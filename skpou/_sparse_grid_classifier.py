@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -12,6 +13,7 @@ from skpou._classifier_base import BaseClassifier
 from skpou._compat import Interval, StrOptions, fit_context
 from skpou._estimator import TorchEstimator, random_generator
 from skpou.bases.sparse_grids import BOUNDARIES, HIGHEST_LEVEL
+from skpou.training.records import TrainingResult
 from skpou.training.sparse_grid_classes import METHODS, GridClasses, fit_classes
 from skpou.training.sparse_grid_solution import GridOptions
 
@@ -164,21 +166,23 @@ class SparseGridClassifier(BaseClassifier):
             max_points=int(self.max_points),
         )
         with self._earlier_fit_kept():
-            rows, scaling, classes = self._prepare_classes(X, y, sample_weight)
+            prepared = self._prepare_classes(X, y, sample_weight)
             rng = random_generator(self.random_state)
-            result = fit_classes(rows, self.method, options, rng, self._reporter())
-            # All at once: an interrupt in between must not mix two fits.
-            self.__dict__.update(
-                scaling_=scaling.arrays(),
-                classes_=classes,
-                model_=result.state.arrays(),
-                level_=result.chosen["level"],
-                alpha_=result.chosen["alpha"],
-                n_iter_=result.n_iter,
-                loss_=result.score,
+            result = self._train_and_store(
+                lambda data: fit_classes(data.rows, self.method, options, rng, self._reporter()),
+                prepared,
             )
         self._warn_if_not_converged(result)
         return self
+
+    def _state_of(self, result: TrainingResult) -> dict[str, Any]:
+        return {
+            "model_": result.state.arrays(),
+            "level_": result.chosen["level"],
+            "alpha_": result.chosen["alpha"],
+            "n_iter_": result.n_iter,
+            "loss_": result.score,
+        }
 
     def _model(self, like: Tensor) -> GridClasses:
         return GridClasses.from_arrays(self.model_, like)

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skpou import NeuralSparseGridClassifier, NeuralSparseGridRegressor
-from skpou.datasets import make_two_moons_3d
+from skpou.datasets import make_swiss_roll, make_two_moons_3d
 from tests.estimators import kinked, kinked_mean, same_bits
 from tests.test_interoperability import odd_parts
 
@@ -142,6 +142,23 @@ def test_early_stopping_holds_rows_out(cls):
         assert model.n_iter_ < 400
 
 
+@each_class
+def test_rows_are_held_out_by_default_from_ten_thousand_on(cls):
+    model = cls(level=3)
+    form = model._form()
+    assert model._options(form, 9_999).validation_fraction is None
+    assert model._options(form, 10_000).validation_fraction == 0.1
+    assert cls(early_stopping=False)._options(form, 10_000).validation_fraction is None
+
+
+@pytest.mark.filterwarnings("ignore:.*used all max_iter")
+def test_most_of_the_grid_is_used():
+    X, y = make_swiss_roll(1000, random_state=0)
+    model = NeuralSparseGridRegressor(level=4, max_iter=20).fit(X, y)
+    assert model.level_ == 4
+    assert model.active_fraction_ >= 0.6
+
+
 def test_level_is_kept_low_where_rows_are_few_and_noisy():
     X, y = kinked(60, noise=0.3)
     assert NeuralSparseGridRegressor(level=8).fit(X, y).level_ < 8
@@ -183,8 +200,9 @@ def test_interrupt_leaves_the_best_so_far(cls, solver, monkeypatch):
     monkeypatch.setattr(module.NeuralGridTraining, "__init__", init)
     X, y = rows()
     model = cls(**QUICK, coef_solver=solver)
-    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+    with pytest.warns(UserWarning, match="interrupted") as caught, pytest.raises(KeyboardInterrupt):
         model.fit(X, y if cls is NeuralSparseGridRegressor else y > 0.5)
+    assert [w.filename for w in caught if "interrupted" in str(w.message)] == [__file__]
     assert np.isfinite(model.predict(X).astype(float)).all()
 
 

@@ -34,7 +34,8 @@ def conjugate_gradients(
     """Minimise ``|y - A c|^2 + c' diag(penalty) c``, each target by itself.
 
     The least-squares form of conjugate gradients (CGLS; Hestenes and Stiefel 1952): residuals
-    are those of the rows, never of the normal equations' right-hand side.
+    are those of the rows, never of the normal equations' right-hand side. Steps along what is mere
+    round-off may lead away without bound: the result is never worse than the start.
 
     Parameters
     ----------
@@ -69,6 +70,7 @@ def conjugate_gradients(
     # Where the start is zero this is the whole gradient, else what the zero vector would have.
     right = rows.rmatmul(y) if bool((coef != 0).any()) else s
     target = tol**2 * (right * precondition(right)).sum(0)
+    first, best, least = gamma, c.clone(), gamma
     for step in range(max_iter):
         if bool((gamma <= target).all()):
             return c, step
@@ -82,4 +84,6 @@ def conjugate_gradients(
         following = (s * z).sum(0)
         p = z + torch.where(gamma > 0, following / gamma, 0.0) * p
         gamma = following
-    return c, max_iter
+        best = torch.where(gamma < least, c, best)
+        least = torch.minimum(gamma, least)
+    return torch.where(gamma <= first, c, best), max_iter

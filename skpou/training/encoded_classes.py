@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,20 +22,22 @@ from skpou.solvers.ridge import LEAST_ALPHA, factored
 from skpou.solvers.statistics import row_blocks, rows_within
 from skpou.training.encoded_grids import (
     JACOBIAN_NUMBERS,
-    LEAST_SPREAD,
-    MOST_SPREAD,
     DampedModel,
+    EncodedRows,
     Ridges,
     add_gram,
     dense_columns,
     embedding_or_none,
-    outside,
-    pulled_rows,
     slopes_on_grid,
+    spread_of,
+    symmetric,
 )
 from skpou.training.rows import Rows
 from skpou.training.sparse_grid_classes import shares_of_classes
 from skpou.training.sparse_grid_solution import GIVEN_DECAY, N_EXACT
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Promised decrease of the objective that ends Newton's method, and its most steps.
 NEWTON_TOL, NEWTON_STEPS = 1e-7, 30
@@ -87,42 +89,20 @@ class ClassesFit:
         return math.sqrt(max(2 * self.loss, 0.0))
 
 
-class EncodedClasses:
+class EncodedClasses(EncodedRows):
     """Logistic regression on a sparse grid for any parameters of the encoder.
 
-    It has what `levenberg_marquardt` asks of a problem; its ridges are attributes.
-
-    Parameters
-    ----------
-    encoded : EncoderDerivatives
-        Encoder at the rows.
-    grid : SparseGrid
-        The grid.
-    rows : Rows
-        Shares of the classes, weights.
-    ridges : Ridges
-        First ones.
-    given : bool
-        Whether `ridges.alpha` stays.
+    It has what `levenberg_marquardt` asks of a problem; the parameters are those of `EncodedRows`.
     """
 
     rms = 1.0
 
-    def __init__(
-        self,
-        encoded: EncoderDerivatives,
-        grid: SparseGrid,
-        rows: Rows,
-        ridges: Ridges,
-        given: bool,
-    ):
-        self.encoded, self.grid, self.rows = encoded, grid, rows
-        self.ridges, self.given = ridges, given
-        self.costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
-        share = shares_of_classes(rows) + 1 / rows.total_weight
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        share = shares_of_classes(self.rows) + 1 / self.rows.total_weight
         self.offset = (share / share.sum()).log()
         self.last: Tensor | None = None
-        self.scale = math.sqrt(rows.total_weight)
+        self.scale = math.sqrt(self.rows.total_weight)
 
     def penalty(self) -> Tensor:
         """Ridge of every coefficient, (G,)."""
@@ -141,9 +121,7 @@ class EncodedClasses:
         logits = problem.logits(coef)
         nll = problem.negative_log_likelihood(logits)
         value = 2 * nll + float((self.penalty()[:, None] * coef.square()).sum())
-        value += self.ridges.weight * float(theta.square().sum())
-        value += self.ridges.inward * outside(embedding.z, self.rows.weight)
-        value = value if math.isfinite(value) else math.inf
+        value = self.held(value, theta, embedding)
         if math.isfinite(value):
             self.last = coef
         pi = torch.softmax(logits, 1)
@@ -177,23 +155,16 @@ class EncodedClasses:
         gram = slope.new_zeros((k, k))
         cross = slope.new_zeros((m, G, k))
         for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
-            J = self._rows(block, fit, bent)
+            J = self.encoded_rows(block, fit, bent)
             Phi = dense_columns(fit.rows, block)
             for o in range(m):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_((Phi * factor[block, o : o + 1]).T, J[:, o])
-        gram = torch.tril(gram) + torch.tril(gram, -1).T
+        gram = symmetric(gram)
         L = self._hessian_factor(fit, binary)
         inner = torch.linalg.solve_triangular(L, cross.reshape(m * G, k), upper=False)
         gram -= inner.T @ inner
-        J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, weight)
-        gram += self.ridges.inward * (J.T @ J)
-        pull += self.ridges.inward * (J.T @ far)
-        return DampedModel(gram, None, pull, fit.theta, self.ridges.weight), L
-
-    def _rows(self, block: slice, fit: ClassesFit, slope: Tensor) -> Tensor:
-        part = self.encoded.rows(block)
-        return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
+        return self.damped(gram, pull, fit), L
 
     def _hessian_factor(self, fit: ClassesFit, binary: bool) -> Tensor:
         """Factor of the Hessian in the coefficients, class by class; their difference for two."""
@@ -212,8 +183,7 @@ class EncodedClasses:
                 for r in range(q + 1):
                     own = float(q == r) - pi[block, r : r + 1]
                     H[q, :, r] += left @ (Phi * own)
-        H = H.view(K * G, K * G)
-        H = torch.tril(H) + torch.tril(H, -1).T
+        H = symmetric(H.view(K * G, K * G))
         H.diagonal().add_(penalty.repeat(K))
         return factored(H, 1e-12 * float(H.diagonal().max()))[0]
 
@@ -237,9 +207,7 @@ class EncodedClasses:
             unit = (fit.coef.square() * (self.ridges.decay**self.costs)[:, None]).sum()
             alpha = math.sqrt(spent / max(float(unit), 1e-12)) / self.scale
             alpha = min(max(alpha, LEAST_ALPHA), 1.0)
-        spread = float(fit.theta.square().sum()) / max(number, 1e-3)
-        spread = min(max(spread, LEAST_SPREAD), MOST_SPREAD)
-        self.ridges = Ridges(alpha, self.ridges.decay, 1.0, spread)
+        self.ridges = Ridges(alpha, self.ridges.decay, 1.0, spread_of(fit.theta, number))
         return replace(self.solve(fit.theta), score=score, determined=number)
 
     def unexplained(self, theta: Tensor) -> float:
@@ -262,12 +230,12 @@ class EncodedClasses:
         chosen = {"alpha": self.ridges.alpha, "decay": self.ridges.decay}
         return {"determined": fit.determined, "coef": fit.coef, "chosen": chosen}
 
-    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedClasses:
-        """The problem on another grid, or for other rows, with the ridges that were found.
+    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> Self:
+        """See `EncodedRows.on_grid`.
 
         Coefficients start from those of this grid, which is a part of a finer one.
         """
-        result = EncodedClasses(encoded, grid, rows, self.ridges, self.given)
+        result = super().on_grid(encoded, grid, rows)
         if self.last is not None:
             rest = self.last.new_zeros((grid.n_columns, self.last.shape[1]))
             result.last = torch.cat([self.last, rest])[: grid.n_columns]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ from skpou.solvers.ridge import GramProblem, RidgeSolution, best_ridge, factored
 from skpou.solvers.statistics import row_blocks, rows_within
 from skpou.training.rows import Rows
 from skpou.training.sparse_grid_solution import GIVEN_DECAY, ROUND_OFF
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from skpou.training.encoded_classes import ClassesFit
 
 #: Numbers of a Jacobian that are formed at a time.
 JACOBIAN_NUMBERS = 8_000_000
@@ -175,10 +180,8 @@ class DampedModel:
         return max(len(factor) - used * float(inverse), 0.0), log_det
 
 
-class EncodedProblem:
-    """Least squares on a sparse grid for any parameters of the encoder.
-
-    It has what `levenberg_marquardt` asks of a problem; its ridges are attributes.
+class EncodedRows:
+    """What problems on a sparse grid share for any parameters of the encoder.
 
     Parameters
     ----------
@@ -187,9 +190,9 @@ class EncodedProblem:
     grid : SparseGrid
         The grid.
     rows : Rows
-        Targets of about unit rms, weights.
+        Targets of about unit rms or shares of classes, weights.
     ridges : Ridges
-        First ones.
+        First ones; those in use are an attribute.
     given : bool
         Whether `ridges.alpha` stays.
     """
@@ -204,9 +207,41 @@ class EncodedProblem:
     ):
         self.encoded, self.grid, self.rows = encoded, grid, rows
         self.ridges, self.given = ridges, given
-        self.root = rows.weight.sqrt()[:, None]
-        self.rms = float((rows.y * self.root).square().mean().sqrt()) or 1.0
         self.costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
+
+    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> Self:
+        """The problem on another grid, or for other rows, with the ridges that were found."""
+        return type(self)(encoded, grid, rows, self.ridges, self.given)
+
+    def encoded_rows(self, block: slice, fit: EncodedFit | ClassesFit, slope: Tensor) -> Tensor:
+        """Jacobian (n, m, k) of the weighted values at some rows, the coefficients fixed."""
+        part = self.encoded.rows(block)
+        return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
+
+    def held(self, value: float, theta: Tensor, embedding: Embedding) -> float:
+        """A value with what holds the encoder: its ridge, and the pull inwards."""
+        value += self.ridges.weight * float(theta.square().sum())
+        value += self.ridges.inward * outside(embedding.z, self.rows.weight)
+        return value if math.isfinite(value) else math.inf
+
+    def damped(self, gram: Tensor, pull: Tensor, fit: EncodedFit | ClassesFit) -> DampedModel:
+        """Model with the pull inwards, which is added to both in place."""
+        J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
+        gram += self.ridges.inward * (J.T @ J)
+        pull += self.ridges.inward * (J.T @ far)
+        return DampedModel(gram, None, pull, fit.theta, self.ridges.weight)
+
+
+class EncodedProblem(EncodedRows):
+    """Least squares on a sparse grid for any parameters of the encoder.
+
+    It has what `levenberg_marquardt` asks of a problem; the parameters are those of `EncodedRows`.
+    """
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.root = self.rows.weight.sqrt()[:, None]
+        self.rms = float((self.rows.y * self.root).square().mean().sqrt()) or 1.0
 
     def solve(self, theta: Tensor, ridge: float = 0.0) -> EncodedFit:
         """Eliminate the coefficients."""
@@ -221,10 +256,7 @@ class EncodedProblem:
         ridges = self.ridges
         solution = problem.solve(ridges.alpha, ridges.decay)
         residual = problem.y - problem.rows.matmul(solution.coef)
-        value = float((solution.rss + solution.size).mean())
-        value += ridges.weight * float(theta.square().sum())
-        value += ridges.inward * outside(embedding.z, self.rows.weight)
-        value = value if math.isfinite(value) else math.inf
+        value = self.held(float((solution.rss + solution.size).mean()), theta, embedding)
         return EncodedFit(theta, embedding, problem, solution, residual, value)
 
     def linearise(self, fit: EncodedFit) -> DampedModel:
@@ -249,22 +281,13 @@ class EncodedProblem:
                 add_gram(gram, J[:, o])
                 cross[o].addmm_(K.T, J[:, o])
             pull -= torch.einsum("nok,no->k", J, fit.residual[block])
-        gram = torch.tril(gram) + torch.tril(gram, -1).T
+        gram = symmetric(gram)
         for o in range(m):
             inner = torch.linalg.solve_triangular(
                 fit.solution.factor, d[:, None] * cross[o], upper=False
             )
             gram -= inner.T @ inner
-        gram, pull = gram / m, pull / m
-        J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
-        gram += self.ridges.inward * (J.T @ J)
-        pull += self.ridges.inward * (J.T @ far)
-        return DampedModel(gram, None, pull, fit.theta, self.ridges.weight)
-
-    def encoded_rows(self, block: slice, fit: EncodedFit, slope: Tensor) -> Tensor:
-        """Jacobian (n, m, k) of the weighted values at some rows, the coefficients fixed."""
-        part = self.encoded.rows(block)
-        return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
+        return self.damped(gram / m, pull / m, fit)
 
     def _dual(self, fit: EncodedFit, slope: Tensor, d: Tensor) -> DampedModel:
         """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""
@@ -297,8 +320,7 @@ class EncodedProblem:
         size = float(fit.theta.square().sum())
         score = n * float((noise + self.ridges.weight * size / n).log().mean())
         score += solution.log_det + log_det
-        # MacKay (1992), Eq. 4.6: the spread of the parameters that the data determine.
-        spread = min(max(size / max(number, 1e-3), LEAST_SPREAD), MOST_SPREAD)
+        spread = spread_of(fit.theta, number)
         self.ridges = Ridges(solution.alpha, solution.decay, float(noise.mean()), spread)
         fit = self._fit(fit.theta, fit.embedding, fit.problem)
         return replace(fit, score=score, determined=number)
@@ -328,15 +350,17 @@ class EncodedProblem:
         chosen = {"alpha": fit.solution.alpha, "decay": fit.solution.decay}
         return {"determined": fit.determined, "chosen": chosen}
 
-    def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> EncodedProblem:
-        """The problem on another grid, or for other rows, with the ridges that were found."""
-        return EncodedProblem(encoded, grid, rows, self.ridges, self.given)
-
 
 def first_ridges(alpha: float | None, cautious: bool = False) -> Ridges:
     """Ridges to start from; cautious ones take all for noise until the evidence says otherwise."""
     noise, spread = CAUTIOUS if cautious else BOLD
     return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, noise, spread)
+
+
+def spread_of(theta: Tensor, determined: float) -> float:
+    """Variance of the parameters that the data determine (MacKay 1992, Eq. 4.6)."""
+    spread = float(theta.square().sum()) / max(determined, 1e-3)
+    return min(max(spread, LEAST_SPREAD), MOST_SPREAD)
 
 
 def embedding_or_none(encoded: EncoderDerivatives, theta: Tensor) -> tuple[Embedding, Tensor]:
@@ -384,6 +408,11 @@ def dense_columns(rows: GridRows, block: slice) -> Tensor:
     """Weighted columns (n, G) of the grid at some rows."""
     values, columns = rows.entries(block)
     return values.new_zeros((len(values), rows.n_columns)).scatter_(1, columns, values)
+
+
+def symmetric(lower: Tensor) -> Tensor:
+    """Symmetric matrix from its lower part."""
+    return torch.tril(lower) + torch.tril(lower, -1).T
 
 
 def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:
