@@ -1,4 +1,8 @@
-"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``."""
+"""Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``.
+
+Benchmarks that list their ``CASES`` can run some of them and keep the earlier rows of others:
+``python -m benchmarks tables --cases yacht,energy``.
+"""
 
 import argparse
 import importlib
@@ -40,6 +44,14 @@ NAMES = {
 }
 
 
+def chosen_cases(module, text, parser):
+    """Names of cases between commas, all of which the benchmark has."""
+    chosen, known = text.split(","), getattr(module, "CASES", ())
+    if not set(chosen) <= set(known):
+        parser.error(f"cases are {', '.join(known) or 'not offered'}; got {text}")
+    return chosen
+
+
 def main():
     listing = "\n".join(f"  {name:16} {text}" for name, text in NAMES.items())
     parser = argparse.ArgumentParser(
@@ -51,10 +63,13 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, in this order")
     parser.add_argument("--seeds", type=int, help="random samples of each task, else 10 or less")
     parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
+    parser.add_argument("--cases", help="of one benchmark: those to run anew, with commas between")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are\n{listing}")
+    if options.cases and len(options.names) != 1:
+        parser.error("--cases needs the name of one benchmark")
     if not options.names:
         print(f"All benchmarks:\n{listing}")
     failed = 0
@@ -63,7 +78,8 @@ def main():
         print(f"\n== {name}: {NAMES[name]}", flush=True)
         module = importlib.import_module(f"benchmarks.{name}")
         seeds = options.seeds or getattr(module, "SEEDS", 10)
-        table = module.run(2 if options.quick else seeds, options.quick)
+        some = {"cases": chosen_cases(module, options.cases, parser)} if options.cases else {}
+        table = module.run(2 if options.quick else seeds, options.quick, **some)
         if not table.rows:
             continue
         table.show()
