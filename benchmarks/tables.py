@@ -22,7 +22,7 @@ SEEDS = 20
 SPLITS = {
     GAUSSIAN_PROCESS: 10,
     "MultiStageRegressor": 10,
-    "HierarchicalPOURegressor": 10,
+    "HierarchicalPOURegressor": 5,
     NETWORKS: 5,
     "NGBoost": 5,
 }
