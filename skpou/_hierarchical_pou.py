@@ -120,7 +120,9 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     alpha_ : float
         Ridge; of experts that deviate from a common polynomial, that of its highest degree.
     gate_ : str
-        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`, and where
+        experts that deviate from a common polynomial took the place of pieces; `n_iter_` and
+        `loss_curve_` are those of the pieces then.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
     n_iter_ : int
