@@ -298,6 +298,13 @@ class Table:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
         print(f"\nbounds not reached: {self.n_missed()}", flush=True)
 
+    def take_over(self, name, is_taken):
+        """Rows of an earlier result for which `is_taken` says so."""
+        path = RESULTS / f"{name}.csv"
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                self.rows += [row for row in csv.DictReader(file) if is_taken(row)]
+
     def write(self, name):
         RESULTS.mkdir(exist_ok=True)
         with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as file:

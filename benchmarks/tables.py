@@ -1,8 +1,8 @@
 """Six tables of the UCI repository, standard splits: errors, densities, coverage, rivals.
 
-Rivals see the same rows of the same splits; those that take long get the first few. What dropout
-reached is printed as published for all twenty splits (Gal, Ghahramani 2016, code of Hernandez-
-Lobato's splits, 100 times the epochs): it is not run again.
+All methods see the same rows of the same splits; those that take long get the first few. What
+dropout reached is printed as published for all twenty splits (Gal, Ghahramani 2016, code of
+Hernandez-Lobato's splits, 100 times the epochs): it is not run again.
 """
 
 import time
@@ -10,25 +10,22 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
-from sklearn.base import clone
-from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.neural_network import MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import skpou
 from benchmarks import harness
+from benchmarks.table_rivals import BOOSTING, GAUSSIAN_PROCESS, LEVELS, NETWORKS, rivals
 from skpou import AdditivePOURegressor
 
 SEEDS = 20
-#: Splits that rivals get.
-RIVAL_SEEDS = 3
+#: Splits of methods that would take too long on all of them: all in all an hour on one core.
+SPLITS = {
+    GAUSSIAN_PROCESS: 10,
+    "MultiStageRegressor": 10,
+    "HierarchicalPOURegressor": 5,
+    NETWORKS: 5,
+    "NGBoost": 5,
+}
 #: Random splits of the tables that nothing was chosen on.
 FRESH_SEEDS = 5
 #: RMSE and mean log density of Monte Carlo dropout as published, over all splits.
@@ -40,7 +37,10 @@ DROPOUT = {
     "wine_red": (0.62, -0.93),
     "power_plant": (4.01, -2.81),
 }
-LEVELS = np.array([0.5, 0.68, 0.9, 0.95])
+#: Sections.
+FRESH = "fresh"
+CASES = (*DROPOUT, FRESH)
+OURS = "AdditivePOURegressor"
 
 
 class Scores(NamedTuple):
@@ -96,125 +96,55 @@ def masks_of(n, seeds):
     return [np.isin(np.arange(n), rng.permutation(n)[: n // 10]) for _ in range(seeds)]
 
 
-# Rivals: fit, then (mean, std) at points
-
-
-class Gaussian:
-    """What turns a mean and a standard deviation into scores."""
-
-    def log_density(self, X, y):
-        mean, std = self.predict(X, return_std=True)
-        return -0.5 * (np.log(2 * np.pi * std**2) + ((y - mean) / std) ** 2)
-
-    def predict_quantile(self, X, quantiles):
-        mean, std = self.predict(X, return_std=True)
-        return mean[:, None] + std[:, None] * ndtri(quantiles)
-
-
-class GaussianProcess(Gaussian):
-    """One scale a column and white noise, on at most 1000 rows."""
-
-    def fit(self, X, y):
-        kept = np.random.default_rng(0).permutation(len(X))[:1000]
-        kernel = ConstantKernel(1.0, (1e-3, 1e4)) * RBF(np.ones(X.shape[1]), (1e-2, 1e4))
-        kernel += WhiteKernel(0.1, (1e-6, 10))
-        self.scaler = StandardScaler().fit(X[kept])
-        self.model = GaussianProcessRegressor(kernel, normalize_y=True)
-        self.model.fit(self.scaler.transform(X[kept]), y[kept])
-        return self
-
-    def predict(self, X, return_std=False):
-        return self.model.predict(self.scaler.transform(X), return_std=return_std)
-
-
-class Boosting(Gaussian):
-    """One standard deviation, from shuffled cross-validation."""
-
-    def fit(self, X, y):
-        self.model = HistGradientBoostingRegressor(random_state=0)
-        folds = KFold(5, shuffle=True, random_state=0)
-        error = y - cross_val_predict(clone(self.model), X, y, cv=folds)
-        self.std = harness.rms(error)
-        self.errors = np.sort(np.abs(error))
-        self.model.fit(X, y)
-        return self
-
-    def predict(self, X, return_std=False):
-        mean = self.model.predict(X)
-        return (mean, np.full(len(X), self.std)) if return_std else mean
-
-
-class ConformalBoosting(Boosting):
-    """The same mean with intervals from the ranks of cross-validated errors; it has no density."""
-
-    def log_density(self, X, y):
-        return np.full(len(X), np.nan)
-
-    def predict_quantile(self, X, quantiles):
-        n = len(self.errors)
-        level = np.abs(2 * np.asarray(quantiles) - 1)
-        rank = np.clip(np.ceil(level * (n + 1)).astype(int) - 1, 0, n - 1)
-        half = np.sign(np.asarray(quantiles) - 0.5) * self.errors[rank]
-        return self.predict(X)[:, None] + half
-
-
-class Ensemble(Gaussian):
-    """Five networks from different starts, with one noise from rows that each leaves out."""
-
-    def fit(self, X, y):
-        self.models, errors = [], []
-        for seed in range(5):
-            network = MLPRegressor(hidden_layer_sizes=(50, 50), max_iter=500, random_state=seed)
-            network.set_params(learning_rate_init=5e-3, n_iter_no_change=20)
-            inside = make_pipeline(StandardScaler(), network)
-            model = TransformedTargetRegressor(inside, transformer=StandardScaler())
-            held = np.random.default_rng(seed).permutation(len(X))[: len(X) // 10]
-            kept = np.setdiff1d(np.arange(len(X)), held)
-            model.fit(X[kept], y[kept])
-            errors.append(y[held] - model.predict(X[held]))
-            self.models.append(model)
-        self.noise = harness.rms(np.concatenate(errors))
-        return self
-
-    def predict(self, X, return_std=False):
-        values = np.stack([model.predict(X) for model in self.models])
-        std = np.hypot(self.noise, values.std(0))
-        return (values.mean(0), std) if return_std else values.mean(0)
-
-
-#: Rivals by name.
-RIVALS = {
-    "Gaussian process": GaussianProcess,
-    "gradient boosting": Boosting,
-    "gradient boosting, conformal": ConformalBoosting,
-    "5 networks": Ensemble,
-}
-
-
-def others():
-    """Other estimators of this package, by name."""
-    found = {"HierarchicalPOURegressor": skpou.HierarchicalPOURegressor}
-    if hasattr(skpou, "MultiStageRegressor"):
-        found["MultiStageRegressor"] = lambda: skpou.MultiStageRegressor(density="mixture")
-    return found
+def methods():
+    """Everything beside AdditivePOURegressor, by name."""
+    return {
+        "MultiStageRegressor": lambda: skpou.MultiStageRegressor(density="mixture"),
+        "HierarchicalPOURegressor": skpou.HierarchicalPOURegressor,
+        **rivals(),
+    }
 
 
 # Scores
 
 
-def judge(model, X, y, test):
-    """Fit to the rows outside `test`, and score on those inside."""
-    start = time.process_time()
+def intervals(model, X):
+    """Ends of the central intervals of all levels, each (n, levels)."""
+    if hasattr(model, "intervals"):
+        return model.intervals(X)
+    tails = 0.5 * (1 - LEVELS)
+    quantiles = model.predict_quantile(X, np.concatenate([tails, 1 - tails]))
+    return quantiles[:, : len(LEVELS)], quantiles[:, len(LEVELS) :]
+
+
+def score(model, X, y, seconds):
+    """Of a fitted model on rows that it has not seen."""
+    low, high = intervals(model, X)
+    inside = (low <= y[:, None]) & (y[:, None] <= high)
+    density = np.nan if model.log_density is None else float(model.log_density(X, y).mean())
+    return Scores(harness.rms(model.predict(X) - y), density, inside.mean(0), seconds)
+
+
+def judge(make, X, y, splits):
+    """Fits to the rows outside each of the splits, scored inside: runs by what is added to a name.
+
+    The fit itself adds nothing; other readings of it have the same seconds.
+    """
+    runs = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(X[~test], y[~test])
-    seconds = time.process_time() - start
-    tails = 0.5 * (1 - LEVELS)
-    quantiles = model.predict_quantile(X[test], np.concatenate([tails, 1 - tails]))
-    low, high = quantiles[:, : len(LEVELS)], quantiles[:, len(LEVELS) :]
-    inside = (low <= y[test][:, None]) & (y[test][:, None] <= high)
-    error = harness.rms(model.predict(X[test]) - y[test])
-    return Scores(error, float(model.log_density(X[test], y[test]).mean()), inside.mean(0), seconds)
+        for test in splits:
+            start = time.process_time()
+            model = make().fit(X[~test], y[~test])
+            seconds = time.process_time() - start
+            found = {"": model, **(model.variants() if hasattr(model, "variants") else {})}
+            for suffix, reading in found.items():
+                runs.setdefault(suffix, []).append(score(reading, X[test], y[test], seconds))
+    return runs
+
+
+def mean_density(runs):
+    return float(np.mean([run.log_density for run in runs]))
 
 
 def row(name, method, runs):
@@ -243,47 +173,59 @@ def bounds_of(name, ours):
     rmse, density = DROPOUT[name]
     return [
         ("coverage", float((error - allowed).max()), 0.0),
-        ("dropout's log density", -np.mean([run.log_density for run in ours]), -density),
+        ("dropout's log density", -mean_density(ours), -density),
         ("dropout's RMSE", np.mean([run.rmse for run in ours]), rmse),
     ]
 
 
-def add_fresh(table, seeds):
-    """Tables that nothing was chosen on, with rivals on all of the splits."""
-    for name, (X, y) in fresh_tables().items():
-        splits = masks_of(len(X), seeds)
-        for method, make in {"AdditivePOURegressor": AdditivePOURegressor, **RIVALS}.items():
-            table.add(row(name, method, [judge(make(), X, y, test) for test in splits]))
+def run_table(table, name, X, y, splits, quick=False):
+    """Rows of all methods; where some have fewer splits, rows for ours on the same.
+
+    Densities are compared on the splits that a rival has.
+    """
+    ours = judge(AdditivePOURegressor, X, y, splits)[""]
+    bounds = bounds_of(name, ours) if name in DROPOUT else []
+    runs = {}
+    for method, make in ({} if quick else methods()).items():
+        part = splits[: SPLITS.get(method, len(splits))]
+        found = judge(make, X, y, part)
+        runs |= {method + suffix: scores for suffix, scores in found.items()}
+        if name in DROPOUT and method in (GAUSSIAN_PROCESS, BOOSTING):
+            pair = (-mean_density(some) for some in (ours[: len(part)], found[""]))
+            bounds.append((f"log density of {method}", *pair))
+    table.add(row(name, OURS, ours), bounds)
+    for n in sorted({len(found) for found in runs.values()} - {len(ours)}, reverse=True):
+        table.add(row(name, f"{OURS}, first {n} splits", ours[:n]))
+    for method, found in runs.items():
+        table.add(row(name, method, found))
 
 
-def run(seeds, quick):
+def case_of(row):
+    return row["table"] if row["table"] in DROPOUT else FRESH
+
+
+def run(seeds, quick, cases=CASES):
     table = harness.Table()
+    if not quick:
+        table.take_over("tables", lambda row: case_of(row) not in cases)
+
+    def write():
+        # After each table: an interrupted run keeps what it has measured.
+        table.rows.sort(key=lambda row: CASES.index(case_of(row)))
+        if not quick:
+            table.write("tables")
+
     for name, (rmse, density) in DROPOUT.items():
-        data = load(name)
+        data = load(name) if name in cases else None
         if data is None:
-            print(f"  {name}: no data, left out")
+            print(f"  {name}: {'no data' if name in cases else 'not asked for'}, left out")
             continue
         X, y, masks = data
-        splits = masks[: min(seeds, len(masks))]
-        ours = [judge(AdditivePOURegressor(), X, y, test) for test in splits]
-        bounds = bounds_of(name, ours)
-        runs = {}
-        for rival, make in ({} if quick else {**RIVALS, **others()}).items():
-            runs[rival] = [judge(make(), X, y, test) for test in splits[:RIVAL_SEEDS]]
-        for rival in ("Gaussian process", "gradient boosting"):
-            if rival in runs:
-                same = ours[: len(runs[rival])]
-                worse = [
-                    -np.mean([run.log_density for run in part]) for part in (same, runs[rival])
-                ]
-                bounds.append((f"log density of {rival}", *worse))
-        table.add(row(name, "AdditivePOURegressor", ours), bounds)
-        if runs and len(ours) > RIVAL_SEEDS:
-            table.add(row(name, "the same, splits of rivals", ours[:RIVAL_SEEDS]))
-        for rival, found in runs.items():
-            table.add(row(name, rival, found))
+        run_table(table, name, X, y, masks[: min(seeds, len(masks))], quick)
         published = {"RMSE": f"{rmse:.2f}", "log density": f"{density:.2f}"}
         table.add({"table": name, "method": "MC dropout, published", **published})
-    if not quick:
-        add_fresh(table, min(seeds, FRESH_SEEDS))
+        write()
+    for name, (X, y) in (fresh_tables() if FRESH in cases and not quick else {}).items():
+        run_table(table, name, X, y, masks_of(len(X), min(seeds, FRESH_SEEDS)))
+        write()
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from skpou.bases.networks import ACTIVATIONS
 from skpou.training.pieces import PieceOptions, fit_pieces
 from skpou.training.records import TrainingResult
 from skpou.training.scaling import Scaling
+from skpou.training.table_pieces import experts_where_better
 
 
 class HierarchicalPOURegressor(BasePartitionRegressor):
@@ -62,7 +64,10 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         for ``solver="em"`` and ``"varpro"``.
     solver : {"auto", "varpro", "em"}, default="auto"
         ``"auto"``: sharp gates at kinks and jumps, through the roots between pieces; inside
-        them soft gates moved by variable projection, in a number that leave-one-out chooses.
+        them soft gates moved by variable projection, in a number that leave-one-out chooses. In
+        tables with noise, of four columns or more, experts that deviate from one common
+        polynomial as far as evidence allows take the place of pieces, with linear soft gates and
+        a noise of their own, where they predict left-out rows better.
         ``"varpro"``: all gates soft, trained jointly. ``"em"``: expectation maximization in
         V-cycles (Algorithm 1); of all cycles the one of least residual is kept.
     smoothing : tuple of three int, default=(0, 1, 1)
@@ -113,9 +118,11 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     degree_ : int
         Degree of the polynomials.
     alpha_ : float
-        Ridge.
+        Ridge; of experts that deviate from a common polynomial, that of its highest degree.
     gate_ : str
-        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`, and where
+        experts that deviate from a common polynomial took the place of pieces; `n_iter_` and
+        `loss_curve_` are those of the pieces then.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
     n_iter_ : int
@@ -279,7 +286,13 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
 
     def _discovery(self, prepared: Prepared, options: PieceOptions, warm: bool) -> Train:
         labels = self._warm_labels(prepared) if warm else None
-        return lambda rng: fit_pieces(prepared.rows, options, rng, labels, self._reporter())
+        rows, report = prepared.rows, self._reporter()
+
+        def train(rng: np.random.Generator) -> TrainingResult:
+            pieces = fit_pieces(rows, options, rng, labels, report)
+            return pieces if warm else experts_where_better(pieces, rows, options, rng, report)
+
+        return train
 
     # Warm start and interrupts
 

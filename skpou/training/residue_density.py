@@ -175,6 +175,37 @@ def noise_floor(residue: Residue, y: Tensor) -> float:
     return 0.0 if residue.variance() ** 0.5 < EXACT * 2 * floor else floor
 
 
+class GateSteps:
+    """Steps for the coefficients of logits, shrunk by a ridge, towards responsibilities.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (n, q)
+        Inputs of the gates, the constant first.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    """
+
+    #: Steps for each change of the responsibilities.
+    n_steps = 2
+
+    def __init__(self, Z: Tensor, weight: Tensor):
+        self.Z, self.weight = Z, weight[:, None]
+        self.ridge = Z.new_full((Z.shape[1], 1), RIDGE)
+        self.ridge[0] *= 0.01
+        # An upper bound of the logits' Hessian (Boehning 1992): one factorization for all steps.
+        bound = 0.5 * Z.T @ (self.weight * Z) + torch.diag(self.ridge[:, 0])
+        self.factor = torch.linalg.cholesky(bound)
+
+    def ascend(self, gates: Tensor, responsibility: Tensor) -> Tensor:
+        """Coefficients (q, K) after a few steps towards responsibilities (n, K)."""
+        for _ in range(self.n_steps):
+            gap = self.weight * (responsibility - torch.softmax(self.Z @ gates, 1))
+            step = self.Z.T @ gap - self.ridge * gates
+            gates = gates + torch.cholesky_solve(step, self.factor)
+        return gates
+
+
 def fit_density(
     residue: Residue, n_components: int, floor: float, n_steps: int = STEPS
 ) -> ResidueDensity:
@@ -205,11 +236,7 @@ def fit_density(
     variance = overall * torch.exp(2 * steps).to(like.device)
     gates = like.new_zeros((q, n_components))
     Z = ResidueDensity(centre, width, gates, variance).features(residue.inputs)
-    ridge = like.new_full((q, 1), RIDGE)
-    ridge[0] *= 0.01
-    # An upper bound of the logits' Hessian (Boehning 1992): one factorization for all steps.
-    bound = 0.5 * Z.T @ (residue.weight[:, None] * Z) + torch.diag(ridge[:, 0])
-    L = torch.linalg.cholesky(bound)
+    gate_steps = GateSteps(Z, residue.weight)
     scaled = residue.weight * residue.error.square() / (1 + residue.spread)
     for _ in range(n_steps):
         density = ResidueDensity(centre, width, gates, variance)
@@ -218,10 +245,7 @@ def fit_density(
         count = residue.weight @ responsibility
         square = scaled @ responsibility + PRIOR_ROWS * 0.5 * overall
         variance = (square / (count + PRIOR_ROWS)).clamp_min(least)
-        weighted = residue.weight[:, None]
-        for _ in range(2):
-            gap = weighted * (responsibility - torch.softmax(Z @ gates, 1))
-            gates = gates + torch.cholesky_solve(Z.T @ gap - ridge * gates, L)
+        gates = gate_steps.ascend(gates, responsibility)
     return ResidueDensity(centre, width, gates, variance)
 
 
@@ -242,12 +266,12 @@ def choose_components(residue: Residue, floor: float) -> int:
         for k in range(N_FOLDS):
             density = fit_density(residue.subset(fold != k), count, floor, TRIAL_STEPS)
             terms[fold == k] = density.log_density(residue.subset(fold == k))[1]
-        if best_terms is None or _is_gain(terms - best_terms, residue.weight):
+        if best_terms is None or is_gain(terms - best_terms, residue.weight):
             best, best_terms = count, terms
     return best
 
 
-def _is_gain(difference: Tensor, weight: Tensor) -> bool:
+def is_gain(difference: Tensor, weight: Tensor) -> bool:
     """Whether differences of log densities add up to more than twice their standard error."""
     total = float(weight @ difference)
     mean = total / float(weight.sum())
