@@ -1,7 +1,7 @@
 """Run the benchmarks named, or all: ``python -m benchmarks [NAME ...] [--seeds 10] [--quick]``.
 
-``NAME:SECTION`` runs one section of a benchmark that has some; each writes a table of its own, except
-where the rows of the other sections are kept: ``tables:yacht``.
+``NAME:SECTION`` runs one section of a benchmark that has some; each writes a table of its own,
+except where the rows of the others are kept: ``tables:yacht``.
 """
 
 import argparse
