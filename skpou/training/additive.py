@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.bases.additive import spline_basis
+from skpou.bases.additive import AdditiveBasis, spline_basis
 from skpou.solvers.evidence import EvidenceFit, EvidenceProblem
 from skpou.training.additive_model import AdditiveModel, Expert, Member, TargetModel
 from skpou.training.additive_remainder import with_remainder
@@ -114,6 +114,15 @@ def fit_additive(
     )
 
 
+def fit_terms(
+    rows: Rows, options: AdditiveOptions, rng: np.random.Generator
+) -> tuple[AdditiveBasis, EvidenceFit]:
+    """Likeliest terms for rows with one target, and their coefficients, without a density."""
+    search = _TargetFit(rows, 0, options, rng, None)
+    best = max(search.terms(), key=lambda candidate: candidate.score)
+    return best.basis, search.converged(best)
+
+
 def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean target, weight and sum of squares about the mean of every point, for new weights."""
 
@@ -155,8 +164,8 @@ class _TargetFit:
 
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
-        found = self._terms()
-        fits = self.steps = [self._converged(candidate) for candidate in found]
+        found = self.terms()
+        fits = self.steps = [self.converged(candidate) for candidate in found]
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
         experts, densities = [], []
         for candidate, fit in zip(found, fits, strict=True):
@@ -182,7 +191,7 @@ class _TargetFit:
 
     # Terms
 
-    def _terms(self) -> list[Candidate]:
+    def terms(self) -> list[Candidate]:
         """Best terms over the columns with and without a transform; one or both of them."""
         options, d = self.options, self.X.shape[1]
         first = most = options.n_splines or 0
@@ -244,7 +253,7 @@ class _TargetFit:
         total = float(rows.weight.sum())
         return EvidenceProblem(F, y, weight, within, candidate.groups, total)
 
-    def _converged(self, candidate: Candidate) -> EvidenceFit:
+    def converged(self, candidate: Candidate) -> EvidenceFit:
         """Fit to all rows until the evidence stops to rise."""
         problem = self._problem(candidate)
         enough = max(self.options.tol * problem.total, 1e-9)

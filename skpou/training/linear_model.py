@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.bases.additive import AdditiveBasis
 from skpou.bases.base import Basis
 from skpou.bases.cubic_splines import CubicSplines
 from skpou.bases.features import SineFeatures
@@ -22,6 +23,7 @@ from skpou.training.mixture import Components
 
 #: Bases by the name under which their state is kept; each has `arrays` and `from_arrays`.
 BASES: dict[str, Any] = {
+    "additive": AdditiveBasis,
     "cubic_splines": CubicSplines,
     "network": NetworkBasis,
     "polyharmonic": PolyharmonicSplines,

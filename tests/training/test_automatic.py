@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.training.automatic import AutomaticOptions, fit_automatic
+from skpou.training.automatic import ALL_FAMILIES, AutomaticOptions, fit_automatic
 from skpou.training.records import TrainingInterrupted
 from tests.training.examples import rows_of, tensor
 
@@ -95,3 +95,26 @@ def test_interrupt_hands_over_the_best_so_far():
         fit(lambda X: np.sin(30 * X[:, 0]), report=report)
     assert stopped.value.result.code == "interrupted"
     assert kinds(stopped.value.result) == ["sine"]
+
+
+def table(X):
+    return np.sin(6 * X[:, 0]) + 2 * X[:, 1] * X[:, 2] + 4 * np.abs(X[:, 3] - 0.4)
+
+
+def test_sums_of_functions_of_few_columns_are_found_in_a_table():
+    result, error = fit(table, n=600, d=6, noise=0.1, families=ALL_FAMILIES)
+    assert kinds(result) == ["additive"]
+    _, other = fit(table, n=600, d=6, noise=0.1, families=("polynomials", "sine", "rough", "units"))
+    assert error < 0.7 * other
+    assert error < 0.06
+    # The error bars are those of the error on fresh points.
+    fresh = np.random.default_rng(1).random((500, 6))
+    spread = float(result.state.epistemic(tensor(fresh)).mean().sqrt())
+    y = table(np.random.default_rng(0).random((600, 6)))
+    assert spread * y.std() == pytest.approx(error, rel=0.4)
+
+
+def test_a_smooth_function_of_several_columns_needs_no_table():
+    result, error = fit(lambda X: np.sin(X.sum(1)), n=600, d=5, families=ALL_FAMILIES)
+    assert kinds(result) == ["sine"]
+    assert error < 1e-3

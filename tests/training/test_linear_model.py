@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.bases.additive import Block, spline_basis
 from skpou.bases.cubic_splines import CubicSplines
 from skpou.bases.features import SineFeatures
 from skpou.bases.networks import Network, NetworkBasis
@@ -29,7 +30,14 @@ def bases(rng):
             [],
             torch.arange(5),
         ),
+        SineFeatures(tensor(rng.standard_normal((3, 2))), tensor(rng.random(3)), degree=3),
+        splines(tensor(rng.random((20, 2)))),
     ]
+
+
+def splines(X):
+    basis = spline_basis(X, torch.ones(len(X)).double(), 4, False)
+    return basis.with_blocks([Block((0,), (0,), (4,)), Block((0, 1), (0, 0), (2, 2))])
 
 
 def make_model(count=4, m=2, seed=0):

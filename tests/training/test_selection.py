@@ -189,3 +189,38 @@ def test_streamed_path_equals_the_whole(squared):
         np.testing.assert_allclose(
             columns @ streamed.coef(alpha), columns @ whole.coef(alpha), rtol=1e-5, atol=1e-6
         )
+
+
+def test_ridges_below_round_off_take_many_more_rows_than_columns():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(400, 2))
+    rows = rows_of(X, np.exp(X[:, 0] * X[:, 1]))
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(60, 0, rows.X)
+    A = basis.matrix(rows.X)
+    tall, square = RidgePath(A, rows), RidgePath(A[:200], rows_of(X[:200], X[:200, 0]))
+    assert min(tall.ridges) < 1e-16 < 2e-16 < min(square.ridges)
+    assert min(StreamedRidgePath(basis, rows, 64).ridges) > 9e-16
+    fresh = tensor(rng.uniform(size=(500, 2)))
+    expected = torch.exp(fresh[:, :1] * fresh[:, 1:])
+    errors = [
+        float((basis.matrix(fresh) @ tall.coef(alpha) - expected).square().mean().sqrt())
+        for alpha in (1e-17, 1e-15, 1e-12)
+    ]
+    assert errors == sorted(errors)
+
+
+def test_streamed_errors_are_those_of_some_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.random((3000, 2))
+    rows = rows_of(
+        X, np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(3000), rng.integers(1, 4, 3000)
+    )
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(20, 0, rows.X)
+    whole = StreamedRidgePath(basis, rows, 256)
+    monkeypatch.setattr("skpou.training.selection.MOST_LOOKED", 1000)
+    some = StreamedRidgePath(basis, rows, 256)
+    assert len(some.residual(1e-3)) < 1100
+    for name in ("leave_one_out", "spread"):
+        expected = getattr(whole, name)(1e-3)
+        assert getattr(some, name)(1e-3) == pytest.approx(expected, rel=0.1)
+    np.testing.assert_array_equal(some.coef(1e-3), whole.coef(1e-3))

@@ -87,3 +87,14 @@ def test_calibrated_error_sees_gaps():
     error = np.sqrt(np.mean(difference**2))
     assert candidate.calibrated > 10 * candidate.leave_one_out
     assert candidate.calibrated > 0.05 * error
+
+
+def test_polynomials_join_where_they_are_likelier():
+    def curved(X):
+        return 4 * X[:, 0] ** 3 - 3 * X[:, 0] + 0.1 * np.sin(40 * X[:, 0])
+
+    candidate, _, error = search(curved, n=60, noise=1e-3)
+    assert candidate.stages[0].basis.degree == 3
+    assert error < 1e-3
+    candidate, _, _ = search(lambda X: np.sin(25 * X[:, 0]), n=200, noise=0.1)
+    assert candidate.stages[0].basis.degree == 1
