@@ -45,6 +45,8 @@ FAMILIES = ("polynomials", "sine", "units")
 ALL_FAMILIES = ("polynomials", "sine", "rough", "additive", "units", "background")
 #: On fewer rows splines and further stages cannot tell a smooth curve from noise.
 ENOUGH_ROWS = 20
+#: Rows for each parameter of a unit beside a plane from which units are grown.
+ROWS_A_PARAMETER = 2
 #: Part of the residue's rms below which the errors of a further stage must fall.
 HALF = 0.5
 #: In several dimensions units are not grown where the calibrated error is below this.
@@ -159,7 +161,9 @@ class AutomaticSearch:
         small = max(SMOOTH, self.options.tol)
         if "rough" in families and rows.n_features > 1:
             small = max(SMALL, small)
-        if "units" not in families or least <= small:
+        # Fewer rows than that one unit beside a plane could interpolate, noise or not.
+        few = rows.n_rows < ROWS_A_PARAMETER * (2 * rows.n_features + 3)
+        if "units" not in families or least <= small or few:
             return
         if self.noise and not self._doubtful(least):
             return
@@ -294,7 +298,11 @@ class AutomaticSearch:
             tell=lambda size, score: self._tell(f"{size} units", score, score),
             **options,
         )
-        units = dataclasses.replace(search.run(), handicap=handicap)
+        found = search.run()
+        # Left-out errors know the steps of a fit, but not that it is the best of a search: it is
+        # optimistic once more by as much as parameters make it (Akaike, 1969).
+        n, dof = self.rows.n_rows, found.dof
+        units = dataclasses.replace(found, handicap=max(handicap, (n + dof) / max(n - dof, 1.0)))
         return self._add(units) if rows is None else units
 
     def _backgrounds(self, units: Candidate) -> None:
