@@ -56,8 +56,9 @@ CONFIGURATIONS = {
     "dual grid": SparseGridRegressor(level=8),
     "mixed grid": SparseGridRegressor(density="mixture"),
     "terms": AdditivePOURegressor(),
-    "main effects": AdditivePOURegressor(1, density="gaussian", transform_columns=False),
-    "terms in float32": AdditivePOURegressor(2, dtype="float32", n_splines=6),
+    "main effects": AdditivePOURegressor(
+        1, density="gaussian", transform_columns=False, n_splines=6, dtype="float32"
+    ),
     "iterated grid": SparseGridRegressor(level=3, solver="iterative"),
     "neural grid": NeuralSparseGridRegressor((8,), level=3),
     "neural grid in steps": NeuralSparseGridRegressor(
@@ -140,6 +141,16 @@ def _fitted(name):
 def fitted(name):
     """Copy of the configuration after a fit to `stepped()`."""
     return copy.deepcopy(_fitted(name))
+
+
+@functools.cache
+def _fitted_predictions(name):
+    return predictions(_fitted(name))
+
+
+def fitted_predictions(name):
+    """`predictions` of the configuration after a fit to `stepped()`."""
+    return dict(_fitted_predictions(name))
 
 
 def blurred(name):

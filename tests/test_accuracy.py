@@ -56,7 +56,9 @@ def test_noise_does_not_hide_the_pieces(share):
 
 
 @pytest.mark.parametrize(
-    ("degree", "bound"), [(1, 1e-4), (2, 1e-6)], ids=["linear", "quadratic pieces"]
+    ("degree", "bound"),
+    [pytest.param(1, 1e-4, marks=pytest.mark.slow), (2, 1e-6)],
+    ids=["linear", "quadratic pieces"],
 )
 def test_smooth_target_by_eight_soft_pieces(degree, bound):
     model = HierarchicalPOURegressor(8, degree).fit(*sample(ridge("smooth"), 2500, 2, 1))

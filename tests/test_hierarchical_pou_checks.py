@@ -12,14 +12,8 @@ from skpou import HierarchicalPOURegressor
 
 CONFIGURATIONS = [
     HierarchicalPOURegressor(),
-    HierarchicalPOURegressor(gate="linear"),
-    HierarchicalPOURegressor(n_partitions=4, degree=2),
-    HierarchicalPOURegressor(n_partitions=(2, 2), degree=1, alpha=1e-6, n_init=2, batch_size=7),
-    HierarchicalPOURegressor(4, gate="linear", init="box", solver="em", max_iter=30),
-    HierarchicalPOURegressor((2, 2), gate="mlp", init="box", solver="em", max_iter=30),
-    HierarchicalPOURegressor(
-        4, gate="residual", solver="em", noise="em", learning_rate=0.02, batch_size=50, max_iter=30
-    ),
+    HierarchicalPOURegressor((2, 2), 1, gate="linear", alpha=1e-6, n_init=2, batch_size=7),
+    HierarchicalPOURegressor((2, 2), gate="mlp", init="box", solver="em", noise="em", max_iter=30),
     HierarchicalPOURegressor(4, 1, gate="rbf", init="box", solver="varpro"),
 ]
 

@@ -12,11 +12,10 @@ from skpou import LSGDRegressor
 
 CONFIGURATIONS = [
     LSGDRegressor(),
-    LSGDRegressor((8,), max_iter=50, density="mixture"),
+    LSGDRegressor((8,), init="data_box", batch_size=16, max_iter=50),
     LSGDRegressor((6, 6), architecture="residual", solver="lsgd", max_iter=100),
     LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=100),
     LSGDRegressor((6,), activation="sin", solver="lbfgs", max_iter=50, n_init=2),
-    LSGDRegressor((20, 20), activation="relu", init="data_box", batch_size=16, max_iter=20),
 ]
 
 # The checks set max_iter=5, which may not suffice, as it should say.

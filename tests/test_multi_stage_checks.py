@@ -12,7 +12,6 @@ from skpou import MultiStageRegressor
 
 CONFIGURATIONS = [
     MultiStageRegressor(),
-    MultiStageRegressor(1, max_iter=20),
     MultiStageRegressor(hidden_layer_sizes=(8, 8), max_iter=30),
     MultiStageRegressor(2, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=20),
 ]

@@ -25,11 +25,11 @@ CONFIGURATIONS = [
     NeuralSparseGridRegressor(**QUICK, coef_solver="direct", alpha=0.01, optimizer="sgd"),
     NeuralSparseGridRegressor(**QUICK, coef_solver="iterative", early_stopping=True),
     NeuralSparseGridClassifier(),
-    NeuralSparseGridClassifier(**QUICK, method="one_hot", boundary="zero", margin=0.1),
-    NeuralSparseGridClassifier(**QUICK, method="density", alpha=0.1),
-    NeuralSparseGridClassifier(**QUICK, coef_solver="gradient"),
+    NeuralSparseGridClassifier(**QUICK, method="density", coef_solver="gradient", alpha=0.1),
     NeuralSparseGridClassifier(**QUICK, coef_solver="direct", alpha=0.01),
-    NeuralSparseGridClassifier(**QUICK, method="one_hot", coef_solver="iterative"),
+    NeuralSparseGridClassifier(
+        **QUICK, method="one_hot", coef_solver="iterative", boundary="zero", margin=0.1
+    ),
 ]
 
 pytestmark = [

@@ -12,10 +12,8 @@ from skpou import POURegressor
 
 CONFIGURATIONS = [
     POURegressor(),
-    POURegressor(4, 1, gate="quadratic", alpha=1e-6, n_init=2),
-    POURegressor(3, 1, gate="linear", init="box"),
+    POURegressor(3, 1, gate="linear", init="box", alpha=1e-6, n_init=2),
     POURegressor(2, 1, solver="lsgd", max_iter=50),
-    POURegressor(2, 1, gate="residual", hidden_layer_sizes=(3, 3), max_iter=20),
 ]
 
 # The checks set max_iter=5, which may not suffice, as it should say.

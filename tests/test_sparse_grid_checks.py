@@ -12,7 +12,7 @@ from skpou import SparseGridClassifier, SparseGridRegressor
 
 CONFIGURATIONS = [
     SparseGridRegressor(),
-    SparseGridRegressor(level=3, alpha=1e-3, batch_size=7, density="mixture"),
+    SparseGridRegressor(level=3, alpha=1e-3, batch_size=7),
     SparseGridRegressor(n_refinements=3, max_points=300),
     SparseGridRegressor(level=3, solver="iterative"),
     SparseGridClassifier(),
