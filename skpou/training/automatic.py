@@ -49,6 +49,8 @@ ENOUGH_ROWS = 20
 ROWS_A_PARAMETER = 2
 #: Part of the residue's rms below which the errors of a further stage must fall.
 HALF = 0.5
+#: Part below which those of some rows must fall before all are tried.
+SOME = 0.9
 #: In several dimensions units are not grown where the calibrated error is below this.
 SMALL = 1e-7
 #: Units beside a background of slow sines: columns at most, units at most, and how much better
@@ -255,7 +257,9 @@ class AutomaticSearch:
         enough = self.rows.n_rows >= ENOUGH_ROWS or "rough" not in self.options.families
         if self.white or correlation < 0.3 or not few or self.options.most_stages < 2 or not enough:
             return
-        both = self._stacked(sine, self._sine(self._residual(sine), 5, rescale=False))
+        worth = SOME * self._rms(sine)
+        more = self._sine(self._residual(sine), 5, rescale=False, worth=worth)
+        both = self._stacked(sine, more)
         self.last = sine
         if (
             both.leave_one_out < 0.7 * sine.leave_one_out
@@ -341,7 +345,7 @@ class AutomaticSearch:
             ):
                 break
             # LSGDRegressor refines its units alone.
-            more = self._sine(self._residual(best), 2 + 5 * stage)
+            more = self._sine(self._residual(best), 2 + 5 * stage, worth=SOME * scale)
             if max(more.leave_one_out, more.calibrated) >= HALF * scale:
                 break
             best = self._add(self._stacked(best, more))

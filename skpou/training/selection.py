@@ -21,7 +21,7 @@ from skpou.training.rows import Rows
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
 RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
-LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 2.0
+LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
 #: Corrections of the coefficients by what they leave over, for ridges below these.
 CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by.

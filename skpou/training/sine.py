@@ -25,8 +25,12 @@ from skpou.training.rows import Rows
 from skpou.training.selection import RidgePath, StreamedRidgePath
 
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
+#: Most columns in three dimensions and more, beside noise, and in one and two.
+MOST_COLUMNS, MOST_NOISY_COLUMNS, MOST_PLANE_COLUMNS = 2000, 1500, 1000
 #: Rows times squared columns above which the columns are evaluated in blocks.
 STREAMED = 6e10
+#: Rows times squared columns up to which neighbouring bandwidths are tried with all columns, too.
+QUICK = 2.5e9
 #: Ridge of the pilot from which inner products suffice.
 NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.
@@ -118,6 +122,8 @@ class SineSearch:
         Whether columns of X may be scaled.
     rival : float
         Twice the negative log evidence of a simpler model. Behind it no other shapes are tried.
+    worth : float
+        Error at left-out rows of the pilot from which all rows are not tried.
     """
 
     def __init__(
@@ -128,13 +134,14 @@ class SineSearch:
         alpha: float | None = None,
         rescale: bool = True,
         rival: float = math.inf,
+        worth: float = math.inf,
     ):
-        self.rival = rival
+        self.rival, self.worth = rival, worth
         self.rows, self.probes, self.seed, self.alpha = rows, probes, seed, alpha
         n, d = rows.n_rows, rows.n_features
         self.rescale = rescale and d > 1
-        most = max(n, 40) if n <= 800 else max(800, n // 3)
-        self.most_columns = min(most, 1000 if d <= 2 else 1500)
+        most = max(n, 40) if n <= 800 else max(800, n // 2)
+        self.most_columns = min(most, MOST_COLUMNS if d > 2 else MOST_PLANE_COLUMNS)
         self.pilot = _subset(rows, PILOT_ROWS, seed)
         self.whole = self.pilot is rows
         self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
@@ -164,7 +171,7 @@ class SineSearch:
         best = self._smoothest(best)
         if self.whole and self.pilot_columns >= self.most_columns:
             best = self._better_calibrated(best, shapes)
-        else:
+        elif self.whole or best.path.leave_one_out(best.alpha) < self.worth:
             best = self._full(best)
         self.scales = best.spectrum.scales
         return self._candidate(best)
@@ -264,11 +271,22 @@ class SineSearch:
         return math.sqrt(fit.path.spread(fit.alpha) * (1 + probed))
 
     def _full(self, best: SineFit) -> SineFit:
-        """The chosen spectrum with all columns on all rows."""
-        spectrum = best.spectrum
-        if spectrum.shape == "flat" and self.most_columns >= 2 * self.pilot_columns:
-            spectrum = dataclasses.replace(spectrum, bandwidth=spectrum.bandwidth * math.sqrt(2))
-        return self._solve(spectrum, self.most_columns, self.rows, best.alpha)
+        """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""
+        # Noise bounds what more columns could add, and many rows what they may cost.
+        noisy = best.alpha >= NOISY
+        most = min(self.most_columns, MOST_NOISY_COLUMNS) if noisy else self.most_columns
+        factors = [1.0]
+        if self.most_columns >= 2 * self.pilot_columns:
+            if best.spectrum.shape == "flat" or not noisy:
+                factors = [math.sqrt(2)]
+            if self.rows.n_rows * float(most) ** 2 < QUICK:
+                factors = [1.0, math.sqrt(2), 2.0]
+        fits = []
+        for factor in factors:
+            bandwidth = best.spectrum.bandwidth * factor
+            spectrum = dataclasses.replace(best.spectrum, bandwidth=bandwidth)
+            fits.append(self._solve(spectrum, most, self.rows, best.alpha))
+        return min(fits, key=_score)
 
     def _candidate(self, best: SineFit) -> Candidate:
         path, alpha = best.path, best.alpha
