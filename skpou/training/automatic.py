@@ -249,7 +249,8 @@ class AutomaticSearch:
         if simple.evidence < sine.evidence + MARGIN and self.options.alpha is None:
             # The polynomial is the likelier and the simpler model.
             self._judge_residual(simple)
-            if self.noise or sine.calibrated > simple.calibrated:
+            # Sines of fewer degrees of freedom than the constant have been shrunk away.
+            if self.noise or sine.calibrated > simple.calibrated or sine.dof < simple.dof:
                 return
         self._add(sine)
         correlation = self._judge_residual(sine)
