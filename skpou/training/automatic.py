@@ -31,12 +31,12 @@ from skpou.training.selection import (
     probe_points,
     white_correlation,
 )
-from skpou.training.sine import MARGIN, SineSearch, Spectrum
+from skpou.training.sine import MARGIN, MOST_DEGREE, SineSearch, Spectrum
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
 EXACT, SMOOTH = 1e-13, 1e-12
-#: Largest degree of the polynomials, and their columns as a share of the rows.
-MOST_DEGREE, MOST_SHARE = 3, 0.3
+#: Columns of the polynomials as a share of the rows at most.
+MOST_SHARE = 0.3
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better: they are a search among many.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4

@@ -214,7 +214,7 @@ class UnitSearch:
         if n > PURSUIT_ROWS:
             index = np.sort(rng.choice(n, PURSUIT_ROWS, replace=False))
         where = torch.as_tensor(index, device=rows.X.device)
-        self.some = Rows(rows.X[where], rows.y[where], rows.weight[where], rows.within[where])
+        self.some = rows.subset(where)
         self.dictionary = make_dictionary(self.some, n, rng)
         self.most = max(1, min(most, int(n / (2.5 * (d + 2)))))
 

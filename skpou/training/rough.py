@@ -164,7 +164,7 @@ class _Polyharmonic:
 
     def _some(self, rows: Rows, most: int) -> Rows:
         index = self._indices(rows.n_rows, most).to(rows.X.device)
-        return Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index])
+        return rows.subset(index)
 
     def _indices(self, n: int, most: int) -> Tensor:
         if n <= most:

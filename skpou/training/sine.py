@@ -318,4 +318,4 @@ def _subset(rows: Rows, most: int, seed: int) -> Rows:
     rng = np.random.default_rng([seed, 1])
     index = torch.as_tensor(np.sort(rng.choice(rows.n_rows, most, replace=False)))
     index = index.to(rows.X.device)
-    return Rows(rows.X[index], rows.y[index], rows.weight[index], rows.within[index])
+    return rows.subset(index)
