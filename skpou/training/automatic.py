@@ -40,6 +40,9 @@ MOST_SHARE = 0.3
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better: they are a search among many.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
+#: Degrees of freedom for each row from which units are tried on a line beside a model that leaves
+#: nothing but noise: they may do with fewer.
+LAVISH = 0.07
 #: Families of LSGDRegressor, whose columns are units, and all of them.
 FAMILIES = ("polynomials", "sine", "units")
 ALL_FAMILIES = ("polynomials", "sine", "rough", "additive", "units", "background")
@@ -167,9 +170,10 @@ class AutomaticSearch:
         few = rows.n_rows < ROWS_A_PARAMETER * (2 * rows.n_features + 3)
         if "units" not in families or least <= small or few:
             return
-        if self.noise and not self._doubtful(least):
+        lavish = self.noise and self._is_lavish()
+        if self.noise and not (lavish or self._doubtful(least)):
             return
-        if self.noise:
+        if self.noise and not lavish:
             self.white = False
             self._units(least, DOUBT)
             return
@@ -285,6 +289,13 @@ class AutomaticSearch:
         terms = fit_additive_family(self.rows, self.probes, np.random.default_rng([self.seed, 8]))
         if terms is not None and self._add(terms).leave_one_out < least:
             self._judge_residual(terms)
+
+    def _is_lavish(self) -> bool:
+        """Whether what leaves but noise lets in so much of it that units may let in less."""
+        if self.rows.n_features > 1:
+            return False
+        best = min(self.candidates, key=lambda c: c.score(self.white))
+        return best.dof > LAVISH * self.rows.n_rows
 
     def _doubtful(self, least: float) -> bool:
         """Whether few rows and a large error make it unsafe to call what is left over noise."""

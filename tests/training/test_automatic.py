@@ -86,6 +86,17 @@ def test_only_the_families_asked_for():
     assert set(kinds(result)) == {"sine"}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_few_units_let_in_less_noise_than_many_sines(seed):
+    # Sines leave white noise here, too, but with 50 degrees of freedom: 0.6 of the noise's sigma.
+    result, error = fit(
+        lambda X: 1 / (1 + 25 * (2 * X[:, 0] - 1) ** 2),
+        n=300, noise=1e-6, seed=seed, families=ALL_FAMILIES,
+    )  # fmt: skip
+    assert kinds(result)[0] == "units"
+    assert error < 0.4e-6
+
+
 def test_interrupt_hands_over_the_best_so_far():
     def report(line):
         if "sine" in line:
