@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -194,9 +195,17 @@ def best_of_evidence(
     determined = isinstance(problem, GramProblem) and len(solution.factor) <= rows.n_rows
     if best.alpha > 1.01 * LEAST_ALPHA or not determined:
         return solution
-    # The ridge wants to vanish: the columns can represent the data.
+    # The ridge wants to vanish: the columns may represent the data.
     exact = problem.solve(EXACT_ALPHA, best.decay, polish=30)
-    return exact if bool((exact.rss <= solution.rss).all()) else solution
+    return exact if _is_likelier(exact, solution, rows) else solution
+
+
+def _is_likelier(exact: RidgeSolution, solution: RidgeSolution, rows: Rows) -> bool:
+    """Whether almost no ridge has the larger evidence, the log determinant at its largest."""
+    within = rows.within.sum(0) + ROUND_OFF**2 * rows.total_weight
+    ratio = (within + solution.rss + solution.size) / (within + exact.rss + exact.size)
+    gain = rows.total_weight * float(ratio.log().mean())
+    return gain > 2 * len(solution.factor) * math.log(solution.alpha / exact.alpha)
 
 
 def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | None) -> Tensor:
