@@ -167,10 +167,10 @@ class AdditivePOURegressor(FittedModelRegressor):
         self : AdditivePOURegressor
         """
         options = self._options()
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             rng = random_generator(self.random_state)
-            result = fit_additive(prepared.rows, options, rng, self._reporter())
+            result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self

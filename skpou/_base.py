@@ -110,8 +110,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         try:
             result = self._best_of(train, n_init)
         except TrainingInterrupted as stopped:
-            self._keep_interrupted(stopped, prepared)
-            raise
+            return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)
         return result
 

@@ -67,8 +67,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         try:
             result = train(prepared)
         except TrainingInterrupted as stopped:
-            self._keep_interrupted(stopped, prepared)
-            raise
+            return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)
         return result
 

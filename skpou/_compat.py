@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
@@ -10,15 +12,28 @@ from sklearn.utils.validation import (
     _check_sample_weight,
 )
 
+try:
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback._callback_support import callback_management_context
+except ImportError:  # Before 1.9 there are no callbacks.
+    callback_management_context = nullcontext
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for that of later versions."""
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "StrOptions",
+    "callback_management",
     "check_columns",
     "check_weights",
     "fit_context",
 ]
 
 fit_context = _fit_context
+callback_management = callback_management_context
 
 
 def check_columns(estimator, X, *, reset):

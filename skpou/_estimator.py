@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou import _validation as validation
-from skpou._compat import StrOptions
+from skpou._callbacks import NO_MODEL, fit_task, is_stopped, step_task
+from skpou._compat import CallbackSupportMixin, StrOptions
 from skpou.solvers.statistics import row_blocks, rows_within
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows, merge_rows
@@ -46,7 +47,7 @@ class InterruptedFit(KeyboardInterrupt):
     """Ctrl-C after which the estimator holds the best model so far."""
 
 
-class TorchEstimator(BaseEstimator):
+class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     """Estimator whose numbers live in torch: training rows, queries and pickles.
 
     A subclass calls `_merged`, trains and stores arrays, among them `scaling_`.
@@ -107,6 +108,12 @@ class TorchEstimator(BaseEstimator):
         return rows, scaling.with_targets(unit, rows), unit
 
     @contextlib.contextmanager
+    def _fitting(self, X: Any, y: Any, sample_weight: Any):
+        """A fit of given data: callbacks are told, and an earlier fit is kept if this one fails."""
+        with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight):
+            yield
+
+    @contextlib.contextmanager
     def _earlier_fit_kept(self):
         """Undo what a failed validation or a failed fit changed on the estimator."""
         before = self.__dict__.copy()
@@ -129,11 +136,15 @@ class TorchEstimator(BaseEstimator):
         """Store what was fitted, all at once: an interrupt must not mix two fits."""
         raise NotImplementedError
 
-    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Any) -> None:
-        """Store what an interrupt leaves, and say so."""
+    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Any) -> TrainingResult:
+        """Store what an interrupt leaves, and say so; what a callback leaves is returned."""
+        if stopped.result is None and is_stopped(self):
+            raise RuntimeError(NO_MODEL) from None
         if stopped.result is None:
             raise KeyboardInterrupt from None
         self._store_result(stopped.result, prepared)
+        if is_stopped(self):
+            return stopped.result
         kept = "The best of the starts that were finished is kept."
         if stopped.result.code == "interrupted":
             kept = stopped.result.message
@@ -141,10 +152,18 @@ class TorchEstimator(BaseEstimator):
         warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=5)
         raise InterruptedFit from None
 
-    def _reporter(self) -> Callable[[str], None] | None:
+    def _reporter(self, stoppable: bool = True) -> Callable[[str], None] | None:
+        """What takes lines of progress: prints them, and tells the callbacks."""
+        step = step_task(self, stoppable)
         if not self.verbose:
-            return None
-        return lambda line: print(f"[{type(self).__name__}] {line}", flush=True)
+            return step
+
+        def report(line: str) -> None:
+            print(f"[{type(self).__name__}] {line}", flush=True)
+            if step is not None:
+                step(line)
+
+        return report
 
     def _warn_if_not_converged(self, result: TrainingResult) -> None:
         if result.code not in ("converged", "interrupted"):

@@ -243,7 +243,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         sizes = parse_sizes(self.n_partitions)
         check_together(self.get_params(), sizes)
         warm = self._warm_start_is_on(sizes)
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             before = getattr(self, "n_features_in_", None)
             prepared = self._prepare(X, y, sample_weight)
             if warm and before != self.n_features_in_:

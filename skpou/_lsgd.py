@@ -238,7 +238,7 @@ class LSGDRegressor(PhysicsMixin):
         """
         sizes = self._network_sizes(OF_FIXED_SIZES)
         physics = self._physics()
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
                 train = self._training(sizes, prepared.rows)

@@ -229,7 +229,7 @@ class MultiStageRegressor(PhysicsMixin):
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be 'auto' with physics; "
                 "LSGDRegressor solves equations by networks of a given size."
             )
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
                 train = self._training(sizes, prepared.rows)

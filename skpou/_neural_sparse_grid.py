@@ -216,7 +216,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self : NeuralSparseGridRegressor
         """
         form = self._form()
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             result = self._train_and_store(
                 lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared

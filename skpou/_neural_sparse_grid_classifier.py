@@ -210,7 +210,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         self : NeuralSparseGridClassifier
         """
         form = self._form()
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)
             result = self._train_and_store(
                 lambda data: self._train(form, data.rows, data.scaling), prepared

@@ -196,7 +196,7 @@ class POURegressor(BasePartitionRegressor):
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
             raise ValueError(f"n_partitions must be a positive int. Got {self.n_partitions!r}.")
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
             train = self._training(prepared, form)

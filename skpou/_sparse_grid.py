@@ -191,10 +191,10 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         self : SparseGridRegressor
         """
         options = self._options()
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
-            report = self._reporter()
+            report = self._reporter(stoppable=options.n_refinements > 0)
             result = self._train_and_store(
                 lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
             )

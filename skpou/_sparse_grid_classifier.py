@@ -165,11 +165,13 @@ class SparseGridClassifier(BaseClassifier):
             alpha=None if self.alpha == "auto" else float(self.alpha),
             max_points=int(self.max_points),
         )
-        with self._earlier_fit_kept():
+        with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)
             rng = random_generator(self.random_state)
             result = self._train_and_store(
-                lambda data: fit_classes(data.rows, self.method, options, rng, self._reporter()),
+                lambda data: fit_classes(
+                    data.rows, self.method, options, rng, self._reporter(stoppable=False)
+                ),
                 prepared,
             )
         self._warn_if_not_converged(result)

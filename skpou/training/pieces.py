@@ -233,9 +233,9 @@ class _PieceTraining:
         """Steps A to C for each candidate degree; keeps the best score."""
         for degree in self._candidate_degrees():
             seed = int(rng.integers(2**63))
-            if self.report:
-                self.report(f"degree {degree}")
             candidate = self._merge(degree, np.random.default_rng(seed), labels)
+            if self.report:
+                self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
                 break
 

@@ -241,12 +241,12 @@ class _Refinement:
             solution, squares = self._solve(matrices[0], grid, active)
             error = self._error(solution, matrices)
             self.curve.append(error)
-            if report is not None:
-                report(f"{len(self.points)} points, alpha {solution.alpha:.1e}: {error:.4g}")
             if self.best is None or error < self.best:
                 self.best, self.best_size, since_best = error, len(self.points), 0
             else:
                 since_best += 1
+            if report is not None:
+                report(f"{len(self.points)} points, alpha {solution.alpha:.1e}: {error:.4g}")
             if since_best >= PATIENCE or step == self.options.n_refinements:
                 return
             if not self._refine(solution, squares):

@@ -1,0 +1,161 @@
+"""Callbacks of scikit-learn from version 1.9 on."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skpou import (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    MultiStageRegressor,
+    NeuralSparseGridClassifier,
+    NeuralSparseGridRegressor,
+    POURegressor,
+    SparseGridClassifier,
+    SparseGridRegressor,
+)
+
+callback = pytest.importorskip("sklearn.callback", reason="callbacks came with 1.9")
+
+REGRESSORS = {
+    "pieces": HierarchicalPOURegressor(n_partitions=2, degree=1),
+    "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
+    "partitions": POURegressor(2, 1, gate="linear"),
+    "units": LSGDRegressor(),
+    "network": LSGDRegressor((6,), alpha=1e-3),
+    "stages": MultiStageRegressor(),
+    "grid": SparseGridRegressor(),
+    "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
+    "encoder": NeuralSparseGridRegressor(level=3),
+    "descent": NeuralSparseGridRegressor(level=3, coef_solver="gradient", max_iter=4),
+    "terms": AdditivePOURegressor(),
+}
+#: Trainings that go on to their end: a part of them is no model.
+WHOLE = ("grid", "terms")
+
+
+class Recorder:
+    """Notes every hook; wants to stop after so many steps."""
+
+    def __init__(self, most=None):
+        self.most, self.hooks, self.lines, self.scored = most, [], [], None
+
+    def setup(self, estimator, context):
+        self.hooks.append("setup")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.hooks.append(f"begin {context.task_name}")
+
+    def on_fit_task_end(self, estimator, context, *, X, y, metadata, fitted_estimator):
+        self.hooks.append(f"end {context.task_name}")
+        if context.task_name == "fit":
+            self.scored = None if fitted_estimator is None else fitted_estimator.score(X, y)
+            self.weighted = metadata
+            return False
+        self.lines.append(metadata["report"])
+        return len(self.lines) == self.most
+
+    def teardown(self, estimator, context):
+        self.hooks.append("teardown")
+
+
+def data(n=80, noise=0.05, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (n, 2))
+    return X, np.abs(X[:, 0]) + np.sin(3 * X[:, 1]) + noise * rng.standard_normal(n)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*converge|.*of the embeddings lie within|.*max_iter")
+        yield
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_every_step_is_a_task_and_changes_nothing(name):
+    X, y = data()
+    recorder = Recorder()
+    told = clone(REGRESSORS[name]).set_callbacks(recorder).fit(X, y)
+    hooks = recorder.hooks
+    assert hooks[:2] == ["setup", "begin fit"]
+    assert hooks[-2:] == ["end fit", "teardown"]
+    assert set(hooks[2:-2:2]) == {"begin step"}
+    assert set(hooks[3:-2:2]) == {"end step"}
+    assert all(isinstance(line, str) and line for line in recorder.lines)
+    assert recorder.scored == told.score(X, y)
+    plain = clone(REGRESSORS[name]).fit(X, y)
+    np.testing.assert_array_equal(told.predict(X), plain.predict(X))
+    assert set(vars(told)) - set(vars(plain)) == {"_skl_callbacks"}
+
+
+@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_a_callback_ends_training_and_the_best_model_is_kept(name, most):
+    X, y = data()
+    model, whole = clone(REGRESSORS[name]), Recorder()
+    clone(model).set_callbacks(whole).fit(X, y)
+    recorder = Recorder(most)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.set_callbacks(recorder).fit(X, y) is model
+    if name in WHOLE:
+        assert recorder.lines == whole.lines
+    elif len(whole.lines) > most:
+        # After the end a model may still have to be solved for.
+        assert recorder.lines[:most] == whole.lines[:most]
+        assert len(recorder.lines) < len(whole.lines) or recorder.lines != whole.lines
+    assert recorder.hooks[-1] == "teardown"
+    assert np.isfinite(model.predict(X)).all()
+    assert recorder.scored == model.score(X, y)
+
+
+def test_classifiers():
+    X, y = data()
+    grid, descent = Recorder(most=1), Recorder(most=3)
+    model = SparseGridClassifier().set_callbacks(grid).fit(X, y > 0.5)
+    assert grid.scored == model.score(X, y > 0.5)
+    model = NeuralSparseGridClassifier(level=3, coef_solver="gradient", max_iter=20)
+    model.set_callbacks(descent).fit(X, y > 0.5)
+    assert len(descent.lines) == 3
+    assert descent.scored == model.score(X, y > 0.5)
+
+
+def test_weights_are_handed_on():
+    X, y = data()
+    recorder, weight = Recorder(), np.arange(1.0, 81)
+    LSGDRegressor((3,)).set_callbacks(recorder).fit(X, y, weight)
+    np.testing.assert_array_equal(recorder.weighted["sample_weight"], weight)
+
+
+def test_a_failed_fit_tears_down_and_keeps_the_earlier_one():
+    X, y = data()
+    recorder = Recorder()
+    model = SparseGridRegressor().set_callbacks(recorder).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X, np.where(y > 0, np.nan, y))
+    assert recorder.hooks[-1] == "teardown"
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_progress_bar_and_scores_inside_a_search():
+    pytest.importorskip("rich", reason="draws the bar")
+    X, y = data()
+    scores = callback.ScoringMonitor(scoring="r2")
+    model = LSGDRegressor((3,)).set_callbacks(scores)
+    search = GridSearchCV(model, {"alpha": [1e-3, 1e-1]}, cv=2)
+    search.set_callbacks(callback.ProgressBar()).fit(X, y)
+    assert search.best_score_ > 0.3
+
+
+def test_callbacks_survive_clone_and_pickle():
+    X, y = data()
+    model = SparseGridRegressor().set_callbacks(Recorder()).fit(X, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
