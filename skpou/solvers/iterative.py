@@ -35,7 +35,7 @@ def conjugate_gradients(
 
     The least-squares form of conjugate gradients (CGLS; Hestenes and Stiefel 1952): residuals
     are those of the rows, never of the normal equations' right-hand side. Steps along what is mere
-    round-off may lead away without bound: the result is never worse than the start.
+    round-off may lead away without bound: the result is where the gradient was least.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def conjugate_gradients(
     # Where the start is zero this is the whole gradient, else what the zero vector would have.
     right = rows.rmatmul(y) if bool((coef != 0).any()) else s
     target = tol**2 * (right * precondition(right)).sum(0)
-    first, best, least = gamma, c.clone(), gamma
+    best, least = c.clone(), gamma
     for step in range(max_iter):
         if bool((gamma <= target).all()):
             return c, step
@@ -86,4 +86,4 @@ def conjugate_gradients(
         gamma = following
         best = torch.where(gamma < least, c, best)
         least = torch.minimum(gamma, least)
-    return torch.where(gamma <= first, c, best), max_iter
+    return best, max_iter

@@ -139,7 +139,7 @@ class GramProblem(RidgeProblem):
         ridge = (alpha * self.scale) ** 2
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
         factor, used = factored(self.gram * d[:, None] * d, least)
-        log_det = float(2 * factor.diagonal().log().sum() - len(d) * torch.tensor(used).log())
+        log_det = float(2 * factor.diagonal().log().sum() - len(d) * math.log(used))
 
         def precondition(g: Tensor) -> Tensor:
             return d[:, None] * torch.cholesky_solve(d[:, None] * g, factor)
@@ -206,7 +206,7 @@ class KernelProblem(RidgeProblem):
         least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
         factor, used = factored(kernel, least)
         n = len(kernel)
-        log_det = float(2 * factor.diagonal().log().sum() - n * torch.tensor(used).log())
+        log_det = float(2 * factor.diagonal().log().sum() - n * math.log(used))
         dual = torch.cholesky_solve(self.y, factor)
         for _ in range(polish):
             dual += torch.cholesky_solve(self.y - kernel @ dual - ridge * dual, factor)

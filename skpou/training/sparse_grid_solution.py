@@ -158,6 +158,7 @@ def fit_on_grid(
         problem = KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
     else:
         problem = GramProblem(matrix, rows.y, costs, gram)
+    likeliest = False
     if options.alpha is not None:
         solution = problem.solve(options.alpha, GIVEN_DECAY, polish=30)
     elif n_columns > MANY_COLUMNS and rows.n_rows > RIDGE_ROWS and active is None:
@@ -165,8 +166,12 @@ def fit_on_grid(
         solution = problem.solve(alpha, decay, polish=2)
     else:
         solution = best_of_evidence(problem, rows, ridge, report)
-    n_parameters = None if options.alpha is None else problem.effective_parameters(solution)
-    noise = noise_variance(rows, solution, n_parameters)
+        likeliest = True
+    # A ridge for all targets, or for some rows, is not that of each target's largest evidence.
+    if not likeliest or rows.n_outputs > 1:
+        noise = noise_variance(rows, solution, problem.effective_parameters(solution))
+    else:
+        noise = noise_variance(rows, solution, None)
     posterior = _posterior(method, solution, problem.scale, rows)
     coef = solution.coef
     if method == ROWS:
@@ -192,8 +197,10 @@ def best_of_evidence(
             problem, total, within, decays=ridge[1:], start=ridge, stride=1, report=report
         )
     solution = problem.solve(best.alpha, best.decay, polish=2)
-    determined = isinstance(problem, GramProblem) and len(solution.factor) <= rows.n_rows
-    if best.alpha > 1.01 * LEAST_ALPHA or not determined:
+    if best.alpha > 1.01 * LEAST_ALPHA or not isinstance(problem, GramProblem):
+        return solution
+    # Without a ridge nothing would be known of columns that no row determines, nor of their error.
+    if problem.effective_parameters(solution) < len(solution.factor) - 0.5:
         return solution
     # The ridge wants to vanish: the columns may represent the data.
     exact = problem.solve(EXACT_ALPHA, best.decay, polish=30)
@@ -212,8 +219,8 @@ def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | No
     """Noise variance of each target (m,).
 
     For a ridge of largest evidence the most probable one, which is also the residuals' sum of
-    squares over the degrees of freedom that are left; for a given ridge the latter, where any
-    are left.
+    squares over the degrees of freedom that are left; for another ridge the latter, where any are
+    left.
     """
     n = rows.total_weight
     residual = rows.within.sum(0) + solution.rss

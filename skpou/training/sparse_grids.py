@@ -151,6 +151,21 @@ class PointSet:
         ]
         return [child for child in children if child not in self.number]
 
+    def _missing(self, points: list[tuple]) -> set[tuple]:
+        """These points and their ancestors as far as they are not in the set."""
+        missing: set[tuple] = set()
+        stack = list(points)
+        while stack:
+            point = stack.pop()
+            if point in missing or point in self.number:
+                continue
+            missing.add(point)
+            for j, (factor, cell) in enumerate(point):
+                stack += [
+                    (*point[:j], parent, *point[j + 1 :]) for parent in self._above(factor, cell)
+                ]
+        return missing
+
     def refine(self, score: np.ndarray, n_refined: int, max_points: int) -> int:
         """Add the children of the points of largest score; returns how many points came."""
         before = len(self)
@@ -158,7 +173,7 @@ class PointSet:
         refined = 0
         for number in np.argsort(-score, kind="stable").tolist():
             children = self.missing_children(number)
-            if refined >= n_refined or len(self) + len(children) > max_points:
+            if refined >= n_refined or len(self) + len(self._missing(children)) > max_points:
                 break
             if not children or self.n_functions > room:
                 continue
