@@ -22,6 +22,10 @@ from skpou.training.rows import Rows
 #: are what bounds the coefficients, which takes many more rows than columns.
 RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
 LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
+#: Ridge up to which errors of round-off in the solution are to be expected, and the part of the
+#: residual that another ridge must leave.
+LARGEST_DOUBTED = 4e-16
+CLEARLY_LESS = 0.7
 #: Corrections of the coefficients by what they leave over, for ridges below these.
 CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by.
@@ -152,6 +156,19 @@ class RidgePath:
         score = score - shrink.log().sum(1)
         best = int(score.argmin())
         return self.ridges[best], float(score[best])
+
+    def beyond_round_off(self, alpha: float) -> float:
+        """The ridge, or a larger one below round-off with which the solution leaves clearly less.
+
+        In exact arithmetic a larger ridge leaves more. The evidence does not see the errors of the
+        solution itself, and leave-one-out errors of rows that are all but interpolated say nothing.
+        """
+        larger = [ridge for ridge in self.ridges if alpha < ridge <= LARGEST_DOUBTED]
+        if not larger:
+            return alpha
+        left = [(float((self.y - self.A @ self.coef(r)).norm()), r) for r in (alpha, *larger)]
+        least, ridge = min(left)
+        return ridge if least < CLEARLY_LESS * left[0][0] else alpha
 
     def _filter(self, alpha: float) -> Tensor:
         """Share of each component that a ridge keeps."""

@@ -289,7 +289,8 @@ class SineSearch:
         return min(fits, key=_score)
 
     def _candidate(self, best: SineFit) -> Candidate:
-        path, alpha = best.path, best.alpha
+        path = best.path
+        alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
         spread = path.spread(alpha)
         gap = spread * path.probed(alpha, best.basis.matrix(self.probes))
         stage = Stage(best.basis, path.coef(alpha), path.factor(alpha))

@@ -209,6 +209,19 @@ def test_ridges_below_round_off_take_many_more_rows_than_columns():
     assert errors == sorted(errors)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_ridge_of_a_solution_that_round_off_does_not_spoil(seed):
+    x = tensor(np.linspace(0, 1, 300))[:, None]
+    y = torch.sin(4 * x - 1) + 0.2 * torch.exp(2.6 * x - 1.3)
+    basis = Spectrum("gauss", 2.8, (1.0,)).draw(70, seed, x)
+    path = RidgePath(basis.matrix(x), rows_of(x, y))
+    chosen = path.beyond_round_off(1e-17)
+    left = {alpha: float((y - path.A @ path.coef(alpha)).norm()) for alpha in path.ridges[:4]}
+    assert left[chosen] <= left[1e-17]
+    assert left[chosen] <= min(left.values()) / 0.7
+    assert path.beyond_round_off(1e-12) == 1e-12
+
+
 def test_streamed_errors_are_those_of_some_rows(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.random((3000, 2))
