@@ -177,7 +177,7 @@ def compare(variant, seeds, quick):
     text, floor, bound, limit = VARIANTS[variant]
     task, fine = f"{variant}: {text}", variant == "S3"
     level = FINE_LEVEL if fine else 6
-    runs = [measure(ours(level), variant, s) for s in range(min(seeds, 3) if fine else seeds)]
+    runs = [measure(ours(level), variant, s) for s in range(seeds)]
     bounds = [
         (f"MSE {harness.digits(bound)}", float(np.median([run[0] for run in runs])), bound),
         (f"{limit} s", float(np.median([run[1] for run in runs])), limit),
