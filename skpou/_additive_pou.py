@@ -40,7 +40,8 @@ class AdditivePOURegressor(FittedModelRegressor):
         ``"mixture"``: of up to 8 Gaussians whose weights depend on the point.
         ``"gaussian"``: one, of the same width everywhere.
     max_columns : int, default=800
-        Most columns of the basis; it bounds time and memory.
+        Most columns of the terms; it bounds time and memory. A block over all columns of X has
+        up to as many again, but no more than 500.
     transform_columns : "auto" or bool, default="auto"
         Whether columns may be made more Gaussian by the transform of [2]_ first. ``"auto"``:
         with and without; both have a share in the prediction where they are close.

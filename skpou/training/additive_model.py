@@ -105,14 +105,16 @@ class TargetModel:
                 spread = mean.new_zeros(mean.shape)
                 if posterior:
                     spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
-                    spread = spread + beyond / member.noise
                 log_gates, variance = member.density.at(T, within @ member.coef)
+                epistemic = variance * spread
+                if posterior:
+                    epistemic = epistemic + beyond
                 parts.append(
                     (
                         log_gates + np.log(member.share),
                         mean.expand_as(log_gates),
                         variance.expand_as(log_gates),
-                        variance * spread,
+                        epistemic,
                     )
                 )
         log_pi, mean, noise, epistemic = (torch.cat(part, 1) for part in zip(*parts, strict=True))

@@ -225,7 +225,7 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
         fit = pilot.best()
     except torch.linalg.LinAlgError:
         return best
-    m = min(max(n // SHARE, FEWEST), MOST)
+    m = min(max(n // SHARE, FEWEST), MOST, search.max_columns)
     picked = torch.as_tensor(landmark_rows, device=search.T.device)
     landmarks = Landmarks.from_rows(fit.scales(), search.T[picked], m)
     block = Block((-1,), (0,), (landmarks.n_columns,))

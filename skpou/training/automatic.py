@@ -133,13 +133,15 @@ class AutomaticSearch:
 
     def refine(self, start: Candidate) -> TrainingResult:
         """Further stages after a given one; on Ctrl-C the best so far is inside the exception."""
-        self.probes = probe_points(self.rows.X, np.random.default_rng([self.seed, 3]))
-        self._add(start)
-        self._judge_residual(start)
         try:
-            return self._result(self._staged(start), "converged")
+            self.probes = probe_points(self.rows.X, np.random.default_rng([self.seed, 3]))
+            self._add(start)
+            self._judge_residual(start)
+            best = self._staged(start)
         except KeyboardInterrupt:
-            raise TrainingInterrupted(self._result(self.candidates[-1], "interrupted")) from None
+            best = self.candidates[-1] if self.candidates else start
+            raise TrainingInterrupted(self._result(best, "interrupted")) from None
+        return self._result(best, "converged")
 
     def _search(self) -> Candidate:
         rows, options = self.rows, self.options

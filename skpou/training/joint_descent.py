@@ -96,11 +96,12 @@ class JointDescent:
         n_outputs = residual.shape[1]
         loss = float((weighted * residual).sum()) / n_outputs
         self.best.curve.append(loss)
-        if self.report is not None:
-            self.report(f"iteration {len(self.best.curve)}: mean square {loss:.3e}")
         if loss < self.least:
             self.least = loss
             self.best.theta, self.best.coef = theta.clone(), self.coef.clone()
+        # Last: it may be what interrupts.
+        if self.report is not None:
+            self.report(f"iteration {len(self.best.curve)}: mean square {loss:.3e}")
         gradient = self.columns.gradient(theta, self.coef, weighted / n_outputs) * self.scale
         return loss / 2, gradient, A.T @ weighted
 

@@ -155,7 +155,8 @@ class RecipeTraining:
     ) -> bool:
         """Add the trained network to the sum (Eq. 7), unless it gained too little."""
         if not math.isfinite(descent.least):
-            if first:
+            # Without any evaluation it was Ctrl-C that ended the descent.
+            if first and descent.best.curve:
                 raise FloatingPointError("The first evaluation of the network is not finite.")
             return False
         basis = NetworkBasis(network, descent.best.theta)
@@ -237,7 +238,12 @@ def _network_then_sines(
         tol=max(options.tol, HAND_OVER) if several else options.tol,
         quick=not several,
     )
-    first = fit_network(rows, network_options, rng, report)
+    try:
+        first = fit_network(rows, network_options, rng, report)
+    except TrainingInterrupted as stopped:
+        if stopped.result is not None:
+            stopped.result.chosen["scale_factors"] = (1.0,)
+        raise
     first.chosen["scale_factors"] = (1.0,)
     model: LinearModel = first.state
     too_few = not rows.n_features or rows.n_rows < rows.n_features + 4
@@ -250,9 +256,18 @@ def _network_then_sines(
     dof = min(options.network.n_parameters + options.network.n_columns, rows.total_weight / 2)
     start = Candidate("network", model.stages, first.score, first.score, dof, first.chosen["alpha"],
                       n_units=options.network.n_columns - 1, bandwidths=(1.0,))  # fmt: skip
-    more = search.refine(start)
+    try:
+        return _joined(first, search.refine(start))
+    except TrainingInterrupted as stopped:
+        assert stopped.result is not None
+        raise TrainingInterrupted(_joined(first, stopped.result)) from None
+
+
+def _joined(first: TrainingResult, more: TrainingResult) -> TrainingResult:
+    """Result of a network and of the stages behind it, if there are any."""
     if len(more.state.stages) == 1:
-        return first
+        ended = more if more.code == "interrupted" else first
+        return replace(first, code=ended.code, message=ended.message)
     return replace(
         more,
         n_iter=first.n_iter + more.n_iter,
