@@ -106,6 +106,10 @@ class MultinomialRidge:
 
         logits = self.logits(theta)
         value = objective(theta, logits)
+        nothing = torch.zeros_like(theta), self.offset.expand_as(logits)
+        if value > (least := objective(*nothing)):
+            # Saturated rows have next to no curvature: from such a start nothing is found.
+            (theta, logits), value = nothing, least
         for step in range(max_iter):
             pi = torch.softmax(logits, 1)
             gradient = self.rows.rmatmul(self.rows.root * (pi - self.targets)) + penalty * theta
@@ -163,7 +167,10 @@ class MultinomialRidge:
             u = self.rows.matmul(p)
             curved = pi * (u - (pi * u).sum(1, keepdim=True))
             q = self.rows.rmatmul(curved) + penalty * p
-            length = gamma / float((p * q).sum())
+            bent = float((p * q).sum())
+            if not bent > 0:
+                return direction, step
+            length = gamma / bent
             direction += length * p
             r -= length * q
             z = precondition(r)

@@ -91,14 +91,20 @@ def largest_norm(squares: Tensor) -> float:
 
 
 def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it."""
+    """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it.
+
+    The factor of a matrix that is not finite is not finite, either.
+    """
     while True:
         shifted = matrix.clone()
         shifted.diagonal().add_(ridge)
         factor, info = torch.linalg.cholesky_ex(shifted)
         if not int(info):
             return factor, ridge
-        ridge *= 10
+        least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
+        if not math.isfinite(ridge + least):
+            return factor * math.nan, ridge
+        ridge = max(10 * ridge, least or 1.0)
 
 
 def _explained(solution: RidgeSolution, scale: float) -> float:

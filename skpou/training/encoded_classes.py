@@ -132,8 +132,8 @@ class EncodedClasses(EncodedRows):
         """Gauss-Newton model of twice the negative log likelihood, coefficients projected off."""
         return self._model(fit)[0]
 
-    def _model(self, fit: ClassesFit) -> tuple[DampedModel, Tensor]:
-        """The model, and the Cholesky factor of the coefficients' Hessian."""
+    def _model(self, fit: ClassesFit) -> tuple[DampedModel, Tensor, Tensor]:
+        """The model, the Cholesky factor of the coefficients' Hessian, and the ridge in it."""
         slope = slopes_on_grid(self.grid, fit.embedding, fit.coef)
         pi, weight = fit.pi, self.rows.weight
         n, K = pi.shape
@@ -161,19 +161,20 @@ class EncodedClasses(EncodedRows):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_((Phi * factor[block, o : o + 1]).T, J[:, o])
         gram = symmetric(gram)
-        L = self._hessian_factor(fit, binary)
+        L, own = self._hessian_factor(fit, binary)
         inner = torch.linalg.solve_triangular(L, cross.reshape(m * G, k), upper=False)
         gram -= inner.T @ inner
-        return self.damped(gram, pull, fit), L
+        return self.damped(gram, pull, fit), L, own
 
-    def _hessian_factor(self, fit: ClassesFit, binary: bool) -> Tensor:
-        """Factor of the Hessian in the coefficients, class by class; their difference for two."""
+    def _hessian_factor(self, fit: ClassesFit, binary: bool) -> tuple[Tensor, Tensor]:
+        """Factor of the Hessian in the coefficients, class by class; their difference for two.
+
+        Returns the ridge in it, too: at least that for which it can be factored.
+        """
         pi, G = fit.pi, self.grid.n_columns
-        penalty = self.penalty()
         if binary:
             H = fit.rows.weighted(pi.prod(1)).gram()
-            H.diagonal().add_(penalty / 2)  # Both are half the difference.
-            return factored(H, 1e-12 * float(H.diagonal().max()))[0]
+            return self._factored(H, 0.5)  # Both are half the difference.
         K = pi.shape[1]
         H = pi.new_zeros((K, G, K, G))
         for block in row_blocks(len(pi), rows_within(4 * G, JACOBIAN_NUMBERS)):
@@ -183,20 +184,22 @@ class EncodedClasses(EncodedRows):
                 for r in range(q + 1):
                     own = float(q == r) - pi[block, r : r + 1]
                     H[q, :, r] += left @ (Phi * own)
-        H = symmetric(H.view(K * G, K * G))
-        H.diagonal().add_(penalty.repeat(K))
-        return factored(H, 1e-12 * float(H.diagonal().max()))[0]
+        return self._factored(symmetric(H.view(K * G, K * G)), 1.0)
+
+    def _factored(self, H: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Factor of a Hessian with a share of the ridge, by columns whitened by their decay."""
+        growth = (self.ridges.decay**self.costs).repeat(len(H) // len(self.costs))
+        root = growth.sqrt()
+        least = share * (max(self.ridges.alpha, LEAST_ALPHA) * self.scale) ** 2
+        factor, used = factored(H / (root[:, None] * root), least)
+        return root[:, None] * factor, used * growth
 
     # Ridges by evidence
 
     def adapt(self, fit: ClassesFit) -> ClassesFit:
         """Ridges of larger evidence at a fit, and the fit for them with its score."""
-        model, L = self._model(fit)
+        model, L, own = self._model(fit)
         number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
-        penalty = self.penalty()
-        count = len(L) // len(penalty)
-        # For two classes the difference d of the coefficients has the ridge lambda / 2.
-        own = penalty / 2 if fit.pi.shape[1] == 2 else penalty.repeat(count)
         log_det += float(2 * L.diagonal().log().sum() - own.log().sum())
         score = fit.value + log_det
         alpha = self.ridges.alpha

@@ -157,7 +157,7 @@ class VarproTraining:
                 return
             # Scores of some rows and of all are not to be compared.
             first = last = trained.level if stopped else last
-            trained.score = math.inf
+            trained.score, trained.code = math.inf, "max_iter"
         self._climb(self.rows, range(first, last + 1), rest=True)
 
     def _first_level(self, rng: np.random.Generator) -> int:
@@ -200,7 +200,10 @@ class VarproTraining:
             score = fit.score
             if self.held_out is not None:
                 score = self.problem.error(self.encoder, fit, self.held_out)
-            gain = (before - score) / rows.n_rows if self.held_out is None else 1 - score / before
+            if self.held_out is None:
+                gain = (before - score) / rows.n_rows
+            else:
+                gain = 1 - score / before if before > 0 else 0.0
             least = PROGRESS * rows.n_rows / (rows.n_rows + FEW_ROWS)
             worse = 0 if score < trained.score and gain > least else worse + 1
             if score < trained.score:

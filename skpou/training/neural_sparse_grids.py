@@ -13,7 +13,12 @@ from torch import Tensor
 from skpou.bases.encoders import Encoder, EncoderDerivatives, EncoderForm
 from skpou.bases.sparse_grids import SparseGrid, count_points
 from skpou.training.encoded_grids import EncodedProblem, first_ridges
-from skpou.training.encoder_descent import CLASS_ALPHA, DescentOptions, descend_encoder
+from skpou.training.encoder_descent import (
+    CLASS_ALPHA,
+    REGRESSION_ALPHA,
+    DescentOptions,
+    descend_encoder,
+)
 from skpou.training.encoder_varpro import (
     CAUTIOUS_ROWS,
     FIRST_LEVEL,
@@ -169,6 +174,7 @@ class NeuralGridTraining:
         report: Report | None = None,
     ):
         self.rows, self.encoder, self.options = rows, encoder, options
+        self.part = rows
         self.rng, self.report = rng, report
         self.trained = Trained(level=options.level)
         self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
@@ -178,6 +184,7 @@ class NeuralGridTraining:
         """Start the encoder and train it."""
         options, encoder = self.options, self.encoder
         part, held_out = self._split()
+        self.part = part
         encoder.eval().requires_grad_(False)
         init = options.init
         if init == "auto" and (options.method is not None or options.form.kind != "mlp"):
@@ -196,8 +203,8 @@ class NeuralGridTraining:
         # All that squares are minimised for learns the classes' indicators.
         squares = self.solver != "gradient" or options.method == "one_hot"
         if options.method is not None and squares and not self.is_softmax_varpro():
+            held_out = None if held_out is None else indicators(held_out, part)[0]
             part = indicators(part)[0]
-            held_out = None if held_out is None else indicators(held_out)[0]
             options = replace(options, method=None)
         if self.solver == "varpro":
             self._varpro(part, held_out)
@@ -305,14 +312,19 @@ class NeuralGridTraining:
         if options.method == "softmax" and self.solver in ("direct", "iterative"):
             return fit_head(latent, grid, options, self.rng)
         coef = trained.coef.to(latent.X)
+        # The coefficients go with the shares of the classes that they were trained with.
+        part = self.part.to(latent.X.dtype)
+        default = CLASS_ALPHA
         if options.method == "one_hot":
-            model = one_hot_model(grid, coef, indicators(latent)[1], latent)
+            model = one_hot_model(grid, coef, indicators(part)[1], part)
+            default = REGRESSION_ALPHA
         else:
-            share = shares_of_classes(latent) + 1 / latent.total_weight
-            floor = 1 / latent.total_weight
+            share = shares_of_classes(part) + 1 / part.total_weight
+            floor = 1 / part.total_weight
             model = GridClasses(grid, coef, (share / share.sum()).log(), "softmax", floor)
         terms = latent.weight @ (latent.y * model.log_proba(latent.X)).sum(1)
-        alpha = trained.chosen.get("alpha", options.descent.alpha or CLASS_ALPHA)
+        given = options.descent.alpha
+        alpha = trained.chosen.get("alpha", default if given is None else given)
         score = -float(terms) / latent.total_weight
         return TrainingResult(model, score, 1, chosen={"alpha": alpha})
 

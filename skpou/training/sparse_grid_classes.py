@@ -290,12 +290,12 @@ def _fit_density(
 # Regression on indicators
 
 
-def indicators(rows: Rows) -> tuple[Rows, Tensor]:
+def indicators(rows: Rows, like: Rows | None = None) -> tuple[Rows, Tensor]:
     """Centred indicators of the classes in units of their spread, and these units.
 
-    Of two classes only the second.
+    Of two classes only the second. Centre and units are those of the rows `like`, if given.
     """
-    share = shares_of_classes(rows)
+    share = shares_of_classes(rows if like is None else like)
     first = 1 if rows.n_outputs == 2 else 0  # One regression serves two classes.
     spread = (share * (1 - share)).clamp_min(0.0).sqrt()[first:]
     spread = torch.where(spread > 0, spread, 1.0)

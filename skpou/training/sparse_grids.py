@@ -11,17 +11,19 @@ from torch import Tensor
 from skpou.bases.sparse_grid_plans import CONSTANT, LEFT, RIGHT, Factors, make_factors
 from skpou.bases.sparse_grids import SparseGrid
 from skpou.solvers.grid_rows import GridRows
-from skpou.solvers.ridge import GramProblem, RidgeSolution, best_ridge
+from skpou.solvers.ridge import GramProblem, IterativeProblem, RidgeSolution, best_ridge
 from skpou.training.records import TrainingInterrupted, TrainingResult
 from skpou.training.rows import Rows
 from skpou.training.sparse_grid_solution import (
     DIRECT_LIMIT,
     GIVEN_DECAY,
     MANY_COLUMNS,
+    N_EXACT,
     GridOptions,
     Report,
     choose_level,
     fit_on_grid,
+    ridge_of_some_rows,
 )
 
 #: Highest level of a refined grid in one dimension: subspaces are dense.
@@ -90,7 +92,7 @@ class PointSet:
     def __init__(self, grid: SparseGrid):
         self.n_features = grid.n_features
         self.boundary = grid.boundary
-        highest = max(HIGHEST_REFINED, grid.level)
+        highest = max(HIGHEST_REFINED, int(grid.factors.level.max()))
         self.factors: Factors = make_factors(1, highest, grid.boundary)
         self.number: dict[tuple, int] = {}
         self.points: list[tuple] = []
@@ -107,7 +109,7 @@ class PointSet:
         self.points.append(point)
         vector = tuple(factor for factor, _ in point)
         if vector not in self.subspaces:
-            self.subspaces[vector] = 1 << int(self.factors.shift[list(vector)].sum())
+            self.subspaces[vector] = self._size(vector)
 
     @property
     def n_functions(self) -> int:
@@ -166,6 +168,15 @@ class PointSet:
                 ]
         return missing
 
+    def _new_functions(self, points: set[tuple]) -> int:
+        """Functions of the subspaces that hold these points and none of the set."""
+        vectors = {tuple(factor for factor, _ in point) for point in points}
+        return sum(self._size(vector) for vector in vectors if vector not in self.subspaces)
+
+    def _size(self, vector: tuple) -> int:
+        """Functions of a subspace."""
+        return 1 << int(self.factors.shift[list(vector)].sum())
+
     def refine(self, score: np.ndarray, n_refined: int, max_points: int) -> int:
         """Add the children of the points of largest score; returns how many points came."""
         before = len(self)
@@ -173,9 +184,10 @@ class PointSet:
         refined = 0
         for number in np.argsort(-score, kind="stable").tolist():
             children = self.missing_children(number)
-            if refined >= n_refined or len(self) + len(self._missing(children)) > max_points:
+            missing = self._missing(children)
+            if refined >= n_refined or len(self) + len(missing) > max_points:
                 break
-            if not children or self.n_functions > room:
+            if not children or self.n_functions + self._new_functions(missing) > room:
                 continue
             for child in children:
                 self.add(child)
@@ -236,7 +248,7 @@ class _Refinement:
     def __init__(
         self, rows: Rows, points: PointSet, options: GridOptions, rng: np.random.Generator
     ):
-        self.points, self.options = points, options
+        self.points, self.options, self.rng = points, options, rng
         n_held_out = int(VALIDATION_SHARE * rows.n_rows) if rows.n_rows >= 20 else 0
         order = torch.as_tensor(rng.permutation(rows.n_rows), device=rows.X.device)
         self.parts = [_part(rows, order[n_held_out:]), _part(rows, order[:n_held_out])]
@@ -270,7 +282,7 @@ class _Refinement:
     def _grow(self, part: Rows, i: int, grid: SparseGrid, active: Tensor) -> GridRows:
         """Rows on the new grid; the Gram matrix gets the rows and columns of new points."""
         matrix = GridRows(grid, part.X, part.weight, active, self.options.batch_size)
-        if matrix.n_columns <= DIRECT_LIMIT:
+        if matrix.n_columns <= DIRECT_LIMIT or self.options.solver == "direct":
             old = self.grams[i]
             new = matrix.gram(first=len(old))
             upper = torch.cat([old, new[:, : len(old)].T], 1)
@@ -284,6 +296,8 @@ class _Refinement:
         costs = torch.as_tensor(grid.costs(), device=active.device).to(matrix.root.dtype)[active]
         part = self.parts[0]
         gram = self.grams[0]
+        if len(gram) < matrix.n_columns:
+            return self._iterate(matrix, costs)
         problem = GramProblem(matrix, part.y, costs, gram)
         if self.options.alpha is not None:
             solution = problem.solve(self.options.alpha, GIVEN_DECAY)
@@ -297,6 +311,19 @@ class _Refinement:
             )
         self.ridge = solution.alpha, solution.decay
         return solution, gram.diagonal()
+
+    def _iterate(self, matrix: GridRows, costs: Tensor) -> tuple[RidgeSolution, Tensor]:
+        """What `_solve` returns, by conjugate gradients, with the ridge of the last step."""
+        part, options = self.parts[0], self.options
+        problem = IterativeProblem(matrix, part.y, costs, N_EXACT)
+        if options.alpha is not None:
+            self.ridge = options.alpha, GIVEN_DECAY
+        elif self.ridge is None:
+            # Chosen points have no closed kernel; a regular grid stands for them.
+            level = choose_level(part.n_features, GridOptions(boundary=options.boundary))
+            grid = SparseGrid(part.n_features, level, options.boundary)
+            self.ridge = ridge_of_some_rows(part, grid, problem.scale, self.rng, None)
+        return problem.solve(*self.ridge), problem.squares
 
     def _error(self, solution: RidgeSolution, matrices: list[GridRows]) -> float:
         """Mean square error on the rows held out, or score without any."""
