@@ -185,7 +185,12 @@ class ContinuedSearch(ShapedSearch):
                 first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
             iterate = gauss_newton(level, first, scales, max_iter=40, **options)
             last = Solution(
-                spectrum, basis, iterate, criterion(level, iterate, scales, self.boost), n_columns
+                spectrum,
+                basis,
+                iterate,
+                criterion(level, iterate, scales, self.boost),
+                n_columns,
+                tuple(scales),
             )
             self._tell(last)
         assert last is not None

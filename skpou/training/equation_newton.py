@@ -66,18 +66,26 @@ def gauss_newton(
         if not bool(torch.isfinite(jacobian).all() and torch.isfinite(residual).all()):
             break
         size = jacobian.square().sum(0).sqrt()
-        size = torch.where(size > 1e-14 * size.max(), size, 1.0)
+        least = torch.zeros_like(size)  # Unknowns have units of their own.
+        least[: m * p] = 1e-14 * size[: m * p].max()
+        size = torch.where(size > least, size, 1.0)
         Q, R = torch.linalg.qr(jacobian / size)
         target = -(Q.T @ residual)
         moved = None
         for _ in range(8):
-            step, _ = ridge_coefficients(R, target[:, None], max(damping, alpha))
-            step = step[:, 0] / size
+            ridge = max(damping, alpha)
+            step = _bounded_step(R, target, ridge, size, unknowns, limits if free else [])
             change = step[m * p :] if free else unknowns.new_zeros(len(unknowns))
             # Unknowns are nearly free in a rich basis: no step may carry them far.
             share = _share(change, unknowns, limits)
-            coef_new = coef + share * step[: m * p].reshape(m, p).T
             unknowns_new = inside(unknowns + share * change, limits)
+            limited = free and not torch.equal(unknowns_new, unknowns + change)
+            if limited:
+                # What is best for the coefficients with unknowns that go no further.
+                kept = R[:, m * p :] @ ((unknowns_new - unknowns) * size[m * p :])
+                step = ridge_coefficients(R[:, : m * p], (target - kept)[:, None], ridge)[0][:, 0]
+                step = step / size[: m * p]
+            coef_new = coef + step[: m * p].reshape(m, p).T
             value_new = norm(level.residuals(coef_new, unknowns_new), scales)
             if value_new < value:
                 moved = Iterate(coef_new, unknowns_new, value_new)
@@ -86,12 +94,33 @@ def gauss_newton(
         done += 1
         if moved is None:
             break
-        slow = slow + 1 if moved.value > 0.5 * value else 0
+        # Steps that were cut short are not slow because the end is near.
+        slow = slow + 1 if moved.value > 0.5 * value and not limited else 0
         coef, unknowns, value = moved.coef, moved.unknowns, moved.value
         damping = max(damping / 10, 1e-17)
         if slow >= PATIENCE or not value:
             break
     return Iterate(coef, unknowns, value, done)
+
+
+def _bounded_step(
+    R: Tensor, target: Tensor, ridge: float, size: Tensor, unknowns: Tensor, limits: Sequence
+) -> Tensor:
+    """Step without the unknowns that lie on a bound and would leave it."""
+    keep = torch.ones(len(size), dtype=torch.bool, device=size.device)
+    while True:
+        step = torch.zeros_like(size)
+        step[keep] = ridge_coefficients(R[:, keep], target[:, None], ridge)[0][:, 0]
+        step = step / size
+        start, stuck = len(size) - len(limits), []
+        for j, (value, unknown) in enumerate(zip(unknowns.tolist(), limits, strict=False)):
+            low, high = unknown.bounds or (-math.inf, math.inf)
+            delta = float(step[start + j])
+            if (value <= low and delta < 0) or (value >= high and delta > 0):
+                stuck.append(start + j)
+        if not stuck:
+            return step
+        keep[stuck] = False
 
 
 def _share(change: Tensor, unknowns: Tensor, limits: Sequence) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +22,10 @@ def rows_factor(
         return iterate.factor, [s * r for s, r in zip(scales, found, strict=True)]
     blocks = level.blocks(iterate.coef, iterate.unknowns)
     residual, jacobian = stacked(blocks, scales)
-    size = jacobian.square().sum(0).sqrt().max()
-    ridge = torch.diag_embed((alpha * size).expand(jacobian.shape[1]))
+    size = jacobian.square().sum(0).sqrt()
+    # Unknowns have units of their own.
+    size[: level.n_coefficients] = size[: level.n_coefficients].max()
+    ridge = torch.diag_embed(alpha * torch.where(size > 0, size, 1.0))
     lengths = [len(block.residual) for block in blocks]
     return triangular_factor(torch.cat([jacobian, ridge])), list(residual.split(lengths))
 
@@ -40,35 +41,37 @@ def noise_variance(
     m, total = level.n_outputs, float(level.rows.weight.sum())
     A = scales[0] * torch.block_diag(*[level.root[:, None] * level.phi] * m)
     A = torch.cat([A, A.new_zeros((len(A), len(R) - A.shape[1]))], 1)
-    share = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum()
-    dof = float(share) / m
+    share = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
+    dof = share.reshape(m, -1).sum(1)
     squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + level.rows.within.sum(0)
     n = sum(map(len, residual))
-    overall = sum(float(r.square().sum()) for r in residual) / scales[0] ** 2
-    overall /= max(n - len(R), 0.1 * n)
-    if total - dof > 0.5:
-        return (squares / (total - dof)).clamp_min(overall)
-    return torch.full_like(squares, overall)
+    misfit = (residual[0] / scales[0]).reshape(m, -1).square().sum(1)
+    for term, part in zip(level.terms, residual[1:], strict=True):
+        outputs = sorted({output for output, _ in term.pointwise.keys})
+        misfit[outputs] += (part / scales[0]).square().sum() / len(outputs)
+    # As if all outputs were like it: rows less columns are counted together. Equations determine
+    # no more columns than they have rows.
+    columns = min(len(R), float(dof.sum()) + sum(map(len, residual[1:])))
+    misfit = m * misfit / max(n - columns, 0.1 * n)
+    left = total - dof
+    return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
 
 
-def shared_factor(R: Tensor, level: Level) -> Tensor:
-    """Factor (p, p) of the coefficients of one output; of several outputs their mean."""
-    m, p = level.n_outputs, level.n_columns
-    R = R[: m * p, : m * p] if R.shape[1] == m * p else _without_last(R, m * p)
-    if m == 1:
-        return R
-    parts = [R[:, i * p : (i + 1) * p] / math.sqrt(m) for i in range(m)]
-    return triangular_factor(torch.cat(parts))
+def output_factors(R: Tensor, level: Level) -> Tensor:
+    """Factor (p, p) of the coefficients of one output; of several outputs one each, (m, p, p).
 
-
-def _without_last(R: Tensor, p: int) -> Tensor:
-    """Factor of the first p unknowns with the others free: rows that these cannot explain.
-
-    With the others first in the order, the rows below theirs are what is left for these.
+    All others are free: of rows that these cannot explain. With the others first in the order,
+    the rows below theirs are what is left.
     """
-    q = R.shape[1] - p
-    turned = triangular_factor(torch.cat([R[:, p:], R[:, :p]], 1))
-    return turned[q:, q:]
+    m, p = level.n_outputs, level.n_columns
+    if R.shape[1] == p:
+        return R
+    factors = []
+    for i in range(m):
+        own = slice(i * p, (i + 1) * p)
+        turned = torch.cat([R[:, : own.start], R[:, own.stop :], R[:, own]], 1)
+        factors.append(triangular_factor(turned)[-p:, -p:])
+    return factors[0] if m == 1 else torch.stack(factors)
 
 
 def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
@@ -98,7 +101,7 @@ def fitted_model(
     R, residual = rows_factor(level, iterate, scales, alpha)
     noise = noise_variance(level, R, residual, scales)
     R = R / scales[0]
-    stage = Stage(level.basis, iterate.coef, shared_factor(R, level))
+    stage = Stage(level.basis, iterate.coef, output_factors(R, level))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
     points, weight = level.terms[0].points, level.rows.weight
     model = finish(

@@ -239,5 +239,5 @@ def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: fl
         # The first term of a group is the equation itself; its gradient is not judged.
         norms.setdefault(term.group, scale / (boost * term.weight) * math.sqrt(term.n_points))
     for term, residual in zip(judged.terms, found[1:], strict=True):
-        square += float((norms[term.group] * residual).square().mean())
+        square += float((norms[term.group] * residual).square().sum()) / term.n_points
     return math.sqrt(square) if math.isfinite(square) else math.inf

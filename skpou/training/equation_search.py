@@ -18,7 +18,7 @@ from skpou.bases.base import Basis
 from skpou.bases.features import SineFeatures
 from skpou.bases.symmetric import Mirror, SymmetricFeatures
 from skpou.physics import Symmetry
-from skpou.training.equation_posterior import fitted_model, rows_factor, shared_factor
+from skpou.training.equation_posterior import fitted_model, output_factors, rows_factor
 from skpou.training.equation_rows import Iterate, Level, criterion
 from skpou.training.equations import Problem, Term
 from skpou.training.linear_model import Stage
@@ -264,17 +264,22 @@ class Search:
         level, scales = self._final()
         before = criterion(level, last.iterate, scales, self.boost)
         R = rows_factor(level, last.iterate, scales, self.alpha)[0] / scales[0]
-        self.stages.append(Stage(last.basis, last.iterate.coef, shared_factor(R, level)))
-        self.unknowns = last.iterate.unknowns
-        more = self.correction()
-        after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
-                          self.boost)  # fmt: skip
-        if after < GAIN * before:
-            self.solution = more
-            return True
-        self.stages.pop()
-        self.unknowns = unknowns
-        return False
+        stage = Stage(last.basis, last.iterate.coef, output_factors(R, level))
+        n_stages = len(self.stages)
+        try:
+            self.stages.append(stage)
+            self.unknowns = last.iterate.unknowns
+            more = self.correction()
+            after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
+                              self.boost)  # fmt: skip
+            if after < GAIN * before:
+                self.solution = more
+        finally:
+            # Not worth it, or interrupted: the last stage is still the solution.
+            if self.solution is last:
+                del self.stages[n_stages:]
+                self.unknowns = unknowns
+        return self.solution is not last
 
     def _balance(self) -> None:
         """Weights by gamma = L_d / (L_e + L_d) of Wang and Lai (2024), and one more solve.

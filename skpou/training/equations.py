@@ -331,10 +331,10 @@ class Tracer:
         found, finite = [], torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         # Positive, negative, small, any: a logarithm or a root needs the right ones.
         for shape in (torch.abs, lambda v: -v.abs(), lambda v: torch.sigmoid(v), lambda v: v):
-            values = {key: shape(self._draw()) for key in self.pointwise.keys}
+            values = {key: self._size(key) * shape(self._draw()) for key in self.pointwise.keys}
             result, slopes, _ = self.pointwise.linearise(values, self.x, constants)
             finite |= torch.isfinite(result).all(1)
-            found.append(torch.stack(list(slopes.values())))
+            found.append(torch.stack([self._size(key) * slope for key, slope in slopes.items()]))
         if not bool(finite.all()):
             where = self.x[int(torch.nonzero(~finite)[0])].tolist()
             raise ValueError(
@@ -344,6 +344,17 @@ class Tracer:
         size = float(found[0].abs().max())
         apart = max(float((part - found[0]).abs().max()) for part in found[1:])
         return apart <= SAME * size  # False for NaN
+
+    def _size(self, key: Key) -> float:
+        """What a value or derivative may be in units of y and X."""
+        output, coordinates = key
+        scaling = self.scaling
+        size = float(scaling.scale[output])
+        if not coordinates:
+            size = max(size, abs(float(scaling.mean[output])))
+        for j in coordinates:
+            size /= float(scaling.width[self.columns.index(j)])
+        return size
 
     def parts(self) -> list[tuple[Pointwise, Tensor, float, float]]:
         """The equation, then its gradient: pointwise function, target, weight and length."""

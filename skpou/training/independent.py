@@ -39,7 +39,7 @@ class IndependentComponents(Components):
             parts = []
             for target in targets:
                 part = getattr(target, name)
-                part = part.squeeze(2) if part.ndim == 3 else part
+                part = part if name == "log_pi" else part[..., 0]  # Noise may be (N, 1).
                 parts.append(padded(part.expand_as(target.log_pi), value))
             return torch.stack(parts, 2)
 

@@ -43,7 +43,7 @@ class Stage:
     basis : Basis
         Columns; one of `BASES`.
     coef : Tensor of shape (p, m)
-    factor : Tensor of shape (q, q)
+    factor : Tensor of shape (q, q), or (m, q, q) with one for each output
         Upper triangular factor R of the basis' weighted `posterior_columns`, ridge rows
         included: their coefficients' posterior covariance is ``sigma^2 (R' R)^-1``.
     """
@@ -118,18 +118,18 @@ class LinearModel:
         """
         inside = X.clamp(0, 1)
         square = (X - inside).square().sum(1)
-        spread = X.new_zeros(len(X))
+        spread = X.new_zeros((len(X), 1))
         for stage in self.stages:
             columns = stage.basis.posterior_columns(inside).double()
             R = stage.factor.to(columns)
-            solved = torch.linalg.solve_triangular(R.T, columns.T, upper=False)
-            spread = spread + solved.square().sum(0).to(X)
+            solved = torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+            spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
         steepness = self.slope.to(X).square().expand(len(X), -1).clone()
         outside = torch.nonzero(square > 0).squeeze(1)
         if len(outside) and any(stage.basis.n_running for stage in self.stages):
             own = self._running_gradient(X[outside]).square().sum(-1)
             steepness[outside] = torch.maximum(steepness[outside], own.to(X))
-        return spread[:, None] * self.noise.to(X) + square[:, None] * steepness
+        return spread * self.noise.to(X) + square[:, None] * steepness
 
     def _running_gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, m, d) of the part of the mean that runs away outside the box."""
@@ -151,7 +151,7 @@ class LinearModel:
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
         return sum(
-            3 * max(len(stage.factor), stage.basis.n_columns) + 4 * len(self.noise)
+            3 * max(stage.factor[..., 0].numel(), stage.basis.n_columns) + 4 * len(self.noise)
             for stage in self.stages
         )
 

@@ -54,7 +54,7 @@ class Pointwise:
 
         def function(values: Values, x: Tensor, p: Mapping[str, Tensor]) -> Tensor:
             with torch.enable_grad():
-                x = x.detach().requires_grad_()
+                x = x if x.requires_grad else x.detach().requires_grad_()
                 parts = {k: values[k] if values[k].requires_grad else
                          values[k].detach().requires_grad_() for k in self.keys}  # fmt: skip
                 columns = []
