@@ -33,6 +33,8 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     `_model`, whose result has `log_proba`; predictions of every kind follow from it.
     """
 
+    _counts_repeats = True
+
     def _model(self, like: Tensor) -> Any:
         """The fitted model, on the device and in the dtype of `like`."""
         raise NotImplementedError

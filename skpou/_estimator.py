@@ -60,6 +60,8 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    #: Whether equal rows are so many observations, also where none differs from the others.
+    _counts_repeats = False
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
 
@@ -104,7 +106,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
-        rows = merge_rows(points, y / unit, weight)
+        rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
         return rows, scaling.with_targets(unit, rows), unit
 
     @contextlib.contextmanager

@@ -39,7 +39,8 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         ``"mlp"``: a plain network. ``"cnn"``: three convolutions of 3 x 3 with batch
         normalisation and pooling, for images. A function ``(n_features_in, n_components) ->
         torch.nn.Module`` that can be imported: its module maps (n, n_features_in) to
-        (n, n_components) numbers, which are scaled and squashed into the box.
+        (n, n_components) finite numbers, in float64 unless `dtype` is another, which are
+        scaled and squashed into the box.
     image_shape : tuple of int, default=None
         Channels, height and width of the images in the rows of X; for ``encoder="cnn"``.
     activation : {"tanh", "relu", "sin"}, default="tanh"
@@ -99,7 +100,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     grid_points_ : ndarray of shape (n_points, n_components)
         Grid points in the unit box of the embedding.
     active_fraction_ : float
-        Share of the grid's functions that are not zero at all training points.
+        Share of the grid's functions that are not zero at some training point.
     level_ : int
         Level of the grid.
     alpha_ : float

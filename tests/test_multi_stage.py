@@ -176,3 +176,16 @@ def test_default_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MultiStageRegressor().fit(*samples())
+
+
+@pytest.mark.parametrize("n_levels", [2, 3, 4])
+def test_few_levels_with_replicates_are_no_constant(n_levels):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, n_levels, 400).astype(float)
+    y = x**2 + 0.1 * rng.standard_normal(400)
+    model = MultiStageRegressor().fit(x[:, None], y)
+    levels = np.arange(n_levels)
+    assert np.abs(model.predict(levels[:, None]) - levels**2).max() < 0.04
+    assert model.noise_ == pytest.approx(0.1, rel=0.1)
+    noise = rng.standard_normal(400)
+    assert np.ptp(MultiStageRegressor().fit(x[:, None], noise).predict(levels[:, None])) < 0.2

@@ -288,3 +288,24 @@ def test_parameters_that_cannot_be(cls, params, error, match):
     X, y = rows()
     with pytest.raises(error, match=match):
         cls(**params).fit(X, (y > 0).astype(int))
+
+
+def too_wide(n_features_in, n_components):
+    """Encoder with one column too many."""
+    return torch.nn.Linear(n_features_in, n_components + 1)
+
+
+def test_an_encoder_of_another_width_is_named():
+    X, y = np.random.default_rng(0).random((2, 60, 3))
+    model = NeuralSparseGridRegressor(encoder=too_wide, level=3)
+    with pytest.raises(ValueError, match=r"too_wide must map .* Got \(.*, 3\)"):
+        model.fit(X, y[:, 0])
+
+
+@pytest.mark.parametrize("label", [lambda B: B[:, 0], lambda B: B[:, 0] ^ B[:, 1]])
+def test_classes_of_few_distinct_rows(label):
+    # Every draw counts: 250 of the same class are no single observation.
+    B = np.random.default_rng(0).integers(0, 2, (1000, 2))
+    model = NeuralSparseGridClassifier().fit(B, label(B))
+    assert model.score(B, label(B)) == 1
+    assert model.predict_proba(B).max(1).min() > 0.9

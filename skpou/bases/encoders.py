@@ -287,15 +287,25 @@ class Encoder(nn.Module):
         full = X.new_zeros((len(X), self.form.n_features))
         return full.index_copy(1, self.columns, self.offset + self.width * X)
 
-    def latent(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Scaled latent coordinates (n, d) at points X (n, k) of the unit box of the data."""
+    def raw(self, X: Tensor) -> Tensor:
+        """What the network gives (n, d) at points X (n, k) of the unit box of the data.
+
+        Raises
+        ------
+        ValueError
+            If it has another shape.
+        """
         z = self.body(self.inputs(X))
         if z.shape != (len(X), self.form.n_components):
             raise ValueError(
                 f"encoder {self.form.kind} must map {len(X)} rows to shape "
                 f"{(len(X), self.form.n_components)}, n_components columns. Got {tuple(z.shape)}."
             )
-        return self.gain * self.scaling(z, weight)
+        return z
+
+    def latent(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Scaled latent coordinates (n, d) at points X (n, k) of the unit box of the data."""
+        return self.gain * self.scaling(self.raw(X), weight)
 
     def squashed(self, z: Tensor) -> Tensor:
         """Points of the unit box, `margin` away from its faces."""

@@ -35,8 +35,8 @@ from skpou.training.sine import MARGIN, MOST_DEGREE, SineSearch, Spectrum
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
 EXACT, SMOOTH = 1e-13, 1e-12
-#: Columns of the polynomials as a share of the rows at most.
-MOST_SHARE = 0.3
+#: Columns of the polynomials as a share of the rows at most, and of distinct rows with repetitions.
+MOST_SHARE, MOST_OF_REPLICATED = 0.3, 1.5
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better: they are a search among many.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
@@ -208,9 +208,12 @@ class AutomaticSearch:
     def _polynomials(self) -> Candidate:
         """Polynomial of low degree with the largest evidence; the constant without columns."""
         rows, d = self.rows, self.rows.n_features
+        # Repetitions with other targets tell noise apart from a polynomial through all means.
+        replicated = min(MOST_OF_REPLICATED * rows.n_rows, MOST_SHARE * rows.total_weight)
+        most = max(MOST_SHARE * rows.n_rows, replicated if rows.within.any() else 0.0)
         best: tuple[float, int, TotalDegreePolynomials, RidgePath, float] | None = None
         for degree in range(MOST_DEGREE + 1 if d else 1):
-            if degree and count_columns(d, degree) > MOST_SHARE * rows.n_rows:
+            if degree and count_columns(d, degree) > most:
                 break
             basis = TotalDegreePolynomials(d, degree)
             path = RidgePath(basis.matrix(rows.X), rows)

@@ -57,7 +57,7 @@ def scale_coordinates(encoder: Encoder, rows: Rows, batch_size: int = 256) -> No
     blocks = row_blocks(rows.n_rows, batch_size)
     if len(blocks) > 1 and blocks[-1].stop - blocks[-1].start == 1:
         blocks = blocks[:-1]  # Batch normalisation refuses one row.
-    z = torch.cat([encoder.body(encoder.inputs(rows.X[block])) for block in blocks])
+    z = torch.cat([encoder.raw(rows.X[block]) for block in blocks])
     encoder.eval()
     encoder.scaling.measure(z, rows.weight[: len(z)])
 

@@ -42,7 +42,7 @@ class Rows:
         Weighted mean of the targets at each point.
     weight : Tensor of shape (n,)
         Sum of the weights at each point. Where no point has two different targets, repetition
-        says nothing about noise, and weights are divided by their mean.
+        says nothing about noise, and weights are divided by their mean; not so those of classes.
     within : Tensor of shape (n, m)
         Weighted sum of squares of the targets about their mean.
     repeats : Pairs, default=None
@@ -131,7 +131,7 @@ def _group_starts(A: Tensor) -> Tensor:
     return changed.cumsum(0) - 1
 
 
-def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
+def merge_rows(X: Tensor, y: Tensor, weight: Tensor, *, counts: bool = False) -> Rows:
     """Drop rows of weight 0, merge equal (point, target) pairs, then equal points.
 
     Parameters
@@ -142,6 +142,9 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
         Targets.
     weight : Tensor of shape (n,)
         Non-negative weights, at least one of them positive.
+    counts : bool, default=False
+        Whether weights stay as they are also where no point has two different targets: each draw
+        of a class counts, not so the repetition of an exact number.
 
     Returns
     -------
@@ -162,7 +165,7 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor) -> Rows:
     group = _group_starts(X) if d else torch.zeros(n_pairs, dtype=torch.int64, device=X.device)
     n_points = int(group[-1]) + 1
     if n_points == n_pairs:
-        weight = weight / weight.mean()
+        weight = weight if counts else weight / weight.mean()
         return Rows(X.contiguous(), y.contiguous(), weight, torch.zeros_like(y))
     first = torch.searchsorted(group, torch.arange(n_points, device=X.device))
     total = weight.new_zeros(n_points).index_add_(0, group, weight)
