@@ -265,13 +265,6 @@ def test_a_gap_without_rows_is_not_known_well():
     assert std[1] < 1e-2 * std[0]
 
 
-def test_noise_of_an_output_beside_a_clean_one():
-    rng = np.random.default_rng(3)
-    X = rng.random((1000, 2))
-    y = np.c_[X[:, 0], X[:, 1] + 0.3 * rng.standard_normal(1000)]
-    assert SparseGridRegressor(5).fit(X, y).noise_[1] == pytest.approx(0.3, rel=0.08)
-
-
 def test_rows_of_weight_and_repeated_rows_are_the_same():
     X, y = sample(kinked, 100, 0.1)
     X[1] = X[0]

@@ -167,8 +167,8 @@ def fit_on_grid(
     else:
         solution = best_of_evidence(problem, rows, ridge, report)
         likeliest = True
-    # A ridge for all targets, or for some rows, is not that of each target's largest evidence.
-    if not likeliest or rows.n_outputs > 1:
+    # A ridge chosen by some rows is not that of all rows' largest evidence.
+    if not likeliest:
         noise = noise_variance(rows, solution, problem.effective_parameters(solution))
     else:
         noise = noise_variance(rows, solution, None)
