@@ -24,3 +24,18 @@ __all__ = [
     "SparseGridRegressor",
     "__version__",
 ]
+
+# Saved models name their class by the place users import it from, which outlives every file.
+for _estimator in (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    MultiStageRegressor,
+    NeuralSparseGridClassifier,
+    NeuralSparseGridRegressor,
+    POURegressor,
+    SparseGridClassifier,
+    SparseGridRegressor,
+):
+    _estimator.__module__ = __name__
+del _estimator

@@ -234,7 +234,7 @@ def test_skops(name):
     skops = pytest.importorskip("skops.io")
     model = fitted(name)
     data = skops.dumps(model)
-    own = f"{type(model).__module__}.{type(model).__qualname__}"
+    own = f"skpou.{type(model).__qualname__}"
     assert skops.get_untrusted_types(data=data) == [own]
     assert_same_bits(predictions(skops.loads(data, trusted=[own])), predictions(model))
 

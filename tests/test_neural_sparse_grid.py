@@ -248,7 +248,7 @@ def test_skops_needs_the_function_to_be_trusted():
     data = skops.dumps(model)
     names = skops.get_untrusted_types(data=data)
     assert set(names) == {
-        "skpou._neural_sparse_grid.NeuralSparseGridRegressor",
+        "skpou.NeuralSparseGridRegressor",
         "tests.test_neural_sparse_grid.small_encoder",
     }
     assert same_bits(skops.loads(data, trusted=names).predict(X), model.predict(X))

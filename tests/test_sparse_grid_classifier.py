@@ -291,7 +291,7 @@ def test_saving(method, tmp_path):
     assert_same(results(joblib.load(tmp_path / "model.joblib", mmap_mode="r")), results(model))
     skops = pytest.importorskip("skops.io")
     data = skops.dumps(model)
-    own = "skpou._sparse_grid_classifier.SparseGridClassifier"
+    own = "skpou.SparseGridClassifier"
     assert skops.get_untrusted_types(data=data) == [own]
     assert_same(results(skops.loads(data, trusted=[own])), results(model))
 

@@ -1,0 +1,1 @@
+"""Fitted models of each release, with what they predicted."""
