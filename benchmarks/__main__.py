@@ -8,8 +8,9 @@ import argparse
 import importlib
 import time
 
-from benchmarks import harness
+from benchmarks.shared import harness
 
+#: What each benchmark measures.
 NAMES = {
     "waves": "squared waves in 1-D: 1 to 16 parabolas, scattered points and a grid, jumps",
     "curved_ridge": "five curved pieces in 2-D: size of the sample, noise, rivals",
@@ -45,13 +46,41 @@ NAMES = {
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 
+#: Folder of the benchmarks, and the files whose names are not the benchmark's own.
+FOLDERS = {
+    "equations": ("equations", "equation_networks"),
+    "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes"),
+    "networks": ("lsgd", "lsgd_depth", "steep"),
+    "partitions": (
+        *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
+        *("diode", "transistor", "scaling", "cross", "triangle_waves"),
+    ),
+    "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
+    "tables": ("tables",),
+    "trask_2022": (
+        *("bump", "sine_bump", "piecewise_quadratic", "curved_partitions", "diode_table"),
+        *("transistor_surface", "noise_levels", "rates"),
+    ),
+}
+FILES = {
+    "multi_stage": "defaults",
+    "multi_stage_recipe": "recipe",
+    "multi_stage_package": "package",
+}
+
+
+def module_of(name):
+    """Dotted name of a benchmark's module."""
+    folders = [folder for folder, names in FOLDERS.items() if name in names]
+    return ".".join(["benchmarks", *folders, FILES.get(name, name)])
+
 
 def tables(name, section, seeds, quick):
     """Name and table of each section or of the one asked for; of a benchmark that has none.
 
     A benchmark with ``CASES`` has one table for all of them, and keeps the rows not asked for.
     """
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(module_of(name))
     seeds = 2 if quick else seeds or getattr(module, "SEEDS", 10)
     sections, cases = getattr(module, "SECTIONS", {}), getattr(module, "CASES", ())
     if section and section not in (*sections, *cases):

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import make_regression
 from sklearn.utils.estimator_checks import check_estimator
 
-from benchmarks import harness
+from benchmarks.shared import harness
 from skpou import HierarchicalPOURegressor, LSGDRegressor
 
 

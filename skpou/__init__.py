@@ -1,16 +1,12 @@
 """Scikit-learn estimators for scattered scientific data, on a torch backend."""
 
-from skpou._additive_pou import AdditivePOURegressor
-from skpou._hierarchical_pou import HierarchicalPOURegressor
-from skpou._lsgd import LSGDRegressor
-from skpou._multi_stage import MultiStageRegressor
-from skpou._neural_sparse_grid import NeuralSparseGridRegressor
-from skpou._neural_sparse_grid_classifier import NeuralSparseGridClassifier
-from skpou._pou import POURegressor
-from skpou._sparse_grid import SparseGridRegressor
-from skpou._sparse_grid_classifier import SparseGridClassifier
-
-__version__ = "0.1.0"
+from skpou._version import __version__
+from skpou.additive import AdditivePOURegressor
+from skpou.lsgd import LSGDRegressor
+from skpou.multi_stage import MultiStageRegressor
+from skpou.neural_sparse_grids import NeuralSparseGridClassifier, NeuralSparseGridRegressor
+from skpou.partitions import HierarchicalPOURegressor, POURegressor
+from skpou.sparse_grids import SparseGridClassifier, SparseGridRegressor
 
 __all__ = [
     "AdditivePOURegressor",

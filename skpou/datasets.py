@@ -1,8 +1,7 @@
 """Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
 
-Every function draws its points independently and uniformly over the problem's domain, unsorted, or
-evaluates the target at given `X`. `noise` is a standard deviation in units of `y`; the points of a
-seed are the same at every noise level.
+Every function draws independent, uniform points over the problem's domain, or evaluates the target
+at given `X`. `noise` is a standard deviation in units of `y`; it does not change a seed's points.
 
 References
 ----------
@@ -16,7 +15,8 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from skpou.base import Interval, StrOptions, validate_params
 
 # fmt: off
 __all__ = ["make_bump", "make_cross", "make_curved_ridge", "make_diode", "make_multiscale",

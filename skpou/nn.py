@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skpou.bases.sparse_grids import SparseGrid
+from skpou.sparse_grids import SparseGrid
 
 __all__ = ["SparseGridLayer"]
 

@@ -1,7 +1,7 @@
 """Equations for a fit: residuals that a model must make small beside the data.
 
 An `Equation` is a hyper-parameter of an estimator: it pickles, copies and clones as plain values
-do. What the estimator makes of it is in `skpou.training.equations`.
+do. What the estimator makes of it is in `skpou.equations.problem`.
 """
 
 from __future__ import annotations

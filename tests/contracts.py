@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.training.records import TrainingInterrupted
+from skpou.core.records import TrainingInterrupted
 
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 DTYPES = [torch.float64, torch.float32]

@@ -69,23 +69,23 @@ CONFIGURATIONS = {
 #: Functions that train: an error in the input must come before the first of them is called.
 TRAINING = {
     HierarchicalPOURegressor: [
-        "skpou._hierarchical_pou.fit_pieces",
-        "skpou._trainers.fit_pieces",
-        "skpou._trainers.fit_em",
-        "skpou._partitions.experts_for_gates",
+        "skpou.partitions.estimators.hierarchical.fit_pieces",
+        "skpou.partitions.estimators.trainers.fit_pieces",
+        "skpou.partitions.estimators.trainers.fit_em",
+        "skpou.partitions.estimators.shared.experts_for_gates",
     ],
     POURegressor: [
-        "skpou._pou.fit_pieces",
-        "skpou._trainers.fit_soft_partitions",
-        "skpou._partitions.experts_for_gates",
+        "skpou.partitions.estimators.pou.fit_pieces",
+        "skpou.partitions.estimators.trainers.fit_soft_partitions",
+        "skpou.partitions.estimators.shared.experts_for_gates",
     ],
-    LSGDRegressor: ["skpou._lsgd.fit_network", "skpou._lsgd.fit_automatic"],
-    MultiStageRegressor: ["skpou._multi_stage.fit_multi_stage"],
-    AdditivePOURegressor: ["skpou._additive_pou.fit_additive"],
-    SparseGridRegressor: ["skpou._sparse_grid.fit_sparse_grid"],
+    LSGDRegressor: ["skpou.lsgd.regressor.fit_network", "skpou.lsgd.regressor.fit_automatic"],
+    MultiStageRegressor: ["skpou.multi_stage.regressor.fit_multi_stage"],
+    AdditivePOURegressor: ["skpou.additive.regressor.fit_additive"],
+    SparseGridRegressor: ["skpou.sparse_grids.regressor.fit_sparse_grid"],
     NeuralSparseGridRegressor: [
-        "skpou._neural_grid_base.fit_neural_sparse_grid",
-        "skpou._neural_grid_base.fit_head",
+        "skpou.neural_sparse_grids.estimator.fit_neural_sparse_grid",
+        "skpou.neural_sparse_grids.estimator.fit_head",
     ],
 }
 

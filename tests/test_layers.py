@@ -1,11 +1,11 @@
 """The rooms of the package and who may call whom, read from the sources without importing them.
 
-    estimators (skpou/_*.py) -> training -> solvers, bases
-
 The numerical core never imports scikit-learn, and matplotlib is imported late, in one place.
 """
 
 import ast
+import functools
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,18 +14,59 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES = 500
 
-# Room -> the rooms of skpou that it may import.
+#: Room -> other rooms, and public modules, that it may import, by their doors alone. Data and
+#: figures take from `base` the names of scikit-learn that are not public.
 ALLOWED = {
-    "bases": {"bases"},
-    "solvers": {"bases", "solvers"},
-    "training": {"bases", "nn", "physics", "solvers", "training"},
+    "core": set(),
+    "base": {"core", "_version"},
+    "networks": {"core"},
+    "sines": {"core"},
+    "partitions": {"core", "base", "networks"},
+    "additive": {"core", "base"},
+    "sparse_grids": {"core", "base"},
+    "neural_sparse_grids": {"core", "base", "networks", "sparse_grids"},
+    "search": {"core", "sines", "additive"},
+    "equations": {"core", "base", "sines", "physics"},
+    "lsgd": {"core", "base", "networks", "search", "equations"},
+    "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
+    "inspection": {"base"},
+    "nn": {"sparse_grids"},
+    "physics": set(),
+    "datasets": {"base"},
+    "_version": set(),
 }
-WITHOUT_SKLEARN = {*ALLOWED, "nn", "physics"}
+#: Folder within a room -> other folders of the room that it may import; "." are the room's files.
+WITHIN = {
+    "core": {"linalg": set(), ".": set(), "optim": {".", "linalg"}, "models": {".", "linalg"}},
+    "partitions": {
+        "gates": set(),
+        "pieces": {"gates"},
+        "mixtures": {"gates", "pieces"},
+        "blends": {"gates", "pieces", "mixtures"},
+        ".": {"gates", "pieces", "mixtures", "blends"},
+        "tables": {".", "gates", "pieces", "mixtures"},
+        "estimators": {".", "gates", "mixtures", "blends", "tables"},
+    },
+    "sparse_grids": {"basis": set(), "solvers": {"basis"}, ".": {"basis", "solvers"}},
+    "neural_sparse_grids": {
+        "encoders": set(),
+        "projected": {"encoders"},
+        "descent": {"encoders", "projected"},
+        ".": {"encoders", "projected", "descent"},
+    },
+    "search": {"bases": set(), ".": {"bases"}},
+}
+#: Rooms with a folder and a door; `core` has four.
+DOORS = {room for room in ALLOWED if (ROOT / "skpou" / room).is_dir()}
+DOORS |= {"core.linalg", "core.optim", "core.models"}
+#: Where scikit-learn may be imported.
+SKLEARN_ROOMS = ("skpou.base", "skpou.datasets", "skpou.inspection", "skpou.partitions.estimators")
+SKLEARN_FILES = {"regressor", "classifier", "estimator"}
 
 
 class Import(NamedTuple):
     line: int
-    name: str  # dotted and absolute: "skpou.bases.networks.Plain" of `from .networks import Plain`
+    name: str  # dotted and absolute: "skpou.networks.basis.Plain" of `from .basis import Plain`
     late: bool  # inside a function
 
 
@@ -35,13 +76,37 @@ def module_of(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(name):
-    """Room of a dotted name in skpou; "estimators" for all that is no room of the core."""
+@functools.cache
+def modules():
+    """Dotted names of all modules and packages of skpou."""
+    return {module_of(path) for path, _ in sources("skpou")}
+
+
+def module_in(name):
+    """The module that a dotted name lies in; None outside skpou."""
     parts = name.split(".")
-    if parts[0] != "skpou":
-        return None
-    room = parts[1] if len(parts) > 1 else ""
-    return room if room in WITHOUT_SKLEARN else "estimators"
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in modules():
+            return ".".join(parts[:end])
+    return None
+
+
+def room_of(module):
+    """Room of a module of skpou, "" for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def folder_of(module):
+    """Folder within its room, "." where the module lies in the room itself."""
+    parts = module.split(".")
+    return parts[2] if ".".join(parts[:3]) in packages() and len(parts) > 2 else "."
+
+
+@functools.cache
+def packages():
+    """Dotted names of the packages of skpou."""
+    return {module_of(path) for path, _ in sources("skpou") if path.endswith("__init__.py")}
 
 
 def imports(source, path):
@@ -72,23 +137,63 @@ def imports(source, path):
     return found
 
 
-def import_faults(source, path):
-    """Sentences, one for each import of `source` that the rooms do not allow."""
-    room = room_of(module_of(path))
+def sklearn_faults(source, path):
+    """Sentences, one for each import of scikit-learn where it has no place."""
+    module = module_of(path)
+    at_home = module.startswith(SKLEARN_ROOMS) or module.split(".")[-1] in SKLEARN_FILES
+    faults = []
+    for line, name, _ in imports(source, path):
+        parts = name.split(".")
+        if parts[0] != "sklearn":
+            continue
+        if not at_home:
+            faults.append(f"{path}:{line} imports {name}: numerical core knows nothing of sklearn")
+        if any(part.startswith("_") for part in parts) and room_of(module) != "base":
+            faults.append(f"{path}:{line} imports {name}: non-public names come from skpou.base")
+    return faults
+
+
+def room_faults(source, path):
+    """Sentences, one for each import of another room that is not allowed or not by its door."""
+    module = module_of(path)
+    room, folder = room_of(module), folder_of(module)
+    if not room:  # The package itself takes what doors hand out.
+        return []
+    faults = []
+    for line, name, _ in imports(source, path):
+        target = module_in(name)
+        if target is None:
+            continue
+        where, other = f"{path}:{line} imports {name}: ", room_of(target)
+        if other == room:
+            within = WITHIN.get(room)
+            folders = {folder, *within[folder]} if within else {folder}
+            if within and folder_of(target) not in folders and not is_door(path, target):
+                faults.append(where + f"{folder} of {room} may import only {sorted(folders)}")
+            continue
+        if other not in ALLOWED[room]:
+            may = ", ".join(sorted(ALLOWED[room])) or "nothing"
+            faults.append(where + f"of skpou, {room} may import only {may}")
+        elif other in DOORS and target.removeprefix("skpou.") not in DOORS:
+            faults.append(where + f"take it from a door: {sorted(DOORS)}")
+    return faults
+
+
+def is_door(path, target):
+    """Whether the file is a door, which hands on what lies in its own room."""
+    return path.endswith("__init__.py") and target.startswith(module_of(path) + ".")
+
+
+def matplotlib_faults(source, path):
+    """Sentences, one for each import of matplotlib at a wrong place."""
     faults = []
     for line, name, late in imports(source, path):
-        where = f"{path}:{line} imports {name}: "
-        top = name.split(".")[0]
-        if top == "sklearn" and room in WITHOUT_SKLEARN:
-            faults.append(where + f"skpou.{room} is numerical core and knows nothing of sklearn")
-        target = room_of(name)
-        if room in ALLOWED and target is not None and target not in ALLOWED[room]:
-            may = ", ".join(sorted(ALLOWED[room]))
-            faults.append(where + f"of skpou, skpou.{room} may import only {may}, not {target}")
-        if top == "matplotlib" and not late:
-            faults.append(where + "import matplotlib inside the function that draws")
-        if top == "matplotlib" and Path("skpou/inspection") not in Path(path).parents:
-            faults.append(where + "figures are drawn in skpou/inspection alone")
+        if name.split(".")[0] != "matplotlib":
+            continue
+        if not late:
+            faults.append(f"{path}:{line}: import matplotlib inside the function that draws")
+        if Path("skpou/inspection") not in Path(path).parents:
+            faults.append(f"{path}:{line}: figures are drawn in skpou/inspection alone")
     return faults
 
 
@@ -114,7 +219,7 @@ def lstsq_faults(source, path):
 
     return [
         f"{path}:{node.lineno} uses torch.linalg.lstsq, which gives different bits on repeated "
-        "calls: use skpou.solvers.least_squares"
+        "calls: use skpou.core.linalg"
         for node in ast.walk(tree)
         if isinstance(node, ast.Name | ast.Attribute)
         and dotted(node) in ("torch.linalg.lstsq", "torch.lstsq")
@@ -127,18 +232,95 @@ def sources(*folders):
     return [(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in files]
 
 
+def import_graph(group):
+    """Which groups of modules import which others: {group: {group: an example}}."""
+    graph = {}
+    for path, source in sources("skpou"):
+        module = module_of(path)
+        for line, name, _ in imports(source, path):
+            target = module_in(name)
+            if target is None or target == module:
+                continue
+            # A name of a package that is no module of it comes through the package's door.
+            edges = graph.setdefault(group(module), {})
+            if group(target) != group(module):
+                edges.setdefault(group(target), f"{path}:{line}")
+    return graph
+
+
+def circles(graph):
+    """One circle of a graph as the list of its nodes; empty where there is none."""
+    done, trail = set(), []
+
+    def visit(node):
+        if node in trail:
+            return [*trail[trail.index(node) :], node]
+        if node in done:
+            return []
+        trail.append(node)
+        for other in sorted(graph.get(node, ())):
+            found = visit(other)
+            if found:
+                return found
+        trail.pop()
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := visit(node))), [])
+
+
+def folder_path(module):
+    """Folder of a module: its room, and the folder within it; a door is above its room."""
+    return (room_of(module), folder_of(module), "door" if module in packages() else "")
+
+
 def test_package_is_found():
-    paths = [path for path, _ in sources("skpou")]
-    assert "skpou/__init__.py" in paths, f"no sources of skpou below {ROOT}"
-    assert all(any(p.startswith(f"skpou/{room}/") for p in paths) for room in ALLOWED), (
-        f"one of the rooms {sorted(ALLOWED)} has no file: a renamed room needs a rule here"
-    )
+    rooms = {room_of(module) for module in modules()} - {""}
+    assert rooms == set(ALLOWED), "a room that comes or goes needs its rule here"
+    for room, within in WITHIN.items():
+        assert {folder_of(m) for m in modules() if room_of(m) == room} == set(within)
 
 
-@pytest.mark.parametrize("check", [import_faults, lstsq_faults])
+@pytest.mark.parametrize("check", [sklearn_faults, room_faults, matplotlib_faults, lstsq_faults])
 def test_sources_obey(check):
     faults = [fault for path, source in sources("skpou") for fault in check(source, path)]
     assert not faults, "\n".join(["", *faults])
+
+
+@pytest.mark.parametrize("group", [lambda module: module, room_of, folder_path])
+def test_nothing_imports_in_circles(group):
+    graph = import_graph(group)
+    found = circles(graph)
+    steps = [f"{a} -> {b} ({graph[a][b]})" for a, b in itertools.pairwise(found)]
+    assert not found, "\n".join(["", *steps])
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b": ""}, "b": {"c": ""}, "c": {"b": ""}}) == ["b", "c", "b"]
+    assert circles({"a": {"b": "", "c": ""}, "b": {"c": ""}}) == []
+
+
+@pytest.mark.parametrize("room", sorted(DOORS))
+def test_doors_list_what_they_hand_out(room):
+    """In its first line a door says what the room is for; no name waits there unused."""
+    path = f"skpou/{room.replace('.', '/')}/__init__.py"
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    assert ast.get_docstring(tree), f"{path} has no docstring"
+    handed = {name.name.split(".")[-1] for name in imports((ROOT / path).read_text("utf-8"), path)}
+    listed = next(
+        {element.value for element in node.value.elts}
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    assert handed == listed
+    used = {
+        name.rsplit(".", 1)[1]
+        for other, source in sources("skpou", "benchmarks")
+        for _, name, _ in imports(source, other)
+        if name.rsplit(".", 1)[0] == f"skpou.{room}"
+    }
+    public = room in ("inspection",)
+    assert public or not listed - used, f"no other room uses {sorted(listed - used)} of {room}"
 
 
 def test_files_are_short():
@@ -151,52 +333,65 @@ def test_files_are_short():
 
 
 @pytest.mark.parametrize(
-    ("path", "source"),
+    ("check", "path", "source"),
     [
-        ("skpou/bases/a.py", "import sklearn"),
-        ("skpou/bases/a.py", "from sklearn.base import clone"),
-        ("skpou/bases/a.py", "def f():\n    if True:\n        import sklearn.utils"),
-        ("skpou/solvers/a.py", "try:\n    from sklearn import utils\nexcept ImportError: ..."),
-        ("skpou/training/a.py", "import importlib\nimportlib.import_module('sklearn.base')"),
-        ("skpou/training/deep/a.py", "import sklearn"),
-        ("skpou/nn.py", "import sklearn as s"),
-        ("skpou/physics.py", "import sklearn"),
-        ("skpou/bases/a.py", "from ..solvers import least_squares"),
-        ("skpou/bases/a.py", "from .. import training"),
-        ("skpou/bases/__init__.py", "from ..training.em import fit_em"),
-        ("skpou/bases/a.py", "from skpou.training.em import fit_em"),
-        ("skpou/bases/a.py", "from skpou._base import Scaling"),
-        ("skpou/solvers/a.py", "from ..training import em"),
-        ("skpou/solvers/a.py", "from .._base import Scaling"),
-        ("skpou/training/a.py", "from .._hierarchical_pou import HierarchicalPOURegressor"),
-        ("skpou/training/a.py", "from .. import HierarchicalPOURegressor"),
-        ("skpou/training/a.py", "import skpou"),
-        ("skpou/training/a.py", "from .. import datasets"),
-        ("skpou/_pou.py", "def f():\n    import matplotlib.pyplot as plt"),
-        ("skpou/datasets.py", "from matplotlib import pyplot"),
-        ("skpou/inspection/_stages.py", "import matplotlib.pyplot as plt"),
-        ("skpou/inspection/_stages.py", "class A:\n    from matplotlib import pyplot"),
+        (sklearn_faults, "skpou/core/a.py", "import sklearn"),
+        (sklearn_faults, "skpou/core/a.py", "from sklearn.base import clone"),
+        (sklearn_faults, "skpou/core/a.py", "def f():\n    if True:\n        import sklearn.utils"),
+        (sklearn_faults, "skpou/sines/a.py", "try:\n    from sklearn import utils\nexcept E: ..."),
+        (sklearn_faults, "skpou/lsgd/a.py", "import importlib\nimportlib.import_module('sklearn')"),
+        (sklearn_faults, "skpou/nn.py", "import sklearn as s"),
+        (sklearn_faults, "skpou/lsgd/regressor.py", "from sklearn.utils._x import y"),
+        (sklearn_faults, "skpou/datasets.py", "from sklearn.utils.validation import _x"),
+        (room_faults, "skpou/core/rows.py", "from skpou.networks import Network"),
+        (room_faults, "skpou/core/rows.py", "from skpou.core.linalg import row_blocks"),
+        (room_faults, "skpou/core/rows.py", "from .linalg import row_blocks"),
+        (room_faults, "skpou/core/rows.py", "from ..base import Prepared"),
+        (room_faults, "skpou/core/linalg/evidence.py", "from skpou.core import Rows"),
+        (room_faults, "skpou/sines/features.py", "import skpou"),
+        (room_faults, "skpou/sines/features.py", "from skpou import LSGDRegressor"),
+        (room_faults, "skpou/sines/features.py", "from skpou.core.rows import Rows"),
+        (room_faults, "skpou/sines/features.py", "from skpou.core import rows"),
+        (
+            room_faults,
+            "skpou/sines/features.py",
+            "def f():\n    from skpou.search import Candidate",
+        ),
+        (room_faults, "skpou/sines/features.py", "if TYPE_CHECKING:\n    import skpou.search"),
+        (room_faults, "skpou/partitions/gates/tree.py", "from skpou.partitions.pieces import plan"),
+        (room_faults, "skpou/partitions/gates/tree.py", "from skpou.partitions import GateForm"),
+        (room_faults, "skpou/physics.py", "from skpou.core import Rows"),
+        (matplotlib_faults, "skpou/lsgd/fit.py", "def f():\n    import matplotlib.pyplot as plt"),
+        (matplotlib_faults, "skpou/datasets.py", "from matplotlib import pyplot"),
+        (matplotlib_faults, "skpou/inspection/_stages.py", "import matplotlib.pyplot as plt"),
+        (
+            matplotlib_faults,
+            "skpou/inspection/_stages.py",
+            "class A:\n    from matplotlib import x",
+        ),
     ],
 )
-def test_checker_finds_wrong_imports(path, source):
-    assert import_faults(source, path)
+def test_checker_finds_wrong_imports(check, path, source):
+    assert check(source, path)
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("skpou/_pou.py", "import sklearn\nfrom .training.em import fit_em"),
+        ("skpou/lsgd/regressor.py", "import sklearn\nfrom skpou.lsgd.fit import fit_network"),
         ("skpou/datasets.py", "from sklearn.utils import check_random_state"),
-        ("skpou/bases/a.py", "import torch\nfrom .base import Basis\nfrom . import networks"),
-        ("skpou/bases/a.py", '"""import sklearn"""\n# import sklearn'),
-        ("skpou/solvers/a.py", "from ..bases.base import Basis"),
-        ("skpou/training/a.py", "from ..solvers import least_squares\nfrom .. import bases"),
-        ("skpou/training/__init__.py", "from .em import fit_em"),
+        ("skpou/base/compat.py", "from sklearn.utils._param_validation import Interval"),
+        ("skpou/sines/features.py", "import torch\nfrom skpou.core import Basis"),
+        ("skpou/sines/features.py", '"""import sklearn"""\n# import sklearn'),
+        ("skpou/core/models/linear_model.py", "from skpou.core import Basis"),
+        ("skpou/core/models/linear_model.py", "from skpou.core.linalg import row_blocks"),
+        ("skpou/partitions/pieces/plan.py", "from skpou.partitions.gates.tree import GateForm"),
         ("skpou/inspection/_stages.py", "def plot():\n    import matplotlib.pyplot as plt"),
     ],
 )
 def test_checker_lets_right_imports_pass(path, source):
-    assert import_faults(source, path) == []
+    checks = (sklearn_faults, room_faults, matplotlib_faults)
+    assert [fault for check in checks for fault in check(source, path)] == []
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import check_consistent_length
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
+from skpou.base import check_matplotlib_support
 from skpou.inspection._partitions import _as_numpy, _column, _partition_colors
 
 

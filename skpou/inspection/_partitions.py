@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from skpou.base import check_matplotlib_support
 
 # Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
 # to the boundaries and yellow, faint as a line, comes last.

@@ -2,8 +2,9 @@
 
 import numpy as np
 from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
+
+from skpou.base import check_matplotlib_support
 
 
 class StageDisplay:

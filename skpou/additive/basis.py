@@ -1,0 +1,274 @@
+"""Sums of products of one-dimensional splines, and one block of kernel columns over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.additive.b_splines import SplineColumn, fit_column
+from skpou.core import Basis
+
+#: Columns of this size of correlation are the same column in other units.
+SAME_COLUMN = 1 - 1e-12
+#: Rows whose kernel is evaluated at a time.
+BLOCK = 4096
+#: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
+SMALLEST_EIGENVALUE = 1e-13
+
+
+@dataclass(frozen=True)
+class Block:
+    """Products of functions of one, two or three columns: ``prod_j psi_{k_j}(x_j)``.
+
+    Attributes
+    ----------
+    columns : tuple of int
+        Columns j, ascending; ``(-1,)`` is the block over all columns.
+    first, last : tuple of int
+        Functions ``first_j <= k_j < last_j`` of each column.
+    """
+
+    columns: tuple[int, ...]
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of functions of each column."""
+        return tuple(last - first for first, last in zip(self.first, self.last, strict=True))
+
+    @property
+    def size(self) -> int:
+        """Number of products."""
+        return int(np.prod(self.shape))
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What stays the same when the block gets more functions."""
+        return self.columns, self.first
+
+    @property
+    def order(self) -> int:
+        """Number of columns; 0 for the block over all columns."""
+        return 0 if self.columns == (-1,) else len(self.columns)
+
+
+class Landmarks:
+    """Leading eigenvectors of a Gaussian kernel on some rows, in rotated and scaled coordinates.
+
+    Parameters
+    ----------
+    scales : Tensor of shape (d, d)
+        Rotation and scales in one: coordinates ``t @ scales``.
+    points : Tensor of shape (L, d)
+        Landmarks in these coordinates.
+    weights : Tensor of shape (L, m)
+        Eigenvectors over the roots of their eigenvalues.
+    """
+
+    def __init__(self, scales: Tensor, points: Tensor, weights: Tensor):
+        self.scales = scales
+        self.points = points
+        self.weights = weights
+
+    @classmethod
+    def from_rows(cls, scales: Tensor, T: Tensor, n_columns: int) -> Landmarks:
+        """Eigenvectors of the kernel among the coordinates T (L, d), at most `n_columns`."""
+        points = torch.unique(T @ scales, dim=0)
+        bare = cls(scales, points, points.new_zeros((len(points), 0)))
+        values, vectors = torch.linalg.eigh(bare._kernel(points))
+        kept = values > SMALLEST_EIGENVALUE * values[-1]
+        kept[: max(len(points) - n_columns, 0)] = False
+        return cls(scales, points, (vectors[:, kept] / values[kept].sqrt()).contiguous())
+
+    @property
+    def n_columns(self) -> int:
+        """Number m of columns."""
+        return self.weights.shape[1]
+
+    def _kernel(self, A: Tensor) -> Tensor:
+        square = A.square().sum(1)[:, None] + self.points.square().sum(1) - 2 * A @ self.points.T
+        return torch.exp(-0.5 * square.clamp_min(0))
+
+    def matrix(self, T: Tensor) -> Tensor:
+        """Columns (n, m) at coordinates T (n, d)."""
+        blocks = torch.split(T @ self.scales, BLOCK)
+        return torch.cat([self._kernel(A) @ self.weights for A in blocks])
+
+    def partial(self, T: Tensor, slope: Tensor, feature: int) -> Tensor:
+        """Derivatives (n, m) along one coordinate, whose own derivative is `slope` (n,)."""
+        A = T @ self.scales
+        direction = self.scales[feature]
+        distance = (A @ direction)[:, None] - self.points @ direction
+        return -slope[:, None] * ((self._kernel(A) * distance) @ self.weights)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """State as numpy arrays."""
+        names = ("scales", "points", "weights")
+        return {name: getattr(self, name).cpu().contiguous().numpy() for name in names}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Landmarks:
+        """Rebuild from `arrays`, on the device of `like`."""
+        names = ("scales", "points", "weights")
+        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
+
+
+class AdditiveBasis(Basis, kind="additive"):
+    """A constant, then blocks of products of splines, in float64.
+
+    Parameters
+    ----------
+    n_features : int
+        Dimension of the points.
+    kept : tuple of int
+        Features that have functions: neither constant nor copies of others.
+    columns : tuple of SplineColumn
+        Functions of each of these.
+    blocks : tuple of Block
+        Terms, by positions in `kept`.
+    landmarks : Landmarks, default=None
+        Columns of the block over all columns.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        kept: Sequence[int],
+        columns: Sequence[SplineColumn],
+        blocks: Sequence[Block],
+        landmarks: Landmarks | None = None,
+    ):
+        self.n_features = n_features
+        self.kept = tuple(kept)
+        self.columns = tuple(columns)
+        self.blocks = tuple(blocks)
+        self.landmarks = landmarks
+        self.n_columns = 1 + sum(block.size for block in blocks)
+
+    def with_blocks(
+        self, blocks: Sequence[Block], landmarks: Landmarks | None = None
+    ) -> AdditiveBasis:
+        """The same columns in other terms."""
+        return AdditiveBasis(
+            self.n_features, self.kept, self.columns, blocks, landmarks or self.landmarks
+        )
+
+    def coordinates(self, X: Tensor) -> Tensor:
+        """Transformed values (n, k) of the columns kept."""
+        X = X.double()
+        parts = [c.coordinate(X[:, j]) for j, c in zip(self.kept, self.columns, strict=True)]
+        return torch.stack(parts, 1) if parts else X.new_zeros((len(X), 0))
+
+    def functions(self, X: Tensor) -> list[Tensor]:
+        """Values of the functions of every column kept."""
+        X = X.double()
+        return [c.functions(X[:, j]) for j, c in zip(self.kept, self.columns, strict=True)]
+
+    def from_functions(self, values: list[Tensor], T: Tensor) -> Tensor:
+        """Columns (n, p) from `functions` and `coordinates`, evaluated once for many blocks."""
+        parts = [T.new_ones((len(T), 1))]
+        for block in self.blocks:
+            if block.order == 0:
+                assert self.landmarks is not None
+                parts.append(self.landmarks.matrix(T))
+            else:
+                parts.append(_products(block, values))
+        return torch.cat(parts, 1)
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate in float64, returned in the precision of X; see `Basis.matrix`."""
+        return self.from_functions(self.functions(X), self.coordinates(X)).to(X.dtype)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives; see `Basis.partial`."""
+        result = X.new_zeros((len(X), self.n_columns))
+        if feature not in self.kept:
+            return result
+        column = self.kept.index(feature)
+        values, T = self.functions(X), self.coordinates(X)
+        spline, x = self.columns[column], X[:, feature].double()
+        slopes = [*values]
+        slopes[column] = spline.slopes(x)
+        start = 1
+        for block in self.blocks:
+            end = start + block.size
+            if block.order == 0:
+                assert self.landmarks is not None
+                part = self.landmarks.partial(T, spline.coordinate_slope(x), column)
+                result[:, start:end] = part.to(X.dtype)
+            elif column in block.columns:
+                result[:, start:end] = _products(block, slopes).to(X.dtype)
+            start = end
+        return result
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        longest = max([block.order for block in self.blocks] + [1])
+        table = np.full((len(self.blocks), 3, longest), -2)
+        for row, block in zip(table, self.blocks, strict=True):
+            for k, part in enumerate((block.columns, block.first, block.last)):
+                row[k, : len(part)] = part
+        return {
+            "n_features": self.n_features,
+            "kept": np.array(self.kept, dtype=np.int64),
+            "columns": [column.arrays() for column in self.columns],
+            "blocks": table,
+            "landmarks": None if self.landmarks is None else self.landmarks.arrays(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> AdditiveBasis:
+        """Rebuild from `arrays`, on the device of `like`."""
+        blocks = []
+        for row in np.asarray(arrays["blocks"]):
+            order = int((row[2] > -2).sum())
+            blocks.append(Block(*(tuple(int(v) for v in part[:order]) for part in row)))
+        landmarks = arrays["landmarks"]
+        return cls(
+            int(arrays["n_features"]),
+            tuple(int(j) for j in arrays["kept"]),
+            [SplineColumn.from_arrays(column, like) for column in arrays["columns"]],
+            blocks,
+            None if landmarks is None else Landmarks.from_arrays(landmarks, like),
+        )
+
+
+def _products(block: Block, values: list[Tensor]) -> Tensor:
+    """All products of the functions of a block's columns, (n, size)."""
+    parts = [
+        values[j][:, first:last]
+        for j, first, last in zip(block.columns, block.first, block.last, strict=True)
+    ]
+    product = parts[0]
+    for part in parts[1:]:
+        product = (product[:, :, None] * part[:, None, :]).flatten(1)
+    return product
+
+
+def distinct_columns(X: Tensor, weight: Tensor) -> list[int]:
+    """Columns that vary and are not another column in other units."""
+    share = (weight / weight.sum())[:, None]
+    centred = X - (share * X).sum(0)
+    width = (share * centred.square()).sum(0).sqrt()
+    Z = share.sqrt() * centred / torch.where(width > 0, width, 1.0)
+    correlation = (Z.T @ Z).abs()
+    kept: list[int] = []
+    for j in range(X.shape[1]):
+        varies = float(width[j]) > 1e-12
+        if varies and not bool((correlation[j, kept] > SAME_COLUMN).any()):
+            kept.append(j)
+    return kept
+
+
+def spline_basis(X: Tensor, weight: Tensor, n_functions: int, transform: bool) -> AdditiveBasis:
+    """Basis without terms yet: the functions of every column of the rows X (n, d)."""
+    X = X.double()
+    kept = distinct_columns(X, weight)
+    columns = [fit_column(X[:, j], weight, n_functions, transform) for j in kept]
+    return AdditiveBasis(X.shape[1], kept, columns, ())

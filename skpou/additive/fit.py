@@ -1,0 +1,331 @@
+"""Training of additive models: terms by evidence, then the density of what they leave over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.additive.basis import AdditiveBasis, spline_basis
+from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
+from skpou.additive.remainder import with_remainder
+from skpou.additive.terms import Candidate, TargetRows, TermSearch
+from skpou.core import Pairs, Rows, TrainingResult, pairs_of
+from skpou.core.linalg import EvidenceFit, EvidenceProblem
+from skpou.core.models import (
+    Residue,
+    ResidueDensity,
+    choose_components,
+    fit_density,
+    left_out,
+    noise_floor,
+)
+
+#: Functions of all main effects together, and the bounds of one column's to start with.
+ALL_SPLINES, FEWEST_SPLINES, FIRST_SPLINES = 250, 4, 12
+#: How many times as many a main effect may grow to.
+MOST_SPLINES = 2
+#: Most rows that judge terms; all rows fit the coefficients.
+MOST_ROWS = 10_000
+#: Log evidence by which a set of columns may be behind the best one and still have a share.
+BEHIND = 20.0
+#: Components of the density that gives the weights of the second round, and their bounds.
+FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
+#: Iterations of the evidence after the weights have changed.
+REFIT = 6
+#: Rows that measure the slope of the mean.
+SLOPE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class AdditiveOptions:
+    """How an additive model is trained.
+
+    Attributes
+    ----------
+    max_order : int
+        Most columns in a term, from 1 to 3.
+    n_splines : int or None
+        Functions of each main effect; None: by the number of columns.
+    remainder : bool
+        Whether a block over all columns is tried.
+    mixture : bool
+        Whether the density is a mixture, and one Gaussian otherwise.
+    max_columns : int
+        Most columns of the basis.
+    transforms : tuple of bool
+        Whether columns are transformed; both: as evidence says.
+    max_iter : int
+        Most iterations of the evidence.
+    tol : float
+        Change of the log evidence a row at which the iterations end.
+    """
+
+    max_order: int = 3
+    n_splines: int | None = None
+    remainder: bool = True
+    mixture: bool = True
+    max_columns: int = 800
+    transforms: tuple[bool, ...] = (True, False)
+    max_iter: int = 100
+    tol: float = 1e-6
+
+
+def fit_additive(
+    rows: Rows,
+    options: AdditiveOptions,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Fit one additive model to each target.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows, targets of unit rms.
+    options : AdditiveOptions
+        How.
+    rng : Generator
+        Chooses rows for the block over all columns where there are many.
+    report : callable, default=None
+        Receives a line of progress at a time.
+    """
+    double = rows.to(torch.float64)
+    seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
+    fits = [
+        _TargetFit(double, k, options, np.random.default_rng(seed), report)
+        for k in range(rows.n_outputs)
+    ]
+    models = [fit.run() for fit in fits]
+    steps = [step for fit in fits for step in fit.steps]
+    converged = all(step.converged for step in steps)
+    return TrainingResult(
+        AdditiveModel(models),
+        score=-sum(fit.score for fit in fits),
+        n_iter=max(step.n_iter for step in steps),
+        code="converged" if converged else "max_iter",
+        message=f"The log evidence was still rising after max_iter={options.max_iter} "
+        "iterations. Raise max_iter or tol.",
+    )
+
+
+def fit_terms(
+    rows: Rows, options: AdditiveOptions, rng: np.random.Generator
+) -> tuple[AdditiveBasis, EvidenceFit]:
+    """Likeliest terms for rows with one target, and their coefficients, without a density."""
+    search = _TargetFit(rows, 0, options, rng, None)
+    best = max(search.terms(), key=lambda candidate: candidate.score)
+    return best.basis, search.converged(best)
+
+
+def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean target, weight and sum of squares about the mean of every point, for new weights."""
+
+    def summed(values: Tensor) -> Tensor:
+        return values.new_zeros(n).index_add_(0, pairs.point, values)
+
+    y = pairs.y[:, 0]
+    total = summed(weight)
+    first = y.new_zeros(n).index_copy_(0, pairs.point.flip(0), y.flip(0))
+    mean = first + summed(weight * (y - first[pairs.point])) / total
+    return mean, total, summed(weight * (y - mean[pairs.point]).square())
+
+
+class _TargetFit:
+    """Training of the model of one target."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        output: int,
+        options: AdditiveOptions,
+        rng: np.random.Generator,
+        report: Callable[[str], None] | None,
+    ):
+        self.options, self.rng, self.report = options, rng, report
+        n = rows.n_rows
+        self.pairs = pairs_of(rows, output)
+        self.X, self.n = rows.X, n
+        self.y = self.pairs.y[:, 0]
+        mean, total, within = rows.y[:, output], rows.weight, rows.within[:, output]
+        self.all = TargetRows(rows.X, mean, total, float(within.sum()))
+        self.judges = self.all
+        if n > MOST_ROWS:
+            # Spread over the targets: every k-th row by y.
+            order = torch.argsort(mean, stable=True)[:: -(-n // MOST_ROWS)]
+            self.judges = self.all.subset(order.sort().values, within)
+        self.steps: list[EvidenceFit] = []
+        self.score = -math.inf
+
+    def run(self) -> TargetModel:
+        """Choose the terms, fit them and the density."""
+        found = self.terms()
+        fits = self.steps = [self.converged(candidate) for candidate in found]
+        floor = noise_floor(self._residue(found[0], fits[0]), self.y)
+        experts, densities = [], []
+        for candidate, fit in zip(found, fits, strict=True):
+            members, log_density = self._members(candidate, fit, floor)
+            experts.append(Expert(candidate.basis, members))
+            densities.append(log_density)
+        shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)
+        experts = [
+            Expert(
+                expert.basis,
+                tuple(
+                    Member(m.coef, m.root, m.noise, m.dof, share * m.share, m.density)
+                    for m in expert.members
+                ),
+            )
+            for expert, share in zip(experts, shares, strict=True)
+        ]
+        model = TargetModel(tuple(experts), 0.0)
+        step = max(1, -(-self.n // SLOPE_ROWS))
+        weight = self.all.weight[::step]
+        squares = model.gradient(self.X[::step]).square().sum(1)
+        return TargetModel(tuple(experts), float((weight @ squares / weight.sum()).sqrt()))
+
+    # Terms
+
+    def terms(self) -> list[Candidate]:
+        """Best terms over the columns with and without a transform; one or both of them."""
+        options, d = self.options, self.X.shape[1]
+        first = most = options.n_splines or 0
+        if not most:
+            first = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), FIRST_SPLINES)
+            most = MOST_SPLINES * first
+        searches = []
+        for transform in options.transforms:
+            basis = spline_basis(self.X, self.all.weight, most, transform)
+            moved = any(column.exponent != 1 for column in basis.columns)
+            if transform and not moved and len(options.transforms) > 1:
+                continue  # The other basis is the same.
+            searches.append(
+                TermSearch(
+                    self.judges,
+                    basis,
+                    first,
+                    options.max_order,
+                    options.max_columns,
+                    options.max_iter,
+                    self.report,
+                )
+            )
+        pairs = [(search, search.first()) for search in searches]
+        pairs = self._close(pairs)
+        pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
+        if options.remainder:
+            pairs = self._with_remainder(pairs)
+        self.score = max(candidate.score for _, candidate in pairs)
+        return [candidate for _, candidate in pairs]
+
+    def _with_remainder(
+        self, pairs: list[tuple[TermSearch, Candidate]]
+    ) -> list[tuple[TermSearch, Candidate]]:
+        """Try the block over all columns beside the best terms, then beside the others."""
+        result = []
+        for search, candidate in sorted(pairs, key=lambda pair: -pair[1].score):
+            with_block = candidate
+            # Fewer columns are all in one term anyway; what failed once will fail again.
+            wanted = len(search.values) > self.options.max_order
+            if wanted and (not result or result[0][1].basis.landmarks is not None):
+                with_block = with_remainder(search, candidate, self.rng)
+            result.append((search, with_block))
+        return result
+
+    @staticmethod
+    def _close(pairs: list[tuple[TermSearch, Candidate]]) -> list[tuple[TermSearch, Candidate]]:
+        best = max(candidate.score for _, candidate in pairs)
+        return [pair for pair in pairs if pair[1].score >= best - BEHIND]
+
+    def _problem(self, candidate: Candidate, factor: Tensor | None = None) -> EvidenceProblem:
+        """All rows, their weights multiplied by a factor for each pair."""
+        F = candidate.basis.matrix(self.X)
+        rows = self.all
+        y, weight, within = rows.y, rows.weight, rows.within
+        if factor is not None:
+            y, weight, spread = merge_pairs(self.pairs, self.pairs.weight * factor, self.n)
+            within = float(spread.sum())
+        total = float(rows.weight.sum())
+        return EvidenceProblem(F, y, weight, within, candidate.groups, total)
+
+    def converged(self, candidate: Candidate) -> EvidenceFit:
+        """Fit to all rows until the evidence stops to rise."""
+        problem = self._problem(candidate)
+        enough = max(self.options.tol * problem.total, 1e-9)
+        start = candidate.fit
+        return problem.fit(start.alpha, start.noise, self.options.max_iter, enough)
+
+    # Density
+
+    def _residue(
+        self, candidate: Candidate, fit: EvidenceFit, factor: Tensor | float = 1.0
+    ) -> Residue:
+        """Left-out errors under given factors of the weights."""
+        points = candidate.basis.coordinates(self.X)
+        return left_out(self.pairs, fit.fitted, fit.spread, points, factor)
+
+    def _members(
+        self, candidate: Candidate, fit: EvidenceFit, floor: float
+    ) -> tuple[tuple[Member, ...], Tensor]:
+        """Members over the same basis, and the log density of every pair when left out."""
+        residue = self._residue(candidate, fit)
+        if not self.options.mixture:
+            return self._pooled([(fit, residue, 1)], floor)
+        density = fit_density(residue, FIRST_COMPONENTS, floor)
+        if self.n < 4 * FIRST_COMPONENTS:
+            return self._pooled([(fit, residue, 1)], floor)
+        joint, log_density = density.log_density(residue)
+        inputs = density.features(residue.inputs)
+        fits, count = [], None
+        for proportions in (
+            torch.softmax(inputs @ density.gates, 1),
+            torch.exp(joint - log_density[:, None]),
+        ):
+            factor = (proportions / density.variance).sum(1)
+            factor = (factor / factor.median()).clamp(LEAST_WEIGHT, LARGEST_WEIGHT)
+            share = self.pairs.weight / self.pairs.weight.sum()
+            factor = factor / (share @ factor)
+            refit = self._problem(candidate, factor).fit(fit.alpha, fit.noise, REFIT, 0.0)
+            residue = self._residue(candidate, refit, factor)
+            if count is None:
+                count = choose_components(residue, floor)
+            fits.append((refit, residue, count))
+        return self._pooled(fits, floor)
+
+    def _pooled(
+        self, fits: list[tuple[EvidenceFit, Residue, int]], floor: float
+    ) -> tuple[tuple[Member, ...], Tensor]:
+        members, densities = [], []
+        for fit, residue, count in fits:
+            density = fit_density(residue, count, floor)
+            if len(self.y) == 1:
+                # One row says nothing about noise: the size of its target stands for it.
+                density = ResidueDensity.single(1.0, self.y)
+            share = 1 / len(fits)
+            members.append(Member(fit.coef, fit.root, fit.noise, fit.dof[1:], share, density))
+            densities.append(density.log_density(residue)[1] + math.log(share))
+        return tuple(members), torch.logsumexp(torch.stack(densities), 0)
+
+
+def stacked_shares(log_density: Tensor, weight: Tensor, n_steps: int = 200) -> list[float]:
+    """Shares of several densities in the mixture that predicts left-out rows best.
+
+    Parameters
+    ----------
+    log_density : Tensor of shape (n, k)
+        Of every row under every density.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    n_steps : int, default=200
+        Steps of expectation maximization.
+    """
+    k = log_density.shape[1]
+    share = log_density.new_full((k,), 1 / k)
+    for _ in range(n_steps if k > 1 else 0):
+        responsibility = torch.softmax(log_density + share.log(), 1)
+        share = (weight @ responsibility + 1) / (weight.sum() + k)
+    return share.tolist()

@@ -1,0 +1,294 @@
+"""The additive model that training returns, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.additive.basis import AdditiveBasis
+from skpou.core.models import Components, IndependentComponents, ResidueDensity
+
+#: Most rows over which means are taken.
+MOST_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """One posterior of the coefficients, and the density of what they leave over.
+
+    Attributes
+    ----------
+    coef : Tensor of shape (p,)
+    root : Tensor of shape (p, p)
+        The coefficients' posterior covariance is ``root @ root.T``.
+    noise : float
+        Variance of the noise.
+    dof : Tensor of shape (G,)
+        Effective degrees of freedom of each block.
+    share : float
+        Weight of the member among all.
+    density : ResidueDensity
+        Of the residue.
+    """
+
+    coef: Tensor
+    root: Tensor
+    noise: float
+    dof: Tensor
+    share: float
+    density: ResidueDensity
+
+
+@dataclass(frozen=True)
+class Expert:
+    """Members over the same basis."""
+
+    basis: AdditiveBasis
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class TargetModel:
+    """Model of one target: the shares of all members of all experts sum to 1.
+
+    Attributes
+    ----------
+    experts : tuple of Expert
+    slope : float
+        Root mean square of the mean's gradient over the data: outside the box the standard
+        deviation grows by this for each unit of distance.
+    """
+
+    experts: tuple[Expert, ...]
+    slope: float
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Values (n,) at the points X (n, d)."""
+        parts = []
+        for expert in self.experts:
+            coef = sum(member.share * member.coef for member in expert.members)
+            parts.append(expert.basis.matrix(X.double()) @ coef)
+        return torch.stack(parts).sum(0)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d) of the mean."""
+        result = X.new_zeros(X.shape, dtype=torch.float64)
+        for expert in self.experts:
+            coef = sum(member.share * member.coef for member in expert.members)
+            for feature in range(X.shape[1]):
+                result[:, feature] += expert.basis.partial(X.double(), feature) @ coef
+        return result
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at the points X (n, d), in float64.
+
+        Outside the box of the data the posterior and the gates are those of the nearest point of
+        the box, and the variance grows with the distance from it.
+        """
+        X = X.double()
+        inside = X.clamp(0, 1)
+        beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
+        parts = []
+        for expert in self.experts:
+            F = expert.basis.matrix(X)
+            within = F if torch.equal(X, inside) else expert.basis.matrix(inside)
+            T = expert.basis.coordinates(inside)
+            for member in expert.members:
+                mean = (F @ member.coef)[:, None]
+                spread = mean.new_zeros(mean.shape)
+                if posterior:
+                    spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
+                log_gates, variance = member.density.at(T, within @ member.coef)
+                epistemic = variance * spread
+                if posterior:
+                    epistemic = epistemic + beyond
+                parts.append(
+                    (
+                        log_gates + np.log(member.share),
+                        mean.expand_as(log_gates),
+                        variance.expand_as(log_gates),
+                        epistemic,
+                    )
+                )
+        log_pi, mean, noise, epistemic = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+        return Components(log_pi, mean[..., None], noise[..., None], epistemic[..., None])
+
+    def terms(self) -> list[tuple[int, ...]]:
+        """Features of every term of every expert, sorted by their number."""
+        found = {
+            features_of(expert.basis, number)
+            for expert in self.experts
+            for number in range(len(expert.basis.blocks))
+        }
+        return sorted(found, key=lambda term: (len(term), term))
+
+    def dof(self) -> dict[tuple[int, ...], float]:
+        """Effective degrees of freedom of every term, averaged over the members."""
+        result = dict.fromkeys(self.terms(), 0.0)
+        for expert in self.experts:
+            for member in expert.members:
+                for number, dof in enumerate(member.dof.tolist()):
+                    result[features_of(expert.basis, number)] += member.share * dof
+        return result
+
+    def term_values(self, X: Tensor, posterior: bool) -> dict[tuple[int, ...], Tensor]:
+        """Contribution of every term, (n, 2): its mean, and its variance (0 unless asked for)."""
+        result = {term: X.new_zeros((len(X), 2), dtype=torch.float64) for term in self.terms()}
+        for expert in self.experts:
+            F = expert.basis.matrix(X.double())
+            for term, columns in columns_of(expert.basis).items():
+                part = F[:, columns]
+                for member in expert.members:
+                    result[term][:, 0] += member.share * (part @ member.coef[columns])
+                    if posterior:
+                        spread = (part @ member.root[columns]).square().sum(1)
+                        result[term][:, 1] += member.share * spread
+        return result
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "slope": self.slope,
+            "experts": [
+                {
+                    "basis": expert.basis.arrays(),
+                    "members": [
+                        {
+                            "coef": member.coef.cpu().numpy(),
+                            "root": member.root.cpu().contiguous().numpy(),
+                            "noise": member.noise,
+                            "dof": member.dof.cpu().numpy(),
+                            "share": member.share,
+                            "density": member.density.arrays(),
+                        }
+                        for member in expert.members
+                    ],
+                }
+                for expert in self.experts
+            ],
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> TargetModel:
+        """Rebuild from `arrays`, on the device of `like`, in float64."""
+
+        def tensor(array: Any) -> Tensor:
+            return torch.tensor(np.asarray(array), device=like.device)
+
+        experts = []
+        for expert in arrays["experts"]:
+            members = tuple(
+                Member(
+                    tensor(member["coef"]),
+                    tensor(member["root"]),
+                    float(member["noise"]),
+                    tensor(member["dof"]),
+                    float(member["share"]),
+                    ResidueDensity.from_arrays(member["density"], like),
+                )
+                for member in expert["members"]
+            )
+            experts.append(Expert(AdditiveBasis.from_arrays(expert["basis"], like), members))
+        return cls(tuple(experts), float(arrays["slope"]))
+
+
+def features_of(basis: AdditiveBasis, number: int) -> tuple[int, ...]:
+    """Features of the points in a block of a basis; all that have functions in the remainder."""
+    block = basis.blocks[number]
+    if block.order == 0:
+        return basis.kept
+    return tuple(basis.kept[j] for j in block.columns)
+
+
+def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
+    """Columns of the basis matrix that make up each term."""
+    result: dict[tuple[int, ...], list[int]] = {}
+    start = 1
+    for number, block in enumerate(basis.blocks):
+        columns = result.setdefault(features_of(basis, number), [])
+        columns += range(start, start + block.size)
+        start += block.size
+    return result
+
+
+class AdditiveModel:
+    """A model for every target, in scaled units.
+
+    Parameters
+    ----------
+    targets : sequence of TargetModel
+        One for each target.
+    """
+
+    def __init__(self, targets: Sequence[TargetModel]):
+        self.targets = tuple(targets)
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m)."""
+        return torch.stack([target.mean(X) for target in self.targets], 1)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, m, d) of the mean."""
+        return torch.stack([target.gradient(X) for target in self.targets], 1)
+
+    def components(self, X: Tensor, posterior: bool = True) -> IndependentComponents:
+        """The density of y at the points X, independent for all targets."""
+        return IndependentComponents.of_targets(
+            [target.components(X, posterior) for target in self.targets]
+        )
+
+    def term_values(
+        self, terms: Sequence[tuple[int, ...]], X: Tensor, posterior: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Contributions of some terms and their variances (0 unless asked for), (n, m, k)."""
+        shape = (len(X), len(self.targets), len(terms), 2)
+        result = X.new_zeros(shape, dtype=torch.float64)
+        for number, target in enumerate(self.targets):
+            values = target.term_values(X, posterior)
+            for place, term in enumerate(terms):
+                if term in values:
+                    result[:, number, place] = values[term]
+        return result[..., 0], result[..., 1]
+
+    def term_means(
+        self, terms: Sequence[tuple[int, ...]], X: Tensor, weight: Tensor, most: int = MOST_ROWS
+    ) -> Tensor:
+        """Weighted means of the terms over the rows, and last of the prediction, (m, k + 1)."""
+        step = max(1, -(-len(X) // most))
+        X, weight = X[::step], weight[::step].double()
+        share = weight / weight.sum()
+        value = self.term_values(terms, X, False)[0]
+        parts = [torch.einsum("n,nmk->mk", share, value), (share @ self.mean(X))[:, None]]
+        return torch.cat(parts, 1)
+
+    def noise(self, X: Tensor, weight: Tensor, most: int = MOST_ROWS) -> Tensor:
+        """Root mean square (m,) of the noise over the rows."""
+        step = max(1, -(-len(X) // most))
+        X, weight = X[::step], weight[::step].double()
+        noise, _ = self.components(X, False).variances()
+        return (weight @ noise / weight.sum()).sqrt()
+
+    @staticmethod
+    def numbers_per_row_of(arrays: list[dict[str, Any]]) -> int:
+        """Numbers that `components` allocates for each point, to size blocks of rows."""
+        widest = max(
+            len(member["coef"])
+            for target in arrays
+            for expert in target["experts"]
+            for member in expert["members"]
+        )
+        return min(8 * widest + 100, 2000)
+
+    def arrays(self) -> list[dict[str, Any]]:
+        """State of every target."""
+        return [target.arrays() for target in self.targets]
+
+    @classmethod
+    def from_arrays(cls, arrays: list[dict[str, Any]], like: Tensor) -> AdditiveModel:
+        """Rebuild from `arrays`, on the device of `like`."""
+        return cls([TargetModel.from_arrays(target, like) for target in arrays])

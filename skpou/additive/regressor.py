@@ -1,0 +1,281 @@
+"""AdditivePOURegressor: main effects, pairs and triples of columns, with a density of the rest."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.additive.fit import AdditiveOptions, fit_additive
+from skpou.additive.model import AdditiveModel
+from skpou.base import (
+    FittedModelRegressor,
+    Interval,
+    Prepared,
+    StrOptions,
+    fit_context,
+    random_generator,
+)
+from skpou.core import TrainingResult
+
+
+class AdditivePOURegressor(FittedModelRegressor):
+    """Sums of functions of one, two and three columns, for tables with noise.
+
+    Every term is a product of one-dimensional partitions of unity, cubic B-splines, taken in the
+    order of their smoothness. Which terms there are, how many functions they have and how
+    strongly they are shrunk is found by the evidence of the data [1]_, and so is whether columns
+    are transformed first [2]_. The density of y about the mean is a mixture of Gaussians, gated
+    over the columns and fitted to exact leave-one-out errors, so that intervals hold for rows
+    that were not fitted.
+
+    Parameters
+    ----------
+    max_order : int, default=3
+        Most columns in a term, from 1 to 3. Triples are tried where two of their pairs matter.
+    n_splines : "auto" or int, default="auto"
+        Most functions of a main effect, at least 1. ``"auto"``: 4 to 12, fewer for many columns.
+    remainder : {"auto", False}, default="auto"
+        ``"auto"``: one more block over all columns, where evidence and leave-one-out density
+        both ask for it.
+    density : {"mixture", "gaussian"}, default="mixture"
+        ``"mixture"``: of up to 8 Gaussians whose weights depend on the point.
+        ``"gaussian"``: one, of the same width everywhere.
+    max_columns : int, default=800
+        Most columns of the terms; it bounds time and memory. A block over all columns of X has
+        up to as many again, but no more than 500.
+    transform_columns : "auto" or bool, default="auto"
+        Whether columns may be made more Gaussian by the transform of [2]_ first. ``"auto"``:
+        with and without; both have a share in the prediction where they are close.
+    max_iter : int, default=100
+        Most iterations for the strengths of the terms.
+    tol : float, default=1e-6
+        Change of the log evidence a row at which they end.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of inputs and predictions. Coefficients are solved for in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows of the remainder where there are many. None is a fixed one: two fits
+        give the same bits.
+    verbose : int, default=0
+        Print a line for each step of growth.
+
+    Attributes
+    ----------
+    terms_ : list of tuple of int
+        Columns of every term: main effects, pairs, triples, and all columns for the remainder.
+    effective_dof_ : ndarray of shape (n_terms,) or (n_outputs, n_terms)
+        Effective degrees of freedom of each term.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        What terms are added to, in units of y: the mean of the predictions over the data.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Root mean square of the noise over the data, in units of y.
+    n_iter_ : int
+        Most iterations that a target took.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : list of dict
+        State of every target in scaled units: bases, coefficients, their posterior, densities.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Notes
+    -----
+    The standard deviation is predictive: noise and model together, in units of y. Outside the
+    box of the data it grows with the distance.
+
+    Several targets are fitted one by one and are independent given X.
+
+    References
+    ----------
+    .. [1] D. MacKay, "Bayesian interpolation", Neural Computation 4 (1992).
+    .. [2] I.-K. Yeo, R. Johnson, "A new family of power transformations to improve normality or
+       symmetry", Biometrika 87 (2000).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import AdditivePOURegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, (500, 4))
+    >>> y = np.sin(3 * X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(500)
+    >>> model = AdditivePOURegressor().fit(X, y)
+    >>> mean, std = model.predict([[0.5, 0.5, 0.5, 0.5]], return_std=True)
+    >>> bool(abs(mean[0] - np.sin(1.5) - 0.25) < 0.05)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **FittedModelRegressor._parameter_constraints,
+        "max_order": [Interval(Integral, 1, 3, closed="both")],
+        "n_splines": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "remainder": [StrOptions({"auto"}), "boolean"],
+        "density": [StrOptions({"mixture", "gaussian"})],
+        "max_columns": [Interval(Integral, 1, None, closed="left")],
+        "transform_columns": [StrOptions({"auto"}), "boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    _size_parameters = "max_columns"
+
+    def __init__(
+        self,
+        max_order=3,
+        *,
+        n_splines="auto",
+        remainder="auto",
+        density="mixture",
+        max_columns=800,
+        transform_columns="auto",
+        max_iter=100,
+        tol=1e-6,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.max_order = max_order
+        self.n_splines = n_splines
+        self.remainder = remainder
+        self.density = density
+        self.max_columns = max_columns
+        self.transform_columns = transform_columns
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Find the terms, their coefficients and the density of the rest.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets, each with terms of its own.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : AdditivePOURegressor
+        """
+        options = self._options()
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare(X, y, sample_weight)
+            rng = random_generator(self.random_state)
+            result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+            self._store_result(result, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _options(self) -> AdditiveOptions:
+        transforms = (
+            (True, False) if self.transform_columns == "auto" else (bool(self.transform_columns),)
+        )
+        return AdditiveOptions(
+            max_order=int(self.max_order),
+            n_splines=None if self.n_splines == "auto" else int(self.n_splines),
+            remainder=self.remainder == "auto",
+            mixture=self.density == "mixture",
+            max_columns=int(self.max_columns),
+            transforms=transforms,
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+        )
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        model = result.state
+        columns = prepared.scaling.columns.tolist()
+        found = sorted({term for target in model.targets for term in target.terms()}, key=_order)
+        dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
+        centres = model.term_means(found, prepared.rows.X, prepared.rows.weight)
+        noise = model.noise(prepared.rows.X, prepared.rows.weight)
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            model_=model.arrays(),
+            terms_=[tuple(columns[j] for j in term) for term in found],
+            effective_dof_=self._of_targets(np.array(dof), prepared.target_ndim),
+            n_iter_=result.n_iter,
+            _term_centres=centres.cpu().numpy(),
+            _noise=noise.cpu().numpy(),
+        )
+
+    def _model(self, like: Tensor) -> AdditiveModel:
+        return AdditiveModel.from_arrays(self.model_, like)
+
+    def _of_targets(self, values: np.ndarray, ndim: int | None = None):
+        """Drop the first axis, of a single target, if y had none."""
+        return values[0] if (ndim or self._target_ndim) == 1 else values
+
+    @property
+    def intercept_(self):
+        """What terms are added to, in units of y."""
+        check_is_fitted(self)
+        box = self.scaling_
+        return self._of_targets(box["mean"] + box["scale"] * self._term_centres[:, -1])
+
+    @property
+    def noise_(self):
+        """Noise standard deviation over the data, in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(self._noise * self.scaling_["scale"])
+
+    # Prediction
+
+    def _numbers_per_row(self) -> int:
+        return AdditiveModel.numbers_per_row_of(self.model_)
+
+    def _gates_per_row(self) -> int:
+        return len(self.scaling_["scale"])
+
+    def predict_terms(self, X: Any, return_std: bool = False):
+        """Contribution of every term; together with `intercept_` they add up to the prediction.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, default=False
+            Also the standard deviation of every contribution, by the posterior of its
+            coefficients.
+
+        Returns
+        -------
+        values : ndarray or Tensor of shape (n, n_terms) or (n, n_outputs, n_terms)
+            In units of y, in the order of `terms_`; the mean of each over the data is zero.
+        std : ndarray or Tensor of the same shape
+            Only if asked for.
+        """
+        points, scaling, origin = self._query(X)
+        place = {int(column): k for k, column in enumerate(scaling.columns)}
+        terms = [tuple(place[j] for j in term) for term in self.terms_]
+        centres = scaling.scale.new_tensor(self._term_centres[:, :-1])
+
+        def contributions(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+            return self._model(x).term_values(terms, x, bool(return_std))
+
+        value, variance = self._in_blocks(points, contributions)
+        value = scaling.scale[:, None] * (value - centres)
+        if not return_std:
+            return self._leave(value, origin)
+        std = scaling.scale[:, None] * variance.sqrt()
+        return self._leave(value, origin), self._leave(std, origin)
+
+
+def _order(term: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    return len(term), term

@@ -1,0 +1,284 @@
+"""One block over all columns: a Gaussian kernel in rotated and scaled coordinates.
+
+Scales are those of largest evidence for a pilot, a linear function and random sine features on
+some of the rows, whose gradient is exact. The coordinates are then rotated to the eigenvectors of
+the mean outer product of the pilot's gradients: a function of one direction needs one scale. The
+block stays only where evidence and the density of left-out rows both rise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from skpou.additive.basis import Block, Landmarks
+from skpou.additive.terms import Candidate, Start, TermSearch
+from skpou.core.linalg import lower_inverse
+
+#: Rows and random features of the pilot, and rows that are landmarks.
+PILOT_ROWS, PILOT_FEATURES, LANDMARK_ROWS = 1000, 200, 1000
+#: Columns of the block: a share of the rows within bounds.
+SHARE, FEWEST, MOST = 6, 300, 500
+#: Typical scale over all columns that the search starts from, in three places.
+FIRST_SCALES = (0.25, 0.6, 1.4)
+#: The same after a rotation, relative to the scales before.
+ROTATED_SCALES = (0.5, 1.0)
+#: Iterations from every start, and from the best of them.
+SHORT, SHORT_ROTATED, LONG = 6, 5, 25
+#: Iterations of the evidence with the block.
+N_ITER = 20
+#: Bounds of the logarithms of scales and of the three variances.
+SCALE_BOUNDS, LINE_BOUNDS, BLOCK_BOUNDS, NOISE_BOUNDS = (-6, 2), (-12, 5), (-7, 7), (-16, 1)
+#: Standard deviation of the logarithms of the scales about their mean.
+SCALE_SPREAD = 2.0
+CONSTANT_VARIANCE, LEAST_NOISE = 100.0, 1e-9
+ROTATIONS = 2
+
+
+@dataclass(frozen=True)
+class PilotFit:
+    """Logarithms of scales and variances with their penalised evidence, in some rotation.
+
+    Attributes
+    ----------
+    value : float
+        Log evidence, less the penalty on unequal scales.
+    theta : ndarray of shape (d + 3,)
+        Logarithms of the scales and of the variances of lines, block and noise.
+    rotation : Tensor of shape (d, d)
+        Columns are the directions.
+    """
+
+    value: float
+    theta: np.ndarray
+    rotation: Tensor
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether the directions are not the coordinates."""
+        return not torch.equal(self.rotation, torch.eye(len(self.rotation)).to(self.rotation))
+
+    def scales(self) -> Tensor:
+        """Rotation and scales in one, (d, d)."""
+        d = len(self.rotation)
+        return self.rotation * torch.tensor(np.exp(self.theta[:d])).to(self.rotation)
+
+
+class Pilot:
+    """A linear function and random sine features of scaled coordinates.
+
+    Parameters
+    ----------
+    T : Tensor of shape (n, d)
+        Coordinates.
+    lines : Tensor of shape (n, d)
+        The straight lines of the columns.
+    y, weight : Tensor of shape (n,)
+        Targets and frequencies.
+    seed : int
+        Source of the frequencies.
+    """
+
+    def __init__(self, T: Tensor, lines: Tensor, y: Tensor, weight: Tensor, seed: int):
+        self.T, self.y, self.weight = T, y, weight / weight.mean()
+        self.fixed = torch.cat([T.new_ones((len(T), 1)), lines], 1)
+        engine = torch.quasirandom.SobolEngine(T.shape[1], scramble=True, seed=seed)
+        uniform = engine.draw(PILOT_FEATURES // 2, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        self.frequencies = torch.special.ndtri(uniform).to(T)
+
+    def _posterior(self, theta: np.ndarray, T: Tensor):
+        """Columns, slopes of the sines, coefficients, root of their covariance, half its log."""
+        d = T.shape[1]
+        scale = torch.tensor(np.exp(theta[:d])).to(T)
+        line, block, noise = np.exp(theta[d:])
+        noise = noise + LEAST_NOISE
+        angle = (T * scale) @ self.frequencies.T
+        unit = math.sqrt(2 / PILOT_FEATURES)
+        sine, cosine = unit * torch.sin(angle), unit * torch.cos(angle)
+        F = torch.cat([self.fixed, sine, cosine], 1)
+        prior = F.new_full((F.shape[1],), float(block))
+        prior[: d + 1] = float(line)
+        prior[0] = CONSTANT_VARIANCE
+        width = prior.sqrt()
+        A = width[:, None] * (F.T @ (self.weight[:, None] * F)) * width / noise
+        A.diagonal().add_(1.0)
+        L = torch.linalg.cholesky(A)
+        root = (lower_inverse(L) * width).T
+        coef = root @ (root.T @ (F.T @ (self.weight * self.y))) / noise
+        half = float(L.diagonal().log().sum())
+        return F, sine, cosine, scale, prior, noise, coef, root, half
+
+    def evidence(self, theta: np.ndarray, T: Tensor) -> tuple[float, np.ndarray]:
+        """Negative log evidence, with the penalty on unequal scales, and its gradient."""
+        d, h = T.shape[1], PILOT_FEATURES // 2
+        F, sine, cosine, scale, prior, noise, coef, root, half = self._posterior(theta, T)
+        n = len(self.y)
+        error = self.y - F @ coef
+        weighted = self.weight * error
+        rss = float(weighted @ error)
+        penalty = float((coef.square() / prior).sum())
+        value = -0.5 * (n * math.log(noise) + rss / noise + penalty) - half
+        # Derivative of the evidence with respect to the columns of sines and cosines
+        covariance = root @ root[d + 1 :].T
+        slope = torch.outer(weighted, coef[d + 1 :]) - self.weight[:, None] * (F @ covariance)
+        slope = slope / noise
+        angle = slope[:, :h] * cosine - slope[:, h:] * sine
+        of_scales = ((T * scale) * (angle @ self.frequencies)).sum(0)
+        kept = root.square().sum(1) / prior
+        of_prior = 0.5 * (coef.square() / prior - (1 - kept))
+        dof = float((1 - kept).sum())
+        of_noise = 0.5 * (rss / noise - (n - dof)) * (noise - LEAST_NOISE) / noise
+        deviation = theta[:d] - theta[:d].mean()
+        value -= float((deviation**2).sum()) / (2 * SCALE_SPREAD**2)
+        gradient = np.concatenate(
+            [
+                of_scales.cpu().numpy() - deviation / SCALE_SPREAD**2,
+                [float(of_prior[1 : d + 1].sum()), float(of_prior[d + 1 :].sum()), of_noise],
+            ]
+        )
+        return -value, -gradient
+
+    def maximise(self, theta: np.ndarray, rotation: Tensor, n_iter: int) -> PilotFit:
+        """L-BFGS from a start, within bounds."""
+        T = self.T @ rotation
+        bounds = [SCALE_BOUNDS] * T.shape[1] + [LINE_BOUNDS, BLOCK_BOUNDS, NOISE_BOUNDS]
+        start = np.clip(theta, [low for low, _ in bounds], [high for _, high in bounds])
+        found = minimize(
+            self.evidence,
+            start,
+            args=(T,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": n_iter, "maxfun": int(1.5 * n_iter + 3)},
+        )
+        return PilotFit(-float(found.fun), found.x, rotation)
+
+    def gradients(self, fit: PilotFit) -> Tensor:
+        """Gradient (n, d) of the pilot's mean with respect to the coordinates."""
+        d, h = self.T.shape[1], PILOT_FEATURES // 2
+        T = self.T @ fit.rotation
+        _, sine, cosine, scale, _, _, coef, _, _ = self._posterior(fit.theta, T)
+        of_angles = cosine * coef[d + 1 : d + 1 + h] - sine * coef[d + 1 + h :]
+        gradient = of_angles @ (self.frequencies * scale) @ fit.rotation.T
+        centred = self.T - self.T.mean(0)
+        spread = centred.square().mean(0).clamp_min(1e-12)
+        slopes = (centred * self.fixed[:, 1:]).mean(0) / spread
+        return gradient + coef[1 : d + 1] * slopes
+
+    def best(self) -> PilotFit:
+        """Scales without a rotation, then with one while the evidence rises."""
+        d = self.T.shape[1]
+        rest = np.log([0.3, 0.5, 0.1])
+        eye = torch.eye(d, dtype=self.T.dtype, device=self.T.device)
+        starts = [np.r_[np.full(d, math.log(k / math.sqrt(d))), rest] for k in FIRST_SCALES]
+        best = self._refined([(start, eye) for start in starts], SHORT)
+        for number in range(ROTATIONS):
+            gradient = self.gradients(best)
+            M = gradient.T @ gradient / len(gradient)
+            if not (bool(torch.isfinite(M).all()) and float(M.diagonal().sum()) > 1e-20):
+                break
+            values, V = torch.linalg.eigh(M)
+            V = V.flip(1)
+            shares = (values.flip(0) / values[-1]).clamp_min(1e-5).cpu().numpy()
+            typical = math.sqrt(np.mean(np.exp(2 * best.theta[:d])) / shares.mean())
+            starts = [
+                np.r_[np.log(k * typical * np.sqrt(shares)), best.theta[d:]] for k in ROTATED_SCALES
+            ]
+            rotated = self._refined([(start, V) for start in starts], SHORT_ROTATED)
+            if not rotated.value > best.value + (d / 2 if number == 0 else 0) + 1:
+                break
+            best = rotated
+        return best
+
+    def _refined(self, starts: list[tuple[np.ndarray, Tensor]], n_iter: int) -> PilotFit:
+        fits = [self.maximise(theta, rotation, n_iter) for theta, rotation in starts]
+        best = max(fits, key=lambda fit: fit.value)
+        longer = self.maximise(best.theta, best.rotation, LONG)
+        return longer if longer.value > best.value else best
+
+
+def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator) -> Candidate:
+    """Add the block over all columns if evidence and left-out density both rise.
+
+    Parameters
+    ----------
+    search : TermSearch
+        Rows and columns.
+    best : Candidate
+        Terms without the block.
+    rng : Generator
+        Chooses the rows of pilot and landmarks where there are many.
+    """
+    n, d = search.T.shape
+    seed = int(rng.integers(2**31))
+    pilot_rows, landmark_rows = (_some(n, most, rng) for most in (PILOT_ROWS, LANDMARK_ROWS))
+    lines = torch.stack([value[:, 0] for value in search.values], 1)
+    rows, picked = search.rows, torch.as_tensor(pilot_rows, device=search.T.device)
+    pilot = Pilot(search.T[picked], lines[picked], rows.y[picked], rows.weight[picked], seed)
+    try:
+        fit = pilot.best()
+    except torch.linalg.LinAlgError:
+        return best
+    m = min(max(n // SHARE, FEWEST), MOST, search.max_columns)
+    picked = torch.as_tensor(landmark_rows, device=search.T.device)
+    landmarks = Landmarks.from_rows(fit.scales(), search.T[picked], m)
+    block = Block((-1,), (0,), (landmarks.n_columns,))
+    # Left-out densities know the rows through scales and rotation: half of each is their gain.
+    free = d * (d + 1) / 2 if fit.is_rotated else d
+    least = _left_out(search, best) + 0.5 * free
+    found = [
+        candidate
+        for candidate in _candidates(search, best, block, landmarks, fit)
+        if candidate.score > best.score and _left_out(search, candidate) > least
+    ]
+    if not found:
+        return best
+    chosen = max(found, key=lambda candidate: _left_out(search, candidate))
+    search.tell("block over all columns", chosen)
+    return chosen
+
+
+def _some(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(n) if n <= most else np.sort(rng.permutation(n)[:most])
+
+
+def _left_out(search: TermSearch, candidate: Candidate) -> float:
+    return candidate.fit.left_out_density(search.rows.y, search.rows.weight)
+
+
+def _candidates(
+    search: TermSearch, best: Candidate, block: Block, landmarks: Landmarks, pilot: PilotFit
+) -> list[Candidate]:
+    """The block beside the main effects, and beside all terms that do not become idle."""
+    d = len(pilot.rotation)
+    line, variance, noise = np.exp(pilot.theta[d:])
+    start = best.start()
+    alpha = {}
+    for key, value in start.alpha.items():
+        is_line = len(key[0]) == 1 and key[1] == (0,)
+        # What the block explains is taken from the terms, which MacKay's steps give back slowly.
+        alpha[key] = min(value, float(line)) if is_line else 1e-2 * value
+    alpha[block.key] = max(float(variance), 1e-6)
+    start = Start(alpha, start.constant, float(noise) + LEAST_NOISE)
+    mains = [b for b in best.blocks if b.order == 1]
+
+    def fitted(blocks: list[Block], start: Start, n_iter: int = N_ITER) -> Candidate:
+        basis = best.basis.with_blocks(blocks, landmarks)
+        return search.fit(basis, best.decay, start, n_iter)
+
+    result = [fitted([*mains, block], start)]
+    if any(b.order > 1 for b in best.blocks):
+        whole = fitted([*best.without_idle(), block], start)
+        kept = whole.without_idle()
+        if block in kept and len(kept) < len(whole.blocks):
+            pruned = fitted(kept, whole.start())
+            whole = pruned if pruned.score > whole.score else whole
+        result.append(whole)
+    penalty = d * (1.5 if pilot.is_rotated else 1.0)
+    return [Candidate(c.basis, c.decay, c.groups, c.fit, c.score - penalty) for c in result]

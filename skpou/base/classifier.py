@@ -1,0 +1,175 @@
+"""What all classifiers share: labels, and predictions of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from torch import Tensor
+
+from skpou.base import validation
+from skpou.base.estimator import TorchEstimator
+from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+
+
+class PreparedClasses(NamedTuple):
+    """Training data in the units and on the device of the fit."""
+
+    rows: Rows
+    scaling: Scaling
+    classes: np.ndarray
+
+
+class BaseClassifier(ClassifierMixin, TorchEstimator):
+    """Classifier with a probability of every class at every point.
+
+    A subclass calls `_prepare_classes`, trains by `_train_and_store`, and writes `_state_of` and
+    `_model`, whose result has `log_proba`; predictions of every kind follow from it.
+    """
+
+    _counts_repeats = True
+
+    def _model(self, like: Tensor) -> Any:
+        """The fitted model, on the device and in the dtype of `like`."""
+        raise NotImplementedError
+
+    def _state_of(self, result: TrainingResult) -> dict[str, Any]:
+        """Fitted attributes besides `scaling_` and `classes_`."""
+        raise NotImplementedError
+
+    # Training
+
+    def _prepare_classes(
+        self, X: Any, y: Any, sample_weight: Any, *, box: Scaling | None = None
+    ) -> PreparedClasses:
+        """Merged rows whose targets are the shares of the classes, their scaling, the classes.
+
+        With the `box` of an earlier fit its columns must be those of X.
+        """
+        reset = box is None
+        device = validation.resolve_device(self.device, validation.origin_of(X))
+        X, codes, given, classes = validation.training_classes(
+            self, X, y, sample_weight, reset=reset
+        )
+        points, weight = (validation.owned(part, torch.float64, device) for part in (X, given))
+        indicators = torch.eye(len(classes), dtype=torch.float64)[torch.as_tensor(codes)]
+        rows, scaling, _ = self._merged(points, indicators.to(device), weight, box)
+        return PreparedClasses(rows, scaling, classes)
+
+    def _train_and_store(
+        self, train: Callable[[PreparedClasses], TrainingResult], prepared: PreparedClasses
+    ) -> TrainingResult:
+        """Train and store the result; what an interrupt leaves is stored, too."""
+        try:
+            result = train(prepared)
+        except TrainingInterrupted as stopped:
+            return self._keep_interrupted(stopped, prepared)
+        self._store_result(result, prepared)
+        return result
+
+    def _store_result(self, result: TrainingResult, prepared: PreparedClasses) -> None:
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            classes_=prepared.classes,
+            **self._state_of(result),
+        )
+
+    # Prediction
+
+    def _log_proba(self, X):
+        points, _, origin = self._query(X)
+        model = self._model(points)
+        return self._in_blocks(points, lambda x, _: model.log_proba(x)), origin
+
+    def predict_log_proba(self, X):
+        """Logarithms of the classes' probabilities.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_classes)
+            Columns in the order of `classes_`.
+        """
+        logs, origin = self._log_proba(X)
+        return origin.send(logs)
+
+    def predict_proba(self, X):
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_classes)
+            Columns in the order of `classes_`; rows add up to one.
+        """
+        logs, origin = self._log_proba(X)
+        return origin.send(torch.softmax(logs, 1))
+
+    def decision_function(self, X):
+        """Logarithm of the odds of the second class, or of every class's probability.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n,) or (n, n_classes)
+            (n,) with two classes, positive where the second is more probable, and with one
+            class, zero.
+        """
+        logs, origin = self._log_proba(X)
+        if logs.shape[1] < 3:
+            logs = logs[:, -1] - logs[:, 0]
+        return origin.send(logs)
+
+    def predict(self, X):
+        """Most probable classes.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n,)
+            Labels; a tensor where X is one and labels are numbers.
+        """
+        logs, origin = self._log_proba(X)
+        labels = self.classes_[logs.argmax(1).cpu().numpy()]
+        numeric = labels.dtype.kind in "biuf"
+        return origin.send(torch.as_tensor(labels)) if origin.is_tensor and numeric else labels
+
+    def score(self, X, y, sample_weight=None):
+        """Share of the rows that are classified rightly.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            True labels.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+        """
+        values = [y, self.predict(X), sample_weight]
+        y, predicted, weight = (np.asarray(v.cpu()) if isinstance(v, Tensor) else v for v in values)
+        return float(accuracy_score(y, predicted, sample_weight=weight))

@@ -1,0 +1,225 @@
+"""What all estimators share: devices, seeds, points in the unit box, state that pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou._version import __version__
+from skpou.base import validation
+from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
+from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult, merge_rows, target_unit
+from skpou.core.linalg import row_blocks, rows_within
+
+
+def random_generator(random_state: Any) -> np.random.Generator:
+    """One generator for a whole fit.
+
+    None is a fixed start: a default fit gives the same bits twice.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    seed = 0 if random_state is None else random_state
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
+        raise ValueError(
+            "random_state must be None, an int of at least 0, a RandomState or a Generator. "
+            f"Got {random_state!r}."
+        )
+    return np.random.default_rng(int(seed))
+
+
+class InterruptedFit(KeyboardInterrupt):
+    """Ctrl-C after which the estimator holds the best model so far."""
+
+
+class TorchEstimator(CallbackSupportMixin, BaseEstimator):
+    """Estimator whose numbers live in torch: training rows, queries and pickles.
+
+    A subclass calls `_merged`, trains and stores arrays, among them `scaling_`.
+    """
+
+    _parameter_constraints: dict = {
+        "device": [str],
+        "dtype": [StrOptions({"float64", "float32"})],
+        "random_state": ["random_state", np.random.Generator],
+        "verbose": ["verbose"],
+    }
+
+    #: Whether equal rows are so many observations, also where none differs from the others.
+    _counts_repeats = False
+    #: What to lower where memory runs out.
+    _size_parameters = "the size of the model"
+
+    def _numbers_per_row(self) -> int:
+        """Numbers that a prediction allocates for each point."""
+        raise NotImplementedError
+
+    # Training
+
+    def _torch_dtype(self) -> torch.dtype:
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def _merged(
+        self, X: Tensor, y: Tensor, weight: Tensor, box: Scaling | None = None
+    ) -> tuple[Rows, Scaling, Tensor]:
+        """Distinct rows with points in the unit box, their scaling, and the unit of the targets.
+
+        Parameters
+        ----------
+        X, y, weight : Tensor of shape (n, d), (n, m), (n,)
+            Validated, in float64.
+        box : Scaling, default=None
+            Keep the box and the columns of an earlier fit.
+
+        Returns
+        -------
+        rows : Rows
+            Targets in units of their largest absolute value.
+        scaling : Scaling
+            Box and mean and scale of the targets.
+        unit : Tensor of shape (m,)
+            Largest absolute value of each target.
+        """
+        dtype = self._torch_dtype()
+        if box is not None and not len(X):
+            y = y.to(dtype)
+            one = box.offset.new_ones(y.shape[1])
+            empty = Rows(box.points(X).to(dtype), y, weight.to(dtype), y)
+            return empty, replace(box, mean=0 * one, scale=one), one
+        measured = Scaling.from_box(X, weight)  # refuses a range that overflows
+        scaling = box or measured
+        unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
+        # Points that single precision cannot tell apart are one point.
+        points = scaling.points(X).to(dtype).to(torch.float64)
+        rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
+        return rows, scaling.with_targets(unit, rows), unit
+
+    @contextlib.contextmanager
+    def _fitting(self, X: Any, y: Any, sample_weight: Any):
+        """A fit of given data: callbacks are told, and an earlier fit is kept if this one fails."""
+        with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight):
+            yield
+
+    @contextlib.contextmanager
+    def _earlier_fit_kept(self):
+        """Undo what a failed validation or a failed fit changed on the estimator."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            self.__dict__ = before
+            torch.cuda.empty_cache()
+            raise torch.cuda.OutOfMemoryError(
+                f"{error}. Fit fewer rows at a time, lower {self._size_parameters}, set "
+                "batch_size, or use device='cpu'."
+            ) from error
+        except InterruptedFit:
+            raise
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _store_result(self, result: TrainingResult, prepared: Any) -> None:
+        """Store what was fitted, all at once: an interrupt must not mix two fits."""
+        raise NotImplementedError
+
+    def _keep_interrupted(self, stopped: TrainingInterrupted, prepared: Any) -> TrainingResult:
+        """Store what an interrupt leaves, and say so; what a callback leaves is returned."""
+        if stopped.result is None and is_stopped(self):
+            raise RuntimeError(NO_MODEL) from None
+        if stopped.result is None:
+            raise KeyboardInterrupt from None
+        self._store_result(stopped.result, prepared)
+        if is_stopped(self):
+            return stopped.result
+        kept = "The best of the starts that were finished is kept."
+        if stopped.result.code == "interrupted":
+            kept = stopped.result.message
+        # Past this method, its caller, fit and its wrapper, to the line that called fit.
+        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=5)
+        raise InterruptedFit from None
+
+    def _reporter(self, stoppable: bool = True) -> Callable[[str], None] | None:
+        """What takes lines of progress: prints them, and tells the callbacks."""
+        step = step_task(self, stoppable)
+        if not self.verbose:
+            return step
+
+        def report(line: str) -> None:
+            print(f"[{type(self).__name__}] {line}", flush=True)
+            if step is not None:
+                step(line)
+
+        return report
+
+    def _warn_if_not_converged(self, result: TrainingResult) -> None:
+        if result.code not in ("converged", "interrupted"):
+            # Past this method, fit and its wrapper, to the line that called fit.
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
+
+    # Prediction
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether a fit has left a model."""
+        return hasattr(self, "scaling_")
+
+    def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
+        """Scaled points on the device, the scaling, and where X came from."""
+        check_is_fitted(self)
+        origin = validation.origin_of(X)
+        device = validation.resolve_device(self.device, origin)
+        X = validation.owned(validation.query_points(self, X), torch.float64, device)
+        scaling = Scaling.from_arrays(self.scaling_, X)
+        return scaling.points(X).to(self._torch_dtype()), scaling, origin
+
+    def _original_points(self, points: np.ndarray) -> np.ndarray:
+        """Points (k, n_features_in_) in units of X; NaN along constant columns."""
+        original = np.full((len(points), self.n_features_in_), np.nan)
+        box = self.scaling_
+        original[:, box["columns"]] = box["offset"] + box["width"] * points
+        return original
+
+    def _rows_a_block(self) -> int:
+        """Rows that are predicted together."""
+        return getattr(self, "batch_size", None) or rows_within(self._numbers_per_row())
+
+    def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
+        """Concatenate a function's results over blocks of rows; tuples part by part."""
+        blocks = row_blocks(len(points), self._rows_a_block())
+        results = [function(points[block], block) for block in blocks]
+        if isinstance(results[0], tuple):
+            return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+        return torch.cat(results)
+
+    # Pickling
+
+    def __getstate__(self):
+        """State with this package's version."""
+        return {**super().__getstate__(), "_skpou_version": __version__}
+
+    def __setstate__(self, state):
+        """Restore a state; warn when another version wrote it."""
+        state = dict(state)
+        written = state.pop("_skpou_version", "unknown")
+        if written != __version__:
+            warnings.warn(
+                f"This {type(self).__name__} was pickled by skpou {written} and is read by skpou "
+                f"{__version__}. Its predictions may differ.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)

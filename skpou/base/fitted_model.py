@@ -1,0 +1,77 @@
+"""What regressors share whose state is one model with a density and a gradient at every point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base.regressor import BaseRegressor
+from skpou.core.models import Components
+
+
+class FittedModelRegressor(BaseRegressor):
+    """Regressor with a model in scaled units: `components`, `gradient`, `numbers_per_row`.
+
+    A subclass writes `_model`, and `_noise_variance` where that is not ``model_["noise"]``.
+    """
+
+    model_: Any
+
+    def _model(self, like: Tensor) -> Any:
+        """The fitted model, on the device and in the dtype of `like`."""
+        raise NotImplementedError
+
+    def _noise_variance(self) -> np.ndarray:
+        """Variance of the noise of every target in scaled units."""
+        return self.model_["noise"]
+
+    def _of_targets(self, values: np.ndarray):
+        """Drop the axis of a single target if y had none."""
+        return values[..., 0] if self._target_ndim == 1 else values
+
+    @property
+    def intercept_(self):
+        """Mean of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.scaling_["mean"])
+
+    @property
+    def noise_(self):
+        """Noise standard deviation in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(np.sqrt(self._noise_variance()) * self.scaling_["scale"])
+
+    # Prediction
+
+    def _components(self, points: Tensor, posterior: bool) -> Components:
+        return self._model(points).components(points, posterior)
+
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        return self._model(points).gradient(points)
+
+    def _numbers_per_row(self) -> int:
+        return self._model(torch.zeros(0)).numbers_per_row()
+
+    def predict(self, X, return_std=False):
+        """Predict the mean of y, and its standard deviation.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, "epistemic" or "noise", default=False
+            True: also the predictive standard deviation, of noise and model together.
+            ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
+            posterior of the coefficients; outside the box of the data it grows with the distance.
+
+        Returns
+        -------
+        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+        std : ndarray or Tensor of the same shape
+            In units of y; only if asked for.
+        """
+        return self._predict(X, return_std)

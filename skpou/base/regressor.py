@@ -1,0 +1,300 @@
+"""What all regressors share: units of the targets, and predictions of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.metrics import r2_score
+from torch import Tensor
+
+from skpou.base import validation
+from skpou.base.estimator import TorchEstimator, random_generator
+from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.models import Components
+
+
+class Prepared(NamedTuple):
+    """Training data in the units and on the device of the fit."""
+
+    rows: Rows
+    scaling: Scaling
+    target_ndim: int
+
+
+class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
+    """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
+
+    A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
+    `_store_result`, `_components` and `_mean_gradient`; predictions of every kind follow.
+    """
+
+    # Written by a subclass
+
+    def _components(self, points: Tensor, posterior: bool) -> Components:
+        """Components of the density in scaled units at scaled points."""
+        raise NotImplementedError
+
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        """Gradient (n, m, k) of the mean in scaled units."""
+        raise NotImplementedError
+
+    def _gates_per_row(self) -> int:
+        """Number of targets that choose their components independently; 0: all together."""
+        return 0
+
+    # Training
+
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        box: Scaling | None = None,
+        beside: Callable[[Tensor], Tensor] | None = None,
+    ) -> Prepared:
+        """Validate, move, scale and merge the training data.
+
+        Parameters
+        ----------
+        X, y, sample_weight : array-like or Tensor
+            As given to fit.
+        box : Scaling, default=None
+            Keep the box and the columns of an earlier fit.
+        beside : callable, default=None
+            Maps X (n, d) to further points (k, d) for the box to hold; then n may be 0.
+        """
+        origin = validation.origin_of(X)
+        device = validation.resolve_device(self.device, origin)
+        X, y, weight = validation.training_data(
+            self, X, y, sample_weight, reset=box is None, may_be_empty=beside is not None
+        )
+        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        ndim = y.ndim
+        if beside is not None:
+            further = beside(X)
+            ones = further.new_ones(len(further))
+            box = Scaling.from_box(torch.cat([X, further]), torch.cat([weight, ones]))
+        rows, scaling, unit = self._merged(X, y[:, None] if ndim == 1 else y, weight, box)
+        share = scaling.scale / unit
+        rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
+        return Prepared(rows, scaling, ndim)
+
+    def _best_of(
+        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
+    ) -> TrainingResult:
+        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
+        rng = random_generator(self.random_state)
+        best: TrainingResult | None = None
+        for _ in range(n_init):
+            start = np.random.default_rng(rng.integers(2**63, size=2))
+            try:
+                result = train(start)
+            except TrainingInterrupted as stopped:
+                raise TrainingInterrupted(best or stopped.result) from None
+            if best is None or result.score < best.score:
+                best = result
+        assert best is not None
+        return best
+
+    def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
+        """Best of several starts, stored; what an interrupt leaves is stored, too."""
+        try:
+            result = self._best_of(train, n_init)
+        except TrainingInterrupted as stopped:
+            return self._keep_interrupted(stopped, prepared)
+        self._store_result(result, prepared)
+        return result
+
+    # Prediction
+
+    def _leave(self, result: Tensor, origin: validation.Origin, squeeze: bool = True) -> Any:
+        """Drop the axis of a single target if y had none, and return what X was."""
+        if squeeze and self._target_ndim == 1:
+            result = result.squeeze(1)
+        return origin.send(result.to(self._torch_dtype()))
+
+    def _predict(
+        self,
+        X: Any,
+        return_std: bool | str,
+        components: Callable[[Tensor, bool], Components] | None = None,
+    ) -> Any:
+        """Mean and standard deviation, of other components than `_components` where given."""
+        components = components or self._components
+        named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
+        if not (named or isinstance(return_std, bool | np.bool_)):
+            raise ValueError(
+                f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
+            )
+        points, scaling, origin = self._query(X)
+        if not return_std:
+            mean = self._in_blocks(points, lambda x, _: components(x, False).expectation())
+            return self._leave(scaling.original_targets(mean), origin)
+
+        def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+            parts = components(x, True)
+            noise, epistemic = parts.variances()
+            parts_of = {"noise": noise, "epistemic": epistemic}
+            variance = parts_of.get(str(return_std), noise + epistemic)
+            return parts.expectation(), variance.sqrt()
+
+        mean, std = self._in_blocks(points, moments)
+        return (
+            self._leave(scaling.original_targets(mean), origin),
+            self._leave(scaling.scale * std, origin),
+        )
+
+    def predict_gradient(self, X):
+        """Gradient of the predicted mean.
+
+        Across a sharp gate it is that of the chosen piece.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, d) or (n, n_outputs, d)
+            Derivatives in units of y over units of X; zero along constant columns.
+        """
+        points, scaling, origin = self._query(X)
+        reduced = self._in_blocks(points, lambda x, _: self._mean_gradient(x))
+        shape = (len(points), len(scaling.scale), self.n_features_in_)
+        gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
+        gradient[:, :, scaling.columns] = (reduced * scaling.scale[:, None] / scaling.width).to(
+            torch.float64
+        )
+        return self._leave(gradient, origin)
+
+    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):
+        """Quantiles of the predictive density; they never cross.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
+            Probabilities between 0 and 1, exclusive.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_quantiles) or (n, n_outputs, n_quantiles)
+            In units of y.
+
+        Raises
+        ------
+        ValueError
+            If a probability does not lie between 0 and 1.
+        """
+        levels = np.atleast_1d(np.asarray(quantiles))
+        numeric = levels.dtype.kind in "fiu" and levels.ndim == 1
+        if not numeric or not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
+        points, scaling, origin = self._query(X)
+        order = np.argsort(levels, kind="stable")
+        probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
+        values = self._in_blocks(
+            points, lambda x, _: self._components(x, True).quantiles(probabilities)
+        )
+        values = scaling.mean[:, None] + scaling.scale[:, None] * values
+        values = torch.cummax(values, dim=2).values
+        back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
+        return self._leave(values[:, :, back], origin)
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draw targets from the predictive density, independently for every row.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        n_samples : int, default=1
+            Draws a point.
+        random_state : int, RandomState, Generator or None, default=0
+            Source of the draws; None is a fixed one.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
+            In units of y.
+        """
+        whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+        if not whole or n_samples < 1:
+            raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+        points, scaling, origin = self._query(X)
+        rng = random_generator(random_state)
+
+        def tensor(draws: np.ndarray) -> Tensor:
+            return torch.tensor(draws, dtype=points.dtype, device=points.device)
+
+        gates = self._gates_per_row()
+        shape = (len(points), gates, n_samples) if gates else (len(points), n_samples)
+        uniform = tensor(rng.random(shape))
+        normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples)))
+        draws = self._in_blocks(
+            points,
+            lambda x, rows: self._components(x, True).sample(uniform[rows], normal[rows]),
+        )
+        return self._leave(scaling.mean[:, None] + scaling.scale[:, None] * draws, origin)
+
+    def log_density(self, X, y):
+        """Logarithm of the predictive density ``p(y | x)``.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets; several outputs give their joint density.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n,)
+            Natural logarithm, per unit of y.
+
+        Raises
+        ------
+        ValueError
+            If X and y differ in length or y has another number of outputs than in fit.
+        """
+        points, scaling, origin = self._query(X)
+        y = validation.owned(validation.target_values(y), torch.float64, points.device)
+        y = y.reshape(len(y), -1)
+        wanted = (len(points), len(scaling.scale))
+        if tuple(y.shape) != wanted:
+            raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
+        targets = scaling.targets(y).to(points.dtype)
+        density = self._in_blocks(
+            points, lambda x, rows: self._components(x, True).log_density(targets[rows])
+        )
+        return self._leave(density - scaling.scale.log().sum(), origin, squeeze=False)
+
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination R^2 of the prediction.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            True targets.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+        """
+        values = [y, self.predict(X), sample_weight]
+        y, predicted, weight = (
+            validation.check_tensor(v, "y").cpu().numpy() if isinstance(v, Tensor) else v
+            for v in values
+        )
+        return float(r2_score(y, predicted, sample_weight=weight))

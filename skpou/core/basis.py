@@ -1,0 +1,158 @@
+"""What every basis offers to solvers and training loops."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+#: Bases by the name under which their state is kept; each has `arrays` and `from_arrays`.
+BASES: dict[str, Any] = {}
+
+
+class Basis(ABC):
+    """A family of functions ``phi_1 .. phi_p`` on the unit box.
+
+    A new basis writes `matrix` and `partial`; tests inherit ``BasisContract``. One that can be a
+    part of a fitted model also writes `arrays` and `from_arrays`, and names its state:
+    ``class SineFeatures(Basis, kind="sine")``.
+
+    Attributes
+    ----------
+    n_features : int
+        Dimension d of the points.
+    n_columns : int
+        Number p of functions.
+    n_running : int
+        How many of the first functions run away outside the box, faster than a straight line.
+    kind : str
+        Name of the state in `BASES`; empty where none is kept.
+    """
+
+    n_features: int
+    n_columns: int
+    n_running: int = 0
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, kind: str = "", **options: Any):
+        super().__init_subclass__(**options)
+        if kind:
+            cls.kind = kind
+            BASES[kind] = cls
+
+    @abstractmethod
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate every function at every point.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points in the unit box (or outside it, where the functions extrapolate).
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+
+    @abstractmethod
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the functions' derivatives along one coordinate.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        feature : int
+            Index of the coordinate, 0 <= feature < d.
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+
+    def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Values (n, m) of the functions with coefficients (p, m).
+
+        A basis of which few columns differ from zero at a point need not form `matrix`.
+        """
+        return self.matrix(X) @ coef.to(X)
+
+    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
+        """Derivatives (n, m) along one coordinate of the functions with coefficients (p, m)."""
+        return self.partial(X, feature) @ coef.to(X)
+
+    def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
+        """Evaluate the functions' derivatives along several coordinates, one after the other.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        coordinates : tuple of int
+            ``(0, 0, 1)`` is the third derivative, twice along coordinate 0 and once along 1;
+            ``()`` the functions themselves.
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+
+        Raises
+        ------
+        NotImplementedError
+            For second and higher derivatives, where a basis has not got them.
+        """
+        if len(coordinates) > 1:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no derivatives of order {len(coordinates)}."
+            )
+        return self.partial(X, coordinates[0]) if coordinates else self.matrix(X)
+
+    def posterior_columns(self, X: Tensor) -> Tensor:
+        """Columns (n, q) whose coefficients the data determine: here those of `matrix`.
+
+        A basis with fitted parameters may add the derivatives with respect to these.
+        """
+        return self.matrix(X)
+
+
+class ParametricBasis(ABC):
+    """Columns that depend on parameters theta, at fixed points: what variable projection moves.
+
+    Attributes
+    ----------
+    n_columns : int
+        Number p of columns.
+    n_parameters : int
+        Number of entries of theta, a flat vector.
+    """
+
+    n_columns: int
+    n_parameters: int
+
+    @abstractmethod
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Columns at the fixed points.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n_parameters,)
+
+        Returns
+        -------
+        Tensor of shape (n, p)
+        """
+
+    @abstractmethod
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """Derivative of ``matrix(theta) @ coef`` with respect to theta.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n_parameters,)
+        coef : Tensor of shape (p, m)
+
+        Returns
+        -------
+        Tensor of shape (n, m, n_parameters)
+        """

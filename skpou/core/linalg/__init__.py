@@ -1,0 +1,42 @@
+"""Sums over rows, least squares and evidence."""
+
+from skpou.core.linalg.evidence import EvidenceFit, EvidenceProblem, Groups, lower_inverse
+from skpou.core.linalg.least_squares import (
+    back_substitute,
+    coefficients,
+    effective_parameters,
+    evidence_ridge,
+    is_deficient,
+    leave_one_out,
+    ridge_coefficients,
+    ridge_factor,
+    split_factor,
+)
+from skpou.core.linalg.statistics import (
+    row_blocks,
+    rows_within,
+    triangular_factor,
+    triangular_factors,
+    weighted_factors,
+)
+
+__all__ = [
+    "EvidenceFit",
+    "EvidenceProblem",
+    "Groups",
+    "back_substitute",
+    "coefficients",
+    "effective_parameters",
+    "evidence_ridge",
+    "is_deficient",
+    "leave_one_out",
+    "lower_inverse",
+    "ridge_coefficients",
+    "ridge_factor",
+    "row_blocks",
+    "rows_within",
+    "split_factor",
+    "triangular_factor",
+    "triangular_factors",
+    "weighted_factors",
+]

@@ -1,0 +1,251 @@
+"""Linear models whose groups of columns are shrunk by evidence.
+
+Columns of a group share one prior variance. The variances and that of the noise are those of
+largest evidence, by the fixed point of MacKay (1992), "Bayesian interpolation". Variances of
+groups of one kind lean on each other: few columns tell little about their own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skpou.core.linalg.statistics import row_blocks, triangular_factor
+
+#: Prior variance below which a group is as good as absent.
+LEAST_VARIANCE = 1e-14
+#: Diagonal of a Cholesky factor beyond which an orthogonal one takes its place.
+ILL_CONDITIONED = 1e6
+#: Rows with more than this leverage on themselves count as if they had no more.
+LARGEST_LEVERAGE = 0.99
+#: Rows a block of the Gram matrix.
+BLOCK = 20_000
+#: Noise variance at which round-off alone moves the evidence, for targets of unit rms.
+ROUND_OFF = 1e-26
+#: Kinds of groups: the constant is never shrunk further.
+CONSTANT = 0
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which columns share a prior variance.
+
+    Attributes
+    ----------
+    index : Tensor of shape (p,), int64
+        Group of each column; the constant is group 0.
+    shape : Tensor of shape (p,)
+        Prior variance of each column relative to its group's.
+    kind : Tensor of shape (G,), int64
+        Kind of each group; 0 is the constant.
+    """
+
+    index: Tensor
+    shape: Tensor
+    kind: Tensor
+
+
+@dataclass(frozen=True)
+class EvidenceFit:
+    """Posterior of the coefficients at the variances found.
+
+    Attributes
+    ----------
+    coef : Tensor of shape (p,)
+    root : Tensor of shape (p, p)
+        The coefficients' posterior covariance is ``root @ root.T``.
+    alpha : Tensor of shape (G,)
+        Prior variance of each group.
+    noise : float
+        Variance of the noise.
+    dof : Tensor of shape (G,)
+        Effective degrees of freedom of each group.
+    log_evidence : float
+        Up to a constant.
+    fitted : Tensor of shape (n,)
+        Values at the rows.
+    leverage : Tensor of shape (n,)
+        Derivative of each row's value with respect to its own target.
+    spread : Tensor of shape (n,)
+        Posterior variance of the values over that of the noise.
+    n_iter : int
+        Iterations done.
+    converged : bool
+        Whether the evidence had stopped to rise.
+    """
+
+    coef: Tensor
+    root: Tensor
+    alpha: Tensor
+    noise: float
+    dof: Tensor
+    log_evidence: float
+    fitted: Tensor
+    leverage: Tensor
+    spread: Tensor
+    n_iter: int
+    converged: bool
+
+    @property
+    def total_dof(self) -> float:
+        """Effective degrees of freedom of all columns."""
+        return float(self.dof.sum())
+
+    def left_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors (n,) of predictions without the row, and their variance over the noise's."""
+        kept = 1 - self.leverage
+        return (y - self.fitted) / kept, self.spread / kept
+
+    def left_out_density(self, y: Tensor, weight: Tensor) -> float:
+        """Sum of the Gaussian log densities of rows that were left out."""
+        error, spread = self.left_out(y)
+        variance = self.noise * (1 + spread)
+        terms = torch.log(2 * math.pi * variance) + error.square() / variance
+        return -0.5 * float((weight * terms).sum())
+
+
+class EvidenceProblem:
+    """Weighted rows ``y = F c + noise`` with shrunken groups of columns.
+
+    Parameters
+    ----------
+    F : Tensor of shape (n, p)
+        Columns, float64.
+    y : Tensor of shape (n,)
+        Targets of about unit rms.
+    weight : Tensor of shape (n,)
+        Positive weights.
+    within : float
+        Weighted sum of squares of repeated targets about their means `y`.
+    groups : Groups
+        Which columns share a prior variance.
+    total : float, default=None
+        Number of observations; None: the sum of the weights.
+    """
+
+    def __init__(
+        self,
+        F: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        within: float,
+        groups: Groups,
+        total: float | None = None,
+    ):
+        self.F, self.y, self.weight, self.within, self.groups = F, y, weight, within, groups
+        self.total = float(weight.sum()) if total is None else total
+        blocks = row_blocks(len(F), BLOCK)
+        self.gram = torch.stack([F[b].T @ (weight[b, None] * F[b]) for b in blocks]).sum(0)
+        self.moment = F.T @ (weight * y)
+        self.n_groups = len(groups.kind)
+
+    def fit(
+        self, alpha: Tensor, noise: float, max_iter: int, enough: float, pseudo: float = 0.2
+    ) -> EvidenceFit:
+        """Iterate from given variances.
+
+        Parameters
+        ----------
+        alpha : Tensor of shape (G,)
+            Prior variances to start from.
+        noise : float
+            Variance of the noise to start from.
+        max_iter : int
+            Most iterations, at least 1.
+        enough : float
+            Change of the log evidence at which to stop.
+        pseudo : float, default=1.0
+            Columns' worth of the mean over groups of a kind in each group's variance.
+        """
+        last, converged = -math.inf, False
+        for step in range(1, max_iter + 1):
+            prior = alpha[self.groups.index] * self.groups.shape
+            width = prior.sqrt()
+            inverse, log_det, z = self._posterior(width, noise)
+            coef = width * z
+            fitted = self.F @ coef
+            rss = self.within + float((self.weight * (self.y - fitted).square()).sum())
+            rss = max(rss, self.total * torch.finfo(self.F.dtype).eps ** 2)
+            evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z)) - log_det
+            dof = self._by_group(1 - inverse.square().sum(0))
+            still = abs(evidence - last) < enough or noise < ROUND_OFF
+            converged = step > 3 and still
+            if converged or step == max_iter:
+                break
+            last = evidence
+            alpha = self._prior_variances(alpha, self._by_group(z.square()) * alpha, dof, pseudo)
+            # At least a part of the rows, however many columns there are.
+            free = max(self.total - float(dof.sum()), 0.02 * self.total)
+            noise = rss / free
+        root = (inverse * width).T.contiguous()
+        spread = (self.F @ root).square().sum(1) / noise
+        leverage = (self.weight * spread).clamp_max(LARGEST_LEVERAGE)
+        return EvidenceFit(
+            coef, root, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged
+        )
+
+    def _by_group(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self.n_groups).index_add_(0, self.groups.index, values)
+
+    def _prior_variances(self, alpha: Tensor, square: Tensor, dof: Tensor, pseudo: float) -> Tensor:
+        """MacKay's step ``sum c^2 / dof``, shrunk to the mean over groups of the same kind."""
+        new = alpha.clone()
+        for kind in torch.unique(self.groups.kind).tolist():
+            if kind == CONSTANT:
+                continue
+            same = self.groups.kind == kind
+            pooled = square[same].sum() / dof[same].sum().clamp_min(1e-9)
+            new[same] = (square[same] + pseudo * pooled) / (dof[same] + pseudo)
+        return new.clamp_min(LEAST_VARIANCE)
+
+    def _posterior(self, width: Tensor, noise: float) -> tuple[Tensor, float, Tensor]:
+        """Of whitened coefficients: root of the covariance, half its log determinant, mean.
+
+        ``inverse.T @ inverse`` is the covariance.
+        """
+        A = width[:, None] * self.gram * (width / noise)
+        A.diagonal().add_(1.0)
+        L, failed = torch.linalg.cholesky_ex(A)
+        largest = float(L.diagonal().max())
+        if int(failed) or not largest < ILL_CONDITIONED:
+            return self._orthogonal(width, noise)
+        inverse = lower_inverse(L)
+        z = inverse.T @ (inverse @ (width * self.moment)) / noise
+        if noise < 1e-5:
+            # One step of refinement from the data: the Gram matrix has lost their last digits.
+            residual = self.weight * (self.y - self.F @ (width * z))
+            z = z + inverse.T @ (inverse @ (width * (self.F.T @ residual) / noise - z))
+        return inverse, float(L.diagonal().log().sum()), z
+
+    def _orthogonal(self, width: Tensor, noise: float) -> tuple[Tensor, float, Tensor]:
+        """The same from a QR factorization of the rows: half the digits are not lost."""
+        p = len(width)
+        eye = torch.eye(p, dtype=width.dtype, device=width.device)
+        root = (self.weight / noise).sqrt()[:, None]
+        stacked = torch.cat([root * self.F * width, eye])
+        target = torch.cat([root[:, 0] * self.y, width.new_zeros(p)])
+        R = triangular_factor(torch.cat([stacked, target[:, None]], 1))[:p]
+        signs = torch.where(R.diagonal() < 0, -1.0, 1.0)
+        R, projected = signs[:, None] * R[:, :p], signs * R[:, p]
+        inverse = lower_inverse(R.T)
+        z = inverse.T @ projected
+        residual = target - stacked @ z
+        z = z + inverse.T @ (inverse @ (stacked.T @ residual))
+        return inverse, float(R.diagonal().abs().log().sum()), z
+
+
+def lower_inverse(L: Tensor, block: int = 64) -> Tensor:
+    """Inverse of a lower triangular matrix by halves: a third of the work of solving for it."""
+    p = len(L)
+    if p <= block:
+        eye = torch.eye(p, dtype=L.dtype, device=L.device)
+        return torch.linalg.solve_triangular(L, eye, upper=False)
+    half = p // 2
+    result = torch.zeros_like(L)
+    first, last = lower_inverse(L[:half, :half], block), lower_inverse(L[half:, half:], block)
+    result[:half, :half], result[half:, half:] = first, last
+    result[half:, :half] = -last @ (L[half:, :half] @ first)
+    return result

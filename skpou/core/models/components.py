@@ -1,0 +1,111 @@
+"""The Gaussian components of a predictive density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Components:
+    """The Gaussian components of ``p(y | x)`` at some points.
+
+    Attributes
+    ----------
+    log_pi : Tensor of shape (n, N)
+        Logarithms of the partitions at the points.
+    mean : Tensor of shape (n, N, m)
+        The experts' values, Eq. 7.
+    noise : Tensor of shape (N, m) or (n, N, m)
+        The components' noise variances.
+    epistemic : Tensor of shape (n, N, m)
+        Variances of the experts' values under their coefficients' posterior.
+    """
+
+    log_pi: Tensor
+    mean: Tensor
+    noise: Tensor
+    epistemic: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Predictive variance of each component, (n, N, m)."""
+        return self.noise + self.epistemic
+
+    def expectation(self) -> Tensor:
+        """Mean of y, Eq. 8, of shape (n, m)."""
+        return torch.einsum("nk,nkm->nm", self.log_pi.exp(), self.mean)
+
+    def variances(self) -> tuple[Tensor, Tensor]:
+        """Variances (n, m) of y: by Eq. 9, and of its mean through the coefficients.
+
+        Eq. 9 is summed about the mean, ``sum_i pi_i (sigma_i^2 + (mu_i - E[Y])^2)``, which has
+        no cancellation. The mean ``sum_i pi_i mu_i`` of independent experts has the variance
+        ``sum_i pi_i^2 s_i^2``.
+        """
+        pi = self.log_pi.exp()
+        spread = (self.mean - self.expectation()[:, None]).square()
+        noise = torch.einsum("nk,nkm->nm", pi, self.noise + spread)  # Eq. 9
+        epistemic = torch.einsum("nk,nkm->nm", pi.square(), self.epistemic)
+        return noise, epistemic
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Logarithm of the density of Eq. 4 at targets y (n, m); shape (n,)."""
+        variance = self.variance
+        square = (y[:, None] - self.mean).square() / variance
+        log_normal = -0.5 * (square + variance.log() + np.log(2 * np.pi)).sum(2)
+        return torch.logsumexp(self.log_pi + log_normal, dim=1)
+
+    def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
+        """Quantiles of each target's mixture distribution, by bisection.
+
+        Parameters
+        ----------
+        probabilities : Tensor of shape (k,)
+            Between 0 and 1, exclusive.
+        n_bisections : int, default=80
+            Halvings of the bracket that the components' own quantiles give.
+
+        Returns
+        -------
+        Tensor of shape (n, m, k)
+        """
+        pi = self.log_pi.exp()
+        std = self.variance.sqrt()
+        z = torch.special.ndtri(probabilities)
+        present = (pi > torch.finfo(pi.dtype).eps)[..., None, None]
+        own = self.mean[..., None] + std[..., None] * z
+        low = torch.where(present, own, torch.inf).amin(1)
+        high = torch.where(present, own, -torch.inf).amax(1)
+        for _ in range(n_bisections if pi.shape[1] > 1 else 0):
+            middle = low + 0.5 * (high - low)
+            reduced = (middle[:, None] - self.mean[..., None]) / std[..., None]
+            below = torch.einsum("nk,nkmq->nmq", pi, torch.special.ndtr(reduced)) < probabilities
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return low + 0.5 * (high - low)
+
+    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Draws of y from given random numbers.
+
+        Parameters
+        ----------
+        uniform : Tensor of shape (n, s)
+            Uniform on [0, 1): pick the components.
+        normal : Tensor of shape (n, m, s)
+            Standard normal: the components' deviations.
+
+        Returns
+        -------
+        Tensor of shape (n, m, s)
+        """
+        cumulative = self.log_pi.exp().cumsum(1)
+        total = cumulative[:, -1:]
+        pick = torch.searchsorted(cumulative, uniform * total, right=True)
+        pick = pick.clamp_max(cumulative.shape[1] - 1)
+        index = pick[:, None, :].expand(-1, self.mean.shape[2], -1)
+        mean = self.mean.transpose(1, 2).gather(2, index)
+        std = self.variance.sqrt().expand_as(self.mean).transpose(1, 2).gather(2, index)
+        return mean + std * normal

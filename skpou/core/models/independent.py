@@ -1,0 +1,86 @@
+"""Densities of several targets that have nothing to do with each other, given the point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core.models.components import Components
+
+
+@dataclass
+class IndependentComponents(Components):
+    """A mixture of Gaussians for every target of its own, all independent.
+
+    The components of a target share one posterior of its mean.
+
+    Attributes
+    ----------
+    log_pi : Tensor of shape (n, N, m)
+        Logarithms of the components' weights, for each target.
+    mean, noise, epistemic : Tensor of shape (n, N, m)
+        As in `Components`.
+    """
+
+    @classmethod
+    def of_targets(cls, targets: Sequence[Components]) -> IndependentComponents:
+        """Put together the densities of single targets (m = 1), which may differ in N."""
+        most = max(target.log_pi.shape[1] for target in targets)
+
+        def padded(part: Tensor, value: float) -> Tensor:
+            missing = part.new_full((len(part), most - part.shape[1]), value)
+            return torch.cat([part, missing], 1)
+
+        def stacked(name: str, value: float) -> Tensor:
+            parts = []
+            for target in targets:
+                part = getattr(target, name)
+                part = part if name == "log_pi" else part[..., 0]  # Noise may be (N, 1).
+                parts.append(padded(part.expand_as(target.log_pi), value))
+            return torch.stack(parts, 2)
+
+        return cls(
+            stacked("log_pi", -torch.inf),
+            stacked("mean", 0.0),
+            stacked("noise", 1.0),
+            stacked("epistemic", 0.0),
+        )
+
+    def expectation(self) -> Tensor:
+        """Mean of y, of shape (n, m)."""
+        return (self.log_pi.exp() * self.mean).sum(1)
+
+    def variances(self) -> tuple[Tensor, Tensor]:
+        """Variances (n, m) of y about its mean, and of this mean through the coefficients."""
+        pi = self.log_pi.exp()
+        spread = (self.mean - self.expectation()[:, None]).square()
+        return (pi * (self.noise + spread)).sum(1), (pi * self.epistemic).sum(1)
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Logarithm of the joint density at targets y (n, m); shape (n,)."""
+        variance = self.variance
+        square = (y[:, None] - self.mean).square() / variance
+        log_normal = -0.5 * (square + variance.log() + np.log(2 * np.pi))
+        return torch.logsumexp(self.log_pi + log_normal, dim=1).sum(1)
+
+    def _of_target(self, k: int) -> Components:
+        parts = (getattr(self, name)[:, :, k : k + 1] for name in ("mean", "noise", "epistemic"))
+        return Components(self.log_pi[:, :, k], *parts)
+
+    def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
+        """Quantiles (n, m, k) of each target; see `Components.quantiles`."""
+        targets = range(self.mean.shape[2])
+        return torch.cat(
+            [self._of_target(k).quantiles(probabilities, n_bisections) for k in targets], 1
+        )
+
+    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
+        """Draws (n, m, s) of y from random numbers (n, m, s) of two kinds."""
+        targets = range(self.mean.shape[2])
+        return torch.cat(
+            [self._of_target(k).sample(uniform[:, k], normal[:, k : k + 1]) for k in targets], 1
+        )

@@ -1,0 +1,180 @@
+"""The state that least-squares training returns: columns, coefficients, their posterior, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import BASES, Basis
+from skpou.core.models.components import Components
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One linear combination of columns.
+
+    Attributes
+    ----------
+    basis : Basis
+        Columns; one of `BASES`.
+    coef : Tensor of shape (p, m)
+    factor : Tensor of shape (q, q), or (m, q, q) with one for each output
+        Upper triangular factor R of the basis' weighted `posterior_columns`, ridge rows
+        included: their coefficients' posterior covariance is ``sigma^2 (R' R)^-1``.
+    """
+
+    basis: Basis
+    coef: Tensor
+    factor: Tensor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Values (n, m)."""
+        return self.basis.evaluate(X, self.coef)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "kind": self.basis.kind,
+            "basis": self.basis.arrays(),
+            "coef": self.coef.cpu().numpy(),
+            "factor": self.factor.cpu().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Stage:
+        """Rebuild from `arrays`, on the device of `like`."""
+        basis = BASES[arrays["kind"]].from_arrays(arrays["basis"], like)
+        parts = (torch.tensor(np.asarray(arrays[name])) for name in ("coef", "factor"))
+        return cls(basis, *(part.to(like.device) for part in parts))
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Sum of linear combinations of columns, each fitted to what the ones before left over.
+
+    Everything is in scaled units: points in the unit box, targets of unit rms.
+
+    Attributes
+    ----------
+    stages : tuple of Stage
+        At least one.
+    noise : Tensor of shape (m,)
+        Variance of the residual, degrees of freedom taken off.
+    slope : Tensor of shape (m,)
+        Root mean square over the data of the mean's gradient. Outside the box nothing says how
+        the target goes on: there its standard deviation grows by this for each unit of distance.
+    """
+
+    stages: tuple[Stage, ...]
+    noise: Tensor
+    slope: Tensor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) at the points X (n, d)."""
+        return torch.stack([stage.mean(X) for stage in self.stages]).sum(0)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, m, d) of the mean."""
+        if not X.shape[1]:
+            return X.new_zeros((len(X), len(self.noise), 0))
+        partials = [
+            sum(s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
+            for feature in range(X.shape[1])
+        ]
+        return torch.stack(partials, -1)
+
+    def epistemic(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of the mean under the coefficients' posterior, and outside the box.
+
+        There the posterior is that of the nearest point of the box: bounded columns would have
+        it shrink again further out. For each unit of distance the standard deviation grows by the
+        slope, or by that of polynomials at the point where it is steeper: they run away there.
+        """
+        inside = X.clamp(0, 1)
+        square = (X - inside).square().sum(1)
+        spread = X.new_zeros((len(X), 1))
+        for stage in self.stages:
+            columns = stage.basis.posterior_columns(inside).double()
+            R = stage.factor.to(columns)
+            solved = torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+            spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
+        steepness = self.slope.to(X).square().expand(len(X), -1).clone()
+        outside = torch.nonzero(square > 0).squeeze(1)
+        if len(outside) and any(stage.basis.n_running for stage in self.stages):
+            own = self._running_gradient(X[outside]).square().sum(-1)
+            steepness[outside] = torch.maximum(steepness[outside], own.to(X))
+        return spread * self.noise.to(X) + square[:, None] * steepness
+
+    def _running_gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, m, d) of the part of the mean that runs away outside the box."""
+        parts = []
+        for stage in self.stages:
+            basis, k = stage.basis, stage.basis.n_running
+            if k:
+                rates = [basis.partial(X, j)[:, :k] for j in range(X.shape[1])]
+                parts.append(torch.stack([rate @ stage.coef[:k].to(X) for rate in rates], -1))
+        return torch.stack(parts).sum(0)
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at the points X: one Gaussian each."""
+        mean = self.mean(X)[:, None, :]
+        noise = self.noise.to(X)[None]
+        epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
+        return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        return sum(
+            3 * max(stage.factor[..., 0].numel(), stage.basis.n_columns) + 4 * len(self.noise)
+            for stage in self.stages
+        )
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "stages": [stage.arrays() for stage in self.stages],
+            "noise": self.noise.cpu().numpy(),
+            "slope": self.slope.cpu().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearModel:
+        """Rebuild from `arrays`, on the device of `like`."""
+        stages = tuple(Stage.from_arrays(stage, like) for stage in arrays["stages"])
+        parts = (torch.tensor(np.asarray(arrays[name])) for name in ("noise", "slope"))
+        return cls(stages, *(part.to(like.device) for part in parts))
+
+
+def mean_slope(model: LinearModel, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:
+    """Weighted root mean square (m,) of the mean's gradient over at most `most` of the rows."""
+    step = max(1, -(-len(X) // most))
+    gradient, weight = model.gradient(X[::step]).double(), weight[::step].double()
+    squares = gradient.square().sum(-1)
+    return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
+
+
+def finish(
+    stages: tuple[Stage, ...],
+    noise: Tensor,
+    X: Tensor,
+    weight: Tensor,
+    watch: Callable[[LinearModel], None] | None = None,
+) -> LinearModel:
+    """Model of fitted stages, with its slope measured at the rows.
+
+    The noise is at least round-off of the targets, so that a perfect fit has a width. One row
+    says nothing about noise: the size of its target stands for it.
+    """
+    noise = noise + torch.finfo(noise.dtype).eps ** 2
+    if len(X) == 1:
+        noise = torch.where(noise > 1e-20, noise, 1.0)
+    bare = LinearModel(stages, noise, torch.zeros_like(noise))
+    model = LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))
+    if watch is not None:
+        watch(model)
+    return model

@@ -1,0 +1,439 @@
+"""Variable projection: Levenberg-Marquardt on what least squares leaves over.
+
+The coefficients are eliminated by a ridge solve inside (Golub and Pereyra 1973) and the rest is
+descended with Kaufman's Jacobian (1975). Any `ParametricBasis` will do. The parts are small: an
+evaluation of the projected problem, its linear model with the damped step, the control of the
+damping, the ridge that follows progress, and the best iterate. `skpou.lsgd.dual` has the
+linear model for more parameters than rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from skpou.core import ParametricBasis, TrainingResult
+from skpou.core.linalg import (
+    back_substitute,
+    is_deficient,
+    row_blocks,
+    rows_within,
+    split_factor,
+    triangular_factor,
+)
+
+
+@dataclass
+class ProjectedFit:
+    """The least-squares solution for one theta.
+
+    Attributes
+    ----------
+    theta : Tensor of shape (n_parameters,)
+    coef : Tensor of shape (p, m)
+        Ridge solution.
+    value : float
+        Sum of squares with the ridge's share.
+    A : Tensor of shape (n, p)
+        Weighted columns.
+    R : Tensor of shape (p, p)
+        Triangular factor of ``[A; s I]``.
+    residual : Tensor of shape (n, m)
+        Weighted residual ``A c - y``.
+    strength : float
+        Ridge s.
+    prior : float
+        Root of the weight of ``|theta|^2`` in the value.
+    """
+
+    theta: Tensor
+    coef: Tensor
+    value: float
+    A: Tensor
+    R: Tensor
+    residual: Tensor
+    strength: float
+    prior: float = 0.0
+
+    def leave_one_out(self) -> float:
+        """Root mean square over rows and targets of the left-out weighted residuals."""
+        left_out = self.residual / (1 - self._leverage()).clamp_min(1e-6)[:, None]
+        return float(left_out.square().mean().sqrt())
+
+    def calibrated(self, columns: Tensor) -> float:
+        """Expected error at other points, from leave-one-out errors in units of their variance.
+
+        Leave-one-out is blind between the rows. Its errors, each in units of its own predicted
+        variance, times the predicted variance at probes between the rows are not.
+
+        Parameters
+        ----------
+        columns : Tensor of shape (k, p)
+            Basis columns at the probes.
+        """
+        spread = self.residual.square().mean(1) / (1 - self._leverage()).clamp_min(1e-6)
+        probed = torch.linalg.solve_triangular(self.R, columns, upper=True, left=False)
+        return float((spread.mean() * (1 + probed.square().sum(1).mean())).sqrt())
+
+    def _leverage(self) -> Tensor:
+        """Diagonal (n,) of the hat matrix."""
+        Q = torch.linalg.solve_triangular(self.R, self.A, upper=True, left=False)
+        return Q.square().sum(1)
+
+    def rms(self) -> float:
+        """Root mean square of the weighted residual."""
+        return float(self.residual.square().mean().sqrt())
+
+    def linearise(self, raw: Tensor) -> Tensor:
+        """Triangular factor of ``[J, r]`` with Kaufman's Jacobian ``J = P_perp (dA c)``.
+
+        P_perp projects onto the complement of the columns of ``[A; s I]``: by the normal
+        equations in their triangular factor and one correction, which costs least, or by the
+        orthogonal factor where the condition asks for it.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (n, m, k)
+            Weighted derivative ``dA c`` of the columns alone.
+        """
+        n, m, k = raw.shape
+        upper = raw.reshape(n, m * k)
+        lower = upper.new_zeros((self.A.shape[1], m * k))
+        if is_deficient(self.R, 1e9 * torch.finfo(upper.dtype).eps):
+            Q = self._orthogonal()
+            stacked = torch.cat([upper, lower])
+            stacked = stacked - Q @ (Q.T @ stacked)
+            upper, lower = stacked[:n], stacked[n:]
+        else:
+            for _ in range(2):
+                normal = self.A.T @ upper + self.strength * lower
+                inner = torch.linalg.solve_triangular(self.R.T, normal, upper=False)
+                part = back_substitute(self.R, inner)
+                upper, lower = upper - self.A @ part, lower - self.strength * part
+        eye = torch.eye(k, dtype=raw.dtype, device=raw.device)
+        J = torch.cat([upper.reshape(n * m, k), lower.reshape(-1, k), self.prior * eye])
+        shrunk = (self.strength * self.coef.reshape(-1), self.prior * self.theta)
+        residual = torch.cat([self.residual.reshape(-1), *shrunk])
+        return triangular_factor(torch.cat([J, residual[:, None]], 1))
+
+    def _orthogonal(self) -> Tensor:
+        """Orthogonal factor (n + p, p) of ``[A; s I]``."""
+        eye = torch.eye(self.A.shape[1], dtype=self.A.dtype, device=self.A.device)
+        return torch.linalg.qr(torch.cat([self.A, self.strength * eye])).Q
+
+
+class LinearModel(Protocol):
+    """The projected residual, linearised at a theta."""
+
+    def is_finite(self) -> bool:
+        """Whether a step can be computed."""
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """Damped step (k,) and the decrease of the sum of squares that the model promises."""
+
+
+@dataclass
+class TriangularModel:
+    """Linear model by the triangular factor (k + 1, k + 1) of ``[J, r]``."""
+
+    factor: Tensor
+
+    def is_finite(self) -> bool:
+        """Whether a step can be computed."""
+        return bool(torch.isfinite(self.factor).all())
+
+    def step(self, damping: float) -> tuple[Tensor, float]:
+        """See `damped_step`."""
+        return damped_step(self.factor, damping)
+
+
+class ProjectedProblem:
+    """Least squares in the coefficients for any theta.
+
+    Parameters
+    ----------
+    basis : ParametricBasis
+        Columns at the rows.
+    y : Tensor of shape (n, m)
+        Targets.
+    weight : Tensor of shape (n,)
+        Frequency weights.
+    shrinkage : float, default=0.0
+        Weight of ``|theta|`` beside the coefficients under the ridge.
+    relative : bool, default=False
+        Whether the ridge multiplies the largest squared column norm at the first theta instead of
+        the sum of weights, which is that of a constant column.
+    batch_size : int, default=None
+        Rows a block of the derivatives, where the basis has `rows`. None: as many as fit into
+        some 160 MB.
+    """
+
+    def __init__(
+        self,
+        basis: ParametricBasis,
+        y: Tensor,
+        weight: Tensor,
+        shrinkage: float = 0.0,
+        *,
+        relative: bool = False,
+        batch_size: int | None = None,
+    ):
+        self.basis = basis
+        self.shrinkage = shrinkage
+        self.root = weight.sqrt()[:, None]
+        self.total = float(weight.sum())
+        self.unit: float | None = None if relative else self.total
+        self.y = y * self.root
+        self.rms = float(self.y.square().mean().sqrt()) or 1.0
+        numbers = y.shape[1] * basis.n_parameters
+        self.batch_size = batch_size or rows_within(numbers, 20_000_000)
+
+    def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
+        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
+        A = self.basis.matrix(theta) * self.root
+        p = A.shape[1]
+        if self.unit is None:
+            # That of the start throughout: the derivatives do not follow a change.
+            largest = float(A.square().sum(0).max())
+            self.unit = largest if math.isfinite(largest) else self.total
+        strength = math.sqrt(ridge * self.unit)
+        factor = triangular_factor(torch.cat([A, self.y], 1))
+        below = factor.new_zeros((p, p + self.y.shape[1]))
+        below.diagonal().fill_(strength)
+        R, projected, rss = split_factor(triangular_factor(torch.cat([factor, below])), p)
+        prior = self.shrinkage * strength
+        value = float(rss.sum() + (prior * theta).square().sum())
+        coef = back_substitute(R, projected)
+        if not math.isfinite(value):
+            value = math.inf
+        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength, prior)
+
+    def jacobian(self, fit: ProjectedFit) -> Tensor:
+        """Weighted derivative (n, m, k) of the columns times the coefficients."""
+        return self.basis.jacobian(fit.theta, fit.coef) * self.root[:, :, None]
+
+    def linearise(self, fit: ProjectedFit) -> LinearModel:
+        """Linear model of the projected residual at a fit."""
+        if len(self.y) <= self.batch_size or not hasattr(self.basis, "rows"):
+            return TriangularModel(fit.linearise(self.jacobian(fit)))
+        return TriangularModel(self._streamed(fit))
+
+    def _streamed(self, fit: ProjectedFit) -> Tensor:
+        """Triangular factor of ``[J, r]`` from blocks of rows, Jacobian of one block at a time.
+
+        In the factor of ``[A, J, r]`` over ``[s I, 0, s c]``, the rows below those of A belong to
+        what A cannot explain: they are the factor of the projected ``[J, r]``.
+        """
+        p, m = fit.coef.shape
+        k = self.basis.n_parameters
+        eye = torch.eye(p, dtype=fit.A.dtype, device=fit.A.device)
+        shrunk = fit.strength * fit.coef.T[:, :, None]
+        zeros = eye.new_zeros((m, p, k))
+        factor = torch.cat([(fit.strength * eye).expand(m, p, p), zeros, shrunk], 2)
+        for block in row_blocks(len(self.y), self.batch_size):
+            J = self.basis.rows(block).jacobian(fit.theta, fit.coef)
+            J = (J * self.root[block, :, None]).transpose(0, 1)
+            A = fit.A[block].expand(m, *fit.A[block].shape)
+            r = fit.residual[block].T[:, :, None]
+            factor = triangular_factor(torch.cat([factor, torch.cat([A, J, r], 2)], 1))
+        rest = factor[:, p:, p:].reshape(-1, k + 1)
+        prior = torch.cat([fit.prior * torch.eye(k).to(rest), fit.prior * fit.theta[:, None]], 1)
+        return triangular_factor(torch.cat([rest, prior]))
+
+
+def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
+    """Solve ``min |J s + r|^2 + damping |D s|^2`` as the stacked system ``[J; sqrt(mu) D]``.
+
+    D holds the column norms of J (Marquardt), so that the step does not depend on the units
+    of theta. The normal equations would square J's condition.
+
+    Parameters
+    ----------
+    factor : Tensor of shape (k + 1, k + 1)
+        Triangular factor of ``[J, r]``.
+    damping : float
+        Positive.
+
+    Returns
+    -------
+    step : Tensor of shape (k,)
+    predicted : float
+        Decrease of the sum of squares that the linear model promises.
+    """
+    R, z = factor[:-1, :-1], factor[:-1, -1:]
+    norms = R.square().sum(0)
+    tiny = torch.finfo(R.dtype).tiny
+    norms = norms.clamp_min(1e-14 * float(norms.max()) + tiny).sqrt()
+    stacked = torch.cat([R, math.sqrt(damping) * torch.diag(norms)])
+    target = torch.cat([-z, torch.zeros_like(z)])
+    Q, small = torch.linalg.qr(stacked)
+    step = back_substitute(small, Q.T @ target)
+    change = R @ step
+    return step.squeeze(1), -float((change * (2 * z + change)).sum())
+
+
+@dataclass
+class DampingControl:
+    """Damping by the ratio of actual to predicted decrease (Nielsen 1999)."""
+
+    value: float = 1e-3
+    growth: float = 2.0
+    least: float = 1e-12
+
+    def succeed(self, ratio: float) -> None:
+        """Trust the linear model more, the better it predicted."""
+        self.value = max(self.value * max(1 / 5, 1 - (2 * ratio - 1) ** 3), self.least)
+        self.growth = 2.0
+
+    def fail(self) -> None:
+        """Trust it less, and ever less if it fails again."""
+        self.value *= self.growth
+        self.growth *= 2
+
+
+@dataclass
+class RidgeSchedule:
+    """Ridge tied to progress: ``lam <- min(lam, (share * relative rms residual)^2)``.
+
+    A fixed tiny ridge lets the coefficients explode on steep targets, a fixed large one is the
+    floor of the error. When progress stalls, the share falls by ten.
+    """
+
+    value: float = 1e-10
+    share: float = 1e-2
+    least_share: float = 1e-6
+    least: float = 1e-30
+
+    def follow(self, relative_rms: float) -> bool:
+        """Lower the ridge if progress allows; returns whether it changed."""
+        target = max((self.share * relative_rms) ** 2, self.least)
+        lower = target < self.value
+        if lower:
+            self.value = target
+        return lower
+
+    def stall(self) -> bool:
+        """Lower the share; returns False when it has reached its end."""
+        self.share /= 10
+        return self.share >= self.least_share
+
+
+class BestSoFar:
+    """Keeps the best of the fits that it is shown, by a judge of its own.
+
+    Parameters
+    ----------
+    judge : callable
+        Maps a fit to its score; lower is better.
+    """
+
+    def __init__(self, judge: Callable[[ProjectedFit], float]):
+        self.judge = judge
+        self.fit: ProjectedFit | None = None
+        self.score = math.inf
+        self.ridge = 0.0
+
+    def show(self, fit: ProjectedFit, ridge: float) -> float:
+        """Judge a fit and keep it if it is the best."""
+        score = self.judge(fit)
+        score = math.inf if math.isnan(score) else score
+        if self.fit is None or score < self.score:
+            self.fit, self.score, self.ridge = fit, score, ridge
+        return score
+
+
+def levenberg_marquardt(
+    problem: ProjectedProblem,
+    theta: Tensor,
+    *,
+    max_iter: int = 300,
+    ridge: RidgeSchedule | None = None,
+    tol: float = 1e-14,
+    judge: Callable[[ProjectedFit], float] = ProjectedFit.leave_one_out,
+    watch: Callable[[ProjectedFit, float], None] | None = None,
+) -> TrainingResult:
+    """Minimise the projected residual from a start.
+
+    Parameters
+    ----------
+    problem : ProjectedProblem
+        Basis, targets and weights.
+    theta : Tensor of shape (n_parameters,)
+        Start.
+    max_iter : int, default=300
+        Steps.
+    ridge : RidgeSchedule, default=None
+        None: the default schedule.
+    tol : float, default=1e-14
+        Relative rms residual at which to stop.
+    judge : callable, default=ProjectedFit.leave_one_out
+        Error of a fit on other points; the best fit by it is returned, looked at every tenth
+        step and wherever progress stalls.
+    watch : callable, default=None
+        Called with the fit and its ridge at the start and after every step.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `ProjectedFit`, its score the judge's.
+    """
+    ridge = ridge or RidgeSchedule()
+    damping = DampingControl()
+    fit = problem.solve(theta, ridge.value)
+    curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
+    if not math.isfinite(fit.value):
+        return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
+    best = BestSoFar(judge)
+    best.show(fit, ridge.value)
+    for step in range(max_iter):
+        if watch is not None:
+            watch(fit, ridge.value)
+        moved = _try_steps(problem, fit, ridge.value, damping)
+        gain = 0.0
+        if moved is not None:
+            gain = (fit.value - moved.value) / fit.value if fit.value else 0.0
+            fit = moved
+            curve.append(fit.value)
+        slow = slow + 1 if gain < 1e-3 else 0
+        stuck = moved is None or slow > 3
+        if stuck or step % 10 == 9:
+            best.show(fit, ridge.value)
+        if fit.rms() <= tol * problem.rms:
+            code = "converged"
+            break
+        if stuck:
+            slow, stalls = 0, stalls + 1
+            damping = DampingControl() if moved is None else damping
+            if not ridge.stall() or stalls > 3:
+                code = "converged"
+                break
+        if (stuck or step % 10 == 9) and ridge.follow(fit.rms() / problem.rms):
+            fit = problem.solve(fit.theta, ridge.value)
+            damping.value = max(damping.value, 1e-4)
+    best.show(fit, ridge.value)
+    message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
+    chosen = {"ridge": best.ridge}
+    return TrainingResult(best.fit, best.score, len(curve), curve, code, message, chosen)
+
+
+def _try_steps(
+    problem: ProjectedProblem, fit: ProjectedFit, ridge: float, damping: DampingControl
+) -> ProjectedFit | None:
+    """First of eight ever shorter steps that lowers the value, or None."""
+    model = problem.linearise(fit)
+    if not model.is_finite():
+        return None
+    for _ in range(8):
+        step, predicted = model.step(damping.value)
+        candidate = problem.solve(fit.theta + step, ridge)
+        if candidate.value < fit.value:
+            decrease = fit.value - candidate.value
+            damping.succeed(min(decrease / predicted, 1.0) if predicted > 0 else 0.5)
+            return candidate
+        damping.fail()
+    return None

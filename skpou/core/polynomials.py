@@ -1,0 +1,153 @@
+"""Orthogonal polynomials of bounded total degree on the unit box."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core.basis import Basis
+
+
+def count_columns(n_features: int, degree: int) -> int:
+    """Dimension C(d + m, m) of the polynomials of total degree m in d variables."""
+    return math.comb(n_features + degree, degree)
+
+
+def total_degree_exponents(n_features: int, degree: int) -> np.ndarray:
+    """Exponents of all products of total degree at most `degree`.
+
+    Sorted by total degree, then lexicographically, so that a basis of lower degree is a prefix.
+
+    Parameters
+    ----------
+    n_features : int
+        Number d of variables, at least 0.
+    degree : int
+        Largest total degree m, at least 0.
+
+    Returns
+    -------
+    ndarray of shape (C(d + m, m), d)
+        Degrees of the Legendre factor of each variable.
+    """
+    levels = [np.zeros((1, n_features), dtype=np.int64)]
+    for _ in range(degree if n_features else 0):
+        raised = levels[-1][:, None, :] + np.eye(n_features, dtype=np.int64)
+        levels.append(np.unique(raised.reshape(-1, n_features), axis=0))
+    return np.concatenate(levels)
+
+
+def legendre_table(t: Tensor, degree: int, derivative: bool = False) -> Tensor:
+    """Legendre polynomials P_0 .. P_m, or their derivatives, by the three-term recurrence.
+
+    Parameters
+    ----------
+    t : Tensor of shape (...)
+        Arguments; the polynomials are orthogonal on [-1, 1].
+    degree : int
+        Largest degree m.
+    derivative : bool, default=False
+        Return dP_k/dt instead of P_k.
+
+    Returns
+    -------
+    Tensor of shape (m + 1, ...)
+    """
+    values = [torch.ones_like(t), t]
+    for k in range(1, degree):
+        values.append(((2 * k + 1) * t * values[k] - k * values[k - 1]) / (k + 1))
+    if not derivative:
+        return torch.stack(values[: degree + 1])
+    slopes = [torch.zeros_like(t), torch.ones_like(t)]
+    for k in range(1, degree):
+        slopes.append(slopes[k - 1] + (2 * k + 1) * values[k])
+    return torch.stack(slopes[: degree + 1])
+
+
+class TotalDegreePolynomials(Basis, kind="polynomials"):
+    """Products of Legendre polynomials ``prod_j P_{e_j}(2 x_j - 1)`` with ``sum_j e_j <= degree``.
+
+    Each product is its parent (the product without its last variable) times one Legendre
+    factor, so a column costs one multiplication whatever the dimension.
+
+    Parameters
+    ----------
+    n_features : int
+        Number d of variables. With d = 0 the only function is the constant.
+    degree : int
+        Largest total degree, at least 0.
+    """
+
+    def __init__(self, n_features: int, degree: int):
+        self.n_features = n_features
+        self.degree = degree
+        self.exponents = total_degree_exponents(n_features, degree)
+        self.n_columns = self.n_running = len(self.exponents)
+        self._generations = self._plan()
+        self._indices: dict[torch.device, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def arrays(self) -> dict[str, int]:
+        """State as plain values."""
+        return {"n_features": self.n_features, "degree": self.degree}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, int], like: Tensor) -> TotalDegreePolynomials:
+        """Rebuild from `arrays`."""
+        return cls(arrays["n_features"], arrays["degree"])
+
+    def _plan(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Columns, their parents and their rows of the table, for 1, 2, ... active variables."""
+        position = {tuple(row): i for i, row in enumerate(self.exponents)}
+        n_active = (self.exponents > 0).sum(1)
+        generations = []
+        for active in range(1, int(n_active.max(initial=0)) + 1):
+            columns = np.flatnonzero(n_active == active)
+            parents, factors = [], []
+            for row in self.exponents[columns]:
+                last = int(np.flatnonzero(row)[-1])
+                parent = row.copy()
+                parent[last] = 0
+                parents.append(position[tuple(parent)])
+                factors.append(last * (self.degree + 1) + row[last])
+            generations.append((columns, np.array(parents), np.array(factors)))
+        return generations
+
+    def _plan_on(self, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+        if device not in self._indices:
+            self._indices[device] = [
+                tuple(torch.as_tensor(part, device=device) for part in generation)
+                for generation in self._generations
+            ]
+        return self._indices[device]
+
+    def _products(self, table: Tensor, X: Tensor) -> Tensor:
+        """Multiply the factors of `table` (d * (m + 1), n) into columns (n, p)."""
+        columns = torch.ones((self.n_columns, len(X)), dtype=X.dtype, device=X.device)
+        for index, parents, factors in self._plan_on(X.device):
+            columns[index] = columns[parents] * table[factors]
+        return columns.T.contiguous()
+
+    def _table(self, X: Tensor, differentiated: int | None = None) -> Tensor:
+        """Factors P_k(2 x_j - 1) of shape (d * (m + 1), n); variable `differentiated` by slopes."""
+        t = 2 * X.T - 1
+        table = legendre_table(t, self.degree).transpose(0, 1).contiguous()
+        if differentiated is not None:
+            # The chain rule's factor 2 comes from t = 2 x - 1.
+            table[differentiated] = 2 * legendre_table(t[differentiated], self.degree, True)
+        return table.reshape(self.n_features * (self.degree + 1), len(X))
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate every polynomial at every point; see `Basis.matrix`."""
+        if self.degree == 0 or self.n_features == 0:
+            return torch.ones((len(X), self.n_columns), dtype=X.dtype, device=X.device)
+        return self._products(self._table(X), X)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives along coordinate `feature`; see `Basis.partial`."""
+        if self.degree == 0:
+            return torch.zeros((len(X), self.n_columns), dtype=X.dtype, device=X.device)
+        involved = torch.as_tensor(self.exponents[:, feature] > 0, dtype=X.dtype, device=X.device)
+        return self._products(self._table(X, feature), X) * involved

@@ -1,0 +1,124 @@
+"""Units: points to the unit box, targets to zero mean and unit rms, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core.rows import Rows
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Affine maps of points and targets; constant columns of X are left out.
+
+    Attributes
+    ----------
+    columns : Tensor of shape (k,), int64
+        Columns of X that vary.
+    offset, width : Tensor of shape (k,)
+        Lower corner and side lengths of the data's box.
+    mean, scale : Tensor of shape (m,)
+        Mean and rms deviation of each target; a constant target has its own size as scale.
+    """
+
+    columns: Tensor
+    offset: Tensor
+    width: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def from_box(cls, X: Tensor, weight: Tensor) -> Scaling:
+        """Measure the box of the rows of positive weight; targets stay as they are.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        weight : Tensor of shape (n,)
+            Frequency weights.
+
+        Raises
+        ------
+        ValueError
+            If the range of a column overflows.
+        """
+        kept = weight > 0
+        low, high = X[kept].amin(0), X[kept].amax(0)
+        width = high - low
+        if not bool(torch.isfinite(width).all()):
+            column = int(torch.nonzero(~torch.isfinite(width))[0])
+            raise ValueError(
+                f"The range of column {column} of X, from {float(low[column]):.3g} to "
+                f"{float(high[column]):.3g}, overflows. Please rescale X."
+            )
+        columns = torch.nonzero(width > 0).squeeze(1)
+        one = torch.ones(1, dtype=X.dtype, device=X.device)
+        return cls(columns, low[columns], width[columns], 0 * one, one)
+
+    def with_targets(self, unit: Tensor, rows: Rows) -> Scaling:
+        """Keep the box and measure targets from merged rows of ``y / unit``.
+
+        Rows in their fixed order: the sums' last bits must not depend on how the rows came.
+
+        Parameters
+        ----------
+        unit : Tensor of shape (m,)
+            From `target_unit`.
+        rows : Rows
+            Distinct rows, targets in units of `unit`.
+        """
+        share = (rows.weight / rows.weight.sum())[:, None]
+        reference = rows.y[:1]
+        # Deviations from one target: the mean of equal targets is exactly that target.
+        mean = reference + (share * (rows.y - reference)).sum(0, keepdim=True)
+        within = rows.within.sum(0) / rows.weight.sum()
+        rms = ((share * (rows.y - mean).square()).sum(0) + within).sqrt()
+        spread = torch.where(rms > 0, rms, 1.0)
+        return Scaling(
+            self.columns, self.offset, self.width, (mean * unit).squeeze(0), unit * spread
+        )
+
+    def points(self, X: Tensor) -> Tensor:
+        """Points (n, k) in the unit box."""
+        return (X[:, self.columns] - self.offset) / self.width
+
+    def targets(self, y: Tensor) -> Tensor:
+        """Targets (n, m) in units of their rms deviation."""
+        # Quotients first: neither squares nor differences of huge targets overflow.
+        size = torch.maximum(self.mean.abs(), self.scale)
+        return (y / size - self.mean / size) / (self.scale / size)
+
+    def original_targets(self, scaled: Tensor) -> Tensor:
+        """Undo `targets` for values of shape (n, m)."""
+        return self.mean + self.scale * scaled
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """State as numpy arrays."""
+        names = ("columns", "offset", "width", "mean", "scale")
+        return {name: getattr(self, name).cpu().numpy() for name in names}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Scaling:
+        """Rebuild from `arrays`, on the device of `like`, in float64."""
+        return cls(
+            **{k: torch.tensor(np.asarray(v), device=like.device) for k, v in arrays.items()}
+        )
+
+
+def target_unit(y: Tensor, weight: Tensor, largest: float) -> Tensor:
+    """Largest absolute value of each target (m,), or 1: quotients by it cannot overflow.
+
+    Raises
+    ------
+    ValueError
+        If a target is larger than `largest`.
+    """
+    size = y[weight > 0].abs().amax(0)
+    if not bool((size <= largest).all()):
+        raise ValueError(f"Values of y as large as {float(size.max()):.3g} overflow. Rescale y.")
+    return torch.where(size > 0, size, 1.0)

@@ -1,0 +1,23 @@
+"""Differential equations in the fit."""
+
+from skpou.equations.estimator import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
+from skpou.equations.level import Iterate, Level, criterion, norm, stacked
+from skpou.equations.newton import inside
+from skpou.equations.posterior import fitted_model
+from skpou.equations.problem import Problem
+from skpou.equations.search import EquationOptions
+
+__all__ = [
+    "PHYSICS_CONSTRAINTS",
+    "EquationOptions",
+    "Iterate",
+    "Level",
+    "Physics",
+    "PhysicsMixin",
+    "Problem",
+    "criterion",
+    "fitted_model",
+    "inside",
+    "norm",
+    "stacked",
+]

@@ -1,0 +1,191 @@
+"""What estimators with equations share: their parameters, data without rows, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base import LinearModelRegressor, Prepared
+from skpou.core import Rows, TrainingResult
+from skpou.equations.fit import fit_equations
+from skpou.equations.problem import Problem, compile_problem
+from skpou.equations.search import EquationOptions
+from skpou.physics import Equation, Symmetry, Unknown
+
+#: Of `_parameter_constraints`.
+PHYSICS_CONSTRAINTS: dict[str, list] = {
+    "physics": [None, Equation, list, tuple],
+    "unknowns": [None, dict],
+}
+
+
+class Physics(NamedTuple):
+    """The parameters `physics` and `unknowns`, found to be good."""
+
+    equations: list[Equation]
+    symmetries: list[Symmetry]
+    unknowns: dict[str, Unknown]
+
+    @property
+    def points(self) -> list[np.ndarray]:
+        """Points and boxes' corners that are given."""
+        found = []
+        for equation in self.equations:
+            if not isinstance(equation.points, str):
+                found.append(equation.points)
+            elif equation.box is not None:
+                found.append(equation.box.T)
+        return found
+
+
+def parse_physics(physics: Any, unknowns: Any) -> Physics | None:
+    """Equations, symmetries and unknowns; None where there are none.
+
+    Raises
+    ------
+    TypeError
+        If something else is among them.
+    ValueError
+        If there are unknowns or symmetries without an equation.
+    """
+    if physics is None:
+        if unknowns:
+            raise ValueError(f"unknowns={unknowns!r} belong to equations, but physics is None.")
+        return None
+    items = list(physics) if isinstance(physics, list | tuple) else [physics]
+    for item in items:
+        if not isinstance(item, Equation | Symmetry):
+            raise TypeError(
+                "physics must be an Equation or a list of them, with Symmetry where one is known."
+                f" Got {item!r}."
+            )
+    equations = [item for item in items if isinstance(item, Equation)]
+    if not equations:
+        raise ValueError(f"physics must hold at least one Equation. Got {physics!r}.")
+    given = unknowns or {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"unknowns must map names to Unknown. Got {unknowns!r}.")
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, Unknown):
+            raise TypeError(
+                f"unknowns must map names to Unknown(init, bounds). Got {name!r}: {value!r}."
+            )
+    symmetries = [item for item in items if isinstance(item, Symmetry)]
+    columns = [symmetry.coordinate for symmetry in symmetries]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"physics holds two symmetries along one coordinate: {symmetries!r}.")
+    return Physics(equations, symmetries, dict(given))
+
+
+class PhysicsMixin(LinearModelRegressor):
+    """Estimator with the parameters `physics` and `unknowns`.
+
+    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and trains with
+    `_equation_training`.
+    """
+
+    physics: Any
+    unknowns: Any
+
+    def _physics(self) -> Physics | None:
+        physics = parse_physics(self.physics, self.unknowns)
+        if physics is not None and self.density == "mixture":
+            raise ValueError(
+                "density='mixture' is fitted to errors at left-out rows, which equations have not "
+                "got. It must be 'gaussian' where physics is given."
+            )
+        return physics
+
+    def _prepare_physics(
+        self, X: Any, y: Any, sample_weight: Any, physics: Physics
+    ) -> tuple[Prepared, Problem]:
+        """Validate, move and scale data, of which there may be none, and trace the equations."""
+
+        def beside(X: Tensor) -> Tensor:
+            d = X.shape[1]
+            for equation in physics.equations:
+                self._check_width(equation, d)
+            for symmetry in physics.symmetries:
+                if symmetry.coordinate >= d:
+                    raise ValueError(f"{symmetry!r}: X has {d} column(s), counted from 0.")
+            found = [torch.as_tensor(part, dtype=X.dtype) for part in physics.points]
+            if not len(X) and not found:
+                raise ValueError(
+                    "X has no rows, so that samplers of points need a box. Give box to Equation."
+                )
+            return torch.cat([X.new_empty((0, d)), *(part.to(X) for part in found)])
+
+        prepared = self._prepare(X, y, sample_weight, beside=beside)
+        scaling = prepared.scaling
+        for symmetry in physics.symmetries:
+            if symmetry.coordinate not in scaling.columns.tolist():
+                raise ValueError(f"{symmetry!r}: that column of X takes a single value.")
+        seed = 0 if self.random_state is None else self.random_state
+        seed = int(seed) if isinstance(seed, int | np.integer) else 0
+        problem = compile_problem(
+            physics.equations, physics.unknowns, scaling, self.n_features_in_, seed
+        )
+        if any(symmetry.kind == "odd" for symmetry in physics.symmetries):
+            # An odd function has no mean to take off.
+            zero = torch.zeros_like(scaling.mean)
+            shifted = prepared.rows.in_units(
+                -scaling.mean / scaling.scale, torch.ones_like(zero), prepared.rows.y.dtype
+            )
+            scaling = type(scaling)(
+                scaling.columns, scaling.offset, scaling.width, zero, scaling.scale
+            )
+            prepared = prepared._replace(rows=shifted, scaling=scaling)
+            problem = compile_problem(
+                physics.equations, physics.unknowns, scaling, self.n_features_in_, seed
+            )
+        return prepared, problem
+
+    def _equation_training(
+        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
+    ):
+        """Training of sine features on equations, as `_best_of` calls it for every start."""
+        report, rows = self._reporter(), rows.to(torch.float64)
+        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
+
+    @staticmethod
+    def _check_width(equation: Equation, d: int) -> None:
+        points = equation.points if equation.box is None else equation.box.T
+        if not isinstance(points, str) and points.shape[1] != d:
+            what = "points" if equation.box is None else "box"
+            raise ValueError(
+                f"{what} of equation {equation.name!r} must have {d} column(s), as X. "
+                f"Got {points.shape[1]}."
+            )
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
+        names = ("unknowns", "unknowns_std", "equation_residual")
+        self.__dict__.update({f"_{name}": result.chosen.get(name) for name in names})
+
+    def _of_physics(self, name: str) -> Any:
+        check_is_fitted(self)
+        value = self.__dict__.get(f"_{name}")
+        if value is None:
+            raise AttributeError(f"{name}_ exists where physics was given. It was None.")
+        return value
+
+    @property
+    def unknowns_(self):
+        """Values of the unknowns by name."""
+        return dict(self._of_physics("unknowns"))
+
+    @property
+    def unknowns_std_(self):
+        """Standard deviations of the unknowns by name."""
+        return dict(self._of_physics("unknowns_std"))
+
+    @property
+    def equation_residual_(self):
+        """Root mean square of the residuals on fresh points, one for each equation."""
+        value = self._of_physics("equation_residual")
+        return value[0] if len(value) == 1 else list(value)

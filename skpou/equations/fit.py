@@ -1,0 +1,276 @@
+"""Bandwidths for equations: a ladder for affine ones, a continuation for others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingResult
+from skpou.core.linalg import ridge_coefficients
+from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.newton import gauss_newton, solve_affine
+from skpou.equations.problem import Problem
+from skpou.equations.search import UNSOLVED, EquationOptions, Search, Solution
+from skpou.physics import Symmetry
+from skpou.sines import Spectrum
+
+#: Columns of the search in several dimensions.
+PILOT_COLUMNS = 300
+#: Criterion at round-off: nothing is left to gain.
+EXACT = 1e-16
+#: Bandwidths at which a continuation starts, with few features and with unknowns held first.
+STARTING = (2.0, 3.0, 4.5)
+STARTING_COLUMNS = 60
+#: Most Gauss-Newton steps for a bandwidth.
+STEPS = 60
+#: Residual relative to an equation's terms that is round-off.
+ROUND_OFF = 1e-13
+
+
+class ShapedSearch(Search):
+    """Spectra beyond a bandwidth: directions, and more columns."""
+
+    def _scaled(self, best: Solution, most: int) -> Solution:
+        """Coordinates scaled, or turned and scaled, by the sizes of the solution's gradient."""
+        gradient = torch.stack(
+            [
+                best.basis.partial(self.problem.terms[0].points, j) @ best.iterate.coef
+                for j in range(self.d)
+            ]
+        ).flatten(1)
+        outer = gradient @ gradient.T / gradient.shape[1]
+        if not bool(torch.isfinite(outer).all()) or float(outer.trace()) <= 0:
+            return best
+        straight = outer.diagonal().sqrt()
+        shapes: list[tuple[Tensor, Tensor | None]] = [(straight, None)]
+        if not (self.mirrors or self.periods):
+            squares, axes = torch.linalg.eigh(outer)
+            if float(squares[0]) < 0.5 * float(straight.min()) ** 2:
+                shapes.append((squares.clamp_min(0).sqrt(), axes))
+        for sizes, rotation in shapes:
+            scales = (sizes / sizes.max()).clamp_min(0.05)
+            if float(scales.min()) < 0.8:
+                best = self._shaped(best, most, scales, rotation)
+        return best
+
+    def _shaped(
+        self, best: Solution, most: int, scales: Tensor, rotation: Tensor | None
+    ) -> Solution:
+        """Best of some spectra with given scales of the coordinates."""
+        for power in (0.5, 1.0):
+            shaped = tuple((scales**power).tolist())
+            # The volume of the band stays what it was, or nearly.
+            volume = math.prod(best.spectrum.scales) / math.prod(shaped)
+            centre = best.spectrum.bandwidth * volume ** (1 / self.d)
+            for factor in (0.7, 1.0, 1.4):
+                spectrum = Spectrum("flat", factor * centre, shaped)
+                tried = self._solve(spectrum, most, self.problem.pilot, best, rotation)
+                if tried.criterion < best.criterion:
+                    best = tried
+        return best
+
+    def _widened(self, best: Solution) -> Solution:
+        """All columns, which carry a larger bandwidth."""
+        if best.n_columns >= self.most_columns:
+            return self._refitted(best)
+        growth = (self.most_columns / best.n_columns) ** (1 / self.d)
+        found: Solution | None = None
+        for power in range(5):
+            bandwidth = best.spectrum.bandwidth * growth ** (power / 2)
+            spectrum = replace(best.spectrum, bandwidth=bandwidth)
+            tried = self._solve(
+                spectrum, self.most_columns, self.problem.terms, best, best.rotation
+            )
+            gained = found is None or tried.criterion < 0.5 * found.criterion
+            if found is None or tried.criterion < found.criterion:
+                found = tried
+            if not gained or found.criterion <= EXACT:
+                break
+        assert found is not None
+        return found if found.criterion < best.criterion else self._refitted(best)
+
+
+class AffineSearch(ShapedSearch):
+    """Equations that one least-squares pass solves, for each of the bandwidths."""
+
+    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+        scales = level.scales(level.blocks(level.zero(), self.unknowns[:0]), self.boost)
+        return solve_affine(level, scales, self.alpha), scales
+
+    def stage(self) -> Solution:
+        """Bandwidths of a half-octave ladder, then scales of the columns, then all columns."""
+        one = (1.0,) * self.d
+        pilot = self.problem.pilot
+        most = self.most_columns if self.d == 1 else min(PILOT_COLUMNS, self.most_columns)
+        best: Solution | None = None
+        worse = 0
+        for bandwidth in self._ladder():
+            tried = self._solve(Spectrum("flat", bandwidth, one), self._columns(bandwidth, most),
+                                pilot)  # fmt: skip
+            if best is None or tried.criterion < best.criterion:
+                best, worse = tried, 0
+            else:
+                worse += tried.criterion > 100 * best.criterion
+            if worse >= 4:
+                break
+        assert best is not None
+        if self.d == 1:
+            return best if pilot is self.problem.terms else self._refitted(best)
+        best = self._scaled(best, most)
+        return self._widened(best)
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over, as if for a first stage."""
+        return self.stage()
+
+
+class ContinuedSearch(ShapedSearch):
+    """Other equations, followed from few features of small bandwidth to many of larger ones.
+
+    Unknown constants are well determined by few features, and nearly free in a rich basis.
+    """
+
+    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+        first = self._carried(level, start)
+        scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
+        steps = min(self.options.max_iter, STEPS)
+        return gauss_newton(level, first, scales, alpha=self.alpha, max_iter=steps), scales
+
+    def _carried(self, level: Level, start: Solution | None) -> Iterate:
+        """Another solution in the basis of a level."""
+        if start is None:
+            return Iterate(level.zero(), self.unknowns, math.inf)
+        points = torch.cat([level.rows.X, *(term.points for term in level.terms)])
+        values = start.basis.matrix(points) @ start.iterate.coef
+        coef, _ = ridge_coefficients(level.basis.matrix(points), values, self.alpha)
+        return Iterate(coef, start.iterate.unknowns, math.inf)
+
+    def _starts(self) -> list[Tensor]:
+        """First values of the unknowns: init, and a spread over the bounds."""
+        unknowns = list(self.problem.unknowns.values())
+        starts = [self.unknowns]
+        if not unknowns or any(unknown.bounds is None for unknown in unknowns):
+            return starts
+        low = self.unknowns.new_tensor([u.bounds[0] for u in unknowns if u.bounds])
+        high = self.unknowns.new_tensor([u.bounds[1] for u in unknowns if u.bounds])
+        engine = torch.quasirandom.SobolEngine(len(unknowns), scramble=True, seed=self.seed)
+        share = engine.draw(4, dtype=torch.float64)
+        if len(unknowns) == 1:
+            share = torch.tensor([[0.1], [0.3], [0.5], [0.8]], dtype=torch.float64)
+        starts += list(low + (high - low) * share.to(low))
+        return starts
+
+    def _start(self, unknowns: Tensor, flat: bool = False) -> Solution:
+        """Few features of small bandwidth, near the data or `flat`; unknowns are held at first."""
+        last: Solution | None = None
+        for position, bandwidth in enumerate(STARTING):
+            spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
+            n_columns = min(STARTING_COLUMNS * self.d, self.most_columns)
+            basis = self._basis(spectrum, n_columns)
+            level = self._level(basis, self.problem.pilot)
+            if last is None:
+                coef = level.zero() if flat else self._smooth_data(level)
+                first = Iterate(coef, unknowns, math.inf)
+            else:
+                first = self._carried(level, last)
+            scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
+            options = {"alpha": max(self.alpha, 1e-10), "damping": 1e-4}
+            if not position and len(unknowns):
+                first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
+            iterate = gauss_newton(level, first, scales, max_iter=40, **options)
+            last = Solution(
+                spectrum,
+                basis,
+                iterate,
+                criterion(level, iterate, scales, self.boost),
+                n_columns,
+                tuple(scales),
+            )
+            self._tell(last)
+        assert last is not None
+        return last
+
+    def _smooth_data(self, level: Level) -> Tensor:
+        """Coefficients that fit the data as smoothly as the ridge makes them."""
+        if not len(self.rows.X):
+            return level.zero()
+        root = level.root[:, None]
+        return ridge_coefficients(root * level.phi, root * level.y, 1e-4)[0]
+
+    def stage(self) -> Solution:
+        """Larger and larger bandwidths, each from the last solution, kept while they help."""
+        starts = [self._start(start) for start in self._starts()]
+        if not len(self.unknowns):
+            # Linearised about zero many equations have a solution nearby.
+            starts.append(self._start(self.unknowns, flat=True))
+        best = min(starts, key=lambda s: s.criterion)
+        one, failed = (1.0,) * self.d, 0
+        terms, most = self.problem.terms, self.most_columns
+        if self.d > 1:
+            terms, most = self.problem.pilot, min(PILOT_COLUMNS, most)
+        for bandwidth in (b for b in self._ladder() if b > STARTING[-1]):
+            spectrum = Spectrum("flat", bandwidth, one)
+            tried = self._solve(spectrum, self._columns(bandwidth, most), terms, best)
+            # Where nothing but round-off is left, a rougher basis only hides the unknowns.
+            needed = 0.1 if self.relative_residual(best.basis, best.iterate) < ROUND_OFF else 1.0
+            failed = 0 if tried.criterion < needed * best.criterion else failed + 1
+            if not failed:
+                best = tried
+            # A front that is not resolved is no better for larger bandwidths until it is.
+            if failed > 1 and self.relative_residual(best.basis, best.iterate) < UNSOLVED:
+                break
+        return best if self.d == 1 else self._widened(self._scaled(best, most))
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over: a few steps for each bandwidth."""
+        assert self.solution is not None
+        found: list[Solution] = []
+        for factor in (0.5, 1.0, 2.0):
+            bandwidth = factor * self.solution.spectrum.bandwidth
+            if found and bandwidth > self.nyquist:
+                break
+            n_columns = self._columns(bandwidth, self.most_columns)
+            spectrum = replace(self.solution.spectrum, bandwidth=bandwidth)
+            found.append(self._solve(spectrum, n_columns, self.problem.terms))
+        return min(found, key=lambda solution: solution.criterion)
+
+
+def fit_equations(
+    rows: Rows,
+    problem: Problem,
+    options: EquationOptions,
+    rng: np.random.Generator,
+    symmetries: Sequence[Symmetry] = (),
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Solve equations with data, and choose the basis for it.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units; there may be none.
+    problem : Problem
+    options : EquationOptions
+    rng : numpy.random.Generator
+        Of all draws.
+    symmetries : sequence of Symmetry
+    report : callable, default=None
+        Takes a line for every model that was tried.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `LinearModel`, its score the criterion.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    search = AffineSearch if problem.is_affine else ContinuedSearch
+    return search(rows, problem, options, rng, symmetries, report).run()

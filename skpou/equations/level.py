@@ -1,0 +1,242 @@
+"""Data and equations for one basis, as one stacked residual of coefficients and unknowns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skpou.core import Basis, Rows
+from skpou.core.models import Stage
+from skpou.equations.pointwise import Key
+from skpou.equations.problem import Problem, Term
+from skpou.physics import Constants
+
+
+@dataclass(frozen=True)
+class Block:
+    """Linearised rows of the data or of one term, before they are weighted.
+
+    Attributes
+    ----------
+    residual : Tensor of shape (N,)
+    jacobian : Tensor of shape (N, p m + q)
+        Derivatives with respect to the coefficients, output by output, then the unknowns.
+    """
+
+    residual: Tensor
+    jacobian: Tensor
+
+
+@dataclass
+class Iterate:
+    """Coefficients and unknowns of a level, with the norm of their weighted residual.
+
+    `factor` is the triangular factor of the rows, where it is known.
+    """
+
+    coef: Tensor
+    unknowns: Tensor
+    value: float
+    n_steps: int = 0
+    factor: Tensor | None = None
+
+
+class Level:
+    """Rows for one basis, at the points of some terms.
+
+    Parameters
+    ----------
+    basis : Basis
+    rows : Rows
+        Data in scaled units; there may be none.
+    terms : sequence of Term
+    problem : Problem
+        Units and unknowns.
+    before : sequence of Stage, default=()
+        Earlier stages, which the basis adds to.
+    """
+
+    def __init__(
+        self,
+        basis: Basis,
+        rows: Rows,
+        terms: Sequence[Term],
+        problem: Problem,
+        before: Sequence[Stage] = (),
+    ):
+        self.basis, self.rows, self.terms, self.problem = basis, rows, tuple(terms), problem
+        self.before = tuple(before)
+        self.n_outputs, self.n_columns = rows.n_outputs, basis.n_columns
+        self.root = rows.weight.sqrt()
+        self.total = float(rows.weight.sum()) or 1.0
+        self.phi = basis.matrix(rows.X)
+        self.y = rows.y - sum((stage.mean(rows.X) for stage in self.before), torch.zeros(()))
+        self.parts = [self._columns(term) for term in self.terms]
+        self.offsets = [self._offsets(term) for term in self.terms]
+
+    def _columns(self, term: Term) -> dict[Key, Tensor]:
+        """Derivatives of the columns in units of y and X."""
+        problem, found = self.problem, {}
+        cache: dict[tuple[int, ...], Tensor] = {}
+        for key in term.pointwise.keys:
+            coordinates = problem.scaled(key)
+            if coordinates not in cache:
+                cache[coordinates] = self.basis.derivative(term.points, coordinates)
+            found[key] = problem.unit(key) * cache[coordinates]
+        return found
+
+    def _offsets(self, term: Term) -> dict[Key, Tensor]:
+        """Derivatives of the mean of the targets and of the earlier stages."""
+        problem, found = self.problem, {}
+        for key in term.pointwise.keys:
+            value = term.points.new_full((term.n_points,), problem.shift(key))
+            for stage in self.before:
+                columns = stage.basis.derivative(term.points, problem.scaled(key))
+                value = value + problem.unit(key) * (columns @ stage.coef[:, key[0]])
+            found[key] = value
+        return found
+
+    @property
+    def n_coefficients(self) -> int:
+        """Number p m of coefficients."""
+        return self.n_columns * self.n_outputs
+
+    def at(self, terms: Sequence[Term]) -> Level:
+        """The same basis with terms at other points."""
+        return Level(self.basis, self.rows, terms, self.problem, self.before)
+
+    def zero(self) -> Tensor:
+        """Coefficients (p, m) of nothing."""
+        return self.phi.new_zeros((self.n_columns, self.n_outputs))
+
+    def blocks(self, coef: Tensor, unknowns: Tensor) -> list[Block]:
+        """Rows of the data, then of each term, linearised at coefficients and unknowns."""
+        return [self._data(coef), *(self._term(i, coef, unknowns) for i in range(len(self.terms)))]
+
+    def _data(self, coef: Tensor) -> Block:
+        q = len(self.problem.unknowns)
+        residual = (self.root[:, None] * (self.phi @ coef - self.y)).T.reshape(-1)
+        weighted = self.root[:, None] * self.phi
+        jacobian = torch.block_diag(*[weighted] * self.n_outputs)
+        return Block(residual, torch.cat([jacobian, jacobian.new_zeros((len(jacobian), q))], 1))
+
+    def _values(self, i: int, coef: Tensor) -> dict[Key, Tensor]:
+        return {
+            key: columns @ coef[:, key[0]] + self.offsets[i][key]
+            for key, columns in self.parts[i].items()
+        }
+
+    def _constants(self, unknowns: Tensor) -> Constants:
+        return Constants(zip(self.problem.names, unknowns, strict=True))
+
+    def _term(self, i: int, coef: Tensor, unknowns: Tensor) -> Block:
+        p = self.n_columns
+        residual, by_value, by_unknown = self.linearised(i, coef, unknowns)
+        n, k = residual.shape
+        jacobian = residual.new_zeros((n, k, self.n_coefficients + len(unknowns)))
+        for key, slope in by_value.items():
+            start = key[0] * p
+            # The equation's matrix: a sum of derivative matrices with scaled rows.
+            jacobian[:, :, start : start + p] += slope[:, :, None] * self.parts[i][key][:, None, :]
+        for j, slope in enumerate(by_unknown.values()):
+            jacobian[:, :, self.n_coefficients + j] = slope
+        return Block(residual.reshape(-1), jacobian.reshape(n * k, -1))
+
+    def linearised(self, i: int, coef: Tensor, unknowns: Tensor):
+        """Residual (n, k) of a term less its target, and its slopes by values and unknowns."""
+        term = self.terms[i]
+        result, by_value, by_unknown = term.pointwise.linearise(
+            self._values(i, coef), term.x, self._constants(unknowns)
+        )
+        return result - term.target, by_value, by_unknown
+
+    def size_of_terms(self, i: int, coef: Tensor, unknowns: Tensor) -> float:
+        """Mean square of a term's slopes times what they belong to, summed.
+
+        What they belong to is at least what it is for a function that varies by the size of the
+        targets over half of the box: solutions may have derivatives that vanish.
+        """
+        values = self._values(i, coef)
+        _, slopes, _ = self.linearised(i, coef, unknowns)
+        total = 0.0
+        for key, slope in slopes.items():
+            natural = self.problem.unit(key) * 2 ** len(key[1])
+            total += float((slope * values[key].abs().clamp_min(natural)[:, None]).square().mean())
+        return total
+
+    def residuals(self, coef: Tensor, unknowns: Tensor) -> list[Tensor]:
+        """Residuals of the blocks alone."""
+        found = [(self.root[:, None] * (self.phi @ coef - self.y)).T.reshape(-1)]
+        for i, term in enumerate(self.terms):
+            values, constants = self._values(i, coef), self._constants(unknowns)
+            result = term.pointwise.function(values, term.x, constants) - term.target
+            found.append(result.detach().reshape(-1))
+        return found
+
+    def scales(self, blocks: Sequence[Block], boost: float = 1.0) -> list[float]:
+        """Factors of the blocks: by their numbers of rows and their rms row norms.
+
+        Parameters
+        ----------
+        blocks : sequence of Block
+        boost : float
+            Factor of all equations.
+        """
+        found: list[float] = []
+        last = 1.0
+        for i, block in enumerate(blocks):
+            term = self.terms[i - 1] if i else None
+            if term is not None and term.length:
+                # A gradient follows its equation, the last one before it.
+                found.append(last * term.weight * term.length)
+                continue
+            size = root_of_squares(block.jacobian[:, : self.n_coefficients])
+            weight = boost * term.weight if term is not None else 1.0
+            # The rms row norm is the size over the root of n, by which the rows are divided, too.
+            last = weight / size if size > 0 and math.isfinite(size) else weight
+            found.append(last)
+        return found
+
+
+def stacked(blocks: Sequence[Block], scales: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Weighted residual (N,) and Jacobian (N, p m + q) of all blocks."""
+    residual = torch.cat([s * block.residual for s, block in zip(scales, blocks, strict=True)])
+    jacobian = torch.cat([s * block.jacobian for s, block in zip(scales, blocks, strict=True)])
+    return residual, jacobian
+
+
+def norm(residuals: Sequence[Tensor], scales: Sequence[float]) -> float:
+    """Norm of the weighted residual."""
+    squares = [float((s * r).square().sum()) for s, r in zip(scales, residuals, strict=True)]
+    return math.sqrt(sum(squares)) if all(map(math.isfinite, squares)) else math.inf
+
+
+def root_of_squares(values: Tensor) -> float:
+    """Root of the sum of squares, which neither overflow nor underflow."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    if not 0 < largest < math.inf:
+        return largest
+    unit = 2.0 ** min(math.frexp(largest)[1], 1000)  # Exact: no bit depends on the units.
+    return unit * math.sqrt(float((values / unit).square().sum()))
+
+
+def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: float = 1.0) -> float:
+    """Root of the sum of squares of held-out equation residuals and data residuals.
+
+    Each is in units of the rms row norm of the level's own rows. It ranks solutions, and is no
+    error.
+    """
+    judged = level.at(level.problem.fresh)
+    found = judged.residuals(iterate.coef, iterate.unknowns)
+    square = float((scales[0] * found[0]).square().sum())
+    norms: dict[int, float] = {}
+    for term, scale in zip(level.terms, scales[1:], strict=True):
+        # The first term of a group is the equation itself; its gradient is not judged.
+        norms.setdefault(term.group, scale / (boost * term.weight) * math.sqrt(term.n_points))
+    for term, residual in zip(judged.terms, found[1:], strict=True):
+        square += float((norms[term.group] * residual).square().sum()) / term.n_points
+    return math.sqrt(square) if math.isfinite(square) else math.inf

@@ -1,0 +1,95 @@
+"""Where equations are solved, and other points where they are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Scaling
+from skpou.physics import N_POINTS, Equation, as_tensor, sampled
+
+#: Cells a side that points must fill for fresh ones to be drawn from their box.
+CELLS = 8
+#: Most points of the solves of a search in several dimensions.
+PILOT_POINTS = 900
+
+
+def full_box(scaling: Scaling, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the box; those of columns that do not vary are NaN."""
+    low, high = np.full(n_features, np.nan), np.full(n_features, np.nan)
+    columns = scaling.columns.cpu().numpy()
+    low[columns] = scaling.offset.cpu().numpy()
+    high[columns] = low[columns] + scaling.width.cpu().numpy()
+    return low, high
+
+
+def equation_points(equation: Equation, low: np.ndarray, high: np.ndarray, seed: int) -> np.ndarray:
+    """Points (n, d) of an equation; samplers without a box take that of all others."""
+    if not isinstance(equation.points, str):
+        return equation.points
+    if equation.box is not None:
+        low, high = equation.box.T
+    if np.isnan(low).any():
+        column = int(np.flatnonzero(np.isnan(low))[0])
+        raise ValueError(
+            f"points={equation.points!r} of equation {equation.name!r} needs a box, but column "
+            f"{column} of X takes a single value. Give box."
+        )
+    n = equation.n_points or N_POINTS[min(len(low), len(N_POINTS)) - 1]
+    return sampled(equation.points, n, low, high, seed)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Points of one equation for a search and for its judgement.
+
+    Attributes
+    ----------
+    kept, left : Tensor of int64
+        Rows of the equation's points that are fitted and that are left out.
+    x : Tensor of shape (k, d) or None
+        Fresh points instead; then all rows are fitted.
+    """
+
+    kept: Tensor
+    left: Tensor
+    x: Tensor | None
+
+
+def held_out(
+    equation: Equation,
+    x: Tensor,
+    low: np.ndarray,
+    high: np.ndarray,
+    seed: int,
+    target: Tensor,
+) -> HeldOut:
+    """Fresh points where the equation holds in a whole box, every fifth of its points elsewhere."""
+    n = len(x)
+    rng = np.random.default_rng([seed, 5])
+    points = x.cpu().numpy()
+    # A target that is given point by point is not known at others.
+    fills = len(target) == 1 and (isinstance(equation.points, str) or fills_its_box(points))
+    if fills:
+        inner = rng.random((max(min(n, 1000), 200), x.shape[1]))
+        low, high = points.min(0), points.max(0)
+        return HeldOut(torch.arange(0), torch.arange(0), as_tensor(low + (high - low) * inner, x))
+    order = torch.as_tensor(rng.permutation(n), device=x.device)
+    cut = n // 5
+    if n < 10:
+        every = torch.arange(n, device=x.device)
+        return HeldOut(every, every, None)
+    return HeldOut(order[cut:].sort().values, order[:cut].sort().values, None)
+
+
+def fills_its_box(points: np.ndarray) -> bool:
+    """Whether points are in every cell of a regular partition of their box."""
+    low, high = points.min(0), points.max(0)
+    d = points.shape[1]
+    if not (high > low).all() or CELLS**d > len(points):
+        return False
+    cells = np.minimum((CELLS * (points - low) / (high - low)).astype(int), CELLS - 1)
+    return len(np.unique(cells, axis=0)) == CELLS**d

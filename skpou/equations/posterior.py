@@ -1,0 +1,119 @@
+"""What the rows of a solution say about its coefficients, its unknowns and the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skpou.core.linalg import triangular_factor
+from skpou.core.models import LinearModel, Stage, finish
+from skpou.equations.level import Iterate, Level, stacked
+
+
+def rows_factor(
+    level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
+) -> tuple[Tensor, list[Tensor]]:
+    """Triangular factor of the weighted rows, and their residuals."""
+    if iterate.factor is not None:
+        found = level.residuals(iterate.coef, iterate.unknowns)
+        return iterate.factor, [s * r for s, r in zip(scales, found, strict=True)]
+    blocks = level.blocks(iterate.coef, iterate.unknowns)
+    residual, jacobian = stacked(blocks, scales)
+    size = jacobian.square().sum(0).sqrt()
+    # Unknowns have units of their own.
+    size[: level.n_coefficients] = size[: level.n_coefficients].max()
+    ridge = torch.diag_embed(alpha * torch.where(size > 0, size, 1.0))
+    lengths = [len(block.residual) for block in blocks]
+    return triangular_factor(torch.cat([jacobian, ridge])), list(residual.split(lengths))
+
+
+def noise_variance(
+    level: Level, R: Tensor, residual: Sequence[Tensor], scales: Sequence[float]
+) -> Tensor:
+    """Variance (m,) of the data about the solution.
+
+    Degrees of freedom are what the equations leave to the data. At least it is the misfit of
+    all rows, which stands for it where the data are too few to tell.
+    """
+    m, total = level.n_outputs, float(level.rows.weight.sum())
+    A = scales[0] * torch.block_diag(*[level.root[:, None] * level.phi] * m)
+    A = torch.cat([A, A.new_zeros((len(A), len(R) - A.shape[1]))], 1)
+    share = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
+    dof = share.reshape(m, -1).sum(1)
+    squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + level.rows.within.sum(0)
+    n = sum(map(len, residual))
+    misfit = (residual[0] / scales[0]).reshape(m, -1).square().sum(1)
+    for term, part in zip(level.terms, residual[1:], strict=True):
+        outputs = sorted({output for output, _ in term.pointwise.keys})
+        misfit[outputs] += (part / scales[0]).square().sum() / len(outputs)
+    # As if all outputs were like it: rows less columns are counted together. Equations determine
+    # no more columns than they have rows.
+    columns = min(len(R), float(dof.sum()) + sum(map(len, residual[1:])))
+    misfit = m * misfit / max(n - columns, 0.1 * n)
+    left = total - dof
+    return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
+
+
+def output_factors(R: Tensor, level: Level) -> Tensor:
+    """Factor (p, p) of the coefficients of one output; of several outputs one each, (m, p, p).
+
+    All others are free: of rows that these cannot explain. With the others first in the order,
+    the rows below theirs are what is left.
+    """
+    m, p = level.n_outputs, level.n_columns
+    if R.shape[1] == p:
+        return R
+    factors = []
+    for i in range(m):
+        own = slice(i * p, (i + 1) * p)
+        turned = torch.cat([R[:, : own.start], R[:, own.stop :], R[:, own]], 1)
+        factors.append(triangular_factor(turned)[-p:, -p:])
+    return factors[0] if m == 1 else torch.stack(factors)
+
+
+def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
+    """Standard deviations of the last q parameters, by the Gauss-Newton matrix."""
+    if not q:
+        return []
+    eye = torch.eye(q, dtype=R.dtype, device=R.device)
+    inverse = torch.linalg.solve_triangular(R[-q:, -q:], eye, upper=True)
+    return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
+
+
+def fitted_model(
+    level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
+) -> tuple[LinearModel, dict[str, Any]]:
+    """Model of a solution with its error bars, and what is reported about the equations.
+
+    Parameters
+    ----------
+    level : Level
+        At the points of the solve.
+    iterate : Iterate
+    scales : sequence of float
+        Factors of the rows.
+    alpha : float
+        Ridge relative to the largest column norm.
+    """
+    R, residual = rows_factor(level, iterate, scales, alpha)
+    noise = noise_variance(level, R, residual, scales)
+    R = R / scales[0]
+    stage = Stage(level.basis, iterate.coef, output_factors(R, level))
+    deviations = last_deviations(R, len(iterate.unknowns), noise)
+    points, weight = level.terms[0].points, level.rows.weight
+    model = finish(
+        (*level.before, stage),
+        noise,
+        torch.cat([level.rows.X, points]),
+        torch.cat([weight, weight.new_ones(len(points))]),
+    )
+    fresh = level.at(level.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
+    names = level.problem.names
+    return model, {
+        "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
+        "unknowns_std": dict(zip(names, deviations, strict=True)),
+        "equation_residual": [float(r.square().mean().sqrt()) for r in fresh],
+    }

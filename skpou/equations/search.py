@@ -1,0 +1,378 @@
+"""Solutions of equations in random sine features: bandwidth by the held-out residual, stages.
+
+Affine equations are solved in one least-squares pass for each bandwidth that is tried. Others
+start with few features of small bandwidth, in which unknown constants are well determined, and
+follow the solution to larger ones. Stages after the first solve for what is left over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from skpou.core import Basis, Rows, TrainingInterrupted, TrainingResult
+from skpou.core.models import Stage
+from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.posterior import fitted_model, output_factors, rows_factor
+from skpou.equations.problem import Problem, Term
+from skpou.physics import Symmetry
+from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
+
+#: Ridge relative to the largest column norm.
+ALPHA = 1e-15
+#: Most columns of a solve by dimension.
+MOST_COLUMNS = (400, 1000, 1500)
+#: Rows a column, at least.
+ROWS_PER_COLUMN = 1.5
+#: Largest weight, and inverse of the smallest, that balancing gives.
+HEAVIEST = 1e3
+#: Residual relative to an equation's terms that is no solution.
+UNSOLVED = 0.05
+#: Stages by default, and the factor by which a later one must lower the criterion.
+MOST_STAGES, GAIN = 4, 0.5
+#: Data residual relative to the data that may be noise, and factors of the equations tried then.
+NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
+
+
+@dataclass(frozen=True)
+class EquationOptions:
+    """What the search is told.
+
+    Attributes
+    ----------
+    alpha : float or None
+        Ridge relative to the largest column norm; None: next to none.
+    max_iter : int
+        Most Gauss-Newton steps for a bandwidth.
+    tol : float
+        Criterion below which no further stage is tried.
+    n_stages : int or None
+        Most stages; None: as many as help, at most `MOST_STAGES`.
+    """
+
+    alpha: float | None = None
+    max_iter: int = 60
+    tol: float = 1e-14
+    n_stages: int | None = 1
+
+
+@dataclass
+class Solution:
+    """A stage with its criterion.
+
+    Attributes
+    ----------
+    spectrum : Spectrum
+    basis : Basis
+    iterate : Iterate
+    criterion : float
+        Root of the sum of squares of held-out equation and data residuals, each in units of the
+        rms row norm of its linearised rows. It ranks solutions; it is no error.
+    n_columns: int
+        Columns asked for.
+    scales : tuple of float
+        Factors of data and equations.
+    rotation : Tensor of shape (d, d) or None
+        Axes of the spectrum.
+    """
+
+    spectrum: Spectrum
+    basis: Basis
+    iterate: Iterate
+    criterion: float
+    n_columns: int = 0
+    scales: tuple[float, ...] = ()
+    rotation: Tensor | None = None
+
+
+@dataclass
+class Search:
+    """The search on given data and equations.
+
+    Attributes
+    ----------
+    rows : Rows
+        Data in scaled units.
+    problem : Problem
+    options : EquationOptions
+    rng : numpy.random.Generator
+    symmetries : list of Symmetry
+    report : callable, default=None
+        Takes a line for every model that was tried.
+    """
+
+    rows: Rows
+    problem: Problem
+    options: EquationOptions
+    rng: np.random.Generator
+    symmetries: Sequence[Symmetry] = ()
+    report: Callable[[str], None] | None = None
+    curve: list[float] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    solution: Solution | None = None
+    boost: float = 1.0
+
+    def __post_init__(self):
+        self.seed = int(self.rng.integers(2**31))
+        self.alpha = ALPHA if self.options.alpha is None else max(self.options.alpha, ALPHA)
+        self.d = len(self.problem.scaling.columns)
+        self.n_rows = self.rows.n_rows + sum(term.n_points for term in self.problem.terms)
+        per_axis = max(term.n_points for term in self.problem.terms) ** (1 / max(self.d, 1))
+        self.nyquist = math.pi * per_axis / 2
+        most = MOST_COLUMNS[min(max(self.d, 1), len(MOST_COLUMNS)) - 1]
+        self.most_columns = max(8, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
+        self.unknowns = self.rows.X.new_tensor(
+            [unknown.init for unknown in self.problem.unknowns.values()]
+        )
+        self.mirrors, self.periods = self._symmetries()
+
+    def _symmetries(self) -> tuple[list[Mirror], dict[int, float]]:
+        """Symmetries in units of the unit box."""
+        scaling, mirrors, periods = self.problem.scaling, [], {}
+        for symmetry in self.symmetries:
+            column = self.problem.column(symmetry.coordinate)
+            offset, width = float(scaling.offset[column]), float(scaling.width[column])
+            if symmetry.period is not None:
+                periods[column] = symmetry.period / width
+            else:
+                sign = -1 if symmetry.kind == "odd" else 1
+                mirrors.append(Mirror(column, (symmetry.center - offset) / width, sign))
+        return mirrors, periods
+
+    # One stage
+
+    def _basis(self, spectrum: Spectrum, n_columns: int, rotation: Tensor | None = None) -> Basis:
+        both = 1 if self.mirrors and len(self.mirrors) == self.d else 2
+        seed = self.seed + len(self.stages)
+        base = spectrum.draw(max(n_columns // both, 1), seed, self.rows.X)
+        if rotation is not None:
+            base = SineFeatures(base.frequencies @ rotation.T, base.phases)
+        if not (self.mirrors or self.periods):
+            return base
+        return SymmetricFeatures.draw(base, self.mirrors, self.periods)
+
+    def _columns(self, bandwidth: float, most: int) -> int:
+        """Columns that a bandwidth needs in one dimension; in several all there may be."""
+        if self.d > 1:
+            return most
+        halved = 1 if self.mirrors else 2
+        return min(most, int(halved * (30 + 1.5 * bandwidth * 2 / math.pi)))
+
+    def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
+        return Level(basis, self.rows, terms, self.problem, self.stages)
+
+    def _solve(
+        self,
+        spectrum: Spectrum,
+        n_columns: int,
+        terms: Sequence[Term],
+        start: Solution | None = None,
+        rotation: Tensor | None = None,
+    ) -> Solution:
+        """Solve for one spectrum; equations that are not affine from the values of a start."""
+        basis = self._basis(spectrum, n_columns, rotation)
+        level = self._level(basis, terms)
+        iterate, scales = self._solved(level, start)
+        solution = Solution(
+            spectrum,
+            basis,
+            iterate,
+            criterion(level, iterate, scales, self.boost),
+            n_columns,
+            tuple(scales),
+            rotation,
+        )
+        self._tell(solution)
+        return solution
+
+    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+        """Coefficients and unknowns, and the factors of the rows."""
+        raise NotImplementedError
+
+    def _tell(self, solution: Solution) -> None:
+        self.curve.append(solution.criterion)
+        if self.report is not None:
+            spectrum = solution.spectrum
+            scales = ", ".join(f"{s:.2g}" for s in spectrum.scales)
+            self.report(
+                f"stage {len(self.stages) + 1}: {solution.n_columns} columns, bandwidth "
+                f"{spectrum.bandwidth:.1f} x ({scales}): criterion {solution.criterion:.2e}"
+            )
+
+    def _ladder(self) -> list[float]:
+        largest = max(math.log2(self.nyquist / 2), 1.0)
+        return [2.0 ** (k / 2) for k in range(1, math.floor(2 * largest) + 1)]
+
+    def _refitted(self, best: Solution) -> Solution:
+        return self._solve(best.spectrum, best.n_columns, self.problem.terms, best, best.rotation)
+
+    def stage(self) -> Solution:
+        """Solve for the first stage."""
+        raise NotImplementedError
+
+    def correction(self) -> Solution:
+        """Solve for what the stages before leave over."""
+        raise NotImplementedError
+
+    def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
+        """Held-out residual over the root mean square of the equations' terms; 0 where all is 0."""
+        judged = self._level(basis, self.problem.fresh)
+        residual = terms = 0.0
+        for i, part in enumerate(judged.residuals(iterate.coef, iterate.unknowns)[1:]):
+            terms += judged.size_of_terms(i, iterate.coef, iterate.unknowns)
+            residual += float(part.square().mean())
+        return math.sqrt(residual / terms) if terms > 0 else 0.0
+
+    # Noise, the result
+
+    def run(self) -> TrainingResult:
+        """Search; on Ctrl-C the best so far is inside the exception."""
+        code = "converged"
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            if self.solution is None:
+                raise TrainingInterrupted(None) from None
+            raise TrainingInterrupted(self._result("interrupted")) from None
+        return self._result(code)
+
+    def _run(self) -> None:
+        self.solution = self.stage()
+        self._balance()
+        self._raise_equations()
+        n_stages = MOST_STAGES if self.options.n_stages is None else self.options.n_stages
+        while len(self.stages) + 1 < n_stages and self.solution.criterion > self.options.tol:
+            if not self._add_stage():
+                break
+
+    def _add_stage(self) -> bool:
+        """Solve the linearised equations for what is left over; whether it was worth it.
+
+        The judge is the residual of the equations themselves on fresh points, in the units of
+        the stage before.
+        """
+        assert self.solution is not None
+        last, unknowns = self.solution, self.unknowns
+        level, scales = self._final()
+        before = criterion(level, last.iterate, scales, self.boost)
+        R = rows_factor(level, last.iterate, scales, self.alpha)[0] / scales[0]
+        stage = Stage(last.basis, last.iterate.coef, output_factors(R, level))
+        n_stages = len(self.stages)
+        try:
+            self.stages.append(stage)
+            self.unknowns = last.iterate.unknowns
+            more = self.correction()
+            after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
+                              self.boost)  # fmt: skip
+            if after < GAIN * before:
+                self.solution = more
+        finally:
+            # Not worth it, or interrupted: the last stage is still the solution.
+            if self.solution is last:
+                del self.stages[n_stages:]
+                self.unknowns = unknowns
+        return self.solution is not last
+
+    def _balance(self) -> None:
+        """Weights by gamma = L_d / (L_e + L_d) of Wang and Lai (2024), and one more solve.
+
+        The losses are mean squares in the equations' own units.
+        """
+        terms = self.problem.terms
+        if all(term.rule != "balanced" for term in terms) or not len(self.rows.X):
+            return
+        assert self.solution is not None
+        level, _ = self._final()
+        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        data, *others = (float(r.square().mean()) for r in found)
+        weighted = []
+        for term, loss in zip(terms, others, strict=True):
+            if term.rule == "balanced" and not term.length and data > 0 and loss > 0:
+                gamma = data / (loss + data)
+                share = math.sqrt(gamma / max(1 - gamma, 1e-300))
+                term = replace(term, weight=min(max(share, 1 / HEAVIEST), HEAVIEST))
+            weighted.append(term)
+        self.problem = replace(self.problem, terms=tuple(weighted))
+        self.solution = self._refitted(self.solution)
+
+    def _raise_equations(self) -> None:
+        """Heavier equations where the data are noisy: they would share the noise otherwise.
+
+        A weight is kept where the equations gain more than the data lose, or where both together
+        are nearer to being true, each relative to its size.
+        """
+        if any(term.rule != "auto" for term in self.problem.terms) or not len(self.rows.X):
+            return
+        losses = self._losses()
+        for boost in BOOSTS if max(losses[0], losses[2]) > NOISE else ():
+            assert self.solution is not None
+            before = (self.solution, self.boost)
+            self.boost = boost
+            self.solution = self._refitted(self.solution)
+            heavier = self._losses()
+            gains = heavier[0] * heavier[1] < 0.5 * losses[0] * losses[1]
+            nearer = math.hypot(heavier[0], heavier[2]) < 0.9 * math.hypot(losses[0], losses[2])
+            if not (gains or nearer):
+                self.solution, self.boost = before
+                break
+            losses = heavier
+
+    def _losses(self) -> tuple[float, float, float]:
+        """Root mean squares of data and equations, over the data's size and over row norms.
+
+        The third is that of the equations on fresh points, over the size of their terms.
+        """
+        level, scales = self._final()
+        assert self.solution is not None
+        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        # The data may be tiny beside the solution, as a boundary at 0 is.
+        points = self.problem.terms[0].points
+        solution = level.basis.matrix(points) @ self.solution.iterate.coef
+        size = max(1.0, float(solution.square().mean()))
+        data = float(found[0].square().sum()) / (level.total * level.n_outputs) / size
+        equation = sum(
+            float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
+        )
+        iterate = self.solution.iterate
+        fresh = self.relative_residual(level.basis, iterate)
+        return math.sqrt(data), math.sqrt(equation), fresh
+
+    def _final(self) -> tuple[Level, list[float]]:
+        """Level and factors of the solution on all points."""
+        assert self.solution is not None
+        return self._level(self.solution.basis, self.problem.terms), list(self.solution.scales)
+
+    def _result(self, code: str) -> TrainingResult:
+        solution = self.solution
+        assert solution is not None
+        level, scales = self._final()
+        model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
+        chosen = {
+            "alpha": self.alpha,
+            "hidden_layer_sizes": (sum(s.basis.n_columns for s in model.stages),),
+            "scale_factors": [largest_frequency(stage.basis) for stage in model.stages],
+            **reported,
+        }
+        message = "The search was interrupted." if code == "interrupted" else ""
+        left = self.relative_residual(solution.basis, solution.iterate)
+        if code == "converged" and left > UNSOLVED:
+            code = "max_iter"
+            message = (
+                f"The equations are not solved: at fresh points their residual is {left:.1e} of "
+                "the size of their terms. Give them more points or other starts, or check that "
+                "they and the data have a common solution."
+            )
+        return TrainingResult(
+            model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
+        )
+
+
+def largest_frequency(basis: Basis) -> float:
+    """Largest angular frequency of sine features, for points from -1 to 1 in every column."""
+    base = basis.base if isinstance(basis, SymmetricFeatures) else basis
+    assert isinstance(base, SineFeatures)
+    return float(base.frequencies.square().sum(1).max().sqrt())

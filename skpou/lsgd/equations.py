@@ -1,0 +1,262 @@
+"""Networks of a given size that solve equations: rows of data and equations as columns.
+
+Source: Cyr, Gulian, Patel, Perego, Trask (2020); the equations are numbered as in M. Gulian's talk.
+The multi-term loss is Eq. 6, and its least-squares problem for the last layer Eq. 11: every
+operator acts on the columns, whatever trains the hidden layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import ParametricBasis, Rows, TrainingResult
+from skpou.core.models import LinearModel
+from skpou.core.optim import Iterate, ProjectedProblem
+from skpou.equations import Iterate as Solution
+from skpou.equations import Level, Problem, criterion, fitted_model
+from skpou.lsgd.fit import NetworkOptions, NetworkTraining, Report
+from skpou.lsgd.joint import NonlinearProblem
+from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
+
+#: Ridge of the posterior where none is given.
+ALPHA = 1e-15
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """Rows at common points: sums of derivatives of the columns, each times a number a point.
+
+    Attributes
+    ----------
+    derivatives : NetworkDerivatives
+    factors : dict of (output, coordinates) to Tensor of shape (n,)
+    target : Tensor of shape (n,)
+    """
+
+    derivatives: NetworkDerivatives
+    factors: dict[tuple[int, Coordinates], Tensor]
+    target: Tensor
+
+
+class EquationColumns(ParametricBasis):
+    """Rows of data and of affine equations as functions of a network's parameters.
+
+    The columns are those of the network, once for every output.
+
+    Parameters
+    ----------
+    network : Network
+    sets : sequence of RowSet
+    n_outputs : int
+    """
+
+    def __init__(self, network: Network, sets: Sequence[RowSet], n_outputs: int):
+        self.network, self.sets, self.n_outputs = network, list(sets), n_outputs
+        self.n_columns = n_outputs * network.n_columns
+        self.n_parameters = network.n_parameters
+
+    def rows(self, index: slice | Tensor) -> ParametricBasis:
+        """The same columns at some of the rows."""
+        if isinstance(index, slice) and index == slice(None):
+            return self
+        return SomeRows(self, index)
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Eq. 11: operators on the columns; see `ParametricBasis.matrix`."""
+        p, blocks = self.network.n_columns, []
+        for part in self.sets:
+            columns = part.derivatives.columns(theta)
+            block = theta.new_zeros((len(part.target), self.n_columns))
+            for (output, order), factor in part.factors.items():
+                block[:, output * p : (output + 1) * p] += factor[:, None] * columns[order]
+            blocks.append(block)
+        return torch.cat(blocks)
+
+    def _slopes(self, part: RowSet, coef: Tensor, cotangent: Tensor | None = None):
+        """Derivatives of the rows with respect to the columns' derivatives."""
+        by_output = coef.reshape(self.n_outputs, self.network.n_columns)
+        slopes: dict[Coordinates, Tensor] = {}
+        for (output, order), factor in part.factors.items():
+            factor = factor if cotangent is None else factor * cotangent
+            slope = factor[:, None] * by_output[output]
+            slopes[order] = slopes[order] + slope if order in slopes else slope
+        return slopes
+
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """Derivatives (N, 1, k) of the rows; see `ParametricBasis.jacobian`."""
+        parts = [part.derivatives.chain(theta, self._slopes(part, coef)) for part in self.sets]
+        return torch.cat(parts)[:, None, :]
+
+    def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
+        """Product of the transposed Jacobian with numbers (N, 1)."""
+        total, start = theta.new_zeros(self.n_parameters), 0
+        for part in self.sets:
+            end = start + len(part.target)
+            slopes = self._slopes(part, coef, cotangent[start:end, 0])
+            total = total + part.derivatives.pull_back(theta, slopes)
+            start = end
+        return total
+
+
+class SomeRows(ParametricBasis):
+    """Some rows of other columns."""
+
+    def __init__(self, whole: EquationColumns, index: slice | Tensor):
+        self.whole, self.index = whole, index
+        self.n_columns, self.n_parameters = whole.n_columns, whole.n_parameters
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """See `ParametricBasis.matrix`."""
+        return self.whole.matrix(theta)[self.index]
+
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """See `ParametricBasis.jacobian`."""
+        return self.whole.jacobian(theta, coef)[self.index]
+
+    def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
+        """See `EquationColumns.gradient`."""
+        full = cotangent.new_zeros((sum(len(part.target) for part in self.whole.sets), 1))
+        full[self.index] = cotangent
+        return self.whole.gradient(theta, coef, full)
+
+
+def row_sets(network: Network, level: Level, scales: Sequence[float]) -> list[RowSet]:
+    """Rows of a level, which belongs to affine equations, for any parameters of its network."""
+    problem, rows = level.problem, level.rows
+    n = sum(len(term.x) for term in level.terms) + len(rows.X) * level.n_outputs
+    size = math.sqrt(n)  # The mean square over all rows is the sum of the terms' mean squares.
+    sets = []
+    if len(rows.X):
+        derivatives = NetworkDerivatives(network, rows.X, [()])
+        root = size * scales[0] * level.root
+        for output in range(level.n_outputs):
+            sets.append(RowSet(derivatives, {(output, ()): root}, root * level.y[:, output]))
+    zero, unknowns = level.zero(), rows.X.new_zeros(0)
+    for i, (term, scale) in enumerate(zip(level.terms, scales[1:], strict=True)):
+        result, slopes, _ = level.linearised(i, zero, unknowns)
+        derivatives = NetworkDerivatives(
+            network, term.points, [problem.scaled(key) for key in slopes]
+        )
+        for k in range(result.shape[1]):
+            factors: dict[tuple[int, Coordinates], Tensor] = {}
+            for key, slope in slopes.items():
+                where = (key[0], tuple(sorted(problem.scaled(key))))
+                factor = size * scale * problem.unit(key) * slope[:, k]
+                factors[where] = factors[where] + factor if where in factors else factor
+            sets.append(RowSet(derivatives, factors, -size * scale * result[:, k]))
+    return sets
+
+
+class EquationNetworkTraining(NetworkTraining):
+    """One start of one network on data and equations.
+
+    The loss is the sum of the mean squares of the terms, each in units of its rms row norm at the
+    start, times epsilon = W^-1/2 for the equations where the weight is automatic, with W the
+    width of the network.
+
+    Parameters
+    ----------
+    rows : Rows
+        Data in scaled units; there may be none.
+    problem : Problem
+    options : NetworkOptions
+    rng : numpy.random.Generator
+    report : callable, default=None
+        Takes a line for every iteration.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        equations: Problem,
+        options: NetworkOptions,
+        rng: np.random.Generator,
+        report: Report | None = None,
+    ):
+        self.equations = equations
+        points = torch.cat([rows.X, *(term.points for term in equations.terms)])
+        self.first = INITIALIZATIONS[options.init](options.network, rng, points)
+        super().__init__(rows, options, rng, report)
+
+    def start(self) -> Tensor:
+        """First parameters of the hidden layers."""
+        return self.first
+
+    def _level(self, theta: Tensor) -> Level:
+        basis = NetworkBasis(self.options.network, theta)
+        return Level(basis, self.rows, self.equations.terms, self.equations)
+
+    def _problem(self) -> ProjectedProblem:
+        network = self.options.network
+        level = self._level(self.first)
+        first = [unknown.init for unknown in self.equations.unknowns.values()]
+        blocks = level.blocks(level.zero(), self.rows.X.new_tensor(first))
+        width = max(network.hidden_layer_sizes)
+        epsilon = [1.0]
+        for term in self.equations.terms:
+            epsilon.append(width**-0.25 if term.rule == "auto" else 1.0)  # Eq. 14, squared there
+        self.scales = [s * e for s, e in zip(level.scales(blocks), epsilon, strict=True)]
+        if not self.equations.is_affine:
+            self.quick = False  # Large coefficients leave no way for the inner problem.
+            return NonlinearProblem(network, self.rows, self.equations, self.scales)
+        columns = EquationColumns(network, row_sets(network, level, self.scales), level.n_outputs)
+        y = torch.cat([part.target for part in columns.sets])[:, None]
+        return ProjectedProblem(
+            columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
+        )
+
+    def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
+        """Linear model, its score and the ridge of its coefficients."""
+        level = self._level(best.theta)
+        inner, size = best.coef[:, 0], level.n_coefficients
+        coef = inner[:size].reshape(level.n_outputs, level.n_columns).T.contiguous()
+        solution = Solution(coef, inner[size:], best.loss)
+        alpha = self.options.alpha
+        alpha = math.sqrt(best.ridge) if alpha is None else alpha
+        model, self.reported = fitted_model(level, solution, self.scales, max(alpha, ALPHA))
+        return model, criterion(level, solution, self.scales), alpha
+
+    def _result(self) -> TrainingResult:
+        result = super()._result()
+        result.chosen.update(self.reported)
+        return result
+
+
+def fit_equation_network(
+    rows: Rows,
+    equations: Problem,
+    options: NetworkOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Train a network of a given size on data and equations.
+
+    Those that are not affine need solver="varpro".
+
+    Parameters
+    ----------
+    rows : Rows
+        Data in scaled units; there may be none.
+    equations : Problem
+    options : NetworkOptions
+    rng : numpy.random.Generator
+    report : callable, default=None
+        Takes a line for every iteration.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `LinearModel`, its score the criterion on fresh points.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    return EquationNetworkTraining(rows, equations, options, rng, report).run()

@@ -1,0 +1,347 @@
+"""Networks of a given size, trained by one of four solvers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core.linalg import (
+    back_substitute,
+    effective_parameters,
+    evidence_ridge,
+    split_factor,
+    triangular_factor,
+)
+from skpou.core.models import LinearModel, Stage, finish
+from skpou.core.optim import (
+    Descent,
+    Iterate,
+    Progress,
+    ProjectedFit,
+    ProjectedProblem,
+    RidgeSchedule,
+    descend,
+    descend_hidden,
+    follow,
+    levenberg_marquardt,
+)
+from skpou.lsgd.dual import DualProblem
+from skpou.lsgd.projected import minimise_projected
+from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumns
+
+SOLVERS = ("varpro", "lsgd", "lbfgs", "gd")
+#: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
+QUICK_STEPS = 100
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What a fixed network is trained with; the meaning is that of LSGDRegressor's parameters.
+
+    Attributes
+    ----------
+    network : Network
+    init : str
+        A key of `INITIALIZATIONS`.
+    solver : str
+        One of `SOLVERS`.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: chosen.
+    learning_rate : float
+    batch_size : int or None
+    max_iter : int
+    tol : float
+    quick : bool
+        Whether "varpro" begins with next to no ridge. Its coefficients, and what it leaves over
+        at the edges, may be those of steep units.
+    """
+
+    network: Network
+    init: str = "box"
+    solver: str = "varpro"
+    alpha: float | None = None
+    learning_rate: float = 5e-3
+    batch_size: int | None = None
+    max_iter: int = 1000
+    tol: float = 1e-14
+    quick: bool = True
+
+    def schedule(self, value: float = 1e-10) -> RidgeSchedule:
+        """Ridge of the descent: tied to its progress, or the given one."""
+        if self.alpha is None:
+            return RidgeSchedule(value, share=1e-3)
+        return RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)
+
+
+def is_dual(network: Network, rows: Rows) -> bool:
+    """Whether steps are taken in the space of the rows, which is the smaller one."""
+    return network.n_parameters > rows.n_rows * rows.n_outputs
+
+
+class NetworkTraining:
+    """One start of one network.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    options : NetworkOptions
+    rng : numpy.random.Generator
+    report : callable, default=None
+        Takes a line for every iteration.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        options: NetworkOptions,
+        rng: np.random.Generator,
+        report: Report | None = None,
+    ):
+        self.rows, self.options, self.rng, self.report = rows, options, rng, report
+        self.progress = Progress()
+        self.dual, self.quick = False, True
+        self.problem = self._problem()
+        self.count = self.problem.total * self.problem.y.shape[1]
+        self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
+
+    def _problem(self) -> ProjectedProblem:
+        """Columns at the rows, with targets and weights."""
+        rows, options = self.rows, self.options
+        self.dual = is_dual(options.network, rows) and options.solver == "varpro"
+        args = (NetworkColumns(options.network, rows.X), rows.y, rows.weight)
+        if self.dual:
+            return DualProblem(*args, relative=True)
+        return ProjectedProblem(*args, relative=True, batch_size=options.batch_size)
+
+    def start(self) -> Tensor:
+        """First parameters of the hidden layers."""
+        options = self.options
+        return INITIALIZATIONS[options.init](options.network, self.rng, self.rows.X)
+
+    def run(self) -> TrainingResult:
+        """Train; on Ctrl-C the best so far is inside the exception."""
+        try:
+            getattr(self, f"_{self.options.solver}")(self.start())
+        except KeyboardInterrupt:
+            if self.progress.best is None:
+                raise TrainingInterrupted(None) from None
+            self.progress.code = "interrupted"
+            raise TrainingInterrupted(self._result()) from None
+        return self._result()
+
+    # Solvers
+
+    def _show(self, iterate: Iterate) -> None:
+        """Record an iterate of a descent that never goes up."""
+        progress = self.progress
+        progress.curve.append(iterate.loss)
+        if progress.best is None or iterate.loss <= progress.best.loss:
+            progress.best = iterate
+        if self.report is not None:
+            n = len(progress.curve)
+            self.report(f"iteration {n}: mean square {iterate.loss:.3e}")
+
+    def _iterate(self, fit: ProjectedFit, ridge: float) -> Iterate:
+        loss = float(fit.residual.square().sum()) / self.count
+        return Iterate(fit.theta, fit.coef, loss, ridge)
+
+    def _gd(self, theta: Tensor) -> None:
+        options, rows = self.options, self.rows
+        # The last layer starts at zero: no output and no sign is preferred.
+        coef = theta.new_zeros((options.network.n_columns, rows.n_outputs))
+        start = Iterate(theta, coef, math.nan, (options.alpha or 0.0) ** 2)
+        self._follow(descend(self._descent(), start))
+
+    def _lsgd(self, theta: Tensor) -> None:
+        p, m = self.options.network.n_columns, self.rows.n_outputs
+        start = Iterate(theta, theta.new_zeros((p, m)), math.nan)
+        schedule = self.options.schedule()
+        self._follow(descend_hidden(self._descent(), start, schedule, self.size))
+
+    def _descent(self) -> Descent:
+        options = self.options
+        return Descent(self.problem, options.learning_rate, options.batch_size, self.rng)
+
+    def _follow(self, iterates) -> None:
+        follow(
+            iterates,
+            max_iter=self.options.max_iter,
+            tol=self.options.tol,
+            size=self.size,
+            progress=self.progress,
+            report=self.report,
+        )
+
+    def _lbfgs(self, theta: Tensor) -> None:
+        options = self.options
+        self.progress.code = minimise_projected(
+            self.problem,
+            theta,
+            max_iter=options.max_iter,
+            tol=options.tol,
+            ridge=options.schedule(),
+            show=self._show,
+        )
+
+    def _varpro(self, theta: Tensor) -> None:
+        """Levenberg-Marquardt, first with next to no ridge: on smooth targets that is exact.
+
+        On steep ones the coefficients explode, and the ridge must follow the progress. Of the
+        two ends the one with the smaller leave-one-out error is kept.
+        """
+        options = self.options
+        tries = [(options.schedule(), options.max_iter)]
+        # With more parameters than rows leave-one-out could not tell a good end from a bad one.
+        if options.quick and self.quick and options.alpha is None and not self.dual:
+            least = RidgeSchedule.least
+            tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
+        best: TrainingResult | None = None
+        for ridge, max_iter in tries:
+            result = levenberg_marquardt(
+                self.problem,
+                theta,
+                max_iter=max_iter,
+                ridge=ridge,
+                tol=options.tol,
+                watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
+            )
+            if best is None or result.score < best.score:
+                best = result
+            if result.code == "converged" and result.score <= 1e-10 * self.size:
+                break
+        assert best is not None
+        self.progress.best = self._iterate(best.state, best.chosen.get("ridge", 0.0))
+        self.progress.code = best.code
+
+    # The result
+
+    def _result(self) -> TrainingResult:
+        progress, options = self.progress, self.options
+        if progress.best is None:
+            raise FloatingPointError("The first evaluation of the network is not finite.")
+        state, score, alpha = self._finish(progress.best)
+        messages = {
+            "max_iter": f"solver={options.solver!r} used all max_iter={options.max_iter} "
+            f"iterations; the mean square of the residual is {progress.best.loss:.2e} of that of "
+            "y. Raise max_iter or tol.",
+            "non_finite": f"The loss of solver={options.solver!r} became non-finite after "
+            f"{len(progress.curve)} iterations; the best parameters before are kept. Lower "
+            "learning_rate, or take another init.",
+            "interrupted": "The best parameters so far are kept.",
+        }
+        code = progress.code
+        chosen = {"alpha": alpha, "hidden_layer_sizes": options.network.hidden_layer_sizes}
+        return TrainingResult(
+            state,
+            score,
+            max(len(progress.curve), 1),
+            progress.curve,
+            code,
+            messages.get(code, ""),
+            chosen,
+        )
+
+    def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
+        """Linear model, its score and the ridge of its coefficients."""
+        rows, options = self.rows, self.options
+        basis = NetworkBasis(options.network, best.theta)
+        A = basis.matrix(rows.X) * self.problem.root
+        largest = float(A.square().sum(0).max()) or 1.0
+        ridges = [math.sqrt(best.ridge * (self.problem.unit or largest) / largest)]
+        if options.alpha is not None:
+            ridges = [options.alpha]
+        factor = triangular_factor(torch.cat([A, self.problem.y], 1))
+        if options.alpha is None:
+            floor = torch.finfo(A.dtype).eps * self.size
+            total = rows.weight.sum()[None]
+            evident = evidence_ridge(factor[None], A.shape[1], total, floor)[0]
+            ridges = [evident] if options.solver == "gd" else [*ridges, evident]
+        fits = [self._coefficients(factor, A, best, alpha) for alpha in ridges]
+        return min(fits, key=lambda fit: fit[1])
+
+    def _coefficients(self, factor: Tensor, A: Tensor, best: Iterate, alpha: float):
+        """Coefficients for a ridge, their posterior, and the leave-one-out error for a score."""
+        rows, p = self.rows, A.shape[1]
+        eps = torch.finfo(A.dtype).eps
+        unit = float(A.square().sum(0).max().sqrt()) or 1.0
+        below = factor.new_zeros((p, factor.shape[1]))
+        below.diagonal().fill_(max(alpha, eps) * unit)
+        R, projected, _ = split_factor(triangular_factor(torch.cat([factor, below])), p)
+        coef = best.coef
+        if self.options.solver != "gd":
+            small = factor.new_zeros((p, factor.shape[1]))
+            small.diagonal().fill_(alpha * unit)
+            solved = split_factor(triangular_factor(torch.cat([factor, small])), p)
+            coef = back_substitute(solved[0], solved[1])
+            if not bool(torch.isfinite(coef).all()):
+                coef = back_substitute(R, projected)
+        residual = A @ coef - self.problem.y
+        # Leverages from an orthogonal factor: A R^-1 loses them where R is close to singular.
+        eye = torch.eye(p, dtype=A.dtype, device=A.device)
+        Q = torch.linalg.qr(torch.cat([A, max(alpha, eps) * unit * eye])).Q[: len(A)]
+        left = (1 - Q.square().sum(1)).clamp_min(1e-6)[:, None]
+        if self.options.solver == "gd":
+            left = torch.ones_like(left)  # Coefficients that no solve has fitted to the rows
+        within = rows.within.sum(0)
+        left_out = ((residual / left).square().sum(0) + within) / rows.weight.sum()
+        score = float(left_out.mean())
+        dof = float(effective_parameters(factor[:p, :p], R))
+        noise = self._noise(residual, within, dof, left_out)
+        model = finish((Stage(NetworkBasis(self.options.network, best.theta), coef, R),), noise,
+                       rows.X, rows.weight)  # fmt: skip
+        return model, math.sqrt(score), alpha
+
+    def _noise(self, residual: Tensor, within: Tensor, dof: float, left_out: Tensor) -> Tensor:
+        """Variance (m,) of the residual; parameters count where the rows can carry them.
+
+        Where they outnumber half of the rows the residual says nothing about noise, and the mean
+        square of leave-one-out errors stands for it.
+        """
+        n = self.problem.total
+        # Without a column that varies the hidden layers have nothing to fit with.
+        hidden = self.options.network.n_parameters if self.rows.n_features else 0
+        square = residual.square().sum(0) + within
+        if n - dof - hidden >= n / 2:
+            return square / (n - dof - hidden)
+        return torch.maximum(square / max(n - dof, 0.1 * n), left_out)
+
+
+def fit_network(
+    rows: Rows,
+    options: NetworkOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Train a network of a given size.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units, at least one.
+    options : NetworkOptions
+    rng : numpy.random.Generator
+        Source of the start and of the minibatches.
+    report : callable, default=None
+        Takes a line for every iteration.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `LinearModel`, its score a leave-one-out error over distinct rows, its
+        curve the mean square of the residual.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    return NetworkTraining(rows, options, rng, report).run()

@@ -1,0 +1,333 @@
+"""LSGDRegressor: networks whose last layer is solved for, and bases grown unit by unit."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from skpou.base import Interval, StrOptions, fit_context
+from skpou.core import Rows
+from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
+from skpou.lsgd.equations import fit_equation_network
+from skpou.lsgd.fit import SOLVERS, NetworkOptions, fit_network, is_dual
+from skpou.lsgd.sizes import network_sizes
+from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
+from skpou.search import AutomaticOptions, fit_automatic
+
+#: Parameters that only shape a network of a given size, with their defaults.
+OF_FIXED_SIZES = {
+    "activation": "tanh",
+    "architecture": "plain",
+    "init": "auto",
+    "solver": "varpro",
+    "learning_rate": 5e-3,
+}
+#: Plain networks of so many layers start better from "he": see `initializations.box`.
+DEEP = 16
+
+
+class LSGDRegressor(PhysicsMixin):
+    """Separable networks: the last layer is solved for, by least squares, instead of descended.
+
+    The units of a network's last hidden layer are a basis that adapts to the data, and for given
+    hidden layers the best output layer is a linear least-squares problem [1]_. So only the hidden
+    layers are searched for. By default there is no network of a given size: units are placed one
+    by one where they explain most of what is left, all of them are polished together after each
+    addition, and smooth targets get random sine features instead, whichever predicts better.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : "auto", int or tuple of int, default="auto"
+        Widths of the hidden layers, at least 1. ``"auto"``: basis and size chosen by evidence
+        and by leave-one-out errors, calibrated between the points; activation, architecture,
+        init, solver and learning_rate must then keep their defaults.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of every hidden unit.
+    architecture : {"plain", "residual"}, default="plain"
+        Eq. 9 or 10 of [1]_. In a ``"residual"`` network all layers but the first add to their
+        input, and all have the same width.
+    init : {"auto", "box", "data_box", "he", "glorot"}, default="auto"
+        First hidden layers. ``"box"``: cut planes scattered over the box of every layer's input
+        (Eq. 13 of [1]_). ``"data_box"``: scattered over the image of the data. ``"he"`` and
+        ``"glorot"``: random weights, zero biases. ``"auto"``: data_box for residual networks;
+        for plain ones box, and he from 16 layers on, where box collapses.
+    solver : {"varpro", "lsgd", "lbfgs", "gd"}, default="varpro"
+        ``"varpro"``: Levenberg-Marquardt on what least squares leaves over; with more
+        parameters than rows in its dual form, which needs no Jacobian. ``"lsgd"``: least
+        squares, then a step of Adam, in turn (Algorithm 1 of [1]_). ``"lbfgs"``: L-BFGS on what
+        least squares leaves over. ``"gd"``: Adam on all parameters.
+    alpha : "auto" or float, default="auto"
+        Ridge of the last layer relative to the largest column norm, at least 0. ``"auto"``:
+        tied to the progress of the descent, at the end by log evidence or leave-one-out.
+    learning_rate : float, default=5e-3
+        Adam's step, positive.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+    batch_size : int, default=None
+        Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
+        ``"varpro"`` and of predictions; None: as many as fit into some memory.
+    physics : Equation or list of Equation, default=None
+        Differential equations that the solution obeys, see `skpou.physics.Equation`, and
+        symmetries that it has. X and y are then boundary, initial and measured values; they may
+        be empty. With ``hidden_layer_sizes="auto"`` the basis is random sine features, their
+        bandwidth chosen by the residual on fresh points; max_iter bounds the Gauss-Newton steps
+        for a bandwidth.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
+    n_init : int, default=1
+        Number of starts, of which the one with the best leave-one-out error is kept.
+    max_iter : int, default=1000
+        Most iterations: steps of ``"varpro"`` and ``"lbfgs"``, passes over the rows otherwise.
+    tol : float, default=1e-14
+        Residual, relative to the rms of y, below which a fit counts as exact. ``"gd"`` and
+        ``"lsgd"`` also stop when 100 passes improve the loss by less than this share.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the computations and results. The automatic search always computes in
+        float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the random starts. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each iteration.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (p,) or (p, n_outputs)
+        Coefficients of all columns in units of y: the constant and the units of the last hidden
+        layer, or the columns of the chosen bases one after the other.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Mean of y, which the columns add to.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Standard deviation of the noise, in units of y.
+    basis_ : list of str
+        Bases whose sum is the model: ``"network"``, or those that were chosen.
+    hidden_layer_sizes_ : tuple of int
+        Widths; with ``"auto"`` the number of nonlinear columns.
+    alpha_ : float
+        Ridge.
+    n_iter_ : int
+        Iterations.
+    loss_curve_ : list of float
+        Mean square of the residual, in units of the mean square of y about its mean, at each
+        iteration; with ``"auto"`` the score after each step of the search.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : dict
+        State in scaled units: bases, coefficients, posterior factors, noise.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations by the Gauss-Newton matrix; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`. It
+        ranks solutions of one problem, but is no estimate of their error.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] E. C. Cyr, M. A. Gulian, R. G. Patel, M. Perego, N. A. Trask, "Robust training and
+       initialization of deep neural networks: an adaptive basis viewpoint", MSML 2020; equations
+       numbered as in M. Gulian's talk on it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import LSGDRegressor
+    >>> X = np.linspace(0, 1, 256)[:, None]
+    >>> y = np.sin(2 * np.pi * X[:, 0])
+    >>> model = LSGDRegressor((32,), init="box").fit(X, y)
+    >>> grid = np.linspace(0, 1, 999)
+    >>> error = model.predict(grid[:, None]) - np.sin(2 * np.pi * grid)
+    >>> bool(np.abs(error).max() < 1e-10)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **PhysicsMixin._parameter_constraints,
+        "hidden_layer_sizes": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+            tuple,
+            list,
+        ],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "architecture": [StrOptions(set(ARCHITECTURES))],
+        "init": [StrOptions({"auto", *INITIALIZATIONS})],
+        "solver": [StrOptions(set(SOLVERS))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "density": [StrOptions({"gaussian", "mixture"})],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        **PHYSICS_CONSTRAINTS,
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+    _size_parameters = "hidden_layer_sizes"
+
+    def __init__(
+        self,
+        hidden_layer_sizes="auto",
+        *,
+        activation="tanh",
+        architecture="plain",
+        init="auto",
+        solver="varpro",
+        alpha="auto",
+        learning_rate=5e-3,
+        density="gaussian",
+        batch_size=None,
+        physics=None,
+        unknowns=None,
+        n_init=1,
+        max_iter=1000,
+        tol=1e-14,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.architecture = architecture
+        self.init = init
+        self.solver = solver
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.density = density
+        self.batch_size = batch_size
+        self.physics = physics
+        self.unknowns = unknowns
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Search for the hidden layers, or for the basis, and solve for the coefficients.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the hidden layers.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : LSGDRegressor
+        """
+        sizes = network_sizes(self, OF_FIXED_SIZES)
+        physics = self._physics()
+        with self._fitting(X, y, sample_weight):
+            if physics is None:
+                prepared = self._prepare(X, y, sample_weight)
+                train = self._training(sizes, prepared.rows)
+            else:
+                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
+            result = self._train_and_store(train, self.n_init, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
+        """What `_best_of` calls for every start."""
+        report = self._reporter()
+        if sizes is None:
+            automatic = AutomaticOptions(**self._common_options())
+            return lambda rng: fit_automatic(rows, automatic, rng, report)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_network(rows, options, rng, report)
+
+    def _common_options(self) -> dict[str, Any]:
+        return {
+            "alpha": None if self.alpha == "auto" else float(self.alpha),
+            "max_iter": int(self.max_iter),
+            "tol": float(self.tol),
+        }
+
+    def _network_options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
+        network = Network(rows.n_features, sizes, self.architecture, self.activation)
+        self._check_memory(network, rows)
+        return NetworkOptions(
+            network,
+            init=self._init(len(sizes)),
+            solver=self.solver,
+            learning_rate=float(self.learning_rate),
+            batch_size=None if self.batch_size is None else int(self.batch_size),
+            **self._common_options(),
+        )
+
+    def _training_on_equations(
+        self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
+    ):
+        """What `_best_of` calls for every start."""
+        if sizes is None:
+            search = EquationOptions(**self._common_options())
+            return self._equation_training(rows, problem, physics, search)
+        self._check_network_for(problem, physics)
+        report, rows = self._reporter(), rows.to(torch.float64)
+        options = self._network_options(sizes, rows)
+        return lambda rng: fit_equation_network(rows, problem, options, rng, report)
+
+    def _check_network_for(self, problem: Problem, physics: Physics) -> None:
+        """Refuse what networks of a given size cannot do with equations."""
+        if physics.symmetries:
+            raise ValueError(
+                f"{physics.symmetries[0]!r} is a property of sine features: it needs "
+                f"hidden_layer_sizes='auto'. Got {self.hidden_layer_sizes!r}."
+            )
+        order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
+        if self.activation == "relu" and order > 1:
+            raise ValueError(
+                f"activation='relu' has no derivatives of order {order}, which the equations "
+                "need. Take 'tanh' or 'sin'."
+            )
+        if not problem.is_affine and self.solver != "varpro":
+            raise ValueError(
+                f"solver={self.solver!r} is for equations that are affine in u and have no "
+                "unknowns. Take 'varpro'."
+            )
+
+    def _init(self, depth: int) -> str:
+        """Initialization, that of "auto" where it was not given."""
+        if self.init != "auto":
+            return self.init
+        if self.architecture == "residual":
+            return "data_box"
+        return "box" if depth < DEEP else "he"
+
+    def _check_memory(self, network: Network, rows: Rows) -> None:
+        """Refuse a network that does not fit into memory, before allocating it."""
+        n, m = rows.n_rows, rows.n_outputs
+        k, p = network.n_parameters, network.n_columns
+        numbers = 4.0 * n * sum(network.hidden_layer_sizes) + 6.0 * k + 4.0 * p * p
+        advice = ""
+        if self.solver == "varpro":
+            numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
+            advice = ", or take solver='lsgd'"
+        needed = 8e-9 * numbers
+        physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > 0.8 * physical:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} "
+                f"columns at {n} distinct rows, which needs about {needed:.3g} GB of "
+                f"{physical:.3g} GB. Lower hidden_layer_sizes{advice}."
+            )

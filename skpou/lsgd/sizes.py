@@ -1,0 +1,39 @@
+"""Sizes of a network from the parameters of an estimator."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from skpou.networks import Network
+
+
+def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, ...] | None:
+    """hidden_layer_sizes as a tuple, or None for "auto", when others must keep defaults.
+
+    Parameters
+    ----------
+    estimator : LSGDRegressor or MultiStageRegressor
+        Whose parameters are read.
+    of_fixed_sizes : dict
+        Parameters that shape a network of a given size, with their defaults.
+
+    Raises
+    ------
+    ValueError
+        If one of them has another value beside "auto", or a size is none.
+    """
+    given = estimator.hidden_layer_sizes
+    if isinstance(given, str):
+        for name, default in of_fixed_sizes.items():
+            value = getattr(estimator, name)
+            if value != default:
+                raise ValueError(
+                    f"{name}={value!r} shapes a network of a given size: it must be "
+                    f"{default!r} while hidden_layer_sizes='auto'."
+                )
+        return None
+    sizes = (given,) if isinstance(given, Integral) else tuple(given)
+    architecture = getattr(estimator, "architecture", "plain")
+    network = Network(1, sizes, architecture, estimator.activation)  # refuses bad sizes
+    return network.hidden_layer_sizes

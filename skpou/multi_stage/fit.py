@@ -1,0 +1,125 @@
+"""Networks in stages: each fits what the ones before left over, scaled to unit size.
+
+Source: Wang, Lai (2024), "Multi-stage neural networks: function approximator of machine
+precision", J. Comput. Phys.; equations numbered as in W. Pan's lecture on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core.models import LinearModel
+from skpou.lsgd import NetworkOptions, fit_network
+from skpou.multi_stage.options import MultiStageOptions, Report
+from skpou.multi_stage.recipe import RecipeTraining
+from skpou.search import (
+    ALL_FAMILIES,
+    AutomaticOptions,
+    AutomaticSearch,
+    Candidate,
+)
+
+#: Residual at which a network hands over to further stages: descended to its floor, its
+#: coefficients would be large, and their round-off is what no stage can remove.
+HAND_OVER = 1e-9
+HAND_OVER_RIDGE = 1e-7
+
+
+def _network_then_sines(
+    rows: Rows, options: MultiStageOptions, rng: np.random.Generator, report: Report | None
+) -> TrainingResult:
+    """A network by variable projection, then sine features for what it leaves over."""
+    assert options.network is not None
+    several = options.most > 1
+    # Smooth units: what they leave over is smooth, too, where that of steep ones sits at edges.
+    smooth = options.network.activation != "relu"
+    network_options = NetworkOptions(
+        options.network,
+        init="glorot" if smooth else "he",
+        max_iter=options.max_iter,
+        alpha=HAND_OVER_RIDGE if several else None,
+        tol=max(options.tol, HAND_OVER) if several else options.tol,
+        quick=not several,
+    )
+    try:
+        first = fit_network(rows, network_options, rng, report)
+    except TrainingInterrupted as stopped:
+        if stopped.result is not None:
+            stopped.result.chosen["scale_factors"] = (1.0,)
+        raise
+    first.chosen["scale_factors"] = (1.0,)
+    model: LinearModel = first.state
+    too_few = not rows.n_features or rows.n_rows < rows.n_features + 4
+    if not several or too_few or rows.X.dtype != torch.float64:
+        return first
+    automatic = AutomaticOptions(
+        families=ALL_FAMILIES, most_stages=options.most, tol=options.tol, max_iter=options.max_iter
+    )
+    search = AutomaticSearch(rows, automatic, rng, report)
+    dof = min(options.network.n_parameters + options.network.n_columns, rows.total_weight / 2)
+    start = Candidate("network", model.stages, first.score, first.score, dof, first.chosen["alpha"],
+                      n_units=options.network.n_columns - 1, bandwidths=(1.0,))  # fmt: skip
+    try:
+        return _joined(first, search.refine(start))
+    except TrainingInterrupted as stopped:
+        assert stopped.result is not None
+        raise TrainingInterrupted(_joined(first, stopped.result)) from None
+
+
+def _joined(first: TrainingResult, more: TrainingResult) -> TrainingResult:
+    """Result of a network and of the stages behind it, if there are any."""
+    if len(more.state.stages) == 1:
+        ended = more if more.code == "interrupted" else first
+        return replace(first, code=ended.code, message=ended.message)
+    return replace(
+        more,
+        n_iter=first.n_iter + more.n_iter,
+        curve=first.curve + [value**2 for value in more.curve],
+        code=more.code,
+        chosen={**more.chosen, "hidden_layer_sizes": first.chosen["hidden_layer_sizes"]},
+    )
+
+
+def fit_multi_stage(
+    rows: Rows,
+    options: MultiStageOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Fit stages.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units, at least one.
+    options : MultiStageOptions
+    rng : numpy.random.Generator
+        Of all draws.
+    report : callable, default=None
+        Takes a line for every iteration or model that was tried.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `LinearModel`; ``chosen["scale_factors"]`` has a factor for each stage.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    if options.network is None:
+        automatic = AutomaticOptions(
+            families=ALL_FAMILIES,
+            most_stages=options.most,
+            tol=options.tol,
+            max_iter=options.max_iter,
+        )
+        return AutomaticSearch(rows, automatic, rng, report).run()
+    if options.solver == "adam_lbfgs":
+        return RecipeTraining(rows, options, rng, report).run()
+    return _network_then_sines(rows, options, rng, report)

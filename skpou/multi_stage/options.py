@@ -1,0 +1,45 @@
+"""What may be asked of training in stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skpou.networks import Network
+
+#: Most stages of "auto".
+MOST_STAGES = 4
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MultiStageOptions:
+    """What the stages are; the meaning is that of MultiStageRegressor's parameters.
+
+    Attributes
+    ----------
+    network : Network or None
+        Hidden layers of every stage; None: bases chosen automatically.
+    solver : {"varpro", "adam_lbfgs"}
+    n_stages : int or None
+        Most stages; None: as many as are worth it.
+    scale_factor : float or None
+        Factor inside of the first activation from the second stage on; None: by the dominant
+        frequency.
+    max_iter : int
+        Most steps of a stage.
+    tol : float
+        Residual relative to the rms of y that counts as none.
+    """
+
+    network: Network | None = None
+    solver: str = "varpro"
+    n_stages: int | None = None
+    scale_factor: float | None = None
+    max_iter: int = 1000
+    tol: float = 1e-14
+
+    @property
+    def most(self) -> int:
+        """Most stages."""
+        return MOST_STAGES if self.n_stages is None else self.n_stages

@@ -1,0 +1,249 @@
+"""NeuralSparseGridClassifier: classes by functions on a sparse grid behind an encoder."""
+
+from __future__ import annotations
+
+from sklearn.utils.validation import check_is_fitted
+
+from skpou.base import BaseClassifier, StrOptions, fit_context
+from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
+from skpou.sparse_grids import METHODS
+
+
+class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
+    """Classification on a sparse grid of few dimensions into which a network maps the data.
+
+    A neural network, the encoder, maps a point into the unit box, and one function a class on a
+    sparse grid of that box (Eq. 3.23 of [1]_) is its logit, probability or density. Each latent
+    coordinate is scaled by itself, so that the embeddings fill the grid.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or tuple of int, default=(15, 15)
+        Widths of the hidden layers of ``encoder="mlp"``, at least 1.
+    n_components : int, default=2
+        Dimension of the embedding and of the grid, at least 1.
+    level : int, default=5
+        Level of the sparse grid, from 1 to 30. ``"varpro"`` begins with coarser ones, and keeps
+        one where the evidence is against finer ones: see `level_`.
+    method : {"softmax", "one_hot", "density"}, default="softmax"
+        What the grid's functions are. ``"softmax"``: logits of the classes (Eq. 3.23).
+        ``"one_hot"``: regressions on the classes' indicators. ``"density"``: densities of the
+        classes in the box of the grid, and Bayes' rule; see `SparseGridClassifier`.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        The functions at the faces of the grid's box; see `SparseGridRegressor`. Under ``"zero"``
+        training stops for rows whose embeddings reach a face.
+    margin : float, default=0.0
+        Distance of the embeddings from the faces, from 0 to below 0.5.
+    encoder : {"mlp", "cnn"} or function, default="mlp"
+        ``"mlp"``: a plain network. ``"cnn"``: three convolutions of 3 x 3 with batch
+        normalisation and pooling, for images. A function ``(n_features_in, n_components) ->
+        torch.nn.Module`` that can be imported: its module maps (n, n_features_in) to
+        (n, n_components) finite numbers, in float64 unless `dtype` is another, which are
+        scaled and squashed into the box.
+    image_shape : tuple of int, default=None
+        Channels, height and width of the images in the rows of X; for ``encoder="cnn"``.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of the hidden units of ``"mlp"``.
+    coef_solver : {"auto", "gradient", "direct", "iterative", "varpro"}, default="auto"
+        How the coefficients of the grid are found. ``"gradient"``: by minibatch steps, along with
+        the encoder (SGD in [1]_). ``"direct"``: by least squares before every step of the encoder
+        (LS). ``"iterative"``: by some conjugate gradient steps before every step (ILS).
+        ``"varpro"``: eliminated; Levenberg-Marquardt steps of the encoder. ``"auto"``: varpro
+        for an ``"mlp"`` whose matrices are small, unless method is ``"density"``, else gradient.
+        Direct, iterative and, without ``"softmax"``, varpro train the encoder on the classes'
+        indicators; the grid is then fitted by `method`.
+    optimizer : {"adam", "sgd"}, default="adam"
+        Steps of all solvers but ``"varpro"``.
+    learning_rate : float, default=1e-2
+        Highest rate of the one-cycle schedule, positive.
+    batch_size : int, default=256
+        Rows a step of ``"gradient"``.
+    max_iter : int, default=200
+        Passes over the rows, or steps of ``"varpro"``.
+    tol : float, default=1e-8
+        Relative residual that counts as none, and relative change of the loss over
+        `n_iter_no_change` passes that ends training.
+    alpha : "auto" or float, default="auto"
+        Ridge of the coefficients relative to the largest column norm, at least 0, which grows by
+        4 from level to level; for ``"density"`` the length over which densities are smoothed.
+        ``"auto"``: by log evidence or as in `SparseGridClassifier`, 1e-2 for the logits of
+        first-order training.
+    early_stopping : "auto" or bool, default="auto"
+        Whether rows are held out to judge the iterates, of which the best is returned. ``"auto"``:
+        from 10,000 rows on.
+    validation_fraction : float, default=0.1
+        Share of the rows held out, between 0 and 1.
+    n_iter_no_change : int, default=10
+        Passes without a better score on the rows held out after which training stops.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the encoder and of predictions. ``"varpro"`` and the last coefficients are
+        computed in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the start and of the minibatches. None is a fixed one: two fits give the same
+        bits.
+    verbose : int, default=0
+        Print a line for each pass, or for each round of steps.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in their order.
+    coef_ : ndarray of shape (n_points, n_classes)
+        Coefficients (surpluses) of one function a class.
+    grid_points_ : ndarray of shape (n_points, n_components)
+        Grid points in the unit box of the embedding.
+    active_fraction_ : float
+        Share of the grid's functions that are not zero at some training point.
+    level_ : int
+        Level of the grid.
+    alpha_ : float
+        Ridge of level 1, or length.
+    coef_solver_ : str
+        How the coefficients were found.
+    n_iter_ : int
+        Passes, or steps.
+    loss_curve_ : list of float
+        Loss for each pass or each round of steps: mean negative log likelihood, or mean square of
+        the residual.
+    scaling_ : dict of ndarray
+        Box of the data: columns that vary, offset, width.
+    model_ : dict
+        State in scaled units: encoder, grid, coefficients.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 3.
+
+    Examples
+    --------
+    >>> from skpou import NeuralSparseGridClassifier
+    >>> from skpou.datasets import make_two_moons_3d
+    >>> X, y = make_two_moons_3d(2000, noise=0.1, random_state=0)
+    >>> model = NeuralSparseGridClassifier().fit(X[:1000], y[:1000])
+    >>> model.score(X[1000:], y[1000:]) > 0.99
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseClassifier._parameter_constraints,
+        **NeuralGridEstimator._own_constraints,
+        "method": [StrOptions(set(METHODS))],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(15, 15),
+        *,
+        n_components=2,
+        level=5,
+        method="softmax",
+        boundary="modified",
+        margin=0.0,
+        encoder="mlp",
+        image_shape=None,
+        activation="tanh",
+        coef_solver="auto",
+        optimizer="adam",
+        learning_rate=1e-2,
+        batch_size=256,
+        max_iter=200,
+        tol=1e-8,
+        alpha="auto",
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_components = n_components
+        self.level = level
+        self.method = method
+        self.boundary = boundary
+        self.margin = margin
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.activation = activation
+        self.coef_solver = coef_solver
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.alpha = alpha
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def _method(self):
+        return self.method
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the encoder and the grid.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels: numbers or strings.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridClassifier
+        """
+        form = self._form()
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare_classes(X, y, sample_weight)
+            result = self._train_and_store(
+                lambda data: self._train(form, data.rows, data.scaling), prepared
+            )
+        self._warn_if_not_converged(result)
+        self._warn_of_faces(result)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def refit_grid(self, X, y, sample_weight=None):
+        """Fit the grid again by `method`, the encoder as it is: ``NSG*``.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridClassifier
+        """
+        check_is_fitted(self)
+        with self._earlier_fit_kept():
+            prepared = self._prepare_classes(X, y, sample_weight, box=self._box())
+            self._train_and_store(lambda data: self._refit(data.rows), prepared)
+        return self
+
+    @property
+    def coef_(self):
+        """Coefficients."""
+        check_is_fitted(self)
+        return self.model_["head"]["coef"]

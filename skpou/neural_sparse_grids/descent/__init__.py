@@ -1,0 +1,1 @@
+"""Encoders trained by first-order descent."""

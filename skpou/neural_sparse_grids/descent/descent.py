@@ -1,0 +1,148 @@
+"""First-order training of an encoder in front of a sparse grid (Zhang 2021, section 3.2.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import row_blocks
+from skpou.core.optim import Adam, GradientDescent, minibatches
+from skpou.neural_sparse_grids.descent.objectives import Objective, objective_for
+from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.encoders.encoder import Encoder
+from skpou.neural_sparse_grids.encoders.trained import Trained
+from skpou.neural_sparse_grids.projected.rows import FAR
+from skpou.sparse_grids import (
+    SparseGrid,
+)
+
+OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
+#: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate.
+RISING, FIRST_RATE, LAST_RATE = 0.3, 1 / 25, 1e-4
+#: Weight of the pull inwards on latent coordinates, whose loss is of order one.
+PULL = 1.0
+#: Rows that are evaluated together.
+EVALUATED = 4096
+
+
+def pull_inside(z: Tensor) -> Tensor:
+    """Penalty on latent coordinates that are squashed onto a face, where steps have no effect."""
+    return PULL * (z.abs() - FAR).clamp_min(0).square().sum(1).mean()
+
+
+def one_cycle(step: int, n_steps: int) -> float:
+    """Learning rate at a step, relative to the highest: up, then down to next to nothing."""
+    top = max(RISING * n_steps, 1.0)
+    if step < top:
+        first, last, share = FIRST_RATE, 1.0, step / top
+    else:
+        first, last, share = 1.0, LAST_RATE, (step - top) / max(n_steps - top, 1.0)
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def evaluate(encoder: Encoder, objective: Objective, rows: Rows) -> float:
+    """Mean loss of rows for the parameters as they are."""
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        terms = [
+            objective.error(encoder(rows.X[b]), rows.y[b], rows.weight[b])
+            for b in row_blocks(rows.n_rows, EVALUATED)
+        ]
+    encoder.train(training)
+    return float(torch.stack(terms).sum()) / rows.total_weight
+
+
+def descend_encoder(
+    encoder: Encoder,
+    grid: SparseGrid,
+    rows: Rows,
+    held_out: Rows | None,
+    method: str | None,
+    options: DescentOptions,
+    rng: np.random.Generator,
+    trained: Trained,
+    report: Callable[[str], None] | None = None,
+) -> None:
+    """Passes over shuffled rows with a one-cycle schedule; the best state is kept.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Changed in place.
+    grid : SparseGrid
+        The grid.
+    rows, held_out : Rows
+        Those to fit to, and those that judge; None: the former judge.
+    method : {"softmax", "one_hot", "density"} or None
+        None for a regression.
+    options : DescentOptions
+    rng : numpy.random.Generator
+        Order of the rows, first coefficients.
+    trained : Trained
+        Filled on the way, so that an interrupt leaves it usable.
+    report : callable, default=None
+        Takes a line for every pass.
+    """
+    objective = objective_for(method, options.coef_solver)(grid, rows, options, rng)
+    encoder.train()
+    parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
+    trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
+    mover = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
+    n, size = rows.n_rows, objective.batch_size()
+    n_steps, step, since_best = options.max_iter * -(-n // size), 0, 0
+    judged = rows if held_out is None else held_out
+    for _ in range(options.max_iter):
+        total = 0.0
+        for index in minibatches(n, size, rng):
+            where = index if isinstance(index, slice) else index.to(rows.X.device)
+            y, weight = rows.y[where], rows.weight[where]
+            step += 1
+            if len(y) == 1 < n:
+                continue  # Batch normalisation refuses one row.
+            mover.learning_rate = options.learning_rate * one_cycle(step, n_steps)
+            with torch.enable_grad():
+                z = encoder.latent(rows.X[where], weight)
+                loss = objective.loss(encoder.squashed(z), y, weight) + pull_inside(z)
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            mover.step([torch.zeros_like(p) if g is None else g
+                        for p, g in zip(parameters, gradients, strict=True)])  # fmt: skip
+            total += float(loss.detach() * weight.sum())
+        mean = total / rows.total_weight
+        trained.n_iter += 1
+        if not math.isfinite(mean):
+            trained.code = "non_finite"
+            break
+        trained.curve.append(mean)
+        # Without held-out rows a pass's own mean is a free, if late, judgement.
+        score = mean if held_out is None else evaluate(encoder, objective, judged)
+        if report is not None:
+            report(f"pass {trained.n_iter}: loss {mean:.4e}, score {score:.4e}")
+        since_best = 0 if score < trained.score * (1 - options.tol) else since_best + 1
+        if score <= trained.score:
+            trained.keep(encoder, grid.level, score, coef=objective.coef.detach().clone())
+        if held_out is not None and since_best >= options.n_iter_no_change:
+            trained.code = "converged"
+            break
+        if mean <= options.tol**2 or (held_out is None and _is_flat(trained.curve, options)):
+            trained.code = "converged"
+            break
+    else:
+        # The rate has gone down to nothing: a loss that still falls has been cut short.
+        curve, tail = trained.curve, max(options.max_iter // 10, 1)
+        falling = len(curve) > tail and min(curve) < 0.9 * min(curve[:-tail])
+        trained.code = "max_iter" if falling else "converged"
+    encoder.eval().requires_grad_(False)
+
+
+def _is_flat(curve: list[float], options: DescentOptions) -> bool:
+    """Whether the last passes changed the loss by no more than the tolerance."""
+    last = curve[-options.n_iter_no_change - 1 :]
+    if len(last) <= options.n_iter_no_change:
+        return False
+    return max(last) - min(last) <= options.tol * abs(last[-1])

@@ -1,0 +1,224 @@
+"""What descent through a sparse grid minimises, one objective for each way to the coefficients."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.sparse_grids import (
+    GIVEN_DECAY,
+    N_STEPS,
+    DenseColumns,
+    GridRows,
+    SparseGrid,
+    factored,
+    log_shares,
+    shares_of_classes,
+)
+
+#: Rows a step where the coefficients are solved for, for each function of the grid, and at least.
+ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
+#: Numbers of a dense basis matrix that may be differentiated through.
+DENSE_NUMBERS = 20_000_000
+#: Conjugate gradient steps of the iterative solution (thesis: t of Eq. 3.13).
+INNER_STEPS = 3
+#: Ridge of alpha="auto": of a regression, and of classes.
+REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
+
+
+class Objective(ABC):
+    """Loss of a minibatch for the embedding of its rows.
+
+    Parameters
+    ----------
+    grid : SparseGrid
+        The grid.
+    rows : Rows
+        All rows to fit to.
+    options : DescentOptions
+    rng : numpy.random.Generator
+        Source of the first coefficients.
+    """
+
+    def __init__(
+        self, grid: SparseGrid, rows: Rows, options: DescentOptions, rng: np.random.Generator
+    ):
+        self.grid, self.rows, self.options = grid, rows, options
+        self.costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)[:, None]
+        self.alpha = self.default_alpha if options.alpha is None else options.alpha
+        self.coef = self.first_coef(rng)
+
+    default_alpha = REGRESSION_ALPHA
+
+    def first_coef(self, rng: np.random.Generator) -> Tensor:
+        """Coefficients (G, m) to start from."""
+        return self.rows.y.new_zeros((self.grid.n_columns, self.rows.n_outputs))
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is descended besides the encoder's parameters."""
+        return []
+
+    def penalty(self) -> Tensor:
+        """Ridge (G, 1) of the coefficients in a mean of squares."""
+        return self.alpha**2 * GIVEN_DECAY**self.costs
+
+    def batch_size(self) -> int:
+        """Rows a step."""
+        enough = max(LEAST_ROWS, ROWS_A_FUNCTION * self.grid.n_columns)
+        return max(min(enough, DENSE_NUMBERS // self.grid.n_columns), 1)
+
+    @abstractmethod
+    def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Weighted mean over the rows of a minibatch, differentiable by the embedding u."""
+
+    def error(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Weighted sum over rows of the loss for the coefficients as they are, no ridge."""
+        values = self.grid.evaluate(u, self.coef)
+        return weight @ (y - values).square().mean(1)
+
+
+class JointSquares(Objective):
+    """Coefficients descended along with the encoder, squared errors (SGD of the thesis)."""
+
+    def first_coef(self, rng: np.random.Generator) -> Tensor:
+        """Draws of standard deviation 0.1, halved from level to level."""
+        shape = (self.grid.n_columns, self.rows.n_outputs)
+        draws = torch.as_tensor(rng.standard_normal(shape)).to(self.rows.y)
+        return (0.1 * draws * 0.5**self.costs).requires_grad_()
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The coefficients."""
+        return [self.coef]
+
+    def batch_size(self) -> int:
+        """As asked for."""
+        return self.options.batch_size
+
+    def ridge(self) -> Tensor:
+        """The ridge's share of the loss."""
+        return (self.penalty() * self.coef.square()).sum() / self.coef.shape[1]
+
+    def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        return self.error(u, y, weight) / weight.sum() + self.ridge()
+
+
+class JointSoftmax(JointSquares):
+    """Coefficients descended along with the encoder, cross entropy (Eq. 3.23)."""
+
+    default_alpha = CLASS_ALPHA
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        share = shares_of_classes(self.rows) + 1 / self.rows.total_weight
+        self.offset = (share / share.sum()).log()
+
+    def error(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Cross entropy."""
+        logits = self.grid.evaluate(u, self.coef) + self.offset
+        return -(weight @ (y * torch.log_softmax(logits, 1)).sum(1))
+
+
+class SolvedSquares(Objective):
+    """Coefficients by least squares for every step (LS, Algorithm 1 of the thesis).
+
+    At the solution the loss does not change with the coefficients to first order, so that nothing
+    need be differentiated through the solution.
+    """
+
+    def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        with torch.no_grad():
+            rows = GridRows(self.grid, u.detach(), weight)
+            ridge = weight.sum() * self.penalty()
+            gram = rows.gram()
+            gram.diagonal().add_(ridge[:, 0])
+            factor, _ = factored(gram, 0.0)
+            self.coef = torch.cholesky_solve(rows.rmatmul(y * rows.root), factor)
+        return self.error(u, y, weight) / weight.sum()
+
+
+class IteratedSquares(Objective):
+    """A few conjugate gradient steps from the last coefficients (ILS, Algorithm 2)."""
+
+    def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """See `Objective.loss`; the steps are differentiated through (Eq. 3.13)."""
+        root = weight.sqrt()[:, None]
+        K = DenseColumns.apply(u, self.grid.plan, self.grid.factors) * root
+        total = weight.sum()
+        penalty = total * self.penalty()
+        diagonal = (K.square().sum(0)[:, None] + penalty).clamp_min(1e-300)
+        c = self.coef
+        r = y * root - K @ c
+        s = K.T @ r - penalty * c
+        z = s / diagonal
+        p, gamma = z, (s * z).sum(0)
+        for _ in range(INNER_STEPS):
+            q = K @ p
+            bent = (q.square().sum(0) + (penalty * p.square()).sum(0)).clamp_min(1e-300)
+            length = gamma / bent
+            c, r = c + length * p, r - length * q
+            s = K.T @ r - penalty * c
+            z = s / diagonal
+            following = (s * z).sum(0)
+            p, gamma = z + following / gamma.clamp_min(1e-300) * p, following
+        self.coef = c.detach()
+        return r.square().sum() / (total * y.shape[1])
+
+
+class DensityShares(Objective):
+    """Densities of the classes in the box of the grid, judged by Bayes' rule.
+
+    The coefficients ``c = (R + lambda S)^-1 Phi' t / W`` are linear in the rows and differentiated
+    through; each row is left out of its own density. See `sparse_grid_classes.DensityProblem`.
+    """
+
+    default_alpha = 0.03
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        mass, stiffness = self.grid.mass_and_stiffness(self.rows.X)
+        root = mass.diagonal().rsqrt()[:, None]
+        step = mass + self.alpha**2 / N_STEPS * stiffness
+        factor, _ = factored(step * root * root.T, 1e-12)
+        smoother = root * torch.cholesky_solve(root * torch.eye(len(mass)).to(mass), factor)
+        for _ in range(N_STEPS - 1):
+            smoother = root * torch.cholesky_solve(root * (mass @ smoother), factor)
+        self.smoother = smoother
+
+    def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        K = DenseColumns.apply(u, self.grid.plan, self.grid.factors)
+        total = weight.sum()
+        own = weight[:, None] * y
+        smoothed = K @ self.smoother
+        coef = self.smoother @ (K.T @ own) / total
+        itself = own * (smoothed * K).sum(1, keepdim=True) / total
+        self.coef = coef.detach()
+        shares = log_shares(K @ coef - itself, 1 / math.sqrt(float(total)))
+        return -(own * shares).sum() / total
+
+    def error(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Cross entropy."""
+        values = self.grid.evaluate(u, self.coef)
+        floor = 1 / math.sqrt(self.rows.total_weight)
+        return -(weight @ (y * log_shares(values, floor)).sum(1))
+
+
+def objective_for(method: str | None, coef_solver: str) -> type[Objective]:
+    """Loss of a classification method (None: regression) and a solver of the coefficients."""
+    if method == "density":
+        return DensityShares
+    if coef_solver in ("direct", "varpro"):
+        return SolvedSquares
+    if coef_solver == "iterative":
+        return IteratedSquares
+    return JointSoftmax if method == "softmax" else JointSquares

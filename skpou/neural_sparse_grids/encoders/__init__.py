@@ -1,0 +1,1 @@
+"""Encoders into the unit box, and where they start."""

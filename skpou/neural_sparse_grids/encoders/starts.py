@@ -1,0 +1,197 @@
+"""First embeddings that use the whole grid: whitened, along the data's manifold, or scaled.
+
+A random network maps all points near the middle of the box, where few functions of the grid are
+not zero, and training leaves them there (Zhang 2021, section 3.5.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import row_blocks
+from skpou.neural_sparse_grids.encoders.encoder import LOGIT_SLOPE, Encoder, NetworkBody
+
+STARTS = ("auto", "whiten", "isomap", "scale")
+#: Most points between which geodesic distances are computed, and their nearest neighbours.
+LANDMARKS, NEIGHBOURS = 1500, 8
+#: Fewest points of a manifold that can be told from noise.
+LEAST_LANDMARKS = 200
+#: Share of the variance that d coordinates must explain along the manifold, and may in a plane.
+MANIFOLD_SHARE, PLANE_SHARE = 0.93, 0.9
+#: Distance of an embedded manifold from the faces.
+FACE = 0.05
+#: Least standard deviation of a column in the unit box that first-order steps divide by.
+LEAST_WIDTH = 0.1
+#: Iterations that teach an encoder a given embedding.
+TEACHING_STEPS = 300
+
+
+@torch.no_grad()
+def whiten(encoder: Encoder, rows: Rows) -> None:
+    """Give the latent coordinates zero mean and unit covariance, by the output layer."""
+    body = encoder.body
+    assert isinstance(body, NetworkBody)
+    z = body(rows.X)
+    share = (rows.weight / rows.weight.sum())[:, None]
+    mean = (share * z).sum(0)
+    centred = z - mean
+    values, vectors = torch.linalg.eigh(centred.T @ (share * centred))
+    kept = values > 1e-12 * values.max().clamp_min(1e-300)
+    inverse = torch.where(kept, values.clamp_min(1e-300).rsqrt(), 1.0)
+    body.move_output(mean, (vectors * inverse) @ vectors.T)
+
+
+@torch.no_grad()
+def scale_coordinates(encoder: Encoder, rows: Rows, batch_size: int = 256) -> None:
+    """Set the scaling of each latent coordinate to its moments.
+
+    As in training: layers such as batch normalisation act otherwise there.
+    """
+    encoder.train()
+    blocks = row_blocks(rows.n_rows, batch_size)
+    if len(blocks) > 1 and blocks[-1].stop - blocks[-1].start == 1:
+        blocks = blocks[:-1]  # Batch normalisation refuses one row.
+    z = torch.cat([encoder.raw(rows.X[block]) for block in blocks])
+    encoder.eval()
+    encoder.scaling.measure(z, rows.weight[: len(z)])
+
+
+def manifold(
+    X: Tensor, n_components: int, rng: np.random.Generator, force: bool = False
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Coordinates along a manifold: Isomap (Tenenbaum, de Silva, Langford 2000).
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, k)
+        Points.
+    n_components : int
+        Dimension of the manifold.
+    rng : numpy.random.Generator
+        Source of the landmarks.
+    force : bool, default=False
+        Take any manifold; otherwise one that explains the distances along it, and only where no
+        plane does.
+
+    Returns
+    -------
+    landmarks : ndarray of shape (l,)
+        Numbers of points.
+    coordinates : ndarray of shape (l, n_components)
+        In the unit box; None instead of both where there is no such manifold.
+    """
+    points = X.detach().cpu().numpy().astype(np.float64)
+    n, k = points.shape
+    if not force and (n < LEAST_LANDMARKS or k <= n_components):
+        return None
+    spread = points.std(0)
+    points = points / np.where(spread > 0, spread, 1.0)
+    landmarks = np.sort(rng.permutation(n)[:LANDMARKS])
+    points = points[landmarks]
+    if not force:
+        variances = np.linalg.eigvalsh(np.cov(points.T))[::-1]
+        if variances[:n_components].sum() > PLANE_SHARE * variances.sum():
+            return None
+    distances = _geodesics(points)
+    if distances is None:
+        return None
+    # Classical scaling: coordinates from the doubly centred squares of the distances.
+    gram = -0.5 * distances**2
+    gram -= gram.mean(0)
+    gram -= gram.mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if len(values) < n_components or not values[n_components - 1] > 0:
+        return None
+    explained = values[:n_components].sum() / values[values > 0].sum()
+    if not force and explained < MANIFOLD_SHARE:
+        return None
+    vectors = vectors[:, :n_components]
+    largest = vectors[np.abs(vectors).argmax(0), np.arange(n_components)]
+    vectors = vectors * np.sign(largest)  # Eigenvectors have no sign of their own.
+    low, high = vectors.min(0), vectors.max(0)
+    return landmarks, FACE + (1 - 2 * FACE) * (vectors - low) / (high - low)
+
+
+def _geodesics(points: np.ndarray) -> np.ndarray | None:
+    """Lengths of the shortest paths between neighbours, (l, l); None where some are apart."""
+    n = len(points)
+    count = min(NEIGHBOURS, n - 1)
+    if count < 1:
+        return None
+    distances, neighbours = cKDTree(points).query(points, count + 1)
+    starts = np.arange(0, n * count + 1, count)
+    edges = (distances[:, 1:].ravel(), neighbours[:, 1:].ravel(), starts)
+    graph = csr_array(edges, shape=(n, n))
+    if connected_components(graph, directed=False)[0] > 1:
+        return None
+    return dijkstra(graph, directed=False)
+
+
+def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
+    """Fit the encoder to a given embedding (l, d) of points X (l, k), by L-BFGS."""
+    body = encoder.body
+    assert isinstance(body, NetworkBody)
+    # The logistic function's inverse: squares of latent coordinates have no flat tails.
+    target = torch.logit(embedding) / LOGIT_SLOPE
+    theta = body.theta.detach().clone().requires_grad_()
+    inputs = body.standardised(X)
+    optimiser = torch.optim.LBFGS(
+        [theta],
+        max_iter=TEACHING_STEPS,
+        history_size=30,
+        tolerance_grad=0,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        hidden, output = body.parts(theta)
+        z = body.network.forward(hidden, inputs) @ output.T
+        value = (z - target).square().mean() + 1e-7 * theta.square().mean()
+        (theta.grad,) = torch.autograd.grad(value, theta)
+        return value.detach()
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    with torch.no_grad():
+        if bool(torch.isfinite(theta).all()):
+            body.theta.copy_(theta)
+
+
+def start_encoder(encoder: Encoder, rows: Rows, start: str, rng: np.random.Generator) -> str:
+    """Draw the encoder's parameters and scale its output; returns the start that was taken.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Changed in place.
+    rows : Rows
+        Points.
+    start : {"auto", "whiten", "isomap", "scale"}
+        ``"auto"`` takes Isomap's coordinates where the points lie on a manifold, and whitens
+        otherwise.
+    rng : numpy.random.Generator
+        Source of the parameters and of the landmarks.
+    """
+    if isinstance(encoder.body, NetworkBody):
+        least = LEAST_WIDTH if start == "scale" else 0.0
+        encoder.body.start(rows.X, rows.weight, rng, least)
+    if start == "scale" or not isinstance(encoder.body, NetworkBody):
+        scale_coordinates(encoder, rows)
+        return "scale"
+    whiten(encoder, rows)
+    if start == "whiten":
+        return start
+    found = manifold(rows.X, encoder.form.n_components, rng, force=start == "isomap")
+    if found is None:
+        return "whiten"
+    landmarks = torch.as_tensor(found[0], device=rows.X.device)
+    teach(encoder, rows.X[landmarks], torch.as_tensor(found[1]).to(rows.X))
+    return "isomap"

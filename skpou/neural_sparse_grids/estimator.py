@@ -1,0 +1,233 @@
+"""What the neural sparse grids' regressor and classifier share."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base import Interval, StrOptions, TorchEstimator, random_generator
+from skpou.core import Rows, Scaling, TrainingResult
+from skpou.core.linalg import rows_within
+from skpou.networks import ACTIVATIONS, Network
+from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS
+from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm, name_of
+from skpou.neural_sparse_grids.fit import (
+    COEF_SOLVERS,
+    NeuralGridOptions,
+    fit_head,
+    fit_neural_sparse_grid,
+    pick_coef_solver,
+    with_slope,
+)
+from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded
+from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
+
+#: Rows from which on early_stopping="auto" holds some out, as in scikit-learn's boosting.
+MANY_ROWS = 10_000
+#: Most points of a grid whose Gram matrix or vectors fit into memory.
+MOST_POINTS = 1_000_000
+#: Share of the embeddings near the faces from which on a warning is due.
+MANY_ON_FACES = 0.5
+
+
+class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TorchEstimator):
+    """Parameters, embedding and state of both estimators."""
+
+    #: The method of a classifier; a regressor has none.
+    _method: str | None = None
+    _size_parameters = "hidden_layer_sizes, level or batch_size"
+
+    _own_constraints: dict = {
+        "hidden_layer_sizes": [Interval(Integral, 1, None, closed="left"), tuple, list],
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "boundary": [StrOptions(set(BOUNDARIES))],
+        "margin": [Interval(Real, 0, 0.5, closed="left")],
+        "encoder": [StrOptions({"mlp", "cnn"}), callable],
+        "image_shape": [None, tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "coef_solver": [StrOptions(set(COEF_SOLVERS))],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "early_stopping": [StrOptions({"auto"}), "boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    # Training
+
+    def _form(self) -> EncoderForm:
+        """Form of the encoder, but for the number of columns.
+
+        Raises
+        ------
+        ValueError
+            If parameters do not go together.
+        """
+        kind = self.encoder if isinstance(self.encoder, str) else name_of(self.encoder)
+        given = self.hidden_layer_sizes
+        sizes = (given,) if isinstance(given, Integral) else tuple(given)
+        sizes = Network(1, sizes, "plain", self.activation).hidden_layer_sizes
+        shape = self.image_shape
+        if kind == "cnn":
+            shape = tuple(shape) if shape is not None else ()
+            whole = all(isinstance(s, Integral) and not isinstance(s, bool) for s in shape)
+            if len(shape) != 3 or not whole or min(shape) < 1:
+                raise ValueError(
+                    "encoder='cnn' needs image_shape=(channels, height, width), positive ints. "
+                    f"Got image_shape={self.image_shape!r}."
+                )
+            shape = tuple(int(s) for s in shape)
+        elif shape is not None:
+            raise ValueError(
+                f"image_shape={shape!r} goes with encoder='cnn'. Got encoder={self.encoder!r}."
+            )
+        n_points, _ = count_points(int(self.n_components), int(self.level), self.boundary)
+        if n_points > MOST_POINTS:
+            raise ValueError(
+                f"level={self.level} with boundary={self.boundary!r} in n_components="
+                f"{self.n_components} dimensions has {n_points} grid points, more than "
+                f"{MOST_POINTS}. Lower level or n_components."
+            )
+        d = int(self.n_components)
+        form = EncoderForm(kind, 0, d, sizes, self.activation, shape, float(self.margin))
+        pick_coef_solver(self._options(form, 0), 1, 1, 1)
+        return form
+
+    def _options(self, form: EncoderForm, n_rows: int) -> NeuralGridOptions:
+        early = n_rows >= MANY_ROWS if self.early_stopping == "auto" else bool(self.early_stopping)
+        descent = DescentOptions(
+            coef_solver=self.coef_solver,
+            optimizer=self.optimizer,
+            learning_rate=float(self.learning_rate),
+            batch_size=int(self.batch_size),
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            n_iter_no_change=int(self.n_iter_no_change),
+        )
+        return NeuralGridOptions(
+            form,
+            level=int(self.level),
+            boundary=self.boundary,
+            method=self._method,
+            descent=descent,
+            init=getattr(self, "init", "auto"),
+            validation_fraction=float(self.validation_fraction) if early else None,
+        )
+
+    def _train(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
+        """Build the encoder and train it."""
+        d = int(self.n_features_in_)
+        if form.image_shape is not None and np.prod(form.image_shape) != d:
+            raise ValueError(
+                f"image_shape={self.image_shape!r} has {np.prod(form.image_shape)} pixels, but X "
+                f"has {d} features."
+            )
+        form = EncoderForm(**{**vars(form), "n_features": d})
+        options = self._options(form, rows.n_rows)
+        solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
+        dtype = torch.float64 if solver == "varpro" else self._torch_dtype()
+        rng = random_generator(self.random_state)
+        box = (scaling.columns, scaling.offset, scaling.width)
+        devices = [rows.X.device] if rows.X.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(rng.integers(2**62)))
+            encoder = Encoder(form, *box).to(device=rows.X.device, dtype=dtype)
+        return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, self._reporter())
+
+    def _warn_of_faces(self, result: TrainingResult) -> None:
+        share = result.chosen["on_faces"]
+        if share > MANY_ON_FACES:
+            # Past this method, fit and its wrapper, to the line that called fit.
+            warnings.warn(
+                f"{100 * share:.0f} % of the embeddings lie within 0.02 of a face of the grid's "
+                "box, where most of its functions are zero and boundary='zero' stops training. "
+                "Raise margin or alpha, or lower learning_rate.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def _refit(self, rows: Rows) -> TrainingResult:
+        """New coefficients for the encoder as it is."""
+        model = self._model(rows.X)
+        options = self._options(model.encoder.form, rows.n_rows)
+        grid = SparseGrid(options.form.n_components, self.level_, self.model_["head"]["boundary"])
+        latent = embedded(model.encoder, rows)
+        rng = random_generator(self.random_state)
+        result = fit_head(latent, grid, options, rng, report=self._reporter())
+        model = NeuralGrid(model.encoder, result.state, latent.X[0, :0])
+        result.state = with_slope(model, rows)
+        result.curve = self.loss_curve_
+        result.n_iter = self.n_iter_
+        result.chosen["coef_solver"] = self.coef_solver_
+        result.chosen["active_fraction"] = active_fraction(grid, latent.X)
+        return result
+
+    def _state_of(self, result: TrainingResult) -> dict[str, Any]:
+        """Fitted attributes."""
+        return {
+            "model_": result.state.arrays(),
+            "alpha_": result.chosen["alpha"],
+            "level_": result.chosen["level"],
+            "coef_solver_": result.chosen["coef_solver"],
+            "active_fraction_": result.chosen["active_fraction"],
+            "n_iter_": result.n_iter,
+            "loss_curve_": result.curve,
+        }
+
+    def _box(self) -> Scaling:
+        """Box of the last fit."""
+        return Scaling.from_arrays(self.scaling_, torch.zeros(0))
+
+    # Fitted state
+
+    def _model(self, like: Tensor) -> NeuralGrid:
+        return NeuralGrid.from_arrays(self.model_, like)
+
+    def _numbers_per_row(self) -> int:
+        return self._model(torch.zeros(0)).numbers_per_row()
+
+    def _rows_a_block(self) -> int:
+        # batch_size is that of training steps.
+        return rows_within(self._numbers_per_row())
+
+    @property
+    def grid_points_(self):
+        """Grid points in the unit box of the embedding."""
+        check_is_fitted(self)
+        head = self.model_["head"]
+        return SparseGrid(head["n_features"], head["level"], head["boundary"]).points()
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.model_["head"]["n_features"]
+
+    def transform(self, X):
+        """Embed points in the unit box of the grid.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_components)
+        """
+        points, _, origin = self._query(X)
+        model = self._model(points)
+        with torch.no_grad():
+            return origin.send(self._in_blocks(points, lambda x, _: model.encoder(x)))

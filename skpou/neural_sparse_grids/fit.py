@@ -1,0 +1,410 @@
+"""Neural sparse grids: an encoder in front of a sparse grid, trained in one of four ways."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core.models import mean_slope
+from skpou.neural_sparse_grids.descent.descent import descend_encoder
+from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
+from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
+from skpou.neural_sparse_grids.encoders.starts import start_encoder
+from skpou.neural_sparse_grids.encoders.trained import Trained
+from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
+from skpou.neural_sparse_grids.projected.squares import EncodedProblem, first_ridges
+from skpou.neural_sparse_grids.projected.varpro import (
+    CAUTIOUS_ROWS,
+    FIRST_LEVEL,
+    FIRST_LEVEL_OF_MANIFOLD,
+    VarproOptions,
+    VarproTraining,
+    least_squares_problem,
+    softmax_problem,
+)
+from skpou.sparse_grids import (
+    GridClasses,
+    GridOptions,
+    SparseGrid,
+    SparseGridModel,
+    count_points,
+    fit_classes,
+    fit_on_grid,
+    indicators,
+    one_hot_model,
+    shares_of_classes,
+)
+
+COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
+#: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
+VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NeuralGridOptions:
+    """What to fit; the meaning is that of the estimators' parameters.
+
+    Attributes
+    ----------
+    form : EncoderForm
+    level : int
+    boundary : str
+    method : {"softmax", "one_hot", "density"} or None
+        None for a regression.
+    descent : DescentOptions
+    init : str
+        See `start_encoder`.
+    validation_fraction : float or None
+        Share of the rows that is held out; None: no early stopping.
+    gain : float
+        Factor on the first scaled embedding; beyond 1 it is pushed towards the corners.
+    """
+
+    form: EncoderForm
+    level: int = 6
+    boundary: str = "modified"
+    method: str | None = None
+    descent: DescentOptions = field(default_factory=DescentOptions)
+    init: str = "auto"
+    validation_fraction: float | None = None
+    gain: float = 1.0
+
+
+def pick_coef_solver(options: NeuralGridOptions, n_rows: int, n_inputs: int, n_outputs: int) -> str:
+    """Solver of the coefficients; "auto" is variable projection where its matrices are small.
+
+    Raises
+    ------
+    ValueError
+        If "varpro" is asked for with an encoder whose derivatives are not at hand.
+    """
+    form, solver = options.form, options.descent.coef_solver
+    if solver == "varpro" and form.kind != "mlp":
+        raise ValueError(
+            "coef_solver='varpro' needs encoder='mlp', whose derivatives are at hand row by row. "
+            f"Got encoder={form.kind!r}: use coef_solver='gradient', 'direct' or 'iterative'."
+        )
+    if solver != "auto":
+        return solver
+    if form.kind != "mlp" or options.method == "density":
+        return "gradient"
+    widths = (n_inputs, *form.hidden_layer_sizes, form.n_components)
+    k = sum(a * b + b for a, b in itertools.pairwise(widths))
+    G = count_points(form.n_components, options.level, options.boundary)[0]
+    m = n_outputs if options.method is None else max(n_outputs - 1, 1)
+    columns = k + G * (m if options.method == "softmax" else 1)
+    work = n_rows * (m * k * k + columns**2)
+    return "varpro" if columns <= VARPRO_COLUMNS and work <= VARPRO_WORK else "gradient"
+
+
+def fit_neural_sparse_grid(
+    rows: Rows,
+    encoder: Encoder,
+    options: NeuralGridOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Train an encoder and the grid behind it.
+
+    Parameters
+    ----------
+    rows : Rows
+        Points in the unit box; targets of about unit rms, or the shares of the classes.
+    encoder : Encoder
+        Changed in place.
+    options : NeuralGridOptions
+    rng : numpy.random.Generator
+        Source of the start, of splits and minibatches.
+    report : callable, default=None
+        Takes a line for every pass, or every round of steps.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `NeuralGrid`.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best result so far.
+    """
+    training = NeuralGridTraining(rows, encoder, options, rng, report)
+    # Layers such as dropout draw from torch's own generator.
+    with torch.random.fork_rng(devices=_devices(rows)):
+        torch.manual_seed(int(rng.integers(2**62)))
+        try:
+            training.run()
+        except KeyboardInterrupt:
+            if training.trained.state is None:
+                raise TrainingInterrupted(None) from None
+            training.trained.code = "interrupted"
+            raise TrainingInterrupted(training.result()) from None
+    return training.result()
+
+
+def _devices(rows: Rows) -> list[torch.device]:
+    return [rows.X.device] if rows.X.device.type == "cuda" else []
+
+
+class NeuralGridTraining:
+    """One training; the parameters are those of `fit_neural_sparse_grid`."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        encoder: Encoder,
+        options: NeuralGridOptions,
+        rng: np.random.Generator,
+        report: Report | None = None,
+    ):
+        self.rows, self.encoder, self.options = rows, encoder, options
+        self.part = rows
+        self.rng, self.report = rng, report
+        self.trained = Trained(level=options.level)
+        self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
+        self.start = "scale"
+
+    def run(self) -> None:
+        """Start the encoder and train it."""
+        options, encoder = self.options, self.encoder
+        part, held_out = self._split()
+        self.part = part
+        encoder.eval().requires_grad_(False)
+        init = options.init
+        if init == "auto" and (options.method is not None or options.form.kind != "mlp"):
+            init = "scale"
+        self.start = start_encoder(encoder, part, init, self.rng)
+        # The moments of minibatches suit classes; a regression's grid must not move beneath it.
+        encoder.scaling.follows = self.start == "scale" and options.method is not None
+        if options.gain != 1.0:
+            encoder.scaling.follows = False  # Minibatches would undo it at once.
+            encoder.scaling.variance /= options.gain**2
+        flat = not part.n_features or part.n_rows < 2 or not bool((part.y != part.y[:1]).any())
+        if flat:
+            self.trained.keep(encoder, options.level, 0.0)
+            self.trained.code, self.trained.n_iter = "converged", 1
+            return
+        # All that squares are minimised for learns the classes' indicators.
+        squares = self.solver != "gradient" or options.method == "one_hot"
+        if options.method is not None and squares and not self.is_softmax_varpro():
+            held_out = None if held_out is None else indicators(held_out, part)[0]
+            part = indicators(part)[0]
+            options = replace(options, method=None)
+        if self.solver == "varpro":
+            self._varpro(part, held_out)
+            return
+        grid = SparseGrid(options.form.n_components, options.level, options.boundary)
+        descent = replace(options.descent, coef_solver=self.solver)
+        descend_encoder(
+            encoder, grid, part, held_out, options.method, descent, self.rng,
+            self.trained, self.report,
+        )  # fmt: skip
+
+    def is_softmax_varpro(self) -> bool:
+        """Whether the coefficients of logits are eliminated."""
+        return self.solver == "varpro" and self.options.method == "softmax"
+
+    def _split(self) -> tuple[Rows, Rows | None]:
+        """Rows to train with, and those held out."""
+        rows, share = self.rows, self.options.validation_fraction
+        n_held_out = 0 if share is None else round(share * rows.n_rows)
+        if not n_held_out or n_held_out >= rows.n_rows:
+            return rows, None
+        order = torch.as_tensor(self.rng.permutation(rows.n_rows), device=rows.X.device)
+        parts = (order[n_held_out:], order[:n_held_out])
+        training, held_out = (rows.subset(part.sort().values) for part in parts)
+        return training, held_out
+
+    def _varpro(self, part: Rows, held_out: Rows | None) -> None:
+        """Climb from the start; with few rows twice, from cautious and from bold ridges.
+
+        Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
+        """
+        few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
+        if not few or self.is_softmax_varpro():
+            self._climb(part, held_out, self.trained, cautious=False)
+            return
+        start = {k: v.clone() for k, v in self.encoder.state_dict().items()}
+        self._climb(part, held_out, self.trained, cautious=True)
+        self.encoder.load_state_dict(start)
+        other = Trained(level=self.options.level)
+        self._climb(part, held_out, other, cautious=False)
+        if other.score < self.trained.score:
+            self.trained = other
+
+    def _climb(
+        self, part: Rows, held_out: Rows | None, trained: Trained, *, cautious: bool
+    ) -> None:
+        options, descent = self.options, self.options.descent
+        problem = softmax_problem if self.is_softmax_varpro() else least_squares_problem
+        manifold = self.start == "isomap"
+        VarproTraining(
+            self.encoder,
+            part,
+            held_out,
+            problem(descent.alpha, cautious),
+            VarproOptions(
+                first_level=FIRST_LEVEL_OF_MANIFOLD if manifold else FIRST_LEVEL,
+                level=options.level,
+                boundary=options.boundary,
+                max_iter=descent.max_iter,
+                tol=descent.tol,
+                cautious=cautious,
+            ),
+            trained,
+            self.report,
+        ).run(self.rng)
+
+    # The result
+
+    def result(self) -> TrainingResult:
+        """Model of the best state, with the grid's coefficients for all rows."""
+        trained, options, encoder = self.trained, self.options, self.encoder
+        if trained.state is None:
+            raise FloatingPointError(
+                "The first evaluation of the encoder is not finite. Lower learning_rate."
+            )
+        encoder.load_state_dict(trained.state)
+        encoder.eval().requires_grad_(False)
+        latent = embedded(encoder, self.rows)
+        grid = SparseGrid(options.form.n_components, trained.level, options.boundary)
+        head = self._head(latent, grid)
+        chosen = {
+            **head.chosen,
+            "level": trained.level,
+            "coef_solver": self.solver,
+            "init": self.start,
+            "active_fraction": active_fraction(grid, latent.X),
+            "on_faces": share_on_faces(latent.X, options.form.margin),
+        }
+        model = with_slope(NeuralGrid(encoder, head.state, latent.X[0, :0]), self.rows)
+        code, message = trained.code, self._message(trained.code)
+        n_iter = max(trained.n_iter, 1)
+        return TrainingResult(model, head.score, n_iter, trained.curve, code, message, chosen)
+
+    def _head(self, latent: Rows, grid: SparseGrid) -> TrainingResult:
+        """Coefficients on the grid: those trained along, or the solution for all rows."""
+        options, trained = self.options, self.trained
+        if options.method is None:
+            result = fit_head(latent, grid, options, self.rng, self._determined(grid))
+            if trained.coef is not None and self.solver == "gradient":
+                result.state = with_coef(result.state, trained.coef, latent)
+            return result
+        by_squares = options.method != "softmax" and self.solver != "gradient"
+        if trained.coef is None or options.method == "density" or by_squares:
+            return fit_head(latent, grid, options, self.rng)
+        if options.method == "softmax" and self.solver in ("direct", "iterative"):
+            return fit_head(latent, grid, options, self.rng)
+        coef = trained.coef.to(latent.X)
+        # The coefficients go with the shares of the classes that they were trained with.
+        part = self.part.to(latent.X.dtype)
+        default = CLASS_ALPHA
+        if options.method == "one_hot":
+            model = one_hot_model(grid, coef, indicators(part)[1], part)
+            default = REGRESSION_ALPHA
+        else:
+            share = shares_of_classes(part) + 1 / part.total_weight
+            floor = 1 / part.total_weight
+            model = GridClasses(grid, coef, (share / share.sum()).log(), "softmax", floor)
+        terms = latent.weight @ (latent.y * model.log_proba(latent.X)).sum(1)
+        given = options.descent.alpha
+        alpha = trained.chosen.get("alpha", default if given is None else given)
+        score = -float(terms) / latent.total_weight
+        return TrainingResult(model, score, 1, chosen={"alpha": alpha})
+
+    def _determined(self, grid: SparseGrid) -> float:
+        """Parameters of the encoder that the rows have determined, where that is affordable."""
+        solver, rows = self.solver, self.rows
+        if solver == "varpro" or not self._varpro_fits() or not rows.n_features:
+            return self.trained.determined
+        part = rows.to(torch.float64)
+        encoder = self.encoder.to(torch.float64)
+        derivatives = EncoderDerivatives(encoder, part.X)
+        alpha = self.options.descent.alpha
+        problem = EncodedProblem(derivatives, grid, part, first_ridges(alpha), alpha is not None)
+        fit = problem.solve(encoder.body.theta.detach())  # type: ignore[union-attr, operator]
+        for _ in range(2):  # Ridges, then what is determined under them
+            fit = problem.adapt(fit)
+        self.encoder.to(rows.X.dtype)
+        return fit.determined
+
+    def _varpro_fits(self) -> bool:
+        """Whether the matrices of variable projection are small."""
+        options, rows = self.options, self.rows
+        automatic = replace(options, descent=replace(options.descent, coef_solver="auto"))
+        sizes = (rows.n_rows, rows.n_features, rows.n_outputs)
+        return pick_coef_solver(automatic, *sizes) == "varpro"
+
+    def _message(self, code: str) -> str:
+        n = len(self.trained.curve)
+        return {
+            "max_iter": f"coef_solver={self.solver!r} used all "
+            f"max_iter={self.options.descent.max_iter} iterations while the loss was still "
+            "falling. Raise max_iter.",
+            "non_finite": f"The loss became non-finite after {n} iterations; the best parameters "
+            "before are kept. Lower learning_rate.",
+            "interrupted": "The best parameters so far are kept.",
+        }.get(code, "")
+
+
+def with_slope(model: NeuralGrid, rows: Rows) -> NeuralGrid:
+    """The model with the slope of its mean over the rows; classes have none."""
+    if model.encoder.form.kind != "mlp" or not isinstance(model.head, SparseGridModel):
+        count = model.head.coef.shape[1]
+        return replace(model, slope=torch.ones(count, dtype=torch.float64))
+    like = rows.X
+    double = NeuralGrid(model.encoder.to(torch.float64), model.head, model.slope)
+    slope = mean_slope(double, like.to(torch.float64), rows.weight)  # type: ignore[arg-type]
+    model.encoder.to(like.dtype)
+    return replace(model, slope=slope)
+
+
+def fit_head(
+    latent: Rows,
+    grid: SparseGrid,
+    options: NeuralGridOptions,
+    rng: np.random.Generator,
+    determined: float = 0.0,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Function on the grid for given embeddings: a `SparseGridModel` or a `GridClasses`.
+
+    Parameters
+    ----------
+    latent : Rows
+        Embeddings for points.
+    grid : SparseGrid
+    options : NeuralGridOptions
+    rng : numpy.random.Generator
+        Source of the rows that choose a ridge.
+    determined : float, default=0
+        Parameters of the encoder that the rows have determined: they count as spent in the
+        variance of the noise.
+    report : callable, default=None
+        Takes a line for every ridge.
+    """
+    grid_options = GridOptions(grid.level, grid.boundary, options.descent.alpha, max_points=2**62)
+    if options.method is not None:
+        return fit_classes(latent, options.method, grid_options, rng, report)
+    result = fit_on_grid(latent, grid, None, grid_options, rng, report)
+    n = latent.total_weight
+    if latent.n_rows > 1:
+        result.state.noise = result.state.noise * (n / max(n - determined, 0.2 * n))
+    return result
+
+
+def with_coef(model: SparseGridModel, coef: Tensor, latent: Rows) -> SparseGridModel:
+    """The model with other coefficients, and the noise that these leave."""
+    model.coef = coef.to(model.coef)
+    squares = latent.weight @ (latent.y - model.mean(latent.X)).square() + latent.within.sum(0)
+    model.noise = torch.maximum(model.noise, squares / latent.total_weight)
+    return model

@@ -1,0 +1,126 @@
+"""The fitted encoder and grid that training returns, and what they predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.models import Components
+from skpou.neural_sparse_grids.encoders.encoder import Encoder
+from skpou.sparse_grids import GridClasses, SparseGrid, SparseGridModel
+
+HEADS: dict[str, Any] = {"regression": SparseGridModel, "classes": GridClasses}
+#: Value from which on a function of the grid counts as active at a point.
+ACTIVE = 1e-9
+
+
+@dataclass(frozen=True)
+class NeuralGrid:
+    """Function on a sparse grid of what an encoder makes of a point, Eq. 3.2 of Zhang (2021).
+
+    Attributes
+    ----------
+    encoder : Encoder
+        Maps the unit box of the data into that of the grid.
+    head : SparseGridModel or GridClasses
+        Function on the grid.
+    slope : Tensor of shape (m,)
+        Root mean square of the mean's gradient over the data: outside the data's box the
+        standard deviation grows by this for each unit of distance.
+    """
+
+    encoder: Encoder
+    head: SparseGridModel | GridClasses
+    slope: Tensor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of a regression at points X (n, k)."""
+        return self.head.mean(self.encoder(X))  # type: ignore[union-attr]
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, m, k) of the mean; at a kink of a hat function that to its right."""
+        m = self.head.coef.shape[1]
+        result = X.new_zeros((len(X), m, X.shape[1]))
+        if not X.shape[1]:
+            return result
+        with torch.enable_grad():
+            points = X.detach().clone().requires_grad_()
+            values = self.mean(points)
+            for output in range(m):
+                total = values[:, output].sum()
+                result[:, output] = torch.autograd.grad(total, points, retain_graph=True)[0]
+        return result
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at the points X: one Gaussian each."""
+        mean = self.mean(X)
+        if not posterior:
+            epistemic = torch.zeros_like(mean)
+        else:
+            inside = X.clamp(0, 1)
+            distance = (X - inside).square().sum(1, keepdim=True)
+            variance = self.head.variance(self.encoder(inside))  # type: ignore[union-attr]
+            epistemic = variance[:, None] * self.head.noise  # type: ignore[union-attr]
+            epistemic = epistemic + distance * self.slope.square()
+        noise = self.head.noise[None]  # type: ignore[union-attr]
+        return Components(X.new_zeros((len(X), 1)), mean[:, None], noise, epistemic[:, None])
+
+    def log_proba(self, X: Tensor) -> Tensor:
+        """Logarithms (n, K) of the classes' probabilities."""
+        return self.head.log_proba(self.encoder(X))  # type: ignore[union-attr]
+
+    def numbers_per_row(self) -> int:
+        """Numbers that a prediction allocates for each point, to size blocks of rows."""
+        form = self.encoder.form
+        sizes = 100 if form.kind == "mlp" else 20 * form.n_features
+        return sizes + 4 * sum(form.hidden_layer_sizes) + self.head.numbers_per_row()
+
+    # State
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        kind = next(name for name, cls in HEADS.items() if isinstance(self.head, cls))
+        return {
+            "encoder": self.encoder.arrays(),
+            "kind": kind,
+            "head": self.head.arrays(),
+            "slope": self.slope.cpu().contiguous().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NeuralGrid:
+        """Rebuild from `arrays`, on the device and in the dtype of `like`."""
+        slope = torch.tensor(np.asarray(arrays["slope"]), dtype=like.dtype, device=like.device)
+        head = HEADS[arrays["kind"]].from_arrays(arrays["head"], like)
+        return cls(Encoder.from_arrays(arrays["encoder"], like), head, slope)
+
+
+def embedded(encoder: Encoder, rows: Rows) -> Rows:
+    """The rows with their embeddings for points, in double precision."""
+    numbers = 20 * encoder.form.n_features + 4 * sum(encoder.form.hidden_layer_sizes)
+    blocks = row_blocks(rows.n_rows, rows_within(numbers))
+    with torch.no_grad():
+        points = torch.cat([encoder(rows.X[block]) for block in blocks]).to(torch.float64)
+    found = rows.to(torch.float64)
+    return Rows(points, found.y, found.weight, found.within)
+
+
+def active_fraction(grid: SparseGrid, points: Tensor) -> float:
+    """Share of the grid's functions that are not zero at one of the points at least."""
+    seen = torch.zeros(grid.n_columns, dtype=torch.bool, device=points.device)
+    for block in row_blocks(len(points), rows_within(3 * grid.n_subspaces)):
+        values, functions = grid.nonzeros(points[block])
+        seen[functions[values.abs() > ACTIVE]] = True
+    return float(seen.double().mean())
+
+
+def share_on_faces(points: Tensor, margin: float) -> float:
+    """Share of the points within 0.02 of a face of the box, or of its margin."""
+    near = 0.02 + margin
+    return float(((points < near) | (points > 1 - near)).any(1).double().mean())

@@ -1,0 +1,1 @@
+"""Encoders trained with the coefficients eliminated."""

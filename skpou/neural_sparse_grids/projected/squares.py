@@ -1,0 +1,216 @@
+"""Sparse grid functions of an encoder's output, as a projected least-squares problem.
+
+The coefficients are eliminated (variable projection, as in `skpou.core.optim.varpro`), by the Gram
+matrix of the grid's columns: these are many, sparse, and held by a ridge. Both ridges, that of
+the coefficients and that of the encoder's parameters, follow from the evidence of the data
+(MacKay 1992), so that neither noise nor a network with more parameters than rows is memorised.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import row_blocks, rows_within
+from skpou.neural_sparse_grids.encoders.encoder import Embedding, Encoder
+from skpou.neural_sparse_grids.projected.rows import (
+    JACOBIAN_NUMBERS,
+    DampedModel,
+    EncodedRows,
+    Ridges,
+    add_gram,
+    dense_columns,
+    embedding_or_none,
+    pulled_rows,
+    slopes_on_grid,
+    spread_of,
+    symmetric,
+)
+from skpou.sparse_grids import (
+    GIVEN_DECAY,
+    ROUND_OFF,
+    GramProblem,
+    GridRows,
+    RidgeSolution,
+    best_ridge,
+    factored,
+)
+
+#: First guesses of the noise's variance and of that of the encoder's parameters. From bold ones few
+#: noisy rows are memorised at once; cautious ones flatten an embedding that is known to be good.
+BOLD, CAUTIOUS = (1e-2, 1.0), (1.0, 0.1)
+
+
+@dataclass
+class EncodedFit:
+    """Coefficients for one theta.
+
+    Attributes
+    ----------
+    theta : Tensor of shape (k,)
+        Parameters of the encoder.
+    embedding : Embedding
+        Of the rows.
+    problem : GramProblem
+        Columns of the grid at the embedding.
+    solution : RidgeSolution
+        Coefficients for the ridge.
+    residual : Tensor of shape (n, m)
+        Weighted ``y - K c``.
+    value : float
+        Sum of squares with both ridges, averaged over targets.
+    score : float
+        Twice the negative log evidence, where it is known.
+    determined : float
+        Number of parameters of the encoder that the data determine, where it is known.
+    """
+
+    theta: Tensor
+    embedding: Embedding
+    problem: GramProblem
+    solution: RidgeSolution
+    residual: Tensor
+    value: float
+    score: float = math.inf
+    determined: float = 0.0
+
+    def __str__(self) -> str:
+        solution = self.solution
+        return (
+            f"alpha {solution.alpha:.1e}, decay {solution.decay:g}, "
+            f"{self.determined:.0f} of {len(self.theta)} parameters determined"
+        )
+
+    def rms(self) -> float:
+        """Root mean square of the weighted residual."""
+        return float(self.residual.square().mean().sqrt())
+
+
+class EncodedProblem(EncodedRows):
+    """Least squares on a sparse grid for any parameters of the encoder.
+
+    It has what `levenberg_marquardt` asks of a problem; the parameters are those of `EncodedRows`.
+    """
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.root = self.rows.weight.sqrt()[:, None]
+        self.rms = float((self.rows.y * self.root).square().mean().sqrt()) or 1.0
+
+    def solve(self, theta: Tensor, ridge: float = 0.0) -> EncodedFit:
+        """Eliminate the coefficients."""
+        embedding, theta = embedding_or_none(self.encoded, theta)
+        rows = GridRows(self.grid, embedding.u, self.rows.weight)
+        problem = GramProblem(rows, self.rows.y, self.costs)
+        # The largest column norm may change with the embedding; the ridge must not.
+        problem.scale = math.sqrt(self.rows.total_weight)
+        return self._fit(theta, embedding, problem)
+
+    def _fit(self, theta: Tensor, embedding: Embedding, problem: GramProblem) -> EncodedFit:
+        ridges = self.ridges
+        solution = problem.solve(ridges.alpha, ridges.decay)
+        residual = problem.y - problem.rows.matmul(solution.coef)
+        value = self.held(float((solution.rss + solution.size).mean()), theta, embedding)
+        return EncodedFit(theta, embedding, problem, solution, residual, value)
+
+    def linearise(self, fit: EncodedFit) -> DampedModel:
+        """Model of the residual that least squares leaves over (Kaufman 1975).
+
+        In ``J'J - J'K (K'K + D)^-1 K'J`` the rows' part of the coefficients is projected off.
+        """
+        n, m = fit.residual.shape
+        slope = slopes_on_grid(self.grid, fit.embedding, fit.solution.coef) * self.root[:, :, None]
+        d = fit.solution.decay ** (-0.5 * self.costs)
+        k = self.encoded.n_parameters
+        if n * m <= k:
+            return self._dual(fit, slope, d)
+        gram = slope.new_zeros((k, k))
+        cross = slope.new_zeros((m, self.grid.n_columns, k))
+        pull = slope.new_zeros(k)
+        kept = fit.problem.rows
+        for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
+            J = self.encoded_rows(block, fit, slope)
+            K = dense_columns(kept, block)
+            for o in range(m):
+                add_gram(gram, J[:, o])
+                cross[o].addmm_(K.T, J[:, o])
+            pull -= torch.einsum("nok,no->k", J, fit.residual[block])
+        gram = symmetric(gram)
+        for o in range(m):
+            inner = torch.linalg.solve_triangular(
+                fit.solution.factor, d[:, None] * cross[o], upper=False
+            )
+            gram -= inner.T @ inner
+        return self.damped(gram / m, pull / m, fit)
+
+    def _dual(self, fit: EncodedFit, slope: Tensor, d: Tensor) -> DampedModel:
+        """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""
+        n, m = fit.residual.shape
+        J = self.encoded_rows(slice(0, n), fit, slope)
+        ridge = fit.problem.scale**2 * max(fit.solution.alpha, 1e-6) ** 2
+        K = dense_columns(fit.problem.rows, slice(0, n)) * d / math.sqrt(ridge)
+        L, _ = factored(K @ K.T, 1.0)
+        pull = -torch.einsum("nok,no->k", J, fit.residual) / m
+        J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
+        J = J.reshape(n * m, -1) / math.sqrt(m)
+        inward, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
+        J = torch.cat([J, math.sqrt(self.ridges.inward) * inward])
+        pull += self.ridges.inward * (inward.T @ far)
+        return DampedModel(J @ J.T, J, pull, fit.theta, self.ridges.weight)
+
+    # Ridges by evidence
+
+    def adapt(self, fit: EncodedFit) -> EncodedFit:
+        """Ridges of larger evidence at a fit, and the fit for them with its score."""
+        ridges, solution, n = self.ridges, fit.solution, self.rows.total_weight
+        within = self.rows.within.sum(0)
+        if not self.given:
+            start = (ridges.alpha, ridges.decay)
+            solution = best_ridge(fit.problem, n, within, start=start, stride=1)
+        noise = (within + solution.rss + solution.size) / n + ROUND_OFF**2
+        fit = replace(fit, solution=solution)
+        model = self.linearise(fit)
+        number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
+        size = float(fit.theta.square().sum())
+        score = n * float((noise + self.ridges.weight * size / n).log().mean())
+        score += solution.log_det + log_det
+        spread = spread_of(fit.theta, number)
+        self.ridges = Ridges(solution.alpha, solution.decay, float(noise.mean()), spread)
+        fit = self._fit(fit.theta, fit.embedding, fit.problem)
+        return replace(fit, score=score, determined=number)
+
+    def unexplained(self, theta: Tensor) -> float:
+        """Noise of largest evidence for the encoder as it is, in units of the targets' variance."""
+        problem = self.solve(theta).problem
+        n, within = self.rows.total_weight, self.rows.within.sum(0)
+        solution = best_ridge(problem, n, within)
+        total = (problem.y.square().sum(0) + within).mean()
+        return float((within + solution.rss + solution.size).mean() / total)
+
+    def loss(self, fit: EncodedFit) -> float:
+        """Mean square of the residual."""
+        squares = fit.residual.square().sum(0) + self.rows.within.sum(0)
+        return float(squares.mean()) / self.rows.total_weight
+
+    def error(self, encoder: Encoder, fit: EncodedFit, held_out: Rows) -> float:
+        """Mean square error on rows that were held out."""
+        with torch.no_grad():
+            values = self.grid.evaluate(encoder(held_out.X), fit.solution.coef)
+        squares = held_out.weight[:, None] * (held_out.y - values).square() + held_out.within
+        return float(squares.sum(0).mean()) / held_out.total_weight
+
+    def kept(self, fit: EncodedFit) -> dict[str, Any]:
+        """What the training keeps of a fit besides the encoder."""
+        chosen = {"alpha": fit.solution.alpha, "decay": fit.solution.decay}
+        return {"determined": fit.determined, "chosen": chosen}
+
+
+def first_ridges(alpha: float | None, cautious: bool = False) -> Ridges:
+    """Ridges to start from; cautious ones take all for noise until the evidence says otherwise."""
+    noise, spread = CAUTIOUS if cautious else BOLD
+    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, noise, spread)

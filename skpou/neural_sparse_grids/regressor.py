@@ -1,0 +1,266 @@
+"""NeuralSparseGridRegressor: regression on a sparse grid behind an encoder."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skpou.base import FittedModelRegressor, Prepared, StrOptions, fit_context
+from skpou.core import TrainingResult
+from skpou.neural_sparse_grids.encoders.starts import STARTS
+from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
+
+
+class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
+    """Regression on a sparse grid of few dimensions into which a network maps the data.
+
+    A neural network, the encoder, maps a point into the unit box, and a function on a sparse grid
+    of that box is the prediction (Eq. 3.2 of [1]_): columns may be many, and the grid stays
+    small. By default both are found together by second-order steps, from coarse grids to fine
+    ones, with the encoder's and the grid's ridges chosen by the evidence of the data.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or tuple of int, default=(25, 25)
+        Widths of the hidden layers of ``encoder="mlp"``, at least 1.
+    n_components : int, default=2
+        Dimension of the embedding and of the grid, at least 1.
+    level : int, default=6
+        Level of the sparse grid, from 1 to 30. ``"varpro"`` begins with coarser ones, and keeps
+        one where the evidence is against finer ones: see `level_`.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        The functions at the faces of the grid's box; see `SparseGridRegressor`. Under ``"zero"``
+        training stops for rows whose embeddings reach a face.
+    margin : float, default=0.0
+        Distance of the embeddings from the faces, from 0 to below 0.5.
+    encoder : {"mlp", "cnn"} or function, default="mlp"
+        ``"mlp"``: a plain network. ``"cnn"``: three convolutions of 3 x 3 with batch
+        normalisation and pooling, for images. A function ``(n_features_in, n_components) ->
+        torch.nn.Module`` that can be imported: its module maps (n, n_features_in) to
+        (n, n_components) finite numbers, in float64 unless `dtype` is another, which are
+        scaled and squashed into the box.
+    image_shape : tuple of int, default=None
+        Channels, height and width of the images in the rows of X; for ``encoder="cnn"``.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of the hidden units of ``"mlp"``.
+    init : {"auto", "whiten", "isomap", "scale"}, default="auto"
+        First embedding of ``"mlp"``. ``"whiten"``: uncorrelated coordinates that fill the box.
+        ``"isomap"``: coordinates along the manifold on which the data lie. ``"scale"``: each
+        coordinate scaled by itself. ``"auto"``: isomap where there is a curved manifold of
+        `n_components` dimensions, else whiten. Other encoders are scaled.
+    coef_solver : {"auto", "gradient", "direct", "iterative", "varpro"}, default="auto"
+        How the coefficients of the grid are found. ``"gradient"``: by minibatch steps, along with
+        the encoder (SGD in [1]_). ``"direct"``: by least squares before every step of the encoder
+        (LS). ``"iterative"``: by some conjugate gradient steps before every step (ILS).
+        ``"varpro"``: eliminated; Levenberg-Marquardt steps of the encoder. ``"auto"``: varpro
+        for an ``"mlp"`` whose matrices are small, else gradient.
+    optimizer : {"adam", "sgd"}, default="adam"
+        Steps of all solvers but ``"varpro"``.
+    learning_rate : float, default=1e-2
+        Highest rate of the one-cycle schedule, positive.
+    batch_size : int, default=256
+        Rows a step of ``"gradient"``.
+    max_iter : int, default=200
+        Passes over the rows, or steps of ``"varpro"``.
+    tol : float, default=1e-8
+        Relative residual that counts as none, and relative change of the loss over
+        `n_iter_no_change` passes that ends training.
+    alpha : "auto" or float, default="auto"
+        Ridge of the coefficients relative to the largest column norm, at least 0; it grows by 4
+        from level to level. ``"auto"``: by log evidence, 1e-4 during first-order training.
+    early_stopping : "auto" or bool, default="auto"
+        Whether rows are held out to judge the iterates, of which the best is returned. ``"auto"``:
+        from 10,000 rows on.
+    validation_fraction : float, default=0.1
+        Share of the rows held out, between 0 and 1.
+    n_iter_no_change : int, default=10
+        Passes without a better score on the rows held out after which training stops.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the encoder and of predictions. ``"varpro"`` and the last coefficients are
+        computed in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the start and of the minibatches. None is a fixed one: two fits give the same
+        bits.
+    verbose : int, default=0
+        Print a line for each pass, or for each round of steps.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_points,) or (n_points, n_outputs)
+        Coefficients (surpluses) in units of y.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Mean of y, which the grid's function adds to.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Noise standard deviation in units of y.
+    grid_points_ : ndarray of shape (n_points, n_components)
+        Grid points in the unit box of the embedding.
+    active_fraction_ : float
+        Share of the grid's functions that are not zero at some training point.
+    level_ : int
+        Level of the grid.
+    alpha_ : float
+        Ridge of level 1.
+    coef_solver_ : str
+        How the coefficients were found.
+    n_iter_ : int
+        Passes, or steps.
+    loss_curve_ : list of float
+        Mean square of the residual, in units of the variance of y, for each pass or each round of
+        steps.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : dict
+        State in scaled units: encoder, grid, coefficients, posterior, noise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Notes
+    -----
+    Error bars are those of the coefficients for the encoder that was found; outside the box of
+    the data they grow with the distance.
+
+    References
+    ----------
+    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 3.
+
+    Examples
+    --------
+    >>> from skpou import NeuralSparseGridRegressor
+    >>> from skpou.datasets import make_swiss_roll
+    >>> X, y = make_swiss_roll(1500, random_state=0)
+    >>> model = NeuralSparseGridRegressor(level=5).fit(X[:1000], y[:1000])
+    >>> model.transform(X).shape
+    (1500, 2)
+    >>> model.score(X[1000:], y[1000:]) > 0.999
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **FittedModelRegressor._parameter_constraints,
+        **NeuralGridEstimator._own_constraints,
+        "init": [StrOptions(set(STARTS))],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(25, 25),
+        *,
+        n_components=2,
+        level=6,
+        boundary="modified",
+        margin=0.0,
+        encoder="mlp",
+        image_shape=None,
+        activation="tanh",
+        init="auto",
+        coef_solver="auto",
+        optimizer="adam",
+        learning_rate=1e-2,
+        batch_size=256,
+        max_iter=200,
+        tol=1e-8,
+        alpha="auto",
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_components = n_components
+        self.level = level
+        self.boundary = boundary
+        self.margin = margin
+        self.encoder = encoder
+        self.image_shape = image_shape
+        self.activation = activation
+        self.init = init
+        self.coef_solver = coef_solver
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.alpha = alpha
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the encoder and solve for the coefficients of the grid.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the encoder and the grid.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridRegressor
+        """
+        form = self._form()
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare(X, y, sample_weight)
+            result = self._train_and_store(
+                lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared
+            )
+        self._warn_if_not_converged(result)
+        self._warn_of_faces(result)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def refit_grid(self, X, y, sample_weight=None):
+        """Solve for the coefficients of the grid again, the encoder as it is: ``NSG*``.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridRegressor
+        """
+        check_is_fitted(self)
+        with self._earlier_fit_kept():
+            prepared = self._prepare(X, y, sample_weight, box=self._box())
+            result = self._refit(prepared.rows)
+            self._store_result(result, prepared)
+        return self
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            **self._state_of(result),
+        )
+
+    @property
+    def coef_(self):
+        """Coefficients in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.model_["head"]["coef"] * self.scaling_["scale"])
+
+    def _noise_variance(self) -> np.ndarray:
+        return self.model_["head"]["noise"]

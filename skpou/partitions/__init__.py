@@ -1,0 +1,9 @@
+"""Partitions of unity: gates, pieces found in the data, mixtures of polynomial experts."""
+
+from skpou.partitions.estimators.hierarchical import HierarchicalPOURegressor
+from skpou.partitions.estimators.pou import POURegressor
+
+__all__ = [
+    "HierarchicalPOURegressor",
+    "POURegressor",
+]

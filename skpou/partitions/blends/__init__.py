@@ -1,0 +1,1 @@
+"""Soft partitions whose experts are solved for jointly."""

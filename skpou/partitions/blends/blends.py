@@ -1,0 +1,403 @@
+"""Soft pieces of a smooth part: gates moved by variable projection (step F)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import TrainingResult
+from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
+from skpou.partitions.gates.logistic import fit_logistic
+from skpou.partitions.gates.products import PartitionPolynomials
+from skpou.partitions.gates.tree import GateForm, GateLevel
+from skpou.partitions.pieces.merging import merge_order
+from skpou.partitions.pieces.plan import cut_merges, group_numbers
+from skpou.partitions.pieces.problem import PieceProblem
+
+#: Ridges of the logistic starts; a weaker last one gives sharper first gates.
+STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
+#: Starts that are followed to the end where the descent has ended far above round-off.
+RESTARTS = ((1.0,), *STARTS)
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """How blends are trained.
+
+    Attributes
+    ----------
+    form : GateForm
+        Logits.
+    alpha : float or None
+        Fixed ridge; None: tied to progress.
+    max_iter : int
+        Steps of variable projection for the final blend.
+    pilot_iter : int
+        Steps for each number of pieces that is compared.
+    tol : float
+        Relative residual at which to stop.
+    most_leaves : int
+        Most soft pieces of one part.
+    budget : float
+        Rows times columns squared times steps that the final descent may spend.
+    restart_above : float
+        Relative error of a noise-free fit above which the ladder's choice is descended to from
+        every start; none by default.
+    """
+
+    form: GateForm = field(default_factory=GateForm)
+    alpha: float | None = None
+    max_iter: int = 300
+    pilot_iter: int = 25
+    tol: float = 1e-14
+    most_leaves: int = 1000
+    budget: float = 5e9
+    restart_above: float = math.inf
+
+    def ridge(self) -> RidgeSchedule:
+        """New schedule; a given ridge stays."""
+        if self.alpha is None:
+            return RidgeSchedule()
+        return RidgeSchedule(value=self.alpha**2, least=self.alpha**2)
+
+
+@dataclass
+class Blend:
+    """Soft gates and experts of one smooth part.
+
+    Attributes
+    ----------
+    parents : list of Tensor of shape (N_l,), int64
+        Tree within the part, the coarsest level first.
+    theta : list of Tensor of shape (N_l, q)
+        Logit coefficients of every level.
+    coef : Tensor of shape (K, P, m)
+        Experts of the leaves.
+    result : TrainingResult
+        Record of the training; its score is the leave-one-out error.
+    """
+
+    parents: list[Tensor]
+    theta: list[Tensor]
+    coef: Tensor
+    result: TrainingResult
+
+    @property
+    def n_leaves(self) -> int:
+        """Number K of leaves."""
+        return len(self.parents[-1])
+
+
+class BlendTrainer:
+    """Variable projection on the gates of one part's samples.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        All samples.
+    index : Tensor of shape (n_g,), int64
+        Samples of the part.
+    options : BlendOptions
+        Gates, ridge and steps.
+    """
+
+    #: Rows for each unknown that a training keeps; more rows only cost time.
+    rows_an_unknown = 12
+    least_rows = 2500
+    #: Points between the rows at which a fit is judged.
+    most_probes = 4000
+    #: Rows times columns squared times steps that a pilot may spend.
+    pilot_budget = 1.5e9
+    #: Weight of the gates' coefficients in units of the ridge: without it gates may turn sharp
+    #: between the samples.
+    shrinkage = 1.0
+
+    def __init__(self, problem: PieceProblem, index: Tensor, options: BlendOptions):
+        self.problem = problem
+        self.index = index
+        self.options = options
+        self.probes = self._probes()
+
+    def _probes(self) -> Tensor:
+        """Midpoints between samples of the part and their neighbours in it."""
+        inside = torch.zeros(self.problem.n, dtype=torch.bool, device=self.index.device)
+        inside[self.index] = True
+        near = self.problem.neighbours[self.index]
+        own = self.index[:, None].expand_as(near)
+        valid = inside[near]
+        first, second = own[valid], near[valid]
+        if len(first) > self.most_probes:
+            drawn = np.random.default_rng(1).choice(len(first), self.most_probes, replace=False)
+            chosen = torch.as_tensor(np.sort(drawn), device=first.device)
+            first, second = first[chosen], second[chosen]
+        X = self.problem.rows.X
+        return 0.5 * (X[first] + X[second])
+
+    def _judge(self, parents: list[Tensor]) -> Callable[[ProjectedFit], float]:
+        """The larger of the leave-one-out error and the calibrated error at the probes."""
+        if not len(self.probes):
+            return ProjectedFit.leave_one_out
+        features = self.options.form.basis(self.problem.d).matrix(self.probes)
+        polynomials = self.problem.basis.matrix(self.probes)
+        basis = PartitionPolynomials.of_features(polynomials, [features] * len(parents), parents)
+
+        def judge(fit: ProjectedFit) -> float:
+            return max(fit.leave_one_out(), fit.calibrated(basis.matrix(fit.theta)))
+
+        return judge
+
+    def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
+        rows = self.problem.rows
+        features = self.options.form.basis(self.problem.d).matrix(rows.X[index])
+        basis = PartitionPolynomials.of_features(
+            self.problem.polynomials[index], [features] * len(parents), parents
+        )
+        return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
+
+    def _thinned(self, n_unknowns: int) -> Tensor:
+        """Positions within the part of the rows to train on."""
+        n = len(self.index)
+        most = max(self.least_rows, self.rows_an_unknown * n_unknowns)
+        if n <= most:
+            return torch.arange(n, device=self.index.device)
+        # A random subset: a stride through sorted rows would follow the lines of a grid.
+        chosen = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+        return torch.as_tensor(chosen, device=self.index.device)
+
+    def train(self, nodes: list[Tensor], parents: list[Tensor]) -> Blend:
+        """Start from labels, then descend.
+
+        Parameters
+        ----------
+        nodes : list of Tensor of shape (n_g,), int64
+            Node of each sample of the part on every level.
+        parents : list of Tensor of shape (N_l,), int64
+            Tree.
+        """
+        pilot, problem = self.pilot(nodes, parents, steps=3)
+        return self.finish(pilot, problem, parents)
+
+    def pilot(
+        self,
+        nodes: list[Tensor],
+        parents: list[Tensor],
+        steps: int,
+        starts: tuple[tuple[float, ...], ...] = STARTS,
+    ) -> tuple[TrainingResult, ProjectedProblem]:
+        """Best of several logistic starts after a few steps."""
+        n_features = self.options.form.basis(self.problem.d).n_columns
+        n_leaves = len(parents[-1])
+        thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
+        problem = self._projected(self.index[thinned], parents)
+        best: TrainingResult | None = None
+        first = self.steps(problem, self.pilot_budget, 3)
+        for ridges in starts if n_leaves > 1 and first else starts[:1]:
+            theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
+            result = self._descend(problem, theta, parents, first)
+            if best is None or result.score < best.score:
+                best = result
+        assert best is not None
+        if steps > 3 and n_leaves > 1:
+            steps = self.steps(problem, self.pilot_budget, steps)
+            best = self._descend(problem, best.state.theta, parents, steps)
+        return best, problem
+
+    def finish(
+        self, pilot: TrainingResult, problem: ProjectedProblem, parents: list[Tensor]
+    ) -> Blend:
+        """Descend to the end and solve for the experts on all samples of the part."""
+        result = pilot
+        if len(parents[-1]) > 1:
+            steps = self.steps(problem, self.options.budget, self.options.max_iter)
+            result = self._descend(problem, pilot.state.theta, parents, steps)
+        theta = result.state.theta
+        full = self._projected(self.index, parents)
+        fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
+        coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
+        return Blend(parents, full.basis.split(theta), coef, result)
+
+    def steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
+        """Steps that a budget allows, between 5 and `most`; none where unknowns exceed the rows.
+
+        Such rows are met without moving the gates.
+        """
+        if len(problem.y) < problem.basis.n_columns + problem.basis.n_parameters:
+            return 0
+        cost = len(problem.y) * problem.basis.n_columns**2
+        return min(most, max(5, int(budget / cost)))
+
+    def _descend(
+        self, problem: ProjectedProblem, theta: Tensor, parents: list[Tensor], steps: int
+    ) -> TrainingResult:
+        return levenberg_marquardt(
+            problem,
+            theta,
+            max_iter=steps,
+            ridge=self.options.ridge(),
+            tol=self.options.tol,
+            judge=self._judge(parents),
+        )
+
+    def _start(
+        self,
+        problem: ProjectedProblem,
+        nodes: list[Tensor],
+        parents: list[Tensor],
+        ridges: tuple[float, ...],
+    ) -> Tensor:
+        """Logit coefficients (flat) of every level by logistic regression on labels."""
+        parts = []
+        for depth, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
+            features = problem.basis.logits[depth].features
+            theta = features.new_zeros((len(parent), features.shape[1]))
+            for family in range(int(parent.max()) + 1):
+                children = torch.nonzero(parent == family).squeeze(1)
+                if len(children) < 2:
+                    continue
+                inside = torch.nonzero(parent[node] == family).squeeze(1)
+                labels = torch.searchsorted(children, node[inside])
+                weight = problem.root[inside, 0].square()
+                theta[children] = fit_logistic(
+                    features[inside], labels, len(children), weight, ridges
+                )
+            parts.append(theta.reshape(-1))
+        return torch.cat(parts)
+
+
+def fit_ladder(
+    problem: PieceProblem,
+    index: Tensor,
+    labels: Tensor,
+    options: BlendOptions,
+    numbers: tuple[int, ...] | None = None,
+) -> Blend:
+    """Blend of the number of pieces that leave-one-out asks for.
+
+    Pieces of the part are merged as the dendrogram says. On noise-free data the best
+    leave-one-out error decides; where the residual is white, the smallest number within three
+    times of it. Descents have many ends: one that is far from exact is repeated from other starts.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        All samples.
+    index : Tensor of shape (n_g,), int64
+        Samples of the part.
+    labels : Tensor of shape (n_g,), int64
+        Their pieces, 0 .. K-1.
+    options : BlendOptions
+        Gates, ridge and steps.
+    numbers : tuple of int, default=None
+        Numbers to compare; None: those that the rows can carry.
+
+    Returns
+    -------
+    Blend
+    """
+    return _Ladder(problem, index, labels, options).climb(numbers)
+
+
+Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
+
+
+class _Ladder:
+    """Numbers of pieces of one part, from one upwards; see `fit_ladder`."""
+
+    def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
+        rows = problem.rows
+        self.part = PieceProblem(rows.subset(index), problem.degree)
+        pieces = self.part.fit(labels)
+        self.labels = labels
+        self.options = options
+        self.n_pieces = pieces.n_pieces
+        self.merges = merge_order(self.part, pieces)
+        self.trainer = BlendTrainer(problem, index, options)
+        self.unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
+
+    def numbers(self) -> tuple[int, ...]:
+        """Numbers of pieces that the rows can carry."""
+        most = min(self.n_pieces, self.options.most_leaves)
+        carried = max(self.part.n // (2 * self.unknowns), 1)
+        return tuple(k for k in sorted({1, 2, 4, 6, 8, 12, most}) if k <= min(most, carried))
+
+    def climb(self, numbers: tuple[int, ...] | None) -> Blend:
+        """The best of the most promising numbers, from several starts if it is far from exact."""
+        rungs = []
+        for k in numbers or self.numbers():
+            rungs.append(self.rung(k))
+            pilot, projected, _ = rungs[-1]
+            if pilot.score < 1e-13 * projected.rms:
+                break
+        finished = [self.trainer.finish(*rung) for rung in _promising(rungs, self.part)]
+        best = min(finished, key=lambda blend: blend.result.score)
+        far = best.result.score > self.options.restart_above * rungs[0][1].rms
+        if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
+            for k in self._restarted(rungs):
+                finished += [self.trainer.finish(*self.rung(k, (start,))) for start in RESTARTS]
+        return min(finished, key=lambda blend: blend.result.score)
+
+    def _restarted(self, rungs: list[Rung]) -> list[int]:
+        """Most pieces that the budget lets descend for at least a hundred steps, if any."""
+        budget = self.options.budget
+        return [
+            len(parents[-1])
+            for _, projected, parents in rungs
+            if self.trainer.steps(projected, budget, 100) == 100
+        ][-1:]
+
+    def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
+        """Pilot of k pieces, merged as the dendrogram says."""
+        groups = cut_merges(self.merges, self.n_pieces, list(range(self.n_pieces)), k)
+        table = torch.as_tensor(group_numbers(groups, self.n_pieces), device=self.labels.device)
+        parents = [torch.zeros(len(groups), dtype=torch.int64, device=self.labels.device)]
+        steps = 3 if k == 1 else self.options.pilot_iter
+        pilot, projected = self.trainer.pilot([table[self.labels]], parents, steps, starts)
+        return pilot, projected, parents
+
+
+def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
+    """The first rung that white noise allows, or the best two by their pilots if they are close."""
+    best = min(rung[0].score for rung in rungs)
+    for rung in rungs:
+        if rung[0].score <= 3 * best and _is_white(rung[0], part):
+            return [rung]
+    ranked = sorted(rungs, key=lambda rung: rung[0].score)
+    return [rung for rung in ranked[:2] if rung[0].score <= 3 * best]
+
+
+def _is_white(result: TrainingResult, part: PieceProblem) -> bool:
+    """Whether neighbouring residuals are uncorrelated, as noise is and model error is not."""
+    residual = result.state.residual
+    if len(residual) != part.n or part.neighbours.shape[1] == 0:
+        return False
+    nearest = residual[part.neighbours[:, 0]]
+    total = residual.square().sum()
+    correlation = float((residual * nearest).sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
+    return abs(correlation) < 3 / part.n**0.5
+
+
+def compose(blends: list[Blend], form: GateForm) -> list[GateLevel]:
+    """Gate levels of several parts side by side, below one node for each part.
+
+    All parts must have the same number of levels.
+    """
+    levels = []
+    offset_above = torch.arange(len(blends)).tolist()
+    for depth in range(len(blends[0].parents)):
+        parents, thetas, offsets, total = [], [], [], 0
+        for part, blend in enumerate(blends):
+            above = offset_above[part]
+            parents.append(blend.parents[depth] + above)
+            thetas.append(blend.theta[depth])
+            offsets.append(total)
+            total += len(blend.parents[depth])
+        levels.append(
+            GateLevel(torch.cat(parents), torch.cat(thetas), form.degree, False, form.isotropic)
+        )
+        offset_above = offsets
+    return levels

@@ -1,0 +1,319 @@
+"""HierarchicalPOURegressor: mixtures of polynomial experts on a tree of partitions."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.base import Interval, Prepared, StrOptions, fit_context
+from skpou.core import Scaling, TrainingResult
+from skpou.networks import ACTIVATIONS
+from skpou.partitions.estimators.options import (
+    GATES,
+    NETWORK_GATES,
+    check_memory,
+    check_together,
+    parse_sizes,
+    total_partitions,
+)
+from skpou.partitions.estimators.shared import BasePartitionRegressor
+from skpou.partitions.estimators.trainers import Train, em_training, joint_training
+from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.tables.fit import experts_where_better
+
+
+class HierarchicalPOURegressor(BasePartitionRegressor):
+    """Polynomial pieces on a learned hierarchy of partitions, with error bars.
+
+    The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
+    tree of softmax gates cuts the box of the data into partitions, each with a polynomial of
+    bounded total degree and a noise level. Pieces are found bottom-up and gates go through the
+    roots of neighbouring polynomials' differences, so that a piecewise polynomial is recovered
+    to round-off between the samples, not only on them. The default needs no choice of yours; the
+    training by expectation maximization that [1]_ prints, ``solver="em"``, is there for
+    comparison and takes longer to a larger error.
+
+    Parameters
+    ----------
+    n_partitions : "auto", int or tuple of int, default="auto"
+        Upper bound of the number of partitions. An int bounds all of them and leaves the tree to
+        the data: one level, or two where kinks separate groups of smoothly joined pieces.
+        ``(4, 2)`` asks for at most 4 coarse partitions with at most 2 fine ones in each; any
+        depth. ``"auto"``: as many as the data support.
+    degree : "auto" or int, default="auto"
+        Total degree of the polynomials, at least 0. ``"auto"``: chosen between 0 and 5 together
+        with the number of pieces; with ``init="box"`` 2, or less where rows are too few for it.
+    gate : {"quadratic", "linear", "rbf", "mlp", "residual"}, default="quadratic"
+        Form of the gates' logits, hence of the boundaries: polynomials of degree 2 or 1,
+        normalised Gaussian radial functions; or, with ``solver="em"``, plain and residual
+        networks, one for each parent. With ``"quadratic"`` the coarsest sharp boundaries
+        may take degree 3 or 4 where that removes nearly all of their error. Where there are
+        fewer than five rows for each column of a gate, or many columns, gates are linear.
+    hidden_layer_sizes : tuple of int, default=(10, 10)
+        Hidden layers of ``"mlp"`` and ``"residual"`` gates.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Activation of their units.
+    init : {"data", "box"}, default="data"
+        ``"data"``: pieces discovered bottom-up. ``"box"``: exactly `n_partitions` random gates;
+        networks by Box initialization, others by radial functions about random samples. Only
+        for ``solver="em"`` and ``"varpro"``.
+    solver : {"auto", "varpro", "em"}, default="auto"
+        ``"auto"``: sharp gates at kinks and jumps, through the roots between pieces; inside
+        them soft gates moved by variable projection, in a number that leave-one-out chooses. In
+        tables with noise, of four columns or more, experts that deviate from one common
+        polynomial as far as evidence allows take the place of pieces, with linear soft gates and
+        a noise of their own, where they predict left-out rows better.
+        ``"varpro"``: all gates soft, trained jointly. ``"em"``: expectation maximization in
+        V-cycles (Algorithm 1); of all cycles the one of least residual is kept.
+    smoothing : tuple of three int, default=(0, 1, 1)
+        Of ``"em"``: relaxations of a level before and after that of the level above, and of the
+        coarsest level in between: S_pre, S_coarse, S_post.
+    learning_rate : float, default=5e-3
+        Of ``"em"``: Adam's step for networks; other gates take Newton steps.
+    noise : {"after", "em", "anneal"}, default="after"
+        Of ``"em"``: noise of the partitions while training. ``"after"``: the rms of y, and Eq.
+        18 at the end. ``"em"``: Eq. 18 in each cycle. ``"anneal"``: falls geometrically to 1e-4
+        of the rms over `max_iter` cycles, then Eq. 18: far sharper for exact pieces.
+    alpha : "auto" or float, default="auto"
+        Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
+        ``"auto"``: by log evidence.
+    n_init : int, default=1
+        Number of starts, of which the best score is kept.
+    max_iter : int, default=1000
+        Most levels of merging, of which a fit takes some ten to thirty; or most V-cycles.
+    tol : float, default=1e-14
+        Residual, relative to the rms of y, below which a fit counts as exact; not below
+        round-off, 1e-13 in float64. ``"em"`` stops, too, when the residual changes less than
+        this, or less than 1e-4 of itself, in twenty cycles.
+    batch_size : int, default=None
+        Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
+        and all of them.
+    warm_start : bool, default=False
+        Start from the partitions of the last fit; n_partitions must not have changed. With
+        ``"em"`` the gates go on in the box of the new data.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of all computations and results.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the random starts. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each level of merging, or for each hundredth of the V-cycles.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (N, M) or (N, M, n_outputs)
+        Coefficients of the finest partitions' polynomials in units of y: products of Legendre
+        polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
+        lexicographically by their exponents.
+    tree_ : list of ndarray of int
+        For each level, the coarsest first, the parent of every partition on the level above (0
+        on the first level).
+    degree_ : int
+        Degree of the polynomials.
+    alpha_ : float
+        Ridge; of experts that deviate from a common polynomial, that of its highest degree.
+    gate_ : str
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`, and where
+        experts that deviate from a common polynomial took the place of pieces; `n_iter_` and
+        `loss_curve_` are those of the pieces then.
+    noise_ : ndarray of shape (N,) or (N, n_outputs)
+        Noise standard deviation of every finest partition, in units of y.
+    n_iter_ : int
+        Levels of merging, or V-cycles.
+    loss_curve_ : list of float
+        Score after each level; or, after each V-cycle, the negative log-likelihood of a row
+        under the noise of that cycle. Lower is better.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    mixture_ : list of dict
+        State of every level in scaled units: gates, coefficients, posterior factors, noise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] N. Trask, A. Henriksen, C. Martinez, E. C. Cyr, "Hierarchical partition of unity
+       networks: fast multilevel training", MSML 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import HierarchicalPOURegressor
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> y = np.abs(X[:, 0])
+    >>> model = HierarchicalPOURegressor().fit(X, y)
+    >>> len(model.coef_), model.degree_
+    (2, 1)
+    >>> mean, std = model.predict([[0.5]], return_std=True)
+    >>> bool(abs(mean[0] - 0.5) < 1e-12 and std[0] < 1e-12)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BasePartitionRegressor._parameter_constraints,
+        "n_partitions": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple],
+        "degree": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "gate": [StrOptions({*GATES, *NETWORK_GATES})],
+        "hidden_layer_sizes": [tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "init": [StrOptions({"data", "box"})],
+        "solver": [StrOptions({"auto", "varpro", "em"})],
+        "smoothing": [tuple, list],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "noise": [StrOptions({"after", "em", "anneal"})],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        n_partitions="auto",
+        degree="auto",
+        *,
+        gate="quadratic",
+        hidden_layer_sizes=(10, 10),
+        activation="tanh",
+        init="data",
+        solver="auto",
+        smoothing=(0, 1, 1),
+        learning_rate=5e-3,
+        noise="after",
+        alpha="auto",
+        n_init=1,
+        max_iter=1000,
+        tol=1e-14,
+        batch_size=None,
+        warm_start=False,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_partitions = n_partitions
+        self.degree = degree
+        self.gate = gate
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.init = init
+        self.solver = solver
+        self.smoothing = smoothing
+        self.learning_rate = learning_rate
+        self.noise = noise
+        self.alpha = alpha
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.warm_start = warm_start
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Find the pieces, their gates and their polynomials.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the pieces.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : HierarchicalPOURegressor
+        """
+        sizes = parse_sizes(self.n_partitions)
+        check_together(self.get_params(), sizes)
+        warm = self._warm_start_is_on(sizes)
+        with self._fitting(X, y, sample_weight):
+            before = getattr(self, "n_features_in_", None)
+            prepared = self._prepare(X, y, sample_weight)
+            if warm and before != self.n_features_in_:
+                raise ValueError(
+                    f"warm_start=True needs the columns of the last fit, {before}. "
+                    f"Got {self.n_features_in_}."
+                )
+            rows = prepared.rows
+            exactly = self.init == "box" and not warm
+            check_memory(tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly)
+            pieces = self._piece_options(sizes, warm)
+            if self.solver == "em":
+                last = self._mixture(rows.X).tree if warm else None
+                train = em_training(rows, self.get_params(), pieces, last, self._reporter())
+            elif exactly:
+                train = joint_training(rows, pieces)
+            else:
+                train = self._discovery(prepared, pieces, warm)
+            result = self._train_and_store(train, self.n_init, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
+        self._fitted_sizes = parse_sizes(self.n_partitions)
+
+    # Ways of training: each returns a function of a random generator
+
+    def _piece_options(self, sizes: tuple[int, ...] | None, warm: bool) -> PieceOptions:
+        degree = None if self.degree == "auto" else int(self.degree)
+        return PieceOptions(
+            sizes=sizes,
+            degree=self.degree_ if warm and degree is None else degree,
+            gates=GATES["quadratic" if self.gate in NETWORK_GATES else self.gate],
+            soft=self.solver == "varpro",
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            max_iter=int(self.max_iter),
+            tol=min(float(self.tol), 1.0),
+        )
+
+    def _discovery(self, prepared: Prepared, options: PieceOptions, warm: bool) -> Train:
+        labels = self._warm_labels(prepared) if warm else None
+        rows, report = prepared.rows, self._reporter()
+
+        def train(rng: np.random.Generator) -> TrainingResult:
+            pieces = fit_pieces(rows, options, rng, labels, report)
+            return pieces if warm else experts_where_better(pieces, rows, options, rng, report)
+
+        return train
+
+    # Warm start and interrupts
+
+    def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
+        if not (self.warm_start and self.__sklearn_is_fitted__()):
+            return False
+        if self._fitted_sizes != sizes:
+            raise ValueError(
+                f"warm_start=True needs the n_partitions of the last fit, {self._fitted_sizes}. "
+                f"Got {self.n_partitions!r}."
+            )
+        return True
+
+    def _warm_labels(self, prepared: Prepared) -> Tensor:
+        """Partition of each new row under the last fit."""
+        if prepared.rows.n_features != self._n_varying():
+            raise ValueError(
+                "warm_start=True needs the columns of the last fit: "
+                f"{self._n_varying()} that vary. Got {prepared.rows.n_features}."
+            )
+        old = Scaling.from_arrays(self.scaling_, prepared.scaling.width)
+        rows = prepared.rows
+        original = prepared.scaling.offset + prepared.scaling.width * rows.X
+        points = ((original - old.offset) / old.width).to(rows.X.dtype)
+        labels = self._mixture(points).tree.log_proba(points).argmax(1)
+        return torch.unique(labels, return_inverse=True)[1]

@@ -1,0 +1,235 @@
+"""POURegressor: polynomials on one level of partitions of unity."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+from skpou.base import Interval, Prepared, StrOptions, fit_context
+from skpou.networks import ACTIVATIONS
+from skpou.partitions.blends.soft_partitions import SoftOptions
+from skpou.partitions.estimators.options import GATES, NETWORK_GATES, check_memory, parse_form
+from skpou.partitions.estimators.shared import BasePartitionRegressor
+from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
+from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.gates.tree import GateForm, NetworkForm
+
+
+class POURegressor(BasePartitionRegressor):
+    """Polynomials on exactly so many partitions of unity, with error bars.
+
+    A partition of unity network [1]_ of one level: a softmax of gates cuts the box of the data
+    into partitions, each with a polynomial of bounded total degree. Gates and polynomials are
+    fitted together by variable projection. Where kinks or jumps separate all pieces, gates are
+    sharp and go through the roots between neighbouring polynomials.
+
+    Parameters
+    ----------
+    n_partitions : int, default=8
+        Number of partitions. Those without samples enough for a polynomial stay empty.
+    degree : int, default=2
+        Total degree of the polynomials, at least 0.
+    gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
+        Form of the gates' logits: normalised Gaussian radial functions, polynomials of degree 2
+        or 1, a residual or a plain network. Where there are fewer than five rows for each column
+        of a gate, polynomials are linear. Error bars leave out what the data do not say about
+        the gates, which matters for networks with few rows.
+    init : {"data", "box"}, default="data"
+        ``"data"``: pieces discovered bottom-up, halved until there are enough. ``"box"``: radial
+        functions about random samples or networks by Box initialization; all gates stay soft.
+    solver : {"varpro", "lsgd"}, default="varpro"
+        ``"varpro"``: Levenberg-Marquardt on the gates, polynomials eliminated by least squares.
+        ``"lsgd"``: Algorithm 2 of [1]_, least squares for the polynomials between gradient steps
+        of the gates, first with a ridge that decays, then without one; all gates stay soft.
+    hidden_layer_sizes : tuple of int, default=(10, 10)
+        Widths of the hidden layers of networks.
+    activation : {"tanh", "relu", "sin"}, default="tanh"
+        Function of their units.
+    alpha : "auto" or float, default="auto"
+        Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
+        ``"auto"``: tied to progress in training, by log evidence at its end. With
+        ``solver="lsgd"`` the ridge at the start, by default 0.3, while the last one is always
+        chosen by log evidence.
+    alpha_decay : float, default=0.5
+        Of ``solver="lsgd"``: factor of the squared ridge each time progress stagnates, in (0, 1).
+    patience : int, default=50
+        Of ``solver="lsgd"``: steps without progress that count as stagnation.
+    n_init : int, default=1
+        Number of starts, of which the best score is kept.
+    max_iter : int, default=1000
+        Most levels of merging, of which a fit takes some ten to thirty, and most steps on the
+        gates; those of ``solver="varpro"`` are also bounded by their cost.
+    tol : float, default=1e-14
+        Residual, relative to the rms of y, below which a fit counts as exact; not below
+        round-off, 1e-13 in float64.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of all computations and results.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the random starts. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each level of merging.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (N, M) or (N, M, n_outputs)
+        Coefficients of the partitions' polynomials in units of y: products of Legendre
+        polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
+        lexicographically by their exponents.
+    degree_ : int
+        Degree of the polynomials.
+    alpha_ : float
+        Ridge.
+    gate_ : str
+        Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
+    noise_ : ndarray of shape (N,) or (N, n_outputs)
+        Noise standard deviation of every partition, in units of y.
+    n_iter_ : int
+        Levels of merging, or steps on the gates with ``init="box"``, networks or
+        ``solver="lsgd"``.
+    loss_curve_ : list of float
+        Score after each of them; lower is better.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    mixture_ : list of dict
+        State of the level in scaled units: gates, coefficients, posterior factors, noise.
+    tree_ : list of ndarray of int
+        A single array of zeros: all partitions have one parent.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    References
+    ----------
+    .. [1] K. Lee, N. Trask, R. Patel, M. Gulian, E. Cyr, "Partition of unity networks: deep
+       hp-approximation", AAAI-MLPS 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import POURegressor
+    >>> X = np.linspace(0, 1, 300)[:, None]
+    >>> y = np.sin(6 * X[:, 0])
+    >>> model = POURegressor(4, 4).fit(X, y)
+    >>> model.partition_proba(X).shape
+    (300, 4)
+    >>> bool(abs(model.predict([[0.5012]])[0] - np.sin(6 * 0.5012)) < 1e-8)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BasePartitionRegressor._parameter_constraints,
+        "n_partitions": [Interval(Integral, 1, None, closed="left")],
+        "degree": [Interval(Integral, 0, None, closed="left")],
+        "gate": [StrOptions({*GATES, *NETWORK_GATES})],
+        "init": [StrOptions({"data", "box"})],
+        "solver": [StrOptions({"varpro", "lsgd"})],
+        "hidden_layer_sizes": [tuple, list],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_partitions=8,
+        degree=2,
+        *,
+        gate="rbf",
+        init="data",
+        solver="varpro",
+        hidden_layer_sizes=(10, 10),
+        activation="tanh",
+        alpha="auto",
+        alpha_decay=0.5,
+        patience=50,
+        n_init=1,
+        max_iter=1000,
+        tol=1e-14,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_partitions = n_partitions
+        self.degree = degree
+        self.gate = gate
+        self.init = init
+        self.solver = solver
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.alpha = alpha
+        self.alpha_decay = alpha_decay
+        self.patience = patience
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Find the partitions and their polynomials.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share the partitions.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : POURegressor
+        """
+        form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
+        if isinstance(self.n_partitions, bool):
+            raise ValueError(f"n_partitions must be a positive int. Got {self.n_partitions!r}.")
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare(X, y, sample_weight)
+            check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
+            train = self._training(prepared, form)
+            result = self._train_and_store(train, self.n_init, prepared)
+        self._warn_if_not_converged(result)
+        return self
+
+    def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:
+        """Training from a random start."""
+        alpha = None if self.alpha == "auto" else float(self.alpha)
+        network = self.gate in NETWORK_GATES
+        pieces = PieceOptions(
+            sizes=(int(self.n_partitions),),
+            degree=int(self.degree),
+            gates=GATES["quadratic" if network else self.gate],
+            tol=min(float(self.tol), 1.0),
+            alpha=alpha,
+            max_iter=int(self.max_iter),
+            exactly=True,
+        )
+        if network or self.solver == "lsgd":
+            soft = SoftOptions(
+                int(self.n_partitions),
+                int(self.degree),
+                form,
+                solver=self.solver,
+                alpha_decay=float(self.alpha_decay),
+                patience=int(self.patience),
+                alpha=alpha,
+                max_iter=int(self.max_iter),
+                tol=float(self.tol),
+            )
+            report = self._reporter()
+            return soft_training(prepared.rows, pieces, soft, self.init == "data", report)
+        if self.init == "box":
+            return joint_training(prepared.rows, pieces)
+        return lambda rng: fit_pieces(prepared.rows, pieces, rng, report=self._reporter())

@@ -1,0 +1,201 @@
+"""What regressors with partitions of unity share: their state and what they predict."""
+
+from __future__ import annotations
+
+import functools
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base import BaseRegressor, Prepared, owned
+from skpou.core import Scaling, TrainingResult
+from skpou.core.models import Components
+from skpou.partitions.estimators.options import check_memory, gate_name
+from skpou.partitions.mixtures.experts import experts_for_gates
+from skpou.partitions.mixtures.mixture import Mixture
+
+
+class BasePartitionRegressor(BaseRegressor):
+    """Regressor whose model is a `Mixture`: experts on a tree of partitions, perhaps one level.
+
+    A subclass trains and hands the result to `_train_and_store`.
+    """
+
+    _size_parameters = "n_partitions or degree"
+
+    def _n_varying(self) -> int:
+        """Number of columns of X that vary."""
+        return len(self.scaling_["columns"])
+
+    # State
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            mixture_=result.state.arrays(),
+            degree_=result.chosen["degree"],
+            alpha_=result.chosen["alpha"],
+            gate_=gate_name(result.chosen["gate"]),
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
+
+    def _mixture(self, like: Tensor) -> Mixture:
+        return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
+
+    @property
+    def coef_(self):
+        """Coefficients of the finest partitions' polynomials in units of y."""
+        check_is_fitted(self)
+        coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
+        coef[:, 0] += self.scaling_["mean"]
+        return coef[:, :, 0] if self._target_ndim == 1 else coef
+
+    @property
+    def noise_(self):
+        """Noise standard deviations of the finest partitions in units of y."""
+        check_is_fitted(self)
+        noise = np.sqrt(self.mixture_[-1]["noise"]) * self.scaling_["scale"]
+        return noise[:, 0] if self._target_ndim == 1 else noise
+
+    @property
+    def tree_(self):
+        """Parents of every level's partitions."""
+        check_is_fitted(self)
+        return [level["parent"] for level in self.mixture_]
+
+    # Prediction
+
+    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
+        return self._mixture(points).components(points, level, posterior=posterior)
+
+    def _mean_gradient(self, points: Tensor) -> Tensor:
+        return self._mixture(points).gradient(points)
+
+    def _numbers_per_row(self) -> int:
+        return self._mixture(torch.zeros(1)).numbers_per_row()
+
+    def _check_level(self, level: int | None) -> None:
+        last = len(self.mixture_) - 1
+        whole = isinstance(level, Integral) and not isinstance(level, bool)
+        if level is not None and not (whole and 0 <= int(level) <= last):
+            raise ValueError(
+                f"level must be None or an int between 0 and {last}, the finest. Got {level!r}."
+            )
+
+    def predict(self, X, return_std=False, level=None):
+        """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its standard deviation.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, "epistemic" or "noise", default=False
+            True: also the predictive standard deviation of noise and model together, of Eq. 9 and
+            of the coefficients' posterior. ``"noise"``: that of Eq. 9 alone. ``"epistemic"``:
+            that of the predicted mean through the coefficients.
+        level : int, default=None
+            Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
+            36). None: the finest.
+
+        Returns
+        -------
+        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+        std : ndarray or Tensor of the same shape
+            In units of y; only if asked for.
+        """
+        check_is_fitted(self)
+        self._check_level(level)
+        return self._predict(X, return_std, functools.partial(self._components, level=level))
+
+    def _partitions(self, X, level, read):
+        """What `read` makes of the partitions' logarithms, block by block."""
+        check_is_fitted(self)
+        self._check_level(level)
+        points, _, origin = self._query(X)
+        return origin.send(
+            self._in_blocks(points, lambda x, _: read(self._mixture(x).tree.log_proba(x, level)))
+        )
+
+    def partition_proba(self, X, level=None):
+        """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        level : int, default=None
+            Level of the tree, 0 the coarsest; None the finest.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, N)
+            Rows sum to 1.
+        """
+        return self._partitions(X, level, lambda log_pi: log_pi.exp())
+
+    def predict_partition(self, X, level=None):
+        """Number of the most probable partition at some points.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        level : int, default=None
+            Level of the tree, 0 the coarsest; None the finest.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n,), int64
+        """
+        return self._partitions(X, level, lambda log_pi: log_pi.argmax(1))
+
+    def refit(self, X, y, sample_weight=None, *, degree=None):
+        """Solve for new polynomials while the gates stay as they are.
+
+        The targets may be others than in fit, also in number.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points, with the columns of fit.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights.
+        degree : int, default=None
+            New total degree, stored in `degree_`; None keeps the fitted one.
+
+        Returns
+        -------
+        self : estimator
+        """
+        check_is_fitted(self)
+        degree = self.degree_ if degree is None else degree
+        if not isinstance(degree, Integral) or isinstance(degree, bool) or int(degree) < 0:
+            raise ValueError(f"degree must be None or an int of at least 0. Got {degree!r}.")
+        alpha = None if self.alpha == "auto" else float(self.alpha)
+        with self._earlier_fit_kept():
+            like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
+            box = Scaling.from_arrays(self.scaling_, like)
+            prepared = self._prepare(X, y, sample_weight, box=box)
+            check_memory(tuple(prepared.rows.X.shape), 1, degree, False)
+            old = self._mixture(prepared.rows.X)
+            # A mixture with soft gates becomes a blend: Eq. 2 is solved for all experts at once.
+            first_blended = old.tree.first_soft
+            experts, alpha = experts_for_gates(
+                prepared.rows, old.tree, int(degree), alpha, first_blended
+            )
+            self.__dict__.update(
+                scaling_=prepared.scaling.arrays(),
+                _target_ndim=prepared.target_ndim,
+                mixture_=Mixture(old.tree, experts, int(degree), first_blended).arrays(),
+                degree_=int(degree),
+                alpha_=alpha,
+            )
+        return self

@@ -1,0 +1,119 @@
+"""Ways of training that an estimator may choose besides the discovery of pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skpou.core import Rows, TrainingResult
+from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partitions
+from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
+from skpou.partitions.fit import (
+    PieceOptions,
+    affordable_forms,
+    discover_tree,
+    fit_blend,
+    fit_pieces,
+)
+from skpou.partitions.gates.steps import random_gates
+from skpou.partitions.gates.tree import GateForm, PartitionTree
+from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
+
+#: A training from a random start.
+Train = Callable[[np.random.Generator], TrainingResult]
+
+
+def joint_training(rows: Rows, options: PieceOptions) -> Train:
+    """Variable projection of all gates from random ones, exactly as many as were asked for."""
+    sizes, degree = options.sizes or (1,), options.degree
+    if degree is None:
+        degree = affordable_degree(rows.n_rows, rows.n_features, total_partitions(sizes))
+    forms = affordable_forms(options.gates, rows)
+    options = replace(options, degree=degree, gates=forms)
+
+    def train(rng: np.random.Generator) -> TrainingResult:
+        gates = random_gates(forms[0], sizes, rows.X, rng)
+        return fit_blend(rows, options, PartitionTree(rows.n_features, gates))
+
+    return train
+
+
+def soft_training(
+    rows: Rows,
+    pieces: PieceOptions,
+    options: SoftOptions,
+    discover: bool,
+    report: Callable[[str], None] | None,
+) -> Train:
+    """Soft gates of one level, from discovered pieces or from random ones.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    pieces : PieceOptions
+        How pieces are discovered.
+    options : SoftOptions
+        How the gates are trained.
+    discover : bool
+        Whether to start from discovered pieces.
+    report : callable, default=None
+        Receives a line of progress at a time.
+    """
+    if isinstance(options.form, GateForm):
+        options = replace(options, form=affordable_forms((options.form,), rows)[0])
+
+    def train(rng: np.random.Generator) -> TrainingResult:
+        start = discover_tree(rows, pieces, rng, report) if discover else None
+        return fit_soft_partitions(rows, options, rng, start, report)
+
+    return train
+
+
+def em_training(
+    rows: Rows,
+    params: dict[str, Any],
+    pieces: PieceOptions,
+    last: PartitionTree | None,
+    report: Callable[[str], None] | None,
+) -> Train:
+    """Expectation maximization from random gates, from discovered pieces or from the last fit.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    params : dict
+        Parameters of the estimator, found to be good.
+    pieces : PieceOptions
+        The same as far as discovery knows them.
+    last : PartitionTree, default=None
+        Partitions to go on from, whatever `init` says.
+    report : callable, default=None
+        Receives a line of progress at a time.
+    """
+    form = parse_form(params["gate"], params["hidden_layer_sizes"], params["activation"])
+    options = EMOptions(
+        sizes=pieces.sizes or (),
+        degree=pieces.degree,
+        form=affordable_forms((form,), rows)[0] if isinstance(form, GateForm) else form,
+        smoothing=parse_smoothing(params["smoothing"]),
+        learning_rate=float(params["learning_rate"]),
+        noise=params["noise"],
+        alpha=pieces.alpha,
+        max_iter=pieces.max_iter,
+        tol=pieces.tol,
+        batch_size=params["batch_size"],
+    )
+
+    def train(rng: np.random.Generator) -> TrainingResult:
+        start, degree = last, options.degree
+        if start is None and params["init"] == "data":
+            found = fit_pieces(rows, pieces, rng, report=report)
+            start, degree = found.state.tree, found.chosen["degree"]
+        return fit_em(rows, replace(options, degree=degree), rng, start, report)
+
+    return train

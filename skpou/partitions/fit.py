@@ -1,0 +1,432 @@
+"""Pieces with sharp gates: discovery, tree, gates, experts, without gradient descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core.linalg import evidence_ridge
+from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
+from skpou.partitions.gates.tree import GateForm, PartitionTree
+from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
+from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.pieces.cells import fine_cells
+from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
+from skpou.partitions.pieces.interfaces import NodeModels, find_interface
+from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, smooth
+from skpou.partitions.pieces.plan import Plan, plan_tree
+from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.splitting import split_pieces
+
+
+@dataclass(frozen=True)
+class PieceOptions:
+    """How pieces are found.
+
+    Parameters
+    ----------
+    sizes : tuple of int, default=None
+        Most children of a node on each level; one number bounds all pieces. None: as many as
+        the samples support.
+    degree : int, default=None
+        Total degree of the experts; None: chosen with the number of pieces.
+    gates : tuple of GateForm
+        Shapes of the first level's gates in the order in which they are tried; the first is
+        that of all other gates. The default tries degrees 2, 3 and 4.
+    soft : bool, default=False
+        Make all gates soft and train them jointly, kinks or not.
+    alpha : float, default=None
+        Ridge relative to the largest column norm; None: by log evidence.
+    max_iter : int, default=1000
+        Levels of merging.
+    tol : float, default=0
+        Relative residual below which a fit counts as exact.
+    exactly : bool, default=False
+        Make one level of exactly as many partitions as `sizes` says: sharp if kinks separate all
+        pieces, soft otherwise.
+    """
+
+    sizes: tuple[int, ...] | None = None
+    degree: int | None = None
+    gates: tuple[GateForm, ...] = (GateForm(2), GateForm(3), GateForm(4))
+    soft: bool = False
+    alpha: float | None = None
+    max_iter: int = 1000
+    tol: float = 0.0
+    exactly: bool = False
+
+    #: Most pieces when their number is chosen.
+    most_pieces = 32
+    #: Most soft pieces of one smooth part when their number is chosen.
+    most_soft_pieces = 12
+    #: Most columns of a gate, and rows for each of them, beyond which gates become linear.
+    most_gate_columns = 60
+    rows_a_gate_column = 5
+    #: Degrees that are compared when the degree is chosen.
+    degrees = (1, 2, 3, 4, 5)
+
+
+def fit_pieces(
+    rows: Rows,
+    options: PieceOptions,
+    rng: np.random.Generator,
+    labels: Tensor | None = None,
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Find pieces bottom-up and separate them by sharp gates.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        Sizes and degrees.
+    rng : numpy.random.Generator
+        Draws the starts.
+    labels : Tensor of shape (n,), int64, default=None
+        Start from these pieces instead of from fine cells; needs a given degree.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture`.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best pieces found so far.
+    """
+    training = _PieceTraining(rows, options, report)
+    try:
+        training.search(rng, labels)
+        return training.finish()
+    except KeyboardInterrupt:
+        result = training.finish(quick=True) if training.best is not None else None
+        raise TrainingInterrupted(result) from None
+
+
+def discover_tree(
+    rows: Rows,
+    options: PieceOptions,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
+) -> PartitionTree:
+    """Sharp gates of discovered pieces, not refined: a start for other trainings.
+
+    See `fit_pieces` for the parameters.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    training = _PieceTraining(rows, options, report)
+    try:
+        training.search(rng, None)
+        return training.finish(quick=True).state.tree
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+
+
+def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
+    """Shapes of gates that the rows can carry: quadratic logits have (d + 1)(d + 2) / 2 columns."""
+    n_columns = forms[0].basis(rows.n_features).n_columns
+    carried = rows.n_rows >= PieceOptions.rows_a_gate_column * n_columns
+    if forms[0].degree < 2 or (carried and n_columns <= PieceOptions.most_gate_columns):
+        return forms
+    return (GateForm(1),)
+
+
+def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
+    """Variable projection of all gates at once, from the partitions that a tree chooses.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        A degree, the gates' shape, ridge and steps.
+    tree : PartitionTree
+        Partitions to start from; their number stays.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture` of a single blend, its score the leave-one-out error.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    try:
+        form = options.gates[0]
+        problem = PieceProblem(rows, options.degree, tol=options.tol)
+        everything = torch.arange(problem.n, device=rows.X.device)
+        trainer = BlendTrainer(problem, everything, _blend_options(options))
+        blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
+        # One part: below no level of its own.
+        trained = PartitionTree(problem.d, compose([blend], form))
+        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+    result = blend.result
+    return TrainingResult(
+        state=Mixture(trained, experts, problem.degree, 0),
+        score=result.score,
+        n_iter=max(result.n_iter, 1),
+        curve=result.curve or [result.score],
+        chosen={"degree": problem.degree, "alpha": alpha, "gate": form},
+    )
+
+
+def _blend_options(options: PieceOptions) -> BlendOptions:
+    sizes = options.sizes
+    return BlendOptions(
+        form=options.gates[0],
+        alpha=options.alpha,
+        tol=options.tol,
+        max_iter=min(300, options.max_iter),
+        most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
+        # A default fit should not keep anybody waiting.
+        budget=2e9 if sizes is None else 5e9,
+        restart_above=math.inf if sizes is None else 1e-8,
+    )
+
+
+@dataclass
+class _Candidate:
+    """One degree's problem and the history of its merging."""
+
+    problem: PieceProblem
+    history: MergeHistory
+    score: float = math.inf
+
+
+class _PieceTraining:
+    def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
+        self.rows = rows
+        self.options = replace(options, gates=affordable_forms(options.gates, rows))
+        self.report = report
+        self.best: _Candidate | None = None
+        self.curve: list[float] = []
+        self.converged = True
+
+    # Search
+
+    def search(self, rng: np.random.Generator, labels: Tensor | None) -> None:
+        """Steps A to C for each candidate degree; keeps the best score."""
+        for degree in self._candidate_degrees():
+            seed = int(rng.integers(2**63))
+            candidate = self._merge(degree, np.random.default_rng(seed), labels)
+            if self.report:
+                self.report(f"degree {degree}: score {candidate.score:.6g}")
+            if self._is_exact(candidate):
+                break
+
+    def _candidate_degrees(self) -> list[int]:
+        n, d = self.rows.X.shape
+        if self.options.degree is not None:
+            return [self.options.degree]
+        if d == 0 or n == 1:
+            return [0]
+        # A polynomial that half of the samples determine is the largest worth a try.
+        chosen = [m for m in self.options.degrees if 2 * count_columns(d, m) <= n]
+        return [0, *(chosen or [1])]
+
+    def _most_pieces(self, problem: PieceProblem) -> int:
+        if self.options.sizes is not None:
+            return math.prod(self.options.sizes)
+        price = problem.n_columns + problem.n_gate_columns
+        return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
+
+    def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
+        form = self.options.gates[0]
+        n_gate_columns = form.basis(self.rows.n_features).n_columns
+        problem = PieceProblem(self.rows, degree, n_gate_columns, self.options.tol)
+        history = MergeHistory()
+        candidate = _Candidate(problem, history)
+        most = self._most_pieces(problem)
+        single = torch.zeros(problem.n, dtype=torch.int64, device=self.rows.X.device)
+        # A constant is worth comparing as a whole, not as a piece.
+        whole = most == 1 or (degree == 0 and self.options.degree is None)
+        if self.best is None:
+            history.labels = single
+            self.best = candidate
+        if whole or problem.n < 2 * (problem.n_columns + 3):
+            history.offer(self._whole_score(problem, single), single)
+            history.scores.append(history.score)
+        else:
+            start = fine_cells(problem, rng) if labels is None else smooth(problem, labels, 6)
+            pieces = merge_multilevel(
+                problem, start, most, self.options.max_iter, history, self.report
+            )
+            history.labels = pieces.labels
+        self.curve += history.scores
+        self.converged &= history.converged
+        candidate.score = history.score
+        if candidate.score < self.best.score or self.best is candidate:
+            self.best = candidate
+        return candidate
+
+    def _whole_score(self, problem: PieceProblem, single: Tensor) -> float:
+        """Twice the negative log evidence of one polynomial, and the price of one gate."""
+        factors = problem.fit(single).factors
+        total = torch.full((1,), problem.total_weight, dtype=factors.dtype, device=factors.device)
+        _, value = evidence_ridge(factors, problem.n_columns, total, 3 * problem.floor)
+        return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
+
+    def _is_exact(self, candidate: _Candidate) -> bool:
+        problem = candidate.problem
+        pieces = problem.fit(compact(candidate.history.labels))
+        return float(pieces.rss.sum()) <= problem.n * (3 * problem.floor) ** 2
+
+    # Gates and experts
+
+    def finish(self, quick: bool = False) -> TrainingResult:
+        """Steps D to H: tree, gates and experts of the best pieces."""
+        problem, history = self.best.problem, self.best.history
+        pieces = problem.fit(compact(history.labels))
+        plan = self._plan(problem, pieces)
+        if self.options.exactly and not plan.first_soft:
+            pieces, plan = self._split(problem, pieces)
+        sharp = quick or plan.first_soft == len(plan.levels)
+        if sharp:
+            built = self._sharp(problem, pieces, plan.levels, quick)
+            if self.options.exactly and not quick and not gates_follow(problem, built[1], built[0]):
+                # Gates of one level that cannot follow the pieces do better as soft ones.
+                pieces, plan = self._split(problem, pieces)
+                sharp = False
+        if not sharp:
+            built = self._soft(problem, pieces, plan)
+        tree, labels, first_soft = built
+        if self.options.exactly:
+            level = tree.levels[0].padded(self._most_pieces(problem))
+            tree = PartitionTree(problem.d, [level])
+        experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
+        code = "converged" if self.converged else "max_iter"
+        message = "" if self.converged else self._not_converged()
+        if quick:
+            code = "interrupted"
+            message = "The best pieces found so far are kept, with gates that were not sharpened."
+        return TrainingResult(
+            state=Mixture(tree, experts, problem.degree, first_soft),
+            score=history.score,
+            n_iter=max(len(self.curve), 1),
+            curve=self.curve or [history.score],
+            code=code,
+            message=message,
+            chosen={
+                "degree": problem.degree,
+                "alpha": alpha,
+                "gate": self.options.gates[0],
+            },
+        )
+
+    def _not_converged(self) -> str:
+        last = self.curve[-2:]
+        change = abs(last[-1] - last[0]) / max(abs(last[-1]), 1e-300)
+        return (
+            f"Merging of pieces stopped at max_iter={self.options.max_iter} levels (last relative "
+            f"change of the score {change:.1e}) and the rest was merged at once. Increase "
+            "max_iter, or lower n_partitions or degree."
+        )
+
+    def _plan(self, problem: PieceProblem, pieces: Pieces) -> Plan:
+        interface = None
+        if pieces.n_pieces > 1:
+            root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
+            models = NodeModels(problem, pieces.coef, [])
+            interface = find_interface(problem, pieces.labels, models, pieces.error, root)
+        plan = plan_tree(problem, pieces, interface, self.options.sizes)
+        if self.options.exactly:
+            kinked = interface is not None and plan.first_soft == len(plan.levels)
+            return Plan(plan.levels[-1:], int(kinked and not self.options.soft))
+        if not self.options.soft or pieces.n_pieces == 1:
+            return plan
+        asked = self.options.sizes is not None and len(self.options.sizes) > 1
+        return Plan(plan.levels if asked else plan.levels[-1:], 0)
+
+    def _split(self, problem: PieceProblem, pieces: Pieces) -> tuple[Pieces, Plan]:
+        """As many pieces as one soft level has partitions."""
+        pieces = split_pieces(problem, pieces, self._most_pieces(problem))
+        return pieces, Plan([np.arange(pieces.n_pieces)], 0)
+
+    def _sharp(
+        self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
+    ) -> tuple[PartitionTree, Tensor, int]:
+        """Sharp gates on every level; the tree, the leaf of each sample, no soft level."""
+        forms = self.options.gates
+        tree = fit_gate_tree(problem, pieces, levels, forms, quick)
+        chosen = refit_by_gates(problem, pieces, tree)
+        noisy = float(chosen.rss.sum()) > problem.n * (10 * problem.floor) ** 2
+        if noisy and not quick and pieces.n_pieces > 1:
+            # Labels that follow the noise bias the first experts; those of the gates do not.
+            tree = fit_gate_tree(problem, chosen, levels, forms, quick)
+            chosen = refit_by_gates(problem, chosen, tree)
+        return tree, chosen.labels, len(levels)
+
+    def _soft(
+        self, problem: PieceProblem, pieces: Pieces, plan: Plan
+    ) -> tuple[PartitionTree, Tensor, int]:
+        """Blends below sharp gates, or one blend alone."""
+        options = _blend_options(self.options)
+        labels = torch.zeros_like(pieces.labels)
+        if plan.first_soft:
+            labels = torch.as_tensor(plan.levels[0], device=labels.device)[pieces.labels]
+        n_parts = int(labels.max()) + 1
+        below = plan.levels[plan.first_soft :]
+        blends = [
+            self._blend(problem, pieces, torch.nonzero(labels == part).squeeze(1), below, options)
+            for part in range(n_parts)
+        ]
+        soft = compose(blends, options.form)
+        if not plan.first_soft:
+            return PartitionTree(problem.d, soft), labels, 0
+        models = NodeModels(problem, torch.cat([blend.coef for blend in blends]), soft)
+        gate = fit_root_gate(problem, labels, models, self.options.gates)
+        tree = PartitionTree(problem.d, [gate, *soft])
+        return tree, self._cleaned(tree, labels, models, problem), 1
+
+    def _cleaned(
+        self, tree: PartitionTree, labels: Tensor, models: NodeModels, problem: PieceProblem
+    ) -> Tensor:
+        """Parts as the sharp gate cuts them, unless that misplaces samples."""
+        chosen = tree.log_proba(problem.rows.X, 0, harden=True).argmax(1)
+        square = (problem.rows.y[:, None] - models.values(problem.rows.X)).square().mean(2)
+        own, new = (square.gather(1, part[:, None]).sum() for part in (labels, chosen))
+        allowed = 2 * float(own) + problem.n * (10 * problem.floor) ** 2
+        return chosen if float(new) <= allowed else labels
+
+    def _blend(
+        self,
+        problem: PieceProblem,
+        pieces: Pieces,
+        index: Tensor,
+        below: list[np.ndarray],
+        options: BlendOptions,
+    ) -> Blend:
+        """Soft pieces of one part: a ladder of numbers, or the tree that was asked for."""
+        leaves, labels = torch.unique(pieces.labels[index], return_inverse=True)
+        if len(below) == 1:
+            numbers = (len(leaves),) if self.options.exactly else None
+            return fit_ladder(problem, index, labels, options, numbers)
+        nodes, parents = [], []
+        above = torch.zeros(len(leaves), dtype=torch.int64, device=index.device)
+        for level in below:
+            names = torch.as_tensor(level, device=index.device)[leaves]
+            _, node = torch.unique(names, return_inverse=True)
+            parent = torch.zeros(int(node.max()) + 1, dtype=torch.int64, device=index.device)
+            parent[node] = above
+            nodes.append(node[labels])
+            parents.append(parent)
+            above = node
+        return BlendTrainer(problem, index, options).train(nodes, parents)

@@ -1,0 +1,1 @@
+"""Gates: trees of partitions, their products, and how they are fitted."""

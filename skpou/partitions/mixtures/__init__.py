@@ -1,0 +1,1 @@
+"""Mixtures of polynomial experts, and expectation maximization."""

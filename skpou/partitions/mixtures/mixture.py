@@ -1,0 +1,209 @@
+"""The mixture of polynomial experts that every training returns, and what it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import TotalDegreePolynomials
+from skpou.core.models import Components
+from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
+
+
+@dataclass
+class Experts:
+    """The polynomial experts of one level.
+
+    Attributes
+    ----------
+    coef : Tensor of shape (N, P, m)
+        Coefficients in the orthogonal polynomials of total degree at most the mixture's.
+    factor : Tensor of shape (N, P, P), or (G, K P, K P) for a blend
+        Upper triangular factor R of each expert's weighted design matrix, ridge rows included:
+        the coefficients' posterior covariance is ``sigma^2 (R' R)^-1``. The experts that a blend
+        adds up were solved for jointly: one factor for each of the G blends, the identity where
+        a blend has fewer than the largest number K of experts that have samples.
+    noise : Tensor of shape (N, m)
+        Variance sigma^2 of each expert and target, Eq. 18 with the degrees of freedom taken off.
+    """
+
+    coef: Tensor
+    factor: Tensor
+    noise: Tensor
+
+
+class Mixture:
+    """Polynomial experts on every level of a tree of partitions (Trask et al. 2022).
+
+    Works in scaled units: points in the unit box, targets of about unit rms.
+
+    Partitions from level `first_blended` on add up to one function, as in Eq. 1: their experts
+    were solved for jointly and mean nothing alone. A component of the density is then the blend
+    below a partition of the level above. Other levels are mixtures, Eq. 4.
+
+    Parameters
+    ----------
+    tree : PartitionTree
+        Gates of every level.
+    experts : list of Experts
+        One set a level; the finest are the model, coarser ones its restrictions (Eq. 36).
+    degree : int
+        Total degree of the experts.
+    first_blended : int, default=None
+        First level whose partitions are blended; None: no level is.
+    """
+
+    def __init__(
+        self,
+        tree: PartitionTree,
+        experts: list[Experts],
+        degree: int,
+        first_blended: int | None = None,
+    ):
+        self.tree = tree
+        self.experts = experts
+        self.degree = degree
+        self.first_blended = len(tree.levels) if first_blended is None else first_blended
+        self.basis = TotalDegreePolynomials(tree.n_features, degree)
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of partitions on the finest level."""
+        return self.tree.levels[-1].n_partitions
+
+    def components(
+        self, X: Tensor, level: int | None = None, harden: bool = False, posterior: bool = True
+    ) -> Components:
+        """Components of ``p(y | x)`` at points X (n, d) on one level.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        level : int, default=None
+            Level of the tree; None the finest.
+        harden : bool, default=False
+            Let sharp gates choose outright.
+        posterior : bool, default=True
+            Also evaluate the epistemic variances; zeros otherwise.
+
+        Returns
+        -------
+        Components
+        """
+        depth = self.tree.depth(level)
+        if depth == len(self.tree.levels) and self.first_blended < depth:
+            return self._blends(X, harden, posterior)
+        log_pi = self.tree.log_proba(X, level, harden)
+        experts = self.experts[depth - 1]
+        phi = self.basis.matrix(X)
+        mean = torch.einsum("np,kpm->nkm", phi, experts.coef)
+        if not posterior:
+            return Components(log_pi, mean, experts.noise, torch.zeros_like(mean[:1]))
+        # ||R^-T phi||^2: a norm, so never negative.
+        reduced = torch.linalg.solve_triangular(experts.factor.mT, phi.T[None], upper=False)
+        epistemic = reduced.square().sum(1).T[..., None] * experts.noise
+        return Components(log_pi, mean, experts.noise, epistemic)
+
+    def _blends(self, X: Tensor, harden: bool, posterior: bool) -> Components:
+        """Components that are sums of experts over the blended levels."""
+        first, experts = self.first_blended, self.experts[-1]
+        ancestor = self.tree.ancestors(first)
+        n_blends = int(ancestor.max()) + 1
+        weight = self.tree.log_below(X, first).exp()
+        phi = self.basis.matrix(X)
+        values = torch.einsum("np,kpm->nkm", phi, experts.coef) * weight[..., None]
+        shape = (len(X), n_blends, values.shape[2])
+        mean = values.new_zeros(shape).index_add_(1, ancestor, values)
+        noise = values.new_zeros(shape).index_add_(1, ancestor, weight[..., None] * experts.noise)
+        log_pi = torch.zeros_like(weight[:, :1])
+        if first:
+            log_pi = self.tree.log_proba(X, first - 1, harden)
+        if not posterior:
+            return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
+        columns = blend_columns(weight, phi, ancestor)[:, : experts.factor.shape[-1]]
+        reduced = torch.linalg.solve_triangular(experts.factor.mT, columns, upper=False)
+        epistemic = reduced.square().sum(1).T[..., None] * noise
+        return Components(log_pi, mean, noise, epistemic)
+
+    def gradient(self, X: Tensor, level: int | None = None) -> Tensor:
+        """Gradient (n, m, d) of the mean by the product rule; across sharp gates of the piece."""
+        pi = self.tree.log_proba(X, level, harden=True).exp()
+        coef = self.experts[self.tree.depth(level) - 1].coef
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), coef)
+        mean = torch.einsum("nk,nkm->nm", pi, values)
+        deviation = values - mean[:, None]
+        columns = []
+        for feature in range(self.tree.n_features):
+            slope = torch.einsum("np,kpm->nkm", self.basis.partial(X, feature), coef)
+            gate_slope = self.tree.log_proba_partial(X, feature, level)
+            total = slope + gate_slope[..., None] * deviation
+            columns.append(torch.einsum("nk,nkm->nm", pi, total))
+        if not columns:
+            return mean.new_zeros((*mean.shape, 0))
+        return torch.stack(columns, 2)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that `components` allocates for each point, to size blocks of rows."""
+        n_leaves, P = self.n_leaves, self.basis.n_columns
+        widest = max(level.numbers_per_row() for level in self.tree.levels)
+        return (3 * n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
+
+    def arrays(self) -> list[dict]:
+        """State as numpy arrays and numbers, one dict a level, the coarsest first."""
+        return [
+            {
+                **gates,
+                # Contiguous: saving makes it so, and another layout gives other last bits.
+                "coef": experts.coef.cpu().contiguous().numpy(),
+                "factor": experts.factor.cpu().contiguous().numpy(),
+                "noise": experts.noise.cpu().contiguous().numpy(),
+                "blended": depth >= self.first_blended,
+            }
+            for depth, (gates, experts) in enumerate(
+                zip(self.tree.arrays(), self.experts, strict=True)
+            )
+        ]
+
+    @classmethod
+    def from_arrays(cls, n_features: int, degree: int, arrays: list[dict], like: Tensor) -> Mixture:
+        """Rebuild a mixture from `arrays`, on the device and in the dtype of `like`."""
+        tree = PartitionTree.from_arrays(n_features, arrays, like)
+
+        def tensor(array) -> Tensor:
+            return torch.tensor(np.asarray(array), dtype=like.dtype, device=like.device)
+
+        experts = [
+            Experts(tensor(level["coef"]), tensor(level["factor"]), tensor(level["noise"]))
+            for level in arrays
+        ]
+        first_blended = sum(not level["blended"] for level in arrays)
+        return cls(tree, experts, degree, first_blended)
+
+
+def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
+    """Columns ``pi_k Phi_j`` of every blend at some points, zero where a blend has no k-th expert.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n, N)
+        Partitions of the leaves within their blends.
+    phi : Tensor of shape (n, P)
+        Polynomials.
+    ancestor : Tensor of shape (N,), int64
+        Blend of each leaf.
+
+    Returns
+    -------
+    Tensor of shape (G, K P, n)
+        K is the largest number of leaves in a blend; transposed for triangular solves.
+    """
+    rank = rank_among_siblings(ancestor)
+    n_blends, widest = int(ancestor.max()) + 1, int(rank.max()) + 1
+    spread = weight.new_zeros((n_blends, widest, len(weight)))
+    spread[ancestor, rank] = weight.T
+    size = widest * phi.shape[1]
+    return (spread[:, :, None] * phi.T).reshape(n_blends, size, len(phi))

@@ -1,0 +1,213 @@
+"""Pieces found bottom-up: fine cells with local polynomials that compete for the samples.
+
+A cell's polynomial is the best of several balls of samples near it, judged by leave-one-out,
+which finds one-sided fits beside a kink. Cells are merged in `skpou.partitions.pieces.merging`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.core.linalg import (
+    leave_one_out,
+    row_blocks,
+    rows_within,
+)
+from skpou.partitions.pieces.problem import PieceProblem, Pieces, _Cells, compact
+
+#: Balls that are tried in all when cells are few; at least eight a cell.
+MOST_BALLS = 4000
+
+#: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
+EXACT = 100.0
+
+
+def lloyd(
+    X: np.ndarray, weight: np.ndarray, n_cells: int, rng: np.random.Generator, n_sweeps: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (M, d) and cells (n,) of a few weighted k-means sweeps from random samples."""
+    centres = X[np.sort(rng.choice(len(X), n_cells, replace=False))].astype(float)
+    for _ in range(n_sweeps):
+        cell = cKDTree(centres).query(X)[1]
+        total = np.bincount(cell, weight, n_cells)
+        used = total > 0
+        for j in range(X.shape[1]):
+            sums = np.bincount(cell, weight * X[:, j], n_cells)
+            centres[used, j] = sums[used] / total[used]
+    return centres, cKDTree(centres).query(X)[1]
+
+
+def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples at which balls are tried, all of them or eight random members of each cell."""
+    n_draws = max(8, MOST_BALLS // n_cells)
+    shuffled = rng.permutation(len(cell))
+    order = shuffled[np.argsort(cell[shuffled], kind="stable")]
+    count = np.bincount(cell, minlength=n_cells)
+    start = np.cumsum(count) - count
+    rank = np.arange(len(cell)) - start[cell[order]]
+    return np.sort(order[rank < n_draws])
+
+
+def _balls(
+    problem: PieceProblem, centres: np.ndarray, size: int, among: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Polynomial (b, P, m) and leave-one-out error (b,) of the samples nearest to each centre.
+
+    `among` restricts the samples of the balls to some of them.
+    """
+    rows, coefs, errors = problem.rows, [], []
+    points = problem.host_points[centres]
+    tree = problem.tree if among is None else cKDTree(problem.host_points[among])
+    for block in row_blocks(len(points), rows_within(2 * size * problem.n_columns)):
+        near = tree.query(points[block], size)[1].reshape(-1, size)
+        ball = problem._tensor(near if among is None else among[near])
+        coef, error = leave_one_out(problem.polynomials[ball], rows.y[ball], rows.weight[ball])
+        coefs.append(coef)
+        errors.append(error)
+    return torch.cat(coefs), torch.cat(errors)
+
+
+def _two_sizes(
+    problem: PieceProblem, centres: np.ndarray, size: int, among: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Polynomials and errors of balls of a comfortable size, or of the least where it is exact."""
+    n = problem.n if among is None else len(among)
+    coef, error = _balls(problem, centres, min(n, size), among)
+    small = problem.n_columns + 4
+    if small < min(n, size):
+        # So few samples prove nothing about a noisy fit, but an exact one is no accident.
+        small_coef, small_error = _balls(problem, centres, small, among)
+        exact = (small_error < EXACT * problem.floor) & (small_error < error)
+        coef = torch.where(exact[:, None, None], small_coef, coef)
+        error = torch.where(exact, small_error, error)
+    return coef, error
+
+
+def _best_of_each(cell: np.ndarray, error: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Cells that occur in `cell`, and the position of each one's smallest error."""
+    by_error = np.argsort(error.cpu().numpy(), kind="stable")
+    used, first = np.unique(cell[by_error], return_index=True)
+    return used, by_error[first]
+
+
+def _ball_size(problem: PieceProblem, n_cells: int) -> int:
+    P = problem.n_columns
+    return max(P + 6, int(1.5 * P), min(int(0.6 * problem.n / n_cells), 4 * P))
+
+
+def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> _Cells:
+    """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
+    weight = problem.rows.weight.cpu().numpy()
+    centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
+    tried = _draw_candidates(cell, n_cells, rng)
+    coef, error = _two_sizes(problem, tried, _ball_size(problem, n_cells))
+    _, best = _best_of_each(cell[tried], error)
+    index = problem._tensor(best)
+    error = error[index]
+    usable = torch.isfinite(error)
+    rms = float(problem.rows.y.square().mean().sqrt())
+    width2 = float(np.median(((problem.host_points - centres[cell]) ** 2).sum(1)))
+    return _Cells(
+        torch.where(usable[:, None, None], coef[index], 0.0),
+        torch.where(usable, error, rms),
+        problem.host_points[tried[best]].astype(float),
+        max(width2, np.finfo(float).tiny),
+    )
+
+
+def _peel(problem: PieceProblem, cells: _Cells, pieces: Pieces) -> _Cells | None:
+    """New balls among the samples that no exact cell holds, or None if there is nothing to gain.
+
+    Around a thin piece every ball reaches into its neighbours. Once those are known exactly
+    and set aside, the balls of what remains follow the piece.
+    """
+    exact = pieces.error < EXACT * problem.floor
+    labels = pieces.labels.cpu().numpy()
+    among = np.flatnonzero(~exact.cpu().numpy()[labels])
+    if not bool(exact.any()) or len(among) < problem.n_columns + 6:
+        return None
+    tried = among[:: -(-len(among) // MOST_BALLS)]
+    coef, error = _two_sizes(problem, tried, _ball_size(problem, len(cells.coef)), among)
+    used, best = _best_of_each(labels[tried], error)
+    index, target = problem._tensor(best), problem._tensor(used)
+    better = error[index] < pieces.error[target]
+    if not bool(better.any()):
+        return None
+    index, target = index[better], target[better]
+    best = best[better.cpu().numpy()]
+    new_coef, new_error = cells.coef.clone(), cells.error.clone()
+    new_coef[target], new_error[target] = coef[index], error[index]
+    centres = cells.centres.copy()
+    centres[target.cpu().numpy()] = problem.host_points[tried[best]]
+    return _Cells(new_coef, new_error, centres, cells.width2)
+
+
+def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
+    """Step B, one round: every sample picks a near cell that explains it; poor cells die."""
+    n_cells = len(cells.coef)
+    n_near = min(3 * problem.d + 6, n_cells)
+    distance, near = cKDTree(cells.centres).query(problem.host_points, n_near)
+    distance2 = problem._tensor(distance.reshape(problem.n, n_near) ** 2).to(cells.coef.dtype)
+    near = problem._tensor(near.reshape(problem.n, n_near))
+    index = torch.arange(problem.n, device=near.device)
+    score = problem.surprise(cells, index, near)
+    score += distance2 * (0.5 / (cells.width2 * problem.d))
+    choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
+    keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + 3
+    if bool(keep.any()) and not bool(keep.all()):
+        score = torch.where(keep[near], score, torch.inf)
+        choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
+        lost = torch.nonzero(~keep[near].any(1)).squeeze(1)
+        if len(lost):
+            kept = np.flatnonzero(keep.cpu().numpy())
+            found = cKDTree(cells.centres[kept]).query(problem.host_points[lost.cpu().numpy()])[1]
+            choice[lost] = problem._tensor(kept[found])
+    pieces = problem.fit(compact(choice))
+    labels = pieces.labels.cpu().numpy()
+    total = np.bincount(labels)
+    centres = [np.bincount(labels, column) / total for column in problem.host_points.T]
+    survivors = _Cells(pieces.coef, pieces.error, np.stack(centres, 1), cells.width2)
+    return survivors, pieces
+
+
+def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 4) -> Pieces:
+    """Steps A and B: many small cells whose polynomials have competed for the samples.
+
+    Where samples are few, a thin piece may miss every cell of one start; the best of several
+    starts is kept.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples; at least one feature.
+    rng : numpy.random.Generator
+        Draws the first centres and the balls.
+    n_rounds : int, default=4
+        Rounds of competition.
+
+    Returns
+    -------
+    Pieces
+        One piece if the samples carry no more.
+    """
+    P = problem.n_columns
+    n_cells = int(np.clip(problem.n / (1.6 * P + 4), 2, 1000))
+    if problem.n < 2 * (P + 3) or problem.d == 0:
+        return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
+    best, least = None, np.inf
+    for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
+        found: _Cells | None = _best_balls(problem, n_cells, rng)
+        for _ in range(4):
+            for _ in range(n_rounds):
+                found, pieces = _compete(problem, found)
+            found = _peel(problem, found, pieces)
+            if found is None:
+                break
+        surprise = (pieces.error.square() + problem.floor**2).log()
+        total = float((pieces.weight * surprise).sum())
+        if total < least:
+            best, least = pieces, total
+    return best

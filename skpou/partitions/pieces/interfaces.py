@@ -1,0 +1,315 @@
+"""Where pieces meet: roots of the differences of neighbouring models, and their strength."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.partitions.gates.tree import GateLevel, PartitionTree
+from skpou.partitions.pieces.problem import PieceProblem
+
+#: Pairs of neighbouring samples on which roots are looked for.
+MOST_PAIRS = 10_000
+
+
+class NodeModels:
+    """The models of all partitions of one level: experts seen through the finer gates.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Gives the polynomial basis.
+    coef : Tensor of shape (K, P, m)
+        Experts of the leaves.
+    finer : list of GateLevel
+        Gates below the level in question, from coarse to fine; empty at the leaves.
+    """
+
+    def __init__(self, problem: PieceProblem, coef: Tensor, finer: list[GateLevel]):
+        self.basis = problem.basis
+        self.coef = coef
+        self.gates = PartitionTree(problem.d, finer)
+
+    def values(self, X: Tensor) -> Tensor:
+        """Values (n, N, m) of every partition's model."""
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), self.coef)
+        for depth in reversed(range(len(self.gates.levels))):
+            weight = self.gates.log_conditional(X, depth).exp()[..., None]
+            values = self._sum_children(weight * values, depth)
+        return values
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Derivatives (n, N, m) along one coordinate; across sharp gates of the chosen piece."""
+        values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), self.coef)
+        slopes = torch.einsum("np,kpm->nkm", self.basis.partial(X, feature), self.coef)
+        for depth in reversed(range(len(self.gates.levels))):
+            weight = self.gates.log_conditional(X, depth).exp()[..., None]
+            if not self.gates.levels[depth].sharp:
+                gate_slope = self.gates.log_conditional_partial(X, feature, depth)
+                slopes = slopes + gate_slope[..., None] * values
+            values = self._sum_children(weight * values, depth)
+            slopes = self._sum_children(weight * slopes, depth)
+        return slopes
+
+    def _sum_children(self, weighted: Tensor, depth: int) -> Tensor:
+        """Add up the children of each parent of one level."""
+        parent = self.gates.levels[depth].parent
+        shape = (len(weighted), int(parent.max()) + 1, weighted.shape[2])
+        return weighted.new_zeros(shape).index_add_(1, parent, weighted)
+
+    def difference(self, values: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Differences (n, m) of two partitions' entries in `values` (n, N, m), row by row."""
+        rows = torch.arange(len(values), device=values.device)
+        return values[rows, first] - values[rows, second]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Points where the models of neighbouring samples cross, with what a gate must honour.
+
+    Attributes
+    ----------
+    roots : Tensor of shape (r, d)
+        Crossing points on segments between neighbouring samples.
+    first, second : Tensor of shape (r,), int64
+        Partitions on the two sides.
+    normal : Tensor of shape (r, d)
+        Unit vectors across the interface, towards `first`.
+    slope : Tensor of shape (r,)
+        Strength of the kink: growth of the models' difference along the normal.
+    weight : Tensor of shape (r,)
+        Trust in the root's position, in (0, 1]: its uncertainty against the samples' spacing.
+    spacing : float
+        Median distance of neighbouring samples on different sides.
+    pairs : Tensor of shape (e, 2), int64
+        Partitions of all neighbouring samples on different sides.
+    jump : Tensor of shape (e,)
+        Difference of the models half way between the two samples, over the spacing.
+    """
+
+    roots: Tensor
+    first: Tensor
+    second: Tensor
+    normal: Tensor
+    slope: Tensor
+    weight: Tensor
+    spacing: float
+    pairs: Tensor
+    jump: Tensor
+
+    def select(self, chosen: Tensor) -> Interface:
+        """Keep some of the roots; `chosen` is (r,) bool."""
+        names = ("roots", "first", "second", "normal", "slope", "weight")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def localised(self, number: Tensor) -> Interface:
+        """Renumber the partitions of the roots by the table `number` (N,)."""
+        return replace(self, first=number[self.first], second=number[self.second])
+
+
+def foreign_pairs(problem: PieceProblem, labels: Tensor, parent: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbouring samples in different partitions of the same parent, each pair once."""
+    own, other = labels[:, None], labels[problem.neighbours]
+    foreign = (own != other) & (parent[own] == parent[other])
+    i, position = torch.nonzero(foreign, as_tuple=True)
+    j = problem.neighbours[i, position]
+    mutual = (problem.neighbours[j] == i[:, None]).any(1)
+    once = (i < j) | ~mutual
+    return i[once], j[once]
+
+
+def find_interface(
+    problem: PieceProblem,
+    labels: Tensor,
+    models: NodeModels,
+    error: Tensor,
+    parent: Tensor,
+    least_weight: float = 1e-2,
+) -> Interface:
+    """Step D: roots between neighbouring samples of different labels, by bisection.
+
+    With several targets the models' difference is projected on its change along the segment,
+    so that a root is where all targets meet if there is such a point.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples.
+    labels : Tensor of shape (n,), int64
+        Partition of each sample on the level in question.
+    models : NodeModels
+        The partitions' models.
+    error : Tensor of shape (N,)
+        Residual error of each model.
+    parent : Tensor of shape (N,), int64
+        Only partitions with the same parent have an interface.
+    least_weight : float, default=1e-2
+        Roots of smaller weight are left out.
+
+    Returns
+    -------
+    Interface
+    """
+    i, j = foreign_pairs(problem, labels, parent)
+    # In many dimensions every sample has a foreign neighbour; some of the pairs will do.
+    stride = -(-len(i) // MOST_PAIRS) or 1
+    i, j = i[::stride], j[::stride]
+    a, b = problem.rows.X[i], problem.rows.X[j]
+    first, second = labels[i], labels[j]
+    distance = (a - b).square().sum(1).sqrt()
+    spacing = float(distance.median()) if len(distance) else 1.0
+    at_a = models.difference(models.values(a), first, second)
+    at_b = models.difference(models.values(b), first, second)
+    along = at_a - at_b
+    along = along / along.square().sum(1, keepdim=True).sqrt().clamp_min(
+        torch.finfo(along.dtype).tiny
+    )
+    middle = models.difference(models.values(0.5 * (a + b)), first, second)
+    jump = middle.square().sum(1).sqrt() / spacing
+    crossing = ((at_a * along).sum(1) * (at_b * along).sum(1)) <= 0
+    a, b, first, second = a[crossing], b[crossing], first[crossing], second[crossing]
+    along = along[crossing]
+    roots = _bisect(models, a, b, first, second, along)
+    gradient = torch.stack(
+        [
+            (models.difference(models.partial(roots, c), first, second) * along).sum(1)
+            for c in range(problem.d)
+        ],
+        1,
+    )
+    slope = gradient.square().sum(1).sqrt()
+    normal = gradient / slope.clamp_min(torch.finfo(slope.dtype).tiny)[:, None]
+    normal = normal * torch.where((normal * (a - b)).sum(1) < 0, -1.0, 1.0)[:, None].to(slope.dtype)
+    uncertainty = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
+    reach = (slope * spacing).clamp_min(torch.finfo(slope.dtype).tiny)
+    weight = 1 / (1 + (3 * uncertainty / reach).square()).sqrt()
+    pairs = torch.stack([labels[i], labels[j]], 1)
+    every = Interface(roots, first, second, normal, slope, weight, spacing, pairs, jump)
+    return every.select(weight > least_weight)
+
+
+def _bisect(
+    models: NodeModels, a: Tensor, b: Tensor, first: Tensor, second: Tensor, along: Tensor
+) -> Tensor:
+    """Roots (r, d) of the projected difference on the segments from a to b."""
+    low = torch.zeros(len(a), dtype=a.dtype, device=a.device)
+    high = torch.ones_like(low)
+    n_bisections = int(-math.log2(torch.finfo(a.dtype).eps)) + 4
+    for _ in range(n_bisections if len(a) else 0):
+        middle = 0.5 * (low + high)
+        values = models.values(a + middle[:, None] * (b - a))
+        # The projection is positive at a by its construction.
+        positive = (models.difference(values, first, second) * along).sum(1) > 0
+        low, high = torch.where(positive, middle, low), torch.where(positive, high, middle)
+    return a + (0.5 * (low + high))[:, None] * (b - a)
+
+
+def kink_linkage(interface: Interface, n_pieces: int) -> list[tuple[int, int, float]]:
+    """Step E: average linkage of pieces by the mean logarithm of their interfaces' strength.
+
+    Parameters
+    ----------
+    interface : Interface
+        Roots and jumps between the pieces.
+    n_pieces : int
+        Number K of pieces.
+
+    Returns
+    -------
+    list of (int, int, float)
+        Merges, weakest first, with the strength at which they happen; merge m makes node K + m.
+    """
+    strength, weight = _pair_strengths(interface, n_pieces)
+    strength = {(a, b): strength[a, b] for a in range(n_pieces) for b in range(n_pieces)}
+    weight = {(a, b): weight[a, b] for a in range(n_pieces) for b in range(n_pieces)}
+    alive, merges, new = list(range(n_pieces)), [], n_pieces
+    while len(alive) > 1:
+        pairs = [(a, b) for i, a in enumerate(alive) for b in alive[i + 1 :] if weight[a, b] > 0]
+        a, b = min(pairs, key=strength.__getitem__) if pairs else (alive[0], alive[1])
+        merges.append((a, b, math.exp(strength[a, b])))
+        alive = [c for c in alive if c not in (a, b)]
+        for c in alive:
+            total = weight[a, c] + weight[b, c]
+            mean = weight[a, c] * strength[a, c] + weight[b, c] * strength[b, c]
+            weight[new, c] = weight[c, new] = total
+            strength[new, c] = strength[c, new] = mean / total if total > 0 else 0.0
+        alive.append(new)
+        new += 1
+    return merges
+
+
+def _pair_strengths(interface: Interface, n_pieces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean log strength and number of neighbouring samples of each pair of pieces, symmetric."""
+
+    def mean_log(first, second, values):
+        total, count = np.zeros((n_pieces, n_pieces)), np.zeros((n_pieces, n_pieces))
+        logs = np.log(np.maximum(values.cpu().numpy(), 1e-300))
+        a, b = first.cpu().numpy(), second.cpu().numpy()
+        for x, y in ((a, b), (b, a)):
+            np.add.at(total, (x, y), logs)
+            np.add.at(count, (x, y), 1)
+        return np.where(count > 0, total / np.maximum(count, 1), -np.inf), count
+
+    kink, n_roots = mean_log(interface.first, interface.second, interface.slope)
+    jump, n_pairs = mean_log(interface.pairs[:, 0], interface.pairs[:, 1], interface.jump)
+    weight = n_roots + n_pairs
+    return np.where(weight > 0, np.maximum(kink, jump), 0.0), weight
+
+
+def coarse_groups(
+    merges: list[tuple[int, int, float]], resolution: float, white: bool, gap: float = 10.0
+) -> list[list[int]]:
+    """Pieces that only weak interfaces separate.
+
+    Adjacent polynomials fitted to a smooth function differ in slope, too: by up to some hundred
+    times the resolution where their error is the model's, and some forty times where it is
+    white noise, which averages out along an interface.
+
+    Parameters
+    ----------
+    merges : list of (int, int, float)
+        From `kink_linkage`.
+    resolution : float
+        Slope that counts as none: largest error of a piece over the width of a piece.
+    white : bool
+        Whether the pieces' residuals are white noise.
+    gap : float, default=10
+        Without noise, the ratio of successive strengths that separates kinks from smooth
+        joints. With noise there is no such gap.
+
+    Returns
+    -------
+    list of list of int
+        Groups of piece numbers.
+    """
+    n_pieces = len(merges) + 1
+    strengths = np.sort([height for _, _, height in merges])
+    if white:
+        return groups_below(n_pieces, merges, 60 * resolution)
+    least = 1000 * resolution
+    ratios = strengths[1:] / np.maximum(strengths[:-1], 1e-300)
+    at = int(ratios.argmax()) if len(ratios) else -1
+    if at >= 0 and ratios[at] > gap and strengths[at + 1] > least:
+        threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])
+    elif len(strengths) and strengths[0] > least:
+        threshold = 0.0
+    else:
+        threshold = math.inf
+    return groups_below(n_pieces, merges, threshold)
+
+
+def groups_below(
+    n_pieces: int, merges: list[tuple[int, int, float]], threshold: float
+) -> list[list[int]]:
+    """Groups that form when only merges weaker than `threshold` happen."""
+    members = {piece: [piece] for piece in range(n_pieces)}
+    alive = set(range(n_pieces))
+    for m, (a, b, height) in enumerate(merges):
+        members[n_pieces + m] = members[a] + members[b]
+        if height < threshold and a in alive and b in alive:
+            alive = (alive - {a, b}) | {n_pieces + m}
+    return [sorted(members[node]) for node in sorted(alive)]

@@ -1,0 +1,1 @@
+"""Pieces with shrunk experts, for tables."""

@@ -1,0 +1,268 @@
+"""Tables with noise in four columns and more: shrunken experts where they predict better.
+
+Pieces with sharp or blended gates need a neighbourhood that many columns do not have. Where
+folds of the rows say so, a mixture of shrunken experts takes their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Pairs, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core.models import Components, is_gain
+from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.mixtures.mixture import Experts, Mixture
+from skpou.partitions.tables.shrunk_experts import FORM, CommonPolynomial, fit_shrunk_experts
+
+#: Fewest columns and rows of a table.
+LEAST_FEATURES, LEAST_ROWS = 4, 50
+#: Share of y that pieces leave over, below which nothing is left to gain.
+LEAST_RESIDUAL = 0.01
+#: Most rows that choose, and the folds they are cut into.
+MOST_ROWS, N_FOLDS = 3000, 4
+#: Degrees and numbers of experts that are compared.
+DEGREES, COUNTS = (1, 2, 3, 4), (1, 2, 4, 8)
+#: Fewest rows for each column of a polynomial, and most columns.
+ROWS_A_COLUMN, MOST_COLUMNS = 2, 200
+#: Iterations for the factor of the variances.
+SCALE_STEPS = 20
+
+
+def experts_where_better(
+    pieces: TrainingResult,
+    rows: Rows,
+    options: PieceOptions,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
+) -> TrainingResult:
+    """Shrunken experts in place of pieces where rows are a table and are predicted better.
+
+    Parameters
+    ----------
+    pieces : TrainingResult
+        Of `fit_pieces` on these rows.
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        What pieces were found with.
+    rng : numpy.random.Generator
+        Draws the starts; left alone where rows are no table.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the pieces.
+    """
+    if not _is_table(rows, options, pieces):
+        return pieces
+    try:
+        return _TableChoice(pieces, rows, options, rng, report).better()
+    except KeyboardInterrupt:
+        message = "The pieces are kept; whether others are better is not known."
+        raise TrainingInterrupted(replace(pieces, code="interrupted", message=message)) from None
+
+
+def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool:
+    """Whether columns and noise are enough, and nothing is asked for that pieces alone do."""
+    free = options.alpha is None and not options.soft and not options.exactly
+    one_level = options.sizes is None or len(options.sizes) == 1
+    polynomial_gates = options.gates[0].degree >= 1 and not options.gates[0].isotropic
+    large = rows.n_features >= LEAST_FEATURES and rows.n_rows >= LEAST_ROWS
+    if not (free and one_level and polynomial_gates and large and rows.n_outputs == 1):
+        return False
+    if options.degree == 0:
+        return False
+    some = _some(rows)
+    mean = result.state.components(some.X, posterior=False).expectation()
+    share = some.weight / some.weight.sum()
+    left = float(share @ (some.y - mean).square()[:, 0])
+    return left > LEAST_RESIDUAL**2 * float(share @ some.y.square()[:, 0])
+
+
+def _part(rows: Rows, kept: Tensor) -> Rows:
+    """Some of the points with all of their targets."""
+    part = rows.subset(torch.nonzero(kept).squeeze(1))
+    if rows.repeats is None:
+        return part
+    inside = kept[rows.repeats.point]
+    number = kept.cumsum(0) - 1
+    pairs = rows.repeats
+    repeats = Pairs(number[pairs.point[inside]], pairs.y[inside], pairs.weight[inside])
+    return replace(part, repeats=repeats)
+
+
+def _some(rows: Rows) -> Rows:
+    """As many points as choose, drawn at random."""
+    if rows.n_rows <= MOST_ROWS:
+        return rows
+    kept = torch.zeros(rows.n_rows, dtype=torch.bool, device=rows.X.device)
+    kept[_shuffled(rows)[:MOST_ROWS]] = True
+    return _part(rows, kept)
+
+
+def _shuffled(rows: Rows) -> Tensor:
+    order = np.random.default_rng(0).permutation(rows.n_rows)
+    return torch.as_tensor(order, device=rows.X.device)
+
+
+@dataclass
+class _Candidate:
+    """A degree and a number of experts, with what they say about left-out rows.
+
+    Attributes
+    ----------
+    log_density, square : Tensor of shape (n,)
+        Of every pair of point and target in the order of folds.
+    factor : float
+        Of the variances, that makes the former largest.
+    """
+
+    degree: int
+    n_experts: int
+    log_density: Tensor
+    square: Tensor
+    factor: float
+
+    def total(self, weight: Tensor) -> float:
+        return float(weight @ self.log_density)
+
+
+class _TableChoice:
+    """Comparison of shrunken experts with each other, and of the best with pieces."""
+
+    def __init__(
+        self,
+        pieces: TrainingResult,
+        rows: Rows,
+        options: PieceOptions,
+        rng: np.random.Generator,
+        report: Callable[[str], None] | None,
+    ):
+        self.pieces, self.rows, self.options, self.report = pieces, rows, options, report
+        self.seed = int(rng.integers(2**63))
+        some = _some(rows)
+        fold = torch.empty_like(_shuffled(some))
+        fold[_shuffled(some)] = torch.arange(some.n_rows, device=fold.device) % N_FOLDS
+        self.parts = [(_part(some, fold != k), _part(some, fold == k)) for k in range(N_FOLDS)]
+        self.held = [held.pairs() for _, held in self.parts]
+        self.weight = torch.cat([held.weight for held in self.held])
+
+    def better(self) -> TrainingResult:
+        """Experts fitted to all rows if they are better than the pieces, which are left else."""
+        best = self._best()
+        if not self._beats_pieces(best):
+            return self.pieces
+        common = CommonPolynomial(self.rows, best.degree)
+        found = fit_shrunk_experts(common, best.n_experts, self._rng())
+        chosen = {"degree": best.degree, "alpha": common.ridge, "gate": FORM}
+        return replace(self.pieces, state=_scaled(found, best.factor, common.floor), chosen=chosen)
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng(self.seed)
+
+    def _best(self) -> _Candidate:
+        """The candidate of largest density; numbers go up as long as that rises."""
+        best = None
+        for degree in self._degrees():
+            commons = [CommonPolynomial(kept, degree) for kept, _ in self.parts]
+            last = None
+            for count in self._counts():
+                found = self._candidate(commons, count)
+                value = found.total(self.weight)
+                if self.report:
+                    self.report(f"degree {degree}, {count} experts: log density {value:.6g}")
+                if last is not None and value <= last.total(self.weight):
+                    break
+                last = found
+            if best is None or last.total(self.weight) > best.total(self.weight):
+                best = last
+        return best
+
+    def _degrees(self) -> list[int]:
+        if self.options.degree is not None:
+            return [self.options.degree]
+        n, d = min(kept.n_rows for kept, _ in self.parts), self.rows.n_features
+        columns = {degree: count_columns(d, degree) for degree in DEGREES}
+        most = min(n / ROWS_A_COLUMN, MOST_COLUMNS)
+        return [degree for degree in DEGREES if degree == 1 or columns[degree] <= most]
+
+    def _counts(self) -> list[int]:
+        most = self.options.sizes[0] if self.options.sizes else COUNTS[-1]
+        return [count for count in COUNTS if count <= most]
+
+    def _candidate(self, commons: list[CommonPolynomial], n_experts: int) -> _Candidate:
+        fits = [fit_shrunk_experts(common, n_experts, self._rng()) for common in commons]
+        left = [fit.components(held.X) for fit, held in zip(fits, self.held, strict=True)]
+        y = [held.y for held in self.held]
+        factor = _variance_factor(left, y, self.weight)
+        densities = [
+            replace(
+                part,
+                noise=(factor * part.noise).clamp_min(common.floor),
+                epistemic=factor * part.epistemic,
+            )
+            for part, common in zip(left, commons, strict=True)
+        ]
+        return _Candidate(
+            commons[0].degree,
+            n_experts,
+            torch.cat([part.log_density(z) for part, z in zip(densities, y, strict=True)]),
+            torch.cat([_square(part, z) for part, z in zip(left, y, strict=True)]),
+            factor,
+        )
+
+    def _beats_pieces(self, best: _Candidate) -> bool:
+        """Whether densities are larger and errors not, fold by fold until that is clear."""
+        density, square = [], []
+        options, degree = self.options, self.pieces.chosen["degree"]
+        if degree:
+            # Chosen on all rows: the search for it is most of the time.
+            options = replace(options, degree=degree)
+        for (kept, _), held in zip(self.parts, self.held, strict=True):
+            mixture = fit_pieces(kept, options, self._rng()).state
+            found = mixture.components(held.X)
+            density.append(found.log_density(held.y))
+            square.append(_square(found, held.y))
+            n = sum(len(part) for part in density)
+            weight = self.weight[:n]
+            gain = best.log_density[:n] - torch.cat(density)
+            loss = best.square[:n] - torch.cat(square)
+            if is_gain(-gain, weight):
+                return False
+            if is_gain(gain, weight):
+                return not is_gain(loss, weight)
+        return False
+
+
+def _square(components: Components, y: Tensor) -> Tensor:
+    return (y - components.expectation()).square()[:, 0]
+
+
+def _variance_factor(parts: list[Components], y: list[Tensor], weight: Tensor) -> float:
+    """Factor of all variances that makes the density of left-out rows largest."""
+    log_pi = torch.cat([part.log_pi for part in parts])
+    variance = torch.cat([part.variance[..., 0].expand_as(part.log_pi) for part in parts])
+    pairs = zip(parts, y, strict=True)
+    ratio = torch.cat([(z - part.mean[..., 0]).square() for part, z in pairs]) / variance
+    joint = log_pi - 0.5 * variance.log()
+    factor = 1.0
+    for _ in range(SCALE_STEPS):
+        share = torch.softmax(joint - 0.5 * ratio / factor, 1)
+        factor = float(weight @ (share * ratio).sum(1) / weight.sum())
+    return factor
+
+
+def _scaled(mixture: Mixture, factor: float, floor: float) -> Mixture:
+    """The same with all variances multiplied, those of the noise down to a floor."""
+    experts = [
+        Experts(part.coef, part.factor, (factor * part.noise).clamp_min(floor))
+        for part in mixture.experts
+    ]
+    return Mixture(mixture.tree, experts, mixture.degree)

@@ -1,0 +1,52 @@
+"""The additive family: functions of one, two and three columns, for tables of several columns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from skpou.additive import AdditiveOptions, fit_terms
+from skpou.core import Rows
+from skpou.core.linalg import lower_inverse
+from skpou.core.models import Stage
+from skpou.search.candidates import Candidate
+
+#: Columns from which sums of functions of few of them are worth a search, and rows: at least so
+#: many a column, and at most.
+FEWEST_FEATURES, FEWEST_ROWS, MOST_ROWS = 4, 10, 10_000
+
+
+def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) -> Candidate | None:
+    """Terms chosen by evidence, with their errors calibrated between the rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    probes : Tensor of shape (k, d)
+        Points between the rows.
+    rng : numpy.random.Generator
+        Of all draws.
+
+    Returns
+    -------
+    Candidate or None
+        None where there are few columns or several targets, or too few rows or too many.
+    """
+    n, d = rows.X.shape
+    if d < FEWEST_FEATURES or rows.n_outputs > 1 or not FEWEST_ROWS * d <= n <= MOST_ROWS:
+        return None
+    basis, fit = fit_terms(rows, AdditiveOptions(remainder=False), rng)
+    error = (rows.y[:, 0] - fit.fitted).square() * rows.weight
+    kept, within = 1 - fit.leverage, float(rows.within.sum())
+    left_out = (float((error / kept.square()).sum()) + within) / rows.total_weight
+    spread = (float((error / kept).sum()) + within) / rows.total_weight
+    variance = (basis.matrix(probes) @ fit.root).square().sum(1)
+    gap = spread * float(variance.mean()) / fit.noise
+    # The root of the covariance is upper triangular, and so is its inverse.
+    factor = math.sqrt(fit.noise) * lower_inverse(fit.root.T.contiguous()).T.contiguous()
+    stage = Stage(basis, fit.coef[:, None], factor)
+    return Candidate("additive", (stage,), math.sqrt(left_out), math.sqrt(spread + gap),
+                     fit.total_dof, 0.0, gap_variance=gap, n_units=basis.n_columns)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Bases that only the search offers."""

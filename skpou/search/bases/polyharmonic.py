@@ -1,0 +1,87 @@
+"""Polyharmonic splines: an affine function and powers of the distances to centres."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skpou.core import Basis
+
+
+class PolyharmonicSplines(Basis, kind="polyharmonic"):
+    """Columns 1, ``s_1 x_1 .. s_d x_d``, then ``|s (x - c_j)|^power`` for the centres c.
+
+    Source: Duchon (1977), "Splines minimizing rotation-invariant semi-norms in Sobolev spaces".
+
+    Parameters
+    ----------
+    centres : Tensor of shape (k, d)
+        Points of the unit box.
+    scales : Tensor of shape (d,)
+        Positive factors s of the coordinates.
+    power : {1, 3}
+        Exponent of the distance.
+    share : float
+        Mean share of a row's own target in its value: 1 for interpolation.
+    """
+
+    def __init__(self, centres: Tensor, scales: Tensor, power: int, share: float = 1.0):
+        self.centres, self.scales, self.power, self.share = centres, scales, power, share
+        self.n_features = centres.shape[1]
+        self.n_columns = 1 + self.n_features + len(centres)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            "centres": self.centres.cpu().numpy(),
+            "scales": self.scales.cpu().numpy(),
+            "power": self.power,
+            "share": self.share,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> PolyharmonicSplines:
+        """Rebuild from `arrays`, on the device of `like`."""
+        parts = (torch.tensor(arrays[name], device=like.device) for name in ("centres", "scales"))
+        return cls(*parts, arrays["power"], arrays["share"])
+
+    def distances(self, X: Tensor) -> Tensor:
+        """Scaled distances (n, k) of points and centres."""
+        scales = self.scales.to(X)
+        mode = "donot_use_mm_for_euclid_dist"  # The fast form loses half of the digits.
+        return torch.cdist(X * scales, self.centres.to(X) * scales, compute_mode=mode)
+
+    def affine(self, X: Tensor) -> Tensor:
+        """The first columns (n, 1 + d)."""
+        return torch.cat([torch.ones_like(X[:, :1]), X * self.scales.to(X)], 1)
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate in the precision of X; see `Basis.matrix`."""
+        return torch.cat([self.affine(X), self.distances(X) ** self.power], 1)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives in the precision of X; see `Basis.partial`.
+
+        At a centre, where the distance itself has none, that of power 1 is taken to be 0.
+        """
+        scale = self.scales[feature].to(X)
+        step = scale * scale * (X[:, feature, None] - self.centres[:, feature].to(X))
+        distance = self.distances(X)
+        if self.power == 1:
+            radial = step / distance.clamp_min(torch.finfo(X.dtype).tiny)
+        else:
+            radial = self.power * distance ** (self.power - 2) * step
+        affine = X.new_zeros((len(X), 1 + self.n_features))
+        affine[:, 1 + feature] = scale
+        return torch.cat([affine, radial], 1)
+
+    def posterior_columns(self, X: Tensor) -> Tensor:
+        """Two columns (n, 2): root of the leverage, and growth of the error off the centres.
+
+        The variance between the centres grows like the power of the distance to the nearest.
+        """
+        nearest = self.distances(X).amin(1)
+        share = torch.full_like(nearest, self.share**0.5)
+        return torch.stack([share, nearest ** (self.power / 2)], 1)

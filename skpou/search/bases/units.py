@@ -1,0 +1,257 @@
+"""Units of mixed kinds beside fixed columns: steps, hinges, bumps and peaks with free parameters.
+
+Ridge units are functions of ``z = w . t + b``, radial ones of ``z = exp(2 b) |t - w|^2``, with
+``t = 2 x - 1``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skpou.core import Basis, ParametricBasis
+from skpou.sines import SineFeatures
+
+#: Kinds by their index: two ridge units, then two radial ones.
+KINDS = ("tanh", "log_cosh", "gaussian", "lorentzian")
+N_RIDGE = 2
+#: Largest logarithm of a radial unit's inverse width.
+LARGEST_LOG = 20.0
+
+
+def unit_values(kind: int, z: Tensor) -> Tensor:
+    """Function of one kind."""
+    if kind == 0:
+        return torch.tanh(z)
+    if kind == 1:
+        size = z.abs()
+        return size + torch.log1p(torch.exp(-2 * size)) - math.log(2)
+    return torch.exp(-z) if kind == 2 else 1 / (1 + z)
+
+
+def unit_slopes(kind: int, z: Tensor) -> Tensor:
+    """Derivative of `unit_values` with respect to z."""
+    if kind == 0:
+        return 1 / torch.cosh(z.clamp(-300, 300)).square()
+    if kind == 1:
+        return torch.tanh(z)
+    return -torch.exp(-z) if kind == 2 else -1 / (1 + z).square()
+
+
+class Units:
+    """Kinds, weights and biases of some units, evaluated kind by kind.
+
+    Parameters
+    ----------
+    kinds : Tensor of shape (u,), int64
+        Indices into `KINDS`.
+    weights : Tensor of shape (u, d)
+        Directions times slopes of ridge units, centres of radial ones.
+    biases : Tensor of shape (u,)
+        Biases of ridge units, logarithms of the inverse widths of radial ones.
+    """
+
+    def __init__(self, kinds: Tensor, weights: Tensor, biases: Tensor):
+        self.kinds, self.weights, self.biases = kinds, weights, biases
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @classmethod
+    def from_theta(cls, kinds: Tensor, theta: Tensor, n_features: int) -> Units:
+        """Units whose parameters are one flat vector: all weights, then all biases."""
+        split = len(kinds) * n_features
+        return cls(kinds, theta[:split].reshape(-1, n_features), theta[split:])
+
+    def theta(self) -> Tensor:
+        """Weights, then biases, as one vector."""
+        return torch.cat([self.weights.reshape(-1), self.biases])
+
+    def select(self, index: Tensor) -> Units:
+        """Some of the units."""
+        return Units(self.kinds[index], self.weights[index], self.biases[index])
+
+    def join(self, other: Units) -> Units:
+        """These units, then others."""
+        pairs = (
+            (self.kinds, other.kinds),
+            (self.weights, other.weights),
+            (self.biases, other.biases),
+        )
+        return Units(*(torch.cat(pair) for pair in pairs))
+
+    def parts(self):
+        """Indices of the units of each kind that occurs."""
+        for kind in range(len(KINDS)):
+            index = torch.nonzero(self.kinds == kind).squeeze(1)
+            if len(index):
+                yield kind, index
+
+    def argument(self, kind: int, index: Tensor, t: Tensor) -> Tensor:
+        """Z of the units `index`, of one kind, at the points t (n, d)."""
+        weights, biases = self.weights[index].to(t), self.biases[index].to(t)
+        if kind < N_RIDGE:
+            return t @ weights.T + biases
+        rate = torch.exp(2 * biases.clamp(max=LARGEST_LOG))
+        if t.shape[1] == 1:
+            return rate * (t - weights.T).square()
+        return rate * (t[:, None, :] - weights).square().sum(2)
+
+    def values(self, t: Tensor) -> Tensor:
+        """Columns (n, u)."""
+        result = t.new_empty((len(t), len(self)))
+        for kind, index in self.parts():
+            result[:, index] = unit_values(kind, self.argument(kind, index, t))
+        return result
+
+    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives with respect to the weights (n, u, d) and the biases (n, u)."""
+        by_weight = t.new_empty((len(t), len(self), t.shape[1]))
+        by_bias = t.new_empty((len(t), len(self)))
+        for kind, index in self.parts():
+            z = self.argument(kind, index, t)
+            slope = unit_slopes(kind, z)
+            if kind < N_RIDGE:
+                by_weight[:, index] = slope[:, :, None] * t[:, None, :]
+                by_bias[:, index] = slope
+            else:
+                biases = self.biases[index].to(t)
+                rate = torch.exp(2 * biases.clamp(max=LARGEST_LOG))
+                offset = t[:, None, :] - self.weights[index].to(t)
+                by_weight[:, index] = (-2 * rate * slope)[:, :, None] * offset
+                by_bias[:, index] = 2 * z * slope * (biases <= LARGEST_LOG)
+        return by_weight, by_bias
+
+    def partial(self, t: Tensor, feature: int) -> Tensor:
+        """Derivatives (n, u) along one coordinate of t."""
+        result = t.new_empty((len(t), len(self)))
+        for kind, index in self.parts():
+            slope = unit_slopes(kind, self.argument(kind, index, t))
+            weights = self.weights[index, feature].to(t)
+            if kind < N_RIDGE:
+                result[:, index] = slope * weights
+            else:
+                rate = torch.exp(2 * self.biases[index].to(t).clamp(max=LARGEST_LOG))
+                result[:, index] = 2 * rate * slope * (t[:, feature : feature + 1] - weights)
+        return result
+
+
+class UnitBasis(Basis, kind="units"):
+    """Columns 1, ``t_1 .. t_d``, or those of a background, then the units.
+
+    Parameters
+    ----------
+    units : Units
+    n_features : int
+        Dimension d of the points.
+    reach : Tensor of shape (u,), default=None
+        Sizes of the units' coefficients. With them the posterior is also about the units'
+        parameters.
+    background : SineFeatures, default=None
+        Columns that come first.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        n_features: int,
+        reach: Tensor | None = None,
+        background: SineFeatures | None = None,
+    ):
+        self.units = units
+        self.reach = reach
+        self.background = background
+        self.n_features = n_features
+        self.n_fixed = 1 + n_features if background is None else background.n_columns
+        self.n_columns = self.n_fixed + len(units)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as numpy arrays."""
+        names = ("kinds", "weights", "biases")
+        arrays: dict[str, Any] = {name: getattr(self.units, name).cpu().numpy() for name in names}
+        if self.reach is not None:
+            arrays["reach"] = self.reach.cpu().numpy()
+        if self.background is not None:
+            arrays["background"] = self.background.arrays()
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> UnitBasis:
+        """Rebuild from `arrays`, on the device of `like`."""
+        names = ("kinds", "weights", "biases")
+        units = Units(*(torch.tensor(arrays[name], device=like.device) for name in names))
+        reach = torch.tensor(arrays["reach"], device=like.device) if "reach" in arrays else None
+        background = None
+        if "background" in arrays:
+            background = SineFeatures.from_arrays(arrays["background"], like)
+        return cls(units, units.weights.shape[1], reach, background)
+
+    def fixed(self, X: Tensor) -> Tensor:
+        """The columns before the units (n, n_fixed)."""
+        if self.background is not None:
+            return self.background.matrix(X)
+        return torch.cat([X.new_ones((len(X), 1)), 2 * X - 1], 1)
+
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate in the precision of X; see `Basis.matrix`."""
+        return torch.cat([self.fixed(X), self.units.values(2 * X - 1)], 1)
+
+    def partial(self, X: Tensor, feature: int) -> Tensor:
+        """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
+        t = 2 * X - 1
+        if self.background is not None:
+            fixed = self.background.partial(X, feature)
+        else:
+            fixed = t.new_zeros((len(t), 1 + self.n_features))
+            fixed[:, 1 + feature] = 2.0
+        return torch.cat([fixed, 2 * self.units.partial(t, feature)], 1)
+
+    def posterior_columns(self, X: Tensor) -> Tensor:
+        """Columns, then their derivatives times `reach`; see `Basis.posterior_columns`."""
+        columns = self.matrix(X)
+        if self.reach is None:
+            return columns
+        by_weight, by_bias = self.units.derivatives(2 * X - 1)
+        reach = self.reach.to(X)
+        return torch.cat([columns, (by_weight * reach[:, None]).flatten(1), by_bias * reach], 1)
+
+
+class UnitColumns(ParametricBasis):
+    """The columns of units of given kinds at fixed points, as functions of their parameters.
+
+    Parameters
+    ----------
+    kinds : Tensor of shape (u,), int64
+    X : Tensor of shape (n, d)
+        Points.
+    fixed : Tensor of shape (n, f), default=None
+        Columns that come first and depend on no parameter; None: 1 and t.
+    """
+
+    def __init__(self, kinds: Tensor, X: Tensor, fixed: Tensor | None = None):
+        self.kinds, self.X, self.t = kinds, X, 2 * X - 1
+        self.fixed = torch.cat([X.new_ones((len(X), 1)), self.t], 1) if fixed is None else fixed
+        self.n_columns = self.fixed.shape[1] + len(kinds)
+        self.n_parameters = len(kinds) * (X.shape[1] + 1)
+
+    def rows(self, index: slice | Tensor) -> UnitColumns:
+        """The same columns at some of the points."""
+        return UnitColumns(self.kinds, self.X[index], self.fixed[index])
+
+    def units(self, theta: Tensor) -> Units:
+        """Units with the parameters theta."""
+        return Units.from_theta(self.kinds, theta, self.X.shape[1])
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Columns; see `ParametricBasis.matrix`."""
+        return torch.cat([self.fixed, self.units(theta).values(self.t)], 1)
+
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """Derivatives of the outputs; see `ParametricBasis.jacobian`."""
+        by_weight, by_bias = self.units(theta).derivatives(self.t)
+        own = coef[self.fixed.shape[1] :].T  # (m, u)
+        weights = by_weight[:, None] * own[None, :, :, None]
+        return torch.cat([weights.flatten(2), by_bias[:, None] * own[None]], 2)

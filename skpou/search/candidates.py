@@ -1,0 +1,68 @@
+"""What a family of bases offers to the automatic search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from skpou.core.models import Stage
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Fitted stages with their scores, in scaled units.
+
+    Attributes
+    ----------
+    family : str
+    stages : tuple of Stage
+    leave_one_out : float
+        Error at left-out rows.
+    calibrated : float
+        Expected error between the rows.
+    dof : float
+        Effective number of parameters.
+    alpha : float
+        Ridge of the last stage.
+    evidence : float
+        Minus twice the log evidence; infinite where a family has none.
+    gap_variance : float
+        Part of the squared calibrated error that is predicted variance between the rows.
+    n_units : int
+        Number of nonlinear columns.
+    handicap : float
+        Factor of the score: large for families that search among many models.
+    bandwidths : tuple of float
+        Largest frequency of each stage in radians over half the side of the box; 0 where it has
+        none.
+    """
+
+    family: str
+    stages: tuple[Stage, ...]
+    leave_one_out: float
+    calibrated: float
+    dof: float
+    alpha: float
+    evidence: float = math.inf
+    gap_variance: float = 0.0
+    n_units: int = 0
+    handicap: float = 1.0
+    bandwidths: tuple[float, ...] = (0.0,)
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Prediction (n, m) in scaled units."""
+        total = self.stages[0].mean(X)
+        for stage in self.stages[1:]:
+            total = total + stage.mean(X)
+        return total
+
+    def score(self, white: bool) -> float:
+        """Score between families; `white` when a smooth model has left nothing but noise.
+
+        Interpolants of noise look well calibrated: there leave-one-out decides alone.
+        """
+        if white:
+            return self.handicap * self.leave_one_out
+        return self.handicap * math.sqrt(max(self.calibrated, 1e-17) * self.leave_one_out)

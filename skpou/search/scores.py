@@ -1,0 +1,384 @@
+"""Judging linear models: log evidence, leave-one-out over distinct rows, calibration at probes.
+
+Inside a family of bases the log evidence chooses; between families the calibrated score does.
+Leave-one-out alone is blind in gaps between the rows, where it was fooled by two decades.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.core import Basis, Rows
+from skpou.core.linalg import row_blocks, triangular_factor
+
+#: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
+#: are what bounds the coefficients, which takes many more rows than columns.
+RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
+LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
+#: Ridge up to which errors of round-off in the solution are to be expected, and the part of the
+#: residual that another ridge must leave.
+LARGEST_DOUBTED = 4e-16
+CLEARLY_LESS = 0.7
+#: Corrections of the coefficients by what they leave over, for ridges below these.
+CORRECTIONS = ((1e-14, 4), (1e-11, 1))
+#: Largest leverage that leave-one-out divides by.
+LARGEST_LEVERAGE = 1 - 1e-10
+#: Probes and neighbours are looked at for so many rows at most.
+MOST_PROBED = 1000
+#: Neighbours' correlations are those of so many rows at most, and errors at left-out rows where the
+#: columns are not kept.
+MOST_CORRELATED = MOST_LOOKED = 10_000
+
+
+def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
+    """Points between the rows: where a model must be right without having been told.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Distinct rows in the unit box.
+    rng : numpy.random.Generator
+        Picks the rows if there are many.
+
+    Returns
+    -------
+    Tensor of shape (k, d)
+        An even grid in one dimension, midpoints to the d + 1 nearest neighbours otherwise.
+    """
+    n, d = X.shape
+    if d == 1:
+        count = min(max(4 * n, 200), 4000)
+        return torch.linspace(0, 1, count, dtype=X.dtype, device=X.device)[:, None]
+    points = X.cpu().numpy()
+    chosen = np.arange(n)
+    if n > MOST_PROBED:
+        chosen = np.sort(rng.choice(n, MOST_PROBED, replace=False))
+    _, near = cKDTree(points).query(points[chosen], min(n, d + 2))
+    near = near.reshape(len(chosen), -1)[:, 1:]
+    middle = (points[chosen, None] + points[near]) / 2
+    return torch.as_tensor(middle.reshape(-1, d)).to(X)
+
+
+def neighbour_difference(X: Tensor, y: Tensor) -> Tensor:
+    """Largest differences (n, m) of each row's targets to those of its d + 1 nearest neighbours."""
+    points = X.cpu().numpy()
+    near = cKDTree(points).query(points, min(len(X), X.shape[1] + 2))[1].reshape(len(X), -1)
+    neighbours = y[torch.as_tensor(near, device=X.device)]
+    return (neighbours - y[:, None]).abs().amax(1)
+
+
+def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
+    """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
+    if len(X) < 8 or not X.shape[1]:
+        return 0.0
+    points, step = X.cpu().numpy(), -(-len(X) // MOST_CORRELATED)
+    near = cKDTree(points).query(points[::step], 2)[1][:, 1]
+    some = residual[::step]
+    square = some.square().mean()
+    product = (some * residual[torch.as_tensor(near, device=X.device)]).mean()
+    return float(product / square) if float(square) > 0 else 0.0
+
+
+def white_correlation(n_rows: int) -> float:
+    """Size of `neighbour_correlation` that white noise hardly exceeds."""
+    return 3 / math.sqrt(min(n_rows, MOST_CORRELATED))
+
+
+def _corrections(alpha: float) -> int:
+    return next((count for most, count in CORRECTIONS if alpha <= most), 0)
+
+
+def _ridges_from(least: float) -> tuple[float, ...]:
+    return tuple(ridge for ridge in RIDGES if ridge >= least)
+
+
+class RidgePath:
+    """All ridges of one weighted least-squares problem, from one singular value decomposition.
+
+    Parameters
+    ----------
+    A : Tensor of shape (n, p)
+        Columns.
+    rows : Rows
+        Targets, weights and sums of squares within the points.
+    """
+
+    def __init__(self, A: Tensor, rows: Rows):
+        self.rows = rows
+        self.root = rows.weight.sqrt()[:, None]
+        self.A, self.y = A * self.root, rows.y * self.root
+        self.total = rows.total_weight
+        n, p = A.shape
+        self.ridges = _ridges_from(0.0 if n > MANY_ROWS * p else LEAST_RIDGE)
+        if n > 1.3 * p:
+            self._Q, R = torch.linalg.qr(self.A)
+            self._left, self.S, self.Vh = torch.linalg.svd(R, full_matrices=False)
+        else:
+            self._Q = None
+            self._left, self.S, self.Vh = torch.linalg.svd(self.A, full_matrices=False)
+        self.S = self.S.clamp_min(torch.finfo(A.dtype).tiny)
+        self.component, rest = self._split(self.y)
+        # A second pass removes what round-off left of the columns in the rest.
+        again, rest = self._split(rest)
+        self.component = self.component + again
+        self.rest = rest.square().sum(0) + rows.within.sum(0)
+
+    def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Components along the left singular vectors, and what is orthogonal to all columns."""
+        if self._Q is None:
+            component = self._left.T @ y
+            return component, y - self._left @ component
+        inner = self._Q.T @ y
+        return self._left.T @ inner, y - self._Q @ inner
+
+    @cached_property
+    def U(self) -> Tensor:
+        """Left singular vectors (n, p)."""
+        return self._left if self._Q is None else self._Q @ self._left
+
+    def evidence(self) -> tuple[float, float]:
+        """Ridge of largest log evidence, and twice its negative log evidence up to a constant.
+
+        The noise is at its most probable value; several targets give the mean of theirs.
+        """
+        floor = torch.finfo(self.y.dtype).eps ** 2 * self.y.square().sum(0)
+        ridge2 = (self.S.new_tensor(self.ridges) * self.S[0]).square()[:, None]
+        shrink = ridge2 / (self.S.square() + ridge2)
+        misfit = shrink @ self.component.square() + self.rest + floor
+        score = self.total * (misfit / self.total).clamp_min(1e-300).log().mean(1)
+        score = score - shrink.log().sum(1)
+        best = int(score.argmin())
+        return self.ridges[best], float(score[best])
+
+    def beyond_round_off(self, alpha: float) -> float:
+        """The ridge, or a larger one below round-off with which the solution leaves clearly less.
+
+        In exact arithmetic a larger ridge leaves more. The evidence does not see the errors of the
+        solution itself, and leave-one-out errors of rows that are all but interpolated say nothing.
+        """
+        larger = [ridge for ridge in self.ridges if alpha < ridge <= LARGEST_DOUBTED]
+        if not larger:
+            return alpha
+        left = [(float((self.y - self.A @ self.coef(r)).norm()), r) for r in (alpha, *larger)]
+        least, ridge = min(left)
+        return ridge if least < CLEARLY_LESS * left[0][0] else alpha
+
+    def _filter(self, alpha: float) -> Tensor:
+        """Share of each component that a ridge keeps."""
+        square = self.S.square()
+        return square / (square + (alpha * self.S[0]).square())
+
+    def dof(self, alpha: float) -> float:
+        """Trace of the hat matrix."""
+        return float(self._filter(alpha).sum())
+
+    def coef(self, alpha: float) -> Tensor:
+        """Coefficients (p, m)."""
+        inverse = self.S / (self.S.square() + (alpha * self.S[0]).square())
+        coef = self.Vh.T @ (inverse[:, None] * self.component)
+        for _ in range(_corrections(alpha)):
+            correction = self.U.T @ (self.y - self.A @ coef)
+            coef = coef + self.Vh.T @ (inverse[:, None] * correction)
+        return coef
+
+    def residual(self, alpha: float) -> Tensor:
+        """Weighted residual (n, m)."""
+        return self.y - self.U @ (self._filter(alpha)[:, None] * self.component)
+
+    def leverage(self, alpha: float) -> Tensor:
+        """Diagonal (n,) of the hat matrix."""
+        return (self.U.square() @ self._filter(alpha)).clamp_max(LARGEST_LEVERAGE)
+
+    def leave_one_out(self, alpha: float) -> float:
+        """Root mean square error at each distinct row when all its weight is left out."""
+        left_out = self.residual(alpha) / (1 - self.leverage(alpha))[:, None]
+        return math.sqrt(self._mean(left_out.square()))
+
+    def spread(self, alpha: float) -> float:
+        """Mean square of leave-one-out errors in units of their predicted variances."""
+        return self._mean(self.residual(alpha).square() / (1 - self.leverage(alpha))[:, None])
+
+    def _mean(self, square: Tensor) -> float:
+        """Mean of weighted squares at the rows, with what repeated rows differ by."""
+        return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
+
+    def probed(self, alpha: float, columns: Tensor) -> float:
+        """Mean variance of the prediction at probes, in units of the noise."""
+        variance = (columns @ self.Vh.T).square() / (self.S.square() + (alpha * self.S[0]).square())
+        return float(variance.sum(1).mean())
+
+    def factor(self, alpha: float) -> Tensor:
+        """Triangular factor (p, p) of the columns with the ridge below: for the posterior."""
+        eps = torch.finfo(self.S.dtype).eps
+        # The singular values that round-off leaves are no information.
+        size = (self.S.square() + (max(alpha, eps) * self.S[0]).square()).sqrt()
+        p = self.Vh.shape[1]
+        if len(self.S) == p:
+            return triangular_factor(size[:, None] * self.Vh)
+        ridge = max(alpha, eps) * self.S[0] * torch.eye(p).to(self.Vh)
+        return triangular_factor(torch.cat([self.S[:, None] * self.Vh, ridge]))
+
+
+class StreamedRidgePath(RidgePath):
+    """`RidgePath` of many rows, whose columns are evaluated block by block and never kept.
+
+    Parameters
+    ----------
+    basis : Basis
+        Columns.
+    rows : Rows
+        Points, targets, weights.
+    batch_size : int
+        Rows a block.
+    squared : bool, default=False
+        Decompose the matrix of inner products, which takes a fraction of the time, and has half of
+        the digits: enough where noise asks for a ridge far above its round-off.
+    """
+
+    def __init__(self, basis: Basis, rows: Rows, batch_size: int, squared: bool = False):
+        self.rows, self.basis, self.squared = rows, basis, squared
+        self.total = rows.total_weight
+        self.root = rows.weight.sqrt()[:, None]
+        self.y = rows.y * self.root
+        # Corrections by inner products need a ridge above round-off.
+        self.ridges = _ridges_from(LEAST_STREAMED_RIDGE)
+        self.blocks = row_blocks(rows.n_rows, batch_size)
+        self.step = -(-rows.n_rows // MOST_LOOKED)
+        self.memory: tuple[float, Tensor, Tensor] | None = None
+        (self._decompose_squares if squared else self._decompose)(basis.n_columns)
+
+    def _decompose(self, p: int) -> None:
+        """Singular values by a triangular factor that is updated block by block."""
+        factor = self.y.new_zeros((0, p + self.y.shape[1]))
+        for block in self.blocks:
+            part = torch.cat([self._columns(block), self.y[block]], 1)
+            factor = triangular_factor(torch.cat([factor, part]))
+        left, self.S, self.Vh = torch.linalg.svd(factor[:p, :p], full_matrices=False)
+        self.S = self.S.clamp_min(torch.finfo(left.dtype).tiny)
+        self.component = left.T @ factor[:p, p:]
+        self.rest = factor[p:, p:].square().sum(0) + self.rows.within.sum(0)
+
+    def _decompose_squares(self, p: int) -> None:
+        """Singular values as roots of eigenvalues."""
+        gram, product = self.y.new_zeros((p, p)), self.y.new_zeros((p, self.y.shape[1]))
+        for block in self.blocks:
+            A = self._columns(block)
+            gram += A.T @ A
+            product += A.T @ self.y[block]
+        square, vectors = torch.linalg.eigh(gram)
+        square, self.Vh = square.flip(0), vectors.flip(1).T
+        self.S = square.clamp_min(torch.finfo(square.dtype).eps * float(square[0])).sqrt()
+        self.component = (self.Vh @ product) / self.S[:, None]
+        rest = self.y.square().sum(0) - self.component.square().sum(0)
+        self.rest = rest.clamp_min(0) + self.rows.within.sum(0)
+
+    def _columns(self, block: slice) -> Tensor:
+        return self.basis.matrix(self.rows.X[block]) * self.root[block]
+
+    def coef(self, alpha: float) -> Tensor:
+        """Coefficients, unless squared corrected by the residual of all rows."""
+        square = self.S.square() + (alpha * self.S[0]).square()
+        coef = self.Vh.T @ ((self.S / square)[:, None] * self.component)
+        if self.squared:
+            return coef
+        for _ in range(max(_corrections(alpha), 1)):
+            gradient = -((alpha * self.S[0]).square()) * coef
+            for block in self.blocks:
+                A = self._columns(block)
+                gradient = gradient + A.T @ (self.y[block] - A @ coef)
+            coef = coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
+        return coef
+
+    def _at_rows(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Weighted residual and leverages of the rows that are looked at."""
+        if self.memory is None or self.memory[0] != alpha:
+            size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
+            inverse, coef = self.Vh.T / size, self.coef(alpha)
+            residuals, leverages = [], []
+            for block in self.blocks:
+                block = slice(block.start, block.stop, self.step)
+                A = self._columns(block)
+                residuals.append(self.y[block] - A @ coef)
+                leverages.append((A @ inverse).square().sum(1))
+            self.memory = (alpha, torch.cat(residuals), torch.cat(leverages))
+        return self.memory[1:]
+
+    def residual(self, alpha: float) -> Tensor:
+        """Weighted residual of the rows that are looked at."""
+        return self._at_rows(alpha)[0]
+
+    def leverage(self, alpha: float) -> Tensor:
+        """Diagonal of the hat matrix at the rows that are looked at."""
+        return self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
+
+    def _mean(self, square: Tensor) -> float:
+        looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])
+        share = self.total / float(looked.square().sum())
+        return float((share * square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
+
+
+class TangentScores:
+    """Scores of a fit whose columns were fitted as well, by the columns of its linear model.
+
+    Parameters
+    ----------
+    T : Tensor of shape (n, q)
+        Columns and their derivatives with respect to the fitted parameters.
+    residual : Tensor of shape (n, m)
+        Targets minus fit.
+    rows : Rows
+        Weights and sums of squares within the points.
+    """
+
+    def __init__(self, T: Tensor, residual: Tensor, rows: Rows):
+        root = rows.weight.sqrt()[:, None]
+        self.rows, self.total = rows, rows.total_weight
+        weighted, self.r = T * root, residual * root
+        norms = weighted.norm(dim=0)
+        self.norms = norms.clamp_min(1e-14 * float(norms.max()) + 1e-300)
+        # Directions that change the fit by less than its residual are not determined by it; a
+        # column that hardly varies at the rows has a prior of the size of the box and the targets.
+        level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)
+        self.ridge = (level / self.norms).clamp_min(max(level / math.sqrt(len(T)), 1e-13))
+        Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, torch.diag(self.ridge)]))
+        self.R = R
+        self.h = Q[: len(T)].square().sum(1).clamp_max(1 - 1e-6)
+
+    @property
+    def dof(self) -> float:
+        """Trace of the hat matrix."""
+        return float(self.h.sum())
+
+    @property
+    def factor(self) -> Tensor:
+        """Triangular factor of the columns as they are, for the posterior."""
+        return self.R * self.norms
+
+    def _mean(self, square: Tensor) -> float:
+        return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
+
+    def leave_one_out(self) -> float:
+        """Root mean square error at each distinct row when all its weight is left out."""
+        left_out = (self.r / (1 - self.h)[:, None]).abs()
+        # Beside a step the leverage is next to 1. Without the row the step would move, but not
+        # beyond the neighbours.
+        bound = self.r.abs() + self.difference
+        return math.sqrt(self._mean(torch.minimum(left_out, bound).square()))
+
+    @cached_property
+    def difference(self) -> Tensor:
+        """Weighted `neighbour_difference` of the targets."""
+        rows = self.rows
+        return neighbour_difference(rows.X, rows.y) * rows.weight.sqrt()[:, None]
+
+    def calibrated(self, probes: Tensor) -> float:
+        """Expected error between the rows; `probes` are the columns (k, q) there."""
+        spread = self._mean(self.r.square() / (1 - self.h)[:, None])
+        solved = torch.linalg.solve_triangular(self.R, probes / self.norms, upper=True, left=False)
+        return math.sqrt(spread * (1 + float(solved.square().sum(1).clamp_max(1e12).mean())))

@@ -1,0 +1,266 @@
+"""The family of random sine features: shape and scale of their spectrum by log evidence.
+
+Fresh frequencies are drawn for every scale, since few are needed for small ones; all ridges come
+from one decomposition. In several dimensions the columns of X are scaled by the gradients of
+the first good model, so that inputs without effect fade out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, count_columns
+from skpou.core.models import Stage
+from skpou.search.candidates import Candidate
+from skpou.search.scores import RidgePath, StreamedRidgePath
+from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
+
+PILOT_ROWS, PILOT_COLUMNS = 1000, 300
+#: Most columns in three dimensions and more, beside noise, and in one and two.
+MOST_COLUMNS, MOST_NOISY_COLUMNS, MOST_PLANE_COLUMNS = 2000, 1500, 1000
+#: Rows times squared columns above which the columns are evaluated in blocks.
+STREAMED = 6e10
+#: Rows times squared columns up to which neighbouring bandwidths are tried with all columns, too.
+QUICK = 2.5e9
+#: Ridge of the pilot from which inner products suffice.
+NOISY = 1e-6
+#: Columns that a shape needs in one dimension for each of a band's independent functions.
+OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
+#: Largest degree of polynomials beside the sines, and their share of the columns at most.
+MOST_DEGREE, CURVED_SHARE = 3, 0.2
+#: Twice the log evidence by which a rougher or larger model must be better.
+MARGIN = 6.0
+
+
+@dataclass
+class SineFit:
+    """Features of one spectrum with their best ridge; `score` is minus twice the log evidence."""
+
+    spectrum: Spectrum
+    basis: SineFeatures
+    path: RidgePath
+    alpha: float
+    score: float
+
+
+class SineSearch:
+    """Search over spectra.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units; targets about their mean.
+    probes : Tensor of shape (k, d)
+        Points between the rows.
+    seed : int
+        Of all draws.
+    alpha : float or None
+        Given ridge.
+    rescale : bool
+        Whether columns of X may be scaled.
+    rival : float
+        Twice the negative log evidence of a simpler model. Behind it no other shapes are tried.
+    worth : float
+        Error at left-out rows of the pilot from which all rows are not tried.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        probes: Tensor,
+        seed: int,
+        alpha: float | None = None,
+        rescale: bool = True,
+        rival: float = math.inf,
+        worth: float = math.inf,
+    ):
+        self.rival, self.worth = rival, worth
+        self.rows, self.probes, self.seed, self.alpha = rows, probes, seed, alpha
+        n, d = rows.n_rows, rows.n_features
+        self.rescale = rescale and d > 1
+        most = max(n, 40) if n <= 800 else max(800, n // 2)
+        self.most_columns = min(most, MOST_COLUMNS if d > 2 else MOST_PLANE_COLUMNS)
+        self.pilot = _subset(rows, PILOT_ROWS, seed)
+        self.whole = self.pilot is rows
+        self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
+        self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
+        self.memory: dict[tuple, SineFit] = {}
+        self.scales = (1.0,) * d
+
+    def run(self) -> Candidate:
+        """Best spectrum, fitted to all rows."""
+        d = self.rows.n_features
+        start = (1.0,) * d
+        largest = max(math.log2(self.nyquist), 1.0)
+        ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
+        best = min((self._fit(Spectrum("flat", k, start)) for k in ladder), key=_score)
+        best = self._climb(best)
+        if self.rescale:
+            best = self._scaled(best)
+        shapes = []
+        for shape in ("gauss", "matern") if best.score < self.rival else ():
+            bandwidth = best.spectrum.bandwidth
+            if best.spectrum.shape == "flat":
+                bandwidth = max(bandwidth / 2, 0.25)
+            spectrum = dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth)
+            shapes.append(self._climb(self._fit(spectrum)))
+        best = min([best, *shapes], key=_score)
+        best = self._beside_polynomials(best)
+        best = self._smoothest(best)
+        if self.whole and self.pilot_columns >= self.most_columns:
+            best = self._better_calibrated(best, shapes)
+        elif self.whole or best.path.leave_one_out(best.alpha) < self.worth:
+            best = self._full(best)
+        self.scales = best.spectrum.scales
+        return self._candidate(best)
+
+    def _fit(self, spectrum: Spectrum) -> SineFit:
+        """Fit of the pilot rows, from memory where it was made before."""
+        step = round(4 * math.log2(spectrum.bandwidth))
+        key = (spectrum.shape, spectrum.scales, spectrum.degree, step)
+        if key not in self.memory:
+            self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
+        return self.memory[key]
+
+    def _solve(self, spectrum: Spectrum, most: int, rows: Rows, ridge: float = 0.0) -> SineFit:
+        """Fit of given rows; `ridge` is about the one to be expected."""
+        n_columns = most
+        if rows.n_features == 1:
+            wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
+            n_columns = min(most, int(2 * wanted))
+        basis = spectrum.draw(max(n_columns // 2, 1), self.seed, rows.X)
+        path: RidgePath
+        if rows.n_rows * float(basis.n_columns) ** 2 < STREAMED:
+            path = RidgePath(basis.matrix(rows.X), rows)
+        else:
+            squared = ridge >= NOISY
+            batch_size = BLOCK_ROWS if squared else max(4096, 4 * basis.n_columns)
+            path = StreamedRidgePath(basis, rows, batch_size, squared)
+        alpha, score = path.evidence()
+        return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
+
+    def _climb(self, best: SineFit) -> SineFit:
+        """Half-octave steps of the bandwidth while they are better."""
+        for factor in (math.sqrt(2), math.sqrt(0.5)):
+            while 0.2 < best.spectrum.bandwidth * factor < 2 * self.nyquist:
+                bandwidth = best.spectrum.bandwidth * factor
+                tried = self._fit(dataclasses.replace(best.spectrum, bandwidth=bandwidth))
+                if tried.score >= best.score:
+                    break
+                best = tried
+        return best
+
+    def _scaled(self, best: SineFit) -> SineFit:
+        """Columns of X scaled by the root mean squares of the model's partial derivatives."""
+        for _ in range(3):
+            old = np.array(best.spectrum.scales)
+            coef = best.path.coef(best.alpha)
+            share = self.pilot.weight / self.pilot.weight.sum()
+            sizes = [
+                float((share @ (best.basis.partial(self.pilot.X, j) @ coef).square()).mean())
+                for j in range(len(old))
+            ]
+            rates = np.sqrt(sizes)
+            if not np.isfinite(rates).all() or rates.max() == 0:
+                break
+            scales = np.clip(rates / rates.max(), 0.03, 1.0)
+            if np.abs(np.log(scales / old)).max() < 0.2:
+                break
+            # The volume of the band stays what it was.
+            centre = best.spectrum.bandwidth * math.exp(np.log(old).mean() - np.log(scales).mean())
+            limit = 2 * self.nyquist / scales.mean()
+            tried = [
+                self._fit(Spectrum("flat", min(max(centre * f, 0.3), limit), tuple(scales)))
+                for f in (0.7, 1.0, 1.4)
+            ]
+            better = self._climb(min(tried, key=_score))
+            if better.score > best.score - 2:
+                break
+            best = better
+        return best
+
+    def _beside_polynomials(self, best: SineFit) -> SineFit:
+        """The same beside polynomials of low degree, where that is clearly likelier."""
+        n_curved = count_columns(self.rows.n_features, MOST_DEGREE)
+        if n_curved > CURVED_SHARE * min(self.pilot.n_rows, self.pilot_columns):
+            return best
+        curved = self._climb(self._fit(dataclasses.replace(best.spectrum, degree=MOST_DEGREE)))
+        return curved if curved.score < best.score - MARGIN else best
+
+    def _smoothest(self, best: SineFit) -> SineFit:
+        """Flat spectrum of least bandwidth whose evidence is hardly less."""
+        near = [
+            fit
+            for fit in self.memory.values()
+            if fit.spectrum.shape == "flat"
+            and fit.score < best.score + MARGIN
+            and fit.spectrum.bandwidth < best.spectrum.bandwidth
+        ]
+        return min(near, key=lambda fit: fit.spectrum.bandwidth, default=best)
+
+    def _better_calibrated(self, best: SineFit, others: list[SineFit]) -> SineFit:
+        """Another shape where its calibrated error is clearly less."""
+        errors = [(self._calibrated(fit), i) for i, fit in enumerate([*others, best])]
+        least, index = min(errors)
+        return [*others, best][index] if least < 0.7 * errors[-1][0] else best
+
+    def _calibrated(self, fit: SineFit) -> float:
+        probed = fit.path.probed(fit.alpha, fit.basis.matrix(self.probes))
+        return math.sqrt(fit.path.spread(fit.alpha) * (1 + probed))
+
+    def _full(self, best: SineFit) -> SineFit:
+        """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""
+        # Noise bounds what more columns could add, and many rows what they may cost.
+        noisy = best.alpha >= NOISY
+        most = min(self.most_columns, MOST_NOISY_COLUMNS) if noisy else self.most_columns
+        factors = [1.0]
+        if self.most_columns >= 2 * self.pilot_columns:
+            if best.spectrum.shape == "flat" or not noisy:
+                factors = [math.sqrt(2)]
+            if self.rows.n_rows * float(most) ** 2 < QUICK:
+                factors = [1.0, math.sqrt(2), 2.0]
+        fits = []
+        for factor in factors:
+            bandwidth = best.spectrum.bandwidth * factor
+            spectrum = dataclasses.replace(best.spectrum, bandwidth=bandwidth)
+            fits.append(self._solve(spectrum, most, self.rows, best.alpha))
+        return min(fits, key=_score)
+
+    def _candidate(self, best: SineFit) -> Candidate:
+        path = best.path
+        alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
+        spread = path.spread(alpha)
+        gap = spread * path.probed(alpha, best.basis.matrix(self.probes))
+        stage = Stage(best.basis, path.coef(alpha), path.factor(alpha))
+        return Candidate(
+            "sine",
+            (stage,),
+            path.leave_one_out(alpha),
+            math.sqrt(spread + gap),
+            path.dof(alpha),
+            alpha,
+            evidence=best.score,
+            gap_variance=gap,
+            n_units=2 * len(best.basis.phases),
+            bandwidths=(best.spectrum.bandwidth,),
+        )
+
+
+def _score(fit: SineFit) -> float:
+    return fit.score
+
+
+def _subset(rows: Rows, most: int, seed: int) -> Rows:
+    """At most `most` of the rows, in their order."""
+    if rows.n_rows <= most:
+        return rows
+    rng = np.random.default_rng([seed, 1])
+    index = torch.as_tensor(np.sort(rng.choice(rows.n_rows, most, replace=False)))
+    index = index.to(rows.X.device)
+    return rows.subset(index)

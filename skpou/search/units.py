@@ -1,0 +1,310 @@
+"""The family of grown units: placed one by one by matching pursuit, all polished after each.
+
+A few units where they are needed, moved by variable projection, do better than hundreds at
+random places. Growth starts from one unit: superfluous ones spoil the leverages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.models import Stage
+from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
+from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
+from skpou.search.candidates import Candidate
+from skpou.search.scores import TangentScores
+from skpou.sines import SineFeatures
+
+#: Rows that the dictionary is compared with, and about the number of its ridge units.
+PURSUIT_ROWS, DICTIONARY_SIZE = 2000, 3000
+#: Most units, and Levenberg-Marquardt steps after each addition.
+MOST_UNITS, MOST_STEPS = 48, 250
+#: Sizes in a row without a fifth less error that end the growth.
+PATIENCE = 4
+
+
+@dataclass
+class Dictionary:
+    """Units to choose from.
+
+    Attributes
+    ----------
+    units : Units
+    columns : Tensor of shape (n, N)
+        Their values at the pursuit's rows, weighted, without their affine parts, of norm 1.
+    """
+
+    units: Units
+    columns: Tensor
+
+    def of_kind(self, kind: int) -> Dictionary:
+        """The units of one kind."""
+        index = torch.nonzero(self.units.kinds == kind).squeeze(1)
+        return Dictionary(self.units.select(index), self.columns[:, index])
+
+
+def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Weights and biases of steps: slopes in octaves, cut between the projected rows.
+
+    Parameters
+    ----------
+    t : Tensor of shape (n, d)
+        Pursuit's rows in the box from -1 to 1.
+    n_rows : int
+        Number of all rows.
+    rng : numpy.random.Generator
+        Directions beside the axes, and cuts.
+    """
+    d = t.shape[1]
+    directions = np.eye(d)
+    if d > 1:
+        random = rng.standard_normal((DICTIONARY_SIZE // 15, d))
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        directions = np.vstack([directions, random])
+    weights, biases = [], []
+    finest = 8 * len(t) if d == 1 else 4 * n_rows ** (1 / d)
+    octaves = np.arange(int(max(3.0, math.log2(finest)) + 0.01) + 1)
+    for direction in directions:
+        projected = np.unique(t.cpu().numpy() @ direction)
+        if len(projected) < 2:
+            continue
+        middles = (projected[1:] + projected[:-1]) / 2
+        slopes = 2.0**octaves * 2 / (projected[-1] - projected[0])
+        if d == 1:
+            even = np.linspace(0, len(middles) - 1, min(len(middles), 300)).round().astype(int)
+            cuts = np.tile(middles[np.unique(even)], len(slopes))
+        else:
+            each = max(1, DICTIONARY_SIZE // len(directions) // 6)
+            cuts = middles[rng.integers(0, len(middles), each * len(slopes))]
+        slope = np.repeat(slopes, len(cuts) // len(slopes))
+        weights.append(slope[:, None] * direction)
+        biases.append(-slope * cuts)
+    if not weights:
+        return t.new_zeros((0, d)), t.new_zeros(0)
+    w, b = np.concatenate(weights), np.concatenate(biases)
+    if len(b) > 2 * DICTIONARY_SIZE:
+        index = np.sort(rng.choice(len(b), 2 * DICTIONARY_SIZE, replace=False))
+        w, b = w[index], b[index]
+    return torch.as_tensor(w).to(t), torch.as_tensor(b).to(t)
+
+
+def radial_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Centres at some rows and logarithms of inverse widths in octaves."""
+    n, d = t.shape
+    if d == 1:
+        index = np.unique(np.linspace(0, n - 1, min(n, 150)).round().astype(int))
+    else:
+        index = np.sort(rng.choice(n, min(n, 250), replace=False))
+    centres = t[torch.as_tensor(index, device=t.device)]
+    octaves = np.arange(int(math.log2(2 * n_rows ** (1 / d)) + 0.01) + 1)
+    logs = torch.as_tensor(octaves * math.log(2.0)).to(t)
+    return centres.repeat_interleave(len(logs), 0), logs.repeat(len(centres))
+
+
+def make_dictionary(rows: Rows, n_rows: int, rng: np.random.Generator) -> Dictionary:
+    """Units of all kinds for the pursuit's rows, `n_rows` of which there are in all."""
+    t = 2 * rows.X - 1
+    parts = []
+    for kinds, (weights, biases) in (
+        ((0, 1), ridge_units(t, n_rows, rng)),
+        ((2, 3), radial_units(t, n_rows, rng)),
+    ):
+        for kind in kinds:
+            label = torch.full((len(biases),), kind, dtype=torch.int64, device=t.device)
+            parts.append(Units(label, weights, biases))
+    units = parts[0]
+    for part in parts[1:]:
+        units = units.join(part)
+    root = rows.weight.sqrt()[:, None]
+    affine = torch.linalg.qr(torch.cat([torch.ones_like(root), t], 1) * root).Q
+    columns = units.values(t).mul_(root)
+    columns -= affine @ (affine.T @ columns)
+    norms = columns.norm(dim=0)
+    kept = torch.nonzero(norms > 1e-6 * norms.max()).squeeze(1)
+    return Dictionary(units.select(kept), columns[:, kept] / norms[kept])
+
+
+def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:
+    """Orthogonal matching pursuit: the units that explain most of what A leaves over.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+    A : Tensor of shape (n, p)
+        Weighted columns so far.
+    y : Tensor of shape (n, m)
+        Weighted targets.
+    count : int
+        Number of units to choose.
+    """
+    Q = torch.linalg.qr(A).Q
+    residual = y - Q @ (Q.T @ y)
+    chosen = []
+    for _ in range(count):
+        best = int((dictionary.columns.T @ residual).square().sum(1).argmax())
+        chosen.append(best)
+        column = dictionary.columns[:, best]
+        for _ in range(2):
+            column = column - Q @ (Q.T @ column)
+        norm = column.norm()
+        if float(norm) > 1e-8:
+            column = column / norm
+            Q = torch.cat([Q, column[:, None]], 1)
+            residual = residual - column[:, None] * (column @ residual)
+    return dictionary.units.select(torch.as_tensor(chosen, device=y.device))
+
+
+class UnitSearch:
+    """Growth of a basis of units.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    probes : Tensor of shape (k, d)
+        Points between the rows.
+    rng : numpy.random.Generator
+        Of the dictionary.
+    target : float
+        Calibrated error of the best other family: growth ends when it is far out of reach.
+    alpha : float or None
+        Given ridge.
+    max_iter : int
+        Most Levenberg-Marquardt steps after an addition.
+    most : int
+        Most units.
+    background : SineFeatures, default=None
+        Columns beside the units, which stay as they are.
+    tell : callable
+        Takes the score after every addition.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        probes: Tensor,
+        rng: np.random.Generator,
+        *,
+        target: float = 0.0,
+        alpha: float | None = None,
+        max_iter: int = MOST_STEPS,
+        most: int = MOST_UNITS,
+        background: SineFeatures | None = None,
+        tell: Callable[[int, float], None] = lambda size, score: None,
+    ):
+        self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
+        self.fit: ProjectedFit
+        self.ridge: float
+        self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
+        self.background = background
+        n, d = rows.n_rows, rows.n_features
+        index = np.arange(n)
+        if n > PURSUIT_ROWS:
+            index = np.sort(rng.choice(n, PURSUIT_ROWS, replace=False))
+        where = torch.as_tensor(index, device=rows.X.device)
+        self.some = rows.subset(where)
+        self.dictionary = make_dictionary(self.some, n, rng)
+        self.most = max(1, min(most, int(n / (2.5 * (d + 2)))))
+
+    def run(self) -> Candidate:
+        """Grow until the scores get no better."""
+        empty = torch.zeros(0, dtype=torch.int64, device=self.rows.X.device)
+        units = self.dictionary.units.select(empty)
+        best, flat, add = None, 0, 1
+        while True:
+            units = self._grown(units, add)
+            candidate = self._judge(units)
+            score = self._worst(candidate)
+            self.tell(len(units), score)
+            flat = 0 if best is None or score < 0.8 * self._worst(best) else flat + 1
+            if best is None or score < self._worst(best):
+                best = candidate
+            hopeless = len(units) >= 10 and self._worst(best) > 30 * self.target > 0
+            add = max(1, len(units) // 2)
+            exact = candidate.leave_one_out < 1e-14
+            if exact or hopeless or flat >= PATIENCE or len(units) + add > self.most:
+                return best
+
+    def _grown(self, units: Units, count: int) -> Units:
+        """More units, all polished. The first is the best of its kinds after the polish.
+
+        Before it, a bump may look more like a unit of another kind.
+        """
+        if len(units):
+            return self._polish(units.join(self._additions(units, count, self.dictionary)))
+        tried = []
+        for kind in range(len(KINDS)):
+            part = self.dictionary.of_kind(kind)
+            if len(part.units):
+                first = self._polish(self._additions(units, count, part))
+                tried.append((self.fit.rms(), kind, first, self.fit, self.ridge))
+        _, _, first, self.fit, self.ridge = min(tried, key=lambda found: found[:2])
+        return first
+
+    def _worst(self, candidate: Candidate) -> float:
+        return max(candidate.leave_one_out, candidate.calibrated)
+
+    def _additions(self, units: Units, count: int, dictionary: Dictionary) -> Units:
+        some = self.some
+        root = some.weight.sqrt()[:, None]
+        columns = self._columns(units, some).matrix(units.theta()) * root
+        return pursue(dictionary, columns, some.y * root, count)
+
+    def _columns(self, units: Units, rows: Rows) -> UnitColumns:
+        fixed = None if self.background is None else self.background.matrix(rows.X)
+        return UnitColumns(units.kinds, rows.X, fixed)
+
+    def _problem(self, units: Units) -> ProjectedProblem:
+        columns = self._columns(units, self.rows)
+        return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
+
+    def _polish(self, units: Units) -> Units:
+        """Variable projection of all units; keeps the fit and its ridge."""
+        ridge = RidgeSchedule(1e-10, share=1e-3)
+        if self.alpha is not None:
+            ridge = RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)
+        problem = self._problem(units)
+        result = levenberg_marquardt(
+            problem,
+            units.theta(),
+            max_iter=self.max_iter,
+            ridge=ridge,
+            tol=1e-16,
+            judge=ProjectedFit.rms,
+        )
+        self.fit, self.ridge = result.state, result.chosen.get("ridge", ridge.value)
+        return problem.basis.units(result.state.theta)  # type: ignore[attr-defined]
+
+    def _judge(self, units: Units) -> Candidate:
+        """Candidate of polished units, scored by all columns of the linear model."""
+        rows, fit = self.rows, self.fit
+        problem = self._problem(units)
+        # One correction by the residual: the triangular solve alone loses the last digits.
+        inner = torch.linalg.solve_triangular(
+            fit.R.T, -(fit.A.T @ fit.residual + fit.strength**2 * fit.coef), upper=False
+        )
+        coef = fit.coef + torch.linalg.solve_triangular(fit.R, inner, upper=True)
+        residual = fit.A @ coef - problem.y
+        if not float(residual.square().sum()) <= float(fit.residual.square().sum()):
+            coef, residual = fit.coef, fit.residual
+        reach = coef[len(coef) - len(units) :].norm(dim=1)
+        basis = UnitBasis(units, rows.n_features, reach, self.background)
+        scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
+        calibrated = scores.calibrated(basis.posterior_columns(self.probes))
+        return Candidate(
+            "units",
+            (Stage(basis, coef, scores.factor),),
+            scores.leave_one_out(),
+            calibrated,
+            scores.dof,
+            math.sqrt(self.ridge),
+            n_units=len(units),
+            handicap=1.1,
+        )

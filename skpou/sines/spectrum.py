@@ -1,0 +1,67 @@
+"""Spectra from which random sine features are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import gammaincinv
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from skpou.sines.features import SineFeatures
+
+#: Smoothness of the Matern shape.
+SMOOTHNESS = 3.5
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Density that frequencies are drawn from.
+
+    Attributes
+    ----------
+    shape : {"flat", "gauss", "matern"}
+        A box, a normal density, or ``(1 + |w|^2)^-(3.5 + d/2)``.
+    bandwidth : float
+        Scale of the frequencies, in radians over half the side of the box.
+    scales : tuple of float
+        Factors of the columns of X, at most 1.
+    degree : int
+        Largest degree of the polynomials beside the sines.
+    """
+
+    shape: str
+    bandwidth: float
+    scales: tuple[float, ...]
+    degree: int = 1
+
+    def draw(self, n_sines: int, seed: int, like: Tensor) -> SineFeatures:
+        """Features with `n_sines` frequencies, stratified or of low discrepancy."""
+        d, rng = len(self.scales), np.random.default_rng([seed, 2])
+        if d == 1:
+            jitter = 0.8 * (rng.random(n_sines) - 0.5)
+            uniform = ((np.arange(n_sines) + 0.5 + jitter) / n_sines)[:, None]
+        else:
+            engine = SobolEngine(d + 1, scramble=True, seed=seed)
+            uniform = engine.draw(n_sines, dtype=torch.float64).numpy()
+        frequencies = self._transform(uniform, rng)
+        frequencies = self.bandwidth * frequencies * np.array(self.scales)
+        phases = rng.uniform(0, np.pi, n_sines)
+        tensors = (torch.as_tensor(values).to(like) for values in (frequencies, phases))
+        return SineFeatures(*tensors, self.degree)
+
+    def _transform(self, uniform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Uniform numbers (h, d or d + 1) to frequencies (h, d) of bandwidth 1."""
+        d = len(self.scales)
+        if self.shape == "flat":
+            return uniform if d == 1 else 2 * uniform[:, :d] - 1
+        # In one dimension a frequency and its negative are the same function.
+        quantile = np.clip(0.5 + uniform / 2 if d == 1 else uniform[:, :d], 1e-9, 1 - 1e-9)
+        normal = torch.special.ndtri(torch.as_tensor(quantile)).numpy()
+        if self.shape == "gauss":
+            return normal
+        level = rng.random(len(uniform)) if d == 1 else uniform[:, d]
+        chi_square = 2 * gammaincinv(SMOOTHNESS, np.clip(level, 1e-9, 1 - 1e-9))
+        return normal / np.sqrt(chi_square)[:, None]

@@ -1,1 +1,0 @@
-"""Linear algebra and convex solves on tensors. They know nothing of estimators."""

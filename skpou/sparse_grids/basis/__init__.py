@@ -1,0 +1,1 @@
+"""Sparse grids as bases: points, evaluation, nodal values."""

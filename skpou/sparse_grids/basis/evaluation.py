@@ -1,0 +1,314 @@
+"""Evaluation of sparse grid functions: one term a level vector, without a hash.
+
+At a point each level vector has exactly one function that is not zero. Its number follows from
+the cells that the point falls into, in closed form, so a value costs M products, M the number of
+level vectors. Products are rows (M, rows of a block): a step multiplies neighbouring rows by one
+row, and memory is read in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.sparse_grids.basis.plans import CONSTANT, HAT, LEFT, MODIFIED, Factors, Plan
+
+#: Numbers held at a time, which should stay in a core's cache, and the least rows of a block.
+BLOCK = {"cpu": (400_000, 256), "cuda": (50_000_000, 4096)}
+
+
+class FactorTable:
+    """Values, cells and slopes of all one-dimensional factors at some points.
+
+    Outside the box the pieces at the faces go on linearly.
+
+    Parameters
+    ----------
+    factors : Factors
+        The factors of one dimension.
+    like : Tensor
+        Gives device and dtype.
+    """
+
+    def __init__(self, factors: Factors, like: Tensor):
+        def column(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(values, device=like.device)[:, None].to(dtype)
+
+        self.scale = column(2.0**factors.shift, like.dtype)
+        self.modified = column(factors.kind == MODIFIED, torch.bool)
+        self.any_modified = bool((factors.kind == MODIFIED).any())
+        # The few factors that are no hats.
+        self.others = [(i, int(k)) for i, k in enumerate(factors.kind) if k not in (HAT, MODIFIED)]
+
+    def cells_and_fractions(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells and the points' places in them, each (d, S, n); places outside [0, 1] outside."""
+        z = X.T[:, None, :] * self.scale
+        # The cell is clamped, not the point: a point on a face belongs to the cell inside.
+        cell = torch.minimum(z.floor().clamp_(min=0), self.scale - 1)
+        return cell, z.sub_(cell)
+
+    def values(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (d S, n) and cells (d S, n), int64, of the factors at points X (n, d)."""
+        cell, f = self.cells_and_fractions(X)
+        value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
+        if self.any_modified:
+            left = self.modified & (cell == 0)
+            right = self.modified & (cell == self.scale - 1)
+            value = torch.where(left, 2 - 2 * f, torch.where(right, 2 * f, value))
+        for i, kind in self.others:
+            value[:, i] = 1.0 if kind == CONSTANT else 1 - X.T if kind == LEFT else X.T
+        return value.flatten(0, 1), cell.to(torch.int64).flatten(0, 1)
+
+    def slopes(self, X: Tensor) -> Tensor:
+        """Derivatives (d, S, n) of the factors; at a kink that to its right."""
+        cell, f = self.cells_and_fractions(X)
+        slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
+        if self.any_modified:
+            left = self.modified & (cell == 0)
+            right = self.modified & (cell == self.scale - 1)
+            sided = torch.where(left, -2 * self.scale, 2 * self.scale)
+            slope = torch.where(left | right, sided, slope)
+        for i, kind in self.others:
+            slope[:, i] = 0.0 if kind == CONSTANT else -1.0 if kind == LEFT else 1.0
+        return slope
+
+
+class Products:
+    """Memory for the products of one block of points, reused from block to block.
+
+    Parameters
+    ----------
+    plan : Plan
+        The steps.
+    factors : Factors
+        The factors of one dimension.
+    like : Tensor
+        Gives device and dtype.
+    n_rows : int
+        Points of a block.
+    gradient : bool, default=False
+        Also hold what the derivatives need.
+    """
+
+    def __init__(
+        self, plan: Plan, factors: Factors, like: Tensor, n_rows: int, gradient: bool = False
+    ):
+        self.plan = plan
+        self.table = FactorTable(factors, like)
+        self.n_factors = factors.n_factors
+        device = like.device
+        self.buffers = [like.new_ones((size, n_rows)) for size in plan.sizes]
+        self.numbers = [
+            torch.zeros((size, n_rows), dtype=torch.int64, device=device) for size in plan.sizes
+        ]
+        rows = [step.row for step in plan.steps]
+        self.rows = torch.as_tensor(rows, dtype=torch.int64, device=device)
+        offsets = [0 if step.parents is not None else step.offset for step in plan.steps]
+        self.offsets = torch.as_tensor(offsets, dtype=torch.int64, device=device)[:, None]
+        self.parents = [
+            None
+            if step.parents is None
+            else (
+                torch.as_tensor(step.parents, device=device),
+                torch.as_tensor(step.offset, device=device)[:, None],
+            )
+            for step in plan.steps
+        ]
+        self.views = self._views(self.buffers)
+        self.number_views = self._views(self.numbers)
+        self.values = self.buffers[-1]
+        self.functions = self.numbers[-1]
+        if gradient:
+            self.gradients = [torch.empty_like(buffer) for buffer in self.buffers]
+            self.gradient_views = self._views(self.gradients)
+            self.step_gradient = like.new_empty((len(plan.steps), n_rows))
+
+    def _views(self, buffers: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Source and target of every step: slicing costs more than a small step does."""
+        views = []
+        for step in self.plan.steps:
+            target = buffers[step.target]
+            n = step.stop - step.start if step.parents is None else len(step.parents)
+            source = buffers[step.source]
+            if step.parents is None:
+                source = source[step.start : step.stop]
+            views.append((source, target[step.first : step.first + n]))
+        return views
+
+    def form(self, X: Tensor, differentiated: int | None = None) -> None:
+        """Fill `values` and `functions` (M, n): the non-zero functions' values and numbers.
+
+        With `differentiated` the factors of that coordinate are replaced by their slopes.
+        """
+        values, cells = self.table.values(X)
+        if differentiated is not None:
+            first = differentiated * self.n_factors
+            values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
+        self.factor_rows = values.index_select(0, self.rows).unbind(0)
+        cell_rows = cells.index_select(0, self.rows).add_(self.offsets).unbind(0)
+        for i, step in enumerate(self.plan.steps):
+            source, target = self.views[i]
+            numbers, target_numbers = self.number_views[i]
+            indirect = self.parents[i]
+            if indirect is not None:
+                source, numbers = (part.index_select(0, indirect[0]) for part in (source, numbers))
+            torch.mul(source, self.factor_rows[i], out=target)
+            torch.add(cell_rows[i], numbers, alpha=1 << step.shift, out=target_numbers)
+            if indirect is not None:
+                target_numbers.add_(indirect[1])
+
+    def pull_back(self, X: Tensor) -> Tensor:
+        """Gradient (n, d) from that with respect to `values`, which lies in ``gradients[-1]``.
+
+        The steps in reverse; call after `form` at the same points.
+        """
+        for buffer in self.gradients[:-1]:
+            buffer.zero_()
+        for i in reversed(range(len(self.plan.steps))):
+            source, _ = self.views[i]
+            source_gradient, target_gradient = self.gradient_views[i]
+            indirect = self.parents[i]
+            if indirect is not None:
+                source = source.index_select(0, indirect[0])
+            torch.sum(target_gradient * source, 0, out=self.step_gradient[i])
+            if indirect is None:
+                source_gradient.addcmul_(target_gradient, self.factor_rows[i])
+            else:
+                source_gradient.index_add_(0, indirect[0], target_gradient * self.factor_rows[i])
+        d, n = X.shape[1], len(X)
+        by_factor = X.new_zeros((d * self.n_factors, n)).index_add_(
+            0, self.rows, self.step_gradient
+        )
+        slopes = self.table.slopes(X)
+        return (by_factor.view(d, self.n_factors, n) * slopes).sum(1).T
+
+
+def blocks_of(
+    plan: Plan, factors: Factors, X: Tensor, gradient: bool = False, columns: int = 0
+) -> Iterator[tuple[slice, Products]]:
+    """Slices of rows with the `Products` formed there; `columns` counts what else a row needs."""
+    numbers, least = BLOCK["cuda" if X.device.type == "cuda" else "cpu"]
+    size = max(numbers // (plan.sizes[-1] + columns), 64 if columns else least)
+    memory = None
+    for start in range(0, len(X), size):
+        rows = slice(start, min(start + size, len(X)))
+        n = rows.stop - start
+        if memory is None or memory.values.shape[1] != n:
+            memory = Products(plan, factors, X, n, gradient)
+        memory.form(X[rows])
+        yield rows, memory
+
+
+def _dense_columns(plan: Plan, n_outputs: int) -> int:
+    """Columns of a dense block of the basis matrix where its zeros are worth it, else 0."""
+    dense = n_outputs >= 3 and plan.n_functions <= 16 * plan.sizes[-1]
+    return plan.n_functions if dense else 0
+
+
+class Evaluate(torch.autograd.Function):
+    """Values of sparse grid functions, with gradients for points and coefficients."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, coef: Tensor, plan: Plan, factors: Factors) -> Tensor:
+        """Values (n, m) at points X (n, d) for coefficients (G, m)."""
+        ctx.save_for_backward(X, coef)
+        ctx.plan, ctx.factors = plan, factors
+        by_output = coef.T.contiguous()
+        result = X.new_zeros((coef.shape[1], len(X)))
+        dense = _dense_columns(plan, coef.shape[1])
+        for rows, products in blocks_of(plan, factors, X, columns=dense):
+            functions = products.functions.view(-1)
+            if dense:
+                torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])
+                continue
+            terms = torch.empty_like(products.values)
+            for output, one in enumerate(by_output):
+                torch.index_select(one, 0, functions, out=terms.view(-1))
+                torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
+        return result.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        """Gradients (n, d) and (G, m), which cannot be differentiated again."""
+        if torch.is_grad_enabled():
+            # Taken as constants, the gradients would leave out terms without a word.
+            raise RuntimeError(
+                "Sparse grid functions have first derivatives only: they are piecewise linear. "
+                "create_graph=True is not to be had through them."
+            )
+        X, coef = ctx.saved_tensors
+        plan, factors = ctx.plan, ctx.factors
+        for_points, for_coef = ctx.needs_input_grad[:2]
+        by_output, g = coef.T.contiguous(), gradient.T.contiguous()
+        coef_gradient = torch.zeros_like(by_output) if for_coef else None
+        point_gradient = torch.zeros_like(X) if for_points else None
+        dense = _dense_columns(plan, coef.shape[1])
+        for rows, products in blocks_of(plan, factors, X, for_points, dense):
+            weights = g[:, rows]
+            if coef_gradient is not None:
+                _add_coef_gradient(coef_gradient, weights, plan, products, dense)
+            if point_gradient is not None:
+                _set_value_gradient(by_output, weights, products, dense)
+                point_gradient[rows] = products.pull_back(X[rows])
+        return point_gradient, None if coef_gradient is None else coef_gradient.T, None, None
+
+
+class DenseColumns(torch.autograd.Function):
+    """Basis matrix (n, G) at points X (n, d), with its gradient for the points."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, plan: Plan, factors: Factors) -> Tensor:
+        """All functions at all points."""
+        ctx.save_for_backward(X)
+        ctx.plan, ctx.factors = plan, factors
+        result = X.new_zeros((len(X), plan.n_functions))
+        for rows, products in blocks_of(plan, factors, X):
+            result[rows] = result[rows].scatter_(1, products.functions.T, products.values.T)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        """Gradient (n, d), which cannot be differentiated again."""
+        (X,) = ctx.saved_tensors
+        result = torch.zeros_like(X)
+        for rows, products in blocks_of(ctx.plan, ctx.factors, X, gradient=True):
+            picked = torch.gather(gradient[rows], 1, products.functions.T)
+            products.gradients[-1].copy_(picked.T)
+            result[rows] = products.pull_back(X[rows])
+        return result, None, None
+
+
+def _dense_block(plan: Plan, products: Products) -> Tensor:
+    """The block's part of the transposed basis matrix, (G, n)."""
+    K = products.values.new_zeros((plan.n_functions, products.values.shape[1]))
+    return K.scatter_(0, products.functions, products.values)
+
+
+def _add_coef_gradient(
+    total: Tensor, weights: Tensor, plan: Plan, products: Products, dense: int
+) -> None:
+    """Add ``weights K`` (m, G) of one block; the backward of embedding_bag is 20 times slower."""
+    if dense:
+        total += weights @ _dense_block(plan, products).T
+        return
+    functions = products.functions.view(-1)
+    for one, weight in zip(total, weights, strict=True):
+        one.scatter_add_(0, functions, (products.values * weight).view(-1))
+
+
+def _set_value_gradient(by_output: Tensor, weights: Tensor, products: Products, dense: int) -> None:
+    """Put the gradient with respect to the products into ``products.gradients[-1]``."""
+    target = products.gradients[-1]
+    if dense:
+        torch.gather(by_output.T @ weights, 0, products.functions, out=target)
+        return
+    functions = products.functions.view(-1)
+    terms = torch.empty_like(target)
+    target.zero_()
+    for one, weight in zip(by_output, weights, strict=True):
+        torch.index_select(one, 0, functions, out=terms.view(-1))
+        target.addcmul_(terms, weight)

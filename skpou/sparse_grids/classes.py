@@ -1,0 +1,416 @@
+"""Classes on a sparse grid: by densities, by regression on indicators, by logistic regression."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingResult
+from skpou.core.linalg import rows_within
+from skpou.sparse_grids.basis.grid import SparseGrid, count_points
+from skpou.sparse_grids.solution import (
+    GIVEN_DECAY,
+    N_EXACT,
+    RIDGE_ROWS,
+    GridOptions,
+    Report,
+    choose_level,
+    fit_on_grid,
+)
+from skpou.sparse_grids.solvers.multinomial import MultinomialRidge
+from skpou.sparse_grids.solvers.ridge import INDIFFERENCE, LEAST_ALPHA, factored, search_ridge
+from skpou.sparse_grids.solvers.rows import GridRows
+
+METHODS = ("density", "one_hot", "softmax")
+
+#: Highest level and most grid points of level="auto", which spares all methods long fits.
+AUTO_LEVEL, AUTO_POINTS = 6, 800
+#: Most grid points for which the ridge of densities is chosen on the grid itself.
+SPECTRUM_POINTS = 1500
+#: Parts of the rows, each of which judges the ridge of a logistic regression on the others.
+N_FOLDS = 3
+#: First alpha and decay of a logistic regression that are tried, and all its decays.
+START, DECAYS = (1e-2, 4.0), (4.0, 16.0)
+#: Steps of diffusion by which a density is smoothed.
+N_STEPS = 4
+#: Points of the box at which negative densities are looked for.
+N_PROBES = 2000
+#: Alphas of a density that are tried: from the whole box to a thousandth of it.
+ALPHAS = tuple(10.0 ** (-k / 8) for k in range(25))
+#: Decrease, relative to the objective, that ends a Newton iteration: in the search, and at last.
+SEARCH_TOL, TOL = 1e-4, 1e-10
+#: Most Newton steps.
+MAX_NEWTON = 100
+
+
+@dataclass
+class GridClasses:
+    """Probabilities of classes from functions on a sparse grid.
+
+    Attributes
+    ----------
+    grid : SparseGrid
+        The grid.
+    coef : Tensor of shape (G, K)
+        Coefficients (surpluses) of one function a class.
+    offset : Tensor of shape (K,)
+        What is added to the functions.
+    method : {"density", "one_hot", "softmax"}
+        What they are: joint densities of point and class, probabilities, or logits.
+    floor : float
+        Size below which a density or a probability is not told from zero.
+    """
+
+    grid: SparseGrid
+    coef: Tensor
+    offset: Tensor
+    method: str
+    floor: float
+
+    def functions(self, X: Tensor) -> Tensor:
+        """Values (n, K) at points X (n, d); outside the unit box those at its nearest point."""
+        return self.grid.evaluate(X.clamp(0.0, 1.0), self.coef) + self.offset
+
+    def log_proba(self, X: Tensor) -> Tensor:
+        """Logarithms (n, K) of the classes' probabilities."""
+        values = self.functions(X)
+        if self.method == "softmax":
+            return torch.log_softmax(values, 1)
+        return log_shares(values, self.floor)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
+        return 3 * self.grid.n_subspaces + 6 * self.coef.shape[1]
+
+    # State
+
+    def arrays(self) -> dict:
+        """State as numpy arrays, numbers and strings."""
+        return {
+            "n_features": self.grid.n_features,
+            "level": self.grid.level,
+            "boundary": self.grid.boundary,
+            "method": self.method,
+            "floor": self.floor,
+            "coef": self.coef.cpu().contiguous().numpy(),
+            "offset": self.offset.cpu().contiguous().numpy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
+        """Rebuild from `arrays`, on the device and in the dtype of `like`."""
+        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"])
+        coef, offset = (
+            torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
+            for name in ("coef", "offset")
+        )
+        return cls(grid, coef, offset, arrays["method"], arrays["floor"])
+
+
+def log_shares(values: Tensor, floor: float) -> Tensor:
+    """Logarithms of the shares of ``(v + sqrt(v^2 + floor^2)) / 2``, which is positive.
+
+    Its order is that of the values, and it is v where v is far above the floor.
+    """
+    root = (values.square() + floor**2).sqrt()
+    # Below zero the sum cancels; the product of sum and difference is floor^2.
+    positive = torch.where(values > 0, values + root, floor**2 / (root - values))
+    logs = positive.log()
+    return logs - torch.logsumexp(logs, 1, keepdim=True)
+
+
+def choose_class_level(n_features: int, options: GridOptions) -> int:
+    """Level of the grid: the given one, or at most 6 with at most 800 points.
+
+    Raises
+    ------
+    ValueError
+        As `choose_level` does.
+    """
+    if options.level is None:
+        limit = min(AUTO_POINTS, options.max_points)
+        for level in range(AUTO_LEVEL, 1, -1):
+            if count_points(n_features, level, options.boundary)[0] <= limit:
+                return level
+    return choose_level(n_features, options)
+
+
+def fit_classes(
+    rows: Rows,
+    method: str,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Fit probabilities of classes to distinct points.
+
+    Parameters
+    ----------
+    rows : Rows
+        Points in the unit box; targets (n, K) are the shares of the classes at each point.
+    method : {"density", "one_hot", "softmax"}
+        How.
+    options : GridOptions
+        Level, boundary, alpha, most points.
+    rng : numpy.random.Generator
+        Source of the rows that choose a ridge.
+    report : callable, default=None
+        Takes a line for every step.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `GridClasses`.
+    """
+    rows = rows.to(torch.float64)
+    level = choose_class_level(rows.n_features, options)
+    grid = SparseGrid(rows.n_features, level, options.boundary)
+    fit = {"density": _fit_density, "one_hot": _fit_one_hot, "softmax": _fit_softmax}[method]
+    return fit(rows, grid, options, rng, report)
+
+
+def shares_of_classes(rows: Rows) -> Tensor:
+    """Share (K,) of every class in the weights of all rows."""
+    return (rows.weight[:, None] * rows.y).sum(0) / rows.weight.sum()
+
+
+# Densities
+
+
+class DensityProblem:
+    """Joint densities of point and class, smoothed by diffusion.
+
+    For every class the function ``g = sum_j c_j phi_j`` that minimises
+    ``int g^2 dx - 2/W sum_n w_n g(x_n) + lambda int |grad g|^2 dx``, the sum over its rows, W the
+    weight of all rows, solves ``(R + lambda S) c = b`` with mass matrix R, stiffness matrix S and
+    ``b_j = 1/W sum_n w_n phi_j(x_n)`` (Hegland, Hooker, Roberts 2000; Peherstorfer, Franzelin,
+    Pflueger, Bungartz 2014). This is a step of length lambda of the implicit Euler method for the
+    heat equation from the rows as point masses; several shorter steps,
+    ``(R + lambda/m S) c_new = R c_old``, come nearer to its Gaussian kernel, of standard deviation
+    ``sqrt(2 lambda)``, with walls that reflect. ``lambda = alpha^2`` in units of the box.
+
+    Parameters
+    ----------
+    rows : Rows
+        Points and shares of classes.
+    grid : SparseGrid
+        The grid.
+    """
+
+    def __init__(self, rows: Rows, grid: SparseGrid):
+        self.rows = rows
+        self.grid = grid
+        self.mass, self.stiffness = grid.mass_and_stiffness(rows.X)
+        self.weight = rows.total_weight
+        matrix = GridRows(grid, rows.X, rows.weight)
+        self.right = matrix.rmatmul(matrix.root * rows.y) / self.weight
+
+    def solve(self, alpha: float) -> Tensor:
+        """Coefficients (G, K)."""
+        root = self.mass.diagonal().rsqrt()[:, None]
+        matrix = (self.mass + alpha**2 / N_STEPS * self.stiffness).mul_(root).mul_(root.T)
+        factor, _ = factored(matrix, LEAST_ALPHA**2)
+        right = self.right
+        for step in range(N_STEPS):
+            coef = root * torch.cholesky_solve(root * right, factor)
+            right = self.mass @ coef if step < N_STEPS - 1 else right
+        return coef
+
+    def best_alpha(self, judged: Tensor, report: Report | None) -> float:
+        """Alpha for which some rows' classes are most likely when each is left out.
+
+        Parameters
+        ----------
+        judged : Tensor of shape (k,), int64
+            Numbers of these rows.
+        """
+        part = self.rows.subset(judged)
+        own = part.weight[:, None] * part.y
+        # In the eigenvectors of S v = mu R v a step divides by 1 + lambda mu.
+        root = self.mass.diagonal().rsqrt()[:, None]
+        factor, _ = factored(self.mass * root * root.T, LEAST_ALPHA**2)
+        half = torch.linalg.solve_triangular(factor, self.stiffness * root * root.T, upper=False)
+        values, vectors = torch.linalg.eigh(
+            torch.linalg.solve_triangular(factor, half.T, upper=False)
+        )
+        vectors = root * torch.linalg.solve_triangular(factor.T, vectors, upper=True)
+        columns, right = self.grid.matrix(part.X) @ vectors, vectors.T @ self.right
+        squares = columns.square()
+        scores = []
+        for alpha in ALPHAS:
+            shrink = (1 + alpha**2 / N_STEPS * values.clamp_min(0)) ** -N_STEPS
+            # Without its row b loses w_n t_n phi(x_n) / W, and g what that contributes.
+            itself = own * (squares @ shrink)[:, None] / self.weight
+            density = columns @ (shrink[:, None] * right) - itself
+            scores.append(-2 * float((own * log_shares(density, 1 / self.weight)).sum()))
+            if report is not None:
+                report(f"alpha {alpha:.1e}: score {scores[-1]:.6g}")
+        least = min(scores)
+        return next(a for a, s in zip(ALPHAS, scores, strict=True) if s <= least + INDIFFERENCE)
+
+    def error(self, coef: Tensor, rng: np.random.Generator) -> float:
+        """Size of the densities' errors where there is nothing: that of their negative values.
+
+        At least the density of one row that is spread over the box.
+        """
+        points = rng.random((N_PROBES, self.grid.n_features))
+        values = self.grid.evaluate(torch.as_tensor(points).to(coef), coef)
+        negative = values[values < 0]
+        size = float(negative.square().mean().sqrt()) if len(negative) else 0.0
+        return max(size, 1 / self.weight)
+
+
+def _fit_density(
+    rows: Rows,
+    grid: SparseGrid,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None,
+) -> TrainingResult:
+    """One density a class, smoothed so that classes left out are most likely."""
+    problem = DensityProblem(rows, grid)
+    alpha = options.alpha
+    if alpha is None:
+        searched = problem
+        if grid.n_columns > SPECTRUM_POINTS:
+            level = choose_class_level(grid.n_features, replace(options, level=None))
+            searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
+        alpha = searched.best_alpha(_some_rows(rows, rng), report)
+    coef = problem.solve(alpha)
+    offset = coef.new_zeros(coef.shape[1])
+    model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
+    return _result(model, rows, alpha)
+
+
+# Regression on indicators
+
+
+def indicators(rows: Rows, like: Rows | None = None) -> tuple[Rows, Tensor]:
+    """Centred indicators of the classes in units of their spread, and these units.
+
+    Of two classes only the second. Centre and units are those of the rows `like`, if given.
+    """
+    share = shares_of_classes(rows if like is None else like)
+    first = 1 if rows.n_outputs == 2 else 0  # One regression serves two classes.
+    spread = (share * (1 - share)).clamp_min(0.0).sqrt()[first:]
+    spread = torch.where(spread > 0, spread, 1.0)
+    targets = Rows(rows.X, rows.y[:, first:], rows.weight, rows.within[:, first:])
+    return targets.in_units(share[first:], spread, rows.y.dtype), spread
+
+
+def one_hot_model(grid: SparseGrid, coef: Tensor, spread: Tensor, rows: Rows) -> GridClasses:
+    """Probabilities from the coefficients of a regression on `indicators`."""
+    floor = 1 / math.sqrt(rows.total_weight)
+    coef = coef * spread
+    coef = torch.cat([-coef, coef], 1) if rows.n_outputs == 2 else coef
+    return GridClasses(grid, coef, shares_of_classes(rows), "one_hot", floor)
+
+
+def _fit_one_hot(
+    rows: Rows,
+    grid: SparseGrid,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None,
+) -> TrainingResult:
+    """Ridge regression on the classes' indicators, the ridge by evidence."""
+    targets, spread = indicators(rows)
+    result = fit_on_grid(targets, grid, None, options, rng, report)
+    model = one_hot_model(grid, result.state.coef, spread, rows)
+    found = _result(model, rows, result.chosen["alpha"], result.n_iter)
+    return replace(found, code=result.code, message=result.message)
+
+
+# Logistic regression
+
+
+def _fit_softmax(
+    rows: Rows,
+    grid: SparseGrid,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None,
+) -> TrainingResult:
+    """Multinomial logistic regression, the ridge by the likelihood of rows held out."""
+    problem = _logistic(rows, grid)
+    alpha, decay = options.alpha, GIVEN_DECAY
+    if alpha is None:
+        absolute, decay = _ridge_of_folds(rows, grid, rng, report)
+        alpha = absolute / problem.scale
+    theta, n_iter = problem.fit(alpha, decay, tol=TOL, max_iter=MAX_NEWTON)
+    floor = 1 / rows.total_weight
+    model = GridClasses(grid, theta, problem.offset, "softmax", floor)
+    result = _result(model, rows, alpha, n_iter)
+    if n_iter < MAX_NEWTON:
+        return result
+    return replace(
+        result, code="max_iter", message=f"Newton's method took all {n_iter} steps. Raise alpha."
+    )
+
+
+def _logistic(rows: Rows, grid: SparseGrid) -> MultinomialRidge:
+    costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
+    matrix = GridRows(grid, rows.X, rows.weight)
+    # A class may be missing among some of the rows.
+    share = shares_of_classes(rows) + 1 / rows.total_weight
+    return MultinomialRidge(matrix, rows.y, (share / share.sum()).log(), costs, N_EXACT)
+
+
+def _ridge_of_folds(
+    rows: Rows, grid: SparseGrid, rng: np.random.Generator, report: Report | None
+) -> tuple[float, float]:
+    """Root of the ridge, and decay, by cross-validated likelihood of some of the rows.
+
+    The prior is the same for a part of the rows, hence ``alpha * scale`` is.
+    """
+    some = rows.subset(_some_rows(rows, rng))
+    scale = _logistic(some, grid).scale
+    numbers = torch.as_tensor(rng.permutation(some.n_rows) % N_FOLDS, device=rows.X.device)
+    parts = []
+    for fold in range(min(N_FOLDS, some.n_rows)):
+        outside, inside = (torch.nonzero(m).squeeze(1) for m in (numbers != fold, numbers == fold))
+        if len(outside):
+            parts.append((_logistic(some.subset(outside), grid), some.subset(inside)))
+    held_out = [(problem, part, GridRows(grid, part.X, part.weight)) for problem, part in parts]
+    starts: list[Tensor | None] = [None] * len(held_out)
+
+    def score(alpha: float, decay: float) -> float:
+        total = 0.0
+        for i, (problem, part, matrix) in enumerate(held_out):
+            ridge = alpha * scale / problem.scale
+            theta, _ = problem.fit(ridge, decay, starts[i], tol=SEARCH_TOL)
+            starts[i] = theta
+            logits = problem.offset + matrix.matmul(theta) / matrix.root
+            terms = part.y * torch.log_softmax(logits, 1)
+            total -= 2 * float((part.weight[:, None] * terms).sum())
+        return total
+
+    alpha, decay = search_ridge(score, decays=DECAYS, start=START, report=report)
+    return alpha * scale, decay
+
+
+# All methods
+
+
+def _some_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
+    """Numbers of the rows that choose a ridge, in their order."""
+    picked = np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS])
+    return torch.as_tensor(picked, device=rows.X.device)
+
+
+def _result(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
+    """Record with the mean negative log likelihood of the rows' classes as score."""
+    size = rows_within(model.numbers_per_row())
+    terms = [
+        (w[:, None] * y * model.log_proba(X)).sum()
+        for X, y, w in zip(
+            rows.X.split(size), rows.y.split(size), rows.weight.split(size), strict=True
+        )
+    ]
+    score = -float(torch.stack(terms).sum()) / rows.total_weight
+    chosen = {"alpha": alpha, "level": model.grid.level}
+    return TrainingResult(model, score, max(n_iter, 1), [score], chosen=chosen)

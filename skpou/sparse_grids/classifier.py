@@ -1,0 +1,211 @@
+"""SparseGridClassifier: classes by functions on a sparse grid."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base import (
+    BaseClassifier,
+    Interval,
+    StrOptions,
+    TorchEstimator,
+    fit_context,
+    random_generator,
+)
+from skpou.core import TrainingResult
+from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
+from skpou.sparse_grids.classes import METHODS, GridClasses, fit_classes
+from skpou.sparse_grids.solution import GridOptions
+
+
+class SparseGridClassifier(BaseClassifier):
+    """Classification on a sparse grid of hierarchical hat functions.
+
+    One function on a sparse grid (Eq. 2.14 of [1]_) for each class is a density, a probability or
+    a logit. The grid does not follow the rows, so that a fit costs little more for many rows than
+    for few, and a prediction costs the same.
+
+    Parameters
+    ----------
+    level : "auto" or int, default="auto"
+        Level n of the grid, from 1 to 30: the mesh width along one column is ``2**-n`` of the
+        data's range. ``"auto"``: at most 6, lowered until the grid has at most 800 points, and
+        no more than `max_points`.
+    method : {"density", "one_hot", "softmax"}, default="density"
+        ``"density"``: a density for each class, by mass and stiffness matrices of the grid, and
+        Bayes' rule ([2]_); the fastest for many rows, for few columns.
+        ``"one_hot"``: ridge regression on the classes' indicators, as `SparseGridRegressor` does
+        it. ``"softmax"``: multinomial logistic regression, by Newton's method; the slowest, with
+        the best probabilities.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        The functions at the faces of the data's box; see `SparseGridRegressor`.
+    alpha : "auto" or float, default="auto"
+        At least 0. For ``"one_hot"`` and ``"softmax"`` the ridge of level 1 relative to the
+        largest column norm, which grows by 4 from level to level where it is given; for
+        ``"density"`` the length over which densities are smoothed, in units of the box: the
+        squared gradient has the weight ``alpha**2``. ``"auto"``: by log evidence, by the
+        likelihood of rows held out in turn, and by that of rows left out one at a time.
+    max_points : int, default=10000
+        Most grid points.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of inputs and predictions. Coefficients are solved for in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows that choose `alpha`. None is a fixed one: two fits give the same bits.
+    verbose : int, default=0
+        Print a line for each alpha tried.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels in their order.
+    coef_ : ndarray of shape (n_points, n_classes)
+        Surpluses of one function a class.
+    grid_points_ : ndarray of shape (n_points, d)
+        Grid points in units of X; NaN along constant columns, which have no part.
+    level_ : int
+        Level of the grid.
+    alpha_ : float
+        Ridge, or length, that was given or chosen.
+    n_iter_ : int
+        Newton steps of ``"softmax"``, iterations of a ridge regression of many points, else 1.
+    loss_ : float
+        Mean negative log likelihood of the training rows' classes.
+    scaling_ : dict of ndarray
+        Box of the data: columns that vary, offset, width.
+    model_ : dict
+        State in scaled units: grid, surpluses, floor.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Notes
+    -----
+    Outside the box of the data probabilities are those at the nearest point of the box.
+
+    A density or a probability may come out negative. Each value v is replaced by the positive
+    ``(v + sqrt(v**2 + f**2)) / 2`` before they are made to add up to one; f is the size of the
+    negative densities, which are mere errors, or ``1 / sqrt(n)`` for ``"one_hot"``. So
+    probabilities of ``"density"`` come near to each other where there are no rows.
+
+    References
+    ----------
+    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 2.
+    .. [2] B. Peherstorfer, F. Franzelin, D. Pflueger, H.-J. Bungartz, "Classification with
+       probability density estimation on sparse grids", Sparse Grids and Applications 2012,
+       pages 255-270, Springer 2014.
+
+    Examples
+    --------
+    >>> from skpou import SparseGridClassifier
+    >>> from skpou.datasets import make_two_moons_3d
+    >>> X, y = make_two_moons_3d(2000, noise=0.1, random_state=0)
+    >>> model = SparseGridClassifier().fit(X[:1000, :2], y[:1000])
+    >>> model.score(X[1000:, :2], y[1000:]) > 0.99
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **TorchEstimator._parameter_constraints,
+        "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "method": [StrOptions(set(METHODS))],
+        "boundary": [StrOptions(set(BOUNDARIES))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "max_points": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    _size_parameters = "level or max_points"
+
+    def __init__(
+        self,
+        level="auto",
+        *,
+        method="density",
+        boundary="modified",
+        alpha="auto",
+        max_points=10_000,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.level = level
+        self.method = method
+        self.boundary = boundary
+        self.alpha = alpha
+        self.max_points = max_points
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Choose the grid and alpha, and solve for the surpluses.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels: numbers or strings.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : SparseGridClassifier
+        """
+        options = GridOptions(
+            level=None if self.level == "auto" else int(self.level),
+            boundary=self.boundary,
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            max_points=int(self.max_points),
+        )
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare_classes(X, y, sample_weight)
+            rng = random_generator(self.random_state)
+            result = self._train_and_store(
+                lambda data: fit_classes(
+                    data.rows, self.method, options, rng, self._reporter(stoppable=False)
+                ),
+                prepared,
+            )
+        self._warn_if_not_converged(result)
+        return self
+
+    def _state_of(self, result: TrainingResult) -> dict[str, Any]:
+        return {
+            "model_": result.state.arrays(),
+            "level_": result.chosen["level"],
+            "alpha_": result.chosen["alpha"],
+            "n_iter_": result.n_iter,
+            "loss_": result.score,
+        }
+
+    def _model(self, like: Tensor) -> GridClasses:
+        return GridClasses.from_arrays(self.model_, like)
+
+    def _numbers_per_row(self) -> int:
+        return self._model(torch.zeros(0)).numbers_per_row()
+
+    @property
+    def coef_(self):
+        """Surpluses."""
+        check_is_fitted(self)
+        return self.model_["coef"]
+
+    @property
+    def grid_points_(self):
+        """Grid points in units of X."""
+        check_is_fitted(self)
+        points = self._model(torch.zeros(0, dtype=torch.float64)).grid.points()
+        return self._original_points(points)

@@ -1,0 +1,217 @@
+"""The fitted sparse grid function that training returns, and what it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core.models import Components
+from skpou.sparse_grids.basis.grid import SparseGrid
+
+#: How the variance of the coefficients is kept.
+COLUMNS, ROWS = "columns", "rows"
+
+
+@dataclass
+class Posterior:
+    """Covariance of the coefficients for unit noise, in one of two forms.
+
+    Attributes
+    ----------
+    kind : {"columns", "rows"}
+        What `factor` belongs to.
+    factor : Tensor
+        ``"columns"``: lower Cholesky factor (k, k) of the whitened Gram matrix of the first k
+        columns. ``"rows"``: that (n, n) of the rows' kernel.
+    rest : Tensor of shape (p - k,)
+        Diagonal of the Gram matrix of the other columns, taken for independent.
+    decay : float
+        Growth of the ridge from one level to the next.
+    ridge : float
+        Ridge lambda of level 1.
+    points : Tensor of shape (n, d)
+        Training points of ``"rows"``; empty otherwise.
+    root : Tensor of shape (n, 1)
+        Roots of their weights.
+    """
+
+    kind: str
+    factor: Tensor
+    rest: Tensor
+    decay: float
+    ridge: float
+    points: Tensor
+    root: Tensor
+
+
+class SparseGridModel:
+    """Function on a sparse grid with Gaussian noise, in scaled units.
+
+    Parameters
+    ----------
+    grid : SparseGrid
+        The grid.
+    active : Tensor of shape (p,), int64, or None
+        Functions of the grid that have coefficients; None: all, in their order.
+    coef : Tensor of shape (p, m)
+        Coefficients (surpluses).
+    noise : Tensor of shape (m,)
+        Noise variance of every target.
+    posterior : Posterior
+        Covariance of the coefficients for unit noise.
+    """
+
+    def __init__(
+        self,
+        grid: SparseGrid,
+        active: Tensor | None,
+        coef: Tensor,
+        noise: Tensor,
+        posterior: Posterior,
+    ):
+        self.grid = grid
+        self.active = active
+        self.coef = coef
+        self.noise = noise
+        self.posterior = posterior
+
+    @property
+    def n_columns(self) -> int:
+        """Number p of grid points."""
+        return len(self.coef)
+
+    def _of_all_functions(self, coef: Tensor) -> Tensor:
+        """Coefficients with zeros for functions that have none."""
+        if self.active is None:
+            return coef
+        full = coef.new_zeros((self.grid.n_columns, coef.shape[1]))
+        return full.index_copy_(0, self.active, coef)
+
+    def columns(self, X: Tensor) -> Tensor:
+        """Active columns (n, p) of the basis matrix."""
+        values, functions = self.grid.nonzeros(X)
+        p = self.n_columns
+        if self.active is not None:
+            column_of = torch.full((self.grid.n_columns,), p, device=X.device)
+            column_of[self.active] = torch.arange(p, device=X.device)
+            functions = column_of[functions]
+        return X.new_zeros((len(X), p + 1)).scatter_(1, functions, values)[:, :p]
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Values (n, m) at points X (n, d)."""
+        return self.grid.evaluate(X, self._of_all_functions(self.coef))
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradients (n, m, d) at points; at a kink of a hat function that to its right."""
+        coef = self._of_all_functions(self.coef)
+        result = X.new_zeros((len(X), coef.shape[1], X.shape[1]))
+        if X.shape[1] == 0:
+            return result
+        with torch.enable_grad():
+            points = X.clone().requires_grad_()
+            for output in range(coef.shape[1]):
+                value = self.grid.evaluate(points, coef[:, output : output + 1]).sum()
+                result[:, output] = torch.autograd.grad(value, points)[0]
+        return result
+
+    def variance(self, X: Tensor) -> Tensor:
+        """Variance (n,) of the function at points X (n, d) for unit noise."""
+        state = self.posterior
+        if state.kind == COLUMNS:
+            columns, k = self.columns(X), len(state.factor)
+            whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
+            reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
+            others = columns[:, k:].square() @ (1 / state.rest) if len(state.rest) else 0.0
+            return reduced.square().sum(0) + others
+        cross = self.grid.kernel(state.points, X, state.decay) * state.root
+        own = self.grid.kernel_diagonal(X, state.decay)
+        reduced = torch.linalg.solve_triangular(state.factor, cross, upper=False)
+        # The difference is exact to round-off of the prior's variance; what the rows' noise
+        # leaves is a sum of squares, below which it cannot fall.
+        dual = torch.linalg.solve_triangular(state.factor.T, reduced, upper=True)
+        least = dual.square().sum(0)
+        return torch.maximum((own - reduced.square().sum(0)) / state.ridge, least)
+
+    def costs(self, like: Tensor) -> Tensor:
+        """What the levels of every column cost, (p,)."""
+        costs = torch.as_tensor(self.grid.costs(), device=like.device).to(like.dtype)
+        return costs if self.active is None else costs[self.active]
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density ``p(y | x)``: one Gaussian at every point.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        posterior : bool, default=True
+            Also evaluate the variance of the function; zero otherwise.
+        """
+        mean = self.mean(X)[:, None]
+        log_pi = X.new_zeros((len(X), 1))
+        noise = self.noise[None]
+        if not posterior:
+            return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
+        epistemic = self.variance(X)[:, None, None] * noise
+        return Components(log_pi, mean, noise, epistemic)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that `components` allocates for each point, to size blocks of rows."""
+        columns = {COLUMNS: 3 * self.n_columns, ROWS: 4 * len(self.posterior.points)}
+        # A thousand rows a block at least: a block reads the whole factor.
+        return min(3 * self.grid.n_subspaces + columns.get(self.posterior.kind, 100), 2000)
+
+    # State
+
+    def arrays(self) -> dict:
+        """State as numpy arrays, numbers and strings."""
+        state, regular = self.posterior, self.active is None
+        parts = {
+            "vectors": None if regular else self.grid.plan.vectors,
+            "active": None if self.active is None else self.active.cpu().numpy(),
+        }
+        tensors = {
+            "coef": self.coef,
+            "noise": self.noise,
+            "factor": state.factor,
+            "rest": state.rest,
+            "points": state.points,
+            "root": state.root,
+        }
+        return {
+            "n_features": self.grid.n_features,
+            "level": self.grid.level,
+            "boundary": self.grid.boundary,
+            "kind": state.kind,
+            "decay": state.decay,
+            "ridge": state.ridge,
+            **{name: part for name, part in parts.items() if part is not None},
+            # Contiguous: saving makes it so, and another layout gives other last bits.
+            **{name: value.cpu().contiguous().numpy() for name, value in tensors.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict, like: Tensor) -> SparseGridModel:
+        """Rebuild a model from `arrays`, on the device and in the dtype of `like`."""
+
+        def tensor(name: str) -> Tensor:
+            return torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
+
+        vectors = arrays.get("vectors")
+        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], vectors)
+        active = None
+        if vectors is not None:
+            active = torch.tensor(np.asarray(arrays["active"]), device=like.device)
+        posterior = Posterior(
+            arrays["kind"],
+            tensor("factor"),
+            tensor("rest"),
+            arrays["decay"],
+            arrays["ridge"],
+            tensor("points"),
+            tensor("root"),
+        )
+        return cls(grid, active, tensor("coef"), tensor("noise"), posterior)

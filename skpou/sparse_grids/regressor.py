@@ -1,0 +1,249 @@
+"""SparseGridRegressor: regression on a sparse grid."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.base import (
+    FittedModelRegressor,
+    Interval,
+    Prepared,
+    ResidueDensityMixin,
+    StrOptions,
+    fit_context,
+)
+from skpou.core import TrainingResult
+from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
+from skpou.sparse_grids.fit import fit_sparse_grid
+from skpou.sparse_grids.model import SparseGridModel
+from skpou.sparse_grids.solution import GridOptions, choose_level
+
+
+class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
+    """Regression on a sparse grid of hierarchical hat functions, with error bars.
+
+    The model is a sum of products of piecewise linear hat functions whose levels add up to a
+    bounded sum (Eq. 2.14 of [1]_), so that the number of grid points grows slowly with the
+    dimension. Coefficients solve one ridge regression, in which finer levels are held closer to
+    zero; the strength of the ridge and its growth from level to level are chosen by the evidence
+    of the data. Grid points can be added where the surpluses are large.
+
+    Parameters
+    ----------
+    level : "auto" or int, default="auto"
+        Level n of the regular grid, from 1 to 30: the mesh width along one column is ``2**-n`` of
+        the data's range. ``"auto"``: at most 4, or at most 3 before a refinement, lowered until
+        `max_points` holds.
+    boundary : {"modified", "zero", "full", "truncated"}, default="modified"
+        ``"modified"``: no grid points on the faces of the data's box; the outermost functions
+        grow linearly towards them. ``"zero"``: the function equals the mean of y on the faces.
+        ``"full"``: grid points on the faces, level 0 (Eq. 2.15). ``"truncated"``: the faces'
+        points belong to level 1 (Eq. 2.16). The last two suit few columns.
+    alpha : "auto" or float, default="auto"
+        Ridge of level 1 relative to the largest column norm, at least 0. ``"auto"``: by log
+        evidence, together with its growth. A given ridge grows by 4 from level to level.
+    solver : {"auto", "direct", "iterative"}, default="auto"
+        ``"direct"``: by the Gram matrix of the grid points' columns, or of the rows where these
+        are fewer. ``"iterative"``: by preconditioned conjugate gradients; the standard deviation
+        then takes all but the 2000 coarsest functions for independent. ``"auto"``: direct up to
+        4500 grid points or rows.
+    n_refinements : int, default=0
+        Most steps of refinement. Each adds the children of the grid points that carry most of the
+        prediction; refinement ends when held-out rows are predicted worse twice.
+    refine_fraction : float, default=0.05
+        Share of the grid points that are refined in a step, between 0 and 1; at least 10 are.
+    max_points : int, default=10000
+        Most grid points.
+    density : {"gaussian", "mixture"}, default="gaussian"
+        Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
+        fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+    batch_size : int, default=None
+        Rows a block: in predictions and in fit, where the rows of the basis matrix are then
+        evaluated anew for every product. None: they are kept up to some 1 GB.
+    device : str, default="auto"
+        ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of inputs and predictions. Coefficients are solved for in float64.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows held out and of those that choose a ridge. None is a fixed one: two
+        fits give the same bits.
+    verbose : int, default=0
+        Print a line for each step.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_points,) or (n_points, n_outputs)
+        Surpluses in units of y: the prediction is `intercept_` plus the sum of surpluses times
+        hat functions.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Mean of y.
+    grid_points_ : ndarray of shape (n_points, d)
+        Grid points in units of X; NaN along constant columns, which have no part.
+    level_ : int
+        Level of the regular grid, from which a refined grid started.
+    alpha_ : float
+        Ridge of level 1.
+    level_weight_ : float
+        Factor by which the ridge grows from one level to the next.
+    noise_ : float or ndarray of shape (n_outputs,)
+        Noise standard deviation in units of y.
+    n_iter_ : int
+        Iterations of an iterative solution, grids of a refinement, 1 otherwise.
+    loss_curve_ : list of float
+        Mean square error on the held-out rows, in units of the variance of y, for each grid of a
+        refinement; otherwise the score of the one grid; lower is better.
+    density_ : list of dict, or None
+        With ``density="mixture"`` the gates and variances of every target, in scaled units.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    model_ : dict
+        State in scaled units: level vectors, surpluses, posterior, noise.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    Notes
+    -----
+    Outside the box of the data the outermost linear pieces go on: the mean extrapolates linearly
+    along each column, and the standard deviation grows with it.
+
+    References
+    ----------
+    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import SparseGridRegressor
+    >>> X = np.random.default_rng(0).random((1000, 3))
+    >>> y = X[:, 0] * X[:, 1] + np.abs(X[:, 2] - 0.5)
+    >>> model = SparseGridRegressor(level=4).fit(X, y)
+    >>> len(model.coef_)
+    111
+    >>> mean, std = model.predict([[0.5, 0.5, 0.5]], return_std=True)
+    >>> bool(abs(mean[0] - 0.25) < 3e-3)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **FittedModelRegressor._parameter_constraints,
+        "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "boundary": [StrOptions(set(BOUNDARIES))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({"auto", "direct", "iterative"})],
+        "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "refine_fraction": [Interval(Real, 0, 1, closed="right")],
+        "max_points": [Interval(Integral, 1, None, closed="left")],
+        "density": [StrOptions({"gaussian", "mixture"})],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+    }
+
+    _size_parameters = "level or max_points"
+
+    def __init__(
+        self,
+        level="auto",
+        *,
+        boundary="modified",
+        alpha="auto",
+        solver="auto",
+        n_refinements=0,
+        refine_fraction=0.05,
+        max_points=10_000,
+        density="gaussian",
+        batch_size=None,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.level = level
+        self.boundary = boundary
+        self.alpha = alpha
+        self.solver = solver
+        self.n_refinements = n_refinements
+        self.refine_fraction = refine_fraction
+        self.max_points = max_points
+        self.density = density
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Choose the grid and the ridge, and solve for the surpluses.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets. Several outputs share grid and ridge.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : SparseGridRegressor
+        """
+        options = self._options()
+        with self._fitting(X, y, sample_weight):
+            prepared = self._prepare(X, y, sample_weight)
+            choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
+            report = self._reporter(stoppable=options.n_refinements > 0)
+            result = self._train_and_store(
+                lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
+            )
+        self._warn_if_not_converged(result)
+        return self
+
+    def _options(self) -> GridOptions:
+        return GridOptions(
+            level=None if self.level == "auto" else int(self.level),
+            boundary=self.boundary,
+            alpha=None if self.alpha == "auto" else float(self.alpha),
+            solver=self.solver,
+            n_refinements=int(self.n_refinements),
+            refine_fraction=float(self.refine_fraction),
+            max_points=int(self.max_points),
+            batch_size=None if self.batch_size is None else int(self.batch_size),
+        )
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            model_=result.state.arrays(),
+            level_=choose_level(prepared.rows.n_features, self._options()),
+            density_=self._fitted_density(result.state, prepared.rows),
+            alpha_=result.chosen["alpha"],
+            level_weight_=result.chosen["decay"],
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
+
+    def _model(self, like: Tensor) -> SparseGridModel:
+        return SparseGridModel.from_arrays(self.model_, like)
+
+    @property
+    def coef_(self):
+        """Surpluses in units of y."""
+        check_is_fitted(self)
+        return self._of_targets(self.model_["coef"] * self.scaling_["scale"])
+
+    @property
+    def grid_points_(self):
+        """Grid points in units of X."""
+        check_is_fitted(self)
+        model = self._model(torch.zeros(0, dtype=torch.float64))
+        active = slice(None) if model.active is None else model.active.numpy()
+        return self._original_points(model.grid.points()[active])

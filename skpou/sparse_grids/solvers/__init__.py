@@ -1,0 +1,1 @@
+"""Ridge regression and classes on the columns of a grid."""

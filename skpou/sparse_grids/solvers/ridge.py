@@ -1,0 +1,432 @@
+"""Ridge regression with a ridge for each column, and its strength by log evidence.
+
+The prior of column j is ``c_j ~ N(0, sigma^2 / (lambda decay^cost_j))`` with
+``lambda = (alpha s)^2``, s the largest column norm: costlier columns, those of finer levels, are
+held closer to zero. Problems are solved by the Gram matrix of the columns, or by that of the rows
+where rows are fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from skpou.core.linalg import row_blocks
+from skpou.sparse_grids.basis.grid import SparseGrid
+from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
+from skpou.sparse_grids.solvers.rows import GridRows
+
+#: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
+LEAST_ALPHA = 1e-6
+#: Ridge of data that the columns represent to round-off.
+EXACT_ALPHA = 1e-12
+#: Most rows from which the preconditioner of conjugate gradients is made.
+GRAM_ROWS = 20_000
+#: Growths of the ridge from one level to the next: kinks, smooth functions, few interactions.
+DECAYS = (4.0, 16.0, 64.0)
+#: Difference of twice the log evidence that says nothing.
+INDIFFERENCE = 0.5
+
+
+@dataclass(frozen=True)
+class RidgeSolution:
+    """Coefficients for one ridge.
+
+    Attributes
+    ----------
+    coef : Tensor of shape (p, m)
+        Coefficients; of the rows (n, m) in the dual problem.
+    alpha, decay : float
+        The ridge.
+    rss : Tensor of shape (m,)
+        Weighted sum of squared residuals, from the residuals themselves.
+    size : Tensor of shape (m,)
+        ``sum_j lambda decay^cost_j c_j^2``.
+    log_det : float
+        ``log det(I + A D^-1 A' / lambda)``.
+    factor : Tensor
+        Lower Cholesky factor of the matrix that was solved with.
+    """
+
+    coef: Tensor
+    alpha: float
+    decay: float
+    rss: Tensor
+    size: Tensor
+    log_det: float
+    factor: Tensor
+
+    def score(self, total_weight: float, within: Tensor, floor: float = 1e-15) -> float:
+        """Twice the negative log evidence, up to a constant.
+
+        The noise of each target is set to its most probable value.
+        """
+        noise = (within + self.rss + self.size) / total_weight + floor**2
+        return float((total_weight * noise.log()).sum() + len(noise) * self.log_det)
+
+
+class RidgeProblem(ABC):
+    """Weighted rows and targets, to be solved for several ridges."""
+
+    @abstractmethod
+    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
+        """Solve for one ridge, with at most so many steps of refinement.
+
+        Without any the objective is right to second order in the coefficients' round-off.
+        """
+
+    @abstractmethod
+    def effective_parameters(self, solution: RidgeSolution) -> float:
+        """Trace of the hat matrix."""
+
+
+def largest_norm(squares: Tensor) -> float:
+    """Largest column norm from the squares of all; 1 where all columns are zero."""
+    return float(squares.max().sqrt()) or 1.0
+
+
+def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it.
+
+    The factor of a matrix that is not finite is not finite, either.
+    """
+    while True:
+        shifted = matrix.clone()
+        shifted.diagonal().add_(ridge)
+        factor, info = torch.linalg.cholesky_ex(shifted)
+        if not int(info):
+            return factor, ridge
+        least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
+        if not math.isfinite(ridge + least):
+            return factor * math.nan, ridge
+        ridge = max(10 * ridge, least or 1.0)
+
+
+def _explained(solution: RidgeSolution, scale: float) -> float:
+    """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
+    factor = solution.factor
+    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+    ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
+    return len(identity) - ridge * float(inverse.square().sum())
+
+
+class GramProblem(RidgeProblem):
+    """By the Gram matrix of the columns.
+
+    Parameters
+    ----------
+    rows : GridRows
+        Weighted rows of A.
+    y : Tensor of shape (n, m)
+        Targets.
+    costs : Tensor of shape (p,)
+        Cost of every column.
+    gram : Tensor of shape (p, p), default=None
+        ``A'A`` where it is known.
+    """
+
+    def __init__(self, rows: GridRows, y: Tensor, costs: Tensor, gram: Tensor | None = None):
+        self.rows = rows
+        self.y = y * rows.root
+        self.costs = costs
+        self.gram = rows.gram() if gram is None else gram
+        self.right = rows.rmatmul(self.y)
+        self.scale = largest_norm(self.gram.diagonal())
+
+    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
+        """See `RidgeProblem.solve`."""
+        d = decay ** (-0.5 * self.costs)
+        ridge = (alpha * self.scale) ** 2
+        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        factor, used = factored(self.gram * d[:, None] * d, least)
+        log_det = float(2 * factor.diagonal().log().sum() - len(d) * math.log(used))
+
+        def precondition(g: Tensor) -> Tensor:
+            return d[:, None] * torch.cholesky_solve(d[:, None] * g, factor)
+
+        penalty = ridge / d.square()
+        coef = precondition(self.right)
+        if polish:
+            eps = torch.finfo(d.dtype).eps
+            coef, _ = conjugate_gradients(
+                self.rows, self.y, penalty, precondition, coef, max_iter=polish, tol=eps
+            )
+        residual = self.y - self.rows.matmul(coef)
+        size = (penalty[:, None] * coef.square()).sum(0)
+        rss = residual.square().sum(0)
+        return RidgeSolution(coef, alpha, decay, rss, size, log_det, factor)
+
+    def effective_parameters(self, solution: RidgeSolution) -> float:
+        """``p - lambda trace((A'A + lambda)^-1)``."""
+        return _explained(solution, self.scale)
+
+
+class KernelProblem(RidgeProblem):
+    """By the Gram matrix of the rows, for a regular grid with more points than rows.
+
+    Parameters
+    ----------
+    grid : SparseGrid
+        The regular grid.
+    X : Tensor of shape (n, d)
+        Points.
+    weight : Tensor of shape (n,)
+        Positive weights.
+    y : Tensor of shape (n, m)
+        Targets.
+    scale : float
+        Largest column norm of the weighted rows.
+    """
+
+    def __init__(self, grid: SparseGrid, X: Tensor, weight: Tensor, y: Tensor, scale: float):
+        self.grid = grid
+        self.X = X
+        self.root = weight.sqrt()[:, None]
+        self.y = y * self.root
+        self.scale = scale
+        self._kernels: dict[float, Tensor] = {}
+
+    def kernel(self, decay: float) -> Tensor:
+        """Gram matrix of the weighted rows without ridge."""
+        if decay not in self._kernels:
+            n = len(self.X)
+            kernel = self.X.new_empty((n, n))
+            # Blocks of a size that stays in the cache; the rest is the same by symmetry.
+            for rows in row_blocks(n, max(16, 100_000 // n)):
+                before = self.X[: rows.stop]
+                kernel[rows, : rows.stop] = self.grid.kernel(self.X[rows], before, decay)
+                kernel[: rows.start, rows] = kernel[rows, : rows.start].T
+            self._kernels = {decay: kernel * self.root * self.root.T}
+        return self._kernels[decay]
+
+    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
+        """See `RidgeProblem.solve`; coefficients are those of the rows."""
+        kernel = self.kernel(decay)
+        ridge = (alpha * self.scale) ** 2
+        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        factor, used = factored(kernel, least)
+        n = len(kernel)
+        log_det = float(2 * factor.diagonal().log().sum() - n * math.log(used))
+        dual = torch.cholesky_solve(self.y, factor)
+        for _ in range(polish):
+            dual += torch.cholesky_solve(self.y - kernel @ dual - ridge * dual, factor)
+        residual = self.y - kernel @ dual
+        size = ridge * (dual * (kernel @ dual)).sum(0)
+        return RidgeSolution(dual, alpha, decay, residual.square().sum(0), size, log_det, factor)
+
+    def effective_parameters(self, solution: RidgeSolution) -> float:
+        """``n - lambda trace((A A' + lambda)^-1)``."""
+        return _explained(solution, self.scale)
+
+
+class IterativeProblem(RidgeProblem):
+    """By conjugate gradients, for more columns than a Gram matrix is made for.
+
+    The preconditioner is exact on the first columns and diagonal on the others.
+
+    Parameters
+    ----------
+    rows : GridRows
+        Weighted rows of A.
+    y : Tensor of shape (n, m)
+        Targets.
+    costs : Tensor of shape (p,)
+        Cost of every column.
+    n_exact : int
+        Columns on which the preconditioner is exact.
+    tol : float, default=1e-8
+        Stop when the gradient has shrunk by this factor.
+    max_iter : int, default=1000
+        Most iterations.
+    """
+
+    def __init__(
+        self,
+        rows: GridRows,
+        y: Tensor,
+        costs: Tensor,
+        n_exact: int,
+        tol: float = 1e-8,
+        max_iter: int = 1000,
+    ):
+        self.rows = rows
+        self.y = y * rows.root
+        self.costs = costs
+        self.squares = rows.column_squares()
+        self.scale = largest_norm(self.squares)
+        self.gram = self._gram_of_first(min(n_exact, rows.n_columns))
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_iter = 0
+
+    def _gram_of_first(self, n_columns: int) -> Tensor:
+        """Gram matrix of the first columns, estimated from some rows where they are many."""
+        rows = self.rows
+        stride = -(-rows.n_rows // GRAM_ROWS)
+        if stride == 1:
+            return rows.gram(last=n_columns)
+        weight = rows.root[:, 0].square()
+        some = GridRows(rows.grid, rows.X[::stride], weight[::stride], rows.active)
+        return some.gram(last=n_columns) * (weight.sum() / weight[::stride].sum())
+
+    def blocks(self, alpha: float, decay: float) -> tuple[Tensor, Tensor]:
+        """Block of ``A'A + ridge`` by its factor in whitened columns, diagonal of the others.
+
+        Returns
+        -------
+        factor : Tensor of shape (k, k)
+            Lower Cholesky factor.
+        rest : Tensor of shape (p - k,)
+            Diagonal.
+        """
+        k = len(self.gram)
+        d = decay ** (-0.5 * self.costs[:k])
+        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        factor, _ = factored(self.gram * d[:, None] * d, least)
+        return factor, (self.squares + least * decay**self.costs)[k:]
+
+    def penalty(self, alpha: float, decay: float) -> Tensor:
+        """Ridge of every column, (p,)."""
+        return (alpha * self.scale) ** 2 * decay**self.costs
+
+    def preconditioner(
+        self, alpha: float, decay: float
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Factor of the exact block, and an approximate inverse of ``A'A + ridge``."""
+        factor, rest = self.blocks(alpha, decay)
+        k = len(factor)
+        d = decay ** (-0.5 * self.costs[:k, None])
+
+        def precondition(g: Tensor) -> Tensor:
+            exact = d * torch.cholesky_solve(d * g[:k], factor)
+            return torch.cat([exact, g[k:] / rest[:, None]])
+
+        return factor, precondition
+
+    def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
+        """See `RidgeProblem.solve`; the log determinant is not known (NaN)."""
+        factor, precondition = self.preconditioner(alpha, decay)
+        penalty = self.penalty(alpha, decay)
+        start = self.y.new_zeros((len(self.costs), self.y.shape[1]))
+        coef, self.n_iter = conjugate_gradients(
+            self.rows,
+            self.y,
+            penalty,
+            precondition,
+            start,
+            max_iter=self.max_iter,
+            tol=self.tol,
+        )
+        rss = (self.y - self.rows.matmul(coef)).square().sum(0)
+        size = (penalty[:, None] * coef.square()).sum(0)
+        return RidgeSolution(coef, alpha, decay, rss, size, float("nan"), factor)
+
+    def effective_parameters(self, solution: RidgeSolution) -> float:
+        """That of the block and of the other columns as if each were alone."""
+        _, rest = self.blocks(solution.alpha, solution.decay)
+        alone = (self.squares[len(self.gram) :] / rest).sum()
+        return _explained(solution, self.scale) + float(alone)
+
+
+def best_ridge(
+    problem: RidgeProblem,
+    total_weight: float,
+    within: Tensor,
+    *,
+    decays: tuple[float, ...] = DECAYS,
+    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    stride: int = 2,
+    report: Callable[[str], None] | None = None,
+) -> RidgeSolution:
+    """Solution with the ridge of largest log evidence.
+
+    Parameters
+    ----------
+    problem : RidgeProblem
+        Not an iterative one.
+    total_weight : float
+        Sum of the rows' weights.
+    within : Tensor of shape (m,)
+        Sums of squares within repeated points.
+    decays, start, stride, report
+        As in `search_ridge`.
+    """
+    solutions: dict[tuple[float, float], RidgeSolution] = {}
+
+    def score(alpha: float, decay: float) -> float:
+        solutions[alpha, decay] = solution = problem.solve(alpha, decay)
+        return solution.score(total_weight, within)
+
+    best = search_ridge(score, decays=decays, start=start, stride=stride, report=report)
+    return solutions[best]
+
+
+def search_ridge(
+    score: Callable[[float, float], float],
+    *,
+    decays: tuple[float, ...] = DECAYS,
+    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    stride: int = 2,
+    report: Callable[[str], None] | None = None,
+) -> tuple[float, float]:
+    """Ridge of least score: alpha in half decades, from round-off to 1, and decay.
+
+    Where the score does not tell ridges apart, the larger one: it admits more noise.
+
+    Parameters
+    ----------
+    score : callable
+        Twice a negative log likelihood, or evidence, of an alpha and a decay.
+    decays : tuple of float
+        Growths of the ridge from one level to the next that may be tried, in order.
+    start : tuple of float
+        First alpha and decay.
+    stride : int
+        Half decades of the first steps; 1 where `start` is a good guess.
+    report : callable, default=None
+        Takes a line for every ridge tried.
+
+    Returns
+    -------
+    alpha, decay : float
+    """
+    tried: dict[tuple[int, int], float] = {}
+    lowest = round(-2 * math.log10(LEAST_ALPHA))
+
+    def value(k: int, j: int) -> float:
+        if (k, j) not in tried:
+            alpha = 10.0 ** (-k / 2)
+            tried[k, j] = score(alpha, decays[j])
+            if report is not None:
+                report(f"alpha {alpha:.1e}, decay {decays[j]:g}: score {tried[k, j]:.6g}")
+        return tried[k, j]
+
+    def climb(k: int, j: int) -> int:
+        """Best alpha for one decay."""
+        step = stride
+        while step:
+            near = [k + s for s in (step, -step) if 0 <= k + s <= lowest]
+            better = next((i for i in near if value(i, j) < value(k, j)), None)
+            k, step = (k, step // 2) if better is None else (better, step)
+        return k
+
+    j = decays.index(start[1])
+    k = climb(round(-2 * math.log10(start[0])), j)
+    for direction in (1, -1):
+        moved = False
+        while 0 <= j + direction < len(decays):
+            other = climb(k, j + direction)
+            if value(other, j + direction) >= value(k, j):
+                break
+            k, j, moved = other, j + direction, True
+        if moved:
+            break
+    least = value(k, j)
+    k = min(i for i, other in tried if other == j and tried[i, j] <= least + INDIFFERENCE)
+    return 10.0 ** (-k / 2), decays[j]

@@ -1,1 +1,0 @@
-"""Loops that move a basis' parameters, and starts for them."""

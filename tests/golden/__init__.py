@@ -1,1 +1,0 @@
-"""Fitted models of each release, with what they predicted."""

@@ -1,0 +1,239 @@
+"""Judging linear models against direct formulas and refits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from skpou.search.scores import (
+    RidgePath,
+    StreamedRidgePath,
+    TangentScores,
+    neighbour_correlation,
+    neighbour_difference,
+    probe_points,
+)
+from skpou.sines.features import SineFeatures
+from skpou.sines.spectrum import Spectrum
+from tests.examples import rows_of, tensor
+
+
+def problem(n=40, p=6, m=2, seed=0, repeated=True):
+    """Columns and rows with weights; some points come twice with other targets."""
+    rng = np.random.default_rng(seed)
+    X = rng.random((n, 1))
+    if repeated:
+        X[: n // 4] = X[n // 2 : n // 2 + n // 4]
+    y = np.sin(5 * X) + 0.1 * rng.standard_normal((n, m))
+    weight = rng.integers(1, 4, n)
+    powers = np.arange(p)
+    return X, y, weight, powers
+
+
+def path_of(alpha_columns=6, **options):
+    X, y, weight, powers = problem(p=alpha_columns, **options)
+    rows = rows_of(X, y, weight)
+    return RidgePath(rows.X ** tensor(powers), rows), X**powers, y, weight
+
+
+@pytest.mark.parametrize("alpha", [1e-1, 1e-4])
+def test_coefficients_and_residual_against_normal_equations(alpha):
+    path, A, y, weight = path_of()
+    W = np.diag(weight)
+    ridge = (alpha * float(path.S[0])) ** 2 * np.eye(A.shape[1])
+    expected = np.linalg.solve(A.T @ W @ A + ridge, A.T @ W @ y)
+    np.testing.assert_allclose(path.coef(alpha), expected, rtol=1e-6, atol=1e-8)
+    hat = np.linalg.solve(A.T @ W @ A + ridge, A.T @ W @ A)
+    assert path.dof(alpha) == pytest.approx(np.trace(hat), rel=1e-8)
+    torch.testing.assert_close(path.residual(alpha), path.y - path.A @ path.coef(alpha))
+    factor = path.factor(alpha).numpy()
+    np.testing.assert_allclose(factor.T @ factor, A.T @ W @ A + ridge, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [1e-1, 1e-4])
+def test_leave_one_out_against_refits_without_a_distinct_row(alpha):
+    path, A, y, weight = path_of()
+    ridge = (alpha * float(path.S[0])) ** 2 * np.eye(A.shape[1])
+    total = 0.0
+    for point in np.unique(A[:, 1]):
+        out = A[:, 1] == point
+        W = np.diag(weight * ~out)
+        coef = np.linalg.solve(A.T @ W @ A + ridge, A.T @ W @ y)
+        # The point's mean is left out; what is within the point stays what it is.
+        mean = weight[out] @ y[out] / weight[out].sum()
+        within = weight[out] @ (y[out] - mean) ** 2
+        total += weight[out].sum() * (mean - A[out][0] @ coef) ** 2 + within
+    expected = np.sqrt(np.mean(total) / weight.sum())
+    assert path.leave_one_out(alpha) == pytest.approx(expected, rel=1e-6)
+
+
+def test_evidence_against_the_density_of_a_gaussian():
+    path, A, y, _ = path_of(m=1, repeated=False)
+    A, y = path.A.numpy(), path.y[:, 0].numpy()
+    n = float(path.total)
+    best, score = path.evidence()
+
+    def direct(alpha):
+        """Twice the negative log density at the most probable noise, weights as repetitions."""
+        prior = A @ A.T / (alpha * float(path.S[0])) ** 2
+        C = np.eye(len(y)) + prior
+        noise = y @ np.linalg.solve(C, y) / n
+        log_det = np.linalg.slogdet(C)[1]
+        return n * np.log(noise) + log_det
+
+    assert score == pytest.approx(direct(best), abs=1e-6 * abs(score))
+    for alpha in (best * math.sqrt(10), best / math.sqrt(10)):
+        assert direct(alpha) >= score - 1e-6
+
+
+def test_formula_of_the_evidence_is_that_of_scipy():
+    """The same number as scipy's density, up to a constant that no ridge changes."""
+    rng = np.random.default_rng(1)
+    X = rng.random((15, 1))
+    rows = rows_of(X, np.sin(5 * X))
+    path = RidgePath(rows.X ** tensor(np.arange(4)), rows)
+    best, score = path.evidence()
+    y, A = path.y[:, 0].numpy(), path.A.numpy()
+    C = np.eye(15) + A @ A.T / (best * float(path.S[0])) ** 2
+    noise = y @ np.linalg.solve(C, y) / 15
+    log_density = multivariate_normal(np.zeros(15), noise * C).logpdf(y)
+    assert -2 * log_density == pytest.approx(score + 15 * (1 + np.log(2 * np.pi)), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-6])
+def test_streamed_path_against_the_whole(alpha):
+    rng = np.random.default_rng(0)
+    X = rng.random((300, 2))
+    rows = rows_of(X, np.sin(4 * X[:, 0]) + X[:, 1], rng.integers(1, 4, 300))
+    basis = SineFeatures(tensor(rng.standard_normal((10, 2))), tensor(rng.random(10)))
+    whole, streamed = RidgePath(basis.matrix(rows.X), rows), StreamedRidgePath(basis, rows, 64)
+    assert streamed.evidence() == pytest.approx(whole.evidence(), rel=1e-6)
+    for name in ("residual", "leverage"):
+        torch.testing.assert_close(
+            getattr(streamed, name)(alpha), getattr(whole, name)(alpha), rtol=1e-5, atol=1e-7
+        )
+    for name in ("leave_one_out", "spread", "dof"):
+        expected = getattr(whole, name)(alpha)
+        assert getattr(streamed, name)(alpha) == pytest.approx(expected, rel=1e-5)
+
+
+def test_variance_at_probes():
+    path, A, _, weight = path_of()
+    probes = np.array([0.1, 0.7])[:, None] ** np.arange(6)
+    inverse = np.linalg.inv(A.T @ np.diag(weight) @ A + (1e-2 * float(path.S[0])) ** 2 * np.eye(6))
+    expected = np.mean([row @ inverse @ row for row in probes])
+    assert path.probed(1e-2, tensor(probes)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_tangent_scores_of_a_linear_fit_are_its_own():
+    X, _, weight, powers = problem(repeated=False, p=4)
+    noise = 1e-6 * np.random.default_rng(3).standard_normal((len(X), 2))
+    rows = rows_of(X, X**3 - X + noise, weight)
+    A = rows.X ** tensor(powers)
+    path = RidgePath(A, rows)
+    residual = path.residual(1e-12) / path.root
+    scores = TangentScores(A, residual, rows)
+    assert scores.leave_one_out() == pytest.approx(path.leave_one_out(1e-12), rel=1e-2)
+    assert scores.dof == pytest.approx(4, rel=1e-2)
+
+
+def test_left_out_error_is_no_more_than_that_of_copying_a_neighbour():
+    X = np.linspace(0, 1, 20)[:, None]
+    rows = rows_of(X, X[:, 0] > 0.5)
+    spike = (rows.X - rows.X[9]).abs().lt(1e-9).to(rows.X)
+    columns = torch.cat([torch.ones_like(rows.X), spike], 1)
+    residual = 1e-3 * torch.ones_like(rows.y)
+    assert TangentScores(columns, residual, rows).leave_one_out() <= 1.001 / math.sqrt(20) + 2e-3
+
+
+def test_differences_to_neighbours():
+    X, y = tensor([[0.0], [0.1], [0.2], [0.9]]), tensor([[0.0], [1.0], [3.0], [4.0]])
+    assert neighbour_difference(X, y).squeeze(1).tolist() == [3, 2, 3, 3]
+
+
+def test_probes_lie_between_the_rows():
+    rng = np.random.default_rng(0)
+    line = probe_points(tensor(rng.random((50, 1))), rng)
+    assert (float(line.min()), float(line.max()), line.shape) == (0, 1, (200, 1))
+    X = tensor(rng.random((50, 2)))
+    probes = probe_points(X, rng)
+    assert probes.shape == (150, 2)
+    middle = (X[:, None] + X) / 2
+    assert float((probes[:, None] - middle.reshape(-1, 2)).abs().amax(2).amin(1).max()) < 1e-12
+
+
+def test_correlation_of_neighbours():
+    rng = np.random.default_rng(0)
+    X = tensor(np.sort(rng.random((400, 1)), 0))
+    assert abs(neighbour_correlation(X, tensor(rng.standard_normal((400, 1))))) < 0.15
+    assert neighbour_correlation(X, torch.sin(6 * X)) > 0.95
+    assert neighbour_correlation(X[:5], X[:5]) == 0
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_streamed_path_equals_the_whole(squared):
+    rng = np.random.default_rng(0)
+    X = rng.random((400, 2))
+    rows = rows_of(X, np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(400), rng.integers(1, 4, 400))
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(20, 0, rows.X)
+    whole = RidgePath(basis.matrix(rows.X), rows)
+    streamed = StreamedRidgePath(basis, rows, 64, squared)
+    assert streamed.evidence()[1] == pytest.approx(whole.evidence()[1], abs=1e-3)
+    for alpha in (1e-2, 1e-4):
+        for name in ("residual", "leverage", "dof", "leave_one_out", "spread"):
+            mine, theirs = (getattr(path, name)(alpha) for path in (streamed, whole))
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
+        columns = basis.matrix(rows.X[:50])
+        np.testing.assert_allclose(
+            columns @ streamed.coef(alpha), columns @ whole.coef(alpha), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_ridges_below_round_off_take_many_more_rows_than_columns():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(400, 2))
+    rows = rows_of(X, np.exp(X[:, 0] * X[:, 1]))
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(60, 0, rows.X)
+    A = basis.matrix(rows.X)
+    tall, square = RidgePath(A, rows), RidgePath(A[:200], rows_of(X[:200], X[:200, 0]))
+    assert min(tall.ridges) < 1e-16 < 2e-16 < min(square.ridges)
+    assert min(StreamedRidgePath(basis, rows, 64).ridges) > 9e-16
+    fresh = tensor(rng.uniform(size=(500, 2)))
+    expected = torch.exp(fresh[:, :1] * fresh[:, 1:])
+    errors = [
+        float((basis.matrix(fresh) @ tall.coef(alpha) - expected).square().mean().sqrt())
+        for alpha in (1e-17, 1e-15, 1e-12)
+    ]
+    assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ridge_of_a_solution_that_round_off_does_not_spoil(seed):
+    x = tensor(np.linspace(0, 1, 300))[:, None]
+    y = torch.sin(4 * x - 1) + 0.2 * torch.exp(2.6 * x - 1.3)
+    basis = Spectrum("gauss", 2.8, (1.0,)).draw(70, seed, x)
+    path = RidgePath(basis.matrix(x), rows_of(x, y))
+    chosen = path.beyond_round_off(1e-17)
+    left = {alpha: float((y - path.A @ path.coef(alpha)).norm()) for alpha in path.ridges[:4]}
+    assert left[chosen] <= left[1e-17]
+    assert left[chosen] <= min(left.values()) / 0.7
+    assert path.beyond_round_off(1e-12) == 1e-12
+
+
+def test_streamed_errors_are_those_of_some_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.random((3000, 2))
+    rows = rows_of(
+        X, np.sin(3 * X[:, 0]) + 0.1 * rng.standard_normal(3000), rng.integers(1, 4, 3000)
+    )
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(20, 0, rows.X)
+    whole = StreamedRidgePath(basis, rows, 256)
+    monkeypatch.setattr("skpou.search.scores.MOST_LOOKED", 1000)
+    some = StreamedRidgePath(basis, rows, 256)
+    assert len(some.residual(1e-3)) < 1100
+    for name in ("leave_one_out", "spread"):
+        expected = getattr(whole, name)(1e-3)
+        assert getattr(some, name)(1e-3) == pytest.approx(expected, rel=0.1)
+    np.testing.assert_array_equal(some.coef(1e-3), whole.coef(1e-3))

@@ -1,0 +1,101 @@
+"""Sine features: spectra, the search over them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skpou.search.scores import probe_points
+from skpou.search.sines import SineSearch
+from skpou.sines.spectrum import Spectrum
+from tests.examples import rows_of, tensor
+
+LIKE = tensor([0.0])
+
+
+def search(function, n=200, d=1, noise=0.0, seed=0, **options):
+    """Candidate for samples of a function, its rows, and its error on fresh points."""
+    rng = np.random.default_rng(seed)
+    X = rng.random((n, d))
+    y = np.asarray(function(X))
+    scale = y.std()
+    rows = rows_of(X, (y - y.mean()) / scale + noise * rng.standard_normal(n))
+    candidate = SineSearch(rows, probe_points(rows.X, rng), seed, **options).run()
+    fresh = rng.random((2000, d))
+    expected = (np.asarray(function(fresh)) - y.mean()) / scale
+    predicted = candidate.mean(tensor(fresh))[:, 0].numpy()
+    return candidate, rows, float(np.sqrt(np.mean((predicted - expected) ** 2)))
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("shape", ["flat", "gauss", "matern"])
+def test_frequencies_are_scaled_by_the_bandwidth(shape, d):
+    small, large = (Spectrum(shape, k, (1.0,) * d).draw(64, 0, LIKE) for k in (1.0, 8.0))
+    torch.testing.assert_close(large.frequencies, 8 * small.frequencies)
+    again = Spectrum(shape, 1.0, (1.0,) * d).draw(64, 0, LIKE)
+    assert torch.equal(small.frequencies, again.frequencies)
+    assert small.frequencies.shape == (64, d)
+    if shape == "flat":
+        assert float(small.frequencies.abs().max()) <= 1
+
+
+def test_normal_frequencies_have_the_right_spread():
+    frequencies = Spectrum("gauss", 2.0, (1.0, 0.5)).draw(1024, 0, LIKE).frequencies
+    np.testing.assert_allclose(frequencies.std(0), [2.0, 1.0], rtol=0.05)
+
+
+def test_band_limited_function_is_met_to_round_off():
+    candidate, _, error = search(lambda X: np.sin(20 * X[:, 0]) + np.cos(7 * X[:, 0]))
+    assert error < 1e-11
+    assert candidate.leave_one_out < 1e-11
+    assert candidate.calibrated < 1e-10
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.1])
+def test_noise_is_averaged_out(noise):
+    candidate, _, error = search(lambda X: np.sin(9 * X[:, 0]), n=400, noise=noise)
+    assert error < 0.4 * noise
+    assert candidate.leave_one_out == pytest.approx(noise, rel=0.15)
+    assert candidate.dof < 60
+
+
+def test_inputs_without_effect_fade_out():
+    def function(X):
+        return np.sin(8 * X[:, 0])
+
+    scaled, _, error = search(function, n=300, d=3)
+    sizes = scaled.stages[0].basis.frequencies.square().mean(0).sqrt()
+    assert float(sizes[1:].max()) < 0.3 * float(sizes[0])
+    _, _, other = search(function, n=300, d=3, rescale=False)
+    assert error < 0.1 * other
+
+
+def test_given_ridge_is_kept():
+    candidate, _, _ = search(lambda X: np.sin(9 * X[:, 0]), alpha=1e-3)
+    assert candidate.alpha == 1e-3
+
+
+def test_calibrated_error_sees_gaps():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([0.3 * rng.random(60), 1 - 0.3 * rng.random(60)])[:, None]
+    rows = rows_of(X, np.sin(40 * X[:, 0]) * math.sqrt(2))
+    candidate = SineSearch(rows, probe_points(rows.X, rng), 0).run()
+    fresh = np.linspace(0, 1, 2001)[:, None]
+    difference = candidate.mean(tensor(fresh))[:, 0].numpy() - math.sqrt(2) * np.sin(
+        40 * fresh[:, 0]
+    )
+    error = np.sqrt(np.mean(difference**2))
+    assert candidate.calibrated > 10 * candidate.leave_one_out
+    assert candidate.calibrated > 0.05 * error
+
+
+def test_polynomials_join_where_they_are_likelier():
+    def curved(X):
+        return 4 * X[:, 0] ** 3 - 3 * X[:, 0] + 0.1 * np.sin(40 * X[:, 0])
+
+    candidate, _, error = search(curved, n=60, noise=1e-3)
+    assert candidate.stages[0].basis.degree == 3
+    assert error < 1e-3
+    candidate, _, _ = search(lambda X: np.sin(25 * X[:, 0]), n=200, noise=0.1)
+    assert candidate.stages[0].basis.degree == 1

@@ -1,0 +1,39 @@
+"""Sine features against naive loops in mpmath."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+from skpou.sines.features import SineFeatures
+from tests.contracts import BasisContract, same_bits
+
+
+def features(n_features, n_sines, degree=1, size=5.0, seed=0):
+    rng = np.random.default_rng(seed)
+    frequencies = rng.uniform(-size, size, (n_sines, n_features)).astype(np.float32)
+    phases = rng.uniform(0, np.pi, n_sines).astype(np.float32)
+    return SineFeatures(torch.tensor(frequencies).double(), torch.tensor(phases).double(), degree)
+
+
+class TestSineFeatures(BasisContract):
+    @pytest.fixture(params=[(1, 3), (2, 4), (3, 1), (2, 0), (1, 2, 3), (2, 3, 3)], ids=str)
+    def basis(self, request):
+        return features(*request.param)
+
+    def naive(self, basis, x):
+        t, unit = [2 * v - 1 for v in x], mpmath.sqrt(max(2 * len(basis.phases), 1))
+        angles = [
+            sum((mpmath.mpf(a) * b for a, b in zip(w, t)), mpmath.mpf(p))
+            for w, p in zip(basis.frequencies.tolist(), basis.phases.tolist())
+        ]
+        affine = [unit, *(unit * v for v in t)]
+        for exponents in basis.polynomials.exponents[1 + len(t) :]:
+            factors = [mpmath.legendre(int(e), v) for e, v in zip(exponents, t)]
+            affine.append(unit * mpmath.fprod(factors))
+        return affine + [mpmath.sin(a) for a in angles] + [mpmath.cos(a) for a in angles]
+
+    def test_state_survives_as_arrays(self, basis):
+        X = self.points(basis)
+        again = SineFeatures.from_arrays(basis.arrays(), X)
+        assert same_bits(again.matrix(X), basis.matrix(X))
