@@ -7,8 +7,8 @@ References
 ----------
 Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee et al.,
 "Partition of unity networks", AAAI-MLPS 2021, and Cyr et al., MSML 2020; equation numbers of M.
-Gulian's talk on both. Wang, Lai, "Multi-stage neural networks", J. Comput. Phys. 2024; equation
-numbers of W. Pan's lecture 8. Zhang, "Neural sparse grids", thesis, TU Munich 2021.
+Gulian's talk on both. Wang, Lai, "Multi-stage neural networks", JCP 2024; equation numbers of W.
+Pan's lecture 8. Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021).
 """
 
 from numbers import Integral, Real

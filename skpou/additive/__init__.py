@@ -3,8 +3,4 @@
 from skpou.additive.fit import AdditiveOptions, fit_terms
 from skpou.additive.regressor import AdditivePOURegressor
 
-__all__ = [
-    "AdditiveOptions",
-    "AdditivePOURegressor",
-    "fit_terms",
-]
+__all__ = ["AdditiveOptions", "AdditivePOURegressor", "fit_terms"]

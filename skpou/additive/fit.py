@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from skpou.additive.basis import AdditiveBasis, spline_basis
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import Candidate, TargetRows, TermSearch
-from skpou.core import Pairs, Rows, TrainingResult, pairs_of
+from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
     Residue,
@@ -79,7 +78,7 @@ def fit_additive(
     rows: Rows,
     options: AdditiveOptions,
     rng: np.random.Generator,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Fit one additive model to each target.
 
@@ -144,7 +143,7 @@ class _TargetFit:
         output: int,
         options: AdditiveOptions,
         rng: np.random.Generator,
-        report: Callable[[str], None] | None,
+        report: Report | None,
     ):
         self.options, self.rng, self.report = options, rng, report
         n = rows.n_rows

@@ -233,8 +233,8 @@ class AdditiveModel:
         return torch.stack([target.mean(X) for target in self.targets], 1)
 
     def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, m, d) of the mean."""
-        return torch.stack([target.gradient(X) for target in self.targets], 1)
+        """Gradient (n, d, m) of the mean."""
+        return torch.stack([target.gradient(X) for target in self.targets], 2)
 
     def components(self, X: Tensor, posterior: bool = True) -> IndependentComponents:
         """The density of y at the points X, independent for all targets."""
@@ -245,14 +245,14 @@ class AdditiveModel:
     def term_values(
         self, terms: Sequence[tuple[int, ...]], X: Tensor, posterior: bool
     ) -> tuple[Tensor, Tensor]:
-        """Contributions of some terms and their variances (0 unless asked for), (n, m, k)."""
-        shape = (len(X), len(self.targets), len(terms), 2)
+        """Contributions of some terms and their variances (0 unless asked for), (n, k, m)."""
+        shape = (len(X), len(terms), len(self.targets), 2)
         result = X.new_zeros(shape, dtype=torch.float64)
         for number, target in enumerate(self.targets):
             values = target.term_values(X, posterior)
             for place, term in enumerate(terms):
                 if term in values:
-                    result[:, number, place] = values[term]
+                    result[:, place, number] = values[term]
         return result[..., 0], result[..., 1]
 
     def term_means(
@@ -263,7 +263,7 @@ class AdditiveModel:
         X, weight = X[::step], weight[::step].double()
         share = weight / weight.sum()
         value = self.term_values(terms, X, False)[0]
-        parts = [torch.einsum("n,nmk->mk", share, value), (share @ self.mean(X))[:, None]]
+        parts = [torch.einsum("n,nkm->mk", share, value), (share @ self.mean(X))[:, None]]
         return torch.cat(parts, 1)
 
     def noise(self, X: Tensor, weight: Tensor, most: int = MOST_ROWS) -> Tensor:
@@ -273,14 +273,13 @@ class AdditiveModel:
         noise, _ = self.components(X, False).variances()
         return (weight @ noise / weight.sum()).sqrt()
 
-    @staticmethod
-    def numbers_per_row_of(arrays: list[dict[str, Any]]) -> int:
+    def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         widest = max(
-            len(member["coef"])
-            for target in arrays
-            for expert in target["experts"]
-            for member in expert["members"]
+            len(member.coef)
+            for target in self.targets
+            for expert in target.experts
+            for member in expert.members
         )
         return min(8 * widest + 100, 2000)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ from torch import Tensor
 from skpou.additive.fit import AdditiveOptions, fit_additive
 from skpou.additive.model import AdditiveModel
 from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
     FittedModelRegressor,
     Interval,
     Prepared,
     StrOptions,
     fit_context,
     random_generator,
+    unless_auto,
 )
 from skpou.core import TrainingResult
 
@@ -115,13 +119,13 @@ class AdditivePOURegressor(FittedModelRegressor):
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
         "max_order": [Interval(Integral, 1, 3, closed="both")],
-        "n_splines": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "remainder": [StrOptions({"auto"}), "boolean"],
+        "n_splines": [AUTO, COUNT],
+        "remainder": [AUTO, "boolean"],
         "density": [StrOptions({"mixture", "gaussian"})],
-        "max_columns": [Interval(Integral, 1, None, closed="left")],
-        "transform_columns": [StrOptions({"auto"}), "boolean"],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "max_columns": [COUNT],
+        "transform_columns": [AUTO, "boolean"],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
     }
 
     _size_parameters = "max_columns"
@@ -187,7 +191,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         )
         return AdditiveOptions(
             max_order=int(self.max_order),
-            n_splines=None if self.n_splines == "auto" else int(self.n_splines),
+            n_splines=unless_auto(self.n_splines, int),
             remainder=self.remainder == "auto",
             mixture=self.density == "mixture",
             max_columns=int(self.max_columns),
@@ -237,9 +241,6 @@ class AdditivePOURegressor(FittedModelRegressor):
 
     # Prediction
 
-    def _numbers_per_row(self) -> int:
-        return AdditiveModel.numbers_per_row_of(self.model_)
-
     def _gates_per_row(self) -> int:
         return len(self.scaling_["scale"])
 
@@ -262,18 +263,17 @@ class AdditivePOURegressor(FittedModelRegressor):
             Only if asked for.
         """
         points, scaling, origin = self._query(X)
+        model = self._model(points)
         place = {int(column): k for k, column in enumerate(scaling.columns)}
         terms = [tuple(place[j] for j in term) for term in self.terms_]
-        centres = scaling.scale.new_tensor(self._term_centres[:, :-1])
-
-        def contributions(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-            return self._model(x).term_values(terms, x, bool(return_std))
-
-        value, variance = self._in_blocks(points, contributions)
-        value = scaling.scale[:, None] * (value - centres)
+        centres = scaling.scale.new_tensor(self._term_centres[:, :-1].T)
+        value, variance = self._in_blocks(
+            points, model, lambda x, _: model.term_values(terms, x, bool(return_std))
+        )
+        value = scaling.scale * (value - centres)
         if not return_std:
             return self._leave(value, origin)
-        std = scaling.scale[:, None] * variance.sqrt()
+        std = scaling.scale * variance.sqrt()
         return self._leave(value, origin), self._leave(std, origin)
 
 

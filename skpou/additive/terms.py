@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, Block
+from skpou.core import Report
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, Groups
 
 #: Kinds of groups whose prior variances lean on each other.
@@ -199,7 +200,7 @@ class TermSearch:
         max_order: int,
         max_columns: int,
         max_iter: int,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ):
         self.rows, self.basis, self.report = rows, basis, report
         room = max_columns - 1

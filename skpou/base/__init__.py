@@ -9,25 +9,26 @@ from skpou.base.compat import (
     validate_params,
 )
 from skpou.base.density import ResidueDensityMixin
-from skpou.base.estimator import TorchEstimator, random_generator
+from skpou.base.estimator import TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
+from skpou.base.parameters import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    random_generator,
+    refuse_beyond_memory,
+    seed_of,
+    unless_auto,
+)
 from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.validation import owned
 
-__all__ = [
-    "BaseClassifier",
-    "BaseRegressor",
-    "FittedModelRegressor",
-    "Interval",
-    "LinearModelRegressor",
-    "Prepared",
-    "ResidueDensityMixin",
-    "StrOptions",
-    "TorchEstimator",
-    "check_matplotlib_support",
-    "fit_context",
-    "owned",
-    "random_generator",
-    "validate_params",
-]
+# fmt: off
+__all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
+           "FittedModelRegressor", "Interval", "LinearModelRegressor", "Prepared",
+           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_matplotlib_support",
+           "fit_context", "owned", "random_generator", "refuse_beyond_memory", "seed_of",
+           "unless_auto", "validate_params"]
+# fmt: on

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from skpou.base.compat import callback_management
+from skpou.core import Report
 
 #: Root of the tasks of the fit that runs, and whether a callback has asked for its end.
 _CONTEXT, _STOPPED = "_callback_fit_ctx", "_callback_stopped"
@@ -45,7 +46,7 @@ def fit_task(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Iterator[Non
         context.call_on_fit_task_end(**data, reconstruction_attributes=dict)
 
 
-def step_task(estimator: Any, stoppable: bool) -> Callable[[str], None] | None:
+def step_task(estimator: Any, stoppable: bool) -> Report | None:
     """What takes the lines of a training's report to the callbacks; None where there are none.
 
     Each line is a task of the fit. With `stoppable` it raises `StopRequested` where a callback

@@ -14,6 +14,7 @@ from torch import Tensor
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.models import ClassPredictor
 
 
 class PreparedClasses(NamedTuple):
@@ -33,7 +34,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
 
     _counts_repeats = True
 
-    def _model(self, like: Tensor) -> Any:
+    def _model(self, like: Tensor) -> ClassPredictor:
         """The fitted model, on the device and in the dtype of `like`."""
         raise NotImplementedError
 
@@ -83,7 +84,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     def _log_proba(self, X):
         points, _, origin = self._query(X)
         model = self._model(points)
-        return self._in_blocks(points, lambda x, _: model.log_proba(x)), origin
+        return self._in_blocks(points, model, lambda x, _: model.log_proba(x)), origin
 
     def predict_log_proba(self, X):
         """Logarithms of the classes' probabilities.

@@ -8,29 +8,30 @@ from typing import Any
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.models import Components, GaussianModel, fit_residues, mixed
+from skpou.core.models import MixedResidues, Predictor, fit_residues
 
 
 class ResidueDensityMixin:
     """Regressor with a parameter ``density="gaussian" | "mixture"``.
 
-    It comes before `FittedModelRegressor`. A subclass stores `_fitted_density` as `density_`.
+    It comes before `FittedModelRegressor`. A subclass writes `_gaussian_model` in place of
+    `_model`, and stores `_fitted_density` as `density_`.
     """
 
     density: str
     density_: list[dict[str, Any]] | None
-    _model: Callable[[Tensor], GaussianModel]
+    _gaussian_model: Callable[[Tensor], Predictor]
 
-    def _fitted_density(self, model: GaussianModel, rows: Rows) -> list[dict[str, Any]] | None:
+    def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian."""
         return fit_residues(model, rows) if self.density == "mixture" else None
 
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        """The density of y at scaled points."""
-        model = self._model(points)
+    def _model(self, like: Tensor) -> Predictor:
+        """The fitted model, with the density that was fitted to what it leaves over."""
+        model = self._gaussian_model(like)
         if self.density_ is None:
-            return model.components(points, posterior)
-        return mixed(model, self.density_, points, posterior)
+            return model
+        return MixedResidues.from_states(model, self.density_, like)
 
     def _gates_per_row(self) -> int:
         """Number of targets that choose their components independently."""

@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,26 +19,17 @@ from skpou._version import __version__
 from skpou.base import validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
-from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult, merge_rows, target_unit
+from skpou.core import (
+    Report,
+    Rows,
+    Scaling,
+    TrainingInterrupted,
+    TrainingResult,
+    merge_rows,
+    target_unit,
+)
 from skpou.core.linalg import row_blocks, rows_within
-
-
-def random_generator(random_state: Any) -> np.random.Generator:
-    """One generator for a whole fit.
-
-    None is a fixed start: a default fit gives the same bits twice.
-    """
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31, size=4))
-    seed = 0 if random_state is None else random_state
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
-        raise ValueError(
-            "random_state must be None, an int of at least 0, a RandomState or a Generator. "
-            f"Got {random_state!r}."
-        )
-    return np.random.default_rng(int(seed))
+from skpou.core.models import ClassPredictor, Predictor
 
 
 class InterruptedFit(KeyboardInterrupt):
@@ -63,10 +53,6 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     _counts_repeats = False
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
-
-    def _numbers_per_row(self) -> int:
-        """Numbers that a prediction allocates for each point."""
-        raise NotImplementedError
 
     # Training
 
@@ -153,7 +139,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=5)
         raise InterruptedFit from None
 
-    def _reporter(self, stoppable: bool = True) -> Callable[[str], None] | None:
+    def _reporter(self, stoppable: bool = True) -> Report | None:
         """What takes lines of progress: prints them, and tells the callbacks."""
         step = step_task(self, stoppable)
         if not self.verbose:
@@ -193,13 +179,18 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         original[:, box["columns"]] = box["offset"] + box["width"] * points
         return original
 
-    def _rows_a_block(self) -> int:
+    def _rows_a_block(self, model: Predictor | ClassPredictor) -> int:
         """Rows that are predicted together."""
-        return getattr(self, "batch_size", None) or rows_within(self._numbers_per_row())
+        return getattr(self, "batch_size", None) or rows_within(model.numbers_per_row())
 
-    def _in_blocks(self, points: Tensor, function: Callable[[Tensor, slice], Any]) -> Any:
+    def _in_blocks(
+        self,
+        points: Tensor,
+        model: Predictor | ClassPredictor,
+        function: Callable[[Tensor, slice], Any],
+    ) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
-        blocks = row_blocks(len(points), self._rows_a_block())
+        blocks = row_blocks(len(points), self._rows_a_block(model))
         results = [function(points[block], block) for block in blocks]
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))

@@ -5,25 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from skpou.base.regressor import BaseRegressor
-from skpou.core.models import Components
 
 
 class FittedModelRegressor(BaseRegressor):
-    """Regressor with a model in scaled units: `components`, `gradient`, `numbers_per_row`.
+    """Regressor that stores its model's arrays as `model_`.
 
     A subclass writes `_model`, and `_noise_variance` where that is not ``model_["noise"]``.
     """
 
     model_: Any
-
-    def _model(self, like: Tensor) -> Any:
-        """The fitted model, on the device and in the dtype of `like`."""
-        raise NotImplementedError
 
     def _noise_variance(self) -> np.ndarray:
         """Variance of the noise of every target in scaled units."""
@@ -46,15 +39,6 @@ class FittedModelRegressor(BaseRegressor):
         return self._of_targets(np.sqrt(self._noise_variance()) * self.scaling_["scale"])
 
     # Prediction
-
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        return self._model(points).components(points, posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._model(points).gradient(points)
-
-    def _numbers_per_row(self) -> int:
-        return self._model(torch.zeros(0)).numbers_per_row()
 
     def predict(self, X, return_std=False):
         """Predict the mean of y, and its standard deviation.

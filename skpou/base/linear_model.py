@@ -29,7 +29,7 @@ class LinearModelRegressor(ResidueDensityMixin, FittedModelRegressor):
             loss_curve_=result.curve,
         )
 
-    def _model(self, like: Tensor) -> LinearModel:
+    def _gaussian_model(self, like: Tensor) -> LinearModel:
         return LinearModel.from_arrays(self.model_, like)
 
     @property

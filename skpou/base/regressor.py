@@ -12,9 +12,10 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from skpou.base import validation
-from skpou.base.estimator import TorchEstimator, random_generator
+from skpou.base.estimator import TorchEstimator
+from skpou.base.parameters import random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
-from skpou.core.models import Components
+from skpou.core.models import Predictor
 
 
 class Prepared(NamedTuple):
@@ -29,17 +30,16 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
-    `_store_result`, `_components` and `_mean_gradient`; predictions of every kind follow.
+    `_store_result` and `_model`; predictions of every kind follow.
     """
 
     # Written by a subclass
 
-    def _components(self, points: Tensor, posterior: bool) -> Components:
-        """Components of the density in scaled units at scaled points."""
-        raise NotImplementedError
+    def _model(self, like: Tensor) -> Predictor:
+        """The fitted model in scaled units, on the device and in the dtype of `like`.
 
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        """Gradient (n, m, k) of the mean in scaled units."""
+        It is unpacked from the stored arrays: once a prediction, not once a block of rows.
+        """
         raise NotImplementedError
 
     def _gates_per_row(self) -> int:
@@ -112,38 +112,38 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
 
     # Prediction
 
-    def _leave(self, result: Tensor, origin: validation.Origin, squeeze: bool = True) -> Any:
-        """Drop the axis of a single target if y had none, and return what X was."""
-        if squeeze and self._target_ndim == 1:
-            result = result.squeeze(1)
-        return origin.send(result.to(self._torch_dtype()))
+    def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
+        """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
+        result = result.to(self._torch_dtype())
+        single = self._target_ndim == 1
+        return origin.send(result.squeeze(-1) if single else result.moveaxis(-1, 1).contiguous())
 
     def _predict(
         self,
         X: Any,
         return_std: bool | str,
-        components: Callable[[Tensor, bool], Components] | None = None,
+        view: Callable[[Any], Predictor] = lambda model: model,
     ) -> Any:
-        """Mean and standard deviation, of other components than `_components` where given."""
-        components = components or self._components
+        """Mean and standard deviation of what `view` makes of the model."""
         named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
         if not (named or isinstance(return_std, bool | np.bool_)):
             raise ValueError(
                 f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
             )
         points, scaling, origin = self._query(X)
+        model = view(self._model(points))
         if not return_std:
-            mean = self._in_blocks(points, lambda x, _: components(x, False).expectation())
+            mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)
 
         def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-            parts = components(x, True)
-            noise, epistemic = parts.variances()
+            noise, epistemic = model.components(x, True).variances()
             parts_of = {"noise": noise, "epistemic": epistemic}
             variance = parts_of.get(str(return_std), noise + epistemic)
-            return parts.expectation(), variance.sqrt()
+            # The mean from the same function as alone: the same bits with and without std.
+            return model.mean(x), variance.sqrt()
 
-        mean, std = self._in_blocks(points, moments)
+        mean, std = self._in_blocks(points, model, moments)
         return (
             self._leave(scaling.original_targets(mean), origin),
             self._leave(scaling.scale * std, origin),
@@ -165,10 +165,11 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             Derivatives in units of y over units of X; zero along constant columns.
         """
         points, scaling, origin = self._query(X)
-        reduced = self._in_blocks(points, lambda x, _: self._mean_gradient(x))
-        shape = (len(points), len(scaling.scale), self.n_features_in_)
+        model = self._model(points)
+        reduced = self._in_blocks(points, model, lambda x, _: model.gradient(x))
+        shape = (len(points), self.n_features_in_, len(scaling.scale))
         gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
-        gradient[:, :, scaling.columns] = (reduced * scaling.scale[:, None] / scaling.width).to(
+        gradient[:, scaling.columns] = (reduced * scaling.scale / scaling.width[:, None]).to(
             torch.float64
         )
         return self._leave(gradient, origin)
@@ -200,13 +201,13 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
+        model = self._model(points)
         values = self._in_blocks(
-            points, lambda x, _: self._components(x, True).quantiles(probabilities)
+            points, model, lambda x, _: model.components(x).quantiles(probabilities)
         )
-        values = scaling.mean[:, None] + scaling.scale[:, None] * values
-        values = torch.cummax(values, dim=2).values
+        values = torch.cummax(scaling.original_targets(values), dim=1).values
         back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
-        return self._leave(values[:, :, back], origin)
+        return self._leave(values[:, back], origin)
 
     def sample_y(self, X, n_samples=1, random_state=0):
         """Draw targets from the predictive density, independently for every row.
@@ -234,15 +235,19 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         def tensor(draws: np.ndarray) -> Tensor:
             return torch.tensor(draws, dtype=points.dtype, device=points.device)
 
+        # One axis after the other as in the first release: a seed's draws stay what they are.
         gates = self._gates_per_row()
         shape = (len(points), gates, n_samples) if gates else (len(points), n_samples)
         uniform = tensor(rng.random(shape))
-        normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples)))
+        uniform = uniform.mT if gates else uniform
+        normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples))).mT
+        model = self._model(points)
         draws = self._in_blocks(
             points,
-            lambda x, rows: self._components(x, True).sample(uniform[rows], normal[rows]),
+            model,
+            lambda x, rows: model.components(x).sample(uniform[rows], normal[rows]),
         )
-        return self._leave(scaling.mean[:, None] + scaling.scale[:, None] * draws, origin)
+        return self._leave(scaling.original_targets(draws), origin)
 
     def log_density(self, X, y):
         """Logarithm of the predictive density ``p(y | x)``.
@@ -271,10 +276,11 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         if tuple(y.shape) != wanted:
             raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
         targets = scaling.targets(y).to(points.dtype)
+        model = self._model(points)
         density = self._in_blocks(
-            points, lambda x, rows: self._components(x, True).log_density(targets[rows])
+            points, model, lambda x, rows: model.components(x).log_density(targets[rows])
         )
-        return self._leave(density - scaling.scale.log().sum(), origin, squeeze=False)
+        return origin.send((density - scaling.scale.log().sum()).to(self._torch_dtype()))
 
     def score(self, X, y, sample_weight=None):
         """Coefficient of determination R^2 of the prediction.

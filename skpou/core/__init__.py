@@ -2,22 +2,12 @@
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
 from skpou.core.polynomials import TotalDegreePolynomials, count_columns
-from skpou.core.records import TrainingInterrupted, TrainingResult
+from skpou.core.records import Report, TrainingInterrupted, TrainingResult
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.scaling import Scaling, target_unit
 
-__all__ = [
-    "BASES",
-    "Basis",
-    "Pairs",
-    "ParametricBasis",
-    "Rows",
-    "Scaling",
-    "TotalDegreePolynomials",
-    "TrainingInterrupted",
-    "TrainingResult",
-    "count_columns",
-    "merge_rows",
-    "pairs_of",
-    "target_unit",
-]
+# fmt: off
+__all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "Rows", "Scaling",
+           "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "count_columns",
+           "merge_rows", "pairs_of", "target_unit"]
+# fmt: on

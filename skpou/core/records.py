@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+#: Takes a line of progress; it may raise to end the training.
+Report = Callable[[str], None]
 
 
 @dataclass

@@ -7,17 +7,7 @@ from skpou.equations.posterior import fitted_model
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
-__all__ = [
-    "PHYSICS_CONSTRAINTS",
-    "EquationOptions",
-    "Iterate",
-    "Level",
-    "Physics",
-    "PhysicsMixin",
-    "Problem",
-    "criterion",
-    "fitted_model",
-    "inside",
-    "norm",
-    "stacked",
-]
+# fmt: off
+__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "Iterate", "Level", "Physics",
+           "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm", "stacked"]
+# fmt: on

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou.base import LinearModelRegressor, Prepared
+from skpou.base import LinearModelRegressor, Prepared, seed_of
 from skpou.core import Rows, TrainingResult
 from skpou.equations.fit import fit_equations
 from skpou.equations.problem import Problem, compile_problem
@@ -125,8 +125,7 @@ class PhysicsMixin(LinearModelRegressor):
         for symmetry in physics.symmetries:
             if symmetry.coordinate not in scaling.columns.tolist():
                 raise ValueError(f"{symmetry!r}: that column of X takes a single value.")
-        seed = 0 if self.random_state is None else self.random_state
-        seed = int(seed) if isinstance(seed, int | np.integer) else 0
+        seed = seed_of(self.random_state)
         problem = compile_problem(
             physics.equations, physics.unknowns, scaling, self.n_features_in_, seed
         )

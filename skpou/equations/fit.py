@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingResult
+from skpou.core import Report, Rows, TrainingResult
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
@@ -246,7 +246,7 @@ def fit_equations(
     options: EquationOptions,
     rng: np.random.Generator,
     symmetries: Sequence[Symmetry] = (),
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Solve equations with data, and choose the basis for it.
 

@@ -8,13 +8,13 @@ follow the solution to larger ones. Stages after the first solve for what is lef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
-from skpou.core import Basis, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Basis, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import Stage
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.posterior import fitted_model, output_factors, rows_factor
@@ -110,7 +110,7 @@ class Search:
     options: EquationOptions
     rng: np.random.Generator
     symmetries: Sequence[Symmetry] = ()
-    report: Callable[[str], None] | None = None
+    report: Report | None = None
     curve: list[float] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     solution: Solution | None = None

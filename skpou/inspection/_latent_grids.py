@@ -14,7 +14,8 @@ class LatentGridDisplay:
 
     With one component the embeddings are drawn against their targets or classes, with two or more
     as points of a square, coloured by them. Use :meth:`from_estimator` to create one. These are
-    Figs. 3.7 and 3.28 of Zhang, "Neural sparse grids" (TU Munich, 2021).
+    Figs. 3.7 and 3.28 of Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data"
+    (TU Munich, 2021).
 
     Parameters
     ----------

@@ -4,9 +4,4 @@ from skpou.lsgd.fit import NetworkOptions, fit_network
 from skpou.lsgd.regressor import LSGDRegressor
 from skpou.lsgd.sizes import network_sizes
 
-__all__ = [
-    "LSGDRegressor",
-    "NetworkOptions",
-    "fit_network",
-    "network_sizes",
-]
+__all__ = ["LSGDRegressor", "NetworkOptions", "fit_network", "network_sizes"]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import ParametricBasis, Rows, TrainingResult
+from skpou.core import ParametricBasis, Report, Rows, TrainingResult
 from skpou.core.models import LinearModel
 from skpou.core.optim import Iterate, ProjectedProblem
 from skpou.equations import Iterate as Solution
 from skpou.equations import Level, Problem, criterion, fitted_model
-from skpou.lsgd.fit import NetworkOptions, NetworkTraining, Report
+from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.lsgd.joint import NonlinearProblem
 from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
@@ -38,8 +37,6 @@ from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumn
 SOLVERS = ("varpro", "lsgd", "lbfgs", "gd")
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
 QUICK_STEPS = 100
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

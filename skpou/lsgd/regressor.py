@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 
-from skpou.base import Interval, StrOptions, fit_context
+from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    StrOptions,
+    fit_context,
+    refuse_beyond_memory,
+    unless_auto,
+)
 from skpou.core import Rows
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
 from skpou.lsgd.equations import fit_equation_network
@@ -156,8 +163,8 @@ class LSGDRegressor(PhysicsMixin):
     _parameter_constraints: dict = {
         **PhysicsMixin._parameter_constraints,
         "hidden_layer_sizes": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
+            AUTO,
+            COUNT,
             tuple,
             list,
         ],
@@ -165,14 +172,14 @@ class LSGDRegressor(PhysicsMixin):
         "architecture": [StrOptions(set(ARCHITECTURES))],
         "init": [StrOptions({"auto", *INITIALIZATIONS})],
         "solver": [StrOptions(set(SOLVERS))],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "alpha": [AUTO, NOT_NEGATIVE],
+        "learning_rate": [POSITIVE],
         "density": [StrOptions({"gaussian", "mixture"})],
-        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "batch_size": [None, COUNT],
         **PHYSICS_CONSTRAINTS,
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_init": [COUNT],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
     }
     _size_parameters = "hidden_layer_sizes"
 
@@ -258,7 +265,7 @@ class LSGDRegressor(PhysicsMixin):
 
     def _common_options(self) -> dict[str, Any]:
         return {
-            "alpha": None if self.alpha == "auto" else float(self.alpha),
+            "alpha": unless_auto(self.alpha),
             "max_iter": int(self.max_iter),
             "tol": float(self.tol),
         }
@@ -271,7 +278,7 @@ class LSGDRegressor(PhysicsMixin):
             init=self._init(len(sizes)),
             solver=self.solver,
             learning_rate=float(self.learning_rate),
-            batch_size=None if self.batch_size is None else int(self.batch_size),
+            batch_size=unless_auto(self.batch_size, int),
             **self._common_options(),
         )
 
@@ -324,10 +331,9 @@ class LSGDRegressor(PhysicsMixin):
             numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
             advice = ", or take solver='lsgd'"
         needed = 8e-9 * numbers
-        physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > 0.8 * physical:
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} "
-                f"columns at {n} distinct rows, which needs about {needed:.3g} GB of "
-                f"{physical:.3g} GB. Lower hidden_layer_sizes{advice}."
-            )
+        refuse_beyond_memory(
+            needed,
+            f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
+            f"at {n} distinct rows, which",
+            f"hidden_layer_sizes{advice}",
+        )

@@ -2,6 +2,4 @@
 
 from skpou.multi_stage.regressor import MultiStageRegressor
 
-__all__ = [
-    "MultiStageRegressor",
-]
+__all__ = ["MultiStageRegressor"]

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import LinearModel
 from skpou.lsgd import NetworkOptions, fit_network
-from skpou.multi_stage.options import MultiStageOptions, Report
+from skpou.multi_stage.options import MultiStageOptions
 from skpou.multi_stage.recipe import RecipeTraining
 from skpou.search import (
     ALL_FAMILIES,

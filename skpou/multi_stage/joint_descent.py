@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Report, Rows
 from skpou.core.optim import Adam
 from skpou.networks import Network, NetworkColumns
 
@@ -70,7 +69,7 @@ class JointDescent:
         theta: Tensor,
         coef: Tensor,
         scale_factor: float,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ):
         self.rows, self.report = rows, report
         self.columns = NetworkColumns(network, rows.X)

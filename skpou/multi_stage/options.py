@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from skpou.networks import Network
 
 #: Most stages of "auto".
 MOST_STAGES = 4
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

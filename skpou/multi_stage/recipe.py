@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import triangular_factor
 from skpou.core.models import Stage, finish
 from skpou.multi_stage.joint_descent import JointDescent
-from skpou.multi_stage.options import MultiStageOptions, Report
+from skpou.multi_stage.options import MultiStageOptions
 from skpou.multi_stage.periodogram import dominant_frequency
 from skpou.networks import Network, NetworkBasis, glorot
 from skpou.search import HALF, neighbour_correlation, white_correlation

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skpou.base import Interval, Prepared, StrOptions, fit_context
+from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Prepared,
+    StrOptions,
+    fit_context,
+    unless_auto,
+)
 from skpou.core import Rows, TrainingResult
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, PhysicsMixin
 from skpou.lsgd import network_sizes
@@ -153,20 +161,20 @@ class MultiStageRegressor(PhysicsMixin):
 
     _parameter_constraints: dict = {
         **PhysicsMixin._parameter_constraints,
-        "n_stages": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "n_stages": [AUTO, COUNT],
         "hidden_layer_sizes": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
+            AUTO,
+            COUNT,
             tuple,
             list,
         ],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "scale_factor": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "scale_factor": [AUTO, POSITIVE],
         "solver": [StrOptions(set(SOLVERS))],
         "density": [StrOptions({"gaussian", "mixture"})],
         **PHYSICS_CONSTRAINTS,
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
     }
     _size_parameters = "n_stages or hidden_layer_sizes"
 
@@ -234,7 +242,7 @@ class MultiStageRegressor(PhysicsMixin):
                 train = self._training(sizes, prepared.rows)
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-                stages = None if self.n_stages == "auto" else int(self.n_stages)
+                stages = unless_auto(self.n_stages, int)
                 options = EquationOptions(
                     max_iter=int(self.max_iter), tol=float(self.tol), n_stages=stages
                 )
@@ -258,8 +266,8 @@ class MultiStageRegressor(PhysicsMixin):
         options = MultiStageOptions(
             network,
             solver=self.solver,
-            n_stages=None if self.n_stages == "auto" else int(self.n_stages),
-            scale_factor=None if self.scale_factor == "auto" else float(self.scale_factor),
+            n_stages=unless_auto(self.n_stages, int),
+            scale_factor=unless_auto(self.scale_factor),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
         )
@@ -304,8 +312,9 @@ class MultiStageRegressor(PhysicsMixin):
         """
         for count in range(1, self.n_stages_ + 1):
 
-            def components(points, posterior, count=count):
-                model = self._model(points)
-                return replace(model, stages=model.stages[:count]).components(points, posterior)
+            def first(model, count=count):
+                # Their mean is asked for alone, whatever density lies about the last.
+                model = getattr(model, "model", model)
+                return replace(model, stages=model.stages[:count])
 
-            yield self._predict(X, False, components)
+            yield self._predict(X, False, first)

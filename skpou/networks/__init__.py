@@ -5,15 +5,7 @@ from skpou.networks.basis import NetworkBasis, NetworkColumns
 from skpou.networks.derivatives import Coordinates, NetworkDerivatives
 from skpou.networks.initializations import INITIALIZATIONS, box, glorot
 
-__all__ = [
-    "ACTIVATIONS",
-    "ARCHITECTURES",
-    "INITIALIZATIONS",
-    "Coordinates",
-    "Network",
-    "NetworkBasis",
-    "NetworkColumns",
-    "NetworkDerivatives",
-    "box",
-    "glorot",
-]
+# fmt: off
+__all__ = ["ACTIVATIONS", "ARCHITECTURES", "INITIALIZATIONS", "Coordinates", "Network",
+           "NetworkBasis", "NetworkColumns", "NetworkDerivatives", "box", "glorot"]
+# fmt: on

@@ -3,7 +3,4 @@
 from skpou.neural_sparse_grids.classifier import NeuralSparseGridClassifier
 from skpou.neural_sparse_grids.regressor import NeuralSparseGridRegressor
 
-__all__ = [
-    "NeuralSparseGridClassifier",
-    "NeuralSparseGridRegressor",
-]
+__all__ = ["NeuralSparseGridClassifier", "NeuralSparseGridRegressor"]

@@ -12,9 +12,20 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou.base import Interval, StrOptions, TorchEstimator, random_generator
+from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Interval,
+    StrOptions,
+    TorchEstimator,
+    random_generator,
+    unless_auto,
+)
 from skpou.core import Rows, Scaling, TrainingResult
 from skpou.core.linalg import rows_within
+from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS
 from skpou.neural_sparse_grids.descent.options import DescentOptions
@@ -46,8 +57,8 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     _size_parameters = "hidden_layer_sizes, level or batch_size"
 
     _own_constraints: dict = {
-        "hidden_layer_sizes": [Interval(Integral, 1, None, closed="left"), tuple, list],
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": [COUNT, tuple, list],
+        "n_components": [COUNT],
         "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "margin": [Interval(Real, 0, 0.5, closed="left")],
@@ -56,14 +67,14 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "activation": [StrOptions(set(ACTIVATIONS))],
         "coef_solver": [StrOptions(set(COEF_SOLVERS))],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "early_stopping": [StrOptions({"auto"}), "boolean"],
+        "learning_rate": [POSITIVE],
+        "batch_size": [COUNT],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
+        "alpha": [AUTO, NOT_NEGATIVE],
+        "early_stopping": [AUTO, "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [COUNT],
     }
 
     # Training
@@ -115,7 +126,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
             batch_size=int(self.batch_size),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
-            alpha=None if self.alpha == "auto" else float(self.alpha),
+            alpha=unless_auto(self.alpha),
             n_iter_no_change=int(self.n_iter_no_change),
         )
         return NeuralGridOptions(
@@ -197,12 +208,9 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def _model(self, like: Tensor) -> NeuralGrid:
         return NeuralGrid.from_arrays(self.model_, like)
 
-    def _numbers_per_row(self) -> int:
-        return self._model(torch.zeros(0)).numbers_per_row()
-
-    def _rows_a_block(self) -> int:
+    def _rows_a_block(self, model: Predictor | ClassPredictor) -> int:
         # batch_size is that of training steps.
-        return rows_within(self._numbers_per_row())
+        return rows_within(model.numbers_per_row())
 
     @property
     def grid_points_(self):
@@ -230,4 +238,4 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         points, _, origin = self._query(X)
         model = self._model(points)
         with torch.no_grad():
-            return origin.send(self._in_blocks(points, lambda x, _: model.encoder(x)))
+            return origin.send(self._in_blocks(points, model, lambda x, _: model.encoder(x)))

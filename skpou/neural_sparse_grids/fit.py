@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import mean_slope
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
 from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
@@ -45,8 +44,6 @@ from skpou.sparse_grids import (
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 #: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,9 @@ class NeuralGrid:
         return self.head.mean(self.encoder(X))  # type: ignore[union-attr]
 
     def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, m, k) of the mean; at a kink of a hat function that to its right."""
+        """Gradient (n, k, m) of the mean; at a kink of a hat function that to its right."""
         m = self.head.coef.shape[1]
-        result = X.new_zeros((len(X), m, X.shape[1]))
+        result = X.new_zeros((len(X), X.shape[1], m))
         if not X.shape[1]:
             return result
         with torch.enable_grad():
@@ -54,7 +54,7 @@ class NeuralGrid:
             values = self.mean(points)
             for output in range(m):
                 total = values[:, output].sum()
-                result[:, output] = torch.autograd.grad(total, points, retain_graph=True)[0]
+                result[..., output] = torch.autograd.grad(total, points, retain_graph=True)[0]
         return result
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:

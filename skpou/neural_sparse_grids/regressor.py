@@ -126,7 +126,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
 
     References
     ----------
-    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 3.
+    .. [1] Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021), chapter 3.
 
     Examples
     --------

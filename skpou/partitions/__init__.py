@@ -3,7 +3,4 @@
 from skpou.partitions.estimators.hierarchical import HierarchicalPOURegressor
 from skpou.partitions.estimators.pou import POURegressor
 
-__all__ = [
-    "HierarchicalPOURegressor",
-    "POURegressor",
-]
+__all__ = ["HierarchicalPOURegressor", "POURegressor"]

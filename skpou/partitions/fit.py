@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
 from skpou.core.linalg import evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
@@ -77,7 +76,7 @@ def fit_pieces(
     options: PieceOptions,
     rng: np.random.Generator,
     labels: Tensor | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Find pieces bottom-up and separate them by sharp gates.
 
@@ -117,7 +116,7 @@ def discover_tree(
     rows: Rows,
     options: PieceOptions,
     rng: np.random.Generator,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> PartitionTree:
     """Sharp gates of discovered pieces, not refined: a start for other trainings.
 
@@ -212,7 +211,7 @@ class _Candidate:
 
 
 class _PieceTraining:
-    def __init__(self, rows: Rows, options: PieceOptions, report: Callable[[str], None] | None):
+    def __init__(self, rows: Rows, options: PieceOptions, report: Report | None):
         self.rows = rows
         self.options = replace(options, gates=affordable_forms(options.gates, rows))
         self.report = report

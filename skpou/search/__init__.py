@@ -10,13 +10,7 @@ from skpou.search.automatic import (
 from skpou.search.candidates import Candidate
 from skpou.search.scores import neighbour_correlation, white_correlation
 
-__all__ = [
-    "ALL_FAMILIES",
-    "HALF",
-    "AutomaticOptions",
-    "AutomaticSearch",
-    "Candidate",
-    "fit_automatic",
-    "neighbour_correlation",
-    "white_correlation",
-]
+# fmt: off
+__all__ = ["ALL_FAMILIES", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate",
+           "fit_automatic", "neighbour_correlation", "white_correlation"]
+# fmt: on

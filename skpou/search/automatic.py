@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from skpou.core import (
+    Report,
     Rows,
     TotalDegreePolynomials,
     TrainingInterrupted,
@@ -109,7 +109,7 @@ class AutomaticSearch:
         rows: Rows,
         options: AutomaticOptions,
         rng: np.random.Generator,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ):
         self.rows = Rows(
             rows.X.double(), rows.y.double(), rows.weight.double(), rows.within.double()
@@ -454,7 +454,7 @@ def fit_automatic(
     rows: Rows,
     options: AutomaticOptions,
     rng: np.random.Generator,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Choose and fit a basis.
 

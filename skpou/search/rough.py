@@ -227,6 +227,8 @@ class _Polyharmonic:
         share = rows.weight[looked] / rows.weight[looked].sum()
         within = rows.within.sum(0) / rows.total_weight
         error = math.sqrt(float((share @ left_out.square() + within).mean()))
+        if not math.isfinite(error):  # A row so far off that the inverse has lost its sign there.
+            return None
         return self._candidate(shape, solution, looked, left_out, precision, variance, error)
 
     def _variances(

@@ -27,33 +27,11 @@ from skpou.sparse_grids.solvers.ridge import (
 )
 from skpou.sparse_grids.solvers.rows import GridRows
 
-__all__ = [
-    "BOUNDARIES",
-    "GIVEN_DECAY",
-    "HIGHEST_LEVEL",
-    "LEAST_ALPHA",
-    "METHODS",
-    "N_EXACT",
-    "N_STEPS",
-    "ROUND_OFF",
-    "DenseColumns",
-    "GramProblem",
-    "GridClasses",
-    "GridOptions",
-    "GridRows",
-    "MultinomialRidge",
-    "RidgeSolution",
-    "SparseGrid",
-    "SparseGridClassifier",
-    "SparseGridModel",
-    "SparseGridRegressor",
-    "best_ridge",
-    "count_points",
-    "factored",
-    "fit_classes",
-    "fit_on_grid",
-    "indicators",
-    "log_shares",
-    "one_hot_model",
-    "shares_of_classes",
-]
+# fmt: off
+__all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "LEAST_ALPHA", "METHODS", "N_EXACT",
+           "N_STEPS", "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridOptions",
+           "GridRows", "MultinomialRidge", "RidgeSolution", "SparseGrid", "SparseGridClassifier",
+           "SparseGridModel", "SparseGridRegressor", "best_ridge", "count_points", "factored",
+           "fit_classes", "fit_on_grid", "indicators", "log_shares", "one_hot_model",
+           "shares_of_classes"]
+# fmt: on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -10,12 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
     BaseClassifier,
     Interval,
     StrOptions,
     TorchEstimator,
     fit_context,
     random_generator,
+    unless_auto,
 )
 from skpou.core import TrainingResult
 from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
@@ -98,7 +102,7 @@ class SparseGridClassifier(BaseClassifier):
 
     References
     ----------
-    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, chapter 2.
+    .. [1] Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021), chapter 2.
     .. [2] B. Peherstorfer, F. Franzelin, D. Pflueger, H.-J. Bungartz, "Classification with
        probability density estimation on sparse grids", Sparse Grids and Applications 2012,
        pages 255-270, Springer 2014.
@@ -115,11 +119,11 @@ class SparseGridClassifier(BaseClassifier):
 
     _parameter_constraints: dict = {
         **TorchEstimator._parameter_constraints,
-        "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "method": [StrOptions(set(METHODS))],
         "boundary": [StrOptions(set(BOUNDARIES))],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "max_points": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [AUTO, NOT_NEGATIVE],
+        "max_points": [COUNT],
     }
 
     _size_parameters = "level or max_points"
@@ -165,9 +169,9 @@ class SparseGridClassifier(BaseClassifier):
         self : SparseGridClassifier
         """
         options = GridOptions(
-            level=None if self.level == "auto" else int(self.level),
+            level=unless_auto(self.level, int),
             boundary=self.boundary,
-            alpha=None if self.alpha == "auto" else float(self.alpha),
+            alpha=unless_auto(self.alpha),
             max_points=int(self.max_points),
         )
         with self._fitting(X, y, sample_weight):
@@ -193,9 +197,6 @@ class SparseGridClassifier(BaseClassifier):
 
     def _model(self, like: Tensor) -> GridClasses:
         return GridClasses.from_arrays(self.model_, like)
-
-    def _numbers_per_row(self) -> int:
-        return self._model(torch.zeros(0)).numbers_per_row()
 
     @property
     def coef_(self):

@@ -105,16 +105,16 @@ class SparseGridModel:
         return self.grid.evaluate(X, self._of_all_functions(self.coef))
 
     def gradient(self, X: Tensor) -> Tensor:
-        """Gradients (n, m, d) at points; at a kink of a hat function that to its right."""
+        """Gradients (n, d, m) at points; at a kink of a hat function that to its right."""
         coef = self._of_all_functions(self.coef)
-        result = X.new_zeros((len(X), coef.shape[1], X.shape[1]))
+        result = X.new_zeros((len(X), X.shape[1], coef.shape[1]))
         if X.shape[1] == 0:
             return result
         with torch.enable_grad():
             points = X.clone().requires_grad_()
             for output in range(coef.shape[1]):
                 value = self.grid.evaluate(points, coef[:, output : output + 1]).sum()
-                result[:, output] = torch.autograd.grad(value, points)[0]
+                result[..., output] = torch.autograd.grad(value, points)[0]
         return result
 
     def variance(self, X: Tensor) -> Tensor:

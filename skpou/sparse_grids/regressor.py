@@ -9,12 +9,16 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
     FittedModelRegressor,
     Interval,
     Prepared,
     ResidueDensityMixin,
     StrOptions,
     fit_context,
+    unless_auto,
 )
 from skpou.core import TrainingResult
 from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
@@ -115,7 +119,8 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
 
     References
     ----------
-    .. [1] X. Zhang, "Neural sparse grids", master's thesis, TU Munich 2021, section 2.1.
+    .. [1] Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021),
+       section 2.1.
 
     Examples
     --------
@@ -133,15 +138,15 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
 
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
-        "level": [StrOptions({"auto"}), Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "boundary": [StrOptions(set(BOUNDARIES))],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "alpha": [AUTO, NOT_NEGATIVE],
         "solver": [StrOptions({"auto", "direct", "iterative"})],
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
-        "max_points": [Interval(Integral, 1, None, closed="left")],
+        "max_points": [COUNT],
         "density": [StrOptions({"gaussian", "mixture"})],
-        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "batch_size": [None, COUNT],
     }
 
     _size_parameters = "level or max_points"
@@ -207,14 +212,14 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
 
     def _options(self) -> GridOptions:
         return GridOptions(
-            level=None if self.level == "auto" else int(self.level),
+            level=unless_auto(self.level, int),
             boundary=self.boundary,
-            alpha=None if self.alpha == "auto" else float(self.alpha),
+            alpha=unless_auto(self.alpha),
             solver=self.solver,
             n_refinements=int(self.n_refinements),
             refine_fraction=float(self.refine_fraction),
             max_points=int(self.max_points),
-            batch_size=None if self.batch_size is None else int(self.batch_size),
+            batch_size=unless_auto(self.batch_size, int),
         )
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
@@ -231,7 +236,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
             loss_curve_=result.curve,
         )
 
-    def _model(self, like: Tensor) -> SparseGridModel:
+    def _gaussian_model(self, like: Tensor) -> SparseGridModel:
         return SparseGridModel.from_arrays(self.model_, like)
 
     @property
@@ -244,6 +249,6 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
     def grid_points_(self):
         """Grid points in units of X."""
         check_is_fitted(self)
-        model = self._model(torch.zeros(0, dtype=torch.float64))
+        model = self._gaussian_model(torch.zeros(0, dtype=torch.float64))
         active = slice(None) if model.active is None else model.active.numpy()
         return self._original_points(model.grid.points()[active])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingResult
+from skpou.core import Report, Rows, TrainingResult
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
 from skpou.sparse_grids.model import COLUMNS, ROWS, Posterior, SparseGridModel
 from skpou.sparse_grids.solvers.ridge import (
@@ -25,8 +24,6 @@ from skpou.sparse_grids.solvers.ridge import (
     largest_norm,
 )
 from skpou.sparse_grids.solvers.rows import GridRows
-
-Report = Callable[[str], None]
 
 #: Most columns, or rows, whose Gram matrix solver="auto" makes.
 DIRECT_LIMIT = 4500

@@ -210,26 +210,26 @@ def test_several_targets_are_one_by_one(model):
     X, y = points(margin=0.2), tensor(np.random.default_rng(0).standard_normal((30, 2)))
     alone = [AdditiveModel([target]) for target in model.targets]
     for name in ("mean", "gradient"):
-        parts = torch.cat([getattr(one, name)(X) for one in alone], 1)
+        parts = torch.cat([getattr(one, name)(X) for one in alone], -1)
         assert same_bits(getattr(model, name)(X), parts), name
     both, single = model.components(X), [one.components(X) for one in alone]
     for found, parts in zip(both.variances(), zip(*(c.variances() for c in single)), strict=True):
         torch.testing.assert_close(found, torch.cat(parts, 1))
     density = sum(c.log_density(y[:, k : k + 1]) for k, c in enumerate(single))
     torch.testing.assert_close(both.log_density(y), density)
-    quantiles = torch.cat([c.quantiles(tensor([0.1, 0.5])) for c in single], 1)
+    quantiles = torch.cat([c.quantiles(tensor([0.1, 0.5])) for c in single], 2)
     torch.testing.assert_close(both.quantiles(tensor([0.1, 0.5])), quantiles)
 
 
 def test_terms_that_a_target_has_not_got_are_zero(model):
     X, terms = points(), [(0,), (0, 2, 3), (1, 2)]
     value, variance = model.term_values(terms, X, posterior=True)
-    assert value.shape == variance.shape == (30, 2, 3)
-    assert not value[:, :, 2].any()
+    assert value.shape == variance.shape == (30, 3, 2)
+    assert not value[:, 2].any()
     assert not value[:, 1, 1].any()
     for k, target in enumerate(model.targets):
         found = target.term_values(X, True)[(0,)]
-        assert torch.equal(torch.stack([value[:, k, 0], variance[:, k, 0]], 1), found)
+        assert torch.equal(torch.stack([value[:, 0, k], variance[:, 0, k]], 1), found)
 
 
 def test_means_and_noise_over_weighted_rows(model):
@@ -238,7 +238,7 @@ def test_means_and_noise_over_weighted_rows(model):
     terms = model.targets[0].terms()
     every = X.repeat_interleave(weight.long(), 0)
     means = model.term_means(terms, X, weight)
-    torch.testing.assert_close(means[:, :-1], model.term_values(terms, every, False)[0].mean(0))
+    torch.testing.assert_close(means[:, :-1], model.term_values(terms, every, False)[0].mean(0).T)
     torch.testing.assert_close(means[:, -1], model.mean(every).mean(0))
     noise = model.components(every, False).variances()[0].mean(0).sqrt()
     torch.testing.assert_close(model.noise(X, weight), noise)
@@ -260,5 +260,5 @@ def test_state_survives_as_arrays(model):
     assert [t.terms() for t in again.targets] == [t.terms() for t in model.targets]
     assert [t.dof() for t in again.targets] == [t.dof() for t in model.targets]
     widest = max(expert.basis.n_columns for t in model.targets for expert in t.experts)
-    assert AdditiveModel.numbers_per_row_of(arrays) >= widest
+    assert again.numbers_per_row() == model.numbers_per_row() >= widest
     assert math.isfinite(again.targets[0].slope)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from skpou.base.density import ResidueDensityMixin
-from skpou.core.models.mixed_residues import fit_residues, mixed
+from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from tests.core.models.test_mixed_residues import linear, noisy
 from tests.examples import tensor
 
@@ -16,7 +16,7 @@ class Chooser(ResidueDensityMixin):
         self.density, self.model = density, linear(rows)
         self.density_ = self._fitted_density(self.model, rows)
 
-    def _model(self, points):
+    def _gaussian_model(self, like):
         return self.model
 
 
@@ -34,9 +34,7 @@ def test_gaussian_is_that_of_the_model():
     chooser = Chooser("gaussian", noisy(40, 2))
     assert chooser.density_ is None
     assert chooser._gates_per_row() == 0
-    for posterior in (False, True):
-        expected = chooser.model.components(X, posterior)
-        same(chooser._components(X, posterior), expected)
+    assert chooser._model(X) is chooser.model
 
 
 def test_mixture_is_fitted_to_the_rows():
@@ -47,11 +45,11 @@ def test_mixture_is_fitted_to_the_rows():
         for name, array in state.items():
             np.testing.assert_array_equal(found[name], array)
     assert chooser._gates_per_row() == 2
-    for posterior in (False, True):
-        same(chooser._components(X, posterior), mixed(chooser.model, expected, X, posterior))
+    mixture = MixedResidues.from_states(chooser.model, expected, X)
+    same(chooser._model(X).components(X), mixture.components(X))
 
 
 def test_density_does_not_change_the_mean():
     rows = noisy(40, 2)
-    one, two = (Chooser(kind, rows)._components(X, True) for kind in ("gaussian", "mixture"))
+    one, two = (Chooser(kind, rows)._model(X).components(X) for kind in ("gaussian", "mixture"))
     torch.testing.assert_close(one.expectation(), two.expectation())

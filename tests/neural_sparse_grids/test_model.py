@@ -50,13 +50,13 @@ def test_mean_and_its_gradient(boundary):
     expected = model.head.grid.matrix(model.encoder(X)) @ model.head.coef
     torch.testing.assert_close(model.mean(X), expected)
     gradient = model.gradient(X)
-    assert gradient.shape == (40, 2, 3)
+    assert gradient.shape == (40, 3, 2)
     assert not gradient.requires_grad
     for feature in range(3):
         move = torch.zeros(3, dtype=DOUBLE)
         move[feature] = step
         difference = (model.mean(X + move) - model.mean(X - move)) / (2 * step)
-        torch.testing.assert_close(gradient[:, :, feature], difference, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(gradient[:, feature], difference, rtol=1e-5, atol=1e-7)
 
 
 def test_gradient_of_many_rows_is_that_of_few():
@@ -72,7 +72,7 @@ def test_gradient_of_many_rows_is_that_of_few():
 def test_gradient_of_a_constant():
     model, _ = regression(level=1)
     assert not model.gradient(fresh()).any()
-    assert model.gradient(fresh()[:0]).shape == (0, 2, 3)
+    assert model.gradient(fresh()[:0]).shape == (0, 3, 2)
 
 
 def test_no_columns_of_the_data():
@@ -82,7 +82,7 @@ def test_no_columns_of_the_data():
     model, _ = regression()
     model = NeuralGrid(encoder, model.head, SLOPE)
     X = torch.zeros(4, 0, dtype=DOUBLE)
-    assert model.gradient(X).shape == (4, 2, 0)
+    assert model.gradient(X).shape == (4, 0, 2)
     assert model.mean(X).shape == (4, 2)
     assert bool((model.components(X).epistemic > 0).all())
 
@@ -203,7 +203,7 @@ def test_share_of_points_near_a_face(margin):
 
 def test_slope_is_the_root_mean_square_of_the_gradient():
     model, rows = regression()
-    squares = model.gradient(rows.X).square().sum(2)
+    squares = model.gradient(rows.X).square().sum(1)
     expected = (rows.weight @ squares / rows.weight.sum()).sqrt()
     torch.testing.assert_close(mean_slope(model, rows.X, rows.weight), expected)
     assert math.isfinite(float(expected.sum()))

@@ -20,23 +20,9 @@ from skpou.core.linalg.statistics import (
     weighted_factors,
 )
 
-__all__ = [
-    "EvidenceFit",
-    "EvidenceProblem",
-    "Groups",
-    "back_substitute",
-    "coefficients",
-    "effective_parameters",
-    "evidence_ridge",
-    "is_deficient",
-    "leave_one_out",
-    "lower_inverse",
-    "ridge_coefficients",
-    "ridge_factor",
-    "row_blocks",
-    "rows_within",
-    "split_factor",
-    "triangular_factor",
-    "triangular_factors",
-    "weighted_factors",
-]
+# fmt: off
+__all__ = ["EvidenceFit", "EvidenceProblem", "Groups", "back_substitute", "coefficients",
+           "effective_parameters", "evidence_ridge", "is_deficient", "leave_one_out",
+           "lower_inverse", "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within",
+           "split_factor", "triangular_factor", "triangular_factors", "weighted_factors"]
+# fmt: on

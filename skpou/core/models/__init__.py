@@ -3,7 +3,8 @@
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
-from skpou.core.models.mixed_residues import GaussianModel, fit_residues, mixed
+from skpou.core.models.mixed_residues import MixedResidues, fit_residues
+from skpou.core.models.model import ClassPredictor, Predictor
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
     GateSteps,
@@ -17,24 +18,9 @@ from skpou.core.models.residue_density import (
     rounding,
 )
 
-__all__ = [
-    "PRIOR_ROWS",
-    "Components",
-    "GateSteps",
-    "GaussianModel",
-    "IndependentComponents",
-    "LinearModel",
-    "Residue",
-    "ResidueDensity",
-    "Stage",
-    "choose_components",
-    "finish",
-    "fit_density",
-    "fit_residues",
-    "is_gain",
-    "left_out",
-    "mean_slope",
-    "mixed",
-    "noise_floor",
-    "rounding",
-]
+# fmt: off
+__all__ = ["PRIOR_ROWS", "ClassPredictor", "Components", "GateSteps", "IndependentComponents",
+           "LinearModel", "MixedResidues", "Predictor", "Residue", "ResidueDensity", "Stage",
+           "choose_components", "finish", "fit_density", "fit_residues", "is_gain", "left_out",
+           "mean_slope", "noise_floor", "rounding"]
+# fmt: on

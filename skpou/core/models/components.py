@@ -71,19 +71,19 @@ class Components:
 
         Returns
         -------
-        Tensor of shape (n, m, k)
+        Tensor of shape (n, k, m)
         """
         pi = self.log_pi.exp()
-        std = self.variance.sqrt()
-        z = torch.special.ndtri(probabilities)
+        mean, std = self.mean[:, :, None], self.variance.sqrt()[..., None, :]
+        z = torch.special.ndtri(probabilities)[:, None]
         present = (pi > torch.finfo(pi.dtype).eps)[..., None, None]
-        own = self.mean[..., None] + std[..., None] * z
+        own = mean + std * z
         low = torch.where(present, own, torch.inf).amin(1)
         high = torch.where(present, own, -torch.inf).amax(1)
         for _ in range(n_bisections if pi.shape[1] > 1 else 0):
             middle = low + 0.5 * (high - low)
-            reduced = (middle[:, None] - self.mean[..., None]) / std[..., None]
-            below = torch.einsum("nk,nkmq->nmq", pi, torch.special.ndtr(reduced)) < probabilities
+            share = torch.special.ndtr((middle[:, None] - mean) / std)
+            below = torch.einsum("nk,nkqm->nqm", pi, share) < probabilities[:, None]
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return low + 0.5 * (high - low)
 
@@ -94,18 +94,17 @@ class Components:
         ----------
         uniform : Tensor of shape (n, s)
             Uniform on [0, 1): pick the components.
-        normal : Tensor of shape (n, m, s)
+        normal : Tensor of shape (n, s, m)
             Standard normal: the components' deviations.
 
         Returns
         -------
-        Tensor of shape (n, m, s)
+        Tensor of shape (n, s, m)
         """
         cumulative = self.log_pi.exp().cumsum(1)
         total = cumulative[:, -1:]
         pick = torch.searchsorted(cumulative, uniform * total, right=True)
         pick = pick.clamp_max(cumulative.shape[1] - 1)
-        index = pick[:, None, :].expand(-1, self.mean.shape[2], -1)
-        mean = self.mean.transpose(1, 2).gather(2, index)
-        std = self.variance.sqrt().expand_as(self.mean).transpose(1, 2).gather(2, index)
-        return mean + std * normal
+        index = pick[..., None].expand(-1, -1, self.mean.shape[2])
+        std = self.variance.sqrt().expand_as(self.mean).gather(1, index)
+        return self.mean.gather(1, index) + std * normal

@@ -72,15 +72,15 @@ class IndependentComponents(Components):
         return Components(self.log_pi[:, :, k], *parts)
 
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
-        """Quantiles (n, m, k) of each target; see `Components.quantiles`."""
+        """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
         targets = range(self.mean.shape[2])
         return torch.cat(
-            [self._of_target(k).quantiles(probabilities, n_bisections) for k in targets], 1
+            [self._of_target(k).quantiles(probabilities, n_bisections) for k in targets], 2
         )
 
     def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Draws (n, m, s) of y from random numbers (n, m, s) of two kinds."""
+        """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds."""
         targets = range(self.mean.shape[2])
         return torch.cat(
-            [self._of_target(k).sample(uniform[:, k], normal[:, k : k + 1]) for k in targets], 1
+            [self._of_target(k).sample(uniform[..., k], normal[..., k : k + 1]) for k in targets], 2
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import BASES, Basis
 from skpou.core.models.components import Components
+from skpou.core.models.model import Predictor
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,14 @@ class LinearModel:
         return torch.stack([stage.mean(X) for stage in self.stages]).sum(0)
 
     def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, m, d) of the mean."""
+        """Gradient (n, d, m) of the mean."""
         if not X.shape[1]:
-            return X.new_zeros((len(X), len(self.noise), 0))
+            return X.new_zeros((len(X), 0, len(self.noise)))
         partials = [
             sum(s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
             for feature in range(X.shape[1])
         ]
-        return torch.stack(partials, -1)
+        return torch.stack(partials, 1)
 
     def epistemic(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the mean under the coefficients' posterior, and outside the box.
@@ -106,18 +107,18 @@ class LinearModel:
         steepness = self.slope.to(X).square().expand(len(X), -1).clone()
         outside = torch.nonzero(square > 0).squeeze(1)
         if len(outside) and any(stage.basis.n_running for stage in self.stages):
-            own = self._running_gradient(X[outside]).square().sum(-1)
+            own = self._running_gradient(X[outside]).square().sum(1)
             steepness[outside] = torch.maximum(steepness[outside], own.to(X))
         return spread * self.noise.to(X) + square[:, None] * steepness
 
     def _running_gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, m, d) of the part of the mean that runs away outside the box."""
+        """Gradient (n, d, m) of the part of the mean that runs away outside the box."""
         parts = []
         for stage in self.stages:
             basis, k = stage.basis, stage.basis.n_running
             if k:
                 rates = [basis.partial(X, j)[:, :k] for j in range(X.shape[1])]
-                parts.append(torch.stack([rate @ stage.coef[:k].to(X) for rate in rates], -1))
+                parts.append(torch.stack([rate @ stage.coef[:k].to(X) for rate in rates], 1))
         return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
@@ -150,11 +151,11 @@ class LinearModel:
         return cls(stages, *(part.to(like.device) for part in parts))
 
 
-def mean_slope(model: LinearModel, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:
+def mean_slope(model: Predictor, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:
     """Weighted root mean square (m,) of the mean's gradient over at most `most` of the rows."""
     step = max(1, -(-len(X) // most))
     gradient, weight = model.gradient(X[::step]).double(), weight[::step].double()
-    squares = gradient.square().sum(-1)
+    squares = gradient.square().sum(1)
     return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from skpou.core import Rows, pairs_of
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.model import Predictor
 from skpou.core.models.residue_density import (
     ResidueDensity,
     choose_components,
@@ -20,26 +22,14 @@ from skpou.core.models.residue_density import (
 )
 
 
-class GaussianModel(Protocol):
-    """What is asked of the model: one component at every point."""
-
-    def components(self, X: Tensor, posterior: bool = True) -> Components:
-        """The density at points X (n, d)."""
-
-    def mean(self, X: Tensor) -> Tensor:
-        """The mean (n, m)."""
-
-    def numbers_per_row(self) -> int:
-        """Numbers that an evaluation allocates for each point."""
-
-
-def fit_residues(model: GaussianModel, rows: Rows) -> list[dict[str, Any]]:
+def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
     """Gated widths of the noise of every target, from exact leave-one-out errors.
 
     Parameters
     ----------
-    model : GaussianModel
-        Fitted to the rows; the variance of its mean is that of linear coefficients.
+    model : Predictor
+        Fitted to the rows, one Gaussian a point; the variance of its mean is that of linear
+        coefficients.
     rows : Rows
         Distinct rows.
 
@@ -69,31 +59,59 @@ def fit_residues(model: GaussianModel, rows: Rows) -> list[dict[str, Any]]:
     return states
 
 
-def mixed(
-    model: GaussianModel, states: list[dict[str, Any]], X: Tensor, posterior: bool
-) -> Components:
-    """The model's density at X with gated widths in place of its noise.
+@dataclass(frozen=True)
+class MixedResidues:
+    """A model's density with gated widths in place of its noise.
 
     Outside the box the gates are those of its nearest point.
+
+    Attributes
+    ----------
+    model : Predictor
+        One Gaussian a point.
+    densities : tuple of ResidueDensity
+        One a target.
     """
-    parts = model.components(X, posterior)
-    if not posterior:
-        return parts
-    inside = X.clamp(0, 1)
-    mean = parts.mean[:, 0] if torch.equal(X, inside) else model.mean(inside)
-    noise = parts.noise if parts.noise.ndim == 3 else parts.noise[None]
-    targets = []
-    for output, state in enumerate(states):
-        density = ResidueDensity.from_arrays(state, X)
-        log_gates, variance = density.at(inside, mean[:, output])
-        spread = (parts.epistemic / noise)[:, 0, output : output + 1]
-        variance = variance.expand_as(log_gates).to(X.dtype)
-        targets.append(
-            Components(
-                log_gates.to(X.dtype),
-                parts.mean[:, :, output].expand_as(log_gates)[..., None],
-                variance[..., None],
-                (variance * spread)[..., None],
+
+    model: Predictor
+    densities: tuple[ResidueDensity, ...]
+
+    @classmethod
+    def from_states(
+        cls, model: Predictor, states: list[dict[str, Any]], like: Tensor
+    ) -> MixedResidues:
+        """Rebuild from what `fit_residues` returned, on the device of `like`."""
+        return cls(model, tuple(ResidueDensity.from_arrays(state, like) for state in states))
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of the model."""
+        return self.model.mean(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the model's mean."""
+        return self.model.gradient(X)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        return self.model.numbers_per_row()
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d), independent for all targets."""
+        parts = self.model.components(X, posterior)
+        inside = X.clamp(0, 1)
+        mean = parts.mean[:, 0] if torch.equal(X, inside) else self.model.mean(inside)
+        noise = parts.noise if parts.noise.ndim == 3 else parts.noise[None]
+        targets = []
+        for output, density in enumerate(self.densities):
+            log_gates, variance = density.at(inside, mean[:, output])
+            spread = (parts.epistemic / noise)[:, 0, output : output + 1]
+            variance = variance.expand_as(log_gates).to(X.dtype)
+            targets.append(
+                Components(
+                    log_gates.to(X.dtype),
+                    parts.mean[:, :, output].expand_as(log_gates)[..., None],
+                    variance[..., None],
+                    (variance * spread)[..., None],
+                )
             )
-        )
-    return IndependentComponents.of_targets(targets)
+        return IndependentComponents.of_targets(targets)

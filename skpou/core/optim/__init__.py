@@ -20,21 +20,8 @@ from skpou.core.optim.varpro import (
     levenberg_marquardt,
 )
 
-__all__ = [
-    "Adam",
-    "Descent",
-    "GradientDescent",
-    "Iterate",
-    "LinearModel",
-    "Progress",
-    "ProjectedFit",
-    "ProjectedProblem",
-    "Ridge",
-    "RidgeSchedule",
-    "TriangularModel",
-    "descend",
-    "descend_hidden",
-    "follow",
-    "levenberg_marquardt",
-    "minibatches",
-]
+# fmt: off
+__all__ = ["Adam", "Descent", "GradientDescent", "Iterate", "LinearModel", "Progress",
+           "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule", "TriangularModel",
+           "descend", "descend_hidden", "follow", "levenberg_marquardt", "minibatches"]
+# fmt: on

@@ -6,7 +6,7 @@ Source: Cyr, Gulian, Patel, Perego, Trask (2020), Algorithm 1 (LSGD).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import Report
 from skpou.core.optim.first_order import Adam
 from skpou.core.optim.varpro import ProjectedProblem
 
@@ -174,7 +175,7 @@ def follow(
     tol: float,
     size: float,
     progress: Progress,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> None:
     """Run a descent until it is done, and keep the best in `progress`.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Report, Rows
 from skpou.core.linalg import row_blocks
 from skpou.core.optim import Adam, GradientDescent, minibatches
 from skpou.neural_sparse_grids.descent.objectives import Objective, objective_for
@@ -67,7 +66,7 @@ def descend_encoder(
     options: DescentOptions,
     rng: np.random.Generator,
     trained: Trained,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> None:
     """Passes over shuffled rows with a one-cycle schedule; the best state is kept.
 

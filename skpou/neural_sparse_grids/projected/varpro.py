@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Report, Rows
 from skpou.core.optim import RidgeSchedule, levenberg_marquardt
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives
 from skpou.neural_sparse_grids.encoders.trained import Trained
@@ -36,8 +36,6 @@ PLATEAU, ENOUGH = 0.8, 2.0
 CAUTIOUS_ROWS = 1000
 #: Rounds without a better score after which training ends.
 PATIENCE = 2
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ hp-approximation", Algorithm 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.optim import (
     Descent,
     Iterate,
@@ -34,8 +33,6 @@ from skpou.partitions.gates.tree import GateForm, GateLevel, NetworkForm, Partit
 from skpou.partitions.mixtures.experts import fit_level_experts
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.problem import PieceProblem
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.base import Interval, Prepared, StrOptions, fit_context
+from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Interval,
+    Prepared,
+    StrOptions,
+    fit_context,
+    unless_auto,
+)
 from skpou.core import Scaling, TrainingResult
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.estimators.options import (
@@ -158,21 +168,21 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
 
     _parameter_constraints: dict = {
         **BasePartitionRegressor._parameter_constraints,
-        "n_partitions": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), tuple],
-        "degree": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
+        "n_partitions": [AUTO, COUNT, tuple],
+        "degree": [AUTO, Interval(Integral, 0, None, closed="left")],
         "gate": [StrOptions({*GATES, *NETWORK_GATES})],
         "hidden_layer_sizes": [tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "init": [StrOptions({"data", "box"})],
         "solver": [StrOptions({"auto", "varpro", "em"})],
         "smoothing": [tuple, list],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [POSITIVE],
         "noise": [StrOptions({"after", "em", "anneal"})],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "alpha": [AUTO, NOT_NEGATIVE],
+        "n_init": [COUNT],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
+        "batch_size": [None, COUNT],
         "warm_start": ["boolean"],
     }
 
@@ -254,7 +264,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
             check_memory(tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly)
             pieces = self._piece_options(sizes, warm)
             if self.solver == "em":
-                last = self._mixture(rows.X).tree if warm else None
+                last = self._model(rows.X).tree if warm else None
                 train = em_training(rows, self.get_params(), pieces, last, self._reporter())
             elif exactly:
                 train = joint_training(rows, pieces)
@@ -271,13 +281,13 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     # Ways of training: each returns a function of a random generator
 
     def _piece_options(self, sizes: tuple[int, ...] | None, warm: bool) -> PieceOptions:
-        degree = None if self.degree == "auto" else int(self.degree)
+        degree = unless_auto(self.degree, int)
         return PieceOptions(
             sizes=sizes,
             degree=self.degree_ if warm and degree is None else degree,
             gates=GATES["quadratic" if self.gate in NETWORK_GATES else self.gate],
             soft=self.solver == "varpro",
-            alpha=None if self.alpha == "auto" else float(self.alpha),
+            alpha=unless_auto(self.alpha),
             max_iter=int(self.max_iter),
             tol=min(float(self.tol), 1.0),
         )
@@ -315,5 +325,5 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         rows = prepared.rows
         original = prepared.scaling.offset + prepared.scaling.width * rows.X
         points = ((original - old.offset) / old.width).to(rows.X.dtype)
-        labels = self._mixture(points).tree.log_proba(points).argmax(1)
+        labels = self._model(points).tree.log_proba(points).argmax(1)
         return torch.unique(labels, return_inverse=True)[1]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from numbers import Integral
 from typing import Any
 
+from skpou.base import refuse_beyond_memory
 from skpou.core import count_columns
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 
@@ -66,12 +66,10 @@ def parse_form(gate: str, hidden_layer_sizes: Any, activation: str) -> GateForm 
     ValueError
         If the hidden layers of a network are not to be had.
     """
-    if gate not in NETWORK_GATES:
-        return GATES[gate][0]
     sizes = hidden_layer_sizes if isinstance(hidden_layer_sizes, tuple | list) else ()
-    form = NetworkForm(tuple(sizes), NETWORK_GATES[gate], activation)
-    form.network(1)  # refuses bad sizes by name
-    return form
+    form = NetworkForm(tuple(sizes), NETWORK_GATES.get(gate, "plain"), activation)
+    form.network(1)  # refuses bad sizes by name, also where the gate has no use for them
+    return form if gate in NETWORK_GATES else GATES[gate][0]
 
 
 def gate_name(form: GateForm | NetworkForm) -> str:
@@ -134,13 +132,12 @@ def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: b
     numbers = 3 * n_rows * n_columns + (n_pieces + 4) * n_columns**2
     numbers += 8 * n_pieces * n_rows if soft else 0
     needed = 8e-9 * numbers
-    physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > 0.8 * physical:
-        raise ValueError(
-            f"degree={degree} in {d} dimensions has {n_columns} polynomials, whose fit "
-            f"in {n_pieces} partitions needs about {needed:.3g} GB of {physical:.3g} GB. Lower "
-            "degree or n_partitions, or reduce the number of columns of X."
-        )
+    refuse_beyond_memory(
+        needed,
+        f"degree={degree} in {d} dimensions has {n_columns} polynomials, whose fit in {n_pieces} "
+        "partitions",
+        "degree or n_partitions, or reduce the number of columns of X",
+    )
 
 
 def total_partitions(sizes: tuple[int, ...] | None) -> int:

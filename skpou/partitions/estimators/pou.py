@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from numbers import Integral, Real
 
-from skpou.base import Interval, Prepared, StrOptions, fit_context
+from skpou.base import (
+    AUTO,
+    COUNT,
+    NOT_NEGATIVE,
+    Interval,
+    Prepared,
+    StrOptions,
+    fit_context,
+    unless_auto,
+)
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.blends.soft_partitions import SoftOptions
 from skpou.partitions.estimators.options import GATES, NETWORK_GATES, check_memory, parse_form
@@ -121,19 +130,19 @@ class POURegressor(BasePartitionRegressor):
 
     _parameter_constraints: dict = {
         **BasePartitionRegressor._parameter_constraints,
-        "n_partitions": [Interval(Integral, 1, None, closed="left")],
+        "n_partitions": [COUNT],
         "degree": [Interval(Integral, 0, None, closed="left")],
         "gate": [StrOptions({*GATES, *NETWORK_GATES})],
         "init": [StrOptions({"data", "box"})],
         "solver": [StrOptions({"varpro", "lsgd"})],
         "hidden_layer_sizes": [tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "alpha": [AUTO, NOT_NEGATIVE],
         "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "patience": [COUNT],
+        "n_init": [COUNT],
+        "max_iter": [COUNT],
+        "tol": [NOT_NEGATIVE],
     }
 
     def __init__(
@@ -205,7 +214,7 @@ class POURegressor(BasePartitionRegressor):
 
     def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:
         """Training from a random start."""
-        alpha = None if self.alpha == "auto" else float(self.alpha)
+        alpha = unless_auto(self.alpha)
         network = self.gate in NETWORK_GATES
         pieces = PieceOptions(
             sizes=(int(self.n_partitions),),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from numbers import Integral
 
 import numpy as np
@@ -10,11 +9,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou.base import BaseRegressor, Prepared, owned
+from skpou.base import BaseRegressor, Prepared, owned, unless_auto
 from skpou.core import Scaling, TrainingResult
-from skpou.core.models import Components
 from skpou.partitions.estimators.options import check_memory, gate_name
-from skpou.partitions.mixtures.experts import experts_for_gates
+from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
 
 
@@ -45,7 +43,7 @@ class BasePartitionRegressor(BaseRegressor):
             loss_curve_=result.curve,
         )
 
-    def _mixture(self, like: Tensor) -> Mixture:
+    def _model(self, like: Tensor) -> Mixture:
         return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
 
     @property
@@ -70,15 +68,6 @@ class BasePartitionRegressor(BaseRegressor):
         return [level["parent"] for level in self.mixture_]
 
     # Prediction
-
-    def _components(self, points: Tensor, posterior: bool, level: int | None = None) -> Components:
-        return self._mixture(points).components(points, level, posterior=posterior)
-
-    def _mean_gradient(self, points: Tensor) -> Tensor:
-        return self._mixture(points).gradient(points)
-
-    def _numbers_per_row(self) -> int:
-        return self._mixture(torch.zeros(1)).numbers_per_row()
 
     def _check_level(self, level: int | None) -> None:
         last = len(self.mixture_) - 1
@@ -111,16 +100,16 @@ class BasePartitionRegressor(BaseRegressor):
         """
         check_is_fitted(self)
         self._check_level(level)
-        return self._predict(X, return_std, functools.partial(self._components, level=level))
+        return self._predict(X, return_std, lambda model: model.at(level))
 
     def _partitions(self, X, level, read):
         """What `read` makes of the partitions' logarithms, block by block."""
         check_is_fitted(self)
         self._check_level(level)
         points, _, origin = self._query(X)
-        return origin.send(
-            self._in_blocks(points, lambda x, _: read(self._mixture(x).tree.log_proba(x, level)))
-        )
+        model = self._model(points)
+        found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
+        return origin.send(found)
 
     def partition_proba(self, X, level=None):
         """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
@@ -179,16 +168,16 @@ class BasePartitionRegressor(BaseRegressor):
         degree = self.degree_ if degree is None else degree
         if not isinstance(degree, Integral) or isinstance(degree, bool) or int(degree) < 0:
             raise ValueError(f"degree must be None or an int of at least 0. Got {degree!r}.")
-        alpha = None if self.alpha == "auto" else float(self.alpha)
+        alpha = unless_auto(self.alpha)
         with self._earlier_fit_kept():
             like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
             box = Scaling.from_arrays(self.scaling_, like)
             prepared = self._prepare(X, y, sample_weight, box=box)
             check_memory(tuple(prepared.rows.X.shape), 1, degree, False)
-            old = self._mixture(prepared.rows.X)
+            old = self._model(prepared.rows.X)
             # A mixture with soft gates becomes a blend: Eq. 2 is solved for all experts at once.
             first_blended = old.tree.first_soft
-            experts, alpha = experts_for_gates(
+            experts, alpha = fit_experts_to_gates(
                 prepared.rows, old.tree, int(degree), alpha, first_blended
             )
             self.__dict__.update(

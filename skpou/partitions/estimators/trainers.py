@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skpou.core import Rows, TrainingResult
+from skpou.core import Report, Rows, TrainingResult
 from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partitions
 from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
 from skpou.partitions.fit import (
@@ -46,7 +46,7 @@ def soft_training(
     pieces: PieceOptions,
     options: SoftOptions,
     discover: bool,
-    report: Callable[[str], None] | None,
+    report: Report | None,
 ) -> Train:
     """Soft gates of one level, from discovered pieces or from random ones.
 
@@ -78,7 +78,7 @@ def em_training(
     params: dict[str, Any],
     pieces: PieceOptions,
     last: PartitionTree | None,
-    report: Callable[[str], None] | None,
+    report: Report | None,
 ) -> Train:
     """Expectation maximization from random gates, from discovered pieces or from the last fit.
 

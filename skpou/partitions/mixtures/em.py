@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
 from skpou.core.linalg import (
     back_substitute,
     ridge_factor,
@@ -93,7 +92,7 @@ def fit_em(
     options: EMOptions,
     rng: np.random.Generator,
     start: PartitionTree | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Train a mixture of experts by expectation maximization in V-cycles.
 
@@ -162,7 +161,7 @@ class _EM:
         options: EMOptions,
         rng: np.random.Generator,
         start: PartitionTree | None,
-        report: Callable[[str], None] | None,
+        report: Report | None,
     ):
         self.options, self.rng, self.report = options, rng, report
         pairs = rows.pairs()

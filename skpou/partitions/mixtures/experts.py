@@ -99,7 +99,7 @@ def fit_level_experts(
     return experts, alpha
 
 
-def experts_for_gates(
+def fit_experts_to_gates(
     rows: Rows, tree: PartitionTree, degree: int, alpha: float | None, first_blended: int
 ) -> tuple[list[Experts], float]:
     """New experts of every level for gates that stay, by one joint least-squares solve.

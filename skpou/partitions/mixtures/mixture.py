@@ -74,31 +74,34 @@ class Mixture:
         """Number of partitions on the finest level."""
         return self.tree.levels[-1].n_partitions
 
-    def components(
-        self, X: Tensor, level: int | None = None, harden: bool = False, posterior: bool = True
-    ) -> Components:
-        """Components of ``p(y | x)`` at points X (n, d) on one level.
+    def at(self, level: int | None) -> Mixture:
+        """The mixture that ends at one level of the tree; None: the finest, the mixture itself."""
+        depth = self.tree.depth(level)
+        if depth == len(self.tree.levels):
+            return self
+        tree = PartitionTree(self.tree.n_features, self.tree.levels[:depth])
+        return Mixture(tree, self.experts[:depth], self.degree)
+
+    def components(self, X: Tensor, posterior: bool = True, harden: bool = False) -> Components:
+        """Components of ``p(y | x)`` at points X (n, d) on the finest level.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
             Points.
-        level : int, default=None
-            Level of the tree; None the finest.
-        harden : bool, default=False
-            Let sharp gates choose outright.
         posterior : bool, default=True
             Also evaluate the epistemic variances; zeros otherwise.
+        harden : bool, default=False
+            Let sharp gates choose outright.
 
         Returns
         -------
         Components
         """
-        depth = self.tree.depth(level)
-        if depth == len(self.tree.levels) and self.first_blended < depth:
+        if self.first_blended < len(self.tree.levels):
             return self._blends(X, harden, posterior)
-        log_pi = self.tree.log_proba(X, level, harden)
-        experts = self.experts[depth - 1]
+        log_pi = self.tree.log_proba(X, harden=harden)
+        experts = self.experts[-1]
         phi = self.basis.matrix(X)
         mean = torch.einsum("np,kpm->nkm", phi, experts.coef)
         if not posterior:
@@ -129,22 +132,26 @@ class Mixture:
         epistemic = reduced.square().sum(1).T[..., None] * noise
         return Components(log_pi, mean, noise, epistemic)
 
-    def gradient(self, X: Tensor, level: int | None = None) -> Tensor:
-        """Gradient (n, m, d) of the mean by the product rule; across sharp gates of the piece."""
-        pi = self.tree.log_proba(X, level, harden=True).exp()
-        coef = self.experts[self.tree.depth(level) - 1].coef
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of y, Eq. 8."""
+        return self.components(X, posterior=False).expectation()
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the mean by the product rule; across sharp gates of the piece."""
+        pi = self.tree.log_proba(X, harden=True).exp()
+        coef = self.experts[-1].coef
         values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), coef)
         mean = torch.einsum("nk,nkm->nm", pi, values)
         deviation = values - mean[:, None]
         columns = []
         for feature in range(self.tree.n_features):
             slope = torch.einsum("np,kpm->nkm", self.basis.partial(X, feature), coef)
-            gate_slope = self.tree.log_proba_partial(X, feature, level)
+            gate_slope = self.tree.log_proba_partial(X, feature)
             total = slope + gate_slope[..., None] * deviation
             columns.append(torch.einsum("nk,nkm->nm", pi, total))
         if not columns:
-            return mean.new_zeros((*mean.shape, 0))
-        return torch.stack(columns, 2)
+            return mean.new_zeros((len(X), 0, mean.shape[1]))
+        return torch.stack(columns, 1)
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""

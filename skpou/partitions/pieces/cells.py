@@ -16,7 +16,7 @@ from skpou.core.linalg import (
     row_blocks,
     rows_within,
 )
-from skpou.partitions.pieces.problem import PieceProblem, Pieces, _Cells, compact
+from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few; at least eight a cell.
 MOST_BALLS = 4000
@@ -98,7 +98,7 @@ def _ball_size(problem: PieceProblem, n_cells: int) -> int:
     return max(P + 6, int(1.5 * P), min(int(0.6 * problem.n / n_cells), 4 * P))
 
 
-def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> _Cells:
+def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> Cells:
     """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
     weight = problem.rows.weight.cpu().numpy()
     centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
@@ -110,7 +110,7 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     usable = torch.isfinite(error)
     rms = float(problem.rows.y.square().mean().sqrt())
     width2 = float(np.median(((problem.host_points - centres[cell]) ** 2).sum(1)))
-    return _Cells(
+    return Cells(
         torch.where(usable[:, None, None], coef[index], 0.0),
         torch.where(usable, error, rms),
         problem.host_points[tried[best]].astype(float),
@@ -118,7 +118,7 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     )
 
 
-def _peel(problem: PieceProblem, cells: _Cells, pieces: Pieces) -> _Cells | None:
+def _peel(problem: PieceProblem, cells: Cells, pieces: Pieces) -> Cells | None:
     """New balls among the samples that no exact cell holds, or None if there is nothing to gain.
 
     Around a thin piece every ball reaches into its neighbours. Once those are known exactly
@@ -142,10 +142,10 @@ def _peel(problem: PieceProblem, cells: _Cells, pieces: Pieces) -> _Cells | None
     new_coef[target], new_error[target] = coef[index], error[index]
     centres = cells.centres.copy()
     centres[target.cpu().numpy()] = problem.host_points[tried[best]]
-    return _Cells(new_coef, new_error, centres, cells.width2)
+    return Cells(new_coef, new_error, centres, cells.width2)
 
 
-def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
+def _compete(problem: PieceProblem, cells: Cells) -> tuple[Cells, Pieces]:
     """Step B, one round: every sample picks a near cell that explains it; poor cells die."""
     n_cells = len(cells.coef)
     n_near = min(3 * problem.d + 6, n_cells)
@@ -169,7 +169,7 @@ def _compete(problem: PieceProblem, cells: _Cells) -> tuple[_Cells, Pieces]:
     labels = pieces.labels.cpu().numpy()
     total = np.bincount(labels)
     centres = [np.bincount(labels, column) / total for column in problem.host_points.T]
-    survivors = _Cells(pieces.coef, pieces.error, np.stack(centres, 1), cells.width2)
+    survivors = Cells(pieces.coef, pieces.error, np.stack(centres, 1), cells.width2)
     return survivors, pieces
 
 
@@ -199,7 +199,7 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     best, least = None, np.inf
     for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
-        found: _Cells | None = _best_balls(problem, n_cells, rng)
+        found: Cells | None = _best_balls(problem, n_cells, rng)
         for _ in range(4):
             for _ in range(n_rounds):
                 found, pieces = _compete(problem, found)

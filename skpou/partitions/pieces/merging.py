@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 
@@ -325,7 +325,7 @@ def merge_multilevel(
     max_pieces: int,
     max_iter: int,
     history: MergeHistory,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Pieces:
     """Step C: from many fine cells to the pieces of best score, at most `max_pieces`.
 

@@ -186,7 +186,7 @@ class PieceProblem:
         total = residual.square().mean().clamp_min(torch.finfo(residual.dtype).tiny)
         return abs(float(products.mean() / total)) < 4 / max(len(products), 1) ** 0.5
 
-    def surprise(self, experts: Pieces | _Cells, index: Tensor, candidates: Tensor) -> Tensor:
+    def surprise(self, experts: Pieces | Cells, index: Tensor, candidates: Tensor) -> Tensor:
         """Negative log-likelihood (a, c) of samples under candidate pieces or cells.
 
         The Cauchy surprise is ``log(s) + log(1 + r^2 / s^2)``, with ``s^2 = E^2 + floor^2``. Its
@@ -216,7 +216,7 @@ def compact(labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Cells:
+class Cells:
     """Fine cells before they own samples: expert, its error and its centre; width squared."""
 
     coef: Tensor

@@ -6,14 +6,13 @@ folds of the rows say so, a mixture of shrunken experts takes their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Pairs, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Pairs, Report, Rows, TrainingInterrupted, TrainingResult, count_columns
 from skpou.core.models import Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
@@ -38,7 +37,7 @@ def experts_where_better(
     rows: Rows,
     options: PieceOptions,
     rng: np.random.Generator,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Shrunken experts in place of pieces where rows are a table and are predicted better.
 
@@ -143,7 +142,7 @@ class _TableChoice:
         rows: Rows,
         options: PieceOptions,
         rng: np.random.Generator,
-        report: Callable[[str], None] | None,
+        report: Report | None,
     ):
         self.pieces, self.rows, self.options, self.report = pieces, rows, options, report
         self.seed = int(rng.integers(2**63))

@@ -79,11 +79,6 @@ class SparseGrid(Basis):
         """Number M of level vectors: functions that are not zero at a point."""
         return len(self.plan.vectors)
 
-    @property
-    def n_nodes_1d(self) -> int:
-        """Number of one-dimensional functions."""
-        return int((2**self.factors.shift).sum())
-
     # Points
 
     def _per_function(self, per_subspace: np.ndarray) -> np.ndarray:
@@ -148,13 +143,6 @@ class SparseGrid(Basis):
             functions[rows] = products.functions.T
         return values, functions
 
-    def csr(self, X: Tensor) -> Tensor:
-        """Basis matrix (n, G) as a sparse CSR tensor with M entries a row, unsorted in it."""
-        values, functions = self.nonzeros(X)
-        n, M = values.shape
-        starts = torch.arange(0, n * M + 1, M, device=X.device)
-        return csr_tensor(starts, functions.flatten(), values.flatten(), (n, self.n_columns))
-
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate every function at every point; see `Basis.matrix`."""
         values, functions = self.nonzeros(X)
@@ -206,10 +194,6 @@ class SparseGrid(Basis):
         return nodes <= MAX_NODES and n_rows * self.n_subspaces > 20_000 + 2 * nodes
 
     # Products of functions
-
-    def mass_matrix(self, like: Tensor) -> Tensor:
-        """Integrals (G, G) of the products of two functions over the unit box, exactly."""
-        return self.mass_and_stiffness(like)[0]
 
     def mass_and_stiffness(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Integrals of ``f g`` and of ``grad f . grad g`` over the unit box, exactly, each (G, G).

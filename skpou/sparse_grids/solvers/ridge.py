@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from skpou.core import Report
 from skpou.core.linalg import row_blocks
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
@@ -342,7 +343,7 @@ def best_ridge(
     decays: tuple[float, ...] = DECAYS,
     start: tuple[float, float] = (1e-3, DECAYS[1]),
     stride: int = 2,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> RidgeSolution:
     """Solution with the ridge of largest log evidence.
 
@@ -373,7 +374,7 @@ def search_ridge(
     decays: tuple[float, ...] = DECAYS,
     start: tuple[float, float] = (1e-3, DECAYS[1]),
     stride: int = 2,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> tuple[float, float]:
     """Ridge of least score: alpha in half decades, from round-off to 1, and decay.
 

@@ -71,10 +71,10 @@ def test_moments(shared):
 def test_quantiles_invert_the_distribution(shared):
     targets = three_targets(shared)
     found = IndependentComponents.of_targets(targets).quantiles(LEVELS).numpy()
-    assert found.shape == (N, 3, 5)
+    assert found.shape == (N, 5, 3)
     for k, target in enumerate(targets):
         np.testing.assert_allclose(
-            cumulative(target, found[:, k]), np.tile(LEVELS, (N, 1)), rtol=1e-9
+            cumulative(target, found[..., k]), np.tile(LEVELS, (N, 1)), rtol=1e-9
         )
 
 
@@ -82,29 +82,29 @@ def test_draws_are_those_of_each_target():
     """Stratified uniform numbers pick components in their proportions; none that is padding."""
     targets, s = three_targets(), 4000
     joint = IndependentComponents.of_targets(targets)
-    uniform = ((torch.arange(s).double() + 0.5) / s).expand(N, 3, s)
-    draws = joint.sample(uniform, torch.zeros(N, 3, s).double())
+    uniform = ((torch.arange(s).double() + 0.5) / s)[:, None].expand(N, s, 3)
+    draws = joint.sample(uniform, torch.zeros(N, s, 3).double())
     for k, target in enumerate(targets):
         pi, mean, _ = parts_of(target)
-        share = (draws[:, k, None] == tensor(mean)[..., None]).double().mean(2)
+        share = (draws[:, None, :, k] == tensor(mean)[..., None]).double().mean(2)
         np.testing.assert_allclose(share, pi, atol=1 / s)
         np.testing.assert_allclose(share.sum(1), 1)
     # Deviations are in units of the component's standard deviation.
-    higher = joint.sample(uniform, torch.ones(N, 3, s).double())
+    higher = joint.sample(uniform, torch.ones(N, s, 3).double())
     pi, _, std = parts_of(targets[1])
-    np.testing.assert_allclose((higher - draws)[:, 1, 0], std[:, 0])
+    np.testing.assert_allclose((higher - draws)[:, 0, 1], std[:, 0])
 
 
 def test_targets_use_their_own_random_numbers():
     target = one_target(3)
     joint = IndependentComponents.of_targets([target, target])
     rng = np.random.default_rng(0)
-    uniform, normal = tensor(rng.random((N, 2, 50))), tensor(rng.standard_normal((N, 2, 50)))
+    uniform, normal = tensor(rng.random((N, 50, 2))), tensor(rng.standard_normal((N, 50, 2)))
     draws = joint.sample(uniform, normal)
     for k in range(2):
-        expected = target.sample(uniform[:, k], normal[:, k : k + 1])
-        assert torch.equal(draws[:, k : k + 1], expected)
-    assert not torch.equal(draws[:, 0], draws[:, 1])
+        expected = target.sample(uniform[..., k], normal[..., k : k + 1])
+        assert torch.equal(draws[..., k : k + 1], expected)
+    assert not torch.equal(draws[..., 0], draws[..., 1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -127,6 +127,6 @@ def test_components_without_weight_do_not_count():
     target.log_pi = log_pi
     target.mean[:, 1] = 1e6
     joint = IndependentComponents.of_targets([target, one_target(1)])
-    assert float(joint.quantiles(LEVELS)[:, 0].max()) < 100
+    assert float(joint.quantiles(LEVELS)[..., 0].max()) < 100
     assert torch.isfinite(joint.log_density(torch.zeros(N, 2).double())).all()
     assert float(joint.expectation()[:, 0].abs().max()) < 100

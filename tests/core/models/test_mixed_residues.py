@@ -12,7 +12,7 @@ from scipy.stats import norm
 from skpou.core.linalg.statistics import triangular_factor
 from skpou.core.models import mixed_residues
 from skpou.core.models.linear_model import Stage, finish
-from skpou.core.models.mixed_residues import fit_residues, mixed
+from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from skpou.core.models.residue_density import (
     ResidueDensity,
     choose_components,
@@ -117,6 +117,11 @@ def two_widths():
     return ResidueDensity(*parts).arrays()
 
 
+def mixed(model, states, X, posterior=True):
+    """The model's density with those states about its mean."""
+    return MixedResidues.from_states(model, states, X).components(X, posterior)
+
+
 def by_hand(model, state, x):
     """Gates at the nearest point of the box, widths that grow with the spread of the mean."""
     inside = np.clip(x, 0, 1)
@@ -133,7 +138,7 @@ def by_hand(model, state, x):
 def test_density_at_a_point(x):
     model, state = linear(noisy(60, 1)), two_widths()
     pi, mean, variance = by_hand(model, state, x)
-    found = mixed(model, [state], tensor([[x]]), True)
+    found = mixed(model, [state], tensor([[x]]))
     y = np.array([mean - 0.3, mean, mean + 2.0])
     expected = (pi * norm.pdf(y[:, None], mean, np.sqrt(variance))).sum(1)
     density = [float(found.log_density(tensor([[v]]))) for v in y]
@@ -145,24 +150,29 @@ def test_density_at_a_point(x):
 def test_points_outside_do_not_change_those_inside():
     model, state = linear(noisy(60, 1)), two_widths()
     inside, outside = tensor([[0.2], [0.9]]), tensor([[-3.0], [1.4]])
-    alone = mixed(model, [state], inside, True)
-    together = mixed(model, [state], torch.cat([outside, inside]), True)
+    alone = mixed(model, [state], inside)
+    together = mixed(model, [state], torch.cat([outside, inside]))
     for name in ("log_pi", "mean", "noise", "epistemic"):
         torch.testing.assert_close(getattr(alone, name), getattr(together, name)[2:])
 
 
-def test_without_a_posterior_only_the_mean_is_asked_for():
+def test_the_mean_is_that_of_the_model():
     model = linear(noisy(60, 2))
     X = tensor([[0.2], [1.9]])
-    found = mixed(model, [two_widths()] * 2, X, False)
-    torch.testing.assert_close(found.expectation(), model.mean(X))
+    whole = MixedResidues.from_states(model, [two_widths()] * 2, X)
+    assert torch.equal(whole.mean(X), model.mean(X))
+    assert torch.equal(whole.gradient(X), model.gradient(X))
+    for posterior in (False, True):
+        found = whole.components(X, posterior)
+        torch.testing.assert_close(found.expectation(), model.mean(X))
+    assert not whole.components(X, False).epistemic.any()
 
 
 def test_targets_with_different_numbers_of_components():
     model = linear(noisy(60, 2))
     single = ResidueDensity.single(0.04, model.noise).arrays()
     X = tensor(np.linspace(-0.5, 1.5, 9)[:, None])
-    found = mixed(model, [two_widths(), single], X, True)
+    found = mixed(model, [two_widths(), single], X)
     assert found.log_pi.shape == (9, 2, 2)
     spread = model.epistemic(X) / model.noise
     variance = sum(found.variances())[:, 1]
@@ -172,8 +182,8 @@ def test_targets_with_different_numbers_of_components():
 def test_single_precision_points():
     model, state = linear(noisy(60, 1)), two_widths()
     X = tensor([[0.1], [0.8], [1.3]])
-    expected = mixed(model, [state], X, True)
-    found = mixed(model, [state], X.float(), True)
+    expected = mixed(model, [state], X)
+    found = mixed(model, [state], X.float())
     assert found.log_pi.dtype == found.noise.dtype == found.epistemic.dtype == torch.float32
     torch.testing.assert_close(found.noise.double(), expected.noise, rtol=1e-5, atol=1e-6)
 
@@ -213,8 +223,8 @@ def test_intervals_cover_what_was_never_seen():
     """Noise ten times larger on one side: both sides are covered as they should be."""
     rows, fresh = noisy(600, 1), noisy(4000, 1, seed=5)
     model = linear(rows)
-    density = mixed(model, fit_residues(model, rows), fresh.X, True)
-    low, high = density.quantiles(tensor([0.05, 0.95])).unbind(-1)
+    density = mixed(model, fit_residues(model, rows), fresh.X)
+    low, high = density.quantiles(tensor([0.05, 0.95])).unbind(1)
     covered = ((fresh.y > low) & (fresh.y < high))[:, 0].double()
     left = fresh.X[:, 0] < 0.5
     for side in (left, ~left):

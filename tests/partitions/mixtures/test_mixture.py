@@ -10,7 +10,7 @@ from scipy.stats import norm
 from skpou.core.models.components import Components
 from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
-from skpou.partitions.mixtures.experts import experts_for_gates
+from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from tests.contracts import same_bits
 from tests.examples import SHAPES, make_mixture, rows_of, tensor
@@ -40,7 +40,7 @@ def naive_components(mixture, x, level):
 def test_mean_and_variances_against_naive_loops(shape, m):
     mixture, X = make_mixture(shape, m=m), points()
     for level in range(len(SHAPES[shape])):
-        parts = mixture.components(X, level)
+        parts = mixture.at(level).components(X)
         noise, epistemic = parts.variances()
         for i, x in enumerate(X):
             pi, mu, posterior = naive_components(mixture, x, level)
@@ -83,8 +83,8 @@ def test_quantiles_against_roots_of_the_distribution(shape, spread):
     parts = mixture.components(X)
     probabilities = tensor([1e-6, 0.025, 0.3, 0.5, 0.8, 0.999])
     got = parts.quantiles(probabilities)
-    assert got.shape == (len(X), 2, 6)
-    assert (got.diff(dim=2) > 0).all()
+    assert got.shape == (len(X), 6, 2)
+    assert (got.diff(dim=1) > 0).all()
     pi, std = parts.log_pi.exp().numpy(), parts.variance.sqrt().numpy()
     for i in range(len(X)):
         for k in range(2):
@@ -97,14 +97,14 @@ def test_quantiles_against_roots_of_the_distribution(shape, spread):
                     xtol=1e-13,
                 )
                 tail = min(q, 1 - q)
-                assert abs(float(got[i, k, j]) - expected) < 1e-12 + 1e-14 / tail
+                assert abs(float(got[i, j, k]) - expected) < 1e-12 + 1e-14 / tail
 
 
 def test_quantiles_ignore_components_that_are_absent():
     mean = tensor([[[0.0], [1e6]]])
     log_pi = tensor([[0.0, -torch.inf]])
     parts = Components(log_pi, mean, tensor([[1.0], [1.0]]), 0 * mean)
-    got = parts.quantiles(tensor([0.1, 0.5, 0.9]))[0, 0].numpy()
+    got = parts.quantiles(tensor([0.1, 0.5, 0.9]))[0, :, 0].numpy()
     np.testing.assert_allclose(got, norm.ppf([0.1, 0.5, 0.9]), atol=1e-12)
 
 
@@ -143,14 +143,14 @@ def test_samples_have_the_mean_and_the_variance(shape):
     parts = mixture.components(X)
     rng = np.random.default_rng(3)
     s = 200_000
-    draws = parts.sample(tensor(rng.random((3, s))), tensor(rng.standard_normal((3, 2, s))))
-    assert draws.shape == (3, 2, s)
+    draws = parts.sample(tensor(rng.random((3, s))), tensor(rng.standard_normal((3, s, 2))))
+    assert draws.shape == (3, s, 2)
     mean = parts.expectation()
     within = torch.einsum("nk,nkm->nm", parts.log_pi.exp(), parts.epistemic)
     variance = parts.variances()[0] + within
-    error = (draws.mean(2) - mean).abs() / (variance / s).sqrt()
+    error = (draws.mean(1) - mean).abs() / (variance / s).sqrt()
     assert error.max() < 4.5
-    assert (draws.var(2) / variance - 1).abs().max() < 0.03
+    assert (draws.var(1) / variance - 1).abs().max() < 0.03
 
 
 def test_samples_pick_components_by_their_share():
@@ -159,8 +159,8 @@ def test_samples_pick_components_by_their_share():
     parts = Components(pi.log(), mean, torch.full((4, 1), 1e-20).double(), 0 * mean)
     last = float(np.nextafter(1.0, 0.0))
     uniform = tensor([[0.0, 0.2499999, 0.25, 0.9, last]])
-    got = parts.sample(uniform, torch.zeros((1, 1, 5)).double())
-    assert got[0, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
+    got = parts.sample(uniform, torch.zeros((1, 5, 1)).double())
+    assert got[0, :, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("shape", ALL)
@@ -168,24 +168,24 @@ def test_samples_pick_components_by_their_share():
 def test_gradient_against_central_differences(shape, d):
     mixture, X, h = make_mixture(shape, d=d), points(d=d), 1e-5
     for level in range(len(SHAPES[shape])):
-        gradient = mixture.gradient(X, level)
-        assert gradient.shape == (6, 2, d)
+        gradient = mixture.at(level).gradient(X)
+        assert gradient.shape == (6, d, 2)
         for j in range(d):
             step = h * torch.eye(d, dtype=X.dtype)[j]
-            ahead = mixture.components(X + step, level).expectation()
-            behind = mixture.components(X - step, level).expectation()
+            ahead = mixture.at(level).components(X + step).expectation()
+            behind = mixture.at(level).components(X - step).expectation()
             expected = (ahead - behind) / (2 * h)
-            torch.testing.assert_close(gradient[..., j], expected, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(gradient[:, j], expected, rtol=1e-7, atol=1e-7)
 
 
 def test_samples_without_the_coefficients_posterior():
     mixture, X = make_mixture(), points(3)
     parts = mixture.components(X, posterior=False)
-    uniform, normal = tensor(np.full((3, 4), 0.5)), tensor(np.ones((3, 2, 4)))
+    uniform, normal = tensor(np.full((3, 4), 0.5)), tensor(np.ones((3, 4, 2)))
     draws = parts.sample(uniform, normal)
     pick = (parts.log_pi.exp().cumsum(1) > 0.5).to(torch.int8).argmax(1)
     expected = parts.mean[torch.arange(3), pick] + parts.noise[pick].sqrt()
-    torch.testing.assert_close(draws, expected[..., None].expand(-1, -1, 4))
+    torch.testing.assert_close(draws, expected[:, None].expand(-1, 4, -1))
 
 
 def test_gradient_across_sharp_gates_is_that_of_the_chosen_piece():
@@ -195,13 +195,13 @@ def test_gradient_across_sharp_gates_is_that_of_the_chosen_piece():
     for j in range(2):
         slopes = torch.einsum("np,kpm->nkm", mixture.basis.partial(X, j), mixture.experts[0].coef)
         expected = slopes[torch.arange(20), chosen]
-        torch.testing.assert_close(gradient[..., j], expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient[:, j], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_no_features():
     mixture = make_mixture("flat", d=0)
     X = torch.empty((4, 0), dtype=torch.float64)
-    assert mixture.gradient(X).shape == (4, 2, 0)
+    assert mixture.gradient(X).shape == (4, 0, 2)
     assert mixture.components(X).expectation().shape == (4, 2)
 
 
@@ -317,7 +317,7 @@ def test_blends_are_the_components_of_the_finest_level(name, m):
 def test_coarse_levels_of_a_blended_mixture_are_mixtures():
     mixture, X = make_blended("two"), points()
     plain = Mixture(mixture.tree, mixture.experts[:1] * 2, mixture.degree)
-    got, expected = mixture.components(X, 0), plain.components(X, 0)
+    got, expected = mixture.at(0).components(X), plain.at(0).components(X)
     for name in ("log_pi", "mean", "noise", "epistemic"):
         assert same_bits(getattr(got, name), getattr(expected, name))
 
@@ -327,14 +327,15 @@ def test_coarse_levels_of_a_blended_mixture_are_mixtures():
 def test_gradient_of_blends_against_central_differences(name, d):
     mixture, X, h = make_blended(name, d=d), points(d=d), 1e-5
     for level in range(len(mixture.tree.levels)):
-        gradient = mixture.gradient(X, level)
+        gradient = mixture.at(level).gradient(X)
         for j in range(d):
             step = h * torch.eye(d, dtype=X.dtype)[j]
+            part = mixture.at(level)
             ahead, behind = (
-                mixture.components(X + s * step, level, harden=True).expectation() for s in (1, -1)
+                part.components(X + s * step, harden=True).expectation() for s in (1, -1)
             )
             expected = (ahead - behind) / (2 * h)
-            torch.testing.assert_close(gradient[..., j], expected, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(gradient[:, j], expected, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", BLENDED)
@@ -344,11 +345,11 @@ def test_blends_survive_as_arrays(name):
     assert again.first_blended == mixture.first_blended
     for level in range(len(mixture.tree.levels)):
         for harden in (False, True):
-            got = again.components(X, level, harden)
-            expected = mixture.components(X, level, harden)
+            got = again.at(level).components(X, harden=harden)
+            expected = mixture.at(level).components(X, harden=harden)
             for part in ("log_pi", "mean", "noise", "epistemic"):
                 assert same_bits(getattr(got, part), getattr(expected, part)), part
-        assert same_bits(again.gradient(X, level), mixture.gradient(X, level))
+        assert same_bits(again.at(level).gradient(X), mixture.at(level).gradient(X))
 
 
 @pytest.mark.parametrize("posterior", [False, True])
@@ -357,7 +358,7 @@ def test_blends_give_densities_quantiles_and_samples(posterior):
     parts = mixture.components(X, posterior=posterior)
     pi, std = parts.log_pi.exp().numpy(), parts.variance.sqrt().expand_as(parts.mean).numpy()
     y = tensor([[0.3], [-1.0], [2.0]])
-    q = parts.quantiles(tensor([0.2, 0.9]))[:, 0]
+    q = parts.quantiles(tensor([0.2, 0.9]))[..., 0]
     draws = parts.sample(tensor(np.full((3, 1), 0.4)), torch.ones((3, 1, 1)).double())[:, 0, 0]
     for i in range(3):
         mu, s = parts.mean[i, :, 0].numpy(), std[i, :, 0]
@@ -389,7 +390,7 @@ def test_experts_of_blends_are_joint_and_coarse_ones_weighted_by_partitions(firs
     X = rng.random((80, 1))
     y = np.column_stack([np.sin(6 * X[:, 0]), X[:, 0] ** 2]) + 0.1 * rng.standard_normal((80, 2))
     rows = rows_of(X, y, rng.integers(1, 4, 80))
-    experts, used = experts_for_gates(rows, tree, 1, alpha, first)
+    experts, used = fit_experts_to_gates(rows, tree, 1, alpha, first)
     assert used == alpha
     phi = TotalDegreePolynomials(1, 1).matrix(rows.X).numpy()
     y, weight = rows.y.numpy(), rows.weight.numpy()
@@ -433,7 +434,7 @@ def test_noise_of_a_blend_is_found_where_it_is():
     y = np.sin(3 * X[:, 0]) + scale * rng.standard_normal(2000)
     gate = GateLevel(torch.tensor([0, 0]), tensor([[0.0, -200.0], [0.0, 200.0]]), 1)
     tree = PartitionTree(1, [gate])
-    experts, _ = experts_for_gates(rows_of(X, y), tree, 3, None, 0)
+    experts, _ = fit_experts_to_gates(rows_of(X, y), tree, 3, None, 0)
     parts = Mixture(tree, experts, 3, 0).components(tensor([[0.2], [0.8]]))
     np.testing.assert_allclose(parts.noise.sqrt().ravel(), [0.02, 0.2], rtol=0.15)
     assert (parts.epistemic.sqrt() < 0.3 * parts.noise.sqrt()).all()
@@ -443,7 +444,7 @@ def test_noise_of_a_blend_is_found_where_it_is():
 @pytest.mark.parametrize("alpha", [None, 1e-3, 0.0])
 def test_parts_without_samples_leave_predictions_finite(first, alpha):
     tree, X = three_levels(), 0.4 * np.random.default_rng(7).random((60, 1))
-    experts, _ = experts_for_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, first)
+    experts, _ = fit_experts_to_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, first)
     mixture = Mixture(tree, experts, 1, first)
     parts = mixture.components(points(50, 1), harden=True)
     for values in (parts.expectation(), *parts.variances()):
@@ -454,7 +455,7 @@ def test_parts_without_samples_leave_predictions_finite(first, alpha):
 def test_blended_piece_that_has_vanished_leaves_predictions_finite(alpha):
     gate = GateLevel(torch.tensor([0, 0, 0]), tensor([[0.0, 1.0], [0.0, -1.0], [-2e3, 0.0]]), 1)
     tree, X = PartitionTree(1, [gate]), np.random.default_rng(7).random((60, 1))
-    experts, _ = experts_for_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, 0)
+    experts, _ = fit_experts_to_gates(rows_of(X, np.sin(X[:, 0])), tree, 1, alpha, 0)
     parts = Mixture(tree, experts, 1, 0).components(points(50, 1))
     for values in (parts.expectation(), *parts.variances()):
         assert torch.isfinite(values).all()

@@ -1,0 +1,79 @@
+"""Constraints of parameters that recur, and what parameters stand for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from skpou.base.compat import Interval, StrOptions
+
+AUTO = StrOptions({"auto"})
+#: An int of at least 1, numbers of at least 0 and above 0.
+COUNT = Interval(Integral, 1, None, closed="left")
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+def unless_auto(value: Any, kind: Callable[[Any], Any] = float) -> Any:
+    """None for "auto" and None; anything else as a plain number."""
+    return None if value is None or isinstance(value, str) else kind(value)
+
+
+def random_generator(random_state: Any) -> np.random.Generator:
+    """One generator for a whole fit.
+
+    None is a fixed start: a default fit gives the same bits twice.
+    """
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31, size=4))
+    return np.random.default_rng(seed_of(random_state))
+
+
+def seed_of(random_state: Any) -> int:
+    """A seed for parts of a fit that draw in an order of their own; 0 for None.
+
+    Raises
+    ------
+    ValueError
+        If it is none of what scikit-learn takes, nor a Generator.
+    """
+    if isinstance(random_state, np.random.Generator | np.random.RandomState):
+        return int(random_generator(random_state).integers(2**31))
+    seed = 0 if random_state is None else random_state
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
+        raise ValueError(
+            "random_state must be None, an int of at least 0, a RandomState or a Generator. "
+            f"Got {random_state!r}."
+        )
+    return int(seed)
+
+
+def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
+    """Refuse a size before anything is allocated, where the machine tells its memory.
+
+    Parameters
+    ----------
+    needed : float
+        GB that a fit takes.
+    what, advice : str
+        What needs them, and what to lower.
+
+    Raises
+    ------
+    ValueError
+        If that is more than four fifths of the physical memory.
+    """
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # The rest is for the system, the data and what is freed late.
+    if needed > 0.8 * physical:
+        raise ValueError(
+            f"{what} needs about {needed:.3g} GB of {physical:.3g} GB. Lower {advice}."
+        )

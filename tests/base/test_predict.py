@@ -1,0 +1,96 @@
+"""One prediction unpacks the model once, and asks it for no more than it needs."""
+
+import numpy as np
+import pytest
+import torch
+
+from skpou import NeuralSparseGridClassifier, SparseGridClassifier
+from tests.estimators import QUERY, each_class, fitted, same_bits, stepped
+
+#: Rows that no regressor predicts in one block.
+MANY = np.random.default_rng(0).uniform(-1, 1, (60_000, 2))
+
+CALLS = {
+    "predict": {},
+    "predict with std": {"return_std": True},
+    "predict_gradient": {},
+    "predict_quantile": {},
+    "sample_y": {},
+    "log_density": {"y": np.zeros(len(MANY))},
+    "partition_proba": {},
+    "predict_terms": {},
+    "predict_proba": {},
+    "transform": {},
+}
+
+
+def count_models(model, monkeypatch):
+    """A list that grows by one whenever the estimator unpacks its model."""
+    unpacked, original = [], type(model)._model
+
+    def counted(self, like):
+        unpacked.append(len(like))
+        return original(self, like)
+
+    monkeypatch.setattr(type(model), "_model", counted)
+    return unpacked
+
+
+def calls_of(model):
+    """Name of each kind of prediction that the estimator knows, and the call itself."""
+    for name, arguments in CALLS.items():
+        method = getattr(model, name.split()[0], None)
+        if method is not None and not (
+            name == "predict with std" and model.__class__ in CLASSIFIERS
+        ):
+            yield name, lambda X, method=method, arguments=arguments: method(X, **arguments)
+
+
+CLASSIFIERS = (SparseGridClassifier, NeuralSparseGridClassifier)
+
+
+@each_class
+def test_a_prediction_unpacks_the_model_once(name, monkeypatch):
+    model = fitted(name)
+    assert model._rows_a_block(model._model(torch.zeros(1, 2).double())) < len(MANY)
+    unpacked = count_models(model, monkeypatch)
+    for kind, call in calls_of(model):
+        unpacked.clear()
+        call(MANY)
+        assert len(unpacked) == 1, kind
+
+
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+def test_a_classification_unpacks_the_model_once(cls, monkeypatch):
+    X, y = stepped()
+    model = cls(level=2).fit(X, y > 0)
+    unpacked = count_models(model, monkeypatch)
+    for kind, call in calls_of(model):
+        unpacked.clear()
+        call(MANY)
+        assert len(unpacked) == 1, kind
+
+
+@each_class
+def test_the_mean_is_the_same_with_and_without_std(name):
+    model = fitted(name)
+    for return_std in (True, "epistemic", "noise"):
+        assert same_bits(model.predict(QUERY, return_std=return_std)[0], model.predict(QUERY))
+
+
+@each_class
+def test_the_mean_alone_asks_for_no_density(name, monkeypatch):
+    """But for mixtures of experts, whose mean is that of their density, without its variances."""
+    model = fitted(name)
+    kind = type(model._model(torch.zeros(1, 2).double()))
+    asked = []
+    original = kind.components
+
+    def components(self, X, posterior=True, **others):
+        asked.append(posterior)
+        return original(self, X, posterior, **others)
+
+    monkeypatch.setattr(kind, "components", components)
+    model.predict(QUERY)
+    assert True not in asked
+    assert not asked or hasattr(model, "mixture_")
