@@ -1,4 +1,4 @@
-"""SG++ in a process of its own: ``PYTHON benchmarks/sgpp.py TASK IN.npz OUT.npz``.
+"""SG++ in a process of its own: ``PYTHON benchmarks/grids/sgpp.py TASK IN.npz OUT.npz``.
 
 pysgpp 3.3 needs numpy < 2 and lives in another environment, whose interpreter the variable
 SKPOU_PYSGPP names. This file is run by that interpreter and imports numpy and pysgpp alone; see
