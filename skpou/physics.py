@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.quasirandom import SobolEngine
+
+from skpou.core import sobol_points
 
 __all__ = ["Equation", "Field", "Symmetry", "Unknown"]
 
@@ -348,8 +349,7 @@ def sampled(kind: str, n: int, low: np.ndarray, high: np.ndarray, seed: int) -> 
         line = 0.5 - 0.5 * np.cos(np.pi * np.arange(side) / (side - 1))
         unit = np.stack(np.meshgrid(*[line] * d, indexing="ij"), -1).reshape(-1, d)
     elif kind == "sobol":
-        engine = SobolEngine(d, scramble=True, seed=seed)
-        unit = engine.draw(n, dtype=torch.float64).numpy()
+        unit = sobol_points(d, n, seed).numpy()
     else:
         unit = np.random.default_rng(seed).random((n, d))
     return low + (high - low) * unit

@@ -31,7 +31,7 @@ ALLOWED = {
     "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
     "inspection": {"base"},
     "nn": {"sparse_grids"},
-    "physics": set(),
+    "physics": {"core"},
     "datasets": {"base"},
     "_version": set(),
 }
@@ -226,6 +226,26 @@ def lstsq_faults(source, path):
     ]
 
 
+#: Functions that make tensors, where torch's defaults say: of what device, and of what dtype.
+FACTORIES = {"zeros", "ones", "empty", "eye", "linspace", "rand", "randn"}
+CONVERSIONS = {"tensor", "as_tensor", "arange", "full", "tril_indices", "triu_indices", "randperm"}
+
+
+def factory_faults(source, path):
+    """Sentences, one for each tensor that is made as torch's global settings will have it."""
+    faults = []
+    for node in ast.walk(ast.parse(source)):
+        called = getattr(node, "func", None)
+        if not isinstance(called, ast.Attribute) or getattr(called.value, "id", "") != "torch":
+            continue
+        needed = {"device", "dtype"} if called.attr in FACTORIES else {"device"}
+        given = {keyword.arg for keyword in node.keywords}
+        if called.attr in FACTORIES | CONVERSIONS and None not in given and not needed <= given:
+            missing = " and ".join(sorted(needed - given))
+            faults.append(f"{path}:{node.lineno}: torch.{called.attr} needs {missing}")
+    return faults
+
+
 def sources(*folders):
     """(path relative to the repository, text) of each Python file in `folders`."""
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -281,7 +301,9 @@ def test_package_is_found():
         assert {folder_of(m) for m in modules() if room_of(m) == room} == set(within)
 
 
-@pytest.mark.parametrize("check", [sklearn_faults, room_faults, matplotlib_faults, lstsq_faults])
+@pytest.mark.parametrize(
+    "check", [sklearn_faults, room_faults, matplotlib_faults, lstsq_faults, factory_faults]
+)
 def test_sources_obey(check):
     faults = [fault for path, source in sources("skpou") for fault in check(source, path)]
     assert not faults, "\n".join(["", *faults])
@@ -360,7 +382,7 @@ def test_files_are_short():
         (room_faults, "skpou/sines/features.py", "if TYPE_CHECKING:\n    import skpou.search"),
         (room_faults, "skpou/partitions/gates/tree.py", "from skpou.partitions.pieces import plan"),
         (room_faults, "skpou/partitions/gates/tree.py", "from skpou.partitions import GateForm"),
-        (room_faults, "skpou/physics.py", "from skpou.core import Rows"),
+        (room_faults, "skpou/physics.py", "from skpou.base import owned"),
         (matplotlib_faults, "skpou/lsgd/fit.py", "def f():\n    import matplotlib.pyplot as plt"),
         (matplotlib_faults, "skpou/datasets.py", "from matplotlib import pyplot"),
         (matplotlib_faults, "skpou/inspection/_stages.py", "import matplotlib.pyplot as plt"),
@@ -410,3 +432,20 @@ def test_checker_lets_right_imports_pass(path, source):
 )
 def test_checker_finds_lstsq(source, n_faults):
     assert len(lstsq_faults(source, "skpou/solvers/a.py")) == n_faults
+
+
+@pytest.mark.parametrize(
+    ("source", "n_faults"),
+    [
+        ("torch.zeros(3)", 1),
+        ("torch.zeros(3, dtype=d)", 1),
+        ("torch.zeros(3, device=d)", 1),
+        ("torch.as_tensor(x)", 1),
+        ("torch.zeros(3, dtype=d, device=e)", 0),
+        ("torch.as_tensor(x, device=d)", 0),
+        ("torch.eye(3, **like)", 0),
+        ("np.zeros(3) + x.new_zeros(3) + torch.zeros_like(x)", 0),
+    ],
+)
+def test_checker_finds_tensors_of_no_device(source, n_faults):
+    assert len(factory_faults(source, "skpou/core/a.py")) == n_faults

@@ -240,7 +240,9 @@ class SplineColumn:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SplineColumn:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
-        parts = (torch.tensor(np.asarray(arrays[name])) for name in ("knots", "transform"))
+        parts = (
+            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("knots", "transform")
+        )
         return cls(*arrays["place"].tolist(), *(part.to(like.device) for part in parts))
 
 

@@ -51,6 +51,11 @@ class Expert:
     basis: AdditiveBasis
     members: tuple[Member, ...]
 
+    @property
+    def coef(self) -> Tensor:
+        """Coefficients (p,) of the expert's part of the mean: those of its members by share."""
+        return torch.stack([member.share * member.coef for member in self.members]).sum(0)
+
 
 @dataclass(frozen=True)
 class TargetModel:
@@ -69,23 +74,23 @@ class TargetModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n,) at the points X (n, d)."""
-        parts = []
-        for expert in self.experts:
-            coef = sum(member.share * member.coef for member in expert.members)
-            parts.append(expert.basis.matrix(X.double()) @ coef)
+        parts = [expert.basis.matrix(X.double()) @ expert.coef for expert in self.experts]
         return torch.stack(parts).sum(0)
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
         result = X.new_zeros(X.shape, dtype=torch.float64)
         for expert in self.experts:
-            coef = sum(member.share * member.coef for member in expert.members)
             for feature in range(X.shape[1]):
-                result[:, feature] += expert.basis.partial(X.double(), feature) @ coef
+                result[:, feature] += expert.basis.partial(X.double(), feature) @ expert.coef
         return result
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
-        """The density of y at the points X (n, d), in float64.
+        """The density of y at the points X (n, d), in float64; see `density`."""
+        return self.density(X, posterior)[0]
+
+    def density(self, X: Tensor, posterior: bool = True) -> tuple[Components, Tensor]:
+        """The density of y at the points X (n, d), in float64, and its mean (n,).
 
         Outside the box of the data the posterior and the gates are those of the nearest point of
         the box, and the variance grows with the distance from it.
@@ -93,9 +98,10 @@ class TargetModel:
         X = X.double()
         inside = X.clamp(0, 1)
         beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
-        parts = []
+        parts, means = [], []
         for expert in self.experts:
             F = expert.basis.matrix(X)
+            means.append(F @ expert.coef)
             within = F if torch.equal(X, inside) else expert.basis.matrix(inside)
             T = expert.basis.coordinates(inside)
             for member in expert.members:
@@ -116,7 +122,8 @@ class TargetModel:
                     )
                 )
         log_pi, mean, noise, epistemic = (torch.cat(part, 1) for part in zip(*parts, strict=True))
-        return Components(log_pi, mean[..., None], noise[..., None], epistemic[..., None])
+        components = Components(log_pi, mean[..., None], noise[..., None], epistemic[..., None])
+        return components, torch.stack(means).sum(0)
 
     def terms(self) -> list[tuple[int, ...]]:
         """Features of every term of every expert, sorted by their number."""
@@ -238,9 +245,8 @@ class AdditiveModel:
 
     def components(self, X: Tensor, posterior: bool = True) -> IndependentComponents:
         """The density of y at the points X, independent for all targets."""
-        return IndependentComponents.of_targets(
-            [target.components(X, posterior) for target in self.targets]
-        )
+        parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
+        return IndependentComponents.of_targets(parts, torch.stack(means, 1))
 
     def term_values(
         self, terms: Sequence[tuple[int, ...]], X: Tensor, posterior: bool

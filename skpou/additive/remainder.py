@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import Candidate, Start, TermSearch
+from skpou.core import sobol_points
 from skpou.core.linalg import lower_inverse
 
 #: Rows and random features of the pilot, and rows that are landmarks.
@@ -61,12 +62,12 @@ class PilotFit:
     @property
     def is_rotated(self) -> bool:
         """Whether the directions are not the coordinates."""
-        return not torch.equal(self.rotation, torch.eye(len(self.rotation)).to(self.rotation))
+        return not torch.equal(self.rotation, torch.ones_like(self.rotation[0]).diag())
 
     def scales(self) -> Tensor:
         """Rotation and scales in one, (d, d)."""
         d = len(self.rotation)
-        return self.rotation * torch.tensor(np.exp(self.theta[:d])).to(self.rotation)
+        return self.rotation * torch.tensor(np.exp(self.theta[:d]), device="cpu").to(self.rotation)
 
 
 class Pilot:
@@ -87,14 +88,13 @@ class Pilot:
     def __init__(self, T: Tensor, lines: Tensor, y: Tensor, weight: Tensor, seed: int):
         self.T, self.y, self.weight = T, y, weight / weight.mean()
         self.fixed = torch.cat([T.new_ones((len(T), 1)), lines], 1)
-        engine = torch.quasirandom.SobolEngine(T.shape[1], scramble=True, seed=seed)
-        uniform = engine.draw(PILOT_FEATURES // 2, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        uniform = sobol_points(T.shape[1], PILOT_FEATURES // 2, seed).clamp(1e-6, 1 - 1e-6)
         self.frequencies = torch.special.ndtri(uniform).to(T)
 
     def _posterior(self, theta: np.ndarray, T: Tensor):
         """Columns, slopes of the sines, coefficients, root of their covariance, half its log."""
         d = T.shape[1]
-        scale = torch.tensor(np.exp(theta[:d])).to(T)
+        scale = torch.tensor(np.exp(theta[:d]), device="cpu").to(T)
         line, block, noise = np.exp(theta[d:])
         noise = noise + LEAST_NOISE
         angle = (T * scale) @ self.frequencies.T

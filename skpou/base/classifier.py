@@ -57,7 +57,9 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
             self, X, y, sample_weight, reset=reset
         )
         points, weight = (validation.owned(part, torch.float64, device) for part in (X, given))
-        indicators = torch.eye(len(classes), dtype=torch.float64)[torch.as_tensor(codes)]
+        indicators = torch.eye(len(classes), dtype=torch.float64, device="cpu")[
+            torch.as_tensor(codes, device="cpu")
+        ]
         rows, scaling, _ = self._merged(points, indicators.to(device), weight, box)
         return PreparedClasses(rows, scaling, classes)
 
@@ -153,7 +155,11 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         logs, origin = self._log_proba(X)
         labels = self.classes_[logs.argmax(1).cpu().numpy()]
         numeric = labels.dtype.kind in "biuf"
-        return origin.send(torch.as_tensor(labels)) if origin.is_tensor and numeric else labels
+        return (
+            origin.send(torch.as_tensor(labels, device="cpu"))
+            if origin.is_tensor and numeric
+            else labels
+        )
 
     def score(self, X, y, sample_weight=None):
         """Share of the rows that are classified rightly.

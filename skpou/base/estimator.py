@@ -102,10 +102,15 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     @contextlib.contextmanager
     def _earlier_fit_kept(self):
-        """Undo what a failed validation or a failed fit changed on the estimator."""
+        """Undo what a failed validation or a failed fit changed on the estimator.
+
+        Gradients are on inside, whatever mode the caller is in; whatever an interrupt leaves of
+        the mode, the caller's is restored.
+        """
         before = self.__dict__.copy()
         try:
-            yield
+            with torch.inference_mode(False):
+                yield
         except torch.cuda.OutOfMemoryError as error:
             self.__dict__ = before
             torch.cuda.empty_cache()

@@ -137,11 +137,11 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             return self._leave(scaling.original_targets(mean), origin)
 
         def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-            noise, epistemic = model.components(x, True).variances()
+            parts = model.components(x)
+            noise, epistemic = parts.variances()
             parts_of = {"noise": noise, "epistemic": epistemic}
             variance = parts_of.get(str(return_std), noise + epistemic)
-            # The mean from the same function as alone: the same bits with and without std.
-            return model.mean(x), variance.sqrt()
+            return parts.expectation(), variance.sqrt()
 
         mean, std = self._in_blocks(points, model, moments)
         return (
@@ -149,6 +149,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             self._leave(scaling.scale * std, origin),
         )
 
+    @torch.inference_mode(False)
     def predict_gradient(self, X):
         """Gradient of the predicted mean.
 

@@ -293,7 +293,9 @@ def _accelerator_data(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target "
             "y is None."
         )
-    y = _finite_tensor(y if isinstance(y, Tensor) else torch.as_tensor(y), "y", (1, 2))
+    y = _finite_tensor(
+        y if isinstance(y, Tensor) else torch.as_tensor(y, device="cpu"), "y", (1, 2)
+    )
     if len(y) != len(X):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[len(X), len(y)]}"

@@ -5,9 +5,10 @@ from skpou.core.polynomials import TotalDegreePolynomials, count_columns
 from skpou.core.records import Report, TrainingInterrupted, TrainingResult
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.scaling import Scaling, target_unit
+from skpou.core.sobol import sobol_points
 
 # fmt: off
 __all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "Rows", "Scaling",
            "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "count_columns",
-           "merge_rows", "pairs_of", "target_unit"]
+           "merge_rows", "pairs_of", "sobol_points", "target_unit"]
 # fmt: on

@@ -113,7 +113,7 @@ class PhysicsMixin(LinearModelRegressor):
             for symmetry in physics.symmetries:
                 if symmetry.coordinate >= d:
                     raise ValueError(f"{symmetry!r}: X has {d} column(s), counted from 0.")
-            found = [torch.as_tensor(part, dtype=X.dtype) for part in physics.points]
+            found = [torch.as_tensor(part, dtype=X.dtype, device="cpu") for part in physics.points]
             if not len(X) and not found:
                 raise ValueError(
                     "X has no rows, so that samplers of points need a box. Give box to Equation."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
@@ -158,10 +158,9 @@ class ContinuedSearch(ShapedSearch):
             return starts
         low = self.unknowns.new_tensor([u.bounds[0] for u in unknowns if u.bounds])
         high = self.unknowns.new_tensor([u.bounds[1] for u in unknowns if u.bounds])
-        engine = torch.quasirandom.SobolEngine(len(unknowns), scramble=True, seed=self.seed)
-        share = engine.draw(4, dtype=torch.float64)
+        share = sobol_points(len(unknowns), 4, self.seed)
         if len(unknowns) == 1:
-            share = torch.tensor([[0.1], [0.3], [0.5], [0.8]], dtype=torch.float64)
+            share = torch.tensor([[0.1], [0.3], [0.5], [0.8]], dtype=torch.float64, device="cpu")
         starts += list(low + (high - low) * share.to(low))
         return starts
 

@@ -74,7 +74,7 @@ class Level:
         self.root = rows.weight.sqrt()
         self.total = float(rows.weight.sum()) or 1.0
         self.phi = basis.matrix(rows.X)
-        self.y = rows.y - sum((stage.mean(rows.X) for stage in self.before), torch.zeros(()))
+        self.y = rows.y - sum((stage.mean(rows.X) for stage in self.before), rows.y.new_zeros(()))
         self.parts = [self._columns(term) for term in self.terms]
         self.offsets = [self._offsets(term) for term in self.terms]
 

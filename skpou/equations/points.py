@@ -76,7 +76,11 @@ def held_out(
     if fills:
         inner = rng.random((max(min(n, 1000), 200), x.shape[1]))
         low, high = points.min(0), points.max(0)
-        return HeldOut(torch.arange(0), torch.arange(0), as_tensor(low + (high - low) * inner, x))
+        return HeldOut(
+            torch.arange(0, device="cpu"),
+            torch.arange(0, device="cpu"),
+            as_tensor(low + (high - low) * inner, x),
+        )
     order = torch.as_tensor(rng.permutation(n), device=x.device)
     cut = n // 5
     if n < 10:

@@ -112,7 +112,7 @@ class NonlinearProblem(ProjectedProblem):
             if not gained:
                 break
         p = len(inner)
-        R = triangular_factor(torch.cat([A, strength * torch.eye(p).to(A)]))
+        R = triangular_factor(torch.cat([A, A.new_full((p,), strength).diag()]))
         value = value if math.isfinite(value) else math.inf
         return ProjectedFit(theta, inner[:, None], value, A, R, residual[:, None], strength)
 
@@ -147,7 +147,7 @@ def _ridge_step(A: Tensor, residual: Tensor, strength: float, inner: Tensor) -> 
     """Minimiser of ``|A s - r|^2 + strength^2 |s - inner|^2``."""
     p = len(inner)
     above = torch.cat([A, residual[:, None]], 1)
-    below = torch.cat([strength * torch.eye(p).to(A), (strength * inner)[:, None]], 1)
+    below = torch.cat([A.new_full((p,), strength).diag(), (strength * inner)[:, None]], 1)
     R, projected, _ = split_factor(triangular_factor(torch.cat([above, below])), p)
     step = back_substitute(R, projected)[:, 0]
     return torch.where(torch.isfinite(step), step, 0.0)

@@ -83,7 +83,7 @@ def dominant_frequency(X: Tensor, values: Tensor, weight: Tensor) -> Peak:
     share = weight / weight.sum()
     centred = values - share @ values
     energy = float((share @ centred.square()).sum())
-    frequencies = torch.as_tensor(frequency_grid(len(X), d)).to(X)
+    frequencies = torch.as_tensor(frequency_grid(len(X), d), device="cpu").to(X)
     if energy <= 0:
         return Peak(X.new_zeros(d), 0.0, 1.0)
     power = []

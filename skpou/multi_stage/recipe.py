@@ -116,7 +116,8 @@ class RecipeTraining:
             return False
         A = basis.matrix(self.rows.X) * self.rows.weight.sqrt()[:, None]
         unit = float(A.square().sum(0).max().sqrt()) or 1.0
-        ridge = torch.finfo(A.dtype).eps * unit * torch.eye(A.shape[1]).to(A)
+        size = torch.finfo(A.dtype).eps * unit
+        ridge = size * torch.eye(A.shape[1], dtype=A.dtype, device=A.device)
         self.stages.append(Stage(basis, coef, triangular_factor(torch.cat([A, ridge]))))
         self.scale_factors.append(factor)
         self.residue = residue

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
@@ -283,7 +284,7 @@ class MultiStageRegressor(PhysicsMixin):
         super()._store_result(result, prepared)
         self.__dict__.update(
             residual_rms_=self._of_targets(torch.stack(left).cpu().numpy()),
-            scale_factors_=torch.tensor(result.chosen["scale_factors"]).double().numpy(),
+            scale_factors_=np.asarray(result.chosen["scale_factors"], dtype=np.float64),
         )
 
     @property

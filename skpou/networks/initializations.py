@@ -90,8 +90,8 @@ def data_box(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
     depth, a, blocks = len(network.shapes), X, []
     for index, (n_out, n_in) in enumerate(network.shapes):
         first, second = torch.as_tensor(rng.integers(len(X), size=(2, n_out)), device=X.device)
-        share = torch.as_tensor(rng.random((n_out, 1))).to(X)
-        normal = torch.as_tensor(_directions(rng, n_out, n_in)).to(X)
+        share = torch.as_tensor(rng.random((n_out, 1)), device="cpu").to(X)
+        normal = torch.as_tensor(_directions(rng, n_out, n_in), device="cpu").to(X)
         offset = ((a[first] + share * (a[second] - a[first])) * normal).sum(1)
         reach = 1.0 / depth if network.adds_input(index) else 1.0
         # Eq. 13 with the data's image for the box
@@ -170,4 +170,6 @@ def _divide(numerator: float, denominator: np.ndarray) -> np.ndarray:
 
 def _flatten(blocks: list[np.ndarray], like: Tensor) -> Tensor:
     """One vector in the dtype and on the device of `like`."""
-    return torch.as_tensor(np.concatenate([block.reshape(-1) for block in blocks])).to(like)
+    return torch.as_tensor(
+        np.concatenate([block.reshape(-1) for block in blocks]), device="cpu"
+    ).to(like)

@@ -201,7 +201,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
 
     def _box(self) -> Scaling:
         """Box of the last fit."""
-        return Scaling.from_arrays(self.scaling_, torch.zeros(0))
+        return Scaling.from_arrays(self.scaling_, torch.zeros(0, dtype=torch.float64, device="cpu"))
 
     # Fitted state
 

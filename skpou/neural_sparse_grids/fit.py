@@ -357,7 +357,7 @@ def with_slope(model: NeuralGrid, rows: Rows) -> NeuralGrid:
     """The model with the slope of its mean over the rows; classes have none."""
     if model.encoder.form.kind != "mlp" or not isinstance(model.head, SparseGridModel):
         count = model.head.coef.shape[1]
-        return replace(model, slope=torch.ones(count, dtype=torch.float64))
+        return replace(model, slope=torch.ones(count, dtype=torch.float64, device="cpu"))
     like = rows.X
     double = NeuralGrid(model.encoder.to(torch.float64), model.head, model.slope)
     slope = mean_slope(double, like.to(torch.float64), rows.weight)  # type: ignore[arg-type]

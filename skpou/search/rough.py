@@ -121,14 +121,14 @@ def _line_candidate(
         values, bends = y, CubicSpline(x, y)(x, 2)  # not-a-knot ends
         growth = float((left_out[inner] ** 2 / around[:, None]).mean())
     like = rows.X
-    leverage = torch.as_tensor(splines.leverage[index]).to(like)
+    leverage = torch.as_tensor(splines.leverage[index], device="cpu").to(like)
     basis = CubicSplines(like[:, 0].clone(), leverage)
     share, bulge = basis.posterior_columns(probes).square().mean(0).tolist()
     noise = penalty * tension / float(weight.mean())
     gap = noise * share * bool(penalty) + growth * bulge
     dof = float(leverage.sum())
-    residual = rows.y - torch.as_tensor(values).to(like)
-    coef = torch.as_tensor(np.concatenate([values, bends])).to(like)
+    residual = rows.y - torch.as_tensor(values, device="cpu").to(like)
+    coef = torch.as_tensor(np.concatenate([values, bends]), device="cpu").to(like)
     factor = _posterior_factor(rows, residual, dof, growth, like)
     gap = float(gap)
     return Candidate("rough", (Stage(basis, coef, factor),), error, math.sqrt(noise + gap), dof,
@@ -170,8 +170,8 @@ class _Polyharmonic:
 
     def _indices(self, n: int, most: int) -> Tensor:
         if n <= most:
-            return torch.arange(n)
-        return torch.as_tensor(np.sort(self.rng.choice(n, most, replace=False)))
+            return torch.arange(n, device="cpu")
+        return torch.as_tensor(np.sort(self.rng.choice(n, most, replace=False)), device="cpu")
 
     def _kernel(self, basis: PolyharmonicSplines, X: Tensor) -> Tensor:
         """Conditionally positive definite kernel (n, k): -r or r^3."""

@@ -62,7 +62,7 @@ def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
     _, near = cKDTree(points).query(points[chosen], min(n, d + 2))
     near = near.reshape(len(chosen), -1)[:, 1:]
     middle = (points[chosen, None] + points[near]) / 2
-    return torch.as_tensor(middle.reshape(-1, d)).to(X)
+    return torch.as_tensor(middle.reshape(-1, d), device="cpu").to(X)
 
 
 def neighbour_difference(X: Tensor, y: Tensor) -> Tensor:
@@ -221,7 +221,8 @@ class RidgePath:
         p = self.Vh.shape[1]
         if len(self.S) == p:
             return triangular_factor(size[:, None] * self.Vh)
-        ridge = max(alpha, eps) * self.S[0] * torch.eye(p).to(self.Vh)
+        eye = torch.eye(p, dtype=self.Vh.dtype, device=self.Vh.device)
+        ridge = max(alpha, eps) * self.S[0] * eye
         return triangular_factor(torch.cat([self.S[:, None] * self.Vh, ridge]))
 
 

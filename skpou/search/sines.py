@@ -261,6 +261,6 @@ def _subset(rows: Rows, most: int, seed: int) -> Rows:
     if rows.n_rows <= most:
         return rows
     rng = np.random.default_rng([seed, 1])
-    index = torch.as_tensor(np.sort(rng.choice(rows.n_rows, most, replace=False)))
+    index = torch.as_tensor(np.sort(rng.choice(rows.n_rows, most, replace=False)), device="cpu")
     index = index.to(rows.X.device)
     return rows.subset(index)

@@ -92,7 +92,7 @@ def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tenso
     if len(b) > 2 * DICTIONARY_SIZE:
         index = np.sort(rng.choice(len(b), 2 * DICTIONARY_SIZE, replace=False))
         w, b = w[index], b[index]
-    return torch.as_tensor(w).to(t), torch.as_tensor(b).to(t)
+    return torch.as_tensor(w, device="cpu").to(t), torch.as_tensor(b, device="cpu").to(t)
 
 
 def radial_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def radial_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tens
         index = np.sort(rng.choice(n, min(n, 250), replace=False))
     centres = t[torch.as_tensor(index, device=t.device)]
     octaves = np.arange(int(math.log2(2 * n_rows ** (1 / d)) + 0.01) + 1)
-    logs = torch.as_tensor(octaves * math.log(2.0)).to(t)
+    logs = torch.as_tensor(octaves * math.log(2.0), device="cpu").to(t)
     return centres.repeat_interleave(len(logs), 0), logs.repeat(len(centres))
 
 

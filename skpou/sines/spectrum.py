@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.special import gammaincinv
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
+from skpou.core import sobol_points
 from skpou.sines.features import SineFeatures
 
 #: Smoothness of the Matern shape.
@@ -44,12 +44,13 @@ class Spectrum:
             jitter = 0.8 * (rng.random(n_sines) - 0.5)
             uniform = ((np.arange(n_sines) + 0.5 + jitter) / n_sines)[:, None]
         else:
-            engine = SobolEngine(d + 1, scramble=True, seed=seed)
-            uniform = engine.draw(n_sines, dtype=torch.float64).numpy()
+            uniform = sobol_points(d + 1, n_sines, seed).numpy()
         frequencies = self._transform(uniform, rng)
         frequencies = self.bandwidth * frequencies * np.array(self.scales)
         phases = rng.uniform(0, np.pi, n_sines)
-        tensors = (torch.as_tensor(values).to(like) for values in (frequencies, phases))
+        tensors = (
+            torch.as_tensor(values, device="cpu").to(like) for values in (frequencies, phases)
+        )
         return SineFeatures(*tensors, self.degree)
 
     def _transform(self, uniform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -59,7 +60,7 @@ class Spectrum:
             return uniform if d == 1 else 2 * uniform[:, :d] - 1
         # In one dimension a frequency and its negative are the same function.
         quantile = np.clip(0.5 + uniform / 2 if d == 1 else uniform[:, :d], 1e-9, 1 - 1e-9)
-        normal = torch.special.ndtri(torch.as_tensor(quantile)).numpy()
+        normal = torch.special.ndtri(torch.as_tensor(quantile, device="cpu")).numpy()
         if self.shape == "gauss":
             return normal
         level = rng.random(len(uniform)) if d == 1 else uniform[:, d]

@@ -71,10 +71,10 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
         if {mirror.feature for mirror in mirrors} == set(range(d)):
             # Odd and even along all coordinates leaves one function for each frequency.
             centers = [2 * m.center - 1 for m in sorted(mirrors, key=lambda m: m.feature)]
-            phases = math.pi / 4 - frequencies @ torch.tensor(centers).to(frequencies)
+            phases = math.pi / 4 - frequencies @ frequencies.new_tensor(centers)
             sines = h
         affine = [0, *(1 + j for j in range(d) if j not in periods)]
-        columns = torch.tensor([*affine, *range(1 + d, 1 + d + sines)])
+        columns = torch.tensor([*affine, *range(1 + d, 1 + d + sines)], device="cpu")
         return cls(SineFeatures(frequencies, phases), mirrors, columns)
 
     def arrays(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
         """Rebuild from `arrays`, on the device of `like`."""
         base = SineFeatures.from_arrays(arrays["base"], like)
         mirrors = [Mirror(*mirror) for mirror in arrays["mirrors"]]
-        return cls(base, mirrors, torch.tensor(arrays["columns"]))
+        return cls(base, mirrors, torch.tensor(arrays["columns"], device="cpu"))
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""

@@ -258,7 +258,7 @@ class DensityProblem:
         At least the density of one row that is spread over the box.
         """
         points = rng.random((N_PROBES, self.grid.n_features))
-        values = self.grid.evaluate(torch.as_tensor(points).to(coef), coef)
+        values = self.grid.evaluate(torch.as_tensor(points, device="cpu").to(coef), coef)
         negative = values[values < 0]
         size = float(negative.square().mean().sqrt()) if len(negative) else 0.0
         return max(size, 1 / self.weight)

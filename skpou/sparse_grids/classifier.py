@@ -208,5 +208,5 @@ class SparseGridClassifier(BaseClassifier):
     def grid_points_(self):
         """Grid points in units of X."""
         check_is_fitted(self)
-        points = self._model(torch.zeros(0, dtype=torch.float64)).grid.points()
+        points = self._model(torch.zeros(0, dtype=torch.float64, device="cpu")).grid.points()
         return self._original_points(points)

@@ -348,7 +348,8 @@ class _Refinement:
         """Gram matrix of the first points and all rows."""
         if n_points > len(self.grams[0]):
             return None
-        return sum((gram[:n_points, :n_points] for gram in self.grams), torch.zeros(()))
+        first, *others = (gram[:n_points, :n_points] for gram in self.grams)
+        return sum(others, first)
 
 
 def _part(rows: Rows, picked: Tensor) -> Rows:

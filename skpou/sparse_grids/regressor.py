@@ -249,6 +249,6 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
     def grid_points_(self):
         """Grid points in units of X."""
         check_is_fitted(self)
-        model = self._gaussian_model(torch.zeros(0, dtype=torch.float64))
+        model = self._gaussian_model(torch.zeros(0, dtype=torch.float64, device="cpu"))
         active = slice(None) if model.active is None else model.active.numpy()
         return self._original_points(model.grid.points()[active])

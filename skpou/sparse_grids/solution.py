@@ -286,7 +286,7 @@ def ridge_of_some_rows(
     """
     some = rows
     if rows.n_rows > RIDGE_ROWS:
-        picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]))
+        picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]), device="cpu")
         some = rows.subset(picked.to(rows.X.device))
     part = GridRows(grid, some.X, some.weight)
     part_scale = largest_norm(part.column_squares())

@@ -6,6 +6,8 @@ call, where drivers that pivot on uninitialised memory do not.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -132,7 +134,7 @@ def leave_one_out(A: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     eps = torch.finfo(A.dtype).eps
     deficient = is_deficient(R, 4.5e5 * eps)
     R = R + torch.eye(R.shape[-1], dtype=R.dtype, device=R.device) * (
-        deficient[:, None, None] * 4.5e7 * eps
+        deficient[:, None, None].to(R) * 4.5e7 * eps
     )
     projected = Q.mT @ (y * root)
     coef = back_substitute(R, projected)
@@ -176,7 +178,7 @@ def evidence_ridge(
     component = (U.mT @ projected).square()
     n = n_rows[:, None].clamp_min(1)
     eps = torch.finfo(R.dtype).eps
-    grid = [10.0 ** (-k / 2) for k in range(int(-2 * torch.tensor(eps).log10()) + 1)]
+    grid = [10.0 ** (-k / 2) for k in range(int(-2 * math.log10(eps)) + 1)]
     scores = []
     for alpha in grid:
         shrink = alpha**2 / (singular.square() + alpha**2)

@@ -24,10 +24,16 @@ class IndependentComponents(Components):
         Logarithms of the components' weights, for each target.
     mean, noise, epistemic : Tensor of shape (n, N, m)
         As in `Components`.
+    center : Tensor of shape (n, m), default=None
+        Mean of y, where it is known apart from the components: the same bits as alone.
     """
 
+    center: Tensor | None = None
+
     @classmethod
-    def of_targets(cls, targets: Sequence[Components]) -> IndependentComponents:
+    def of_targets(
+        cls, targets: Sequence[Components], center: Tensor | None = None
+    ) -> IndependentComponents:
         """Put together the densities of single targets (m = 1), which may differ in N."""
         most = max(target.log_pi.shape[1] for target in targets)
 
@@ -48,10 +54,13 @@ class IndependentComponents(Components):
             stacked("mean", 0.0),
             stacked("noise", 1.0),
             stacked("epistemic", 0.0),
+            center,
         )
 
     def expectation(self) -> Tensor:
         """Mean of y, of shape (n, m)."""
+        if self.center is not None:
+            return self.center
         return (self.log_pi.exp() * self.mean).sum(1)
 
     def variances(self) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,9 @@ class Stage:
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Stage:
         """Rebuild from `arrays`, on the device of `like`."""
         basis = BASES[arrays["kind"]].from_arrays(arrays["basis"], like)
-        parts = (torch.tensor(np.asarray(arrays[name])) for name in ("coef", "factor"))
+        parts = (
+            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("coef", "factor")
+        )
         return cls(basis, *(part.to(like.device) for part in parts))
 
 
@@ -147,7 +149,9 @@ class LinearModel:
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearModel:
         """Rebuild from `arrays`, on the device of `like`."""
         stages = tuple(Stage.from_arrays(stage, like) for stage in arrays["stages"])
-        parts = (torch.tensor(np.asarray(arrays[name])) for name in ("noise", "slope"))
+        parts = (
+            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("noise", "slope")
+        )
         return cls(stages, *(part.to(like.device) for part in parts))
 
 

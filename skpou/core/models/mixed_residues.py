@@ -36,7 +36,7 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict of ndarray
-        State for `mixed`, one a target.
+        State for `MixedResidues`, one a target.
     """
     blocks = row_blocks(rows.n_rows, rows_within(model.numbers_per_row()))
     means, spreads = [], []
@@ -114,4 +114,4 @@ class MixedResidues:
                     (variance * spread)[..., None],
                 )
             )
-        return IndependentComponents.of_targets(targets)
+        return IndependentComponents.of_targets(targets, parts.mean[:, 0])

@@ -232,7 +232,9 @@ def fit_density(
     width = (share @ (residue.inputs - centre).square()).sqrt()
     width = torch.where(width > 1e-12, width, 1.0)
     q, like = residue.inputs.shape[1] + 1, residue.error
-    steps = torch.linspace(math.log(0.4), math.log(1.8), n_components, dtype=like.dtype)
+    steps = torch.linspace(
+        math.log(0.4), math.log(1.8), n_components, dtype=like.dtype, device="cpu"
+    )
     variance = overall * torch.exp(2 * steps).to(like.device)
     gates = like.new_zeros((q, n_components))
     Z = ResidueDensity(centre, width, gates, variance).features(residue.inputs)

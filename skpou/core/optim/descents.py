@@ -71,7 +71,7 @@ def minibatches(
     if batch_size is None or batch_size >= n_rows:
         yield slice(None)
         return
-    order = torch.as_tensor(rng.permutation(n_rows))
+    order = torch.as_tensor(rng.permutation(n_rows), device="cpu")
     yield from order.split(batch_size)
 
 

@@ -242,7 +242,8 @@ class ProjectedProblem:
             r = fit.residual[block].T[:, :, None]
             factor = triangular_factor(torch.cat([factor, torch.cat([A, J, r], 2)], 1))
         rest = factor[:, p:, p:].reshape(-1, k + 1)
-        prior = torch.cat([fit.prior * torch.eye(k).to(rest), fit.prior * fit.theta[:, None]], 1)
+        ridge = rest.new_full((k,), fit.prior).diag()
+        prior = torch.cat([ridge, fit.prior * fit.theta[:, None]], 1)
         return triangular_factor(torch.cat([rest, prior]))
 
 

@@ -90,7 +90,7 @@ class JointSquares(Objective):
     def first_coef(self, rng: np.random.Generator) -> Tensor:
         """Draws of standard deviation 0.1, halved from level to level."""
         shape = (self.grid.n_columns, self.rows.n_outputs)
-        draws = torch.as_tensor(rng.standard_normal(shape)).to(self.rows.y)
+        draws = torch.as_tensor(rng.standard_normal(shape), device="cpu").to(self.rows.y)
         return (0.1 * draws * 0.5**self.costs).requires_grad_()
 
     @property
@@ -189,7 +189,7 @@ class DensityShares(Objective):
         root = mass.diagonal().rsqrt()[:, None]
         step = mass + self.alpha**2 / N_STEPS * stiffness
         factor, _ = factored(step * root * root.T, 1e-12)
-        smoother = root * torch.cholesky_solve(root * torch.eye(len(mass)).to(mass), factor)
+        smoother = root * torch.cholesky_solve(torch.diag(root[:, 0]), factor)
         for _ in range(N_STEPS - 1):
             smoother = root * torch.cholesky_solve(root * (mass @ smoother), factor)
         self.smoother = smoother

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from skpou.networks import Network, NetworkColumns
 
+#: How an encoder is made, whatever torch's defaults; a fit then casts and moves it.
+FIRST = {"dtype": torch.float32, "device": "cpu"}
 #: Slope of the logistic function that comes nearest to the normal distribution function: latent
 #: coordinates of unit variance then fill the box evenly.
 LOGIT_SLOPE = 1.702
@@ -125,9 +127,9 @@ class NetworkBody(nn.Module):
         self.n_components = form.n_components
         self.n_hidden = self.network.n_parameters
         n_output = form.n_components * self.network.n_columns
-        self.theta = nn.Parameter(torch.zeros(self.n_hidden + n_output))
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("width", torch.ones(d))
+        self.theta = nn.Parameter(torch.zeros(self.n_hidden + n_output, **FIRST))
+        self.register_buffer("mean", torch.zeros(d, **FIRST))
+        self.register_buffer("width", torch.ones(d, **FIRST))
 
     def standardised(self, X: Tensor) -> Tensor:
         """Points of zero mean and unit variance."""
@@ -164,7 +166,7 @@ class NetworkBody(nn.Module):
         output = rng.standard_normal((n_out, n_in)) / math.sqrt(n_in)
         blocks.append(np.hstack([np.zeros((n_out, 1)), output]))  # The constant column first
         flat = np.concatenate([block.reshape(-1) for block in blocks])
-        self.theta.copy_(torch.as_tensor(flat))
+        self.theta.copy_(torch.as_tensor(flat, device="cpu"))
 
     @torch.no_grad()
     def move_output(self, shift: Tensor, factor: Tensor) -> None:
@@ -189,14 +191,15 @@ class ConvolutionalBody(nn.Module):
         channels, height, width = self.shape = form.image_shape
         layers: list[nn.Module] = []
         for filters in FILTERS:
-            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.BatchNorm2d(filters)]
+            layers.append(nn.Conv2d(channels, filters, 3, padding=1, **FIRST))
+            layers.append(nn.BatchNorm2d(filters, **FIRST))
             layers += [nn.ReLU()]
             if min(height, width) > 1:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
             channels = filters
         self.layers = nn.Sequential(*layers, nn.Flatten())
-        self.output = nn.Linear(channels * height * width, form.n_components)
+        self.output = nn.Linear(channels * height * width, form.n_components, **FIRST)
 
     def forward(self, X: Tensor) -> Tensor:
         """Latent coordinates (n, d) before they are squashed."""
@@ -218,8 +221,8 @@ class LatentScaling(nn.Module):
     def __init__(self, n_components: int):
         super().__init__()
         self.follows = False
-        self.register_buffer("mean", torch.zeros(n_components))
-        self.register_buffer("variance", torch.ones(n_components))
+        self.register_buffer("mean", torch.zeros(n_components, **FIRST))
+        self.register_buffer("variance", torch.ones(n_components, **FIRST))
 
     def forward(self, z: Tensor, weight: Tensor | None = None) -> Tensor:
         """Scaled coordinates (n, d); `weight` (n,) are the rows' weights in training."""
@@ -326,7 +329,7 @@ class Encoder(nn.Module):
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Encoder:
         """Rebuild from `arrays`, on the device and in the dtype of `like`, for evaluation."""
-        state = {k: torch.tensor(np.asarray(v)) for k, v in arrays["state"].items()}
+        state = {k: torch.tensor(np.asarray(v), device="cpu") for k, v in arrays["state"].items()}
         parts = (state[name] for name in ("columns", "offset", "width"))
         with torch.random.fork_rng(devices=[]):
             encoder = cls(EncoderForm.from_arrays(arrays["form"]), *parts)

@@ -193,5 +193,5 @@ def start_encoder(encoder: Encoder, rows: Rows, start: str, rng: np.random.Gener
     if found is None:
         return "whiten"
     landmarks = torch.as_tensor(found[0], device=rows.X.device)
-    teach(encoder, rows.X[landmarks], torch.as_tensor(found[1]).to(rows.X))
+    teach(encoder, rows.X[landmarks], torch.as_tensor(found[1], device="cpu").to(rows.X))
     return "isomap"

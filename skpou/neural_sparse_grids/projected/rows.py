@@ -210,7 +210,7 @@ def pulled_rows(
     excess = (embedding.z.abs() - FAR).clamp_min(0) * embedding.z.sign() * weight.sqrt()[:, None]
     rows, coordinates = torch.nonzero(excess, as_tuple=True)
     slope = excess.new_zeros((len(rows), 1, excess.shape[1]))
-    slope[torch.arange(len(rows)), 0, coordinates] = weight[rows].sqrt()
+    slope[torch.arange(len(rows), device="cpu"), 0, coordinates] = weight[rows].sqrt()
     J = encoded.rows(rows).jacobian(theta, embedding.columns[rows], slope)[:, 0]
     return J, excess[rows, coordinates]
 

@@ -387,7 +387,7 @@ def compose(blends: list[Blend], form: GateForm) -> list[GateLevel]:
     All parts must have the same number of levels.
     """
     levels = []
-    offset_above = torch.arange(len(blends)).tolist()
+    offset_above = torch.arange(len(blends), device="cpu").tolist()
     for depth in range(len(blends[0].parents)):
         parents, thetas, offsets, total = [], [], [], 0
         for part, blend in enumerate(blends):

@@ -359,7 +359,7 @@ def make_step(gate: GateLevel, X: Tensor, learning_rate: float, batch_size: int 
 def split_direction(theta: Tensor, rng: np.random.Generator) -> Tensor:
     """Random change of logits (q,), a tenth of their size, that parts two equal partitions."""
     size = 0.1 * max(float(theta.norm()), 1.0) / math.sqrt(len(theta))
-    return size * torch.as_tensor(rng.standard_normal(len(theta))).to(theta)
+    return size * torch.as_tensor(rng.standard_normal(len(theta)), device="cpu").to(theta)
 
 
 def cross_entropy(share: Tensor, log_gate: Tensor, weight: Tensor) -> Tensor:

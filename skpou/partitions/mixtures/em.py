@@ -182,7 +182,7 @@ class _EM:
         self.variance = [pairs.y.new_ones((gate.n_partitions, m)) for gate in gates]
         self.coef: list[Tensor] = []
         for level in range(len(gates)):
-            self.coef.append(torch.empty(0))
+            self.coef.append(pairs.y.new_empty(0))
             self.fit_experts(level, self.log_partitions(level).exp())
         self.curve: list[float] = []
         self.residuals: list[float] = []

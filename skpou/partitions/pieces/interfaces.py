@@ -183,7 +183,7 @@ def find_interface(
     )
     slope = gradient.square().sum(1).sqrt()
     normal = gradient / slope.clamp_min(torch.finfo(slope.dtype).tiny)[:, None]
-    normal = normal * torch.where((normal * (a - b)).sum(1) < 0, -1.0, 1.0)[:, None].to(slope.dtype)
+    normal = normal * (1 - 2 * ((normal * (a - b)).sum(1) < 0).to(slope))[:, None]
     uncertainty = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
     reach = (slope * spacing).clamp_min(torch.finfo(slope.dtype).tiny)
     weight = 1 / (1 + (3 * uncertainty / reach).square()).sqrt()

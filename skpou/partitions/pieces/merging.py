@@ -251,7 +251,7 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
     price = (m * problem.n_columns + problem.n_gate_columns) * math.log(max(n, 2.0))
     k = problem.neighbours.shape[1]
     same = (pieces.labels[problem.neighbours] == pieces.labels[:, None]).sum(1)
-    code_length = -((same + 0.5) / (k + 0.5 * K)).log().sum()
+    code_length = -((same.double() + 0.5) / (k + 0.5 * K)).log().sum()
     return m * n * math.log(mean_square) + K * price + 2 * float(code_length)
 
 

@@ -92,7 +92,7 @@ class CommonPolynomial:
     def _to_box(self) -> Tensor:
         """Upper triangular matrix M with ``F = phi M``, phi the polynomials of the unit box."""
         P = self.basis.n_columns
-        X = torch.tensor(np.random.default_rng(0).random((3 * P, self.n_features)))
+        X = torch.tensor(np.random.default_rng(0).random((3 * P, self.n_features)), device="cpu")
         phi = self.basis.matrix(X.to(self.F.device))
         columns = (self._raw(X.to(self.F.device)) - self.mean) / self.scale
         L = torch.linalg.cholesky(phi.T @ phi)

@@ -43,7 +43,7 @@ class CubicSplines(Basis, kind="cubic_splines"):
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> CubicSplines:
         """Rebuild from `arrays`, on the device of `like`."""
-        parts = (torch.tensor(np.asarray(arrays[n])) for n in ("knots", "leverage"))
+        parts = (torch.tensor(np.asarray(arrays[n]), device="cpu") for n in ("knots", "leverage"))
         return cls(*(part.to(like.device) for part in parts))
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

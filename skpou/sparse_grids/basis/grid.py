@@ -275,4 +275,6 @@ def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int
     """Sparse CSR tensor without torch's remark that these are in beta state."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            starts, columns, values, shape, device=values.device, check_invariants=False
+        )
