@@ -21,6 +21,9 @@ STAMP = $(VENV)/.installed
 STAMP_DOC = $(VENV)/.installed-doc
 STAMP_OLDEST = $(VENV)-oldest/.installed
 
+# The tests of a file share fits, so one process runs them all.
+PARALLEL = -n 2 --dist loadfile
+
 # Two processes of tests share the cores; more threads in each would only get in each other's way.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
@@ -79,10 +82,10 @@ format: $(STAMP)
 	$(PY) -m ruff format .
 
 pytest: $(STAMP)
-	$(PY) -m pytest -n 2 $(PYTEST_ARGS)
+	$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(PY) -m pytest -n 2 -m slow $(PYTEST_ARGS)
+	$(PY) -m pytest $(PARALLEL) -m slow $(PYTEST_ARGS)
 
 test-gpu: $(STAMP)
 	$(PY) -m pytest -m gpu $(PYTEST_ARGS)
@@ -90,7 +93,7 @@ test-gpu: $(STAMP)
 venv-oldest: $(STAMP_OLDEST)
 
 test-oldest: venv-oldest
-	$(PY_OLDEST) -m pytest -n 2 $(PYTEST_ARGS)
+	$(PY_OLDEST) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 doc: $(STAMP_DOC)
 	$(PY) -m sphinx -W --keep-going -b html doc doc/_build/html

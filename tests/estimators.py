@@ -1,15 +1,19 @@
 """Configured estimators that share tests, and what these tests need.
 
-A later estimator joins them by an entry in `CONFIGURATIONS` and one in `TRAINING`.
+A later estimator joins them by an entry in `CONFIGURATIONS`.
 """
 
+import contextlib
 import copy
 import functools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import skpou
 from skpou import (
     AdditivePOURegressor,
     HierarchicalPOURegressor,
@@ -66,35 +70,42 @@ CONFIGURATIONS = {
     ),
 }
 
-#: Functions that train: an error in the input must come before the first of them is called.
-TRAINING = {
-    HierarchicalPOURegressor: [
-        "skpou.partitions.estimators.hierarchical.fit_pieces",
-        "skpou.partitions.estimators.trainers.fit_pieces",
-        "skpou.partitions.estimators.trainers.fit_em",
-        "skpou.partitions.estimators.shared.experts_for_gates",
-    ],
-    POURegressor: [
-        "skpou.partitions.estimators.pou.fit_pieces",
-        "skpou.partitions.estimators.trainers.fit_soft_partitions",
-        "skpou.partitions.estimators.shared.experts_for_gates",
-    ],
-    LSGDRegressor: ["skpou.lsgd.regressor.fit_network", "skpou.lsgd.regressor.fit_automatic"],
-    MultiStageRegressor: ["skpou.multi_stage.regressor.fit_multi_stage"],
-    AdditivePOURegressor: ["skpou.additive.regressor.fit_additive"],
-    SparseGridRegressor: ["skpou.sparse_grids.regressor.fit_sparse_grid"],
-    NeuralSparseGridRegressor: [
-        "skpou.neural_sparse_grids.estimator.fit_neural_sparse_grid",
-        "skpou.neural_sparse_grids.estimator.fit_head",
-    ],
-}
 
-_by_class = {type(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
+def _first_by(key):
+    """Names of the first configuration of each value of `key`."""
+    first = {key(estimator): name for name, estimator in reversed(CONFIGURATIONS.items())}
+    return [name for name in CONFIGURATIONS if name in first.values()]
+
+
+def _solver(estimator):
+    return type(estimator), *(getattr(estimator, k, None) for k in ("solver", "coef_solver"))
+
+
+def slow_beyond(names, configurations=CONFIGURATIONS):
+    """Parametrization by these configurations, those beyond `names` marked slow."""
+    slow = [pytest.mark.slow]
+    return pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=[] if n in names else slow) for n in configurations]
+    )
+
+
 #: The first configuration of each class.
-ONE_OF_EACH = sorted(_by_class.values())
+ONE_OF_EACH = sorted(_first_by(type))
+#: The class that each of these is a configuration of.
+CLASSES = [type(CONFIGURATIONS[name]) for name in ONE_OF_EACH]
 
 each_configuration = pytest.mark.parametrize("name", CONFIGURATIONS)
 each_class = pytest.mark.parametrize("name", ONE_OF_EACH)
+#: The quickest two of these, which no network takes part in.
+QUICK = ("grid", "pieces")
+#: For what the base classes do before and after every training alike.
+each_quick_class = slow_beyond(QUICK, ONE_OF_EACH)
+#: For what the base class does alike for every configuration of a class.
+each_configuration_slowly = slow_beyond(ONE_OF_EACH)
+#: For extremes and other sides of such properties, which some tests show for every class.
+quick_configurations = slow_beyond(QUICK)
+#: For what each solver's own code does, where all configurations would take long.
+each_solver = slow_beyond(_first_by(_solver))
 
 
 def make(name, **params):
@@ -151,6 +162,43 @@ def _fitted_predictions(name):
 def fitted_predictions(name):
     """`predictions` of the configuration after a fit to `stepped()`."""
     return dict(_fitted_predictions(name))
+
+
+_PACKAGE = Path(skpou.__file__).parent
+_BASE = _PACKAGE / "base"
+
+
+@contextlib.contextmanager
+def watched_training():
+    """List that fills with the functions which train, `fit_...`, as the block enters them.
+
+    Those of skpou.base, which only start the training or tell of it, do not count.
+    """
+    entered = []
+
+    def watch(frame, event, argument):
+        code = frame.f_code
+        if event == "call" and code.co_name.startswith("fit_"):
+            folders = Path(code.co_filename).parents
+            if _PACKAGE in folders and _BASE not in folders:
+                entered.append(code.co_name)
+        if earlier is not None:
+            earlier(frame, event, argument)
+
+    earlier = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield entered
+    finally:
+        sys.setprofile(earlier)
+
+
+@contextlib.contextmanager
+def no_training():
+    """The block, which may catch an error of its own, must not enter any training."""
+    with watched_training() as entered:
+        yield
+    assert not entered, f"training began: {entered}"
 
 
 def blurred(name):

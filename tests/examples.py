@@ -1,6 +1,7 @@
 """Functions with known pieces, and mixtures with known numbers, for the tests of training."""
 
 import numpy as np
+import pytest
 import torch
 
 from skpou.core.polynomials import count_columns
@@ -11,6 +12,14 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 #: Parents of each level of the trees that are tried; the second has unequal numbers of children.
 SHAPES = {"one": [[0]], "flat": [[0, 0, 0]], "two": [[0, 0], [1, 0, 1, 1]]}
+
+
+def slow(*cases):
+    """Parameters of tests that `make test` leaves out; a tuple holds several arguments."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for case in cases
+    ]
 
 
 def tensor(array, dtype=torch.float64):

@@ -5,6 +5,7 @@ import pytest
 
 from skpou import HierarchicalPOURegressor
 from skpou.datasets import make_curved_ridge, make_piecewise_quadratic
+from tests.examples import slow
 
 
 def relative_rms(model, function, d, seed=99, n=20_000):
@@ -42,7 +43,7 @@ def test_sixteen_pieces_in_one_dimension():
     assert relative_rms(model, lambda X: make_piecewise_quadratic(X=X, n_pieces=16)[1], 1) <= 1e-12
 
 
-@pytest.mark.parametrize("share", [1e-3, 1e-2])
+@pytest.mark.parametrize("share", [1e-2, *slow(1e-3)])
 def test_noise_does_not_hide_the_pieces(share):
     X, clean = sample(ridge("kinked"), 2500, 2, 5)
     noise = share * np.ptp(clean)
@@ -57,7 +58,7 @@ def test_noise_does_not_hide_the_pieces(share):
 
 @pytest.mark.parametrize(
     ("degree", "bound"),
-    [pytest.param(1, 1e-4, marks=pytest.mark.slow), (2, 1e-6)],
+    slow((1, 1e-4), (2, 1e-6)),
     ids=["linear", "quadratic pieces"],
 )
 def test_smooth_target_by_eight_soft_pieces(degree, bound):
@@ -65,7 +66,7 @@ def test_smooth_target_by_eight_soft_pieces(degree, bound):
     assert relative_rms(model, ridge("smooth"), 2) <= bound
 
 
-@pytest.mark.parametrize("n_partitions", [8, (2, 4)])
+@pytest.mark.parametrize("n_partitions", [8, *slow(((2, 4),))])
 def test_kink_between_smooth_parts(n_partitions):
     model = HierarchicalPOURegressor(n_partitions, 4).fit(*sample(hinge, 2500, 2, 2))
     assert len(model.tree_[0]) == 2
@@ -74,7 +75,7 @@ def test_kink_between_smooth_parts(n_partitions):
     assert len(set(model.predict_partition(kinked, level=0).tolist())) == 2
 
 
-@pytest.mark.parametrize("n_partitions", [8, (4, 2)])
+@pytest.mark.parametrize("n_partitions", [8, *slow(((4, 2),))])
 def test_diode_over_thirteen_decades(shared_data, n_partitions):
     table = np.loadtxt(shared_data / "devices" / "diode.csv.gz", delimiter=",", skiprows=1)
     y = np.log10(table[:, 1])

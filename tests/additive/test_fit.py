@@ -84,6 +84,7 @@ def test_pilot_turns_to_the_direction_that_matters():
     assert scales[0] > 5 * scales[1:].max()
 
 
+@pytest.mark.slow
 def test_block_over_all_columns_is_taken_where_it_helps():
     task = search(lambda X: np.sin(0.9 * X.sum(1)), 500, 6)
     best = task.grow(task.first())

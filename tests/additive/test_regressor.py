@@ -5,6 +5,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from skpou import AdditivePOURegressor, LSGDRegressor, SparseGridRegressor
+from tests.examples import slow
 
 
 def mean(X):
@@ -83,6 +84,7 @@ def test_collinear_constant_and_duplicated_columns_are_ordinary():
     assert not columns & {4, 5, 6, 7, 9}
 
 
+@pytest.mark.slow
 def test_three_hundred_rows_of_thirty_columns():
     X, y = table(300, 30)
     model = AdditivePOURegressor(remainder=False, transform_columns=False).fit(X, y)
@@ -100,7 +102,7 @@ def widening(n, seed):
     return X, X[:, 1] + width * rng.standard_normal(n), width
 
 
-@pytest.mark.parametrize("make", [AdditivePOURegressor, LSGDRegressor, SparseGridRegressor])
+@pytest.mark.parametrize("make", [AdditivePOURegressor, *slow(LSGDRegressor), SparseGridRegressor])
 def test_noise_that_grows_along_a_column(make):
     X, y, _ = widening(800, 0)
     fresh, targets, width = widening(3000, 1)
@@ -140,6 +142,7 @@ def test_pure_noise_has_its_mean_and_std(make):
     np.testing.assert_allclose(std, 2, rtol=0.25)
 
 
+@pytest.mark.slow
 def test_rounded_targets_have_no_spikes():
     X, y = table(600, noise=0.5)
     rounded = np.round(2 * y)

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import inspect
+import pickle
 import re
 
 import numpy as np
@@ -13,26 +14,29 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 import skpou
+from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
 from tests.estimators import (
-    CONFIGURATIONS,
+    CLASSES,
     ONE_OF_EACH,
     QUERY,
-    TRAINING,
     assert_same_bits,
     each_class,
     each_configuration,
+    each_configuration_slowly,
     fitted,
-    fitted_predictions,
     make,
+    no_training,
     predictions,
     stepped,
+    watched_training,
 )
 
 X, Y = stepped()
 N = len(X)
 INVALID = (ValueError, TypeError)
 #: Of each class the configuration that the tests fit.
-NAMES = {type(CONFIGURATIONS[name]): name for name in ONE_OF_EACH}
+NAMES = dict(zip(CLASSES, ONE_OF_EACH, strict=True))
+WITH_REFIT = [cls for cls in CLASSES if hasattr(cls, "refit")]
 METHODS = ["predict", "predict_gradient", "predict_quantile", "sample_y", "partition_proba"]
 METHODS += ["predict_partition"]
 
@@ -42,29 +46,26 @@ def methods_of(model):
     return [method for method in METHODS if hasattr(type(model), method)]
 
 
+def parameters_of(cls, method="__init__"):
+    """Names of the parameters of that method, none if the class lacks it."""
+    return inspect.signature(getattr(cls, method, lambda: None)).parameters.keys()
+
+
 @contextlib.contextmanager
 def refused(model, error, match, **params):
-    """The block must raise; then the fitted model must be what it was, bit for bit."""
-    good, names = model.get_params(), set(vars(model))
+    """The block must raise before it trains; then the model must be what it was, bit for bit."""
+    good, state = model.get_params(), pickle.dumps(vars(model))
     model.set_params(**params)
-    with pytest.raises(error, match=match):
+    with no_training(), pytest.raises(error, match=match):
         yield
     model.set_params(**good)
-    assert set(vars(model)) == names
-    assert_same_bits(predictions(model), fitted_predictions(NAMES[type(model)]))
+    assert pickle.dumps(vars(model)) == state
 
 
 @pytest.fixture
-def model(name, monkeypatch):
-    """Fitted estimator whose training must not be entered again."""
-
-    def start(*args, **kwargs):
-        pytest.fail("training began before the input was refused")
-
-    model = fitted(name)
-    for function in TRAINING[type(model)]:
-        monkeypatch.setattr(function, start)
-    return model
+def model(name):
+    """Fitted estimator."""
+    return fitted(name)
 
 
 def changed(array, value, where=(3,)):
@@ -237,7 +238,7 @@ def test_bad_weight(model, case):
         model.fit(X, Y, sample_weight=bad)
 
 
-# Parameter, value, pattern of the message. Lines of parameters that a class lacks are left out.
+# Parameter, value, pattern of the message, for each class that has the parameter.
 BAD_PARAMETERS = [
     ("alpha", -1, "'alpha' parameter of .* Got -1"),
     ("alpha", "foo", "'alpha' parameter of .*'auto'.* Got 'foo'"),
@@ -304,20 +305,19 @@ BAD_PARAMETERS = [
 ]
 
 
-@each_class
 @pytest.mark.parametrize(
-    ("parameter", "value", "match"), BAD_PARAMETERS, ids=lambda value: str(value)[:20]
+    ("name", "parameter", "value", "match"),
+    [(NAMES[c], *case) for c in CLASSES for case in BAD_PARAMETERS if case[0] in parameters_of(c)],
+    ids=lambda value: str(value)[:20],
 )
 def test_bad_parameter(model, parameter, value, match):
-    if parameter not in model.get_params():
-        pytest.skip(f"{type(model).__name__} has no parameter {parameter}")
     with refused(model, ValueError, match, **{parameter: value}):
         model.fit(X, Y)
 
 
 # For each class parameter, value, pattern: what other classes accept or refuse in other words.
 BAD_FOR_ONE_CLASS = {
-    "HierarchicalPOURegressor": [
+    HierarchicalPOURegressor: [
         ("n_partitions", "many", "'n_partitions' parameter of .*'auto'.* Got 'many'"),
         ("n_partitions", (), r"n_partitions must be .* Got \(\)"),
         ("n_partitions", (4, 0), r"n_partitions must be .* Got \(4, 0\)"),
@@ -329,7 +329,7 @@ BAD_FOR_ONE_CLASS = {
         ("init", "box", "init='box' needs solver='em' or solver='varpro'. Got solver='auto'"),
         ("hidden_layer_sizes", 10, "'hidden_layer_sizes' parameter of .* Got 10"),
     ],
-    "LSGDRegressor": [
+    LSGDRegressor: [
         ("hidden_layer_sizes", (), r"hidden_layer_sizes must .* Got \(\)"),
         ("hidden_layer_sizes", (4, 0), r"hidden_layer_sizes must .* Got \(4, 0\)"),
         ("hidden_layer_sizes", (4, 2.5), r"hidden_layer_sizes must .* Got \(4, 2.5\)"),
@@ -337,7 +337,7 @@ BAD_FOR_ONE_CLASS = {
         ("hidden_layer_sizes", "many", "'hidden_layer_sizes' .*'auto'.* Got 'many'"),
         ("hidden_layer_sizes", (10**6,) * 2, "hidden_layer_sizes=.* GB.*Lower"),
     ],
-    "POURegressor": [
+    POURegressor: [
         ("n_partitions", (4, 2), r"'n_partitions' parameter of .* Got \(4, 2\)"),
         ("alpha_decay", 1.0, "'alpha_decay' parameter of .* Got 1.0"),
         ("patience", 0, "'patience' parameter of .* Got 0"),
@@ -345,9 +345,9 @@ BAD_FOR_ONE_CLASS = {
 }
 
 
-@each_class
+@pytest.mark.parametrize("name", [NAMES[cls] for cls in BAD_FOR_ONE_CLASS])
 def test_bad_parameters_of_one_class(model):
-    for parameter, value, match in BAD_FOR_ONE_CLASS.get(type(model).__name__, []):
+    for parameter, value, match in BAD_FOR_ONE_CLASS[type(model)]:
         with refused(model, ValueError, match, **{parameter: value}):
             model.fit(X, Y)
 
@@ -443,15 +443,16 @@ BAD_ARGUMENTS = [
 ]
 
 
-@each_class
 @pytest.mark.parametrize(
-    ("method", "arguments", "match"),
-    [pytest.param(*case, id=f"{case[0]}-{i}") for i, case in enumerate(BAD_ARGUMENTS)],
+    ("name", "method", "arguments", "match"),
+    [
+        pytest.param(NAMES[cls], method, arguments, match, id=f"{NAMES[cls]}-{method}-{i}")
+        for cls in CLASSES
+        for i, (method, arguments, match) in enumerate(BAD_ARGUMENTS)
+        if parameters_of(cls, method) >= arguments.keys()
+    ],
 )
 def test_bad_argument(model, method, arguments, match):
-    known = inspect.signature(getattr(model, method, lambda: None)).parameters
-    if not known.keys() >= arguments.keys():
-        pytest.skip(f"{type(model).__name__} has no method {method} with {[*arguments]}")
     with refused(model, ValueError, match):
         getattr(model, method)(X, **arguments)
 
@@ -462,17 +463,15 @@ def test_masked_target_of_a_density(model):
         model.log_density(X, np.ma.masked_array(Y, Y > 0))
 
 
-@each_class
+@pytest.mark.parametrize("name", [NAMES[cls] for cls in WITH_REFIT])
 def test_refit_with_other_columns_or_out_of_range(model):
-    if not hasattr(model, "refit"):
-        pytest.skip(f"{type(model).__name__} has no method refit")
     with refused(model, ValueError, "X has 1 features, but .* is expecting 2"):
         model.refit(X[:, :1], Y)
     with refused(model, ValueError, "X"):
         model.refit(wide(0), Y)
 
 
-@each_configuration
+@each_configuration_slowly
 def test_pickle_of_another_version(name):
     model = fitted(name)
     other = make(name)
@@ -482,5 +481,17 @@ def test_pickle_of_another_version(name):
     assert_same_bits(predictions(other), predictions(model))
 
 
-def test_every_class_says_where_it_trains():
-    assert {type(estimator) for estimator in CONFIGURATIONS.values()} == set(TRAINING)
+@each_class
+def test_training_is_watched(name):
+    with watched_training() as entered:
+        make(name).fit(X, Y)
+    assert entered
+    with pytest.raises(AssertionError, match="training began"), no_training():
+        make(name).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", [NAMES[cls] for cls in WITH_REFIT])
+def test_refit_is_watched(model):
+    with watched_training() as entered:
+        model.refit(X, Y)
+    assert entered

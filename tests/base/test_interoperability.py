@@ -22,13 +22,15 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import get_tags
 
 from tests.estimators import (
+    CLASSES,
     CONFIGURATIONS,
     ONE_OF_EACH,
     QUERY,
-    TRAINING,
     assert_same_bits,
     each_class,
-    each_configuration,
+    each_configuration_slowly,
+    each_quick_class,
+    each_solver,
     fitted,
     fitted_predictions,
     make,
@@ -54,7 +56,7 @@ GRIDS = {
 # scikit-learn
 
 
-@each_class
+@each_quick_class
 def test_pipeline(name):
     pipeline = make_pipeline(StandardScaler(), make(name)).fit(X, Y)
     mean, std = pipeline.predict(QUERY, return_std=True)
@@ -65,7 +67,7 @@ def test_pipeline(name):
     np.testing.assert_allclose(weighted.predict(QUERY), mean, rtol=1e-9, atol=1e-12)
 
 
-@each_class
+@each_quick_class
 def test_columns_of_other_types_and_scaled_targets(name):
     table = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "kind": ["u", "v"] * (len(X) // 2)})
     encoder = ColumnTransformer(
@@ -80,7 +82,7 @@ def test_every_class_has_a_grid():
     assert set(GRIDS) == set(ONE_OF_EACH)
 
 
-@each_class
+@each_quick_class
 def test_grid_search(name):
     # A lambda travels by value: the workers need not import these tests.
     scoring = {"r2": "r2", "threads": lambda model, X, y: float(torch.get_num_threads())}
@@ -94,7 +96,7 @@ def test_grid_search(name):
     assert_same_bits(predictions(search.best_estimator_), predictions(best))
 
 
-@each_class
+@each_quick_class
 def test_cross_validation(name):
     predicted = cross_val_predict(make(name), X, np.column_stack([Y, -Y]), cv=3)
     assert predicted.shape == (len(X), 2)
@@ -104,7 +106,7 @@ def test_cross_validation(name):
     assert (scores > -0.8).all()
 
 
-@each_class
+@each_quick_class
 def test_ensemble(name):
     model = BaggingRegressor(make(name), n_estimators=3, random_state=0).fit(X, Y)
     assert model.score(X, Y) > 0.8
@@ -123,7 +125,7 @@ def test_inspection(name):
     np.testing.assert_allclose(slope[[0, -1]], [-1, 1], atol=ends)
 
 
-@each_configuration
+@each_configuration_slowly
 def test_clone_and_parameters(name):
     model = fitted(name)
     copy = clone(model)
@@ -136,7 +138,7 @@ def test_clone_and_parameters(name):
         copy.set_params(n_pieces=3)
 
 
-@each_configuration
+@each_configuration_slowly
 def test_representations(name):
     for model in (make(name), fitted(name)):
         html = model._repr_html_()
@@ -147,7 +149,7 @@ def test_representations(name):
         assert eval(text, {type(model).__name__: type(model)}).get_params() == model.get_params()
 
 
-@each_configuration
+@each_configuration_slowly
 def test_tags(name):
     tags = get_tags(make(name))
     assert tags.estimator_type == "regressor"
@@ -175,7 +177,7 @@ def test_global_configuration():
 # Data frames
 
 
-@each_class
+@each_quick_class
 def test_pandas(name):
     table = pd.DataFrame(X, columns=["a", "b"], index=np.arange(len(X))[::-1])
     targets = pd.Series(Y, name="height", index=table.index)
@@ -192,7 +194,7 @@ def test_pandas(name):
     assert not hasattr(model, "feature_names_in_")
 
 
-@each_class
+@each_quick_class
 def test_polars(name):
     polars = pytest.importorskip("polars")
     table = polars.DataFrame({"a": X[:, 0], "b": X[:, 1]})
@@ -217,7 +219,7 @@ def odd_parts(value, path=""):
     return [] if plain else [f"{path}: {type(value)}"]
 
 
-@each_configuration
+@each_solver
 @pytest.mark.parametrize("hold", [np.array, torch.tensor], ids=["array", "tensor"])
 def test_fitted_state_is_plain(name, hold):
     model = fitted(name) if hold is np.array else make(name).fit(hold(X), hold(Y))
@@ -229,7 +231,7 @@ def test_fitted_state_is_plain(name, hold):
         assert not odd_parts(vars(model.refit(hold(X), hold(Y))))
 
 
-@each_configuration
+@each_configuration_slowly
 def test_skops(name):
     skops = pytest.importorskip("skops.io")
     model = fitted(name)
@@ -258,7 +260,7 @@ def test_pickles_in_another_process(tmp_path):
         assert same_bits(np.load(tmp_path / f"{name}.npy"), fitted(name).predict(QUERY)), name
 
 
-@each_configuration
+@each_solver
 def test_read_only_state_predicts(name, tmp_path):
     joblib.dump(fitted(name), tmp_path / "model.joblib")
     mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
@@ -287,7 +289,7 @@ def documented(text, section):
     return names
 
 
-@pytest.mark.parametrize("cls", TRAINING)
+@pytest.mark.parametrize("cls", CLASSES)
 def test_parameters_and_attributes_are_documented(cls):
     signature = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
     assert documented(cls.__doc__, "Parameters") == signature
@@ -300,7 +302,7 @@ def test_parameters_and_attributes_are_documented(cls):
     assert set(documented(cls.__doc__, "Attributes")) == public
 
 
-@pytest.mark.parametrize("cls", TRAINING)
+@pytest.mark.parametrize("cls", CLASSES)
 def test_methods_document_their_parameters(cls):
     for key, method in inspect.getmembers(cls, inspect.isfunction):
         if key.startswith("_") or not method.__module__.startswith("skpou"):

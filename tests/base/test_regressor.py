@@ -1,6 +1,7 @@
 """What holds for every regressor: invariances, error bars, quantiles, draws and densities."""
 
 import copy
+import itertools
 import pickle
 
 import joblib
@@ -13,11 +14,16 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 
 from tests.estimators import (
     CONFIGURATIONS,
+    ONE_OF_EACH,
     QUERY,
+    QUICK,
     assert_same_bits,
     blurred,
     each_class,
     each_configuration,
+    each_configuration_slowly,
+    each_quick_class,
+    each_solver,
     entwined,
     fitted,
     fitted_predictions,
@@ -26,13 +32,17 @@ from tests.estimators import (
     make,
     predictions,
     same_bits,
+    slow_beyond,
     stepped,
     tolerance,
 )
 
 X, Y = stepped()
 N = len(X)
+SEEDS = [3, np.random.RandomState, np.random.default_rng]
 few = settings(max_examples=2)
+#: Configurations that predict in blocks of given size.
+IN_BLOCKS = [name for name, model in CONFIGURATIONS.items() if hasattr(model, "batch_size")]
 
 
 def assert_close(name, result, expected, scale=1.0):
@@ -43,7 +53,7 @@ def assert_close(name, result, expected, scale=1.0):
 # Changes of the data that change no prediction, or change it alike
 
 
-@each_configuration
+@each_configuration_slowly
 @pytest.mark.parametrize(("exponent", "target_exponent"), [(-660, 60), (500, -60)])
 def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
     size, unit = 2.0**exponent, 2.0**target_exponent
@@ -53,7 +63,7 @@ def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
     assert same_bits(std, (unit * expected["std"]).astype(std.dtype))
 
 
-@each_configuration
+@each_configuration_slowly
 @pytest.mark.parametrize(
     ("exponent", "offset", "other_exponent"), [(-200, 10.0, 150), (150, -10.0, -200)]
 )
@@ -66,7 +76,7 @@ def test_units_of_x_do_not_matter(name, exponent, offset, other_exponent):
     assert_close(name, std, expected[1])
 
 
-@each_configuration
+@each_configuration_slowly
 @pytest.mark.parametrize(("exponent", "sign", "offset"), [(-30, 1, 2.0), (30, -1, 3.3)])
 def test_units_of_y_pass_through(name, exponent, sign, offset):
     size = sign * 10.0**exponent
@@ -86,7 +96,7 @@ def test_order_of_rows_changes_no_bit(name):
     assert_same_bits(predictions(model), fitted_predictions(name))
 
 
-@each_configuration
+@each_solver
 def test_weights_are_repetitions(name):
     rng = np.random.default_rng(0)
     points, weight = X.copy(), rng.integers(0, 4, N)
@@ -100,7 +110,7 @@ def test_weights_are_repetitions(name):
     assert_same_bits(predictions(weighted), predictions(removed))
 
 
-@each_configuration
+@each_solver
 def test_rows_of_weight_zero_may_be_anything(name):
     points, targets = np.vstack([X, [[1e200, -1e200]]]), np.append(Y, 1e300)
     weight = np.append(np.ones(N), 0.0)
@@ -108,7 +118,7 @@ def test_rows_of_weight_zero_may_be_anything(name):
     assert_same_bits(predictions(weighted), fitted_predictions(name))
 
 
-@each_configuration
+@each_solver
 def test_order_of_columns_leaves_the_error(name):
     points, targets = kinked(200)
     grid = np.random.default_rng(3).uniform(-1, 1, (300, 2))
@@ -120,7 +130,7 @@ def test_order_of_columns_leaves_the_error(name):
         assert np.sqrt(np.mean((predicted - kinked_mean(grid)) ** 2)) < allowed
 
 
-@each_configuration
+@each_configuration_slowly
 @few
 @given(values=st.lists(st.floats(-2, 2, width=32), min_size=24, max_size=24, unique=True))
 def test_float32_input_counts_by_its_values(name, values):
@@ -132,9 +142,7 @@ def test_float32_input_counts_by_its_values(name, values):
     assert_same_bits(predictions(single, query), predictions(double, query.astype(float)))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, model in CONFIGURATIONS.items() if hasattr(model, "batch_size")]
-)
+@slow_beyond(ONE_OF_EACH, IN_BLOCKS)
 @few
 @given(data=st.data(), batch_size=st.integers(1, 40))
 def test_blocks_of_rows_against_all_at_once(name, data, batch_size):
@@ -148,7 +156,7 @@ def test_blocks_of_rows_against_all_at_once(name, data, batch_size):
         np.testing.assert_allclose(blocks[kind], value, rtol=rtol, atol=rtol, err_msg=kind)
 
 
-@each_configuration
+@each_solver
 def test_outputs_together_and_one_at_a_time(name):
     factors = np.array([1.0, -3.0, 1e3])
     results = predictions(make(name).fit(X, Y[:, None] * factors + [0, 2, 0]))
@@ -172,7 +180,7 @@ def test_outputs_together_and_one_at_a_time(name):
             np.testing.assert_allclose(results[kind][:, output], alone[kind], rtol=0.2)
 
 
-@each_configuration
+@each_configuration_slowly
 @pytest.mark.parametrize("transport", ["pickle", "joblib", "copy"])
 def test_pickled_against_original(name, transport, tmp_path):
     model = fitted(name)
@@ -188,15 +196,19 @@ def test_pickled_against_original(name, transport, tmp_path):
         assert vars(other).keys() == vars(model).keys()
 
 
-@each_configuration
+@each_solver
 def test_same_bits_twice_by_default(name):
     refitted = fitted(name).fit(-X, 3 * Y).fit(X, Y)
     assert_same_bits(predictions(refitted), fitted_predictions(name))
 
 
-@each_class
 @pytest.mark.parametrize(
-    "seed", [3, np.random.RandomState, np.random.default_rng], ids=["int", "old", "new"]
+    ("name", "seed"),
+    [
+        *itertools.product(QUICK, SEEDS),
+        # Numbers are drawn alike for all classes; what they do with them, every class shows.
+        *((name, seed) for name in ONE_OF_EACH for seed in SEEDS[:1] if name not in QUICK),
+    ],
 )
 def test_random_state(name, seed):
     first, second = (
@@ -206,7 +218,7 @@ def test_random_state(name, seed):
     assert_same_bits(predictions(first), predictions(second))
 
 
-@each_configuration
+@each_solver
 def test_global_random_numbers_are_left_alone_and_unused(name):
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
@@ -265,7 +277,7 @@ def test_total_variance_is_that_of_noise_and_coefficients(name):
             )
 
 
-@each_configuration
+@each_solver
 def test_coverage_noise_and_density(name, noisy):
     points, targets, other_points, other_targets = noisy
     model = make(name).fit(points, targets)
@@ -290,7 +302,7 @@ def test_std_grows_outside_the_box(name):
         assert std[-1] > 3 * std[0]
 
 
-@each_configuration
+@each_configuration_slowly
 def test_scaling_one_target_scales_only_its_std(name):
     both = make(name).fit(X, np.column_stack([Y, Y])).predict(QUERY, return_std=True)
     scaled = make(name).fit(X, np.column_stack([Y, 1024 * Y])).predict(QUERY, return_std=True)
@@ -323,7 +335,7 @@ def test_quantiles_never_cross_and_keep_their_order(name):
     assert model.predict_quantile(points, []).shape == (len(points), 0)
 
 
-@each_class
+@each_quick_class
 @pytest.mark.parametrize("shape", [(), (1,), (2,)], ids=str)
 def test_draws_are_shaped_as_those_of_a_gaussian_process(name, shape):
     targets = np.stack([Y] * shape[0], axis=1) if shape else Y
@@ -380,7 +392,7 @@ def test_density_integrates_to_one_and_to_the_quantiles(name, point):
     )
 
 
-@each_configuration
+@each_solver
 def test_joint_density_of_outputs(name):
     model, first = make(name).fit(X, np.column_stack([Y, 5 - 2 * Y])), fitted(name)
     points = QUERY[np.abs(QUERY[:, 0]) > 0.4]
@@ -403,7 +415,7 @@ def test_density_has_the_units_of_y(name):
     assert not np.isnan(model.log_density(X, np.full(N, 1e300))).any()
 
 
-@each_class
+@each_quick_class
 def test_score_is_r2_of_all_outputs(name):
     targets = np.column_stack([Y, -Y])
     model = make(name).fit(X, targets)

@@ -10,7 +10,7 @@ from skpou import NeuralSparseGridClassifier, SparseGridClassifier
 from tests.estimators import (
     assert_same_bits,
     each_class,
-    each_configuration,
+    each_solver,
     fitted,
     fitted_predictions,
     make,
@@ -52,7 +52,7 @@ SETTINGS = {
 each_setting = pytest.mark.parametrize("setting", SETTINGS)
 
 
-@each_configuration
+@each_solver
 @each_setting
 def test_same_bits_under(setting, name):
     with SETTINGS[setting]():

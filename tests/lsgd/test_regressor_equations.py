@@ -12,6 +12,7 @@ from skpou.lsgd.equations import EquationColumns, RowSet
 from skpou.networks.architecture import Network
 from skpou.networks.derivatives import NetworkDerivatives
 from skpou.physics import Equation, Symmetry, Unknown
+from tests.estimators import no_training
 
 LINE = np.linspace(0, 1, 40)[:, None]
 SIDE = np.linspace(0, 1, 17)
@@ -151,9 +152,6 @@ def test_rows_as_columns_of_a_basis():
     ],
     ids=["relu", "symmetry", "solver"],
 )  # fmt: skip
-def test_refused(physics, options, match, monkeypatch):
-    monkeypatch.setattr(
-        "skpou.lsgd.regressor.fit_equation_network", lambda *a: pytest.fail("training began")
-    )
-    with pytest.raises(ValueError, match=match):
+def test_refused(physics, options, match):
+    with no_training(), pytest.raises(ValueError, match=match):
         LSGDRegressor((4,), physics=physics, **options).fit([[0.0]], [1.0])

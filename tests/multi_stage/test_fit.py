@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from skpou.core.records import TrainingInterrupted
+from skpou.multi_stage import recipe as module
 from skpou.multi_stage.fit import fit_multi_stage
 from skpou.multi_stage.options import MOST_STAGES, MultiStageOptions
 from skpou.multi_stage.recipe import RecipeTraining
@@ -146,7 +147,7 @@ def test_stage_that_gains_too_little_is_left_out(monkeypatch):
     training = recipe(make_rows(noise=0.0), n_stages=3, max_iter=20)
     assert training._add_stage(0)
     residue = training.residue
-    monkeypatch.setattr("skpou.multi_stage.recipe.HALF", 0.0)
+    monkeypatch.setattr(module, "HALF", 0.0)
     assert not training._add_stage(1)
     assert len(training.stages) == 1
     assert training.residue is residue

@@ -7,6 +7,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from skpou import MultiStageRegressor
+from tests.estimators import no_training
+from tests.examples import slow
 
 GRID = np.linspace(-1, 1, 10_001)[:, None]
 
@@ -44,11 +46,8 @@ def rms(values):
     ],
     ids=str,
 )
-def test_bad_parameters(params, match, monkeypatch):
-    monkeypatch.setattr(
-        "skpou.multi_stage.regressor.fit_multi_stage", lambda *args: pytest.fail("training began")
-    )
-    with pytest.raises(ValueError, match=match):
+def test_bad_parameters(params, match):
+    with no_training(), pytest.raises(ValueError, match=match):
         MultiStageRegressor(**params).fit(*samples(30))
 
 
@@ -81,7 +80,11 @@ def test_stages_add_up(params):
 def test_number_of_stages_is_a_bound():
     X, y = samples()
     assert MultiStageRegressor(1).fit(X, y).n_stages_ == 1
-    assert MultiStageRegressor(1, hidden_layer_sizes=(10,)).fit(X, y).basis_ == ["network"]
+    with warnings.catch_warnings():
+        # Round-off decides whether the descent meets its tolerance before its steps run out.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network = MultiStageRegressor(1, hidden_layer_sizes=(10,)).fit(X, y)
+    assert network.basis_ == ["network"]
 
 
 def test_outputs_of_several_targets_have_their_own_rms():
@@ -94,7 +97,7 @@ def test_outputs_of_several_targets_have_their_own_rms():
 # Accuracy between the samples
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [0, 1, 2, *slow(*range(3, 10))])
 def test_machine_precision_by_default(seed):
     model = MultiStageRegressor(random_state=seed).fit(*samples())
     assert rms(model.predict(GRID) - smooth(GRID)) < 2e-15
@@ -108,6 +111,7 @@ def test_machine_precision_of_a_network_and_sines():
     assert second < 2e-15
 
 
+@pytest.mark.slow
 def test_stages_of_the_recipe():
     X, y = samples()
     model = MultiStageRegressor(
@@ -118,12 +122,14 @@ def test_stages_of_the_recipe():
     assert between < 1e-6
 
 
+@pytest.mark.slow
 def test_steep_and_slow_together():
     X, y = samples(function=lambda X: np.sin(40 * X[:, 0]) + np.tanh(60 * X[:, 0]))
     error = MultiStageRegressor().fit(X, y).predict(GRID)
     assert rms(error - np.sin(40 * GRID[:, 0]) - np.tanh(60 * GRID[:, 0])) < 1e-13
 
 
+@pytest.mark.slow
 def test_rough_targets_take_a_spline():
     def rough(X):
         return np.abs(np.sin(37 * X[:, 0])) + np.sqrt(np.abs(X[:, 0] - 0.3))
@@ -137,7 +143,7 @@ def test_rough_targets_take_a_spline():
 # Noise
 
 
-@pytest.mark.parametrize("noise", [1e-6, 1e-3, 1e-1])
+@pytest.mark.parametrize("noise", [1e-6, 1e-3, *slow(1e-1)])
 def test_noise_is_not_fitted(noise):
     for seed in range(3):
         model = MultiStageRegressor().fit(*samples(noise=noise, seed=seed))

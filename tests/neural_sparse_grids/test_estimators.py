@@ -13,8 +13,10 @@ from torch import nn
 
 from skpou import NeuralSparseGridClassifier, NeuralSparseGridRegressor
 from skpou.datasets import make_swiss_roll, make_two_moons_3d
+from skpou.neural_sparse_grids import fit as neural_fit
 from tests.base.test_interoperability import odd_parts
 from tests.estimators import kinked, kinked_mean, same_bits
+from tests.examples import slow
 
 BOTH = [NeuralSparseGridRegressor, NeuralSparseGridClassifier]
 each_class = pytest.mark.parametrize("cls", BOTH)
@@ -91,7 +93,7 @@ def test_step_of_a_pipeline():
 
 @pytest.mark.parametrize("encoder", ["mlp", small_encoder])
 def test_embeddings_on_faces_are_told(encoder, monkeypatch):
-    monkeypatch.setattr("skpou.neural_sparse_grids.fit.share_on_faces", lambda *_: 0.7)
+    monkeypatch.setattr(neural_fit, "share_on_faces", lambda *_: 0.7)
     with pytest.warns(UserWarning, match="70 % of the embeddings lie within 0.02 of a face") as w:
         fit(NeuralSparseGridClassifier, encoder=encoder, coef_solver="gradient", max_iter=20)
     assert [r.filename for r in w if "embeddings" in str(r.message)] == [__file__]
@@ -100,8 +102,16 @@ def test_embeddings_on_faces_are_told(encoder, monkeypatch):
 # Solvers
 
 
-@pytest.mark.parametrize("solver", ["gradient", "direct", "iterative", "varpro"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("solver", "optimizer"),
+    [
+        ("gradient", "adam"),
+        ("direct", "sgd"),
+        ("varpro", "adam"),
+        *slow(("gradient", "sgd"), ("direct", "adam"), ("varpro", "sgd")),
+        *slow(("iterative", "adam"), ("iterative", "sgd")),
+    ],
+)
 def test_solvers_of_a_regression(solver, optimizer):
     params = {"coef_solver": solver, "optimizer": optimizer, "learning_rate": 0.03}
     model, *_ = fit(NeuralSparseGridRegressor, **params, max_iter=200)
@@ -114,7 +124,7 @@ def test_solvers_of_a_regression(solver, optimizer):
 
 @pytest.mark.parametrize("solver", ["gradient", "direct", "iterative", "varpro"])
 @pytest.mark.parametrize("method", ["softmax", "one_hot", "density"])
-@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("n_classes", [3, *slow(2)])
 def test_solvers_of_a_classification(solver, method, n_classes):
     X, y = rows(150)
     labels = np.digitize(y, np.quantile(y, np.arange(1, n_classes) / n_classes))
@@ -151,6 +161,7 @@ def test_rows_are_held_out_by_default_from_ten_thousand_on(cls):
     assert cls(early_stopping=False)._options(form, 10_000).validation_fraction is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*used all max_iter")
 def test_most_of_the_grid_is_used():
     X, y = make_swiss_roll(1000, random_state=0)
@@ -182,8 +193,6 @@ def test_reports(cls, capsys):
 @each_class
 @pytest.mark.parametrize("solver", ["varpro", "gradient"])
 def test_interrupt_leaves_the_best_so_far(cls, solver, monkeypatch):
-    import skpou.neural_sparse_grids.fit as module
-
     calls = []
 
     def report(line):
@@ -191,13 +200,13 @@ def test_interrupt_leaves_the_best_so_far(cls, solver, monkeypatch):
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.NeuralGridTraining, "report", report, raising=False)
-    original = module.NeuralGridTraining.__init__
+    monkeypatch.setattr(neural_fit.NeuralGridTraining, "report", report, raising=False)
+    original = neural_fit.NeuralGridTraining.__init__
 
     def init(self, rows, encoder, options, rng, _=None):
         original(self, rows, encoder, options, rng, report)
 
-    monkeypatch.setattr(module.NeuralGridTraining, "__init__", init)
+    monkeypatch.setattr(neural_fit.NeuralGridTraining, "__init__", init)
     X, y = rows()
     model = cls(**QUICK, coef_solver=solver)
     with pytest.warns(UserWarning, match="interrupted") as caught, pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import torch
 
 from skpou.core.records import TrainingInterrupted
 from skpou.search.automatic import ALL_FAMILIES, AutomaticOptions, fit_automatic
-from tests.examples import rows_of, tensor
+from tests.examples import rows_of, slow, tensor
 
 
 def fit(function, n=200, d=1, noise=0.0, seed=0, report=None, **options):
@@ -50,7 +50,7 @@ def test_polynomial_of_low_degree(degree, noise):
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 1), (200, 1), (300, 2)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *slow(1, 2)])
 def test_pure_noise_gives_the_constant(n, d, seed):
     result, error = fit(lambda X: np.zeros(len(X)), n=n, d=d, noise=1.0, seed=seed)
     assert kinds(result) == ["polynomials"]
@@ -112,6 +112,7 @@ def table(X):
     return np.sin(6 * X[:, 0]) + 2 * X[:, 1] * X[:, 2] + 4 * np.abs(X[:, 3] - 0.4)
 
 
+@pytest.mark.slow
 def test_sums_of_functions_of_few_columns_are_found_in_a_table():
     result, error = fit(table, n=600, d=6, noise=0.1, families=ALL_FAMILIES)
     assert kinds(result) == ["additive"]
@@ -125,6 +126,7 @@ def test_sums_of_functions_of_few_columns_are_found_in_a_table():
     assert spread * y.std() == pytest.approx(error, rel=0.4)
 
 
+@pytest.mark.slow
 def test_a_smooth_function_of_several_columns_needs_no_table():
     result, error = fit(lambda X: np.sin(X.sum(1)), n=600, d=5, families=ALL_FAMILIES)
     assert kinds(result) == ["sine"]

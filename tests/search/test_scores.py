@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from skpou.search import scores
 from skpou.search.scores import (
     RidgePath,
     StreamedRidgePath,
@@ -230,7 +231,7 @@ def test_streamed_errors_are_those_of_some_rows(monkeypatch):
     )
     basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(20, 0, rows.X)
     whole = StreamedRidgePath(basis, rows, 256)
-    monkeypatch.setattr("skpou.search.scores.MOST_LOOKED", 1000)
+    monkeypatch.setattr(scores, "MOST_LOOKED", 1000)
     some = StreamedRidgePath(basis, rows, 256)
     assert len(some.residual(1e-3)) < 1100
     for name in ("leave_one_out", "spread"):

@@ -8,11 +8,13 @@ import torch
 from skpou.sines.features import SineFeatures
 from skpou.sines.symmetric import Mirror, SymmetricFeatures
 from tests.contracts import BasisContract, same_bits
+from tests.sines.test_features import ROW_ATOL, features
 from tests.sines.test_features import TestSineFeatures as Sines
-from tests.sines.test_features import features
 
 
 class TestSymmetricFeatures(BasisContract):
+    row_atol = ROW_ATOL
+
     @pytest.fixture(
         params=[
             (1, [Mirror(0, 0.5, -1)], {}),

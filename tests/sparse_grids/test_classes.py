@@ -179,12 +179,12 @@ def test_order_of_rows_does_not_matter(method):
 
 
 def test_level():
-    assert choose_class_level(2, GridOptions()) == 6
-    assert choose_class_level(8, GridOptions()) == 3
-    assert choose_class_level(2, GridOptions(max_points=100)) == 4
-    assert choose_class_level(2, GridOptions(level=8)) == 8
+    assert choose_class_level(2, GridOptions(), "density") == 6
+    assert choose_class_level(8, GridOptions(), "softmax") == 3
+    assert choose_class_level(2, GridOptions(max_points=100), "one_hot") == 4
+    assert choose_class_level(2, GridOptions(level=8), "density") == 8
     with pytest.raises(ValueError, match="Even level 1"):
-        choose_class_level(5, GridOptions(boundary="full", max_points=10))
+        choose_class_level(5, GridOptions(boundary="full", max_points=10), "softmax")
 
 
 def test_fine_grids_take_alpha_from_a_coarser_one():

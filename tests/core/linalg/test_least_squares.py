@@ -77,7 +77,8 @@ class TestRidge(TestInconsistentCoefficients):
         return normal_equations(A, y, weight, ALPHA * mpmath.sqrt(max(squares)))
 
     def allowed(self, condition, dtype):
-        return 20 * EPS[dtype] / ALPHA
+        # The ridge leaves a condition of 1 / ALPHA; the order of sums moves the error by a factor.
+        return 50 * EPS[dtype] / ALPHA
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-9])

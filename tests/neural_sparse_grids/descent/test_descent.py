@@ -18,6 +18,7 @@ from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.trained import Trained
 from skpou.sparse_grids.basis.evaluation import DenseColumns
 from skpou.sparse_grids.basis.grid import SparseGrid
+from tests.examples import slow
 from tests.neural_sparse_grids.projected.test_squares import make_encoder, make_rows
 
 
@@ -90,7 +91,7 @@ def descend(optimizer="adam", held_out=None, **params):
 
 
 @pytest.mark.parametrize("solver", ["gradient", "direct", "iterative"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", *slow("sgd")])
 def test_descents_fit(solver, optimizer):
     trained = descend(optimizer, coef_solver=solver, max_iter=150, learning_rate=0.05)
     assert trained.score < 0.3 * trained.curve[0]

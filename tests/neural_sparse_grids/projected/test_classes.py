@@ -8,6 +8,7 @@ import torch
 
 from skpou.core.rows import Rows
 from skpou.neural_sparse_grids.encoders.encoder import EncoderDerivatives
+from skpou.neural_sparse_grids.projected import classes
 from skpou.neural_sparse_grids.projected.classes import EncodedClasses, first_class_ridges
 from skpou.neural_sparse_grids.projected.rows import LEAST_SPREAD, MOST_SPREAD, Ridges
 from skpou.sparse_grids.basis.grid import SparseGrid
@@ -160,7 +161,7 @@ def test_parameters_that_are_not_finite_leave_the_last_coefficients(K):
 @pytest.mark.parametrize("K", CLASSES)
 @pytest.mark.parametrize("alpha", [0.3, 0.01])
 def test_model_is_the_projected_gauss_newton_matrix(K, alpha, monkeypatch):
-    monkeypatch.setattr("skpou.neural_sparse_grids.projected.classes.NEWTON_TOL", 1e-14)
+    monkeypatch.setattr(classes, "NEWTON_TOL", 1e-14)
     problem, theta = make(sample(K, hard=False), Ridges(alpha, 4.0, 1.0, 2.0))
     fit = problem.solve(theta)
     model = problem.linearise(fit)
@@ -174,7 +175,7 @@ def test_model_in_blocks(K, monkeypatch):
     problem, theta = make(sample(K, 50))
     fit = problem.solve(theta)
     whole = problem.linearise(fit)
-    monkeypatch.setattr("skpou.neural_sparse_grids.projected.classes.JACOBIAN_NUMBERS", 1000)
+    monkeypatch.setattr(classes, "JACOBIAN_NUMBERS", 1000)
     part = problem.linearise(fit)
     torch.testing.assert_close(part.gram, whole.gram)
     torch.testing.assert_close(part.pull, whole.pull)

@@ -9,6 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skpou.partitions.estimators.hierarchical as module
 from skpou import HierarchicalPOURegressor
+from skpou.base import estimator
+from skpou.partitions.mixtures.mixture import Mixture
 from tests.estimators import (
     QUERY,
     assert_same_bits,
@@ -370,15 +372,13 @@ def test_interrupt_of_a_later_start_keeps_the_first(monkeypatch):
     assert "not sharpened" not in str(caught[0].message)  # That start was complete.
 
 
-PREPARATION = [
-    "skpou.base.estimator.merge_rows",
-    "skpou.partitions.estimators.hierarchical.PieceOptions",
-]
-
-
-@pytest.mark.parametrize("place", PREPARATION)
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(estimator, "merge_rows"), (module, "PieceOptions")],
+    ids=["rows", "options"],
+)
 @pytest.mark.parametrize("earlier", [False, True], ids=["first fit", "second fit"])
-def test_interrupt_before_training(monkeypatch, place, earlier):
+def test_interrupt_before_training(monkeypatch, place, name, earlier):
     def press(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -386,7 +386,7 @@ def test_interrupt_before_training(monkeypatch, place, earlier):
     if earlier:
         model.fit(X, Y)
     state = dict(vars(model))
-    monkeypatch.setattr(place, press)
+    monkeypatch.setattr(place, name, press)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X[:, :1], np.column_stack([Y, Y]))
     assert vars(model) == state
@@ -404,7 +404,7 @@ def test_fault_while_the_result_is_stored(monkeypatch, error):
     def fail(self):
         raise error
 
-    monkeypatch.setattr("skpou.partitions.mixtures.mixture.Mixture.arrays", fail)
+    monkeypatch.setattr(Mixture, "arrays", fail)
     for attempt in (lambda: model.fit(-2 * X, Y), lambda: model.refit(2 * X, -3 * Y)):
         with pytest.raises(error):
             attempt()

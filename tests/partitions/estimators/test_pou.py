@@ -5,9 +5,10 @@ import pytest
 
 from skpou import POURegressor
 from skpou.datasets import make_cross, make_triangle_wave
+from tests.examples import slow
 
 
-@pytest.mark.parametrize("gate", ["rbf", "quadratic", "linear", "residual", "mlp"])
+@pytest.mark.parametrize("gate", ["rbf", "residual", *slow("quadratic", "linear", "mlp")])
 @pytest.mark.parametrize("solver", ["varpro", "lsgd"])
 @pytest.mark.filterwarnings("ignore:solver='.*' used all")
 def test_exactly_so_many_partitions(gate, solver):
@@ -31,6 +32,7 @@ def test_kinks_between_all_pieces_are_met_to_round_off():
     )
 
 
+@pytest.mark.slow
 def test_as_many_noisy_pieces_as_allowed():
     X = np.linspace(0, 1, 1001)[:, None]
     y = make_triangle_wave(X=X, frequency=32, squared=True)[1]

@@ -33,6 +33,7 @@ def fitted():
     return HierarchicalPOURegressor().fit(X, y)
 
 
+@pytest.mark.slow
 def test_experts_predict_a_noisy_table_better_than_pieces(fitted):
     X, _, y = table()
     fresh, mean, noisy = table(2000, seed=1)

@@ -1,0 +1,158 @@
+"""scikit-learn's own checks of every class, none excepted."""
+
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_get_feature_names_out_error,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    estimator_checks_generator,
+)
+
+import skpou
+from skpou import (
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    MultiStageRegressor,
+    NeuralSparseGridClassifier,
+    NeuralSparseGridRegressor,
+    POURegressor,
+    SparseGridClassifier,
+    SparseGridRegressor,
+)
+
+CLASSES = [getattr(skpou, name) for name in skpou.__all__ if not name.startswith("_")]
+QUICK = {"hidden_layer_sizes": (5,), "level": 2, "max_iter": 40, "learning_rate": 0.1}
+
+#: Other solvers, gates, encoders and methods than the defaults, which train by code of their own.
+CONFIGURATIONS = {
+    "linear gates": HierarchicalPOURegressor(
+        (2, 2), 1, gate="linear", alpha=1e-6, n_init=2, batch_size=7
+    ),
+    "em": HierarchicalPOURegressor(
+        (2, 2), gate="mlp", init="box", solver="em", noise="em", max_iter=30
+    ),
+    "radial gates": HierarchicalPOURegressor(4, 1, gate="rbf", init="box", solver="varpro"),
+    "partitions": POURegressor(3, 1, gate="linear", init="box", alpha=1e-6, n_init=2),
+    "two phases": POURegressor(2, 1, solver="lsgd", max_iter=50),
+    "varpro": LSGDRegressor((8,), init="data_box", batch_size=16, max_iter=50),
+    "lsgd": LSGDRegressor((6, 6), architecture="residual", solver="lsgd", max_iter=100),
+    "gd": LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=100),
+    "lbfgs": LSGDRegressor((6,), activation="sin", solver="lbfgs", max_iter=50, n_init=2),
+    "stages": MultiStageRegressor(hidden_layer_sizes=(8, 8), max_iter=30),
+    "recipe": MultiStageRegressor(2, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=20),
+    "ridge": SparseGridRegressor(level=3, alpha=1e-3, batch_size=7),
+    "refined": SparseGridRegressor(n_refinements=3, max_points=300),
+    "iterative": SparseGridRegressor(level=3, solver="iterative"),
+    "density": SparseGridClassifier(level=2, alpha=0.1, boundary="zero"),
+    "one-hot": SparseGridClassifier(method="one_hot"),
+    "softmax": SparseGridClassifier(level=2, method="softmax"),
+    "neural gradient": NeuralSparseGridRegressor(**QUICK, coef_solver="gradient", n_components=1),
+    "neural direct": NeuralSparseGridRegressor(
+        **QUICK, coef_solver="direct", alpha=0.01, optimizer="sgd"
+    ),
+    "neural iterative": NeuralSparseGridRegressor(
+        **QUICK, coef_solver="iterative", early_stopping=True
+    ),
+    "neural density": NeuralSparseGridClassifier(
+        **QUICK, method="density", coef_solver="gradient", alpha=0.1
+    ),
+    "neural softmax": NeuralSparseGridClassifier(**QUICK, coef_solver="direct", alpha=0.01),
+    "neural one-hot": NeuralSparseGridClassifier(
+        **QUICK, method="one_hot", coef_solver="iterative", boundary="zero", margin=0.1
+    ),
+}
+
+#: What depends on the training: few rows and columns, several outputs, weights, other orders of
+#: rows, a second fit, the fitted state. The other checks look at what the base classes read,
+#: refuse and hand on, which the defaults show for every configuration.
+OF_TRAINING = {
+    "check_classifiers_one_label",
+    "check_classifiers_train",
+    "check_dict_unchanged",
+    "check_estimators_pickle",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_non_transformer_estimators_n_iter",
+    "check_regressor_multioutput",
+    "check_regressors_train",
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_transformer_general",
+}
+
+# The checks set max_iter=5, which may not suffice, as it should say.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:.*of the embeddings lie within:UserWarning"),
+    pytest.mark.filterwarnings("ignore:X (does not have valid|has) feature names:UserWarning"),
+]
+
+
+def checks_of(estimators, kinds=None):
+    """All checks of the estimators by name; those beyond these kinds, and repetitions, are slow.
+
+    scikit-learn repeats some checks with read-only input, which is read before any training and
+    which test_validation holds for itself.
+    """
+    for name, given in estimators.items():
+        for estimator, check in estimator_checks_generator(given):
+            kind, options = check.func.__name__, check.keywords
+            extra = "readonly_memmap" in options or (kinds is not None and kind not in kinds)
+            identity = "-".join([name, kind, *(f"{k}={v}" for k, v in options.items())])
+            marks = [pytest.mark.slow] if extra else []
+            yield pytest.param(estimator, check, marks=marks, id=identity)
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of({c.__name__: c() for c in CLASSES})])
+def test_default(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of(CONFIGURATIONS, OF_TRAINING)])
+def test_configuration(estimator, check):
+    check(estimator)
+
+
+def test_checks_that_depend_on_the_training_are_known():
+    known = {
+        check.func.__name__ for cls in CLASSES for _, check in estimator_checks_generator(cls())
+    }
+    assert known >= OF_TRAINING
+
+
+#: Checks that scikit-learn keeps for its own estimators, of every class and of transformers.
+NOT_YIELDED = [check_param_validation, check_dataframe_column_names_consistency]
+NOT_YIELDED_OF_TRANSFORMERS = [
+    check_get_feature_names_out_error,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+]
+
+
+def checks_that_are_not_yielded():
+    """Each of them once a class, with a quick configuration where the default is slow."""
+    for cls in CLASSES:
+        transforms = hasattr(cls, "transform")
+        estimator = cls(**QUICK, coef_solver="gradient") if transforms else cls()
+        for check in NOT_YIELDED + NOT_YIELDED_OF_TRANSFORMERS * transforms:
+            yield pytest.param(estimator, check, id=f"{cls.__name__}-{check.__name__}")
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_that_are_not_yielded()])
+def test_check_that_is_not_yielded(estimator, check):
+    check(type(estimator).__name__, estimator)
