@@ -125,6 +125,20 @@ class TargetModel:
         components = Components(log_pi, mean[..., None], noise[..., None], epistemic[..., None])
         return components, torch.stack(means).sum(0)
 
+    def constant(self) -> TargetModel:
+        """The mean of a target with unit noise, over the same columns."""
+        expert = self.experts[0]
+        member = expert.members[0]
+        flat = Member(
+            torch.zeros_like(member.coef),
+            torch.zeros_like(member.root),
+            1.0,
+            torch.zeros_like(member.dof),
+            1.0,
+            ResidueDensity.single(1.0, member.coef),
+        )
+        return TargetModel((Expert(expert.basis, (flat,)),), 0.0)
+
     def terms(self) -> list[tuple[int, ...]]:
         """Features of every term of every expert, sorted by their number."""
         found = {
@@ -247,6 +261,11 @@ class AdditiveModel:
         """The density of y at the points X, independent for all targets."""
         parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
         return IndependentComponents.of_targets(parts, torch.stack(means, 1))
+
+    def flattened(self, targets: Tensor) -> AdditiveModel:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        pairs = zip(self.targets, targets.tolist(), strict=True)
+        return AdditiveModel([target.constant() if flat else target for target, flat in pairs])
 
     def term_values(
         self, terms: Sequence[tuple[int, ...]], X: Tensor, posterior: bool

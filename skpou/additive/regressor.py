@@ -67,7 +67,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         Source of the rows of the remainder where there are many. None is a fixed one: two fits
         give the same bits.
     verbose : int, default=0
-        Print a line for each step of growth.
+        Above 0: print a line for each step of growth.
 
     Attributes
     ----------
@@ -181,6 +181,7 @@ class AdditivePOURegressor(FittedModelRegressor):
             prepared = self._prepare(X, y, sample_weight)
             rng = random_generator(self.random_state)
             result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+            result = self._no_worse_than_the_mean(result, prepared)
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self

@@ -42,6 +42,10 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         """Fitted attributes besides `scaling_` and `classes_`."""
         raise NotImplementedError
 
+    def _evaluate(self, points: Tensor) -> None:
+        if self._model(points).log_proba(points).shape != (1, len(self.classes_)):
+            raise ValueError(f"probabilities of {len(self.classes_)} classes have another shape.")
+
     # Training
 
     def _prepare_classes(

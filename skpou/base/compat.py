@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
@@ -35,6 +36,9 @@ __all__ = [
     "validate_params",
 ]
 
+#: Weights relative to the largest one that count as so much: a trillionth is round-off to a fit.
+LEAST_WEIGHT = 1e-12
+
 fit_context = _fit_context
 callback_management = callback_management_context
 
@@ -57,4 +61,6 @@ def check_weights(sample_weight, X, dtype):
         raise ValueError(f"sample_weight as large as {weight.max():.3g} overflows. Rescale it.")
     if not (weight > 0).any():
         raise ValueError("sample_weight must have at least one non-zero weight. All are zero.")
-    return weight
+    # A row of less weight has no influence beside the heaviest, but its root would spoil solves.
+    least = LEAST_WEIGHT * weight.max()
+    return np.where(weight > 0, np.maximum(weight, least), weight)

@@ -115,14 +115,24 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
             self.__dict__ = before
             torch.cuda.empty_cache()
             raise torch.cuda.OutOfMemoryError(
-                f"{error}. Fit fewer rows at a time, lower {self._size_parameters}, set "
-                "batch_size, or use device='cpu'."
+                f"{error}. {self._less_memory()}, or use device='cpu'."
             ) from error
+        except (MemoryError, RuntimeError) as error:
+            self.__dict__ = before
+            # torch has no class of its own for this on the CPU.
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+                raise
+            raise MemoryError(f"{error}. {self._less_memory()}.") from error
         except InterruptedFit:
             raise
         except BaseException:
             self.__dict__ = before
             raise
+
+    def _less_memory(self) -> str:
+        """What to do where memory has run out."""
+        batch = ", set batch_size" if "batch_size" in self.get_params() else ""
+        return f"Fit fewer rows at a time, lower {self._size_parameters}{batch}"
 
     def _store_result(self, result: TrainingResult, prepared: Any) -> None:
         """Store what was fitted, all at once: an interrupt must not mix two fits."""
@@ -175,7 +185,15 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         device = validation.resolve_device(self.device, origin)
         X = validation.owned(validation.query_points(self, X), torch.float64, device)
         scaling = Scaling.from_arrays(self.scaling_, X)
-        return scaling.points(X).to(self._torch_dtype()), scaling, origin
+        points = scaling.points(X).to(self._torch_dtype())
+        if not bool(torch.isfinite(points).all()):
+            k = int(torch.nonzero(~torch.isfinite(points))[0, 1])
+            column = int(scaling.columns[k])
+            raise ValueError(
+                f"Column {column} of X goes up to {float(X[:, column].abs().max()):.3g}, so far "
+                f"from the data that it overflows in {self.dtype}."
+            )
+        return points, scaling, origin
 
     def _original_points(self, points: np.ndarray) -> np.ndarray:
         """Points (k, n_features_in_) in units of X; NaN along constant columns."""
@@ -219,3 +237,44 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 stacklevel=2,
             )
         super().__setstate__(state)
+        if self.__sklearn_is_fitted__():
+            self._check_state()
+
+    def _check_state(self) -> None:
+        """Refuse a fitted state whose arrays were cut or hold what is no number.
+
+        Raises
+        ------
+        ValueError
+            If so.
+        """
+        for name in ("scaling_", "model_", "mixture_", "density_", "_term_centres"):
+            bad = _not_finite(self.__dict__.get(name), name)
+            if bad:
+                raise ValueError(
+                    f"This saved {type(self).__name__} is damaged: {bad} is not finite."
+                )
+        try:
+            width = torch.as_tensor(self.scaling_["width"], dtype=torch.float64, device="cpu")
+            self._evaluate(torch.full((1, len(width)), 0.5, dtype=torch.float64, device="cpu"))
+        except Exception as error:
+            raise ValueError(
+                f"This saved {type(self).__name__} is damaged: {type(error).__name__}, {error}"
+            ) from error
+
+    def _evaluate(self, points: Tensor) -> None:
+        """Evaluate all that the fitted state holds at scaled points."""
+        raise NotImplementedError
+
+
+def _not_finite(state: Any, name: str) -> str:
+    """Path of the first array of floats in a state that is not finite; "" if there is none."""
+    if isinstance(state, dict):
+        parts = [(f"{name}[{key!r}]", value) for key, value in state.items()]
+    elif isinstance(state, list | tuple):
+        parts = [(f"{name}[{i}]", value) for i, value in enumerate(state)]
+    elif isinstance(state, np.ndarray) and state.dtype.kind == "f":
+        return "" if np.isfinite(state).all() else name
+    else:
+        return ""
+    return next((found for key, value in parts if (found := _not_finite(value, key))), "")

@@ -55,6 +55,8 @@ class FittedModelRegressor(BaseRegressor):
         Returns
         -------
         mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+            In float64 also with ``dtype="float32"`` where y is too small or too far from zero,
+            for its spread, to be held in single precision.
         std : ndarray or Tensor of the same shape
             In units of y; only if asked for.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,11 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.parameters import random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
-from skpou.core.models import Predictor
+from skpou.core.models import Predictor, worse_than_the_mean
+
+#: Size of y from which on single precision holds its errors, too, and distance of y from zero, in
+#: units of its spread, up to which it rounds to less than a thousandth of the spread.
+LEAST_SINGLE, MOST_OFFSET = 1e-30, 1e4
 
 
 class Prepared(NamedTuple):
@@ -45,6 +50,12 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
     def _gates_per_row(self) -> int:
         """Number of targets that choose their components independently; 0: all together."""
         return 0
+
+    def _evaluate(self, points: Tensor) -> None:
+        model, m = self._model(points), len(self.scaling_["scale"])
+        parts = model.components(points).log_density(points.new_zeros((1, m)))
+        if model.mean(points).shape != (1, m) or parts.shape != (1,):
+            raise ValueError(f"predictions of {m} outputs have another shape.")
 
     # Training
 
@@ -105,18 +116,45 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         """Best of several starts, stored; what an interrupt leaves is stored, too."""
         try:
             result = self._best_of(train, n_init)
+            result = self._no_worse_than_the_mean(result, prepared)
         except TrainingInterrupted as stopped:
             return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)
         return result
 
+    def _simpler(self, prepared: Prepared) -> TrainingResult | None:
+        """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
+        return None
+
+    def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
+        """The result, or what is simpler where a target is further from the rows than its mean."""
+        rows = prepared.rows
+        worse = worse_than_the_mean(result.state, rows)
+        if not worse.any():
+            return result
+        message = (
+            f"The fit was further from its own rows than the mean of y in {int(worse.sum())} of "
+            f"{rows.n_outputs} outputs. A simpler fit is kept, at worst the mean. {result.message}"
+        )
+        chosen = self._simpler(prepared) or result
+        worse = worse_than_the_mean(chosen.state, rows)
+        if worse.any():
+            chosen = replace(chosen, state=chosen.state.flattened(worse))
+        return replace(chosen, code="worse_than_the_mean", message=message.strip())
+
     # Prediction
 
     def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
         """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
-        result = result.to(self._torch_dtype())
+        result = result.to(self._result_dtype())
         single = self._target_ndim == 1
         return origin.send(result.squeeze(-1) if single else result.moveaxis(-1, 1).contiguous())
+
+    def _result_dtype(self) -> torch.dtype:
+        """Single precision only where it was asked for and holds y, its offset and its size."""
+        mean, scale = np.abs(self.scaling_["mean"]), self.scaling_["scale"]
+        held = (scale > LEAST_SINGLE) & (mean < MOST_OFFSET * scale)
+        return self._torch_dtype() if held.all() else torch.float64
 
     def _predict(
         self,
@@ -173,6 +211,10 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         gradient[:, scaling.columns] = (reduced * scaling.scale / scaling.width[:, None]).to(
             torch.float64
         )
+        steep = gradient.abs().max() if gradient.numel() else 0.0
+        if steep > torch.finfo(torch.float32).max:  # Steps of X may be smaller than any float32.
+            gradient = gradient.squeeze(-1) if self._target_ndim == 1 else gradient.moveaxis(-1, 1)
+            return origin.send(gradient.contiguous())
         return self._leave(gradient, origin)
 
     def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,11 +144,30 @@ def target_values(y: Any) -> Any:
     return values.astype(np.float64)
 
 
-def _explain_strings(error: ValueError, name: str) -> ValueError:
-    """Add what to do to numpy's message about strings."""
-    if "could not convert string to float" in str(error):
-        return ValueError(f"{error}. Encode strings and categories in {name} as numbers first.")
-    return error
+def _explained(error: ValueError, X: Any, name: str) -> ValueError:
+    """Add to a message about values in which column they are, and what to do about strings."""
+    text, where = str(error), ""
+    if "could not convert" in text:
+        where = _first_column(X, lambda column: np.asarray(column, dtype=float))
+        text += f". Encode strings and categories in {name} as numbers first."
+    elif "contains NaN" in text or "contains infinity" in text:
+        where = _first_column(X, _refuse_non_finite)
+    return ValueError(where + text)
+
+
+def _refuse_non_finite(column: Any) -> None:
+    if not np.isfinite(np.asarray(column, dtype=float)).all():
+        raise ValueError
+
+
+def _first_column(X: Any, check: Callable[[Any], Any]) -> str:
+    """Words that name the first column of a data frame that a check refuses; "" without names."""
+    for name in getattr(X, "columns", ()):
+        try:
+            check(X[name])
+        except (ValueError, TypeError):
+            return f"Column {str(name)!r}: "
+    return ""
 
 
 def _cpu_array(value: Any, name: str) -> Any:
@@ -179,7 +199,8 @@ def owned(value: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Copy into memory of torch's own: unaligned foreign memory gives other last bits."""
     if isinstance(value, Tensor):
         return value.to(device=device, dtype=dtype).clone()
-    return torch.tensor(np.ascontiguousarray(value), dtype=dtype, device=device)
+    # A copy of numpy's: it calls single rows contiguous whose strides are negative.
+    return torch.tensor(np.array(value, order="C", ndmin=1), dtype=dtype, device=device)
 
 
 def training_data(
@@ -215,7 +236,7 @@ def training_data(
             y_numeric=True,
         )
     except ValueError as error:
-        raise _explain_strings(error, "X or y") from error
+        raise _explained(error, X, "X or y") from error
     y = np.asarray(y, dtype=np.float64)
     if np.isnan(y).any():
         raise ValueError("Input y contains NaN.")  # None in an array of objects
@@ -266,7 +287,7 @@ def training_classes(
         try:
             X, labels = validate_data(estimator, X, y, reset=reset, dtype=[np.float64, np.float32])
         except ValueError as error:
-            raise _explain_strings(error, "X") from error
+            raise _explained(error, X, "X") from error
     check_classification_targets(labels)
     weight = _to_host(sample_weight, "sample_weight")
     weight = check_weights(weight, np.empty((len(X), 1)), np.float64)
@@ -294,7 +315,7 @@ def _accelerator_data(
             "y is None."
         )
     y = _finite_tensor(
-        y if isinstance(y, Tensor) else torch.as_tensor(y, device="cpu"), "y", (1, 2)
+        y if isinstance(y, Tensor) else torch.as_tensor(np.array(y), device="cpu"), "y", (1, 2)
     )
     if len(y) != len(X):
         raise ValueError(
@@ -317,4 +338,4 @@ def query_points(estimator: Any, X: Any) -> Any:
     try:
         return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
     except ValueError as error:
-        raise _explain_strings(error, "X") from error
+        raise _explained(error, X, "X") from error

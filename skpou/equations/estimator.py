@@ -161,6 +161,12 @@ class PhysicsMixin(LinearModelRegressor):
                 f"Got {points.shape[1]}."
             )
 
+    def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
+        # Rows beside equations are boundary values, from which a solution may well depart.
+        if self.physics is not None:
+            return result
+        return super()._no_worse_than_the_mean(result, prepared)
+
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         super()._store_result(result, prepared)
         names = ("unknowns", "unknowns_std", "equation_residual")

@@ -101,7 +101,7 @@ class LSGDRegressor(PhysicsMixin):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Print a line for each iteration.
+        Above 0: print a line for each iteration, or each model that was tried.
 
     Attributes
     ----------

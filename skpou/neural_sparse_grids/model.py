@@ -41,7 +41,7 @@ class NeuralGrid:
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m) of a regression at points X (n, k)."""
-        return self.head.mean(self.encoder(X))  # type: ignore[union-attr]
+        return self.head.mean(self.encoder(X.to(self.encoder.scaling.mean)))  # type: ignore[union-attr]
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, k, m) of the mean; at a kink of a hat function that to its right."""
@@ -59,6 +59,7 @@ class NeuralGrid:
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X: one Gaussian each."""
+        X = X.to(self.encoder.scaling.mean)
         mean = self.mean(X)
         if not posterior:
             epistemic = torch.zeros_like(mean)
@@ -70,6 +71,11 @@ class NeuralGrid:
             epistemic = epistemic + distance * self.slope.square()
         noise = self.head.noise[None]  # type: ignore[union-attr]
         return Components(X.new_zeros((len(X), 1)), mean[:, None], noise, epistemic[:, None])
+
+    def flattened(self, targets: Tensor) -> NeuralGrid:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        head = self.head.flattened(targets)  # type: ignore[union-attr]
+        return NeuralGrid(self.encoder, head, self.slope.masked_fill(targets, 0.0))
 
     def log_proba(self, X: Tensor) -> Tensor:
         """Logarithms (n, K) of the classes' probabilities."""

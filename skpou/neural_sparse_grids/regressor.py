@@ -85,7 +85,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         Source of the start and of the minibatches. None is a fixed one: two fits give the same
         bits.
     verbose : int, default=0
-        Print a line for each pass, or for each round of steps.
+        Above 0: print a line for each pass, or for each round of steps.
 
     Attributes
     ----------
@@ -244,8 +244,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         check_is_fitted(self)
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight, box=self._box())
-            result = self._refit(prepared.rows)
+            result = self._no_worse_than_the_mean(self._refit(prepared.rows), prepared)
             self._store_result(result, prepared)
+        self._warn_if_not_converged(result)
         return self
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:

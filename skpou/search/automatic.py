@@ -8,8 +8,10 @@ as each of them halves it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +25,7 @@ from skpou.core import (
     TrainingResult,
     count_columns,
 )
+from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import LinearModel, Stage, finish
 from skpou.search.additive import FEWEST_FEATURES, fit_additive_family
 from skpou.search.candidates import Candidate
@@ -157,14 +160,27 @@ class AutomaticSearch:
         if simple.leave_one_out <= self.exact:
             return simple
         if "sine" in options.families:
-            self._smooth(simple)
+            with self._trial("sine"):
+                self._smooth(simple)
         rough = "rough" in options.families and rows.n_rows >= ENOUGH_ROWS
         if rough and self._least() > self.exact and options.alpha is None:
-            self._rough()
+            with self._trial("rough"):
+                self._rough()
         if "additive" in options.families and self._least() > SMALL and options.alpha is None:
-            self._additive()
-        self._nonlinear()
+            with self._trial("additive"):
+                self._additive()
+        with self._trial("units"):
+            self._nonlinear()
         return self._staged(self._choice())
+
+    @contextlib.contextmanager
+    def _trial(self, family: str) -> Iterator[None]:
+        """A family that fails numerically leaves the search; the others go on."""
+        try:
+            yield
+        except NUMERICAL_FAILURES as error:
+            if self.report is not None:
+                self.report(f"{family}: left out, {error}")
 
     def _nonlinear(self) -> None:
         """Grown units, where something that is not noise is left for them."""
@@ -367,7 +383,10 @@ class AutomaticSearch:
             ):
                 break
             # LSGDRegressor refines its units alone.
-            more = self._sine(self._residual(best), 2 + 5 * stage, worth=SOME * scale)
+            try:
+                more = self._sine(self._residual(best), 2 + 5 * stage, worth=SOME * scale)
+            except NUMERICAL_FAILURES:
+                break
             if max(more.leave_one_out, more.calibrated) >= HALF * scale:
                 break
             best = self._add(self._stacked(best, more))

@@ -123,20 +123,30 @@ def log_shares(values: Tensor, floor: float) -> Tensor:
     return logs - torch.logsumexp(logs, 1, keepdim=True)
 
 
-def choose_class_level(n_features: int, options: GridOptions) -> int:
+def choose_class_level(n_features: int, options: GridOptions, method: str) -> int:
     """Level of the grid: the given one, or at most 6 with at most 800 points.
 
     Raises
     ------
     ValueError
-        As `choose_level` does.
+        As `choose_level` does, and where densities, whose matrices are dense, would have more
+        points than can be waited for although no level was asked for.
     """
-    if options.level is None:
-        limit = min(AUTO_POINTS, options.max_points)
-        for level in range(AUTO_LEVEL, 1, -1):
-            if count_points(n_features, level, options.boundary)[0] <= limit:
-                return level
-    return choose_level(n_features, options)
+    if options.level is not None:
+        return choose_level(n_features, options)
+    limit = min(AUTO_POINTS, options.max_points)
+    for level in range(AUTO_LEVEL, 1, -1):
+        if count_points(n_features, level, options.boundary)[0] <= limit:
+            return level
+    level = choose_level(n_features, options)
+    count, _ = count_points(n_features, level, options.boundary)
+    if method == "density" and count > SPECTRUM_POINTS:
+        raise ValueError(
+            f"Even level {level} with boundary={options.boundary!r} in {n_features} dimensions has "
+            f"{count} grid points, more than the {SPECTRUM_POINTS} of which method='density' finds "
+            "its smoothing. Use boundary='modified', or another method."
+        )
+    return level
 
 
 def fit_classes(
@@ -167,7 +177,7 @@ def fit_classes(
         Its state is a `GridClasses`.
     """
     rows = rows.to(torch.float64)
-    level = choose_class_level(rows.n_features, options)
+    level = choose_class_level(rows.n_features, options, method)
     grid = SparseGrid(rows.n_features, level, options.boundary)
     fit = {"density": _fit_density, "one_hot": _fit_one_hot, "softmax": _fit_softmax}[method]
     return fit(rows, grid, options, rng, report)
@@ -277,7 +287,7 @@ def _fit_density(
     if alpha is None:
         searched = problem
         if grid.n_columns > SPECTRUM_POINTS:
-            level = choose_class_level(grid.n_features, replace(options, level=None))
+            level = choose_class_level(grid.n_features, replace(options, level=None), "density")
             searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
         alpha = searched.best_alpha(_some_rows(rows, rng), report)
     coef = problem.solve(alpha)

@@ -64,7 +64,7 @@ class SparseGridClassifier(BaseClassifier):
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows that choose `alpha`. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Print a line for each alpha tried.
+        Above 0: print a line for each alpha tried.
 
     Attributes
     ----------

@@ -101,12 +101,12 @@ class SparseGridModel:
         return X.new_zeros((len(X), p + 1)).scatter_(1, functions, values)[:, :p]
 
     def mean(self, X: Tensor) -> Tensor:
-        """Values (n, m) at points X (n, d)."""
-        return self.grid.evaluate(X, self._of_all_functions(self.coef))
+        """Values (n, m) at points X (n, d), in the precision of the model."""
+        return self.grid.evaluate(X.to(self.coef), self._of_all_functions(self.coef))
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradients (n, d, m) at points; at a kink of a hat function that to its right."""
-        coef = self._of_all_functions(self.coef)
+        X, coef = X.to(self.coef), self._of_all_functions(self.coef)
         result = X.new_zeros((len(X), X.shape[1], coef.shape[1]))
         if X.shape[1] == 0:
             return result
@@ -119,7 +119,7 @@ class SparseGridModel:
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n,) of the function at points X (n, d) for unit noise."""
-        state = self.posterior
+        X, state = X.to(self.coef), self.posterior
         if state.kind == COLUMNS:
             columns, k = self.columns(X), len(state.factor)
             whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
@@ -151,12 +151,17 @@ class SparseGridModel:
             Also evaluate the variance of the function; zero otherwise.
         """
         mean = self.mean(X)[:, None]
-        log_pi = X.new_zeros((len(X), 1))
+        log_pi = mean.new_zeros((len(X), 1))
         noise = self.noise[None]
         if not posterior:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
         epistemic = self.variance(X)[:, None, None] * noise
         return Components(log_pi, mean, noise, epistemic)
+
+    def flattened(self, targets: Tensor) -> SparseGridModel:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        coef, noise = self.coef.masked_fill(targets, 0.0), self.noise.masked_fill(targets, 1.0)
+        return SparseGridModel(self.grid, self.active, coef, noise, self.posterior)
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""

@@ -77,7 +77,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         Source of the rows held out and of those that choose a ridge. None is a fixed one: two
         fits give the same bits.
     verbose : int, default=0
-        Print a line for each step.
+        Above 0: print a line for each step.
 
     Attributes
     ----------

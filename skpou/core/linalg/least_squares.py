@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core.linalg.statistics import triangular_factor
+
+#: What factorisations raise for matrices that are singular or not finite.
+NUMERICAL_FAILURES = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
 
 
 def split_factor(factor: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:

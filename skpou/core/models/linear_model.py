@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,14 @@ class LinearModel:
         noise = self.noise.to(X)[None]
         epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
         return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
+
+    def flattened(self, targets: Tensor) -> LinearModel:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        stages = tuple(
+            replace(stage, coef=stage.coef.masked_fill(targets, 0.0)) for stage in self.stages
+        )
+        noise = self.noise.masked_fill(targets, 1.0)
+        return LinearModel(stages, noise, self.slope.masked_fill(targets, 0.0))
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""

@@ -112,7 +112,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Print a line for each level of merging, or for each hundredth of the V-cycles.
+        Above 0: print a line for each level of merging, or for each hundredth of the V-cycles.
 
     Attributes
     ----------

@@ -78,7 +78,7 @@ class POURegressor(BasePartitionRegressor):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Print a line for each level of merging.
+        Above 0: print a line for each level of merging.
 
     Attributes
     ----------

@@ -9,9 +9,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou.base import BaseRegressor, Prepared, owned, unless_auto
+from skpou.base import BaseRegressor, Prepared, owned, random_generator, unless_auto
 from skpou.core import Scaling, TrainingResult
+from skpou.core.models import worse_than_the_mean
 from skpou.partitions.estimators.options import check_memory, gate_name
+from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
 
@@ -67,6 +69,12 @@ class BasePartitionRegressor(BaseRegressor):
         check_is_fitted(self)
         return [level["parent"] for level in self.mixture_]
 
+    def _simpler(self, prepared: Prepared) -> TrainingResult:
+        """One polynomial for all rows."""
+        degree = None if self.degree == "auto" else int(self.degree)
+        options = PieceOptions(sizes=(1,), degree=degree, alpha=unless_auto(self.alpha))
+        return fit_pieces(prepared.rows, options, random_generator(self.random_state))
+
     # Prediction
 
     def _check_level(self, level: int | None) -> None:
@@ -95,6 +103,8 @@ class BasePartitionRegressor(BaseRegressor):
         Returns
         -------
         mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+            In float64 also with ``dtype="float32"`` where y is too small or too far from zero,
+            for its spread, to be held in single precision.
         std : ndarray or Tensor of the same shape
             In units of y; only if asked for.
         """
@@ -180,10 +190,12 @@ class BasePartitionRegressor(BaseRegressor):
             experts, alpha = fit_experts_to_gates(
                 prepared.rows, old.tree, int(degree), alpha, first_blended
             )
+            mixture = Mixture(old.tree, experts, int(degree), first_blended)
+            mixture = mixture.flattened(worse_than_the_mean(mixture, prepared.rows))
             self.__dict__.update(
                 scaling_=prepared.scaling.arrays(),
                 _target_ndim=prepared.target_ndim,
-                mixture_=Mixture(old.tree, experts, int(degree), first_blended).arrays(),
+                mixture_=mixture.arrays(),
                 degree_=int(degree),
                 alpha_=alpha,
             )

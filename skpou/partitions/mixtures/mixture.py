@@ -153,6 +153,18 @@ class Mixture:
             return mean.new_zeros((len(X), 0, mean.shape[1]))
         return torch.stack(columns, 1)
 
+    def flattened(self, targets: Tensor) -> Mixture:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        experts = [
+            Experts(
+                part.coef.masked_fill(targets, 0.0),
+                part.factor,
+                part.noise.masked_fill(targets, 1.0),
+            )
+            for part in self.experts
+        ]
+        return Mixture(self.tree, experts, self.degree, self.first_blended)
+
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
         n_leaves, P = self.n_leaves, self.basis.n_columns
@@ -187,6 +199,9 @@ class Mixture:
             Experts(tensor(level["coef"]), tensor(level["factor"]), tensor(level["noise"]))
             for level in arrays
         ]
+        for gates, part in zip(tree.levels, experts, strict=True):
+            if not gates.n_partitions == len(part.coef) == len(part.noise):
+                raise ValueError(f"{gates.n_partitions} partitions have {len(part.coef)} experts.")
         first_blended = sum(not level["blended"] for level in arrays)
         return cls(tree, experts, degree, first_blended)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skpou.sparse_grids.solvers.ridge import IterativeProblem, largest_norm
+from skpou.sparse_grids.solvers.ridge import IterativeProblem, factored, largest_norm
 from skpou.sparse_grids.solvers.rows import GridRows
 
 #: Share of a full step's promise that a step must keep (Armijo).
@@ -141,8 +141,29 @@ class MultinomialRidge:
         """
         curvature = (pi * (1 - pi)).sum(1) / max(pi.shape[1] - 1, 1)
         rows = self.rows.weighted(curvature.clamp_min(LEAST_CURVATURE))
+        if rows.active is None and rows.n_rows < min(self.n_exact, rows.n_columns):
+            return self._inverse_by_rows(rows, alpha, decay)
         block = IterativeProblem(rows, self.targets, self.costs, self.n_exact)
         return block.preconditioner(alpha * self.scale / block.scale, decay)[1]
+
+    def _inverse_by_rows(
+        self, rows: GridRows, alpha: float, decay: float
+    ) -> Callable[[Tensor], Tensor]:
+        """The inverse of ``A'A + P`` through the matrix of the rows A, where these are fewer.
+
+        It is ``P^-1 - P^-1 A' (I + A P^-1 A')^-1 A P^-1`` (Woodbury), with the kernel of the grid
+        for ``A P^-1 A'``.
+        """
+        strength = (alpha * self.scale) ** 2
+        penalty = (strength * decay**self.costs)[:, None]
+        kernel = rows.grid.kernel(rows.X, rows.X, decay) * rows.root * rows.root.T
+        factor, _ = factored(kernel, strength)
+
+        def precondition(g: Tensor) -> Tensor:
+            inner = torch.cholesky_solve(rows.matmul(g / penalty), factor) * strength
+            return (g - rows.rmatmul(inner)) / penalty
+
+        return precondition
 
     def _direction(
         self,
