@@ -24,23 +24,30 @@ STAMP_OLDEST = $(VENV)-oldest/.installed
 # The tests of a file share fits, so one process runs them all.
 PARALLEL = -n 2 --dist loadfile
 
+# Every class fitted, predicted and saved, all that was saved before, and scikit-learn's checks of
+# two classes: those whose names in test_checks begin with SparseGrid.
+QUICK = tests/base/test_quick.py tests/base/test_portable.py tests/base/test_predict.py \
+	tests/base/test_interoperability.py tests/golden tests/base/test_checks.py \
+	-k "not test_checks or test_default[SparseGrid"
+
 # Two processes of tests share the cores; more threads in each would only get in each other's way.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test lint format typecheck pytest test-gpu test-slow test-oldest venv-oldest doc benchmark clean FORCE
+.PHONY: help demo test lint format typecheck pytest test-gpu test-slow test-oldest test-oldest-quick venv-oldest doc benchmark clean FORCE
 
 help:
-	@echo "make demo         run examples/diode.py; it writes diode.png"
-	@echo "make test         lint, types and tests"
-	@echo "make lint         ruff and mypy alone"
-	@echo "make format       put the sources into ruff's format"
-	@echo "make test-slow    the tests marked slow"
-	@echo "make test-gpu     the tests that need a CUDA device"
-	@echo "make test-oldest  the tests with the oldest supported versions"
-	@echo "make doc          the HTML documentation, in doc/_build/html"
-	@echo "make benchmark    the tables and figures of the papers"
-	@echo "make clean        remove what was built, except the environments"
+	@echo "make demo               run examples/diode.py; it writes diode.png"
+	@echo "make test               lint, types and tests"
+	@echo "make lint               ruff and mypy alone"
+	@echo "make format             put the sources into ruff's format"
+	@echo "make test-slow          the tests marked slow"
+	@echo "make test-gpu           the tests that need a CUDA device"
+	@echo "make test-oldest        the tests with the oldest supported versions"
+	@echo "make test-oldest-quick  three minutes of these: every class, and the checks of two"
+	@echo "make doc                the HTML documentation, in doc/_build/html"
+	@echo "make benchmark          the tables and figures of the papers"
+	@echo "make clean              remove what was built, except the environments"
 
 # Each stamp holds the folder that its environment was made in. One that came from elsewhere is made anew.
 define create
@@ -94,6 +101,9 @@ venv-oldest: $(STAMP_OLDEST)
 
 test-oldest: venv-oldest
 	$(PY_OLDEST) -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+test-oldest-quick: venv-oldest
+	$(PY_OLDEST) -m pytest $(PARALLEL) $(QUICK) $(PYTEST_ARGS)
 
 doc: $(STAMP_DOC)
 	$(PY) -m sphinx -W --keep-going -b html doc doc/_build/html

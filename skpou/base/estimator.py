@@ -255,8 +255,8 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                     f"This saved {type(self).__name__} is damaged: {bad} is not finite."
                 )
         try:
-            width = torch.as_tensor(self.scaling_["width"], dtype=torch.float64, device="cpu")
-            self._evaluate(torch.full((1, len(width)), 0.5, dtype=torch.float64, device="cpu"))
+            middle = torch.full((1, len(self.scaling_["width"])), 0.5, device="cpu")
+            self._evaluate(middle.double())
         except Exception as error:
             raise ValueError(
                 f"This saved {type(self).__name__} is damaged: {type(error).__name__}, {error}"

@@ -50,7 +50,8 @@ class FittedModelRegressor(BaseRegressor):
         return_std : bool, "epistemic" or "noise", default=False
             True: also the predictive standard deviation, of noise and model together.
             ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
-            posterior of the coefficients; outside the box of the data it grows with the distance.
+            posterior of the coefficients and by errors at rows that were left out; outside the
+            box of the data it grows with the distance.
 
         Returns
         -------

@@ -138,6 +138,8 @@ def target_values(y: Any) -> Any:
         return _finite_tensor(y, "y", (1, 2))
     _refuse_odd_input(y, "y")
     _check_target_type(y)
+    # A list becomes an array first: check_array looks for NaN in a list before None becomes one.
+    y = np.asarray(y) if isinstance(y, (list, tuple)) else y
     values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y", ensure_min_samples=0)
     if values.ndim > 2:
         raise ValueError(f"Expected 1D or 2D array for y, got {values.ndim}D array instead.")

@@ -135,7 +135,8 @@ def test_unknowns_that_are_held_stay():
     found = gauss_newton(level, start, scales, alpha=1e-15, max_iter=60, free=False)
     assert torch.equal(found.unknowns, start.unknowns)
     cosine = gradient(level, scales, found)
-    assert float(cosine[:-1].abs().max()) < 1e-6 < float(cosine[-1].abs())
+    # Oldest versions of torch stop at 2.4e-6, where the unknown's own cosine is of order one.
+    assert float(cosine[:-1].abs().max()) < 1e-5 < 1e-2 < float(cosine[-1].abs())
 
 
 @pytest.mark.parametrize("unit", [1e-18, 1e-12, 1e-6, 1e6, 1e12, 1e18])

@@ -126,8 +126,9 @@ def _geodesics(points: np.ndarray) -> np.ndarray | None:
     if count < 1:
         return None
     distances, neighbours = cKDTree(points).query(points, count + 1)
-    starts = np.arange(0, n * count + 1, count)
-    edges = (distances[:, 1:].ravel(), neighbours[:, 1:].ravel(), starts)
+    # SciPy before 1.12 takes 32-bit indices alone.
+    starts = np.arange(0, n * count + 1, count, dtype=np.int32)
+    edges = (distances[:, 1:].ravel(), neighbours[:, 1:].ravel().astype(np.int32), starts)
     graph = csr_array(edges, shape=(n, n))
     if connected_components(graph, directed=False)[0] > 1:
         return None

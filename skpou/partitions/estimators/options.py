@@ -10,6 +10,8 @@ from skpou.base import refuse_beyond_memory
 from skpou.core import count_columns
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 
+#: Polynomials that may be more than four for each row: factors of more take minutes.
+MOST_POLYNOMIALS = 1500
 #: Shapes of a gate's logits in the order in which they are tried.
 GATES = {
     "quadratic": (GateForm(2), GateForm(3), GateForm(4)),
@@ -122,7 +124,7 @@ def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: b
     """
     n_rows, d = shape
     n_columns = 1 if degree == "auto" else count_columns(d, int(degree))
-    if degree != "auto" and n_columns > max(4 * n_rows, 4000):
+    if degree != "auto" and n_columns > max(4 * n_rows, MOST_POLYNOMIALS):
         raise ValueError(
             f"degree={degree} in {d} dimensions has {n_columns} "
             f"polynomials ({8e-9 * n_columns**2:.3g} GB a factor), more than {n_rows} "

@@ -128,7 +128,7 @@ def test_score_is_the_density_of_all_observations(kind, alpha, decay):
 def test_ridge_that_vanishes_leaves_least_squares(kind, polish):
     rows, grid = weighted_rows(1000), SparseGrid(2, 5)
     dense = Dense(rows, grid, 1.0, 1.0)
-    expected, rss, *_ = np.linalg.lstsq(dense.A, dense.y)
+    expected, rss, *_ = np.linalg.lstsq(dense.A, dense.y, rcond=None)
     solution = make(kind, rows, grid, tol=1e-14, max_iter=30).solve(1e-12, 4.0, polish)
     np.testing.assert_allclose(solution.coef, expected, rtol=0, atol=1e-12 * abs(expected).max())
     np.testing.assert_allclose(solution.rss, rss, rtol=1e-12)
