@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,17 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis
-from skpou.core.models import Components, IndependentComponents, ResidueDensity
+from skpou.core import Rows
+from skpou.core.models import (
+    EXACT_NOISE,
+    MOST_TOGETHER,
+    Components,
+    IndependentComponents,
+    Maker,
+    ResidueDensity,
+    own_maker,
+    residual_makers,
+)
 
 #: Most rows over which means are taken.
 MOST_ROWS = 10_000
@@ -261,6 +272,22 @@ class AdditiveModel:
         """The density of y at the points X, independent for all targets."""
         parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
         return IndependentComponents.of_targets(parts, torch.stack(means, 1))
+
+    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+        """Those of the likeliest member of every target, with its own shrinkage."""
+        makers: list[list[Maker]] = []
+        for number, target in enumerate(self.targets):
+            pairs = [(e, m) for e in target.experts for m in e.members]
+            expert, member = max(pairs, key=lambda pair: pair[1].share)
+            columns = expert.basis.matrix(rows.X)
+            if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:
+                makers.append(residual_makers(columns * rows.weight.sqrt()[:, None]))
+                continue
+            influence = columns @ member.root / math.sqrt(member.noise)
+            only = slice(number, number + 1)
+            one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
+            makers.append([own_maker(AdditiveModel([target]), influence, one)])
+        return makers
 
     def flattened(self, targets: Tensor) -> AdditiveModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

@@ -182,6 +182,7 @@ class AdditivePOURegressor(FittedModelRegressor):
             rng = random_generator(self.random_state)
             result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
             result = self._no_worse_than_the_mean(result, prepared)
+            self._form_error = self._fit_form_error(result.state, prepared)
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self

@@ -16,7 +16,14 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.parameters import random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
-from skpou.core.models import Predictor, worse_than_the_mean
+from skpou.core.models import (
+    FormError,
+    Predictor,
+    WithFormError,
+    fit_form_errors,
+    kept_rows,
+    worse_than_the_mean,
+)
 
 #: Size of y from which on single precision holds its errors, too, and distance of y from zero, in
 #: units of its spread, up to which it rounds to less than a thousandth of the spread.
@@ -118,9 +125,29 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             result = self._best_of(train, n_init)
             result = self._no_worse_than_the_mean(result, prepared)
         except TrainingInterrupted as stopped:
+            kept = stopped.result
+            self._form_error = kept and self._fit_form_error(kept.state, prepared)
             return self._keep_interrupted(stopped, prepared)
+        self._form_error = self._fit_form_error(result.state, prepared)
         self._store_result(result, prepared)
         return result
+
+    def _fit_form_error(self, model: Any, prepared: Prepared) -> list[dict[str, Any]] | None:
+        """State of the error of the form, from rows that are left out; None where none can be."""
+        residual_makers = getattr(model, "residual_makers", None)
+        if residual_makers is None or not prepared.rows.n_rows:
+            return None
+        rows = kept_rows(prepared.rows)
+        makers = residual_makers(rows)
+        found = fit_form_errors(model, makers, rows) if makers else None
+        return None if found is None else [form.arrays() for form in found]
+
+    def _with_form_error(self, model: Predictor) -> Predictor:
+        """The model whose epistemic variance knows the error of its form, where that is known."""
+        state = getattr(self, "_form_error", None)
+        if state is None:
+            return model
+        return WithFormError(model, tuple(FormError(**form) for form in state))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
@@ -156,6 +183,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         held = (scale > LEAST_SINGLE) & (mean < MOST_OFFSET * scale)
         return self._torch_dtype() if held.all() else torch.float64
 
+    @torch.inference_mode(False)
     def _predict(
         self,
         X: Any,
@@ -173,6 +201,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         if not return_std:
             mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)
+        model = self._with_form_error(model)
 
         def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
             parts = model.components(x)
@@ -217,6 +246,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             return origin.send(gradient.contiguous())
         return self._leave(gradient, origin)
 
+    @torch.inference_mode(False)
     def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):
         """Quantiles of the predictive density; they never cross.
 
@@ -244,7 +274,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
-        model = self._model(points)
+        model = self._with_form_error(self._model(points))
         values = self._in_blocks(
             points, model, lambda x, _: model.components(x).quantiles(probabilities)
         )
@@ -252,6 +282,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
         return self._leave(values[:, back], origin)
 
+    @torch.inference_mode(False)
     def sample_y(self, X, n_samples=1, random_state=0):
         """Draw targets from the predictive density, independently for every row.
 
@@ -284,7 +315,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         uniform = tensor(rng.random(shape))
         uniform = uniform.mT if gates else uniform
         normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples))).mT
-        model = self._model(points)
+        model = self._with_form_error(self._model(points))
         draws = self._in_blocks(
             points,
             model,
@@ -292,6 +323,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         )
         return self._leave(scaling.original_targets(draws), origin)
 
+    @torch.inference_mode(False)
     def log_density(self, X, y):
         """Logarithm of the predictive density ``p(y | x)``.
 
@@ -319,7 +351,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         if tuple(y.shape) != wanted:
             raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
         targets = scaling.targets(y).to(points.dtype)
-        model = self._model(points)
+        model = self._with_form_error(self._model(points))
         density = self._in_blocks(
             points, model, lambda x, rows: model.components(x).log_density(targets[rows])
         )

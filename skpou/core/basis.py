@@ -28,12 +28,15 @@ class Basis(ABC):
         How many of the first functions run away outside the box, faster than a straight line.
     kind : str
         Name of the state in `BASES`; empty where none is kept.
+    follows_rows : bool
+        Whether there is a function for each row, whose `posterior_columns` are no columns.
     """
 
     n_features: int
     n_columns: int
     n_running: int = 0
     kind: ClassVar[str] = ""
+    follows_rows: ClassVar[bool] = False
 
     def __init_subclass__(cls, kind: str = "", **options: Any):
         super().__init_subclass__(**options)

@@ -161,6 +161,10 @@ class PhysicsMixin(LinearModelRegressor):
                 f"Got {points.shape[1]}."
             )
 
+    def _fit_form_error(self, model: Any, prepared: Prepared) -> list[dict[str, Any]] | None:
+        # Equations, not the rows beside them, say what is between the rows.
+        return None if self.physics is not None else super()._fit_form_error(model, prepared)
+
     def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
         # Rows beside equations are boundary values, from which a solution may well depart.
         if self.physics is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import row_blocks, rows_within
-from skpou.core.models import Components
+from skpou.core.models import Components, Maker
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.sparse_grids import GridClasses, SparseGrid, SparseGridModel
 
@@ -71,6 +71,12 @@ class NeuralGrid:
             epistemic = epistemic + distance * self.slope.square()
         noise = self.head.noise[None]  # type: ignore[union-attr]
         return Components(X.new_zeros((len(X), 1)), mean[:, None], noise, epistemic[:, None])
+
+    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+        """Those of the grid at the embedding, the encoder as it is."""
+        latent = self.encoder(rows.X.to(self.encoder.scaling.mean)).double()
+        at = Rows(latent, rows.y, rows.weight, rows.within)
+        return self.head.residual_makers(at)  # type: ignore[union-attr]
 
     def flattened(self, targets: Tensor) -> NeuralGrid:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

@@ -29,6 +29,7 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import LinearModel, Stage, finish
 from skpou.search.additive import FEWEST_FEATURES, fit_additive_family
 from skpou.search.candidates import Candidate
+from skpou.search.levels import LevelErrors
 from skpou.search.rough import fit_rough
 from skpou.search.scores import (
     RIDGES,
@@ -374,15 +375,10 @@ class AutomaticSearch:
             scale = self._rms(best)
             exact = best.leave_one_out <= self.exact or scale <= 1e-15
             few = not plain and self.rows.n_rows < ENOUGH_ROWS
-            if (
-                exact
-                or few
-                or best is self.last
-                or self.noise
-                or (plain and best.family != "units")
-            ):
-                break
             # LSGDRegressor refines its units alone.
+            other = plain and best.family != "units"
+            if exact or few or best is self.last or self.noise or other:
+                break
             try:
                 more = self._sine(self._residual(best), 2 + 5 * stage, worth=SOME * scale)
             except NUMERICAL_FAILURES:
@@ -449,8 +445,8 @@ class AutomaticSearch:
             if bool((excess <= room).all()):
                 kept.append(candidate)
         # Rows of a table are draws like those to come: being left out is all the test there is.
-        plain = self.white or self._is_table()
-        return min(kept or self.candidates, key=lambda c: c.score(plain))
+        plain, levels = self.white or self._is_table(), LevelErrors(self.rows)
+        return min(kept or self.candidates, key=lambda c: max(c.score(plain), levels.of(c)))
 
     def _result(self, best: Candidate, code: str) -> TrainingResult:
         rows = self.rows

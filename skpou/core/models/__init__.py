@@ -1,7 +1,20 @@
 """Fitted models and their predictive densities."""
 
 from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import (
+    EXACT_NOISE,
+    MOST_TOGETHER,
+    N_FOLDS,
+    Maker,
+    is_exact,
+    left_out_errors,
+    own_maker,
+    residual_maker,
+    residual_makers,
+    sets_to_leave_out,
+)
 from skpou.core.models.floor import worse_than_the_mean
+from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors, kept_rows
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
@@ -20,8 +33,11 @@ from skpou.core.models.residue_density import (
 )
 
 # fmt: off
-__all__ = ["PRIOR_ROWS", "ClassPredictor", "Components", "GateSteps", "IndependentComponents",
-           "LinearModel", "MixedResidues", "Predictor", "Residue", "ResidueDensity", "Stage",
-           "choose_components", "finish", "fit_density", "fit_residues", "is_gain", "left_out",
-           "mean_slope", "noise_floor", "rounding", "worse_than_the_mean"]
+__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
+           "Components", "FormError", "GateSteps", "IndependentComponents", "LinearModel",
+           "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity", "Stage",
+           "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
+           "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
+           "mean_slope", "noise_floor", "own_maker", "residual_maker", "residual_makers",
+           "rounding", "sets_to_leave_out", "worse_than_the_mean"]
 # fmt: on

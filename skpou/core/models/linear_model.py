@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BASES, Basis
+from skpou.core import BASES, Basis, Rows
 from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import (
+    MOST_TOGETHER,
+    Maker,
+    is_exact,
+    own_maker,
+    residual_makers,
+)
 from skpou.core.models.model import Predictor
 
 
@@ -42,8 +49,9 @@ class Stage:
         return {
             "kind": self.basis.kind,
             "basis": self.basis.arrays(),
-            "coef": self.coef.cpu().numpy(),
-            "factor": self.factor.cpu().numpy(),
+            # In C order: saving makes it so, and another layout gives other last bits.
+            "coef": np.array(self.coef.cpu().numpy(), order="C"),
+            "factor": np.array(self.factor.cpu().numpy(), order="C"),
         }
 
     @classmethod
@@ -129,6 +137,27 @@ class LinearModel:
         noise = self.noise.to(X)[None]
         epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
         return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
+
+    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+        """Of all stages for every ridge, or of the last as it is; none of splines through rows."""
+        if any(stage.basis.follows_rows for stage in self.stages):
+            return []
+        root = rows.weight.sqrt()[:, None]
+        if rows.n_rows <= MOST_TOGETHER and is_exact(self.noise):
+            columns = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
+            return [residual_makers(torch.cat(columns, 1) * root)]
+        stage = self.stages[-1]
+        columns = stage.basis.posterior_columns(rows.X).double()
+        R = stage.factor.to(columns)
+        solved = torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+        if solved.ndim == 2:
+            return [[own_maker(self, solved.T, rows)]]
+        makers: list[list[Maker]] = []
+        for target, own in enumerate(solved):
+            maker = own_maker(self, own.T, rows)
+            maker.residual = maker.residual[:, target : target + 1]
+            makers.append([maker])
+        return makers
 
     def flattened(self, targets: Tensor) -> LinearModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

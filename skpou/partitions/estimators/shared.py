@@ -95,7 +95,8 @@ class BasePartitionRegressor(BaseRegressor):
         return_std : bool, "epistemic" or "noise", default=False
             True: also the predictive standard deviation of noise and model together, of Eq. 9 and
             of the coefficients' posterior. ``"noise"``: that of Eq. 9 alone. ``"epistemic"``:
-            that of the predicted mean through the coefficients.
+            that of the predicted mean through the coefficients, and by errors at rows that were
+            left out.
         level : int, default=None
             Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
             36). None: the finest.
@@ -192,6 +193,7 @@ class BasePartitionRegressor(BaseRegressor):
             )
             mixture = Mixture(old.tree, experts, int(degree), first_blended)
             mixture = mixture.flattened(worse_than_the_mean(mixture, prepared.rows))
+            self._form_error = self._fit_form_error(mixture, prepared)
             self.__dict__.update(
                 scaling_=prepared.scaling.arrays(),
                 _target_ndim=prepared.target_ndim,

@@ -8,8 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import TotalDegreePolynomials
-from skpou.core.models import Components
+from skpou.core import Rows, TotalDegreePolynomials
+from skpou.core.models import (
+    MOST_TOGETHER,
+    Components,
+    Maker,
+    is_exact,
+    own_maker,
+    residual_makers,
+)
 from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
 
 
@@ -98,6 +105,7 @@ class Mixture:
         -------
         Components
         """
+        X = X.to(self.experts[-1].coef)
         if self.first_blended < len(self.tree.levels):
             return self._blends(X, harden, posterior)
         log_pi = self.tree.log_proba(X, harden=harden)
@@ -138,8 +146,9 @@ class Mixture:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean by the product rule; across sharp gates of the piece."""
-        pi = self.tree.log_proba(X, harden=True).exp()
         coef = self.experts[-1].coef
+        X = X.to(coef)
+        pi = self.tree.log_proba(X, harden=True).exp()
         values = torch.einsum("np,kpm->nkm", self.basis.matrix(X), coef)
         mean = torch.einsum("nk,nkm->nm", pi, values)
         deviation = values - mean[:, None]
@@ -152,6 +161,30 @@ class Mixture:
         if not columns:
             return mean.new_zeros((len(X), 0, mean.shape[1]))
         return torch.stack(columns, 1)
+
+    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+        """Of the polynomials times the partitions, for every ridge where the fit is exact."""
+        if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
+            return [[own_maker(self, self._influence(rows.X), rows)]]
+        X = rows.X.to(self.experts[-1].coef)
+        pi, phi = self.tree.log_proba(X, harden=True).exp(), self.basis.matrix(X)
+        columns = (pi[:, :, None] * phi[:, None]).reshape(rows.n_rows, -1)
+        return [residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
+
+    def _influence(self, X: Tensor) -> Tensor:
+        """Columns (n, q) in which the coefficients' covariance is that of the noise, times pi."""
+        first, factor = self.first_blended, self.experts[-1].factor
+        X = X.to(factor)
+        phi = self.basis.matrix(X)
+        if first < len(self.tree.levels):
+            weight = self.tree.log_below(X, first).exp()
+            columns = blend_columns(weight, phi, self.tree.ancestors(first))
+            columns = columns[:, : factor.shape[-1]]
+            pi = self.tree.log_proba(X, first - 1, True).exp() if first else weight.new_ones(1, 1)
+        else:
+            columns, pi = phi.T[None], self.tree.log_proba(X, harden=True).exp()
+        reduced = torch.linalg.solve_triangular(factor.mT, columns, upper=False)
+        return (reduced * pi.T[:, None]).permute(2, 0, 1).reshape(len(X), -1)
 
     def flattened(self, targets: Tensor) -> Mixture:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

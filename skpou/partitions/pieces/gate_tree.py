@@ -157,6 +157,11 @@ class _LevelFit:
         excess = (among - own).clamp(0.0, variance)
         foreign = (self.labels[problem.neighbours] != self.labels[:, None]).any(1)
         near = foreign | foreign[problem.neighbours].any(1)
+        # A sample that another model meets, too, as where a kink lies on it, is on either side.
+        others = excess.scatter(1, labels[:, None], torch.inf).amin(1)
+        told = others > (10 * problem.floor) ** 2 + float(own.mean())
+        if len(labels[told].unique()) == len(children):
+            index, labels, excess, own = index[told], labels[told], excess[told], own[told]
         samples = GateSamples(problem.rows.X[index], labels, excess, near[index])
         roots = interface.select(local[interface.first] >= 0).localised(local)
         if quick:

@@ -14,6 +14,9 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 #: Pairs of neighbouring samples on which roots are looked for.
 MOST_PAIRS = 10_000
+#: Share of the pieces' difference at a sample beyond their crossing that their errors may make up
+#: for the crossing to be at the sample on this side: beyond it the two could be a jump.
+DOUBTED = 0.1
 
 
 class NodeModels:
@@ -170,7 +173,13 @@ def find_interface(
     )
     middle = models.difference(models.values(0.5 * (a + b)), first, second)
     jump = middle.square().sum(1).sqrt() / spacing
-    crossing = ((at_a * along).sum(1) * (at_b * along).sum(1)) <= 0
+    from_a, from_b = (at_a * along).sum(1), (at_b * along).sum(1)
+    # On a row where two pieces meet their difference is round-off, or noise, of either sign.
+    doubt = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
+    larger = torch.maximum(from_a.abs(), from_b.abs())
+    meet = torch.minimum(from_a.abs(), from_b.abs()) <= 3 * doubt
+    meet &= doubt <= DOUBTED * larger
+    crossing = (from_a * from_b <= 0) | meet
     a, b, first, second = a[crossing], b[crossing], first[crossing], second[crossing]
     along = along[crossing]
     roots = _bisect(models, a, b, first, second, along)

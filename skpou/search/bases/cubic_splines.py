@@ -32,6 +32,8 @@ class CubicSplines(Basis, kind="cubic_splines"):
 
     n_features = 1
 
+    follows_rows = True
+
     def __init__(self, knots: Tensor, leverage: Tensor):
         self.knots, self.leverage = knots, leverage
         self.n_columns = 2 * len(knots)

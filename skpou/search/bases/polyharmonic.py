@@ -27,6 +27,8 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         Mean share of a row's own target in its value: 1 for interpolation.
     """
 
+    follows_rows = True
+
     def __init__(self, centres: Tensor, scales: Tensor, power: int, share: float = 1.0):
         self.centres, self.scales, self.power, self.share = centres, scales, power, share
         self.n_features = centres.shape[1]

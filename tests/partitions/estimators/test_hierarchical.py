@@ -424,3 +424,14 @@ def test_out_of_memory_on_the_device_gives_advice(monkeypatch):
     with pytest.raises(torch.cuda.OutOfMemoryError, match=match):
         model.fit(-X, Y)
     assert_same_bits(predictions(model), before)
+
+
+@pytest.mark.parametrize("n", [21, 41, 51])
+@pytest.mark.parametrize("shift", [0.0, 1e-16, 1e-14, 0.3])
+def test_kinks_on_rows_and_beside_them(n, shift):
+    x = np.linspace(0, 1, n)
+    kink = x[n // 2] + shift * (x[1] if shift > 0.1 else 1.0)
+    model = HierarchicalPOURegressor().fit(x[:, None], np.abs(x - kink))
+    points = np.linspace(0, 1, 2001)
+    error = model.predict(points[:, None]) - np.abs(points - kink)
+    assert np.abs(error).max() < 1e-12

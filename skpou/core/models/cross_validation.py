@@ -1,0 +1,262 @@
+"""Left-out errors of a chosen form: the columns stay, the coefficients are solved for anew.
+
+Rows are left out in random folds, by whole levels of columns with few values (a left-out row of a
+grid has neighbours on its own line, and its error says nothing of what is between the lines), and
+by neighbourhoods. With the residual maker ``I - H`` of the whole fit the errors at the rows f that
+are left out are ``((I - H)_ff)^-1 ((I - H) y)_f``: no fit is done again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.models.model import Predictor
+
+#: Random folds: an eighth of the rows is as much as a fit can miss and still be about the same.
+N_FOLDS = 8
+#: A column has levels where it takes so few values, each at so many rows on average.
+MOST_LEVELS, ROWS_A_LEVEL = 50, 3
+#: Levels of a column, and neighbourhoods, that are left out: more would say the same.
+LEVELS_A_COLUMN, N_NEIGHBOURHOODS = 8, 8
+#: Share of the rows that a neighbourhood holds.
+NEIGHBOURHOOD = 1 / 12
+#: Most rows that are left out together: their matrix is factored.
+MOST_TOGETHER = 600
+#: Ridges relative to the largest singular value, from round-off on.
+RIDGES = tuple(10.0**k for k in range(-14, -2))
+#: Variance of the noise, in units of y, up to which a fit is exact.
+EXACT_NOISE = 1e-14
+#: Ridges whose errors in random folds differ by less than this factor are as good.
+ABOUT = 3.0
+#: Error that counts as none, in units of y: round-off.
+LEAST_ERROR = 1e-15
+#: Part of a row that its own left-out error is divided by at least, in units of round-off.
+LEAST_FREE = 1e2
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Errors at rows that were left out, a row once for each set that it was in.
+
+    Attributes
+    ----------
+    sets : list of ndarray
+        Rows of each set.
+    error : ndarray of shape (l, m)
+        Target less what the fit without the set predicts.
+    variance : ndarray of shape (l, m)
+        Variance of that error, if the form were the truth's.
+    """
+
+    sets: list[np.ndarray]
+    error: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def row(self) -> np.ndarray:
+        """Number (l,) of the row of each error."""
+        return np.concatenate(self.sets)
+
+    @property
+    def group(self) -> np.ndarray:
+        """Number (l,) of the set that was left out."""
+        return np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
+
+
+def sets_to_leave_out(
+    X: np.ndarray, rng: np.random.Generator, neighbourhoods: bool = True
+) -> list[np.ndarray]:
+    """Rows of each set: folds, inner levels of columns, neighbourhoods if wanted."""
+    n, d = X.shape
+    fold = rng.permutation(n) % min(N_FOLDS, n)
+    sets = [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
+    for column in X.T:
+        levels, of_row = np.unique(column, return_inverse=True)
+        if 3 <= len(levels) <= MOST_LEVELS and ROWS_A_LEVEL * len(levels) <= n:
+            # The first and the last level would be extrapolated.
+            inner = rng.permutation(np.arange(1, len(levels) - 1))[:LEVELS_A_COLUMN]
+            sets += [np.flatnonzero(of_row == level) for level in np.sort(inner)]
+    size = int(NEIGHBOURHOOD * n)
+    if neighbourhoods and d and size >= 2:
+        centres = X[np.sort(rng.choice(n, min(N_NEIGHBOURHOODS, n), replace=False))]
+        near = cKDTree(X).query(centres, k=size)[1]
+        sets += [np.sort(rows) for rows in near]
+    return [rows for rows in sets if 0 < len(rows) <= min(MOST_TOGETHER, n - 1)]
+
+
+class ResidualMaker:
+    """The matrix ``I - H`` of a least-squares fit, applied without its cancellation.
+
+    Parameters
+    ----------
+    U : Tensor of shape (n, n) or (n, k)
+        Left singular vectors of the weighted columns.
+    kept : Tensor of shape (k,)
+        Share of each component that the fit keeps.
+    lost : Tensor of shape (k,)
+        What it loses, ``1 - kept``, in digits of its own.
+    """
+
+    def __init__(self, U: Tensor, kept: Tensor, lost: Tensor):
+        self.U, self.kept, self.lost = U, kept, lost
+        self.complete = U.shape[0] == U.shape[1]
+
+    def apply(self, y: Tensor) -> Tensor:
+        """``(I - H) y``."""
+        inner = self.U.T @ y
+        if self.complete:
+            return self.U @ (self.lost[:, None] * inner)
+        return y - self.U @ (self.kept[:, None] * inner)
+
+    def block(self, index: Tensor) -> Tensor:
+        """Rows and columns of ``I - H`` at some rows."""
+        part = self.U[index]
+        if self.complete:
+            return (part * self.lost) @ part.T
+        eye = torch.eye(len(index), dtype=part.dtype, device=part.device)
+        return eye - (part * self.kept) @ part.T
+
+    def degrees_left(self) -> float:
+        """Trace of ``I - H``."""
+        return float(len(self.U) - self.kept.sum())
+
+    def of_target(self, target: int) -> ResidualMaker:
+        """The same: it does not depend on the targets."""
+        return self
+
+
+class OwnResidualMaker:
+    """The matrix ``I - H`` of a fit as it is, with its own ridges: ``H = G G'``.
+
+    Parameters
+    ----------
+    G : Tensor of shape (n, q)
+        Weighted columns in which the posterior covariance is that of the noise times the identity.
+    residual : Tensor of shape (n, m)
+        ``(I - H) y``, the weighted residual of the fit.
+    degrees : float
+        Trace of ``I - H``.
+    """
+
+    def __init__(self, G: Tensor, residual: Tensor, degrees: float):
+        self.G, self.residual, self.degrees = G, residual, degrees
+
+    def apply(self, y: Tensor) -> Tensor:
+        """The residual, whose targets are known."""
+        return self.residual
+
+    def block(self, index: Tensor) -> Tensor:
+        """Rows and columns of ``I - H`` at some rows."""
+        part = self.G[index]
+        return torch.eye(len(index), dtype=part.dtype, device=part.device) - part @ part.T
+
+    def degrees_left(self) -> float:
+        """Trace of ``I - H``."""
+        return self.degrees
+
+    def of_target(self, target: int) -> OwnResidualMaker:
+        """With the residual of one of the targets; that of a single one stays."""
+        only = slice(target, target + 1) if self.residual.shape[1] > 1 else slice(None)
+        return OwnResidualMaker(self.G, self.residual[:, only], self.degrees)
+
+
+Maker = ResidualMaker | OwnResidualMaker
+
+
+def residual_maker(A: Tensor, ridge: float) -> ResidualMaker:
+    """That of the weighted columns A (n, q) with one ridge on all coefficients."""
+    U, S = _left_vectors(A)
+    return ResidualMaker(U, S.square() / (S.square() + ridge), ridge / (S.square() + ridge))
+
+
+def residual_makers(A: Tensor) -> list[Maker]:
+    """Those of the weighted columns A (n, q) for all ridges, from one decomposition."""
+    norms = A.square().sum(0).sqrt()
+    U, S = _left_vectors(A[:, norms > 0] / norms[norms > 0])
+    makers: list[Maker] = []
+    for ridge in RIDGES:
+        shift = (ridge * S[0]) ** 2 if len(S) else 1.0
+        makers.append(
+            ResidualMaker(U, S.square() / (S.square() + shift), shift / (S.square() + shift))
+        )
+    return makers
+
+
+def _left_vectors(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors (n, k) and singular values (k,), k = n where columns are as many."""
+    U, S, _ = torch.linalg.svd(A, full_matrices=False)
+    return U, S
+
+
+def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+    """Errors by one of the makers, that is for one ridge.
+
+    Of those that leave about the least in the random folds it is the one that leaves the most
+    otherwise: parameters that were found with all rows remember levels that are left out.
+
+    Parameters
+    ----------
+    makers : sequence of Maker
+        Of the weighted rows.
+    rows : Rows
+        In float64.
+    sets : list of ndarray
+        Rows that are left out together.
+    """
+    n_folds = min(N_FOLDS, rows.n_rows)
+    found = [_errors(maker, rows, sets) for maker in makers]
+    in_folds = [_log_size(one, one.group < n_folds) for one in found]
+    otherwise = [_log_size(one, one.group >= n_folds) for one in found]
+    least = min(in_folds)
+    good = [i for i, size in enumerate(in_folds) if size <= least + math.log(ABOUT)]
+    return found[max(good, key=lambda i: (otherwise[i], -in_folds[i]))]
+
+
+def _log_size(found: LeftOut, which: np.ndarray) -> float:
+    """Mean logarithm of some of the errors; 0 of none."""
+    size = np.abs(found.error[which]) + LEAST_ERROR
+    return float(np.log(np.where(np.isfinite(size), size, 1e150)).mean()) if size.size else 0.0
+
+
+def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+    root = rows.weight.sqrt()[:, None]
+    residual = maker.apply(rows.y * root)
+    degrees = max(maker.degrees_left(), 1.0)
+    within = rows.within.sum(0)
+    noise = (residual.square().sum(0) + within) / max(degrees, 1.0) + 1e-32
+    errors, variances = [], []
+    for part in sets:
+        index = torch.as_tensor(part, device=root.device)
+        block = maker.block(index)
+        # Rows that hardly have a part of their own: an error is not known better than that.
+        size = LEAST_FREE * torch.finfo(block.dtype).eps * block.diagonal().abs().max()
+        block.diagonal().add_(size * 1e-2 + 1e-300)
+        right = torch.cat([residual[index], torch.ones_like(block[0]).diag()], 1)
+        solved = torch.linalg.solve(block, right)
+        m = residual.shape[1]
+        errors.append(solved[:, :m] / root[index])
+        spread = solved[:, m:].diagonal().abs()[:, None]
+        variances.append(spread * noise / root[index].square())
+    error, variance = (torch.cat(parts).cpu().numpy() for parts in (errors, variances))
+    return LeftOut(sets, error, variance)
+
+
+def is_exact(noise: Tensor) -> bool:
+    """Whether a fit leaves so little that its own ``I - H`` is lost to cancellation."""
+    return float(noise.max()) <= EXACT_NOISE
+
+
+def own_maker(model: Predictor, influence: Tensor, rows: Rows) -> OwnResidualMaker:
+    """That of a fitted model with ``G`` (n, q) at the rows, in float64."""
+    root = rows.weight.sqrt()[:, None]
+    G = influence.to(root) * root
+    residual = (rows.y - model.mean(rows.X).to(rows.y)) * root
+    return OwnResidualMaker(G, residual, rows.n_rows - float(G.square().sum()))

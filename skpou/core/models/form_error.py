@@ -1,0 +1,356 @@
+"""The error of a form between the rows, which the posterior of its coefficients does not know.
+
+A fit that is exact at the rows says nothing between them. The variance that is added to the
+posterior's is ``(s a(x) P(x))^2``: P the power function of a kernel, the standard deviation of a
+Gaussian process without noise given the nearest rows, s its size, a the local size of the errors.
+Kernel, length and s are those under which left-out errors of the chosen form are most likely.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import LeftOut, Maker, left_out_errors, sets_to_leave_out
+from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.model import Predictor
+
+#: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
+MOST_KEPT, MOST_NUMBERS = 2000, 30_000
+#: Nearest rows that a power function is made of: more change it little.
+N_NEAREST = 30
+#: Left-out errors that kernel, length and size are chosen by.
+MOST_ERRORS = 256
+#: Lengths of the kernels in units of the scaled box, and sizes in units of y's spread.
+LENGTHS = tuple(np.geomspace(0.03, 3.0, 7))
+SIZES = np.geomspace(1e-16, 1e2, 55)
+#: Nugget of the kernel matrices, and least square of a power function: round-off.
+NUGGET, LEAST_POWER = 1e-13, 1e-26
+#: Columns along which the mean hardly changes count a twentieth of the steepest one.
+LEAST_SCALE = 0.05
+#: Errors near a point that tell their local size, as a share and at least; errors' worth of prior.
+SHARE_NEAR, LEAST_NEAR, PRIOR_ERRORS = 1 / 8, 6, 3.0
+#: Variance of errors, in units of y, from which on they may be those of noise.
+NOISY = 1e-6
+#: Mean square of errors that noise and posterior explain, in units of what they expect, and the
+#: standard deviations by which that of a set may exceed it: noise has tails, and varies.
+ABOUT_EXPECTED, AS_EXPECTED = 1.5, 4.0
+#: Share of the median left-out error that is kept between the rows.
+SHARE_OF_ERROR = 0.2
+#: Share of the left-out errors that lie within so many standard deviations at least.
+HELD, WITHIN = 0.95, 2.0
+#: Share of the rise along the tangent that is not known outside the box.
+UNSURE = 0.5
+#: Error of the solution itself, in units of y: no standard deviation is below it.
+ROUND_OFF = 6e-13
+#: Largest ratio of a squared error to the one expected.
+MOST_RATIO = 1e8
+
+
+def _gaussian(r: Tensor) -> Tensor:
+    return (-0.5 * r.square()).exp()
+
+
+def _matern_five_halves(r: Tensor) -> Tensor:
+    s = math.sqrt(5) * r
+    return (1 + s + s.square() / 3) * (-s).exp()
+
+
+def _matern_three_halves(r: Tensor) -> Tensor:
+    s = math.sqrt(3) * r
+    return (1 + s) * (-s).exp()
+
+
+def _exponential(r: Tensor) -> Tensor:
+    return (-r).exp()
+
+
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gaussian": _gaussian,
+    "matern52": _matern_five_halves,
+    "matern32": _matern_three_halves,
+    "exponential": _exponential,
+}
+
+
+def power_function(queries: Tensor, near: Tensor, kernel: str, length: float) -> Tensor:
+    """Standard deviation (l,) of a unit Gaussian process at (l, d), given rows (l, k, d)."""
+    k = near.shape[1]
+    function = KERNELS[kernel]
+    between = torch.cdist(near, near, compute_mode="donot_use_mm_for_euclid_dist") / length
+    across = (near - queries[:, None]).square().sum(2).sqrt() / length
+    matrix = function(between) + NUGGET * torch.eye(k, dtype=near.dtype, device=near.device)
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    reduced = torch.linalg.solve_triangular(factor, function(across)[..., None], upper=False)
+    square = 1 - reduced.square().sum((1, 2))
+    return square.nan_to_num(1.0).clamp(LEAST_POWER, 1.0).sqrt()
+
+
+@dataclass(frozen=True)
+class FormError:
+    """A variance of one target's mean beside that of the coefficients.
+
+    Attributes
+    ----------
+    scales : ndarray of shape (d,)
+        Factors of the scaled coordinates: how much the mean changes along each.
+    points : ndarray of shape (k, d)
+        Rows that are kept, in coordinates times `scales`; none where errors at left-out rows are
+        no larger than the noise and the coefficients' posterior have them.
+    kernel : str
+        Key of `KERNELS`.
+    length : float
+        Of the kernel.
+    size : float
+        Standard deviation s far from all rows, in scaled units.
+    least : float
+        Standard deviation between the rows that no kernel goes below.
+    largest : float
+        Largest target at the rows, in scaled units: what lies far beyond has not been seen.
+    places : ndarray of shape (l, d)
+        Where rows were left out.
+    ratio : ndarray of shape (l,)
+        Squared error there over the one expected.
+    """
+
+    scales: np.ndarray
+    points: np.ndarray
+    kernel: str
+    length: float
+    size: float
+    least: float
+    largest: float
+    places: np.ndarray
+    ratio: np.ndarray
+
+    def variance(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) at scaled points X (n, d)."""
+        if not len(self.points):
+            return np.zeros(len(X))
+        Z = X * self.scales
+        near = _nearest(cKDTree(self.points), Z, min(N_NEAREST, len(self.points)))
+        power = power_function(_double(Z), _double(self.points[near]), self.kernel, self.length)
+        return (self.size * power.numpy()) ** 2 * self._local(Z) + self.least**2
+
+    def _local(self, Z: np.ndarray) -> np.ndarray:
+        """Local size (n,) of the squared errors beside the expected one, at least 1."""
+        count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
+        distance, near = cKDTree(self.places).query(Z, k=count)
+        distance, near = distance.reshape(len(Z), count), near.reshape(len(Z), count)
+        weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
+        weighted = (weight * self.ratio[near]).sum(1)
+        return np.maximum((weighted + PRIOR_ERRORS) / (weight.sum(1) + PRIOR_ERRORS), 1.0)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return dict(vars(self))
+
+
+def _double(array: np.ndarray) -> Tensor:
+    return torch.as_tensor(array, dtype=torch.float64, device="cpu")
+
+
+def _nearest(tree: cKDTree, Z: np.ndarray, count: int) -> np.ndarray:
+    return tree.query(Z, k=count)[1].reshape(len(Z), count)
+
+
+@dataclass(frozen=True)
+class WithFormError:
+    """A predictor whose epistemic variance knows the error of its form.
+
+    Outside the box the standard deviation is at least the distance of the mean from its own
+    tangent at the box, since a basis may run away, and half the rise of that tangent.
+
+    Attributes
+    ----------
+    model : Predictor
+    forms : tuple of FormError
+        One a target.
+    """
+
+    model: Predictor
+    forms: tuple[FormError, ...]
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of the model."""
+        return self.model.mean(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the model's mean."""
+        return self.model.gradient(X)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        k, d = min(N_NEAREST, max(len(f.points) for f in self.forms)), len(self.forms[0].scales)
+        return max(self.model.numbers_per_row(), 4 * k * (k + d))
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d)."""
+        parts = self.model.components(X, posterior)
+        if not posterior:
+            return parts
+        known = torch.stack(parts.variances()).sum(0)
+        points = X.detach().cpu().double().numpy()
+        between = np.stack([form.variance(points) for form in self.forms], 1)
+        added = torch.as_tensor(between, device="cpu").to(known)
+        added = torch.minimum(added, (1 - known).clamp_min(0)) + self._runaway(X).to(known)
+        largest = known.new_tensor([form.largest for form in self.forms])
+        beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
+        added = added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
+        return replace(parts, epistemic=parts.epistemic + added[:, None])
+
+    def _runaway(self, X: Tensor) -> Tensor:
+        """Square (n, m) of how far the mean is from its tangent at the nearest point of the box."""
+        inside = X.clamp(0, 1)
+        outside = torch.nonzero((X != inside).any(1)).squeeze(1)
+        result = X.new_zeros((len(X), len(self.forms)))
+        if len(outside):
+            near, step = inside[outside], X[outside] - inside[outside]
+            slope = self.model.gradient(near).to(X)
+            rise = (slope * step[..., None]).sum(1)
+            bent = self.model.mean(X[outside]).to(X) - self.model.mean(near).to(X) - rise
+            result[outside] = bent.square() + (UNSURE * rise).square()
+        return result
+
+
+def fit_form_errors(
+    model: Predictor, makers: list[list[Maker]], rows: Rows
+) -> list[FormError] | None:
+    """For each target kernel, length and size under which its left-out errors are most likely.
+
+    Parameters
+    ----------
+    model : Predictor
+        Fitted to the rows.
+    makers : list of list of Maker
+        Of the model's weighted columns at the rows, for one or several ridges: one list for all
+        targets, or one for each.
+    rows : Rows
+        Those that are kept, in float64.
+
+    Returns
+    -------
+    list of FormError or None
+        None where nothing can be left out, or the columns cannot be solved for.
+    """
+    if rows.n_rows < 3 or not rows.n_features:
+        return None
+    X = rows.X.cpu().numpy()
+    sets = sets_to_leave_out(X, np.random.default_rng(9))
+    slopes = model.gradient(rows.X).double().square().mean(0).sqrt().cpu().numpy() + 1e-12
+    forms = []
+    for target in range(rows.n_outputs):
+        only = slice(target, target + 1)
+        one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
+        own = [maker.of_target(target) for maker in makers[min(target, len(makers) - 1)]]
+        try:
+            left_out = left_out_errors(own, one, sets)
+        except NUMERICAL_FAILURES:
+            return None
+        scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
+        form = _calibrated(X * scales, scales, left_out)
+        if form is None:
+            return None
+        forms.append(replace(form, largest=float(one.y.abs().max())))
+    return forms
+
+
+def kept_rows(rows: Rows) -> Rows:
+    """At most so many of the rows as a model keeps: the farthest from each other, in order."""
+    most = min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
+    double = rows.to(torch.float64)
+    if rows.n_rows <= most:
+        return double
+    step = max(1, rows.n_rows // (10 * most))
+    X = double.X[::step]
+    distance, chosen = torch.full((len(X),), torch.inf, dtype=X.dtype, device=X.device), [0]
+    for _ in range(most - 1):
+        distance = torch.minimum(distance, (X - X[chosen[-1]]).square().sum(1))
+        chosen.append(int(distance.argmax()))
+    index = torch.as_tensor(sorted(chosen), device=X.device) * step
+    return double.subset(index)
+
+
+def _calibrated(Z: np.ndarray, scales: np.ndarray, left_out: LeftOut) -> FormError | None:
+    error, variance = left_out.error[:, 0], left_out.variance[:, 0]
+    some = np.flatnonzero(np.isfinite(error) & np.isfinite(variance))
+    if not len(some):
+        return None
+    if _is_expected(error[some], variance[some], left_out.group[some]):
+        none = Z[:0]
+        return FormError(scales, none, "gaussian", 1.0, 0.0, 0.0, 0.0, none, none[:, 0])
+    some = np.sort(np.random.default_rng(9).permutation(some)[:MOST_ERRORS])
+    row, error, variance = left_out.row[some], error[some], variance[some]
+    near = _rows_near(Z, left_out, some)
+    queries, rows = _double(Z[row]), _double(Z[near])
+    best: tuple[float, str, float, float, np.ndarray] | None = None
+    for kernel in KERNELS:
+        for length in LENGTHS:
+            power = power_function(queries, rows, kernel, length).numpy()
+            size, score = _likeliest_size(error, variance, power)
+            if best is None or score > best[0]:
+                best = (score, kernel, float(length), size, power)
+    assert best is not None
+    _, kernel, length, size, power = best
+    expected = (size * power) ** 2
+    total = expected + variance + ROUND_OFF**2
+    # Share of each error that is the form's: with noise there are tails that are not.
+    own = expected / total if variance.min() >= NOISY else np.ones_like(total)
+    # The likeliest kernel may be too smooth for some errors: these are held, too.
+    far = max(float(np.quantile(np.abs(error) / np.sqrt(total), HELD)) / WITHIN, 1.0)
+    size *= 1 + (far - 1) * float(own.mean())
+    expected = np.maximum((size * power) ** 2, 1e-300)
+    ratio = np.minimum((error**2 - variance) / expected, MOST_RATIO)
+    ratio = np.where(own < 1, 1 + own * (ratio - 1), np.maximum(ratio, 0))
+    # A smooth kernel promises more between the rows than errors at rows can confirm.
+    least = SHARE_OF_ERROR * float(np.median(own * np.abs(error)))
+    return FormError(scales, Z, kernel, length, size, least, 0.0, Z[row], ratio)
+
+
+def _is_expected(error: np.ndarray, variance: np.ndarray, group: np.ndarray) -> bool:
+    """Whether noise, not the form, makes the errors: about as large as they are expected.
+
+    Without noise an expected error at a row says nothing of those between the rows.
+    """
+    if variance.min() < NOISY:
+        return False
+    ratio = error**2 / variance
+    count = np.bincount(group)
+    mean = np.bincount(group, ratio)[count > 0] / count[count > 0]
+    # The mean of k squares of normal errors has the variance 2 / k.
+    most = ABOUT_EXPECTED + AS_EXPECTED * np.sqrt(2 / count[count > 0])
+    return bool((mean <= most).all() and ratio.mean() <= ABOUT_EXPECTED)
+
+
+def _rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
+    """For each left-out row the nearest rows (l, k) that were not left out with it."""
+    count = min(N_NEAREST, len(Z) - max(len(part) for part in left_out.sets))
+    near = np.empty((len(some), count), dtype=np.int64)
+    for group in np.unique(left_out.group[some]):
+        kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
+        mine = left_out.group[some] == group
+        near[mine] = kept[_nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
+    return near
+
+
+def _likeliest_size(
+    error: np.ndarray, variance: np.ndarray, power: np.ndarray
+) -> tuple[float, float]:
+    """Size under which the errors (l,) are most likely, and their log likelihood."""
+    total = (SIZES[:, None] * power) ** 2 + variance + 1e-32
+    score = -0.5 * (np.log(total) + error**2 / total).sum(1)
+    best = int(score.argmax())
+    return float(SIZES[best]), float(score[best])

@@ -1,0 +1,128 @@
+"""The error of a form between the rows: power functions, calibration, what is added where."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, Matern
+
+from skpou import (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    SparseGridRegressor,
+)
+from skpou.core.models.form_error import KERNELS, MOST_NUMBERS, FormError, kept_rows, power_function
+from tests.examples import rows_of, tensor
+
+PEERS = {
+    "gaussian": RBF(0.4),
+    "matern52": Matern(0.4, nu=2.5),
+    "matern32": Matern(0.4, nu=1.5),
+    "exponential": Matern(0.4, nu=0.5),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_power_function_is_the_std_of_a_gaussian_process(kernel):
+    rng = np.random.default_rng(0)
+    rows, queries = rng.random((6, 2)), rng.random((9, 2))
+    peer = GaussianProcessRegressor(PEERS[kernel], optimizer=None, alpha=1e-13)
+    expected = peer.fit(rows, np.zeros(6)).predict(queries, return_std=True)[1]
+    near = tensor(rows).expand(9, 6, 2)
+    np.testing.assert_allclose(
+        power_function(tensor(queries), near, kernel, 0.4), expected, rtol=1e-5
+    )
+
+
+def grid(n):
+    axis = np.linspace(0, 1, n)
+    return np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+
+
+def additive(X):
+    return np.cos(3 * X[:, 0]) + np.sin(3 * X[:, 1]) ** 2
+
+
+QUERY = np.random.default_rng(1).random((500, 2))
+
+
+@pytest.mark.parametrize(
+    "cls", [AdditivePOURegressor, SparseGridRegressor, HierarchicalPOURegressor]
+)
+def test_bars_between_the_rows_of_a_grid(cls):
+    """Exact at the rows, and far off between them: the bars know."""
+    model = cls().fit(grid(7), additive(grid(7)))
+    mean, std = model.predict(QUERY, return_std=True)
+    error = np.abs(mean - additive(QUERY))
+    assert np.mean(error <= 3 * std + 1e-12) > 0.95
+    noise = model.predict(QUERY, return_std="noise")[1]
+    epistemic = model.predict(QUERY, return_std="epistemic")[1]
+    np.testing.assert_allclose(std, np.hypot(noise, epistemic), rtol=1e-6)
+
+
+def test_quantiles_densities_and_draws_follow():
+    model = AdditivePOURegressor().fit(grid(7), additive(grid(7)))
+    std = model.predict(QUERY, return_std=True)[1]
+    low, high = model.predict_quantile(QUERY, [0.158655, 0.841345]).T
+    np.testing.assert_allclose((high - low) / 2, std, rtol=0.05)
+    draws = model.sample_y(QUERY, 2000)
+    np.testing.assert_allclose(draws.std(1), std, rtol=0.15)
+    assert model.log_density(QUERY, additive(QUERY)).min() > -20
+
+
+def test_noise_is_not_the_forms():
+    rng = np.random.default_rng(0)
+    X = rng.random((200, 1))
+    model = LSGDRegressor().fit(X, np.sin(5 * X[:, 0]) + 0.1 * rng.standard_normal(200))
+    (form,) = model._form_error
+    assert not len(form["points"])
+    std, noise = (model.predict(X, return_std=kind)[1] for kind in (True, "noise"))
+    assert np.median(std / noise) < 1.1
+
+
+def test_a_basis_that_runs_away_says_so():
+    x = np.linspace(1, 100, 200)
+    model = HierarchicalPOURegressor().fit(x[:, None], 0.7 * x**-0.2 + 0.1)
+    points = np.array([[110.0], [120.0]])
+    mean, std = model.predict(points, return_std=True)
+    assert (np.abs(mean - (0.7 * points[:, 0] ** -0.2 + 0.1)) < 3 * std).all()
+
+
+def test_a_constant_is_sure():
+    model = SparseGridRegressor().fit(grid(4), np.full(16, 3.0))
+    assert (model.predict(QUERY, return_std=True)[1] < 1e-13).all()
+
+
+def test_outputs_have_their_own():
+    """A target without noise beside a noisy one: each has the bars that it has alone."""
+    X, rng = grid(7), np.random.default_rng(0)
+    targets = np.column_stack([additive(X), 0.1 * rng.standard_normal(49)])
+    both = AdditivePOURegressor().fit(X, targets).predict(QUERY, return_std=True)[1]
+    for number, target in enumerate(targets.T):
+        alone = AdditivePOURegressor().fit(X, target).predict(QUERY, return_std=True)[1]
+        np.testing.assert_allclose(both[:, number], alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 3), (5000, 2), (3000, 40)])
+def test_kept_rows_are_few_and_spread(n, d):
+    rng = np.random.default_rng(0)
+    rows = rows_of(rng.random((n, d)), rng.random(n))
+    kept = kept_rows(rows)
+    assert kept.n_rows == min(n, 2000, MOST_NUMBERS // d)
+    assert kept.X.dtype == torch.float64
+    matches = (kept.X[:, None, 0] == rows.X[None, :, 0]).sum(1)
+    assert (matches >= 1).all()
+
+
+def test_what_is_far_from_all_rows_is_of_full_size():
+    state = {
+        "scales": np.ones(1), "points": np.array([[0.0], [0.1]]), "kernel": "gaussian",
+        "length": 0.1, "size": 0.5, "least": 0.0, "largest": 1.0,
+        "places": np.array([[0.05]]), "ratio": np.ones(1),
+    }  # fmt: skip
+    form = FormError(**state)
+    found = form.variance(np.array([[5.0], [0.05], [0.0]]))
+    assert found[0] == pytest.approx(0.25)
+    assert found[0] > found[1] > found[2]
+    assert form.arrays().keys() == state.keys()
