@@ -50,15 +50,22 @@ class LeftOut:
     ----------
     sets : list of ndarray
         Rows of each set.
+    n_folds : int
+        How many of the sets, the first ones, are random folds.
     error : ndarray of shape (l, m)
         Target less what the fit without the set predicts.
     variance : ndarray of shape (l, m)
         Variance of that error, if the form were the truth's.
+    count : ndarray of shape (s,)
+        How many independent errors those of each set are worth: the mean of their squares, each
+        over its variance, has the variance 2 / count.
     """
 
     sets: list[np.ndarray]
+    n_folds: int
     error: np.ndarray
     variance: np.ndarray
+    count: np.ndarray
 
     @property
     def row(self) -> np.ndarray:
@@ -211,10 +218,9 @@ def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray])
     sets : list of ndarray
         Rows that are left out together.
     """
-    n_folds = min(N_FOLDS, rows.n_rows)
     found = [_errors(maker, rows, sets) for maker in makers]
-    in_folds = [_log_size(one, one.group < n_folds) for one in found]
-    otherwise = [_log_size(one, one.group >= n_folds) for one in found]
+    in_folds = [_log_size(one, one.group < one.n_folds) for one in found]
+    otherwise = [_log_size(one, one.group >= one.n_folds) for one in found]
     least = min(in_folds)
     good = [i for i, size in enumerate(in_folds) if size <= least + math.log(ABOUT)]
     return found[max(good, key=lambda i: (otherwise[i], -in_folds[i]))]
@@ -232,7 +238,7 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     degrees = max(maker.degrees_left(), 1.0)
     within = rows.within.sum(0)
     noise = (residual.square().sum(0) + within) / max(degrees, 1.0) + 1e-32
-    errors, variances = [], []
+    errors, variances, counts = [], [], []
     for part in sets:
         index = torch.as_tensor(part, device=root.device)
         block = maker.block(index)
@@ -243,10 +249,13 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         solved = torch.linalg.solve(block, right)
         m = residual.shape[1]
         errors.append(solved[:, :m] / root[index])
-        spread = solved[:, m:].diagonal().abs()[:, None]
+        covariance = solved[:, m:]
+        spread = covariance.diagonal().abs()[:, None]
         variances.append(spread * noise / root[index].square())
+        correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
+        counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
     error, variance = (torch.cat(parts).cpu().numpy() for parts in (errors, variances))
-    return LeftOut(sets, error, variance)
+    return LeftOut(sets, min(N_FOLDS, rows.n_rows), error, variance, np.array(counts))
 
 
 def is_exact(noise: Tensor) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Rows
@@ -27,10 +28,13 @@ from skpou.core.models.model import Predictor
 
 #: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
 MOST_KEPT, MOST_NUMBERS = 2000, 30_000
-#: Nearest rows that a power function is made of: more change it little.
-N_NEAREST = 30
+#: Nearest rows that a power function is made of, and for each column more up to a number: further
+#: ones change it little.
+LEAST_NEAREST, NEAREST_A_COLUMN, MOST_NEAREST = 8, 4, 30
 #: Left-out errors that kernel, length and size are chosen by.
 MOST_ERRORS = 256
+#: Rows at which the mean's slopes are taken.
+MOST_SLOPES = 256
 #: Lengths of the kernels in units of the scaled box, and sizes in units of y's spread.
 LENGTHS = tuple(np.geomspace(0.03, 3.0, 7))
 SIZES = np.geomspace(1e-16, 1e2, 55)
@@ -42,9 +46,9 @@ LEAST_SCALE = 0.05
 SHARE_NEAR, LEAST_NEAR, PRIOR_ERRORS = 1 / 8, 6, 3.0
 #: Variance of errors, in units of y, from which on they may be those of noise.
 NOISY = 1e-6
-#: Mean square of errors that noise and posterior explain, in units of what they expect, and the
-#: standard deviations by which that of a set may exceed it: noise has tails, and varies.
-ABOUT_EXPECTED, AS_EXPECTED = 1.5, 4.0
+#: Mean square of errors that noise and posterior explain, in units of what they expect, and how
+#: likely that of a set exceeds it by chance: four standard deviations of a normal one.
+ABOUT_EXPECTED, BY_CHANCE = 1.5, 3e-5
 #: Share of the median left-out error that is kept between the rows.
 SHARE_OF_ERROR = 0.2
 #: Share of the left-out errors that lie within so many standard deviations at least.
@@ -83,17 +87,28 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def power_function(queries: Tensor, near: Tensor, kernel: str, length: float) -> Tensor:
-    """Standard deviation (l,) of a unit Gaussian process at (l, d), given rows (l, k, d)."""
-    k = near.shape[1]
-    function = KERNELS[kernel]
-    between = torch.cdist(near, near, compute_mode="donot_use_mm_for_euclid_dist") / length
-    across = (near - queries[:, None]).square().sum(2).sqrt() / length
-    matrix = function(between) + NUGGET * torch.eye(k, dtype=near.dtype, device=near.device)
-    factor, _ = torch.linalg.cholesky_ex(matrix)
-    reduced = torch.linalg.solve_triangular(factor, function(across)[..., None], upper=False)
-    square = 1 - reduced.square().sum((1, 2))
-    return square.nan_to_num(1.0).clamp(LEAST_POWER, 1.0).sqrt()
+class NearRows:
+    """Distances at points (l, d) to and among the rows (l, k, d) next to each."""
+
+    def __init__(self, points: Tensor, near: Tensor):
+        self.among = torch.cdist(near, near, compute_mode="donot_use_mm_for_euclid_dist")
+        self.across = (near - points[:, None]).square().sum(2).sqrt()
+        self.nugget = NUGGET * torch.eye(near.shape[1], dtype=near.dtype, device=near.device)
+
+    def power_function(self, kernel: str, length: float) -> Tensor:
+        """Standard deviation (l,) of a unit Gaussian process at the points, given the rows."""
+        function = KERNELS[kernel]
+        factor, _ = torch.linalg.cholesky_ex(function(self.among / length) + self.nugget)
+        across = function(self.across / length)[..., None]
+        reduced = torch.linalg.solve_triangular(factor, across, upper=False)
+        square = 1 - reduced.square().sum((1, 2))
+        return square.nan_to_num(1.0).clamp(LEAST_POWER, 1.0).sqrt()
+
+
+def n_nearest(n_rows: int, n_features: int) -> int:
+    """How many of the rows a power function is made of."""
+    most = min(LEAST_NEAREST + NEAREST_A_COLUMN * n_features, MOST_NEAREST)
+    return min(most, n_rows)
 
 
 @dataclass(frozen=True)
@@ -138,8 +153,9 @@ class FormError:
         if not len(self.points):
             return np.zeros(len(X))
         Z = X * self.scales
-        near = _nearest(cKDTree(self.points), Z, min(N_NEAREST, len(self.points)))
-        power = power_function(_double(Z), _double(self.points[near]), self.kernel, self.length)
+        near = _nearest(cKDTree(self.points), Z, n_nearest(*self.points.shape))
+        rows = NearRows(_double(Z), _double(self.points[near]))
+        power = rows.power_function(self.kernel, self.length)
         return (self.size * power.numpy()) ** 2 * self._local(Z) + self.least**2
 
     def _local(self, Z: np.ndarray) -> np.ndarray:
@@ -191,7 +207,8 @@ class WithFormError:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        k, d = min(N_NEAREST, max(len(f.points) for f in self.forms)), len(self.forms[0].scales)
+        n, d = max(len(form.points) for form in self.forms), len(self.forms[0].scales)
+        k = n_nearest(n, d)
         return max(self.model.numbers_per_row(), 4 * k * (k + d))
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
@@ -250,8 +267,8 @@ def fit_form_errors(
         return None
     X = rows.X.cpu().numpy()
     sets = sets_to_leave_out(X, np.random.default_rng(9))
-    slopes = model.gradient(rows.X).double().square().mean(0).sqrt().cpu().numpy() + 1e-12
-    forms = []
+    forms: list[FormError] = []
+    slopes: np.ndarray | None = None
     for target in range(rows.n_outputs):
         only = slice(target, target + 1)
         one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
@@ -260,12 +277,31 @@ def fit_form_errors(
             left_out = left_out_errors(own, one, sets)
         except NUMERICAL_FAILURES:
             return None
-        scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
-        form = _calibrated(X * scales, scales, left_out)
-        if form is None:
+        some = np.flatnonzero(np.isfinite(left_out.error) & np.isfinite(left_out.variance))
+        if not len(some):
             return None
+        if _is_expected(left_out, some):
+            form = _none(rows.n_features)
+        else:
+            slopes = _slopes(model, rows.X) if slopes is None else slopes
+            scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
+            form = _calibrated(X * scales, scales, left_out, some)
         forms.append(replace(form, largest=float(one.y.abs().max())))
     return forms
+
+
+def _none(n_features: int) -> FormError:
+    """No error of the form."""
+    no_row = np.zeros((0, n_features))
+    scales, no_ratio = np.ones(n_features), np.zeros(0)
+    return FormError(scales, no_row, "gaussian", 1.0, 0.0, 0.0, 0.0, no_row, no_ratio)
+
+
+def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
+    """Root mean squares (d, m) of the mean's gradient over some of the rows."""
+    chosen = np.random.default_rng(9).permutation(len(X))[:MOST_SLOPES]
+    slopes = model.gradient(X[torch.as_tensor(np.sort(chosen), device=X.device)]).double()
+    return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
 
 
 def kept_rows(rows: Rows) -> Rows:
@@ -284,22 +320,18 @@ def kept_rows(rows: Rows) -> Rows:
     return double.subset(index)
 
 
-def _calibrated(Z: np.ndarray, scales: np.ndarray, left_out: LeftOut) -> FormError | None:
-    error, variance = left_out.error[:, 0], left_out.variance[:, 0]
-    some = np.flatnonzero(np.isfinite(error) & np.isfinite(variance))
-    if not len(some):
-        return None
-    if _is_expected(error[some], variance[some], left_out.group[some]):
-        none = Z[:0]
-        return FormError(scales, none, "gaussian", 1.0, 0.0, 0.0, 0.0, none, none[:, 0])
+def _calibrated(
+    Z: np.ndarray, scales: np.ndarray, left_out: LeftOut, some: np.ndarray
+) -> FormError:
     some = np.sort(np.random.default_rng(9).permutation(some)[:MOST_ERRORS])
-    row, error, variance = left_out.row[some], error[some], variance[some]
+    row = left_out.row[some]
+    error, variance = left_out.error[some, 0], left_out.variance[some, 0]
     near = _rows_near(Z, left_out, some)
-    queries, rows = _double(Z[row]), _double(Z[near])
+    rows = NearRows(_double(Z[row]), _double(Z[near]))
     best: tuple[float, str, float, float, np.ndarray] | None = None
     for kernel in KERNELS:
         for length in LENGTHS:
-            power = power_function(queries, rows, kernel, length).numpy()
+            power = rows.power_function(kernel, length).numpy()
             size, score = _likeliest_size(error, variance, power)
             if best is None or score > best[0]:
                 best = (score, kernel, float(length), size, power)
@@ -320,24 +352,34 @@ def _calibrated(Z: np.ndarray, scales: np.ndarray, left_out: LeftOut) -> FormErr
     return FormError(scales, Z, kernel, length, size, least, 0.0, Z[row], ratio)
 
 
-def _is_expected(error: np.ndarray, variance: np.ndarray, group: np.ndarray) -> bool:
-    """Whether noise, not the form, makes the errors: about as large as they are expected.
+def _is_expected(left_out: LeftOut, some: np.ndarray) -> bool:
+    """Whether noise, not the form, makes some errors: about as large as they are expected.
 
-    Without noise an expected error at a row says nothing of those between the rows.
+    Noise that varies is as large at a row that is left out in a random fold as with its
+    neighbours. Without noise an expected error at a row says nothing of those between the rows.
     """
+    error, variance = left_out.error[some, 0], left_out.variance[some, 0]
+    group, row = left_out.group[some], left_out.row[some]
     if variance.min() < NOISY:
         return False
     ratio = error**2 / variance
-    count = np.bincount(group)
-    mean = np.bincount(group, ratio)[count > 0] / count[count > 0]
-    # The mean of k squares of normal errors has the variance 2 / k.
-    most = ABOUT_EXPECTED + AS_EXPECTED * np.sqrt(2 / count[count > 0])
-    return bool((mean <= most).all() and ratio.mean() <= ABOUT_EXPECTED)
+    in_folds = group < left_out.n_folds
+    alone = np.ones(row.max() + 1)
+    alone[row[in_folds]] = ratio[in_folds]
+    n_errors = np.maximum(np.bincount(group, minlength=len(left_out.sets)), 1)
+    mean, local = (
+        np.bincount(group, values, minlength=len(n_errors)) / n_errors
+        for values in (ratio, alone[row])
+    )
+    # Sums of squares of so many independent errors are chi-squared.
+    most = ABOUT_EXPECTED * chi2.isf(BY_CHANCE, left_out.count) / left_out.count
+    excess = mean / np.maximum(local, 1.0)
+    return bool((excess <= most).all() and ratio[in_folds].mean() <= ABOUT_EXPECTED)
 
 
 def _rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
     """For each left-out row the nearest rows (l, k) that were not left out with it."""
-    count = min(N_NEAREST, len(Z) - max(len(part) for part in left_out.sets))
+    count = n_nearest(len(Z) - max(len(part) for part in left_out.sets), Z.shape[1])
     near = np.empty((len(some), count), dtype=np.int64)
     for group in np.unique(left_out.group[some]):
         kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])

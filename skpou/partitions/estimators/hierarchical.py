@@ -31,7 +31,8 @@ from skpou.partitions.estimators.options import (
 )
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
-from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.fit import PieceOptions
+from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.tables.fit import experts_where_better
 
 
@@ -297,7 +298,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         rows, report = prepared.rows, self._reporter()
 
         def train(rng: np.random.Generator) -> TrainingResult:
-            pieces = fit_pieces(rows, options, rng, labels, report)
+            pieces = plausible_pieces(rows, options, rng, labels, report)
             return pieces if warm else experts_where_better(pieces, rows, options, rng, report)
 
         return train

@@ -45,6 +45,21 @@ def test_errors_are_those_of_fits_without_the_rows(n, q, ridge):
     assert found.group.tolist() == [0, 0, 0, 1] + [2] * (n // 2)
 
 
+def test_count_of_independent_errors_is_that_of_their_mean_square():
+    """Simulated: noise alone is left out row by row, an unknown slope moves a whole set."""
+    x = np.concatenate([np.linspace(-0.01, 0.01, 30), np.full(10, 10.0)])
+    A, sets = tensor(np.stack([np.ones(40), x], 1)), [np.arange(0, 30, 3), np.arange(30, 40)]
+    y = np.random.default_rng(0).standard_normal((40, 4000))
+    rows = rows_of(x[:, None] + 1e-9 * np.arange(40)[:, None], y)
+    found = left_out_errors([residual_maker(A, 1e-12)], rows, sets)
+    noise = rows.y.square().mean().item()
+    residual = (rows.y - A @ torch.linalg.lstsq(A, rows.y).solution).square().sum(0) / 38
+    ratio = found.error**2 / (found.variance / residual.numpy() * noise)
+    for k, part in enumerate((slice(0, 10), slice(10, 20))):
+        assert 2 / ratio[part].mean(0).var() == pytest.approx(found.count[k], rel=0.15)
+    assert found.count[0] > 8 and found.count[1] == pytest.approx(1, abs=0.01)
+
+
 def test_interpolation_loses_no_digits():
     """More columns than rows and next to no ridge: I - H itself would be round-off."""
     x = np.linspace(0, 1, 12)

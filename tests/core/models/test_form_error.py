@@ -12,7 +12,7 @@ from skpou import (
     LSGDRegressor,
     SparseGridRegressor,
 )
-from skpou.core.models.form_error import KERNELS, MOST_NUMBERS, FormError, kept_rows, power_function
+from skpou.core.models.form_error import KERNELS, MOST_NUMBERS, FormError, NearRows, kept_rows
 from tests.examples import rows_of, tensor
 
 PEERS = {
@@ -31,7 +31,7 @@ def test_power_function_is_the_std_of_a_gaussian_process(kernel):
     expected = peer.fit(rows, np.zeros(6)).predict(queries, return_std=True)[1]
     near = tensor(rows).expand(9, 6, 2)
     np.testing.assert_allclose(
-        power_function(tensor(queries), near, kernel, 0.4), expected, rtol=1e-5
+        NearRows(tensor(queries), near).power_function(kernel, 0.4), expected, rtol=1e-5
     )
 
 
@@ -79,6 +79,15 @@ def test_noise_is_not_the_forms():
     assert not len(form["points"])
     std, noise = (model.predict(X, return_std=kind)[1] for kind in (True, "noise"))
     assert np.median(std / noise) < 1.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_that_varies_is_not_the_forms_either(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1, 1, (400, 2))
+    y = np.sin(3 * X[:, 0]) + X[:, 1] + 0.03 * np.exp(1.5 * X[:, 0]) * rng.standard_normal(400)
+    (form,) = LSGDRegressor().fit(X, y)._form_error
+    assert not len(form["points"])
 
 
 def test_a_basis_that_runs_away_says_so():
