@@ -215,7 +215,9 @@ class _Polyharmonic:
         affine = basis.affine(rows.X)
         corner = affine.new_zeros((d + 1, d + 1))
         bordered = torch.cat([torch.cat([kernel, affine], 1), torch.cat([affine.T, corner], 1)])
-        factors = torch.linalg.lu_factor(bordered)
+        *factors, singular = torch.linalg.lu_factor_ex(bordered)
+        if bool(singular):
+            return None
         right = torch.cat([rows.y, corner[:, :1].expand(-1, rows.n_outputs)])
         solution = torch.linalg.lu_solve(*factors, right)
         solution = solution + torch.linalg.lu_solve(*factors, right - bordered @ solution)

@@ -57,6 +57,8 @@ HELD, WITHIN = 0.95, 2.0
 UNSURE = 0.5
 #: Error of the solution itself, in units of y: no standard deviation is below it.
 ROUND_OFF = 6e-13
+#: Error, in units of y, beyond which nothing more is said.
+MOST_ERROR = 1e8
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
 
@@ -277,6 +279,7 @@ def fit_form_errors(
             left_out = left_out_errors(own, one, sets)
         except NUMERICAL_FAILURES:
             return None
+        left_out = _bounded(left_out)
         some = np.flatnonzero(np.isfinite(left_out.error) & np.isfinite(left_out.variance))
         if not len(some):
             return None
@@ -288,6 +291,12 @@ def fit_form_errors(
             form = _calibrated(X * scales, scales, left_out, some)
         forms.append(replace(form, largest=float(one.y.abs().max())))
     return forms
+
+
+def _bounded(left_out: LeftOut) -> LeftOut:
+    """The same with no error so large that its square overflows."""
+    error = np.clip(left_out.error, -MOST_ERROR, MOST_ERROR)
+    return replace(left_out, error=error, variance=np.minimum(left_out.variance, MOST_ERROR**2))
 
 
 def _none(n_features: int) -> FormError:

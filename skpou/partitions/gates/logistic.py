@@ -143,7 +143,7 @@ class MultinomialLogistic:
         a, b = self._feature_pairs
         batch = pi.shape[:-2]
         uncertain = pi.amax(-1) < 1 - self.certain
-        active = torch.nonzero(uncertain.reshape(-1, len(self._rows)).any(0)).squeeze(1)
+        active = torch.nonzero(uncertain.reshape(batch.numel(), len(self._rows)).any(0)).squeeze(1)
         sums = pi.new_zeros((*batch, len(k), len(a)))
         same = (k == l).to(pi.dtype)
         numbers = len(k) * max(batch.numel(), 1) + len(a)

@@ -78,7 +78,11 @@ def smoothing_splines(
     precision = _precision(q, *_inverse_bands(d, l1, l2))
     values = y - penalties[:, None, None] * v[None, :, None] * stretched  # Eq. 2.4
     leverage = np.clip(1 - penalties[:, None] * v * precision, 0, 1)
-    left_out = stretched / precision[:, :, None]
+    # A row of hardly any weight is not told by the others: precision 0 by underflow.
+    known = precision[:, :, None] > 0
+    left_out = np.divide(
+        stretched, precision[:, :, None], np.full_like(stretched, np.inf), where=known
+    )
     return SmoothingSplines(penalties, values, bends, precision, left_out, leverage)
 
 
