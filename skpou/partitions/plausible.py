@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Mixture
 
@@ -109,8 +110,5 @@ def _overshoot(mixture: Mixture, rows: Rows, points: Tensor) -> float:
 
 def _residual(mixture: Mixture, rows: Rows) -> float:
     """Root mean square of what is left at the rows."""
-    square = 0.0
-    for block in row_blocks(rows.n_rows, rows_within(mixture.numbers_per_row())):
-        residual = rows.y[block] - mixture.mean(rows.X[block])
-        square += float(rows.weight[block] @ residual.square().mean(1))
+    square = float(residual_squares(mixture, rows).mean())
     return (square / rows.total_weight) ** 0.5

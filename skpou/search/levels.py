@@ -65,7 +65,7 @@ class LevelErrors:
         noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
         model = LinearModel(candidate.stages, noise, torch.zeros_like(noise))
         found = left_out_errors(model.residual_makers(rows)[0], rows, self.sets)
-        error = found.error[found.group >= self.n_folds]
+        error = found.error[found.group >= found.n_folds]
         return float(np.sqrt(np.mean(error**2)))
 
     def _of_spline(self, basis: PolyharmonicSplines) -> float:

@@ -38,9 +38,15 @@ def worse_than_the_mean(model: Predictor, rows: Rows) -> Tensor:
         Those it was fitted to, targets of zero mean.
     """
     total = (rows.weight[:, None] * rows.y.square()).sum(0).double()
-    left = torch.zeros_like(total)
+    left = residual_squares(model, rows)
+    round_off = NONE * torch.finfo(rows.y.dtype).eps
+    return ~(left <= (1 + SLACK) * total + rows.total_weight * round_off**2)
+
+
+def residual_squares(model: Predictor, rows: Rows) -> Tensor:
+    """Weighted sums (m,) of the squares of what a model leaves at the rows, in float64."""
+    left = torch.zeros(rows.n_outputs, dtype=torch.float64, device=rows.y.device)
     for block in row_blocks(rows.n_rows, rows_within(model.numbers_per_row())):
         residual = (rows.y[block] - model.mean(rows.X[block])).double()
         left += (rows.weight[block, None].double() * residual.square()).sum(0)
-    round_off = NONE * torch.finfo(rows.y.dtype).eps
-    return ~(left <= (1 + SLACK) * total + rows.total_weight * round_off**2)
+    return left
