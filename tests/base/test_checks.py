@@ -90,15 +90,6 @@ OF_TRAINING = {
     "check_transformer_general",
 }
 
-#: Checks that fit the data of others again in another wrapping, which is taken off before any
-#: training: test_validation holds that for itself.
-OF_WRAPPING = {
-    "check_array_api_input",
-    "check_classifier_data_not_an_array",
-    "check_regressor_data_not_an_array",
-    "check_transformer_data_not_an_array",
-}
-
 # The checks set max_iter=5, which may not suffice, as it should say.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"),
@@ -110,13 +101,13 @@ pytestmark = [
 def checks_of(estimators, kinds=None):
     """All checks of the estimators by name; those beyond these kinds, and repetitions, are slow.
 
-    scikit-learn repeats some checks with read-only input, which is read before any training, too.
+    scikit-learn repeats some checks with read-only input, which is read before any training and
+    which test_validation holds for itself.
     """
     for name, given in estimators.items():
         for estimator, check in estimator_checks_generator(given):
             kind, options = check.func.__name__, check.keywords
-            extra = "readonly_memmap" in options or kind in OF_WRAPPING
-            extra |= kinds is not None and kind not in kinds
+            extra = "readonly_memmap" in options or (kinds is not None and kind not in kinds)
             identity = "-".join([name, kind, *(f"{k}={v}" for k, v in options.items())])
             marks = [pytest.mark.slow] if extra else []
             yield pytest.param(estimator, check, marks=marks, id=identity)
@@ -136,7 +127,7 @@ def test_checks_that_depend_on_the_training_are_known():
     known = {
         check.func.__name__ for cls in CLASSES for _, check in estimator_checks_generator(cls())
     }
-    assert known >= OF_TRAINING | OF_WRAPPING
+    assert known >= OF_TRAINING
 
 
 #: Checks that scikit-learn keeps for its own estimators, of every class and of transformers.
