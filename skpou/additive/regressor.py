@@ -182,7 +182,7 @@ class AdditivePOURegressor(FittedModelRegressor):
             rng = random_generator(self.random_state)
             result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
             result = self._no_worse_than_the_mean(result, prepared)
-            self._form_error = self._fit_form_error(result.state, prepared)
+            self._judge_between_rows(result.state, prepared)
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
@@ -205,10 +205,19 @@ class AdditivePOURegressor(FittedModelRegressor):
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         model = result.state
         columns = prepared.scaling.columns.tolist()
-        found = sorted({term for target in model.targets for term in target.terms()}, key=_order)
+        terms = {term for target in model.targets for term in target.terms()}
+        if self._restraint is not None and self._restraint["companion"] is not None:
+            # What the mean gives way by depends on all columns.
+            terms.add(model.targets[0].experts[0].basis.kept)
+        found = sorted(terms, key=_order)
         dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
-        centres = model.term_means(found, prepared.rows.X, prepared.rows.weight)
-        noise = model.noise(prepared.rows.X, prepared.rows.weight)
+        rows = prepared.rows
+        centres = model.term_means(found, rows.X, rows.weight)
+        given = self._given_way(model, rows.X)
+        if given is not None:
+            part = (rows.weight[:, None] * given).sum(0) / rows.weight.sum()
+            centres[:, [len(found) - 1, -1]] += part[:, None].to(centres)
+        noise = model.noise(rows.X, rows.weight)
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
@@ -220,6 +229,18 @@ class AdditivePOURegressor(FittedModelRegressor):
             _term_centres=centres.cpu().numpy(),
             _noise=noise.cpu().numpy(),
         )
+
+    def _may_give_way(self) -> bool:
+        # It takes a term of all columns.
+        return self.remainder == "auto"
+
+    def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:
+        """How much (n, m) the predicted mean differs from the sum of the model's terms, if at all.
+
+        It counts to the last term, that of the most columns.
+        """
+        restrained = self._restrained(model, X)
+        return None if restrained is model else restrained.mean(X) - model.mean(X)
 
     def _model(self, like: Tensor) -> AdditiveModel:
         return AdditiveModel.from_arrays(self.model_, like)
@@ -269,9 +290,15 @@ class AdditivePOURegressor(FittedModelRegressor):
         place = {int(column): k for k, column in enumerate(scaling.columns)}
         terms = [tuple(place[j] for j in term) for term in self.terms_]
         centres = scaling.scale.new_tensor(self._term_centres[:, :-1].T)
-        value, variance = self._in_blocks(
-            points, model, lambda x, _: model.term_values(terms, x, bool(return_std))
-        )
+
+        def of_terms(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+            value, variance = model.term_values(terms, x, bool(return_std))
+            given = self._given_way(model, x)
+            if given is not None and terms:
+                value[:, -1] += given
+            return value, variance
+
+        value, variance = self._in_blocks(points, model, of_terms)
         value = scaling.scale * (value - centres)
         if not return_std:
             return self._leave(value, origin)

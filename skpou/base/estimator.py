@@ -248,7 +248,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         ValueError
             If so.
         """
-        for name in ("scaling_", "model_", "mixture_", "density_", "_term_centres"):
+        for name in ("scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint"):
             bad = _not_finite(self.__dict__.get(name), name)
             if bad:
                 raise ValueError(

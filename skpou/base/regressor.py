@@ -19,9 +19,13 @@ from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.models import (
     FormError,
     Predictor,
+    Restrained,
     WithFormError,
+    fit_companion,
     fit_form_errors,
     kept_rows,
+    leave_out,
+    restrained,
     worse_than_the_mean,
 )
 
@@ -58,8 +62,13 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         """Number of targets that choose their components independently; 0: all together."""
         return 0
 
+    def _may_give_way(self) -> bool:
+        """Whether the mean gives way to a linear model where it knows less."""
+        return True
+
     def _evaluate(self, points: Tensor) -> None:
-        model, m = self._model(points), len(self.scaling_["scale"])
+        model = self._restrained(self._model(points), points)
+        m = len(self.scaling_["scale"])
         parts = model.components(points).log_density(points.new_zeros((1, m)))
         if model.mean(points).shape != (1, m) or parts.shape != (1,):
             raise ValueError(f"predictions of {m} outputs have another shape.")
@@ -125,29 +134,52 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             result = self._best_of(train, n_init)
             result = self._no_worse_than_the_mean(result, prepared)
         except TrainingInterrupted as stopped:
-            kept = stopped.result
-            self._form_error = kept and self._fit_form_error(kept.state, prepared)
+            if stopped.result is not None:
+                self._judge_between_rows(stopped.result.state, prepared)
             return self._keep_interrupted(stopped, prepared)
-        self._form_error = self._fit_form_error(result.state, prepared)
+        self._judge_between_rows(result.state, prepared)
         self._store_result(result, prepared)
         return result
 
-    def _fit_form_error(self, model: Any, prepared: Prepared) -> list[dict[str, Any]] | None:
-        """State of the error of the form, from rows that are left out; None where none can be."""
-        residual_makers = getattr(model, "residual_makers", None)
-        if residual_makers is None or not prepared.rows.n_rows:
-            return None
+    def _judge_between_rows(self, model: Any, prepared: Prepared) -> None:
+        """Store what errors at rows that are left out tell of the model between the rows.
+
+        That is the error of its form, and how it is restrained where it knows little; see
+        `WithFormError` and `Restrained`.
+        """
+        self._form_error: list[dict[str, Any]] | None = None
+        self._restraint: dict[str, Any] | None = None
+        if not prepared.rows.n_rows:
+            return
         rows = kept_rows(prepared.rows)
-        makers = residual_makers(rows)
-        found = fit_form_errors(model, makers, rows) if makers else None
-        return None if found is None else [form.arrays() for form in found]
+        residual_makers = getattr(model, "residual_makers", None)
+        left_out = None if residual_makers is None else leave_out(residual_makers(rows), rows)
+        if left_out is not None:
+            forms = fit_form_errors(model, left_out, rows)
+            self._form_error = [form.arrays() for form in forms]
+        companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
+        self._restraint = restrained(model, companion, prepared.rows).arrays()
 
     def _with_form_error(self, model: Predictor) -> Predictor:
         """The model whose epistemic variance knows the error of its form, where that is known."""
-        state = getattr(self, "_form_error", None)
+        state = self.__dict__.get("_form_error")
         if state is None:
             return model
         return WithFormError(model, tuple(FormError(**form) for form in state))
+
+    def _restrained(
+        self, model: Predictor, like: Tensor, bars: Predictor | None = None
+    ) -> Predictor:
+        """The model, and it with `bars`, as it predicts: it gives way where it knows little."""
+        state = self.__dict__.get("_restraint")
+        if state is None:
+            return bars or model
+        return Restrained.from_arrays(model, state, like, bars)
+
+    def _whole_model(self, like: Tensor) -> Predictor:
+        """The model with all that is known of it between the rows."""
+        model = self._model(like)
+        return self._restrained(model, like, self._with_form_error(model))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
@@ -188,20 +220,25 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         self,
         X: Any,
         return_std: bool | str,
-        view: Callable[[Any], Predictor] = lambda model: model,
+        view: Callable[[Any], Predictor] | None = None,
     ) -> Any:
-        """Mean and standard deviation of what `view` makes of the model."""
+        """Mean and standard deviation of the model, or of a part of it that `view` makes."""
         named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
         if not (named or isinstance(return_std, bool | np.bool_)):
             raise ValueError(
                 f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
             )
         points, scaling, origin = self._query(X)
-        model = view(self._model(points))
+        if view is not None:
+            part = view(self._model(points))
+            model = self._with_form_error(part) if return_std else part
+        elif return_std:
+            model = self._whole_model(points)
+        else:
+            model = self._restrained(self._model(points), points)
         if not return_std:
             mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)
-        model = self._with_form_error(model)
 
         def moments(x: Tensor, _: slice) -> tuple[Tensor, Tensor]:
             parts = model.components(x)
@@ -233,7 +270,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             Derivatives in units of y over units of X; zero along constant columns.
         """
         points, scaling, origin = self._query(X)
-        model = self._model(points)
+        model = self._restrained(self._model(points), points)
         reduced = self._in_blocks(points, model, lambda x, _: model.gradient(x))
         shape = (len(points), self.n_features_in_, len(scaling.scale))
         gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
@@ -274,7 +311,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
-        model = self._with_form_error(self._model(points))
+        model = self._whole_model(points)
         values = self._in_blocks(
             points, model, lambda x, _: model.components(x).quantiles(probabilities)
         )
@@ -315,7 +352,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         uniform = tensor(rng.random(shape))
         uniform = uniform.mT if gates else uniform
         normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples))).mT
-        model = self._with_form_error(self._model(points))
+        model = self._whole_model(points)
         draws = self._in_blocks(
             points,
             model,
@@ -351,7 +388,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         if tuple(y.shape) != wanted:
             raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
         targets = scaling.targets(y).to(points.dtype)
-        model = self._with_form_error(self._model(points))
+        model = self._whole_model(points)
         density = self._in_blocks(
             points, model, lambda x, rows: model.components(x).log_density(targets[rows])
         )

@@ -161,9 +161,12 @@ class PhysicsMixin(LinearModelRegressor):
                 f"Got {points.shape[1]}."
             )
 
-    def _fit_form_error(self, model: Any, prepared: Prepared) -> list[dict[str, Any]] | None:
+    def _judge_between_rows(self, model: Any, prepared: Prepared) -> None:
         # Equations, not the rows beside them, say what is between the rows.
-        return None if self.physics is not None else super()._fit_form_error(model, prepared)
+        if self.physics is None:
+            super()._judge_between_rows(model, prepared)
+        else:
+            self._form_error = self._restraint = None
 
     def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
         # Rows beside equations are boundary values, from which a solution may well depart.

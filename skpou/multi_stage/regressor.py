@@ -311,7 +311,7 @@ class MultiStageRegressor(PhysicsMixin):
         ndarray or Tensor of shape (n,) or (n, n_outputs)
             Mean of the stages so far; the last is what `predict` returns.
         """
-        for count in range(1, self.n_stages_ + 1):
+        for count in range(1, self.n_stages_):
 
             def first(model, count=count):
                 # Their mean is asked for alone, whatever density lies about the last.
@@ -319,3 +319,4 @@ class MultiStageRegressor(PhysicsMixin):
                 return replace(model, stages=model.stages[:count])
 
             yield self._predict(X, False, first)
+        yield self._predict(X, False)

@@ -245,7 +245,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight, box=self._box())
             result = self._no_worse_than_the_mean(self._refit(prepared.rows), prepared)
-            self._form_error = self._fit_form_error(result.state, prepared)
+            self._judge_between_rows(result.state, prepared)
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from skpou.core import (
     Report,
@@ -29,7 +28,7 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import LinearModel, Stage, finish
 from skpou.search.additive import FEWEST_FEATURES, fit_additive_family
 from skpou.search.candidates import Candidate
-from skpou.search.levels import LevelErrors
+from skpou.search.choice import choose
 from skpou.search.rough import fit_rough
 from skpou.search.scores import (
     RIDGES,
@@ -40,6 +39,7 @@ from skpou.search.scores import (
 )
 from skpou.search.sines import MARGIN, MOST_DEGREE, SineSearch
 from skpou.search.units import MOST_STEPS, UnitSearch
+from skpou.search.verification import Verification
 from skpou.sines import Spectrum
 
 #: Calibrated errors relative to the rms of y below which nothing is left to find.
@@ -434,19 +434,21 @@ class AutomaticSearch:
         return correlation
 
     def _choice(self) -> Candidate:
-        """Candidate of least score that does not overshoot between the rows."""
-        y = self.rows.y
-        low, high = y.amin(0), y.amax(0)
-        room = 0.5 * (high - low)
-        kept = []
-        for candidate in self.candidates:
-            values = candidate.mean(self.probes)
-            excess = torch.maximum(values - high, low - values)
-            if bool((excess <= room).all()):
-                kept.append(candidate)
+        verification = Verification(self.rows, self._units_of, np.random.default_rng(self.seed))
         # Rows of a table are draws like those to come: being left out is all the test there is.
-        plain, levels = self.white or self._is_table(), LevelErrors(self.rows)
-        return min(kept or self.candidates, key=lambda c: max(c.score(plain), levels.of(c)))
+        plain = self.white or self._is_table()
+        return choose(self.candidates, self.rows, self.probes, plain, verification)
+
+    def _units_of(self, rows: Rows, most: int) -> Candidate:
+        """Units for other rows, searched for as for all."""
+        return UnitSearch(
+            rows,
+            self.probes,
+            np.random.default_rng([self.seed, 4]),
+            alpha=self.options.alpha,
+            max_iter=self.options.max_iter,
+            most=most,
+        ).run()
 
     def _result(self, best: Candidate, code: str) -> TrainingResult:
         rows = self.rows

@@ -17,6 +17,7 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import (
     MOST_TOGETHER,
     N_FOLDS,
+    LeftOut,
     LinearModel,
     left_out_errors,
     sets_to_leave_out,
@@ -26,6 +27,15 @@ from skpou.search.candidates import Candidate
 
 #: Kernels of SciPy's interpolants by the power of the distance.
 KERNELS = {1: "linear", 3: "cubic"}
+
+
+def left_out_of_columns(candidate: Candidate, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+    """Errors of a candidate's columns at sets of rows that are left out."""
+    residual = rows.y - candidate.mean(rows.X)
+    square = rows.weight @ residual.square() + rows.within.sum(0)
+    noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
+    model = LinearModel(candidate.stages, noise, torch.zeros_like(noise))
+    return left_out_errors(model.residual_makers(rows)[0], rows, sets)
 
 
 class LevelErrors:
@@ -59,12 +69,7 @@ class LevelErrors:
             return math.inf
 
     def _of_columns(self, candidate: Candidate) -> float:
-        rows = self.rows
-        residual = rows.y - candidate.mean(rows.X)
-        square = rows.weight @ residual.square() + rows.within.sum(0)
-        noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
-        model = LinearModel(candidate.stages, noise, torch.zeros_like(noise))
-        found = left_out_errors(model.residual_makers(rows)[0], rows, self.sets)
+        found = left_out_of_columns(candidate, self.rows, self.sets)
         error = found.error[found.group >= found.n_folds]
         return float(np.sqrt(np.mean(error**2)))
 

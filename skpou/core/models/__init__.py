@@ -5,6 +5,7 @@ from skpou.core.models.cross_validation import (
     EXACT_NOISE,
     MOST_TOGETHER,
     N_FOLDS,
+    LeftOut,
     Maker,
     is_exact,
     left_out_errors,
@@ -14,8 +15,15 @@ from skpou.core.models.cross_validation import (
     sets_to_leave_out,
 )
 from skpou.core.models.floor import residual_squares, worse_than_the_mean
-from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors, kept_rows
+from skpou.core.models.form_error import (
+    FormError,
+    WithFormError,
+    fit_form_errors,
+    kept_rows,
+    leave_out,
+)
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.linear_companion import LinearCompanion, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor
@@ -31,13 +39,51 @@ from skpou.core.models.residue_density import (
     noise_floor,
     rounding,
 )
+from skpou.core.models.restraint import Restrained, restrained
 
 # fmt: off
-__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
-           "Components", "FormError", "GateSteps", "IndependentComponents", "LinearModel",
-           "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity", "Stage",
-           "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
-           "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "own_maker", "residual_maker", "residual_makers",
-           "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean"]
+__all__ = [
+    "EXACT_NOISE",
+    "MOST_TOGETHER",
+    "N_FOLDS",
+    "PRIOR_ROWS",
+    "ClassPredictor",
+    "Components",
+    "FormError",
+    "GateSteps",
+    "IndependentComponents",
+    "LeftOut",
+    "LinearCompanion",
+    "LinearModel",
+    "Maker",
+    "MixedResidues",
+    "Predictor",
+    "Residue",
+    "ResidueDensity",
+    "Restrained",
+    "Stage",
+    "WithFormError",
+    "choose_components",
+    "finish",
+    "fit_companion",
+    "fit_density",
+    "fit_form_errors",
+    "fit_residues",
+    "is_exact",
+    "is_gain",
+    "kept_rows",
+    "leave_out",
+    "left_out",
+    "left_out_errors",
+    "mean_slope",
+    "noise_floor",
+    "own_maker",
+    "residual_maker",
+    "residual_makers",
+    "residual_squares",
+    "restrained",
+    "rounding",
+    "sets_to_leave_out",
+    "worse_than_the_mean",
+]
 # fmt: on

@@ -245,15 +245,11 @@ class WithFormError:
         return result
 
 
-def fit_form_errors(
-    model: Predictor, makers: list[list[Maker]], rows: Rows
-) -> list[FormError] | None:
-    """For each target kernel, length and size under which its left-out errors are most likely.
+def leave_out(makers: list[list[Maker]], rows: Rows) -> list[LeftOut] | None:
+    """Errors at left-out rows, one for each target.
 
     Parameters
     ----------
-    model : Predictor
-        Fitted to the rows.
     makers : list of list of Maker
         Of the model's weighted columns at the rows, for one or several ridges: one list for all
         targets, or one for each.
@@ -262,35 +258,57 @@ def fit_form_errors(
 
     Returns
     -------
-    list of FormError or None
+    list of LeftOut or None
         None where nothing can be left out, or the columns cannot be solved for.
     """
-    if rows.n_rows < 3 or not rows.n_features:
+    if rows.n_rows < 3 or not rows.n_features or not makers:
         return None
-    X = rows.X.cpu().numpy()
-    sets = sets_to_leave_out(X, np.random.default_rng(9))
-    forms: list[FormError] = []
-    slopes: np.ndarray | None = None
+    sets = sets_to_leave_out(rows.X.cpu().numpy(), np.random.default_rng(9))
+    found: list[LeftOut] = []
     for target in range(rows.n_outputs):
         only = slice(target, target + 1)
         one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
         own = [maker.of_target(target) for maker in makers[min(target, len(makers) - 1)]]
         try:
-            left_out = left_out_errors(own, one, sets)
+            left_out = _bounded(left_out_errors(own, one, sets))
         except NUMERICAL_FAILURES:
             return None
-        left_out = _bounded(left_out)
-        some = np.flatnonzero(np.isfinite(left_out.error) & np.isfinite(left_out.variance))
-        if not len(some):
+        if not len(_known(left_out)):
             return None
+        found.append(left_out)
+    return found
+
+
+def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[FormError]:
+    """For each target kernel, length and size under which its left-out errors are most likely.
+
+    Parameters
+    ----------
+    model : Predictor
+        Fitted to the rows.
+    found : list of LeftOut
+        What `leave_out` returned for its columns.
+    rows : Rows
+        Those that are kept, in float64.
+    """
+    X = rows.X.cpu().numpy()
+    forms: list[FormError] = []
+    slopes: np.ndarray | None = None
+    for target, left_out in enumerate(found):
+        some = _known(left_out)
         if _is_expected(left_out, some):
             form = _none(rows.n_features)
         else:
             slopes = _slopes(model, rows.X) if slopes is None else slopes
             scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
             form = _calibrated(X * scales, scales, left_out, some)
-        forms.append(replace(form, largest=float(one.y.abs().max())))
+        forms.append(replace(form, largest=float(rows.y[:, target].abs().max())))
     return forms
+
+
+def _known(left_out: LeftOut) -> np.ndarray:
+    """Numbers of the errors of one target that are finite, and so are their variances."""
+    return np.flatnonzero(np.isfinite(left_out.error) & np.isfinite(left_out.variance))
 
 
 def _bounded(left_out: LeftOut) -> LeftOut:

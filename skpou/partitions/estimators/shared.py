@@ -111,7 +111,9 @@ class BasePartitionRegressor(BaseRegressor):
         """
         check_is_fitted(self)
         self._check_level(level)
-        return self._predict(X, return_std, lambda model: model.at(level))
+        return self._predict(
+            X, return_std, None if level is None else lambda model: model.at(level)
+        )
 
     def _partitions(self, X, level, read):
         """What `read` makes of the partitions' logarithms, block by block."""
@@ -193,7 +195,7 @@ class BasePartitionRegressor(BaseRegressor):
             )
             mixture = Mixture(old.tree, experts, int(degree), first_blended)
             mixture = mixture.flattened(worse_than_the_mean(mixture, prepared.rows))
-            self._form_error = self._fit_form_error(mixture, prepared)
+            self._judge_between_rows(mixture, prepared)
             self.__dict__.update(
                 scaling_=prepared.scaling.arrays(),
                 _target_ndim=prepared.target_ndim,

@@ -1,0 +1,258 @@
+"""A linear model of the same rows: where a fit knows less than it, the fit leans on it.
+
+A ridge on standardized columns, its size by errors at left-out rows. Its variance at a point is
+that of what it leaves at the rows, noise or not, and that of its coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.model import Predictor
+from skpou.core.sobol import sobol_points
+
+#: Ridges relative to the largest squared singular value.
+RIDGES = tuple(10.0 ** (-14 + k / 2) for k in range(37))
+#: Least part of a row's own that its left-out error is divided by: round-off.
+LEAST_FREE = 1e-15
+#: Fewest rows that say how large the errors of a linear model are, and most numbers of the
+#: singular vectors: a saved default model stays below 1 MB.
+FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
+#: Share of the rows that count as degrees of freedom, however many columns there are.
+LEAST_SHARE = 0.1
+#: Factors of the linear model's variance, in order of preference: with more the fit is left alone
+#: up to so much more of its own; with less a form that misses a line gives way to it.
+DOUBTS = (1.0, 3.0, 10.0, 30.0, 100.0, 0.1, 0.01, 1e-3)
+#: The factor where no row can be left out to tell.
+LARGEST_DOUBT = 100.0
+#: Left-out errors of the joined model within this share of the least are as good.
+AS_GOOD = 0.05
+#: Points of the box at which a companion must move the mean to be kept: by so much in units of y,
+#: and in units of the model's standard deviation. Less is not worth another model at every query.
+N_PROBES, MOVED, MOVED_STD = 256, 1e-3, 0.1
+#: Least variance of what is left at the rows, in units of y: round-off.
+ROUND_OFF = float(np.finfo(float).eps) ** 2
+
+
+@dataclass(frozen=True)
+class LinearCompanion:
+    """Linear models of all targets (m of them), with variances.
+
+    Attributes
+    ----------
+    centre, spread : Tensor of shape (d,)
+        Mean and standard deviation of the columns.
+    intercept : Tensor of shape (m,)
+    slopes : Tensor of shape (d, m)
+        Of the standardized columns.
+    vectors : Tensor of shape (d, k)
+        Right singular vectors of the standardized, weighted columns.
+    squares : Tensor of shape (k, m)
+        Squared singular values and the ridge.
+    ridge : Tensor of shape (m,)
+    total : float
+        Number of observations.
+    noise : Tensor of shape (m,)
+        Variance of what is left at the rows.
+    doubt : Tensor of shape (m,)
+        Factor of the variance, one of `DOUBTS`.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    intercept: Tensor
+    slopes: Tensor
+    vectors: Tensor
+    squares: Tensor
+    ridge: Tensor
+    total: float
+    noise: Tensor
+    doubt: Tensor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Values (n, m) at scaled points X (n, d)."""
+        return self.intercept + self._standard(X) @ self.slopes
+
+    def gradient(self) -> Tensor:
+        """Gradient (d, m) of the values."""
+        return self.slopes / self.spread[:, None]
+
+    def variance(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of the truth about the values, times the doubt."""
+        Z = self._standard(X)
+        along = (Z @ self.vectors).square()
+        share = 1 / self.total + along @ (1 / self.squares)
+        if self.vectors.shape[0] > self.vectors.shape[1]:
+            # Directions that no row has keep their prior.
+            rest = (Z.square().sum(1) - along.sum(1)).clamp_min(0)
+            share = share + rest[:, None] / self.ridge
+        return self.doubt * self.noise * (1 + share)
+
+    def _standard(self, X: Tensor) -> Tensor:
+        return (X.to(self.centre) - self.centre) / self.spread
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return {
+            name: value.cpu().contiguous().numpy() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearCompanion:
+        """Rebuild from `arrays`, in float64 on the device of `like`."""
+        parts: dict[str, Any] = {
+            name: value if name == "total" else torch.tensor(np.asarray(value)).to(like.device)
+            for name, value in arrays.items()
+        }
+        return cls(**parts)
+
+
+@dataclass(frozen=True)
+class _LeftOutLine:
+    """A companion before it is judged, with errors (n, m) at left-out rows and their shares."""
+
+    companion: LinearCompanion
+    error: Tensor
+    share: Tensor
+
+
+def _fit_line(rows: Rows) -> _LeftOutLine:
+    """Ridge of each target by errors at left-out rows, from one singular value decomposition."""
+    weight = rows.weight[:, None]
+    total = weight.sum()
+    centre = (weight * rows.X).sum(0) / total
+    spread = ((weight * (rows.X - centre).square()).sum(0) / total).sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    intercept = (weight * rows.y).sum(0) / total
+    root = weight.sqrt()
+    y = (rows.y - intercept) * root
+    U, S, Vh = torch.linalg.svd((rows.X - centre) / spread * root, full_matrices=False)
+    rank = int((S > len(S) * torch.finfo(S.dtype).eps * S[:1]).sum())
+    U, S, Vh = U[:, :rank], S[:rank], Vh[:rank]
+    component, square = U.T @ y, S.square()
+    # What no column and no constant reaches; where they reach all it is round-off.
+    apart = 1.0 if rank + 1 < rows.n_rows else 0.0
+    outside = apart * (y - U @ component)
+    free_outside = apart * (1 - U.square().sum(1) - weight[:, 0] / total)
+    largest = float(square[0]) if rank else 1.0
+    largest = float(square[0]) if rank else 1.0
+    best = [math.inf] * rows.n_outputs
+    residuals, errors, frees = (torch.zeros_like(y) for _ in range(3))
+    ridges = torch.ones_like(intercept)
+    for relative in RIDGES:
+        ridge = relative * largest
+        lost = ridge / (square + ridge)
+        residual = outside + U @ (lost[:, None] * component)
+        free = (free_outside + U.square() @ lost).clamp_min(LEAST_FREE)
+        left_out = residual / free[:, None]
+        for target, score in enumerate(left_out.square().sum(0).tolist()):
+            if score < best[target]:
+                best[target], ridges[target], frees[:, target] = score, ridge, free
+                residuals[:, target], errors[:, target] = residual[:, target], left_out[:, target]
+    squares = square[:, None] + ridges
+    degrees = rows.total_weight - (1 - frees).sum(0)
+    degrees = degrees.clamp_min(LEAST_SHARE * rows.total_weight)
+    noise = (residuals.square().sum(0) + rows.within.sum(0)) / degrees + ROUND_OFF
+    slopes = Vh.T @ (S[:, None] / squares * component)
+    companion = LinearCompanion(
+        centre, spread, intercept, slopes, Vh.T, squares, ridges, rows.total_weight, noise,
+        torch.ones_like(noise),
+    )  # fmt: skip
+    return _LeftOutLine(companion, errors / root, (1 - frees) / frees / weight)
+
+
+def fit_companion(
+    model: Predictor, rows: Rows, left_out: Sequence[LeftOut] | None
+) -> LinearCompanion | None:
+    """The linear model beside a fit, if it moves the mean somewhere in the box.
+
+    How far it is trusted, its doubt, is the first of `DOUBTS` with which errors at left-out rows
+    are about the least.
+
+    Parameters
+    ----------
+    model : Predictor
+        Fitted to the rows.
+    rows : Rows
+        In float64.
+    left_out : sequence of LeftOut or None
+        Errors of the model at left-out rows, one a target; None where there are none.
+
+    Returns
+    -------
+    LinearCompanion or None
+    """
+    n, d = rows.X.shape
+    if n < FEWEST_ROWS or not d or d * min(n, d) > MOST_NUMBERS:
+        return None
+    try:
+        line = _fit_line(rows)
+    except NUMERICAL_FAILURES:
+        return None
+    noise = model.components(rows.X).variances()[0].double()
+    noise = (rows.weight[:, None] * noise).sum(0) / rows.weight.sum()
+    doubt = [
+        _least_doubt(line, rows, float(noise[k]), None if left_out is None else left_out[k], k)
+        for k in range(rows.n_outputs)
+    ]
+    companion = replace(line.companion, doubt=noise.new_tensor(doubt))
+    return companion if _moves(companion, model, sobol_points(d, N_PROBES, seed=0)) else None
+
+
+def _moves(companion: LinearCompanion, model: Predictor, probes: Tensor) -> bool:
+    """Whether the joined mean differs from the model's somewhere by what matters."""
+    if not all(bool(torch.isfinite(part).all()) for part in (companion.slopes, companion.squares)):
+        return False
+    probes = probes.to(companion.centre)
+    noise, epistemic = (part.double() for part in model.components(probes).variances())
+    share = epistemic / (epistemic + companion.variance(probes))
+    moved = (share * (companion.mean(probes) - model.mean(probes).double())).abs()
+    # What is not a number has run away.
+    return not bool((moved <= MOVED + MOVED_STD * (noise + epistemic).sqrt()).all())
+
+
+def share_of(companion: LinearCompanion, model: Predictor, X: Tensor) -> Tensor:
+    """Part (n, m) of the joined mean that is the companion's, by precisions at the box.
+
+    Outside of it nothing is known of which of the two goes on better: the part is that at the
+    nearest point of the box.
+    """
+    inside = X.clamp(0, 1)
+    own = model.components(inside).variances()[1].double()
+    return own / (own + companion.variance(inside))
+
+
+def _least_doubt(
+    line: _LeftOutLine, rows: Rows, noise: float, left_out: LeftOut | None, target: int
+) -> float:
+    """Doubt of one target's companion."""
+    if left_out is None:
+        return LARGEST_DOUBT
+    known = left_out.group < left_out.n_folds
+    known &= np.isfinite(left_out.error[:, 0]) & np.isfinite(left_out.variance[:, 0])
+    row = left_out.row[known]
+    error, variance = left_out.error[known, 0], left_out.variance[known, 0]
+    weight, share, other = (
+        part.cpu().numpy()[row]
+        for part in (rows.weight, line.share[:, target], line.error[:, target])
+    )
+    own = np.maximum(variance - noise / weight, 0)
+    linear = float(line.companion.noise[target]) * (1 + share)
+    joined = [
+        float(np.mean(weight * (error + own / (own + doubt * linear) * (other - error)) ** 2))
+        for doubt in DOUBTS
+    ]
+    least = min(*joined, float(np.mean(weight * error**2)))
+    good = (d for d, square in zip(DOUBTS, joined) if square <= (1 + AS_GOOD) ** 2 * least)
+    return next(good, LARGEST_DOUBT)

@@ -1,0 +1,149 @@
+"""Means that stay plausible where the rows say little: joined with a line, within y's range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.models.components import Components
+from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.linear_companion import LinearCompanion, share_of
+from skpou.core.models.model import Predictor
+
+#: Power of the precision that is the step, in units of the box, of the difference quotients of the
+#: companion's share: their errors by curvature and by round-off are about equal.
+STEP_POWER = 1 / 3
+
+
+@dataclass(frozen=True)
+class Restrained:
+    """A predictor whose mean gives way where its own variance is large.
+
+    Its density is joined with that of a linear model by precision: the product of both. And no
+    mean leaves the range of y at the rows by more than this range where its standard deviation
+    exceeds it.
+
+    Attributes
+    ----------
+    model : Predictor
+    companion : LinearCompanion or None
+    low, high : Tensor of shape (m,)
+        Smallest and largest target at the rows, in scaled units.
+    bars : Predictor, default=None
+        The model whose variance knows the error of its form; None: that is not known. It counts
+        for the density alone: the mean is the same with and without.
+    """
+
+    model: Predictor
+    companion: LinearCompanion | None
+    low: Tensor
+    high: Tensor
+    bars: Predictor | None = None
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m)."""
+        mean = self.model.mean(X)
+        if self.companion is not None:
+            mean = self._joined(mean, X)[0]
+        return self._within(mean, X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the mean; 0 where the range of y holds it."""
+        gradient, mean = self.model.gradient(X), self.model.mean(X)
+        if self.companion is not None:
+            joined, share = self._joined(mean, X)
+            other = self.companion.mean(X).to(mean) - mean
+            sides = [self._share_difference(X, j) for j in range(X.shape[1])]
+            bent = other[:, None] * torch.stack(sides, 1)
+            own = self.companion.gradient().to(gradient) - gradient
+            gradient, mean = gradient + share[:, None] * own + bent, joined
+        held = self._within(mean, X) != mean
+        return gradient.masked_fill(held[:, None], 0.0)
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d)."""
+        parts = (self.bars or self.model).components(X, posterior)
+        if self.companion is not None:
+            mean = parts.expectation()
+            joined, share = self._joined(mean, X)
+            parts = _moved(parts, joined - mean)
+            parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
+        mean = parts.expectation()
+        within = self._within(mean, X)
+        return parts if torch.equal(mean, within) else _moved(parts, within - mean)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
+        return (self.bars or self.model).numbers_per_row() + beside
+
+    def _joined(self, mean: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean by both precisions, and the share of the companion."""
+        assert self.companion is not None
+        share = share_of(self.companion, self.model, X).to(mean)
+        return mean + share * (self.companion.mean(X).to(mean) - mean), share
+
+    def _share_difference(self, X: Tensor, feature: int) -> Tensor:
+        """Derivative (n, m) of the companion's share along a column."""
+        assert self.companion is not None
+        size = torch.finfo(X.dtype).eps ** STEP_POWER
+        step = torch.zeros_like(X)
+        step[:, feature] = size
+        above, below = (share_of(self.companion, self.model, x) for x in (X + step, X - step))
+        return ((above - below) / (2 * size)).to(X)
+
+    def _within(self, mean: Tensor, X: Tensor) -> Tensor:
+        """The mean, held by y's range where it has left it far and is not known to do so."""
+        spread = (self.high - self.low).to(mean)
+        low, high = self.low.to(mean) - spread, self.high.to(mean) + spread
+        far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
+        if not len(far):
+            return mean
+        held = torch.minimum(torch.maximum(mean[far], low), high)
+        variance = self.model.components(X[far]).variances()[1].to(mean)
+        unknown = ~(variance <= spread.square())
+        result = mean.clone()
+        result[far] = torch.where(unknown, held, mean[far])
+        return result
+
+    def arrays(self) -> dict[str, Any]:
+        """State beside the model's, as plain values and numpy arrays."""
+        companion = self.companion
+        return {
+            "low": self.low.cpu().numpy(),
+            "high": self.high.cpu().numpy(),
+            "companion": None if companion is None else companion.arrays(),
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, model: Predictor, arrays: dict[str, Any], like: Tensor, bars: Predictor | None = None
+    ) -> Restrained:
+        """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
+        companion = arrays["companion"]
+        low, high = (torch.tensor(np.asarray(arrays[k])).to(like.device) for k in ("low", "high"))
+        return cls(
+            model,
+            None if companion is None else LinearCompanion.from_arrays(companion, like),
+            low,
+            high,
+            bars,
+        )
+
+
+def _moved(parts: Components, step: Tensor) -> Components:
+    """The same components about another mean."""
+    if isinstance(parts, IndependentComponents) and parts.center is not None:
+        return replace(parts, mean=parts.mean + step[:, None], center=parts.center + step)
+    return replace(parts, mean=parts.mean + step[:, None])
+
+
+def restrained(model: Predictor, companion: LinearCompanion | None, rows: Rows) -> Restrained:
+    """A fitted model with the range of y at the rows."""
+    y = rows.y.double()
+    return Restrained(model, companion, y.amin(0), y.amax(0))

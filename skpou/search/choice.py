@@ -1,0 +1,54 @@
+"""The choice among candidates of all families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.search.candidates import Candidate
+from skpou.search.levels import LevelErrors
+from skpou.search.verification import Verification
+
+#: Part of y's range by which a candidate may leave it between the rows.
+ROOM = 0.5
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    rows: Rows,
+    probes: Tensor,
+    plain: bool,
+    verification: Verification,
+) -> Candidate:
+    """Candidate of least score that does not overshoot between the rows.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        At least one.
+    rows : Rows
+        Distinct rows in scaled units.
+    probes : Tensor of shape (k, d)
+        Points between the rows.
+    plain : bool
+        Whether errors at left-out rows decide alone; see `Candidate.score`.
+    verification : Verification
+        What units must stand where rows are few and noisy; else the best other candidate is taken.
+    """
+    low, high = rows.y.amin(0), rows.y.amax(0)
+    room = ROOM * (high - low)
+    kept = []
+    for candidate in candidates:
+        values = candidate.mean(probes)
+        excess = torch.maximum(values - high, low - values)
+        if bool((excess <= room).all()):
+            kept.append(candidate)
+    levels = LevelErrors(rows)
+    ranked = sorted(kept or candidates, key=lambda c: max(c.score(plain), levels.of(c)))
+    best, others = ranked[0], [c for c in ranked if c.family != "units"]
+    if others and verification.is_due(best) and not verification.confirms(best, others[0]):
+        return others[0]
+    return best

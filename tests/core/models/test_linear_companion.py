@@ -1,0 +1,117 @@
+"""The linear model beside a fit: its left-out errors, its variance, how far it is trusted."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+from skpou import LSGDRegressor
+from skpou.core.models import fit_companion, kept_rows
+from skpou.core.models.linear_companion import LARGEST_DOUBT, LinearCompanion, _fit_line, share_of
+from tests.examples import rows_of, tensor
+
+
+def table(n=30, d=4, noise=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.random((n, d))
+    y = X @ np.arange(1, d + 1) + noise * rng.standard_normal(n)
+    return X, (y - y.mean()) / y.std()
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (8, 12)], ids=["more rows", "more columns"])
+def test_left_out_errors_are_those_of_fits_without_the_row(shape):
+    X, y = table(*shape)
+    line = _fit_line(rows_of(X, y))
+    ridge = float(line.companion.ridge[0])
+    Z = (X - X.mean(0)) / X.std(0)
+    # The columns are standardized and the constant is fitted by all rows, as in one ridge for all.
+    peer = Ridge(alpha=ridge)
+    errors = y - cross_val_predict(peer, Z, y, cv=LeaveOneOut())
+    ours = dict(zip(y.tolist(), range(len(y)), strict=True))
+    order = [ours[v] for v in rows_of(X, y).y[:, 0].tolist()]
+    np.testing.assert_allclose(line.error[:, 0].numpy(), errors[order], rtol=1e-6, atol=1e-9)
+
+
+def test_variance_is_that_of_a_bayesian_linear_model():
+    X, y = table(8, 12)
+    line = _fit_line(rows_of(X, y)).companion
+    Z, query = (tensor((A - X.mean(0)) / X.std(0)) for A in (X, X[:3] + 0.2))
+    precision = Z.T @ Z + line.ridge[0] * torch.eye(12, dtype=torch.float64)
+    share = 1 / 8 + torch.einsum("ij,jk,ik->i", query, torch.linalg.inv(precision), query)
+    expected = line.noise[0] * (1 + share)
+    torch.testing.assert_close(line.variance(tensor(X[:3] + 0.2))[:, 0], expected)
+
+
+def test_state_survives_as_arrays():
+    X, y = table()
+    line = _fit_line(rows_of(X, y)).companion
+    again = LinearCompanion.from_arrays(line.arrays(), tensor(X))
+    assert torch.equal(again.mean(tensor(X)), line.mean(tensor(X)))
+    assert torch.equal(again.variance(tensor(X)), line.variance(tensor(X)))
+
+
+class Known:
+    """A model of given mean and epistemic variance, without noise."""
+
+    def __init__(self, mean, variance):
+        self._mean, self._variance = mean, variance
+
+    def mean(self, X):
+        return self._mean(X)[:, None]
+
+    def components(self, X, posterior=True):
+        from skpou.core.models import Components
+
+        mean = self.mean(X)[:, None]
+        variance = torch.full_like(mean, self._variance)
+        return Components(mean[..., 0] * 0, mean, torch.zeros_like(mean), variance)
+
+
+def test_what_knows_more_than_a_line_has_none_beside_it():
+    X, y = table()
+    rows = rows_of(X, y)
+    line = _fit_line(rows).companion
+    sure = Known(lambda X: line.mean(X)[:, 0] + 0.5, 1e-12)
+    assert fit_companion(sure, rows, None) is None
+    unsure = Known(lambda X: line.mean(X)[:, 0] + 0.5, 1e2)
+    found = fit_companion(unsure, rows, None)
+    assert found is not None and found.doubt.tolist() == [LARGEST_DOUBT]
+    share = share_of(found, unsure, rows.X)[:, 0]
+    own = LARGEST_DOUBT * line.variance(rows.X)[:, 0]
+    torch.testing.assert_close(share, 1e2 / (1e2 + own))
+
+
+def test_outside_the_box_the_share_is_that_of_its_nearest_point():
+    X, y = table()
+    rows = rows_of(X, y)
+    model = Known(lambda X: X[:, 0], 0.1)
+    found = fit_companion(model, rows, None)
+    inside, outside = tensor([[1.0, 0.5, 0.5, 0.0]]), tensor([[3.0, 0.5, 0.5, -2.0]])
+    assert torch.equal(share_of(found, model, inside), share_of(found, model, outside))
+
+
+def test_few_rows_have_none():
+    X, y = table(4, 2)
+    assert fit_companion(Known(lambda X: X[:, 0], 1.0), rows_of(X, y), None) is None
+
+
+def test_a_line_that_many_columns_hide_is_found():
+    # One column tells y; as many others as rows hide it from all but the linear model.
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((40, 20))
+    y = 24 - 3 * X[:, 7] + 0.01 * rng.standard_normal(40)
+    fresh = rng.standard_normal((200, 20))
+    model = LSGDRegressor().fit(X, y)
+    error = model.predict(fresh) - (24 - 3 * fresh[:, 7])
+    assert np.sqrt(np.mean(error**2)) < 0.05 * np.std(y)
+
+
+def test_kept_rows_and_weights_count():
+    X, y = table()
+    weight = np.where(np.arange(30) < 10, 3.0, 1.0)
+    repeated = np.repeat(np.arange(30), weight.astype(int))
+    once = _fit_line(kept_rows(rows_of(X, y, weight))).companion
+    twice = _fit_line(kept_rows(rows_of(X[repeated], y[repeated]))).companion
+    torch.testing.assert_close(once.slopes, twice.slopes)
+    torch.testing.assert_close(once.variance(tensor(X)), twice.variance(tensor(X)))
