@@ -33,6 +33,7 @@ ALLOWED = {
     "nn": {"sparse_grids"},
     "physics": {"core"},
     "datasets": {"base"},
+    "io": set(),
     "_version": set(),
 }
 #: Folder within a room -> other folders of the room that it may import; "." are the room's files.

@@ -221,7 +221,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             raise ValueError(
                 f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
             )
-        if return_cov is not False:
+        if return_cov or not isinstance(return_cov, bool | np.bool_):
             if return_std:
                 raise ValueError(
                     "At most one of return_std and return_cov may be asked for. Got "

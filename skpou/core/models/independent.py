@@ -84,9 +84,7 @@ class IndependentComponents(Components):
         """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
         m = self.mean.shape[2]
         own = probabilities if probabilities.ndim == 2 else probabilities[:, None].expand(-1, m)
-        targets = [
-            self._of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)
-        ]
+        targets = [self._of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)]
         return torch.cat(targets, 2)
 
     def _shares(self) -> Tensor:
