@@ -58,9 +58,7 @@ def test_every_public_class_is_trusted():
 )
 def test_foreign_types_are_refused_on_both_ways(model, tmp_path):
     path = tmp_path / "model.skops"
-    with pytest.raises(
-        ValueError, match=r"holds \['.*(join|decay)'.*\], which load does not trust"
-    ):
+    with pytest.raises(ValueError, match=r"holds \['.*(join|decay)'.*\], which load"):
         io.save(model, path)
     assert not os.listdir(tmp_path)
     skops.dump(model, path)
@@ -135,9 +133,9 @@ def test_files_that_are_no_models(data, tmp_path):
 
 def test_without_skops(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "skops.io", None)
-    with pytest.raises(ImportError, match="skpou.io needs skops: pip install"):
+    with pytest.raises(ImportError, match="needs skops: pip install"):
         io.save(fitted("grid"), tmp_path / "model.skops")
-    with pytest.raises(ImportError, match="skpou.io needs skops"):
+    with pytest.raises(ImportError, match="needs skops"):
         io.load(tmp_path / "model.skops")
 
 

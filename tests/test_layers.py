@@ -29,6 +29,7 @@ ALLOWED = {
     "equations": {"core", "base", "sines", "physics"},
     "lsgd": {"core", "base", "networks", "search", "equations"},
     "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
+    "transformed": {"base", "sparse_grids"},
     "inspection": {"base"},
     "nn": {"sparse_grids"},
     "physics": {"core"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skpou.base.parameters import check_coverage
 from skpou.core.models import conformal_rank, interval_of_score, interval_scores, least_rows
-
-
-def check_coverage(coverage: Any) -> float:
-    """The coverage as a float.
-
-    Raises
-    ------
-    ValueError
-        If it is no number between 0 and 1, exclusive.
-    """
-    number = isinstance(coverage, Real) and not isinstance(coverage, bool | np.bool_)
-    if not number or not 0 < float(coverage) < 1:
-        raise ValueError(f"coverage must lie between 0 and 1, exclusive. Got {coverage!r}.")
-    return float(coverage)
 
 
 class IntervalMixin:

@@ -16,7 +16,7 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
-from skpou.base.parameters import random_generator
+from skpou.base.parameters import check_quantiles, check_return_std, random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.models import (
     FormError,
@@ -216,11 +216,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         return_cov: bool | str = False,
     ) -> Any:
         """Mean and standard deviation, or covariance, of what `view` makes of the model."""
-        named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
-        if not (named or isinstance(return_std, bool | np.bool_)):
-            raise ValueError(
-                f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
-            )
+        check_return_std(return_std)
         if return_cov or not isinstance(return_cov, bool | np.bool_):
             if return_std:
                 raise ValueError(
@@ -299,10 +295,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         ValueError
             If a probability does not lie between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(quantiles))
-        numeric = levels.dtype.kind in "fiu" and levels.ndim == 1
-        if not numeric or not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
+        levels = check_quantiles(quantiles)
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)

@@ -46,7 +46,7 @@ class Stage:
         return self.basis.evaluate(X, self.coef)
 
     def solved(self, X: Tensor) -> Tensor:
-        """Columns (q, n) or (m, q, n), in float64: their products are covariances for unit noise."""
+        """Columns (q, n) or (m, q, n): their products are covariances for unit noise."""
         columns = self.basis.posterior_columns(X).double()
         R = self.factor.to(columns)
         return torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
