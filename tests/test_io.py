@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skpou
 from skpou import LSGDRegressor, SparseGridClassifier, SparseGridRegressor, io, physics
-from tests.estimators import QUERY, each_class, fitted, same_bits, stepped
+from tests.estimators import QUERY, each_quick_class, fitted, same_bits, stepped
 
 skops = pytest.importorskip("skops.io")
 
@@ -22,7 +22,7 @@ def decay(u, x, p):
     return u.d(0) + u()
 
 
-@each_class
+@each_quick_class
 def test_models_come_back_as_they_were(name, tmp_path):
     model = fitted(name).conformalize(X, Y)
     assert io.save(model, tmp_path / "model.skops") is None

@@ -25,9 +25,11 @@ DIGITS = 4
 HALVINGS, ORDERS = 26, 7
 #: First step, in units of the transformed targets' spread.
 FIRST_STEP = 0.5
-#: How closely the inverse of a pair of functions must undo the function, in units of the range of
+#: How closely the inverse of a pair of functions must undo the function, in units of the largest
 #: y: round-off of any sensible pair is far below.
 UNDONE = 1e-6
+#: Spread of transformed targets, in units of the largest, up to which they are one constant.
+CONSTANT = 1e-12
 
 
 class Transform(Protocol):
@@ -278,8 +280,7 @@ def _checked(pair: Functions, y: np.ndarray, weight: np.ndarray) -> Functions:
             f"the least y, {values[0]:.6g}, and the largest, {values[-1]:.6g}."
         )
     back = pair.inverse(t)
-    size = max(values[-1] - values[0], np.finfo(float).eps * np.abs(values).max())
-    wrong = ~(np.abs(back - y) <= UNDONE * size)
+    wrong = ~(np.abs(back - y) <= UNDONE * np.abs(values).max())
     if wrong.any():
         where = np.flatnonzero(wrong.reshape(-1))[0]
         raise ValueError(
@@ -289,7 +290,8 @@ def _checked(pair: Functions, y: np.ndarray, weight: np.ndarray) -> Functions:
     share = (weight / weight.sum()).reshape(-1, *(1,) * (t.ndim - 1))
     spread = float(np.sqrt((share * (t - (share * t).sum(0)) ** 2).sum(0).max()))
     increasing = not (rises < 0).any()
-    return Functions(pair.function, pair.undo, increasing, spread if spread > 0 else 1.0)
+    varies = spread > CONSTANT * np.abs(t).max()
+    return Functions(pair.function, pair.undo, increasing, spread if varies else 1.0)
 
 
 def slope(function: Callable[[np.ndarray], np.ndarray], t: np.ndarray, step: float) -> np.ndarray:

@@ -10,7 +10,6 @@ import torch
 from skpou import SparseGridRegressor
 from tests.estimators import (
     QUERY,
-    each_class,
     each_quick_class,
     fitted,
     kinked,
@@ -32,7 +31,7 @@ def contaminated(n_rows, seed):
     return X, y + 30 * wild * rng.standard_normal(n_rows)
 
 
-@each_class
+@each_quick_class
 def test_interval_is_central(name):
     model = fitted(name)
     ends = model.predict_interval(QUERY, 0.8)
@@ -41,7 +40,7 @@ def test_interval_is_central(name):
     assert same_bits(model.predict_interval(QUERY), model.predict_interval(QUERY, coverage=0.9))
 
 
-@each_class
+@each_quick_class
 def test_coverage_of_all_ways_to_set_one_row_aside_is_exact(name):
     """Of n + 1 rows, each in turn the new one, as many are covered as the rank says."""
     model, coverage = fitted(name), 0.85

@@ -9,6 +9,7 @@ from tests.estimators import (
     CONFIGURATIONS,
     ONE_OF_EACH,
     QUERY,
+    QUICK,
     each_quick_class,
     fitted,
     make,
@@ -22,7 +23,7 @@ X, Y = stepped()
 POINTS = np.vstack([QUERY, [[1.5, 0.0], [1.7, 0.1], [-1.6, 0.2]]])
 #: Configurations whose state is one posterior: effects of columns are averaged over several.
 JOINT = [name for name in CONFIGURATIONS if name not in ("terms", "main effects")]
-each_joint_class = pytest.mark.parametrize("name", [n for n in JOINT if n in ONE_OF_EACH])
+each_joint_class = slow_beyond(QUICK, [name for name in JOINT if name in ONE_OF_EACH])
 
 
 def covariance(model, points, kind=True):

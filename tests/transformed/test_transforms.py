@@ -95,6 +95,14 @@ def test_a_constant_stays(y):
     np.testing.assert_allclose(transform.inverse(transform.forward(y)), y, rtol=1e-14)
 
 
+@pytest.mark.parametrize("value", [0.1, -3.7, 1e12, -1e300])
+def test_a_constant_of_a_pair_has_a_slope(value):
+    y = np.full(7, value)
+    transform = fit_transform((np.arcsinh, np.sinh), y, np.ones(7))
+    t = transform.forward(y)
+    np.testing.assert_allclose(transform.log_slope(y, t), -np.log(np.hypot(1, y)), atol=1e-8)
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 1.0, 1.7, 2.0])
 def test_powers_map_the_line_onto_the_line(exponent):
     transform = YeoJohnson(np.array([exponent]), np.zeros(1), np.ones(1))
