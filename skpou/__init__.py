@@ -7,6 +7,7 @@ from skpou.multi_stage import MultiStageRegressor
 from skpou.neural_sparse_grids import NeuralSparseGridClassifier, NeuralSparseGridRegressor
 from skpou.partitions import HierarchicalPOURegressor, POURegressor
 from skpou.sparse_grids import SparseGridClassifier, SparseGridRegressor
+from skpou.transformed import TransformedRegressor
 
 __all__ = [
     "AdditivePOURegressor",
@@ -18,6 +19,7 @@ __all__ = [
     "POURegressor",
     "SparseGridClassifier",
     "SparseGridRegressor",
+    "TransformedRegressor",
     "__version__",
 ]
 
@@ -32,6 +34,7 @@ for _estimator in (
     POURegressor,
     SparseGridClassifier,
     SparseGridRegressor,
+    TransformedRegressor,
 ):
     _estimator.__module__ = __name__
 del _estimator

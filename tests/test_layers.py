@@ -29,10 +29,12 @@ ALLOWED = {
     "equations": {"core", "base", "sines", "physics"},
     "lsgd": {"core", "base", "networks", "search", "equations"},
     "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
+    "transformed": {"base", "sparse_grids"},
     "inspection": {"base"},
     "nn": {"sparse_grids"},
     "physics": {"core"},
     "datasets": {"base"},
+    "io": set(),
     "_version": set(),
 }
 #: Folder within a room -> other folders of the room that it may import; "." are the room's files.

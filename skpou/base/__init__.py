@@ -2,9 +2,11 @@
 
 from skpou.base.classifier import BaseClassifier
 from skpou.base.compat import (
+    HasMethods,
     Interval,
     StrOptions,
     check_matplotlib_support,
+    check_weights,
     fit_context,
     validate_params,
 )
@@ -17,18 +19,22 @@ from skpou.base.parameters import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    check_coverage,
+    check_quantiles,
+    check_return_std,
     random_generator,
     refuse_beyond_memory,
     seed_of,
     unless_auto,
 )
 from skpou.base.regressor import BaseRegressor, Prepared
-from skpou.base.validation import owned
+from skpou.base.validation import origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "FittedModelRegressor", "Interval", "LinearModelRegressor", "Prepared",
-           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_matplotlib_support",
-           "fit_context", "owned", "random_generator", "refuse_beyond_memory", "seed_of",
-           "unless_auto", "validate_params"]
+           "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Prepared",
+           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_coverage",
+           "check_matplotlib_support", "check_quantiles", "check_return_std", "check_weights",
+           "fit_context", "origin_of", "owned", "random_generator", "refuse_beyond_memory",
+           "seed_of", "target_values", "unless_auto", "validate_params"]
 # fmt: on

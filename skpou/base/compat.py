@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_params
 from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
@@ -26,6 +26,7 @@ except ImportError:  # Before 1.9 there are no callbacks.
 
 __all__ = [
     "CallbackSupportMixin",
+    "HasMethods",
     "Interval",
     "StrOptions",
     "callback_management",

@@ -51,6 +51,8 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
+    #: Attributes that a new fit drops: they were found for the model before.
+    _dropped_by_fit: tuple[str, ...] = ()
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
 
@@ -111,6 +113,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         try:
             with torch.inference_mode(False):
                 yield
+            self._drop_what_was_of_the_last_fit()
         except torch.cuda.OutOfMemoryError as error:
             self.__dict__ = before
             torch.cuda.empty_cache()
@@ -124,10 +127,15 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 raise
             raise MemoryError(f"{error}. {self._less_memory()}.") from error
         except InterruptedFit:
+            self._drop_what_was_of_the_last_fit()
             raise
         except BaseException:
             self.__dict__ = before
             raise
+
+    def _drop_what_was_of_the_last_fit(self) -> None:
+        for name in self._dropped_by_fit:
+            self.__dict__.pop(name, None)
 
     def _less_memory(self) -> str:
         """What to do where memory has run out."""

@@ -40,8 +40,8 @@ class FittedModelRegressor(BaseRegressor):
 
     # Prediction
 
-    def predict(self, X, return_std=False):
-        """Predict the mean of y, and its standard deviation.
+    def predict(self, X, return_std=False, return_cov=False):
+        """Predict the mean of y, and its standard deviation or covariance.
 
         Parameters
         ----------
@@ -52,6 +52,9 @@ class FittedModelRegressor(BaseRegressor):
             ``"noise"``: that of the noise alone. ``"epistemic"``: that of the mean, by the
             posterior of the coefficients and by errors at rows that were left out; outside the
             box of the data it grows with the distance.
+        return_cov : bool or "epistemic", default=False
+            True: also the covariance of new measurements at all pairs of points, whose diagonal
+            is the square of the standard deviation. ``"epistemic"``: that of the mean alone.
 
         Returns
         -------
@@ -60,5 +63,13 @@ class FittedModelRegressor(BaseRegressor):
             for its spread, to be held in single precision.
         std : ndarray or Tensor of the same shape
             In units of y; only if asked for.
+        cov : ndarray or Tensor of shape (n, n) or (n, n, n_outputs)
+            In squared units of y; only if asked for.
+
+        Raises
+        ------
+        ValueError
+            If both are asked for, or the covariance of a regressor that averages over several
+            models.
         """
-        return self._predict(X, return_std)
+        return self._predict(X, return_std, return_cov=return_cov)

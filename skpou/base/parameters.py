@@ -54,6 +54,50 @@ def seed_of(random_state: Any) -> int:
     return int(seed)
 
 
+def check_coverage(coverage: Any) -> float:
+    """The coverage as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is no number between 0 and 1, exclusive.
+    """
+    number = isinstance(coverage, Real) and not isinstance(coverage, bool | np.bool_)
+    if not number or not 0 < float(coverage) < 1:
+        raise ValueError(f"coverage must lie between 0 and 1, exclusive. Got {coverage!r}.")
+    return float(coverage)
+
+
+def check_quantiles(quantiles: Any) -> np.ndarray:
+    """The probabilities as an array (k,).
+
+    Raises
+    ------
+    ValueError
+        If one is no number between 0 and 1, exclusive.
+    """
+    levels = np.atleast_1d(np.asarray(quantiles))
+    numeric = levels.dtype.kind in "fiu" and levels.ndim == 1
+    if not numeric or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
+    return levels
+
+
+def check_return_std(return_std: Any) -> None:
+    """Refuse anything but a bool and the names of the two parts.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
+    if not (named or isinstance(return_std, bool | np.bool_)):
+        raise ValueError(
+            f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
+        )
+
+
 def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
     """Refuse a size before anything is allocated, where the machine tells its memory.
 

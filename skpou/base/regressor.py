@@ -14,7 +14,9 @@ from torch import Tensor
 
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
-from skpou.base.parameters import random_generator
+from skpou.base.intervals import IntervalMixin
+from skpou.base.joint import JointMixin
+from skpou.base.parameters import check_quantiles, check_return_std, random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.models import (
     FormError,
@@ -42,7 +44,7 @@ class Prepared(NamedTuple):
     target_ndim: int
 
 
-class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
+class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin, TorchEstimator):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
@@ -176,10 +178,19 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             return bars or model
         return Restrained.from_arrays(model, state, like, bars)
 
-    def _whole_model(self, like: Tensor) -> Predictor:
-        """The model with all that is known of it between the rows."""
-        model = self._model(like)
-        return self._restrained(model, like, self._with_form_error(model))
+    def _mean_of(self, points: Tensor, view: Callable[[Any], Predictor] | None = None) -> Predictor:
+        """The model, or a part of it that `view` makes, for means alone."""
+        model = self._model(points)
+        return self._restrained(model, points) if view is None else view(model)
+
+    def _density_of(
+        self, points: Tensor, view: Callable[[Any], Predictor] | None = None
+    ) -> Predictor:
+        """The model, or a part of it that `view` makes, with all that is known of its errors."""
+        model = self._model(points)
+        if view is not None:
+            return self._with_form_error(view(model))
+        return self._restrained(model, points, self._with_form_error(model))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
@@ -203,6 +214,22 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
 
     # Prediction
 
+    @staticmethod
+    def _scaled_targets(y: Any, points: Tensor, scaling: Scaling) -> Tensor:
+        """Targets (n, m) of these points in scaled units, in float64.
+
+        Raises
+        ------
+        ValueError
+            If they are not as many as the points, or of another number of outputs than in fit.
+        """
+        y = validation.owned(validation.target_values(y), torch.float64, points.device)
+        y = y.reshape(len(y), -1)
+        wanted = (len(points), len(scaling.scale))
+        if tuple(y.shape) != wanted:
+            raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
+        return scaling.targets(y)
+
     def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
         """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
         result = result.to(self._result_dtype())
@@ -221,21 +248,19 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         X: Any,
         return_std: bool | str,
         view: Callable[[Any], Predictor] | None = None,
+        return_cov: bool | str = False,
     ) -> Any:
-        """Mean and standard deviation of the model, or of a part of it that `view` makes."""
-        named = isinstance(return_std, str) and return_std in ("epistemic", "noise")
-        if not (named or isinstance(return_std, bool | np.bool_)):
-            raise ValueError(
-                f"return_std must be False, True, 'epistemic' or 'noise'. Got {return_std!r}."
-            )
+        """Mean and standard deviation, or covariance, of the model or a part that `view` makes."""
+        check_return_std(return_std)
+        if return_cov or not isinstance(return_cov, bool | np.bool_):
+            if return_std:
+                raise ValueError(
+                    "At most one of return_std and return_cov may be asked for. Got "
+                    f"return_std={return_std!r} and return_cov={return_cov!r}."
+                )
+            return self._predict_covariance(X, return_cov, view)
         points, scaling, origin = self._query(X)
-        if view is not None:
-            part = view(self._model(points))
-            model = self._with_form_error(part) if return_std else part
-        elif return_std:
-            model = self._whole_model(points)
-        else:
-            model = self._restrained(self._model(points), points)
+        model = self._density_of(points, view) if return_std else self._mean_of(points, view)
         if not return_std:
             mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)
@@ -270,7 +295,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             Derivatives in units of y over units of X; zero along constant columns.
         """
         points, scaling, origin = self._query(X)
-        model = self._restrained(self._model(points), points)
+        model = self._mean_of(points)
         reduced = self._in_blocks(points, model, lambda x, _: model.gradient(x))
         shape = (len(points), self.n_features_in_, len(scaling.scale))
         gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
@@ -304,61 +329,17 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         ValueError
             If a probability does not lie between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(quantiles))
-        numeric = levels.dtype.kind in "fiu" and levels.ndim == 1
-        if not numeric or not ((levels > 0) & (levels < 1)).all():
-            raise ValueError(f"quantiles must lie between 0 and 1, exclusive. Got {quantiles!r}.")
+        levels = check_quantiles(quantiles)
         points, scaling, origin = self._query(X)
         order = np.argsort(levels, kind="stable")
         probabilities = torch.tensor(levels[order], dtype=points.dtype, device=points.device)
-        model = self._whole_model(points)
+        model = self._density_of(points)
         values = self._in_blocks(
             points, model, lambda x, _: model.components(x).quantiles(probabilities)
         )
         values = torch.cummax(scaling.original_targets(values), dim=1).values
         back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
         return self._leave(values[:, back], origin)
-
-    @torch.inference_mode(False)
-    def sample_y(self, X, n_samples=1, random_state=0):
-        """Draw targets from the predictive density, independently for every row.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        n_samples : int, default=1
-            Draws a point.
-        random_state : int, RandomState, Generator or None, default=0
-            Source of the draws; None is a fixed one.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
-            In units of y.
-        """
-        whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
-        points, scaling, origin = self._query(X)
-        rng = random_generator(random_state)
-
-        def tensor(draws: np.ndarray) -> Tensor:
-            return torch.tensor(draws, dtype=points.dtype, device=points.device)
-
-        # One axis after the other as in the first release: a seed's draws stay what they are.
-        gates = self._gates_per_row()
-        shape = (len(points), gates, n_samples) if gates else (len(points), n_samples)
-        uniform = tensor(rng.random(shape))
-        uniform = uniform.mT if gates else uniform
-        normal = tensor(rng.standard_normal((len(points), len(scaling.scale), n_samples))).mT
-        model = self._whole_model(points)
-        draws = self._in_blocks(
-            points,
-            model,
-            lambda x, rows: model.components(x).sample(uniform[rows], normal[rows]),
-        )
-        return self._leave(scaling.original_targets(draws), origin)
 
     @torch.inference_mode(False)
     def log_density(self, X, y):
@@ -382,13 +363,8 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
             If X and y differ in length or y has another number of outputs than in fit.
         """
         points, scaling, origin = self._query(X)
-        y = validation.owned(validation.target_values(y), torch.float64, points.device)
-        y = y.reshape(len(y), -1)
-        wanted = (len(points), len(scaling.scale))
-        if tuple(y.shape) != wanted:
-            raise ValueError(f"y must hold {wanted} values for these X. Got {tuple(y.shape)}.")
-        targets = scaling.targets(y).to(points.dtype)
-        model = self._whole_model(points)
+        targets = self._scaled_targets(y, points, scaling).to(points.dtype)
+        model = self._density_of(points)
         density = self._in_blocks(
             points, model, lambda x, rows: model.components(x).log_density(targets[rows])
         )

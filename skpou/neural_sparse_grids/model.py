@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import row_blocks, rows_within
-from skpou.core.models import Components, Maker
+from skpou.core.models import Components, Maker, outside_steps
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.sparse_grids import GridClasses, SparseGrid, SparseGridModel
 
@@ -71,6 +71,13 @@ class NeuralGrid:
             epistemic = epistemic + distance * self.slope.square()
         noise = self.head.noise[None]  # type: ignore[union-attr]
         return Components(X.new_zeros((len(X), 1)), mean[:, None], noise, epistemic[:, None])
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the mean for the encoder as it is, in float64."""
+        X = X.to(self.encoder.scaling.mean)
+        steps = outside_steps(X).double()
+        beyond = (steps @ steps.T)[..., None] * self.slope.double().square()
+        return self.head.covariance(self.encoder(X.clamp(0, 1))) + beyond  # type: ignore[union-attr]
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
         """Those of the grid at the embedding, the encoder as it is."""

@@ -131,19 +131,45 @@ class SparseGridModel:
         """Variance (n,) of the function at points X (n, d) for unit noise."""
         X, state = X.to(self.coef), self.posterior
         if state.kind == COLUMNS:
-            columns, k = self.columns(X), len(state.factor)
-            whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
-            reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
-            others = columns[:, k:].square() @ (1 / state.rest) if len(state.rest) else 0.0
+            reduced, columns = self._reduced_columns(X)
+            others = columns.square() @ (1 / state.rest) if len(state.rest) else 0.0
             return reduced.square().sum(0) + others
-        cross = self.grid.kernel(state.points, X, state.decay) * state.root
+        reduced = self._reduced_rows(X)
         own = self.grid.kernel_diagonal(X, state.decay)
-        reduced = torch.linalg.solve_triangular(state.factor, cross, upper=False)
         # The difference is exact to round-off of the prior's variance; what the rows' noise
         # leaves is a sum of squares, below which it cannot fall.
         dual = torch.linalg.solve_triangular(state.factor.T, reduced, upper=True)
         least = dual.square().sum(0)
         return torch.maximum((own - reduced.square().sum(0)) / state.ridge, least)
+
+    def _reduced_columns(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The first columns, solved for by the factor, (k, n), and the others (n, p - k)."""
+        state, columns = self.posterior, self.columns(X)
+        k = len(state.factor)
+        whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
+        reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
+        return reduced, columns[:, k:]
+
+    def _reduced_rows(self, X: Tensor) -> Tensor:
+        """Kernel (n_rows, n) of the rows and points X (n, d), solved for by the factor."""
+        state = self.posterior
+        cross = self.grid.kernel(state.points, X, state.decay) * state.root
+        return torch.linalg.solve_triangular(state.factor, cross, upper=False)
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m), in float64, of which the epistemic variance is the diagonal."""
+        X, state = X.to(self.coef), self.posterior
+        if state.kind == COLUMNS:
+            reduced, columns = self._reduced_columns(X)
+            shared = reduced.T @ reduced
+            if len(state.rest):
+                shared = shared + (columns / state.rest) @ columns.T
+        else:
+            reduced = self._reduced_rows(X)
+            shared = (self.grid.kernel(X, X, state.decay) - reduced.T @ reduced) / state.ridge
+            # `variance` knows its least value; the difference alone may fall below it.
+            shared.diagonal().copy_(self.variance(X))
+        return shared.double()[..., None] * self.noise.double()
 
     def costs(self, like: Tensor) -> Tensor:
         """What the levels of every column cost, (p,)."""

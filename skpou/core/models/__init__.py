@@ -1,6 +1,13 @@
 """Fitted models and their predictive densities."""
 
 from skpou.core.models.components import Components
+from skpou.core.models.conformal import (
+    conformal_rank,
+    interval_of_score,
+    interval_scores,
+    least_rows,
+)
+from skpou.core.models.covariance import outside_steps, standard_draws
 from skpou.core.models.cross_validation import (
     EXACT_NOISE,
     MOST_TOGETHER,
@@ -42,48 +49,13 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 
 # fmt: off
-__all__ = [
-    "EXACT_NOISE",
-    "MOST_TOGETHER",
-    "N_FOLDS",
-    "PRIOR_ROWS",
-    "ClassPredictor",
-    "Components",
-    "FormError",
-    "GateSteps",
-    "IndependentComponents",
-    "LeftOut",
-    "LinearCompanion",
-    "LinearModel",
-    "Maker",
-    "MixedResidues",
-    "Predictor",
-    "Residue",
-    "ResidueDensity",
-    "Restrained",
-    "Stage",
-    "WithFormError",
-    "choose_components",
-    "finish",
-    "fit_companion",
-    "fit_density",
-    "fit_form_errors",
-    "fit_residues",
-    "is_exact",
-    "is_gain",
-    "kept_rows",
-    "leave_out",
-    "left_out",
-    "left_out_errors",
-    "mean_slope",
-    "noise_floor",
-    "own_maker",
-    "residual_maker",
-    "residual_makers",
-    "residual_squares",
-    "restrained",
-    "rounding",
-    "sets_to_leave_out",
-    "worse_than_the_mean",
-]
+__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components",
+           "FormError", "GateSteps", "IndependentComponents", "LeftOut", "LinearCompanion",
+           "LinearModel", "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity",
+           "Restrained", "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
+           "fit_companion", "fit_density", "fit_form_errors", "fit_residues", "interval_of_score",
+           "interval_scores", "is_exact", "is_gain", "kept_rows", "least_rows", "leave_out",
+           "left_out", "left_out_errors", "mean_slope", "noise_floor", "outside_steps",
+           "own_maker", "residual_maker", "residual_makers", "residual_squares", "restrained",
+           "rounding", "sets_to_leave_out", "standard_draws", "worse_than_the_mean"]
 # fmt: on

@@ -64,8 +64,8 @@ class Components:
 
         Parameters
         ----------
-        probabilities : Tensor of shape (k,)
-            Between 0 and 1, exclusive.
+        probabilities : Tensor of shape (k,) or (k, m)
+            Between 0 and 1, exclusive; the same for all targets, or for each its own.
         n_bisections : int, default=80
             Halvings of the bracket that the components' own quantiles give.
 
@@ -75,7 +75,9 @@ class Components:
         """
         pi = self.log_pi.exp()
         mean, std = self.mean[:, :, None], self.variance.sqrt()[..., None, :]
-        z = torch.special.ndtri(probabilities)[:, None]
+        if probabilities.ndim == 1:
+            probabilities = probabilities[:, None]
+        z = torch.special.ndtri(probabilities)
         present = (pi > torch.finfo(pi.dtype).eps)[..., None, None]
         own = mean + std * z
         low = torch.where(present, own, torch.inf).amin(1)
@@ -83,11 +85,22 @@ class Components:
         for _ in range(n_bisections if pi.shape[1] > 1 else 0):
             middle = low + 0.5 * (high - low)
             share = torch.special.ndtr((middle[:, None] - mean) / std)
-            below = torch.einsum("nk,nkqm->nqm", pi, share) < probabilities[:, None]
+            below = torch.einsum("nk,nkqm->nqm", pi, share) < probabilities
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return low + 0.5 * (high - low)
 
-    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
+    def _shares(self) -> Tensor:
+        """Weights of the components, (n, N, 1), or (n, N, m) where each target has its own."""
+        return self.log_pi.exp()[..., None]
+
+    def tails(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, m) below and above targets y (n, m), each for itself, in float64."""
+        z = (y.double()[:, None] - self.mean.double()) / self.variance.double().sqrt()
+        pi = self._shares().double()
+        below, above = (pi * torch.special.ndtr(sign * z) for sign in (1, -1))
+        return below.sum(1), above.sum(1)
+
+    def sample(self, uniform: Tensor, normal: Tensor, shared: Tensor | None = None) -> Tensor:
         """Draws of y from given random numbers.
 
         Parameters
@@ -96,6 +109,9 @@ class Components:
             Uniform on [0, 1): pick the components.
         normal : Tensor of shape (n, s, m)
             Standard normal: the components' deviations.
+        shared : Tensor of shape (n, s, m), default=None
+            Standard normal, correlated between points: errors of the mean, which all components
+            of a point have in common; `normal` is the noise alone then.
 
         Returns
         -------
@@ -106,5 +122,11 @@ class Components:
         pick = torch.searchsorted(cumulative, uniform * total, right=True)
         pick = pick.clamp_max(cumulative.shape[1] - 1)
         index = pick[..., None].expand(-1, -1, self.mean.shape[2])
-        std = self.variance.sqrt().expand_as(self.mean).gather(1, index)
-        return self.mean.gather(1, index) + std * normal
+
+        def picked(variance: Tensor) -> Tensor:
+            return variance.sqrt().expand_as(self.mean).gather(1, index)
+
+        mean = self.mean.gather(1, index)
+        if shared is None:
+            return mean + picked(self.variance) * normal
+        return mean + picked(self.noise) * normal + picked(self.epistemic) * shared

@@ -160,6 +160,12 @@ class FormError:
         power = rows.power_function(self.kernel, self.length)
         return (self.size * power.numpy()) ** 2 * self._local(Z) + self.least**2
 
+    def correlation(self, X: Tensor) -> Tensor:
+        """The kernel (n, n) between scaled points X (n, d)."""
+        Z = X * _double(self.scales)
+        distance = torch.cdist(Z, Z, compute_mode="donot_use_mm_for_euclid_dist")
+        return KERNELS[self.kernel](distance / self.length)
+
     def _local(self, Z: np.ndarray) -> np.ndarray:
         """Local size (n,) of the squared errors beside the expected one, at least 1."""
         count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
@@ -218,6 +224,28 @@ class WithFormError:
         parts = self.model.components(X, posterior)
         if not posterior:
             return parts
+        added = self._added(X, parts)
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
+        return replace(parts, epistemic=parts.epistemic + added[:, None])
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.
+
+        What is added to a point's variance is correlated between points as the kernel says, before
+        any row was seen: given the rows it falls off faster.
+        """
+        shared = self.model.covariance(X)  # type: ignore[attr-defined]
+        deviation = self._added(X, self.model.components(X)).double().sqrt()
+        points = X.detach().cpu().double()
+        for target, form in enumerate(self.forms):
+            own = deviation[:, target]
+            shared[..., target] += form.correlation(points).to(own) * own[:, None] * own
+        return shared
+
+    def _added(self, X: Tensor, parts: Components) -> Tensor:
+        """Variance (n, m) of the mean that the model itself does not know."""
         known = torch.stack(parts.variances()).sum(0)
         points = X.detach().cpu().double().numpy()
         between = np.stack([form.variance(points) for form in self.forms], 1)
@@ -225,11 +253,7 @@ class WithFormError:
         added = torch.minimum(added, (1 - known).clamp_min(0)) + self._runaway(X).to(known)
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
-        added = added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
-        if not isinstance(parts, IndependentComponents):
-            # The components' own variances of the mean count by the squares of their shares.
-            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
-        return replace(parts, epistemic=parts.epistemic + added[:, None])
+        return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
 
     def _runaway(self, X: Tensor) -> Tensor:
         """Square (n, m) of how far the mean is from its tangent at the nearest point of the box."""

@@ -82,14 +82,20 @@ class IndependentComponents(Components):
 
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
         """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
-        targets = range(self.mean.shape[2])
-        return torch.cat(
-            [self._of_target(k).quantiles(probabilities, n_bisections) for k in targets], 2
-        )
+        m = self.mean.shape[2]
+        own = probabilities if probabilities.ndim == 2 else probabilities[:, None].expand(-1, m)
+        targets = [self._of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)]
+        return torch.cat(targets, 2)
 
-    def sample(self, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds."""
-        targets = range(self.mean.shape[2])
-        return torch.cat(
-            [self._of_target(k).sample(uniform[..., k], normal[..., k : k + 1]) for k in targets], 2
-        )
+    def _shares(self) -> Tensor:
+        """Weights of the components, (n, N, m)."""
+        return self.log_pi.exp()
+
+    def sample(self, uniform: Tensor, normal: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds, or three."""
+        targets = []
+        for k in range(self.mean.shape[2]):
+            only = slice(k, k + 1)
+            own = None if shared is None else shared[..., only]
+            targets.append(self._of_target(k).sample(uniform[..., k], normal[..., only], own))
+        return torch.cat(targets, 2)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import BASES, Basis, Rows
 from skpou.core.models.components import Components
+from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
     MOST_TOGETHER,
     Maker,
@@ -43,6 +44,12 @@ class Stage:
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m)."""
         return self.basis.evaluate(X, self.coef)
+
+    def solved(self, X: Tensor) -> Tensor:
+        """Columns (q, n) or (m, q, n): their products are covariances for unit noise."""
+        columns = self.basis.posterior_columns(X).double()
+        R = self.factor.to(columns)
+        return torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -110,16 +117,31 @@ class LinearModel:
         square = (X - inside).square().sum(1)
         spread = X.new_zeros((len(X), 1))
         for stage in self.stages:
-            columns = stage.basis.posterior_columns(inside).double()
-            R = stage.factor.to(columns)
-            solved = torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+            solved = stage.solved(inside)
             spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
+        return spread * self.noise.to(X) + square[:, None] * self._steepness(X, square)
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m), in float64, of which `epistemic` is the diagonal."""
+        inside = X.clamp(0, 1)
+        shared = X.new_zeros((1, len(X), len(X)), dtype=torch.float64)
+        for stage in self.stages:
+            solved = stage.solved(inside)
+            shared = shared + (solved.mT @ solved).reshape(-1, len(X), len(X))
+        square = (X - inside).square().sum(1)
+        steep = self._steepness(X, square).double().sqrt()
+        steps = outside_steps(X).double()
+        beyond = (steps @ steps.T)[..., None] * steep[:, None] * steep
+        return shared.permute(1, 2, 0) * self.noise.double() + beyond
+
+    def _steepness(self, X: Tensor, square: Tensor) -> Tensor:
+        """Squares (n, m) of the slopes outside the box, by the squared distances (n,) from it."""
         steepness = self.slope.to(X).square().expand(len(X), -1).clone()
         outside = torch.nonzero(square > 0).squeeze(1)
         if len(outside) and any(stage.basis.n_running for stage in self.stages):
             own = self._running_gradient(X[outside]).square().sum(1)
             steepness[outside] = torch.maximum(steepness[outside], own.to(X))
-        return spread * self.noise.to(X) + square[:, None] * steepness
+        return steepness
 
     def _running_gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the part of the mean that runs away outside the box."""
@@ -146,10 +168,7 @@ class LinearModel:
         if rows.n_rows <= MOST_TOGETHER and is_exact(self.noise):
             columns = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
             return [residual_makers(torch.cat(columns, 1) * root)]
-        stage = self.stages[-1]
-        columns = stage.basis.posterior_columns(rows.X).double()
-        R = stage.factor.to(columns)
-        solved = torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+        solved = self.stages[-1].solved(rows.X)
         if solved.ndim == 2:
             return [[own_maker(self, solved.T, rows)]]
         makers: list[list[Maker]] = []

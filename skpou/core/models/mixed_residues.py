@@ -95,6 +95,14 @@ class MixedResidues:
         """Numbers that an evaluation allocates for each point."""
         return self.model.numbers_per_row()
 
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m): those of the model, relative to the noise at either point."""
+        _, epistemic = self.components(X).variances()
+        shared = self.model.covariance(X)  # type: ignore[attr-defined]
+        own = shared.diagonal().T
+        ratio = (epistemic.double() / own.clamp_min(torch.finfo(own.dtype).tiny)).sqrt()
+        return shared * ratio[:, None] * ratio
+
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d), independent for all targets."""
         parts = self.model.components(X, posterior)

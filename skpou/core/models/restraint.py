@@ -77,6 +77,14 @@ class Restrained:
         within = self._within(mean, X)
         return parts if torch.equal(mean, within) else _moved(parts, within - mean)
 
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
+        covariance = (self.bars or self.model).covariance(X)  # type: ignore[attr-defined]
+        if self.companion is None:
+            return covariance
+        root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
+        return root[:, None] * covariance * root
+
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
         beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()

@@ -85,8 +85,8 @@ class BasePartitionRegressor(BaseRegressor):
                 f"level must be None or an int between 0 and {last}, the finest. Got {level!r}."
             )
 
-    def predict(self, X, return_std=False, level=None):
-        """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its standard deviation.
+    def predict(self, X, return_std=False, level=None, return_cov=False):
+        """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its deviation or covariance.
 
         Parameters
         ----------
@@ -100,6 +100,10 @@ class BasePartitionRegressor(BaseRegressor):
         level : int, default=None
             Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
             36). None: the finest.
+        return_cov : bool or "epistemic", default=False
+            True: also the covariance of new measurements at all pairs of points, whose diagonal
+            is the square of the standard deviation. ``"epistemic"``: that of the mean alone, by
+            Eq. 8 for independent polynomials.
 
         Returns
         -------
@@ -108,12 +112,18 @@ class BasePartitionRegressor(BaseRegressor):
             for its spread, to be held in single precision.
         std : ndarray or Tensor of the same shape
             In units of y; only if asked for.
+        cov : ndarray or Tensor of shape (n, n) or (n, n, n_outputs)
+            In squared units of y; only if asked for.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level, or both deviation and covariance are asked for.
         """
         check_is_fitted(self)
         self._check_level(level)
-        return self._predict(
-            X, return_std, None if level is None else lambda model: model.at(level)
-        )
+        view = None if level is None else lambda model: model.at(level)
+        return self._predict(X, return_std, view, return_cov)
 
     def _partitions(self, X, level, read):
         """What `read` makes of the partitions' logarithms, block by block."""

@@ -115,8 +115,7 @@ class Mixture:
         if not posterior:
             return Components(log_pi, mean, experts.noise, torch.zeros_like(mean[:1]))
         # ||R^-T phi||^2: a norm, so never negative.
-        reduced = torch.linalg.solve_triangular(experts.factor.mT, phi.T[None], upper=False)
-        epistemic = reduced.square().sum(1).T[..., None] * experts.noise
+        epistemic = self._reduced(phi, X).square().sum(1).T[..., None] * experts.noise
         return Components(log_pi, mean, experts.noise, epistemic)
 
     def _blends(self, X: Tensor, harden: bool, posterior: bool) -> Components:
@@ -135,9 +134,7 @@ class Mixture:
             log_pi = self.tree.log_proba(X, first - 1, harden)
         if not posterior:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
-        columns = blend_columns(weight, phi, ancestor)[:, : experts.factor.shape[-1]]
-        reduced = torch.linalg.solve_triangular(experts.factor.mT, columns, upper=False)
-        epistemic = reduced.square().sum(1).T[..., None] * noise
+        epistemic = self._reduced(phi, X).square().sum(1).T[..., None] * noise
         return Components(log_pi, mean, noise, epistemic)
 
     def mean(self, X: Tensor) -> Tensor:
@@ -173,18 +170,38 @@ class Mixture:
 
     def _influence(self, X: Tensor) -> Tensor:
         """Columns (n, q) in which the coefficients' covariance is that of the noise, times pi."""
-        first, factor = self.first_blended, self.experts[-1].factor
-        X = X.to(factor)
-        phi = self.basis.matrix(X)
+        X = X.to(self.experts[-1].factor)
+        reduced, log_pi = self._reduced(self.basis.matrix(X), X), self._log_shares(X, harden=True)
+        return (reduced * log_pi.exp().T[:, None]).permute(2, 0, 1).reshape(len(X), -1)
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the mean, Eq. 8, of independent experts, in float64."""
+        X = X.to(self.experts[-1].factor)
+        reduced = self._reduced(self.basis.matrix(X), X).double()
+        parts = self.components(X, posterior=False)
+        root = parts.noise.double().sqrt().expand(parts.mean.shape)
+        weight = parts.log_pi.double().exp()[..., None] * root
+        shared = weight.new_zeros((len(X), len(X), weight.shape[2]))
+        for k, columns in enumerate(reduced):
+            own = weight[:, k]
+            shared += (columns.T @ columns)[..., None] * own[:, None] * own
+        return shared
+
+    def _reduced(self, phi: Tensor, X: Tensor) -> Tensor:
+        """Columns (G, q, n) of every expert or blend: products are covariances for unit noise."""
+        first, factor, columns = self.first_blended, self.experts[-1].factor, phi.T[None]
         if first < len(self.tree.levels):
             weight = self.tree.log_below(X, first).exp()
             columns = blend_columns(weight, phi, self.tree.ancestors(first))
             columns = columns[:, : factor.shape[-1]]
-            pi = self.tree.log_proba(X, first - 1, True).exp() if first else weight.new_ones(1, 1)
-        else:
-            columns, pi = phi.T[None], self.tree.log_proba(X, harden=True).exp()
-        reduced = torch.linalg.solve_triangular(factor.mT, columns, upper=False)
-        return (reduced * pi.T[:, None]).permute(2, 0, 1).reshape(len(X), -1)
+        return torch.linalg.solve_triangular(factor.mT, columns, upper=False)
+
+    def _log_shares(self, X: Tensor, harden: bool) -> Tensor:
+        """Logarithms (n, G) of the partitions of the experts, or of the blends."""
+        first = self.first_blended
+        if first == len(self.tree.levels):
+            return self.tree.log_proba(X, harden=harden)
+        return self.tree.log_proba(X, first - 1, harden) if first else X.new_zeros((len(X), 1))
 
     def flattened(self, targets: Tensor) -> Mixture:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
