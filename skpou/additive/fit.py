@@ -168,7 +168,9 @@ class _TargetFit:
         experts, densities = [], []
         for candidate, fit in zip(found, fits, strict=True):
             members, log_density = self._members(candidate, fit, floor)
-            experts.append(Expert(candidate.basis, members))
+            first = ResidueDensity.single(fit.noise, self.y)
+            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
+            experts.append(Expert(candidate.basis, members, alone))
             densities.append(log_density)
         shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)
         experts = [
@@ -178,6 +180,7 @@ class _TargetFit:
                     Member(m.coef, m.root, m.noise, m.dof, share * m.share, m.density)
                     for m in expert.members
                 ),
+                expert.first,
             )
             for expert, share in zip(experts, shares, strict=True)
         ]

@@ -24,6 +24,9 @@ from skpou.core.models import (
     residual_makers,
 )
 
+#: Columns from which rows are those of a table: draws like the ones to come, so that errors at rows
+#: that are left out tell all there is.
+FEWEST_OF_TABLE = 4
 #: Most rows over which means are taken.
 MOST_ROWS = 10_000
 
@@ -57,10 +60,20 @@ class Member:
 
 @dataclass(frozen=True)
 class Expert:
-    """Members over the same basis."""
+    """Members over the same basis.
+
+    Attributes
+    ----------
+    basis : AdditiveBasis
+    members : tuple of Member
+    first : Member, default=None
+        Fit to rows of equal widths, before the density of its residue gave them weights; only
+        right after training.
+    """
 
     basis: AdditiveBasis
     members: tuple[Member, ...]
+    first: Member | None = None
 
     @property
     def coef(self) -> Tensor:
@@ -148,7 +161,7 @@ class TargetModel:
             1.0,
             ResidueDensity.single(1.0, member.coef),
         )
-        return TargetModel((Expert(expert.basis, (flat,)),), 0.0)
+        return TargetModel((Expert(expert.basis, (flat,), flat),), 0.0)
 
     def terms(self) -> list[tuple[int, ...]]:
         """Features of every term of every expert, sorted by their number."""
@@ -274,11 +287,19 @@ class AdditiveModel:
         return IndependentComponents.of_targets(parts, torch.stack(means, 1))
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
-        """Those of the likeliest member of every target, with its own shrinkage."""
+        """Those of the likeliest expert of every target, with its own shrinkage.
+
+        In tables its first fit counts, whose covariance is that of rows of equal weights. Functions
+        of few columns take that of the likeliest member, which density has given weights: rows
+        with a small residue have more leverage than is theirs, and the errors without them are
+        rather too large, as is safe where rows are regular and the noise is what the terms miss.
+        """
         makers: list[list[Maker]] = []
         for number, target in enumerate(self.targets):
             pairs = [(e, m) for e in target.experts for m in e.members]
             expert, member = max(pairs, key=lambda pair: pair[1].share)
+            if rows.n_features >= FEWEST_OF_TABLE and expert.first is not None:
+                member = expert.first
             columns = expert.basis.matrix(rows.X)
             if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:
                 makers.append(residual_makers(columns * rows.weight.sqrt()[:, None]))
@@ -286,7 +307,10 @@ class AdditiveModel:
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)
             one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
-            makers.append([own_maker(AdditiveModel([target]), influence, one)])
+            alone = target
+            if member is expert.first:
+                alone = TargetModel((Expert(expert.basis, (member,)),), 0.0)
+            makers.append([own_maker(AdditiveModel([alone]), influence, one)])
         return makers
 
     def flattened(self, targets: Tensor) -> AdditiveModel:

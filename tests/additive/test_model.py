@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from skpou.additive.basis import Block, Landmarks, spline_basis
+from skpou.additive.fit import AdditiveOptions, fit_additive
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel, columns_of, features_of
+from skpou.core.models import leave_out
 from skpou.core.models.residue_density import ResidueDensity
 from tests.contracts import same_bits
-from tests.examples import tensor
+from tests.examples import rows_of, tensor
 
 D = 4
 #: By positions in the columns kept, of which the second of the points is none.
@@ -262,3 +264,16 @@ def test_state_survives_as_arrays(model):
     widest = max(expert.basis.n_columns for t in model.targets for expert in t.experts)
     assert again.numbers_per_row() == model.numbers_per_row() >= widest
     assert math.isfinite(again.targets[0].slope)
+
+
+def test_left_out_errors_of_a_table_are_those_of_its_noise():
+    # Rows that the density weights would have more leverage than is theirs: errors of many spreads.
+    rng = np.random.default_rng(0)
+    X = rng.random((150, 5))
+    noise = np.where(rng.random(150) < 0.3, 0.5, 0.02) * rng.standard_normal(150)
+    rows = rows_of(X, np.sin(5 * X[:, 0]) + X[:, 1] * X[:, 2] + noise)
+    model = fit_additive(rows, AdditiveOptions(), rng).state
+    (left_out,) = leave_out(model.residual_makers(rows), rows)
+    in_folds = left_out.group < left_out.n_folds
+    square = np.mean(left_out.error[in_folds] ** 2)
+    assert square < 2 * np.mean(noise**2)
