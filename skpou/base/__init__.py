@@ -4,6 +4,7 @@ from skpou.base.classifier import BaseClassifier
 from skpou.base.compat import (
     Interval,
     StrOptions,
+    check_is_fitted,
     check_matplotlib_support,
     fit_context,
     validate_params,
@@ -28,7 +29,7 @@ from skpou.base.validation import owned
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
            "FittedModelRegressor", "Interval", "LinearModelRegressor", "Prepared",
-           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_matplotlib_support",
-           "fit_context", "owned", "random_generator", "refuse_beyond_memory", "seed_of",
-           "unless_auto", "validate_params"]
+           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_is_fitted",
+           "check_matplotlib_support", "fit_context", "owned", "random_generator",
+           "refuse_beyond_memory", "seed_of", "unless_auto", "validate_params"]
 # fmt: on
