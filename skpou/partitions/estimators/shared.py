@@ -13,6 +13,7 @@ from skpou.base import BaseRegressor, Prepared, owned, random_generator, unless_
 from skpou.core import Scaling, TrainingResult
 from skpou.core.models import worse_than_the_mean
 from skpou.partitions.estimators.options import check_memory, gate_name
+from skpou.partitions.estimators.powers import raw_polynomials
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
@@ -55,6 +56,12 @@ class BasePartitionRegressor(BaseRegressor):
         coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
         coef[:, 0] += self.scaling_["mean"]
         return coef[:, :, 0] if self._target_ndim == 1 else coef
+
+    @property
+    def raw_polynomials_(self):
+        """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
+        check_is_fitted(self)
+        return raw_polynomials(self)
 
     @property
     def noise_(self):
