@@ -24,12 +24,14 @@ from skpou.base.parameters import (
     unless_auto,
 )
 from skpou.base.regressor import BaseRegressor, Prepared
+from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.validation import owned
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
            "FittedModelRegressor", "Interval", "LinearModelRegressor", "Prepared",
            "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_is_fitted",
-           "check_matplotlib_support", "fit_context", "owned", "random_generator",
-           "refuse_beyond_memory", "seed_of", "unless_auto", "validate_params"]
+           "check_matplotlib_support", "column_names", "fit_context", "noise_lines", "number",
+           "owned", "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
+           "unless_auto", "validate_params"]
 # fmt: on

@@ -102,6 +102,13 @@ def to_powers(
     return coef
 
 
+def largest_powers(exponents: np.ndarray, offset: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Largest absolute values (p,) in a box of ``prod_j x_j^{e_j}``; infinite on overflow."""
+    furthest = np.maximum(np.abs(offset), np.abs(offset + width))
+    with np.errstate(over="ignore"):
+        return np.prod(furthest**exponents, axis=1)
+
+
 def _legendre_as_powers(degree: int, offset: float, width: float) -> np.ndarray:
     """Coefficients (m + 1, m + 1) of x^q in ``P_k(2 (x - offset) / width - 1)``, row k."""
     table = np.zeros((degree + 1, degree + 1))

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skpou.core import TotalDegreePolynomials
 from skpou.export.families.networks import hidden_layers
 from skpou.export.families.program import Program, double
+from skpou.partitions import gate_polynomials
 
 
 def partition_program(model: Any) -> Program:
@@ -41,35 +41,16 @@ def _partitions(program: Program, t: str, levels: list[dict], box: dict[str, np.
 
 
 def _logits(program: Program, t: str, level: dict, box: dict[str, np.ndarray]) -> str:
-    theta = double(level["theta"])
-    if "network" in level:
-        return _network_logits(program, level, theta, box)
-    degree = level["gate_degree"]
-    if level["isotropic"]:
-        degree, theta = 2, _as_quadratics(theta)
+    polynomials = gate_polynomials(level, program.size(t))
+    if polynomials is None:
+        return _network_logits(program, level, box)
+    degree, theta = polynomials
     return program.affine(program.polynomials(t, degree), theta)
 
 
-def _as_quadratics(theta: np.ndarray) -> np.ndarray:
-    """Radial logits (N, k + 2), of 1, the t_j and ``sum_j P_2(t_j)``, among all quadratics."""
-    k = theta.shape[1] - 2
-    exponents = TotalDegreePolynomials(k, 2).exponents
-    full = np.zeros((len(theta), len(exponents)))
-    for column, row in enumerate(exponents):
-        if row.sum() == 0:
-            full[:, column] = theta[:, 0]
-        elif row.max() == 2:
-            full[:, column] = theta[:, -1]
-        elif row.sum() == 1:
-            full[:, column] = theta[:, 1 + int(row.argmax())]
-    return full
-
-
-def _network_logits(
-    program: Program, level: dict, theta: np.ndarray, box: dict[str, np.ndarray]
-) -> str:
+def _network_logits(program: Program, level: dict, box: dict[str, np.ndarray]) -> str:
     """Logits of networks, one for each parent (Eq. 21)."""
-    u, parts = program.scale(box), []
+    u, theta, parts = program.scale(box), double(level["theta"]), []
     for parent, hidden in enumerate(double(level["network"]["theta"])):
         units = hidden_layers(program, u, level["network"], hidden)
         own = np.where((level["parent"] == parent)[:, None], theta, 0.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skpou.core import TotalDegreePolynomials, to_powers
+from skpou.core import TotalDegreePolynomials, largest_powers, to_powers
 
 
 def raw_polynomials(model: Any) -> dict[str, np.ndarray]:
@@ -50,8 +50,8 @@ def digits_lost(
     ndarray of shape (N, m)
         At least 0; infinite where a coefficient overflows.
     """
-    furthest = np.maximum(np.abs(offset), np.abs(offset + width))
+    largest = largest_powers(exponents, offset, width)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        terms = np.abs(coef) * np.prod(furthest**exponents, axis=1)[:, None]
+        terms = np.abs(coef) * largest[:, None]
         lost = np.log10(np.maximum(terms.sum(1) / scale, 1.0))
     return np.where(np.isfinite(coef).all(1) & np.isfinite(lost), lost, np.inf)

@@ -14,6 +14,7 @@ from skpou.core import Scaling, TrainingResult
 from skpou.core.models import worse_than_the_mean
 from skpou.partitions.estimators.options import check_memory, gate_name
 from skpou.partitions.estimators.powers import raw_polynomials
+from skpou.partitions.estimators.words import partition_lines
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
@@ -44,6 +45,7 @@ class BasePartitionRegressor(BaseRegressor):
             gate_=gate_name(result.chosen["gate"]),
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
+            _tried=result.chosen.get("tried", []),
         )
 
     def _model(self, like: Tensor) -> Mixture:
@@ -81,6 +83,9 @@ class BasePartitionRegressor(BaseRegressor):
         degree = None if self.degree == "auto" else int(self.degree)
         options = PieceOptions(sizes=(1,), degree=degree, alpha=unless_auto(self.alpha))
         return fit_pieces(prepared.rows, options, random_generator(self.random_state))
+
+    def _summary_lines(self) -> list[str]:
+        return partition_lines(self)
 
     # Prediction
 
