@@ -128,6 +128,7 @@ def test_network_with_a_layer_is_exported_and_saved(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch in torch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
 def test_layer_compiled_to_machine_code():
     layer, x = SparseGridLayer(3, 4, 2), torch.rand(100, 3)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skpou.base import BaseRegressor, check_is_fitted
+from skpou.export.unnamed import unnamed
 
 #: Points that are predicted together: their coordinates take a few MB.
 BLOCK = 100_000
@@ -54,25 +55,13 @@ def to_table(model: Any, grid: Sequence[Any]) -> np.ndarray:
     axes = _axes(grid, model.n_features_in_)
     shape = tuple(len(axis) for axis in axes)
     count = int(np.prod(shape, dtype=np.int64))
-    names = getattr(model, "feature_names_in_", None)
-    parts = []
+    model, parts = unnamed(model), []
     for start in range(0, count, BLOCK):
         index = np.unravel_index(np.arange(start, min(start + BLOCK, count)), shape)
         points = np.stack([axis[i] for axis, i in zip(axes, index, strict=True)], 1)
-        parts.append(_predicted(model, points, names))
+        parts.append(model.predict(points))
     table = np.concatenate(parts)
     return table.reshape(*shape, *table.shape[1:])
-
-
-def _predicted(model: Any, points: np.ndarray, names: np.ndarray | None) -> np.ndarray:
-    """Predictions at points whose columns are those of the fit, under its names or none."""
-    if names is None:
-        return model.predict(points)
-    # The columns have the fit's names because they are its columns, in their order.
-    unnamed = {k: v for k, v in vars(model).items() if k != "feature_names_in_"}
-    copy = object.__new__(type(model))
-    vars(copy).update(unnamed)
-    return copy.predict(points)
 
 
 def _axes(grid: Sequence[Any], n_features: int) -> list[np.ndarray]:
