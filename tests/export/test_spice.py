@@ -1,5 +1,7 @@
+import importlib.util
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from skpou.export import to_spice
 from tests import estimators
 from tests.export.exported import REFUSED, each_model, fitted, outputs, spread
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "spice.py"
 NGSPICE = shutil.which("ngspice")
 needs_ngspice = pytest.mark.skipif(NGSPICE is None, reason="needs the circuit simulator ngspice")
 
@@ -83,6 +86,18 @@ def test_currents_flow_from_the_output_to_the_reference(tmp_path):
     circuit = to_spice(model, name="ideal") + "\nVin a 0 3\nR1 a d 2k\nX1 d d 0 ideal"
     # 3 V over 2 kohm and a diode of 1 kohm: 1 mA.
     np.testing.assert_allclose(simulated(circuit, tmp_path)["i(vin)"], -1e-3, rtol=1e-9)
+
+
+@needs_ngspice
+@pytest.mark.parametrize("device", ["diode", "transistor"])
+def test_circuits_have_the_waveforms_of_the_simulators_own_devices(device):
+    """The example's rectifier and amplifier: within 1e-4 of the amplitude at all times."""
+    spec = importlib.util.spec_from_file_location("spice_example", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    _, waves = example.compare(device, example.fit(device))
+    assert np.ptp(waves["simulator's own"]) > 2  # it rectifies, or amplifies
+    assert np.abs(example.difference(waves)).max() < 1e-4
 
 
 def test_lines_are_short_and_the_box_is_told():
