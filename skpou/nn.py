@@ -61,6 +61,10 @@ class SparseGridLayer(nn.Module):
     torch.Size([5, 1])
     """
 
+    _vectors: Tensor
+    _strides: Tensor
+    _first: Tensor
+
     def __init__(
         self,
         n_components: int,
