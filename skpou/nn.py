@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skpou.sparse_grids import SparseGrid
+from skpou.sparse_grids import SparseGrid, evaluate_traced, factor_kinds, tracing_arrays
 
 __all__ = ["SparseGridLayer"]
 
@@ -47,6 +47,10 @@ class SparseGridLayer(nn.Module):
     The functions are piecewise linear products: gradients of gradients (``create_graph=True``)
     raise a RuntimeError.
 
+    ``torch.export`` and ``torch.compile`` trace the layer into plain tensor operations, for any
+    number of points. What is traced does not look at the points: those that are not finite have
+    values that are not, where the layer itself raises a ValueError.
+
     Examples
     --------
     >>> import torch
@@ -56,6 +60,10 @@ class SparseGridLayer(nn.Module):
     >>> network(torch.zeros(5, 3)).shape
     torch.Size([5, 1])
     """
+
+    _vectors: Tensor
+    _strides: Tensor
+    _first: Tensor
 
     def __init__(
         self,
@@ -72,6 +80,11 @@ class SparseGridLayer(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1. Got {value!r}.")
         self.grid = SparseGrid(n_components, level, boundary)
+        self._kinds = factor_kinds(self.grid.factors)
+        for name, values in tracing_arrays(self.grid.plan, self.grid.factors).items():
+            # Buffers follow the layer to its device; they follow from its sizes, so none is saved.
+            buffer = torch.tensor(values, device=device)
+            self.register_buffer(f"_{name}", buffer, persistent=False)
         shape = (self.grid.n_columns, n_outputs)
         self.coef = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()
@@ -100,9 +113,15 @@ class SparseGridLayer(nn.Module):
                 f"Got {tuple(x.shape)}."
             )
         points = x.reshape(-1, self.grid.n_features).to(self.coef.dtype)
-        if not bool(torch.isfinite(points).all()):
+        if torch.compiler.is_compiling():
+            # A graph must not depend on what the points are.
+            arrays = (self._vectors, self._strides, self._first)
+            values = evaluate_traced(points, self.coef, self._kinds, *arrays)
+        elif bool(torch.isfinite(points).all()):
+            values = self.grid.evaluate(points, self.coef)
+        else:
             raise ValueError("x holds values that are not finite.")
-        return self.grid.evaluate(points, self.coef).reshape(*x.shape[:-1], self.coef.shape[1])
+        return values.reshape(*x.shape[:-1], self.coef.shape[1])
 
     def extra_repr(self) -> str:
         """Sizes, for the printed network."""

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -76,3 +77,59 @@ def test_sizes_below_one(name):
 def test_points_that_are_not_finite():
     with pytest.raises(ValueError, match="not finite"):
         SparseGridLayer(2, 3, 1)(torch.tensor([[0.5, float("nan")]]))
+
+
+def traced_cases():
+    """Layers of all boundaries, and points inside and outside the box, on faces and at kinks."""
+    grids = [(1, 5, "modified"), (2, 4, "modified"), (3, 3, "zero"), (2, 2, "full")]
+    for d, level, boundary in [*grids, (4, 3, "truncated")]:
+        torch.manual_seed(d)
+        layer = SparseGridLayer(d, level, 2, boundary=boundary, dtype=torch.float64)
+        x = 1.4 * torch.rand(30, d, dtype=torch.float64) - 0.2
+        x[:3] = torch.tensor([0.0, 0.5, 1.0])[:, None]
+        marks = [] if (d, boundary) == (2, "modified") else [pytest.mark.slow]
+        yield pytest.param(layer, x, id=f"{boundary} {d}", marks=marks)
+
+
+@pytest.mark.parametrize(("layer", "x"), list(traced_cases()))
+def test_exported_layer(layer, x):
+    """What `torch.export` traces once holds for any number of points."""
+    rows = torch.export.Dim("rows", min=2)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: rows},))
+    assert not any("skpou" in str(node.target) for node in program.graph.nodes)
+    for points in (x, x[:7]):
+        torch.testing.assert_close(program.module()(points), layer(points), rtol=1e-13, atol=1e-14)
+    lost = program.module()(torch.full((2, x.shape[1]), torch.nan, dtype=x.dtype))
+    assert lost.isnan().all() or (layer.grid.n_subspaces == 1)
+
+
+@pytest.mark.parametrize(("layer", "x"), list(traced_cases()))
+def test_compiled_layer_has_the_same_gradients(layer, x):
+    """One graph without a break; its gradients are those of the layer, at kinks, too."""
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    weight = torch.randn(len(x), 2, dtype=x.dtype)
+    found = []
+    for function in (layer, compiled):
+        points = x.clone().requires_grad_()
+        layer.coef.grad = None
+        (weight * function(points)).sum().backward()
+        found.append((points.grad, layer.coef.grad))
+    for own, traced in zip(*found):
+        torch.testing.assert_close(traced, own, rtol=1e-12, atol=1e-12)
+
+
+def test_network_with_a_layer_is_exported_and_saved(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid(), SparseGridLayer(2, 3, 1))
+    x = torch.rand(2, 5, 3)
+    torch.export.save(torch.export.export(network, (x,)), tmp_path / "network.pt2")
+    loaded = torch.export.load(tmp_path / "network.pt2").module()
+    torch.testing.assert_close(loaded(x), network(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch in torch
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs g++")
+def test_layer_compiled_to_machine_code():
+    layer, x = SparseGridLayer(3, 4, 2), torch.rand(100, 3)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x))

@@ -331,16 +331,22 @@ class AdditiveModel:
                     result[:, place, number] = values[term]
         return result[..., 0], result[..., 1]
 
-    def term_means(
+    def term_moments(
         self, terms: Sequence[tuple[int, ...]], X: Tensor, weight: Tensor, most: int = MOST_ROWS
-    ) -> Tensor:
-        """Weighted means of the terms over the rows, and last of the prediction, (m, k + 1)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted means and variances over the rows, of terms and last of the prediction.
+
+        Returns
+        -------
+        means, variances : Tensor of shape (m, k + 1)
+        """
         step = max(1, -(-len(X) // most))
         X, weight = X[::step], weight[::step].double()
         share = weight / weight.sum()
-        value = self.term_values(terms, X, False)[0]
-        parts = [torch.einsum("n,nkm->mk", share, value), (share @ self.mean(X))[:, None]]
-        return torch.cat(parts, 1)
+        value = torch.cat([self.term_values(terms, X, False)[0], self.mean(X)[:, None]], 1)
+        means = torch.einsum("n,nkm->mk", share, value)
+        squares = (value - means.T).square()
+        return means, torch.einsum("n,nkm->mk", share, squares)
 
     def noise(self, X: Tensor, weight: Tensor, most: int = MOST_ROWS) -> Tensor:
         """Root mean square (m,) of the noise over the rows."""

@@ -19,7 +19,9 @@ from skpou.base import (
     Interval,
     Prepared,
     StrOptions,
+    column_names,
     fit_context,
+    noise_lines,
     random_generator,
     unless_auto,
 )
@@ -212,7 +214,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         found = sorted(terms, key=_order)
         dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
         rows = prepared.rows
-        centres = model.term_means(found, rows.X, rows.weight)
+        centres, variances = model.term_moments(found, rows.X, rows.weight)
         given = self._given_way(model, rows.X)
         if given is not None:
             part = (rows.weight[:, None] * given).sum(0) / rows.weight.sum()
@@ -227,6 +229,7 @@ class AdditivePOURegressor(FittedModelRegressor):
             effective_dof_=self._of_targets(np.array(dof), prepared.target_ndim),
             n_iter_=result.n_iter,
             _term_centres=centres.cpu().numpy(),
+            _term_variances=variances.cpu().numpy(),
             _noise=noise.cpu().numpy(),
         )
 
@@ -261,6 +264,23 @@ class AdditivePOURegressor(FittedModelRegressor):
         """Noise standard deviation over the data, in units of y."""
         check_is_fitted(self)
         return self._of_targets(self._noise * self.scaling_["scale"])
+
+    def _summary_lines(self) -> list[str]:
+        names, lines = column_names(self), []
+        variances = self.__dict__.get("_term_variances")
+        dof = np.reshape(self.effective_dof_, (-1, len(self.terms_)))
+        for target, own in enumerate(dof):
+            lines += [
+                "",
+                f"Terms of target {target}, beside its mean (shares of the variance of y)",
+            ]
+            for k, (term, free) in enumerate(zip(self.terms_, own, strict=True)):
+                few = len(term) <= self.max_order
+                what = " x ".join(names[j] for j in term) if few else "all columns together"
+                # Terms are in units of the rms of y; they overlap, so that shares need not add up.
+                share = "" if variances is None else f"{variances[target, k]:.1%}, "
+                lines.append(f"  {what}: {share}{free:.1f} degrees of freedom")
+        return [*lines, *noise_lines(self.noise_)]
 
     # Prediction
 

@@ -5,6 +5,7 @@ from skpou.base.compat import (
     HasMethods,
     Interval,
     StrOptions,
+    check_is_fitted,
     check_matplotlib_support,
     check_weights,
     fit_context,
@@ -28,13 +29,15 @@ from skpou.base.parameters import (
     unless_auto,
 )
 from skpou.base.regressor import BaseRegressor, Prepared
+from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.validation import origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
            "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Prepared",
            "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_coverage",
-           "check_matplotlib_support", "check_quantiles", "check_return_std", "check_weights",
-           "fit_context", "origin_of", "owned", "random_generator", "refuse_beyond_memory",
-           "seed_of", "target_values", "unless_auto", "validate_params"]
+           "check_is_fitted", "check_matplotlib_support", "check_quantiles", "check_return_std",
+           "check_weights", "column_names", "fit_context", "noise_lines", "number", "origin_of",
+           "owned", "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
+           "target_values", "unless_auto", "validate_params"]
 # fmt: on

@@ -12,6 +12,7 @@ from sklearn.utils.validation import (
     _check_feature_names,
     _check_n_features,
     _check_sample_weight,
+    check_is_fitted,
 )
 
 try:
@@ -31,6 +32,7 @@ __all__ = [
     "StrOptions",
     "callback_management",
     "check_columns",
+    "check_is_fitted",
     "check_matplotlib_support",
     "check_weights",
     "fit_context",

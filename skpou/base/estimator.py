@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou._version import __version__
-from skpou.base import validation
+from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
 from skpou.core import (
@@ -226,6 +226,28 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)
+
+    # In words
+
+    def summary(self) -> str:
+        """Describe the fitted model in words and numbers, in units of X and y.
+
+        Columns and their box, what the model consists of (pieces with their boundaries and
+        polynomials, terms with their shares of the variance, stages), unknown constants with their
+        standard deviations, noise, and what the search compared and took.
+
+        Returns
+        -------
+        str
+            Some lines; nothing of it is meant to be read by programs.
+        """
+        check_is_fitted(self)
+        lines = [*summary.head(self), *self._summary_lines(), *summary.tail(self)]
+        return summary.joined(lines)
+
+    def _summary_lines(self) -> list[str]:
+        """What a family says about its model."""
+        return []
 
     # Pickling
 

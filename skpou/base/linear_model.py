@@ -9,6 +9,7 @@ from torch import Tensor
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.regressor import Prepared
+from skpou.base.summary import noise_lines, stage_lines
 from skpou.core import TrainingResult
 from skpou.core.models import LinearModel
 
@@ -27,10 +28,14 @@ class LinearModelRegressor(ResidueDensityMixin, FittedModelRegressor):
             hidden_layer_sizes_=result.chosen["hidden_layer_sizes"],
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
+            _tried=result.chosen.get("tried", []),
         )
 
     def _gaussian_model(self, like: Tensor) -> LinearModel:
         return LinearModel.from_arrays(self.model_, like)
+
+    def _summary_lines(self) -> list[str]:
+        return [*stage_lines(self), *noise_lines(self.noise_)]
 
     @property
     def coef_(self):

@@ -67,6 +67,61 @@ def legendre_table(t: Tensor, degree: int, derivative: bool = False) -> Tensor:
     return torch.stack(slopes[: degree + 1])
 
 
+def to_powers(
+    exponents: np.ndarray, coef: np.ndarray, offset: np.ndarray, width: np.ndarray
+) -> np.ndarray:
+    """Coefficients of powers of x, of a sum of products of Legendre polynomials in a box.
+
+    Parameters
+    ----------
+    exponents : ndarray of shape (p, d)
+        Degrees of the factors, as `total_degree_exponents` has them; those of the powers of x,
+        too.
+    coef : ndarray of shape (p, ...)
+        Coefficients of ``prod_j P_{e_j}(2 t_j - 1)`` with ``t_j = (x_j - offset_j) / width_j``.
+    offset, width : ndarray of shape (d,)
+        Lower corner and sides of the box.
+
+    Returns
+    -------
+    ndarray of shape (p, ...)
+        Coefficients of ``prod_j x_j^{e_j}``; not finite where they overflow.
+    """
+    position = {tuple(row): i for i, row in enumerate(exponents.tolist())}
+    degree = int(exponents.max(initial=0))
+    coef = np.asarray(coef, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for j in range(exponents.shape[1]):
+            by_degree = _legendre_as_powers(degree, offset[j], width[j])
+            result = np.zeros_like(coef)
+            for i, row in enumerate(exponents.tolist()):
+                for power in range(row[j] + 1):
+                    lower = (*row[:j], power, *row[j + 1 :])
+                    result[position[lower]] += by_degree[row[j], power] * coef[i]
+            coef = result
+    return coef
+
+
+def largest_powers(exponents: np.ndarray, offset: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Largest absolute values (p,) in a box of ``prod_j x_j^{e_j}``; infinite on overflow."""
+    furthest = np.maximum(np.abs(offset), np.abs(offset + width))
+    with np.errstate(over="ignore"):
+        return np.prod(furthest**exponents, axis=1)
+
+
+def _legendre_as_powers(degree: int, offset: float, width: float) -> np.ndarray:
+    """Coefficients (m + 1, m + 1) of x^q in ``P_k(2 (x - offset) / width - 1)``, row k."""
+    table = np.zeros((degree + 1, degree + 1))
+    table[0, 0] = 1.0
+    line = np.array([-2 * offset / width - 1, 2 / width])
+    for k in range(degree):
+        times_line = line[0] * table[k]
+        times_line[1:] += line[1] * table[k, :-1]
+        before = table[k - 1] if k else 0.0
+        table[k + 1] = ((2 * k + 1) * times_line - k * before) / (k + 1)
+    return table
+
+
 class TotalDegreePolynomials(Basis, kind="polynomials"):
     """Products of Legendre polynomials ``prod_j P_{e_j}(2 x_j - 1)`` with ``sum_j e_j <= degree``.
 

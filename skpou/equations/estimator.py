@@ -179,6 +179,20 @@ class PhysicsMixin(LinearModelRegressor):
         names = ("unknowns", "unknowns_std", "equation_residual")
         self.__dict__.update({f"_{name}": result.chosen.get(name) for name in names})
 
+    def _summary_lines(self) -> list[str]:
+        lines = super()._summary_lines()
+        if self.__dict__.get("_equation_residual") is None:
+            return lines
+        if self._unknowns:
+            deviations = self._unknowns_std
+            lines += ["", "Unknown constants"]
+            lines += [
+                f"  {name}: {value:.10g}, standard deviation {deviations[name]:.2g}"
+                for name, value in self._unknowns.items()
+            ]
+        rms = ", ".join(f"{value:.3g}" for value in self._equation_residual)
+        return [*lines, "", f"Equations, rms of the residual on fresh points: {rms}"]
+
     def _of_physics(self, name: str) -> Any:
         check_is_fitted(self)
         value = self.__dict__.get(f"_{name}")

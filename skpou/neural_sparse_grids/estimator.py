@@ -20,6 +20,7 @@ from skpou.base import (
     Interval,
     StrOptions,
     TorchEstimator,
+    noise_lines,
     random_generator,
     unless_auto,
 )
@@ -211,6 +212,18 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def _rows_a_block(self, model: Predictor | ClassPredictor) -> int:
         # batch_size is that of training steps.
         return rows_within(model.numbers_per_row())
+
+    def _summary_lines(self) -> list[str]:
+        form = self.model_["encoder"]["form"]
+        sizes = ", ".join(map(str, form["hidden_layer_sizes"]))
+        coded = f"{self.n_features_in_} columns to {form['n_components']}"
+        return [
+            "",
+            f"Encoder: {form['kind']} ({sizes}), {coded} coordinates",
+            f"Sparse grid: level {self.level_}, {len(self.grid_points_)} points, of which "
+            f"{self.active_fraction_:.0%} have rows near them",
+            *(noise_lines(self.noise_) if hasattr(self, "noise_") else []),
+        ]
 
     @property
     def grid_points_(self):

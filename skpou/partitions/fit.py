@@ -217,6 +217,7 @@ class _PieceTraining:
         self.report = report
         self.best: _Candidate | None = None
         self.curve: list[float] = []
+        self.tried: list[_Candidate] = []
         self.converged = True
 
     # Search
@@ -226,6 +227,7 @@ class _PieceTraining:
         for degree in self._candidate_degrees():
             seed = int(rng.integers(2**63))
             candidate = self._merge(degree, np.random.default_rng(seed), labels)
+            self.tried.append(candidate)
             if self.report:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
@@ -327,6 +329,14 @@ class _PieceTraining:
                 "degree": problem.degree,
                 "alpha": alpha,
                 "gate": self.options.gates[0],
+                "tried": [
+                    {
+                        "what": f"pieces of degree {c.problem.degree}",
+                        "score": c.score,
+                        "taken": c is self.best,
+                    }
+                    for c in self.tried
+                ],
             },
         )
 

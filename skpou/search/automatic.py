@@ -460,6 +460,7 @@ class AutomaticSearch:
             "alpha": best.alpha,
             "hidden_layer_sizes": (best.n_units,),
             "scale_factors": best.bandwidths,
+            "tried": [c.record(c is best) for c in self.candidates],
         }
         message = "The best model so far is kept." if code == "interrupted" else ""
         return TrainingResult(

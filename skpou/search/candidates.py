@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -57,6 +58,15 @@ class Candidate:
         for stage in self.stages[1:]:
             total = total + stage.mean(X)
         return total
+
+    def record(self, taken: bool) -> dict[str, Any]:
+        """What is told of it when a fit is described."""
+        return {
+            "what": f"{self.family}, {self.n_units} columns, stages: {len(self.stages)}",
+            "left_out": float(self.leave_one_out),
+            "calibrated": float(self.calibrated),
+            "taken": taken,
+        }
 
     def score(self, white: bool) -> float:
         """Score between families; `white` when a smooth model has left nothing but noise.

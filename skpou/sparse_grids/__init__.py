@@ -3,6 +3,7 @@
 from skpou.sparse_grids.basis.evaluation import DenseColumns
 from skpou.sparse_grids.basis.grid import HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.basis.plans import BOUNDARIES, count_points
+from skpou.sparse_grids.basis.traced import evaluate_traced, factor_kinds, tracing_arrays
 from skpou.sparse_grids.classes import (
     METHODS,
     N_STEPS,
@@ -31,7 +32,7 @@ from skpou.sparse_grids.solvers.rows import GridRows
 __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "LEAST_ALPHA", "METHODS", "N_EXACT",
            "N_STEPS", "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridOptions",
            "GridRows", "MultinomialRidge", "RidgeSolution", "SparseGrid", "SparseGridClassifier",
-           "SparseGridModel", "SparseGridRegressor", "best_ridge", "count_points", "factored",
-           "fit_classes", "fit_on_grid", "indicators", "log_shares", "one_hot_model",
-           "shares_of_classes"]
+           "SparseGridModel", "SparseGridRegressor", "best_ridge", "count_points",
+           "evaluate_traced", "factor_kinds", "factored", "fit_classes", "fit_on_grid",
+           "indicators", "log_shares", "one_hot_model", "shares_of_classes", "tracing_arrays"]
 # fmt: on

@@ -198,6 +198,11 @@ class SparseGridClassifier(BaseClassifier):
     def _model(self, like: Tensor) -> GridClasses:
         return GridClasses.from_arrays(self.model_, like)
 
+    def _summary_lines(self) -> list[str]:
+        state = self.model_
+        grid = f"level {self.level_}, boundary {state['boundary']!r}, {len(state['coef'])} points"
+        return ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
+
     @property
     def coef_(self):
         """Surpluses."""

@@ -18,6 +18,7 @@ from skpou.base import (
     ResidueDensityMixin,
     StrOptions,
     fit_context,
+    noise_lines,
     unless_auto,
 )
 from skpou.core import TrainingResult
@@ -238,6 +239,13 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
 
     def _gaussian_model(self, like: Tensor) -> SparseGridModel:
         return SparseGridModel.from_arrays(self.model_, like)
+
+    def _summary_lines(self) -> list[str]:
+        points = len(self.model_["coef"])
+        grid = f"level {self.level_}, boundary {self.model_['boundary']!r}, {points} points"
+        refined = " after refinement" if "vectors" in self.model_ else ""
+        weight = f"the ridge times {self.level_weight_:.3g} on each further level"
+        return ["", f"Sparse grid: {grid}{refined}; {weight}", *noise_lines(self.noise_)]
 
     @property
     def coef_(self):

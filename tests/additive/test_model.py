@@ -239,14 +239,17 @@ def test_means_and_noise_over_weighted_rows(model):
     X, weight = points(), tensor(rng.integers(1, 4, 30))
     terms = model.targets[0].terms()
     every = X.repeat_interleave(weight.long(), 0)
-    means = model.term_means(terms, X, weight)
+    means, variances = model.term_moments(terms, X, weight)
     torch.testing.assert_close(means[:, :-1], model.term_values(terms, every, False)[0].mean(0).T)
     torch.testing.assert_close(means[:, -1], model.mean(every).mean(0))
+    torch.testing.assert_close(variances[:, -1], model.mean(every).var(0, correction=0))
+    values = model.term_values(terms, every, False)[0]
+    torch.testing.assert_close(variances[:, :-1], values.var(0, correction=0).T)
     noise = model.components(every, False).variances()[0].mean(0).sqrt()
     torch.testing.assert_close(model.noise(X, weight), noise)
     # Every fourth row, where there are more than asked for.
     torch.testing.assert_close(
-        model.term_means(terms, X, weight, 10), model.term_means(terms, X[::3], weight[::3])
+        model.term_moments(terms, X, weight, 10), model.term_moments(terms, X[::3], weight[::3])
     )
     torch.testing.assert_close(model.noise(X, weight, 9), model.noise(X[::4], weight[::4]))
 

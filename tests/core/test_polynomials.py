@@ -13,6 +13,7 @@ from skpou.core.polynomials import (
     TotalDegreePolynomials,
     count_columns,
     legendre_table,
+    to_powers,
     total_degree_exponents,
 )
 from tests.contracts import BasisContract
@@ -123,3 +124,23 @@ def test_bases_do_not_share_state():
     expected = first.matrix(X)
     second.exponents[:] = 0
     assert torch.equal(first.matrix(X), expected)
+
+
+@pytest.mark.parametrize(("d", "degree"), [(0, 2), (1, 0), (1, 5), (2, 3), (3, 2)])
+def test_powers_of_x_are_the_same_polynomials(d, degree):
+    rng = np.random.default_rng(d + 10 * degree)
+    basis = TotalDegreePolynomials(d, degree)
+    coef = rng.standard_normal((basis.n_columns, 2))
+    offset, width = rng.uniform(-2, 2, d), rng.uniform(0.5, 3, d)
+    raw = to_powers(basis.exponents, coef, offset, width)
+    unit = rng.random((20, d))
+    x = offset + width * unit
+    columns = np.prod(x[:, None, :] ** basis.exponents, axis=2)
+    expected = basis.matrix(torch.as_tensor(unit)).numpy() @ coef
+    np.testing.assert_allclose(columns @ raw, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_powers_that_overflow_are_not_finite():
+    basis = TotalDegreePolynomials(1, 3)
+    raw = to_powers(basis.exponents, np.ones((4, 1)), np.zeros(1), np.array([1e-200]))
+    assert not np.isfinite(raw).all()

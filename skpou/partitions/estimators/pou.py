@@ -86,6 +86,13 @@ class POURegressor(BasePartitionRegressor):
         Coefficients of the partitions' polynomials in units of y: products of Legendre
         polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
         lexicographically by their exponents.
+    raw_polynomials_ : dict of ndarray
+        The same polynomials in units of X. ``"coef"`` (N, M) or (N, M, n_outputs) multiply the
+        products ``prod_j x_j ** p_j`` with the ``"powers"`` p (M, n_features_in_).
+        ``"digits_lost"`` (N,) or (N, n_outputs): decimal digits, of the sixteen of float64, that
+        cancel at worst when they are summed in the box of the data, in units of the rms of y
+        about its mean. They are many where the box is narrow and far from zero; `coef_` loses
+        none.
     degree_ : int
         Degree of the polynomials.
     alpha_ : float

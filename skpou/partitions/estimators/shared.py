@@ -13,6 +13,8 @@ from skpou.base import BaseRegressor, Prepared, owned, random_generator, unless_
 from skpou.core import Scaling, TrainingResult
 from skpou.core.models import worse_than_the_mean
 from skpou.partitions.estimators.options import check_memory, gate_name
+from skpou.partitions.estimators.powers import raw_polynomials
+from skpou.partitions.estimators.words import partition_lines
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
@@ -43,6 +45,7 @@ class BasePartitionRegressor(BaseRegressor):
             gate_=gate_name(result.chosen["gate"]),
             n_iter_=result.n_iter,
             loss_curve_=result.curve,
+            _tried=result.chosen.get("tried", []),
         )
 
     def _model(self, like: Tensor) -> Mixture:
@@ -55,6 +58,12 @@ class BasePartitionRegressor(BaseRegressor):
         coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
         coef[:, 0] += self.scaling_["mean"]
         return coef[:, :, 0] if self._target_ndim == 1 else coef
+
+    @property
+    def raw_polynomials_(self):
+        """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
+        check_is_fitted(self)
+        return raw_polynomials(self)
 
     @property
     def noise_(self):
@@ -74,6 +83,9 @@ class BasePartitionRegressor(BaseRegressor):
         degree = None if self.degree == "auto" else int(self.degree)
         options = PieceOptions(sizes=(1,), degree=degree, alpha=unless_auto(self.alpha))
         return fit_pieces(prepared.rows, options, random_generator(self.random_state))
+
+    def _summary_lines(self) -> list[str]:
+        return partition_lines(self)
 
     # Prediction
 

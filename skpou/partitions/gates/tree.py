@@ -44,6 +44,26 @@ def gate_basis(n_features: int, degree: int, isotropic: bool = False) -> Basis:
     return RadialQuadratics(n_features) if isotropic else TotalDegreePolynomials(n_features, degree)
 
 
+def gate_polynomials(state: dict, n_features: int) -> tuple[int, np.ndarray] | None:
+    """Degree, and coefficients (N, q) in total-degree polynomials, of a stored level's logits.
+
+    None where they are outputs of networks; `state` is what `GateLevel.arrays` returned.
+    """
+    theta = np.asarray(state["theta"], dtype=np.float64)
+    if "network" in state:
+        return None
+    if not state["isotropic"]:
+        return state["gate_degree"], theta
+    exponents = TotalDegreePolynomials(n_features, 2).exponents
+    total, highest = exponents.sum(1), exponents.max(1, initial=0)
+    full = np.zeros((len(theta), len(exponents)))
+    full[:, 0] = theta[:, 0]
+    full[:, (total == 2) & (highest == 2)] = theta[:, -1:]
+    for column in np.flatnonzero(total == 1):
+        full[:, column] = theta[:, 1 + int(exponents[column].argmax())]
+    return 2, full
+
+
 def coordinate_columns(basis: Basis) -> list[int]:
     """Columns of a gate's basis that hold the coordinates ``2 x_j - 1``, in the order of j."""
     d = basis.n_features

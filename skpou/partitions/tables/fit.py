@@ -160,7 +160,14 @@ class _TableChoice:
             return self.pieces
         common = CommonPolynomial(self.rows, best.degree)
         found = fit_shrunk_experts(common, best.n_experts, self._rng())
-        chosen = {"degree": best.degree, "alpha": common.ridge, "gate": FORM}
+        what = f"{best.n_experts} experts that deviate from one polynomial of degree {best.degree}"
+        before = [{**other, "taken": False} for other in self.pieces.chosen.get("tried", [])]
+        chosen = {
+            "degree": best.degree,
+            "alpha": common.ridge,
+            "gate": FORM,
+            "tried": [*before, {"what": f"{what}, likelier at left-out rows", "taken": True}],
+        }
         return replace(self.pieces, state=_scaled(found, best.factor, common.floor), chosen=chosen)
 
     def _rng(self) -> np.random.Generator:

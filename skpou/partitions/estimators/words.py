@@ -1,0 +1,179 @@
+"""What the partitions of a fitted estimator are, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from skpou.base import column_names, number, polynomial_text
+from skpou.core import TotalDegreePolynomials, sobol_points, to_powers
+from skpou.partitions.estimators.powers import raw_polynomials
+from skpou.partitions.gates.tree import PartitionTree, gate_polynomials
+
+#: Points of the box at which partitions are looked at, on a line and in more dimensions; on a line
+#: a boundary is then found by halving.
+ON_A_LINE, IN_A_BOX, N_HALVINGS = 4001, 4096, 60
+#: Neighbours of a point that may lie in another partition.
+NEIGHBOURS = 4
+#: Pieces, boundaries and targets that are written out.
+MOST_PIECES, MOST_BOUNDARIES, MOST_TARGETS = 40, 20, 4
+
+
+def partition_lines(model: Any) -> list[str]:
+    """Gates, pieces with their polynomials and noise, boundaries."""
+    levels, names = model.mixture_, column_names(model)
+    sizes = " -> ".join(str(len(level["parent"])) for level in levels)
+    kinds = [
+        "blended" if level["blended"] else "sharp" if level["sharp"] else "soft" for level in levels
+    ]
+    lines = [
+        "",
+        f"Pieces: {sizes}, polynomials of degree {model.degree_}; gates {model.gate_}, "
+        f"{' -> '.join(kinds)}",
+    ]
+    if any(level["blended"] for level in levels):
+        lines.append("  Blended pieces overlap: where they do, the mean lies between them.")
+    tree = PartitionTree.from_arrays(
+        model._n_varying(), levels, torch.zeros(0, dtype=torch.float64, device="cpu")
+    )
+    line = model._n_varying() == 1
+    points = _on_a_line() if line else _in_a_box(model._n_varying())
+    leaf = _leaves(tree, points)
+    places = _intervals(tree, model) if line else _extents(points, leaf, model)
+    lines += _piece_lines(model, places, names)
+    if not line and model._n_varying():
+        lines += _boundary_lines(model, points, leaf, names)
+    return lines
+
+
+def _leaves(tree: PartitionTree, points: np.ndarray) -> np.ndarray:
+    """Most probable partition of points of the unit box."""
+    found = tree.log_proba(torch.as_tensor(points, device="cpu"), harden=True)
+    return found.argmax(1).numpy()
+
+
+def _on_a_line() -> np.ndarray:
+    return np.linspace(0, 1, ON_A_LINE)[:, None]
+
+
+def _in_a_box(d: int) -> np.ndarray:
+    return sobol_points(d, IN_A_BOX, 0).numpy() if d else np.zeros((1, 0))
+
+
+def _original(model: Any, points: np.ndarray) -> np.ndarray:
+    """Points of the unit box in units of X, the columns that vary alone."""
+    return model.scaling_["offset"] + model.scaling_["width"] * points
+
+
+# Where pieces are
+
+
+def _intervals(tree: PartitionTree, model: Any) -> dict[int, str]:
+    """Intervals of the pieces of a function of one column."""
+    points = _on_a_line()
+    leaf = _leaves(tree, points)
+    steps = np.flatnonzero(np.diff(leaf))
+    low, high = points[steps, 0], points[steps + 1, 0]
+    left = leaf[steps]
+    for _ in range(N_HALVINGS):
+        middle = (low + high) / 2
+        same = _leaves(tree, middle[:, None]) == left if len(middle) else np.zeros(0, bool)
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    edges = _original(model, np.concatenate([[0.0], high, [1.0]])[:, None])[:, 0]
+    found: dict[int, list[str]] = {}
+    for k, owner in enumerate(leaf[np.concatenate([[0], steps + 1])].tolist()):
+        found.setdefault(owner, []).append(f"{edges[k]:.10g} to {edges[k + 1]:.10g}")
+    column = column_names(model)[int(model.scaling_["columns"][0])]
+    return {owner: f"{column} from {' and '.join(parts)}" for owner, parts in found.items()}
+
+
+def _extents(points: np.ndarray, leaf: np.ndarray, model: Any) -> dict[int, str]:
+    """Shares of the box, and ranges of the columns, of the pieces."""
+    X = _original(model, points)
+    names = [column_names(model)[j] for j in model.scaling_["columns"]]
+    found = {}
+    for piece in np.unique(leaf).tolist():
+        own = X[leaf == piece]
+        ranges = [
+            f"{name} {low:.3g} to {high:.3g}"
+            for name, low, high in zip(names, own.min(0), own.max(0), strict=True)
+        ]
+        where = f" within {', '.join(ranges)}" if ranges and len(ranges) <= 4 else ""
+        found[piece] = f"{len(own) / len(X):.1%} of the box{where}"
+    return found
+
+
+def _piece_lines(model: Any, places: dict[int, str], names: list[str]) -> Iterator[str]:
+    raw = raw_polynomials(model)
+    N, P = raw["coef"].shape[:2]
+    coef, noise = raw["coef"].reshape(N, P, -1), np.reshape(model.noise_, (N, -1))
+    lost = raw["digits_lost"].reshape(N, -1).max(1)
+    powers = raw["powers"][:, model.scaling_["columns"]]
+    for piece in range(min(N, MOST_PIECES)):
+        where = places.get(piece, "nowhere the leading one")
+        bars = ", ".join(map(number, noise[piece]))
+        digits = f"; powers of X lose {lost[piece]:.0f} digits" if lost[piece] >= 1 else ""
+        yield f"  piece {piece}: {where}; noise {bars}{digits}"
+        for target in coef[piece].T[:MOST_TARGETS]:
+            yield f"    {polynomial_text(powers, target, names, model.scaling_)}"
+    if N > MOST_PIECES:
+        yield f"  ... and {N - MOST_PIECES} more"
+
+
+# Boundaries in several dimensions
+
+
+def _boundary_lines(
+    model: Any, points: np.ndarray, leaf: np.ndarray, names: list[str]
+) -> Iterator[str]:
+    """Equations of the boundaries between pieces that are neighbours somewhere."""
+    pairs = _neighbours(points, leaf)
+    if not pairs:
+        return
+    yield ""
+    yield "Boundaries: the first piece is where the polynomial is positive"
+    gates: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for first, second in pairs:
+        gates.setdefault(_gate_between(model.mixture_, first, second), []).append((first, second))
+    for (depth, a, b), members in list(gates.items())[:MOST_BOUNDARIES]:
+        between = ", ".join(f"{first} | {second}" for first, second in members)
+        yield f"  {between}: {_boundary(model, depth, a, b, names)}"
+    if len(gates) > MOST_BOUNDARIES:
+        yield f"  ... and {len(gates) - MOST_BOUNDARIES} more"
+
+
+def _neighbours(points: np.ndarray, leaf: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of pieces, the smaller number first, that points next to each other lie in."""
+    near = cKDTree(points).query(points, min(NEIGHBOURS + 1, len(points)))[1].reshape(len(leaf), -1)
+    pairs = np.stack([np.repeat(leaf, near.shape[1]), leaf[near.reshape(-1)]], 1)
+    pairs = np.unique(np.sort(pairs, 1), axis=0)
+    return [(int(a), int(b)) for a, b in pairs if a != b]
+
+
+def _gate_between(levels: list[dict], first: int, second: int) -> tuple[int, int, int]:
+    """Level on which two leaves part, and their ancestors there."""
+    found = (len(levels) - 1, first, second)
+    for depth in reversed(range(len(levels))):
+        if first != second:
+            found = (depth, first, second)
+        parent = levels[depth]["parent"]
+        first, second = int(parent[first]), int(parent[second])
+    return found
+
+
+def _boundary(model: Any, depth: int, first: int, second: int, names: list[str]) -> str:
+    """Difference of two logits in powers of X, divided by its largest coefficient."""
+    box, n_varying = model.scaling_, model._n_varying()
+    polynomials = gate_polynomials(model.mixture_[depth], n_varying)
+    if polynomials is None:
+        return "by a network"
+    degree, theta = polynomials
+    exponents = TotalDegreePolynomials(n_varying, degree).exponents
+    difference = theta[first] - theta[second]
+    raw = to_powers(exponents, difference, box["offset"], box["width"])
+    largest = np.abs(raw).max()
+    return polynomial_text(exponents, raw / largest if largest > 0 else raw, names, box)
