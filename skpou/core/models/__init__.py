@@ -30,7 +30,7 @@ from skpou.core.models.form_error import (
     leave_out,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.linear_companion import LinearCompanion, fit_companion
+from skpou.core.models.linear_companion import fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor
@@ -50,7 +50,7 @@ from skpou.core.models.restraint import Restrained, restrained
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components",
-           "FormError", "GateSteps", "IndependentComponents", "LeftOut", "LinearCompanion",
+           "FormError", "GateSteps", "IndependentComponents", "LeftOut",
            "LinearModel", "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity",
            "Restrained", "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
            "fit_companion", "fit_density", "fit_form_errors", "fit_residues", "interval_of_score",

@@ -25,6 +25,9 @@ from skpou.core.sobol import sobol_points
 RIDGES = tuple(10.0 ** (-14 + k / 2) for k in range(37))
 #: Least part of a row's own that its left-out error is divided by: round-off.
 LEAST_FREE = 1e-15
+#: Columns from which rows are those of a table, too far from each other to tell what is between
+#: them. Functions of fewer columns are seldom near a line where they are not known.
+FEWEST_COLUMNS = 4
 #: Fewest rows that say how large the errors of a linear model are, and most numbers of the
 #: singular vectors: a saved default model stays below 1 MB.
 FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
@@ -36,7 +39,7 @@ DOUBTS = (1.0, 3.0, 10.0, 30.0, 100.0, 0.1, 0.01, 1e-3)
 #: The factor where no row can be left out to tell.
 LARGEST_DOUBT = 100.0
 #: Left-out errors of the joined model within this share of the least are as good.
-AS_GOOD = 0.05
+AS_GOOD = 0.02
 #: Points of the box at which a companion must move the mean to be kept: by so much in units of y,
 #: and in units of the model's standard deviation. Less is not worth another model at every query.
 N_PROBES, MOVED, MOVED_STD = 256, 1e-3, 0.1
@@ -112,7 +115,7 @@ class LinearCompanion:
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearCompanion:
         """Rebuild from `arrays`, in float64 on the device of `like`."""
         parts: dict[str, Any] = {
-            name: value if name == "total" else torch.tensor(np.asarray(value)).to(like.device)
+            name: value if name == "total" else torch.tensor(np.asarray(value), device=like.device)
             for name, value in arrays.items()
         }
         return cls(**parts)
@@ -194,7 +197,7 @@ def fit_companion(
     LinearCompanion or None
     """
     n, d = rows.X.shape
-    if n < FEWEST_ROWS or not d or d * min(n, d) > MOST_NUMBERS:
+    if n < FEWEST_ROWS or d < FEWEST_COLUMNS or d * min(n, d) > MOST_NUMBERS:
         return None
     try:
         line = _fit_line(rows)

@@ -134,7 +134,9 @@ class Restrained:
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
         companion = arrays["companion"]
-        low, high = (torch.tensor(np.asarray(arrays[k])).to(like.device) for k in ("low", "high"))
+        low, high = (
+            torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
+        )
         return cls(
             model,
             None if companion is None else LinearCompanion.from_arrays(companion, like),

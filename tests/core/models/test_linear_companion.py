@@ -74,7 +74,7 @@ def test_what_knows_more_than_a_line_has_none_beside_it():
     line = _fit_line(rows).companion
     sure = Known(lambda X: line.mean(X)[:, 0] + 0.5, 1e-12)
     assert fit_companion(sure, rows, None) is None
-    unsure = Known(lambda X: line.mean(X)[:, 0] + 0.5, 1e2)
+    unsure = Known(lambda X: line.mean(X)[:, 0] + 50, 1e2)
     found = fit_companion(unsure, rows, None)
     assert found is not None and found.doubt.tolist() == [LARGEST_DOUBT]
     share = share_of(found, unsure, rows.X)[:, 0]
@@ -85,14 +85,15 @@ def test_what_knows_more_than_a_line_has_none_beside_it():
 def test_outside_the_box_the_share_is_that_of_its_nearest_point():
     X, y = table()
     rows = rows_of(X, y)
-    model = Known(lambda X: X[:, 0], 0.1)
+    model = Known(lambda X: 50 + X[:, 0], 0.1)
     found = fit_companion(model, rows, None)
     inside, outside = tensor([[1.0, 0.5, 0.5, 0.0]]), tensor([[3.0, 0.5, 0.5, -2.0]])
     assert torch.equal(share_of(found, model, inside), share_of(found, model, outside))
 
 
-def test_few_rows_have_none():
-    X, y = table(4, 2)
+@pytest.mark.parametrize("shape", [(4, 5), (30, 3)], ids=["few rows", "few columns"])
+def test_few_rows_and_functions_of_few_columns_have_none(shape):
+    X, y = table(*shape)
     assert fit_companion(Known(lambda X: X[:, 0], 1.0), rows_of(X, y), None) is None
 
 
