@@ -136,14 +136,28 @@ class SparseGridModel:
             reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
             others = columns[:, k:].square() @ (1 / state.rest) if len(state.rest) else 0.0
             return reduced.square().sum(0) + others
-        cross = self.grid.kernel(state.points, X, state.decay) * state.root
-        own = self.grid.kernel_diagonal(X, state.decay)
+        cross = self._kernel(state.points, X) * state.root
+        own = self._kernel_diagonal(X)
         reduced = torch.linalg.solve_triangular(state.factor, cross, upper=False)
         # The difference is exact to round-off of the prior's variance; what the rows' noise
         # leaves is a sum of squares, below which it cannot fall.
         dual = torch.linalg.solve_triangular(state.factor.T, reduced, upper=True)
         least = dual.square().sum(0)
         return torch.maximum((own - reduced.square().sum(0)) / state.ridge, least)
+
+    def _kernel(self, A: Tensor, B: Tensor) -> Tensor:
+        """Covariance (k, l) of the function at two sets of points for the ridge 1, a priori."""
+        decay = self.posterior.decay
+        if self.active is None:
+            return self.grid.kernel(A, B, decay)
+        return (self.columns(A) * decay ** -self.costs(A)) @ self.columns(B).T
+
+    def _kernel_diagonal(self, X: Tensor) -> Tensor:
+        """Its variance (n,)."""
+        decay = self.posterior.decay
+        if self.active is None:
+            return self.grid.kernel_diagonal(X, decay)
+        return self.columns(X).square() @ decay ** -self.costs(X)
 
     def costs(self, like: Tensor) -> Tensor:
         """What the levels of every column cost, (p,)."""
@@ -174,8 +188,7 @@ class SparseGridModel:
             return []
         X = rows.X.to(self.coef)
         if self.n_columns > MOST_COLUMNS:
-            kernel = self.grid.kernel(X, X, self.posterior.decay)
-            values, vectors = torch.linalg.eigh(kernel)
+            values, vectors = torch.linalg.eigh(self._kernel(X, X))
             columns = vectors * values.clamp_min(0).sqrt()
         else:
             columns = self.columns(X) * self.posterior.decay ** (-0.5 * self.costs(X))
