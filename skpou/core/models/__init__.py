@@ -13,7 +13,11 @@ from skpou.core.models.cross_validation import (
     residual_makers,
     sets_to_leave_out,
 )
-from skpou.core.models.floor import residual_squares, worse_than_the_mean
+from skpou.core.models.floor import (
+    residual_squares,
+    worse_than_the_mean,
+    worse_than_the_shares,
+)
 from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors, kept_rows
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
@@ -39,5 +43,6 @@ __all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredic
            "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
            "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
            "mean_slope", "noise_floor", "own_maker", "residual_maker", "residual_makers",
-           "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean"]
+           "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean",
+           "worse_than_the_shares"]
 # fmt: on
