@@ -9,6 +9,7 @@ linear model for more parameters than rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from skpou.core.linalg import (
     triangular_factor,
 )
 
+#: Columns for each row from which on the coefficients are found in the span of the rows.
+FEW_ROWS = 2
+
 
 @dataclass
 class ProjectedFit:
@@ -41,8 +45,8 @@ class ProjectedFit:
         Sum of squares with the ridge's share.
     A : Tensor of shape (n, p)
         Weighted columns.
-    R : Tensor of shape (p, p)
-        Triangular factor of ``[A; s I]``.
+    factor : Tensor of shape (p, p) or None
+        Triangular factor of ``[A; s I]``; None: found when it is asked for.
     residual : Tensor of shape (n, m)
         Weighted residual ``A c - y``.
     strength : float
@@ -55,10 +59,18 @@ class ProjectedFit:
     coef: Tensor
     value: float
     A: Tensor
-    R: Tensor
+    factor: Tensor | None
     residual: Tensor
     strength: float
     prior: float = 0.0
+
+    @functools.cached_property
+    def R(self) -> Tensor:
+        """Triangular factor (p, p) of ``[A; s I]``."""
+        if self.factor is not None:
+            return self.factor
+        eye = torch.eye(self.A.shape[1], dtype=self.A.dtype, device=self.A.device)
+        return triangular_factor(torch.cat([self.A, self.strength * eye]))
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
@@ -202,16 +214,29 @@ class ProjectedProblem:
             largest = float(A.square().sum(0).max())
             self.unit = largest if math.isfinite(largest) else self.total
         strength = math.sqrt(ridge * self.unit)
-        factor = triangular_factor(torch.cat([A, self.y], 1))
-        below = factor.new_zeros((p, p + self.y.shape[1]))
-        below.diagonal().fill_(strength)
-        R, projected, rss = split_factor(triangular_factor(torch.cat([factor, below])), p)
+        few = FEW_ROWS * len(A) < p
+        # A ridge that is the same for all keeps coefficients of few rows in the span of these.
+        span, reduced = torch.linalg.qr(A.T) if few else (None, A.T)
+        R, projected, rss = self._ridged(reduced.T, strength)
         prior = self.shrinkage * strength
         value = float(rss.sum() + (prior * theta).square().sum())
         coef = back_substitute(R, projected)
+        coef = coef if span is None else span @ coef
+        if ridge < RidgeSchedule.least and not bool(torch.isfinite(coef).all()):
+            # Without a ridge columns that the rows do not determine have no coefficients.
+            return self.solve(theta, RidgeSchedule.least)
         if not math.isfinite(value):
             value = math.inf
-        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength, prior)
+        factor = R if span is None else None
+        return ProjectedFit(theta, coef, value, A, factor, A @ coef - self.y, strength, prior)
+
+    def _ridged(self, A: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Parts of the triangular factor of ``[A, y; s I, 0]``; see `split_factor`."""
+        p = A.shape[1]
+        factor = triangular_factor(torch.cat([A, self.y], 1))
+        below = factor.new_zeros((p, p + self.y.shape[1]))
+        below.diagonal().fill_(strength)
+        return split_factor(triangular_factor(torch.cat([factor, below])), p)
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""
