@@ -1,5 +1,6 @@
 """Variable projection against closed forms, explicit projectors and finite differences."""
 
+import dataclasses
 import math
 
 import mpmath
@@ -486,3 +487,17 @@ def test_columns_that_the_rows_do_not_determine_stay_finite_without_a_ridge():
     fit = fixed_fit(A, y, weight, 0.0)
     assert bool(torch.isfinite(fit.coef).all())
     assert fit.rms() < 1e-10
+
+
+def test_few_rows_have_the_same_errors_and_derivatives_in_their_span():
+    A, y, weight = numbers(n=6, p=40)
+    rng = np.random.default_rng(1)
+    fit = fixed_fit(A, y, weight, 1e-2, k=3)
+    whole = dataclasses.replace(fit, factor=fit.R, span=None)
+    assert fit.span is not None
+    np.testing.assert_allclose(fit.leave_one_out(), whole.leave_one_out(), rtol=1e-9)
+    probes = tensor(rng.standard_normal((5, 40)))
+    np.testing.assert_allclose(fit.calibrated(probes), whole.calibrated(probes), rtol=1e-9)
+    raw = tensor(rng.standard_normal((6, 2, 3)))
+    found, expected = (f.linearise(raw) for f in (fit, whole))
+    np.testing.assert_allclose(found.T @ found, expected.T @ expected, rtol=1e-8, atol=1e-10)
