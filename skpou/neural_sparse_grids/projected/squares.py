@@ -191,7 +191,7 @@ class EncodedProblem(EncodedRows):
             start = (ridges.alpha, ridges.decay)
             solution = best_ridge(fit.problem, n, within, start=start, stride=1)
         noise = (within + solution.rss + solution.size) / n + ROUND_OFF**2
-        fit = replace(fit, solution=solution)
+        fit = replace(fit, solution=solution, coef=fit.problem.of_columns(solution))
         model = self.linearise(fit)
         number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
         size = float(fit.theta.square().sum())

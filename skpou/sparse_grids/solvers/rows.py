@@ -114,8 +114,9 @@ class GridRows:
     def dense(self, rows: slice) -> Tensor:
         """Weighted columns (k, p) at some rows."""
         values, columns = self.entries(rows)
-        wide = values.new_zeros((len(values), self.n_columns + 1)).scatter_(1, columns, values)
-        return wide[:, : self.n_columns]
+        width = self.n_columns + (self.active is not None)
+        result = values.new_zeros((len(values), width)).scatter_(1, columns, values)
+        return result[:, : self.n_columns]
 
     def blocks(self, budget: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows with the values and columns of their entries."""

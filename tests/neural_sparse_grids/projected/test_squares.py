@@ -156,3 +156,15 @@ def test_more_grid_points_than_rows(sizes, monkeypatch):
     torch.testing.assert_close(model.pull, expected.pull, rtol=1e-7, atol=1e-9)
     assert math.isclose(problem.adapt(found).score, score, rel_tol=1e-9)
     assert math.isclose(problem.ridges.noise, first.noise, rel_tol=1e-9)
+
+
+def test_ridges_are_chosen_with_the_coefficients_they_give(monkeypatch):
+    """Slopes at a new ridge are those of its own solution, not of the one before."""
+    problem, theta = make_problem("squares")
+    problem.given, seen = False, []
+    fit = problem.solve(theta)
+    linearise = problem.linearise
+    monkeypatch.setattr(problem, "linearise", lambda fit: seen.append(fit) or linearise(fit))
+    problem.adapt(fit)
+    assert seen[0].solution.alpha != fit.solution.alpha
+    assert torch.equal(seen[0].coef, seen[0].solution.coef)
