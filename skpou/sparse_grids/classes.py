@@ -122,9 +122,10 @@ def log_shares(values: Tensor, floor: float) -> Tensor:
 
     Its order is that of the values, and it is v where v is far above the floor.
     """
-    root = (values.square() + floor**2).sqrt()
-    # Below zero the sum cancels; the product of sum and difference is floor^2.
-    positive = torch.where(values > 0, values + root, floor**2 / (root - values))
+    size = (values.square() + floor**2).sqrt() + values.abs()
+    # Below zero the sum cancels; the product of sum and difference is floor^2. Neither form may
+    # divide by zero where it is not chosen: its gradient would be NaN.
+    positive = torch.where(values > 0, size, floor**2 / size)
     logs = positive.log()
     return logs - torch.logsumexp(logs, 1, keepdim=True)
 
