@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
-from skpou.core.models import ClassPredictor
+from skpou.core.models import ClassPredictor, worse_than_the_shares
 
 
 class PreparedClasses(NamedTuple):
@@ -72,11 +73,30 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     ) -> TrainingResult:
         """Train and store the result; what an interrupt leaves is stored, too."""
         try:
-            result = train(prepared)
+            result = self._no_worse_than_the_shares(train(prepared), prepared)
         except TrainingInterrupted as stopped:
             return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)
         return result
+
+    def _no_worse_than_the_shares(
+        self, result: TrainingResult, prepared: PreparedClasses
+    ) -> TrainingResult:
+        """The result, or the shares of the classes where its own rows are worse predicted."""
+        rows = prepared.rows
+        share = (rows.weight[:, None] * rows.y).sum(0) / rows.weight.sum()
+        state = result.state
+        if self._torch_dtype() != torch.float64:  # What is found may not survive to be rounded.
+            like = torch.zeros(0, dtype=self._torch_dtype(), device=rows.X.device)
+            state = type(state).from_arrays(state.arrays(), like)
+        if not worse_than_the_shares(state, rows, share):
+            return result
+        message = (
+            "Fewer of the fit's own rows were right than are in the largest class, and their "
+            f"classes less likely. The shares of the classes are kept. {result.message}"
+        )
+        state = result.state.of_shares(share)
+        return replace(result, state=state, code="worse_than_the_shares", message=message.strip())
 
     def _store_result(self, result: TrainingResult, prepared: PreparedClasses) -> None:
         self.__dict__.update(

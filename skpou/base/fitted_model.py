@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skpou.base.regressor import BaseRegressor
 
@@ -17,6 +19,12 @@ class FittedModelRegressor(BaseRegressor):
     """
 
     model_: Any
+
+    def _as_stored(self, state: Any, like: Tensor) -> Any:
+        # What is solved for in double precision may not survive to be rounded.
+        if like.dtype == torch.float64:
+            return state
+        return type(state).from_arrays(state.arrays(), like)
 
     def _noise_variance(self) -> np.ndarray:
         """Variance of the noise of every target in scaled units."""

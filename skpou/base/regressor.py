@@ -199,7 +199,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
         """The result, or what is simpler where a target is further from the rows than its mean."""
         rows = prepared.rows
-        worse = worse_than_the_mean(result.state, rows)
+        worse = worse_than_the_mean(self._as_stored(result.state, rows.X), rows)
         if not worse.any():
             return result
         message = (
@@ -207,10 +207,14 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             f"{rows.n_outputs} outputs. A simpler fit is kept, at worst the mean. {result.message}"
         )
         chosen = self._simpler(prepared) or result
-        worse = worse_than_the_mean(chosen.state, rows)
+        worse = worse_than_the_mean(self._as_stored(chosen.state, rows.X), rows)
         if worse.any():
             chosen = replace(chosen, state=chosen.state.flattened(worse))
         return replace(chosen, code="worse_than_the_mean", message=message.strip())
+
+    def _as_stored(self, state: Any, like: Tensor) -> Any:
+        """The model that predicts in the precision of `like`, for a state of training."""
+        return state
 
     # Prediction
 

@@ -46,6 +46,8 @@ from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_poin
 MANY_ROWS = 10_000
 #: Most points of a grid whose Gram matrix or vectors fit into memory.
 MOST_POINTS = 1_000_000
+#: Most points of a grid whose dense matrices are inverted: of more that takes some ten seconds.
+MOST_DENSE_POINTS = 3000
 #: Share of the embeddings near the faces from which on a warning is due.
 MANY_ON_FACES = 0.5
 
@@ -107,11 +109,14 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
                 f"image_shape={shape!r} goes with encoder='cnn'. Got encoder={self.encoder!r}."
             )
         n_points, _ = count_points(int(self.n_components), int(self.level), self.boundary)
-        if n_points > MOST_POINTS:
+        density = self._method == "density"
+        most = MOST_DENSE_POINTS if density else MOST_POINTS
+        if n_points > most:
             raise ValueError(
                 f"level={self.level} with boundary={self.boundary!r} in n_components="
-                f"{self.n_components} dimensions has {n_points} grid points, more than "
-                f"{MOST_POINTS}. Lower level or n_components."
+                f"{self.n_components} dimensions has {n_points} grid points, more than {most}"
+                f"{', whose matrices method=' + repr('density') + ' inverts' if density else ''}. "
+                "Lower level or n_components."
             )
         d = int(self.n_components)
         form = EncoderForm(kind, 0, d, sizes, self.activation, shape, float(self.margin))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
-from skpou.core.models import mean_slope
+from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
 from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
 from skpou.neural_sparse_grids.descent.options import DescentOptions
@@ -316,6 +316,11 @@ class NeuralGridTraining:
         given = options.descent.alpha
         alpha = trained.chosen.get("alpha", default if given is None else given)
         score = -float(terms) / latent.total_weight
+        if self.part is not self.rows and worse_than_the_shares(
+            model, latent, shares_of_classes(latent)
+        ):
+            # The rows held out may be most of all: those that are left know nothing of them.
+            return fit_head(latent, grid, options, self.rng)
         return TrainingResult(model, score, 1, chosen={"alpha": alpha})
 
     def _determined(self, grid: SparseGrid) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,13 @@ class NeuralGrid:
         head = self.head.flattened(targets)  # type: ignore[union-attr]
         return NeuralGrid(self.encoder, head, self.slope.masked_fill(targets, 0.0))
 
+    def of_shares(self, share: Tensor) -> NeuralGrid:
+        """The same with the probabilities (K,) of the classes everywhere."""
+        return replace(self, head=self.head.of_shares(share))  # type: ignore[union-attr]
+
     def log_proba(self, X: Tensor) -> Tensor:
         """Logarithms (n, K) of the classes' probabilities."""
+        X = X.to(self.encoder.scaling.mean)
         return self.head.log_proba(self.encoder(X))  # type: ignore[union-attr]
 
     def numbers_per_row(self) -> int:

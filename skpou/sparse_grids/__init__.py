@@ -17,11 +17,19 @@ from skpou.sparse_grids.classes import (
 from skpou.sparse_grids.classifier import SparseGridClassifier
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.regressor import SparseGridRegressor
-from skpou.sparse_grids.solution import GIVEN_DECAY, N_EXACT, ROUND_OFF, GridOptions, fit_on_grid
-from skpou.sparse_grids.solvers.multinomial import MultinomialRidge
+from skpou.sparse_grids.solution import (
+    GIVEN_DECAY,
+    N_EXACT,
+    ROUND_OFF,
+    GridOptions,
+    direct_problem,
+    fit_on_grid,
+)
+from skpou.sparse_grids.solvers.multinomial import MultinomialRidge, hessian, whitened_factor
 from skpou.sparse_grids.solvers.ridge import (
     LEAST_ALPHA,
     GramProblem,
+    KernelProblem,
     RidgeSolution,
     best_ridge,
     factored,
@@ -31,8 +39,9 @@ from skpou.sparse_grids.solvers.rows import GridRows
 # fmt: off
 __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "LEAST_ALPHA", "METHODS", "N_EXACT",
            "N_STEPS", "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridOptions",
-           "GridRows", "MultinomialRidge", "RidgeSolution", "SparseGrid", "SparseGridClassifier",
-           "SparseGridModel", "SparseGridRegressor", "best_ridge", "count_points",
-           "evaluate_traced", "factor_kinds", "factored", "fit_classes", "fit_on_grid",
-           "indicators", "log_shares", "one_hot_model", "shares_of_classes", "tracing_arrays"]
+           "GridRows", "KernelProblem", "MultinomialRidge", "RidgeSolution", "SparseGrid",
+           "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
+           "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "factored",
+           "fit_classes", "fit_on_grid", "hessian", "indicators", "log_shares", "one_hot_model",
+           "shares_of_classes", "tracing_arrays", "whitened_factor"]
 # fmt: on

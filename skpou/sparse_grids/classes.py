@@ -73,6 +73,7 @@ class GridClasses:
 
     def functions(self, X: Tensor) -> Tensor:
         """Values (n, K) at points X (n, d); outside the unit box those at its nearest point."""
+        X = X.to(self.coef)
         return self.grid.evaluate(X.clamp(0.0, 1.0), self.coef) + self.offset
 
     def log_proba(self, X: Tensor) -> Tensor:
@@ -81,6 +82,11 @@ class GridClasses:
         if self.method == "softmax":
             return torch.log_softmax(values, 1)
         return log_shares(values, self.floor)
+
+    def of_shares(self, share: Tensor) -> GridClasses:
+        """The same grid with the probabilities (K,) of the classes everywhere."""
+        nothing = torch.zeros_like(self.coef)
+        return GridClasses(self.grid, nothing, share.log().to(nothing), "softmax", self.floor)
 
     def numbers_per_row(self) -> int:
         """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
@@ -116,9 +122,10 @@ def log_shares(values: Tensor, floor: float) -> Tensor:
 
     Its order is that of the values, and it is v where v is far above the floor.
     """
-    root = (values.square() + floor**2).sqrt()
-    # Below zero the sum cancels; the product of sum and difference is floor^2.
-    positive = torch.where(values > 0, values + root, floor**2 / (root - values))
+    size = (values.square() + floor**2).sqrt() + values.abs()
+    # Below zero the sum cancels; the product of sum and difference is floor^2. Neither form may
+    # divide by zero where it is not chosen: its gradient would be NaN.
+    positive = torch.where(values > 0, size, floor**2 / size)
     logs = positive.log()
     return logs - torch.logsumexp(logs, 1, keepdim=True)
 

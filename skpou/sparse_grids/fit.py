@@ -11,19 +11,20 @@ from torch import Tensor
 from skpou.core import Rows, TrainingInterrupted, TrainingResult
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.basis.plans import CONSTANT, LEFT, RIGHT, Factors, make_factors
+from skpou.sparse_grids.model import COLUMNS
 from skpou.sparse_grids.solution import (
-    DIRECT_LIMIT,
     GIVEN_DECAY,
     MANY_COLUMNS,
     N_EXACT,
     GridOptions,
     Report,
     choose_level,
+    direct_problem,
     fit_on_grid,
+    pick_solver,
     ridge_of_some_rows,
 )
 from skpou.sparse_grids.solvers.ridge import (
-    GramProblem,
     IterativeProblem,
     RidgeSolution,
     best_ridge,
@@ -269,7 +270,7 @@ class _Refinement:
             grid, numbers = self.points.grid()
             active = torch.as_tensor(numbers, device=self.parts[0].X.device)
             matrices = [self._grow(part, i, grid, active) for i, part in enumerate(self.parts)]
-            solution, squares = self._solve(matrices[0], grid, active)
+            solution, squares = self._solve(matrices[0])
             error = self._error(solution, matrices)
             self.curve.append(error)
             if self.best is None or error < self.best:
@@ -286,23 +287,20 @@ class _Refinement:
     def _grow(self, part: Rows, i: int, grid: SparseGrid, active: Tensor) -> GridRows:
         """Rows on the new grid; the Gram matrix gets the rows and columns of new points."""
         matrix = GridRows(grid, part.X, part.weight, active, self.options.batch_size)
-        if matrix.n_columns <= DIRECT_LIMIT or self.options.solver == "direct":
+        if pick_solver(matrix.n_rows, matrix.n_columns, self.options.solver) == COLUMNS:
             old = self.grams[i]
             new = matrix.gram(first=len(old))
             upper = torch.cat([old, new[:, : len(old)].T], 1)
             self.grams[i] = torch.cat([upper, new])
         return matrix
 
-    def _solve(
-        self, matrix: GridRows, grid: SparseGrid, active: Tensor
-    ) -> tuple[RidgeSolution, Tensor]:
+    def _solve(self, matrix: GridRows) -> tuple[RidgeSolution, Tensor]:
         """Solution for the rows that are not held out, and the columns' squared norms."""
-        costs = torch.as_tensor(grid.costs(), device=active.device).to(matrix.root.dtype)[active]
         part = self.parts[0]
-        gram = self.grams[0]
-        if len(gram) < matrix.n_columns:
-            return self._iterate(matrix, costs)
-        problem = GramProblem(matrix, part.y, costs, gram)
+        method = pick_solver(matrix.n_rows, matrix.n_columns, self.options.solver)
+        if method == "iterative":
+            return self._iterate(matrix)
+        problem = direct_problem(matrix, part.y, gram=self.grams[0])
         if self.options.alpha is not None:
             solution = problem.solve(self.options.alpha, GIVEN_DECAY)
         elif self.ridge is None:
@@ -314,12 +312,13 @@ class _Refinement:
                 problem, part.total_weight, part.within.sum(0), start=self.ridge, stride=1
             )
         self.ridge = solution.alpha, solution.decay
-        return solution, gram.diagonal()
+        squares = self.grams[0].diagonal() if method == COLUMNS else matrix.column_squares()
+        return dataclasses.replace(solution, coef=problem.of_columns(solution)), squares
 
-    def _iterate(self, matrix: GridRows, costs: Tensor) -> tuple[RidgeSolution, Tensor]:
+    def _iterate(self, matrix: GridRows) -> tuple[RidgeSolution, Tensor]:
         """What `_solve` returns, by conjugate gradients, with the ridge of the last step."""
         part, options = self.parts[0], self.options
-        problem = IterativeProblem(matrix, part.y, costs, N_EXACT)
+        problem = IterativeProblem(matrix, part.y, matrix.costs(), N_EXACT)
         if options.alpha is not None:
             self.ridge = options.alpha, GIVEN_DECAY
         elif self.ridge is None:

@@ -135,7 +135,7 @@ class SparseGridModel:
             others = columns.square() @ (1 / state.rest) if len(state.rest) else 0.0
             return reduced.square().sum(0) + others
         reduced = self._reduced_rows(X)
-        own = self.grid.kernel_diagonal(X, state.decay)
+        own = self._kernel_diagonal(X)
         # The difference is exact to round-off of the prior's variance; what the rows' noise
         # leaves is a sum of squares, below which it cannot fall.
         dual = torch.linalg.solve_triangular(state.factor.T, reduced, upper=True)
@@ -153,7 +153,7 @@ class SparseGridModel:
     def _reduced_rows(self, X: Tensor) -> Tensor:
         """Kernel (n_rows, n) of the rows and points X (n, d), solved for by the factor."""
         state = self.posterior
-        cross = self.grid.kernel(state.points, X, state.decay) * state.root
+        cross = self._kernel(state.points, X) * state.root
         return torch.linalg.solve_triangular(state.factor, cross, upper=False)
 
     def covariance(self, X: Tensor) -> Tensor:
@@ -166,10 +166,24 @@ class SparseGridModel:
                 shared = shared + (columns / state.rest) @ columns.T
         else:
             reduced = self._reduced_rows(X)
-            shared = (self.grid.kernel(X, X, state.decay) - reduced.T @ reduced) / state.ridge
+            shared = (self._kernel(X, X) - reduced.T @ reduced) / state.ridge
             # `variance` knows its least value; the difference alone may fall below it.
             shared.diagonal().copy_(self.variance(X))
         return shared.double()[..., None] * self.noise.double()
+
+    def _kernel(self, A: Tensor, B: Tensor) -> Tensor:
+        """Covariance (k, l) of the function at two sets of points for the ridge 1, a priori."""
+        decay = self.posterior.decay
+        if self.active is None:
+            return self.grid.kernel(A, B, decay)
+        return (self.columns(A) * decay ** -self.costs(A)) @ self.columns(B).T
+
+    def _kernel_diagonal(self, X: Tensor) -> Tensor:
+        """Its variance (n,)."""
+        decay = self.posterior.decay
+        if self.active is None:
+            return self.grid.kernel_diagonal(X, decay)
+        return self.columns(X).square() @ decay ** -self.costs(X)
 
     def costs(self, like: Tensor) -> Tensor:
         """What the levels of every column cost, (p,)."""
@@ -200,8 +214,7 @@ class SparseGridModel:
             return []
         X = rows.X.to(self.coef)
         if self.n_columns > MOST_COLUMNS:
-            kernel = self.grid.kernel(X, X, self.posterior.decay)
-            values, vectors = torch.linalg.eigh(kernel)
+            values, vectors = torch.linalg.eigh(self._kernel(X, X))
             columns = vectors * values.clamp_min(0).sqrt()
         else:
             columns = self.columns(X) * self.posterior.decay ** (-0.5 * self.costs(X))

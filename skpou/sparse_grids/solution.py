@@ -21,7 +21,6 @@ from skpou.sparse_grids.solvers.ridge import (
     RidgeProblem,
     RidgeSolution,
     best_ridge,
-    largest_norm,
 )
 from skpou.sparse_grids.solvers.rows import GridRows
 
@@ -104,15 +103,42 @@ def choose_level(n_features: int, options: GridOptions) -> int:
     )
 
 
-def pick_solver(n_rows: int, n_columns: int, regular: bool, solver: str) -> str:
+def pick_solver(n_rows: int, n_columns: int, solver: str) -> str:
     """``"columns"``, ``"rows"`` (the dual) or ``"iterative"``."""
     if solver == "iterative":
         return solver
-    by_rows = regular and n_columns > max(n_rows, FEW_COLUMNS)
+    by_rows = n_columns > max(n_rows, FEW_COLUMNS)
     smaller = n_rows if by_rows else n_columns
     if solver == "auto" and smaller > DIRECT_LIMIT:
         return "iterative"
     return ROWS if by_rows else COLUMNS
+
+
+def direct_problem(
+    matrix: GridRows,
+    y: Tensor,
+    *,
+    gram: Tensor | None = None,
+    scale: float | None = None,
+) -> GramProblem | KernelProblem:
+    """Ridge regression by the Gram matrix of the columns, or of the rows where they are fewer.
+
+    Parameters
+    ----------
+    matrix : GridRows
+        Weighted rows.
+    y : Tensor of shape (n, m)
+        Targets.
+    gram : Tensor of shape (p, p), default=None
+        Gram matrix of the columns where it is known.
+    scale : float, default=None
+        Unit of the ridge; None: the largest column norm.
+    """
+    if pick_solver(matrix.n_rows, matrix.n_columns, "direct") == ROWS:
+        return KernelProblem(matrix, y, scale)
+    problem = GramProblem(matrix, y, matrix.costs(), gram)
+    problem.scale = problem.scale if scale is None else scale
+    return problem
 
 
 def fit_on_grid(
@@ -141,19 +167,12 @@ def fit_on_grid(
         Alpha and decay near which the best are looked for; None: anywhere.
     """
     n_columns = grid.n_columns if active is None else len(active)
-    method = pick_solver(rows.n_rows, n_columns, active is None, options.solver)
-    costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
-    costs = costs if active is None else costs[active]
+    method = pick_solver(rows.n_rows, n_columns, options.solver)
     iterative = method == "iterative"
     matrix = GridRows(grid, rows.X, rows.weight, active, options.batch_size, iterative)
     if iterative:
-        return _fit_iterative(rows, matrix, costs, active, options, rng, report)
-    problem: RidgeProblem
-    if method == ROWS:
-        scale = largest_norm(matrix.column_squares())
-        problem = KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
-    else:
-        problem = GramProblem(matrix, rows.y, costs, gram)
+        return _fit_iterative(rows, matrix, active, options, rng, report)
+    problem = direct_problem(matrix, rows.y, gram=gram)
     likeliest = False
     if options.alpha is not None:
         solution = problem.solve(options.alpha, GIVEN_DECAY, polish=30)
@@ -169,10 +188,7 @@ def fit_on_grid(
     else:
         noise = noise_variance(rows, solution, None)
     posterior = _posterior(method, solution, problem.scale, rows)
-    coef = solution.coef
-    if method == ROWS:
-        coef = solution.decay ** -costs[:, None] * matrix.rmatmul(coef)
-    model = SparseGridModel(grid, active, coef, noise, posterior)
+    model = SparseGridModel(grid, active, problem.of_columns(solution), noise, posterior)
     score = solution.score(rows.total_weight, rows.within.sum(0))
     chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
     return TrainingResult(model, score, 1, [score], chosen=chosen)
@@ -244,14 +260,13 @@ def _posterior(
 def _fit_iterative(
     rows: Rows,
     matrix: GridRows,
-    costs: Tensor,
     active: Tensor | None,
     options: GridOptions,
     rng: np.random.Generator,
     report: Report | None,
 ) -> TrainingResult:
     """Conjugate gradients, the ridge by the evidence of some rows."""
-    problem = IterativeProblem(matrix, rows.y, costs, N_EXACT)
+    problem = IterativeProblem(matrix, rows.y, matrix.costs(), N_EXACT)
     alpha, decay = options.alpha, GIVEN_DECAY
     if alpha is None:
         # Chosen points have no closed kernel; a regular grid stands for them.
@@ -288,8 +303,6 @@ def ridge_of_some_rows(
     if rows.n_rows > RIDGE_ROWS:
         picked = torch.as_tensor(np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS]), device="cpu")
         some = rows.subset(picked.to(rows.X.device))
-    part = GridRows(grid, some.X, some.weight)
-    part_scale = largest_norm(part.column_squares())
-    problem = KernelProblem(grid, some.X, some.weight, some.y, part_scale)
+    problem = KernelProblem(GridRows(grid, some.X, some.weight), some.y)
     best = best_ridge(problem, some.total_weight, some.within.sum(0), report=report)
-    return best.alpha * part_scale / scale, best.decay
+    return best.alpha * problem.scale / scale, best.decay

@@ -9,6 +9,7 @@ import torch
 
 from skpou import (
     MultiStageRegressor,
+    NeuralSparseGridClassifier,
     SparseGridClassifier,
     SparseGridRegressor,
 )
@@ -220,6 +221,14 @@ def test_densities_on_a_grid_of_thousands_of_points_are_refused():
     with pytest.raises(ValueError, match="boundary='full' in 5 dimensions has 7763 grid points"):
         model.fit(points, points[:, 0] > 0.5)
     assert model.set_params(method="one_hot").fit(points, points[:, 0] > 0.5).level_ == 1
+
+
+def test_densities_behind_an_encoder_are_refused_on_such_a_grid():
+    points = np.random.default_rng(0).random((19, 5))
+    model = NeuralSparseGridClassifier(n_components=4, level=3, boundary="full", method="density")
+    with pytest.raises(ValueError, match="6065 grid points, more than 3000, whose matrices method"):
+        model.fit(points, points[:, 0] > 0.5)
+    assert model.set_params(level=1, max_iter=1).fit(points, points[:, 0] > 0.5).level_ == 1
 
 
 def test_slopes_beyond_single_precision_come_in_double():

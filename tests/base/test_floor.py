@@ -1,4 +1,6 @@
-"""No stored model is worse than the mean at its own rows."""
+"""No stored model is worse at its own rows than the mean, or the shares of classes."""
+
+import warnings
 
 import numpy as np
 import pytest
@@ -6,8 +8,15 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 
-from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
-from skpou.core.models.floor import worse_than_the_mean
+from skpou import (
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    NeuralSparseGridClassifier,
+    NeuralSparseGridRegressor,
+    POURegressor,
+    SparseGridClassifier,
+)
+from skpou.core.models.floor import worse_than_the_mean, worse_than_the_shares
 from tests.estimators import CONFIGURATIONS, each_class, make, stepped
 from tests.examples import rows_of, tensor
 
@@ -107,3 +116,93 @@ def test_descent_that_went_wrong_leaves_the_mean():
     with pytest.warns(ConvergenceWarning):
         model.fit(X, Y)
     assert model.score(X, Y) > -1e-6
+
+
+# Classes
+
+
+class Shares:
+    """A predictor of given probabilities at the rows in their order."""
+
+    def __init__(self, proba):
+        self.proba = tensor(proba)
+
+    def log_proba(self, X):
+        return self.proba[: len(X)].log()
+
+    def numbers_per_row(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("second", "worse"),
+    [
+        ([0.2, 0.3, 0.1, 0.6], False),
+        # What the shares say, 3 to 1, is not worse than they are.
+        ([0.25, 0.25, 0.25, 0.25], False),
+        # The last is right, but nothing else is.
+        ([0.9, 0.9, 0.9, 0.6], True),
+        # All of the largest class are right and hardly likelier than the last is unlikely.
+        ([1e-3, 1e-3, 1e-3, 1e-9], False),
+        ([np.nan] * 4, True),
+    ],
+)
+def test_classes_that_are_worse_than_their_shares(second, worse):
+    rows = rows_of(np.arange(4.0)[:, None] / 3, np.array([[1, 0], [1, 0], [1, 0], [0, 1]]))
+    proba = np.column_stack([1 - np.array(second), second])
+    assert worse_than_the_shares(Shares(proba), rows, tensor([0.75, 0.25])) is worse
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("cls", [SparseGridClassifier, NeuralSparseGridClassifier])
+def test_shares_stand_in_for_classes_that_are_worse(cls, dtype, monkeypatch):
+    """A fit whose functions have the wrong sign predicts the shares of the classes."""
+    labels = np.where(X[:, 0] > 0.3, "right", "left")
+    weight = 1.0 + np.arange(len(X)) % 3
+    model = cls(level=2, method="softmax", dtype=dtype)
+    keep = model._no_worse_than_the_shares
+
+    def spoiled(result, prepared):
+        head = getattr(result.state, "head", result.state)
+        head.coef = -head.coef
+        return keep(result, prepared)
+
+    monkeypatch.setattr(model, "_no_worse_than_the_shares", spoiled)
+    with pytest.warns(ConvergenceWarning, match="shares of the classes are kept"):
+        model.fit(X, labels, sample_weight=weight)
+    share = weight[labels == "right"].sum() / weight.sum()
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], share, rtol=1e-5)
+    assert model.score(X, labels, weight) == pytest.approx(max(share, 1 - share))
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_heavy_row_that_is_held_out(seed):
+    """Training with the others gets its class wrong: the grid is fitted to all rows instead."""
+    rng = np.random.default_rng(0)
+    points = rng.random((30, 1))
+    labels = (rng.random(30) < 0.2).astype(int)
+    labels[7], heavy = 1, np.arange(30) == 7
+    model = NeuralSparseGridClassifier(
+        4, n_components=1, level=2, coef_solver="varpro", max_iter=10, early_stopping=True,
+        validation_fraction=0.5, random_state=seed,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(points, labels, sample_weight=np.where(heavy, 1e9, 1.0))
+    assert not any("shares of the classes are kept" in str(w.message) for w in caught)
+    assert model.predict(points[7:8]).tolist() == [1]
+
+
+def test_single_precision_that_does_not_hold_the_coefficients():
+    """Without a ridge they cancel: what is stored is judged, not what was solved for."""
+    rng = np.random.default_rng(0)
+    points = rng.random((60, 1))
+    targets = (rng.random(60) < 0.3).astype(float)
+    model = NeuralSparseGridRegressor(
+        3, n_components=4, level=2, boundary="truncated", margin=0.4, alpha=0.0, max_iter=5,
+        coef_solver="direct", init="isomap", dtype="float32",
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the faces, too
+        model.fit(points, targets)
+    assert r2_score(targets, model.predict(points)) > -1e-5

@@ -115,3 +115,11 @@ def test_schedule_keeps_a_given_ridge():
     free = dataclasses.replace(options, alpha=None).schedule()
     free.follow(1e-9)
     assert free.value < 1e-20
+
+
+@pytest.mark.parametrize("solver", ["varpro", "lsgd", "lbfgs"])
+def test_one_row_without_a_ridge(solver):
+    """Nothing but the ridge determines most coefficients; the target is met all the same."""
+    rows = rows_of([[0.0]], [1.0])
+    result = fit(rows, solver=solver, alpha=0.0, max_iter=3)
+    assert float(result.state.mean(rows.X)[0, 0]) == pytest.approx(1.0, abs=1e-6)

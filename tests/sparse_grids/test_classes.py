@@ -202,3 +202,15 @@ def test_arrays_rebuild_the_model(method):
     X = torch.rand(9, 2, dtype=torch.float64)
     assert torch.equal(again.log_proba(X), model.log_proba(X))
     assert math.isclose(again.floor, model.floor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_of_shares_are_finite_far_above_the_floor(dtype):
+    """In single precision a value's square swallows that of the floor."""
+    values = torch.tensor([[0.3, -0.2], [1e-3, 0.0]], dtype=dtype, requires_grad=True)
+    logs = log_shares(values, 1e-6)
+    assert float(logs[0, 0].detach()) == pytest.approx(0.0, abs=1e-6)
+    logs.sum().backward()
+    assert bool(torch.isfinite(values.grad).all())
+    # d log(v) / dv above the floor, less the share of it in the sum
+    assert float(values.grad[0, 0]) == pytest.approx(-1 / 0.3, rel=1e-5)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from skpou.core.rows import Rows
-from skpou.sparse_grids import fit as sparse_grids
+from skpou.sparse_grids import fit as refinement
+from skpou.sparse_grids import solution
 from skpou.sparse_grids.basis.grid import BOUNDARIES, SparseGrid
 from skpou.sparse_grids.fit import FUNCTIONS_A_POINT, PointSet, _Refinement, fit_sparse_grid
 from skpou.sparse_grids.solution import GridOptions
@@ -151,7 +152,7 @@ def test_subspaces_stay_within_their_number_of_functions(d, max_points):
 @pytest.mark.parametrize("level", [2, 4])
 def test_grids_that_start_at_the_highest_level(boundary, level, monkeypatch):
     """With level 0 on the faces factors of d dimensions go d - 1 levels higher."""
-    monkeypatch.setattr(sparse_grids, "HIGHEST_REFINED", 3)
+    monkeypatch.setattr(refinement, "HIGHEST_REFINED", 3)
     points = PointSet(SparseGrid(3, level, boundary))
     assert len(points) == SparseGrid(3, level, boundary).n_columns
     highest = max(3, max(max(n for n, _ in point) for point in named(points)))
@@ -222,7 +223,7 @@ def test_grids_beyond_what_a_gram_matrix_is_made_for(alpha, limit, monkeypatch):
     rows = sample(400)
     options = {"alpha": alpha, "n_refinements": 6}
     expected = fit(rows, **options)
-    monkeypatch.setattr(sparse_grids, "DIRECT_LIMIT", limit)
+    monkeypatch.setattr(solution, "DIRECT_LIMIT", limit)
     found = fit(rows, **options)
     direct = fit(rows, solver="direct", **options)
     assert direct.curve == expected.curve
@@ -232,6 +233,37 @@ def test_grids_beyond_what_a_gram_matrix_is_made_for(alpha, limit, monkeypatch):
         np.testing.assert_allclose(found.curve, expected.curve, rtol=1e-6)
         torch.testing.assert_close(found.state.mean(X), expected.state.mean(X), rtol=0, atol=1e-6)
     assert min(found.curve) < 0.7 * found.curve[0]
+
+
+@pytest.mark.parametrize("alpha", [None, 0.01])
+def test_few_rows_are_solved_for_by_their_own_matrix(alpha, monkeypatch):
+    rows, X = sample(60, n_outputs=2), torch.tensor(np.random.default_rng(1).random((100, 2)))
+    options = {"alpha": alpha, "n_refinements": 4}
+    expected = fit(rows, **options)
+    monkeypatch.setattr(solution, "FEW_COLUMNS", 0)
+    found = fit(rows, **options)
+    assert found.state.n_columns == expected.state.n_columns > rows.n_rows
+    assert found.state.active is not None
+    assert found.state.posterior.factor.shape == (60, 60)
+    assert found.chosen == expected.chosen
+    np.testing.assert_allclose(found.curve, expected.curve, rtol=1e-7)
+    torch.testing.assert_close(found.state.coef, expected.state.coef, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        found.state.variance(X), expected.state.variance(X), rtol=1e-5, atol=0
+    )
+    again = type(found.state).from_arrays(found.state.arrays(), X)
+    assert torch.equal(again.variance(X), found.state.variance(X))
+
+
+def test_no_matrix_of_thousands_of_columns_is_made_for_few_rows(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a matrix of the columns")
+
+    monkeypatch.setattr(GridRows, "gram", refuse)
+    rows = sample(30, d=4)
+    result = fit(rows, level=3, boundary="full", n_refinements=2)
+    assert result.state.n_columns >= 6065
+    assert result.state.posterior.factor.shape == (30, 30)
 
 
 # What is returned

@@ -67,25 +67,23 @@ def fresh(n=200, d=2, seed=9):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_columns", "regular", "solver", "expected"),
+    ("n_rows", "n_columns", "solver", "expected"),
     [
-        (10_000, DIRECT_LIMIT, True, "auto", "columns"),
-        (10_000, DIRECT_LIMIT + 1, True, "auto", "iterative"),
-        (10_000, DIRECT_LIMIT + 1, True, "direct", "columns"),
-        (DIRECT_LIMIT, 10_000, True, "auto", "rows"),
-        (DIRECT_LIMIT + 1, 10_000, True, "auto", "iterative"),
-        (DIRECT_LIMIT + 1, 10_000, True, "direct", "rows"),
-        # Chosen points have no kernel, and few columns none worth its while.
-        (100, 2000, False, "auto", "columns"),
-        (100, 10_000, False, "auto", "iterative"),
-        (100, FEW_COLUMNS, True, "auto", "columns"),
-        (100, FEW_COLUMNS + 1, True, "auto", "rows"),
-        (2000, 2000, True, "auto", "columns"),
-        (5, 5, True, "iterative", "iterative"),
+        (10_000, DIRECT_LIMIT, "auto", "columns"),
+        (10_000, DIRECT_LIMIT + 1, "auto", "iterative"),
+        (10_000, DIRECT_LIMIT + 1, "direct", "columns"),
+        (DIRECT_LIMIT, 10_000, "auto", "rows"),
+        (DIRECT_LIMIT + 1, 10_000, "auto", "iterative"),
+        (DIRECT_LIMIT + 1, 10_000, "direct", "rows"),
+        # With few columns the matrix of the rows is not worth its while.
+        (100, FEW_COLUMNS, "auto", "columns"),
+        (100, FEW_COLUMNS + 1, "auto", "rows"),
+        (2000, 2000, "auto", "columns"),
+        (5, 5, "iterative", "iterative"),
     ],
 )
-def test_solver(n_rows, n_columns, regular, solver, expected):
-    assert pick_solver(n_rows, n_columns, regular, solver) == expected
+def test_solver(n_rows, n_columns, solver, expected):
+    assert pick_solver(n_rows, n_columns, solver) == expected
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

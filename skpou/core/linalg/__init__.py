@@ -24,7 +24,7 @@ from skpou.core.linalg.statistics import (
 # fmt: off
 __all__ = ["NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups", "back_substitute",
            "coefficients", "effective_parameters", "evidence_ridge", "is_deficient",
-           "leave_one_out", "lower_inverse", "ridge_coefficients", "ridge_factor", "row_blocks",
-           "rows_within", "split_factor", "triangular_factor", "triangular_factors",
-           "weighted_factors"]
+           "leave_one_out", "lower_inverse", "ridge_coefficients", "ridge_factor",
+           "row_blocks", "rows_within", "split_factor", "triangular_factor",
+           "triangular_factors", "weighted_factors"]
 # fmt: on

@@ -71,7 +71,17 @@ def ridge_factor(factor: Tensor, n_columns: int, alpha: Tensor | float) -> Tenso
     strength = torch.where(empty, 1.0, column_scale(R) * alpha)
     rows = torch.zeros((S, n_columns, size), dtype=factor.dtype, device=factor.device)
     rows[:, :, :n_columns].diagonal(dim1=-2, dim2=-1).copy_(strength[:, None])
-    return triangular_factor(torch.cat([factor, rows], dim=1))
+    return triangular_factor(torch.cat([factor[:, not_zero(factor)], rows], dim=1))
+
+
+def not_zero(factor: Tensor) -> Tensor:
+    """Rows (q,), bool, of factors (S, q, p) that are not zero in all, and the first one.
+
+    Of fewer rows than columns a triangular factor has few.
+    """
+    kept = (factor != 0).any(-1).any(0)
+    kept[:1] = True
+    return kept
 
 
 def is_deficient(R: Tensor, tolerance: float) -> Tensor:
@@ -178,8 +188,12 @@ def evidence_ridge(
         Twice its negative log evidence, up to a constant.
     """
     R, projected, rss = split_factor(factor, n_columns)
-    U, singular, _ = torch.linalg.svd(R / column_scale(R)[:, None, None])
-    component = (U.mT @ projected).square()
+    # With fewer rows than columns most of the factor is zero, and what it meets unexplained.
+    kept = not_zero(R)
+    rss = rss + projected[:, ~kept].square().sum(-2)
+    scaled = R[:, kept] / column_scale(R)[:, None, None]
+    U, singular, _ = torch.linalg.svd(scaled, full_matrices=False)
+    component = (U.mT @ projected[:, kept]).square()
     n = n_rows[:, None].clamp_min(1)
     eps = torch.finfo(R.dtype).eps
     grid = [10.0 ** (-k / 2) for k in range(int(-2 * math.log10(eps)) + 1)]

@@ -103,9 +103,10 @@ def triangular_factor(A: Tensor) -> Tensor:
     Tensor of shape (..., p, p)
     """
     n, p = A.shape[-2:]
+    R = torch.linalg.qr(A, mode="r").R
     if n < p:
-        A = torch.cat([A, A.new_zeros((*A.shape[:-2], p - n, p))], dim=-2)
-    return torch.linalg.qr(A, mode="r").R
+        R = torch.cat([R, R.new_zeros((*R.shape[:-2], p - n, p))], dim=-2)
+    return R
 
 
 def row_blocks(n_rows: int, batch_size: int) -> list[slice]:

@@ -21,7 +21,11 @@ from skpou.core.models.cross_validation import (
     residual_makers,
     sets_to_leave_out,
 )
-from skpou.core.models.floor import residual_squares, worse_than_the_mean
+from skpou.core.models.floor import (
+    residual_squares,
+    worse_than_the_mean,
+    worse_than_the_shares,
+)
 from skpou.core.models.form_error import (
     FormError,
     WithFormError,
@@ -49,13 +53,14 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 
 # fmt: off
-__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components",
-           "FormError", "GateSteps", "IndependentComponents", "LeftOut",
+__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
+           "Components", "FormError", "GateSteps", "IndependentComponents", "LeftOut",
            "LinearModel", "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity",
-           "Restrained", "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
-           "fit_companion", "fit_density", "fit_form_errors", "fit_residues", "interval_of_score",
-           "interval_scores", "is_exact", "is_gain", "kept_rows", "least_rows", "leave_out",
-           "left_out", "left_out_errors", "mean_slope", "noise_floor", "outside_steps",
-           "own_maker", "residual_maker", "residual_makers", "residual_squares", "restrained",
-           "rounding", "sets_to_leave_out", "standard_draws", "worse_than_the_mean"]
+           "Restrained", "Stage", "WithFormError", "choose_components", "conformal_rank",
+           "finish", "fit_companion", "fit_density", "fit_form_errors", "fit_residues",
+           "interval_of_score", "interval_scores", "is_exact", "is_gain", "kept_rows",
+           "least_rows", "leave_out", "left_out", "left_out_errors", "mean_slope", "noise_floor",
+           "outside_steps", "own_maker", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_to_leave_out", "standard_draws", "worse_than_the_mean",
+           "worse_than_the_shares"]
 # fmt: on

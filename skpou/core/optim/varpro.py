@@ -9,6 +9,7 @@ linear model for more parameters than rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from skpou.core.linalg import (
     triangular_factor,
 )
 
+#: Columns for each row from which on the coefficients are found in the span of the rows.
+FEW_ROWS = 2
+
 
 @dataclass
 class ProjectedFit:
@@ -41,24 +45,43 @@ class ProjectedFit:
         Sum of squares with the ridge's share.
     A : Tensor of shape (n, p)
         Weighted columns.
-    R : Tensor of shape (p, p)
-        Triangular factor of ``[A; s I]``.
+    factor : Tensor of shape (q, q)
+        Triangular factor of ``[A S; s I]``.
     residual : Tensor of shape (n, m)
         Weighted residual ``A c - y``.
     strength : float
         Ridge s.
     prior : float
         Root of the weight of ``|theta|^2`` in the value.
+    span : Tensor of shape (p, q) or None
+        Orthonormal columns S that span the rows of A, where these are few: a ridge that is the
+        same for all keeps the coefficients there. None: all columns, q = p.
     """
 
     theta: Tensor
     coef: Tensor
     value: float
     A: Tensor
-    R: Tensor
+    factor: Tensor
     residual: Tensor
     strength: float
     prior: float = 0.0
+    span: Tensor | None = None
+
+    @functools.cached_property
+    def R(self) -> Tensor:
+        """Triangular factor (p, p) of ``[A; s I]``."""
+        if self.span is None:
+            return self.factor
+        eye = torch.eye(self.A.shape[1], dtype=self.A.dtype, device=self.A.device)
+        return triangular_factor(torch.cat([self.A, self.strength * eye]))
+
+    @functools.cached_property
+    def _inner(self) -> tuple[Tensor, Tensor]:
+        """Columns (n, q) and coefficients (q, m) in the span of the rows."""
+        if self.span is None:
+            return self.A, self.coef
+        return self.A @ self.span, self.span.T @ self.coef
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
@@ -77,12 +100,17 @@ class ProjectedFit:
             Basis columns at the probes.
         """
         spread = self.residual.square().mean(1) / (1 - self._leverage()).clamp_min(1e-6)
-        probed = torch.linalg.solve_triangular(self.R, columns, upper=True, left=False)
-        return float((spread.mean() * (1 + probed.square().sum(1).mean())).sqrt())
+        inner = columns if self.span is None else columns @ self.span
+        probed = torch.linalg.solve_triangular(self.factor, inner, upper=True, left=False)
+        variance = probed.square().sum(1)
+        if self.span is not None:  # What no row tells of keeps its variance under the ridge.
+            beyond = (columns - inner @ self.span.T).square().sum(1)
+            variance = variance + beyond / max(self.strength**2, torch.finfo(inner.dtype).tiny)
+        return float((spread.mean() * (1 + variance.mean())).sqrt())
 
     def _leverage(self) -> Tensor:
         """Diagonal (n,) of the hat matrix."""
-        Q = torch.linalg.solve_triangular(self.R, self.A, upper=True, left=False)
+        Q = torch.linalg.solve_triangular(self.factor, self._inner[0], upper=True, left=False)
         return Q.square().sum(1)
 
     def rms(self) -> float:
@@ -102,29 +130,31 @@ class ProjectedFit:
             Weighted derivative ``dA c`` of the columns alone.
         """
         n, m, k = raw.shape
+        A, coef = self._inner
         upper = raw.reshape(n, m * k)
-        lower = upper.new_zeros((self.A.shape[1], m * k))
-        if is_deficient(self.R, 1e9 * torch.finfo(upper.dtype).eps):
+        lower = upper.new_zeros((A.shape[1], m * k))
+        if is_deficient(self.factor, 1e9 * torch.finfo(upper.dtype).eps):
             Q = self._orthogonal()
             stacked = torch.cat([upper, lower])
             stacked = stacked - Q @ (Q.T @ stacked)
             upper, lower = stacked[:n], stacked[n:]
         else:
             for _ in range(2):
-                normal = self.A.T @ upper + self.strength * lower
-                inner = torch.linalg.solve_triangular(self.R.T, normal, upper=False)
-                part = back_substitute(self.R, inner)
-                upper, lower = upper - self.A @ part, lower - self.strength * part
+                normal = A.T @ upper + self.strength * lower
+                inner = torch.linalg.solve_triangular(self.factor.T, normal, upper=False)
+                part = back_substitute(self.factor, inner)
+                upper, lower = upper - A @ part, lower - self.strength * part
         eye = torch.eye(k, dtype=raw.dtype, device=raw.device)
         J = torch.cat([upper.reshape(n * m, k), lower.reshape(-1, k), self.prior * eye])
-        shrunk = (self.strength * self.coef.reshape(-1), self.prior * self.theta)
+        shrunk = (self.strength * coef.reshape(-1), self.prior * self.theta)
         residual = torch.cat([self.residual.reshape(-1), *shrunk])
         return triangular_factor(torch.cat([J, residual[:, None]], 1))
 
     def _orthogonal(self) -> Tensor:
-        """Orthogonal factor (n + p, p) of ``[A; s I]``."""
-        eye = torch.eye(self.A.shape[1], dtype=self.A.dtype, device=self.A.device)
-        return torch.linalg.qr(torch.cat([self.A, self.strength * eye])).Q
+        """Orthogonal factor (n + q, q) of ``[A S; s I]``."""
+        A = self._inner[0]
+        eye = torch.eye(A.shape[1], dtype=A.dtype, device=A.device)
+        return torch.linalg.qr(torch.cat([A, self.strength * eye])).Q
 
 
 class LinearModel(Protocol):
@@ -202,16 +232,26 @@ class ProjectedProblem:
             largest = float(A.square().sum(0).max())
             self.unit = largest if math.isfinite(largest) else self.total
         strength = math.sqrt(ridge * self.unit)
-        factor = triangular_factor(torch.cat([A, self.y], 1))
-        below = factor.new_zeros((p, p + self.y.shape[1]))
-        below.diagonal().fill_(strength)
-        R, projected, rss = split_factor(triangular_factor(torch.cat([factor, below])), p)
+        span, reduced = torch.linalg.qr(A.T) if FEW_ROWS * len(A) < p else (None, A.T)
+        R, projected, rss = self._ridged(reduced.T, strength)
         prior = self.shrinkage * strength
         value = float(rss.sum() + (prior * theta).square().sum())
         coef = back_substitute(R, projected)
+        coef = coef if span is None else span @ coef
+        if ridge < RidgeSchedule.least and not bool(torch.isfinite(coef).all()):
+            # Without a ridge columns that the rows do not determine have no coefficients.
+            return self.solve(theta, RidgeSchedule.least)
         if not math.isfinite(value):
             value = math.inf
-        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength, prior)
+        return ProjectedFit(theta, coef, value, A, R, A @ coef - self.y, strength, prior, span)
+
+    def _ridged(self, A: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Parts of the triangular factor of ``[A, y; s I, 0]``; see `split_factor`."""
+        p = A.shape[1]
+        factor = triangular_factor(torch.cat([A, self.y], 1))
+        below = factor.new_zeros((p, p + self.y.shape[1]))
+        below.diagonal().fill_(strength)
+        return split_factor(triangular_factor(torch.cat([factor, below])), p)
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""

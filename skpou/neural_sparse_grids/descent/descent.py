@@ -107,10 +107,17 @@ def descend_encoder(
             mover.learning_rate = options.learning_rate * one_cycle(step, n_steps)
             with torch.enable_grad():
                 z = encoder.latent(rows.X[where], weight)
+                if not bool(torch.isfinite(z).all()):
+                    total = math.nan  # No grid has a place for it.
+                    break
                 loss = objective.loss(encoder.squashed(z), y, weight) + pull_inside(z)
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            mover.step([torch.zeros_like(p) if g is None else g
-                        for p, g in zip(parameters, gradients, strict=True)])  # fmt: skip
+            steps = [torch.zeros_like(p) if g is None else g
+                     for p, g in zip(parameters, gradients, strict=True)]  # fmt: skip
+            if not all(bool(torch.isfinite(step).all()) for step in steps):
+                total = math.nan  # A finite loss may have such a gradient: no step along it.
+                break
+            mover.step(steps)
             total += float(loss.detach() * weight.sum())
         mean = total / rows.total_weight
         trained.n_iter += 1

@@ -17,6 +17,7 @@ from skpou.sparse_grids import (
     DenseColumns,
     GridRows,
     SparseGrid,
+    direct_problem,
     factored,
     log_shares,
     shares_of_classes,
@@ -138,11 +139,8 @@ class SolvedSquares(Objective):
         """See `Objective.loss`."""
         with torch.no_grad():
             rows = GridRows(self.grid, u.detach(), weight)
-            ridge = weight.sum() * self.penalty()
-            gram = rows.gram()
-            gram.diagonal().add_(ridge[:, 0])
-            factor, _ = factored(gram, 0.0)
-            self.coef = torch.cholesky_solve(rows.rmatmul(y * rows.root), factor)
+            problem = direct_problem(rows, y, scale=math.sqrt(float(weight.sum())))
+            self.coef = problem.of_columns(problem.solve(self.alpha, GIVEN_DECAY))
         return self.error(u, y, weight) / weight.sum()
 
 

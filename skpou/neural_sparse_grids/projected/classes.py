@@ -23,7 +23,6 @@ from skpou.neural_sparse_grids.projected.rows import (
     EncodedRows,
     Ridges,
     add_gram,
-    dense_columns,
     embedding_or_none,
     slopes_on_grid,
     spread_of,
@@ -36,8 +35,9 @@ from skpou.sparse_grids import (
     GridRows,
     MultinomialRidge,
     SparseGrid,
-    factored,
+    hessian,
     shares_of_classes,
+    whitened_factor,
 )
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class EncodedClasses(EncodedRows):
         cross = slope.new_zeros((m, G, k))
         for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
             J = self.encoded_rows(block, fit, bent)
-            Phi = dense_columns(fit.rows, block)
+            Phi = fit.rows.dense(block)
             for o in range(m):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_((Phi * factor[block, o : o + 1]).T, J[:, o])
@@ -175,28 +175,17 @@ class EncodedClasses(EncodedRows):
 
         Returns the ridge in it, too: at least that for which it can be factored.
         """
-        pi, G = fit.pi, self.grid.n_columns
         if binary:
-            H = fit.rows.weighted(pi.prod(1)).gram()
+            H = fit.rows.weighted(fit.pi.prod(1)).gram()
             return self._factored(H, 0.5)  # Both are half the difference.
-        K = pi.shape[1]
-        H = pi.new_zeros((K, G, K, G))
-        for block in row_blocks(len(pi), rows_within(4 * G, JACOBIAN_NUMBERS)):
-            Phi = dense_columns(fit.rows, block)
-            for q in range(K):
-                left = Phi.T * pi[block, q]
-                for r in range(q + 1):
-                    own = float(q == r) - pi[block, r : r + 1]
-                    H[q, :, r] += left @ (Phi * own)
-        return self._factored(symmetric(H.view(K * G, K * G)), 1.0)
+        return self._factored(symmetric(hessian(fit.rows, fit.pi)), 1.0)
 
     def _factored(self, H: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Factor of a Hessian with a share of the ridge, by columns whitened by their decay."""
         growth = (self.ridges.decay**self.costs).repeat(len(H) // len(self.costs))
-        root = growth.sqrt()
-        least = share * (max(self.ridges.alpha, LEAST_ALPHA) * self.scale) ** 2
-        factor, used = factored(H / (root[:, None] * root), least)
-        return root[:, None] * factor, used * growth
+        strength = math.sqrt(share) * max(self.ridges.alpha, LEAST_ALPHA) * self.scale
+        factor, used = whitened_factor(H, growth, strength)
+        return growth.sqrt()[:, None] * factor, used * growth
 
     # Ridges by evidence
 

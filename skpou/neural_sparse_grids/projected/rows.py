@@ -12,7 +12,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import row_blocks
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, EncoderDerivatives
-from skpou.sparse_grids import GridRows, SparseGrid, factored
+from skpou.sparse_grids import SparseGrid, factored
 
 if TYPE_CHECKING:
     from typing import Self
@@ -225,12 +225,6 @@ def slopes_on_grid(grid: SparseGrid, embedding: Embedding, coef: Tensor) -> Tens
             value = grid.evaluate(points, coef[:, output : output + 1]).sum()
             result[:, output] = torch.autograd.grad(value, points)[0]
     return result * embedding.slope[:, None]
-
-
-def dense_columns(rows: GridRows, block: slice) -> Tensor:
-    """Weighted columns (n, G) of the grid at some rows."""
-    values, columns = rows.entries(block)
-    return values.new_zeros((len(values), rows.n_columns)).scatter_(1, columns, values)
 
 
 def symmetric(lower: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Sparse grid functions of an encoder's output, as a projected least-squares problem.
 
 The coefficients are eliminated (variable projection, as in `skpou.core.optim.varpro`), by the Gram
-matrix of the grid's columns: these are many, sparse, and held by a ridge. Both ridges, that of
+matrix of the grid's columns, which are many, sparse, and held by a ridge, or by that of the rows
+where these are fewer. Both ridges, that of
 the coefficients and that of the encoder's parameters, follow from the evidence of the data
 (MacKay 1992), so that neither noise nor a network with more parameters than rows is memorised.
 """
@@ -24,7 +25,6 @@ from skpou.neural_sparse_grids.projected.rows import (
     EncodedRows,
     Ridges,
     add_gram,
-    dense_columns,
     embedding_or_none,
     pulled_rows,
     slopes_on_grid,
@@ -33,11 +33,14 @@ from skpou.neural_sparse_grids.projected.rows import (
 )
 from skpou.sparse_grids import (
     GIVEN_DECAY,
+    LEAST_ALPHA,
     ROUND_OFF,
     GramProblem,
     GridRows,
+    KernelProblem,
     RidgeSolution,
     best_ridge,
+    direct_problem,
     factored,
 )
 
@@ -56,10 +59,12 @@ class EncodedFit:
         Parameters of the encoder.
     embedding : Embedding
         Of the rows.
-    problem : GramProblem
+    problem : GramProblem or KernelProblem
         Columns of the grid at the embedding.
     solution : RidgeSolution
-        Coefficients for the ridge.
+        Solution for the ridge.
+    coef : Tensor of shape (G, m)
+        Coefficients.
     residual : Tensor of shape (n, m)
         Weighted ``y - K c``.
     value : float
@@ -72,8 +77,9 @@ class EncodedFit:
 
     theta: Tensor
     embedding: Embedding
-    problem: GramProblem
+    problem: GramProblem | KernelProblem
     solution: RidgeSolution
+    coef: Tensor
     residual: Tensor
     value: float
     score: float = math.inf
@@ -106,17 +112,19 @@ class EncodedProblem(EncodedRows):
         """Eliminate the coefficients."""
         embedding, theta = embedding_or_none(self.encoded, theta)
         rows = GridRows(self.grid, embedding.u, self.rows.weight)
-        problem = GramProblem(rows, self.rows.y, self.costs)
         # The largest column norm may change with the embedding; the ridge must not.
-        problem.scale = math.sqrt(self.rows.total_weight)
-        return self._fit(theta, embedding, problem)
+        scale = math.sqrt(self.rows.total_weight)
+        return self._fit(theta, embedding, direct_problem(rows, self.rows.y, scale=scale))
 
-    def _fit(self, theta: Tensor, embedding: Embedding, problem: GramProblem) -> EncodedFit:
+    def _fit(
+        self, theta: Tensor, embedding: Embedding, problem: GramProblem | KernelProblem
+    ) -> EncodedFit:
         ridges = self.ridges
         solution = problem.solve(ridges.alpha, ridges.decay)
-        residual = problem.y - problem.rows.matmul(solution.coef)
+        coef = problem.of_columns(solution)
+        residual = problem.y - problem.rows.matmul(coef)
         value = self.held(float((solution.rss + solution.size).mean()), theta, embedding)
-        return EncodedFit(theta, embedding, problem, solution, residual, value)
+        return EncodedFit(theta, embedding, problem, solution, coef, residual, value)
 
     def linearise(self, fit: EncodedFit) -> DampedModel:
         """Model of the residual that least squares leaves over (Kaufman 1975).
@@ -124,18 +132,18 @@ class EncodedProblem(EncodedRows):
         In ``J'J - J'K (K'K + D)^-1 K'J`` the rows' part of the coefficients is projected off.
         """
         n, m = fit.residual.shape
-        slope = slopes_on_grid(self.grid, fit.embedding, fit.solution.coef) * self.root[:, :, None]
-        d = fit.solution.decay ** (-0.5 * self.costs)
+        slope = slopes_on_grid(self.grid, fit.embedding, fit.coef) * self.root[:, :, None]
         k = self.encoded.n_parameters
-        if n * m <= k:
-            return self._dual(fit, slope, d)
+        if n * m <= k or isinstance(fit.problem, KernelProblem):
+            return self._by_rows(fit, slope)
         gram = slope.new_zeros((k, k))
         cross = slope.new_zeros((m, self.grid.n_columns, k))
         pull = slope.new_zeros(k)
+        d = fit.solution.decay ** (-0.5 * self.costs)
         kept = fit.problem.rows
         for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
             J = self.encoded_rows(block, fit, slope)
-            K = dense_columns(kept, block)
+            K = kept.dense(block)
             for o in range(m):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_(K.T, J[:, o])
@@ -148,20 +156,30 @@ class EncodedProblem(EncodedRows):
             gram -= inner.T @ inner
         return self.damped(gram / m, pull / m, fit)
 
-    def _dual(self, fit: EncodedFit, slope: Tensor, d: Tensor) -> DampedModel:
+    def _by_rows(self, fit: EncodedFit, slope: Tensor) -> DampedModel:
         """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""
         n, m = fit.residual.shape
         J = self.encoded_rows(slice(0, n), fit, slope)
-        ridge = fit.problem.scale**2 * max(fit.solution.alpha, 1e-6) ** 2
-        K = dense_columns(fit.problem.rows, slice(0, n)) * d / math.sqrt(ridge)
-        L, _ = factored(K @ K.T, 1.0)
+        L, _ = factored(self._kernel(fit), 1.0)
         pull = -torch.einsum("nok,no->k", J, fit.residual) / m
         J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
         J = J.reshape(n * m, -1) / math.sqrt(m)
+        if n * m > J.shape[1]:
+            return self.damped(J.T @ J, pull, fit)
         inward, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
         J = torch.cat([J, math.sqrt(self.ridges.inward) * inward])
         pull += self.ridges.inward * (inward.T @ far)
         return DampedModel(J @ J.T, J, pull, fit.theta, self.ridges.weight)
+
+    def _kernel(self, fit: EncodedFit) -> Tensor:
+        """``K D^-1 K'`` (n, n), with the ridge in D."""
+        problem, solution = fit.problem, fit.solution
+        ridge = problem.scale**2 * max(solution.alpha, LEAST_ALPHA) ** 2
+        if isinstance(problem, KernelProblem):
+            return problem.kernel(solution.decay) / ridge
+        d = solution.decay ** (-0.5 * self.costs)
+        K = problem.rows.dense(slice(0, len(fit.residual))) * d / math.sqrt(ridge)
+        return K @ K.T
 
     # Ridges by evidence
 
@@ -173,7 +191,7 @@ class EncodedProblem(EncodedRows):
             start = (ridges.alpha, ridges.decay)
             solution = best_ridge(fit.problem, n, within, start=start, stride=1)
         noise = (within + solution.rss + solution.size) / n + ROUND_OFF**2
-        fit = replace(fit, solution=solution)
+        fit = replace(fit, solution=solution, coef=fit.problem.of_columns(solution))
         model = self.linearise(fit)
         number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
         size = float(fit.theta.square().sum())
@@ -200,7 +218,7 @@ class EncodedProblem(EncodedRows):
     def error(self, encoder: Encoder, fit: EncodedFit, held_out: Rows) -> float:
         """Mean square error on rows that were held out."""
         with torch.no_grad():
-            values = self.grid.evaluate(encoder(held_out.X), fit.solution.coef)
+            values = self.grid.evaluate(encoder(held_out.X), fit.coef)
         squares = held_out.weight[:, None] * (held_out.y - values).square() + held_out.within
         return float(squares.sum(0).mean()) / held_out.total_weight
 

@@ -212,8 +212,8 @@ class BlendTrainer:
     ) -> Blend:
         """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
-        if len(parents[-1]) > 1:
-            steps = self.steps(problem, self.options.budget, self.options.max_iter)
+        steps = self.steps(problem, self.options.budget, self.options.max_iter)
+        if len(parents[-1]) > 1 and steps:
             result = self._descend(problem, pilot.state.theta, parents, steps)
         theta = result.state.theta
         full = self._projected(self.index, parents)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import row_blocks, rows_within
 from skpou.sparse_grids.solvers.ridge import IterativeProblem, factored, largest_norm
 from skpou.sparse_grids.solvers.rows import GridRows
 
@@ -20,10 +21,65 @@ FORCING = 0.1
 MAX_INNER = 200
 #: Conjugate gradient steps after which a new preconditioner pays.
 PATIENCE = 10
+#: Conjugate gradient steps with a new preconditioner after which the Hessian itself is factored,
+#: and most multiplications of that, which take as long as some hundred steps.
+HARD, MOST_WORK = 20, 5e8
 #: Least curvature of a row that a preconditioner knows.
 LEAST_CURVATURE = 1e-12
+#: Numbers of the dense columns of a block of rows.
+DENSE_NUMBERS = 8_000_000
 #: Relative change of the objective that round-off may hide.
 ROUND_OFF = 1e-14
+
+
+def hessian(rows: GridRows, pi: Tensor) -> Tensor:
+    """Second derivatives of the negative log likelihood, class by class.
+
+    Parameters
+    ----------
+    rows : GridRows
+        Weighted rows of p columns.
+    pi : Tensor of shape (n, K)
+        Probabilities of the classes.
+
+    Returns
+    -------
+    Tensor of shape (K p, K p)
+        The lower part alone is right.
+    """
+    K, p = pi.shape[1], rows.n_columns
+    H = pi.new_zeros((K, p, K, p))
+    for block in row_blocks(len(pi), rows_within(4 * p, DENSE_NUMBERS)):
+        columns = rows.dense(block)
+        for q in range(K):
+            left = columns.T * pi[block, q]
+            for r in range(q + 1):
+                own = float(q == r) - pi[block, r : r + 1]
+                H[q, :, r] += left @ (columns * own)
+    return H.view(K * p, K * p)
+
+
+def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:
+    """Cholesky factor of a Hessian with its ridge, by columns whitened by the ridge's growth.
+
+    Parameters
+    ----------
+    lower : Tensor of shape (k, k)
+        The Hessian, of which the lower part is read.
+    growth : Tensor of shape (k,)
+        Growth of the ridge.
+    strength : float
+        Root of the ridge of growth 1.
+
+    Returns
+    -------
+    factor : Tensor of shape (k, k)
+        Lower factor of ``D^-1/2 H D^-1/2 + used I``.
+    used : float
+        The ridge, or more where round-off asks for it.
+    """
+    root = growth.sqrt()
+    return factored(lower / (root[:, None] * root), strength**2)
 
 
 class MultinomialRidge:
@@ -51,7 +107,7 @@ class MultinomialRidge:
     def __init__(
         self, rows: GridRows, targets: Tensor, offset: Tensor, costs: Tensor, n_exact: int
     ):
-        self.rows = rows
+        self.rows = rows.made_dense()
         self.targets = targets
         self.offset = offset
         self.costs = costs
@@ -97,6 +153,7 @@ class MultinomialRidge:
         """
         penalty = ((alpha * self.scale) ** 2 * decay**self.costs)[:, None]
         precondition: Callable[[Tensor], Tensor] | None = None
+        hard = False
         if theta is None:
             theta = self.offset.new_zeros((len(penalty), len(self.offset)))
 
@@ -113,11 +170,14 @@ class MultinomialRidge:
         for step in range(max_iter):
             pi = torch.softmax(logits, 1)
             gradient = self.rows.rmatmul(self.rows.root * (pi - self.targets)) + penalty * theta
+            fresh = precondition is None
             if precondition is None:
-                precondition = self._preconditioner(pi, alpha, decay)
+                make = self._inverse if hard else self._preconditioner
+                precondition = make(pi, alpha, decay)
             direction, n_inner = self._direction(gradient, pi, penalty, precondition)
             if n_inner > PATIENCE:
                 precondition = None
+                hard = hard or (fresh and n_inner > HARD and self._work() < MOST_WORK)
             promise = float((gradient * direction).sum())
             if not promise > tol * (abs(value) + ROUND_OFF):
                 return theta, step
@@ -140,28 +200,25 @@ class MultinomialRidge:
         identity; for two classes they agree on all directions that add up to zero.
         """
         curvature = (pi * (1 - pi)).sum(1) / max(pi.shape[1] - 1, 1)
-        rows = self.rows.weighted(curvature.clamp_min(LEAST_CURVATURE))
-        if rows.active is None and rows.n_rows < min(self.n_exact, rows.n_columns):
-            return self._inverse_by_rows(rows, alpha, decay)
+        rows = self.rows.weighted(curvature.clamp_min(LEAST_CURVATURE)).made_dense()
         block = IterativeProblem(rows, self.targets, self.costs, self.n_exact)
-        return block.preconditioner(alpha * self.scale / block.scale, decay)[1]
+        return block.preconditioner(alpha * self.scale / block.scale, decay)
 
-    def _inverse_by_rows(
-        self, rows: GridRows, alpha: float, decay: float
-    ) -> Callable[[Tensor], Tensor]:
-        """The inverse of ``A'A + P`` through the matrix of the rows A, where these are fewer.
+    def _work(self) -> float:
+        """Multiplications of one `_inverse`."""
+        size = float(self.rows.n_columns * len(self.offset))
+        return size**2 * (self.rows.n_rows + size / 3)
 
-        It is ``P^-1 - P^-1 A' (I + A P^-1 A')^-1 A P^-1`` (Woodbury), with the kernel of the grid
-        for ``A P^-1 A'``.
-        """
-        strength = (alpha * self.scale) ** 2
-        penalty = (strength * decay**self.costs)[:, None]
-        kernel = rows.grid.kernel(rows.X, rows.X, decay) * rows.root * rows.root.T
-        factor, _ = factored(kernel, strength)
+    def _inverse(self, pi: Tensor, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
+        """Inverse of the Hessian, to round-off."""
+        n_classes = pi.shape[1]
+        growth = (decay**self.costs).repeat(n_classes)[:, None]
+        factor, _ = whitened_factor(hessian(self.rows, pi), growth[:, 0], alpha * self.scale)
 
         def precondition(g: Tensor) -> Tensor:
-            inner = torch.cholesky_solve(rows.matmul(g / penalty), factor) * strength
-            return (g - rows.rmatmul(inner)) / penalty
+            right = g.T.reshape(-1, 1) / growth.sqrt()
+            inner = torch.cholesky_solve(right, factor) / growth.sqrt()
+            return inner.view(n_classes, -1).T
 
         return precondition
 

@@ -8,6 +8,7 @@ where rows are fewer.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,8 +18,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report
-from skpou.core.linalg import row_blocks
-from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.rows import GridRows
 
@@ -80,6 +79,10 @@ class RidgeProblem(ABC):
 
         Without any the objective is right to second order in the coefficients' round-off.
         """
+
+    def of_columns(self, solution: RidgeSolution) -> Tensor:
+        """Coefficients (p, m) of the columns."""
+        return solution.coef
 
     @abstractmethod
     def effective_parameters(self, solution: RidgeSolution) -> float:
@@ -169,41 +172,28 @@ class GramProblem(RidgeProblem):
 
 
 class KernelProblem(RidgeProblem):
-    """By the Gram matrix of the rows, for a regular grid with more points than rows.
+    """By the Gram matrix of the rows, for more columns than rows.
 
     Parameters
     ----------
-    grid : SparseGrid
-        The regular grid.
-    X : Tensor of shape (n, d)
-        Points.
-    weight : Tensor of shape (n,)
-        Positive weights.
+    rows : GridRows
+        Weighted rows of A.
     y : Tensor of shape (n, m)
         Targets.
-    scale : float
-        Largest column norm of the weighted rows.
+    scale : float, default=None
+        Unit of the ridge; None: the largest column norm.
     """
 
-    def __init__(self, grid: SparseGrid, X: Tensor, weight: Tensor, y: Tensor, scale: float):
-        self.grid = grid
-        self.X = X
-        self.root = weight.sqrt()[:, None]
-        self.y = y * self.root
-        self.scale = scale
+    def __init__(self, rows: GridRows, y: Tensor, scale: float | None = None):
+        self.rows = rows
+        self.y = y * rows.root
+        self.scale = largest_norm(rows.column_squares()) if scale is None else scale
         self._kernels: dict[float, Tensor] = {}
 
     def kernel(self, decay: float) -> Tensor:
         """Gram matrix of the weighted rows without ridge."""
         if decay not in self._kernels:
-            n = len(self.X)
-            kernel = self.X.new_empty((n, n))
-            # Blocks of a size that stays in the cache; the rest is the same by symmetry.
-            for rows in row_blocks(n, max(16, 100_000 // n)):
-                before = self.X[: rows.stop]
-                kernel[rows, : rows.stop] = self.grid.kernel(self.X[rows], before, decay)
-                kernel[: rows.start, rows] = kernel[rows, : rows.start].T
-            self._kernels = {decay: kernel * self.root * self.root.T}
+            self._kernels = {decay: self.rows.kernel(decay)}
         return self._kernels[decay]
 
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
@@ -224,6 +214,10 @@ class KernelProblem(RidgeProblem):
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``n - lambda trace((A A' + lambda)^-1)``."""
         return _explained(solution, self.scale)
+
+    def of_columns(self, solution: RidgeSolution) -> Tensor:
+        """See `RidgeProblem.of_columns`."""
+        return solution.decay ** -self.rows.costs()[:, None] * self.rows.rmatmul(solution.coef)
 
 
 class IterativeProblem(RidgeProblem):
@@ -261,14 +255,15 @@ class IterativeProblem(RidgeProblem):
         self.costs = costs
         self.squares = rows.column_squares()
         self.scale = largest_norm(self.squares)
-        self.gram = self._gram_of_first(min(n_exact, rows.n_columns))
+        self.n_exact = min(n_exact, rows.n_columns)
         self.tol = tol
         self.max_iter = max_iter
         self.n_iter = 0
 
-    def _gram_of_first(self, n_columns: int) -> Tensor:
+    @functools.cached_property
+    def gram(self) -> Tensor:
         """Gram matrix of the first columns, estimated from some rows where they are many."""
-        rows = self.rows
+        rows, n_columns = self.rows, self.n_exact
         stride = -(-rows.n_rows // GRAM_ROWS)
         if stride == 1:
             return rows.gram(last=n_columns)
@@ -296,10 +291,10 @@ class IterativeProblem(RidgeProblem):
         """Ridge of every column, (p,)."""
         return (alpha * self.scale) ** 2 * decay**self.costs
 
-    def preconditioner(
-        self, alpha: float, decay: float
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Factor of the exact block, and an approximate inverse of ``A'A + ridge``."""
+    def preconditioner(self, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
+        """Approximate inverse of ``A'A + ridge``; to round-off where rows are few."""
+        if self.rows.n_rows < self.n_exact:
+            return self._inverse_by_rows(alpha, decay)
         factor, rest = self.blocks(alpha, decay)
         k = len(factor)
         d = decay ** (-0.5 * self.costs[:k, None])
@@ -308,11 +303,26 @@ class IterativeProblem(RidgeProblem):
             exact = d * torch.cholesky_solve(d * g[:k], factor)
             return torch.cat([exact, g[k:] / rest[:, None]])
 
-        return factor, precondition
+        return precondition
+
+    def _inverse_by_rows(self, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
+        """The inverse of ``A'A + P`` through the matrix of the rows A, where these are fewer.
+
+        It is ``P^-1 - P^-1 A' (I + A P^-1 A')^-1 A P^-1`` (Woodbury).
+        """
+        alpha = max(alpha, LEAST_ALPHA)
+        strength, penalty = (alpha * self.scale) ** 2, self.penalty(alpha, decay)[:, None]
+        factor, _ = factored(self.rows.kernel(decay), strength)
+
+        def precondition(g: Tensor) -> Tensor:
+            inner = torch.cholesky_solve(self.rows.matmul(g / penalty), factor) * strength
+            return (g - self.rows.rmatmul(inner)) / penalty
+
+        return precondition
 
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`; the log determinant is not known (NaN)."""
-        factor, precondition = self.preconditioner(alpha, decay)
+        precondition = self.preconditioner(alpha, decay)
         penalty = self.penalty(alpha, decay)
         start = self.y.new_zeros((len(self.costs), self.y.shape[1]))
         coef, self.n_iter = conjugate_gradients(
@@ -326,6 +336,7 @@ class IterativeProblem(RidgeProblem):
         )
         rss = (self.y - self.rows.matmul(coef)).square().sum(0)
         size = (penalty[:, None] * coef.square()).sum(0)
+        factor, _ = self.blocks(alpha, decay)
         return RidgeSolution(coef, alpha, decay, rss, size, float("nan"), factor)
 
     def effective_parameters(self, solution: RidgeSolution) -> float:

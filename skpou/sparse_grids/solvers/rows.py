@@ -17,6 +17,8 @@ from skpou.sparse_grids.basis.grid import SparseGrid, csr_tensor
 
 #: Most entries that are kept: with the transposed matrix some 32 bytes each.
 MAX_KEPT = 30_000_000
+#: Most numbers of a matrix whose dense products take less time than to find its entries.
+DENSE_NUMBERS = 200_000
 #: Rows of a Gram matrix that are summed together.
 PANEL = 256
 
@@ -67,6 +69,14 @@ class GridRows:
         if sparse and self._kept is not None:
             self._matrices = self._sparse(*self._kept)
 
+    def made_dense(self) -> GridRows:
+        """The same rows, multiplied as a dense matrix where it is small."""
+        result = copy.copy(self)
+        if len(self.X) * self.n_columns <= DENSE_NUMBERS:
+            matrix = self.dense(slice(0, len(self.X)))
+            result._matrices = matrix, matrix.T
+        return result
+
     @property
     def n_rows(self) -> int:
         """Number n of rows."""
@@ -90,11 +100,23 @@ class GridRows:
             columns = self.column_of[columns]
         return values.mul_(self.root[rows]), columns
 
+    def costs(self) -> Tensor:
+        """What the levels of every column cost, (p,)."""
+        costs = torch.as_tensor(self.grid.costs(), device=self.X.device).to(self.root.dtype)
+        return costs if self.active is None else costs[self.active]
+
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Weighted values and columns of the entries of some rows, each (n, M)."""
         if self._kept is None:
             return self._entries(rows)
         return self._kept[0][rows], self._kept[1][rows]
+
+    def dense(self, rows: slice) -> Tensor:
+        """Weighted columns (k, p) at some rows."""
+        values, columns = self.entries(rows)
+        width = self.n_columns + (self.active is not None)
+        result = values.new_zeros((len(values), width)).scatter_(1, columns, values)
+        return result[:, : self.n_columns]
 
     def blocks(self, budget: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows with the values and columns of their entries."""
@@ -122,7 +144,8 @@ class GridRows:
         """Products (n, m) with coefficients (p, m)."""
         padded = torch.cat([coef, coef.new_zeros((1, coef.shape[1]))])
         if self._matrices is not None:
-            return self._matrices[0] @ padded
+            matrix = self._matrices[0]
+            return matrix @ padded[: matrix.shape[1]]
         result = coef.new_empty((len(self.X), coef.shape[1]))
         for rows, values, columns in self.blocks():
             for output in range(coef.shape[1]):
@@ -140,6 +163,26 @@ class GridRows:
                 terms = values * residual[rows, output : output + 1]
                 total.scatter_add_(0, columns.reshape(-1), terms.reshape(-1))
         return result[:, : self.n_columns].T
+
+    def kernel(self, decay: float) -> Tensor:
+        """Gram matrix ``A D^-1 A'`` (n, n) of the weighted rows, D the ridge's growth."""
+        n = len(self.X)
+        kernel = self.root.new_empty((n, n))
+        if self.active is None:
+            # Blocks of a size that stays in the cache; the rest is the same by symmetry.
+            for rows in row_blocks(n, max(16, 100_000 // max(n, 1))):
+                before = self.X[: rows.stop]
+                kernel[rows, : rows.stop] = self.grid.kernel(self.X[rows], before, decay)
+                kernel[: rows.start, rows] = kernel[rows, : rows.start].T
+            return kernel * self.root * self.root.T
+        growth = decay ** -self.costs()
+        blocks = row_blocks(n, rows_within(self.n_columns))
+        for number, rows in enumerate(blocks):
+            left = self.dense(rows) * growth
+            for other in blocks[: number + 1]:
+                part = left @ self.dense(other).T
+                kernel[rows, other], kernel[other, rows] = part, part.T
+        return kernel
 
     def column_squares(self) -> Tensor:
         """Squared norm of every column, (p,)."""

@@ -259,3 +259,17 @@ def test_effective_parameters_are_the_trace_of_the_hat_matrix(alpha):
     penalty = (alpha * np.sqrt(gram.diagonal().max())) ** 2
     hat = rows @ np.linalg.solve(gram + penalty * np.eye(4), rows.T)
     np.testing.assert_allclose(effective_parameters(R, ridged)[0], np.trace(hat), rtol=1e-11)
+
+
+def test_evidence_with_fewer_rows_than_columns():
+    """Zero rows of the factor are left out; targets that no column meets still count."""
+    rng = np.random.default_rng(3)
+    A, y = rng.standard_normal((5, 30)), rng.standard_normal((5, 2))
+    factor = triangular_factor(torch.as_tensor(np.hstack([A, y])))[None]
+    assert factor.shape == (1, 32, 32)
+    n = torch.tensor([5.0], dtype=factor.dtype)
+    alpha, score = evidence_ridge(factor, 30, n, 1e-9)
+    values, s2 = np.linalg.eigh(A @ A.T), (alpha * np.linalg.norm(A, axis=0).max()) ** 2
+    unexplained = (s2 / (values[0][:, None] + s2) * (values[1].T @ y) ** 2).sum(0)
+    expected = 5 * np.log(unexplained / 5 + 1e-18).sum() + 2 * np.log1p(values[0] / s2).sum()
+    np.testing.assert_allclose(score, expected, rtol=1e-8)

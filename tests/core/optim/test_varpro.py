@@ -1,5 +1,6 @@
 """Variable projection against closed forms, explicit projectors and finite differences."""
 
+import dataclasses
 import math
 
 import mpmath
@@ -465,3 +466,34 @@ def test_same_bits_twice():
     assert same_bits(first.state.coef, second.state.coef)
     assert first.curve == second.curve
     assert first.score == second.score
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+def test_few_rows_are_solved_for_in_their_span(ridge):
+    """More than twice as many columns as rows; without a ridge the shortest coefficients."""
+    A, y, weight = numbers(n=6, p=40)
+    fit = fixed_fit(A, y, weight, ridge)
+    root, s2 = np.sqrt(weight)[:, None], ridge * weight.sum()
+    B = root * A
+    coef = B.T @ np.linalg.solve(B @ B.T + s2 * np.eye(6), root * y)
+    np.testing.assert_allclose(fit.coef, coef, rtol=1e-9, atol=1e-12)
+    misfit = ((B @ coef - root * y) ** 2).sum() + s2 * (coef**2).sum()
+    np.testing.assert_allclose(fit.value, misfit, rtol=1e-9, atol=1e-20)
+    np.testing.assert_allclose(fit.R.T @ fit.R, B.T @ B + s2 * np.eye(40), rtol=1e-9, atol=1e-9)
+
+
+def test_columns_that_the_rows_do_not_determine_stay_finite_without_a_ridge():
+    fit = fixed_fit(*numbers(n=6, p=8), 0.0)
+    assert bool(torch.isfinite(fit.coef).all()) and fit.rms() < 1e-10
+
+
+def test_few_rows_have_the_same_errors_and_derivatives_in_their_span():
+    A, y, weight = numbers(n=6, p=40)
+    rng = np.random.default_rng(1)
+    fit = fixed_fit(A, y, weight, 1e-2, k=3)
+    whole = dataclasses.replace(fit, factor=fit.R, span=None)
+    probes, raw = (tensor(rng.standard_normal(shape)) for shape in ((5, 40), (6, 2, 3)))
+    np.testing.assert_allclose(fit.leave_one_out(), whole.leave_one_out(), rtol=1e-9)
+    np.testing.assert_allclose(fit.calibrated(probes), whole.calibrated(probes), rtol=1e-9)
+    found, expected = (f.linearise(raw) for f in (fit, whole))
+    np.testing.assert_allclose(found.T @ found, expected.T @ expected, rtol=1e-8, atol=1e-10)

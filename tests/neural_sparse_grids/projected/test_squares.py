@@ -11,7 +11,9 @@ from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivativ
 from skpou.neural_sparse_grids.projected.classes import EncodedClasses
 from skpou.neural_sparse_grids.projected.rows import Ridges
 from skpou.neural_sparse_grids.projected.squares import EncodedProblem
+from skpou.sparse_grids import solution
 from skpou.sparse_grids.basis.grid import SparseGrid
+from skpou.sparse_grids.solvers.ridge import KernelProblem
 
 DOUBLE = torch.float64
 
@@ -134,3 +136,35 @@ def test_finer_grid_starts_from_the_coefficients_of_the_coarse_one():
     finer = problem.on_grid(problem.encoded, SparseGrid(2, 3), problem.rows)
     assert torch.equal(finer.last[: len(coarse.coef)], coarse.coef)
     assert finer.solve(theta).value <= coarse.value
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (8, 9)])
+def test_more_grid_points_than_rows(sizes, monkeypatch):
+    """By the rows' matrix all is what it is by that of the columns."""
+    problem, theta = make_problem("squares", sizes=sizes, level=4)
+    fit = problem.solve(theta)
+    expected, score, first = problem.linearise(fit), problem.adapt(fit).score, problem.ridges
+    problem, _ = make_problem("squares", sizes=sizes, level=4)
+    monkeypatch.setattr(solution, "FEW_COLUMNS", 0)
+    found = problem.solve(theta)
+    assert isinstance(found.problem, KernelProblem)
+    assert not isinstance(fit.problem, KernelProblem)
+    assert math.isclose(found.value, fit.value, rel_tol=1e-10)
+    torch.testing.assert_close(found.coef, fit.coef, rtol=1e-8, atol=1e-10)
+    model = problem.linearise(found)
+    torch.testing.assert_close(model.gram, expected.gram, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(model.pull, expected.pull, rtol=1e-7, atol=1e-9)
+    assert math.isclose(problem.adapt(found).score, score, rel_tol=1e-9)
+    assert math.isclose(problem.ridges.noise, first.noise, rel_tol=1e-9)
+
+
+def test_ridges_are_chosen_with_the_coefficients_they_give(monkeypatch):
+    """Slopes at a new ridge are those of its own solution, not of the one before."""
+    problem, theta = make_problem("squares")
+    problem.given, seen = False, []
+    fit = problem.solve(theta)
+    linearise = problem.linearise
+    monkeypatch.setattr(problem, "linearise", lambda fit: seen.append(fit) or linearise(fit))
+    problem.adapt(fit)
+    assert seen[0].solution.alpha != fit.solution.alpha
+    assert torch.equal(seen[0].coef, seen[0].solution.coef)

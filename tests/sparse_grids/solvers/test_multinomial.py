@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize
 
 from skpou.sparse_grids.basis.grid import SparseGrid
-from skpou.sparse_grids.solvers.multinomial import MultinomialRidge
+from skpou.sparse_grids.solvers.multinomial import MultinomialRidge, hessian
 from skpou.sparse_grids.solvers.rows import GridRows
 
 
@@ -78,3 +78,42 @@ def test_a_start_does_not_change_the_minimum():
     torch.testing.assert_close(warm, cold, rtol=1e-4, atol=1e-5)
     _, n_iter = problem.fit(1e-2, 4.0, cold)
     assert n_iter == 0
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_hessian(n_classes):
+    problem, grid, X, weight = make_problem(n_classes, n=12, level=2)
+    rng = np.random.default_rng(1)
+    theta = torch.tensor(rng.standard_normal((grid.n_columns, n_classes)))
+    columns = grid.matrix(X)
+
+    def loss(flat):
+        logs = torch.log_softmax(problem.offset + columns @ flat.view(n_classes, -1).T, 1)
+        return -(weight[:, None] * problem.targets * logs).sum()
+
+    expected = torch.autograd.functional.hessian(loss, theta.T.reshape(-1))
+    found = hessian(problem.rows, torch.softmax(problem.logits(theta), 1))
+    torch.testing.assert_close(found.tril(), expected.tril())
+
+
+def test_weights_of_very_different_size_need_few_steps(monkeypatch):
+    """The trace of a row's Hessian is no stand-in for it there: it is factored itself."""
+    rng = np.random.default_rng(0)
+    X = torch.tensor(rng.random((100, 2)))
+    targets = torch.eye(5, dtype=torch.float64)[torch.tensor(rng.integers(5, size=100))]
+    weight = torch.tensor(10 ** rng.uniform(0, 12, 100))
+    grid = SparseGrid(2, 3)
+    rows, costs = GridRows(grid, X, weight), torch.as_tensor(grid.costs()).double()
+    problem = MultinomialRidge(rows, targets, torch.zeros(5).double(), costs, 1000)
+    steps, direction = [], problem._direction
+
+    def counted(*args):
+        found = direction(*args)
+        steps.append(found[1])
+        return found
+
+    monkeypatch.setattr(problem, "_direction", counted)
+    theta, _ = problem.fit(1e-6, 4.0, tol=1e-7)
+    assert sum(steps) < 10 * len(steps)
+    size = problem.negative_log_likelihood(problem.logits(theta))
+    assert size < 0.1 * problem.negative_log_likelihood(problem.logits(0 * theta))

@@ -44,8 +44,7 @@ def make(kind, rows, grid, **options):
         return GramProblem(matrix, rows.y, costs)
     if kind == "iterative":
         return IterativeProblem(matrix, rows.y, costs, **{"n_exact": grid.n_columns} | options)
-    scale = largest_norm(matrix.column_squares())
-    return KernelProblem(grid, rows.X, rows.weight, rows.y, scale)
+    return KernelProblem(matrix, rows.y)
 
 
 def coefficients(kind, solution, rows, grid):
@@ -317,3 +316,15 @@ def test_ridge_of_largest_evidence_is_that_of_the_prior(kind, decay):
         for other in DECAYS:
             score = problem.solve(10 ** (-k / 2), other).score(300.0, within)
             assert score >= least - INDIFFERENCE
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+def test_conjugate_gradients_for_few_rows_are_exact_at_once(alpha):
+    """The preconditioner inverts through the rows: some steps for 769 columns."""
+    rows, grid = weighted_rows(20, 4), SparseGrid(4, 5)
+    iterative = make("iterative", rows, grid)
+    found = iterative.solve(alpha, 4.0)
+    assert iterative.n_iter <= 3
+    kernel = make("rows", rows, grid)
+    expected = kernel.of_columns(kernel.solve(max(alpha, 1e-6), 4.0, polish=2))
+    torch.testing.assert_close(found.coef, expected, rtol=1e-4, atol=1e-6)

@@ -107,3 +107,33 @@ def test_weights_are_repetitions(store, monkeypatch):
     other = GridRows(grid, X.repeat_interleave(count, 0), torch.ones(int(count.sum())).double())
     torch.testing.assert_close(one.gram(), other.gram())
     torch.testing.assert_close(one.column_squares(), other.column_squares())
+
+
+@pytest.mark.parametrize("decay", [4.0, 64.0])
+def test_kernel_of_chosen_columns(decay):
+    """That of all columns, in their order, is the closed form of the regular grid."""
+    rng = np.random.default_rng(0)
+    X, weight = torch.tensor(rng.random((40, 3))), torch.tensor(rng.random(40) + 0.1)
+    grid = SparseGrid(3, 4)
+    order = torch.tensor(rng.permutation(grid.n_columns))
+    chosen = GridRows(grid, X, weight, order)
+    torch.testing.assert_close(
+        chosen.kernel(decay), GridRows(grid, X, weight).kernel(decay), rtol=1e-12, atol=1e-14
+    )
+    some = GridRows(grid, X, weight, order[:50])
+    A = some.dense(slice(0, 40))
+    torch.testing.assert_close(some.kernel(decay), A @ torch.diag(decay ** -some.costs()) @ A.T)
+
+
+def test_dense_products_are_those_of_the_entries():
+    rng = np.random.default_rng(1)
+    rows = GridRows(SparseGrid(2, 4), torch.tensor(rng.random((30, 2))), torch.ones(30).double())
+    coef, residual = (
+        torch.tensor(rng.random((rows.n_columns, 3))),
+        torch.tensor(rng.random((30, 3))),
+    )
+    dense = rows.made_dense()
+    torch.testing.assert_close(dense.matmul(coef), rows.matmul(coef))
+    torch.testing.assert_close(dense.rmatmul(residual), rows.rmatmul(residual))
+    weighted = dense.weighted(torch.full((30,), 4.0).double())
+    torch.testing.assert_close(weighted.matmul(coef), 2 * rows.matmul(coef))
