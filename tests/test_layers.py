@@ -29,6 +29,10 @@ ALLOWED = {
     "equations": {"core", "base", "sines", "physics"},
     "lsgd": {"core", "base", "networks", "search", "equations"},
     "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
+    "auto": {
+        *("core", "base", "partitions", "additive", "sparse_grids", "neural_sparse_grids"),
+        *("lsgd", "multi_stage"),
+    },
     "inspection": {"base"},
     "nn": {"sparse_grids"},
     "physics": {"core"},

@@ -1,5 +1,6 @@
 """What all estimators owe to scikit-learn: validation, callbacks, predictions of every kind."""
 
+from skpou.base.callbacks import StopRequested
 from skpou.base.classifier import BaseClassifier
 from skpou.base.compat import (
     Interval,
@@ -22,13 +23,13 @@ from skpou.base.parameters import (
     seed_of,
     unless_auto,
 )
-from skpou.base.regressor import BaseRegressor, Prepared
-from skpou.base.validation import owned
+from skpou.base.regressor import BaseRegressor, Prepared, check_n_samples
+from skpou.base.validation import Origin, owned
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "FittedModelRegressor", "Interval", "LinearModelRegressor", "Prepared",
-           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_matplotlib_support",
-           "fit_context", "owned", "random_generator", "refuse_beyond_memory", "seed_of",
-           "unless_auto", "validate_params"]
+           "FittedModelRegressor", "Interval", "LinearModelRegressor", "Origin", "Prepared",
+           "ResidueDensityMixin", "StopRequested", "StrOptions", "TorchEstimator",
+           "check_matplotlib_support", "check_n_samples", "fit_context", "owned",
+           "random_generator", "refuse_beyond_memory", "seed_of", "unless_auto", "validate_params"]
 # fmt: on

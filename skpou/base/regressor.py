@@ -30,6 +30,13 @@ from skpou.core.models import (
 LEAST_SINGLE, MOST_OFFSET = 1e-30, 1e4
 
 
+def check_n_samples(n_samples: Any) -> None:
+    """Refuse what is no number of draws."""
+    whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+    if not whole or n_samples < 1:
+        raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+
+
 class Prepared(NamedTuple):
     """Training data in the units and on the device of the fit."""
 
@@ -86,12 +93,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         beside : callable, default=None
             Maps X (n, d) to further points (k, d) for the box to hold; then n may be 0.
         """
-        origin = validation.origin_of(X)
-        device = validation.resolve_device(self.device, origin)
-        X, y, weight = validation.training_data(
-            self, X, y, sample_weight, reset=box is None, may_be_empty=beside is not None
-        )
-        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        X, y, weight = self._given_rows(X, y, sample_weight, box is None, beside is not None)
         ndim = y.ndim
         if beside is not None:
             further = beside(X)
@@ -101,6 +103,17 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         share = scaling.scale / unit
         rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
         return Prepared(rows, scaling, ndim)
+
+    def _given_rows(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Validated points (n, d), targets (n,) or (n, m) and weights (n,), on the device."""
+        device = validation.resolve_device(self.device, validation.origin_of(X))
+        X, y, weight = validation.training_data(
+            self, X, y, sample_weight, reset=reset, may_be_empty=may_be_empty
+        )
+        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        return X, y, weight
 
     def _best_of(
         self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
@@ -283,6 +296,44 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         return self._leave(values[:, back], origin)
 
     @torch.inference_mode(False)
+    def predict_cdf(self, X, y):
+        """Probability that a target is at most y, for each output on its own.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs), or of one axis more
+            Thresholds, in units of y. With a last axis of several for each target it is what
+            `predict_quantile` returns.
+
+        Returns
+        -------
+        ndarray or Tensor of the shape of y
+            Values of the distribution function.
+
+        Raises
+        ------
+        ValueError
+            If X and y differ in length or y has another number of outputs than in fit.
+        """
+        points, scaling, origin = self._query(X)
+        y = validation.owned(validation.target_values(y, most_axes=3), torch.float64, points.device)
+        shape, several = y.shape, y.ndim > self._target_ndim
+        wanted = (len(points), *([len(scaling.scale)] if self._target_ndim == 2 else []))
+        if y.ndim > self._target_ndim + 1 or tuple(shape[: self._target_ndim]) != wanted:
+            raise ValueError(
+                f"y must hold {wanted} values for these X, or several of each. Got {tuple(shape)}."
+            )
+        y = y.reshape(len(y), len(scaling.scale), -1 if several else 1)
+        values = scaling.targets(y.mT).to(points.dtype)
+        model = self._with_form_error(self._model(points))
+        below = self._in_blocks(
+            points, model, lambda x, rows: model.components(x).cumulative(values[rows])
+        )
+        return origin.send(below.mT.reshape(shape).to(self._torch_dtype()))
+
+    @torch.inference_mode(False)
     def sample_y(self, X, n_samples=1, random_state=0):
         """Draw targets from the predictive density, independently for every row.
 
@@ -300,9 +351,7 @@ class BaseRegressor(MultiOutputMixin, RegressorMixin, TorchEstimator):
         ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
             In units of y.
         """
-        whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+        check_n_samples(n_samples)
         points, scaling, origin = self._query(X)
         rng = random_generator(random_state)
 

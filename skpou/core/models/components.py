@@ -59,6 +59,11 @@ class Components:
         log_normal = -0.5 * (square + variance.log() + np.log(2 * np.pi)).sum(2)
         return torch.logsumexp(self.log_pi + log_normal, dim=1)
 
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, k, m) that a target is below each of k thresholds y (n, k, m)."""
+        mean, std = self.mean[:, :, None], self.variance.sqrt()[..., None, :]
+        return _mixed_cumulative(self.log_pi.exp(), mean, std, y)
+
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
         """Quantiles of each target's mixture distribution, by bisection.
 
@@ -82,8 +87,7 @@ class Components:
         high = torch.where(present, own, -torch.inf).amax(1)
         for _ in range(n_bisections if pi.shape[1] > 1 else 0):
             middle = low + 0.5 * (high - low)
-            share = torch.special.ndtr((middle[:, None] - mean) / std)
-            below = torch.einsum("nk,nkqm->nqm", pi, share) < probabilities[:, None]
+            below = _mixed_cumulative(pi, mean, std, middle) < probabilities[:, None]
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return low + 0.5 * (high - low)
 
@@ -108,3 +112,8 @@ class Components:
         index = pick[..., None].expand(-1, -1, self.mean.shape[2])
         std = self.variance.sqrt().expand_as(self.mean).gather(1, index)
         return self.mean.gather(1, index) + std * normal
+
+
+def _mixed_cumulative(pi: Tensor, mean: Tensor, std: Tensor, y: Tensor) -> Tensor:
+    """Distribution function (n, k, m) of a mixture with weights (n, N), components (n, N, 1, m)."""
+    return torch.einsum("nk,nkqm->nqm", pi, torch.special.ndtr((y[:, None] - mean) / std))

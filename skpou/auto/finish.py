@@ -1,0 +1,169 @@
+"""The end of a race: which densities are stacked, and the fits to all rows."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import torch
+
+from skpou.auto.members import fit_member
+from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race
+from skpou.auto.stacking import without_small
+from skpou.core import Report
+
+#: Errors of the members of a stack relative to the leader's: a mean with a share of a larger error
+#: would lose what the leader knows.
+MOST_ERROR = 2.0
+
+
+class Whole(NamedTuple):
+    """A member fitted to all rows.
+
+    Attributes
+    ----------
+    model : regressor or None
+        None where the fit failed.
+    seconds : float
+    messages : list of Warning
+        What the fit warned of.
+    failure : Exception or None
+    """
+
+    model: Any
+    seconds: float
+    messages: list[Warning]
+    failure: Exception | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Fitted members, the heaviest first, and their weights.
+
+    Attributes
+    ----------
+    members : list of int
+        Their numbers.
+    whole : list of Whole
+    weights : ndarray of shape (K,)
+    shares : ndarray of shape (K, S)
+        With what probability each is widened by each of `FACTORS`.
+    """
+
+    members: list[int]
+    whole: list[Whole]
+    weights: np.ndarray
+    shares: np.ndarray
+
+
+def finish(
+    members: Sequence[Any],
+    race: Race,
+    data: Data,
+    most: int,
+    n_jobs: int | None,
+    report: Report,
+) -> Outcome:
+    """Stack the densities of the best and fit these to all rows.
+
+    A member that fails there is left out; where all do, the next one that has not failed yet
+    takes their place.
+
+    Raises
+    ------
+    Exception
+        The first failure, where no member can be fitted.
+    """
+    kept, weights, shares = stack(race, most)
+    others = [k for k in range(len(members)) if k not in (*kept, *race.failures)]
+    whole = list(_whole_fits(members, race.names, kept, data, n_jobs, report))
+    while not any(one.failure is None for one in whole):
+        for k, one in zip(kept, whole):
+            race.failures.setdefault(k, one.failure or RuntimeError())
+        if not others:
+            raise next(iter(race.failures.values()))
+        kept, weights, shares = [others.pop(0)], np.ones(1), _as_they_are(1)
+        whole = list(_whole_fits(members, race.names, kept, data, n_jobs, report))
+    good = [i for i, one in enumerate(whole) if one.failure is None]
+    weights = weights[good] / weights[good].sum()
+    return Outcome([kept[i] for i in good], [whole[i] for i in good], weights, shares[good])
+
+
+def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Members of the stack, the weights of their densities, and by what their bars are widened.
+
+    Parameters
+    ----------
+    race : Race
+        After its last rung.
+    most : int
+        Most members of the stack.
+
+    Returns
+    -------
+    members : list of int
+        The heaviest first.
+    weights : ndarray of shape (K,)
+    shares : ndarray of shape (K, S)
+        Of each factor of `FACTORS`.
+    """
+    known = [k for k in race.alive if k in race.standings]
+    if not known:
+        return race.alive[:1], np.ones(len(race.alive[:1])), _as_they_are(len(race.alive[:1]))
+    leader = race.standings[known[0]]
+    near = [k for k in known if race.standings[k].error <= MOST_ERROR * leader.error]
+    logs = torch.stack([race.standings[k].log_density for k in near], 1)
+    assert race.weight is not None
+    prior = torch.full_like(logs[0], PRIOR_ROWS)
+    pi = without_small(logs, race.weight, prior, LEAST_WEIGHT, most).numpy()
+    order = [i for i in np.argsort(-pi, kind="stable") if pi[i] > 0]
+    kept = [near[i] for i in order]
+    shares = torch.stack([race.standings[k].shares for k in kept]).numpy()
+    return kept, pi[order] / pi[order].sum(), shares
+
+
+def _as_they_are(n_members: int) -> np.ndarray:
+    """Shares of bars that nothing widens."""
+    shares = np.zeros((n_members, len(FACTORS)))
+    shares[:, 0] = 1.0
+    return shares
+
+
+def _whole_fits(
+    members: Sequence[Any],
+    names: Sequence[str],
+    which: Sequence[int],
+    data: Data,
+    n_jobs: int | None,
+    report: Report,
+) -> Iterator[Whole]:
+    """Fits to all rows, in order, as they are done."""
+    threads = torch.get_num_threads()
+    fits = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
+        joblib.delayed(_fit_whole)(members[k], data, threads) for k in which
+    )
+    for k, whole in zip(which, fits):
+        what = "fitted to all rows" if whole.failure is None else f"failed: {whole.failure}"
+        report(f"{names[k]} {what}")
+        yield whole
+
+
+def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
+    start = time.process_time()
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = copy.deepcopy(member)
+            fit_member(model, data.X, data.targets(), data.weight)
+        # Whatever a member meets, the others go on.
+        except Exception as failure:
+            return Whole(None, time.process_time() - start, [], failure)
+    messages = [one.message for one in caught if isinstance(one.message, Warning)]
+    return Whole(model, time.process_time() - start, messages, None)
