@@ -125,7 +125,7 @@ def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     order = [i for i in np.argsort(-pi, kind="stable") if pi[i] > 0]
     kept = [near[i] for i in order]
     shares = torch.stack([race.standings[k].shares for k in kept]).numpy()
-    return kept, pi[order] / pi[order].sum(), shares
+    return kept, pi[order], shares
 
 
 def _as_they_are(n_members: int) -> np.ndarray:

@@ -257,6 +257,8 @@ class StackedDensity:
         n, q, m = low.shape
         share = torch.linspace(0, 1, PARTS + 1, dtype=low.dtype, device=low.device)[1:-1]
         for _ in range(ROUNDS if len(self.parts) > 1 and q else 0):
+            if not (high - low > torch.finfo(low.dtype).eps * high.abs()).any():
+                break
             inner = low[:, :, None] + (high - low)[:, :, None] * share[:, None]
             reached = self.cumulative(inner.reshape(n, q * len(share), m)).reshape(inner.shape)
             below = (reached < probabilities[:, None, None]).sum(2, keepdim=True)

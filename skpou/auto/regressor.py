@@ -110,7 +110,8 @@ class AutoRegressor(BaseRegressor):
         (distinct points that were fitted), ``"log_density"`` (mean at left-out rows, per unit of
         y, bars widened as far as these rows ask for), ``"error"`` (root mean square there, in
         units of the spread of y), ``"seconds"`` of the processor and ``"weight"``. NaN stands for
-        what failed, and for errors of fits to all rows. ``pandas.DataFrame(model.leaderboard_)`` is a table.
+        what failed, and for errors of fits to all rows. ``pandas.DataFrame(leaderboard_)`` is a
+        table.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     n_features_in_ : int

@@ -10,6 +10,10 @@ from torch import Tensor
 MAX_STEPS, LEAST_GAIN = 2000, 1e-9
 
 
+#: Weights are whole multiples of this: round-off of the densities must not show in a prediction.
+STEP = 2.0**-10
+
+
 def stacking_weights(log_density: Tensor, weight: Tensor, prior_rows: Tensor) -> Tensor:
     """Weights of a mixture of K densities that maximise the log density of rows.
 
@@ -58,13 +62,14 @@ def without_small(
 ) -> Tensor:
     """The same weights with the small ones zero: at least `least` each, at most `most` of them.
 
-    What is small goes one at a time, and the others are weighed anew.
+    What is small goes one at a time, and the others are weighed anew; then all are rounded.
     """
     kept = torch.arange(log_density.shape[1], device=log_density.device)
     while True:
         pi = stacking_weights(log_density[:, kept], weight, prior_rows[kept])
         if len(kept) == 1 or (float(pi.min()) >= least and len(kept) <= most):
             result = torch.zeros_like(prior_rows)
-            result[kept] = pi
+            result[kept] = (pi / STEP).round() * STEP
+            result[int(result.argmax())] += 1 - result.sum()
             return result
         kept = kept[torch.arange(len(kept), device=kept.device) != int(pi.argmin())]

@@ -28,7 +28,7 @@ def summary_of(board: dict[str, np.ndarray]) -> str:
             text += f", after {board['rows'][i]} points: it could not win any more"
         lines.append(text)
     if len(stacked) > 1:
-        lines.append("Their densities together are likelier there than any alone.")
+        lines.append("The weights are those under which these rows are likeliest.")
     return "\n".join(lines)
 
 
