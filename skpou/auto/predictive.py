@@ -29,9 +29,9 @@ def unit_of(spread: np.ndarray) -> np.ndarray:
 
 def columns(values: Any, n_outputs: int) -> Tensor:
     """What a member returned at n points, as a tensor (n, m)."""
-    return torch.as_tensor(
-        np.asarray(values, dtype=np.float64).reshape(-1, n_outputs), device="cpu"
-    )
+    # A copy: what others return may be read-only.
+    values = np.array(values, dtype=np.float64).reshape(-1, n_outputs)
+    return torch.as_tensor(values, device="cpu")
 
 
 def normal_log_density(y: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class MemberDensity:
     def _last_axis(self, values: Any, length: int) -> Tensor:
         """What a member returned with a last axis, (n, length, m)."""
         shape = (len(self.X), len(self.unit), length)
-        found = torch.as_tensor(np.asarray(values, dtype=np.float64).reshape(shape), device="cpu")
+        found = torch.as_tensor(np.array(values, dtype=np.float64).reshape(shape), device="cpu")
         return found.mT / self.unit
 
     def floored_log_density(self, y: Tensor, factors: Sequence[float], floor: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class MemberDensity:
         """Gradient (n, d, m) of the mean; by central differences where a member has none."""
         n, d = self.X.shape
         if hasattr(self.estimator, "predict_gradient"):
-            found = np.asarray(self.estimator.predict_gradient(self.X), dtype=np.float64)
+            found = np.array(self.estimator.predict_gradient(self.X), dtype=np.float64)
             found = torch.as_tensor(found.reshape(n, len(self.unit), d), device="cpu")
             return found.mT / self.unit
         result = torch.zeros((n, d, len(self.unit)), dtype=torch.float64, device="cpu")

@@ -26,9 +26,10 @@ LEAST_POINTS = 8
 #: number two fits. Up to there small samples save nothing: trials of a hundred rows cost what
 #: those of four hundred do.
 THREE_FITS, ONE_RUNG = 60, 400
-#: Share of the points in the small samples of the first rung, and least number of them; share in
-#: the last rung.
-SMALL, LEAST_SMALL, LARGE = 1 / 8, 200, 1 / 2
+#: Share of the points in the samples of the first rung, and in those of the last; small samples
+#: have so many at least, and are not worth their fits beyond this share of the large ones.
+SMALL, LARGE = 1 / 8, 1 / 2
+LEAST_SMALL, WORTH = 200, 1 / 4
 #: Folds that one fit leaves out: a quarter of the rows.
 FOLDS_A_FIT = N_FOLDS // 4
 #: Standard deviations below this part of the spread of y count as this part: where data are exact
@@ -45,8 +46,9 @@ ROUND_OFF = 1e-13
 FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: Rows that each member is credited with, and weights that are too small to be known from rows.
 PRIOR_ROWS, LEAST_WEIGHT = 2.0, 0.05
-#: Log density of a row that no member's is below: it is the worst either way.
-LEAST_LOG_DENSITY = -1e12
+#: Log density of a row that no member's is below, and relative error that none's is above: they are
+#: the worst either way, and their squares are numbers.
+LEAST_LOG_DENSITY, MOST_RELATIVE = -1e12, 1e100
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def plan_rungs(data: Data, rng: np.random.Generator) -> list[Rung]:
         fits.append((others, left_out))
     if one_rung:
         return [Rung([(np.sort(others), left_out) for others, left_out in fits])]
-    sizes = (max(LEAST_SMALL, int(SMALL * n)), int(LARGE * n))
+    small, large = max(LEAST_SMALL, int(SMALL * n)), int(LARGE * n)
+    sizes = (small, large) if small <= WORTH * large else (large,)
     return [Rung([(np.sort(others[:size]), out) for others, out in fits]) for size in sizes]
 
 
@@ -179,7 +182,7 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
     spread = torch.as_tensor(data.spread, device="cpu") / unit
     failure: Exception | None = None
     log_density = np.full((len(test.y), len(FACTORS)), LEAST_LOG_DENSITY)
-    error = np.full(test.y.shape, np.inf)
+    error = np.full(test.y.shape, MOST_RELATIVE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -187,7 +190,8 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
             density = MemberDensity(model, test.X, unit)
             logs = density.floored_log_density(y, FACTORS, LEAST_STD * spread).numpy()
             log_density = np.maximum(np.nan_to_num(logs, nan=-np.inf), LEAST_LOG_DENSITY)
-            error = np.nan_to_num(((y - density.mean()) / spread).numpy(), nan=np.inf)
+            error = np.nan_to_num(((y - density.mean()) / spread).numpy(), nan=MOST_RELATIVE)
+            error = np.clip(error, -MOST_RELATIVE, MOST_RELATIVE)
         # Whatever a member meets, the others go on.
         except Exception as caught:
             failure = caught
