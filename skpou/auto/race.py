@@ -22,10 +22,9 @@ from skpou.core.models import MOST_TOGETHER, N_FOLDS, sets_to_leave_out
 
 #: Distinct points that a race takes at least; with fewer nothing can be left out.
 LEAST_POINTS = 8
-#: Points up to which three fits leave rows out, of which each has few to judge by; up to the next
-#: number two fits. Up to there small samples save nothing: trials of a hundred rows cost what
-#: those of four hundred do.
-THREE_FITS, ONE_RUNG = 60, 400
+#: Points up to which three fits leave rows out, and two: each has few rows to judge by. Up to the
+#: last number a sample is all that is not left out: trials of half the rows cost about as much.
+THREE_FITS, TWO_FITS, WHOLE_SAMPLES = 60, 200, 400
 #: Share of the points in the samples of the first rung, and in those of the last; small samples
 #: have so many at least, and are not worth their fits beyond this share of the large ones.
 SMALL, LARGE = 1 / 8, 1 / 2
@@ -116,14 +115,11 @@ def plan_rungs(data: Data, rng: np.random.Generator) -> list[Rung]:
     n = data.n_points
     if n < LEAST_POINTS:
         return []
-    one_rung = n <= ONE_RUNG
-    n_fits = 1 if not one_rung else 3 if n <= THREE_FITS else 2
-    fits = []
-    order = rng.permutation(n)
+    n_fits = 3 if n <= THREE_FITS else 2 if n <= TWO_FITS else 1
+    order, fits = rng.permutation(n), []
     for left_out in _left_out(data.points, n_fits, rng):
-        others = order[~np.isin(order, left_out)]
-        fits.append((others, left_out))
-    if one_rung:
+        fits.append((order[~np.isin(order, left_out)], left_out))
+    if n <= WHOLE_SAMPLES:
         return [Rung([(np.sort(others), left_out) for others, left_out in fits])]
     small, large = max(LEAST_SMALL, int(SMALL * n)), int(LARGE * n)
     sizes = (small, large) if small <= WORTH * large else (large,)
