@@ -1,4 +1,10 @@
-"""Which regressor? Members race on a kinked function with noise, and the figure shows how."""
+"""Which regressor? Members race on a kinked function with noise, and a figure shows how.
+
+The target has a kink along a parabola, a wave along the second column, and noise of standard
+deviation 0.02 at 2000 points:
+
+    python examples/which_one.py --output which_one.png
+"""
 
 import argparse
 
@@ -14,7 +20,7 @@ def target(X):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="which_one.png", help="file of the figure")
     options = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,8 +40,8 @@ ABOUT = 0.05
 #: A member is dropped on the way when its log density is lower by this than the best, or its error
 #: larger by this factor than the least; two stay in any case.
 HOPELESS, HOPELESS_ERROR = 3.0, 10.0
-#: Relative error that counts as none: round-off of the data.
-ROUND_OFF = 1e-13
+#: Relative error that counts as none, round-off: a member that has no larger one ends the race.
+ROUND_OFF = 1e-12
 #: Factors by which bars that the left-out rows find too narrow are widened.
 FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: Rows that each member is credited with, and weights that are too small to be known from rows.
@@ -152,7 +153,7 @@ class Trial(NamedTuple):
     Attributes
     ----------
     log_density : ndarray of shape (k, S)
-        At the left-out rows, for each factor that widens the bars; in units of `unit_of`.
+        At the left-out rows, for each factor that widens the bars; per unit of the spread of y.
     error : ndarray of shape (k, m)
         Target less mean, in units of the spread of y.
     n_points : int
@@ -185,6 +186,7 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
             model = fit_member(copy.deepcopy(member), train.X, train.targets(), train.weight)
             density = MemberDensity(model, test.X, unit)
             logs = density.floored_log_density(y, FACTORS, LEAST_STD * spread).numpy()
+            logs = logs + float(spread.log().sum())
             log_density = np.maximum(np.nan_to_num(logs, nan=-np.inf), LEAST_LOG_DENSITY)
             error = np.nan_to_num(((y - density.mean()) / spread).numpy(), nan=MOST_RELATIVE)
             error = np.clip(error, -MOST_RELATIVE, MOST_RELATIVE)
@@ -207,12 +209,14 @@ class Standing(NamedTuple):
         Mean of the log density.
     error : float
         Root mean square, in units of the spread of y.
+    n_outputs : int
     """
 
     log_density: Tensor
     shares: Tensor
     score: float
     error: float
+    n_outputs: int
 
 
 def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
@@ -226,7 +230,8 @@ def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
     square = float(weight @ torch.as_tensor(np.square(error).mean(1), device="cpu"))
     total = float(weight.sum())
     score = float(weight @ wide_enough) / total
-    return Standing(wide_enough, shares, score, max((square / total) ** 0.5, ROUND_OFF))
+    size = max((square / total) ** 0.5, ROUND_OFF)
+    return Standing(wide_enough, shares, score, size, error.shape[1])
 
 
 @dataclass
@@ -290,32 +295,46 @@ def run_race(
     report : callable
         Takes a line for each trial, `count_trials` of them.
     """
-    logs_of_unit = float(np.log(unit_of(data.spread)).sum())
     planned = len(members)
-    for rung in rungs if len(members) > 1 else ():
-        race.weight = torch.as_tensor(
-            np.concatenate([data.at(out).weight for _, out in rung.fits]), device="cpu"
-        )
-        race.standings = {}
-        alive, trials = list(race.alive), _trials(members, race.alive, data, rung, n_jobs)
-        for k in alive:
-            own = []
-            for fit in range(len(rung.fits)):
-                trial = next(trials)
-                own.append(trial)
-                report(_line(race.names[k], trial, fit, len(rung.fits)))
-            race.standings[k] = standing_of(own, race.weight)
-            failure = next((trial.failure for trial in own if trial.failure), None)
-            if failure is not None:
-                race.failures.setdefault(k, failure)
-            line = _board_line(race.names[k], own, race.standings[k])
-            line["log_density"] -= logs_of_unit
-            race.board.append(line)
-            race.alive = _order(race, alive)
-        for _ in range((planned - len(alive)) * len(rung.fits)):
-            report("not needed: a member cannot win any more")
+    for rung in rungs if planned > 1 else ():
+        before = len(race.board)
+        _run_rung(members, race, data, rung, n_jobs, report)
+        for _ in range((planned - (len(race.board) - before)) * len(rung.fits)):
+            report("not needed")
         race.alive = _survivors(race, most)
         planned = min(planned, max(most, 2))
+
+
+def _run_rung(
+    members: Sequence[Any], race: Race, data: Data, rung: Rung, n_jobs: int | None, report: Report
+) -> None:
+    """Trials of all members that are left; none where one has been exact before."""
+    if any(_is_exact(standing) for standing in race.standings.values()):
+        return
+    race.weight = torch.as_tensor(
+        np.concatenate([data.at(out).weight for _, out in rung.fits]), device="cpu"
+    )
+    race.standings, alive = {}, list(race.alive)
+    trials = _trials(members, alive, data, rung, n_jobs)
+    for k in alive:
+        own = []
+        for fit in range(len(rung.fits)):
+            own.append(next(trials))
+            report(_line(race.names[k], own[-1], fit, len(rung.fits)))
+        race.standings[k] = standing_of(own, race.weight)
+        failure = next((trial.failure for trial in own if trial.failure), None)
+        if failure is not None:
+            race.failures.setdefault(k, failure)
+        race.board.append(_board_line(race.names[k], own, race.standings[k], data))
+        race.alive = _order(race, alive)
+        if _is_exact(race.standings[k]):
+            break
+
+
+def _is_exact(standing: Standing) -> bool:
+    """Whether a member is as good as floating-point numbers allow: no other can be better."""
+    best = -standing.n_outputs * math.log(LEAST_STD * math.sqrt(2 * math.pi)) - ABOUT
+    return standing.error <= ROUND_OFF and standing.score >= best
 
 
 def _trials(
@@ -342,12 +361,15 @@ def _line(name: str, trial: Trial, fit: int, n_fits: int) -> str:
     )
 
 
-def _board_line(name: str, trials: Sequence[Trial], standing: Standing) -> dict[str, Any]:
+def _board_line(
+    name: str, trials: Sequence[Trial], standing: Standing, data: Data
+) -> dict[str, Any]:
     failed = any(trial.failure is not None for trial in trials)
+    score = standing.score - float(np.log(data.spread).sum())
     return {
         "member": name,
         "rows": int(np.mean([trial.n_points for trial in trials])),
-        "log_density": np.nan if failed else standing.score,
+        "log_density": np.nan if failed else score,
         "error": np.nan if failed else standing.error,
         "seconds": sum(trial.seconds for trial in trials),
     }

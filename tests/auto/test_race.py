@@ -126,6 +126,16 @@ def test_where_bars_do_not_matter_the_smaller_error_leads():
     assert weights.tolist() == [1.0]
 
 
+def test_an_exact_member_ends_the_race():
+    X = np.random.default_rng(0).random((2000, 2))
+    data = data_of(X, X[:, 0])
+    race = run([Constant(0.5, 0.3), Line(std=1e-14), Line(std=0.1), Constant(0.4, 0.3)], data)
+    assert [line["member"] for line in race.board] == ["m0", "m1"]
+    assert stack(race, 3)[0] == [1]
+    # One that is exact but says that it is not may still be beaten.
+    assert len(run([Line(std=0.1), Line(std=0.2)], data).board) == 4
+
+
 def test_bars_that_are_too_narrow_are_widened():
     race = run([Line(std=0.1 / 16), Constant(0.5, 0.3)], scattered(200))
     kept, _, shares = stack(race, 1)
