@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skpou.auto.members import fit_member
-from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race
+from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race, is_wild
 from skpou.auto.stacking import without_small
 from skpou.core import Report
 
@@ -34,12 +34,15 @@ class Whole(NamedTuple):
     messages : list of Warning
         What the fit warned of.
     failure : Exception or None
+    is_wild : bool
+        Whether the mean leaves the range of the targets by far between the rows.
     """
 
     model: Any
     seconds: float
     messages: list[Warning]
     failure: Exception | None
+    is_wild: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,25 +75,37 @@ def finish(
 ) -> Outcome:
     """Stack the densities of the best and fit these to all rows.
 
-    A member that fails there is left out; where all do, the next one that has not failed yet
-    takes their place.
+    A member that fails there, or leaves the range of the targets by far between the rows, is left
+    out; where all do, the next one takes their place.
 
     Raises
     ------
     Exception
         The first failure, where no member can be fitted.
     """
+
+    def fits(which: list[int]) -> list[Whole]:
+        return list(_whole_fits(members, race.names, which, data, n_jobs, report))
+
     kept, weights, shares = stack(race, most)
+    whole = fits(kept)
+    good = [i for i, one in enumerate(whole) if one.failure is None and not one.is_wild]
+    if not good:
+        # In the order of the race; members that were wild in it are no better.
+        for k in [k for k in race.alive if k not in kept and k in race.standings]:
+            other = fits([k])
+            if other[0].failure is None and not other[0].is_wild:
+                return Outcome([k], other, np.ones(1), _as_they_are(1))
+        good = [i for i, one in enumerate(whole) if one.failure is None]
     others = [k for k in range(len(members)) if k not in (*kept, *race.failures)]
-    whole = list(_whole_fits(members, race.names, kept, data, n_jobs, report))
-    while not any(one.failure is None for one in whole):
+    while not good:
         for k, one in zip(kept, whole):
             race.failures.setdefault(k, one.failure or RuntimeError())
         if not others:
             raise next(iter(race.failures.values()))
         kept, weights, shares = [others.pop(0)], np.ones(1), _as_they_are(1)
-        whole = list(_whole_fits(members, race.names, kept, data, n_jobs, report))
-    good = [i for i, one in enumerate(whole) if one.failure is None]
+        whole = fits(kept)
+        good = [i for i, one in enumerate(whole) if one.failure is None]
     weights = weights[good] / weights[good].sum()
     return Outcome([kept[i] for i in good], [whole[i] for i in good], weights, shares[good])
 
@@ -150,6 +165,7 @@ def _whole_fits(
     )
     for k, whole in zip(which, fits):
         what = "fitted to all rows" if whole.failure is None else f"failed: {whole.failure}"
+        what += ", but far from all targets between them" if whole.is_wild else ""
         report(f"{names[k]} {what}")
         yield whole
 
@@ -162,8 +178,9 @@ def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
         try:
             model = copy.deepcopy(member)
             fit_member(model, data.X, data.targets(), data.weight)
+            wild = is_wild(model, data)
         # Whatever a member meets, the others go on.
         except Exception as failure:
             return Whole(None, time.process_time() - start, [], failure)
     messages = [one.message for one in caught if isinstance(one.message, Warning)]
-    return Whole(model, time.process_time() - start, messages, None)
+    return Whole(model, time.process_time() - start, messages, None, wild)

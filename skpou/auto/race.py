@@ -46,6 +46,9 @@ ROUND_OFF = 1e-12
 FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: Rows that each member is credited with, and weights that are too small to be known from rows.
 PRIOR_ROWS, LEAST_WEIGHT = 2.0, 0.05
+#: Points between rows at which a mean is looked at, and distance from all targets, in units of
+#: their range, that no mean between rows may have where another keeps within.
+N_BETWEEN, BEYOND = 1000, 0.5
 #: Log density of a row that no member's is below, and relative error that none's is above: they are
 #: the worst either way, and their squares are numbers.
 LEAST_LOG_DENSITY, MOST_RELATIVE = -1e12, 1e100
@@ -161,6 +164,8 @@ class Trial(NamedTuple):
     seconds : float
     failure : Exception or None
         What the fit ended with, if it did.
+    is_wild : bool
+        Whether the mean leaves the range of all targets by far between the rows.
     """
 
     log_density: np.ndarray
@@ -168,6 +173,18 @@ class Trial(NamedTuple):
     n_points: int
     seconds: float
     failure: Exception | None
+    is_wild: bool
+
+
+def is_wild(model: Any, data: Data) -> bool:
+    """Whether a mean leaves the range of the targets by far somewhere on lines between rows."""
+    rng, n = np.random.default_rng(0), data.n_points
+    first, second = data.points[rng.integers(n, size=(2, N_BETWEEN))]
+    between = first + rng.random((N_BETWEEN, 1)) * (second - first)
+    low, high = data.y.min(0), data.y.max(0)
+    mean = np.asarray(model.predict(between), dtype=float).reshape(N_BETWEEN, -1)
+    outside = np.maximum(low - mean, mean - high) > BEYOND * (high - low) + data.spread
+    return bool(outside.any() or np.isnan(mean).any())
 
 
 def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, threads: int) -> Trial:
@@ -178,6 +195,7 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
     y = torch.as_tensor(test.y, device="cpu") / unit
     spread = torch.as_tensor(data.spread, device="cpu") / unit
     failure: Exception | None = None
+    wild = False
     log_density = np.full((len(test.y), len(FACTORS)), LEAST_LOG_DENSITY)
     error = np.full(test.y.shape, MOST_RELATIVE)
     with warnings.catch_warnings():
@@ -190,10 +208,11 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
             log_density = np.maximum(np.nan_to_num(logs, nan=-np.inf), LEAST_LOG_DENSITY)
             error = np.nan_to_num(((y - density.mean()) / spread).numpy(), nan=MOST_RELATIVE)
             error = np.clip(error, -MOST_RELATIVE, MOST_RELATIVE)
+            wild = is_wild(model, data)
         # Whatever a member meets, the others go on.
         except Exception as caught:
             failure = caught
-    return Trial(log_density, error, len(fitted), time.process_time() - start, failure)
+    return Trial(log_density, error, len(fitted), time.process_time() - start, failure, wild)
 
 
 class Standing(NamedTuple):
@@ -210,6 +229,8 @@ class Standing(NamedTuple):
     error : float
         Root mean square, in units of the spread of y.
     n_outputs : int
+    is_wild : bool
+        Whether it is in any trial.
     """
 
     log_density: Tensor
@@ -217,6 +238,7 @@ class Standing(NamedTuple):
     score: float
     error: float
     n_outputs: int
+    is_wild: bool
 
 
 def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
@@ -231,7 +253,8 @@ def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
     total = float(weight.sum())
     score = float(weight @ wide_enough) / total
     size = max((square / total) ** 0.5, ROUND_OFF)
-    return Standing(wide_enough, shares, score, size, error.shape[1])
+    wild = any(trial.is_wild for trial in trials)
+    return Standing(wide_enough, shares, score, size, error.shape[1], wild)
 
 
 @dataclass
@@ -376,8 +399,13 @@ def _board_line(
 
 
 def _order(race: Race, alive: Sequence[int]) -> list[int]:
-    """Members with a standing, the leader first: the least error among the about likeliest."""
+    """Members with a standing, the leader first: the least error among the about likeliest.
+
+    Where a member keeps within the targets between the rows, those that do not are out.
+    """
     known = [k for k in alive if k in race.standings and k not in race.failures]
+    tame = [k for k in known if not race.standings[k].is_wild]
+    known = tame or known
     best = max((race.standings[k].score for k in known), default=0.0)
 
     def key(k: int) -> tuple[bool, float, float]:

@@ -8,7 +8,7 @@ from skpou.auto import race as race_module
 from skpou.auto.finish import finish, stack
 from skpou.auto.race import FACTORS, Data, Race, count_trials, plan_rungs, run_race
 from skpou.core import merge_rows
-from tests.auto.members import Constant, Failing, Line
+from tests.auto.members import Constant, Failing, Line, Wild
 
 
 def data_of(X, y, weight=None):
@@ -182,6 +182,19 @@ def test_a_member_that_fails_with_all_rows_gives_way():
     assert outcome.members == [1]
     assert outcome.weights.tolist() == [1.0]
     assert outcome.whole[0].model.n_rows_ == 100
+
+
+@pytest.mark.parametrize("least", [0, 100])
+def test_a_member_that_is_wild_between_the_rows_gives_way(least):
+    """Found out in a trial, or with all rows."""
+    data, members = scattered(100), [Wild(std=0.1, least=least), Constant(0.5, 0.3)]
+    race = run(members, data)
+    assert race.alive[0] == (1 if least == 0 else 0)
+    outcome = finish(members, race, data, 3, None, lambda line: None)
+    assert outcome.members == [1]
+    # Where there is no other, it stays.
+    race = run(members[:1], data)
+    assert finish(members[:1], race, data, 3, None, lambda line: None).members == [0]
 
 
 def test_where_all_fail_the_first_failure_is_raised():
