@@ -14,13 +14,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skpou import AutoRegressor, HierarchicalPOURegressor, SparseGridRegressor
+from tests import fuzz
 from tests.auto.members import Constant, Failing, Line
 from tests.estimators import assert_same_bits, kinked, kinked_mean, predictions
+from tests.fuzz_data import draw_case
 
 #: A process whose kernel is given: fitted in no time.
 PROCESS = GaussianProcessRegressor(RBF(0.7) + WhiteKernel(0.0025), optimizer=None, normalize_y=True)
 #: Two quick members that tell noise from what they do not know.
 NAMES = [SparseGridRegressor(level=2), "SparseGridRegressor"]
+#: The first cases of the fuzzer for this class.
+CASES = [seed for seed in range(60) if draw_case(seed).name == "SparseGridRegressor"]
 X, Y = kinked(60)
 QUERY = np.random.default_rng(5).uniform(-1, 1, (9, 2))
 
@@ -246,3 +250,10 @@ def test_progress_knows_its_end(members):
     model = AutoRegressor(members).set_callbacks(early).fit(X, Y)
     assert len(model.estimators_) == 1
     assert np.isfinite(model.predict(QUERY)).all()
+
+
+@pytest.mark.parametrize("seed", CASES)
+def test_odd_data(seed):
+    """Cases that the fuzzer draws for a sparse grid."""
+    outcome = fuzz.run_case(draw_case(seed), AutoRegressor(NAMES))
+    assert not outcome.failures, f"{outcome.text}\n{outcome.trace}"
