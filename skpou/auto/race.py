@@ -46,9 +46,10 @@ ROUND_OFF = 1e-12
 FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: Rows that each member is credited with, and weights that are too small to be known from rows.
 PRIOR_ROWS, LEAST_WEIGHT = 2.0, 0.05
-#: Points between rows at which a mean is looked at, and distance from all targets, in units of
-#: their range, that no mean between rows may have where another keeps within.
-N_BETWEEN, BEYOND = 1000, 0.5
+#: Points between rows at which a mean is looked at, as many again in the box of the rows up to so
+#: many columns (in more of them the box is mostly empty), and distance from all targets, in units
+#: of their range, that no mean may have there where another keeps within.
+N_BETWEEN, COLUMNS_OF_BOX, BEYOND = 1000, 3, 1.0
 #: Log density of a row that no member's is below, and relative error that none's is above: they are
 #: the worst either way, and their squares are numbers.
 LEAST_LOG_DENSITY, MOST_RELATIVE = -1e12, 1e100
@@ -177,13 +178,20 @@ class Trial(NamedTuple):
 
 
 def is_wild(model: Any, data: Data) -> bool:
-    """Whether a mean leaves the range of the targets by far somewhere on lines between rows."""
-    rng, n = np.random.default_rng(0), data.n_points
-    first, second = data.points[rng.integers(n, size=(2, N_BETWEEN))]
-    between = first + rng.random((N_BETWEEN, 1)) * (second - first)
+    """Whether a mean leaves the range of the targets by far somewhere between the rows."""
+    rng, points, n = np.random.default_rng(0), data.points, data.n_points
+    d = points.shape[1]
+    first, second = points[rng.integers(n, size=(2, N_BETWEEN))]
+    between = [first + rng.random((N_BETWEEN, 1)) * (second - first)]
+    if d <= COLUMNS_OF_BOX:
+        corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * d), -1).reshape(-1, d)
+        share = np.concatenate([corners, rng.random((N_BETWEEN, d))])
+        between.append((1 - share) * points.min(0) + share * points.max(0))
+    mean = np.asarray(model.predict(np.concatenate(between)), dtype=float)
+    mean = mean.reshape(-1, data.y.shape[1])
     low, high = data.y.min(0), data.y.max(0)
-    mean = np.asarray(model.predict(between), dtype=float).reshape(N_BETWEEN, -1)
-    outside = np.maximum(low - mean, mean - high) > BEYOND * (high - low) + data.spread
+    width = np.maximum(high - low, data.spread)
+    outside = np.maximum(low - mean, mean - high) > BEYOND * width
     return bool(outside.any() or np.isnan(mean).any())
 
 
