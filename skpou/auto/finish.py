@@ -14,13 +14,17 @@ import numpy as np
 import torch
 
 from skpou.auto.members import fit_member
-from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race, is_wild
+from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race
 from skpou.auto.stacking import without_small
 from skpou.core import Report
 
 #: Errors of the members of a stack relative to the leader's: a mean with a share of a larger error
 #: would lose what the leader knows.
 MOST_ERROR = 2.0
+#: Points between rows at which a mean is looked at, as many again in the box of the rows up to so
+#: many columns (in more of them the box is mostly empty), and distance from all targets, in units
+#: of their range, that no mean may have there where another keeps within.
+N_BETWEEN, COLUMNS_OF_BOX, BEYOND = 1000, 3, 1.0
 
 
 class Whole(NamedTuple):
@@ -91,7 +95,7 @@ def finish(
     whole = fits(kept)
     good = [i for i, one in enumerate(whole) if one.failure is None and not one.is_wild]
     if not good:
-        # In the order of the race; members that were wild in it are no better.
+        # In the order of the race.
         for k in [k for k in race.alive if k not in kept and k in race.standings]:
             other = fits([k])
             if other[0].failure is None and not other[0].is_wild:
@@ -184,3 +188,21 @@ def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
             return Whole(None, time.process_time() - start, [], failure)
     messages = [one.message for one in caught if isinstance(one.message, Warning)]
     return Whole(model, time.process_time() - start, messages, None, wild)
+
+
+def is_wild(model: Any, data: Data) -> bool:
+    """Whether a mean leaves the range of the targets by far somewhere between the rows."""
+    rng, points, n = np.random.default_rng(0), data.points, data.n_points
+    d = points.shape[1]
+    first, second = points[rng.integers(n, size=(2, N_BETWEEN))]
+    between = [first + rng.random((N_BETWEEN, 1)) * (second - first)]
+    if d <= COLUMNS_OF_BOX:
+        corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * d), -1).reshape(-1, d)
+        share = np.concatenate([corners, rng.random((N_BETWEEN, d))])
+        between.append((1 - share) * points.min(0) + share * points.max(0))
+    mean = np.asarray(model.predict(np.concatenate(between)), dtype=float)
+    mean = mean.reshape(-1, data.y.shape[1])
+    low, high = data.y.min(0), data.y.max(0)
+    width = np.maximum(high - low, data.spread)
+    outside = np.maximum(low - mean, mean - high) > BEYOND * width
+    return bool(outside.any() or np.isnan(mean).any())

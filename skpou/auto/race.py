@@ -46,10 +46,6 @@ ROUND_OFF = 1e-12
 FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)
 #: Rows that each member is credited with, and weights that are too small to be known from rows.
 PRIOR_ROWS, LEAST_WEIGHT = 2.0, 0.05
-#: Points between rows at which a mean is looked at, as many again in the box of the rows up to so
-#: many columns (in more of them the box is mostly empty), and distance from all targets, in units
-#: of their range, that no mean may have there where another keeps within.
-N_BETWEEN, COLUMNS_OF_BOX, BEYOND = 1000, 3, 1.0
 #: Log density of a row that no member's is below, and relative error that none's is above: they are
 #: the worst either way, and their squares are numbers.
 LEAST_LOG_DENSITY, MOST_RELATIVE = -1e12, 1e100
@@ -165,8 +161,6 @@ class Trial(NamedTuple):
     seconds : float
     failure : Exception or None
         What the fit ended with, if it did.
-    is_wild : bool
-        Whether the mean leaves the range of all targets by far between the rows.
     """
 
     log_density: np.ndarray
@@ -174,25 +168,6 @@ class Trial(NamedTuple):
     n_points: int
     seconds: float
     failure: Exception | None
-    is_wild: bool
-
-
-def is_wild(model: Any, data: Data) -> bool:
-    """Whether a mean leaves the range of the targets by far somewhere between the rows."""
-    rng, points, n = np.random.default_rng(0), data.points, data.n_points
-    d = points.shape[1]
-    first, second = points[rng.integers(n, size=(2, N_BETWEEN))]
-    between = [first + rng.random((N_BETWEEN, 1)) * (second - first)]
-    if d <= COLUMNS_OF_BOX:
-        corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * d), -1).reshape(-1, d)
-        share = np.concatenate([corners, rng.random((N_BETWEEN, d))])
-        between.append((1 - share) * points.min(0) + share * points.max(0))
-    mean = np.asarray(model.predict(np.concatenate(between)), dtype=float)
-    mean = mean.reshape(-1, data.y.shape[1])
-    low, high = data.y.min(0), data.y.max(0)
-    width = np.maximum(high - low, data.spread)
-    outside = np.maximum(low - mean, mean - high) > BEYOND * width
-    return bool(outside.any() or np.isnan(mean).any())
 
 
 def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, threads: int) -> Trial:
@@ -203,7 +178,6 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
     y = torch.as_tensor(test.y, device="cpu") / unit
     spread = torch.as_tensor(data.spread, device="cpu") / unit
     failure: Exception | None = None
-    wild = False
     log_density = np.full((len(test.y), len(FACTORS)), LEAST_LOG_DENSITY)
     error = np.full(test.y.shape, MOST_RELATIVE)
     with warnings.catch_warnings():
@@ -216,11 +190,10 @@ def run_trial(member: Any, data: Data, fitted: np.ndarray, out: np.ndarray, thre
             log_density = np.maximum(np.nan_to_num(logs, nan=-np.inf), LEAST_LOG_DENSITY)
             error = np.nan_to_num(((y - density.mean()) / spread).numpy(), nan=MOST_RELATIVE)
             error = np.clip(error, -MOST_RELATIVE, MOST_RELATIVE)
-            wild = is_wild(model, data)
         # Whatever a member meets, the others go on.
         except Exception as caught:
             failure = caught
-    return Trial(log_density, error, len(fitted), time.process_time() - start, failure, wild)
+    return Trial(log_density, error, len(fitted), time.process_time() - start, failure)
 
 
 class Standing(NamedTuple):
@@ -237,8 +210,6 @@ class Standing(NamedTuple):
     error : float
         Root mean square, in units of the spread of y.
     n_outputs : int
-    is_wild : bool
-        Whether it is in any trial.
     """
 
     log_density: Tensor
@@ -246,7 +217,6 @@ class Standing(NamedTuple):
     score: float
     error: float
     n_outputs: int
-    is_wild: bool
 
 
 def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
@@ -261,8 +231,7 @@ def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
     total = float(weight.sum())
     score = float(weight @ wide_enough) / total
     size = max((square / total) ** 0.5, ROUND_OFF)
-    wild = any(trial.is_wild for trial in trials)
-    return Standing(wide_enough, shares, score, size, error.shape[1], wild)
+    return Standing(wide_enough, shares, score, size, error.shape[1])
 
 
 @dataclass
@@ -407,13 +376,8 @@ def _board_line(
 
 
 def _order(race: Race, alive: Sequence[int]) -> list[int]:
-    """Members with a standing, the leader first: the least error among the about likeliest.
-
-    Where a member keeps within the targets between the rows, those that do not are out.
-    """
+    """Members with a standing, the leader first: the least error among the about likeliest."""
     known = [k for k in alive if k in race.standings and k not in race.failures]
-    tame = [k for k in known if not race.standings[k].is_wild]
-    known = tame or known
     best = max((race.standings[k].score for k in known), default=0.0)
 
     def key(k: int) -> tuple[bool, float, float]:

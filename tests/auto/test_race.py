@@ -184,12 +184,11 @@ def test_a_member_that_fails_with_all_rows_gives_way():
     assert outcome.whole[0].model.n_rows_ == 100
 
 
-@pytest.mark.parametrize("least", [0, 100])
-def test_a_member_that_is_wild_between_the_rows_gives_way(least):
-    """Found out in a trial, or with all rows."""
-    data, members = scattered(100), [Wild(std=0.1, least=least), Constant(0.5, 0.3)]
+def test_a_member_that_is_wild_between_the_rows_gives_way():
+    """A sample may have been too small for it, so that all rows decide."""
+    data, members = scattered(100), [Wild(std=0.1), Constant(0.5, 0.3)]
     race = run(members, data)
-    assert race.alive[0] == (1 if least == 0 else 0)
+    assert race.alive[0] == 0
     outcome = finish(members, race, data, 3, None, lambda line: None)
     assert outcome.members == [1]
     # Where there is no other, it stays.
