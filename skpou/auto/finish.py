@@ -61,12 +61,15 @@ class Outcome:
     weights : ndarray of shape (K,)
     shares : ndarray of shape (K, S)
         With what probability each is widened by each of `FACTORS`.
+    dropped : dict of int to Whole
+        Fits to all rows that failed or were wild.
     """
 
     members: list[int]
     whole: list[Whole]
     weights: np.ndarray
     shares: np.ndarray
+    dropped: dict[int, Whole]
 
 
 def finish(
@@ -99,7 +102,7 @@ def finish(
         for k in [k for k in race.alive if k not in kept and k in race.standings]:
             other = fits([k])
             if other[0].failure is None and not other[0].is_wild:
-                return Outcome([k], other, np.ones(1), _as_they_are(1))
+                return Outcome([k], other, np.ones(1), _as_they_are(1), dict(zip(kept, whole)))
         good = [i for i, one in enumerate(whole) if one.failure is None]
     others = [k for k in range(len(members)) if k not in (*kept, *race.failures)]
     while not good:
@@ -111,7 +114,9 @@ def finish(
         whole = fits(kept)
         good = [i for i, one in enumerate(whole) if one.failure is None]
     weights = weights[good] / weights[good].sum()
-    return Outcome([kept[i] for i in good], [whole[i] for i in good], weights, shares[good])
+    dropped = {k: whole[i] for i, k in enumerate(kept) if i not in good}
+    which = [kept[i] for i in good]
+    return Outcome(which, [whole[i] for i in good], weights, shares[good], dropped)
 
 
 def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:

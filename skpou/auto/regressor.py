@@ -250,7 +250,9 @@ class AutoRegressor(BaseRegressor):
 
     def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
         lines = [{**line, "weight": 0.0} for line in race.board]
-        for k, whole, weight in zip(outcome.members, outcome.whole, outcome.weights):
+        fitted = [(k, whole, 0.0) for k, whole in outcome.dropped.items()]
+        fitted += zip(outcome.members, outcome.whole, outcome.weights)
+        for k, whole, weight in fitted:
             lines.append(
                 {
                     "member": race.names[k],

@@ -11,9 +11,15 @@ def summary_of(board: dict[str, np.ndarray]) -> str:
     names, whole = board["member"], board["rows"][stacked[0]]
     weights = ", ".join(f"{names[i]} {board['weight'][i]:.2f}" for i in stacked)
     lines = [f"Fitted to all {whole} distinct points, with weights: {weights}."]
-    raced = np.flatnonzero(board["weight"] == 0)
+    dropped = (board["weight"] == 0) & (board["rows"] == whole)
+    lines += [
+        f"{names[i]} was dropped: with all rows it failed, or its mean leaves the range of y by "
+        "far between them."
+        for i in np.flatnonzero(dropped)
+    ]
+    raced = np.flatnonzero((board["weight"] == 0) & ~dropped)
     if not len(raced):
-        return f"{lines[0]} There was no race."
+        return "\n".join([*lines, "There was no race."])
     lines.append("Left-out rows said (log density a row, error in units of the spread of y):")
     last = {name: i for i, name in enumerate(names) if i in raced}
     largest = max(board["rows"][i] for i in last.values())

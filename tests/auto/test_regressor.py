@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skpou import AutoRegressor, HierarchicalPOURegressor, SparseGridRegressor
 from tests import fuzz
-from tests.auto.members import Constant, Failing, Line
+from tests.auto.members import Constant, Failing, Line, Wild
 from tests.estimators import assert_same_bits, kinked, kinked_mean, predictions
 from tests.fuzz_data import draw_case
 
@@ -165,6 +165,13 @@ def test_given_members_stay_as_they_are():
     assert not hasattr(member, "n_features_in_")
     assert model.estimators_[0].level == 2
     np.testing.assert_array_equal(model.predict(QUERY), member.fit(X, Y).predict(QUERY))
+
+
+def test_a_dropped_member_is_told():
+    model = AutoRegressor([Wild(std=0.1), Constant(0.0, 0.6)]).fit(X, X[:, 0])
+    assert [type(member) for member in model.estimators_] == [Constant]
+    assert "Wild was dropped: with all rows" in model.summary()
+    assert model.leaderboard_["rows"].tolist()[-2:] == [60, 60]
 
 
 def test_failures():
