@@ -43,11 +43,13 @@ NAMES = {
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
+    "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.
 FOLDERS = {
+    "auto": ("front_door",),
     "equations": ("equations", "equation_networks"),
     "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes"),
     "networks": ("lsgd", "lsgd_depth", "steep"),

@@ -2,6 +2,7 @@
 
 from skpou._version import __version__
 from skpou.additive import AdditivePOURegressor
+from skpou.auto import AutoRegressor
 from skpou.lsgd import LSGDRegressor
 from skpou.multi_stage import MultiStageRegressor
 from skpou.neural_sparse_grids import NeuralSparseGridClassifier, NeuralSparseGridRegressor
@@ -11,6 +12,7 @@ from skpou.transformed import TransformedRegressor
 
 __all__ = [
     "AdditivePOURegressor",
+    "AutoRegressor",
     "HierarchicalPOURegressor",
     "LSGDRegressor",
     "MultiStageRegressor",
@@ -26,6 +28,7 @@ __all__ = [
 # Saved models name their class by the place users import it from, which outlives every file.
 for _estimator in (
     AdditivePOURegressor,
+    AutoRegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
     MultiStageRegressor,

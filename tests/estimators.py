@@ -16,6 +16,7 @@ import torch
 import skpou
 from skpou import (
     AdditivePOURegressor,
+    AutoRegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
     MultiStageRegressor,
@@ -68,7 +69,11 @@ CONFIGURATIONS = {
     "neural grid in steps": NeuralSparseGridRegressor(
         (8,), level=3, coef_solver="direct", max_iter=200, learning_rate=0.03
     ),
+    # The quickest alone: tests/auto has the races and stacks.
+    "front door": AutoRegressor(["SparseGridRegressor"]),
 }
+#: Configurations whose fitted state is other estimators, and no model of their own.
+OF_MEMBERS = ("front door",)
 
 
 def _first_by(key):
@@ -96,6 +101,10 @@ CLASSES = [type(CONFIGURATIONS[name]) for name in ONE_OF_EACH]
 
 each_configuration = pytest.mark.parametrize("name", CONFIGURATIONS)
 each_class = pytest.mark.parametrize("name", ONE_OF_EACH)
+#: For what is asked of the model inside.
+each_class_with_a_model = pytest.mark.parametrize(
+    "name", [name for name in ONE_OF_EACH if name not in OF_MEMBERS]
+)
 #: The quickest two of these, which no network takes part in.
 QUICK = ("grid", "pieces")
 #: For what the base classes do before and after every training alike.
@@ -111,6 +120,11 @@ each_solver = slow_beyond(_first_by(_solver))
 def make(name, **params):
     """New estimator of that configuration."""
     return copy.deepcopy(CONFIGURATIONS[name]).set_params(**params)
+
+
+def members_of(model):
+    """Fitted members of a stack; none of any other model."""
+    return getattr(model, "estimators_", [])
 
 
 def kinked(n_samples=60, n_features=2, noise=0.05, seed=0):

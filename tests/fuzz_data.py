@@ -10,8 +10,10 @@ import torch
 
 import skpou
 
-#: TransformedRegressor trains by another one, predicts a median, and refuses half of the targets.
-ESTIMATORS = [n for n in skpou.__all__ if n[0] != "_" and n != "TransformedRegressor"]
+#: All but those that are made of others: TransformedRegressor refuses half of the targets, and
+#: tests/auto draws cases for AutoRegressor.
+MADE_OF_OTHERS = ("AutoRegressor", "TransformedRegressor")
+ESTIMATORS = [n for n in skpou.__all__ if n[0] != "_" and n not in MADE_OF_OTHERS]
 
 #: Rows of a case, largest, and fresh rows, at which it is predicted only.
 MOST_ROWS, N_FRESH = 200, 20

@@ -1,5 +1,6 @@
 """What all estimators owe to scikit-learn: validation, callbacks, predictions of every kind."""
 
+from skpou.base.callbacks import StopRequested
 from skpou.base.classifier import BaseClassifier
 from skpou.base.compat import (
     HasMethods,
@@ -21,6 +22,7 @@ from skpou.base.parameters import (
     NOT_NEGATIVE,
     POSITIVE,
     check_coverage,
+    check_n_samples,
     check_quantiles,
     check_return_std,
     random_generator,
@@ -30,14 +32,14 @@ from skpou.base.parameters import (
 )
 from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
-from skpou.base.validation import origin_of, owned, target_values
+from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Prepared",
-           "ResidueDensityMixin", "StrOptions", "TorchEstimator", "check_coverage",
-           "check_is_fitted", "check_matplotlib_support", "check_quantiles", "check_return_std",
-           "check_weights", "column_names", "fit_context", "noise_lines", "number", "origin_of",
-           "owned", "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
-           "target_values", "unless_auto", "validate_params"]
+           "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Origin",
+           "Prepared", "ResidueDensityMixin", "StopRequested", "StrOptions", "TorchEstimator",
+           "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
+           "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
+           "noise_lines", "number", "origin_of", "owned", "polynomial_text", "random_generator",
+           "refuse_beyond_memory", "seed_of", "target_values", "unless_auto", "validate_params"]
 # fmt: on

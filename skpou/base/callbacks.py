@@ -19,8 +19,12 @@ class StopRequested(KeyboardInterrupt):
 
 
 @contextmanager
-def fit_task(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Iterator[None]:
+def fit_task(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None
+) -> Iterator[None]:
     """Begin and end of a fit for the callbacks of an estimator; nothing where it has none.
+
+    They are told of how many steps it has, where that is known.
 
     Raises
     ------
@@ -34,7 +38,7 @@ def fit_task(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Iterator[Non
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
     with callback_management(estimator):
-        context = estimator._init_callback_context(max_subtasks=None)
+        context = estimator._init_callback_context(max_subtasks=n_steps)
         context.call_on_fit_task_begin(**data)
         try:
             yield

@@ -97,9 +97,12 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         return rows, scaling.with_targets(unit, rows), unit
 
     @contextlib.contextmanager
-    def _fitting(self, X: Any, y: Any, sample_weight: Any):
-        """A fit of given data: callbacks are told, and an earlier fit is kept if this one fails."""
-        with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight):
+    def _fitting(self, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None):
+        """A fit of given data: callbacks are told, and an earlier fit is kept if this one fails.
+
+        `n_steps` is the number of lines of its report, where that is known.
+        """
+        with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight, n_steps):
             yield
 
     @contextlib.contextmanager
@@ -186,12 +189,16 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         """Whether a fit has left a model."""
         return hasattr(self, "scaling_")
 
-    def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
-        """Scaled points on the device, the scaling, and where X came from."""
+    def _given_points(self, X: Any) -> tuple[Tensor, validation.Origin]:
+        """Validated points (n, d) on the device, in float64, and where they came from."""
         check_is_fitted(self)
         origin = validation.origin_of(X)
         device = validation.resolve_device(self.device, origin)
-        X = validation.owned(validation.query_points(self, X), torch.float64, device)
+        return validation.owned(validation.query_points(self, X), torch.float64, device), origin
+
+    def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
+        """Scaled points on the device, the scaling, and where X came from."""
+        X, origin = self._given_points(X)
         scaling = Scaling.from_arrays(self.scaling_, X)
         points = scaling.points(X).to(self._torch_dtype())
         if not bool(torch.isfinite(points).all()):

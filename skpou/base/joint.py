@@ -10,7 +10,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skpou.base.parameters import random_generator, refuse_beyond_memory
+from skpou.base.parameters import check_n_samples, random_generator, refuse_beyond_memory
 from skpou.core.models import standard_draws
 
 #: Matrices of all pairs of points that are held at a time, for each target.
@@ -89,9 +89,7 @@ class JointMixin:
         ValueError
             If `joint` is asked of a regressor that averages over several models.
         """
-        whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
-        if not whole or n_samples < 1:
-            raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+        check_n_samples(n_samples)
         if not isinstance(joint, bool | np.bool_):
             raise ValueError(f"joint must be False or True. Got {joint!r}.")
         points, scaling, origin = self._query(X)

@@ -121,3 +121,10 @@ def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
         raise ValueError(
             f"{what} needs about {needed:.3g} GB of {physical:.3g} GB. Lower {advice}."
         )
+
+
+def check_n_samples(n_samples: Any) -> None:
+    """Refuse what is no number of draws."""
+    whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
+    if not whole or n_samples < 1:
+        raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")

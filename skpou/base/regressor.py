@@ -97,12 +97,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         beside : callable, default=None
             Maps X (n, d) to further points (k, d) for the box to hold; then n may be 0.
         """
-        origin = validation.origin_of(X)
-        device = validation.resolve_device(self.device, origin)
-        X, y, weight = validation.training_data(
-            self, X, y, sample_weight, reset=box is None, may_be_empty=beside is not None
-        )
-        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        X, y, weight = self._given_rows(X, y, sample_weight, box is None, beside is not None)
         ndim = y.ndim
         if beside is not None:
             further = beside(X)
@@ -112,6 +107,17 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         share = scaling.scale / unit
         rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
         return Prepared(rows, scaling, ndim)
+
+    def _given_rows(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Validated points (n, d), targets (n,) or (n, m) and weights (n,), on the device."""
+        device = validation.resolve_device(self.device, validation.origin_of(X))
+        X, y, weight = validation.training_data(
+            self, X, y, sample_weight, reset=reset, may_be_empty=may_be_empty
+        )
+        X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
+        return X, y, weight
 
     def _best_of(
         self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
@@ -344,6 +350,44 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         values = torch.cummax(scaling.original_targets(values), dim=1).values
         back = torch.tensor(np.argsort(order, kind="stable"), device=points.device)
         return self._leave(values[:, back], origin)
+
+    @torch.inference_mode(False)
+    def predict_cdf(self, X, y):
+        """Probability that a target is at most y, for each output on its own.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs), or of one axis more
+            Thresholds, in units of y. With a last axis of several for each target it is what
+            `predict_quantile` returns.
+
+        Returns
+        -------
+        ndarray or Tensor of the shape of y
+            Values of the distribution function.
+
+        Raises
+        ------
+        ValueError
+            If X and y differ in length or y has another number of outputs than in fit.
+        """
+        points, scaling, origin = self._query(X)
+        y = validation.owned(validation.target_values(y, most_axes=3), torch.float64, points.device)
+        shape, several = y.shape, y.ndim > self._target_ndim
+        wanted = (len(points), *([len(scaling.scale)] if self._target_ndim == 2 else []))
+        if y.ndim > self._target_ndim + 1 or tuple(shape[: self._target_ndim]) != wanted:
+            raise ValueError(
+                f"y must hold {wanted} values for these X, or several of each. Got {tuple(shape)}."
+            )
+        y = y.reshape(len(y), len(scaling.scale), -1 if several else 1)
+        values = scaling.targets(y.mT).to(points.dtype)
+        model = self._density_of(points)
+        below = self._in_blocks(
+            points, model, lambda x, rows: model.components(x).cumulative(values[rows])
+        )
+        return origin.send(below.mT.reshape(shape).to(self._torch_dtype()))
 
     @torch.inference_mode(False)
     def log_density(self, X, y):

@@ -132,17 +132,27 @@ def _check_target_type(y: Any) -> None:
         raise ValueError("y must be numeric, but holds strings. Encode them as numbers first.")
 
 
-def target_values(y: Any) -> Any:
+def target_values(y: Any, most_axes: int = 2) -> Any:
     """Finite real targets (n,) or (n, m) for an evaluation, as an array or a tensor."""
     if isinstance(y, Tensor):
-        return _finite_tensor(y, "y", (1, 2))
+        return _finite_tensor(y, "y", tuple(range(1, most_axes + 1)))
     _refuse_odd_input(y, "y")
     _check_target_type(y)
     # A list becomes an array first: check_array looks for NaN in a list before None becomes one.
     y = np.asarray(y) if isinstance(y, (list, tuple)) else y
-    values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y", ensure_min_samples=0)
-    if values.ndim > 2:
-        raise ValueError(f"Expected 1D or 2D array for y, got {values.ndim}D array instead.")
+    values = check_array(
+        y,
+        ensure_2d=False,
+        allow_nd=most_axes > 2,
+        dtype="numeric",
+        input_name="y",
+        ensure_min_samples=0,
+        ensure_min_features=0 if most_axes > 2 else 1,
+    )
+    if values.ndim > most_axes:
+        raise ValueError(
+            f"Expected array of at most {most_axes} axes for y, got {values.ndim}D array instead."
+        )
     return values.astype(np.float64)
 
 

@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skpou import (
     AdditivePOURegressor,
+    AutoRegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
     MultiStageRegressor,
@@ -34,6 +35,7 @@ REGRESSORS = {
     "encoder": NeuralSparseGridRegressor(level=3),
     "descent": NeuralSparseGridRegressor(level=3, coef_solver="gradient", max_iter=4),
     "terms": AdditivePOURegressor(),
+    "front door": AutoRegressor(["SparseGridRegressor", "SparseGridRegressor"]),
 }
 #: Trainings that go on to their end: a part of them is no model.
 WHOLE = ("grid", "terms")

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import (
 
 import skpou
 from skpou import (
+    AutoRegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
     MultiStageRegressor,
@@ -124,8 +125,21 @@ def checks_of(estimators, kinds=None):
             yield pytest.param(estimator, check, marks=marks, id=identity)
 
 
-@pytest.mark.parametrize(("estimator", "check"), [*checks_of({c.__name__: c() for c in CLASSES})])
+#: Members that are fitted in no time stand for those by default, some ninety fits of each of which
+#: would take minutes.
+MEMBERS = [SparseGridRegressor(level=2), SparseGridRegressor()]
+DEFAULTS = {c.__name__: c() for c in CLASSES if c is not AutoRegressor}
+DEFAULTS["AutoRegressor"] = AutoRegressor(MEMBERS)
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of(DEFAULTS)])
 def test_default(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of({"AutoRegressor": AutoRegressor()})])
+def test_all_members(estimator, check):
     check(estimator)
 
 
@@ -159,7 +173,7 @@ def checks_that_are_not_yielded():
     """Each of them once a class, with a quick configuration where the default is slow."""
     for cls in CLASSES:
         transforms = hasattr(cls(), "transform")
-        estimator = cls(**QUICK, coef_solver="gradient") if transforms else cls()
+        estimator = cls(**QUICK, coef_solver="gradient") if transforms else DEFAULTS[cls.__name__]
         for check in NOT_YIELDED + NOT_YIELDED_OF_TRANSFORMERS * transforms:
             yield pytest.param(estimator, check, id=f"{cls.__name__}-{check.__name__}")
 

@@ -17,6 +17,7 @@ from skpou.base.compat import LEAST_WEIGHT, check_weights
 from skpou.search.automatic import AutomaticSearch
 from tests.estimators import (
     each_class,
+    each_class_with_a_model,
     each_quick_class,
     fitted,
     make,
@@ -187,7 +188,7 @@ def with_nan(array):
     return array
 
 
-@each_class
+@each_class_with_a_model
 def test_damaged_pickles_are_refused(name):
     model = fitted(name)
     state = model.__getstate__()

@@ -17,7 +17,7 @@ from skpou import (
     SparseGridClassifier,
 )
 from skpou.core.models.floor import worse_than_the_mean, worse_than_the_shares
-from tests.estimators import CONFIGURATIONS, each_class, make, stepped
+from tests.estimators import CONFIGURATIONS, each_class, each_class_with_a_model, make, stepped
 from tests.examples import rows_of, tensor
 
 X, Y = stepped()
@@ -58,7 +58,7 @@ def test_a_constant_target_is_met_up_to_round_off():
     assert worse_than_the_mean(Fixed(tensor([[1e-6], [0.0]])), rows).tolist() == [True]
 
 
-@each_class
+@each_class_with_a_model
 def test_flattened_models_predict_the_mean_of_some_targets(name):
     model, points = make(name).fit(X, np.column_stack([Y, 2 * Y, X[:, 0]])), tensor(X[:9])
     before = model._model(points)

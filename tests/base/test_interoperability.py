@@ -34,6 +34,7 @@ from tests.estimators import (
     fitted,
     fitted_predictions,
     make,
+    members_of,
     predictions,
     same_bits,
     stepped,
@@ -50,6 +51,7 @@ GRIDS = {
     "stages": {"n_stages": [1, "auto"]},
     "terms": {"max_order": [1, 2]},
     "neural grid": {"level": [2, 3]},
+    "front door": {"n_members": [1, 2]},
 }
 
 
@@ -208,13 +210,18 @@ def test_polars(name):
 
 
 def odd_parts(value, path=""):
-    """Paths of everything in a state that is no array, string or number, or a list of these."""
+    """Paths of everything in a state that is no array, string or number, or a list of these.
+
+    Members of a stack are looked into.
+    """
     if isinstance(value, dict):
         return [odd for k, v in value.items() for odd in odd_parts(v, f"{path}[{k!r}]")]
     if isinstance(value, list | tuple):
         return [odd for i, v in enumerate(value) for odd in odd_parts(v, f"{path}[{i}]")]
     if isinstance(value, np.ndarray):
         return [path] if value.dtype == object else []
+    if type(value) in CLASSES:
+        return odd_parts(vars(value), path)
     plain = value is None or isinstance(value, str | bool | int | float | np.number)
     return [] if plain else [f"{path}: {type(value)}"]
 
@@ -237,9 +244,9 @@ def test_skops(name):
     skops = pytest.importorskip("skops.io")
     model = fitted(name)
     data = skops.dumps(model)
-    own = f"skpou.{type(model).__qualname__}"
-    assert skops.get_untrusted_types(data=data) == [own]
-    assert_same_bits(predictions(skops.loads(data, trusted=[own])), predictions(model))
+    own = sorted({f"skpou.{type(m).__qualname__}" for m in [model, *members_of(model)]})
+    assert skops.get_untrusted_types(data=data) == own
+    assert_same_bits(predictions(skops.loads(data, trusted=own)), predictions(model))
 
 
 def test_pickles_in_another_process(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou import NeuralSparseGridClassifier, SparseGridClassifier
-from tests.estimators import QUERY, each_class, fitted, same_bits, stepped
+from tests.estimators import QUERY, each_class, each_class_with_a_model, fitted, same_bits, stepped
 
 #: Rows that no regressor predicts in one block.
 MANY = np.random.default_rng(0).uniform(-1, 1, (60_000, 2))
@@ -49,7 +49,7 @@ def calls_of(model):
 CLASSIFIERS = (SparseGridClassifier, NeuralSparseGridClassifier)
 
 
-@each_class
+@each_class_with_a_model
 def test_a_prediction_unpacks_the_model_once(name, monkeypatch):
     model = fitted(name)
     assert model._rows_a_block(model._model(torch.zeros(1, 2).double())) < len(MANY)

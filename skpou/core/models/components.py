@@ -59,6 +59,11 @@ class Components:
         log_normal = -0.5 * (square + variance.log() + np.log(2 * np.pi)).sum(2)
         return torch.logsumexp(self.log_pi + log_normal, dim=1)
 
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, k, m) that a target is below each of k thresholds y (n, k, m)."""
+        mean, std = self.mean[:, :, None], self.variance.sqrt()[..., None, :]
+        return _mixed_cumulative(self.log_pi.exp(), mean, std, y)
+
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
         """Quantiles of each target's mixture distribution, by bisection.
 
@@ -84,8 +89,7 @@ class Components:
         high = torch.where(present, own, -torch.inf).amax(1)
         for _ in range(n_bisections if pi.shape[1] > 1 else 0):
             middle = low + 0.5 * (high - low)
-            share = torch.special.ndtr((middle[:, None] - mean) / std)
-            below = torch.einsum("nk,nkqm->nqm", pi, share) < probabilities
+            below = _mixed_cumulative(pi, mean, std, middle) < probabilities
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return low + 0.5 * (high - low)
 
@@ -130,3 +134,8 @@ class Components:
         if shared is None:
             return mean + picked(self.variance) * normal
         return mean + picked(self.noise) * normal + picked(self.epistemic) * shared
+
+
+def _mixed_cumulative(pi: Tensor, mean: Tensor, std: Tensor, y: Tensor) -> Tensor:
+    """Distribution function (n, k, m) of a mixture with weights (n, N), components (n, N, 1, m)."""
+    return torch.einsum("nk,nkqm->nqm", pi, torch.special.ndtr((y[:, None] - mean) / std))

@@ -80,6 +80,11 @@ class IndependentComponents(Components):
         parts = (getattr(self, name)[:, :, k : k + 1] for name in ("mean", "noise", "epistemic"))
         return Components(self.log_pi[:, :, k], *parts)
 
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, k, m) that a target is below each of k thresholds y (n, k, m)."""
+        targets = range(self.mean.shape[2])
+        return torch.cat([self._of_target(k).cumulative(y[..., k : k + 1]) for k in targets], 2)
+
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
         """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
         m = self.mean.shape[2]

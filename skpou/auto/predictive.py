@@ -1,0 +1,340 @@
+"""The density of one member, and of the mixture of several, by what members show in public."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Methods of a member with a density of its own.
+OWN_DENSITY = ("log_density", "predict_cdf", "predict_quantile", "sample_y")
+#: Least standard deviation that a density is computed with: a Gaussian process may say zero.
+LEAST_STD = 1e-300
+#: Parts that a bracket of a quantile is cut into, and how often: 16^16 is beyond float64.
+PARTS, ROUNDS = 16, 16
+#: Step of central differences, in units of a point's distance from zero and of the box: the cube
+#: root of round-off, where the errors of rounding and of the form are equal.
+STEP = 6e-6
+
+
+def unit_of(spread: np.ndarray) -> np.ndarray:
+    """Powers of two (m,) near the spreads of the targets: quotients by them change no bit."""
+    return np.ldexp(1.0, np.frexp(spread)[1] - 1)
+
+
+def columns(values: Any, n_outputs: int) -> Tensor:
+    """What a member returned at n points, as a tensor (n, m)."""
+    # A copy: what others return may be read-only.
+    values = np.array(values, dtype=np.float64).reshape(-1, n_outputs)
+    return torch.as_tensor(values, device="cpu")
+
+
+def normal_log_density(y: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Logarithm (n,) of the joint density of independent Gaussians at y (n, m)."""
+    z = (y - mean) / std
+    return -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(1)
+
+
+@dataclass(frozen=True)
+class MemberDensity:
+    """A fitted member's density at some points.
+
+    Attributes
+    ----------
+    estimator : regressor
+        Fitted, with ``predict(X, return_std=True)``, to y without an axis of outputs where there is
+        one of them.
+    X : ndarray of shape (n, d)
+        Points.
+    unit : Tensor of shape (m,)
+        Powers of two that all targets are in units of.
+    """
+
+    estimator: Any
+    X: np.ndarray
+    unit: Tensor
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the density is the member's own; otherwise it is Gaussian by its std."""
+        return all(hasattr(self.estimator, name) for name in OWN_DENSITY)
+
+    def _columns(self, values: Any) -> Tensor:
+        return columns(values, len(self.unit)) / self.unit
+
+    def mean(self) -> Tensor:
+        """Mean (n, m)."""
+        return self._columns(self.estimator.predict(self.X))
+
+    def moments(self, kind: bool | str = True) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n, m) of all, of the noise or of the mean."""
+        mean, std = self.estimator.predict(self.X, return_std=kind)
+        return self._columns(mean), self._columns(std).clamp_min(LEAST_STD)
+
+    def own_log_density(self, y: Tensor) -> Tensor:
+        """Logarithm (n,) of the joint density that the member itself gives y (n, m)."""
+        found = self.estimator.log_density(self.X, (y * self.unit).numpy())
+        return columns(found, 1)[:, 0] + self.unit.log().sum()
+
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, q, m) of a target below y (n, q, m), by the member itself."""
+        n, q, m = y.shape
+        thresholds = (y * self.unit).mT
+        found = self.estimator.predict_cdf(
+            self.X, (thresholds[:, 0] if m == 1 else thresholds).numpy()
+        )
+        return columns(found, q).reshape(n, m, q).mT
+
+    def quantiles(self, probabilities: Tensor) -> Tensor:
+        """Quantiles (n, q, m), by the member itself."""
+        found = self.estimator.predict_quantile(self.X, probabilities.numpy())
+        return self._last_axis(found, len(probabilities))
+
+    def sample(self, n_samples: int, seed: int) -> Tensor:
+        """Draws (n, s, m) of y, by the member itself."""
+        found = self.estimator.sample_y(self.X, n_samples, random_state=seed)
+        return self._last_axis(found, n_samples)
+
+    def _last_axis(self, values: Any, length: int) -> Tensor:
+        """What a member returned with a last axis, (n, length, m)."""
+        shape = (len(self.X), len(self.unit), length)
+        found = torch.as_tensor(np.array(values, dtype=np.float64).reshape(shape), device="cpu")
+        return found.mT / self.unit
+
+    def floored_log_density(self, y: Tensor, factors: Sequence[float], floor: Tensor) -> Tensor:
+        """Logarithm (n, S) of the density at y (n, m), for each factor that widens it.
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, m)
+            Targets.
+        factors : sequence of float
+            The first is 1: the density as it is.
+        floor : Tensor of shape (m,)
+            Least standard deviation. Where a member's is below it, or it is widened, the density
+            is Gaussian.
+        """
+        mean, std = self.moments()
+        found = [normal_log_density(y, mean, (factor * std).maximum(floor)) for factor in factors]
+        if self.is_own:
+            found[0] = torch.where((std >= floor).all(1), self.own_log_density(y), found[0])
+        return torch.stack(found, 1)
+
+    def gradient(self, width: np.ndarray) -> Tensor:
+        """Gradient (n, d, m) of the mean; by central differences where a member has none."""
+        n, d = self.X.shape
+        if hasattr(self.estimator, "predict_gradient"):
+            found = np.array(self.estimator.predict_gradient(self.X), dtype=np.float64)
+            found = torch.as_tensor(found.reshape(n, len(self.unit), d), device="cpu")
+            return found.mT / self.unit
+        result = torch.zeros((n, d, len(self.unit)), dtype=torch.float64, device="cpu")
+        for j in np.flatnonzero(width > 0):
+            step = STEP * np.maximum(np.abs(self.X[:, j]), width[j])
+            ahead, behind = self.X.copy(), self.X.copy()
+            ahead[:, j] += step
+            behind[:, j] -= step
+            rise = self._at(ahead).mean() - self._at(behind).mean()
+            result[:, j] = rise / torch.as_tensor(ahead[:, j] - behind[:, j], device="cpu")[:, None]
+        return result
+
+    def _at(self, X: np.ndarray) -> MemberDensity:
+        return MemberDensity(self.estimator, X, self.unit)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of the mixture: a member's density, its weight, by what factor it is wider."""
+
+    member: MemberDensity
+    weight: float
+    factor: float
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the density is the member's own and no Gaussian."""
+        return self.factor == 1.0 and self.member.is_own
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Logarithm (n,) of the joint density at y (n, m)."""
+        if self.is_own:
+            return self.member.own_log_density(y)
+        return normal_log_density(y, self.mean, self.factor * self.std)
+
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, q, m) of a target below y (n, q, m)."""
+        if self.is_own:
+            return self.member.cumulative(y)
+        return torch.special.ndtr((y - self.mean[:, None]) / (self.factor * self.std[:, None]))
+
+    def quantiles(self, probabilities: Tensor) -> Tensor:
+        """Quantiles (n, q, m)."""
+        if self.is_own:
+            return self.member.quantiles(probabilities)
+        z = torch.special.ndtri(probabilities)[:, None]
+        return self.mean[:, None] + self.factor * self.std[:, None] * z
+
+    def sample(self, n_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draws (n, s, m) of y."""
+        if self.is_own:
+            return self.member.sample(n_samples, int(rng.integers(2**31)))
+        n, m = self.mean.shape
+        normal = torch.as_tensor(rng.standard_normal((n, n_samples, m)), device="cpu")
+        return self.mean[:, None] + self.factor * self.std[:, None] * normal
+
+
+@dataclass(frozen=True)
+class StackedDensity:
+    """Mixture of the members' densities at some points, what base classes read predictions from.
+
+    Attributes
+    ----------
+    parts : list of Part
+    center : Tensor of shape (n, m)
+        Mean of y.
+    kind : bool or str
+        Which standard deviation is asked for.
+    """
+
+    parts: list[Part]
+    center: Tensor
+    kind: bool | str = True
+
+    def expectation(self) -> Tensor:
+        """Mean (n, m) of y."""
+        return self.center
+
+    def variances(self) -> tuple[Tensor, Tensor]:
+        """Variances (n, m) by noise and by what is not known, the latter with the disagreement.
+
+        Of the total, asked for by ``kind=True``, all counts as noise.
+        """
+        apart = sum_of(part.weight * (part.mean - self.center).square() for part in self.parts)
+        # What a part is widened by is not known either.
+        wider = sum_of(
+            part.weight * (part.factor**2 - 1) * part.std.square() for part in self.parts
+        )
+        if self.kind is True:
+            total = sum_of(part.weight * part.std.square() for part in self.parts)
+            return total + wider + apart, torch.zeros_like(total)
+        noise, epistemic = (
+            sum_of(part.weight * part.member.moments(kind)[1].square() for part in self.parts)
+            for kind in ("noise", "epistemic")
+        )
+        return noise, epistemic + wider + apart
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """Logarithm (n,) of the joint density at y (n, m)."""
+        logs = [math.log(part.weight) + part.log_density(y) for part in self.parts]
+        return torch.stack(logs).logsumexp(0)
+
+    def cumulative(self, y: Tensor) -> Tensor:
+        """Probability (n, q, m) of a target below y (n, q, m)."""
+        return sum_of(part.weight * part.cumulative(y) for part in self.parts)
+
+    def sample(self, n_samples: int, rng: np.random.Generator) -> Tensor:
+        """Draws (n, s, m) of y: for each a member, then a target by this member."""
+        total = np.cumsum([part.weight for part in self.parts])
+        uniform = rng.random((len(self.center), n_samples)) * total[-1]
+        pick = torch.as_tensor(np.searchsorted(total[:-1], uniform, side="right"), device="cpu")
+        draws = torch.stack([part.sample(n_samples, rng) for part in self.parts])
+        index = pick[None, :, :, None].expand(1, -1, -1, draws.shape[3])
+        return draws.gather(0, index)[0]
+
+    def quantiles(self, probabilities: Tensor) -> Tensor:
+        """Quantiles (n, q, m), where the distribution function of the mixture meets them.
+
+        The members' own quantiles are a bracket, which is cut into parts again and again.
+        """
+        own = torch.stack([part.quantiles(probabilities) for part in self.parts])
+        low, high = own.amin(0), own.amax(0)
+        n, q, m = low.shape
+        share = torch.linspace(0, 1, PARTS + 1, dtype=low.dtype, device=low.device)[1:-1]
+        for _ in range(ROUNDS if len(self.parts) > 1 and q else 0):
+            if not (high - low > torch.finfo(low.dtype).eps * high.abs()).any():
+                break
+            inner = low[:, :, None] + (high - low)[:, :, None] * share[:, None]
+            reached = self.cumulative(inner.reshape(n, q * len(share), m)).reshape(inner.shape)
+            below = (reached < probabilities[:, None, None]).sum(2, keepdim=True)
+            edges = torch.cat([low[:, :, None], inner, high[:, :, None]], 2)
+            low = edges.gather(2, below)[:, :, 0]
+            high = edges.gather(2, below + 1)[:, :, 0]
+        return low + 0.5 * (high - low)
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of tensors, the first one's bits where there is one."""
+    first, *others = terms
+    for other in others:
+        first = first + other
+    return first
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Fitted members and their weights: a predictor at points X as they are given.
+
+    Attributes
+    ----------
+    estimators : list of regressor
+        Fitted members.
+    weights : ndarray of shape (K,)
+        Of the members; they add up to one.
+    shares : ndarray of shape (K, S)
+        With what probability each member is widened by each factor.
+    factors : ndarray of shape (S,)
+        Factors that standard deviations are widened by, the first 1.
+    width : ndarray of shape (d,)
+        Width of the box of the data, 0 along constant columns.
+    unit : Tensor of shape (m,)
+        Powers of two that all targets are in units of.
+    kind : bool or str
+        Which standard deviation is asked for.
+    """
+
+    estimators: Sequence[Any]
+    weights: np.ndarray
+    shares: np.ndarray
+    factors: np.ndarray
+    width: np.ndarray
+    unit: Tensor
+    kind: bool | str = True
+
+    def _members(self, X: Tensor) -> list[MemberDensity]:
+        return [MemberDensity(member, X.numpy(), self.unit) for member in self.estimators]
+
+    def _average(self, values: Iterable[Tensor]) -> Tensor:
+        return sum_of(float(w) * value for w, value in zip(self.weights, values))
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of y."""
+        return self._average(member.mean() for member in self._members(X))
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the mean."""
+        return self._average(member.gradient(self.width) for member in self._members(X))
+
+    # Any: no Components, but all that base classes ask of these.
+    def components(self, X: Tensor, posterior: bool = True) -> Any:
+        """The density of y at points X (n, d)."""
+        members = self._members(X)
+        moments = [member.moments() for member in members]
+        parts = [
+            Part(member, float(weight * share), float(factor), mean, std)
+            for member, (mean, std), weight, shares in zip(
+                members, moments, self.weights, self.shares
+            )
+            for share, factor in zip(shares, self.factors)
+            if share > 0
+        ]
+        return StackedDensity(parts, self._average(mean for mean, _ in moments), self.kind)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point, members' own ones aside."""
+        return PARTS * (len(self.unit) * self.shares.size + len(self.width))

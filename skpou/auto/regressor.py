@@ -1,0 +1,398 @@
+"""AutoRegressor: members race on left-out rows, the densities of the best are stacked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.auto.finish import Outcome, finish
+from skpou.auto.members import check_members, default_members, named_member, names_of
+from skpou.auto.predictive import Stack, unit_of
+from skpou.auto.race import FACTORS, Data, Race, Rung, count_trials, plan_rungs, run_race
+from skpou.auto.summary import summary_of
+from skpou.base import (
+    AUTO,
+    COUNT,
+    BaseRegressor,
+    Origin,
+    StopRequested,
+    check_n_samples,
+    fit_context,
+    random_generator,
+    seed_of,
+)
+from skpou.core import Report, Scaling, merge_rows
+
+#: Relative difference of a variance and the sum of its two parts that is no round-off of float32.
+ROUND_OFF = 1e-3
+
+
+class Plan(NamedTuple):
+    """What a fit will do.
+
+    Attributes
+    ----------
+    members : list of regressor
+        Unfitted.
+    data : Data
+        Rows in units of X and y.
+    rungs : list of Rung
+    scaling : Scaling
+        Box of the data, mean and scale of the targets.
+    target_ndim : int
+    n_trials, n_steps : int
+        Most trials of the race, and steps of the fit: trials and whole fits.
+    """
+
+    members: list[Any]
+    data: Data
+    rungs: list[Rung]
+    scaling: Scaling
+    target_ndim: int
+    n_trials: int
+    n_steps: int
+
+
+class AutoRegressor(BaseRegressor):
+    """The regressor to begin with: members race, and the best two or three predict together.
+
+    Rows are left out, folds of distinct points and whole levels of columns with few values. All
+    members are fitted to a small sample of the others and judged by the density of the left-out
+    targets, the better ones to larger samples (successive halving [1]_), the best to all rows.
+    Their predictive densities are stacked: the weights are those under which the left-out
+    targets are most likely [2]_, and so are factors that widen bars which were too narrow.
+
+    Parameters
+    ----------
+    members : "auto" or list, default="auto"
+        ``"auto"``: :class:`~skpou.HierarchicalPOURegressor` up to ten columns,
+        :class:`~skpou.MultiStageRegressor`, :class:`~skpou.AdditivePOURegressor` from eight rows
+        a column on, :class:`~skpou.SparseGridRegressor` from two columns on, and
+        :class:`~skpou.NeuralSparseGridRegressor` from six columns and 500 rows on. A list holds
+        regressors with ``predict(X, return_std=True)``, of scikit-learn or others, or names of
+        skpou's classes. Their densities are Gaussian where they have none of their own.
+    n_members : int, default=3
+        Most members of the stack. 1: the best alone.
+    n_jobs : int, default=None
+        Processes that fit members at the same time, as joblib takes them. Results do not depend
+        on it.
+    device : str, default="auto"
+        Of members that are not given: ``"auto"``: CUDA where there is one; or ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``. What members say is put together on the CPU.
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of predictions, and of members that are not given.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the folds and samples, and of members that are not given. None is a fixed one:
+        two fits give the same bits.
+    verbose : int, default=0
+        Above 0: print a line for each fit of a member.
+
+    Attributes
+    ----------
+    estimators_ : list of regressor
+        Members of the stack, fitted to all rows, the heaviest first.
+    weights_ : ndarray of shape (n_members,)
+        Their weights, which add up to one.
+    widened_ : ndarray of shape (n_members, n_factors)
+        With what probability the bars of each are wider by each of `factors_`.
+    factors_ : ndarray of shape (n_factors,)
+        Factors of standard deviations, the first 1.
+    leaderboard_ : dict of ndarray
+        A line for each member and size, those of all rows at the end: ``"member"``, ``"rows"``
+        (distinct points that were fitted), ``"log_density"`` (mean at left-out rows, per unit of
+        y, bars widened as far as these rows ask for), ``"error"`` (root mean square there, in
+        units of the spread of y), ``"seconds"`` of the processor and ``"weight"``. NaN stands for
+        what failed, and for errors of fits to all rows. ``pandas.DataFrame(leaderboard_)`` is a
+        table.
+    scaling_ : dict of ndarray
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    skpou.inspection.LeaderboardDisplay : A figure of the race.
+
+    Notes
+    -----
+    ``return_std="epistemic"`` holds how far the members disagree. With it and ``"noise"`` every
+    member must tell the two apart, which those of scikit-learn do not.
+
+    Several outputs share the members and their weights. Members without `sample_weight` get rows
+    as often as they count. Members without `predict_gradient` are differentiated numerically,
+    to about ten digits.
+
+    Standard deviations below a millionth of the spread of y count as that in the race: where data
+    are exact the smaller error decides.
+
+    References
+    ----------
+    .. [1] K. Jamieson, A. Talwalkar, "Non-stochastic best arm identification and hyperparameter
+       optimization", AISTATS 2016.
+    .. [2] Y. Yao, A. Vehtari, D. Simpson, A. Gelman, "Using stacking to average Bayesian
+       predictive distributions", Bayesian Analysis 13 (2018).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import AutoRegressor
+    >>> X = np.linspace(-1, 1, 60)[:, None]
+    >>> model = AutoRegressor().fit(X, np.abs(X[:, 0] - 0.2))
+    >>> type(model.estimators_[0]).__name__
+    'HierarchicalPOURegressor'
+    >>> mean, std = model.predict([[0.2]], return_std=True)
+    >>> bool(abs(mean[0]) < 1e-6)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseRegressor._parameter_constraints,
+        "members": [AUTO, list, tuple],
+        "n_members": [COUNT],
+        "n_jobs": [Integral, None],
+    }
+    _size_parameters = "n_jobs"
+
+    def __init__(
+        self,
+        members="auto",
+        *,
+        n_members=3,
+        n_jobs=None,
+        device="auto",
+        dtype="float64",
+        random_state=None,
+        verbose=0,
+    ):
+        self.members = members
+        self.n_members = n_members
+        self.n_jobs = n_jobs
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Race the members, and fit the best to all rows.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : AutoRegressor
+        """
+        if not isinstance(self.members, str):
+            check_members(self.members)
+        with self._earlier_fit_kept():
+            plan = self._plan(X, y, sample_weight)
+            with self._fitting(X, y, sample_weight, plan.n_steps):
+                messages = self._race(plan)
+        for message in messages:
+            warnings.warn(message, stacklevel=3)
+        return self
+
+    # Training
+
+    def _plan(self, X: Any, y: Any, sample_weight: Any) -> Plan:
+        X, y, weight = self._given_rows(X, y, sample_weight)
+        ndim = y.ndim
+        y = y[:, None] if ndim == 1 else y
+        scaling = self._merged(X, y, weight)[1]
+        data = Data.from_rows(merge_rows(X, y, weight, counts=True), scaling.scale.cpu().numpy())
+        seed = seed_of(self.random_state)
+        members = self._members(data.n_points, len(scaling.columns), seed)
+        most = min(int(self.n_members), len(members))
+        rungs = plan_rungs(data, random_generator(seed)) if len(members) > 1 else []
+        n_trials = count_trials(rungs, len(members), most)
+        return Plan(members, data, rungs, scaling, ndim, n_trials, n_trials + most)
+
+    def _members(self, n_rows: int, n_columns: int, seed: int) -> list[Any]:
+        """Unfitted members."""
+        options = {"device": self.device, "dtype": self.dtype, "random_state": seed}
+        if isinstance(self.members, str):
+            return default_members(n_rows, n_columns, options)
+        return [
+            named_member(member, options) if isinstance(member, str) else clone(member)
+            for member in self.members
+        ]
+
+    def _race(self, plan: Plan) -> list[Warning]:
+        """Race and whole fits; the warnings of the latter."""
+        members, data, most = plan.members, plan.data, int(self.n_members)
+        race = Race(names_of(members), list(range(len(members))))
+        steps = _Steps(plan.n_steps, self._reporter())
+        try:
+            run_race(members, race, data, plan.rungs, most, self.n_jobs, steps)
+        except StopRequested:
+            most = 1
+        outcome = finish(members, race, data, most, self.n_jobs, steps)
+        steps.skip_the_rest()
+        self._store_stack(plan, race, outcome)
+        return [message for whole in outcome.whole for message in whole.messages]
+
+    def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
+        lines = [{**line, "weight": 0.0} for line in race.board]
+        fitted = [(k, whole, 0.0) for k, whole in outcome.dropped.items()]
+        fitted += zip(outcome.members, outcome.whole, outcome.weights)
+        for k, whole, weight in fitted:
+            lines.append(
+                {
+                    "member": race.names[k],
+                    "rows": plan.data.n_points,
+                    "log_density": np.nan,
+                    "error": np.nan,
+                    "seconds": whole.seconds,
+                    "weight": weight,
+                }
+            )
+        # All at once: an interrupt in between must not mix two fits.
+        self.__dict__.update(
+            estimators_=[whole.model for whole in outcome.whole],
+            weights_=outcome.weights,
+            widened_=outcome.shares,
+            factors_=np.array(FACTORS),
+            leaderboard_={key: np.array([line[key] for line in lines]) for key in lines[-1]},
+            scaling_=plan.scaling.arrays(),
+            _target_ndim=plan.target_ndim,
+        )
+
+    def summary(self):
+        """Which members raced, and why those of the stack were taken.
+
+        Returns
+        -------
+        str
+            Some lines of text.
+        """
+        check_is_fitted(self)
+        return summary_of(self.leaderboard_)
+
+    # Prediction
+
+    def _query(self, X: Any) -> tuple[Tensor, Scaling, Origin]:
+        """Points as they are, for members scale them: one that bends at a row must meet it."""
+        X, origin = self._given_points(X)
+        X, unit = X.cpu(), torch.as_tensor(self._unit(), device="cpu")
+        columns = torch.arange(X.shape[1], device="cpu")
+        zeros, ones = X.new_zeros(X.shape[1]), X.new_ones(X.shape[1])
+        return X, Scaling(columns, zeros, ones, 0 * unit, unit), origin
+
+    def _unit(self) -> np.ndarray:
+        return unit_of(self.scaling_["scale"])
+
+    def _model(self, like: Tensor) -> Stack:
+        width = np.zeros(self.n_features_in_)
+        width[self.scaling_["columns"]] = self.scaling_["width"]
+        unit = torch.as_tensor(self._unit(), device="cpu")
+        members = (self.estimators_, self.weights_, self.widened_, self.factors_)
+        return Stack(*members, width, unit)
+
+    def _check_state(self) -> None:
+        """Refuse a state with weights that are none; members refuse what is damaged in them."""
+        shapes = {(len(self.estimators_),), self.weights_.shape, self.widened_.shape[:1]}
+        whole = abs(self.weights_.sum() - 1) + np.abs(self.widened_.sum(1) - 1).sum()
+        if len(shapes) > 1 or not whole < ROUND_OFF:
+            raise ValueError(
+                f"This saved {type(self).__name__} is damaged: weights {self.weights_} of "
+                f"{len(self.estimators_)} members, or their shares, do not add up to one."
+            )
+
+    def predict(self, X, return_std=False):
+        """Predict the mean of y, and its standard deviation.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        return_std : bool, "epistemic" or "noise", default=False
+            True: also the predictive standard deviation. ``"noise"``: that of the noise, by the
+            members' own. ``"epistemic"``: that of the mean, with the members' disagreement.
+
+        Returns
+        -------
+        mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
+        std : ndarray or Tensor of the same shape
+            In units of y; only if asked for.
+
+        Raises
+        ------
+        TypeError
+            If a part is asked for that a member does not tell from the rest; it is named.
+        """
+        if isinstance(return_std, str) and return_std in ("epistemic", "noise"):
+            self._check_parts(X)
+        return self._predict(X, return_std, lambda model: replace(model, kind=return_std))
+
+    def _check_parts(self, X: Any) -> None:
+        """Refuse members whose parts do not add up to the whole: they know but one."""
+        points = self._query(X)[0][:1].numpy()
+        for member, name in zip(self.estimators_, names_of(self.estimators_)):
+            total, *parts = (
+                np.square(np.asarray(member.predict(points, return_std=kind)[1], dtype=float))
+                for kind in (True, "noise", "epistemic")
+            )
+            if not np.allclose(parts[0] + parts[1], total, rtol=ROUND_OFF, atol=0):
+                raise TypeError(
+                    f"estimators_: {name} does not tell noise from what it does not know; ask "
+                    "for return_std=True."
+                )
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draw targets from the predictive density, independently for every row.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        n_samples : int, default=1
+            Draws a point.
+        random_state : int, RandomState, Generator or None, default=0
+            Source of the draws; None is a fixed one.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
+            In units of y.
+        """
+        check_n_samples(n_samples)
+        points, scaling, origin = self._query(X)
+        parts = self._model(points).components(points)
+        draws = parts.sample(int(n_samples), random_generator(random_state))
+        return self._leave(scaling.original_targets(draws), origin)
+
+
+class _Steps:
+    """Takes lines of a report, as many as there are steps: what is skipped counts as well."""
+
+    def __init__(self, n_steps: int, report: Report | None):
+        self.left, self.report = n_steps, report
+
+    def __call__(self, line: str) -> None:
+        # A member in place of one that failed is no step of its own.
+        if self.left > 0:
+            self.left -= 1
+            if self.report is not None:
+                self.report(line)
+
+    def skip_the_rest(self) -> None:
+        """Take the steps that were not needed."""
+        while self.left > 0:
+            self("not needed")

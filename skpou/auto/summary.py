@@ -1,0 +1,44 @@
+"""What a leaderboard says, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def summary_of(board: dict[str, np.ndarray]) -> str:
+    """Some lines of text: the stack, and each member's last standing in the race."""
+    stacked = np.flatnonzero(board["weight"] > 0)
+    names, whole = board["member"], board["rows"][stacked[0]]
+    weights = ", ".join(f"{names[i]} {board['weight'][i]:.2f}" for i in stacked)
+    lines = [f"Fitted to all {whole} distinct points, with weights: {weights}."]
+    dropped = (board["weight"] == 0) & (board["rows"] == whole)
+    lines += [
+        f"{names[i]} was dropped: with all rows it failed, or its mean leaves the range of y by "
+        "far between them."
+        for i in np.flatnonzero(dropped)
+    ]
+    raced = np.flatnonzero((board["weight"] == 0) & ~dropped)
+    if not len(raced):
+        return "\n".join([*lines, "There was no race."])
+    lines.append("Left-out rows said (log density a row, error in units of the spread of y):")
+    last = {name: i for i, name in enumerate(names) if i in raced}
+    largest = max(board["rows"][i] for i in last.values())
+    # The members that came farthest first, among them the likeliest.
+    order = sorted(last.values(), key=lambda i: (-board["rows"][i], -_score(board, i)))
+    for i in order:
+        name = names[i]
+        text = f"  {name}: {board['log_density'][i]:.3g}, error {board['error'][i]:.2g}"
+        if np.isnan(board["log_density"][i]):
+            text = f"  {name} failed"
+        elif board["rows"][i] < 0.9 * largest:
+            text += f", after {board['rows'][i]} points: it could not win any more"
+        lines.append(text)
+    if len(stacked) > 1:
+        lines.append("The weights are those under which these rows are likeliest.")
+    return "\n".join(lines)
+
+
+def _score(board: dict[str, np.ndarray], i: int) -> float:
+    """Log density in a line, minus infinity where the member failed."""
+    value = board["log_density"][i]
+    return -np.inf if np.isnan(value) else value

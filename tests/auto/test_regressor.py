@@ -1,0 +1,266 @@
+"""AutoRegressor as users meet it: who predicts, with what bars, the same bits for any n_jobs."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skpou import AutoRegressor, HierarchicalPOURegressor, SparseGridRegressor
+from tests import fuzz
+from tests.auto.members import Constant, Failing, Line, Wild
+from tests.estimators import assert_same_bits, kinked, kinked_mean, predictions
+from tests.fuzz_data import draw_case
+
+#: A process whose kernel is given: fitted in no time.
+PROCESS = GaussianProcessRegressor(RBF(0.7) + WhiteKernel(0.0025), optimizer=None, normalize_y=True)
+#: Two quick members that tell noise from what they do not know.
+NAMES = [SparseGridRegressor(level=2), "SparseGridRegressor"]
+#: The first cases of the fuzzer for this class.
+CASES = [seed for seed in range(60) if draw_case(seed).name == "SparseGridRegressor"]
+X, Y = kinked(60)
+QUERY = np.random.default_rng(5).uniform(-1, 1, (9, 2))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A stack of a process and a sparse grid, to targets with noise."""
+    return AutoRegressor([PROCESS, "SparseGridRegressor"]).fit(X, Y)
+
+
+def test_kinks_are_met_by_pieces():
+    x = np.linspace(-1, 1, 41)[:, None]
+    model = AutoRegressor().fit(x, np.abs(x[:, 0] - 0.23))
+    assert [type(m).__name__ for m in model.estimators_] == ["HierarchicalPOURegressor"]
+    assert model.weights_.tolist() == [1.0]
+    between = np.linspace(-1, 1, 1001)[:, None]
+    assert np.abs(model.predict(between) - np.abs(between[:, 0] - 0.23)).max() < 1e-9
+
+
+def test_a_stack_is_better_than_a_wrong_member():
+    """The likeliest rows decide, not the order of the members."""
+    T, t = kinked(2000, seed=1)
+    model = AutoRegressor([Constant(0.0, 1.0), HierarchicalPOURegressor(2, 1), *NAMES]).fit(X, Y)
+    assert not any(isinstance(member, Constant) for member in model.estimators_)
+    alone = [HierarchicalPOURegressor(2, 1).fit(X, Y), SparseGridRegressor().fit(X, Y)]
+    best = max(member.log_density(T, t).mean() for member in alone)
+    assert model.log_density(T, t).mean() > best - 0.1
+    least = min(np.std(member.predict(T) - kinked_mean(T)) for member in alone)
+    assert np.std(model.predict(T) - kinked_mean(T)) < 1.5 * least
+
+
+def test_leaderboard_and_summary(mixed):
+    board = pd.DataFrame(mixed.leaderboard_)
+    assert board.columns.tolist() == ["member", "rows", "log_density", "error", "seconds", "weight"]
+    assert board["member"].tolist()[:2] == ["GaussianProcessRegressor", "SparseGridRegressor"]
+    assert (board["rows"][:2] < 60).all()
+    whole = board[board["rows"] == 60]
+    np.testing.assert_array_equal(whole["weight"], mixed.weights_)
+    assert whole["weight"].sum() == 1
+    assert (np.diff(whole["weight"]) <= 0).all()
+    assert (board["seconds"] >= 0).all()
+    text = mixed.summary()
+    assert "all 60 distinct points" in text
+    assert all(name in text for name in board["member"])
+
+
+def test_moments_are_those_of_the_mixture(mixed):
+    assert len(mixed.estimators_) == 2
+    means, stds = np.array([m.predict(QUERY, return_std=True) for m in mixed.estimators_]).swapaxes(
+        0, 1
+    )
+    w = mixed.weights_[:, None]
+    mean, std = mixed.predict(QUERY, return_std=True)
+    np.testing.assert_allclose(mean, (w * means).sum(0), rtol=1e-13)
+    wider = (mixed.widened_ @ mixed.factors_**2)[:, None]
+    variance = (w * (wider * stds**2 + (means - mean) ** 2)).sum(0)
+    np.testing.assert_allclose(std, np.sqrt(variance), rtol=1e-12)
+
+
+def test_quantiles_invert_the_distribution(mixed):
+    levels = [0.01, 0.5, 0.975]
+    quantiles = mixed.predict_quantile(QUERY, levels)
+    reached = mixed.predict_cdf(QUERY, quantiles)
+    np.testing.assert_allclose(reached, np.tile(levels, (9, 1)), rtol=1e-9)
+    slope = (mixed.predict_cdf(QUERY, quantiles + 1e-6) - reached)[:, 1] / 1e-6
+    density = np.exp(mixed.log_density(QUERY, quantiles[:, 1] + 5e-7))
+    np.testing.assert_allclose(slope, density, rtol=1e-5)
+
+
+def test_gradient(mixed):
+    step = 1e-5 * np.eye(2)
+    rise = [mixed.predict(QUERY + h) - mixed.predict(QUERY - h) for h in step]
+    np.testing.assert_allclose(mixed.predict_gradient(QUERY).T, np.array(rise) / 2e-5, atol=1e-6)
+
+
+def test_members_that_do_not_tell_noise_are_named(mixed):
+    for kind in ("noise", "epistemic"):
+        with pytest.raises(TypeError, match="GaussianProcessRegressor does not tell noise from"):
+            mixed.predict(QUERY, return_std=kind)
+
+
+def test_several_outputs():
+    targets = np.column_stack([Y, 2 - 3 * Y, X[:, 1]])
+    model = AutoRegressor([PROCESS, "SparseGridRegressor"], random_state=1).fit(X, targets)
+    mean, std = model.predict(QUERY, return_std=True)
+    assert mean.shape == std.shape == (9, 3)
+    assert model.predict_gradient(QUERY).shape == (9, 3, 2)
+    quantiles = model.predict_quantile(QUERY)
+    assert quantiles.shape == (9, 3, 3)
+    np.testing.assert_allclose(
+        model.predict_cdf(QUERY, quantiles),
+        np.broadcast_to([0.05, 0.5, 0.95], (9, 3, 3)),
+        rtol=1e-7,
+    )
+    assert model.sample_y(QUERY, 4).shape == (9, 3, 4)
+    assert model.log_density(QUERY, mean).shape == (9,)
+    assert model.score(X, targets) > 0.9
+
+
+def test_weights_are_repetitions():
+    weight = np.random.default_rng(0).integers(0, 3, 60)
+    points = X.copy()
+    points[:20] = points[20:40]  # The same points with other targets.
+    order = np.random.default_rng(1).permutation(np.repeat(np.arange(60), weight))
+    weighted, repeated = AutoRegressor(NAMES), AutoRegressor(NAMES)
+    weighted.fit(points, Y, sample_weight=weight)
+    repeated.fit(points[order], Y[order])
+    assert_same_bits(predictions(weighted, QUERY), predictions(repeated, QUERY))
+
+
+@pytest.mark.slow
+def test_the_same_bits_for_any_number_of_processes(mixed):
+    parallel = AutoRegressor([PROCESS, "SparseGridRegressor"], n_jobs=2).fit(X, Y)
+    for name in ("predict", "predict_quantile", "sample_y"):
+        np.testing.assert_array_equal(getattr(parallel, name)(QUERY), getattr(mixed, name)(QUERY))
+    for key in ("member", "rows", "log_density", "error", "weight"):
+        np.testing.assert_array_equal(parallel.leaderboard_[key], mixed.leaderboard_[key])
+
+
+def test_n_members():
+    members = [Line(std=0.5), Line(std=0.4), Constant(0.5, 0.7), *NAMES]
+    for n_members in (1, 2):
+        model = AutoRegressor(members, n_members=n_members).fit(X, Y)
+        assert 1 <= len(model.estimators_) <= n_members
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_few_rows_do_not_race(n):
+    model = AutoRegressor().fit(X[:n], Y[:n])
+    assert type(model.estimators_[0]) is HierarchicalPOURegressor
+    assert np.isfinite(model.predict(QUERY)).all()
+    assert "There was no race" in model.summary()
+
+
+def test_given_members_stay_as_they_are():
+    member = SparseGridRegressor(level=2)
+    model = AutoRegressor([member]).fit(X, Y)
+    assert not hasattr(member, "n_features_in_")
+    assert model.estimators_[0].level == 2
+    np.testing.assert_array_equal(model.predict(QUERY), member.fit(X, Y).predict(QUERY))
+
+
+def test_a_dropped_member_is_told():
+    model = AutoRegressor([Wild(std=0.1), Constant(0.0, 0.6)]).fit(X, X[:, 0])
+    assert [type(member) for member in model.estimators_] == [Constant]
+    assert "Wild was dropped: with all rows" in model.summary()
+    assert model.leaderboard_["rows"].tolist()[-2:] == [60, 60]
+
+
+def test_failures():
+    with pytest.raises(ValueError, match="too many rows for me"):
+        AutoRegressor([Failing()]).fit(X, Y)
+    model = AutoRegressor([Failing(), "SparseGridRegressor"]).fit(X, Y)
+    assert "Failing failed" in model.summary()
+    with pytest.raises(TypeError, match="members"):
+        model.set_params(members=[StandardScaler()]).fit(X, Y)
+    with pytest.raises(ValueError, match=r"'members' parameter of .* Got 'all'"):
+        model.set_params(members="all").fit(X, Y)
+    with pytest.raises(ValueError, match=r"'n_members' parameter of .* Got 0"):
+        AutoRegressor(n_members=0).fit(X, Y)
+    assert np.isfinite(model.predict(QUERY)).all()
+
+
+def test_warnings_of_whole_fits_are_handed_on():
+    member = HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", max_iter=1)
+    with pytest.warns(ConvergenceWarning) as caught:
+        AutoRegressor([member]).fit(X, Y)
+    assert caught[0].filename == __file__
+
+
+def test_in_a_pipeline_and_a_search():
+    pipeline = make_pipeline(StandardScaler(), AutoRegressor(["SparseGridRegressor"])).fit(X, Y)
+    mean, std = pipeline.predict(QUERY, return_std=True)
+    assert mean.shape == std.shape == (9,)
+    inside = AutoRegressor([make_pipeline(StandardScaler(), SparseGridRegressor())]).fit(X, Y)
+    np.testing.assert_allclose(inside.predict(QUERY), mean, atol=0.05)
+    search = GridSearchCV(
+        AutoRegressor(["SparseGridRegressor"]),
+        {"members": [["SparseGridRegressor"], [SparseGridRegressor(level=2)]]},
+        cv=2,
+    )
+    assert search.fit(X, Y).best_score_ > 0.5
+
+
+def test_saving(mixed):
+    again = pickle.loads(pickle.dumps(mixed))
+    np.testing.assert_array_equal(again.predict_quantile(QUERY), mixed.predict_quantile(QUERY))
+    state = copy.deepcopy(mixed).__getstate__()
+    for weights in (np.array([0.7, 0.7]), np.array([np.nan, 1.0]), np.ones(1)):
+        with pytest.raises(ValueError, match="saved AutoRegressor is damaged"):
+            AutoRegressor().__setstate__({**state, "weights_": weights})
+    skops = pytest.importorskip("skops.io")
+    model = AutoRegressor(NAMES).fit(X, Y)
+    data = skops.dumps(model)
+    own = skops.get_untrusted_types(data=data)
+    assert all(name.startswith("skpou.") for name in own)
+    loaded = skops.loads(data, trusted=own)
+    assert_same_bits(predictions(loaded, QUERY), predictions(model, QUERY))
+
+
+class Steps:
+    """A callback that counts, and may end the fit."""
+
+    def __init__(self, most=None):
+        self.most, self.lines, self.wanted = most, [], None
+
+    def setup(self, estimator, context):
+        self.wanted = context.max_subtasks
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, metadata):
+        if context.task_name != "step":
+            return False
+        self.lines.append(metadata["report"])
+        return len(self.lines) == self.most
+
+    def teardown(self, estimator, context):
+        pass
+
+
+@pytest.mark.parametrize("members", [NAMES, [Line(std=0.1), Constant(50.0, 0.1), Constant()]])
+def test_progress_knows_its_end(members):
+    pytest.importorskip("sklearn.callback", reason="callbacks came with 1.9")
+    steps = Steps()
+    AutoRegressor(members).set_callbacks(steps).fit(X, Y)
+    assert len(steps.lines) == steps.wanted
+    early = Steps(most=3)
+    model = AutoRegressor(members).set_callbacks(early).fit(X, Y)
+    assert len(model.estimators_) == 1
+    assert np.isfinite(model.predict(QUERY)).all()
+
+
+@pytest.mark.parametrize("seed", CASES)
+def test_odd_data(seed):
+    """Cases that the fuzzer draws for a sparse grid."""
+    outcome = fuzz.run_case(draw_case(seed), AutoRegressor(NAMES))
+    assert not outcome.failures, f"{outcome.text}\n{outcome.trace}"
