@@ -1,0 +1,205 @@
+"""Least squares of pieces that meet at faces: orthogonal elimination of one after the other.
+
+The matrix has a block of columns for each piece, and rows that hold one piece or two that touch.
+Eliminating a piece by a QR factorisation leaves rows of those that it touches (the multifrontal
+method). In a chain of pieces the time is linear in their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+#: Singular value of a piece's factor, relative to the largest of all, below which its direction
+#: is left open by the rows.
+OPEN = 1e-11
+
+
+@dataclass
+class Front:
+    """What the elimination of a piece leaves: R c_e + S c_neighbours + U unknowns = rhs."""
+
+    piece: int
+    neighbours: list[int]
+    R: Tensor
+    S: Tensor
+    rhs: Tensor
+
+
+@dataclass
+class Pair:
+    """Rows that hold two pieces: columns of the first, of the second and the right-hand side."""
+
+    first: int
+    second: int
+    rows: Tensor
+
+
+@dataclass
+class Elimination:
+    """Least-squares problem in blocks.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of columns of each piece.
+    own : sequence of Tensor of shape (n_e, size_e + q + 1)
+        Rows of a single piece: its columns, the unknowns and the right-hand side.
+    pairs : sequence of Pair
+        Rows of two pieces.
+    q : int, default=0
+        Number of unknowns, which all pieces share.
+    ridge : float, default=0.0
+        Added to every column as a row of its own.
+    """
+
+    sizes: Sequence[int]
+    own: Sequence[Tensor]
+    pairs: Sequence[Pair]
+    q: int = 0
+    ridge: float = 0.0
+    fronts: list[Front] = field(default_factory=list)
+    last: Tensor | None = None
+
+    def order(self) -> list[int]:
+        """Pieces by the fewest columns that their elimination touches, then by their number."""
+        n = len(self.sizes)
+        graph: list[set[int]] = [set() for _ in range(n)]
+        for pair in self.pairs:
+            if pair.first != pair.second:
+                graph[pair.first].add(pair.second)
+                graph[pair.second].add(pair.first)
+        left, found = set(range(n)), []
+        cost = [sum(self.sizes[f] for f in graph[e]) for e in range(n)]
+        while left:
+            e = min(left, key=lambda e: (cost[e], e))
+            left.discard(e)
+            found.append(e)
+            near = graph[e]
+            for f in near:
+                graph[f] |= near
+                graph[f] -= {e, f}
+            for f in near:
+                cost[f] = sum(self.sizes[g] for g in graph[f])
+        return found
+
+    def factor(self) -> Elimination:
+        """Eliminate all pieces; fills `fronts` and `last`, the rows of the unknowns alone."""
+        order = self.order()
+        position = {e: i for i, e in enumerate(order)}
+        waiting: list[list[tuple[list[int], Tensor]]] = [[] for _ in order]
+        for pair in self.pairs:
+            first = min(pair.first, pair.second, key=position.__getitem__)
+            waiting[first].append(([pair.first, pair.second], pair.rows))
+        for e, rows in enumerate(self.own):
+            waiting[e].append(([e], rows))
+        tail = self.q + 1
+        roots: list[Tensor] = []
+        for e in order:
+            parts, waiting[e] = waiting[e], []
+            near = sorted({f for names, _ in parts for f in names} - {e}, key=position.__getitem__)
+            start, total = {}, 0
+            for f in (e, *near):
+                start[f], total = total, total + self.sizes[f]
+            like = self.own[e]
+            n_rows = sum(len(rows) for _, rows in parts)
+            n_ridge = self.sizes[e] if self.ridge else 0
+            front = like.new_zeros((max(n_rows + n_ridge, self.sizes[e]), total + tail))
+            at = 0
+            for names, rows in parts:
+                column = 0
+                for f in names:
+                    size = self.sizes[f]
+                    # A piece may be its own neighbour across a ring.
+                    front[at : at + len(rows), start[f] : start[f] + size] += rows[
+                        :, column : column + size
+                    ]
+                    column += size
+                front[at : at + len(rows), total:] = rows[:, column:]
+                at += len(rows)
+            if n_ridge:
+                front[at : at + n_ridge, : self.sizes[e]].diagonal().fill_(self.ridge)
+            R = torch.linalg.qr(front, mode="r").R
+            k = self.sizes[e]
+            self.fronts.append(Front(e, near, R[:k, :k], R[:k, k:-1], R[:k, -1]))
+            rest = R[k:, k:]
+            if near:
+                waiting[near[0]].append((near, rest))
+            else:
+                roots.append(rest)
+        rest = torch.cat(roots) if roots else self.own[0].new_zeros((0, tail))
+        self.last = torch.linalg.qr(
+            torch.cat([rest, rest.new_zeros((tail, tail))]), mode="r"
+        ).R  # fmt: skip
+        return self
+
+    def solve(self) -> tuple[list[Tensor], Tensor]:
+        """Columns' coefficients piece by piece, and the unknowns."""
+        assert self.last is not None
+        q = self.q
+        unknowns = self.last.new_zeros(q)
+        if q:
+            unknowns = _back(self.last[:q, :q], self.last[:q, q])
+        found: list[Tensor] = [self.last.new_zeros(0)] * len(self.sizes)
+        for front in reversed(self.fronts):
+            known = torch.cat([*(found[f] for f in front.neighbours), unknowns])
+            found[front.piece] = _back(front.R, front.rhs - front.S @ known)
+        return found, unknowns
+
+    @property
+    def residual(self) -> float:
+        """Norm of what no coefficients explain."""
+        assert self.last is not None
+        return float(self.last[self.q :, self.q].norm())
+
+    def n_open(self) -> int:
+        """Number of directions that the rows leave open."""
+        assert self.last is not None
+        blocks = [front.R for front in self.fronts]
+        singular = [torch.linalg.svdvals(block) for block in blocks]
+        largest = max(float(part[0]) for part in singular)
+        return sum(int((part < OPEN * largest).sum()) for part in singular)
+
+    def covariances(self) -> tuple[list[Tensor], Tensor]:
+        """Diagonal blocks of (A' A)^-1: of each piece, and of the unknowns.
+
+        From the last piece to the first (the equations of Takahashi): what is eliminated later
+        is known, and pieces that a front touches touch each other.
+        """
+        assert self.last is not None
+        q = self.q
+        known: dict[tuple[int, int], Tensor] = {}
+        eye = torch.eye(q, dtype=self.last.dtype, device=self.last.device)
+        inverse = torch.linalg.solve_triangular(self.last[:q, :q], eye, upper=True)
+        known[-1, -1] = inverse @ inverse.T
+        diagonal: list[Tensor] = [self.last.new_zeros(0)] * len(self.sizes)
+        for front in reversed(self.fronts):
+            names = [*front.neighbours, -1]
+            others = torch.cat([torch.cat([known[f, g] for g in names], 1) for f in names])
+            k = len(front.R)
+            one = torch.eye(k, dtype=front.R.dtype, device=front.R.device)
+            inverse = torch.linalg.solve_triangular(front.R, one, upper=True)
+            T = inverse @ front.S
+            across = -T @ others
+            diagonal[front.piece] = inverse @ inverse.T - across @ T.T
+            known[front.piece, front.piece] = diagonal[front.piece]
+            at = 0
+            for f in names:
+                size = self.sizes[f] if f >= 0 else q
+                known[front.piece, f] = across[:, at : at + size]
+                known[f, front.piece] = across[:, at : at + size].T
+                at += size
+        return diagonal, known[-1, -1]
+
+
+def _back(R: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.solve_triangular(R, b[:, None], upper=True)[:, 0]
+
+
+def root_mean(squares: float, n: int) -> float:
+    """Root of a mean of squares, 0 of none."""
+    return math.sqrt(squares / n) if n else 0.0

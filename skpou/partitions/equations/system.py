@@ -1,0 +1,509 @@
+"""Equations, conditions and data as rows of pieces and of pairs of pieces that touch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.equations import Problem
+from skpou.partitions.equations.boxes import Boxes, Face
+from skpou.partitions.equations.columns import PieceColumns, tensor_nodes
+from skpou.partitions.equations.elimination import Elimination, Pair
+from skpou.physics import Constants
+
+#: Nodes in a direction beyond the degree: one more than the columns need, and some that show
+#: what the columns cannot follow.
+MORE_NODES = 3
+#: Weight of the rows of values and slopes at faces, of conditions and of data, where an equation
+#: has 1: they hold exactly, while an equation's residual falls with the pieces.
+HELD = 10.0
+#: Ridge of all columns, beside rows whose columns have norms of about 1: next to none.
+RIDGE = 1e-14
+#: Corners that are as near as this are the same.
+SAME = 1e-12
+#: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
+#: would be too many.
+NODES_PER_COLUMN = 1.6
+
+Coefficients = list[Tensor]
+
+
+@dataclass
+class Scatter:
+    """Points of a term, or of the data, in one piece."""
+
+    piece: int
+    columns: PieceColumns
+    rows: slice
+
+
+@dataclass
+class Group:
+    """Pieces of the same degree, and the term's points in them."""
+
+    pieces: np.ndarray
+    columns: PieceColumns
+    x: Tensor
+
+
+class TermRows:
+    """One term at points of its own in every piece: at nodes, or at those that were given.
+
+    Attributes
+    ----------
+    groups : list of Group
+        Pieces that lie in the term's region.
+    scattered : list of Scatter
+        Others, with the points `x` in units of X.
+    """
+
+    def __init__(self, system: System, i: int):
+        self.system, self.i = system, i
+        self.term = term = system.problem.terms[i]
+        self.groups: list[Group] = []
+        self.scattered: list[Scatter] = []
+        boxes = system.boxes
+        if term.region is None:
+            points = term.points.cpu().numpy()
+            chosen = system.members(points)
+            self._scatter(points, chosen)
+            return
+        low, high = term.region.cpu().numpy()
+        inside = (boxes.low >= low - SAME).all(1) & (boxes.high <= high + SAME).all(1)
+        for pieces in system.by_degree(np.flatnonzero(inside)):
+            nodes = system.nodes(boxes.degrees(int(pieces[0])))
+            columns = PieceColumns(boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order)
+            middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
+            half = boxes.width[pieces] / 2
+            points = middle[:, None] + half[:, None] * nodes
+            self.groups.append(Group(pieces, columns, system.original(points)))
+        found, chosen = [], []
+        for e in np.flatnonzero(~inside):
+            part = self._part(e, low, high)
+            if part is not None:
+                found.append(part)
+                chosen.append(np.full(len(part), e))
+        if found:
+            self._scatter(np.concatenate(found), np.concatenate(chosen))
+
+    def _part(self, e: int, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
+        """Nodes in what a region has of a piece, or of its faces."""
+        boxes = self.system.boxes
+        start, end = np.maximum(low, boxes.low[e]), np.minimum(high, boxes.high[e])
+        flat = high <= low
+        first = self.system.lowest
+        # A face between two pieces belongs to the one below it.
+        below = np.where(boxes.low[e] <= first + SAME, start < boxes.low[e] - SAME,
+                         start <= boxes.low[e] + SAME)  # fmt: skip
+        if (flat & (below | (start > boxes.high[e] + SAME))).any():
+            return None
+        if (~flat & (end <= start + SAME)).any():
+            return None
+        counts = [0 if f else p + MORE_NODES for f, p in zip(flat, boxes.degree[e], strict=True)]
+        return (start + end) / 2 + (end - start) / 2 * tensor_nodes(counts)
+
+    def _scatter(self, points: np.ndarray, chosen: np.ndarray) -> None:
+        system = self.system
+        kept = np.flatnonzero(chosen >= 0)
+        order = kept[np.argsort(chosen[kept], kind="stable")]
+        self.index = torch.as_tensor(order, device=system.like.device)
+        self.x = system.original(points[order])
+        for e, rows in segments(chosen[order]):
+            local = system.tensor(system.boxes.local(e, points[order[rows]]))
+            columns = PieceColumns(system.boxes.degrees(e), local, system.order)
+            self.scattered.append(Scatter(e, columns, rows))
+
+    # Values and rows
+
+    def _orders(self, key) -> tuple[int, ...]:
+        found = [0] * self.system.d
+        for j in self.system.problem.scaled(key):
+            found[j] += 1
+        return tuple(found)
+
+    def _evaluated(self, columns: PieceColumns, x: Tensor, coef: Tensor, scale, unknowns: Tensor):
+        """Residual and slopes at the points of some pieces of one degree."""
+        problem = self.system.problem
+        values = {}
+        for key in self.term.pointwise.keys:
+            matrix = columns.derivative(self._orders(key))
+            found = torch.einsum("qn,gn->gq", matrix, coef[:, :, key[0]]) * scale(key)[:, None]
+            values[key] = (found + problem.shift(key)).reshape(-1)
+        constants = Constants(zip(problem.names, unknowns, strict=True))
+        return values, constants
+
+    def parts(self, coef: Coefficients, unknowns: Tensor, slopes: bool = True):
+        """For every group and every scatter: pieces, residual (G, q, k), slopes, columns, scale."""
+        system = self.system
+        for group in self.groups:
+            stacked = torch.stack([coef[e] for e in group.pieces])
+
+            def scale(key, pieces=group.pieces):
+                return system.scale(key, pieces, self._orders(key))
+
+            values, constants = self._evaluated(group.columns, group.x, stacked, scale, unknowns)
+            x = group.x.reshape(-1, group.x.shape[-1])
+            target = self.term.target
+            yield group.pieces, group.columns, scale, self._linearised(
+                values, x, constants, target, (len(group.pieces), -1), slopes
+            )
+        if not self.scattered:
+            return
+        # One call of the residual for all scattered points.
+        values_of: list[dict] = []
+        for part in self.scattered:
+            e = np.array([part.piece])
+
+            def scale_of(key, e=e):
+                return system.scale(key, e, self._orders(key))
+
+            values, constants = self._evaluated(
+                part.columns, self.x[part.rows], coef[part.piece][None], scale_of, unknowns
+            )
+            values_of.append(values)
+        joined = {key: torch.cat([v[key] for v in values_of]) for key in values_of[0]}
+        target = self.term.target
+        target = target[self.index] if len(target) > 1 else target
+        result, by_value, by_unknown = self._linearised(
+            joined, self.x, constants, target, (1, -1), slopes
+        )
+        for part in self.scattered:
+            e = np.array([part.piece])
+
+            def scale_of(key, e=e):
+                return system.scale(key, e, self._orders(key))
+
+            rows = part.rows
+            yield e, part.columns, scale_of, (
+                result[:, rows],
+                {key: slope[:, rows] for key, slope in by_value.items()},
+                [slope[:, rows] for slope in by_unknown],
+            )
+
+    def _linearised(self, values, x, constants, target, shape, slopes: bool):
+        pointwise = self.term.pointwise
+        if not slopes:
+            result = pointwise.function(values, x, constants).detach() - target
+            return result.reshape(*shape, result.shape[1]), {}, []
+        result, by_value, by_unknown = pointwise.linearise(values, x, constants)
+        result = result - target
+        k = result.shape[1]
+        return (
+            result.reshape(*shape, k),
+            {key: slope.reshape(*shape, k) for key, slope in by_value.items()},
+            [slope.reshape(*shape, k) for slope in by_unknown.values()],
+        )
+
+
+class System:
+    """All rows for some pieces.
+
+    Parameters
+    ----------
+    boxes : Boxes
+    problem : Problem
+    rows : Rows
+        Data in scaled units; there may be none.
+    rings : frozenset of int
+        Columns along which the pieces are closed to a ring.
+    carried : callable, default=None
+        What holds at the lower ends of a marched column: takes points and an order of the
+        derivative along it, and returns (n, m).
+    column : int, default=None
+        The marched column.
+    data_weight : float, default=HELD
+        Weight of the data.
+    """
+
+    def __init__(
+        self,
+        boxes: Boxes,
+        problem: Problem,
+        rows: Rows,
+        rings: frozenset[int] = frozenset(),
+        carried: Callable[[np.ndarray, int], Tensor] | None = None,
+        column: int | None = None,
+        data_weight: float = HELD,
+    ):
+        self.boxes, self.problem, self.rows, self.rings = boxes, problem, rows, rings
+        self.carried, self.column, self.data_weight = carried, column, data_weight
+        self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
+        self.lowest = boxes.low.min(0)
+        self.orders = highest_orders(problem, self.m)
+        self.order = max(int(self.orders.max()), 1)
+        for term in problem.terms:
+            for key in term.pointwise.keys:
+                self.order = max(self.order, len(key[1]))
+        self.sizes = [
+            self.m * PieceColumns(boxes.degrees(e), self.tensor(np.zeros((1, self.d))), 0).n_columns
+            for e in range(boxes.n_boxes)
+        ]
+        self.terms = [TermRows(self, i) for i in range(len(problem.terms))]
+        self.pairs = [self._face(face) for face in boxes.faces(rings)]
+        self.pairs = [pair for pair in self.pairs if pair is not None]
+        self.bottom = self._bottom() if carried is not None else []
+        self._data()
+        self.weights: list[list[Tensor]] = []
+
+    # Geometry
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """Numbers as a tensor of the fit."""
+        return torch.as_tensor(array, dtype=self.like.dtype, device=self.like.device)
+
+    def original(self, points: np.ndarray) -> Tensor:
+        """Points of the unit box in units of X, all columns; those that do not vary are 0."""
+        scaling = self.problem.scaling
+        found = self.tensor(points) * scaling.width + scaling.offset
+        if self.problem.terms[0].x.shape[1] == found.shape[-1]:
+            return found
+        full = self.problem.terms[0].x[0].expand(*found.shape[:-1], -1).clone()
+        full[..., scaling.columns] = found
+        return full
+
+    def members(self, points: np.ndarray) -> np.ndarray:
+        """Piece of each point; those at the lower end of a later slab are the earlier one's."""
+        chosen = self.boxes.locate(points)
+        if self.column is not None and self.carried is not None:
+            chosen[points[:, self.column] <= self.lowest[self.column]] = -1
+        return chosen
+
+    def nodes(self, degree: tuple[int, ...]) -> np.ndarray:
+        """Where an equation is asked for in a piece."""
+        from skpou.core import sobol_points
+
+        n_columns = PieceColumns(degree, self.tensor(np.zeros((1, self.d))), 0).n_columns
+        counts = [p + MORE_NODES for p in degree]
+        if math.prod(counts) > 4 * n_columns:
+            n = int(NODES_PER_COLUMN * n_columns) + 1
+            return 2 * sobol_points(self.d, n, 0).numpy() - 1
+        return tensor_nodes(counts)
+
+    def by_degree(self, pieces: np.ndarray) -> list[np.ndarray]:
+        """Pieces of equal degree together."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for e in pieces:
+            found.setdefault(self.boxes.degrees(int(e)), []).append(int(e))
+        return [np.array(part) for part in found.values()]
+
+    def scale(self, key, pieces: np.ndarray, orders: tuple[int, ...]) -> Tensor:
+        """Derivative in units of y and X, of what has derivative 1 on [-1, 1]^d, by piece."""
+        found = np.full(len(pieces), self.problem.unit(key))
+        for j, order in enumerate(orders):
+            found = found * (2 / self.boxes.width[pieces, j]) ** order
+        return self.tensor(found)
+
+    # Rows that do not depend on the iterate
+
+    def _face(self, face: Face) -> tuple[int, int, Tensor] | None:
+        """Rows of equal values, and slopes where an equation has second derivatives."""
+        boxes, a, b, j = self.boxes, face.below, face.above, face.axis
+        counts = [max(boxes.degree[a, i], boxes.degree[b, i]) + 2 if i != j else 0
+                  for i in range(self.d)]  # fmt: skip
+        nodes = tensor_nodes(counts)
+        points = (face.low + face.high) / 2 + (face.high - face.low) / 2 * nodes
+        others = points.copy()
+        others[:, j] = face.other
+        A = PieceColumns(boxes.degrees(a), self.tensor(boxes.local(a, points)), self.order)
+        B = PieceColumns(boxes.degrees(b), self.tensor(boxes.local(b, others)), self.order)
+        h = min(boxes.width[a, j], boxes.width[b, j])
+        blocks = []
+        for output in range(self.m):
+            for order in range(int(self.orders[output, j])):
+                orders = tuple(order if i == j else 0 for i in range(self.d))
+                # Slopes times the smaller width: changes of the value, whatever the sizes are.
+                first = A.derivative(orders) * (h / boxes.width[a, j]) ** order
+                second = B.derivative(orders) * (h / boxes.width[b, j]) ** order
+                block = self.like.new_zeros((len(nodes), self.sizes[a] + self.sizes[b]))
+                p, q = A.n_columns, B.n_columns
+                block[:, output * p : (output + 1) * p] = first
+                block[:, self.sizes[a] + output * q : self.sizes[a] + (output + 1) * q] = -second
+                blocks.append(block)
+        if not blocks:
+            return None
+        return a, b, HELD / math.sqrt(len(nodes)) * torch.cat(blocks)
+
+    def _bottom(self) -> list[tuple[int, Tensor, Tensor]]:
+        """Rows of what the earlier slab ends with: piece, rows and right-hand side."""
+        assert self.carried is not None and self.column is not None
+        boxes, j, found = self.boxes, self.column, []
+        for e in range(boxes.n_boxes):
+            counts = [p + MORE_NODES if i != j else 0 for i, p in enumerate(boxes.degree[e])]
+            nodes = tensor_nodes(counts)
+            nodes[:, j] = -1.0
+            points = (boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes
+            points[:, j] = boxes.low[e, j]
+            columns = PieceColumns(boxes.degrees(e), self.tensor(nodes), self.order)
+            p, blocks, right = columns.n_columns, [], []
+            for order in range(int(self.orders[:, j].max())):
+                known = self.carried(points, order) * boxes.width[e, j] ** order
+                matrix = columns.derivative(tuple(order if i == j else 0 for i in range(self.d)))
+                matrix = matrix * 2.0**order
+                for output in range(self.m):
+                    if order < self.orders[output, j]:
+                        block = self.like.new_zeros((len(nodes), self.sizes[e]))
+                        block[:, output * p : (output + 1) * p] = matrix
+                        blocks.append(block)
+                        right.append(known[:, output])
+            factor = HELD / math.sqrt(len(nodes))
+            found.append((e, factor * torch.cat(blocks), factor * torch.cat(right)))
+        return found
+
+    def _data(self) -> None:
+        """Data by piece."""
+        points = self.rows.X.cpu().numpy()
+        chosen = self.members(points) if len(points) else np.zeros(0, dtype=int)
+        order = np.flatnonzero(chosen >= 0)
+        order = order[np.argsort(chosen[order], kind="stable")]
+        self.data: list[tuple[int, PieceColumns, Tensor, Tensor]] = []
+        parts = list(segments(chosen[order]))
+        share = math.sqrt(len(order) / max(len(parts), 1)) or 1.0
+        self.data_scale = self.data_weight / share
+        for e, rows in parts:
+            index = torch.as_tensor(order[rows], device=self.like.device)
+            local = self.tensor(self.boxes.local(e, points[order[rows]]))
+            columns = PieceColumns(self.boxes.degrees(e), local, self.order)
+            self.data.append((e, columns, self.rows.y[index], self.rows.weight[index].sqrt()))
+
+    # The problem at an iterate
+
+    def weigh(self, coef: Coefficients, unknowns: Tensor) -> None:
+        """Divide the rows of every term in every piece by what they do to a function of size 1.
+
+        A function that changes by about 1 across the piece. So pieces of all sizes count alike,
+        which solutions that are singular at a corner need.
+        """
+        self.weights = []
+        for term_rows in self.terms:
+            found, squares, n_points = [], 0.0, 0
+            for pieces, _, scale, (result, slopes, _) in term_rows.parts(coef, unknowns):
+                natural = self.like.new_zeros((len(pieces), result.shape[2]))
+                for key, slope in slopes.items():
+                    natural += slope.square().mean(1).sqrt() * scale(key)[:, None]
+                found.append(natural)
+                squares += float(natural.square().sum())
+                n_points += natural.numel()
+            mean = math.sqrt(squares / n_points) if squares and math.isfinite(squares) else 1.0
+            held = HELD if term_rows.term.is_condition else 1.0
+            weight = held * term_rows.term.weight
+            self.weights.append(
+                [weight / torch.where(part > 1e-10 * mean, part, mean) for part in found]
+            )
+
+    def elimination(self, coef: Coefficients, unknowns: Tensor) -> Elimination:
+        """The linearised problem for a step from an iterate."""
+        q = len(unknowns)
+        own: list[list[Tensor]] = [[] for _ in self.sizes]
+        for term_rows, weights in zip(self.terms, self.weights, strict=True):
+            parts = term_rows.parts(coef, unknowns)
+            for weight, (pieces, columns, scale, found) in zip(weights, parts, strict=True):
+                block = self._block(columns, scale, found, weight, q)
+                for e, rows in zip(pieces, block, strict=True):
+                    own[e].append(rows)
+        for e, rows, right in self.bottom:
+            left = right - rows @ flat(coef[e])
+            own[e].append(torch.cat([rows, rows.new_zeros((len(rows), q)), left[:, None]], 1))
+        for e, columns, y, root in self.data:
+            own[e].append(self._data_rows(columns, coef[e], y, root, q))
+        pairs = []
+        for a, b, rows in self.pairs:
+            left = -rows @ torch.cat([flat(coef[a]), flat(coef[b])])
+            pairs.append(Pair(a, b, torch.cat([rows, rows.new_zeros((len(rows), q)),
+                                               left[:, None]], 1)))  # fmt: skip
+        width = [size + q + 1 for size in self.sizes]
+        joined = [
+            torch.cat(parts) if parts else self.like.new_zeros((0, w))
+            for parts, w in zip(own, width, strict=True)
+        ]
+        return Elimination(self.sizes, joined, pairs, q, RIDGE)
+
+    def _block(self, columns: PieceColumns, scale, found, weight: Tensor, q: int) -> Tensor:
+        """Rows (G, n k, N m + q + 1) of one term in pieces of one degree."""
+        result, by_value, by_unknown = found
+        G, n, k = result.shape
+        N = columns.n_columns
+        block = result.new_zeros((G, n, k, N * self.m + q + 1))
+        factor = weight / math.sqrt(n)
+        for key, slope in by_value.items():
+            orders = self.terms[0]._orders(key)
+            matrix = columns.derivative(orders)
+            slope = slope * (factor * scale(key)[:, None])[:, None]
+            start = key[0] * N
+            block[..., start : start + N] += slope[..., None] * matrix[:, None]
+        for i, slope in enumerate(by_unknown):
+            block[..., N * self.m + i] = slope * factor[:, None]
+        block[..., -1] = -result * factor[:, None]
+        return block.reshape(G, n * k, -1)
+
+    def _data_rows(self, columns: PieceColumns, coef: Tensor, y: Tensor, root: Tensor, q: int):
+        phi = columns.derivative((0,) * self.d)
+        left = (y - phi @ coef) * root[:, None] * self.data_scale
+        weighted = self.data_scale * root[:, None] * phi
+        zero = weighted.new_zeros((len(phi), q))
+        N, blocks = columns.n_columns, []
+        for output in range(self.m):
+            block = weighted.new_zeros((len(phi), N * self.m))
+            block[:, output * N : (output + 1) * N] = weighted
+            blocks.append(torch.cat([block, zero, left[:, output : output + 1]], 1))
+        return torch.cat(blocks)
+
+    def squares(self, coef: Coefficients, unknowns: Tensor) -> float:
+        """Sum of squares of all weighted rows at an iterate."""
+        total = 0.0
+        for term_rows, weights in zip(self.terms, self.weights, strict=True):
+            parts = term_rows.parts(coef, unknowns, slopes=False)
+            for weight, (_, _, _, found) in zip(weights, parts, strict=True):
+                result = found[0] * weight[:, None]
+                total += float(result.square().mean(1).sum())
+        for e, rows, right in self.bottom:
+            total += float((right - rows @ flat(coef[e])).square().sum())
+        for e, columns, y, root in self.data:
+            phi = columns.derivative((0,) * self.d)
+            left = (y - phi @ coef[e]) * root[:, None] * self.data_scale
+            total += float(left.square().sum())
+        for a, b, rows in self.pairs:
+            joined = torch.cat([flat(coef[a]), flat(coef[b])])
+            total += float((rows @ joined).square().sum())
+        return total if math.isfinite(total) else math.inf
+
+    def shaped(self, solution: Sequence[Tensor]) -> Coefficients:
+        """Solution of an elimination as coefficients (N, m) of every piece."""
+        return [part.reshape(self.m, -1).T for part in solution]
+
+    def zero(self) -> Coefficients:
+        """Coefficients of nothing."""
+        return [self.like.new_zeros((size // self.m, self.m)) for size in self.sizes]
+
+
+def flat(coef: Tensor) -> Tensor:
+    """Coefficients (N, m) output by output."""
+    return coef.T.reshape(-1)
+
+
+def segments(labels: np.ndarray):
+    """Runs of equal labels: label and slice."""
+    if not len(labels):
+        return
+    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+    for start, end in zip(starts, np.r_[starts[1:], len(labels)], strict=True):
+        yield int(labels[start]), slice(int(start), int(end))
+
+
+def highest_orders(problem: Problem, m: int) -> np.ndarray:
+    """Highest derivative (m, d) of every output along every column in the equations."""
+    d = len(problem.scaling.columns)
+    found = np.zeros((m, d), dtype=int)
+    for term in problem.terms:
+        if term.is_condition or term.length:
+            continue
+        for key in term.pointwise.keys:
+            along = problem.scaled(key)
+            for j in set(along):
+                found[key[0], j] = max(found[key[0], j], along.count(j))
+    return found
