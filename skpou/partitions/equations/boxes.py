@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +31,19 @@ class Boxes:
         Corners.
     degree : ndarray of int of shape (E, d)
         Degree of the polynomials along each column.
+    inside : ndarray of bool of shape (E,)
+        Whether a piece lies within a domain that is given by points: there equations hold
+        everywhere, not at these points alone.
     """
 
     low: np.ndarray
     high: np.ndarray
     degree: np.ndarray
+    inside: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self):
+        if len(self.inside) != len(self.low):
+            object.__setattr__(self, "inside", np.zeros(len(self.low), dtype=bool))
 
     @property
     def n_boxes(self) -> int:
@@ -53,7 +61,7 @@ class Boxes:
 
     def subset(self, index: np.ndarray) -> Boxes:
         """Some of the pieces."""
-        return Boxes(self.low[index], self.high[index], self.degree[index])
+        return Boxes(self.low[index], self.high[index], self.degree[index], self.inside[index])
 
     def locate(self, points: np.ndarray, block: int = 4096) -> np.ndarray:
         """Number of the piece of each point (n, d), -1 where there is none.
@@ -103,9 +111,3 @@ class Boxes:
                             low[axis] = high[axis] = self.high[a, axis]
                             found.append(Face(a, int(b), axis, low, high, self.low[b, axis]))
         return found
-
-
-def one_box(degree: tuple[int, ...]) -> Boxes:
-    """The unit box as a single piece."""
-    d = len(degree)
-    return Boxes(np.zeros((1, d)), np.ones((1, d)), np.array([degree]))

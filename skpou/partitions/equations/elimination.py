@@ -123,10 +123,16 @@ class Elimination:
                 at += len(rows)
             if n_ridge:
                 front[at : at + n_ridge, : self.sizes[e]].diagonal().fill_(self.ridge)
-            R = torch.linalg.qr(front, mode="r").R
             k = self.sizes[e]
-            self.fronts.append(Front(e, near, R[:k, :k], R[:k, k:-1], R[:k, -1]))
-            rest = R[k:, k:]
+            # Only the piece's own columns are eliminated: what is left stays as it falls.
+            packed, tau = torch.geqrf(front[:, :k])
+            right = torch.ormqr(packed, tau, front[:, k:], transpose=True)
+            self.fronts.append(
+                Front(e, near, packed[:k].triu(), right[:k, :-1], right[:k, -1].clone())
+            )
+            rest = right[k:]
+            if len(rest) > rest.shape[1]:
+                rest = torch.linalg.qr(rest, mode="r").R
             if near:
                 waiting[near[0]].append((near, rest))
             else:

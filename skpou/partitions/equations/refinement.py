@@ -25,6 +25,10 @@ DEGREES = (5, 8, 12, 16)
 FIRST_DEGREE = 8
 #: Pieces with less than this share of the largest error wait.
 SHARE = 0.03
+#: Coefficients of smooth functions decay ever faster: by this power of the rate so far.
+FASTER = 1.5
+#: Factor of one more degree from which on a function is not smooth.
+SLOW = 0.6
 #: Least width of a piece, as a share of the box.
 LEAST_WIDTH = 2.0**-40
 
@@ -92,6 +96,7 @@ class Child:
     low: np.ndarray
     high: np.ndarray
     degree: tuple[int, ...]
+    inside: bool = False
 
 
 def refined(
@@ -130,6 +135,9 @@ def refined(
                 elif boxes.width[e, j] > LEAST_WIDTH:
                     cuts.append(j)
         pieces = [(boxes.low[e], boxes.high[e])]
+        if cuts and marks[e] and found.rate[e, cuts].max() > SLOW:
+            # No degree helps where a function is not smooth.
+            degree = [min(p, FIRST_DEGREE) if j in cuts else p for j, p in enumerate(degree)]
         for j in cuts:
             halves = []
             for low, high in pieces:
@@ -138,7 +146,8 @@ def refined(
                 first[j] = second[j] = middle
                 halves += [(low, first), (second, high)]
             pieces = halves
-        children += [Child(e, low, high, tuple(degree)) for low, high in pieces]
+        inside = bool(boxes.inside[e])
+        children += [Child(e, low, high, tuple(degree), inside) for low, high in pieces]
     return children
 
 
@@ -150,7 +159,7 @@ def _raises(degree: int, tail: float, rate: float, tol: float, top: int) -> bool
         return True
     if rate >= 1.0:
         return False
-    return tail * rate ** (top - degree) < 30 * tol
+    return tail * rate ** (FASTER * (top - degree)) < 30 * tol
 
 
 def as_boxes(children: list[Child]) -> Boxes:
@@ -159,6 +168,7 @@ def as_boxes(children: list[Child]) -> Boxes:
         np.array([child.low for child in children]),
         np.array([child.high for child in children]),
         np.array([child.degree for child in children]),
+        np.array([child.inside for child in children]),
     )
 
 

@@ -23,6 +23,9 @@ MORE_NODES = 3
 #: Weight of the rows of values and slopes at faces, of conditions and of data, where an equation
 #: has 1: they hold exactly, while an equation's residual falls with the pieces.
 HELD = 10.0
+#: Weight of conditions and of data where all pieces are solved for at once: a layer that no piece
+#: resolves yet must not pull the solution elsewhere, as it would with more.
+GIVEN = 0.3
 #: Ridge of all columns, beside rows whose columns have norms of about 1: next to none.
 RIDGE = 1e-14
 #: Corners that are as near as this are the same.
@@ -30,6 +33,9 @@ SAME = 1e-12
 #: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
 #: would be too many.
 NODES_PER_COLUMN = 1.6
+
+#: Fresh points of a piece by dimension.
+FRESH_POINTS = (20, 60, 100)
 
 Coefficients = list[Tensor]
 
@@ -63,8 +69,8 @@ class TermRows:
         Others, with the points `x` in units of X.
     """
 
-    def __init__(self, system: System, i: int):
-        self.system, self.i = system, i
+    def __init__(self, system: System, i: int, fresh: np.random.Generator | None = None):
+        self.system, self.i, self.fresh = system, i, fresh
         self.term = term = system.problem.terms[i]
         self.groups: list[Group] = []
         self.scattered: list[Scatter] = []
@@ -72,17 +78,14 @@ class TermRows:
         if term.region is None:
             points = term.points.cpu().numpy()
             chosen = system.members(points)
+            known = boxes.inside & (not term.is_condition and len(term.target) == 1)
+            chosen[known[chosen] & (chosen >= 0)] = -1
             self._scatter(points, chosen)
+            self._groups(known)
             return
         low, high = term.region.cpu().numpy()
         inside = (boxes.low >= low - SAME).all(1) & (boxes.high <= high + SAME).all(1)
-        for pieces in system.by_degree(np.flatnonzero(inside)):
-            nodes = system.nodes(boxes.degrees(int(pieces[0])))
-            columns = PieceColumns(boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order)
-            middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
-            half = boxes.width[pieces] / 2
-            points = middle[:, None] + half[:, None] * nodes
-            self.groups.append(Group(pieces, columns, system.original(points)))
+        self._groups(inside)
         found, chosen = [], []
         for e in np.flatnonzero(~inside):
             part = self._part(e, low, high)
@@ -91,6 +94,17 @@ class TermRows:
                 chosen.append(np.full(len(part), e))
         if found:
             self._scatter(np.concatenate(found), np.concatenate(chosen))
+
+    def _groups(self, inside: np.ndarray) -> None:
+        """Nodes in the pieces of a region, those of a degree together."""
+        system, boxes = self.system, self.system.boxes
+        for pieces in system.by_degree(np.flatnonzero(inside)):
+            nodes = self._nodes(boxes.degrees(int(pieces[0])))
+            columns = PieceColumns(boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order)
+            middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
+            half = boxes.width[pieces] / 2
+            points = middle[:, None] + half[:, None] * nodes
+            self.groups.append(Group(pieces, columns, system.original(points)))
 
     def _part(self, e: int, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
         """Nodes in what a region has of a piece, or of its faces."""
@@ -107,6 +121,12 @@ class TermRows:
             return None
         counts = [0 if f else p + MORE_NODES for f, p in zip(flat, boxes.degree[e], strict=True)]
         return (start + end) / 2 + (end - start) / 2 * tensor_nodes(counts)
+
+    def _nodes(self, degree: tuple[int, ...]) -> np.ndarray:
+        if self.fresh is None:
+            return self.system.nodes(degree)
+        d = self.system.d
+        return self.fresh.uniform(-1, 1, (FRESH_POINTS[min(d, len(FRESH_POINTS)) - 1], d))
 
     def _scatter(self, points: np.ndarray, chosen: np.ndarray) -> None:
         system = self.system
@@ -217,8 +237,8 @@ class System:
         derivative along it, and returns (n, m).
     column : int, default=None
         The marched column.
-    data_weight : float, default=HELD
-        Weight of the data.
+    data_weight : float, default=1.0
+        Factor of the weight of the data.
     """
 
     def __init__(
@@ -229,10 +249,11 @@ class System:
         rings: frozenset[int] = frozenset(),
         carried: Callable[[np.ndarray, int], Tensor] | None = None,
         column: int | None = None,
-        data_weight: float = HELD,
+        data_weight: float = 1.0,
     ):
         self.boxes, self.problem, self.rows, self.rings = boxes, problem, rows, rings
         self.carried, self.column, self.data_weight = carried, column, data_weight
+        self.held = GIVEN if column is None else HELD
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
         self.orders = highest_orders(problem, self.m)
@@ -364,7 +385,7 @@ class System:
         self.data: list[tuple[int, PieceColumns, Tensor, Tensor]] = []
         parts = list(segments(chosen[order]))
         share = math.sqrt(len(order) / max(len(parts), 1)) or 1.0
-        self.data_scale = self.data_weight / share
+        self.data_scale = self.held * self.data_weight / share
         for e, rows in parts:
             index = torch.as_tensor(order[rows], device=self.like.device)
             local = self.tensor(self.boxes.local(e, points[order[rows]]))
@@ -380,20 +401,29 @@ class System:
         which solutions that are singular at a corner need.
         """
         self.weights = []
+        volume = self.boxes.width.prod(1)
+        # In one dimension this makes a sum of squares the integral of one.
+        share = self.tensor((volume / volume.sum()) ** (-0.5 / self.d))
         for term_rows in self.terms:
-            found, squares, n_points = [], 0.0, 0
+            found, squares, n_points, shares = [], 0.0, 0, []
             for pieces, _, scale, (result, slopes, _) in term_rows.parts(coef, unknowns):
                 natural = self.like.new_zeros((len(pieces), result.shape[2]))
                 for key, slope in slopes.items():
                     natural += slope.square().mean(1).sqrt() * scale(key)[:, None]
                 found.append(natural)
+                shares.append(share[torch.as_tensor(pieces)][:, None])
                 squares += float(natural.square().sum())
                 n_points += natural.numel()
             mean = math.sqrt(squares / n_points) if squares and math.isfinite(squares) else 1.0
-            held = HELD if term_rows.term.is_condition else 1.0
+            held = self.held if term_rows.term.is_condition else 1.0
             weight = held * term_rows.term.weight
+            if term_rows.term.is_condition:
+                shares = [torch.ones_like(part) for part in shares]
             self.weights.append(
-                [weight / torch.where(part > 1e-10 * mean, part, mean) for part in found]
+                [
+                    weight * times / torch.where(part > 1e-10 * mean, part, mean)
+                    for part, times in zip(found, shares, strict=True)
+                ]
             )
 
     def elimination(self, coef: Coefficients, unknowns: Tensor) -> Elimination:
@@ -471,6 +501,37 @@ class System:
             joined = torch.cat([flat(coef[a]), flat(coef[b])])
             total += float((rows @ joined).square().sum())
         return total if math.isfinite(total) else math.inf
+
+    def misfit(self, coef: Coefficients, unknowns: Tensor) -> np.ndarray:
+        """Residuals of each piece at fresh points, and of its data, as changes of the solution.
+
+        Derivatives of the last columns are larger than these by powers of the degree, which are
+        taken off.
+        """
+        rng = np.random.default_rng(self.boxes.n_boxes)
+        found = np.zeros(self.boxes.n_boxes)
+        top = self.boxes.degree.max(1)
+        for i, term in enumerate(self.problem.terms):
+            order = max(len(key[1]) for key in term.pointwise.keys)
+            for pieces, _, scale, (result, slopes, _) in TermRows(self, i, rng).parts(
+                coef, unknowns
+            ):
+                natural = sum(
+                    slope.square().mean(1).sqrt() * scale(key)[:, None]
+                    for key, slope in slopes.items()
+                )
+                part = result.square().mean(1).sqrt() / natural.clamp_min(1e-300)
+                size = part.max(1).values.cpu().numpy() / np.maximum(top[pieces], 1.0) ** order
+                found[pieces] = np.maximum(found[pieces], size)
+        return found
+
+    def data_misfit(self, coef: Coefficients) -> np.ndarray:
+        """Root mean square of what each piece's data differ from the solution."""
+        found = np.zeros(self.boxes.n_boxes)
+        for e, columns, y, _ in self.data:
+            left = y - columns.derivative((0,) * self.d) @ coef[e]
+            found[e] = float(left.square().mean().sqrt())
+        return found
 
     def shaped(self, solution: Sequence[Tensor]) -> Coefficients:
         """Solution of an elimination as coefficients (N, m) of every piece."""

@@ -1,0 +1,220 @@
+"""All pieces of a box at once: cut and raised until the residual at fresh points is small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.equations import Problem
+from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.columns import exponents
+from skpou.partitions.equations.newton import Solved, solve
+from skpou.partitions.equations.refinement import (
+    FIRST_DEGREE,
+    SHARE,
+    as_boxes,
+    prolonged,
+    refined,
+    shape,
+    solution_size,
+)
+from skpou.partitions.equations.system import Coefficients, System
+
+#: Most rounds of refinement.
+ROUNDS = 60
+#: A residual at fresh points may be so much larger than a tail: it has its derivatives.
+SLACK = 0.1
+#: Rounds without a better solution that end the refinement.
+PATIENCE = 5
+#: A solution is better where its largest tail is so much smaller.
+BETTER = 0.7
+#: Multiplications of an elimination that are too many: about half a minute.
+MOST_WORK = 3e11
+#: Those that are spent before patience ends.
+PATIENT_WORK = 2e10
+#: Cells a side that points must fill for a piece to lie within the domain that they stand for.
+CELLS = 8
+#: Points that a piece must hold for each of its columns, to be cut or raised.
+POINTS_PER_COLUMN = 1.3
+
+
+@dataclass
+class Whole:
+    """Pieces and the solution on them.
+
+    Attributes
+    ----------
+    boxes : Boxes
+    solved : Solved
+    system : System
+    tail : float
+        Largest tail of the coefficients, relative to the solution.
+    curve : list of float
+        The tail after each round.
+    """
+
+    boxes: Boxes
+    solved: Solved
+    system: System
+    tail: float
+    curve: list[float]
+
+
+def solve_whole(
+    problem: Problem,
+    rows: Rows,
+    boxes: Boxes,
+    rings: frozenset[int],
+    unknowns: Tensor,
+    *,
+    tol: float,
+    max_iter: int,
+    most_pieces: int,
+    top: int,
+    coef: Coefficients | None = None,
+    data_weight: float | None = None,
+    report=None,
+) -> Whole:
+    """Solve, cut and raise, and solve again.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : Rows
+    boxes : Boxes
+        The first ones.
+    rings : frozenset of int
+    unknowns : Tensor of shape (q,)
+        First values.
+    tol : float
+        Tail of the coefficients aimed at, relative to the solution.
+    max_iter : int
+        Most Gauss-Newton steps a round.
+    most_pieces : int
+    top : int
+        Highest degree.
+    coef : list of Tensor, default=None
+        First coefficients.
+    data_weight : float, default=None
+        Of the data; None: that of conditions.
+    report : callable, default=None
+    """
+    options = {} if data_weight is None else {"data_weight": data_weight}
+    limits = list(problem.unknowns.values())
+    best: Whole | None = None
+    curve: list[float] = []
+    waited = 0
+    directions = list(range(rows.n_features))
+    spent = 0.0
+    for _ in range(ROUNDS):
+        boxes, coef = within_points(boxes, coef, problem)
+        spent += work(boxes, rings, rows.n_outputs)
+        if spent > MOST_WORK:
+            break
+        system = System(boxes, problem, rows, rings, **options)
+        start = system.zero() if coef is None or problem.is_affine else coef
+        solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
+        unknowns = solved.unknowns
+        size = solution_size(boxes, solved.coef)
+        found = shape(boxes, solved.coef, np.where(size > 0, size, 1.0))
+        misfit = system.misfit(solved.coef, unknowns)
+        noise = system.data_misfit(solved.coef)
+        tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
+        tails = tails * boxes.width.prod(1) ** (0.5 / boxes.low.shape[1])
+        worst = float(tails.max())
+        curve.append(worst)
+        if report is not None:
+            report(f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {found.tail.max():.2e}, residual {misfit.max():.2e}, data {noise.max():.2e}")
+        if best is None or worst < BETTER * best.tail:
+            waited = 0
+        else:
+            waited += 1
+        if best is None or worst <= best.tail:
+            best = Whole(boxes, solved, system, worst, curve)
+        marks = (tails > tol) & (tails > SHARE * worst)
+        if not marks.any() or boxes.n_boxes >= most_pieces or (
+            waited >= PATIENCE and spent > PATIENT_WORK
+        ):
+            break
+        marks &= refinable(boxes, problem, rows.n_outputs)
+        children = refined(boxes, found, marks, directions, tol, top)
+        if len(children) == boxes.n_boxes and all(
+            child.degree == boxes.degrees(child.parent) for child in children
+        ):
+            break
+        coef = prolonged(boxes, solved.coef, children)
+        boxes = as_boxes(children)
+    assert best is not None
+    best.curve = curve
+    return best
+
+
+def within_points(
+    boxes: Boxes, coef: Coefficients | None, problem: Problem
+) -> tuple[Boxes, Coefficients | None]:
+    """Pieces that points of equations reach, and which of them lie within their domain.
+
+    Equations whose points fill a box hold in all of it.
+    """
+    given = [t for t in problem.terms if t.region is None and not t.is_condition]
+    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+        return boxes, coef
+    points = np.concatenate([term.points.cpu().numpy() for term in given])
+    chosen = boxes.locate(points)
+    d = points.shape[1]
+    inside = boxes.inside.copy()
+    kept = inside.copy()
+    for e in np.unique(chosen[chosen >= 0]):
+        own = points[chosen == e]
+        kept[e] = True
+        if not inside[e] and len(own) >= CELLS**d:
+            cells = ((boxes.local(e, own) + 1) / 2 * CELLS).astype(int).clip(0, CELLS - 1)
+            inside[e] = len(np.unique(cells, axis=0)) == CELLS**d
+    index = np.flatnonzero(kept)
+    found = Boxes(boxes.low[index], boxes.high[index], boxes.degree[index], inside[index])
+    return found, None if coef is None else [coef[e] for e in index]
+
+
+def refinable(boxes: Boxes, problem: Problem, m: int) -> np.ndarray:
+    """Whether the points of each piece determine more columns than it has."""
+    given = [t for t in problem.terms if t.region is None and not t.is_condition]
+    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+        return np.ones(boxes.n_boxes, dtype=bool)
+    points = np.concatenate([term.points.cpu().numpy() for term in given])
+    chosen = boxes.locate(points)
+    count = np.bincount(chosen[chosen >= 0], minlength=boxes.n_boxes)
+    columns = np.array([len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)])
+    d = points.shape[1]
+    return boxes.inside | (count > POINTS_PER_COLUMN * 2**d * columns)
+
+
+def first_boxes(d: int, degree: int | None) -> Boxes:
+    """The unit box as a single piece."""
+    first = FIRST_DEGREE if degree is None else degree
+    return Boxes(np.zeros((1, d)), np.ones((1, d)), np.full((1, d), first))
+
+
+def work(boxes: Boxes, rings: frozenset[int], m: int) -> float:
+    """About how many multiplications an elimination takes."""
+    sizes = [m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
+    graph: list[set[int]] = [set() for _ in sizes]
+    for face in boxes.faces(rings):
+        if face.below != face.above:
+            graph[face.below].add(face.above)
+            graph[face.above].add(face.below)
+    total, left = 0.0, set(range(len(sizes)))
+    cost = [sum(sizes[f] for f in near) for near in graph]
+    while left:
+        e = min(left, key=lambda e: (cost[e], e))
+        left.discard(e)
+        total += 4.0 * sizes[e] * (2 * sizes[e]) * (sizes[e] + cost[e])
+        near = graph[e]
+        for f in near:
+            graph[f] |= near
+            graph[f] -= {e, f}
+        for f in near:
+            cost[f] = sum(sizes[g] for g in graph[f])
+    return total
