@@ -11,7 +11,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import PieceColumns
+from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     DEGREES,
@@ -172,7 +172,7 @@ class March:
                 if along > self.tol and not last:
                     return None, False
                 return Slab(boxes, solved.coef, solved, system), along < EASY * self.tol
-            children = refined(boxes, found, marks, self.others, self.tol)
+            children = refined(boxes, found, across, marks, self.others, self.tol)
             coef = prolonged(boxes, solved.coef, children)
             boxes = as_boxes(children)
             system = self._system(boxes)
@@ -253,22 +253,3 @@ class March:
         if np.hypot(A[-1], A[-2]) > 0.1 * self.tol:
             return None
         return degree, merged
-
-
-def evaluate(
-    boxes: Boxes, coef: Coefficients, points: np.ndarray, orders: tuple[int, ...]
-) -> Tensor:
-    """Derivatives (n, m) along unit coordinates of pieces at points of the unit box."""
-    chosen = boxes.locate(points)
-    result = coef[0].new_zeros((len(points), coef[0].shape[1]))
-    for e in np.unique(chosen):
-        if e < 0:
-            continue
-        index = np.flatnonzero(chosen == e)
-        local = torch.as_tensor(boxes.local(e, points[index]), device=coef[0].device)
-        columns = PieceColumns(boxes.degrees(e), local, max(orders))
-        scale = float(np.prod((2 / boxes.width[e]) ** np.array(orders)))
-        result[torch.as_tensor(index, device=result.device)] = scale * (
-            columns.derivative(orders) @ coef[e]
-        )
-    return result

@@ -27,6 +27,8 @@ FIRST_DEGREE = 8
 SHARE = 0.03
 #: Coefficients of smooth functions decay ever faster: by this power of the rate so far.
 FASTER = 1.5
+#: Share of the largest tail from which on a piece is refined along a column, too.
+ALONG = 0.03
 #: Factor of one more degree from which on a function is not smooth.
 SLOW = 0.6
 #: Least width of a piece, as a share of the box.
@@ -102,6 +104,7 @@ class Child:
 def refined(
     boxes: Boxes,
     found: Shape,
+    error: np.ndarray,
     marks: np.ndarray,
     directions: list[int],
     tol: float,
@@ -113,6 +116,8 @@ def refined(
     ----------
     boxes : Boxes
     found : Shape
+    error : ndarray of shape (E,)
+        Error of each piece in units of the tails; at least its largest tail.
     marks : ndarray of bool of shape (E,)
     directions : list of int
         Columns that may be refined.
@@ -126,9 +131,11 @@ def refined(
         degree, cuts = list(boxes.degrees(e)), []
         if marks[e]:
             tails = found.tail[e, directions]
+            # What the tails do not show, as a misfit of the data, has their directions.
+            tails = tails * (max(error[e] / max(tails.max(), 1e-300), 1.0))
             worst = tails.max()
             for j, tail in zip(directions, tails, strict=True):
-                if tail < 0.1 * worst or (tail < tol and tail < worst):
+                if tail < ALONG * worst or (tail < tol and tail < worst):
                     continue
                 if _raises(degree[j], tail, found.rate[e, j], tol, top):
                     degree[j] = next((p for p in DEGREES if p > degree[j]), degree[j])

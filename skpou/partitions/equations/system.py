@@ -25,7 +25,7 @@ MORE_NODES = 3
 HELD = 10.0
 #: Weight of conditions and of data where all pieces are solved for at once: a layer that no piece
 #: resolves yet must not pull the solution elsewhere, as it would with more.
-GIVEN = 0.3
+GIVEN = 1.0
 #: Ridge of all columns, beside rows whose columns have norms of about 1: next to none.
 RIDGE = 1e-14
 #: Corners that are as near as this are the same.
@@ -383,14 +383,18 @@ class System:
         order = np.flatnonzero(chosen >= 0)
         order = order[np.argsort(chosen[order], kind="stable")]
         self.data: list[tuple[int, PieceColumns, Tensor, Tensor]] = []
+        self.data_index = [order[rows] for _, rows in segments(chosen[order])]
         parts = list(segments(chosen[order]))
+        noisy = self.data_weight < 1
         share = math.sqrt(len(order) / max(len(parts), 1)) or 1.0
-        self.data_scale = self.held * self.data_weight / share
         for e, rows in parts:
             index = torch.as_tensor(order[rows], device=self.like.device)
             local = self.tensor(self.boxes.local(e, points[order[rows]]))
             columns = PieceColumns(self.boxes.degrees(e), local, self.order)
-            self.data.append((e, columns, self.rows.y[index], self.rows.weight[index].sqrt()))
+            # Noise is the same in all rows; what holds exactly counts alike in all pieces.
+            n = share if noisy else math.sqrt(rows.stop - rows.start)
+            root = self.held * self.data_weight / n * self.rows.weight[index].sqrt()
+            self.data.append((e, columns, self.rows.y[index], root))
 
     # The problem at an iterate
 
@@ -402,28 +406,26 @@ class System:
         """
         self.weights = []
         volume = self.boxes.width.prod(1)
-        # In one dimension this makes a sum of squares the integral of one.
-        share = self.tensor((volume / volume.sum()) ** (-0.5 / self.d))
+        # What is transported adds up along the way, not so what a second derivative smooths: in
+        # one dimension this makes the sum of squares of a first-order equation an integral.
+        share = (volume / volume.sum()) ** (0.5 / self.d)
         for term_rows in self.terms:
-            found, squares, n_points, shares = [], 0.0, 0, []
+            found, squares, n_points = [], 0.0, 0
             for pieces, _, scale, (result, slopes, _) in term_rows.parts(coef, unknowns):
                 natural = self.like.new_zeros((len(pieces), result.shape[2]))
                 for key, slope in slopes.items():
-                    natural += slope.square().mean(1).sqrt() * scale(key)[:, None]
+                    times = scale(key)
+                    if len(key[1]) < 2 and not term_rows.term.is_condition:
+                        times = times * self.tensor(share[pieces])
+                    natural += slope.square().mean(1).sqrt() * times[:, None]
                 found.append(natural)
-                shares.append(share[torch.as_tensor(pieces)][:, None])
                 squares += float(natural.square().sum())
                 n_points += natural.numel()
             mean = math.sqrt(squares / n_points) if squares and math.isfinite(squares) else 1.0
             held = self.held if term_rows.term.is_condition else 1.0
             weight = held * term_rows.term.weight
-            if term_rows.term.is_condition:
-                shares = [torch.ones_like(part) for part in shares]
             self.weights.append(
-                [
-                    weight * times / torch.where(part > 1e-10 * mean, part, mean)
-                    for part, times in zip(found, shares, strict=True)
-                ]
+                [weight / torch.where(part > 1e-10 * mean, part, mean) for part in found]
             )
 
     def elimination(self, coef: Coefficients, unknowns: Tensor) -> Elimination:
@@ -473,8 +475,8 @@ class System:
 
     def _data_rows(self, columns: PieceColumns, coef: Tensor, y: Tensor, root: Tensor, q: int):
         phi = columns.derivative((0,) * self.d)
-        left = (y - phi @ coef) * root[:, None] * self.data_scale
-        weighted = self.data_scale * root[:, None] * phi
+        left = (y - phi @ coef) * root[:, None]
+        weighted = root[:, None] * phi
         zero = weighted.new_zeros((len(phi), q))
         N, blocks = columns.n_columns, []
         for output in range(self.m):
@@ -495,7 +497,7 @@ class System:
             total += float((right - rows @ flat(coef[e])).square().sum())
         for e, columns, y, root in self.data:
             phi = columns.derivative((0,) * self.d)
-            left = (y - phi @ coef[e]) * root[:, None] * self.data_scale
+            left = (y - phi @ coef[e]) * root[:, None]
             total += float(left.square().sum())
         for a, b, rows in self.pairs:
             joined = torch.cat([flat(coef[a]), flat(coef[b])])

@@ -11,6 +11,7 @@ from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import exponents
+from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     FIRST_DEGREE,
@@ -25,6 +26,7 @@ from skpou.partitions.equations.system import Coefficients, System
 
 #: Most rounds of refinement.
 ROUNDS = 60
+d_debug=True
 #: A residual at fresh points may be so much larger than a tail: it has its derivatives.
 SLACK = 0.1
 #: Rounds without a better solution that end the refinement.
@@ -118,11 +120,12 @@ def solve_whole(
         start = system.zero() if coef is None or problem.is_affine else coef
         solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
         unknowns = solved.unknowns
-        size = solution_size(boxes, solved.coef)
+        size = size_where_known(boxes, solved.coef, problem)
         found = shape(boxes, solved.coef, np.where(size > 0, size, 1.0))
         misfit = system.misfit(solved.coef, unknowns)
         noise = system.data_misfit(solved.coef)
         tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
+        unweighted = tails
         tails = tails * boxes.width.prod(1) ** (0.5 / boxes.low.shape[1])
         worst = float(tails.max())
         curve.append(worst)
@@ -134,13 +137,17 @@ def solve_whole(
             waited += 1
         if best is None or worst <= best.tail:
             best = Whole(boxes, solved, system, worst, curve)
+        if report is not None and d_debug:
+            for nm, a in (("tail", found.tail.max(1)*boxes.width.prod(1)**.25), ("res", SLACK*misfit), ("data", noise), ("tot", tails)):
+                e = int(a.argmax())
+                report(f"   {nm} {a[e]:.2e} at {boxes.low[e]} {boxes.width[e]} {boxes.degree[e]} inside {boxes.inside[e]}")
         marks = (tails > tol) & (tails > SHARE * worst)
         if not marks.any() or boxes.n_boxes >= most_pieces or (
             waited >= PATIENCE and spent > PATIENT_WORK
         ):
             break
         marks &= refinable(boxes, problem, rows.n_outputs)
-        children = refined(boxes, found, marks, directions, tol, top)
+        children = refined(boxes, found, unweighted, marks, directions, tol, top)
         if len(children) == boxes.n_boxes and all(
             child.degree == boxes.degrees(child.parent) for child in children
         ):
@@ -176,6 +183,15 @@ def within_points(
     index = np.flatnonzero(kept)
     found = Boxes(boxes.low[index], boxes.high[index], boxes.degree[index], inside[index])
     return found, None if coef is None else [coef[e] for e in index]
+
+
+def size_where_known(boxes: Boxes, coef: Coefficients, problem: Problem) -> np.ndarray:
+    """Root mean square (m,) of the solution in its domain: beyond that it may be anything."""
+    given = [t for t in problem.terms if t.region is None and not t.is_condition]
+    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+        return solution_size(boxes, coef)
+    values = evaluate(boxes, coef, given[0].points.cpu().numpy(), (0,) * boxes.low.shape[1])
+    return values.square().mean(0).sqrt().cpu().numpy()
 
 
 def refinable(boxes: Boxes, problem: Problem, m: int) -> np.ndarray:
