@@ -82,24 +82,18 @@ def parse_physics(physics: Any, unknowns: Any) -> Physics | None:
     return Physics(equations, symmetries, dict(given))
 
 
-class PhysicsMixin(LinearModelRegressor):
-    """Estimator with the parameters `physics` and `unknowns`.
+class EquationsMixin:
+    """Regressor with the parameters `physics` and `unknowns`; it comes before `BaseRegressor`.
 
-    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and trains with
-    `_equation_training`.
+    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and
+    `_store_physics` with its results.
     """
 
     physics: Any
     unknowns: Any
 
     def _physics(self) -> Physics | None:
-        physics = parse_physics(self.physics, self.unknowns)
-        if physics is not None and self.density == "mixture":
-            raise ValueError(
-                "density='mixture' is fitted to errors at left-out rows, which equations have not "
-                "got. It must be 'gaussian' where physics is given."
-            )
-        return physics
+        return parse_physics(self.physics, self.unknowns)
 
     def _prepare_physics(
         self, X: Any, y: Any, sample_weight: Any, physics: Physics
@@ -120,7 +114,7 @@ class PhysicsMixin(LinearModelRegressor):
                 )
             return torch.cat([X.new_empty((0, d)), *(part.to(X) for part in found)])
 
-        prepared = self._prepare(X, y, sample_weight, beside=beside)
+        prepared = self._prepare(X, y, sample_weight, beside=beside)  # type: ignore[attr-defined]
         scaling = prepared.scaling
         for symmetry in physics.symmetries:
             if symmetry.coordinate not in scaling.columns.tolist():
@@ -144,13 +138,6 @@ class PhysicsMixin(LinearModelRegressor):
             )
         return prepared, problem
 
-    def _equation_training(
-        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
-    ):
-        """Training of sine features on equations, as `_best_of` calls it for every start."""
-        report, rows = self._reporter(), rows.to(torch.float64)
-        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
-
     @staticmethod
     def _check_width(equation: Equation, d: int) -> None:
         points = equation.points if equation.box is None else equation.box.T
@@ -163,16 +150,15 @@ class PhysicsMixin(LinearModelRegressor):
 
     def _fit_form_error(self, model: Any, prepared: Prepared) -> list[dict[str, Any]] | None:
         # Equations, not the rows beside them, say what is between the rows.
-        return None if self.physics is not None else super()._fit_form_error(model, prepared)
+        return None if self.physics is not None else super()._fit_form_error(model, prepared)  # type: ignore[misc]
 
     def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
         # Rows beside equations are boundary values, from which a solution may well depart.
         if self.physics is not None:
             return result
-        return super()._no_worse_than_the_mean(result, prepared)
+        return super()._no_worse_than_the_mean(result, prepared)  # type: ignore[misc]
 
-    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        super()._store_result(result, prepared)
+    def _store_physics(self, result: TrainingResult) -> None:
         names = ("unknowns", "unknowns_std", "equation_residual")
         self.__dict__.update({f"_{name}": result.chosen.get(name) for name in names})
 
@@ -198,3 +184,27 @@ class PhysicsMixin(LinearModelRegressor):
         """Root mean square of the residuals on fresh points, one for each equation."""
         value = self._of_physics("equation_residual")
         return value[0] if len(value) == 1 else list(value)
+
+
+class PhysicsMixin(EquationsMixin, LinearModelRegressor):
+    """Regressor with a `LinearModel`, and with equations on sine features."""
+
+    def _physics(self) -> Physics | None:
+        physics = super()._physics()
+        if physics is not None and self.density == "mixture":
+            raise ValueError(
+                "density='mixture' is fitted to errors at left-out rows, which equations have not "
+                "got. It must be 'gaussian' where physics is given."
+            )
+        return physics
+
+    def _equation_training(
+        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
+    ):
+        """Training of sine features on equations, as `_best_of` calls it for every start."""
+        report, rows = self._reporter(), rows.to(torch.float64)
+        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
+        self._store_physics(result)

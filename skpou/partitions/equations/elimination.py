@@ -7,7 +7,6 @@ method). In a chain of pieces the time is linear in their number.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -143,18 +142,27 @@ class Elimination:
         ).R  # fmt: skip
         return self
 
-    def solve(self) -> tuple[list[Tensor], Tensor]:
-        """Columns' coefficients piece by piece, and the unknowns."""
+    def solve(self, hold: bool = False) -> tuple[list[Tensor], Tensor]:
+        """Columns' coefficients piece by piece, and the unknowns, which are 0 where held."""
         assert self.last is not None
         q = self.q
         unknowns = self.last.new_zeros(q)
-        if q:
+        if q and not hold:
             unknowns = _back(self.last[:q, :q], self.last[:q, q])
-        found: list[Tensor] = [self.last.new_zeros(0)] * len(self.sizes)
+        return self._substituted(unknowns, 1.0), unknowns
+
+    def _substituted(self, unknowns: Tensor, rhs: float) -> list[Tensor]:
+        found: list[Tensor] = [unknowns] * len(self.sizes)
         for front in reversed(self.fronts):
             known = torch.cat([*(found[f] for f in front.neighbours), unknowns])
-            found[front.piece] = _back(front.R, front.rhs - front.S @ known)
-        return found, unknowns
+            found[front.piece] = _back(front.R, rhs * front.rhs - front.S @ known)
+        return found
+
+    def tangents(self) -> list[list[Tensor]]:
+        """Derivatives of the pieces' coefficients with respect to each unknown."""
+        assert self.last is not None
+        eye = torch.eye(self.q, dtype=self.last.dtype, device=self.last.device)
+        return [self._substituted(row, 0.0) for row in eye]
 
     @property
     def residual(self) -> float:
@@ -204,8 +212,3 @@ class Elimination:
 
 def _back(R: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(R, b[:, None], upper=True)[:, 0]
-
-
-def root_mean(squares: float, n: int) -> float:
-    """Root of a mean of squares, 0 of none."""
-    return math.sqrt(squares / n) if n else 0.0

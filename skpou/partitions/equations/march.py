@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
-    Child,
-    Shape,
     _copied,
     as_boxes,
     projected,
@@ -30,12 +28,22 @@ from skpou.partitions.equations.refinement import (
 )
 from skpou.partitions.equations.system import Coefficients, System, highest_orders
 
+#: A residual at fresh points may be so much larger than a tail: it has its derivatives.
+SLACK = 0.1
 #: Degree along the marched column.
 TIME_DEGREE = 10
 #: Shortest slab as a share of the box.
 LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
+#: Data at the lower end beside measured values, from which on they are a condition there.
+LEAST_BOTTOM = 8
+#: So many times more data inside than at the upper end are values that were measured anywhere.
+MEASURED = 5
+#: Factor by which halving a slab lowers the tail along it, where that has a point at all.
+FALLING = 3.0
+#: Halvings without such success after which the tail that is left is accepted.
+IN_VAIN = 3
 #: Rounds of refinement in a slab.
 ROUNDS = 14
 
@@ -48,6 +56,61 @@ class Slab:
     coef: Coefficients
     solved: Solved
     system: System
+    worst: float = 0.0
+    tangents: list[Coefficients] = field(default_factory=list)
+
+
+class NotMarched(Exception):
+    """Slabs cannot be solved one after the other."""
+
+
+def marched_column(problem: Problem, rows: Rows) -> int | None:
+    """Column whose conditions lie at its lower end and on other columns' ends; None without one.
+
+    Data inside are measured values: beside them conditions at the lower end must be many, or
+    `Condition` of their own.
+    """
+    orders = highest_orders(problem, rows.n_outputs).max(0)
+    given = [term.points.cpu().numpy() for term in problem.terms if term.is_condition]
+    conditions = np.concatenate([np.zeros((0, rows.n_features)), *given])
+    X = rows.X.cpu().numpy()
+    if any(t.region is None and not t.is_condition for t in problem.terms):
+        return None
+    if any(t.region is not None and not t.is_condition and not _is_box(t) for t in problem.terms):
+        return None
+    found = None
+    for j in np.argsort(orders, kind="stable"):
+        others = [k for k in range(rows.n_features) if k != j]
+        if not orders[j] or (found is not None and orders[j] > orders[found]):
+            continue
+
+        def side(points, others=others):
+            return ((points[:, others] == 0) | (points[:, others] == 1)).any(1)
+
+        joined = np.concatenate([X, conditions])
+        at_top = (joined[:, j] == 1) & ~side(joined)
+        inside = (conditions[:, j] > 0) & ~side(conditions)
+        inner = (X[:, j] > 0) & ~side(X)
+        bottom = int((X[:, j] == 0).sum())
+        stated = bool((conditions[:, j] == 0).any())
+        if inside.any() or not (bottom or stated):
+            continue
+        if inner.any():
+            # Measured values: what holds exactly must be told from them.
+            if not stated and (rows.n_features == 1 or bottom < LEAST_BOTTOM):
+                continue
+            if not inner.sum() > MEASURED * at_top.sum() and at_top.any():
+                continue
+        elif at_top.any():
+            continue
+        if found is None or orders[j] < orders[found] or j > found:
+            found = int(j)
+    return found
+
+
+def _is_box(term) -> bool:
+    low, high = term.region.cpu().numpy()
+    return bool((low <= 1e-12).all() and (high >= 1 - 1e-12).all())
 
 
 class March:
@@ -69,7 +132,8 @@ class March:
     """
 
     def __init__(self, problem: Problem, rows: Rows, column: int, rings, tol: float,
-                 max_iter: int, most_pieces: int, report=None):  # fmt: skip
+                 max_iter: int, most_pieces: int, report=None,
+                 unknowns: Tensor | None = None, degree: int | None = None):  # fmt: skip
         self.problem, self.rows, self.column, self.rings = problem, rows, column, rings
         self.tol, self.max_iter, self.most_pieces = tol, max_iter, most_pieces
         self.report = report
@@ -77,23 +141,47 @@ class March:
         self.others = [j for j in range(self.d) if j != column]
         self.slabs: list[Slab] = []
         self.size = np.zeros(rows.n_outputs)
-        self.none = rows.X.new_zeros(0)
+        self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
+        self.degree, self.n_open = degree, 0
+        self.is_affine = problem.is_affine or self._affine_for_unknowns()
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
     # Slabs
 
-    def run(self) -> list[Slab]:
-        """March through the box."""
-        at, length = 0.0, 1.0
-        boxes = self._first()
+    def _affine_for_unknowns(self) -> bool:
+        """Whether the equations are affine for given unknowns; only asked where there are none."""
+        return False
+
+    def run(self) -> March:
+        """March through the box.
+
+        Raises
+        ------
+        NotMarched
+            If the conditions at the lower end leave the first slab open, or no slab is solved.
+        """
+        at, length, boxes = 0.0, 1.0, self._first()
         while at < 1.0:
             length = min(length, 1.0 - at)
-            slab, easy = None, False
+            slab, easy, vain, before = None, False, 0, np.inf
             while slab is None:
-                tried = self._between(boxes, at, at + length)
-                slab, easy = self._slab(tried, last=length <= LEAST_SLAB)
+                if length < LEAST_SLAB:
+                    raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
+                slab, easy, along = self._slab(self._between(boxes, at, at + length))
                 if slab is None:
                     length /= 2
+                    vain = vain + 1 if along < np.inf and before < FALLING * along else 0
+                    before = along
+                    if vain >= IN_VAIN:
+                        self.tol = max(self.tol, 2 * along)
+            if not self.slabs:
+                self.n_open = slab.solved.elimination.n_open()
+                if self.n_open:
+                    raise NotMarched(f"the first slab leaves {self.n_open} directions open")
+            if len(self.unknowns):
+                slab.tangents = [
+                    slab.system.shaped(part) for part in slab.solved.elimination.tangents()
+                ]
             self.slabs.append(slab)
             self.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
             at += length
@@ -102,7 +190,7 @@ class March:
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
             if easy and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
-        return self.slabs
+        return self
 
     def _between(self, boxes: Boxes, start: float, end: float) -> Boxes:
         low, high = boxes.low.copy(), boxes.high.copy()
@@ -119,15 +207,26 @@ class March:
 
     def _first(self) -> Boxes:
         """Pieces on which the conditions at the lower end are resolved, from a single one."""
-        degree = np.full((1, self.d), FIRST_DEGREE)
-        degree[0, self.column] = TIME_DEGREE
+        degree = np.full((1, self.d), FIRST_DEGREE if self.degree is None else self.degree)
+        if self.degree is None:
+            degree[0, self.column] = TIME_DEGREE
         return Boxes(np.zeros((1, self.d)), np.ones((1, self.d)), degree)
 
     # One slab
 
     def _system(self, boxes: Boxes) -> System:
         carried = self._carried if self.slabs else None
-        return System(boxes, self.problem, self.rows, self.rings, carried, self.column)
+        tangent = self._carried_tangent if self.slabs and len(self.unknowns) else None
+        return System(
+            boxes, self.problem, self.rows, self.rings, carried, self.column, tangent=tangent
+        )
+
+    def _carried_tangent(self, points: np.ndarray, order: int) -> Tensor:
+        """The same for their derivatives (n, m, q) with respect to the unknowns."""
+        slab = self.slabs[-1]
+        orders = tuple(order if j == self.column else 0 for j in range(self.d))
+        parts = [evaluate(slab.boxes, part, points, orders) for part in slab.tangents]
+        return torch.stack(parts, 2)
 
     def _carried(self, points: np.ndarray, order: int) -> Tensor:
         """Derivatives along the column at the end of the last slab."""
@@ -137,7 +236,7 @@ class March:
 
     def _start(self, boxes: Boxes, system: System) -> Coefficients:
         """What the last slab ends with, all along the new one."""
-        if not self.slabs or self.problem.is_affine:
+        if not self.slabs or self.is_affine:
             return system.zero()
         found = []
         for e in range(boxes.n_boxes):
@@ -151,34 +250,48 @@ class March:
             found.append(projected(boxes.degrees(e), values, self.rows.y))
         return found
 
-    def _slab(self, boxes: Boxes, last: bool) -> tuple[Slab | None, bool]:
-        """A slab that is resolved in all other columns; None where it must be shorter."""
+    def _slab(self, boxes: Boxes) -> tuple[Slab | None, bool, float]:
+        """A slab that is resolved, whether a longer one would be, and the tail along it.
+
+        No slab where it must be shorter.
+        """
         system = self._system(boxes)
         coef = self._start(boxes, system)
-        for _ in range(ROUNDS):
-            solved = solve(system, coef, self.none, [], self.max_iter, self.problem.is_affine)
-            if not solved.converged and not last:
-                return None, False
+        for round_ in range(ROUNDS):
+            solved = solve(
+                system, coef, self.unknowns, [], self.max_iter, self.is_affine, hold=True
+            )
+            if not solved.converged:
+                return None, False, np.inf
             size = np.maximum(self.size, solution_size(boxes, solved.coef))
             size = np.where(size > 0, size, 1.0)
             found = shape(boxes, solved.coef, size)
-            along = found.tail[:, self.column].max()
+            along = float(found.tail[:, self.column].max())
             across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
-            worst = across.max(initial=0.0)
-            if along > self.tol and along > 0.5 * worst and not last:
-                return None, False
+            misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
+            # What neither tail shows is refined where the larger one is.
+            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
+            across = np.maximum(across, hidden) if self.others else across
+            worst = float(across.max(initial=0.0))
+            if along > self.tol and along > 0.5 * worst:
+                return None, False, along
             marks = (across > self.tol) & (across > SHARE * worst)
-            if not marks.any() or boxes.n_boxes >= self.most_pieces:
-                if along > self.tol and not last:
-                    return None, False
-                return Slab(boxes, solved.coef, solved, system), along < EASY * self.tol
-            children = refined(boxes, found, across, marks, self.others, self.tol)
+            full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
+            if not marks.any() or full:
+                if along > self.tol:
+                    return None, False, along
+                if marks.any():
+                    # More pieces than there may be: what they leave is what can be had.
+                    self.tol = max(self.tol, worst)
+                slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
+                return slab, along < EASY * self.tol, along
+            children = refined(
+                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
+            )
             coef = prolonged(boxes, solved.coef, children)
             boxes = as_boxes(children)
             system = self._system(boxes)
-            if self.problem.is_affine:
-                coef = system.zero()
-        return Slab(boxes, solved.coef, solved, system), False
+        raise AssertionError("the last round returns")
 
     # Fewer pieces for the next slab
 

@@ -137,6 +137,23 @@ class Pieces:
         epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
         return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
 
+    def log_pi(self, X: Tensor) -> Tensor:
+        """Logarithms (n, E) of the partition: 0 in the piece of a point."""
+        chosen, _ = self.located(X)
+        result = X.new_full((len(X), self.boxes.n_boxes), -torch.inf)
+        at = torch.as_tensor(chosen, device=X.device)
+        return result.scatter_(1, at[:, None], 0.0)
+
+    def padded(self) -> np.ndarray:
+        """Coefficients (E, M, m) in the products of the highest degree of all pieces."""
+        top = tuple(int(p) for p in self.boxes.degree.max(0))
+        position = {tuple(row): i for i, row in enumerate(exponents(top))}
+        result = np.zeros((len(self.coef), len(position), self.coef[0].shape[1]))
+        for e, part in enumerate(self.coef):
+            index = [position[tuple(row)] for row in exponents(self.boxes.degrees(e))]
+            result[e, index] = part.cpu().numpy()
+        return result
+
     def flattened(self, targets: Tensor) -> Pieces:
         """The same with some targets (m,), bool, replaced by their mean."""
         return replace(

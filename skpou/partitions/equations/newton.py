@@ -49,6 +49,7 @@ def solve(
     limits: Sequence,
     max_iter: int,
     is_affine: bool,
+    hold: bool = False,
 ) -> Solved:
     """Steps from an iterate; a single one where all equations are affine.
 
@@ -61,6 +62,8 @@ def solve(
     max_iter : int
         Most steps.
     is_affine : bool
+    hold : bool, default=False
+        Whether the unknowns stay as they are.
     """
     system.weigh(coef, unknowns)
     value = system.squares(coef, unknowns)
@@ -68,7 +71,7 @@ def solve(
     converged = False
     for _ in range(max_iter):
         elimination = system.elimination(coef, unknowns).factor()
-        solution, change = elimination.solve()
+        solution, change = elimination.solve(hold)
         step = system.shaped(solution)
         share, moved = 1.0, False
         for _ in range(HALVINGS):

@@ -239,6 +239,8 @@ class System:
         The marched column.
     data_weight : float, default=1.0
         Factor of the weight of the data.
+    tangent : callable, default=None
+        Derivatives (n, m, q) of what is carried with respect to the unknowns.
     """
 
     def __init__(
@@ -250,9 +252,11 @@ class System:
         carried: Callable[[np.ndarray, int], Tensor] | None = None,
         column: int | None = None,
         data_weight: float = 1.0,
+        tangent: Callable[[np.ndarray, int], Tensor] | None = None,
     ):
         self.boxes, self.problem, self.rows, self.rings = boxes, problem, rows, rings
         self.carried, self.column, self.data_weight = carried, column, data_weight
+        self.tangent = tangent
         self.held = GIVEN if column is None else HELD
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
@@ -350,7 +354,7 @@ class System:
             return None
         return a, b, HELD / math.sqrt(len(nodes)) * torch.cat(blocks)
 
-    def _bottom(self) -> list[tuple[int, Tensor, Tensor]]:
+    def _bottom(self) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
         """Rows of what the earlier slab ends with: piece, rows and right-hand side."""
         assert self.carried is not None and self.column is not None
         boxes, j, found = self.boxes, self.column, []
@@ -361,9 +365,11 @@ class System:
             points = (boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes
             points[:, j] = boxes.low[e, j]
             columns = PieceColumns(boxes.degrees(e), self.tensor(nodes), self.order)
-            p, blocks, right = columns.n_columns, [], []
+            p, blocks, right, slopes = columns.n_columns, [], [], []
             for order in range(int(self.orders[:, j].max())):
                 known = self.carried(points, order) * boxes.width[e, j] ** order
+                if self.tangent is not None:
+                    moves = self.tangent(points, order) * boxes.width[e, j] ** order
                 matrix = columns.derivative(tuple(order if i == j else 0 for i in range(self.d)))
                 matrix = matrix * 2.0**order
                 for output in range(self.m):
@@ -372,8 +378,11 @@ class System:
                         block[:, output * p : (output + 1) * p] = matrix
                         blocks.append(block)
                         right.append(known[:, output])
+                        if self.tangent is not None:
+                            slopes.append(moves[:, output])
             factor = HELD / math.sqrt(len(nodes))
-            found.append((e, factor * torch.cat(blocks), factor * torch.cat(right)))
+            moved = -factor * torch.cat(slopes) if slopes else None
+            found.append((e, factor * torch.cat(blocks), factor * torch.cat(right), moved))
         return found
 
     def _data(self) -> None:
@@ -392,6 +401,7 @@ class System:
             local = self.tensor(self.boxes.local(e, points[order[rows]]))
             columns = PieceColumns(self.boxes.degrees(e), local, self.order)
             # Noise is the same in all rows; what holds exactly counts alike in all pieces.
+            self.data_unit = (self.held * self.data_weight / share) ** 2
             n = share if noisy else math.sqrt(rows.stop - rows.start)
             root = self.held * self.data_weight / n * self.rows.weight[index].sqrt()
             self.data.append((e, columns, self.rows.y[index], root))
@@ -438,9 +448,10 @@ class System:
                 block = self._block(columns, scale, found, weight, q)
                 for e, rows in zip(pieces, block, strict=True):
                     own[e].append(rows)
-        for e, rows, right in self.bottom:
+        for e, rows, right, moved in self.bottom:
             left = right - rows @ flat(coef[e])
-            own[e].append(torch.cat([rows, rows.new_zeros((len(rows), q)), left[:, None]], 1))
+            moved = rows.new_zeros((len(rows), q)) if moved is None else moved
+            own[e].append(torch.cat([rows, moved, left[:, None]], 1))
         for e, columns, y, root in self.data:
             own[e].append(self._data_rows(columns, coef[e], y, root, q))
         pairs = []
@@ -493,7 +504,7 @@ class System:
             for weight, (_, _, _, found) in zip(weights, parts, strict=True):
                 result = found[0] * weight[:, None]
                 total += float(result.square().mean(1).sum())
-        for e, rows, right in self.bottom:
+        for e, rows, right, _ in self.bottom:
             total += float((right - rows @ flat(coef[e])).square().sum())
         for e, columns, y, root in self.data:
             phi = columns.derivative((0,) * self.d)

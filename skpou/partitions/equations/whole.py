@@ -14,6 +14,7 @@ from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
+    DEGREES,
     FIRST_DEGREE,
     SHARE,
     as_boxes,
@@ -26,15 +27,14 @@ from skpou.partitions.equations.system import Coefficients, System
 
 #: Most rounds of refinement.
 ROUNDS = 60
-d_debug=True
 #: A residual at fresh points may be so much larger than a tail: it has its derivatives.
 SLACK = 0.1
 #: Rounds without a better solution that end the refinement.
 PATIENCE = 5
 #: A solution is better where its largest tail is so much smaller.
 BETTER = 0.7
-#: Multiplications of an elimination that are too many: about half a minute.
-MOST_WORK = 3e11
+#: Multiplications of an elimination that are too many: about half a minute on one core.
+MOST_WORK = 1.5e11
 #: Those that are spent before patience ends.
 PATIENT_WORK = 2e10
 #: Cells a side that points must fill for a piece to lie within the domain that they stand for.
@@ -56,6 +56,8 @@ class Whole:
         Largest tail of the coefficients, relative to the solution.
     curve : list of float
         The tail after each round.
+    size : ndarray of shape (m,)
+        Root mean square of the solution.
     """
 
     boxes: Boxes
@@ -63,6 +65,7 @@ class Whole:
     system: System
     tail: float
     curve: list[float]
+    size: np.ndarray
 
 
 def solve_whole(
@@ -75,7 +78,8 @@ def solve_whole(
     tol: float,
     max_iter: int,
     most_pieces: int,
-    top: int,
+    degree: int | None = None,
+    exactly: bool = False,
     coef: Coefficients | None = None,
     data_weight: float | None = None,
     report=None,
@@ -96,8 +100,10 @@ def solve_whole(
     max_iter : int
         Most Gauss-Newton steps a round.
     most_pieces : int
-    top : int
-        Highest degree.
+    degree : int, default=None
+        Of all pieces; None: chosen for each.
+    exactly : bool, default=False
+        Whether the first pieces stay as they are.
     coef : list of Tensor, default=None
         First coefficients.
     data_weight : float, default=None
@@ -109,6 +115,7 @@ def solve_whole(
     best: Whole | None = None
     curve: list[float] = []
     waited = 0
+    top = DEGREES[-1] if degree is None else degree
     directions = list(range(rows.n_features))
     spent = 0.0
     for _ in range(ROUNDS):
@@ -136,13 +143,9 @@ def solve_whole(
         else:
             waited += 1
         if best is None or worst <= best.tail:
-            best = Whole(boxes, solved, system, worst, curve)
-        if report is not None and d_debug:
-            for nm, a in (("tail", found.tail.max(1)*boxes.width.prod(1)**.25), ("res", SLACK*misfit), ("data", noise), ("tot", tails)):
-                e = int(a.argmax())
-                report(f"   {nm} {a[e]:.2e} at {boxes.low[e]} {boxes.width[e]} {boxes.degree[e]} inside {boxes.inside[e]}")
+            best = Whole(boxes, solved, system, worst, curve, size)
         marks = (tails > tol) & (tails > SHARE * worst)
-        if not marks.any() or boxes.n_boxes >= most_pieces or (
+        if exactly or not marks.any() or boxes.n_boxes >= most_pieces or (
             waited >= PATIENCE and spent > PATIENT_WORK
         ):
             break
