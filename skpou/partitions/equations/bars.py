@@ -45,7 +45,9 @@ def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
     The posterior is that of rows that all have the noise of their misfit. It knows nothing of
     columns that are not there, of which the last ones tell.
     """
-    tail = shape(system.boxes, solved.coef, np.where(size > 0, size, 1.0)).tail.max(1)
+    found = shape(system.boxes, solved.coef, np.where(size > 0, size, 1.0))
+    # The first two degrees that are left out, from the last two that are there.
+    tail = (found.tail * np.minimum(found.rate, 1.0) ** 2).max(1)
     left_out = system.tensor(tail)[:, None, None] * system.tensor(size)
     # Values are right to round-off at best.
     eps = torch.finfo(left_out.dtype).eps

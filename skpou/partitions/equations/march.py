@@ -44,6 +44,12 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
+#: Slabs shorter than this may be given up as not smooth along the column.
+SHORT = 2.0**-5
+#: Height of the pieces on which conditions at the lower end are resolved.
+THIN = 2.0**-30
+#: Rows for each column of such a piece, for its halves to be determined, too.
+DETERMINED = 2
 #: Rounds of refinement in a slab.
 ROUNDS = 14
 
@@ -170,7 +176,8 @@ class March:
                 slab, easy, along = self._slab(self._between(boxes, at, at + length))
                 if slab is None:
                     length /= 2
-                    vain = vain + 1 if along < np.inf and before < FALLING * along else 0
+                    falls = before >= FALLING * along or along == np.inf
+                    vain = 0 if falls or length > SHORT else vain + 1
                     before = along
                     if vain >= IN_VAIN:
                         self.tol = max(self.tol, 2 * along)
@@ -206,11 +213,40 @@ class March:
             )
 
     def _first(self) -> Boxes:
-        """Pieces on which the conditions at the lower end are resolved, from a single one."""
+        """Pieces on which the conditions at the lower end are resolved, from a single one.
+
+        What they hold is kept for the first slab to start with.
+        """
         degree = np.full((1, self.d), FIRST_DEGREE if self.degree is None else self.degree)
-        if self.degree is None:
-            degree[0, self.column] = TIME_DEGREE
-        return Boxes(np.zeros((1, self.d)), np.ones((1, self.d)), degree)
+        degree[0, self.column] = self.time_order - 1
+        low, high = np.zeros((1, self.d)), np.ones((1, self.d))
+        high[0, self.column] = THIN
+        boxes = Boxes(low, high, degree)
+        at = torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1)
+        rows = self.rows.subset(at)
+        for _ in range(ROUNDS if self.others else 1):
+            system = System(boxes, self.problem, rows, self.rings, column=self.column,
+                            conditions_only=True)  # fmt: skip
+            solved = solve(system, system.zero(), self.unknowns, [], self.max_iter, True, hold=True)
+            size = solution_size(boxes, solved.coef)
+            size = np.where(size > 0, size, 1.0)
+            self.trace = (boxes, solved.coef)
+            if not self.others:
+                break
+            found = shape(boxes, solved.coef, size)
+            across = found.tail[:, self.others].max(1)
+            n_rows = np.array([len(part) for part in solved.elimination.own])
+            # Pieces that the conditions do not determine stay as they are.
+            marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
+            if not marks.any() or boxes.n_boxes >= self.most_pieces:
+                break
+            children = refined(
+                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
+            )
+            boxes = as_boxes(children)
+        degree = boxes.degree.copy()
+        degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
+        return Boxes(boxes.low, boxes.high, degree)
 
     # One slab
 
@@ -236,7 +272,7 @@ class March:
 
     def _start(self, boxes: Boxes, system: System) -> Coefficients:
         """What the last slab ends with, all along the new one."""
-        if not self.slabs or self.is_affine:
+        if self.is_affine:
             return system.zero()
         found = []
         for e in range(boxes.n_boxes):
@@ -245,6 +281,8 @@ class March:
             def values(nodes, middle=middle, half=half, e=e):
                 points = middle + half * nodes
                 points[:, self.column] = boxes.low[e, self.column]
+                if not self.slabs:
+                    return evaluate(*self.trace, points, (0,) * self.d)
                 return self._carried(points, 0)
 
             found.append(projected(boxes.degrees(e), values, self.rows.y))

@@ -109,6 +109,7 @@ def refined(
     directions: list[int],
     tol: float,
     top: int = DEGREES[-1],
+    single: bool = False,
 ) -> list[Child]:
     """Cut or raise the marked pieces along the columns where they need it.
 
@@ -125,6 +126,8 @@ def refined(
         Tail that is small enough.
     top : int
         Highest degree.
+    single : bool, default=False
+        Cut along one column only.
     """
     children = []
     for e in range(boxes.n_boxes):
@@ -135,7 +138,7 @@ def refined(
             tails = tails * (max(error[e] / max(tails.max(), 1e-300), 1.0))
             worst = tails.max()
             for j, tail in zip(directions, tails, strict=True):
-                if tail < ALONG * worst or (tail < tol and tail < worst):
+                if (single and (cuts or tail < worst)) or tail < ALONG * worst or (tail < tol and tail < worst):
                     continue
                 if _raises(degree[j], tail, found.rate[e, j], tol, top):
                     degree[j] = next((p for p in DEGREES if p > degree[j]), degree[j])

@@ -141,7 +141,7 @@ class TermRows:
 
     # Values and rows
 
-    def _orders(self, key) -> tuple[int, ...]:
+    def orders(self, key) -> tuple[int, ...]:
         found = [0] * self.system.d
         for j in self.system.problem.scaled(key):
             found[j] += 1
@@ -152,7 +152,7 @@ class TermRows:
         problem = self.system.problem
         values = {}
         for key in self.term.pointwise.keys:
-            matrix = columns.derivative(self._orders(key))
+            matrix = columns.derivative(self.orders(key))
             found = torch.einsum("qn,gn->gq", matrix, coef[:, :, key[0]]) * scale(key)[:, None]
             values[key] = (found + problem.shift(key)).reshape(-1)
         constants = Constants(zip(problem.names, unknowns, strict=True))
@@ -165,7 +165,7 @@ class TermRows:
             stacked = torch.stack([coef[e] for e in group.pieces])
 
             def scale(key, pieces=group.pieces):
-                return system.scale(key, pieces, self._orders(key))
+                return system.scale(key, pieces, self.orders(key))
 
             values, constants = self._evaluated(group.columns, group.x, stacked, scale, unknowns)
             x = group.x.reshape(-1, group.x.shape[-1])
@@ -181,7 +181,7 @@ class TermRows:
             e = np.array([part.piece])
 
             def scale_of(key, e=e):
-                return system.scale(key, e, self._orders(key))
+                return system.scale(key, e, self.orders(key))
 
             values, constants = self._evaluated(
                 part.columns, self.x[part.rows], coef[part.piece][None], scale_of, unknowns
@@ -197,7 +197,7 @@ class TermRows:
             e = np.array([part.piece])
 
             def scale_of(key, e=e):
-                return system.scale(key, e, self._orders(key))
+                return system.scale(key, e, self.orders(key))
 
             rows = part.rows
             yield e, part.columns, scale_of, (
@@ -241,6 +241,8 @@ class System:
         Factor of the weight of the data.
     tangent : callable, default=None
         Derivatives (n, m, q) of what is carried with respect to the unknowns.
+    conditions_only : bool, default=False
+        Whether equations are left out.
     """
 
     def __init__(
@@ -253,6 +255,7 @@ class System:
         column: int | None = None,
         data_weight: float = 1.0,
         tangent: Callable[[np.ndarray, int], Tensor] | None = None,
+        conditions_only: bool = False,
     ):
         self.boxes, self.problem, self.rows, self.rings = boxes, problem, rows, rings
         self.carried, self.column, self.data_weight = carried, column, data_weight
@@ -269,7 +272,11 @@ class System:
             self.m * PieceColumns(boxes.degrees(e), self.tensor(np.zeros((1, self.d))), 0).n_columns
             for e in range(boxes.n_boxes)
         ]
-        self.terms = [TermRows(self, i) for i in range(len(problem.terms))]
+        self.terms = [
+            TermRows(self, i)
+            for i, term in enumerate(problem.terms)
+            if term.is_condition or not conditions_only
+        ]
         self.pairs = [self._face(face) for face in boxes.faces(rings)]
         self.pairs = [pair for pair in self.pairs if pair is not None]
         self.bottom = self._bottom() if carried is not None else []
@@ -445,7 +452,7 @@ class System:
         for term_rows, weights in zip(self.terms, self.weights, strict=True):
             parts = term_rows.parts(coef, unknowns)
             for weight, (pieces, columns, scale, found) in zip(weights, parts, strict=True):
-                block = self._block(columns, scale, found, weight, q)
+                block = self._block(term_rows, columns, scale, found, weight, q)
                 for e, rows in zip(pieces, block, strict=True):
                     own[e].append(rows)
         for e, rows, right, moved in self.bottom:
@@ -466,7 +473,8 @@ class System:
         ]
         return Elimination(self.sizes, joined, pairs, q, RIDGE)
 
-    def _block(self, columns: PieceColumns, scale, found, weight: Tensor, q: int) -> Tensor:
+    def _block(self, term_rows: TermRows, columns: PieceColumns, scale, found, weight: Tensor,
+               q: int) -> Tensor:  # fmt: skip
         """Rows (G, n k, N m + q + 1) of one term in pieces of one degree."""
         result, by_value, by_unknown = found
         G, n, k = result.shape
@@ -474,7 +482,7 @@ class System:
         block = result.new_zeros((G, n, k, N * self.m + q + 1))
         factor = weight / math.sqrt(n)
         for key, slope in by_value.items():
-            orders = self.terms[0]._orders(key)
+            orders = term_rows.orders(key)
             matrix = columns.derivative(orders)
             slope = slope * (factor * scale(key)[:, None])[:, None]
             start = key[0] * N

@@ -114,10 +114,12 @@ def solve_whole(
     limits = list(problem.unknowns.values())
     best: Whole | None = None
     curve: list[float] = []
-    waited = 0
+    waited, misfits = 0, []
     top = DEGREES[-1] if degree is None else degree
     directions = list(range(rows.n_features))
     spent = 0.0
+    X = rows.X.cpu().numpy()
+    suspect = data_weight is None and not ((X == 0) | (X == 1)).any(1).all()
     for _ in range(ROUNDS):
         boxes, coef = within_points(boxes, coef, problem)
         spent += work(boxes, rings, rows.n_outputs)
@@ -131,6 +133,9 @@ def solve_whole(
         found = shape(boxes, solved.coef, np.where(size > 0, size, 1.0))
         misfit = system.misfit(solved.coef, unknowns)
         noise = system.data_misfit(solved.coef)
+        misfits.append(float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0)
+        if data_weight is not None:
+            noise = 0 * noise  # It is what the equations leave of them.
         tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
         unweighted = tails
         tails = tails * boxes.width.prod(1) ** (0.5 / boxes.low.shape[1])
@@ -145,9 +150,21 @@ def solve_whole(
         if best is None or worst <= best.tail:
             best = Whole(boxes, solved, system, worst, curve, size)
         marks = (tails > tol) & (tails > SHARE * worst)
+        if exactly and boxes.n_boxes < most_pieces:
+            left = most_pieces - boxes.n_boxes
+            order = np.argsort(-tails, kind="stable")[: min(left, (boxes.n_boxes + 1) // 2)]
+            marks = np.isin(np.arange(boxes.n_boxes), order)
+            found.rate[:] = 1.0
+            children = refined(boxes, found, unweighted, marks, directions, 0.0, top, single=True)
+            coef, boxes = prolonged(boxes, solved.coef, children), as_boxes(children)
+            continue
+        if exactly:
+            best = Whole(boxes, solved, system, worst, curve, size)
         if exactly or not marks.any() or boxes.n_boxes >= most_pieces or (
             waited >= PATIENCE and spent > PATIENT_WORK
         ):
+            break
+        if suspect and len(misfits) > 3 and misfits[-1] > max(1e-4, 0.5 * misfits[-4]):
             break
         marks &= refinable(boxes, problem, rows.n_outputs)
         children = refined(boxes, found, unweighted, marks, directions, tol, top)
