@@ -184,7 +184,7 @@ class _Fit:
         if self.rows.n_rows:
             noise = self._misfit(found.boxes, found.solved.coef)
             # Data that pieces do not come nearer to are noisy.
-            if math.sqrt(float(noise.max())) > NOISE and self._worth_it():
+            if math.sqrt(float(noise.max())) > NOISE:
                 lighter = self._solve_whole(first, most, LIGHT)
                 if lighter.tail < found.tail:
                     found, light = lighter, LIGHT
@@ -207,10 +207,6 @@ class _Fit:
             found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
             solved.elimination.n_open(),
         )  # fmt: skip
-
-    def _worth_it(self) -> bool:
-        """Whether there are more data than a boundary has: those inside, or on a line."""
-        return True
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
         degree = self.options.degree

@@ -158,6 +158,13 @@ class March:
         """Whether the equations are affine for given unknowns; only asked where there are none."""
         return False
 
+    def _along(self) -> float:
+        """Tail along the column that is small enough, of values and of the slopes at the end.
+
+        What is carried over are derivatives, too: each loses the square of the degree.
+        """
+        return self.tol * float(TIME_DEGREE) ** (-2 * (self.time_order - 1))
+
     def run(self) -> March:
         """March through the box.
 
@@ -180,7 +187,7 @@ class March:
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
                     if vain >= IN_VAIN:
-                        self.tol = max(self.tol, 2 * along)
+                        self.tol *= max(1.0, 2 * along / self._along())
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -311,18 +318,18 @@ class March:
             hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
             across = np.maximum(across, hidden) if self.others else across
             worst = float(across.max(initial=0.0))
-            if along > self.tol and along > 0.5 * worst:
+            if along > self._along() and along > 0.5 * worst:
                 return None, False, along
             marks = (across > self.tol) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
-                if along > self.tol:
+                if along > self._along():
                     return None, False, along
                 if marks.any():
                     # More pieces than there may be: what they leave is what can be had.
                     self.tol = max(self.tol, worst)
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
-                return slab, along < EASY * self.tol, along
+                return slab, along < EASY * self._along(), along
             children = refined(
                 boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
             )

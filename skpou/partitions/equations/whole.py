@@ -27,6 +27,8 @@ from skpou.partitions.equations.system import Coefficients, System
 
 #: Most rounds of refinement.
 ROUNDS = 60
+#: Weight of noisy data, in units of the largest tail.
+LIGHTER = 0.3
 #: A residual at fresh points may be so much larger than a tail: it has its derivatives.
 SLACK = 0.1
 #: Rounds without a better solution that end the refinement.
@@ -107,10 +109,10 @@ def solve_whole(
     coef : list of Tensor, default=None
         First coefficients.
     data_weight : float, default=None
-        Of the data; None: that of conditions.
+        Of noisy data, once the pieces resolve the solution; None: that of conditions.
     report : callable, default=None
     """
-    options = {} if data_weight is None else {"data_weight": data_weight}
+    weight = 1.0
     limits = list(problem.unknowns.values())
     best: Whole | None = None
     curve: list[float] = []
@@ -125,7 +127,7 @@ def solve_whole(
         spent += work(boxes, rings, rows.n_outputs)
         if spent > MOST_WORK:
             break
-        system = System(boxes, problem, rows, rings, **options)
+        system = System(boxes, problem, rows, rings, data_weight=weight)
         start = system.zero() if coef is None or problem.is_affine else coef
         solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
         unknowns = solved.unknowns
@@ -135,7 +137,8 @@ def solve_whole(
         noise = system.data_misfit(solved.coef)
         misfits.append(float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0)
         if data_weight is not None:
-            noise = 0 * noise  # It is what the equations leave of them.
+            # Their noise, and what it does to the residual, asks for no pieces.
+            noise, misfit = 0 * noise, 0 * misfit
         tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
         unweighted = tails
         tails = tails * boxes.width.prod(1) ** (0.5 / boxes.low.shape[1])
@@ -147,8 +150,15 @@ def solve_whole(
             waited = 0
         else:
             waited += 1
-        if best is None or worst <= best.tail:
+        if best is None or worst <= best.tail or data_weight is not None:
             best = Whole(boxes, solved, system, worst, curve, size)
+        if data_weight is not None and weight > data_weight:
+            # As light as the pieces allow: before these resolve the equations, these would win.
+            weight = max(data_weight, min(0.5 * weight, LIGHTER * worst))
+            coef = solved.coef
+            last = weight <= data_weight
+        else:
+            last = True
         marks = (tails > tol) & (tails > SHARE * worst)
         if exactly and boxes.n_boxes < most_pieces:
             left = most_pieces - boxes.n_boxes
@@ -160,6 +170,8 @@ def solve_whole(
             continue
         if exactly:
             best = Whole(boxes, solved, system, worst, curve, size)
+        if not marks.any() and not last:
+            continue
         if exactly or not marks.any() or boxes.n_boxes >= most_pieces or (
             waited >= PATIENCE and spent > PATIENT_WORK
         ):
