@@ -8,11 +8,12 @@ from skpou.equations.estimator import (
 )
 from skpou.equations.level import Iterate, Level, criterion, norm, stacked
 from skpou.equations.newton import inside
-from skpou.equations.posterior import fitted_model
+from skpou.equations.posterior import fitted_model, open_message
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
 # fmt: off
 __all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "EquationsMixin", "Iterate", "Level", "Physics",
-           "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm", "stacked"]
+           "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm", "open_message",
+           "stacked"]
 # fmt: on

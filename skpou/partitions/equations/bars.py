@@ -13,6 +13,10 @@ from skpou.partitions.equations.refinement import shape
 from skpou.partitions.equations.system import System
 
 
+#: Variance for a noise of 1 that only directions have which the rows leave open.
+OPEN_SPREAD = 1e14
+
+
 def spreads(system: System, covariances: list[Tensor]) -> Tensor:
     """Variances (E, k, m) of the solution at `variance_points` for a noise of 1."""
     boxes, m = system.boxes, system.m
@@ -53,8 +57,12 @@ def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
     eps = torch.finfo(left_out.dtype).eps
     variance = (left_out + 10 * eps * system.tensor(size)).square()
     covariances, _ = solved.elimination.covariances()
-    spread = spreads(system, covariances) * row_variance(solved)
-    return (spread + variance).sqrt()
+    spread = spreads(system, covariances)
+    variance = variance + spread * row_variance(solved)
+    if float(spread.max()) > OPEN_SPREAD:
+        # What no row determines may be as large as the solution.
+        variance = variance + system.tensor(size).square() * spread / spread.mean()
+    return variance.sqrt()
 
 
 def noise_variance(

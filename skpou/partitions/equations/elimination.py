@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-#: Singular value of a piece's factor, relative to the largest of all, below which its direction
-#: is left open by the rows.
-OPEN = 1e-11
+#: Singular value of a piece's factor below which the rows leave its direction open. They are in
+#: units in which a change of the solution by 1 changes them by about 1, noisy data by 1e-4.
+OPEN = 1e-7
 
 
 @dataclass
@@ -175,8 +175,7 @@ class Elimination:
         assert self.last is not None
         blocks = [front.R for front in self.fronts]
         singular = [torch.linalg.svdvals(block) for block in blocks]
-        largest = max(float(part[0]) for part in singular)
-        return sum(int((part < OPEN * largest).sum()) for part in singular)
+        return sum(int((part < OPEN).sum()) for part in singular)
 
     def covariances(self) -> tuple[list[Tensor], Tensor]:
         """Diagonal blocks of (A' A)^-1: of each piece, and of the unknowns.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
-from skpou.equations import Problem
+from skpou.equations import Problem, open_message
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.evaluation import evaluate
@@ -20,14 +20,13 @@ from skpou.partitions.equations.march import March, NotMarched, marched_column
 from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.shooting import Shooting
-from skpou.partitions.equations.system import System, highest_orders
 from skpou.partitions.equations.whole import first_boxes, solve_whole
 from skpou.physics import Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
 TAIL = 1e4
 #: Where all pieces but those of a slab are known, their tails may be larger by this.
-IN_SLABS = 10.0
+IN_SLABS = 2.0
 #: Most pieces of a slab and in all, by default.
 MOST_IN_SLAB, MOST_PIECES = 64, 2000
 #: Most Gauss-Newton steps in a round.
@@ -251,14 +250,6 @@ class _Fit:
         )
 
 
-def open_message(n_open: int) -> str:
-    """Sentence about directions that equations, conditions and data leave open."""
-    return (
-        f"Equations, conditions and data leave {n_open} direction{'s' * (n_open > 1)} of the "
-        "solution open: of many solutions one is given. Add the conditions that are missing."
-    )
-
-
 def unknown_deviations(solved: Solved) -> list[float]:
     """Standard deviations of unknowns by the misfit of all rows."""
     q = len(solved.unknowns)
@@ -310,5 +301,3 @@ def fresh_residuals(
             terms += float((slope * size).square().mean())
     return found, math.sqrt(squares / terms) if terms > 0 else 0.0
 
-
-__all__ = ["EquationPieceOptions", "fit_equation_pieces", "highest_orders", "System"]

@@ -76,7 +76,7 @@ def solve(
         share, moved = 1.0, False
         for _ in range(HALVINGS):
             tried = [c + share * s for c, s in zip(coef, step, strict=True)]
-            tried_unknowns = inside(unknowns + share * change, limits)
+            tried_unknowns = unknowns if hold else inside(unknowns + share * change, limits)
             new = value if is_affine else system.squares(tried, tried_unknowns)
             if is_affine or new <= value * (1 - GAIN * share):
                 moved = True
@@ -86,7 +86,7 @@ def solve(
             return Solved(tried, unknowns, elimination.residual**2, elimination, True)
         size = norm(coef) + norm(tried)
         small = norm(step) <= LAST_STEP * size
-        if len(unknowns):
+        if len(unknowns) and not hold:
             small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(1e-300)).all())
         if not moved:
             # At round-off no step gains anything.

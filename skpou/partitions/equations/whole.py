@@ -132,7 +132,8 @@ def solve_whole(
         solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
         unknowns = solved.unknowns
         size = size_where_known(boxes, solved.coef, problem)
-        found = shape(boxes, solved.coef, np.where(size > 0, size, 1.0))
+        size = np.where(size > 0, size, 1.0)
+        found = shape(boxes, solved.coef, size)
         misfit = system.misfit(solved.coef, unknowns)
         noise = system.data_misfit(solved.coef)
         misfits.append(float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0)
