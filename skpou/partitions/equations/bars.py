@@ -12,7 +12,6 @@ from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.refinement import shape
 from skpou.partitions.equations.system import System
 
-
 #: Variance for a noise of 1 that only directions have which the rows leave open.
 OPEN_SPREAD = 1e14
 

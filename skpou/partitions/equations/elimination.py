@@ -15,7 +15,7 @@ from torch import Tensor
 
 #: Singular value of a piece's factor below which the rows leave its direction open. They are in
 #: units in which a change of the solution by 1 changes them by about 1, noisy data by 1e-4.
-OPEN = 1e-7
+OPEN = 1e-6
 
 
 @dataclass

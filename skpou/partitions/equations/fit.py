@@ -21,7 +21,7 @@ from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.shooting import Shooting
 from skpou.partitions.equations.whole import first_boxes, solve_whole
-from skpou.physics import Symmetry
+from skpou.physics import Constants, Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
 TAIL = 1e4
@@ -266,7 +266,7 @@ def unknown_deviations(solved: Solved) -> list[float]:
 def interior_rows(rows: Rows, column: int) -> np.ndarray:
     """Data that lie on no face but the upper one of the marched column."""
     X = rows.X.cpu().numpy()
-    on_face = ((X == 0) | (X == 1))
+    on_face = (X == 0) | (X == 1)
     on_face[:, column] = X[:, column] == 0
     return np.flatnonzero(~on_face.any(1))
 
@@ -275,8 +275,6 @@ def fresh_residuals(
     problem: Problem, boxes: Boxes, coef, unknowns: Tensor
 ) -> tuple[list[float], float]:
     """Root mean squares of the equations at fresh points, and all relative to their terms."""
-    from skpou.physics import Constants
-
     found, squares, terms = [], 0.0, 0.0
     d = boxes.low.shape[1]
     constants = Constants(zip(problem.names, unknowns, strict=True))
@@ -300,4 +298,3 @@ def fresh_residuals(
             size = values[key].abs().clamp_min(natural)[:, None]
             terms += float((slope * size).square().mean())
     return found, math.sqrt(squares / terms) if terms > 0 else 0.0
-

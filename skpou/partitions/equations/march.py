@@ -11,6 +11,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.columns import exponents, gauss, legendre_derivatives
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
@@ -389,8 +390,6 @@ class March:
             # The half as a function of the whole: each of its columns on half of the nodes.
             parts.append((coef, side))
         n = degree[j] + 2
-        from skpou.partitions.equations.columns import exponents, gauss, legendre_derivatives
-
         nodes, weights = gauss(n)
         t = torch.as_tensor(nodes, device=a.device)
         own = legendre_derivatives(t, degree[j], 0)[0]

@@ -81,7 +81,8 @@ class Pieces:
             columns = PieceColumns(degree, torch.as_tensor(local, device=like.device), max(orders))
             matrix = columns.derivative(orders)
             scale = np.prod((2 / self.boxes.width[chosen[index]]) ** np.array(orders), axis=1)
-            coef = torch.stack([self.coef[e] for e in pieces])[torch.as_tensor(rank)]
+            coef = torch.stack([self.coef[e] for e in pieces])
+            coef = coef[torch.as_tensor(rank, device=like.device)]
             values = torch.einsum("nk,nkm->nm", matrix, coef)
             at = torch.as_tensor(index, device=like.device)
             result[at] = values * torch.as_tensor(scale, device=like.device)[:, None]

@@ -21,6 +21,8 @@ from skpou.partitions.equations.system import Coefficients
 
 #: Degrees in the order in which they are raised.
 DEGREES = (5, 8, 12, 16)
+#: The same for total degrees, of which every one doubles the columns.
+TOTAL_DEGREES = (4, 6, 8, 9, 10)
 #: The first one.
 FIRST_DEGREE = 8
 #: Pieces with less than this share of the largest error wait.
@@ -138,14 +140,18 @@ def refined(
             tails = tails * (max(error[e] / max(tails.max(), 1e-300), 1.0))
             worst = tails.max()
             for j, tail in zip(directions, tails, strict=True):
-                if (single and (cuts or tail < worst)) or tail < ALONG * worst or (tail < tol and tail < worst):
+                if (
+                    (single and (cuts or tail < worst))
+                    or tail < ALONG * worst
+                    or (tail < tol and tail < worst)
+                ):
                     continue
                 if _raises(degree[j], tail, found.rate[e, j], tol, top):
-                    degree[j] = next((p for p in DEGREES if p > degree[j]), degree[j])
+                    degree[j] = next((p for p in ladder(len(degree)) if p > degree[j]), degree[j])
                 elif boxes.width[e, j] > LEAST_WIDTH:
                     cuts.append(j)
         pieces = [(boxes.low[e], boxes.high[e])]
-        if cuts and marks[e] and found.rate[e, cuts].max() > SLOW:
+        if cuts and not single and found.rate[e, cuts].max() > SLOW:
             # No degree helps where a function is not smooth.
             degree = [min(p, FIRST_DEGREE) if j in cuts else p for j, p in enumerate(degree)]
         for j in cuts:
@@ -159,6 +165,11 @@ def refined(
         inside = bool(boxes.inside[e])
         children += [Child(e, low, high, tuple(degree), inside) for low, high in pieces]
     return children
+
+
+def ladder(d: int) -> tuple[int, ...]:
+    """Degrees in d columns."""
+    return TOTAL_DEGREES if d >= TOTAL_DEGREE_FROM else DEGREES
 
 
 def _raises(degree: int, tail: float, rate: float, tol: float, top: int) -> bool:

@@ -12,8 +12,10 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations import Problem, inside
+from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March
+from skpou.partitions.equations.model import variance_points
 
 #: Most Gauss-Newton steps on the unknowns, and halvings of one.
 STEPS, HALVINGS = 15, 6
@@ -121,9 +123,6 @@ class Shooting:
 
     def widened(self, deviation: Tensor, march: March) -> Tensor:
         """Deviations (E, k, m) with what the unknowns' uncertainty does to the solution."""
-        from skpou.partitions.equations.columns import PieceColumns
-        from skpou.partitions.equations.model import variance_points
-
         if not len(self.unknowns):
             return deviation
         start, found = 0, []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, sobol_points
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
 from skpou.partitions.equations.columns import PieceColumns, tensor_nodes
@@ -32,7 +32,7 @@ RIDGE = 1e-14
 SAME = 1e-12
 #: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
 #: would be too many.
-NODES_PER_COLUMN = 1.6
+NODES_PER_COLUMN = 1.3
 
 #: Fresh points of a piece by dimension.
 FRESH_POINTS = (20, 60, 100)
@@ -100,7 +100,9 @@ class TermRows:
         system, boxes = self.system, self.system.boxes
         for pieces in system.by_degree(np.flatnonzero(inside)):
             nodes = self._nodes(boxes.degrees(int(pieces[0])))
-            columns = PieceColumns(boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order)
+            columns = PieceColumns(
+                boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order
+            )
             middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
             half = boxes.width[pieces] / 2
             points = middle[:, None] + half[:, None] * nodes
@@ -170,8 +172,11 @@ class TermRows:
             values, constants = self._evaluated(group.columns, group.x, stacked, scale, unknowns)
             x = group.x.reshape(-1, group.x.shape[-1])
             target = self.term.target
-            yield group.pieces, group.columns, scale, self._linearised(
-                values, x, constants, target, (len(group.pieces), -1), slopes
+            yield (
+                group.pieces,
+                group.columns,
+                scale,
+                self._linearised(values, x, constants, target, (len(group.pieces), -1), slopes),
             )
         if not self.scattered:
             return
@@ -200,10 +205,15 @@ class TermRows:
                 return system.scale(key, e, self.orders(key))
 
             rows = part.rows
-            yield e, part.columns, scale_of, (
-                result[:, rows],
-                {key: slope[:, rows] for key, slope in by_value.items()},
-                [slope[:, rows] for slope in by_unknown],
+            yield (
+                e,
+                part.columns,
+                scale_of,
+                (
+                    result[:, rows],
+                    {key: slope[:, rows] for key, slope in by_value.items()},
+                    [slope[:, rows] for slope in by_unknown],
+                ),
             )
 
     def _linearised(self, values, x, constants, target, shape, slopes: bool):
@@ -308,8 +318,6 @@ class System:
 
     def nodes(self, degree: tuple[int, ...]) -> np.ndarray:
         """Where an equation is asked for in a piece."""
-        from skpou.core import sobol_points
-
         n_columns = PieceColumns(degree, self.tensor(np.zeros((1, self.d))), 0).n_columns
         counts = [p + MORE_NODES for p in degree]
         if math.prod(counts) > 4 * n_columns:

@@ -14,10 +14,10 @@ from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
-    DEGREES,
     FIRST_DEGREE,
     SHARE,
     as_boxes,
+    ladder,
     prolonged,
     refined,
     shape,
@@ -27,6 +27,8 @@ from skpou.partitions.equations.system import Coefficients, System
 
 #: Most rounds of refinement.
 ROUNDS = 60
+#: First degree on a line, where columns are cheap, and shapes that are left open show early.
+FIRST_LINE = 12
 #: Weight of noisy data, in units of the largest tail.
 LIGHTER = 0.3
 #: A residual at fresh points may be so much larger than a tail: it has its derivatives.
@@ -117,7 +119,7 @@ def solve_whole(
     best: Whole | None = None
     curve: list[float] = []
     waited, misfits = 0, []
-    top = DEGREES[-1] if degree is None else degree
+    top = ladder(rows.n_features)[-1] if degree is None else degree
     directions = list(range(rows.n_features))
     spent = 0.0
     X = rows.X.cpu().numpy()
@@ -146,7 +148,9 @@ def solve_whole(
         worst = float(tails.max())
         curve.append(worst)
         if report is not None:
-            report(f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {found.tail.max():.2e}, residual {misfit.max():.2e}, data {noise.max():.2e}")
+            report(
+                f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {found.tail.max():.2e}, residual {misfit.max():.2e}, data {noise.max():.2e}"
+            )
         if best is None or worst < BETTER * best.tail:
             waited = 0
         else:
@@ -173,8 +177,11 @@ def solve_whole(
             best = Whole(boxes, solved, system, worst, curve, size)
         if not marks.any() and not last:
             continue
-        if exactly or not marks.any() or boxes.n_boxes >= most_pieces or (
-            waited >= PATIENCE and spent > PATIENT_WORK
+        if (
+            exactly
+            or not marks.any()
+            or boxes.n_boxes >= most_pieces
+            or (waited >= PATIENCE and spent > PATIENT_WORK)
         ):
             break
         if suspect and len(misfits) > 3 and misfits[-1] > max(1e-4, 0.5 * misfits[-4]):
@@ -242,7 +249,8 @@ def refinable(boxes: Boxes, problem: Problem, m: int) -> np.ndarray:
 
 def first_boxes(d: int, degree: int | None) -> Boxes:
     """The unit box as a single piece."""
-    first = FIRST_DEGREE if degree is None else degree
+    first = FIRST_LINE if d == 1 else FIRST_DEGREE
+    first = first if degree is None else degree
     return Boxes(np.zeros((1, d)), np.ones((1, d)), np.full((1, d), first))
 
 
@@ -259,7 +267,8 @@ def work(boxes: Boxes, rings: frozenset[int], m: int) -> float:
     while left:
         e = min(left, key=lambda e: (cost[e], e))
         left.discard(e)
-        total += 4.0 * sizes[e] * (2 * sizes[e]) * (sizes[e] + cost[e])
+        # A factorisation of twice as many rows, and the reflections of the other columns.
+        total += 4.0 * sizes[e] ** 2 * (sizes[e] + 2 * cost[e])
         near = graph[e]
         for f in near:
             graph[f] |= near

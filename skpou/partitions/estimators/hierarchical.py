@@ -37,7 +37,6 @@ from skpou.partitions.fit import PieceOptions
 from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.tables.fit import experts_where_better
 
-
 #: Parameters that only shape gates and their training, with their defaults.
 OF_GATES = {
     "gate": "quadratic",

@@ -24,7 +24,6 @@ from skpou.partitions.estimators.trainers import Train, joint_training, soft_tra
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 
-
 #: Parameters that only shape gates and their training, with their defaults.
 OF_GATES = {"gate": "rbf", "init": "data", "solver": "varpro", "alpha": "auto"}
 
