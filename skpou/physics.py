@@ -32,12 +32,12 @@ class Equation:
     ----------
     residual : callable
         ``residual(u, x, p)``, or ``residual(u, x)`` where nothing is unknown, returns what must
-        equal the target, a tensor of shape (n,), or (n, k) for a system of k equations. It works pointwise, with torch's functions. ``u()`` is
-        the solution at the points, ``u.d(0)`` its derivative along the first column of X,
-        ``u.d(0, 1)`` a mixed and ``u.d(0, 0)`` a second derivative, each of shape (n,), in units
-        of y and X. With several outputs ``u[1]`` is the second of them: ``u[1].d(0)``. ``x`` are
-        the points (n, d), ``p`` maps the names of the unknowns to numbers. A function that is
-        importable lets the estimator be pickled.
+        equal the target, a tensor of shape (n,), or (n, k) for a system of k equations. It works
+        pointwise, with torch's functions. ``u()`` is the solution at the points, ``u.d(0)`` its
+        derivative along the first column of X, ``u.d(0, 1)`` a mixed and ``u.d(0, 0)`` a second
+        derivative, each of shape (n,), in units of y and X. With several outputs ``u[1]`` is the
+        second of them: ``u[1].d(0)``. ``x`` are the points (n, d), ``p`` maps the names of the
+        unknowns to numbers. A function that is importable lets the estimator be pickled.
     points : array-like of shape (n, d) or {"sobol", "chebyshev", "uniform"}
         Where the equation holds: points, or how they are placed in a box. ``"chebyshev"`` is a
         grid that is denser towards the faces of the box.

@@ -13,7 +13,7 @@ from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
 # fmt: off
-__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "EquationsMixin", "Iterate", "Level", "Physics",
-           "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm", "open_message",
-           "stacked"]
+__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "EquationsMixin", "Iterate", "Level",
+           "Physics", "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm",
+           "open_message", "stacked"]
 # fmt: on

@@ -18,8 +18,8 @@ from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
-    _copied,
     as_boxes,
+    copied,
     projected,
     prolonged,
     refined,
@@ -386,7 +386,7 @@ class March:
         degree = tuple(max(p, q) for p, q in zip(first, second, strict=True))
         parts = []
         for own, coef, side in ((first, a, -1.0), (second, b, 1.0)):
-            coef = _copied(own, coef, degree)
+            coef = copied(own, coef, degree)
             # The half as a function of the whole: each of its columns on half of the nodes.
             parts.append((coef, side))
         n = degree[j] + 2

@@ -203,15 +203,20 @@ def prolonged(boxes: Boxes, coef: Coefficients, children: list[Child]) -> Coeffi
         if same and old == child.degree:
             found.append(coef[e])
         elif same:
-            found.append(_copied(old, coef[e], child.degree))
+            found.append(copied(old, coef[e], child.degree))
         else:
             low, high = boxes.local(e, child.low), boxes.local(e, child.high)
-            found.append(projected(child.degree, lambda nodes, e=e, low=low, high=high: _values(
-                old, coef[e], (low + high) / 2 + (high - low) / 2 * nodes), coef[e]))  # fmt: skip
+            middle, half = (low + high) / 2, (high - low) / 2
+
+            def values(nodes, e=e, old=old, middle=middle, half=half):
+                return _values(old, coef[e], middle + half * nodes)
+
+            found.append(projected(child.degree, values, coef[e]))
     return found
 
 
-def _copied(old: tuple[int, ...], coef: Tensor, new: tuple[int, ...]) -> Tensor:
+def copied(old: tuple[int, ...], coef: Tensor, new: tuple[int, ...]) -> Tensor:
+    """Coefficients of the same polynomial in the columns of another degree."""
     position = {tuple(row): i for i, row in enumerate(exponents(new))}
     result = coef.new_zeros((len(position), coef.shape[1]))
     for i, row in enumerate(exponents(old)):

@@ -149,7 +149,8 @@ def solve_whole(
         curve.append(worst)
         if report is not None:
             report(
-                f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {found.tail.max():.2e}, residual {misfit.max():.2e}, data {noise.max():.2e}"
+                f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {worst:.1e}, "
+                f"residual {misfit.max():.1e}, data {noise.max():.1e}"
             )
         if best is None or worst < BETTER * best.tail:
             waited = 0
