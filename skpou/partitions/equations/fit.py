@@ -114,11 +114,17 @@ class _Fit:
 
     # Slabs
 
-    def _march(self, column: int, unknowns: Tensor, rows: Rows | None = None) -> March:
+    def _march(
+        self,
+        column: int,
+        unknowns: Tensor,
+        rows: Rows | None = None,
+        tol: float | None = None,
+    ) -> March:
         most = self.options.most_pieces or MOST_IN_SLAB
         return March(
             self.problem, self.rows if rows is None else rows, column, self.rings,
-            IN_SLABS * self.tol, self.steps, min(most, MOST_IN_SLAB), self.report,
+            max(tol or 0.0, IN_SLABS * self.tol), self.steps, min(most, MOST_IN_SLAB), self.report,
             unknowns, self.options.degree,
         )  # fmt: skip
 

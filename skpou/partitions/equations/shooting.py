@@ -21,6 +21,8 @@ from skpou.partitions.equations.model import variance_points
 STEPS, HALVINGS = 15, 6
 #: Largest change of an unknown in one step, as a share of its size.
 TRUST = 0.5
+#: Tail of the coefficients in slabs beside noisy values, and noise in units of it that is enough.
+COARSE, FINER = 1e-6, 1e3
 #: Change of an unknown, in its standard deviations and relative to itself, that ends the steps.
 LAST_DEVIATIONS, LAST_SHARE = 0.01, 1e-10
 
@@ -31,7 +33,7 @@ class Shooting:
     Parameters
     ----------
     march : callable
-        Takes a column, unknowns and rows, and returns a `March` that has not run.
+        Takes a column, unknowns, rows and a tolerance, and returns a `March` that has not run.
     rows : Rows
     problem : Problem
     column : int
@@ -55,7 +57,22 @@ class Shooting:
         self.covariance = rows.X.new_zeros((len(unknowns), len(unknowns)))
 
     def run(self) -> March:
-        """Steps on the unknowns; the march of the best."""
+        """Steps on the unknowns; the march of the best.
+
+        Slabs are as fine as the noise of the measured values asks for.
+        """
+        self.coarse = bool(len(self.unknowns))
+        found = self._descended()
+        deviation = float(found[1].square().mean().sqrt()) if len(found[1]) else 0.0
+        if self.coarse and deviation < FINER * COARSE:
+            self.coarse = False
+            found = self._descended()
+        march, residual, slopes = found
+        self._judge(residual, slopes)
+        return march
+
+    def _descended(self) -> tuple[March, Tensor, Tensor]:
+        """March, residuals and slopes after the last step."""
         limits = list(self.problem.unknowns.values())
         march, residual, slopes = self._solved(self.unknowns)
         for _ in range(STEPS if len(limits) and len(residual) else 0):
@@ -78,12 +95,12 @@ class Shooting:
                     break
             if not moved:
                 break
-        self._judge(residual, slopes)
-        return march
+        return march, residual, slopes
 
     def _solved(self, unknowns: Tensor) -> tuple[March, Tensor, Tensor]:
         """March, weighted residuals (n m,) of the measured values and their slopes (n m, q)."""
-        march = self.make(self.column, unknowns, self.given).run()
+        tol = COARSE if self.coarse else None
+        march = self.make(self.column, unknowns, self.given, tol).run()
         X = self.measured.X.cpu().numpy()
         q, m = len(unknowns), self.measured.n_outputs
         values = self.measured.y.new_zeros((len(X), m))
