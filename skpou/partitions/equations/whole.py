@@ -144,7 +144,9 @@ def solve_whole(
             noise, misfit = 0 * noise, 0 * misfit
         tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
         unweighted = tails
-        tails = tails * boxes.width.prod(1) ** (0.5 / boxes.low.shape[1])
+        if len(directions) > 1:
+            # What a small piece leaves is little in all; on a line pieces cost nothing.
+            tails = tails * boxes.width.prod(1) ** (0.5 / len(directions))
         worst = float(tails.max())
         curve.append(worst)
         if report is not None:
