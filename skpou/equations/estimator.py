@@ -91,6 +91,8 @@ class EquationsMixin:
 
     physics: Any
     unknowns: Any
+    random_state: Any
+    n_features_in_: int
 
     def _physics(self) -> Physics | None:
         return parse_physics(self.physics, self.unknowns)

@@ -162,9 +162,10 @@ class March:
     def _along(self) -> float:
         """Tail along the column that is small enough, of values and of the slopes at the end.
 
-        What is carried over are derivatives, too: each loses the square of the degree.
+        What is carried over are derivatives, too: each loses the square of the degree, and from
+        slab to slab as much again as a small factor.
         """
-        return self.tol * float(TIME_DEGREE) ** (-2 * (self.time_order - 1))
+        return self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1))
 
     def run(self) -> March:
         """March through the box.
