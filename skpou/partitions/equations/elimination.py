@@ -64,31 +64,9 @@ class Elimination:
     fronts: list[Front] = field(default_factory=list)
     last: Tensor | None = None
 
-    def order(self) -> list[int]:
-        """Pieces by the fewest columns that their elimination touches, then by their number."""
-        n = len(self.sizes)
-        graph: list[set[int]] = [set() for _ in range(n)]
-        for pair in self.pairs:
-            if pair.first != pair.second:
-                graph[pair.first].add(pair.second)
-                graph[pair.second].add(pair.first)
-        left, found = set(range(n)), []
-        cost = [sum(self.sizes[f] for f in graph[e]) for e in range(n)]
-        while left:
-            e = min(left, key=lambda e: (cost[e], e))
-            left.discard(e)
-            found.append(e)
-            near = graph[e]
-            for f in near:
-                graph[f] |= near
-                graph[f] -= {e, f}
-            for f in near:
-                cost[f] = sum(self.sizes[g] for g in graph[f])
-        return found
-
     def factor(self) -> Elimination:
         """Eliminate all pieces; fills `fronts` and `last`, the rows of the unknowns alone."""
-        order = self.order()
+        order, _ = minimum_degree(self.sizes, [(pair.first, pair.second) for pair in self.pairs])
         position = {e: i for i, e in enumerate(order)}
         waiting: list[list[tuple[list[int], Tensor]]] = [[] for _ in order]
         for pair in self.pairs:
@@ -207,6 +185,46 @@ class Elimination:
                 known[f, front.piece] = across[:, at : at + size].T
                 at += size
         return diagonal, known[-1, -1]
+
+
+def minimum_degree(
+    sizes: Sequence[int], touching: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int]]:
+    """Order in which pieces are eliminated: the next is one that touches the fewest columns.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of columns of each piece.
+    touching : sequence of tuple of two int
+        Pieces that share rows.
+
+    Returns
+    -------
+    order : list of int
+    columns : list of int
+        Columns that the elimination of each of them touches beside its own.
+    """
+    n = len(sizes)
+    graph: list[set[int]] = [set() for _ in range(n)]
+    for a, b in touching:
+        if a != b:
+            graph[a].add(b)
+            graph[b].add(a)
+    cost = [sum(sizes[f] for f in near) for near in graph]
+    left, order, columns = set(range(n)), [], []
+    while left:
+        e = min(left, key=lambda e: (cost[e], e))
+        left.discard(e)
+        order.append(e)
+        columns.append(cost[e])
+        near = graph[e]
+        for f in near:
+            graph[f] |= near
+            graph[f] -= {e, f}
+        for f in near:
+            cost[f] = sum(sizes[g] for g in graph[f])
+    return order, columns
 
 
 def _back(R: Tensor, b: Tensor) -> Tensor:

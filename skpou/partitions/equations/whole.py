@@ -11,6 +11,7 @@ from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import exponents
+from skpou.partitions.equations.elimination import minimum_degree
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
@@ -260,22 +261,10 @@ def first_boxes(d: int, degree: int | None) -> Boxes:
 def work(boxes: Boxes, rings: frozenset[int], m: int) -> float:
     """About how many multiplications an elimination takes."""
     sizes = [m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
-    graph: list[set[int]] = [set() for _ in sizes]
-    for face in boxes.faces(rings):
-        if face.below != face.above:
-            graph[face.below].add(face.above)
-            graph[face.above].add(face.below)
-    total, left = 0.0, set(range(len(sizes)))
-    cost = [sum(sizes[f] for f in near) for near in graph]
-    while left:
-        e = min(left, key=lambda e: (cost[e], e))
-        left.discard(e)
-        # A factorisation of twice as many rows, and the reflections of the other columns.
-        total += 4.0 * sizes[e] ** 2 * (sizes[e] + 2 * cost[e])
-        near = graph[e]
-        for f in near:
-            graph[f] |= near
-            graph[f] -= {e, f}
-        for f in near:
-            cost[f] = sum(sizes[g] for g in graph[f])
+    touching = [(face.below, face.above) for face in boxes.faces(rings)]
+    order, others = minimum_degree(sizes, touching)
+    # A factorisation of twice as many rows, and the reflections of the other columns.
+    total = sum(
+        4.0 * sizes[e] ** 2 * (sizes[e] + 2 * k) for e, k in zip(order, others, strict=True)
+    )
     return total
