@@ -418,6 +418,10 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not inspect.Parameter.empty
+
+
 def _takes_constants(residual: Callable[..., Any], name: str) -> bool:
     """Whether a residual takes (u, x, p) rather than (u, x).
 
@@ -430,12 +434,20 @@ def _takes_constants(residual: Callable[..., Any], name: str) -> bool:
         signature = inspect.signature(residual)
     except (TypeError, ValueError):  # Some callables written in C have none.
         return True
-    for n_arguments in (3, 2):
+
+    def takes(n_arguments: int) -> bool:
         try:
             signature.bind(*[None] * n_arguments)
         except TypeError:
-            continue
-        return n_arguments == 3
+            return False
+        return True
+
+    if takes(3):
+        # A third argument with a value of its own, as k in (u, x, k=k), is not for the unknowns.
+        third = list(signature.parameters.values())[2:3]
+        return not (takes(2) and third and third[0].name != "p" and _has_default(third[0]))
+    if takes(2):
+        return False
     raise TypeError(
         f"The residual of equation {name!r} must take (u, x, p), or (u, x) where nothing is "
         f"unknown. Got {signature}."

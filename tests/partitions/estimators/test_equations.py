@@ -267,6 +267,21 @@ def test_other_arguments_and_parameters_are_refused():
             model.fit([[0.0]], [1.0])
 
 
+def test_arguments_with_values_are_no_unknowns():
+    equations = [
+        Equation(residual, LINE)
+        for residual in (
+            lambda u, x, k=2.0: u.d(0) + k * u(),
+            lambda u, x, p=None: u.d(0) + 2 * u(),
+            lambda u, x, *rest: u.d(0) + 2 * u(),
+        )
+    ]
+    assert [equation.takes_constants for equation in equations] == [False, True, True]
+    for equation in equations:
+        model = HierarchicalPOURegressor(physics=equation).fit([[0.0]], [1.0])
+        assert abs(model.predict([[1.0]])[0] - np.exp(-2)) < 1e-10
+
+
 def test_unsolved_networks_name_pieces():
     def front(u, x, p):
         return u.d(0) * u() - 1e-3 * u.d(0, 0)
