@@ -89,8 +89,9 @@ class EquationsMixin:
     `_store_physics` with its results.
     """
 
-    physics: Any
-    unknowns: Any
+    # Values for models that were saved before their class had these parameters.
+    physics: Any = None
+    unknowns: Any = None
     random_state: Any
     n_features_in_: int
 
