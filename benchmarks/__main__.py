@@ -34,6 +34,7 @@ NAMES = {
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
     "lsgd_depth": "deep ReLU networks under three initializations",
     "equations": "differential equations by one fit: advection to Burgers, beside DeepXDE",
+    "equation_pieces": "equations on pieces: fronts, layers, corners, what networks fail at",
     "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
@@ -50,7 +51,7 @@ NAMES = {
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.
 FOLDERS = {
     "auto": ("front_door",),
-    "equations": ("equations", "equation_networks"),
+    "equations": ("equations", "equation_pieces", "equation_networks"),
     "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes"),
     "networks": ("lsgd", "lsgd_depth", "steep"),
     "partitions": (

@@ -28,7 +28,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skpou"
 # The left bar lists the pages of a section; these are sections without further pages.
 html_sidebars = {
-    page: [] for page in ("user_guide", "examples", "benchmarks", "installation", "carry_on")
+    page: []
+    for page in (
+        *("user_guide", "examples", "benchmarks"),
+        *("equations", "installation", "carry_on"),
+    )
 }
 html_show_sourcelink = False
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

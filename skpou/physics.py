@@ -6,6 +6,7 @@ do. What the estimator makes of it is in `skpou.equations.problem`.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from skpou.core import sobol_points
 
-__all__ = ["Equation", "Field", "Symmetry", "Unknown"]
+__all__ = ["Condition", "Equation", "Field", "Symmetry", "Unknown"]
 
 SAMPLERS = ("sobol", "chebyshev", "uniform")
 #: Points of a sampler in one, two, three and more dimensions.
@@ -30,13 +31,13 @@ class Equation:
     Parameters
     ----------
     residual : callable
-        ``residual(u, x, p)`` returns what must equal the target, a tensor of shape (n,), or
-        (n, k) for a system of k equations. It works pointwise, with torch's functions. ``u()`` is
-        the solution at the points, ``u.d(0)`` its derivative along the first column of X,
-        ``u.d(0, 1)`` a mixed and ``u.d(0, 0)`` a second derivative, each of shape (n,), in units
-        of y and X. With several outputs ``u[1]`` is the second of them: ``u[1].d(0)``. ``x`` are
-        the points (n, d), ``p`` maps the names of the unknowns to numbers. A function that is
-        importable lets the estimator be pickled.
+        ``residual(u, x, p)``, or ``residual(u, x)`` where nothing is unknown, returns what must
+        equal the target, a tensor of shape (n,), or (n, k) for a system of k equations. It works
+        pointwise, with torch's functions. ``u()`` is the solution at the points, ``u.d(0)`` its
+        derivative along the first column of X, ``u.d(0, 1)`` a mixed and ``u.d(0, 0)`` a second
+        derivative, each of shape (n,), in units of y and X. With several outputs ``u[1]`` is the
+        second of them: ``u[1].d(0)``. ``x`` are the points (n, d), ``p`` maps the names of the
+        unknowns to numbers. A function that is importable lets the estimator be pickled.
     points : array-like of shape (n, d) or {"sobol", "chebyshev", "uniform"}
         Where the equation holds: points, or how they are placed in a box. ``"chebyshev"`` is a
         grid that is denser towards the faces of the box.
@@ -91,9 +92,12 @@ class Equation:
         name: str | None = None,
     ):
         if not callable(residual):
-            raise TypeError(f"residual must be a function of (u, x, p). Got {residual!r}.")
+            raise TypeError(
+                f"residual must be a function of (u, x, p) or of (u, x). Got {residual!r}."
+            )
         self.residual = residual
         self.name = str(name or getattr(residual, "__name__", type(residual).__name__))
+        self.takes_constants = _takes_constants(residual, self.name)
         self.points = self._checked_points(points)
         self.target = target if callable(target) else self._finite(target, "target")
         self.weight = self._checked_weight(weight)
@@ -109,7 +113,12 @@ class Equation:
     def __repr__(self) -> str:
         points = self.points
         where = repr(points) if isinstance(points, str) else f"{len(points)} points"
-        return f"Equation({self.name}, {where})"
+        return f"{type(self).__name__}({self.name}, {where})"
+
+    def evaluate(self, u: Field, x: Tensor, p: Mapping[str, Any]) -> Any:
+        """The residual, which need not take the unknowns."""
+        takes_constants = self.__dict__.get("takes_constants", True)  # Saved before it was known.
+        return self.residual(u, x, p) if takes_constants else self.residual(u, x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Equation:
         # Clones share the function, which need not be importable for that.
@@ -194,6 +203,56 @@ class Equation:
                 f"Got {box!r}."
             )
         return array
+
+
+class Condition(Equation):
+    """A condition that the solution obeys at given points, beside an `Equation`.
+
+    Dirichlet: ``lambda u, x: u()``; Neumann: ``lambda u, x: u.d(0)``; Robin: ``lambda u, x:
+    u.d(0) + 2 * u()``. It has the weight of data, and is no part of ``equation_residual_``.
+
+    Parameters
+    ----------
+    residual : callable
+        ``residual(u, x, p)`` or ``residual(u, x)``, as that of an `Equation`.
+    points : array-like of shape (n, d)
+        Where it holds, in units of X. Points that fill a box, or a face or an edge of one, stand
+        for all of it where the target is a number or a function: each piece of a partition then
+        places its own.
+    target : float, array-like of shape (n,) or (n, k), or callable, default=0.0
+        Right-hand side; a callable takes the points.
+    weight : "auto", "balanced" or float, default="auto"
+        As that of an `Equation`.
+    name : str, default=None
+        Name in messages; None: that of the function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skpou import HierarchicalPOURegressor
+    >>> from skpou.physics import Condition, Equation
+    >>> line = np.linspace(0, 1, 50)[:, None]
+    >>> oscillation = Equation(lambda u, x: u.d(0, 0) + 400 * u(), line)
+    >>> slope = Condition(lambda u, x: u.d(0), [[0.0]], 20.0)
+    >>> model = HierarchicalPOURegressor(physics=[oscillation, slope]).fit([[0.0]], [0.0])
+    >>> bool(abs(model.predict([[1.0]])[0] - np.sin(20)) < 1e-8)
+    True
+    """
+
+    def __init__(
+        self,
+        residual: Callable[..., Any],
+        points: Any,
+        target: Any = 0.0,
+        *,
+        weight: str | float = "auto",
+        name: str | None = None,
+    ):
+        if isinstance(points, str):
+            raise ValueError(
+                f"points of a condition must be an array of shape (n, d). Got {points!r}."
+            )
+        super().__init__(residual, points, target, weight=weight, name=name)
 
 
 class Unknown:
@@ -357,6 +416,42 @@ def sampled(kind: str, n: int, low: np.ndarray, high: np.ndarray, seed: int) -> 
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not inspect.Parameter.empty
+
+
+def _takes_constants(residual: Callable[..., Any], name: str) -> bool:
+    """Whether a residual takes (u, x, p) rather than (u, x).
+
+    Raises
+    ------
+    TypeError
+        If it takes neither.
+    """
+    try:
+        signature = inspect.signature(residual)
+    except (TypeError, ValueError):  # Some callables written in C have none.
+        return True
+
+    def takes(n_arguments: int) -> bool:
+        try:
+            signature.bind(*[None] * n_arguments)
+        except TypeError:
+            return False
+        return True
+
+    if takes(3):
+        # A third argument with a value of its own, as k in (u, x, k=k), is not for the unknowns.
+        third = list(signature.parameters.values())[2:3]
+        return not (takes(2) and third and third[0].name != "p" and _has_default(third[0]))
+    if takes(2):
+        return False
+    raise TypeError(
+        f"The residual of equation {name!r} must take (u, x, p), or (u, x) where nothing is "
+        f"unknown. Got {signature}."
+    )
 
 
 def _is_importable(function: Callable[..., Any]) -> bool:

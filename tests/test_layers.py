@@ -21,7 +21,7 @@ ALLOWED = {
     "base": {"core", "_version"},
     "networks": {"core"},
     "sines": {"core"},
-    "partitions": {"core", "base", "networks"},
+    "partitions": {"core", "base", "networks", "equations", "physics"},
     "additive": {"core", "base"},
     "sparse_grids": {"core", "base"},
     "neural_sparse_grids": {"core", "base", "networks", "sparse_grids"},
@@ -58,7 +58,8 @@ WITHIN = {
         "blends": {"gates", "pieces", "mixtures"},
         ".": {"gates", "pieces", "mixtures", "blends"},
         "tables": {".", "gates", "pieces", "mixtures"},
-        "estimators": {".", "gates", "mixtures", "blends", "tables"},
+        "equations": set(),
+        "estimators": {".", "gates", "mixtures", "blends", "tables", "equations"},
     },
     "sparse_grids": {"basis": set(), "solvers": {"basis"}, ".": {"basis", "solvers"}},
     "neural_sparse_grids": {

@@ -1,7 +1,13 @@
 """What several families share: rows, scaling, records of training, bases, polynomials."""
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
-from skpou.core.polynomials import TotalDegreePolynomials, count_columns, largest_powers, to_powers
+from skpou.core.polynomials import (
+    TotalDegreePolynomials,
+    count_columns,
+    largest_powers,
+    to_powers,
+    total_degree_exponents,
+)
 from skpou.core.records import Report, TrainingInterrupted, TrainingResult
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.scaling import Scaling, target_unit
@@ -10,5 +16,6 @@ from skpou.core.sobol import sobol_points
 # fmt: off
 __all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "Rows", "Scaling",
            "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "count_columns",
-           "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "to_powers"]
+           "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "to_powers",
+           "total_degree_exponents"]
 # fmt: on

@@ -1,13 +1,19 @@
 """Differential equations in the fit."""
 
-from skpou.equations.estimator import PHYSICS_CONSTRAINTS, Physics, PhysicsMixin
+from skpou.equations.estimator import (
+    PHYSICS_CONSTRAINTS,
+    EquationsMixin,
+    Physics,
+    PhysicsMixin,
+)
 from skpou.equations.level import Iterate, Level, criterion, norm, stacked
 from skpou.equations.newton import inside
-from skpou.equations.posterior import fitted_model
+from skpou.equations.posterior import fitted_model, open_message
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
 # fmt: off
-__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "Iterate", "Level", "Physics",
-           "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm", "stacked"]
+__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "EquationsMixin", "Iterate", "Level",
+           "Physics", "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm",
+           "open_message", "stacked"]
 # fmt: on

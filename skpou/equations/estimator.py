@@ -82,24 +82,21 @@ def parse_physics(physics: Any, unknowns: Any) -> Physics | None:
     return Physics(equations, symmetries, dict(given))
 
 
-class PhysicsMixin(LinearModelRegressor):
-    """Estimator with the parameters `physics` and `unknowns`.
+class EquationsMixin:
+    """Regressor with the parameters `physics` and `unknowns`; it comes before `BaseRegressor`.
 
-    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and trains with
-    `_equation_training`.
+    A subclass calls `_physics` first, `_prepare_physics` in place of `_prepare`, and
+    `_store_physics` with its results.
     """
 
-    physics: Any
-    unknowns: Any
+    # Values for models that were saved before their class had these parameters.
+    physics: Any = None
+    unknowns: Any = None
+    random_state: Any
+    n_features_in_: int
 
     def _physics(self) -> Physics | None:
-        physics = parse_physics(self.physics, self.unknowns)
-        if physics is not None and self.density == "mixture":
-            raise ValueError(
-                "density='mixture' is fitted to errors at left-out rows, which equations have not "
-                "got. It must be 'gaussian' where physics is given."
-            )
-        return physics
+        return parse_physics(self.physics, self.unknowns)
 
     def _prepare_physics(
         self, X: Any, y: Any, sample_weight: Any, physics: Physics
@@ -120,7 +117,7 @@ class PhysicsMixin(LinearModelRegressor):
                 )
             return torch.cat([X.new_empty((0, d)), *(part.to(X) for part in found)])
 
-        prepared = self._prepare(X, y, sample_weight, beside=beside)
+        prepared = self._prepare(X, y, sample_weight, beside=beside)  # type: ignore[attr-defined]
         scaling = prepared.scaling
         for symmetry in physics.symmetries:
             if symmetry.coordinate not in scaling.columns.tolist():
@@ -144,13 +141,6 @@ class PhysicsMixin(LinearModelRegressor):
             )
         return prepared, problem
 
-    def _equation_training(
-        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
-    ):
-        """Training of sine features on equations, as `_best_of` calls it for every start."""
-        report, rows = self._reporter(), rows.to(torch.float64)
-        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
-
     @staticmethod
     def _check_width(equation: Equation, d: int) -> None:
         points = equation.points if equation.box is None else equation.box.T
@@ -164,33 +154,33 @@ class PhysicsMixin(LinearModelRegressor):
     def _judge_between_rows(self, model: Any, prepared: Prepared) -> None:
         # Equations, not the rows beside them, say what is between the rows.
         if self.physics is None:
-            super()._judge_between_rows(model, prepared)
+            super()._judge_between_rows(model, prepared)  # type: ignore[misc]
         else:
-            self._form_error = self._restraint = None
+            self.__dict__.update(_form_error=None, _restraint=None)
 
     def _no_worse_than_the_mean(self, result: TrainingResult, prepared: Prepared) -> TrainingResult:
         # Rows beside equations are boundary values, from which a solution may well depart.
         if self.physics is not None:
             return result
-        return super()._no_worse_than_the_mean(result, prepared)
+        return super()._no_worse_than_the_mean(result, prepared)  # type: ignore[misc]
 
-    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
-        super()._store_result(result, prepared)
+    def _store_physics(self, result: TrainingResult) -> None:
         names = ("unknowns", "unknowns_std", "equation_residual")
         self.__dict__.update({f"_{name}": result.chosen.get(name) for name in names})
 
     def _summary_lines(self) -> list[str]:
-        lines = super()._summary_lines()
-        if self.__dict__.get("_equation_residual") is None:
+        lines = super()._summary_lines()  # type: ignore[misc]
+        state = self.__dict__
+        if state.get("_equation_residual") is None:
             return lines
-        if self._unknowns:
-            deviations = self._unknowns_std
+        if state["_unknowns"]:
+            deviations = state["_unknowns_std"]
             lines += ["", "Unknown constants"]
             lines += [
                 f"  {name}: {value:.10g}, standard deviation {deviations[name]:.2g}"
-                for name, value in self._unknowns.items()
+                for name, value in state["_unknowns"].items()
             ]
-        rms = ", ".join(f"{value:.3g}" for value in self._equation_residual)
+        rms = ", ".join(f"{value:.3g}" for value in state["_equation_residual"])
         return [*lines, "", f"Equations, rms of the residual on fresh points: {rms}"]
 
     def _of_physics(self, name: str) -> Any:
@@ -215,3 +205,27 @@ class PhysicsMixin(LinearModelRegressor):
         """Root mean square of the residuals on fresh points, one for each equation."""
         value = self._of_physics("equation_residual")
         return value[0] if len(value) == 1 else list(value)
+
+
+class PhysicsMixin(EquationsMixin, LinearModelRegressor):
+    """Regressor with a `LinearModel`, and with equations on sine features."""
+
+    def _physics(self) -> Physics | None:
+        physics = super()._physics()
+        if physics is not None and self.density == "mixture":
+            raise ValueError(
+                "density='mixture' is fitted to errors at left-out rows, which equations have not "
+                "got. It must be 'gaussian' where physics is given."
+            )
+        return physics
+
+    def _equation_training(
+        self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions
+    ):
+        """Training of sine features on equations, as `_best_of` calls it for every start."""
+        report, rows = self._reporter(), rows.to(torch.float64)
+        return lambda rng: fit_equations(rows, problem, options, rng, physics.symmetries, report)
+
+    def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        super()._store_result(result, prepared)
+        self._store_physics(result)

@@ -89,6 +89,26 @@ def held_out(
     return HeldOut(order[cut:].sort().values, order[:cut].sort().values, None)
 
 
+def region_of(
+    equation: Equation, x: Tensor, low: np.ndarray, high: np.ndarray, target: Tensor
+) -> Tensor | None:
+    """Corners (2, d) of the box, which may be flat, that points fill; None where they fill none.
+
+    There an equation holds at any point, if its target is known at others.
+    """
+    if len(target) > 1:
+        return None
+    if isinstance(equation.points, str):
+        corners = np.stack([low, high]) if equation.box is None else equation.box.T
+        return as_tensor(corners, x)
+    points = x.cpu().numpy()
+    corners = np.stack([points.min(0), points.max(0)])
+    varies = corners[1] > corners[0]
+    if varies.any() and not fills_its_box(points[:, varies]):
+        return None
+    return as_tensor(corners, x)
+
+
 def fills_its_box(points: np.ndarray) -> bool:
     """Whether points are in every cell of a regular partition of their box."""
     low, high = points.min(0), points.max(0)

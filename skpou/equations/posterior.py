@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from torch import Tensor
 from skpou.core.linalg import triangular_factor
 from skpou.core.models import LinearModel, Stage, finish
 from skpou.equations.level import Iterate, Level, stacked
+
+#: Points at which open directions are looked for.
+N_PROBES = 100
+#: Change of the solution from a unit of the rows that no equation of a determined problem allows.
+OPEN = 1e11
 
 
 def rows_factor(
@@ -83,6 +89,54 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
     return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
 
 
+def open_directions(level: Level, R: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions that the rows leave open, and by how much a unit of their noise moves them.
+
+    They are functions that change no row: singular vectors of the columns at some points in units
+    of the posterior. Coefficients that matter nowhere, of which a rich basis has many, are none.
+
+    Parameters
+    ----------
+    level : Level
+    R : Tensor of shape (p m + q, p m + q)
+        Triangular factor of the weighted rows.
+
+    Returns
+    -------
+    directions : Tensor of shape (k, p m + q)
+        Orthonormal, in units of the posterior.
+    sizes : Tensor of shape (k,)
+        Root mean squares over the points.
+    """
+    points = torch.cat([term.points for term in level.problem.fresh if not term.is_condition])
+    step = max(1, len(points) // N_PROBES)
+    phi = level.basis.matrix(points[::step][:N_PROBES])
+    columns = torch.block_diag(*[phi] * level.n_outputs)
+    q = len(R) - columns.shape[1]
+    columns = torch.cat([columns, columns.new_zeros((len(columns), q))], 1)
+    moved = torch.linalg.solve_triangular(R, columns, upper=True, left=False)
+    if not bool(torch.isfinite(moved).all()):
+        return R.new_zeros((0, len(R))), R.new_zeros(0)
+    _, sizes, directions = torch.linalg.svd(moved / math.sqrt(len(phi)), full_matrices=False)
+    is_open = sizes > OPEN
+    return directions[is_open], sizes[is_open]
+
+
+def widened(R: Tensor, directions: Tensor, sizes: Tensor, size: float) -> Tensor:
+    """Factor with open directions that vary by a given size, in units of the noise."""
+    grown = (size / sizes).clamp_min(1.0)
+    change = directions.T @ ((1 / grown - 1)[:, None] * (directions @ R))
+    return triangular_factor(R + change)
+
+
+def open_message(n_open: int) -> str:
+    """Sentence about directions that equations, conditions and data leave open."""
+    return (
+        f"Equations, conditions and data leave {n_open} direction{'s' * (n_open > 1)} of the "
+        "solution open: of many solutions one is given. Add the conditions that are missing."
+    )
+
+
 def fitted_model(
     level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
 ) -> tuple[LinearModel, dict[str, Any]]:
@@ -100,6 +154,12 @@ def fitted_model(
     """
     R, residual = rows_factor(level, iterate, scales, alpha)
     noise = noise_variance(level, R, residual, scales)
+    directions, sizes = open_directions(level, R)
+    if len(sizes):
+        points = level.terms[0].points
+        size = max(1.0, float((level.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
+        deviation = scales[0] * float(noise.mean().sqrt()) + torch.finfo(R.dtype).eps
+        R = widened(R, directions, sizes, size / deviation)
     R = R / scales[0]
     stage = Stage(level.basis, iterate.coef, output_factors(R, level))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
@@ -115,5 +175,10 @@ def fitted_model(
     return model, {
         "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
         "unknowns_std": dict(zip(names, deviations, strict=True)),
-        "equation_residual": [float(r.square().mean().sqrt()) for r in fresh],
+        "equation_residual": [
+            float(part.square().mean().sqrt())
+            for term, part in zip(level.problem.fresh, fresh, strict=True)
+            if not term.is_condition
+        ],
+        "n_open": len(sizes),
     }

@@ -16,9 +16,16 @@ import torch
 from torch import Tensor
 
 from skpou.core import Scaling
-from skpou.equations.points import PILOT_POINTS, HeldOut, equation_points, full_box, held_out
+from skpou.equations.points import (
+    PILOT_POINTS,
+    HeldOut,
+    equation_points,
+    full_box,
+    held_out,
+    region_of,
+)
 from skpou.equations.pointwise import Key, Pointwise, Values
-from skpou.physics import Constants, Equation, Field, Unknown, as_tensor
+from skpou.physics import Condition, Constants, Equation, Field, Unknown, as_tensor
 
 #: Difference of derivatives, relative to their size, that round-off explains.
 SAME = 1e-11
@@ -48,6 +55,11 @@ class Term:
     length : float
         Unit of length of a gradient, half a side of the box, which is weighted with the equation
         before it; 0 for the equation itself.
+    region : Tensor of shape (2, k) or None
+        Corners of the box, in units of the unit box, in which the equation holds wherever one
+        likes; None: at the points alone.
+    is_condition : bool
+        Whether it is a `Condition`.
     """
 
     pointwise: Pointwise
@@ -58,6 +70,8 @@ class Term:
     rule: str = ""
     group: int = 0
     length: float = 0.0
+    region: Tensor | None = None
+    is_condition: bool = False
 
     @property
     def n_points(self) -> int:
@@ -184,6 +198,7 @@ def compile_problem(
         used |= tracer.used
         affine &= tracer.is_affine
         held = held_out(equation, x, low, high, seed + 1000 + group, tracer.target)
+        region = region_of(equation, x, low, high, tracer.target)
         for pointwise, target, weight, length in tracer.parts():
             term = Term(
                 pointwise,
@@ -194,6 +209,8 @@ def compile_problem(
                 equation.weight if isinstance(equation.weight, str) else "",
                 group,
                 length,
+                None if region is None else scaling.points(region),
+                isinstance(equation, Condition),
             )
             terms.append(term)
             pilot.append(term.fitted(held, seed + group))
@@ -250,7 +267,7 @@ class Tracer:
                 self.used.add(name)
                 return super().__getitem__(name)
 
-        result = equation.residual(Field(keys, ask, self.shape), x, Recorder(constants))
+        result = equation.evaluate(Field(keys, ask, self.shape), x, Recorder(constants))
         self.target = self._right_hand_side(self._checked(result))
         self.pointwise = Pointwise(self._evaluate, tuple(keys), equation.name)
         if not keys:
@@ -316,7 +333,7 @@ class Tracer:
                 f"u[{key[0]}].d{key[1]}."
             )
 
-        result = self.equation.residual(Field(values, ask, self.shape), x, p)
+        result = self.equation.evaluate(Field(values, ask, self.shape), x, p)
         result = result.reshape(len(x), -1)
         return result - self._called_target(x) if callable(self.equation.target) else result
 

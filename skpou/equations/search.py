@@ -17,7 +17,7 @@ from torch import Tensor
 from skpou.core import Basis, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import Stage
 from skpou.equations.level import Iterate, Level, criterion
-from skpou.equations.posterior import fitted_model, output_factors, rows_factor
+from skpou.equations.posterior import fitted_model, open_message, output_factors, rows_factor
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Symmetry
 from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
@@ -363,9 +363,13 @@ class Search:
             code = "max_iter"
             message = (
                 f"The equations are not solved: at fresh points their residual is {left:.1e} of "
-                "the size of their terms. Give them more points or other starts, or check that "
-                "they and the data have a common solution."
+                "the size of their terms. HierarchicalPOURegressor resolves steep fronts and "
+                "layers; or give more points or other starts, or check that equations and data "
+                "have a common solution."
             )
+        n_open = int(reported["n_open"])
+        if code == "converged" and n_open:
+            code, message = "max_iter", open_message(n_open)
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )

@@ -13,6 +13,8 @@ from skpou.partitions import gate_polynomials
 
 def partition_program(model: Any) -> Program:
     """Mean of a fitted partition regressor: ``sum_k pi_k(x) p_k(x)``, Eq. 8."""
+    if not hasattr(model, "mixture_"):
+        raise ValueError("A solution of equations on boxes cannot be written; to_table can.")
     box, levels = model.scaling_, model.mixture_
     program = Program(model.n_features_in_, np.asarray(box["columns"]))
     t = program.scale(box, factor=2.0, shift=-1.0)

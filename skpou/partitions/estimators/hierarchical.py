@@ -20,7 +20,9 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
+from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
+from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.options import (
     GATES,
     NETWORK_GATES,
@@ -34,6 +36,16 @@ from skpou.partitions.estimators.trainers import Train, em_training, joint_train
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.tables.fit import experts_where_better
+
+#: Parameters that only shape gates and their training, with their defaults.
+OF_GATES = {
+    "gate": "quadratic",
+    "init": "data",
+    "solver": "auto",
+    "noise": "after",
+    "alpha": "auto",
+    "warm_start": False,
+}
 
 
 class HierarchicalPOURegressor(BasePartitionRegressor):
@@ -91,6 +103,17 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
+    physics : Equation, Condition, Symmetry or list of them, default=None
+        Differential equations that the solution obeys, see `skpou.physics`. X and y are then
+        boundary, initial and measured values; they may be empty. The partition is one of boxes,
+        from a single one: boxes are cut where the residual at fresh points is large, and get a
+        higher degree where their coefficients decay fast. Values, and slopes where there are
+        second derivatives, are continued in the same least squares. Along a column whose
+        conditions lie at its lower end only slabs are solved one after the other. An int for
+        `n_partitions` bounds the boxes (of a slab, where there are some), an int for `degree`
+        is that of all of them in every column; parameters of gates must keep their defaults.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted, see `skpou.physics.Unknown`.
     n_init : int, default=1
         Number of starts, of which the best score is kept.
     max_iter : int, default=1000
@@ -98,7 +121,8 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
         round-off, 1e-13 in float64. ``"em"`` stops, too, when the residual changes less than
-        this, or less than 1e-4 of itself, in twenty cycles.
+        this, or less than 1e-4 of itself, in twenty cycles. With `physics` boxes are refined
+        until the last coefficients are 1e4 times as large, relative to the solution.
     batch_size : int, default=None
         Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
         and all of them.
@@ -146,6 +170,17 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     loss_curve_ : list of float
         Score after each level; or, after each V-cycle, the negative log-likelihood of a row
         under the noise of that cycle. Lower is better.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`.
+    model_ : dict
+        Boxes, degrees, coefficients and deviations in scaled units; only with `physics`. Then
+        there are no `mixture_` and no `gate_`, `degree_` is an array (N, d), `coef_` is padded
+        with zeros to the products of the highest degrees, in lexicographic order, and `tree_`
+        has one level.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict
@@ -187,6 +222,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         "learning_rate": [POSITIVE],
         "noise": [StrOptions({"after", "em", "anneal"})],
         "alpha": [AUTO, NOT_NEGATIVE],
+        **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
@@ -208,6 +244,8 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         learning_rate=5e-3,
         noise="after",
         alpha="auto",
+        physics=None,
+        unknowns=None,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
@@ -229,6 +267,8 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         self.learning_rate = learning_rate
         self.noise = noise
         self.alpha = alpha
+        self.physics = physics
+        self.unknowns = unknowns
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -258,6 +298,9 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         """
         sizes = parse_sizes(self.n_partitions)
         check_together(self.get_params(), sizes)
+        physics = self._physics()
+        if physics is not None:
+            return self._fit_equations(X, y, sample_weight, physics, sizes)
         warm = self._warm_start_is_on(sizes)
         with self._fitting(X, y, sample_weight):
             before = getattr(self, "n_features_in_", None)
@@ -272,7 +315,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
             check_memory(tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly)
             pieces = self._piece_options(sizes, warm)
             if self.solver == "em":
-                last = self._model(rows.X).tree if warm else None
+                last = self._mixture(rows.X).tree if warm else None
                 train = em_training(rows, self.get_params(), pieces, last, self._reporter())
             elif exactly:
                 train = joint_training(rows, pieces)
@@ -280,6 +323,22 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
                 train = self._discovery(prepared, pieces, warm)
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
+        return self
+
+    def _fit_equations(self, X, y, sample_weight, physics: Physics, sizes):
+        """Solve equations on boxes."""
+        self._check_physics(physics, OF_GATES)
+        options = EquationPieceOptions(
+            degree=unless_auto(self.degree, int),
+            most_pieces=None if sizes is None else total_partitions(sizes),
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+        )
+        with self._fitting(X, y, sample_weight):
+            prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+            train = self._equation_training(prepared.rows, problem, physics, options)
+            result = self._train_and_store(train, 1, prepared)
+        self._warn_if_unsolved(result)
         return self
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
@@ -313,7 +372,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     # Warm start and interrupts
 
     def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
-        if not (self.warm_start and self.__sklearn_is_fitted__()):
+        if not (self.warm_start and self.__sklearn_is_fitted__()) or self._has_pieces():
             return False
         if self._fitted_sizes != sizes:
             raise ValueError(
@@ -333,5 +392,5 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         rows = prepared.rows
         original = prepared.scaling.offset + prepared.scaling.width * rows.X
         points = ((original - old.offset) / old.width).to(rows.X.dtype)
-        labels = self._model(points).tree.log_proba(points).argmax(1)
+        labels = self._mixture(points).tree.log_proba(points).argmax(1)
         return torch.unique(labels, return_inverse=True)[1]

@@ -14,13 +14,18 @@ from skpou.base import (
     fit_context,
     unless_auto,
 )
+from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.blends.soft_partitions import SoftOptions
+from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.options import GATES, NETWORK_GATES, check_memory, parse_form
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+
+#: Parameters that only shape gates and their training, with their defaults.
+OF_GATES = {"gate": "rbf", "init": "data", "solver": "varpro", "alpha": "auto"}
 
 
 class POURegressor(BasePartitionRegressor):
@@ -62,6 +67,14 @@ class POURegressor(BasePartitionRegressor):
         Of ``solver="lsgd"``: factor of the squared ridge each time progress stagnates, in (0, 1).
     patience : int, default=50
         Of ``solver="lsgd"``: steps without progress that count as stagnation.
+    physics : Equation, Condition, Symmetry or list of them, default=None
+        Differential equations that the solution obeys, see `skpou.physics`. X and y are then
+        boundary, initial and measured values; they may be empty. The partitions are exactly
+        `n_partitions` boxes, cut one after the other where the error is largest, with products
+        of polynomials of the given degree in every column; parameters of gates must keep their
+        defaults. See `HierarchicalPOURegressor` for boxes and degrees that are chosen.
+    unknowns : dict of str to Unknown, default=None
+        Constants of the equations that are fitted, see `skpou.physics.Unknown`.
     n_init : int, default=1
         Number of starts, of which the best score is kept.
     max_iter : int, default=1000
@@ -106,6 +119,15 @@ class POURegressor(BasePartitionRegressor):
         ``solver="lsgd"``.
     loss_curve_ : list of float
         Score after each of them; lower is better.
+    unknowns_ : dict of str to float
+        Fitted constants of the equations; only with `physics`.
+    unknowns_std_ : dict of str to float
+        Their standard deviations; only with `physics`.
+    equation_residual_ : float or list of float
+        Root mean square of each equation's residual on fresh points; only with `physics`.
+    model_ : dict
+        Boxes, degrees, coefficients and deviations in scaled units; only with `physics`. Then
+        there are no `mixture_` and no `gate_`, and `degree_` is an array (N, d).
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict
@@ -147,6 +169,7 @@ class POURegressor(BasePartitionRegressor):
         "alpha": [AUTO, NOT_NEGATIVE],
         "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
         "patience": [COUNT],
+        **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
@@ -165,6 +188,8 @@ class POURegressor(BasePartitionRegressor):
         alpha="auto",
         alpha_decay=0.5,
         patience=50,
+        physics=None,
+        unknowns=None,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
@@ -183,6 +208,8 @@ class POURegressor(BasePartitionRegressor):
         self.alpha = alpha
         self.alpha_decay = alpha_decay
         self.patience = patience
+        self.physics = physics
+        self.unknowns = unknowns
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -211,12 +238,32 @@ class POURegressor(BasePartitionRegressor):
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
             raise ValueError(f"n_partitions must be a positive int. Got {self.n_partitions!r}.")
+        physics = self._physics()
+        if physics is not None:
+            return self._fit_equations(X, y, sample_weight, physics)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
             train = self._training(prepared, form)
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
+        return self
+
+    def _fit_equations(self, X, y, sample_weight, physics: Physics):
+        """Solve equations on exactly so many boxes."""
+        self._check_physics(physics, OF_GATES)
+        options = EquationPieceOptions(
+            degree=int(self.degree),
+            most_pieces=int(self.n_partitions),
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+            exactly=True,
+        )
+        with self._fitting(X, y, sample_weight):
+            prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+            train = self._equation_training(prepared.rows, problem, physics, options)
+            result = self._train_and_store(train, 1, prepared)
+        self._warn_if_unsolved(result)
         return self
 
     def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:

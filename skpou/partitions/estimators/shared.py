@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.base import BaseRegressor, Prepared, owned, random_generator, unless_auto
-from skpou.core import Scaling, TrainingResult
-from skpou.core.models import worse_than_the_mean
+from skpou.core import Rows, Scaling, TrainingResult
+from skpou.core.models import Predictor, worse_than_the_mean
+from skpou.equations import EquationsMixin, Physics, Problem
+from skpou.partitions.equations.fit import EquationPieceOptions, fit_equation_pieces
+from skpou.partitions.equations.model import Pieces
 from skpou.partitions.estimators.options import check_memory, gate_name
 from skpou.partitions.estimators.powers import raw_polynomials
 from skpou.partitions.estimators.words import partition_lines
@@ -20,8 +26,10 @@ from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
 
 
-class BasePartitionRegressor(BaseRegressor):
+class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     """Regressor whose model is a `Mixture`: experts on a tree of partitions, perhaps one level.
+
+    With equations it is a solution on `Pieces`, boxes that fill the box of the data.
 
     A subclass trains and hands the result to `_train_and_store`.
     """
@@ -35,6 +43,11 @@ class BasePartitionRegressor(BaseRegressor):
     # State
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
+        self._store_physics(result)
+        if isinstance(result.state, Pieces):
+            self._store_pieces(result, prepared)
+            return
+        self.__dict__.pop("model_", None)
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
@@ -48,14 +61,40 @@ class BasePartitionRegressor(BaseRegressor):
             _tried=result.chosen.get("tried", []),
         )
 
-    def _model(self, like: Tensor) -> Mixture:
+    def _store_pieces(self, result: TrainingResult, prepared: Prepared) -> None:
+        for name in ("mixture_", "gate_"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(
+            scaling_=prepared.scaling.arrays(),
+            _target_ndim=prepared.target_ndim,
+            model_=result.state.arrays(),
+            degree_=result.state.boxes.degree.astype(np.int64),
+            alpha_=result.chosen["alpha"],
+            n_iter_=result.n_iter,
+            loss_curve_=result.curve,
+        )
+
+    def _has_pieces(self) -> bool:
+        """Whether the model is a solution of equations on boxes."""
+        return "model_" in self.__dict__
+
+    def _model(self, like: Tensor) -> Predictor:
+        if self._has_pieces():
+            return Pieces.from_arrays(self.model_, like)
+        return self._mixture(like)
+
+    def _mixture(self, like: Tensor) -> Mixture:
         return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
 
     @property
     def coef_(self):
         """Coefficients of the finest partitions' polynomials in units of y."""
         check_is_fitted(self)
-        coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
+        if self._has_pieces():
+            like = torch.zeros(0, dtype=torch.float64, device="cpu")
+            coef = Pieces.from_arrays(self.model_, like).padded() * self.scaling_["scale"]
+        else:
+            coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
         coef[:, 0] += self.scaling_["mean"]
         return coef[:, :, 0] if self._target_ndim == 1 else coef
 
@@ -63,19 +102,27 @@ class BasePartitionRegressor(BaseRegressor):
     def raw_polynomials_(self):
         """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
         check_is_fitted(self)
+        if self._has_pieces():
+            raise AttributeError("raw_polynomials_ exists without equations alone.")
         return raw_polynomials(self)
 
     @property
     def noise_(self):
         """Noise standard deviations of the finest partitions in units of y."""
         check_is_fitted(self)
-        noise = np.sqrt(self.mixture_[-1]["noise"]) * self.scaling_["scale"]
+        if self._has_pieces():
+            variance = np.tile(self.model_["noise"], (len(self.model_["low"]), 1))
+        else:
+            variance = self.mixture_[-1]["noise"]
+        noise = np.sqrt(variance) * self.scaling_["scale"]
         return noise[:, 0] if self._target_ndim == 1 else noise
 
     @property
     def tree_(self):
         """Parents of every level's partitions."""
         check_is_fitted(self)
+        if self._has_pieces():
+            return [np.zeros(len(self.model_["low"]), dtype=np.int64)]
         return [level["parent"] for level in self.mixture_]
 
     def _simpler(self, prepared: Prepared) -> TrainingResult:
@@ -85,12 +132,53 @@ class BasePartitionRegressor(BaseRegressor):
         return fit_pieces(prepared.rows, options, random_generator(self.random_state))
 
     def _summary_lines(self) -> list[str]:
+        if self._has_pieces():
+            return [f"Solution of equations on {len(self.degree_)} boxes."]
         return partition_lines(self)
+
+    # Equations
+
+    def _check_physics(self, physics: Physics, defaults: dict[str, Any]) -> None:
+        """Refuse parameters that only shape gates, and symmetries that boxes cannot have."""
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            if value != default:
+                raise ValueError(
+                    f"{name}={value!r} is for gates, which equations on boxes have not. With "
+                    f"physics it must be {default!r}."
+                )
+        for symmetry in physics.symmetries:
+            if symmetry.kind != "periodic":
+                raise ValueError(
+                    f"{symmetry!r}: pieces know symmetry 'periodic' alone. Give a Condition at "
+                    "the centre, and half of the box."
+                )
+
+    def _check_periods(self, physics: Physics, problem: Problem) -> None:
+        for symmetry in physics.symmetries:
+            assert symmetry.period is not None
+            width = float(problem.scaling.width[problem.column(symmetry.coordinate)])
+            if abs(width - symmetry.period) > 1e-9 * width:
+                raise ValueError(
+                    f"{symmetry!r}: on pieces the period must be the width of the box, {width!r}."
+                )
+
+    def _equation_training(self, rows: Rows, problem: Problem, physics: Physics,
+                           options: EquationPieceOptions):  # fmt: skip
+        """Training as `_best_of` calls it."""
+        self._check_periods(physics, problem)
+        report = self._reporter()
+        return lambda rng: fit_equation_pieces(rows, problem, options, physics.symmetries, report)
+
+    def _warn_if_unsolved(self, result: TrainingResult) -> None:
+        if result.code not in ("converged", "interrupted"):
+            # Past this method, two of fit and its wrapper, to the line that called fit.
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=5)
 
     # Prediction
 
     def _check_level(self, level: int | None) -> None:
-        last = len(self.mixture_) - 1
+        last = len(self.tree_) - 1
         whole = isinstance(level, Integral) and not isinstance(level, bool)
         if level is not None and not (whole and 0 <= int(level) <= last):
             raise ValueError(
@@ -134,7 +222,7 @@ class BasePartitionRegressor(BaseRegressor):
         """
         check_is_fitted(self)
         self._check_level(level)
-        view = None if level is None else lambda model: model.at(level)
+        view = None if level is None or self._has_pieces() else lambda model: model.at(level)
         return self._predict(X, return_std, view, return_cov)
 
     def _partitions(self, X, level, read):
@@ -142,7 +230,10 @@ class BasePartitionRegressor(BaseRegressor):
         check_is_fitted(self)
         self._check_level(level)
         points, _, origin = self._query(X)
-        model = self._model(points)
+        if self._has_pieces():
+            pieces = Pieces.from_arrays(self.model_, points)
+            return origin.send(self._in_blocks(points, pieces, lambda x, _: read(pieces.log_pi(x))))
+        model = self._mixture(points)
         found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
         return origin.send(found)
 
@@ -200,6 +291,8 @@ class BasePartitionRegressor(BaseRegressor):
         self : estimator
         """
         check_is_fitted(self)
+        if self._has_pieces():
+            raise ValueError("refit solves for new polynomials in gates, which equations have not.")
         degree = self.degree_ if degree is None else degree
         if not isinstance(degree, Integral) or isinstance(degree, bool) or int(degree) < 0:
             raise ValueError(f"degree must be None or an int of at least 0. Got {degree!r}.")
@@ -209,7 +302,7 @@ class BasePartitionRegressor(BaseRegressor):
             box = Scaling.from_arrays(self.scaling_, like)
             prepared = self._prepare(X, y, sample_weight, box=box)
             check_memory(tuple(prepared.rows.X.shape), 1, degree, False)
-            old = self._model(prepared.rows.X)
+            old = self._mixture(prepared.rows.X)
             # A mixture with soft gates becomes a blend: Eq. 2 is solved for all experts at once.
             first_blended = old.tree.first_soft
             experts, alpha = fit_experts_to_gates(

@@ -1,0 +1,375 @@
+"""Differential equations on pieces: fronts, layers, corners, waves, and what networks fail at.
+
+Errors are relative root mean squares at 10,000 fresh points. "networks fail" are problems of
+Krishnapriyan et al., "Characterizing possible failure modes in physics-informed neural networks",
+NeurIPS 2021, and of Wang, Yu, Perdikaris, "When and why PINNs fail to train", 2022. DeepXDE solves
+the first one beside where it is installed. The reference of Allen-Cahn is the same solver with a
+tolerance a hundred times smaller; the difference of the two is all that is known of its error.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.shared import harness
+from skpou import HierarchicalPOURegressor
+from skpou.physics import Condition, Equation, Symmetry, Unknown
+
+PI, N_FRESH, SEEDS, UNKNOWN_SEEDS = np.pi, 10_000, 3, 20
+VISCOSITY, LAYER, INTERFACE = 0.01 / PI, 1e-4, 1e-4
+NOISE, N_MEASURED = 0.01, 2000
+#: Steps of DeepXDE's Adam, and at most of its L-BFGS.
+STEPS = 2000
+NOTHING = np.empty((0, 2)), np.empty(0)
+
+
+def faces(n, low, high):
+    """Points on the lower end of the second column and on both ends of the first."""
+    (a, s), (b, e) = low, high
+    x, t = np.linspace(a, b, n), np.linspace(s, e, n)
+    return np.unique(np.r_[np.c_[x, 0 * x + s], np.c_[0 * t + a, t], np.c_[0 * t + b, t]], axis=0)
+
+
+def value(u, x):
+    return u()
+
+
+def value_at(points, target=0.0):
+    return Condition(value, points, target)
+
+
+# Fronts, layers, corners, waves
+
+
+def cole_hopf(X):
+    """Viscous Burgers from -sin(pi x), by 200 nodes of Gauss and Hermite."""
+    z, w = np.polynomial.hermite.hermgauss(200)
+    place = X[:, :1] - 2 * np.sqrt(VISCOSITY * np.maximum(X[:, 1:], 1e-14)) * z
+    power = -np.cos(PI * place) / (2 * PI * VISCOSITY)
+    f = w * np.exp(power - power.max(1, keepdims=True))
+    return -(np.sin(PI * place) * f).sum(1) / f.sum(1)
+
+
+def burgers(u, x):
+    return u.d(1) + u() * u.d(0) - VISCOSITY * u.d(0, 0)
+
+
+def burgers_data(n=401):
+    X = faces(n, (-1, 0), (1, 1))
+    return X, np.where(X[:, 1] == 0, -np.sin(PI * X[:, 0]), 0.0)
+
+
+def viscous_burgers(seed, **options):
+    model = HierarchicalPOURegressor(physics=Equation(burgers, "sobol"), **options)
+    return model, *burgers_data(), cole_hopf, ((-1, 0), (1, 1))
+
+
+def precise_burgers(seed):
+    return viscous_burgers(seed, tol=1e-15)
+
+
+def boundary_layer(seed):
+    equation = Equation(lambda u, x: u.d(0) - LAYER * u.d(0, 0), "chebyshev")
+    model = HierarchicalPOURegressor(physics=equation)
+    exact = lambda X: np.exp((X[:, 0] - 1) / LAYER)  # noqa: E731
+    return model, [[0.0], [1.0]], [0.0, 1.0], exact, ((0,), (1,))
+
+
+def allen_cahn_model(**options):
+    def residual(u, x):
+        return u.d(1) - INTERFACE * u.d(0, 0) + 5 * u() ** 3 - 5 * u()
+
+    equation = Equation(residual, "sobol", box=[[-1, 1], [0, 1]])
+    physics = [equation, Symmetry("periodic", 0, period=2.0)]
+    return HierarchicalPOURegressor(physics=physics, **options)
+
+
+def allen_cahn(seed):
+    x = np.linspace(-1, 1, 401)
+    X, y = np.c_[x, 0 * x], x**2 * np.cos(PI * x)
+    reference = allen_cahn_model(tol=1e-16).fit(X, y)
+    return allen_cahn_model(), X, y, reference.predict, ((-1, 0), (1, 1))
+
+
+def corner(X):
+    angle = np.arctan2(X[:, 1], X[:, 0])
+    angle = np.where(angle < -1e-14, angle + 2 * PI, angle)
+    return np.hypot(X[:, 0], X[:, 1]) ** (2 / 3) * np.sin(2 / 3 * angle)
+
+
+def in_the_l(X):
+    return ~((X[:, 0] > 0) & (X[:, 1] < 0))
+
+
+def l_shape(seed):
+    """Laplace's equation from points inside; those on the boundary are denser at the corner."""
+    inner = np.random.default_rng(seed).uniform(-1, 1, (6000, 2))
+    s, f = np.r_[np.linspace(0, 1, 200), 10.0 ** np.linspace(-7, 0, 200)], np.linspace(-1, 1, 200)
+    low, high = f[f <= 0], f[f >= 0]
+    X = np.r_[np.c_[s, 0 * s], np.c_[0 * s, -s], np.c_[f, 0 * f + 1], np.c_[0 * f - 1, f],
+              np.c_[low, 0 * low - 1], np.c_[0 * high + 1, high]]  # fmt: skip
+    X = np.unique(X, axis=0)
+    equation = Equation(lambda u, x: u.d(0, 0) + u.d(1, 1), inner[in_the_l(inner)])
+    return HierarchicalPOURegressor(physics=equation), X, corner(X), corner, ((-1, -1), (1, 1))
+
+
+def wave_model(x):
+    still = Condition(lambda u, x: u.d(1), np.c_[x, 0 * x])
+    physics = [Equation(lambda u, x: u.d(1, 1) - u.d(0, 0), "sobol"), still]
+    return HierarchicalPOURegressor(physics=physics)
+
+
+def smooth_wave(seed):
+    X = faces(401, (0, 0), (1, 1))
+
+    def exact(X):
+        x, t = PI * X.T
+        return np.sin(x) * np.cos(t) + 0.5 * np.sin(3 * x) * np.cos(3 * t)
+
+    y = np.where((X[:, 0] > 0) & (X[:, 0] < 1), exact(X), 0.0)
+    return wave_model(np.linspace(0, 1, 401)), X, y, exact, ((0, 0), (1, 1))
+
+
+def kinked_wave(seed):
+    X = faces(401, (0, 0), (1, 1))
+
+    def odd(x):
+        x = np.mod(x, 2)
+        hat = lambda x: np.maximum(0, 1 - np.abs(x - 0.5) / 0.2)  # noqa: E731
+        return np.where(x < 1, hat(x), -hat(2 - x))
+
+    exact = lambda X: (odd(X[:, 0] - X[:, 1]) + odd(X[:, 0] + X[:, 1])) / 2  # noqa: E731
+    y = np.where(X[:, 1] == 0, exact(X), 0.0)
+    return wave_model(np.linspace(0, 1, 401)), X, y, exact, ((0, 0), (1, 1))
+
+
+# What networks fail at
+
+
+def convection(speed):
+    def problem(seed):
+        x = np.linspace(0, 2 * PI, 400)
+        equation = Equation(
+            lambda u, x: u.d(1) + speed * u.d(0), "sobol", box=[[0, 2 * PI], [0, 1]]
+        )
+        physics = [equation, Symmetry("periodic", 0, period=2 * PI)]
+        exact = lambda X: np.sin(X[:, 0] - speed * X[:, 1])  # noqa: E731
+        model = HierarchicalPOURegressor(physics=physics)
+        return model, np.c_[x, 0 * x], np.sin(x), exact, ((0, 0), (2 * PI, 1))
+
+    return problem
+
+
+def bump(x):
+    return torch.exp(-((x[:, 0] - PI) ** 2) * 8 / PI**2)
+
+
+def reaction(seed):
+    x = np.linspace(0, 2 * PI, 400)
+    equation = Equation(
+        lambda u, x: u.d(1) - 5 * u() * (1 - u()), "sobol", box=[[0, 2 * PI], [0, 1]]
+    )
+
+    def exact(X):
+        first = bump(torch.tensor(X)).numpy()
+        return 1 / (1 + (1 / first - 1) * np.exp(-5 * X[:, 1]))
+
+    physics = [equation, value_at(np.c_[x, 0 * x], bump)]
+    return HierarchicalPOURegressor(physics=physics), *NOTHING, exact, ((0, 0), (2 * PI, 1))
+
+
+def heat(seed):
+    k, x = 50 * PI, np.linspace(0, 1, 1001)
+    physics = [
+        Equation(lambda u, x: u.d(1) - u.d(0, 0) / k**2, "sobol", box=[[0, 1], [0, 1]]),
+        value_at(np.c_[x, 0 * x], lambda x: torch.sin(k * x[:, 0])),
+        value_at(np.c_[0 * x, x]),
+        value_at(np.c_[0 * x + 1, x]),
+    ]
+    exact = lambda X: np.sin(k * X[:, 0]) * np.exp(-X[:, 1])  # noqa: E731
+    return HierarchicalPOURegressor(physics=physics), *NOTHING, exact, ((0, 0), (1, 1))
+
+
+def soliton(seed):
+    """Korteweg and de Vries: three values a time, of which one is a slope."""
+    X = faces(601, (-10, 0), (10, 1))
+    right = X[X[:, 0] == 10]
+    exact = lambda X: 2 / np.cosh(X[:, 0] - 4 * X[:, 1] + 5) ** 2  # noqa: E731
+    slope = -2 * np.tanh(right[:, 0] - 4 * right[:, 1] + 5) * exact(right)
+    equation = Equation(lambda u, x: u.d(1) + 6 * u() * u.d(0) + u.d(0, 0, 0), "sobol")
+    physics = [equation, Condition(lambda u, x: u.d(0), right, slope)]
+    return HierarchicalPOURegressor(physics=physics), X, exact(X), exact, ((-10, 0), (10, 1))
+
+
+def five_columns(seed):
+    rng, sides = np.random.default_rng(seed), []
+    for j in range(5):
+        for end in (0, 1):
+            part = rng.random((400, 5))
+            part[:, j] = end
+            sides.append(part)
+    X = np.concatenate(sides)
+    exact = lambda X: np.sin(X.sum(1))  # noqa: E731
+    equation = Equation(
+        lambda u, x: sum(u.d(j, j) for j in range(5)), "sobol", lambda x: -5 * torch.sin(x.sum(1))
+    )
+    return HierarchicalPOURegressor(physics=equation), X, exact(X), exact, ((0,) * 5, (1,) * 5)
+
+
+#: Problems whose points are drawn.
+DRAWN = (l_shape, five_columns)
+#: Name, problem, bound of the error and of the seconds.
+PROBLEMS = {
+    "viscous Burgers, 0.01 / pi": (viscous_burgers, 1e-6, 30),
+    "the same, tol=1e-15": (precise_burgers, 1e-8, 120),
+    "boundary layer of 1e-4": (boundary_layer, 1e-9, None),
+    "Allen-Cahn, 1e-4": (allen_cahn, 1e-5, None),
+    "Laplace, L-shape": (l_shape, 1e-5, None),
+    "wave, smooth": (smooth_wave, 1e-10, None),
+    "wave, kink": (kinked_wave, 1e-3, None),
+    "networks fail: convection, 30": (convection(30), 1e-9, None),
+    "networks fail: convection, 50": (convection(50), 1e-9, None),
+    "networks fail: reaction": (reaction, 1e-9, 20),
+    "networks fail: heat, 50 pi": (heat, 1e-9, 20),
+    "networks fail: soliton": (soliton, 1e-9, 20),
+    "networks fail: Poisson, 5 columns": (five_columns, 1e-9, 30),
+}
+
+
+def solve(table, name, seeds):
+    problem, bound, seconds = PROBLEMS[name]
+    errors, fits, covered, pieces = [], [], [], []
+    for seed in range(seeds):
+        if not seed or problem in DRAWN:  # Elsewhere other seeds are other fresh points.
+            model, X, y, exact, (low, high) = problem(seed)
+            fits.append(harness.fit(model, X, y))
+            pieces.append(len(model.coef_))
+        fresh = np.random.default_rng(30_000 + seed).uniform(low, high, (2 * N_FRESH, len(low)))
+        fresh = (fresh[in_the_l(fresh)] if problem is l_shape else fresh)[:N_FRESH]
+        mean, std = model.predict(fresh, return_std="epistemic")
+        wanted = exact(fresh)
+        errors.append(harness.rms(mean - wanted) / harness.rms(wanted))
+        covered.append(float(np.mean(np.abs(mean - wanted) <= 3 * std)))
+    row = row_of(name, "HierarchicalPOURegressor", errors, fits)
+    row["within 3 std"], row["pieces"] = min(covered), max(pieces)
+    bounds = [(f"error {bound:.0e}", max(errors), bound)]
+    bounds += [(f"{seconds} s", float(np.median(fits)), seconds)] if seconds else []
+    table.add(row, bounds)
+
+
+def row_of(task, method, errors, fits):
+    return {
+        "task": task,
+        "method": method,
+        "median error": float(np.median(errors)),
+        "worst error": float(np.max(errors)),
+        "fit (s)": float(np.median(fits)),
+        "slowest fit (s)": float(np.max(fits)),
+        "seeds": len(errors),
+    }
+
+
+def solve_oscillations(table):
+    """Seconds against the number of pieces: u'' = -k^2 u from its value and slope at 0."""
+    for k in FREQUENCIES:
+        equation = Equation(
+            lambda u, x, k=k: u.d(0, 0) + k**2 * u(), np.linspace(0, 1, 100)[:, None]
+        )
+        model = HierarchicalPOURegressor(
+            physics=[equation, Condition(lambda u, x: u.d(0), [[0.0]], float(k))]
+        )
+        seconds = harness.fit(model, [[0.0]], [0.0])
+        fresh = np.random.default_rng(30_000).random((N_FRESH, 1))
+        wanted = np.sin(k * fresh[:, 0])
+        error = harness.rms(model.predict(fresh) - wanted) / harness.rms(wanted)
+        row = row_of(f"{OSCILLATION}, k = {k}", "HierarchicalPOURegressor", [error], [seconds])
+        row["pieces"] = len(model.coef_)
+        row["ms a piece"] = 1000 * seconds / len(model.coef_)
+        table.add(row)
+
+
+def solve_viscosity(table, seeds):
+    """The viscosity of Burgers' equation from 2000 noisy values."""
+
+    def residual(u, x, p):
+        return u.d(1) + u() * u.d(0) - p["viscosity"] * u.d(0, 0)
+
+    scores, fits, errors = [], [], []
+    X, y = burgers_data()
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        more = rng.uniform([-1, 0], [1, 1], (N_MEASURED, 2))
+        measured = cole_hopf(more)
+        measured += NOISE * harness.rms(measured) * rng.standard_normal(N_MEASURED)
+        model = HierarchicalPOURegressor(
+            physics=Equation(residual, "sobol"), unknowns={"viscosity": Unknown(0.01)}
+        )
+        fits.append(harness.fit(model, np.r_[X, more], np.r_[y, measured]))
+        error = abs(model.unknowns_["viscosity"] - VISCOSITY)
+        scores.append(error / model.unknowns_std_["viscosity"])
+        errors.append(error / VISCOSITY)
+    outside = int(np.sum(np.array(scores) > 2))
+    row = row_of(VISCOSITY_TASK, "HierarchicalPOURegressor", errors, fits)
+    row["within 2 std"] = f"{seeds - outside} of {seeds}"
+    table.add(row, [("9 in 10 within 2 std", outside, seeds / 10)])
+
+
+def solve_by_deepxde(table):
+    """Viscous Burgers by 3 x 40 tanh units: Adam, then L-BFGS."""
+    try:
+        import deepxde as dde
+    except ImportError:
+        print("  DeepXDE is not installed: no rival.")
+        return
+    dde.config.set_default_float("float64")
+    dde.config.set_random_seed(0)
+    dde.optimizers.config.set_LBFGS_options(maxiter=STEPS, maxfun=2 * STEPS)
+    domain = dde.geometry.GeometryXTime(dde.geometry.Interval(-1, 1), dde.geometry.TimeDomain(0, 1))
+
+    def residual(x, u):
+        first = dde.grad.jacobian(u, x, j=1) + u * dde.grad.jacobian(u, x, j=0)
+        return first - VISCOSITY * dde.grad.hessian(u, x, i=0, j=0)
+
+    walls = dde.icbc.DirichletBC(domain, lambda x: 0 * x[:, :1], lambda _, on: on)
+    first = dde.icbc.IC(domain, lambda x: -np.sin(PI * x[:, :1]), lambda _, on: on)
+    data = dde.data.TimePDE(
+        domain, residual, [walls, first], num_domain=2540, num_boundary=80, num_initial=160
+    )
+    model = dde.Model(data, dde.nn.FNN([2, 40, 40, 40, 1], "tanh", "Glorot uniform"))
+    start = time.process_time()
+    model.compile("adam", lr=1e-3)
+    model.train(iterations=STEPS, display_every=100_000, verbose=0)
+    model.compile("L-BFGS")
+    model.train(display_every=100_000, verbose=0)
+    seconds = time.process_time() - start
+    fresh = np.random.default_rng(30_000).uniform([-1, 0], [1, 1], (N_FRESH, 2))
+    wanted = cole_hopf(fresh)
+    error = harness.rms(model.predict(fresh)[:, 0] - wanted) / harness.rms(wanted)
+    table.add(row_of("viscous Burgers, 0.01 / pi", "DeepXDE", [error], [seconds]))
+
+
+VISCOSITY_TASK = "viscosity of Burgers from noisy values"
+#: Frequencies of a solution that needs the more pieces, the larger they are.
+OSCILLATION, FREQUENCIES = "oscillation", (50, 200, 800)
+#: Cases that may be measured alone: the rows of the others are kept.
+CASES = (*PROBLEMS, VISCOSITY_TASK, OSCILLATION, "DeepXDE")
+
+
+def run(seeds, quick, cases=CASES):
+    table = harness.Table()
+    if not quick and len(cases) < len(CASES):
+        table.take_over(
+            "equation_pieces",
+            lambda row: not {row["task"].partition(",")[0], row["task"], row["method"]} & {*cases},
+        )
+    for name in cases:
+        if name in PROBLEMS:
+            solve(table, name, 1 if quick else min(seeds, SEEDS))
+        elif name == VISCOSITY_TASK:
+            solve_viscosity(table, 1 if quick else UNKNOWN_SEEDS)
+        elif name == OSCILLATION:
+            solve_oscillations(table)
+        elif not quick:
+            solve_by_deepxde(table)
+    return table

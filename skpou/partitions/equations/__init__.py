@@ -1,0 +1,1 @@
+"""Differential equations on boxes with polynomials, cut and raised in degree where needed."""

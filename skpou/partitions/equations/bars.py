@@ -1,0 +1,87 @@
+"""Error bars of a solution on pieces: what its rows say, and what its columns leave out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.partitions.equations.columns import PieceColumns
+from skpou.partitions.equations.model import variance_points
+from skpou.partitions.equations.newton import Solved
+from skpou.partitions.equations.refinement import shape
+from skpou.partitions.equations.system import System
+
+#: Variance for a noise of 1 that only directions have which the rows leave open.
+OPEN_SPREAD = 1e14
+
+
+def spreads(system: System, covariances: list[Tensor]) -> Tensor:
+    """Variances (E, k, m) of the solution at `variance_points` for a noise of 1."""
+    boxes, m = system.boxes, system.m
+    nodes = system.tensor(variance_points(system.d))
+    found = []
+    for e, covariance in enumerate(covariances):
+        columns = PieceColumns(boxes.degrees(e), nodes, 0)
+        phi = columns.derivative((0,) * system.d)
+        N = columns.n_columns
+        parts = []
+        for i in range(m):
+            own = covariance[i * N : (i + 1) * N, i * N : (i + 1) * N]
+            parts.append(torch.einsum("kn,np,kp->k", phi, own, phi).clamp_min(0))
+        found.append(torch.stack(parts, 1))
+    return torch.stack(found)
+
+
+def row_variance(solved: Solved) -> float:
+    """Mean square of the rows about the solution, degrees of freedom taken off."""
+    elimination = solved.elimination
+    n_rows = sum(len(rows) for rows in elimination.own)
+    n_rows += sum(len(pair.rows) for pair in elimination.pairs)
+    freedom = max(n_rows - sum(elimination.sizes) - elimination.q, 0.1 * n_rows, 1.0)
+    return solved.squares / freedom
+
+
+def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
+    """Standard deviations (E, k, m) by the posterior of the coefficients, and by their tails.
+
+    The posterior is that of rows that all have the noise of their misfit. It knows nothing of
+    columns that are not there, of which the last ones tell.
+    """
+    found = shape(system.boxes, solved.coef, np.where(size > 0, size, 1.0))
+    # The first two degrees that are left out, from the last two that are there.
+    tail = (found.tail * np.minimum(found.rate, 1.0) ** 2).max(1)
+    left_out = system.tensor(tail)[:, None, None] * system.tensor(size)
+    # Values are right to round-off at best.
+    eps = torch.finfo(left_out.dtype).eps
+    variance = (left_out + 10 * eps * system.tensor(size)).square()
+    covariances, _ = solved.elimination.covariances()
+    spread = spreads(system, covariances)
+    variance = variance + spread * row_variance(solved)
+    if float(spread.max()) > OPEN_SPREAD:
+        # What no row determines may be as large as the solution.
+        variance = variance + system.tensor(size).square() * spread / spread.mean()
+    return variance.sqrt()
+
+
+def noise_variance(
+    system: System, solved: Solved, misfit: Tensor
+) -> tuple[Tensor, Tensor, list[float]]:
+    """Variance (m,) of noisy data, deviations (E, k, m) of the solution, and of the unknowns.
+
+    The data have a small weight; equations hold beside them.
+    """
+    covariances, of_unknowns = solved.elimination.covariances()
+    share = 0.0
+    for e, columns, _, root in system.data:
+        phi = columns.derivative((0,) * system.d)
+        N = columns.n_columns
+        own = covariances[e][:N, :N]
+        share += float(torch.einsum("kn,np,kp,k->", phi, own, phi, root.square()))
+    total = float(system.rows.weight.sum())
+    noise = misfit * total / max(total - share, 0.1 * total)
+    # The rows of the data count with their weight: so does the noise of all rows.
+    unit = noise.mean() * system.data_unit
+    spread = spreads(system, covariances) * unit
+    eps = torch.finfo(noise.dtype).eps
+    return noise, (spread + eps**2).sqrt(), (of_unknowns.diagonal() * unit).sqrt().tolist()

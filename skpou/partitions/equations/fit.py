@@ -1,0 +1,306 @@
+"""Solve equations on pieces: marched where that can be, all at once elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Report, Rows, TrainingResult
+from skpou.core.models import mean_slope
+from skpou.equations import Problem, open_message
+from skpou.partitions.equations.bars import deviations, noise_variance
+from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.march import March, NotMarched, marched_column
+from skpou.partitions.equations.model import Pieces
+from skpou.partitions.equations.newton import Solved
+from skpou.partitions.equations.shooting import Shooting
+from skpou.partitions.equations.whole import first_boxes, solve_whole
+from skpou.physics import Constants, Symmetry
+
+#: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
+TAIL = 1e4
+#: Where all pieces but those of a slab are known, their tails may be larger by this.
+IN_SLABS = 2.0
+#: Most pieces of a slab and in all, by default.
+MOST_IN_SLAB, MOST_PIECES = 64, 2000
+#: Most Gauss-Newton steps in a round.
+MOST_STEPS = 25
+#: Residual relative to an equation's terms that is no solution.
+UNSOLVED = 0.05
+#: Misfit of the data, relative to their size, that is noise and nothing that pieces resolve.
+NOISE = 1e-6
+#: Factor of the weight of noisy data: equations, which hold, must not share their noise.
+LIGHT = 1e-4
+
+
+@dataclass(frozen=True)
+class EquationPieceOptions:
+    """What the search is told.
+
+    Attributes
+    ----------
+    degree : int or None
+        Of all pieces; None: chosen for each.
+    most_pieces : int or None
+        Upper bound; None: 2000, and 64 in a slab.
+    max_iter : int
+    tol : float
+        The tails of the coefficients aimed at are 1e4 times as large.
+    exactly : bool
+        Whether the pieces are `most_pieces`, or the next power of 2^d below, equal boxes.
+    """
+
+    degree: int | None = None
+    most_pieces: int | None = None
+    max_iter: int = MOST_STEPS
+    tol: float = 1e-14
+    exactly: bool = False
+
+
+def fit_equation_pieces(
+    rows: Rows,
+    problem: Problem,
+    options: EquationPieceOptions,
+    symmetries: Sequence[Symmetry] = (),
+    report: Report | None = None,
+) -> TrainingResult:
+    """Solve equations with data on pieces of the box.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units; there may be none.
+    problem : Problem
+    options : EquationPieceOptions
+    symmetries : sequence of Symmetry
+        Periodic ones, whose period is the width of the box.
+    report : callable, default=None
+        Takes a line for every solve.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Pieces`.
+    """
+    rings = frozenset(problem.column(s.coordinate) for s in symmetries)
+    return _Fit(rows.to(torch.float64), problem, options, rings, report).run()
+
+
+class _Fit:
+    def __init__(self, rows: Rows, problem: Problem, options, rings, report):
+        self.rows, self.problem, self.options = rows, problem, options
+        self.rings, self.report = rings, report
+        self.tol = max(TAIL * options.tol, 1e-13)
+        self.steps = min(options.max_iter, MOST_STEPS)
+        self.unknowns = rows.X.new_tensor([u.init for u in problem.unknowns.values()])
+        self.curve: list[float] = []
+
+    def run(self) -> TrainingResult:
+        """Solve, and tell how well."""
+        column = None if self.options.exactly else marched_column(self.problem, self.rows)
+        if column is not None:
+            try:
+                return self._marched(column)
+            except NotMarched as reason:
+                if self.report is not None:
+                    self.report(f"solved for all at once: {reason}")
+        return self._whole()
+
+    # Slabs
+
+    def _march(
+        self,
+        column: int,
+        unknowns: Tensor,
+        rows: Rows | None = None,
+        tol: float | None = None,
+    ) -> March:
+        most = self.options.most_pieces or MOST_IN_SLAB
+        return March(
+            self.problem, self.rows if rows is None else rows, column, self.rings,
+            max(tol or 0.0, IN_SLABS * self.tol), self.steps, min(most, MOST_IN_SLAB), self.report,
+            unknowns, self.options.degree,
+        )  # fmt: skip
+
+    def _marched(self, column: int) -> TrainingResult:
+        inner = interior_rows(self.rows, column)
+        if len(self.unknowns) or len(inner):
+            shooting = Shooting(self._march, self.rows, self.problem, column, inner, self.unknowns)
+            return self._result_of_slabs(shooting.run(), shooting)
+        march = self._march(column, self.unknowns)
+        march.run()
+        return self._result_of_slabs(march, None)
+
+    def _result_of_slabs(self, march: March, shooting: Shooting | None) -> TrainingResult:
+        parts, boxes, coef, misfit = [], [], [], 0.0
+        before = self.rows.y.new_zeros(self.rows.n_outputs)
+        for slab in march.slabs:
+            local = deviations(slab.system, slab.solved, march.size)
+            # What a slab starts with is as uncertain as what the last one ended with.
+            local = (local.square() + before.square()).sqrt()
+            before = local.reshape(-1, local.shape[2]).square().mean(0).sqrt()
+            parts.append(local)
+            boxes.append(slab.boxes)
+            coef += slab.coef
+            misfit = max(misfit, slab.worst)
+        self.curve = [slab.worst for slab in march.slabs]
+        joined = Boxes(
+            np.concatenate([part.low for part in boxes]),
+            np.concatenate([part.high for part in boxes]),
+            np.concatenate([part.degree for part in boxes]),
+        )
+        deviation = torch.cat(parts)
+        reported = {"unknowns": {}, "unknowns_std": {}}
+        unknowns = self.unknowns
+        if shooting is not None:
+            unknowns = shooting.unknowns
+            noise = shooting.noise
+            deviation = shooting.widened(deviation, march)
+            names = self.problem.names
+            reported["unknowns"] = dict(zip(names, unknowns.tolist(), strict=True))
+            reported["unknowns_std"] = dict(zip(names, shooting.deviations, strict=True))
+        else:
+            noise = self._misfit(joined, coef)
+        return self._result(joined, coef, deviation, noise, unknowns, reported, march.n_open)
+
+    def _misfit(self, boxes: Boxes, coef) -> Tensor:
+        """Mean square (m,) of what the data differ from the solution."""
+        if not self.rows.n_rows:
+            return self.rows.y.new_zeros(self.rows.n_outputs)
+        X = self.rows.X.cpu().numpy()
+        left = self.rows.y - evaluate(boxes, coef, X, (0,) * X.shape[1])
+        weight = self.rows.weight[:, None]
+        squares = (weight * left.square() + self.rows.within).sum(0)
+        return squares / self.rows.weight.sum()
+
+    # All at once
+
+    def _whole(self) -> TrainingResult:
+        first = first_boxes(self.rows.n_features, self.options.degree)
+        most = self.options.most_pieces or MOST_PIECES
+        found = self._solve_whole(first, most, None)
+        light = None
+        if self.rows.n_rows:
+            noise = self._misfit(found.boxes, found.solved.coef)
+            # Data that pieces do not come nearer to are noisy.
+            if math.sqrt(float(noise.max())) > NOISE:
+                lighter = self._solve_whole(first, most, LIGHT)
+                if lighter.tail < found.tail:
+                    found, light = lighter, LIGHT
+        self.curve = found.curve
+        solved = found.solved
+        size = found.size
+        deviation = deviations(found.system, solved, size)
+        noise = self._misfit(found.boxes, solved.coef)
+        q = len(self.unknowns)
+        reported = {"unknowns": {}, "unknowns_std": {}}
+        if light is not None:
+            noise, deviation, spread = noise_variance(found.system, solved, noise)
+        else:
+            spread = unknown_deviations(solved)
+        names = self.problem.names
+        if q:
+            reported["unknowns"] = dict(zip(names, solved.unknowns.tolist(), strict=True))
+            reported["unknowns_std"] = dict(zip(names, spread, strict=True))
+        return self._result(
+            found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
+            solved.elimination.n_open(),
+        )  # fmt: skip
+
+    def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
+        degree = self.options.degree
+        return solve_whole(
+            self.problem, self.rows, first, self.rings, self.unknowns,
+            tol=self.tol, max_iter=self.steps, most_pieces=most,
+            degree=degree, exactly=self.options.exactly,
+            data_weight=data_weight, report=self.report,
+        )  # fmt: skip
+
+    # The result
+
+    def _result(self, boxes, coef, deviation, noise, unknowns, reported, n_open) -> TrainingResult:
+        problem = self.problem
+        noise = noise + torch.finfo(noise.dtype).eps ** 2
+        bare = Pieces(boxes, coef, deviation, noise, torch.zeros_like(noise))
+        points = problem.terms[0].points
+        slope = mean_slope(bare, points, points.new_ones(len(points)))
+        model = Pieces(boxes, coef, deviation, noise, slope)
+        residuals, left = fresh_residuals(problem, boxes, coef, unknowns)
+        chosen = {
+            **reported,
+            "equation_residual": residuals,
+            "alpha": 0.0,
+            "n_open": n_open,
+            "residual_share": left,
+        }
+        code, messages = "converged", []
+        if left > UNSOLVED:
+            code = "max_iter"
+            messages.append(
+                f"The equations are not solved: at fresh points their residual is {left:.1e} of "
+                "the size of their terms. Allow more pieces, give more points, or check that they "
+                "and the data have a common solution."
+            )
+        if n_open:
+            code = "max_iter"
+            messages.append(open_message(n_open))
+        score = self.curve[-1] if self.curve else 0.0
+        return TrainingResult(
+            model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
+        )
+
+
+def unknown_deviations(solved: Solved) -> list[float]:
+    """Standard deviations of unknowns by the misfit of all rows."""
+    q = len(solved.unknowns)
+    if not q:
+        return []
+    elimination = solved.elimination
+    n_rows = sum(len(rows) for rows in elimination.own)
+    n_rows += sum(len(pair.rows) for pair in elimination.pairs)
+    freedom = max(n_rows - sum(elimination.sizes) - q, 1)
+    _, covariance = elimination.covariances()
+    return (covariance.diagonal() * elimination.residual**2 / freedom).sqrt().tolist()
+
+
+def interior_rows(rows: Rows, column: int) -> np.ndarray:
+    """Data that lie on no face but the upper one of the marched column."""
+    X = rows.X.cpu().numpy()
+    on_face = (X == 0) | (X == 1)
+    on_face[:, column] = X[:, column] == 0
+    return np.flatnonzero(~on_face.any(1))
+
+
+def fresh_residuals(
+    problem: Problem, boxes: Boxes, coef, unknowns: Tensor
+) -> tuple[list[float], float]:
+    """Root mean squares of the equations at fresh points, and all relative to their terms."""
+    found, squares, terms = [], 0.0, 0.0
+    d = boxes.low.shape[1]
+    constants = Constants(zip(problem.names, unknowns, strict=True))
+    for term in problem.fresh:
+        if term.is_condition:
+            continue
+        values = {}
+        points = term.points.cpu().numpy()
+        for key in term.pointwise.keys:
+            orders = [0] * d
+            for j in problem.scaled(key):
+                orders[j] += 1
+            part = evaluate(boxes, coef, points, tuple(orders))[:, key[0]]
+            values[key] = problem.unit(key) * part + problem.shift(key)
+        result, slopes, _ = term.pointwise.linearise(values, term.x, constants)
+        result = result - term.target
+        found.append(float(result.square().mean().sqrt()))
+        squares += float(result.square().mean())
+        for key, slope in slopes.items():
+            natural = problem.unit(key) * 2 ** len(key[1])
+            size = values[key].abs().clamp_min(natural)[:, None]
+            terms += float((slope * size).square().mean())
+    return found, math.sqrt(squares / terms) if terms > 0 else 0.0

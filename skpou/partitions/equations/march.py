@@ -1,0 +1,413 @@
+"""A column whose conditions lie at its lower end only: slabs, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.equations import Problem
+from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.columns import exponents, gauss, legendre_derivatives
+from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.newton import Solved, solve
+from skpou.partitions.equations.refinement import (
+    DEGREES,
+    FIRST_DEGREE,
+    SHARE,
+    as_boxes,
+    copied,
+    projected,
+    prolonged,
+    refined,
+    shape,
+    sizes_by_degree,
+    solution_size,
+)
+from skpou.partitions.equations.system import Coefficients, System, highest_orders
+
+#: A residual at fresh points may be so much larger than a tail: it has its derivatives.
+SLACK = 0.1
+#: Degree along the marched column.
+TIME_DEGREE = 10
+#: Shortest slab as a share of the box.
+LEAST_SLAB = 2.0**-16
+#: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
+EASY = 3e-3
+#: Data at the lower end beside measured values, from which on they are a condition there.
+LEAST_BOTTOM = 8
+#: So many times more data inside than at the upper end are values that were measured anywhere.
+MEASURED = 5
+#: Factor by which halving a slab lowers the tail along it, where that has a point at all.
+FALLING = 3.0
+#: Halvings without such success after which the tail that is left is accepted.
+IN_VAIN = 3
+#: Slabs shorter than this may be given up as not smooth along the column.
+SHORT = 2.0**-5
+#: Height of the pieces on which conditions at the lower end are resolved.
+THIN = 2.0**-30
+#: Rows for each column of such a piece, for its halves to be determined, too.
+DETERMINED = 2
+#: Rounds of refinement in a slab.
+ROUNDS = 14
+
+
+@dataclass
+class Slab:
+    """Pieces between two values of the marched column, and the solution there."""
+
+    boxes: Boxes
+    coef: Coefficients
+    solved: Solved
+    system: System
+    worst: float = 0.0
+    tangents: list[Coefficients] = field(default_factory=list)
+
+
+class NotMarched(Exception):
+    """Slabs cannot be solved one after the other."""
+
+
+def marched_column(problem: Problem, rows: Rows) -> int | None:
+    """Column whose conditions lie at its lower end and on other columns' ends; None without one.
+
+    Data inside are measured values: beside them conditions at the lower end must be many, or
+    `Condition` of their own.
+    """
+    orders = highest_orders(problem, rows.n_outputs).max(0)
+    given = [term.points.cpu().numpy() for term in problem.terms if term.is_condition]
+    conditions = np.concatenate([np.zeros((0, rows.n_features)), *given])
+    X = rows.X.cpu().numpy()
+    if any(t.region is None and not t.is_condition for t in problem.terms):
+        return None
+    if any(t.region is not None and not t.is_condition and not _is_box(t) for t in problem.terms):
+        return None
+    found = None
+    for j in np.argsort(orders, kind="stable"):
+        others = [k for k in range(rows.n_features) if k != j]
+        if not orders[j] or (found is not None and orders[j] > orders[found]):
+            continue
+
+        def side(points, others=others):
+            return ((points[:, others] == 0) | (points[:, others] == 1)).any(1)
+
+        joined = np.concatenate([X, conditions])
+        at_top = (joined[:, j] == 1) & ~side(joined)
+        inside = (conditions[:, j] > 0) & ~side(conditions)
+        inner = (X[:, j] > 0) & ~side(X)
+        bottom = int((X[:, j] == 0).sum())
+        stated = bool((conditions[:, j] == 0).any())
+        if inside.any() or not (bottom or stated):
+            continue
+        if inner.any():
+            # Measured values: what holds exactly must be told from them.
+            if not stated and (rows.n_features == 1 or bottom < LEAST_BOTTOM):
+                continue
+            if not inner.sum() > MEASURED * at_top.sum() and at_top.any():
+                continue
+        elif at_top.any():
+            continue
+        if found is None or orders[j] < orders[found] or j > found:
+            found = int(j)
+    return found
+
+
+def _is_box(term) -> bool:
+    low, high = term.region.cpu().numpy()
+    return bool((low <= 1e-12).all() and (high >= 1 - 1e-12).all())
+
+
+class March:
+    """Slabs along a column.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : Rows
+    column : int
+    rings : frozenset of int
+    tol : float
+        Tail of the coefficients aimed at, relative to the solution.
+    max_iter : int
+        Most Gauss-Newton steps.
+    most_pieces : int
+        In a slab.
+    report : callable, default=None
+    """
+
+    def __init__(self, problem: Problem, rows: Rows, column: int, rings, tol: float,
+                 max_iter: int, most_pieces: int, report=None,
+                 unknowns: Tensor | None = None, degree: int | None = None):  # fmt: skip
+        self.problem, self.rows, self.column, self.rings = problem, rows, column, rings
+        self.tol, self.max_iter, self.most_pieces = tol, max_iter, most_pieces
+        self.report = report
+        self.d = rows.n_features
+        self.others = [j for j in range(self.d) if j != column]
+        self.slabs: list[Slab] = []
+        self.size = np.zeros(rows.n_outputs)
+        self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
+        self.degree, self.n_open = degree, 0
+        self.is_affine = problem.is_affine or self._affine_for_unknowns()
+        self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
+
+    # Slabs
+
+    def _affine_for_unknowns(self) -> bool:
+        """Whether the equations are affine for given unknowns; only asked where there are none."""
+        return False
+
+    def _along(self) -> float:
+        """Tail along the column that is small enough, of values and of the slopes at the end.
+
+        What is carried over are derivatives, too: each loses the square of the degree, and from
+        slab to slab as much again as a small factor.
+        """
+        return self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1))
+
+    def run(self) -> March:
+        """March through the box.
+
+        Raises
+        ------
+        NotMarched
+            If the conditions at the lower end leave the first slab open, or no slab is solved.
+        """
+        at, length, boxes = 0.0, 1.0, self._first()
+        while at < 1.0:
+            length = min(length, 1.0 - at)
+            slab, easy, vain, before = None, False, 0, np.inf
+            while slab is None:
+                if length < LEAST_SLAB:
+                    raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
+                slab, easy, along = self._slab(self._between(boxes, at, at + length))
+                if slab is None:
+                    length /= 2
+                    falls = before >= FALLING * along or along == np.inf
+                    vain = 0 if falls or length > SHORT else vain + 1
+                    before = along
+                    if vain >= IN_VAIN:
+                        self.tol *= max(1.0, 2 * along / self._along())
+            if not self.slabs:
+                self.n_open = slab.solved.elimination.n_open()
+                if self.n_open:
+                    raise NotMarched(f"the first slab leaves {self.n_open} directions open")
+            if len(self.unknowns):
+                slab.tangents = [
+                    slab.system.shaped(part) for part in slab.solved.elimination.tangents()
+                ]
+            self.slabs.append(slab)
+            self.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
+            at += length
+            self._tell(at, slab)
+            boxes = self._coarser(slab)
+            # Twice as long where that keeps the ends of slabs among the halvings of the box.
+            if easy and (at / (2 * length)) % 1.0 == 0.0:
+                length *= 2
+        return self
+
+    def _between(self, boxes: Boxes, start: float, end: float) -> Boxes:
+        low, high = boxes.low.copy(), boxes.high.copy()
+        low[:, self.column], high[:, self.column] = start, end
+        return Boxes(low, high, boxes.degree)
+
+    def _tell(self, at: float, slab: Slab) -> None:
+        if self.report is not None:
+            width = slab.boxes.width[:, self.column].max()
+            self.report(
+                f"up to {at:.6f} of column {self.column}: slab of {width:.2g}, "
+                f"{slab.boxes.n_boxes} pieces"
+            )
+
+    def _first(self) -> Boxes:
+        """Pieces on which the conditions at the lower end are resolved, from a single one.
+
+        What they hold is kept for the first slab to start with.
+        """
+        degree = np.full((1, self.d), FIRST_DEGREE if self.degree is None else self.degree)
+        degree[0, self.column] = self.time_order - 1
+        low, high = np.zeros((1, self.d)), np.ones((1, self.d))
+        high[0, self.column] = THIN
+        boxes = Boxes(low, high, degree)
+        at = torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1)
+        rows = self.rows.subset(at)
+        for _ in range(ROUNDS if self.others else 1):
+            system = System(boxes, self.problem, rows, self.rings, column=self.column,
+                            conditions_only=True)  # fmt: skip
+            solved = solve(system, system.zero(), self.unknowns, [], self.max_iter, True, hold=True)
+            size = solution_size(boxes, solved.coef)
+            size = np.where(size > 0, size, 1.0)
+            self.trace = (boxes, solved.coef)
+            if not self.others:
+                break
+            found = shape(boxes, solved.coef, size)
+            across = found.tail[:, self.others].max(1)
+            n_rows = np.array([len(part) for part in solved.elimination.own])
+            # Pieces that the conditions do not determine stay as they are.
+            marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
+            if not marks.any() or boxes.n_boxes >= self.most_pieces:
+                break
+            children = refined(
+                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
+            )
+            boxes = as_boxes(children)
+        degree = boxes.degree.copy()
+        degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
+        return Boxes(boxes.low, boxes.high, degree)
+
+    # One slab
+
+    def _system(self, boxes: Boxes) -> System:
+        carried = self._carried if self.slabs else None
+        tangent = self._carried_tangent if self.slabs and len(self.unknowns) else None
+        return System(
+            boxes, self.problem, self.rows, self.rings, carried, self.column, tangent=tangent
+        )
+
+    def _carried_tangent(self, points: np.ndarray, order: int) -> Tensor:
+        """The same for their derivatives (n, m, q) with respect to the unknowns."""
+        slab = self.slabs[-1]
+        orders = tuple(order if j == self.column else 0 for j in range(self.d))
+        parts = [evaluate(slab.boxes, part, points, orders) for part in slab.tangents]
+        return torch.stack(parts, 2)
+
+    def _carried(self, points: np.ndarray, order: int) -> Tensor:
+        """Derivatives along the column at the end of the last slab."""
+        slab = self.slabs[-1]
+        return evaluate(slab.boxes, slab.coef, points,
+                        tuple(order if j == self.column else 0 for j in range(self.d)))  # fmt: skip
+
+    def _start(self, boxes: Boxes, system: System) -> Coefficients:
+        """What the last slab ends with, all along the new one."""
+        if self.is_affine:
+            return system.zero()
+        found = []
+        for e in range(boxes.n_boxes):
+            middle, half = (boxes.low[e] + boxes.high[e]) / 2, boxes.width[e] / 2
+
+            def values(nodes, middle=middle, half=half, e=e):
+                points = middle + half * nodes
+                points[:, self.column] = boxes.low[e, self.column]
+                if not self.slabs:
+                    return evaluate(*self.trace, points, (0,) * self.d)
+                return self._carried(points, 0)
+
+            found.append(projected(boxes.degrees(e), values, self.rows.y))
+        return found
+
+    def _slab(self, boxes: Boxes) -> tuple[Slab | None, bool, float]:
+        """A slab that is resolved, whether a longer one would be, and the tail along it.
+
+        No slab where it must be shorter.
+        """
+        system = self._system(boxes)
+        coef = self._start(boxes, system)
+        for round_ in range(ROUNDS):
+            solved = solve(
+                system, coef, self.unknowns, [], self.max_iter, self.is_affine, hold=True
+            )
+            if not solved.converged:
+                return None, False, np.inf
+            size = np.maximum(self.size, solution_size(boxes, solved.coef))
+            size = np.where(size > 0, size, 1.0)
+            found = shape(boxes, solved.coef, size)
+            along = float(found.tail[:, self.column].max())
+            across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
+            misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
+            # What neither tail shows is refined where the larger one is.
+            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
+            across = np.maximum(across, hidden) if self.others else across
+            worst = float(across.max(initial=0.0))
+            if along > self._along() and along > 0.5 * worst:
+                return None, False, along
+            marks = (across > self.tol) & (across > SHARE * worst)
+            full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
+            if not marks.any() or full:
+                if along > self._along():
+                    return None, False, along
+                if marks.any():
+                    # More pieces than there may be: what they leave is what can be had.
+                    self.tol = max(self.tol, worst)
+                slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
+                return slab, along < EASY * self._along(), along
+            children = refined(
+                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
+            )
+            coef = prolonged(boxes, solved.coef, children)
+            boxes = as_boxes(children)
+            system = self._system(boxes)
+        raise AssertionError("the last round returns")
+
+    # Fewer pieces for the next slab
+
+    def _coarser(self, slab: Slab) -> Boxes:
+        """Halves joined and degrees lowered where what a slab holds needs no more."""
+        boxes, coef = slab.boxes, slab.coef
+        low = [boxes.low[e] for e in range(boxes.n_boxes)]
+        high = [boxes.high[e] for e in range(boxes.n_boxes)]
+        degrees = [boxes.degrees(e) for e in range(boxes.n_boxes)]
+        parts = list(coef)
+        for j in self.others:
+            position = {tuple(a): e for e, a in enumerate(low)}
+            gone: set[int] = set()
+            for e in range(len(low)):
+                width = high[e][j] - low[e][j]
+                second = low[e].copy()
+                second[j] = high[e][j]
+                f = position.get(tuple(second))
+                if e in gone or f is None or f in gone or (low[e][j] / (2 * width)) % 1.0:
+                    continue
+                if not np.array_equal(high[f] - second, high[e] - low[e]):
+                    continue
+                joined = self._joined(j, degrees[e], parts[e], degrees[f], parts[f])
+                if joined is not None:
+                    high[e] = high[f]
+                    degrees[e], parts[e] = joined
+                    gone.add(f)
+            kept = [e for e in range(len(low)) if e not in gone]
+            low, high = [low[e] for e in kept], [high[e] for e in kept]
+            degrees, parts = [degrees[e] for e in kept], [parts[e] for e in kept]
+        size = np.where(self.size > 0, self.size, 1.0)
+        for e, part in enumerate(parts):
+            degree = list(degrees[e])
+            for j in self.others:
+                A = (sizes_by_degree(degrees[e], part, j) / size).max(1)
+                for p in DEGREES:
+                    tail = np.sqrt((A[p - 1 :] ** 2).sum())
+                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self.tol:
+                        degree[j] = p
+                        break
+            degrees[e] = tuple(degree)
+        return Boxes(np.array(low), np.array(high), np.array(degrees))
+
+    def _joined(self, j, first, a: Tensor, second, b: Tensor):
+        """Degree and coefficients of two halves as one piece; None where it would not do."""
+        degree = tuple(max(p, q) for p, q in zip(first, second, strict=True))
+        parts = []
+        for own, coef, side in ((first, a, -1.0), (second, b, 1.0)):
+            coef = copied(own, coef, degree)
+            # The half as a function of the whole: each of its columns on half of the nodes.
+            parts.append((coef, side))
+        n = degree[j] + 2
+        nodes, weights = gauss(n)
+        t = torch.as_tensor(nodes, device=a.device)
+        own = legendre_derivatives(t, degree[j], 0)[0]
+        shapes = [p + 1 for p in degree]
+        total = None
+        for coef, side in parts:
+            whole = legendre_derivatives((t + side) / 2, degree[j], 0)[0]
+            # c_k = (2 k + 1) / 2 * mean over the half
+            T = whole.T * torch.as_tensor(weights / 2, device=a.device) @ own
+            T = T * (2 * torch.arange(degree[j] + 1, device=a.device) + 1)[:, None]
+            cube = coef.reshape(*shapes, -1)
+            moved = torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j)
+            total = moved if total is None else total + moved
+        assert total is not None
+        merged = total.reshape(len(exponents(degree)), -1)
+        size = np.where(self.size > 0, self.size, 1.0)
+        A = (sizes_by_degree(degree, merged, j) / size).max(1)
+        if np.hypot(A[-1], A[-2]) > 0.1 * self.tol:
+            return None
+        return degree, merged

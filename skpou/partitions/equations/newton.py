@@ -1,0 +1,106 @@
+"""Gauss-Newton on pieces, with a line search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from skpou.equations import inside
+from skpou.partitions.equations.elimination import Elimination
+from skpou.partitions.equations.system import Coefficients, System
+
+#: Halvings of a step that does not lower the sum of squares.
+HALVINGS = 8
+#: Step relative to the solution after which the next one, which is about its square, is none.
+LAST_STEP = 1e-7
+#: Smallest share of the sum of squares that a step must take away.
+GAIN = 1e-4
+
+
+@dataclass
+class Solved:
+    """Coefficients and unknowns of a system, and how they were found.
+
+    Attributes
+    ----------
+    coef : list of Tensor of shape (N, m)
+    unknowns : Tensor of shape (q,)
+    squares : float
+        Sum of squares of the weighted rows.
+    elimination : Elimination
+        Of the last step.
+    converged : bool
+    """
+
+    coef: Coefficients
+    unknowns: Tensor
+    squares: float
+    elimination: Elimination
+    converged: bool
+
+
+def solve(
+    system: System,
+    coef: Coefficients,
+    unknowns: Tensor,
+    limits: Sequence,
+    max_iter: int,
+    is_affine: bool,
+    hold: bool = False,
+) -> Solved:
+    """Steps from an iterate; a single one where all equations are affine.
+
+    Parameters
+    ----------
+    system : System
+    coef : list of Tensor of shape (N, m)
+    unknowns : Tensor of shape (q,)
+    limits : sequence of Unknown
+    max_iter : int
+        Most steps.
+    is_affine : bool
+    hold : bool, default=False
+        Whether the unknowns stay as they are.
+    """
+    system.weigh(coef, unknowns)
+    value = system.squares(coef, unknowns)
+    elimination = None
+    converged = False
+    for _ in range(max_iter):
+        elimination = system.elimination(coef, unknowns).factor()
+        solution, change = elimination.solve(hold)
+        step = system.shaped(solution)
+        share, moved = 1.0, False
+        for _ in range(HALVINGS):
+            tried = [c + share * s for c, s in zip(coef, step, strict=True)]
+            tried_unknowns = unknowns if hold else inside(unknowns + share * change, limits)
+            new = value if is_affine else system.squares(tried, tried_unknowns)
+            if is_affine or new <= value * (1 - GAIN * share):
+                moved = True
+                break
+            share *= 0.5
+        if is_affine:
+            return Solved(tried, unknowns, elimination.residual**2, elimination, True)
+        size = norm(coef) + norm(tried)
+        small = norm(step) <= LAST_STEP * size
+        if len(unknowns) and not hold:
+            small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(1e-300)).all())
+        if not moved:
+            # At round-off no step gains anything.
+            converged = small or norm(step) <= 1e-5 * size
+            break
+        coef, unknowns, value = tried, tried_unknowns, new
+        if small and share == 1.0:
+            converged = True
+            break
+    assert elimination is not None
+    return Solved(coef, unknowns, value, elimination, converged)
+
+
+def norm(coef: Coefficients) -> float:
+    """Root of the sum of squares."""
+    total = sum(float(part.square().sum()) for part in coef)
+    return math.sqrt(total) if math.isfinite(total) else math.inf

@@ -1,0 +1,291 @@
+"""Equations on pieces: published and closed solutions, bars, unknowns, and what is refused."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
+from skpou.physics import Condition, Equation, Symmetry, Unknown
+from tests.estimators import no_training
+
+PI = np.pi
+LINE = np.linspace(0, 1, 50)[:, None]
+NOTHING = np.empty((0, 2)), np.empty(0)
+
+
+def decay(u, x):
+    return u.d(0) + u()
+
+
+def decay_at_a_rate(u, x, p):
+    return u.d(0) + p["rate"] * u()
+
+
+def poisson(u, x):
+    return u.d(0, 0) + u.d(1, 1)
+
+
+def rotation(u, x):
+    return torch.stack([u[0].d(0) - u[1](), u[1].d(0) + u[0]()], 1)
+
+
+def edges(n, low, high):
+    t, one = np.linspace(low, high, n), np.ones(n)
+    sides = [np.c_[t, low * one], np.c_[t, high * one], np.c_[low * one, t], np.c_[high * one, t]]
+    return np.unique(np.concatenate(sides), axis=0)
+
+
+def errors(model, exact, low, high, d, n=1000):
+    """Relative root mean square, and the share of errors within three deviations."""
+    X = np.random.default_rng(5).uniform(low, high, (n, d))
+    y = exact(X)
+    mean, std = model.predict(X, return_std="epistemic")
+    inside = np.mean(np.abs(mean - y) <= 3 * std)
+    return np.sqrt(np.mean((mean - y) ** 2) / np.mean(y**2)), inside
+
+
+def test_layer_is_found_without_being_told():
+    """A layer of width 1e-4 at one end: pieces are cut towards it, and only there."""
+    width = 1e-4
+    equation = Equation(lambda u, x: u.d(0) - width * u.d(0, 0), "chebyshev")
+    model = HierarchicalPOURegressor(physics=equation).fit([[0.0], [1.0]], [0.0, 1.0])
+    error, inside = errors(model, lambda X: np.exp((X[:, 0] - 1) / width), 0.99, 1, 1)
+    assert error < 1e-9
+    assert inside > 0.97
+    assert len(model.coef_) < 40
+    smallest = (model.model_["high"] - model.model_["low"]).min()
+    assert smallest < 1e-3
+
+
+def test_poisson_on_boxes():
+    def sources(x):
+        return -2 * PI**2 * torch.sin(PI * x[:, 0]) * torch.sin(PI * x[:, 1])
+
+    X = edges(40, -1, 1)
+    model = HierarchicalPOURegressor(physics=Equation(poisson, "chebyshev", sources))
+    model.fit(X, np.zeros(len(X)))
+    exact = lambda X: np.sin(PI * X[:, 0]) * np.sin(PI * X[:, 1])  # noqa: E731
+    error, inside = errors(model, exact, -1, 1, 2)
+    assert error < 1e-11
+    assert inside > 0.97
+    assert 0 < model.equation_residual_ < 1e-9
+    # Values and slopes go on across the faces of the pieces.
+    cut = model.model_["high"][0, 0]
+    assert 0 < cut < 1
+    ends = 2 * (cut + np.array([-1e-12, 1e-12])) - 1
+    gradient = model.predict_gradient(np.c_[ends, [0.3, 0.3]])
+    np.testing.assert_allclose(gradient[0], gradient[1], atol=1e-9)
+
+
+def test_steep_reaction_is_marched():
+    """Logistic growth of a bump, on which networks are known to fail."""
+    x = np.linspace(0, 2 * PI, 200)
+
+    def bump(x):
+        return torch.exp(-((x[:, 0] - PI) ** 2) * 8 / PI**2)
+
+    equation = Equation(
+        lambda u, x: u.d(1) - 5 * u() * (1 - u()), "sobol", box=[[0, 2 * PI], [0, 0.2]]
+    )
+    start = Condition(lambda u, x: u(), np.c_[x, 0 * x], bump)
+    model = HierarchicalPOURegressor(physics=[equation, start]).fit(*NOTHING)
+
+    def exact(X):
+        first = bump(torch.tensor(X)).numpy()
+        grown = first * np.exp(5 * X[:, 1])
+        return grown / (grown + 1 - first)
+
+    error, inside = errors(model, exact, [0, 0], [2 * PI, 0.2], 2)
+    assert error < 1e-8
+    assert inside > 0.97
+    assert isinstance(model.equation_residual_, float)  # Of the equation; a condition has none.
+
+
+@pytest.mark.slow
+def test_viscous_burgers():
+    """The standard test of the field, against the solution of Cole and Hopf."""
+    viscosity = 0.01 / PI
+    x, t = np.linspace(-1, 1, 401), np.linspace(0, 1, 201)
+    X = np.unique(np.r_[np.c_[x, 0 * x], np.c_[0 * t - 1, t], np.c_[0 * t + 1, t]], axis=0)
+    y = np.where(X[:, 1] == 0, -np.sin(PI * X[:, 0]), 0.0)
+    equation = Equation(lambda u, x: u.d(1) + u() * u.d(0) - viscosity * u.d(0, 0), "sobol")
+    model = HierarchicalPOURegressor(physics=equation).fit(X, y)
+
+    def exact(X):
+        z, w = np.polynomial.hermite.hermgauss(200)
+        place = X[:, :1] - 2 * np.sqrt(viscosity * X[:, 1:]) * z
+        power = -np.cos(PI * place) / (2 * PI * viscosity)
+        f = w * np.exp(power - power.max(1, keepdims=True))
+        return -(np.sin(PI * place) * f).sum(1) / f.sum(1)
+
+    error, inside = errors(model, exact, [-1, 1e-3], [1, 1], 2)
+    assert error < 1e-8
+    assert inside > 0.97
+
+
+def test_periodic_waves_with_a_velocity():
+    """A second derivative along the marched column: values and velocities are carried."""
+    x = np.linspace(0, 2, 200)
+    physics = [
+        Equation(lambda u, x: u.d(1, 1) - u.d(0, 0), "sobol", box=[[0, 2], [0, 0.2]]),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], lambda x: torch.sin(PI * x[:, 0])),
+        Condition(lambda u, x: u.d(1), np.c_[x, 0 * x]),
+        Symmetry("periodic", 0, period=2.0),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    exact = lambda X: np.sin(PI * X[:, 0]) * np.cos(PI * X[:, 1])  # noqa: E731
+    assert errors(model, exact, [0, 0], [2, 0.2], 2)[0] < 1e-9
+    ends = model.predict([[0.0, 0.1], [2.0, 0.1]])
+    assert abs(ends[0] - ends[1]) < 1e-9
+
+
+def test_system_of_two_outputs():
+    model = HierarchicalPOURegressor(physics=Equation(rotation, 6 * LINE))
+    model.fit([[0.0]], [[0.0, 1.0]])
+    grid = np.linspace(0, 6, 99)
+    mean, std = model.predict(grid[:, None], return_std=True)
+    np.testing.assert_allclose(mean, np.c_[np.sin(grid), np.cos(grid)], atol=1e-9)
+    assert std.shape == mean.shape
+    assert model.coef_.shape[2] == 2
+
+
+def test_rate_from_noisy_data():
+    deviations = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = np.sort(rng.uniform(0, 3, 60))[:, None]
+        y = np.exp(-1.3 * x[:, 0]) + 0.02 * rng.standard_normal(60)
+        equation = Equation(decay_at_a_rate, "chebyshev")
+        model = HierarchicalPOURegressor(physics=equation, unknowns={"rate": Unknown(1.0)})
+        model.fit(x, y)
+        assert 0.013 < model.noise_[0] < 0.027
+        deviations.append((model.unknowns_["rate"] - 1.3) / model.unknowns_std_["rate"])
+    assert np.sum(np.abs(deviations) < 2) >= 3
+    assert np.abs(deviations).max() < 4
+
+
+def test_unknown_of_a_marched_equation():
+    """Derivatives with respect to the unknown travel with the slabs."""
+    x, rng = np.linspace(0, 1, 100), np.random.default_rng(0)
+    X = np.c_[rng.random(50), rng.uniform(0.1, 1, 50)]
+    exact = lambda X: np.sin(PI * X[:, 0]) * np.exp(-0.7 * X[:, 1])  # noqa: E731
+    physics = [
+        Equation(lambda u, x, p: u.d(1) - p["k"] * u.d(0, 0) / PI**2, "sobol"),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], lambda x: torch.sin(PI * x[:, 0])),
+        Condition(lambda u, x: u(), np.c_[0 * x, x]),
+        Condition(lambda u, x: u(), np.c_[0 * x + 1, x]),
+    ]
+    model = HierarchicalPOURegressor(physics=physics, unknowns={"k": Unknown(0.4)})
+    model.fit(X, exact(X))
+    assert abs(model.unknowns_["k"] - 0.7) < 1e-8
+    assert errors(model, exact, 0, 1, 2)[0] < 1e-8
+
+
+def test_domain_by_points_of_ones_own():
+    """Laplace's equation in a disc, from points inside and on the circle."""
+    rng = np.random.default_rng(0)
+    inner = rng.uniform(-1, 1, (3000, 2))
+    inner = inner[(inner**2).sum(1) < 1]
+    angle = np.linspace(0, 2 * PI, 200, endpoint=False)
+    circle = np.c_[np.cos(angle), np.sin(angle)]
+    exact = lambda X: np.exp(X[:, 0]) * np.cos(X[:, 1])  # noqa: E731
+    model = HierarchicalPOURegressor(physics=Equation(poisson, inner)).fit(circle, exact(circle))
+    grid = 0.99 * inner[:500]
+    np.testing.assert_allclose(model.predict(grid), exact(grid), atol=1e-7)
+
+
+def test_exactly_so_many_pieces():
+    model = POURegressor(3, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
+    assert len(model.coef_) == 3
+    assert (model.degree_ == 9).all()
+    np.testing.assert_allclose(model.predict(3 * LINE), np.exp(-3 * LINE[:, 0]), atol=1e-9)
+
+
+def test_partitions_are_those_of_the_boxes():
+    model = POURegressor(2, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
+    ends = model.predict_partition([[0.1], [2.9]])
+    assert ends[0] != ends[1]
+    np.testing.assert_array_equal(model.partition_proba([[0.1], [2.9]]).sum(1), 1.0)
+    assert [len(level) for level in model.tree_] == [2]
+    with pytest.raises(ValueError, match="level must be None or an int between 0 and 0"):
+        model.predict([[0.1]], level=1)
+    with pytest.raises(ValueError, match="refit solves"):
+        model.refit(LINE, LINE[:, 0])
+
+
+def test_saved_and_cloned():
+    model = HierarchicalPOURegressor(physics=Equation(decay, LINE)).fit([[0.0]], [1.0])
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(LINE), model.predict(LINE))
+    twin = clone(model).fit([[0.0]], [1.0])
+    np.testing.assert_array_equal(twin.predict(LINE), model.predict(LINE))
+    # Without equations nothing of them is left.
+    model.set_params(physics=None).fit(LINE, LINE[:, 0])
+    assert not hasattr(model, "equation_residual_")
+    assert hasattr(model, "mixture_")
+
+
+@pytest.mark.parametrize("cls", [LSGDRegressor, HierarchicalPOURegressor])
+@pytest.mark.parametrize("n_missing", [0, 1])
+def test_missing_conditions_are_counted(cls, n_missing):
+    def curved(u, x):
+        return u.d(0, 0) + 9 * u()
+
+    X, y = np.array([[0.0], [1.0]])[: 2 - n_missing], np.array([0.0, np.sin(3.0)])
+    model = cls(physics=Equation(curved, LINE))
+    if n_missing:
+        with pytest.warns(ConvergenceWarning, match="leave 1 direction of the solution open"):
+            model.fit(X, y[:1])
+        _, std = model.predict([[0.5]], return_std="epistemic")
+        assert std[0] > 0.1
+    else:
+        model.fit(X, y)
+        assert abs(model.predict([[0.5]])[0] - np.sin(1.5)) < 1e-10
+
+
+def test_other_arguments_and_parameters_are_refused():
+    for residual in (lambda u: u(), lambda u, x, p, q: u(), lambda: 0):
+        with pytest.raises(TypeError, match=r"must take \(u, x, p\), or \(u, x\)"):
+            Equation(residual, LINE)
+    with pytest.raises(ValueError, match="points of a condition must be an array"):
+        Condition(decay, "sobol")
+    equation = Equation(decay, LINE)
+    for options, match in (
+        ({"gate": "linear"}, "gate='linear' is for gates"),
+        ({"alpha": 0.1}, "alpha=0.1 is for gates"),
+        ({"physics": [equation, Symmetry("odd", 0)]}, "pieces know symmetry 'periodic' alone"),
+        ({"physics": [equation, Symmetry("periodic", 0, period=3.0)]}, "width of the box, 1.0"),
+        ({"physics": decay}, "'physics' parameter"),
+        ({"physics": None, "unknowns": {"rate": Unknown(1.0)}}, "but physics is None"),
+    ):
+        model = HierarchicalPOURegressor(**{"physics": equation, **options})
+        with no_training(), pytest.raises(ValueError, match=match):
+            model.fit([[0.0]], [1.0])
+
+
+def test_arguments_with_values_are_no_unknowns():
+    equations = [
+        Equation(residual, LINE)
+        for residual in (
+            lambda u, x, k=2.0: u.d(0) + k * u(),
+            lambda u, x, p=None: u.d(0) + 2 * u(),
+            lambda u, x, *rest: u.d(0) + 2 * u(),
+        )
+    ]
+    assert [equation.takes_constants for equation in equations] == [False, True, True]
+    for equation in equations:
+        model = HierarchicalPOURegressor(physics=equation).fit([[0.0]], [1.0])
+        assert abs(model.predict([[1.0]])[0] - np.exp(-2)) < 1e-10
+
+
+def test_unsolved_networks_name_pieces():
+    def front(u, x, p):
+        return u.d(0) * u() - 1e-3 * u.d(0, 0)
+
+    points = np.linspace(-1, 1, 60)[:, None]
+    with pytest.warns(ConvergenceWarning, match="HierarchicalPOURegressor"):
+        LSGDRegressor(physics=Equation(front, points), max_iter=3).fit([[-1.0], [1.0]], [1, -1])
