@@ -16,9 +16,10 @@ from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.cells import fine_cells
+from skpou.partitions.pieces.exact import exact_pieces
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
-from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, smooth
+from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.splitting import split_pieces
@@ -247,6 +248,12 @@ class _PieceTraining:
         price = problem.n_columns + problem.n_gate_columns
         return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
 
+    def _most_exact(self, problem: PieceProblem) -> int:
+        """Most pieces where each has one row more than its polynomial needs."""
+        if self.options.sizes is not None:
+            return math.prod(self.options.sizes)
+        return max(problem.n // (problem.n_columns + 1), 1)
+
     def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
         form = self.options.gates[0]
         n_gate_columns = form.basis(self.rows.n_features).n_columns
@@ -255,12 +262,16 @@ class _PieceTraining:
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
         single = torch.zeros(problem.n, dtype=torch.int64, device=self.rows.X.device)
+        exact = exact_pieces(problem, self._most_exact(problem)) if labels is None else None
         # A constant is worth comparing as a whole, not as a piece.
         whole = most == 1 or (degree == 0 and self.options.degree is None)
         if self.best is None:
             history.labels = single
             self.best = candidate
-        if whole or problem.n < 2 * (problem.n_columns + 3):
+        if exact is not None:
+            history.offer(score(problem, problem.fit(exact)), exact)
+            history.scores.append(history.score)
+        elif whole or problem.n < 2 * (problem.n_columns + 3):
             history.offer(self._whole_score(problem, single), single)
             history.scores.append(history.score)
         else:
