@@ -3,12 +3,15 @@
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import (
     EXACT_NOISE,
+    LEAST_TOLD,
     MOST_TOGETHER,
     N_FOLDS,
     Maker,
+    ResidualMaker,
     is_exact,
     left_out_errors,
     own_maker,
+    prior_residual_maker,
     residual_maker,
     residual_makers,
     sets_to_leave_out,
@@ -33,11 +36,11 @@ from skpou.core.models.residue_density import (
 )
 
 # fmt: off
-__all__ = ["EXACT_NOISE", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
+__all__ = ["EXACT_NOISE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
            "Components", "FormError", "GateSteps", "IndependentComponents", "LinearModel",
-           "Maker", "MixedResidues", "Predictor", "Residue", "ResidueDensity", "Stage",
-           "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
+           "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity",
+           "Stage", "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
            "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "own_maker", "residual_maker", "residual_makers",
+           "mean_slope", "noise_floor", "own_maker", "prior_residual_maker", "residual_maker", "residual_makers",
            "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean"]
 # fmt: on

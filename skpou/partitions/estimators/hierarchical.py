@@ -33,6 +33,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.plausible import plausible_pieces
+from skpou.partitions.smooth.fit import smooth_where_better
 from skpou.partitions.tables.fit import experts_where_better
 
 
@@ -299,7 +300,10 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
 
         def train(rng: np.random.Generator) -> TrainingResult:
             pieces = plausible_pieces(rows, options, rng, labels, report)
-            return pieces if warm else experts_where_better(pieces, rows, options, rng, report)
+            if warm:
+                return pieces
+            pieces = smooth_where_better(pieces, rows, options, report)
+            return experts_where_better(pieces, rows, options, rng, report)
 
         return train
 

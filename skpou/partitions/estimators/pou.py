@@ -21,6 +21,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+from skpou.partitions.smooth.fit import smooth_where_better
 
 
 class POURegressor(BasePartitionRegressor):
@@ -241,4 +242,9 @@ class POURegressor(BasePartitionRegressor):
             return soft_training(prepared.rows, pieces, soft, self.init == "data", report)
         if self.init == "box":
             return joint_training(prepared.rows, pieces)
-        return lambda rng: fit_pieces(prepared.rows, pieces, rng, report=self._reporter())
+        rows, report = prepared.rows, self._reporter()
+
+        def train(rng):
+            return smooth_where_better(fit_pieces(rows, pieces, rng, None, report), rows, pieces)
+
+        return train

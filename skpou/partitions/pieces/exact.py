@@ -51,7 +51,7 @@ def exact_pieces(problem: PieceProblem, most: int) -> Tensor | None:
     labels = _segments(problem, most) if problem.d == 1 else _cover(problem, most)
     if labels is None or not _is_no_accident(problem, int(labels.max()) + 1):
         return None
-    return labels
+    return None if may_be_a_sum(problem.rows.X, labels, problem.degree) else labels
 
 
 def _segments(problem: PieceProblem, most: int) -> Tensor | None:
@@ -74,6 +74,21 @@ def _is_no_accident(problem: PieceProblem, n_pieces: int) -> bool:
         return n_pieces == 1
     cuts = (n_pieces - 1) * problem.d * math.log(problem.n)
     return free * problem.rows.n_outputs * math.log(values) >= cuts + LEAST_SAVING
+
+
+def may_be_a_sum(X: Tensor, labels: Tensor, degree: int) -> bool:
+    """Whether some piece takes no more than ``degree + 1`` values in any of several columns.
+
+    A polynomial meets any sum of functions of the columns on such a grid: the corners of a cell lie
+    on a plane.
+    """
+    if X.shape[1] == 1:
+        return False
+    columns, piece = X.cpu().numpy().T, labels.cpu().numpy()
+    return any(
+        max(len(np.unique(column[piece == k])) for column in columns) <= degree + 1
+        for k in np.unique(piece)
+    )
 
 
 def _n_values(y: np.ndarray) -> float:
