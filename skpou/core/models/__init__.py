@@ -11,7 +11,7 @@ from skpou.core.models.cross_validation import (
     is_exact,
     left_out_errors,
     own_maker,
-    prior_residual_maker,
+    prior_residual_makers,
     residual_maker,
     residual_makers,
     sets_to_leave_out,
@@ -41,6 +41,6 @@ __all__ = ["EXACT_NOISE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS"
            "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity",
            "Stage", "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
            "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "own_maker", "prior_residual_maker", "residual_maker", "residual_makers",
+           "mean_slope", "noise_floor", "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
            "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean"]
 # fmt: on

@@ -15,7 +15,7 @@ from skpou.core.models import (
     Maker,
     is_exact,
     own_maker,
-    prior_residual_maker,
+    prior_residual_makers,
     residual_makers,
 )
 from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
@@ -176,7 +176,7 @@ class Mixture:
         prior = self.experts[-1].prior
         if prior is not None:
             columns = self._columns(rows.X) * prior.reshape(-1)
-            return [[prior_residual_maker(columns.double() * rows.weight.sqrt()[:, None])]]
+            return [prior_residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
         if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
             return [[own_maker(self, self._influence(rows.X), rows)]]
         columns = self._columns(rows.X).double() * rows.weight.sqrt()[:, None]

@@ -19,7 +19,13 @@ from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
-from skpou.partitions.smooth.families import COUNTS, Candidate, OnePolynomial, even_partitions
+from skpou.partitions.smooth.families import (
+    COUNTS,
+    Candidate,
+    EvenPartitions,
+    OnePolynomial,
+    even_partitions,
+)
 from skpou.partitions.smooth.prior_fits import LeftOutRows
 
 #: Most rows, and most of rows on lines; most columns of X.
@@ -106,9 +112,12 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
     most = COUNTS[-1] if options.sizes is None else options.sizes[0]
     counts = (most,) if options.exactly else tuple(k for k in COUNTS if k <= most)
     form = affordable_forms(options.gates, rows.rows)[0]
-    families = [*even_partitions(rows, counts, degrees, form)]
+    families: list[OnePolynomial | EvenPartitions] = []
     if free and not options.exactly:
-        families.insert(0, OnePolynomial(rows))
+        families.append(OnePolynomial(rows))
+    if not families or not rows.on_levels:
+        # Partitions that are round know no direction in which rows are far apart.
+        families += even_partitions(rows, counts, degrees, form)
     for family in families:
         try:
             found += family.candidates()

@@ -17,8 +17,6 @@ from skpou.core.models import LEAST_TOLD, N_FOLDS, ResidualMaker, left_out_error
 NOISES = tuple(10.0 ** (-13 + 0.5 * k) for k in range(27))
 #: Largest error that is told from others, in units of y.
 MOST_ERROR = 1e50
-#: Error that is none: round-off.
-LEAST_ERROR = 1e-16
 #: Rows up to which folds are drawn several times, and how often: few errors are luck.
 FEW_ROWS, N_DRAWS = 60, 2
 
@@ -32,7 +30,7 @@ class PriorFit:
     evidence : float
         Twice the negative log evidence, up to a constant; lower is better.
     left_out : float
-        Size of the errors at rows that were left out: folds, and levels of columns.
+        Root mean square error at rows that were left out: folds, and levels of columns.
     noise : float
         Standard deviation of the noise in units of the prior's.
     least_noise : float
@@ -144,20 +142,14 @@ class LeftOutRows:
         return len(self.sets) > self.n_folds
 
     def left_out(self, *makers) -> float:
-        """Size of the errors at left-out rows, see `pooled`."""
+        """Root mean square error at left-out rows, see `pooled`."""
         found = left_out_errors(makers, self.rows, self.sets)
         return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
 
     def pooled(self, square: np.ndarray) -> float:
-        """Size of the squared errors at all left-out rows; levels count as much as the folds do.
-
-        The geometric mean of their root mean square, which a few rows at the ends make, and of
-        their own geometric mean, which knows nothing of noise: better than either.
-        """
+        """Root mean of squared errors at all left-out rows; levels count as much as the folds do."""
         square = np.nan_to_num(square, nan=MOST_ERROR**2, posinf=MOST_ERROR**2)
         group = np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
         in_folds = group < self.n_folds
         parts = [part for part in (square[in_folds], square[~in_folds]) if len(part)]
-        mean = sum(float(part.mean()) for part in parts)
-        log = max(float(np.log(part + LEAST_ERROR**2).mean()) for part in parts)
-        return math.sqrt(math.sqrt(mean + LEAST_ERROR**2) * math.exp(0.5 * log))
+        return math.sqrt(sum(float(part.mean()) for part in parts))
