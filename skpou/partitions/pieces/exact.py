@@ -15,6 +15,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from skpou.core.linalg import triangular_factor
 from skpou.partitions.pieces.cells import EXACT
 from skpou.partitions.pieces.problem import ROUND_OFF, PieceProblem
 from skpou.partitions.pieces.segments import MOST_ROWS, best_segments
@@ -55,13 +56,27 @@ def exact_pieces(problem: PieceProblem, most: int) -> Tensor | None:
 
 
 def _segments(problem: PieceProblem, most: int) -> Tensor | None:
-    if problem.n > MOST_ROWS:
+    if problem.n > MOST_ROWS or not _may_be_exact(problem):
         return None
     allowed = problem.n * problem.floor**2
     for labels in best_segments(problem, most, problem.n_columns + 1):
         if float(problem.fit(labels).rss.sum()) <= allowed:
             return labels
     return None
+
+
+def _may_be_exact(problem: PieceProblem) -> bool:
+    """Whether each row is one of P + 1 in a row that a polynomial meets."""
+    n, width = problem.n, problem.n_columns + 1
+    if n < width:
+        return False
+    windows = torch.arange(n - width + 1, device=problem.rows.X.device)[:, None]
+    windows = windows + torch.arange(width, device=windows.device)
+    R = triangular_factor(problem.weighted[windows])
+    rss = R[:, problem.n_columns :, problem.n_columns :].square().sum((1, 2))
+    met = torch.zeros(n, dtype=torch.bool, device=windows.device)
+    met[windows[rss <= n * problem.rows.n_outputs * problem.floor**2]] = True
+    return bool(met.all())
 
 
 def _is_no_accident(problem: PieceProblem, n_pieces: int) -> bool:

@@ -6,14 +6,18 @@ Where rows are few and have one column, no cut need be missed. Source: Bellman a
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.problem import PieceProblem, compact
 
 #: Most rows: the work grows with their square.
 MOST_ROWS = 150
+#: Parameters that a cut counts as: its place is searched for among all.
+CUT_PARAMETERS = 2
 
 
 def best_segments(problem: PieceProblem, most: int, least_rows: int) -> list[Tensor]:
@@ -44,6 +48,16 @@ def best_segments(problem: PieceProblem, most: int, least_rows: int) -> list[Ten
             break
         found.append(_labels(cuts, n, problem.rows.X.device))
     return found
+
+
+def criterion(problem: PieceProblem, labels: Tensor) -> float:
+    """Bayesian information criterion of the polynomials of some segments of a line."""
+    pieces = problem.fit(compact(labels))
+    m, n = problem.rows.n_outputs, problem.total_weight
+    cuts = int((labels[1:] != labels[:-1]).sum())
+    mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
+    parameters = m * pieces.n_pieces * problem.n_columns + CUT_PARAMETERS * cuts
+    return m * n * math.log(mean_square) + parameters * math.log(max(n, 2.0))
 
 
 def _labels(cuts: list[np.ndarray], n: int, device: torch.device) -> Tensor:

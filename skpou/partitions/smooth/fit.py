@@ -32,6 +32,8 @@ from skpou.partitions.smooth.prior_fits import LeftOutRows
 MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
 #: How many of the best are confirmed by fits without the left-out rows.
 CONFIRMED = 6
+#: Factor by which pieces must predict left-out levels better, so that these are not remembered.
+REMEMBERED = 30.0
 #: Fewest rows.
 LEAST_ROWS = 5
 #: Degrees of the polynomials of even partitions, by the number of columns of X.
@@ -73,7 +75,9 @@ def smooth_where_better(
         own = _left_out(pieces.state, some)
         if report:
             report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
-        if not best.fit.left_out < own * (1 - 2 / rows.n_rows**0.5):
+        # Gates that were found with all rows remember levels that are left out.
+        fair = REMEMBERED if some.on_levels else 1 - 2 / rows.n_rows**0.5
+        if not best.fit.left_out < own * fair:
             return pieces
         state = _in_dtype(best.mixture(), rows)
     except KeyboardInterrupt:
