@@ -213,6 +213,8 @@ class _Candidate:
     problem: PieceProblem
     history: MergeHistory
     score: float = math.inf
+    #: Whether all its pieces are known to be apart.
+    apart: bool = False
 
 
 class _PieceTraining:
@@ -235,7 +237,9 @@ class _PieceTraining:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
                 return
-        if self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS and labels is None:
+        one_level = self.options.sizes is None or len(self.options.sizes) == 1
+        line = self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS
+        if line and one_level and labels is None:
             self._try_shifts()
 
     def _try_shifts(self) -> None:
@@ -256,7 +260,7 @@ class _PieceTraining:
         if criterion(problem, labels) >= min(criterion(*one) for one in tried):
             return
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
-        self.best = _Candidate(problem, history, history.score)
+        self.best = _Candidate(problem, history, history.score, apart=True)
 
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
@@ -380,6 +384,8 @@ class _PieceTraining:
 
     def _plan(self, problem: PieceProblem, pieces: Pieces) -> Plan:
         interface = None
+        if self.best.apart and not self.options.soft:
+            return Plan([np.arange(pieces.n_pieces)], 1)
         if pieces.n_pieces > 1:
             root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
             models = NodeModels(problem, pieces.coef, [])

@@ -37,10 +37,11 @@ from skpou.core.models.residue_density import (
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor",
-           "Components", "FormError", "GateSteps", "IndependentComponents", "LinearModel",
-           "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity",
-           "Stage", "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
+           "Components", "FormError", "GateSteps", "IndependentComponents", "LinearModel", "Maker",
+           "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity", "Stage",
+           "WithFormError", "choose_components", "finish", "fit_density", "fit_form_errors",
            "fit_residues", "is_exact", "is_gain", "kept_rows", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
-           "residual_squares", "rounding", "sets_to_leave_out", "worse_than_the_mean"]
+           "mean_slope", "noise_floor", "own_maker", "prior_residual_makers", "residual_maker",
+           "residual_makers", "residual_squares", "rounding", "sets_to_leave_out",
+           "worse_than_the_mean"]
 # fmt: on

@@ -44,7 +44,8 @@ class POURegressor(BasePartitionRegressor):
         of a gate, polynomials are linear. Error bars leave out what the data do not say about
         the gates, which matters for networks with few rows.
     init : {"data", "box"}, default="data"
-        ``"data"``: pieces discovered bottom-up, halved until there are enough. ``"box"``: radial
+        ``"data"``: pieces discovered bottom-up, halved until there are enough; or evenly placed
+        ones of one width, not moved, where rows are few and left-out rows say so. ``"box"``: radial
         functions about random samples or networks by Box initialization; all gates stay soft.
     solver : {"varpro", "lsgd"}, default="varpro"
         ``"varpro"``: Levenberg-Marquardt on the gates, polynomials eliminated by least squares.

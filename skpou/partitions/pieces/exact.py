@@ -172,7 +172,8 @@ def _exact_sets(problem: PieceProblem) -> np.ndarray:
     met_by, seed = met.cpu().numpy(), balls[kept, 0].cpu().numpy()
     masks, which = np.unique(met_by, axis=0, return_inverse=True)
     found = [
-        part for number, mask in enumerate(masks)
+        part
+        for number, mask in enumerate(masks)
         for part in _connected(problem, mask, np.unique(seed[which.reshape(-1) == number]))
     ]
     return np.unique(np.array(found), axis=0) if found else np.zeros((0, problem.n), dtype=bool)

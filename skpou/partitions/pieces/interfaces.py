@@ -17,8 +17,8 @@ MOST_PAIRS = 10_000
 #: Share of the pieces' difference at a sample beyond their crossing that their errors may make up
 #: for the crossing to be at the sample on this side: beyond it the two could be a jump.
 DOUBTED = 0.1
-#: Share of it within which a crossing beyond a row is at the row whatever the errors: a jump ends so
-#: close to a crossing once in a hundred times.
+#: Share of it within which a crossing beyond a row is at the row whatever the errors: a jump ends
+#: so close to a crossing once in a hundred times.
 CLOSE = 0.01
 
 

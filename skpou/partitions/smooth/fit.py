@@ -6,16 +6,14 @@ on lines, what is smooth is better found without.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions, affordable_forms
-from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -31,7 +29,7 @@ from skpou.partitions.smooth.prior_fits import LeftOutRows
 #: Most rows, and most of rows on lines; most columns of X.
 MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
 #: How many of the best are confirmed by fits without the left-out rows.
-CONFIRMED = 6
+CONFIRMED = 4
 #: Factor by which pieces must predict left-out levels better, so that these are not remembered.
 REMEMBERED = 30.0
 #: Fewest rows.

@@ -147,7 +147,7 @@ class LeftOutRows:
         return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
 
     def pooled(self, square: np.ndarray) -> float:
-        """Root mean of squared errors at all left-out rows; levels count as much as the folds do."""
+        """Root mean square of the errors at left-out rows; levels count as much as folds."""
         square = np.nan_to_num(square, nan=MOST_ERROR**2, posinf=MOST_ERROR**2)
         group = np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
         in_folds = group < self.n_folds
