@@ -110,7 +110,7 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
     found: list[Candidate] = []
     d = rows.rows.n_features
     free = options.degree is None
-    degrees = DEGREES[d] if free else (options.degree,)
+    degrees = DEGREES[d] if options.degree is None else (options.degree,)
     most = COUNTS[-1] if options.sizes is None else options.sizes[0]
     counts = (most,) if options.exactly else tuple(k for k in COUNTS if k <= most)
     form = affordable_forms(options.gates, rows.rows)[0]
@@ -145,6 +145,8 @@ def _in_dtype(mixture: Mixture, rows: Rows) -> Mixture:
 
 
 def _chosen(mixture: Mixture, rows: Rows, options: PieceOptions) -> dict:
-    prior, form = mixture.experts[-1].prior, affordable_forms(options.gates, rows)[0]
-    norm = float((rows.weight.sum()) ** 0.5)
-    return {"degree": mixture.degree, "alpha": 1 / (norm * float(prior.max())), "gate": form}
+    form = affordable_forms(options.gates, rows)[0]
+    # That of the constant, whose column has the norm of the weights.
+    prior = max(float(part.prior.max()) for part in mixture.experts if part.prior is not None)
+    ridge = 1 / (rows.total_weight**0.5 * prior)
+    return {"degree": mixture.degree, "alpha": ridge, "gate": form}
