@@ -32,6 +32,9 @@ MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
 CONFIRMED = 4
 #: Factor by which pieces must predict left-out levels better, so that these are not remembered.
 REMEMBERED = 30.0
+#: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
+#: levels add up.
+EXPLAINED = 2.0
 #: Fewest rows.
 LEAST_ROWS = 5
 #: Degrees of the polynomials of even partitions, by the number of columns of X.
@@ -67,10 +70,12 @@ def smooth_where_better(
         some = LeftOutRows(rows)
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
+        own = _left_out(pieces.state, some)
+        if own <= EXPLAINED * _noise(pieces.state, rows):
+            return pieces
         best = _best(some, options)
         if best is None:
             return pieces
-        own = _left_out(pieces.state, some)
         if report:
             report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
         # Gates that were found with all rows remember levels that are left out.
@@ -136,6 +141,12 @@ def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:
         return rows.left_out(*mixture.residual_makers(rows.rows)[0])
     except NUMERICAL_FAILURES:
         return float("inf")
+
+
+def _noise(mixture: Mixture, rows: Rows) -> float:
+    """Root mean square of the noise at the rows."""
+    leaf = mixture.tree.choose(rows.X)[-1]
+    return float(mixture.experts[-1].noise[leaf].mean()) ** 0.5
 
 
 def _in_dtype(mixture: Mixture, rows: Rows) -> Mixture:
