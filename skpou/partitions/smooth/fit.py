@@ -70,16 +70,15 @@ def smooth_where_better(
         some = LeftOutRows(rows)
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
-        own = _left_out(pieces.state, some)
-        if own <= EXPLAINED * _noise(pieces.state, rows):
-            return pieces
         best = _best(some, options)
         if best is None:
             return pieces
+        own = _left_out(pieces.state, some)
         if report:
             report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
         # Gates that were found with all rows remember levels that are left out.
-        fair = REMEMBERED if some.on_levels else 1 - 2 / rows.n_rows**0.5
+        remembered = some.on_levels and own > EXPLAINED * _noise(pieces.state, rows)
+        fair = REMEMBERED if remembered else 1 - 2 / rows.n_rows**0.5
         if not best.fit.left_out < own * fair:
             return pieces
         state = _in_dtype(best.mixture(), rows)
