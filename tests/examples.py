@@ -69,6 +69,11 @@ def parabola(X):
     return X[:, 1] - 0.3 - 0.5 * X[:, 0] ** 2
 
 
+def relative_error(mean, truth):
+    """Root mean square error of predictions over the rms of the truth."""
+    return float(np.sqrt(np.mean((mean - truth) ** 2) / np.mean(truth**2)))
+
+
 def relative_rms(mixture, function, d, n=20_000, seed=99):
     """Error of a mixture's mean on fresh points, over the function's rms."""
     X = np.random.default_rng(seed).random((n, d))

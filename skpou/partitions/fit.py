@@ -16,12 +16,17 @@ from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.cells import fine_cells
+from skpou.partitions.pieces.exact import exact_pieces
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
-from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, smooth
+from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion
 from skpou.partitions.pieces.splitting import split_pieces
+
+#: Degrees of the segments of a line in which shifts are looked for.
+SHIFTS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,8 @@ class _Candidate:
     problem: PieceProblem
     history: MergeHistory
     score: float = math.inf
+    #: Whether all its pieces are known to be apart.
+    apart: bool = False
 
 
 class _PieceTraining:
@@ -231,7 +238,31 @@ class _PieceTraining:
             if self.report:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
-                break
+                return
+        one_level = self.options.sizes is None or len(self.options.sizes) == 1
+        line = self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS
+        if line and one_level and labels is None:
+            self._try_shifts()
+
+    def _try_shifts(self) -> None:
+        """Shifts of level and of slope on a line of few rows, where all of them can be tried.
+
+        They count where they tell more than the best pieces, and than any one polynomial.
+        """
+        single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
+        wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
+        tried = [*wholes, (self.best.problem, self.best.history.labels)]
+        shifts = []
+        for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
+            segments = best_segments(problem, self._most_pieces(problem), problem.n_columns + 2)
+            shifts += [(problem, labels) for labels in segments[1:]]
+        if not shifts:
+            return
+        problem, labels = min(shifts, key=lambda one: criterion(*one))
+        if criterion(problem, labels) >= min(criterion(*one) for one in tried):
+            return
+        history = MergeHistory(labels, score(problem, problem.fit(labels)))
+        self.best = _Candidate(problem, history, history.score, apart=True)
 
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
@@ -249,20 +280,32 @@ class _PieceTraining:
         price = problem.n_columns + problem.n_gate_columns
         return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
 
+    def _problem(self, degree: int) -> PieceProblem:
+        n_gate_columns = self.options.gates[0].basis(self.rows.n_features).n_columns
+        return PieceProblem(self.rows, degree, n_gate_columns, self.options.tol)
+
+    def _most_exact(self, problem: PieceProblem) -> int:
+        """Most pieces where each has one row more than its polynomial needs."""
+        if self.options.sizes is not None:
+            return math.prod(self.options.sizes)
+        return max(problem.n // (problem.n_columns + 1), 1)
+
     def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
-        form = self.options.gates[0]
-        n_gate_columns = form.basis(self.rows.n_features).n_columns
-        problem = PieceProblem(self.rows, degree, n_gate_columns, self.options.tol)
+        problem = self._problem(degree)
         history = MergeHistory()
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
         single = torch.zeros(problem.n, dtype=torch.int64, device=self.rows.X.device)
+        exact = exact_pieces(problem, self._most_exact(problem)) if labels is None else None
         # A constant is worth comparing as a whole, not as a piece.
         whole = most == 1 or (degree == 0 and self.options.degree is None)
         if self.best is None:
             history.labels = single
             self.best = candidate
-        if whole or problem.n < 2 * (problem.n_columns + 3):
+        if exact is not None:
+            history.offer(score(problem, problem.fit(exact)), exact)
+            history.scores.append(history.score)
+        elif whole or problem.n < 2 * (problem.n_columns + 3):
             history.offer(self._whole_score(problem, single), single)
             history.scores.append(history.score)
         else:
@@ -351,6 +394,8 @@ class _PieceTraining:
 
     def _plan(self, problem: PieceProblem, pieces: Pieces) -> Plan:
         interface = None
+        if self.best.apart and not self.options.soft:
+            return Plan([np.arange(pieces.n_pieces)], 1)
         if pieces.n_pieces > 1:
             root = torch.zeros(pieces.n_pieces, dtype=torch.int64, device=pieces.labels.device)
             models = NodeModels(problem, pieces.coef, [])

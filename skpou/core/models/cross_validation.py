@@ -32,6 +32,11 @@ NEIGHBOURHOOD = 1 / 12
 MOST_TOGETHER = 600
 #: Ridges relative to the largest singular value, from round-off on.
 RIDGES = tuple(10.0**k for k in range(-14, -2))
+#: Standard deviation of the noise in units of the largest singular value of a prior's columns with
+#: which left-out errors are told: below it they are round-off.
+LEAST_TOLD = 1e-7
+#: Such noises of which the one is taken that leaves the most.
+TOLD = (LEAST_TOLD, 1e-6, 1e-5, 1e-4, 1e-3)
 #: Variance of the noise, in units of y, up to which a fit is exact.
 EXACT_NOISE = 1e-14
 #: Ridges whose errors in random folds differ by less than this factor are as good.
@@ -182,6 +187,19 @@ def residual_maker(A: Tensor, ridge: float) -> ResidualMaker:
     """That of the weighted columns A (n, q) with one ridge on all coefficients."""
     U, S = _left_vectors(A)
     return ResidualMaker(U, S.square() / (S.square() + ridge), ridge / (S.square() + ridge))
+
+
+def prior_residual_makers(A: Tensor) -> list[Maker]:
+    """Those of weighted columns A (n, q), each times its coefficient's prior over the noise.
+
+    For the noise that was found, and for larger ones.
+    """
+    U, S = _left_vectors(A)
+    ridges = {max(1.0, (least * float(S[0])) ** 2) for least in TOLD}
+    return [
+        ResidualMaker(U, S.square() / (S.square() + ridge), ridge / (S.square() + ridge))
+        for ridge in sorted(ridges)
+    ]
 
 
 def residual_makers(A: Tensor) -> list[Maker]:

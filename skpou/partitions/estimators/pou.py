@@ -23,6 +23,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+from skpou.partitions.smooth.fit import smooth_where_better
 
 #: Parameters that only shape gates and their training, with their defaults.
 OF_GATES = {"gate": "rbf", "init": "data", "solver": "varpro", "alpha": "auto"}
@@ -48,7 +49,8 @@ class POURegressor(BasePartitionRegressor):
         of a gate, polynomials are linear. Error bars leave out what the data do not say about
         the gates, which matters for networks with few rows.
     init : {"data", "box"}, default="data"
-        ``"data"``: pieces discovered bottom-up, halved until there are enough. ``"box"``: radial
+        ``"data"``: pieces discovered bottom-up, halved until there are enough; or evenly placed
+        ones of one width, not moved, where rows are few and left-out rows say so. ``"box"``: radial
         functions about random samples or networks by Box initialization; all gates stay soft.
     solver : {"varpro", "lsgd"}, default="varpro"
         ``"varpro"``: Levenberg-Marquardt on the gates, polynomials eliminated by least squares.
@@ -295,4 +297,9 @@ class POURegressor(BasePartitionRegressor):
             return soft_training(prepared.rows, pieces, soft, self.init == "data", report)
         if self.init == "box":
             return joint_training(prepared.rows, pieces)
-        return lambda rng: fit_pieces(prepared.rows, pieces, rng, report=self._reporter())
+        rows, report = prepared.rows, self._reporter()
+
+        def train(rng):
+            return smooth_where_better(fit_pieces(rows, pieces, rng, None, report), rows, pieces)
+
+        return train

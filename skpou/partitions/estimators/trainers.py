@@ -21,6 +21,8 @@ from skpou.partitions.fit import (
 from skpou.partitions.gates.steps import random_gates
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
+from skpou.partitions.pieces.noise_parts import split_by_noise, tree_of_labels
+from skpou.partitions.pieces.problem import PieceProblem, compact
 
 #: A training from a random start.
 Train = Callable[[np.random.Generator], TrainingResult]
@@ -114,6 +116,21 @@ def em_training(
         if start is None and params["init"] == "data":
             found = fit_pieces(rows, pieces, rng, report=report)
             start, degree = found.state.tree, found.chosen["degree"]
+            if options.noise == "em" and len(start.levels) == 1:
+                start = _parted_by_noise(rows, found, options)
         return fit_em(rows, replace(options, degree=degree), rng, start, report)
 
     return train
+
+
+def _parted_by_noise(rows: Rows, found: TrainingResult, options: EMOptions) -> PartitionTree:
+    """The discovered pieces, cut where their noise differs: one polynomial hides that."""
+    tree, mixture = found.state.tree, found.state
+    problem = PieceProblem(rows, found.chosen["degree"])
+    most = options.sizes[0] if options.sizes else PieceOptions.most_pieces
+    labels = compact(tree.choose(rows.X)[-1])
+    parts = split_by_noise(problem, labels, rows.y - mixture.mean(rows.X), most)
+    if int(parts.max()) == int(labels.max()):
+        return tree
+    form = options.form if isinstance(options.form, GateForm) else GateForm()
+    return tree_of_labels(problem, parts, form)

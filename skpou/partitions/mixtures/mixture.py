@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from skpou.core.models import (
     Maker,
     is_exact,
     own_maker,
+    prior_residual_makers,
     residual_makers,
 )
 from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
@@ -35,11 +36,19 @@ class Experts:
         a blend has fewer than the largest number K of experts that have samples.
     noise : Tensor of shape (N, m)
         Variance sigma^2 of each expert and target, Eq. 18 with the degrees of freedom taken off.
+    prior : Tensor of shape (N, P), default=None
+        Prior standard deviations of the coefficients in units of the noise's, of experts that
+        were found with one; None: one ridge for all.
     """
 
     coef: Tensor
     factor: Tensor
     noise: Tensor
+    prior: Tensor | None = None
+
+    def prior_array(self) -> dict[str, np.ndarray]:
+        """The prior as numpy array, if there is one."""
+        return {} if self.prior is None else {"prior": self.prior.cpu().contiguous().numpy()}
 
 
 class Mixture:
@@ -161,12 +170,20 @@ class Mixture:
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
         """Of the polynomials times the partitions, for every ridge where the fit is exact."""
+        prior = self.experts[-1].prior
+        if prior is not None:
+            columns = self._columns(rows.X) * prior.reshape(-1)
+            return [prior_residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
         if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
             return [[own_maker(self, self._influence(rows.X), rows)]]
-        X = rows.X.to(self.experts[-1].coef)
+        columns = self._columns(rows.X).double() * rows.weight.sqrt()[:, None]
+        return [residual_makers(columns)]
+
+    def _columns(self, X: Tensor) -> Tensor:
+        """Polynomials times partitions (n, N P)."""
+        X = X.to(self.experts[-1].coef)
         pi, phi = self.tree.log_proba(X, harden=True).exp(), self.basis.matrix(X)
-        columns = (pi[:, :, None] * phi[:, None]).reshape(rows.n_rows, -1)
-        return [residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
+        return (pi[:, :, None] * phi[:, None]).reshape(len(X), -1)
 
     def _influence(self, X: Tensor) -> Tensor:
         """Columns (n, q) in which the coefficients' covariance is that of the noise, times pi."""
@@ -206,10 +223,10 @@ class Mixture:
     def flattened(self, targets: Tensor) -> Mixture:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
         experts = [
-            Experts(
-                part.coef.masked_fill(targets, 0.0),
-                part.factor,
-                part.noise.masked_fill(targets, 1.0),
+            replace(
+                part,
+                coef=part.coef.masked_fill(targets, 0.0),
+                noise=part.noise.masked_fill(targets, 1.0),
             )
             for part in self.experts
         ]
@@ -231,6 +248,7 @@ class Mixture:
                 "factor": experts.factor.cpu().contiguous().numpy(),
                 "noise": experts.noise.cpu().contiguous().numpy(),
                 "blended": depth >= self.first_blended,
+                **experts.prior_array(),
             }
             for depth, (gates, experts) in enumerate(
                 zip(self.tree.arrays(), self.experts, strict=True)
@@ -246,7 +264,12 @@ class Mixture:
             return torch.tensor(np.asarray(array), dtype=like.dtype, device=like.device)
 
         experts = [
-            Experts(tensor(level["coef"]), tensor(level["factor"]), tensor(level["noise"]))
+            Experts(
+                tensor(level["coef"]),
+                tensor(level["factor"]),
+                tensor(level["noise"]),
+                tensor(level["prior"]) if "prior" in level else None,
+            )
             for level in arrays
         ]
         for gates, part in zip(tree.levels, experts, strict=True):

@@ -17,6 +17,7 @@ from skpou.partitions.pieces.sharp_gates import (
     fit_sharp_gate,
     guard_points,
     harden,
+    interval_gate,
 )
 
 
@@ -168,8 +169,14 @@ class _LevelFit:
             gate = SharpGate(samples, roots, len(children), forms[0])
             return harden(gate.fit(n_stages_without_gain=0)[0]), forms[0]
         rms = math.sqrt(float(own.mean()))
+        good_enough = 10 * max(rms, problem.floor)
+        intervals = interval_gate(samples, roots, forms[0]) if problem.d == 1 else None
+        if intervals is not None:
+            score = SharpGate(samples, roots, len(children), forms[0]).score(intervals)
+            exact = rms <= 10 * problem.floor
+            if exact or math.sqrt(score / len(samples.X)) < good_enough:
+                return harden(intervals), forms[0]
         guards = None
         if len(forms) > 1:
             guards = guard_points(problem, self.labels, roots, np.random.default_rng(0))
-        good_enough = 10 * max(rms, problem.floor)
         return fit_sharp_gate(samples, roots, len(children), forms, good_enough, guards)

@@ -17,6 +17,9 @@ MOST_PAIRS = 10_000
 #: Share of the pieces' difference at a sample beyond their crossing that their errors may make up
 #: for the crossing to be at the sample on this side: beyond it the two could be a jump.
 DOUBTED = 0.1
+#: Share of it within which a crossing beyond a row is at the row whatever the errors: a jump ends
+#: so close to a crossing once in a hundred times.
+CLOSE = 0.01
 
 
 class NodeModels:
@@ -179,6 +182,7 @@ def find_interface(
     larger = torch.maximum(from_a.abs(), from_b.abs())
     meet = torch.minimum(from_a.abs(), from_b.abs()) <= 3 * doubt
     meet &= doubt <= DOUBTED * larger
+    meet |= torch.minimum(from_a.abs(), from_b.abs()) <= CLOSE * larger
     crossing = (from_a * from_b <= 0) | meet
     a, b, first, second = a[crossing], b[crossing], first[crossing], second[crossing]
     along = along[crossing]

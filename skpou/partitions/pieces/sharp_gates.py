@@ -12,12 +12,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.partitions.gates.logistic import MultinomialLogistic, fit_logistic
-from skpou.partitions.gates.tree import GateForm
+from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.pieces.interfaces import Interface
 from skpou.partitions.pieces.problem import PieceProblem
 
 #: Ridges of the first fit on labels alone; logits of degree > 2 stop earlier.
 START_RIDGES = (1e-1, 1e-3, 1e-5, 1e-7)
+#: Distance of a cut from the samples beside it, in units of round-off.
+CUT_MARGIN = 400.0
 
 
 @dataclass
@@ -238,6 +240,50 @@ def fit_sharp_gate(
             break
     theta, form = best
     return harden(theta), form
+
+
+def interval_gate(samples: GateSamples, interface: Interface, form: GateForm) -> Tensor | None:
+    """Logits (K, q) whose hard choices are intervals of the only column, cut at the roots.
+
+    The logits ``k x - b_1 - ... - b_k`` of intervals in their order form an upper envelope whose
+    corners are the cuts b: exact, however many there are.
+
+    Parameters
+    ----------
+    samples : GateSamples
+        Points, of one column.
+    interface : Interface
+        Roots; a cut without one is half way between the samples.
+    form : GateForm
+        Shape of the logits.
+
+    Returns
+    -------
+    Tensor or None
+        None where classes are no intervals.
+    """
+    order = torch.argsort(samples.X[:, 0], stable=True)
+    x, labels = samples.X[order, 0], samples.labels[order]
+    at = torch.nonzero(labels[1:] != labels[:-1]).squeeze(1)
+    classes = torch.cat([labels[:1], labels[at + 1]])
+    if len(classes) != len(labels.unique()):
+        return None
+    low, high, roots = x[at], x[at + 1], interface.roots[:, 0]
+    cuts = 0.5 * (low + high)
+    for k in range(len(at)):
+        inside = (roots >= low[k]) & (roots <= high[k])
+        if bool(inside.any()):
+            cuts[k] = roots[inside].median()
+    # Beyond round-off of the sums of cuts: the samples stay on their sides.
+    margin = CUT_MARGIN * torch.finfo(x.dtype).eps
+    cuts = torch.maximum(torch.minimum(cuts, high - margin), low + margin)
+    basis = form.basis(1)
+    theta = x.new_zeros((len(classes), basis.n_columns))
+    steps = torch.arange(len(classes), dtype=x.dtype, device=x.device)
+    # The basis holds the coordinate as 2 x - 1.
+    theta[classes, coordinate_columns(basis)[0]] = 0.5 * steps
+    theta[classes, 0] = 0.5 * steps - torch.cat([cuts.new_zeros(1), cuts.cumsum(0)])
+    return theta
 
 
 def harden(theta: Tensor) -> Tensor:

@@ -206,3 +206,15 @@ def test_interrupt_keeps_the_best_cycle(monkeypatch, n_lines):
     monkeypatch.undo()
     assert model.n_iter_ == n_lines
     assert all(np.isfinite(value).all() for value in predictions(model).values())
+
+
+def test_noise_that_varies_parts_the_discovered_pieces(quiet):
+    """One mean for all rows is one piece, but not one noise."""
+    rng = np.random.default_rng(0)
+    x = 10 * rng.random(600)
+    y = 5 / (x + 1) * rng.standard_normal(600)
+    model = HierarchicalPOURegressor(6, 0, solver="em", noise="em", max_iter=60).fit(x[:, None], y)
+    near, far = model.predict([[0.5], [9.0]], return_std=True)[1]
+    assert near / far > 4  # 6.7 in truth
+    even = HierarchicalPOURegressor(6, 0, solver="em", noise="em", max_iter=60)
+    assert len(even.fit(x[:, None], rng.standard_normal(600)).coef_) == 1

@@ -1,0 +1,162 @@
+"""Smooth families in place of pieces where these predict left-out rows worse.
+
+Pieces whose gates were moved need rows to spare, and rows everywhere: where these are few, or lie
+on lines, what is smooth is better found without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models import residual_squares
+from skpou.partitions.fit import PieceOptions, affordable_forms
+from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.pieces.exact import may_be_a_sum
+from skpou.partitions.pieces.problem import ROUND_OFF
+from skpou.partitions.smooth.families import (
+    COUNTS,
+    Candidate,
+    EvenPartitions,
+    OnePolynomial,
+    even_partitions,
+)
+from skpou.partitions.smooth.prior_fits import LeftOutRows
+
+#: Most rows, and most of rows on lines; most columns of X.
+MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
+#: How many of the best are confirmed by fits without the left-out rows.
+CONFIRMED = 4
+#: Factor by which pieces must predict left-out levels better, so that these are not remembered.
+REMEMBERED = 30.0
+#: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
+#: levels add up.
+EXPLAINED = 2.0
+#: Fewest rows.
+LEAST_ROWS = 5
+#: Degrees of the polynomials of even partitions, by the number of columns of X.
+DEGREES = {1: (5,), 2: (3, 5), 3: (2, 3)}
+#: Ratio of the smallest to the largest diagonal entry of a factor of full rank.
+FULL_RANK = 1e-7
+
+
+def smooth_where_better(
+    pieces: TrainingResult, rows: Rows, options: PieceOptions, report: Report | None = None
+) -> TrainingResult:
+    """Smooth functions in place of pieces where left-out rows and levels are predicted better.
+
+    Parameters
+    ----------
+    pieces : TrainingResult
+        Of `fit_pieces` on these rows.
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        What pieces were found with.
+    report : callable, default=None
+        Receives a line of progress.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the pieces.
+    """
+    if not _is_case(rows, options) or _are_exact(pieces.state, rows):
+        return pieces
+    try:
+        some = LeftOutRows(rows)
+        if rows.n_rows > MOST_ROWS and not some.on_levels:
+            return pieces
+        best = _best(some, options)
+        if best is None:
+            return pieces
+        own = _left_out(pieces.state, some)
+        if report:
+            report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
+        # Gates that were found with all rows remember levels that are left out.
+        remembered = some.on_levels and own > EXPLAINED * _noise(pieces.state, rows)
+        fair = REMEMBERED if remembered else 1 - 2 / rows.n_rows**0.5
+        if not best.fit.left_out < own * fair:
+            return pieces
+        state = _in_dtype(best.mixture(), rows)
+    except KeyboardInterrupt:
+        message = "The pieces are kept; whether a smooth function is better is not known."
+        raise TrainingInterrupted(replace(pieces, code="interrupted", message=message)) from None
+    return replace(pieces, state=state, chosen=_chosen(state, rows, options))
+
+
+def _is_case(rows: Rows, options: PieceOptions) -> bool:
+    """Whether rows are few, or may lie on lines, and nothing is asked for that forbids it."""
+    free = options.alpha is None and not options.soft
+    one_level = options.sizes is None or len(options.sizes) == 1
+    few = LEAST_ROWS <= rows.n_rows <= MOST_ON_LINES and 1 <= rows.n_features <= MOST_FEATURES
+    return free and one_level and few
+
+
+def _are_exact(mixture: Mixture, rows: Rows) -> bool:
+    """Whether sharp pieces, each determined by its rows, meet all of them to round-off."""
+    if mixture.tree.first_soft < len(mixture.tree.levels) or mixture.n_leaves == 1:
+        return False
+    diagonal = mixture.experts[-1].factor.diagonal(dim1=-2, dim2=-1).abs()
+    full = bool((diagonal.amin(1) > FULL_RANK * diagonal.amax(1)).all())
+    floor = 3 * ROUND_OFF * torch.finfo(rows.y.dtype).eps
+    left = float(residual_squares(mixture, rows).sum()) / (rows.total_weight * rows.n_outputs)
+    if not full or left > floor**2:
+        return False
+    return not may_be_a_sum(rows.X, mixture.tree.choose(rows.X)[-1], mixture.degree)
+
+
+def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
+    """The member of the families that predicts left-out rows best."""
+    found: list[Candidate] = []
+    d = rows.rows.n_features
+    free = options.degree is None
+    degrees = DEGREES[d] if options.degree is None else (options.degree,)
+    most = COUNTS[-1] if options.sizes is None else options.sizes[0]
+    counts = (most,) if options.exactly else tuple(k for k in COUNTS if k <= most)
+    form = affordable_forms(options.gates, rows.rows)[0]
+    families: list[OnePolynomial | EvenPartitions] = []
+    if free and not options.exactly:
+        families.append(OnePolynomial(rows))
+    if not families or not rows.on_levels:
+        # Partitions that are round know no direction in which rows are far apart.
+        families += even_partitions(rows, counts, degrees, form)
+    for family in families:
+        try:
+            found += family.candidates()
+        except NUMERICAL_FAILURES:
+            continue
+    if not found:
+        return None
+    likely = sorted(found, key=lambda one: one.fit.left_out)[:CONFIRMED]
+    return min((one.confirmed() for one in likely), key=lambda one: one.fit.left_out)
+
+
+def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:
+    try:
+        return rows.left_out(*mixture.residual_makers(rows.rows)[0])
+    except NUMERICAL_FAILURES:
+        return float("inf")
+
+
+def _noise(mixture: Mixture, rows: Rows) -> float:
+    """Root mean square of the noise at the rows."""
+    leaf = mixture.tree.choose(rows.X)[-1]
+    return float(mixture.experts[-1].noise[leaf].mean()) ** 0.5
+
+
+def _in_dtype(mixture: Mixture, rows: Rows) -> Mixture:
+    """In the precision of the rows."""
+    arrays = mixture.arrays()
+    return Mixture.from_arrays(rows.n_features, mixture.degree, arrays, rows.X[:0])
+
+
+def _chosen(mixture: Mixture, rows: Rows, options: PieceOptions) -> dict:
+    form = affordable_forms(options.gates, rows)[0]
+    # That of the constant, whose column has the norm of the weights.
+    prior = max(float(part.prior.max()) for part in mixture.experts if part.prior is not None)
+    ridge = 1 / (rows.total_weight**0.5 * prior)
+    return {"degree": mixture.degree, "alpha": ridge, "gate": form}

@@ -1,0 +1,155 @@
+"""Linear fits with a prior on their coefficients, judged by evidence and by left-out rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import triangular_factor
+from skpou.core.models import LEAST_TOLD, N_FOLDS, ResidualMaker, left_out_errors, sets_to_leave_out
+
+#: Standard deviations of the noise that are compared, in units of the largest singular value.
+NOISES = tuple(10.0 ** (-13 + 0.5 * k) for k in range(27))
+#: Largest error that is told from others, in units of y.
+MOST_ERROR = 1e50
+#: Rows up to which folds are drawn several times, and how often: few errors are luck.
+FEW_ROWS, N_DRAWS = 60, 2
+
+
+@dataclass(frozen=True)
+class PriorFit:
+    """What a prior makes of the rows.
+
+    Attributes
+    ----------
+    evidence : float
+        Twice the negative log evidence, up to a constant; lower is better.
+    left_out : float
+        Root mean square error at rows that were left out: folds, and levels of columns.
+    noise : float
+        Standard deviation of the noise in units of the prior's.
+    least_noise : float
+        That down to which left-out errors are not spoiled by round-off.
+    """
+
+    evidence: float
+    left_out: float
+    noise: float
+    least_noise: float
+
+
+class Columns:
+    """Columns of a linear model at the rows, in a form in which priors are cheap.
+
+    Parameters
+    ----------
+    rows : LeftOutRows
+    matrix : Tensor of shape (n, q)
+        The model's columns.
+    """
+
+    def __init__(self, rows: LeftOutRows, matrix: Tensor):
+        self.rows, self.matrix = rows, matrix.double()
+        weighted = self.matrix * rows.root
+        n, q = weighted.shape
+        self.Q, self.R = torch.linalg.qr(weighted) if n > q else (None, weighted)
+
+    def fit(self, width: Tensor) -> PriorFit:
+        """Noise of largest evidence for the coefficients' prior standard deviations (q,)."""
+        U, S, _ = torch.linalg.svd(self.R * width, full_matrices=False)
+        U = U if self.Q is None else self.Q @ U
+        rows = self.rows
+        inner = (U.T @ rows.y).square()
+        outside = (rows.y - U @ (U.T @ rows.y)).square().sum(0) + rows.within
+        noise = S[0] * torch.tensor(NOISES, dtype=S.dtype, device=S.device)
+        total = S.square() + noise[:, None].square()
+        square = (inner.T[None] / total[:, None]).sum(2) + outside / noise[:, None].square()
+        m, count = rows.y.shape[1], rows.count
+        misfit = count * (square / count).clamp_min(1e-300).log().sum(1)
+        spread = total.log().sum(1) + (count - len(S)) * noise.square().log()
+        values = misfit + m * spread
+        best = int(values.argmin())
+        told = torch.maximum(noise[best], LEAST_TOLD * S[0]).square()
+        lost = told / (S.square() + told)
+        left_out = rows.left_out(ResidualMaker(U, 1 - lost, lost))
+        least = LEAST_TOLD * float(S[0])
+        return PriorFit(float(values[best]), left_out, float(noise[best]), least)
+
+    def left_out(self, width: Tensor, noise: float) -> float:
+        """Error at left-out rows by fits without them, which round-off does not spoil."""
+        rows, q = self.rows, len(width)
+        stacked = torch.cat([self.matrix * width * rows.root, rows.y], 1)
+        ridge = torch.zeros_like(stacked[:1]).expand(q, -1).clone()
+        ridge[:, :q].diagonal().fill_(noise)
+        square = []
+        for part in rows.sets:
+            index = torch.as_tensor(part, device=stacked.device)
+            kept = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
+            kept[index] = False
+            R = triangular_factor(torch.cat([stacked[kept], ridge]))
+            coef = torch.linalg.solve_triangular(R[:q, :q], R[:q, q:], upper=True)
+            error = (stacked[index, q:] - stacked[index, :q] @ coef) / rows.root[index]
+            square.append(error.square().mean(1).cpu().numpy())
+        return rows.pooled(np.concatenate(square))
+
+    def solve(self, width: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients (q, m), their factor (q, q), and the noise's variance (m,)."""
+        q, rows = len(width), self.rows
+        ridge = (noise / width).diag()
+        stacked = torch.cat([self.matrix * rows.root, ridge])
+        target = torch.cat([rows.y, rows.y.new_zeros((q, rows.y.shape[1]))])
+        R = triangular_factor(torch.cat([stacked, target], 1))
+        factor = R[:q, :q]
+        coef = torch.linalg.solve_triangular(factor, R[:q, q:], upper=True)
+        # Residual and prior together: what the evidence takes for noise.
+        left = R[q:, q:].square().sum(0) + rows.within
+        return coef, factor, left / rows.count
+
+
+class LeftOutRows:
+    """The rows of a fit in float64, and which of them are left out together.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    """
+
+    def __init__(self, rows: Rows):
+        self.rows = rows.to(torch.float64)
+        self.root = self.rows.weight.sqrt()[:, None]
+        self.y = self.rows.y * self.root
+        self.within = self.rows.within.sum(0)
+        self.count = self.rows.total_weight
+        X = self.rows.X.cpu().numpy()
+        self.sets = sets_to_leave_out(X, np.random.default_rng(9), neighbourhoods=False)
+        self.n_folds = min(N_FOLDS, rows.n_rows)
+        if rows.n_rows <= FEW_ROWS:
+            rng = np.random.default_rng(10)
+            for _ in range(N_DRAWS - 1):
+                more = sets_to_leave_out(X, rng, neighbourhoods=False)[: self.n_folds]
+                self.sets = more + self.sets
+            self.n_folds *= N_DRAWS
+
+    @property
+    def on_levels(self) -> bool:
+        """Whether some column has levels."""
+        return len(self.sets) > self.n_folds
+
+    def left_out(self, *makers) -> float:
+        """Root mean square error at left-out rows, see `pooled`."""
+        found = left_out_errors(makers, self.rows, self.sets)
+        return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
+
+    def pooled(self, square: np.ndarray) -> float:
+        """Root mean square of the errors at left-out rows; levels count as much as folds."""
+        square = np.nan_to_num(square, nan=MOST_ERROR**2, posinf=MOST_ERROR**2)
+        group = np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
+        in_folds = group < self.n_folds
+        parts = [part for part in (square[in_folds], square[~in_folds]) if len(part)]
+        return math.sqrt(sum(float(part.mean()) for part in parts))
