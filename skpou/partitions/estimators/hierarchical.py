@@ -385,7 +385,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     # Warm start and interrupts
 
     def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
-        if not (self.warm_start and self.__sklearn_is_fitted__()) or self._has_pieces():
+        if not (self.warm_start and self.__sklearn_is_fitted__()) or self._is_on_boxes():
             return False
         if self._fitted_sizes != sizes:
             raise ValueError(

@@ -74,12 +74,12 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             loss_curve_=result.curve,
         )
 
-    def _has_pieces(self) -> bool:
+    def _is_on_boxes(self) -> bool:
         """Whether the model is a solution of equations on boxes."""
         return "model_" in self.__dict__
 
     def _model(self, like: Tensor) -> Predictor:
-        if self._has_pieces():
+        if self._is_on_boxes():
             return Pieces.from_arrays(self.model_, like)
         return self._mixture(like)
 
@@ -90,7 +90,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     def coef_(self):
         """Coefficients of the finest partitions' polynomials in units of y."""
         check_is_fitted(self)
-        if self._has_pieces():
+        if self._is_on_boxes():
             like = torch.zeros(0, dtype=torch.float64, device="cpu")
             coef = Pieces.from_arrays(self.model_, like).padded() * self.scaling_["scale"]
         else:
@@ -102,7 +102,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     def raw_polynomials_(self):
         """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
         check_is_fitted(self)
-        if self._has_pieces():
+        if self._is_on_boxes():
             raise AttributeError("raw_polynomials_ exists without equations alone.")
         return raw_polynomials(self)
 
@@ -110,7 +110,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     def noise_(self):
         """Noise standard deviations of the finest partitions in units of y."""
         check_is_fitted(self)
-        if self._has_pieces():
+        if self._is_on_boxes():
             variance = np.tile(self.model_["noise"], (len(self.model_["low"]), 1))
         else:
             variance = self.mixture_[-1]["noise"]
@@ -121,7 +121,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     def tree_(self):
         """Parents of every level's partitions."""
         check_is_fitted(self)
-        if self._has_pieces():
+        if self._is_on_boxes():
             return [np.zeros(len(self.model_["low"]), dtype=np.int64)]
         return [level["parent"] for level in self.mixture_]
 
@@ -132,7 +132,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return fit_pieces(prepared.rows, options, random_generator(self.random_state))
 
     def _summary_lines(self) -> list[str]:
-        if self._has_pieces():
+        if self._is_on_boxes():
             return [f"Solution of equations on {len(self.degree_)} boxes."]
         return partition_lines(self)
 
@@ -222,7 +222,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         """
         check_is_fitted(self)
         self._check_level(level)
-        view = None if level is None or self._has_pieces() else lambda model: model.at(level)
+        view = None if level is None or self._is_on_boxes() else lambda model: model.at(level)
         return self._predict(X, return_std, view, return_cov)
 
     def _partitions(self, X, level, read):
@@ -230,7 +230,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         check_is_fitted(self)
         self._check_level(level)
         points, _, origin = self._query(X)
-        if self._has_pieces():
+        if self._is_on_boxes():
             pieces = Pieces.from_arrays(self.model_, points)
             return origin.send(self._in_blocks(points, pieces, lambda x, _: read(pieces.log_pi(x))))
         model = self._mixture(points)
@@ -291,7 +291,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         self : estimator
         """
         check_is_fitted(self)
-        if self._has_pieces():
+        if self._is_on_boxes():
             raise ValueError("refit solves for new polynomials in gates, which equations have not.")
         degree = self.degree_ if degree is None else degree
         if not isinstance(degree, Integral) or isinstance(degree, bool) or int(degree) < 0:
