@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core.basis import Basis
+
+#: Bases whose exponents are remembered: searches make the same few hundreds of times.
+MOST_REMEMBERED = 128
 
 
 def count_columns(n_features: int, degree: int) -> int:
@@ -33,6 +37,11 @@ def total_degree_exponents(n_features: int, degree: int) -> np.ndarray:
     ndarray of shape (C(d + m, m), d)
         Degrees of the Legendre factor of each variable.
     """
+    return _exponents(n_features, degree).copy()
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _exponents(n_features: int, degree: int) -> np.ndarray:
     levels = [np.zeros((1, n_features), dtype=np.int64)]
     for _ in range(degree if n_features else 0):
         raised = levels[-1][:, None, :] + np.eye(n_features, dtype=np.int64)

@@ -57,6 +57,11 @@ class Candidate:
         """The fitted model."""
         return self.family.mixture(self)
 
+    def judged(self) -> Candidate:
+        """The same with its error at left-out rows."""
+        columns, width = self.family.model(*self.parameters)
+        return replace(self, fit=columns.fit(width))
+
     def confirmed(self) -> Candidate:
         """The same with an error by fits without the rows, of the better of two noises."""
         columns, width = self.family.model(*self.parameters)
@@ -95,7 +100,7 @@ class OnePolynomial:
 
     def _try(self, rates: tuple[float, ...]) -> Candidate:
         if rates not in self.found:
-            fit = self.columns.fit(self.model(*rates)[1])
+            fit = self.columns.fit(self.model(*rates)[1], self.rows.on_levels)
             self.found[rates] = Candidate(fit, self, rates)
         return self.found[rates]
 
@@ -107,7 +112,7 @@ class OnePolynomial:
         d = self.basis.n_features
         even = [self._try((rate,) * d) for rate in RATES]
         if d > 1:
-            for aim in ("evidence", "left_out"):
+            for aim in ("evidence", "left_out")[: 1 + self.rows.on_levels]:
                 best = min(even, key=lambda one, aim=aim: getattr(one.fit, aim))
                 self._improve(best, aim)
         return list(self.found.values())
@@ -182,7 +187,11 @@ class EvenPartitions:
     def candidates(self) -> list[Candidate]:
         """All widths."""
         models = {width: self.model(width) for width in WIDTHS}
-        return [Candidate(of.fit(prior), self, (width,)) for width, (of, prior) in models.items()]
+        judged = self.rows.on_levels
+        return [
+            Candidate(of.fit(prior, judged), self, (width,))
+            for width, (of, prior) in models.items()
+        ]
 
     def mixture(self, chosen: Candidate) -> Mixture:
         """A blend of all partitions."""

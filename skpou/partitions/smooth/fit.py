@@ -28,6 +28,8 @@ from skpou.partitions.smooth.prior_fits import LeftOutRows
 
 #: Most rows, and most of rows on lines; most columns of X.
 MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
+#: How many of each family, by evidence, are judged by left-out rows.
+LIKELIEST = 5
 #: How many of the best are confirmed by fits without the left-out rows.
 CONFIRMED = 4
 #: Factor by which pieces must predict left-out levels better, so that these are not remembered.
@@ -131,8 +133,19 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
             continue
     if not found:
         return None
+    if not rows.on_levels:
+        # Evidence knows noise; only lines are what left-out rows alone know.
+        found = [one.judged() for one in _likeliest(found)]
     likely = sorted(found, key=lambda one: one.fit.left_out)[:CONFIRMED]
     return min((one.confirmed() for one in likely), key=lambda one: one.fit.left_out)
+
+
+def _likeliest(found: list[Candidate]) -> list[Candidate]:
+    """Those of largest evidence of each family."""
+    ranked = sorted(found, key=lambda one: one.fit.evidence)
+    families = (OnePolynomial, EvenPartitions)
+    of_each = [[one for one in ranked if isinstance(one.family, kind)] for kind in families]
+    return [one for likely in of_each for one in likely[:LIKELIEST]]
 
 
 def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:

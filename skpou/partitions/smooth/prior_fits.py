@@ -30,7 +30,8 @@ class PriorFit:
     evidence : float
         Twice the negative log evidence, up to a constant; lower is better.
     left_out : float
-        Root mean square error at rows that were left out: folds, and levels of columns.
+        Root mean square error at rows that were left out: folds, and levels of columns. Infinite
+        where it was not asked for.
     noise : float
         Standard deviation of the noise in units of the prior's.
     least_noise : float
@@ -59,8 +60,11 @@ class Columns:
         n, q = weighted.shape
         self.Q, self.R = torch.linalg.qr(weighted) if n > q else (None, weighted)
 
-    def fit(self, width: Tensor) -> PriorFit:
-        """Noise of largest evidence for the coefficients' prior standard deviations (q,)."""
+    def fit(self, width: Tensor, judged: bool = True) -> PriorFit:
+        """Noise of largest evidence for the coefficients' prior standard deviations (q,).
+
+        Rows are left out if it is to be `judged` by them, which takes most of the time.
+        """
         U, S, _ = torch.linalg.svd(self.R * width, full_matrices=False)
         U = U if self.Q is None else self.Q @ U
         rows = self.rows
@@ -74,9 +78,11 @@ class Columns:
         spread = total.log().sum(1) + (count - len(S)) * noise.square().log()
         values = misfit + m * spread
         best = int(values.argmin())
-        told = torch.maximum(noise[best], LEAST_TOLD * S[0]).square()
-        lost = told / (S.square() + told)
-        left_out = rows.left_out(ResidualMaker(U, 1 - lost, lost))
+        left_out = math.inf
+        if judged:
+            told = torch.maximum(noise[best], LEAST_TOLD * S[0]).square()
+            lost = told / (S.square() + told)
+            left_out = rows.left_out(ResidualMaker(U, 1 - lost, lost))
         least = LEAST_TOLD * float(S[0])
         return PriorFit(float(values[best]), left_out, float(noise[best]), least)
 
