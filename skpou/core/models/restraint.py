@@ -18,6 +18,8 @@ from skpou.core.models.model import Predictor
 #: Power of the precision that is the step, in units of the box, of the difference quotients of the
 #: companion's share: their errors by curvature and by round-off are about equal.
 STEP_POWER = 1 / 3
+#: Shifted points that are evaluated at a time.
+MOST_SHIFTED = 4000
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class Restrained:
         if self.companion is not None:
             joined, share = self._joined(mean, X)
             other = self.companion.mean(X).to(mean) - mean
-            sides = [self._share_difference(X, j) for j in range(X.shape[1])]
-            bent = other[:, None] * torch.stack(sides, 1)
+            bent = other[:, None] * self._share_slopes(X)
             own = self.companion.gradient().to(gradient) - gradient
             gradient, mean = gradient + share[:, None] * own + bent, joined
         held = self._within(mean, X) != mean
@@ -96,14 +97,19 @@ class Restrained:
         share = share_of(self.companion, self.model, X).to(mean)
         return mean + share * (self.companion.mean(X).to(mean) - mean), share
 
-    def _share_difference(self, X: Tensor, feature: int) -> Tensor:
-        """Derivative (n, m) of the companion's share along a column."""
+    def _share_slopes(self, X: Tensor) -> Tensor:
+        """Derivatives (n, d, m) of the companion's share."""
         assert self.companion is not None
+        n, d = X.shape
         size = torch.finfo(X.dtype).eps ** STEP_POWER
-        step = torch.zeros_like(X)
-        step[:, feature] = size
-        above, below = (share_of(self.companion, self.model, x) for x in (X + step, X - step))
-        return ((above - below) / (2 * size)).to(X)
+        at_once = max(1, MOST_SHIFTED // (2 * max(n, 1)))
+        slopes = []
+        for steps in torch.split(size * torch.eye(d, dtype=X.dtype, device=X.device), at_once):
+            shifted = torch.stack([X + steps[:, None], X - steps[:, None]])
+            share = share_of(self.companion, self.model, shifted.reshape(-1, d))
+            above, below = share.reshape(2, len(steps), n, -1)
+            slopes.append(((above - below) / (2 * size)).to(X))
+        return torch.cat(slopes).movedim(0, 1)
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held by y's range where it has left it far and is not known to do so."""

@@ -99,6 +99,13 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return coef[:, :, 0] if self._target_ndim == 1 else coef
 
     @property
+    def model_(self):
+        """Boxes, degrees and coefficients of a solution of equations."""
+        if not self._is_on_boxes():
+            raise AttributeError("model_ exists where physics was given. It was None.")
+        return self.__dict__["model_"]
+
+    @property
     def raw_polynomials_(self):
         """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
         check_is_fitted(self)
@@ -233,7 +240,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         if self._is_on_boxes():
             pieces = Pieces.from_arrays(self.model_, points)
             return origin.send(self._in_blocks(points, pieces, lambda x, _: read(pieces.log_pi(x))))
-        model = self._mixture(points)
+        model: Any = self._model(points)
         found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
         return origin.send(found)
 
