@@ -15,6 +15,7 @@ from skpou.additive.basis import AdditiveBasis
 from skpou.core import Rows
 from skpou.core.models import (
     EXACT_NOISE,
+    FEWEST_OF_TABLE,
     MOST_TOGETHER,
     Components,
     IndependentComponents,
@@ -24,9 +25,6 @@ from skpou.core.models import (
     residual_makers,
 )
 
-#: Columns from which rows are those of a table: draws like the ones to come, so that errors at rows
-#: that are left out tell all there is.
-FEWEST_OF_TABLE = 4
 #: Most rows over which means are taken.
 MOST_ROWS = 10_000
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from skpou.additive import AdditiveOptions, fit_terms
 from skpou.core import Rows
 from skpou.core.linalg import lower_inverse
-from skpou.core.models import Stage
+from skpou.core.models import FEWEST_OF_TABLE, Stage
 from skpou.search.candidates import Candidate
 
-#: Columns from which sums of functions of few of them are worth a search, and rows: at least so
-#: many a column, and at most.
-FEWEST_FEATURES, FEWEST_ROWS, MOST_ROWS = 4, 10, 10_000
+#: Rows from which sums of functions of few columns of a table are worth a search: at least so many
+#: a column, and at most.
+FEWEST_ROWS, MOST_ROWS = 10, 10_000
 
 
 def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) -> Candidate | None:
@@ -36,7 +36,7 @@ def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) ->
         None where there are few columns or several targets, or too few rows or too many.
     """
     n, d = rows.X.shape
-    if d < FEWEST_FEATURES or rows.n_outputs > 1 or not FEWEST_ROWS * d <= n <= MOST_ROWS:
+    if d < FEWEST_OF_TABLE or rows.n_outputs > 1 or not FEWEST_ROWS * d <= n <= MOST_ROWS:
         return None
     basis, fit = fit_terms(rows, AdditiveOptions(remainder=False), rng)
     error = (rows.y[:, 0] - fit.fitted).square() * rows.weight

@@ -25,8 +25,8 @@ from skpou.core import (
     count_columns,
 )
 from skpou.core.linalg import NUMERICAL_FAILURES
-from skpou.core.models import LinearModel, Stage, finish
-from skpou.search.additive import FEWEST_FEATURES, fit_additive_family
+from skpou.core.models import FEWEST_OF_TABLE, LinearModel, Stage, finish
+from skpou.search.additive import fit_additive_family
 from skpou.search.candidates import Candidate
 from skpou.search.choice import choose
 from skpou.search.rough import fit_rough
@@ -209,7 +209,7 @@ class AutomaticSearch:
 
     def _is_table(self) -> bool:
         """Whether the rows are too far apart to tell what is between them."""
-        return self.rows.n_features >= FEWEST_FEATURES
+        return self.rows.n_features >= FEWEST_OF_TABLE
 
     def _least(self) -> float:
         return min(c.leave_one_out for c in self.candidates)

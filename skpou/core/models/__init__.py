@@ -37,7 +37,7 @@ from skpou.core.models.form_error import (
     leave_out,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.linear_companion import fit_companion
+from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor
@@ -56,7 +56,7 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 
 # fmt: off
-__all__ = ["EXACT_NOISE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
+__all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
            "LeftOut", "LinearModel", "Maker", "MixedResidues", "Predictor", "ResidualMaker",
            "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",

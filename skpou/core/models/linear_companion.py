@@ -27,7 +27,7 @@ RIDGES = tuple(10.0 ** (-14 + k / 2) for k in range(37))
 LEAST_FREE = 1e-15
 #: Columns from which rows are those of a table, too far from each other to tell what is between
 #: them. Functions of fewer columns are seldom near a line where they are not known.
-FEWEST_COLUMNS = 4
+FEWEST_OF_TABLE = 4
 #: Fewest rows that say how large the errors of a linear model are, and most numbers of the
 #: singular vectors: a saved default model stays below 1 MB.
 FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
@@ -197,7 +197,7 @@ def fit_companion(
     LinearCompanion or None
     """
     n, d = rows.X.shape
-    if n < FEWEST_ROWS or d < FEWEST_COLUMNS or d * min(n, d) > MOST_NUMBERS:
+    if n < FEWEST_ROWS or d < FEWEST_OF_TABLE or d * min(n, d) > MOST_NUMBERS:
         return None
     try:
         line = _fit_line(rows)
