@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
+from skpou.core.linalg import LEAST_ALPHA
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
 from skpou.sparse_grids.model import COLUMNS, ROWS, Posterior, SparseGridModel
 from skpou.sparse_grids.solvers.ridge import (
     EXACT_ALPHA,
-    LEAST_ALPHA,
     GramProblem,
     IterativeProblem,
     KernelProblem,
