@@ -197,6 +197,17 @@ PARAMETERS = {
         "density": (0.4, ["mixture"]),
         "n_init": (0.15, [2]),
     },
+    "LSGDClassifier": {
+        "hidden_layer_sizes": (0.75, [1, 3, (4, 4)]),
+        "activation": (0.4, ["relu", "sin"]),
+        "architecture": (0.3, ["residual"]),
+        "init": (0.4, ["box", "data_box", "he", "glorot"]),
+        "solver": (0.6, ["lsgd", "gd"]),
+        "alpha": (0.3, [0.0, 1e-6, 1.0]),
+        "batch_size": (0.3, [1, 8]),
+        "max_iter": (1.0, [1, 10, 30]),
+        "n_init": (0.15, [2]),
+    },
     "MultiStageRegressor": {
         "n_stages": (0.4, [1, 2, 3]),
         "hidden_layer_sizes": (0.5, [3, (8,), (4, 4)]),

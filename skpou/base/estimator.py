@@ -19,6 +19,7 @@ from skpou._version import __version__
 from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.parameters import random_generator
 from skpou.core import (
     Report,
     Rows,
@@ -139,6 +140,23 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     def _drop_what_was_of_the_last_fit(self) -> None:
         for name in self._dropped_by_fit:
             self.__dict__.pop(name, None)
+
+    def _best_of(
+        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
+    ) -> TrainingResult:
+        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
+        rng = random_generator(self.random_state)
+        best: TrainingResult | None = None
+        for _ in range(n_init):
+            start = np.random.default_rng(rng.integers(2**63, size=2))
+            try:
+                result = train(start)
+            except TrainingInterrupted as stopped:
+                raise TrainingInterrupted(best or stopped.result) from None
+            if best is None or result.score < best.score:
+                best = result
+        assert best is not None
+        return best
 
     def _less_memory(self) -> str:
         """What to do where memory has run out."""

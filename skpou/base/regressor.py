@@ -16,7 +16,7 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
-from skpou.base.parameters import check_quantiles, check_return_std, random_generator
+from skpou.base.parameters import check_quantiles, check_return_std
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.models import (
     FormError,
@@ -118,23 +118,6 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         )
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         return X, y, weight
-
-    def _best_of(
-        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
-    ) -> TrainingResult:
-        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
-        rng = random_generator(self.random_state)
-        best: TrainingResult | None = None
-        for _ in range(n_init):
-            start = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                result = train(start)
-            except TrainingInterrupted as stopped:
-                raise TrainingInterrupted(best or stopped.result) from None
-            if best is None or result.score < best.score:
-                best = result
-        assert best is not None
-        return best
 
     def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
         """Best of several starts, stored; what an interrupt leaves is stored, too."""

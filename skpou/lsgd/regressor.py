@@ -20,7 +20,7 @@ from skpou.core import Rows
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
 from skpou.lsgd.equations import fit_equation_network
 from skpou.lsgd.fit import SOLVERS, NetworkOptions, fit_network, is_dual
-from skpou.lsgd.sizes import network_sizes
+from skpou.lsgd.sizes import network_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
 
@@ -32,8 +32,6 @@ OF_FIXED_SIZES = {
     "solver": "varpro",
     "learning_rate": 5e-3,
 }
-#: Plain networks of so many layers start better from "he": see `initializations.box`.
-DEEP = 16
 
 
 class LSGDRegressor(PhysicsMixin):
@@ -275,7 +273,7 @@ class LSGDRegressor(PhysicsMixin):
         self._check_memory(network, rows)
         return NetworkOptions(
             network,
-            init=self._init(len(sizes)),
+            init=pick_init(self.init, network),
             solver=self.solver,
             learning_rate=float(self.learning_rate),
             batch_size=unless_auto(self.batch_size, int),
@@ -312,14 +310,6 @@ class LSGDRegressor(PhysicsMixin):
                 f"solver={self.solver!r} is for equations that are affine in u and have no "
                 "unknowns. Take 'varpro'."
             )
-
-    def _init(self, depth: int) -> str:
-        """Initialization, that of "auto" where it was not given."""
-        if self.init != "auto":
-            return self.init
-        if self.architecture == "residual":
-            return "data_box"
-        return "box" if depth < DEEP else "he"
 
     def _check_memory(self, network: Network, rows: Rows) -> None:
         """Refuse a network that does not fit into memory, before allocating it."""

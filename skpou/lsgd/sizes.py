@@ -1,4 +1,4 @@
-"""Sizes of a network from the parameters of an estimator."""
+"""Sizes of a network, and its start, from the parameters of an estimator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from numbers import Integral
 from typing import Any
 
 from skpou.networks import Network
+
+#: Plain networks of so many layers start better from "he": see `initializations.box`.
+DEEP = 16
 
 
 def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, ...] | None:
@@ -37,3 +40,12 @@ def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, 
     architecture = getattr(estimator, "architecture", "plain")
     network = Network(1, sizes, architecture, estimator.activation)  # refuses bad sizes
     return network.hidden_layer_sizes
+
+
+def pick_init(init: str, network: Network) -> str:
+    """Initialization, that of "auto" where it was not given."""
+    if init != "auto":
+        return init
+    if network.architecture == "residual":
+        return "data_box"
+    return "box" if len(network.hidden_layer_sizes) < DEEP else "he"
