@@ -132,6 +132,7 @@ USUAL = {"uniform": 2, "smooth": 2, "none": 3, "float64": 5}
 
 GRID = {
     "boundary": (0.5, ["zero", "full", "truncated"]),
+    "basis": (0.4, ["quadratic"]),
     "alpha": (0.3, [0.0, 1e-6, 1.0]),
     "max_points": (0.4, [1, 30, 3000]),
 }

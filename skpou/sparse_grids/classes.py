@@ -101,6 +101,7 @@ class GridClasses:
             "n_features": self.grid.n_features,
             "level": self.grid.level,
             "boundary": self.grid.boundary,
+            "basis": self.grid.basis,
             "method": self.method,
             "floor": self.floor,
             "coef": self.coef.cpu().contiguous().numpy(),
@@ -110,7 +111,8 @@ class GridClasses:
     @classmethod
     def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"])
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
         coef, offset = (
             torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
             for name in ("coef", "offset")
@@ -186,7 +188,7 @@ def fit_classes(
     """
     rows = rows.to(torch.float64)
     level = choose_class_level(rows.n_features, options, method)
-    grid = SparseGrid(rows.n_features, level, options.boundary)
+    grid = options.grid(rows.n_features, level)
     fit = {"density": _fit_density, "one_hot": _fit_one_hot, "softmax": _fit_softmax}[method]
     return fit(rows, grid, options, rng, report)
 
@@ -291,7 +293,7 @@ def _fit_density(
         searched = problem
         if grid.n_columns > SPECTRUM_POINTS:
             level = choose_class_level(grid.n_features, replace(options, level=None), "density")
-            searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
+            searched = DensityProblem(rows, grid.of_level(level))
         alpha = searched.best_alpha(_some_rows(rows, rng), report)
     coef = problem.solve(alpha)
     offset = coef.new_zeros(coef.shape[1])

@@ -22,8 +22,9 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import TrainingResult
-from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
+from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL
 from skpou.sparse_grids.classes import METHODS, GridClasses, fit_classes
+from skpou.sparse_grids.integrals import integrate
 from skpou.sparse_grids.solution import GridOptions
 
 
@@ -48,6 +49,9 @@ class SparseGridClassifier(BaseClassifier):
         the best probabilities.
     boundary : {"modified", "zero", "full", "truncated"}, default="modified"
         The functions at the faces of the data's box; see `SparseGridRegressor`.
+    basis : {"linear", "quadratic"}, default="linear"
+        The functions of one column: hats, or parabolas on the hats' supports, which are better
+        for smooth targets.
     alpha : "auto" or float, default="auto"
         At least 0. For ``"one_hot"`` and ``"softmax"`` the ridge of level 1 relative to the
         largest column norm, which grows by 4 from level to level where it is given; for
@@ -122,6 +126,7 @@ class SparseGridClassifier(BaseClassifier):
         "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "method": [StrOptions(set(METHODS))],
         "boundary": [StrOptions(set(BOUNDARIES))],
+        "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "max_points": [COUNT],
     }
@@ -134,6 +139,7 @@ class SparseGridClassifier(BaseClassifier):
         *,
         method="density",
         boundary="modified",
+        basis="linear",
         alpha="auto",
         max_points=10_000,
         device="auto",
@@ -144,6 +150,7 @@ class SparseGridClassifier(BaseClassifier):
         self.level = level
         self.method = method
         self.boundary = boundary
+        self.basis = basis
         self.alpha = alpha
         self.max_points = max_points
         self.device = device
@@ -171,6 +178,7 @@ class SparseGridClassifier(BaseClassifier):
         options = GridOptions(
             level=unless_auto(self.level, int),
             boundary=self.boundary,
+            basis=self.basis,
             alpha=unless_auto(self.alpha),
             max_points=int(self.max_points),
         )
@@ -202,6 +210,36 @@ class SparseGridClassifier(BaseClassifier):
         state = self.model_
         grid = f"level {self.level_}, boundary {state['boundary']!r}, {len(state['coef'])} points"
         return ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
+
+    def integrate(self, density=None):
+        """Integrals of the classes' functions over the box of the data, or their means there.
+
+        Parameters
+        ----------
+        density : None, "uniform" or sequence, default=None
+            As in `SparseGridRegressor.integrate`: None is the integral, in units of X.
+
+        Returns
+        -------
+        ndarray of shape (n_classes,)
+            Of the functions before negative values are replaced. With ``method="density"`` they
+            are densities of the unit box: their means are the shares of the classes.
+
+        Raises
+        ------
+        ValueError
+            With ``method="softmax"``, whose functions are logits.
+        """
+        check_is_fitted(self)
+        if self.model_["method"] == "softmax":
+            raise ValueError(
+                "Functions of method='softmax' are logits, whose integrals mean nothing. Take "
+                "method='density' or 'one_hot'."
+            )
+        model = self._model(torch.zeros(0, dtype=torch.float64, device="cpu"))
+        size = self.scaling_, self.n_features_in_
+        mean, volume = integrate(model.grid, model.coef, density, *size)
+        return volume * (mean + model.offset.numpy())
 
     @property
     def coef_(self):

@@ -93,8 +93,9 @@ class SparseGridModel:
         """Number p of grid points."""
         return len(self.coef)
 
-    def _of_all_functions(self, coef: Tensor) -> Tensor:
-        """Coefficients with zeros for functions that have none."""
+    def of_all_functions(self) -> Tensor:
+        """Coefficients (G, m) with zeros for functions that have none."""
+        coef = self.coef
         if self.active is None:
             return coef
         full = coef.new_zeros((self.grid.n_columns, coef.shape[1]))
@@ -112,11 +113,11 @@ class SparseGridModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at points X (n, d), in the precision of the model."""
-        return self.grid.evaluate(X.to(self.coef), self._of_all_functions(self.coef))
+        return self.grid.evaluate(X.to(self.coef), self.of_all_functions())
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradients (n, d, m) at points; at a kink of a hat function that to its right."""
-        X, coef = X.to(self.coef), self._of_all_functions(self.coef)
+        X, coef = X.to(self.coef), self.of_all_functions()
         result = X.new_zeros((len(X), X.shape[1], coef.shape[1]))
         if X.shape[1] == 0:
             return result
@@ -255,6 +256,7 @@ class SparseGridModel:
             "n_features": self.grid.n_features,
             "level": self.grid.level,
             "boundary": self.grid.boundary,
+            "basis": self.grid.basis,
             "kind": state.kind,
             "decay": state.decay,
             "ridge": state.ridge,
@@ -271,7 +273,9 @@ class SparseGridModel:
             return torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
 
         vectors = arrays.get("vectors")
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], vectors)
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        size = arrays["n_features"], arrays["level"]
+        grid = SparseGrid(*size, arrays["boundary"], vectors, basis)
         active = None
         if vectors is not None:
             active = torch.tensor(np.asarray(arrays["active"]), device=like.device)

@@ -287,6 +287,7 @@ BAD_PARAMETERS = [
     ),
     ("max_points", 0, "'max_points' parameter of .* Got 0"),
     ("max_points", 48.0, "'max_points' parameter of .* Got 48.0"),
+    ("basis", "cubic", "'basis' parameter of .*'linear'.* Got 'cubic'"),
     ("boundary", "none", "'boundary' parameter of .*'modified'.* Got 'none'"),
     ("n_refinements", -1, "'n_refinements' parameter of .* Got -1"),
     ("refine_fraction", 0.0, "'refine_fraction' parameter of .* Got 0.0"),

@@ -41,6 +41,9 @@ class FactorTable:
         self.scale = column(2.0**factors.shift, like.dtype)
         self.modified = column(factors.kind == MODIFIED, torch.bool)
         self.any_modified = bool((factors.kind == MODIFIED).any())
+        self.is_quadratic = factors.basis == "quadratic"
+        # Level 2 has one point below it at each face: no parabola.
+        self.straight = column(factors.level == 2, torch.bool)
         # The few factors that are no hats.
         self.others = [(i, int(k)) for i, k in enumerate(factors.kind) if k not in (HAT, MODIFIED)]
 
@@ -51,11 +54,31 @@ class FactorTable:
         cell = torch.minimum(z.floor().clamp_(min=0), self.scale - 1)
         return cell, z.sub_(cell)
 
+    def _parabolas(self, cell: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the quadratic functions, and slopes by the place f in the cell.
+
+        Outside the box they go on along their tangents at the face.
+        """
+        inside = f.clamp(0.0, 1.0)
+        value, slope = 4 * inside * (1 - inside), 4 - 8 * inside
+        if self.any_modified:
+            for face, g, sign in ((0, inside, 1), (self.scale - 1, 1 - inside, -1)):
+                # One in the middle, zero at the cell's inner end and one cell further.
+                at = self.modified & (cell == face)
+                bent = torch.where(self.straight, 2 - 2 * g, 4 / 3 * (1 - g) * (2 - g))
+                steep = torch.where(self.straight, -2.0, 4 / 3 * (2 * g - 3))
+                value = torch.where(at, bent, value)
+                slope = torch.where(at, sign * steep, slope)
+        return value + (f - inside) * slope, slope
+
     def values(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Values (d S, n) and cells (d S, n), int64, of the factors at points X (n, d)."""
         cell, f = self.cells_and_fractions(X)
-        value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
-        if self.any_modified:
+        if self.is_quadratic:
+            value, _ = self._parabolas(cell, f)
+        else:
+            value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
+        if self.any_modified and not self.is_quadratic:
             left = self.modified & (cell == 0)
             right = self.modified & (cell == self.scale - 1)
             value = torch.where(left, 2 - 2 * f, torch.where(right, 2 * f, value))
@@ -66,8 +89,11 @@ class FactorTable:
     def slopes(self, X: Tensor) -> Tensor:
         """Derivatives (d, S, n) of the factors; at a kink that to its right."""
         cell, f = self.cells_and_fractions(X)
-        slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
-        if self.any_modified:
+        if self.is_quadratic:
+            slope = self._parabolas(cell, f)[1] * self.scale
+        else:
+            slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
+        if self.any_modified and not self.is_quadratic:
             left = self.modified & (cell == 0)
             right = self.modified & (cell == self.scale - 1)
             sided = torch.where(left, -2 * self.scale, 2 * self.scale)
@@ -237,7 +263,7 @@ class Evaluate(torch.autograd.Function):
         if torch.is_grad_enabled():
             # Taken as constants, the gradients would leave out terms without a word.
             raise RuntimeError(
-                "Sparse grid functions have first derivatives only: they are piecewise linear. "
+                "Sparse grid functions have first derivatives only: their pieces meet in kinks. "
                 "create_graph=True is not to be had through them."
             )
         X, coef = ctx.saved_tensors
