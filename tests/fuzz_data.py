@@ -173,6 +173,7 @@ PARAMETERS = {
         "gate": (0.5, ["quadratic", "linear", "mlp", "residual"]),
         "init": (0.4, ["box"]),
         "solver": (0.4, ["lsgd"]),
+        "pre_iter": (0.2, [0, 1]),
         "alpha": (0.3, [0.0, 1e-6, 1.0]),
         "n_init": (0.2, [2]),
         "max_iter": (1.0, [1, 10, 50]),

@@ -69,6 +69,9 @@ class POURegressor(BasePartitionRegressor):
         Of ``solver="lsgd"``: factor of the squared ridge each time progress stagnates, in (0, 1).
     patience : int, default=50
         Of ``solver="lsgd"``: steps without progress that count as stagnation.
+    pre_iter : "auto" or int, default="auto"
+        Of ``solver="lsgd"``: most steps with the ridge that decays, at least 0 and at most
+        `max_iter`; the others are without a ridge. ``"auto"``: half of `max_iter`.
     physics : Equation, Condition, Symmetry or list of them, default=None
         Differential equations that the solution obeys, see `skpou.physics`. X and y are then
         boundary, initial and measured values; they may be empty. The partitions are exactly
@@ -171,6 +174,7 @@ class POURegressor(BasePartitionRegressor):
         "alpha": [AUTO, NOT_NEGATIVE],
         "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
         "patience": [COUNT],
+        "pre_iter": [AUTO, Interval(Integral, 0, None, closed="left")],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
         "max_iter": [COUNT],
@@ -190,6 +194,7 @@ class POURegressor(BasePartitionRegressor):
         alpha="auto",
         alpha_decay=0.5,
         patience=50,
+        pre_iter="auto",
         physics=None,
         unknowns=None,
         n_init=1,
@@ -210,6 +215,7 @@ class POURegressor(BasePartitionRegressor):
         self.alpha = alpha
         self.alpha_decay = alpha_decay
         self.patience = patience
+        self.pre_iter = pre_iter
         self.physics = physics
         self.unknowns = unknowns
         self.n_init = n_init
@@ -240,6 +246,10 @@ class POURegressor(BasePartitionRegressor):
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
             raise ValueError(f"n_partitions must be a positive int. Got {self.n_partitions!r}.")
+        if self.pre_iter != "auto" and self.pre_iter > self.max_iter:
+            raise ValueError(
+                f"pre_iter={self.pre_iter!r} are more steps than max_iter={self.max_iter!r}."
+            )
         physics = self._physics()
         if physics is not None:
             return self._fit_equations(X, y, sample_weight, physics)
@@ -289,6 +299,7 @@ class POURegressor(BasePartitionRegressor):
                 solver=self.solver,
                 alpha_decay=float(self.alpha_decay),
                 patience=int(self.patience),
+                pre_iter=unless_auto(self.pre_iter, int),
                 alpha=alpha,
                 max_iter=int(self.max_iter),
                 tol=float(self.tol),
