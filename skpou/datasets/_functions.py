@@ -1,84 +1,12 @@
-"""Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
-
-Every function draws independent, uniform points over the problem's domain, or evaluates the target
-at given `X`. `noise` is a standard deviation in units of `y`; it does not change a seed's points.
-
-References
-----------
-Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee et al.,
-"Partition of unity networks", AAAI-MLPS 2021, and Cyr et al., MSML 2020; equation numbers of M.
-Gulian's talk on both. Wang, Lai, "Multi-stage neural networks", JCP 2024; equation numbers of W.
-Pan's lecture 8. Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021).
-"""
+"""Functions and labels of the papers; see the door for the sources."""
 
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 
-from skpou.base import Interval, StrOptions, validate_params
-
-# fmt: off
-__all__ = ["make_bump", "make_cross", "make_curved_ridge", "make_diode", "make_multiscale",
-           "make_piecewise_quadratic", "make_sine_bump", "make_swiss_roll", "make_triangle_wave",
-           "make_two_moons_3d"]
-# fmt: on
-
-_PARAMETERS = """Parameters
-    ----------
-    n_samples : int, default=1000
-        Number of points drawn, at least 1.
-    noise : float, default=0.0
-        Standard deviation of the Gaussian noise on `y`, in units of `y`, at least 0.
-    random_state : int, RandomState instance or None, default=None
-        Source of the points and the noise.
-    X : array-like of shape (n, %(d)s), default=None
-        Points to evaluate at instead of drawing; `n_samples` is then ignored."""
-_RETURNS = """Returns
-    -------
-    X : ndarray of shape (n, %(d)s)
-        Points, float64."""
-_RAISES = """Raises
-    ------
-    ValueError
-        If a parameter is out of its range or `X` has another shape."""
-
-
-def _generator(n_features, **own):
-    """Check the shared parameters and a generator's `own` when called; complete its docstring."""
-    constraints = {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "noise": [Interval(Real, 0, None, closed="left")],
-        "random_state": ["random_state"],
-        "X": ["array-like", None],
-    } | own
-    shared = {
-        "parameters": _PARAMETERS % {"d": n_features},
-        "returns": _RETURNS % {"d": n_features},
-        "raises": _RAISES,
-    }
-
-    def decorate(function):
-        if function.__doc__:  # stripped under python -OO
-            function.__doc__ %= shared
-        return validate_params(constraints, prefer_skip_nested_validation=True)(function)
-
-    return decorate
-
-
-def _points(X, n_samples, rng, low, high, n_features=1):
-    """Return the given points as float64, checked, or draw them uniformly from a box."""
-    if X is None:
-        return rng.uniform(low, high, size=(n_samples, n_features))
-    X = check_array(X, dtype=np.float64, input_name="X")
-    if X.shape[1] != n_features:
-        raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}.")
-    return X
-
-
-def _noisy(y, noise, rng):
-    """Add Gaussian noise; a clean target is returned untouched."""
-    return y + noise * rng.standard_normal(y.shape) if noise else y
+from skpou.base import Interval, StrOptions
+from skpou.datasets._shared import generator, noisy, points
 
 
 def _bump(x):
@@ -97,7 +25,7 @@ def _quadratic_wave(z, printed):
     return _triangle(z) ** 2
 
 
-@_generator(1)
+@generator(1)
 def make_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """Generate the Gaussian bump ``exp(-((x - 0.5) / 0.05)**2 / 2)`` on [0, 1].
 
@@ -118,11 +46,11 @@ def make_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     array([1.])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.0, 1.0)
-    return X, _noisy(_bump(X[:, 0]), noise, rng)
+    X = points(X, n_samples, rng, 0.0, 1.0)
+    return X, noisy(_bump(X[:, 0]), noise, rng)
 
 
-@_generator(1)
+@generator(1)
 def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """Generate a sine with a narrow Gaussian bump on [0, 1].
 
@@ -143,11 +71,11 @@ def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     array([1.])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.0, 1.0)
-    return X, _noisy(np.sin(2 * np.pi * X[:, 0]) + _bump(X[:, 0]), noise, rng)
+    X = points(X, n_samples, rng, 0.0, 1.0)
+    return X, noisy(np.sin(2 * np.pi * X[:, 0]) + _bump(X[:, 0]), noise, rng)
 
 
-@_generator(1, n_pieces=[Interval(Integral, 1, None, closed="left")], printed=["boolean"])
+@generator(1, n_pieces=[Interval(Integral, 1, None, closed="left")], printed=["boolean"])
 def make_piecewise_quadratic(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, n_pieces=5, printed=False
 ):
@@ -177,11 +105,11 @@ def make_piecewise_quadratic(
     array([1., 0., 1.])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.0, 1.0)
-    return X, _noisy(_quadratic_wave(n_pieces * X[:, 0], printed), noise, rng)
+    X = points(X, n_samples, rng, 0.0, 1.0)
+    return X, noisy(_quadratic_wave(n_pieces * X[:, 0], printed), noise, rng)
 
 
-@_generator(2, kind=[StrOptions({"smooth", "kinked"})], printed=["boolean"])
+@generator(2, kind=[StrOptions({"smooth", "kinked"})], printed=["boolean"])
 def make_curved_ridge(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, kind="smooth", printed=False
 ):
@@ -213,10 +141,10 @@ def make_curved_ridge(
     if printed and kind == "smooth":
         raise ValueError("printed=True has no meaning for kind='smooth': Eq. 47 has no misprint.")
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.0, 1.0, 2)
+    X = points(X, n_samples, rng, 0.0, 1.0, 2)
     s = X[:, 1] - (X[:, 0] - 0.5) ** 2
     y = np.sin(2 * np.pi * s) if kind == "smooth" else _quadratic_wave(4 * s, printed)
-    return X, _noisy(y, noise, rng)
+    return X, noisy(y, noise, rng)
 
 
 # Silicon diode: saturation current, knee of high-level injection, recombination current (A),
@@ -267,7 +195,7 @@ def _log_diode_current(voltage):
     return log_current
 
 
-@_generator(1, log=["boolean"])
+@generator(1, log=["boolean"])
 def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True):
     """Generate the forward current of a silicon diode with series resistance.
 
@@ -296,15 +224,15 @@ def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True
     array([1.430000e-05, 4.007177e-01])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.01, 1.208)
+    X = points(X, n_samples, rng, 0.01, 1.208)
     if X.min() <= 0:
         raise ValueError(f"X must hold positive voltages (forward bias), got {X.min()} V.")
     log_current = _log_diode_current(X[:, 0])
     y = log_current / np.log(10) if log else np.exp(log_current)
-    return X, _noisy(y, noise, rng)
+    return X, noisy(y, noise, rng)
 
 
-@_generator(2)
+@generator(2)
 def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """Generate a sine along both arms of a cross, a one-dimensional manifold in the plane.
 
@@ -333,14 +261,14 @@ def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None):
         position = rng.uniform(-1, 1, n_samples)
         on_second = rng.permutation(n_samples) >= (n_samples + 1) // 2
         X = np.column_stack([position * ~on_second, position * on_second])
-    X = _points(X, n_samples, rng, -1.0, 1.0, 2)
+    X = points(X, n_samples, rng, -1.0, 1.0, 2)
     off = np.flatnonzero(X.all(axis=1))
     if off.size:
         raise ValueError(f"X must lie on the axes; row {off[0]} is {X[off[0]].tolist()}.")
-    return X, _noisy(np.sin(2 * np.pi * X.sum(axis=1)), noise, rng)
+    return X, noisy(np.sin(2 * np.pi * X.sum(axis=1)), noise, rng)
 
 
-@_generator(1, frequency=[Interval(Integral, 1, None, closed="left")], squared=["boolean"])
+@generator(1, frequency=[Interval(Integral, 1, None, closed="left")], squared=["boolean"])
 def make_triangle_wave(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, frequency=4, squared=False
 ):
@@ -369,12 +297,12 @@ def make_triangle_wave(
     array([-1. , -0.5,  0. ])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, 0.0, 1.0)
+    X = points(X, n_samples, rng, 0.0, 1.0)
     y = _triangle(frequency * X[:, 0])
-    return X, _noisy(y**2 if squared else y, noise, rng)
+    return X, noisy(y**2 if squared else y, noise, rng)
 
 
-@_generator(1)
+@generator(1)
 def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """Generate the target of the multi-stage networks, ``sin(2 x + 1) + 0.2 exp(1.3 x)``.
 
@@ -395,12 +323,12 @@ def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     array([0.104409])
     """
     rng = check_random_state(random_state)
-    X = _points(X, n_samples, rng, -1.0, 1.0)
+    X = points(X, n_samples, rng, -1.0, 1.0)
     x = X[:, 0]
-    return X, _noisy(np.sin(2 * x + 1) + 0.2 * np.exp(1.3 * x), noise, rng)
+    return X, noisy(np.sin(2 * x + 1) + 0.2 * np.exp(1.3 * x), noise, rng)
 
 
-@_generator(
+@generator(
     3,
     point_noise=[Interval(Real, 0, None, closed="left")],
     response=[StrOptions({"scaled", "printed", "height"})],
@@ -440,15 +368,15 @@ def make_swiss_roll(
     if X is None:
         t, h = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n_samples), rng.uniform(0, 3, n_samples)
         X = np.column_stack([t * np.cos(t), h, t * np.sin(t)])
-    X = _points(X, n_samples, rng, 0.0, 1.0, 3)
+    X = points(X, n_samples, rng, 0.0, 1.0, 3)
     t, h = np.hypot(X[:, 0], X[:, 2]), X[:, 1]
     if displaced:
-        X = _noisy(X, point_noise, rng)
+        X = noisy(X, point_noise, rng)
     if response == "height":
         y = X[:, 1] ** 2
     else:
         y = np.sin(5 * np.pi * (t / (3 * np.pi) - 0.5 if response == "scaled" else t)) + h**2
-    return X, _noisy(y, noise, rng)
+    return X, noisy(y, noise, rng)
 
 
 def _moon_log_density(X, moon, noise):
@@ -464,7 +392,7 @@ def _moon_log_density(X, moon, noise):
     return density
 
 
-@_generator(3)
+@generator(3)
 def make_two_moons_3d(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """Generate two interleaved half circles with a third, uninformative coordinate.
 
@@ -490,11 +418,11 @@ def make_two_moons_3d(n_samples=1000, *, noise=0.0, random_state=None, X=None):
     """
     rng = check_random_state(random_state)
     if X is not None:
-        X = _points(X, n_samples, rng, 0.0, 1.0, 3)
+        X = points(X, n_samples, rng, 0.0, 1.0, 3)
         lower = _moon_log_density(X, 1, noise) > _moon_log_density(X, 0, noise)
         return X, lower.astype(np.int64)
     angle, height = rng.uniform(0, np.pi, n_samples), rng.uniform(0, 1, n_samples)
     y = (rng.permutation(n_samples) >= (n_samples + 1) // 2).astype(np.int64)
     x1, x2 = np.cos(angle), np.sin(angle)
     plane = np.column_stack([np.where(y, 1 - x1, x1), np.where(y, 0.5 - x2, x2)])
-    return np.column_stack([_noisy(plane, noise, rng), height]), y
+    return np.column_stack([noisy(plane, noise, rng), height]), y
