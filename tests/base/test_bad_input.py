@@ -264,7 +264,6 @@ BAD_PARAMETERS = [
     ("init", "luck", "'init' parameter of .*('data'|'box'|'isomap').* Got 'luck'"),
     ("solver", "simplex", "'solver' parameter of .*('auto'|'varpro').* Got 'simplex'"),
     ("least_change", -1.0, "'least_change' parameter of .* Got -1.0"),
-    ("pre_iter", -1, "'pre_iter' parameter of .* Got -1"),
     ("pre_iter", 1001, "pre_iter=1001 are more steps than max_iter=1000"),
     ("tol", -1.0, "'tol' parameter of .* Got -1.0"),
     ("tol", np.nan, "'tol' parameter of .* Got nan"),
