@@ -28,7 +28,7 @@ ALLOWED = {
     "search": {"core", "sines", "additive"},
     "equations": {"core", "base", "sines", "physics"},
     "lsgd": {"core", "base", "networks", "search", "equations"},
-    "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd"},
+    "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd", "physics"},
     "transformed": {"base", "sparse_grids"},
     "export": {"core", "base", "partitions", "sparse_grids", "lsgd", "multi_stage"},
     "auto": {

@@ -20,7 +20,7 @@ from skpou.core import Rows
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
 from skpou.lsgd.equations import fit_equation_network
 from skpou.lsgd.fit import SOLVERS, NetworkOptions, fit_network, is_dual
-from skpou.lsgd.sizes import network_sizes, pick_init
+from skpou.lsgd.sizes import check_network_for, network_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
 
@@ -294,17 +294,7 @@ class LSGDRegressor(PhysicsMixin):
 
     def _check_network_for(self, problem: Problem, physics: Physics) -> None:
         """Refuse what networks of a given size cannot do with equations."""
-        if physics.symmetries:
-            raise ValueError(
-                f"{physics.symmetries[0]!r} is a property of sine features: it needs "
-                f"hidden_layer_sizes='auto'. Got {self.hidden_layer_sizes!r}."
-            )
-        order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
-        if self.activation == "relu" and order > 1:
-            raise ValueError(
-                f"activation='relu' has no derivatives of order {order}, which the equations "
-                "need. Take 'tanh' or 'sin'."
-            )
+        check_network_for(self, problem, physics)
         if not problem.is_affine and self.solver != "varpro":
             raise ValueError(
                 f"solver={self.solver!r} is for equations that are affine in u and have no "
