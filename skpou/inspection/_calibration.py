@@ -21,6 +21,10 @@ N_LEVELS = 99
 N_SIMULATIONS = 2000
 #: Probability that a calibrated model stays inside the band at all levels.
 CONFIDENCE = 0.95
+#: Ratio of the ends of an axis up to which three labels a decade have room.
+FEW_DECADES = 100
+#: Label of the line that is no estimator's; legends leave out what begins with an underscore.
+DIAGONAL = "_diagonal"
 
 
 def chance_band(n, levels, confidence=CONFIDENCE):
@@ -98,8 +102,8 @@ class CalibrationDisplay:
         The reliability.
     band_ : matplotlib PolyCollection
         What chance allows; None on axes that have one.
-    widths_ : matplotlib StepPatch
-        Distribution of the widths; None without `widths`.
+    widths_ : matplotlib Line2D
+        Share of rows with narrower intervals; None without `widths`.
 
     Examples
     --------
@@ -183,9 +187,7 @@ class CalibrationDisplay:
         bounds = np.asarray(as_numpy(estimator.predict_quantile(X, (tail, 1 - tail))))
         bounds = bounds if bounds.ndim == 2 else bounds[:, target]
         widths = bounds[:, 1] - bounds[:, 0]
-        display = cls(
-            pit, widths, coverage=coverage, spread=_spread(targets, coverage), **labels
-        )
+        display = cls(pit, widths, coverage=coverage, spread=_spread(targets, coverage), **labels)
         return display.plot(ax=ax, **kwargs)
 
     @classmethod
@@ -263,7 +265,7 @@ class CalibrationDisplay:
         self.band_ = self.widths_ = None
         axis = self.axes_[0]
         if not axis.lines:
-            axis.plot([0, 1], [0, 1], color="0.35", linewidth=0.8, linestyle=":")
+            axis.plot([0, 1], [0, 1], ":", color="0.35", linewidth=0.8, label=DIAGONAL)
             style = {"color": "0.75", "alpha": 0.6, "linewidth": 0, "zorder": 0}
             style["label"] = f"chance ({CONFIDENCE:.0%})"
             ends = [np.concatenate([[0], edge, [1]]) for edge in (self.lower, self.upper)]
@@ -281,27 +283,37 @@ class CalibrationDisplay:
         return self
 
     def _plot_widths(self, axis, style):
-        widths = np.asarray(self.widths)
-        edges = np.histogram_bin_edges(widths, bins=min(30, max(len(widths) // 10, 5)))
-        shares = np.histogram(widths, edges)[0] / len(widths)
-        look = {"color": self.line_.get_color(), "linestyle": style["linestyle"], "linewidth": 1.5}
-        median = np.median(widths)
+        """Share of rows with narrower intervals, on a logarithmic axis: widths are ratios."""
+        widths = np.sort(self.widths)
+        look = {"color": self.line_.get_color(), "linestyle": style["linestyle"]}
         who = "" if self.name is None else f"{self.name}: "
-        self.widths_ = axis.stairs(shares, edges, label=f"{who}median {median:.3g}", **look)
-        axis.axvline(median, **look | {"linewidth": 0.8})
-        fresh = not any(line.get_label() == "all targets" for line in axis.lines)
-        if self.spread is not None and fresh:
+        label = f"{who}median {np.median(widths):.3g}"
+        fresh = not axis.lines
+        self.widths_ = axis.ecdf(widths, label=label, **look)
+        if self.spread and fresh:
             axis.axvline(self.spread, color="0.35", linestyle=":", label="all targets")
+        if widths[0] > 0:
+            axis.set_xscale("log")
+            _few_ticks(axis)
         axis.set_xlabel(f"width of {self.coverage:.0%} intervals of {self.ylabel}")
-        axis.set_ylabel("share of rows")
-        axis.set_xlim(left=0)
-        axis.margins(y=0.15)
-        axis.legend(loc="upper right", fontsize="small")
+        axis.set_ylabel("share of rows with narrower ones")
+        axis.legend(loc="best", fontsize="small")
+
+
+def _few_ticks(axis):
+    """Plain numbers along a logarithmic axis; 1, 2 and 5 of each decade where these are few."""
+    from matplotlib import ticker
+
+    low, high = axis.get_xlim()
+    subs = (1, 2, 5) if high < FEW_DECADES * low else (1,)
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _next_style(axis):
     """Colour and dashes for one more curve: told apart in grey, too."""
-    curves = sum(line.get_label() != "_child0" for line in axis.lines)
+    curves = sum(line.get_label() != DIAGONAL for line in axis.lines)
     return {"color": f"C{curves}", "linestyle": ["-", "--", "-.", ":"][curves % 4]}
 
 

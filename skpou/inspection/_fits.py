@@ -22,6 +22,8 @@ from skpou.inspection._sections import (
 REACH = 2
 #: Area of the mark of the largest residual on a map, in square points.
 LARGEST_MARK = 60
+#: Times the largest standard deviation is black: dots must be seen on the map of it.
+LIGHTER = 1.7
 
 
 class FitDisplay:
@@ -242,10 +244,9 @@ class FitDisplay:
             self._plot_curve(ax, line_kw or {}, band_kw or {}, scatter_kw or {})
         else:
             self._plot_maps(ax, surface_kw or {}, scatter_kw or {})
-        place = {"ha": "right", "va": "top", "fontsize": "small", "zorder": 4}
-        place["bbox"] = {"facecolor": "w", "alpha": 0.8, "linewidth": 0, "pad": 1.5}
-        last = self.axes_[-1]
-        self.text_ = last.text(0.99, 0.97, self._words(), transform=last.transAxes, **place)
+        # A title says what the panel below it shows.
+        style = {"fontsize": "small" if self.xx1 is None else "medium", "loc": "right", "pad": 3}
+        self.text_ = self.axes_[-1].set_title(self._words(), **style)
         return self
 
     def _words(self):
@@ -309,31 +310,37 @@ class FitDisplay:
         if self.std is not None:
             second = self.axes_[1]
             self.std_surface_ = second.pcolormesh(
-                self.xx0, self.xx1, self.std, **{"cmap": "Greys", "vmin": 0} | map_style
-            )
-            second.plot(*self.X.T, ".", color=MODEL, markersize=2, rasterized=many)
+                self.xx0, self.xx1, self.std, **map_style | {
+                    "cmap": "Greys", "vmin": 0, "vmax": LIGHTER * self.std.max(),
+                },
+            )  # fmt: skip
+            second.plot(*self.X.T, ".", color="k", markersize=2, rasterized=many)
             self.figure_.colorbar(self.std_surface_, ax=second, label=f"std of {self.zlabel}")
             second.set_title("standard deviation")
         self._plot_triangles(self.axes_[-1], many)
         for axis in self.axes_:
-            axis.set(xlabel=self.xlabel, ylabel=self.ylabel)
+            axis.set_xlabel(self.xlabel)
+        first.set_ylabel(self.ylabel)
         limits = {"xlim": first.get_xlim(), "ylim": first.get_ylim()}
         self.axes_[-1].set(**limits)
 
     def _plot_triangles(self, axis, many):
-        """Residuals as triangles, up or down; their area grows with the distance."""
+        """Residuals as triangles, up and full or down and hollow; larger ones are further off."""
         size = np.abs(self.residuals)
         largest = size.max()
         area = LARGEST_MARK * size / (largest or 1.0)
         self.residuals_ = []
-        for marker, color, chosen, label in (
-            ("^", OTHER, self.residuals > 0, "above the mean"),
-            ("v", MODEL, self.residuals <= 0, "below"),
+        for marker, color, face, chosen, label in (
+            ("^", OTHER, OTHER, self.residuals > 0, "above the mean"),
+            ("v", MODEL, "none", self.residuals <= 0, "below"),
         ):
-            style = {"marker": marker, "color": color, "linewidths": 0, "rasterized": many}
+            style = {"marker": marker, "edgecolors": color, "facecolors": face}
+            style |= {"linewidths": 0.7, "rasterized": many}
             dots = axis.scatter(*self.X[chosen].T, s=area[chosen], label=label, **style)
             self.residuals_.append(dots)
-        legend = axis.legend(loc="lower right", fontsize="small")
+        legend = axis.legend(
+            title=f"residuals, up to {largest:.2g}", ncols=2, frameon=False, fontsize="small",
+            loc="upper center", bbox_to_anchor=(0.5, -0.18), title_fontsize="small",
+        )  # fmt: skip
         for handle in legend.legend_handles:
             handle.set_sizes([LARGEST_MARK / 2])
-        axis.set_title(f"residuals, up to {largest:.2g}")

@@ -21,6 +21,8 @@ from skpou.inspection._sections import (
 REACH = 2
 #: Panels of a figure that is not told which terms to show, and in a row.
 MOST_TERMS, IN_A_ROW = 9, 3
+#: Share of the variance from which on a term is shown unasked: the eye sees no less.
+LEAST_SHARE = 1e-3
 
 
 class TermsDisplay:
@@ -124,7 +126,8 @@ class TermsDisplay:
             One for each term, or one of a grid of subplots, which is divided; None: a new figure.
         terms : list of tuple, default=None
             Terms to show, each of one or two columns by index or by name: ``[(0,), (1, 2)]``. None:
-            the nine of the largest share. Terms of more columns cannot be drawn.
+            the nine of the largest share, of at least a thousandth. Terms of more columns cannot be
+            drawn.
         target : int, default=0
             Output to show, of several.
         grid_resolution : int, default=None
@@ -235,7 +238,7 @@ class TermsDisplay:
             names = [f"feature {j}" if self.labels is None else self.labels[j] for j in term]
             axis.set_xlabel(names[0])
             if self.shares is not None:
-                axis.set_title(f"{self.shares[k]:.1%}", fontsize="medium")
+                axis.set_title(f"share {self.shares[k]:.1%}", fontsize="medium")
             if len(term) == 2:
                 axis.set_ylabel(names[1])
             else:
@@ -306,7 +309,8 @@ def _chosen(terms, found, shares, section):
         order = [int(k) for k in np.argsort(-shares, kind="stable") if len(found[k]) <= 2]
         if not order:
             raise ValueError(f"No term of one or two columns was found: terms_ is {found}.")
-        return order[:MOST_TERMS]
+        large = [k for k in order if shares[k] >= LEAST_SHARE]
+        return (large or order)[:MOST_TERMS]
     places = []
     for term in terms:
         columns = tuple(sorted(section.shown(term)))
