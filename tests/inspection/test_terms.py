@@ -114,7 +114,7 @@ def test_names_and_units_of_a_fit():
 
 
 def test_given_axes():
-    figure, axes = plt.subplots(1, 3)
+    _, axes = plt.subplots(1, 3)
     display = TermsDisplay.from_estimator(Stub(), X, ax=axes)
     assert list(display.axes_) == list(axes)
     _, ax = plt.subplots()
