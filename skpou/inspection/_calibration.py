@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import binom, norm
 from sklearn.utils import check_array, check_consistent_length
 
-from skpou.base import check_matplotlib_support
+from skpou.base import check_coverage, check_matplotlib_support
 from skpou.inspection._sections import (
     Section,
     as_numpy,
@@ -168,7 +168,7 @@ class CalibrationDisplay:
             If the estimator is not fitted.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_coverage(coverage)
+        coverage = check_coverage(coverage)
         section = Section(estimator, X)
         of_target = target_name(y, target)
         targets = given_target(section.values, y, target)
@@ -224,7 +224,7 @@ class CalibrationDisplay:
             above 0.
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
-        _check_coverage(coverage)
+        coverage = check_coverage(coverage)
         given = {"y_true": y_true, "y_mean": y_mean, "y_std": y_std}
         y_true, y_mean, y_std = (
             check_array(as_numpy(v), ensure_2d=False, dtype=np.float64, input_name=k)
@@ -315,11 +315,6 @@ def _next_style(axis):
     """Colour and dashes for one more curve: told apart in grey, too."""
     curves = sum(line.get_label() != DIAGONAL for line in axis.lines)
     return {"color": f"C{curves}", "linestyle": ["-", "--", "-.", ":"][curves % 4]}
-
-
-def _check_coverage(coverage):
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage must be between 0 and 1, exclusive. Got {coverage!r}.")
 
 
 def _spread(y, coverage):

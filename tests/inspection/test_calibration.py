@@ -114,7 +114,7 @@ def test_bad_arguments():
     with pytest.raises(NotFittedError):
         CalibrationDisplay.from_estimator(BayesianRidge(), X, y)
     model = BayesianRidge().fit(X, y)
-    with pytest.raises(ValueError, match=r"coverage must be between 0 and 1, exclusive. Got 90"):
+    with pytest.raises(ValueError, match=r"coverage must lie between 0 and 1, exclusive. Got 90"):
         CalibrationDisplay.from_estimator(model, X, y, coverage=90)
     with pytest.raises(ValueError, match="target=1 is no output of y"):
         CalibrationDisplay.from_estimator(model, X, y, target=1)
