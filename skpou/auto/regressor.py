@@ -147,7 +147,7 @@ class AutoRegressor(BaseRegressor):
     --------
     >>> import numpy as np
     >>> from skpou import AutoRegressor
-    >>> X = np.linspace(-1, 1, 60)[:, None]
+    >>> X = np.linspace(-1, 1, 24)[:, None]
     >>> model = AutoRegressor().fit(X, np.abs(X[:, 0] - 0.2))
     >>> type(model.estimators_[0]).__name__
     'HierarchicalPOURegressor'

@@ -134,7 +134,7 @@ class ConvergenceDisplay:
         ...     param_name="max_leaf_nodes", param_range=[2, 4, 8], X_test=X, y_test=X[:, 0],
         ... )
         >>> display.curves["given rows"][1].round(3)
-        array([0.144, 0.072, 0.036])
+        array([0.145, 0.073, 0.036])
         """  # fmt: skip
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check_pair("param_name", param_name, "param_range", param_range)

@@ -57,7 +57,7 @@ class StageDisplay:
     >>> first, second = x**3 - 0.6 * x, 1e-3 * np.sin(20 * x)
     >>> display = StageDisplay(x, np.stack([first, second])).plot()
     >>> [ax.get_title() for ax in display.axes_]
-    ['after stage 1: rms 1.5e-01', 'after stage 2: rms 7.1e-04']
+    ['after stage 1: rms 1.5e-01', 'after stage 2: rms 7.0e-04']
     """
 
     def __init__(self, x, residuals, *, xlabel=None, ylabel=None):

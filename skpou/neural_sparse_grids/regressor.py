@@ -133,11 +133,11 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     --------
     >>> from skpou import NeuralSparseGridRegressor
     >>> from skpou.datasets import make_swiss_roll
-    >>> X, y = make_swiss_roll(1500, random_state=0)
-    >>> model = NeuralSparseGridRegressor(level=5).fit(X[:1000], y[:1000])
+    >>> X, y = make_swiss_roll(800, random_state=0)
+    >>> model = NeuralSparseGridRegressor(level=3).fit(X[:300], y[:300])
     >>> model.transform(X).shape
-    (1500, 2)
-    >>> model.score(X[1000:], y[1000:]) > 0.999
+    (800, 2)
+    >>> model.score(X[300:], y[300:]) > 0.999
     True
     """
 
