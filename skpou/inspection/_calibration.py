@@ -2,13 +2,13 @@
 
 import numpy as np
 from scipy.stats import binom, norm
-from sklearn.utils import check_array, check_consistent_length
 
 from skpou.base import check_coverage, check_matplotlib_support
 from skpou.inspection._sections import (
     Section,
     as_numpy,
     column,
+    finite_columns,
     given_target,
     panels,
     target_name,
@@ -226,11 +226,7 @@ class CalibrationDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         coverage = check_coverage(coverage)
         given = {"y_true": y_true, "y_mean": y_mean, "y_std": y_std}
-        y_true, y_mean, y_std = (
-            check_array(as_numpy(v), ensure_2d=False, dtype=np.float64, input_name=k)
-            for k, v in given.items()
-        )
-        check_consistent_length(y_true, y_mean, y_std)
+        y_true, y_mean, y_std = finite_columns(given).values()
         if not (y_std > 0).all():
             raise ValueError(f"y_std must be above 0. Got {y_std.min():.3g}.")
         display = cls(

@@ -11,6 +11,8 @@ from skpou.inspection._sections import (
     Section,
     check_resolution,
     column,
+    dot_area,
+    finite_columns,
     given_target,
     panels,
     predict_with_std,
@@ -218,6 +220,59 @@ class FitDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
+    @classmethod
+    def from_predictions(
+        cls, x, y_true, y_mean, y_std=None, *, xlabel=None, ylabel="y", ax=None, **kwargs
+    ):
+        """Draw predictions at the data along one feature.
+
+        Parameters
+        ----------
+        x : array-like of shape (n,)
+            Feature along the axis.
+        y_true, y_mean : array-like of shape (n,)
+            Targets and predicted means.
+        y_std : array-like of shape (n,), default=None
+            Predicted standard deviations, at least 0.
+        xlabel, ylabel : str
+            Labels of feature and target.
+        ax : matplotlib Axes or array-like of two, default=None
+            As in :meth:`from_estimator`.
+        **kwargs : dict
+            Passed on to :meth:`plot`.
+
+        Returns
+        -------
+        FitDisplay
+
+        Raises
+        ------
+        ValueError
+            If the arguments are not finite or differ in length, or a standard deviation is below
+            0.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_predictions")
+        given = {"x": x, "y_true": y_true, "y_mean": y_mean}
+        given |= {} if y_std is None else {"y_std": y_std}
+        arrays = finite_columns(given)
+        order = np.argsort(arrays["x"], kind="stable")
+        x, y, mean = (arrays[name][order] for name in ("x", "y_true", "y_mean"))
+        std = None if y_std is None else arrays["y_std"][order]
+        if std is not None and (std < 0).any():
+            raise ValueError(f"y_std must be at least 0. Got {std.min():.3g}.")
+        display = cls(
+            xx0=x,
+            mean=mean,
+            std=std,
+            X=x[:, None],
+            y=y,
+            residuals=y - mean,
+            residual_std=std,
+            xlabel=xlabel,
+            ylabel=ylabel,
+        )
+        return display.plot(ax=ax, **kwargs)
+
     def plot(self, ax=None, *, line_kw=None, band_kw=None, surface_kw=None, scatter_kw=None):
         """Draw the display.
 
@@ -263,7 +318,13 @@ class FitDisplay:
         lower.sharex(upper)
         upper.tick_params(labelbottom=False)
         x, many = self.X[:, 0], len(self.y) > MANY_DOTS
-        style = {"s": 9, "color": DATA, "linewidths": 0, "zorder": 2, "rasterized": many}
+        style = {
+            "s": dot_area(len(x), 9),
+            "color": DATA,
+            "linewidths": 0,
+            "zorder": 2,
+            "rasterized": many,
+        }
         style |= {"label": "data at the medians" if self.at_medians else "data"} | scatter_kw
         self.scatter_ = upper.scatter(x, self.y, **style)
         line = {"color": MODEL, "linewidth": 2, "zorder": 3, "label": "mean"}
@@ -303,7 +364,8 @@ class FitDisplay:
         self.surface_ = first.pcolormesh(
             self.xx0, self.xx1, self.mean, **scale | map_style | surface_kw
         )
-        style = {"s": 14, "edgecolors": "w", "linewidths": 0.5, "rasterized": many}
+        area = dot_area(len(self.y), 14)
+        style = {"s": area, "edgecolors": "w", "linewidths": area / 28, "rasterized": many}
         self.scatter_ = first.scatter(*self.X.T, c=self.y, **scale | style | scatter_kw)
         self.figure_.colorbar(self.surface_, ax=first, label=self.zlabel)
         first.set_title("mean and data")

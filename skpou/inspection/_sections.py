@@ -12,6 +12,8 @@ MODEL, DATA = "#0072B2", "0.45"
 OTHER = "#D55E00"
 #: Points from which on dots become bitmaps: a drawing of more would be slow to show.
 MANY_DOTS = 2000
+#: Points up to which dots have their full size.
+FEW_DOTS = 500
 
 
 def as_numpy(values):
@@ -34,6 +36,24 @@ def given_target(X, y, target):
     y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
     check_consistent_length(X, y)
     return y
+
+
+def finite_columns(given):
+    """Arrays (n,) of finite numbers by name, of one length."""
+    arrays = {
+        name: check_array(as_numpy(values), ensure_2d=False, dtype=np.float64, input_name=name)
+        for name, values in given.items()
+    }
+    for name, values in arrays.items():
+        if values.ndim != 1:
+            raise ValueError(f"{name} must have one dimension. Got shape {values.shape}.")
+    check_consistent_length(*arrays.values())
+    return arrays
+
+
+def dot_area(n, area):
+    """Area of each of n dots, in square points: smaller where they would cover the figure."""
+    return area * min(1.0, (FEW_DOTS / n) ** 0.5)
 
 
 def target_name(y, target=0):

@@ -21,6 +21,8 @@ from skpou.inspection._sections import (
 REACH = 2
 #: Panels of a figure that is not told which terms to show, and in a row.
 MOST_TERMS, IN_A_ROW = 9, 3
+#: Columns of a term that is named by them, and terms without a panel that are named.
+MOST_NAMES, MOST_WORDS = 3, 4
 #: Share of the variance from which on a term is shown unasked: the eye sees no less.
 LEAST_SHARE = 1e-3
 
@@ -50,6 +52,9 @@ class TermsDisplay:
         main effects; None draws none.
     shares : ndarray of shape (n_terms,), default=None
         Of the variance of y, for the titles.
+    undrawn : list of tuple, default=None
+        Columns and share of terms that are not drawn; a new figure names those of at least a
+        thousandth below its panels.
     labels : list of str, default=None
         Of all columns of X.
     ylabel : str, default="y"
@@ -67,6 +72,8 @@ class TermsDisplay:
         Maps of the pairs.
     colorbars_ : dict of int
         Their scales.
+    text_ : matplotlib Text
+        Names and shares of what is not drawn, or None.
 
     Examples
     --------
@@ -90,12 +97,14 @@ class TermsDisplay:
         X=None,
         partial_residuals=None,
         shares=None,
+        undrawn=None,
         labels=None,
         ylabel="y",
     ):
         self.terms, self.grids, self.values, self.stds = terms, grids, values, stds
         self.X, self.partial_residuals = X, partial_residuals
-        self.shares, self.labels, self.ylabel = shares, labels, ylabel
+        self.shares, self.undrawn = shares, undrawn
+        self.labels, self.ylabel = labels, ylabel
 
     @classmethod
     def from_estimator(
@@ -192,6 +201,7 @@ class TermsDisplay:
             X=section.values,
             partial_residuals=None if residual is None else [own[:, k] + residual for k in places],
             shares=shares[places],
+            undrawn=[(found[k], float(shares[k])) for k in np.argsort(-shares) if k not in places],
             labels=labels,
             ylabel=name,
         )
@@ -244,7 +254,22 @@ class TermsDisplay:
             else:
                 axis.set_ylabel(f"part of {self.ylabel}")
         self._share_heights()
+        self.text_ = self._name_undrawn() if ax is None else None
         return self
+
+    def _name_undrawn(self):
+        """Terms without a panel, below all panels of a new figure."""
+        words = []
+        for term, share in self.undrawn or ():
+            names = [f"feature {j}" if self.labels is None else self.labels[j] for j in term]
+            name = " x ".join(names) if len(term) <= MOST_NAMES else f"{len(term)} columns together"
+            if share >= LEAST_SHARE:
+                words.append(f"{name} {share:.1%}")
+        if not words:
+            return None
+        more = f" and {len(words) - MOST_WORDS} more" if len(words) > MOST_WORDS else ""
+        text = "not drawn: " + ", ".join(words[:MOST_WORDS]) + more
+        return self.figure_.supxlabel(text, fontsize="small")
 
     def _plot_curve(self, k, axis, line_kw, band_kw, scatter_kw):
         (x,), value = self.grids[k], self.values[k]

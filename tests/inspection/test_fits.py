@@ -170,3 +170,20 @@ def test_a_pipeline_hands_its_bars_on():
     model = make_pipeline(BayesianRidge()).fit(X_LINE, y)
     display = FitDisplay.from_estimator(model, X_LINE, y, return_std=True)
     assert display.std is not None
+
+
+def test_predictions_without_an_estimator():
+    x = X_LINE[:, 0]
+    mean, std = 2 * x, 0.1 + x
+    y = mean + 0.2 * np.cos(30 * x)
+    display = FitDisplay.from_predictions(x, y, mean, std, xlabel="t")
+    np.testing.assert_array_equal(display.line_.get_data(), [np.sort(x), np.sort(mean)])
+    np.testing.assert_allclose(
+        display.residuals_[0].get_offsets()[:, 1], (y - mean)[np.argsort(x)], atol=1e-15
+    )
+    assert display.band_ is not None
+    assert FitDisplay.from_predictions(x, y, mean).band_ is None
+    with pytest.raises(ValueError, match="y_std must be at least 0"):
+        FitDisplay.from_predictions(x, y, mean, -std)
+    with pytest.raises(ValueError, match="x must have one dimension"):
+        FitDisplay.from_predictions(X_LINE, y, mean)

@@ -68,6 +68,9 @@ def test_effects_with_bands_and_pairs_as_maps():
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("feature 1", "feature 3")
     share = np.var(2 * X[:, 2]) / np.var(Stub().predict(X))
     assert display.axes_[0].get_title() == f"share {share:.1%}"
+    rest = np.var(9 * X[:, 0] * X[:, 1] * X[:, 2]) / np.var(Stub().predict(X))
+    expected = f"not drawn: feature 0 x feature 1 x feature 2 {rest:.1%}"
+    assert display.text_.get_text() == expected
     # Sizes of main effects are compared.
     assert display.axes_[0].get_ylim() == display.axes_[2].get_ylim()
 
