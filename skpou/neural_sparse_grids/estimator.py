@@ -145,11 +145,6 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
             validation_fraction=float(self.validation_fraction) if early else None,
         )
 
-    def _most_lines(self) -> int | None:
-        # Rounds of "varpro", which "auto" may become, are as many as it takes.
-        known = self.coef_solver in ("gradient", "direct", "iterative")
-        return int(self.max_iter) if known else None
-
     def _train(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
         """Build the encoder and train it."""
         d = int(self.n_features_in_)
@@ -181,6 +176,11 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
                 UserWarning,
                 stacklevel=4,
             )
+
+    def _most_lines(self) -> int | None:
+        # Rounds of "varpro", which "auto" may become, are as many as it takes.
+        known = self.coef_solver in ("gradient", "direct", "iterative")
+        return int(self.max_iter) if known else None
 
     def _refit(self, rows: Rows) -> TrainingResult:
         """New coefficients for the encoder as it is."""
