@@ -212,6 +212,11 @@ class LSGDClassifier(BaseClassifier):
         self._warn_if_not_converged(result)
         return self
 
+    def _most_lines(self) -> int:
+        # A round of "varpro" begins with a line, and each has one step at least.
+        rounds = 2 if self.solver == "varpro" else 1
+        return rounds * int(self.n_init) * int(self.max_iter)
+
     def _options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
         network = Network(rows.n_features, sizes, self.architecture, self.activation)
         self._check_memory(network, rows)
