@@ -19,6 +19,7 @@ from skpou._version import __version__
 from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.streams import box_of_bounds, warn_of_rows_outside
 from skpou.core import (
     Report,
     Rows,
@@ -28,7 +29,7 @@ from skpou.core import (
     merge_rows,
     target_unit,
 )
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import check_alike, count, row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 
 
@@ -52,7 +53,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
     #: Attributes that a new fit drops: they were found for the model before.
-    _dropped_by_fit: tuple[str, ...] = ()
+    _dropped_by_fit: tuple[str, ...] = ("_summary",)
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
 
@@ -89,12 +90,23 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
             empty = Rows(box.points(X).to(dtype), y, weight.to(dtype), y)
             return empty, replace(box, mean=0 * one, scale=one), one
         measured = Scaling.from_box(X, weight)  # refuses a range that overflows
-        scaling = box or measured
+        scaling = box or self._box_of_bounds(X, weight) or measured
         unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
         rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
         return rows, scaling.with_targets(unit, rows), unit
+
+    def _box_of_bounds(self, X: Tensor, weight: Tensor) -> Scaling | None:
+        """Box of the parameter `bounds`, for estimators that have it; None: that of the rows."""
+        bounds = getattr(self, "bounds", None)
+        if bounds is None:
+            return None
+        box = box_of_bounds(bounds, X)
+        points = box.points(X[weight > 0])
+        # Past this method, two that prepare, fit and its wrapper, to the line that called fit.
+        warn_of_rows_outside(int(((points < 0) | (points > 1)).any(1).sum()), stacklevel=7)
+        return box
 
     @contextlib.contextmanager
     def _fitting(self, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None):
@@ -104,6 +116,25 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         """
         with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight, n_steps):
             yield
+
+    @contextlib.contextmanager
+    def _alike(self):
+        """What validates the rows of one of many processes; all go on together, or none.
+
+        The dictionary inside takes further facts that all must have in common.
+        """
+        facts: dict[str, Any] = {}
+        if count() == 1:
+            yield facts
+            return
+        facts["parameters"] = f"{type(self).__name__}({self.get_params()})"
+        fault = None
+        try:
+            yield facts
+        except Exception as error:
+            fault = error
+        facts["names of the columns"] = list(getattr(self, "feature_names_in_", []))
+        check_alike(facts, fault)
 
     @contextlib.contextmanager
     def _earlier_fit_kept(self):

@@ -1,0 +1,287 @@
+"""Regressors whose fit is a sum over rows: `partial_fit`, rows on disk, and many processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.base.classifier import PreparedClasses
+from skpou.base.compat import fit_context
+from skpou.base.regressor import Prepared
+from skpou.base.streams import (
+    NO_WEIGHT,
+    Columns,
+    Stream,
+    Summary,
+    box_of_bounds,
+    box_of_edges,
+    check_summary,
+    edges_of,
+    edges_of_all,
+    lies_on_disk,
+    warn_of_rows_outside,
+)
+from skpou.core import Scaling, TrainingResult
+from skpou.core.linalg import count, gather_objects
+
+
+class SummedEstimatorMixin:
+    """What partial_fit and fits of rows in blocks share; parameters `bounds` and `batch_size`."""
+
+    batch_size: int | None
+    bounds: Any
+
+    def _streams(self, X: Any) -> bool:
+        """Whether fit sums rows block by block, in place of rows in memory."""
+        return self.batch_size is not None and (lies_on_disk(X) or count() > 1)
+
+    def _edges(self, X: Tensor, edges: Tensor) -> Tensor:
+        """Corners (2, d) of the box: the parameter's, or those of the rows of all processes."""
+        if self.bounds is None:
+            return edges_of_all(edges)
+        box = box_of_bounds(self.bounds, X)
+        return torch.stack([box.offset, box.offset + box.width])
+
+    def _edges_of_stream(self, stream: Stream, labels: list[np.ndarray] | None = None) -> Tensor:
+        """The same of rows in blocks, the first of which sets the columns.
+
+        `labels` takes the classes of each block.
+        """
+        found: list[Tensor] = []
+        with self._alike() as facts:  # type: ignore[attr-defined]
+            for block in stream:
+                if labels is None:
+                    X, _, weight = self._validated_rows(*block, not found, facts)  # type: ignore[attr-defined]
+                else:
+                    X, _, weight, own = self._validated_classes(*block, not found, facts)  # type: ignore[attr-defined]
+                    labels.append(own)
+                found.append(edges_of(X, weight))
+                if labels is None and self.bounds is not None:
+                    break
+            if not found:
+                raise ValueError(NO_WEIGHT)
+        edges = torch.stack(found)
+        return self._edges(X, torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
+
+
+class SummedRegressorMixin(SummedEstimatorMixin):
+    """Regressor with `partial_fit`.
+
+    A subclass writes `_summed_columns` and `_fit_sums`, and comes before `BaseRegressor`.
+    """
+
+    def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
+        """What makes columns of points in the unit box, and how many; the constant is the first.
+
+        Raises
+        ------
+        ValueError
+            If the parameters ask for what is no sum over rows.
+        """
+        raise NotImplementedError
+
+    def _fit_sums(self, summary: Summary, prepared: Prepared) -> TrainingResult:
+        """Fit to sums over rows of these columns; the prepared rows are a sample of them."""
+        raise NotImplementedError
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Add rows to those of earlier calls, and fit to all of them.
+
+        Only sums over the rows are kept, and a sample of at most 10000 of them. The result is that
+        of one call with all rows, in whatever order they come, where `bounds` are given.
+        Otherwise the box of the rows of the first call is that of the model; rows outside count
+        with the functions' continuation, and a warning says how many there are. The first call
+        after `fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : object
+            The regressor itself.
+        """
+        state = self.__dict__.get("_summary")
+        with self._earlier_fit_kept():  # type: ignore[attr-defined]
+            X, y, weight = self._own_rows(X, y, sample_weight, state is None)  # type: ignore[attr-defined]
+            ndim, y = y.ndim, y.reshape(len(y), -1)
+            if state is None:
+                edges = self._edges(X, edges_of(X, weight))
+                columns, n_columns = self._summed_columns(box_of_edges(edges))
+                summary = Summary.empty(edges, n_columns, y.shape[1])
+            else:
+                summary = Summary.from_arrays(state, X)
+                columns, n_columns = self._summed_columns(summary.box)
+            check_summary(summary, n_columns, y.shape[1])
+            summary.add(X, y, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+            whole = summary.of_all_processes()
+            result = self._store_sums(whole, ndim)
+        self._summary = summary.arrays()
+        # Past this method and its wrapper, to the line that called partial_fit.
+        warn_of_rows_outside(whole.n_outside, stacklevel=4)
+        self._warn_if_not_converged(result)  # type: ignore[attr-defined]
+        return self
+
+    def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
+        """Fit to rows in blocks of `batch_size`, read once for the box and once for the sums."""
+        stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
+        edges = self._edges_of_stream(stream)
+        columns, n_columns = self._summed_columns(box_of_edges(edges))
+        summary, ndim = None, 1
+        with self._alike() as facts:  # type: ignore[attr-defined]
+            for block in stream:
+                points, targets, weight = self._validated_rows(*block, False, facts)  # type: ignore[attr-defined]
+                ndim, targets = targets.ndim, targets.reshape(len(targets), -1)
+                if summary is None:
+                    summary = Summary.empty(edges, n_columns, targets.shape[1])
+                summary.add(points, targets, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+        assert summary is not None
+        whole = summary.of_all_processes()
+        result = self._store_sums(whole, ndim)
+        # Past this method, fit and its wrapper.
+        warn_of_rows_outside(whole.n_outside, stacklevel=5)
+        return result
+
+    def _store_sums(self, summary: Summary, ndim: int) -> TrainingResult:
+        """Fit to sums over all rows and store what comes out."""
+        scaling = summary.scaled()
+        prepared = Prepared(summary.rows(scaling, self._torch_dtype()), scaling, ndim)  # type: ignore[attr-defined]
+        result = self._fit_sums(summary, prepared)
+        result = self._no_worse_than_the_mean(result, prepared)  # type: ignore[attr-defined]
+        self._keep_range(summary, scaling)
+        self._store_result(result, prepared)  # type: ignore[attr-defined]
+        return result
+
+    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
+        """Store the range of y; what leaves rows out needs these, and is left out itself."""
+        low, high = (
+            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
+        )
+        self._form_error = None
+        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
+
+
+class SummedClassifierMixin(SummedEstimatorMixin):
+    """Classifier with `partial_fit`.
+
+    A subclass writes `_summed_columns`, as that of a regressor, and `_fit_sums`, and comes before
+    `BaseClassifier`.
+    """
+
+    _dropped_by_fit: tuple[str, ...] = ("_summary",)
+
+    def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
+        """See `SummedRegressorMixin`."""
+        raise NotImplementedError
+
+    def _fit_sums(self, summary: Summary, prepared: PreparedClasses) -> TrainingResult:
+        """See `SummedRegressorMixin`; targets are the classes' indicators."""
+        raise NotImplementedError
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Add rows to those of earlier calls, and fit to all of them.
+
+        Only sums over the rows are kept, and a sample of at most 10000 of them. The result is that
+        of one call with all rows, in whatever order they come, where `bounds` are given.
+        Otherwise the box of the rows of the first call is that of the model; rows outside count
+        with the values at its nearest point, and a warning says how many there are. The first
+        call after `fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels: numbers or strings.
+        classes : array-like of shape (n_classes,), default=None
+            All labels, in the first call. None: those of its rows are all.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : object
+            The classifier itself.
+        """
+        state = self.__dict__.get("_summary")
+        with self._earlier_fit_kept():  # type: ignore[attr-defined]
+            X, codes, weight, own = self._own_classes(X, y, sample_weight, state is None)  # type: ignore[attr-defined]
+            if state is None:
+                known = own if classes is None else np.unique(np.asarray(classes))
+                edges = self._edges(X, edges_of(X, weight))
+                columns, n_columns = self._summed_columns(box_of_edges(edges))
+                summary = Summary.empty(edges, n_columns, len(known))
+            else:
+                known, summary = state["classes"], Summary.from_arrays(state, X)
+                columns, n_columns = self._summed_columns(summary.box)
+            indicators = indicators_of(codes, own, known)
+            check_summary(summary, n_columns, len(known))
+            summary.add(X, indicators, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+            whole = summary.of_all_processes()
+            result = self._store_sums(whole, known)
+        self._summary = {**summary.arrays(), "classes": known}
+        # Past this method and its wrapper, to the line that called partial_fit.
+        warn_of_rows_outside(whole.n_outside, stacklevel=4)
+        self._warn_if_not_converged(result)  # type: ignore[attr-defined]
+        return self
+
+    def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
+        """Fit to rows in blocks of `batch_size`, read once for box and classes, once for sums."""
+        stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
+        labels: list[np.ndarray] = []
+        edges = self._edges_of_stream(stream, labels)
+        known = np.unique(np.concatenate(gather_objects(np.unique(np.concatenate(labels)))))
+        columns, n_columns = self._summed_columns(box_of_edges(edges))
+        summary = Summary.empty(edges, n_columns, len(known))
+        with self._alike() as facts:  # type: ignore[attr-defined]
+            for block in stream:
+                points, codes, weight, own = self._validated_classes(*block, False, facts)  # type: ignore[attr-defined]
+                indicators = indicators_of(codes, own, known)
+                summary.add(points, indicators, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+        whole = summary.of_all_processes()
+        result = self._store_sums(whole, known)
+        # Past this method, fit and its wrapper.
+        warn_of_rows_outside(whole.n_outside, stacklevel=5)
+        return result
+
+    def _store_sums(self, summary: Summary, classes: np.ndarray) -> TrainingResult:
+        """Fit to sums over all rows and store what comes out."""
+        box, sample = summary.box, summary.sample
+        one = box.offset.new_ones(len(classes))
+        scaling = Scaling(box.columns, box.offset, box.width, 0 * one, one)
+        rows = summary.rows(scaling, self._torch_dtype())  # type: ignore[attr-defined]
+        prepared = PreparedClasses(rows, scaling, classes)
+        result = self._fit_sums(summary, prepared)
+        if len(sample.key):
+            result = self._no_worse_than_the_shares(result, prepared)  # type: ignore[attr-defined]
+        self._store_result(result, prepared)  # type: ignore[attr-defined]
+        return result
+
+
+def indicators_of(codes: Tensor, own: np.ndarray, known: np.ndarray) -> Tensor:
+    """Indicators (n, K) of the known classes from numbers (n,) of a block's own classes.
+
+    Raises
+    ------
+    ValueError
+        If a class is not known.
+    """
+    unknown = np.setdiff1d(own, known)
+    if len(unknown):
+        raise ValueError(
+            f"y holds the classes {unknown.tolist()}, which are not among those of the first "
+            f"partial_fit, {known.tolist()}. Give it all of them as classes."
+        )
+    place = torch.as_tensor(np.searchsorted(known, own), device=codes.device)
+    return torch.eye(len(known), dtype=torch.float64, device=codes.device)[place[codes]]
