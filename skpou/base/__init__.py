@@ -45,10 +45,13 @@ from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "Columns", "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Origin",
-           "Prepared", "PreparedClasses", "ResidueDensityMixin", "StopRequested", "StrOptions", "Stream", "Summary", "SummedClassifierMixin", "SummedEstimatorMixin", "SummedRegressorMixin", "TorchEstimator",
-           "box_of_edges", "check_summary", "warn_of_rows_outside", "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
-           "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
+           "Columns", "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor",
+           "Origin", "Prepared", "PreparedClasses", "ResidueDensityMixin", "StopRequested",
+           "StrOptions", "Stream", "Summary", "SummedClassifierMixin", "SummedEstimatorMixin",
+           "SummedRegressorMixin", "TorchEstimator", "box_of_edges", "check_coverage",
+           "check_is_fitted", "check_matplotlib_support", "check_n_samples", "check_quantiles",
+           "check_return_std", "check_summary", "check_weights", "column_names", "fit_context",
            "noise_lines", "number", "origin_of", "owned", "polynomial_text", "random_generator",
-           "refuse_beyond_memory", "seed_of", "target_values", "unless_auto", "validate_params"]
+           "refuse_beyond_memory", "seed_of", "target_values", "unless_auto", "validate_params",
+           "warn_of_rows_outside"]
 # fmt: on

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import RowSample, Rows, Scaling
+from skpou.core import Rows, RowSample, Scaling
 from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks, rows_within
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.

@@ -26,7 +26,7 @@ from skpou.core.linalg.statistics import (
 # fmt: off
 __all__ = ["NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups", "RowSums", "alone",
            "back_substitute", "check_alike", "coefficients", "count", "effective_parameters",
-           "evidence_ridge", "gather", "gather_objects", "is_deficient", "leave_one_out", "lower_inverse", "ridge_coefficients", "ridge_factor",
-           "row_blocks", "rows_within", "split_factor", "triangular_factor",
-           "triangular_factors", "weighted_factors"]
+           "evidence_ridge", "gather", "gather_objects", "is_deficient", "leave_one_out",
+           "lower_inverse", "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within",
+           "split_factor", "triangular_factor", "triangular_factors", "weighted_factors"]
 # fmt: on
