@@ -170,27 +170,40 @@ class Summary:
         sample = RowSample.empty(edges.shape[1], n_outputs, edges)
         return cls(edges, box_of_edges(edges), sums, sample)
 
+    @classmethod
+    def of_sample(cls, edges: Tensor, sample: RowSample) -> Summary:
+        """Of these rows alone, for a basis that is only a constant."""
+        result = cls.empty(edges, 1, sample.y.shape[1])
+        result.sample = sample
+        result.sums.add(sample.X.new_ones((len(sample.X), 1)), sample.y, sample.weight)
+        return result
+
     def add(
         self, X: Tensor, y: Tensor, weight: Tensor, columns: Columns, dtype: torch.dtype
     ) -> None:
         """Add rows (n, d), (n, m), (n,), in units of X and y; points are rounded to `dtype`."""
+        self.sample.add(X, y, weight)
+        self.add_sums(X, y, weight, columns, dtype)
+
+    def add_sums(
+        self, X: Tensor, y: Tensor, weight: Tensor, columns: Columns, dtype: torch.dtype
+    ) -> None:
+        """Add rows of which the sample knows already."""
         outside = ((X < self.edges[0]) | (X > self.edges[1])).any(1)
         self.n_outside += int((outside & (weight > 0)).sum())
-        self.sample.add(X, y, weight)
-        add_rows(self.sums, self.points(X, dtype), y, weight, columns)
+        points = self.points(X, dtype)
+        for block in row_blocks(len(points), rows_within(4 * self.sums.n_columns)):
+            self.sums.add(columns(points[block]), y[block], weight[block])
 
     def points(self, X: Tensor, dtype: torch.dtype) -> Tensor:
         """Points in the unit box, in float64, rounded to `dtype`."""
         return self.box.points(X).to(dtype).to(torch.float64)
 
-    def of_all_processes(self) -> Summary:
+    def of_all_processes(self, with_sample: bool = True) -> Summary:
         """Over the rows of all processes of a group, the same bits on each."""
         if count() == 1:
             return self
-        sample = RowSample.empty(self.edges.shape[1], self.sample.y.shape[1], self.edges)
-        names = ("X", "y", "weight", "key")
-        for parts in zip(*(gather(getattr(self.sample, name)) for name in names), strict=True):
-            sample.merge(RowSample(*parts))
+        sample = sample_of_all_processes(self.sample) if with_sample else self.sample
         n_outside = sum(gather_objects(self.n_outside))
         return Summary(self.edges, self.box, self.sums.of_all_processes(), sample, n_outside)
 
@@ -228,10 +241,13 @@ class Summary:
         return cls(edges, box_of_edges(edges), sums, sample, int(arrays["n_outside"]))
 
 
-def add_rows(sums: RowSums, points: Tensor, y: Tensor, weight: Tensor, columns: Columns) -> None:
-    """Add rows at points in the unit box, as many together as fit into memory."""
-    for block in row_blocks(len(points), rows_within(4 * sums.n_columns)):
-        sums.add(columns(points[block]), y[block], weight[block])
+def sample_of_all_processes(sample: RowSample) -> RowSample:
+    """That of the rows of all processes of a group."""
+    result = RowSample.empty(sample.X.shape[1], sample.y.shape[1], sample.X)
+    names = ("X", "y", "weight", "key")
+    for parts in zip(*(gather(getattr(sample, name)) for name in names), strict=True):
+        result.merge(RowSample(*parts))
+    return result
 
 
 def check_summary(summary: Summary, n_columns: int, n_outputs: int) -> None:

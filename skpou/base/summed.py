@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from skpou.base.streams import (
     edges_of,
     edges_of_all,
     lies_on_disk,
+    sample_of_all_processes,
     warn_of_rows_outside,
 )
-from skpou.core import Scaling, TrainingResult
-from skpou.core.linalg import count, gather_objects
+from skpou.core import Rows, RowSample, Scaling, TrainingResult
+from skpou.core.linalg import RowSums, count, gather_objects
 
 
 class SummedEstimatorMixin:
@@ -45,26 +47,23 @@ class SummedEstimatorMixin:
         box = box_of_bounds(self.bounds, X)
         return torch.stack([box.offset, box.offset + box.width])
 
-    def _edges_of_stream(self, stream: Stream, labels: list[np.ndarray] | None = None) -> Tensor:
-        """The same of rows in blocks, the first of which sets the columns.
+    def _first_pass(
+        self, stream: Stream, validated: Callable[..., Any], visit: Callable[..., None]
+    ) -> Tensor:
+        """Corners of the box of rows in blocks, the first of which sets the columns.
 
-        `labels` takes the classes of each block.
+        What `validated` returns of each block, points first and weights third, goes to `visit`.
         """
         found: list[Tensor] = []
         with self._alike() as facts:  # type: ignore[attr-defined]
             for block in stream:
-                if labels is None:
-                    X, _, weight = self._validated_rows(*block, not found, facts)  # type: ignore[attr-defined]
-                else:
-                    X, _, weight, own = self._validated_classes(*block, not found, facts)  # type: ignore[attr-defined]
-                    labels.append(own)
-                found.append(edges_of(X, weight))
-                if labels is None and self.bounds is not None:
-                    break
+                rows = validated(*block, not found, facts)
+                found.append(edges_of(rows[0], rows[2]))
+                visit(*rows)
             if not found:
                 raise ValueError(NO_WEIGHT)
         edges = torch.stack(found)
-        return self._edges(X, torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
+        return self._edges(edges[0], torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
 
 
 class SummedRegressorMixin(SummedEstimatorMixin):
@@ -83,7 +82,11 @@ class SummedRegressorMixin(SummedEstimatorMixin):
         """
         raise NotImplementedError
 
-    def _fit_sums(self, summary: Summary, prepared: Prepared) -> TrainingResult:
+    def _streamed_columns(self, box: Scaling, sample: Rows) -> tuple[Columns, int]:
+        """The same for rows that are read twice: some of them are known before."""
+        return self._summed_columns(box)
+
+    def _fit_sums(self, summary: Summary, prepared: Prepared, columns: Any) -> TrainingResult:
         """Fit to sums over rows of these columns; the prepared rows are a sample of them."""
         raise NotImplementedError
 
@@ -125,7 +128,7 @@ class SummedRegressorMixin(SummedEstimatorMixin):
             check_summary(summary, n_columns, y.shape[1])
             summary.add(X, y, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
             whole = summary.of_all_processes()
-            result = self._store_sums(whole, ndim)
+            result = self._store_sums(whole, ndim, columns)
         self._summary = summary.arrays()
         # Past this method and its wrapper, to the line that called partial_fit.
         warn_of_rows_outside(whole.n_outside, stacklevel=4)
@@ -133,30 +136,38 @@ class SummedRegressorMixin(SummedEstimatorMixin):
         return self
 
     def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
-        """Fit to rows in blocks of `batch_size`, read once for the box and once for the sums."""
+        """Fit to rows in blocks of `batch_size`, read once for box and sample, once for sums."""
         stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
-        edges = self._edges_of_stream(stream)
-        columns, n_columns = self._summed_columns(box_of_edges(edges))
-        summary, ndim = None, 1
+        samples: list[RowSample] = []
+
+        def keep(X: Tensor, y: Tensor, weight: Tensor) -> None:
+            y = y.reshape(len(y), -1)
+            if not samples:
+                samples.append(RowSample.empty(X.shape[1], y.shape[1], X))
+            samples[0].add(X, y, weight)
+
+        edges = self._first_pass(stream, self._validated_rows, keep)  # type: ignore[attr-defined]
+        summary = Summary.of_sample(edges, sample_of_all_processes(samples[0]))
+        sample = summary.rows(summary.scaled(), self._torch_dtype())  # type: ignore[attr-defined]
+        columns, n_columns = self._streamed_columns(summary.box, sample)
+        summary.sums = RowSums.empty(n_columns, sample.n_outputs, edges)
+        dtype, ndim = self._torch_dtype(), 1  # type: ignore[attr-defined]
         with self._alike() as facts:  # type: ignore[attr-defined]
             for block in stream:
                 points, targets, weight = self._validated_rows(*block, False, facts)  # type: ignore[attr-defined]
                 ndim, targets = targets.ndim, targets.reshape(len(targets), -1)
-                if summary is None:
-                    summary = Summary.empty(edges, n_columns, targets.shape[1])
-                summary.add(points, targets, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
-        assert summary is not None
-        whole = summary.of_all_processes()
-        result = self._store_sums(whole, ndim)
+                summary.add_sums(points, targets, weight, columns, dtype)
+        summary = summary.of_all_processes(with_sample=False)
+        result = self._store_sums(summary, ndim, columns)
         # Past this method, fit and its wrapper.
-        warn_of_rows_outside(whole.n_outside, stacklevel=5)
+        warn_of_rows_outside(summary.n_outside, stacklevel=5)
         return result
 
-    def _store_sums(self, summary: Summary, ndim: int) -> TrainingResult:
+    def _store_sums(self, summary: Summary, ndim: int, columns: Columns) -> TrainingResult:
         """Fit to sums over all rows and store what comes out."""
         scaling = summary.scaled()
         prepared = Prepared(summary.rows(scaling, self._torch_dtype()), scaling, ndim)  # type: ignore[attr-defined]
-        result = self._fit_sums(summary, prepared)
+        result = self._fit_sums(summary, prepared, columns)
         result = self._no_worse_than_the_mean(result, prepared)  # type: ignore[attr-defined]
         self._keep_range(summary, scaling)
         self._store_result(result, prepared)  # type: ignore[attr-defined]
@@ -240,7 +251,9 @@ class SummedClassifierMixin(SummedEstimatorMixin):
         """Fit to rows in blocks of `batch_size`, read once for box and classes, once for sums."""
         stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
         labels: list[np.ndarray] = []
-        edges = self._edges_of_stream(stream, labels)
+        edges = self._first_pass(
+            stream, self._validated_classes, lambda *rows: labels.append(rows[3])
+        )  # type: ignore[attr-defined]
         known = np.unique(np.concatenate(gather_objects(np.unique(np.concatenate(labels)))))
         columns, n_columns = self._summed_columns(box_of_edges(edges))
         summary = Summary.empty(edges, n_columns, len(known))

@@ -235,11 +235,12 @@ class SparseGridRegressor(SummedRegressorMixin, ResidueDensityMixin, FittedModel
         columns = GridColumns(grid)
         return columns, columns.n_columns
 
-    def _fit_sums(self, summary: Summary, prepared: Prepared) -> TrainingResult:
+    def _fit_sums(
+        self, summary: Summary, prepared: Prepared, columns: GridColumns
+    ) -> TrainingResult:
         scaling, sums = prepared.scaling, summary.sums
-        y = sums.targets(scaling.mean, scaling.scale)
-        grid = self._grid(len(scaling.columns))
-        return fit_sums(sums, y, grid, self._options(), self._reporter(stoppable=False))
+        y, report = sums.targets(scaling.mean, scaling.scale), self._reporter(stoppable=False)
+        return fit_sums(sums, y, columns.grid, self._options(), report)
 
     def _options(self) -> GridOptions:
         return GridOptions(
