@@ -6,6 +6,7 @@ from skpou.base.compat import (
     HasMethods,
     Interval,
     StrOptions,
+    available_if,
     check_is_fitted,
     check_matplotlib_support,
     check_weights,
@@ -40,7 +41,12 @@ from skpou.base.streams import (
     warn_of_rows_outside,
 )
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
-from skpou.base.summed import SummedClassifierMixin, SummedEstimatorMixin, SummedRegressorMixin
+from skpou.base.summed import (
+    SummedClassifierMixin,
+    SummedEstimatorMixin,
+    SummedRegressorMixin,
+    indicators_of,
+)
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
@@ -48,10 +54,10 @@ __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseR
            "Columns", "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor",
            "Origin", "Prepared", "PreparedClasses", "ResidueDensityMixin", "StopRequested",
            "StrOptions", "Stream", "Summary", "SummedClassifierMixin", "SummedEstimatorMixin",
-           "SummedRegressorMixin", "TorchEstimator", "box_of_edges", "check_coverage",
-           "check_is_fitted", "check_matplotlib_support", "check_n_samples", "check_quantiles",
-           "check_return_std", "check_summary", "check_weights", "column_names", "fit_context",
-           "noise_lines", "number", "origin_of", "owned", "polynomial_text", "random_generator",
-           "refuse_beyond_memory", "seed_of", "target_values", "unless_auto", "validate_params",
-           "warn_of_rows_outside"]
+           "SummedRegressorMixin", "TorchEstimator", "available_if", "box_of_edges",
+           "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
+           "check_quantiles", "check_return_std", "check_summary", "check_weights", "column_names",
+           "fit_context", "indicators_of", "noise_lines", "number", "origin_of", "owned",
+           "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
+           "target_values", "unless_auto", "validate_params", "warn_of_rows_outside"]
 # fmt: on

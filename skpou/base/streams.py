@@ -80,7 +80,7 @@ def warn_of_rows_outside(n_outside: int, stacklevel: int) -> None:
     """Say how many rows lay outside the box, if any."""
     if n_outside:
         warnings.warn(
-            f"{n_outside} rows so far lay outside the box that bounds, or the first rows, gave. "
+            f"{n_outside} rows lie outside the box that bounds, or the first rows, gave. "
             "They count with the values that functions have there, which only go on as they are "
             "at the edge. Give bounds that hold all rows.",
             UserWarning,

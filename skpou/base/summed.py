@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.base.classifier import PreparedClasses
-from skpou.base.compat import fit_context
+from skpou.base.compat import available_if, fit_context
 from skpou.base.regressor import Prepared
 from skpou.base.streams import (
     NO_WEIGHT,
@@ -35,6 +35,17 @@ class SummedEstimatorMixin:
 
     batch_size: int | None
     bounds: Any
+
+    def _why_no_sum(self) -> str:
+        """Why the parameters ask for what is no sum over rows; "" if they do not."""
+        return ""
+
+    def _is_sum(self) -> bool:
+        """Whether there is `partial_fit`."""
+        reason = self._why_no_sum()
+        if reason:
+            raise AttributeError(reason)
+        return True
 
     def _streams(self, X: Any) -> bool:
         """Whether fit sums rows block by block, in place of rows in memory."""
@@ -90,6 +101,7 @@ class SummedRegressorMixin(SummedEstimatorMixin):
         """Fit to sums over rows of these columns; the prepared rows are a sample of them."""
         raise NotImplementedError
 
+    @available_if(SummedEstimatorMixin._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Add rows to those of earlier calls, and fit to all of them.
@@ -137,6 +149,8 @@ class SummedRegressorMixin(SummedEstimatorMixin):
 
     def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
         """Fit to rows in blocks of `batch_size`, read once for box and sample, once for sums."""
+        if self._why_no_sum():
+            raise ValueError(self._why_no_sum())
         stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
         samples: list[RowSample] = []
 
@@ -199,6 +213,7 @@ class SummedClassifierMixin(SummedEstimatorMixin):
         """See `SummedRegressorMixin`; targets are the classes' indicators."""
         raise NotImplementedError
 
+    @available_if(SummedEstimatorMixin._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Add rows to those of earlier calls, and fit to all of them.
@@ -249,6 +264,8 @@ class SummedClassifierMixin(SummedEstimatorMixin):
 
     def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
         """Fit to rows in blocks of `batch_size`, read once for box and classes, once for sums."""
+        if self._why_no_sum():
+            raise ValueError(self._why_no_sum())
         stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
         labels: list[np.ndarray] = []
         edges = self._first_pass(

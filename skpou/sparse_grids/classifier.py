@@ -28,7 +28,7 @@ from skpou.core import Scaling, TrainingResult
 from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.classes import METHODS, GridClasses, choose_class_level, fit_classes
 from skpou.sparse_grids.solution import GridOptions
-from skpou.sparse_grids.sums import GridColumns, check_options, fit_class_sums
+from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
 
 class SparseGridClassifier(SummedClassifierMixin, BaseClassifier):
@@ -209,18 +209,18 @@ class SparseGridClassifier(SummedClassifierMixin, BaseClassifier):
             max_points=int(self.max_points),
         )
 
+    def _why_no_sum(self) -> str:
+        if self.method == "softmax":
+            return "method='softmax' needs all rows in memory. Use 'density' or 'one_hot'."
+        return ""
+
     def _grid(self, n_features: int) -> SparseGrid:
         level = choose_class_level(n_features, self._options(), self.method)
         return SparseGrid(n_features, level, self.boundary)
 
     def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
-        if self.method == "softmax":
-            raise ValueError(
-                "method='softmax' is no sum over rows. Use method='density' or 'one_hot' where "
-                "rows are summed block by block."
-            )
         grid = self._grid(len(box.columns))
-        check_options(grid, self._options())
+        check_size(grid)
         columns = GridColumns(grid, clamped=True)
         return columns, columns.n_columns
 

@@ -28,7 +28,7 @@ from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.fit import fit_sparse_grid
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import GridOptions, choose_level
-from skpou.sparse_grids.sums import GridColumns, check_options, fit_sums
+from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
 
 class SparseGridRegressor(SummedRegressorMixin, ResidueDensityMixin, FittedModelRegressor):
@@ -225,13 +225,20 @@ class SparseGridRegressor(SummedRegressorMixin, ResidueDensityMixin, FittedModel
         self._warn_if_not_converged(result)
         return self
 
+    def _why_no_sum(self) -> str:
+        if self.n_refinements:
+            return f"n_refinements={self.n_refinements} needs all rows in memory: it must be 0."
+        if self.solver == "iterative":
+            return "solver='iterative' needs all rows in memory. Use 'auto' or 'direct'."
+        return ""
+
     def _grid(self, n_features: int) -> SparseGrid:
         level = choose_level(n_features, self._options())
         return SparseGrid(n_features, level, self.boundary)
 
     def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
         grid = self._grid(len(box.columns))
-        check_options(grid, self._options())
+        check_size(grid)
         columns = GridColumns(grid)
         return columns, columns.n_columns
 

@@ -79,24 +79,14 @@ class FactorRows:
         return self.A.T @ self.A
 
 
-def check_options(grid: SparseGrid, options: GridOptions) -> None:
-    """Refuse what is no sum over rows.
+def check_size(grid: SparseGrid) -> None:
+    """Refuse a grid of more points than sums are kept for.
 
     Raises
     ------
     ValueError
         If so.
     """
-    if options.n_refinements:
-        raise ValueError(
-            f"n_refinements={options.n_refinements} needs all rows in memory at once: it must be "
-            "0 where rows are summed block by block."
-        )
-    if options.solver == "iterative":
-        raise ValueError(
-            "solver='iterative' needs all rows at once. Use 'auto' or 'direct' where rows are "
-            "summed block by block."
-        )
     if grid.n_columns > DIRECT_LIMIT:
         raise ValueError(
             f"The grid has {grid.n_columns} points, more than the {DIRECT_LIMIT} whose sums over "
