@@ -97,7 +97,7 @@ def test_grid_search_over_the_cluster(threads):
 
 def test_wrong_collections_are_named(threads):
     x = da.from_array(X, (60, 3))
-    with pytest.raises(TypeError, match="y must be a Dask array or data frame. Got ndarray"):
+    with pytest.raises(TypeError, match=r"y must be a Dask array or data frame. Got ndarray"):
         skpou.dask.fit(GRID, x, Y)
     with pytest.raises(ValueError, match=r"as many parts each. Got \[2, 3\]"):
         skpou.dask.fit(GRID, x, dd.from_pandas(pd.Series(Y), npartitions=3))
@@ -161,6 +161,6 @@ def test_a_killed_worker_ends_the_fit(processes):
     rows = [part.persist() for part in rows]
     distributed.wait(rows)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match="died during a fit|lost another one"):
+    with pytest.raises(RuntimeError, match=r"died during a fit|lost another one"):
         skpou.dask.fit(_Suicide(level=2), *rows)
     assert time.monotonic() - start < 10
