@@ -222,7 +222,7 @@ def _parts(X: Any, y: Any, sample_weight: Any) -> list[Any]:
     """Delayed triples of points, targets and weights, or None in place of the latter."""
     dask = _import("dask")
     values = {"X": X, "y": y, "sample_weight": sample_weight}
-    rows = None if _is_frame(X) or not hasattr(X, "chunks") else X.chunks[0]
+    rows: Any = None if _is_frame(X) or not hasattr(X, "chunks") else X.chunks[0]
     columns = []
     for name, value in values.items():
         if value is None and name == "sample_weight":

@@ -27,7 +27,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     Summary,
-    SummedRegressorMixin,
+    SummedRegressor,
     column_names,
     fit_context,
     noise_lines,
@@ -37,7 +37,7 @@ from skpou.base import (
 from skpou.core import Rows, Scaling, TrainingResult
 
 
-class AdditivePOURegressor(SummedRegressorMixin, FittedModelRegressor):
+class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     """Sums of functions of one, two and three columns, for tables with noise.
 
     Every term is a product of one-dimensional partitions of unity, cubic B-splines, taken in the
@@ -261,7 +261,7 @@ class AdditivePOURegressor(SummedRegressorMixin, FittedModelRegressor):
         found = set()
         for given in self.terms:
             term = tuple(given) if isinstance(given, list | tuple) else (given,)
-            whole = all(isinstance(j, Integral) and 0 <= j < self.n_features_in_ for j in term)
+            whole = all(isinstance(j, int | np.integer) and 0 <= j < self.n_features_in_ for j in term)
             if not (whole and 1 <= len(set(term)) == len(term) <= 3):
                 raise ValueError(
                     "terms must be tuples of one to three different columns from 0 to "

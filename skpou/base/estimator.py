@@ -19,7 +19,12 @@ from skpou._version import __version__
 from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
-from skpou.base.streams import box_of_bounds, warn_of_rows_outside
+from skpou.base.streams import (
+    box_of_edges,
+    count_outside,
+    edges_of_bounds,
+    warn_of_rows_outside,
+)
 from skpou.core import (
     Report,
     Rows,
@@ -102,11 +107,10 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         bounds = getattr(self, "bounds", None)
         if bounds is None:
             return None
-        box = box_of_bounds(bounds, X)
-        points = box.points(X[weight > 0])
+        edges = edges_of_bounds(bounds, X)
         # Past this method, two that prepare, fit and its wrapper, to the line that called fit.
-        warn_of_rows_outside(int(((points < 0) | (points > 1)).any(1).sum()), stacklevel=7)
-        return box
+        warn_of_rows_outside(count_outside(X, weight, edges), stacklevel=7)
+        return box_of_edges(edges)
 
     @contextlib.contextmanager
     def _fitting(self, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None):

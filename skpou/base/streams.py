@@ -70,10 +70,16 @@ def box_of_edges(edges: Tensor) -> Scaling:
     return Scaling.from_box(edges, edges.new_ones(2))
 
 
-def box_of_bounds(bounds: Any, like: Tensor) -> Scaling:
-    """Unit box between the parameter `bounds`, for points like `like` (n, d)."""
-    edges = torch.as_tensor(check_bounds(bounds, like.shape[1]).T, device="cpu")
-    return box_of_edges(edges.to(like.device))
+def edges_of_bounds(bounds: Any, like: Tensor) -> Tensor:
+    """The parameter `bounds` as edges (2, d), for points like `like` (n, d)."""
+    edges = np.ascontiguousarray(check_bounds(bounds, like.shape[1]).T)
+    return torch.as_tensor(edges, device="cpu").to(like.device)
+
+
+def count_outside(X: Tensor, weight: Tensor, edges: Tensor) -> int:
+    """Number of rows (n, d) of positive weight outside of edges (2, d)."""
+    outside = ((X < edges[0]) | (X > edges[1])).any(1)
+    return int((outside & (weight > 0)).sum())
 
 
 def warn_of_rows_outside(n_outside: int, stacklevel: int) -> None:
@@ -86,6 +92,12 @@ def warn_of_rows_outside(n_outside: int, stacklevel: int) -> None:
             UserWarning,
             stacklevel=stacklevel,
         )
+
+
+def of_all_processes(*values: np.ndarray) -> list[np.ndarray]:
+    """Arrays with the rows of all processes of a group behind each other."""
+    tensors = (torch.as_tensor(value, device="cpu") for value in values)
+    return [torch.cat(gather(tensor)).numpy() for tensor in tensors]
 
 
 class Stream:
@@ -189,8 +201,7 @@ class Summary:
         self, X: Tensor, y: Tensor, weight: Tensor, columns: Columns, dtype: torch.dtype
     ) -> None:
         """Add rows of which the sample knows already."""
-        outside = ((X < self.edges[0]) | (X > self.edges[1])).any(1)
-        self.n_outside += int((outside & (weight > 0)).sum())
+        self.n_outside += count_outside(X, weight, self.edges)
         points = self.points(X, dtype)
         for block in row_blocks(len(points), rows_within(4 * self.sums.n_columns)):
             self.sums.add(columns(points[block]), y[block], weight[block])

@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.base.classifier import PreparedClasses
+from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import available_if, fit_context
-from skpou.base.regressor import Prepared
+from skpou.base.estimator import TorchEstimator
+from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.streams import (
     NO_WEIGHT,
     Columns,
     Stream,
     Summary,
-    box_of_bounds,
     box_of_edges,
     check_summary,
     edges_of,
     edges_of_all,
+    edges_of_bounds,
     lies_on_disk,
     sample_of_all_processes,
     warn_of_rows_outside,
@@ -30,7 +31,7 @@ from skpou.core import Rows, RowSample, Scaling, TrainingResult
 from skpou.core.linalg import RowSums, count, gather_objects
 
 
-class SummedEstimatorMixin:
+class SummedEstimator(TorchEstimator):
     """What partial_fit and fits of rows in blocks share; parameters `bounds` and `batch_size`."""
 
     batch_size: int | None
@@ -53,10 +54,20 @@ class SummedEstimatorMixin:
 
     def _edges(self, X: Tensor, edges: Tensor) -> Tensor:
         """Corners (2, d) of the box: the parameter's, or those of the rows of all processes."""
-        if self.bounds is None:
-            return edges_of_all(edges)
-        box = box_of_bounds(self.bounds, X)
-        return torch.stack([box.offset, box.offset + box.width])
+        return edges_of_all(edges) if self.bounds is None else edges_of_bounds(self.bounds, X)
+
+    def _stream(self, X: Any, y: Any, sample_weight: Any) -> Stream:
+        """Rows in blocks of `batch_size`.
+
+        Raises
+        ------
+        ValueError
+            If the parameters ask for what is no sum over rows, or rows do not go together.
+        """
+        with self._alike():
+            if self._why_no_sum():
+                raise ValueError(self._why_no_sum())
+            return Stream(X, y, sample_weight, int(self.batch_size or 1))
 
     def _first_pass(
         self, stream: Stream, validated: Callable[..., Any], visit: Callable[..., None]
@@ -66,7 +77,7 @@ class SummedEstimatorMixin:
         What `validated` returns of each block, points first and weights third, goes to `visit`.
         """
         found: list[Tensor] = []
-        with self._alike() as facts:  # type: ignore[attr-defined]
+        with self._alike() as facts:
             for block in stream:
                 rows = validated(*block, not found, facts)
                 found.append(edges_of(rows[0], rows[2]))
@@ -77,10 +88,10 @@ class SummedEstimatorMixin:
         return self._edges(edges[0], torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
 
 
-class SummedRegressorMixin(SummedEstimatorMixin):
+class SummedRegressor(SummedEstimator, BaseRegressor):
     """Regressor with `partial_fit`.
 
-    A subclass writes `_summed_columns` and `_fit_sums`, and comes before `BaseRegressor`.
+    A subclass writes `_summed_columns` and `_fit_sums`.
     """
 
     def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
@@ -101,7 +112,7 @@ class SummedRegressorMixin(SummedEstimatorMixin):
         """Fit to sums over rows of these columns; the prepared rows are a sample of them."""
         raise NotImplementedError
 
-    @available_if(SummedEstimatorMixin._is_sum)
+    @available_if(SummedEstimator._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Add rows to those of earlier calls, and fit to all of them.
@@ -127,8 +138,8 @@ class SummedRegressorMixin(SummedEstimatorMixin):
             The regressor itself.
         """
         state = self.__dict__.get("_summary")
-        with self._earlier_fit_kept():  # type: ignore[attr-defined]
-            X, y, weight = self._own_rows(X, y, sample_weight, state is None)  # type: ignore[attr-defined]
+        with self._earlier_fit_kept():
+            X, y, weight = self._own_rows(X, y, sample_weight, state is None)
             ndim, y = y.ndim, y.reshape(len(y), -1)
             if state is None:
                 edges = self._edges(X, edges_of(X, weight))
@@ -138,20 +149,18 @@ class SummedRegressorMixin(SummedEstimatorMixin):
                 summary = Summary.from_arrays(state, X)
                 columns, n_columns = self._summed_columns(summary.box)
             check_summary(summary, n_columns, y.shape[1])
-            summary.add(X, y, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+            summary.add(X, y, weight, columns, self._torch_dtype())
             whole = summary.of_all_processes()
             result = self._store_sums(whole, ndim, columns)
         self._summary = summary.arrays()
         # Past this method and its wrapper, to the line that called partial_fit.
         warn_of_rows_outside(whole.n_outside, stacklevel=4)
-        self._warn_if_not_converged(result)  # type: ignore[attr-defined]
+        self._warn_if_not_converged(result)
         return self
 
     def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
         """Fit to rows in blocks of `batch_size`, read once for box and sample, once for sums."""
-        if self._why_no_sum():
-            raise ValueError(self._why_no_sum())
-        stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
+        stream = self._stream(X, y, sample_weight)
         samples: list[RowSample] = []
 
         def keep(X: Tensor, y: Tensor, weight: Tensor) -> None:
@@ -160,15 +169,15 @@ class SummedRegressorMixin(SummedEstimatorMixin):
                 samples.append(RowSample.empty(X.shape[1], y.shape[1], X))
             samples[0].add(X, y, weight)
 
-        edges = self._first_pass(stream, self._validated_rows, keep)  # type: ignore[attr-defined]
+        edges = self._first_pass(stream, self._validated_rows, keep)
         summary = Summary.of_sample(edges, sample_of_all_processes(samples[0]))
-        sample = summary.rows(summary.scaled(), self._torch_dtype())  # type: ignore[attr-defined]
+        sample = summary.rows(summary.scaled(), self._torch_dtype())
         columns, n_columns = self._streamed_columns(summary.box, sample)
         summary.sums = RowSums.empty(n_columns, sample.n_outputs, edges)
-        dtype, ndim = self._torch_dtype(), 1  # type: ignore[attr-defined]
-        with self._alike() as facts:  # type: ignore[attr-defined]
+        dtype, ndim = self._torch_dtype(), 1
+        with self._alike() as facts:
             for block in stream:
-                points, targets, weight = self._validated_rows(*block, False, facts)  # type: ignore[attr-defined]
+                points, targets, weight = self._validated_rows(*block, False, facts)
                 ndim, targets = targets.ndim, targets.reshape(len(targets), -1)
                 summary.add_sums(points, targets, weight, columns, dtype)
         summary = summary.of_all_processes(with_sample=False)
@@ -180,11 +189,11 @@ class SummedRegressorMixin(SummedEstimatorMixin):
     def _store_sums(self, summary: Summary, ndim: int, columns: Columns) -> TrainingResult:
         """Fit to sums over all rows and store what comes out."""
         scaling = summary.scaled()
-        prepared = Prepared(summary.rows(scaling, self._torch_dtype()), scaling, ndim)  # type: ignore[attr-defined]
+        prepared = Prepared(summary.rows(scaling, self._torch_dtype()), scaling, ndim)
         result = self._fit_sums(summary, prepared, columns)
-        result = self._no_worse_than_the_mean(result, prepared)  # type: ignore[attr-defined]
+        result = self._no_worse_than_the_mean(result, prepared)
         self._keep_range(summary, scaling)
-        self._store_result(result, prepared)  # type: ignore[attr-defined]
+        self._store_result(result, prepared)
         return result
 
     def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
@@ -196,24 +205,21 @@ class SummedRegressorMixin(SummedEstimatorMixin):
         self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
 
 
-class SummedClassifierMixin(SummedEstimatorMixin):
+class SummedClassifier(SummedEstimator, BaseClassifier):
     """Classifier with `partial_fit`.
 
-    A subclass writes `_summed_columns`, as that of a regressor, and `_fit_sums`, and comes before
-    `BaseClassifier`.
+    A subclass writes `_summed_columns`, as that of a regressor, and `_fit_sums`.
     """
 
-    _dropped_by_fit: tuple[str, ...] = ("_summary",)
-
     def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
-        """See `SummedRegressorMixin`."""
+        """See `SummedRegressor`."""
         raise NotImplementedError
 
     def _fit_sums(self, summary: Summary, prepared: PreparedClasses) -> TrainingResult:
-        """See `SummedRegressorMixin`; targets are the classes' indicators."""
+        """See `SummedRegressor`; targets are the classes' indicators."""
         raise NotImplementedError
 
-    @available_if(SummedEstimatorMixin._is_sum)
+    @available_if(SummedEstimator._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Add rows to those of earlier calls, and fit to all of them.
@@ -241,8 +247,8 @@ class SummedClassifierMixin(SummedEstimatorMixin):
             The classifier itself.
         """
         state = self.__dict__.get("_summary")
-        with self._earlier_fit_kept():  # type: ignore[attr-defined]
-            X, codes, weight, own = self._own_classes(X, y, sample_weight, state is None)  # type: ignore[attr-defined]
+        with self._earlier_fit_kept():
+            X, codes, weight, own = self._own_classes(X, y, sample_weight, state is None)
             if state is None:
                 known = own if classes is None else np.unique(np.asarray(classes))
                 edges = self._edges(X, edges_of(X, weight))
@@ -253,32 +259,30 @@ class SummedClassifierMixin(SummedEstimatorMixin):
                 columns, n_columns = self._summed_columns(summary.box)
             indicators = indicators_of(codes, own, known)
             check_summary(summary, n_columns, len(known))
-            summary.add(X, indicators, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+            summary.add(X, indicators, weight, columns, self._torch_dtype())
             whole = summary.of_all_processes()
             result = self._store_sums(whole, known)
         self._summary = {**summary.arrays(), "classes": known}
         # Past this method and its wrapper, to the line that called partial_fit.
         warn_of_rows_outside(whole.n_outside, stacklevel=4)
-        self._warn_if_not_converged(result)  # type: ignore[attr-defined]
+        self._warn_if_not_converged(result)
         return self
 
     def _fit_streamed(self, X: Any, y: Any, sample_weight: Any) -> TrainingResult:
         """Fit to rows in blocks of `batch_size`, read once for box and classes, once for sums."""
-        if self._why_no_sum():
-            raise ValueError(self._why_no_sum())
-        stream = Stream(X, y, sample_weight, int(self.batch_size or 1))
+        stream = self._stream(X, y, sample_weight)
         labels: list[np.ndarray] = []
         edges = self._first_pass(
             stream, self._validated_classes, lambda *rows: labels.append(rows[3])
-        )  # type: ignore[attr-defined]
+        )
         known = np.unique(np.concatenate(gather_objects(np.unique(np.concatenate(labels)))))
         columns, n_columns = self._summed_columns(box_of_edges(edges))
         summary = Summary.empty(edges, n_columns, len(known))
-        with self._alike() as facts:  # type: ignore[attr-defined]
+        with self._alike() as facts:
             for block in stream:
-                points, codes, weight, own = self._validated_classes(*block, False, facts)  # type: ignore[attr-defined]
+                points, codes, weight, own = self._validated_classes(*block, False, facts)
                 indicators = indicators_of(codes, own, known)
-                summary.add(points, indicators, weight, columns, self._torch_dtype())  # type: ignore[attr-defined]
+                summary.add(points, indicators, weight, columns, self._torch_dtype())
         whole = summary.of_all_processes()
         result = self._store_sums(whole, known)
         # Past this method, fit and its wrapper.
@@ -290,12 +294,12 @@ class SummedClassifierMixin(SummedEstimatorMixin):
         box, sample = summary.box, summary.sample
         one = box.offset.new_ones(len(classes))
         scaling = Scaling(box.columns, box.offset, box.width, 0 * one, one)
-        rows = summary.rows(scaling, self._torch_dtype())  # type: ignore[attr-defined]
+        rows = summary.rows(scaling, self._torch_dtype())
         prepared = PreparedClasses(rows, scaling, classes)
         result = self._fit_sums(summary, prepared)
         if len(sample.key):
-            result = self._no_worse_than_the_shares(result, prepared)  # type: ignore[attr-defined]
-        self._store_result(result, prepared)  # type: ignore[attr-defined]
+            result = self._no_worse_than_the_shares(result, prepared)
+        self._store_result(result, prepared)
         return result
 
 

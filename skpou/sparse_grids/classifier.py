@@ -13,12 +13,11 @@ from skpou.base import (
     AUTO,
     COUNT,
     NOT_NEGATIVE,
-    BaseClassifier,
     Interval,
     PreparedClasses,
     StrOptions,
     Summary,
-    SummedClassifierMixin,
+    SummedClassifier,
     TorchEstimator,
     fit_context,
     random_generator,
@@ -31,7 +30,7 @@ from skpou.sparse_grids.solution import GridOptions
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
 
-class SparseGridClassifier(SummedClassifierMixin, BaseClassifier):
+class SparseGridClassifier(SummedClassifier):
     """Classification on a sparse grid of hierarchical hat functions.
 
     One function on a sparse grid (Eq. 2.14 of [1]_) for each class is a density, a probability or

@@ -18,7 +18,7 @@ from skpou.base import (
     ResidueDensityMixin,
     StrOptions,
     Summary,
-    SummedRegressorMixin,
+    SummedRegressor,
     fit_context,
     noise_lines,
     unless_auto,
@@ -31,7 +31,7 @@ from skpou.sparse_grids.solution import GridOptions, choose_level
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
 
-class SparseGridRegressor(SummedRegressorMixin, ResidueDensityMixin, FittedModelRegressor):
+class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegressor):
     """Regression on a sparse grid of hierarchical hat functions, with error bars.
 
     The model is a sum of products of piecewise linear hat functions whose levels add up to a

@@ -21,7 +21,7 @@ def summed(A, y, weight, blocks):
     return found
 
 
-@pytest.mark.parametrize("size", [1, 7, 300])
+@pytest.mark.parametrize("size", [7, 300])
 def test_moments_are_those_of_the_rows(size):
     A, y, weight = rows()
     order = torch.as_tensor(np.random.default_rng(1).permutation(300))
