@@ -101,11 +101,8 @@ class TargetModel:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
-        result = X.new_zeros(X.shape, dtype=torch.float64)
-        for expert in self.experts:
-            for feature in range(X.shape[1]):
-                result[:, feature] += expert.basis.partial(X.double(), feature) @ expert.coef
-        return result
+        parts = [expert.basis.gradient(X, expert.coef) for expert in self.experts]
+        return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
@@ -122,10 +119,10 @@ class TargetModel:
         beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []
         for expert in self.experts:
-            F = expert.basis.matrix(X)
-            means.append(F @ expert.coef)
-            within = F if torch.equal(X, inside) else expert.basis.matrix(inside)
             T = expert.basis.coordinates(inside)
+            within = expert.basis.from_functions(expert.basis.functions(T), T)
+            F = within if torch.equal(X, inside) else expert.basis.matrix(X)
+            means.append(F @ expert.coef)
             for member in expert.members:
                 mean = (F @ member.coef)[:, None]
                 spread = mean.new_zeros(mean.shape)
