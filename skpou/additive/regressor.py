@@ -261,7 +261,9 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         found = set()
         for given in self.terms:
             term = tuple(given) if isinstance(given, list | tuple) else (given,)
-            whole = all(isinstance(j, int | np.integer) and 0 <= j < self.n_features_in_ for j in term)
+            whole = all(
+                isinstance(j, int | np.integer) and 0 <= j < self.n_features_in_ for j in term
+            )
             if not (whole and 1 <= len(set(term)) == len(term) <= 3):
                 raise ValueError(
                     "terms must be tuples of one to three different columns from 0 to "
@@ -335,7 +337,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     def _summary_lines(self) -> list[str]:
         names, lines = column_names(self), []
         variances = self.__dict__.get("_term_variances")
-        dof = np.reshape(self.effective_dof_, (-1, len(self.terms_)))
+        dof = np.reshape(self.effective_dof_, (len(self.scaling_["scale"]), -1))
         for target, own in enumerate(dof):
             lines += [
                 "",

@@ -20,6 +20,7 @@ from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
 from skpou.base.streams import (
+    LARGEST_TARGET,
     box_of_edges,
     count_outside,
     edges_of_bounds,
@@ -100,7 +101,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
             return empty, replace(box, mean=0 * one, scale=one), one
         measured = Scaling.from_box(X, weight)  # refuses a range that overflows
         scaling = box or self._box_of_bounds(X, weight) or measured
-        unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
+        unit = target_unit(y, weight, LARGEST_TARGET[dtype])
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
         rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, RowSample, Scaling
+from skpou.core import Rows, RowSample, Scaling, target_unit
 from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks, rows_within
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.
 Columns = Callable[[Tensor], Tensor]
+#: Largest target whose units do not overflow.
+LARGEST_TARGET = {torch.float64: 1e305, torch.float32: 1e37}
 NO_WEIGHT = "sample_weight must have at least one non-zero weight. All are zero."
 
 
@@ -201,6 +203,7 @@ class Summary:
         self, X: Tensor, y: Tensor, weight: Tensor, columns: Columns, dtype: torch.dtype
     ) -> None:
         """Add rows of which the sample knows already."""
+        target_unit(y, weight, LARGEST_TARGET[dtype])  # refuses what overflows
         self.n_outside += count_outside(X, weight, self.edges)
         points = self.points(X, dtype)
         for block in row_blocks(len(points), rows_within(4 * self.sums.n_columns)):

@@ -209,8 +209,11 @@ class RowSums:
 
     def rms(self) -> Tensor:
         """Weighted rms deviation (m,) of the targets from their means."""
-        # Behind the first row there is what the constant leaves over.
-        return torch.linalg.vector_norm(self.factor[1:, self.n_columns :], dim=0) / self.total**0.5
+        # Behind the first row there is what the constant leaves over. Its squares may overflow.
+        rest = self.factor[1:, self.n_columns :]
+        size = rest.abs().amax(0)
+        size = torch.where(size > 0, size, 1.0)
+        return torch.linalg.vector_norm(rest / size, dim=0) * (size / self.total**0.5)
 
     def targets(self, mean: Tensor, scale: Tensor) -> Tensor:
         """Targets (p + m, m) ``(y - mean) / scale`` of the rows that stand for all."""
