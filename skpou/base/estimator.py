@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -315,6 +316,9 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            # Parameters that came after it was saved have their defaults.
+            state.setdefault(name, parameter.default)
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
             self._check_state()
