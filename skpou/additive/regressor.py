@@ -70,7 +70,8 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     tol : float, default=1e-6
         Change of the log evidence a row at which they end.
     terms : "auto" or list of tuple of int, default="auto"
-        Columns of X in every term, one to three each: ``[(0,), (1,), (0, 1)]``. ``"auto"``: as
+        Columns of X in every term, one to three each: ``[(0,), (1,), (0, 1)]``. A pair has what
+        its main effects do not have, which are terms of their own. ``"auto"``: as
         evidence says; in `partial_fit` all main effects, and all pairs unless ``max_order=1`` or
         they do not fit.
     batch_size : int, default=None
@@ -304,7 +305,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
 
     def _may_give_way(self) -> bool:
         # It takes a term of all columns.
-        return self.remainder == "auto"
+        return self.remainder == "auto" and isinstance(self.terms, str)
 
     def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:
         """How much (n, m) the predicted mean differs from the sum of the model's terms, if at all.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import pickle
+import re
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -137,7 +140,11 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         if count() == 1:
             yield facts
             return
-        facts["parameters"] = f"{type(self).__name__}({self.get_params()})"
+        # Addresses of functions and generators are of one process.
+        words = re.sub(r" at 0x[0-9a-fA-F]+", "", str(self.get_params()))
+        facts["parameters"] = f"{type(self).__name__}({words})"
+        source = getattr(self, "random_state", None)
+        facts["state of random_state"] = zlib.crc32(pickle.dumps(source))
         fault = None
         try:
             yield facts

@@ -13,9 +13,11 @@ import torch.distributed as dist
 
 from skpou import (
     AdditivePOURegressor,
+    AutoRegressor,
     HierarchicalPOURegressor,
     SparseGridClassifier,
     SparseGridRegressor,
+    TransformedRegressor,
 )
 from tests.estimators import kinked
 
@@ -36,8 +38,10 @@ SUMMED = {
 }
 GATHERED = {
     "grid": SparseGridRegressor(level=2, n_refinements=1),
+    "front door": AutoRegressor(["SparseGridRegressor"]),
     "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
 }
+POWERS = TransformedRegressor(SparseGridRegressor(level=1), "yeo-johnson")
 
 
 def _run(work, rank, n, folder):
@@ -115,13 +119,16 @@ def test_rows_in_memory_are_gathered_and_classes_too(tmp_path):
         blocks = SparseGridRegressor(level=2, bounds=[[-6, 6]] * 3)
         for block in np.array_split(np.arange(len(X))[rows], 2):
             blocks.partial_fit(X[block], Y[block])
-        return {**found, "blocks": moments(blocks)}
+        powers = POWERS.fit(X[rows], np.exp(Y[rows]))
+        return {**found, "blocks": moments(blocks), "powers": moments(powers)}
 
     found = together(work, 2, tmp_path)
     for name in found[0]:
         np.testing.assert_array_equal(found[0][name], found[1][name])
     for name, model in GATHERED.items():
         np.testing.assert_array_equal(found[0][name], moments(model.fit(X, Y)))
+    powers = moments(POWERS.fit(X, np.exp(Y)))
+    np.testing.assert_allclose(found[0]["powers"], powers, rtol=1e-10)
     classes = SparseGridClassifier(2).fit(X, labels).predict_proba(QUERY)
     np.testing.assert_array_equal(found[0]["classes"], classes)
     np.testing.assert_allclose(found[0]["streamed"], classes, atol=1e-10)
@@ -137,12 +144,16 @@ def test_rows_in_memory_are_gathered_and_classes_too(tmp_path):
         ({"X": X.astype(np.float32)}, "dtype of X"),
         ({"y": np.stack([Y, Y], 1)}, "shape of a target"),
         ({"level": 2}, "parameters"),
+        ({"random_state": np.random.RandomState(1)}, "state of random_state"),
     ],
 )
 def test_processes_must_bring_alike(other, words, batch_size, tmp_path):
     def work(rank, n):
-        given = {"X": X, "y": Y, "level": 1, **(other if rank else {})}
-        model = SparseGridRegressor(level=given.pop("level"), batch_size=batch_size)
+        same = {"X": X, "y": Y, "level": 1, "random_state": np.random.RandomState(0)}
+        given = {**same, **(other if rank else {})}
+        model = SparseGridRegressor(
+            level=given.pop("level"), batch_size=batch_size, random_state=given.pop("random_state")
+        )
         model.fit(**given)
 
     for error in together(work, 2, tmp_path):
