@@ -97,6 +97,7 @@ def columns_of_sample(
     sample: Rows, options: AdditiveOptions, rng: np.random.Generator, report: Report | None
 ) -> AdditiveColumns:
     """Columns that a search among some of the rows finds, for each target its own."""
+    sample = sample.to(torch.float64)
     seed = rng.integers(2**63, size=2)
     found = []
     for output in range(sample.n_outputs):

@@ -97,7 +97,12 @@ OnDisk.__module__ = "h5py._hl.dataset"
 
 
 @pytest.mark.parametrize(
-    "model", [SparseGridRegressor(level=2), AdditivePOURegressor(1), SparseGridClassifier(level=2)]
+    "model",
+    [
+        SparseGridRegressor(level=2),
+        AdditivePOURegressor(1, dtype="float32", remainder=False),
+        SparseGridClassifier(level=2),
+    ],
 )
 def test_no_more_rows_than_a_block_are_read_together(model):
     rows, y = OnDisk(X), OnDisk(LABELS if isinstance(model, SparseGridClassifier) else Y)
