@@ -180,7 +180,9 @@ class TargetFit:
         for candidate, fit in zip(found, fits, strict=True):
             members, log_density = self._members(candidate, fit, floor)
             first = ResidueDensity.single(fit.noise, self.y)
-            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
+            groups = candidate.groups
+            prior = fit.alpha[groups.index] * groups.shape
+            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first, prior)
             experts.append(Expert(candidate.basis, members, alone))
             densities.append(log_density)
         shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)

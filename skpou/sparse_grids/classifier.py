@@ -25,7 +25,13 @@ from skpou.base import (
 )
 from skpou.core import Scaling, TrainingResult
 from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
-from skpou.sparse_grids.classes import METHODS, GridClasses, choose_class_level, fit_classes
+from skpou.sparse_grids.classes import (
+    ALPHAS,
+    METHODS,
+    GridClasses,
+    choose_class_level,
+    fit_classes,
+)
 from skpou.sparse_grids.solution import GridOptions
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
@@ -74,7 +80,8 @@ class SparseGridClassifier(SummedClassifier):
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows that choose `alpha`. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each alpha tried.
+        Above 0: print a line for each alpha tried, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------
@@ -228,6 +235,10 @@ class SparseGridClassifier(SummedClassifier):
         rng, report = random_generator(self.random_state), self._reporter(stoppable=False)
         sample = prepared.rows.to(torch.float64)
         return fit_class_sums(summary.sums, sample, self.method, grid, self._options(), rng, report)
+
+    def _most_lines(self) -> int | None:
+        # Other methods look for the best of a curve, and stop where they have found it.
+        return len(ALPHAS) if self.method == "density" and self.alpha == "auto" else None
 
     def _state_of(self, result: TrainingResult) -> dict[str, Any]:
         return {
