@@ -21,7 +21,9 @@ from skpou.core.linalg.least_squares import (
     ridge_factor,
     split_factor,
 )
+from skpou.core.linalg.processes import alone, check_alike, count, gather, gather_objects
 from skpou.core.linalg.statistics import (
+    RowSums,
     row_blocks,
     rows_within,
     triangular_factor,
@@ -31,8 +33,9 @@ from skpou.core.linalg.statistics import (
 
 # fmt: off
 __all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups",
-           "add_gram", "back_substitute", "coefficients", "effective_parameters", "evidence_ridge",
-           "factored", "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
+           "RowSums", "add_gram", "alone", "back_substitute", "check_alike", "coefficients",
+           "count", "effective_parameters", "evidence_ridge", "factored", "gather",
+           "gather_objects", "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
            "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
            "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
            "whitened_factor"]
