@@ -15,6 +15,7 @@ N_FEATURES = {
     "make_piecewise_quadratic": 1,
     "make_sine_bump": 1,
     "make_swiss_roll": 3,
+    "make_transistor": 2,
     "make_triangle_wave": 1,
     "make_two_moons_3d": 3,
 }

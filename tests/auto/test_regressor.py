@@ -56,6 +56,18 @@ def test_a_stack_is_better_than_a_wrong_member():
     assert np.std(model.predict(T) - kinked_mean(T)) < 1.5 * least
 
 
+def test_intervals_that_are_counted(mixed):
+    """Rows set aside stretch the intervals of a stack whose members are too sure."""
+    T, t = kinked(300, seed=2)
+    sure = AutoRegressor([Line(std=1e-3), Constant(0.0, 1e-3)]).fit(X, Y)
+    for model, least in ((copy.deepcopy(mixed), 0.85), (sure, 0.85)):
+        model.conformalize(T[:150], t[:150])
+        low, high = model.predict_interval(T[150:], coverage=0.9).T
+        assert least <= np.mean((low <= t[150:]) & (t[150:] <= high)) <= 0.97
+    below, above = low - sure.predict(T[150:]), high - sure.predict(T[150:])
+    assert (below < 0).all() and (above > 0).all()
+
+
 def test_leaderboard_and_summary(mixed):
     board = pd.DataFrame(mixed.leaderboard_)
     assert board.columns.tolist() == ["member", "rows", "log_density", "error", "seconds", "weight"]

@@ -1,8 +1,5 @@
 """Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
 
-Every function draws independent, uniform points over the problem's domain, or evaluates the target
-at given `X`. `noise` is a standard deviation in units of `y`; it does not change a seed's points.
-
 References
 ----------
 Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee et al.,
@@ -17,12 +14,6 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 
 from skpou.base import Interval, StrOptions, validate_params
-
-# fmt: off
-__all__ = ["make_bump", "make_cross", "make_curved_ridge", "make_diode", "make_multiscale",
-           "make_piecewise_quadratic", "make_sine_bump", "make_swiss_roll", "make_triangle_wave",
-           "make_two_moons_3d"]
-# fmt: on
 
 _PARAMETERS = """Parameters
     ----------
