@@ -112,5 +112,5 @@ benchmark: $(STAMP)
 	$(PY) -m benchmarks
 
 clean:
-	rm -rf build dist doc/_build doc/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis diode.png
+	rm -rf build dist doc/_build doc/generated doc/auto_examples doc/sg_execution_times.rst *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis diode.png
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

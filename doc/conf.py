@@ -36,7 +36,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "auto_examples/GALLERY_HEADER.rst"]
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False  # the template of classes lists them

@@ -3,7 +3,7 @@ Calibrating a sensor, with bars that hold
 =========================================
 
 A pressure sensor reads a voltage that bends with the pressure and drifts with the temperature, and its
-noise grows with the pressure. From 400 calibration points, pressure is told from both readings. Rows
+noise grows with the pressure. From 600 calibration points, pressure is told from both readings. Rows
 that were set aside count how good the intervals are, so that a promise of 90 % is kept.
 """
 
@@ -23,8 +23,8 @@ def measure(n, rng):
 
 
 rng = np.random.default_rng(0)
-X, y = measure(400, rng)
-X_fit, X_aside, y_fit, y_aside = train_test_split(X, y, test_size=100, random_state=0)
+X, y = measure(600, rng)
+X_fit, X_aside, y_fit, y_aside = train_test_split(X, y, test_size=200, random_state=0)
 model = AutoRegressor().fit(X_fit, y_fit).conformalize(X_aside, y_aside)
 print(model.summary())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,6 +56,15 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     _dropped_by_fit: tuple[str, ...] = ()
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
+
+    # Where scikit-learn's HTML representation of an estimator links to. The pages are wherever
+    # `make doc` put them: the variable SKPOU_DOCUMENTATION says where that is.
+    _doc_link_module = "skpou"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = os.environ.get("SKPOU_DOCUMENTATION", "").rstrip("/")
+        return f"{address}/{{estimator_module}}.{{estimator_name}}.html" if address else ""
 
     # Training
 
