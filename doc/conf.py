@@ -1,4 +1,4 @@
-"""Configuration of Sphinx. Without a network the pages are the same, but for links to other projects."""
+"""Configuration of Sphinx. Without a network only the links to other projects are missing."""
 
 import importlib
 import inspect
@@ -12,9 +12,10 @@ sys.path.insert(0, str(HERE))
 # Estimators that the gallery shows link to their pages in this very build.
 os.environ["SKPOU_DOCUMENTATION"] = "../generated"
 
-import skpou  # noqa: E402
 from draw_house import draw_where_old  # noqa: E402
 from draw_which import draw_which  # noqa: E402
+
+import skpou  # noqa: E402
 
 draw_where_old()
 draw_which()
@@ -70,7 +71,7 @@ intersphinx_mapping = {
     }.items()
 }
 intersphinx_timeout = 5  # seconds; some machines without a network let one wait
-# A machine without a network is no reason to fail; references to other projects are plain text then.
+# Without a network, references to other projects are plain text, which is no reason to fail.
 logging.getLogger("sphinx.sphinx.ext.intersphinx._load").addFilter(
     lambda record: "failed to reach any of the inventories" not in str(record.msg)
 )

@@ -1,6 +1,6 @@
 """Draw which estimator is for what, with links: ``python doc/draw_which.py`` writes ``which.svg``.
 
-conf.py calls it, too. The front page holds the figure in its own text, so that the links work there.
+conf.py calls it, too. The front page holds the figure in its own text, where the links work.
 """
 
 from html import escape
@@ -45,17 +45,16 @@ def figure():
         box(1, 1, LEFT, 42, "not sure, or no time", "case", "guide/start.html"),
         box(right, 1, width, 42, "AutoRegressor", "first", "generated/skpou.AutoRegressor.html"),
         arrow(LEFT + 2, 22, right),
-        f'<text x="1" y="68" class="note">You know what is in the data, or want to see it:</text>',
+        '<text x="1" y="68" class="note">You know what is in the data, or want to see it:</text>',
     ]
     y = 80
     for case, classes, page in (*ROWS, (EQUATIONS, None, "equations")):
-        height = ROW * len(classes or [1, 2])
-        parts.append(box(1, y, LEFT, height, case, "case", f"guide/{page}.html"))
+        height, page = ROW * len(classes or [1]), f"guide/{page}.html"
+        parts.append(box(1, y, LEFT, height, case, "case", page))
         parts.append(arrow(LEFT + 2, y + height / 2, right))
         if classes is None:
             parts.append(
-                box(right, y, width, height, "physics=… of three regressors", "class",
-                    "guide/equations.html")  # fmt: skip
+                box(right, y, width, height, "physics=… of three regressors", "class", page)
             )
         else:
             each = height / len(classes)

@@ -3,8 +3,8 @@ A hump carried along
 ====================
 
 The equation u_t + x u_x = 0 holds in the unit square, with a velocity that grows with x. ``X`` and
-``y`` are the values at time 0 and at the end x = 0; nothing is known inside. The equation is linear in
-u, so that the fit is one least-squares solve for each bandwidth that is tried.
+``y`` are the values at time 0 and at the end x = 0; nothing is known inside. The equation is linear
+in u, so that the fit is one least-squares solve for each bandwidth that is tried.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 A diode's current over 13 decades
 =================================
 
-The decimal logarithm of a diode's current is learned from every second point of a voltage sweep, and
-the points in between are held out. Five methods are compared; errors are in decades, and 0.01 decades
-are 2.3 % of the current. ``make demo`` runs this script.
+The decimal logarithm of a diode's current is learned from every second point of a voltage sweep,
+and the points in between are held out. Five methods are compared; errors are in decades, and 0.01
+decades are 2.3 % of the current. ``make demo`` runs this script.
 """
 
 import sys
@@ -31,8 +31,8 @@ X, y = make_diode(X=np.arange(10, 1209)[:, None] / 1000)
 test = np.arange(len(X)) % 2 == 1
 
 # %%
-# Eight pieces at most, with polynomials of degree 4. All sizes are scaled inside; volts and decades go
-# in as they are.
+# Eight pieces at most, with polynomials of degree 4. All sizes are scaled inside; volts and decades
+# go in as they are.
 
 model = HierarchicalPOURegressor(n_partitions=8, degree=4)
 
@@ -53,8 +53,8 @@ class CubicSpline:
 
 kernel = ConstantKernel(1, (1e-5, 1e8)) * RBF(0.1, (1e-3, 1e2)) + WhiteKernel(1e-10, (1e-15, 1))
 network = MLPRegressor(
-    (64, 64), activation="tanh", solver="lbfgs", alpha=0, max_iter=2000, max_fun=10**5, tol=0,
-    random_state=0,
+    hidden_layer_sizes=(64, 64), activation="tanh", solver="lbfgs", alpha=0, max_iter=2000,
+    max_fun=10**5, tol=0, random_state=0,
 )  # fmt: skip
 # L-BFGS stops at an absolute change of the loss: targets of this size keep it going.
 wide = MinMaxScaler((-200, 200))

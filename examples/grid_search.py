@@ -2,8 +2,8 @@
 Tuning with GridSearchCV
 ========================
 
-Defaults choose sizes by themselves. Where one wants to choose, scikit-learn's search works as with any
-estimator: here over the degree and the number of pieces of a curve with kinks and noise.
+Defaults choose sizes by themselves. Where one wants to choose, scikit-learn's search works as with
+any estimator: here over the degree and the number of pieces of a curve with kinks and noise.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ search.fit(X, y)
 print(search.best_params_)
 
 # %%
-# In truth there are four parabolas. The default, which compares candidates by the evidence of all rows
-# instead of folds, needs one fit.
+# In truth there are four parabolas. The default, which compares candidates by the evidence of all
+# rows instead of folds, needs one fit.
 
 automatic = HierarchicalPOURegressor().fit(X, y)
 print(f"by default: {len(automatic.coef_)} pieces of degree {automatic.degree_}")

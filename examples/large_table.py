@@ -2,9 +2,9 @@
 A hundred thousand rows
 =======================
 
-A function of four columns with a kink, from 100,000 rows with noise. On a sparse grid the coefficients
-solve one ridge regression and rows enter as sums, so that the fit takes seconds, and a prediction
-microseconds.
+A function of four columns with a kink, from 100,000 rows with noise. On a sparse grid the
+coefficients solve one ridge regression and rows enter as sums, so that the fit takes seconds, and a
+prediction microseconds.
 """
 
 import time

@@ -2,9 +2,9 @@
 An equation with an unknown constant
 ====================================
 
-A population grows by u' = r u (1 - u). Forty measurements with noise are known, the rate r is not. The
-equation fills the gaps between the measurements, goes on beyond them, and tells the rate with its
-standard deviation.
+A population grows by u' = r u (1 - u). Forty measurements with noise are known, the rate r is not.
+The equation fills the gaps between the measurements, goes on beyond them, and tells the rate with
+its standard deviation.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 Calibrating a sensor, with bars that hold
 =========================================
 
-A pressure sensor reads a voltage that bends with the pressure and drifts with the temperature, and its
-noise grows with the pressure. From 600 calibration points, pressure is told from both readings. Rows
-that were set aside count how good the intervals are, so that a promise of 90 % is kept.
+A pressure sensor reads a voltage that bends with the pressure and drifts with the temperature, and
+its noise grows with the pressure. From 600 calibration points, pressure is told from both readings.
+Rows that were set aside count how good the intervals are, so that a promise of 90 % is kept.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Functions and classes on sparse grids
 =====================================
 
-A front along a line and a narrow peak, known at 4000 scattered points with noise 0.01: grid points are
-added where the function needs them. And two moons, told apart by a density for each.
+A front along a line and a narrow peak, known at 4000 scattered points with noise 0.01: grid points
+are added where the function needs them. And two moons, told apart by a density for each.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,10 @@
 From a spectrum to a concentration
 ==================================
 
-The content of fat in meat is told from its near-infrared spectrum of 100 channels: the standard task of
-chemometrics, and the standard method is partial least squares, which is linear. Twelve principal
-components and a regressor that bends leave less than a third of its error, with error bars.
+The content of fat in meat is told from its near-infrared spectrum of 100 channels: the standard
+task of chemometrics, and the standard method is partial least squares, which is linear. Twelve
+principal components and a regressor that bends leave less than a third of its error, with error
+bars.
 """
 
 import matplotlib.pyplot as plt

@@ -3,8 +3,8 @@ Devices in a circuit simulator
 ==============================
 
 The currents of a diode and of a transistor are measured on ngspice's own devices by sweeps of the
-voltages, fitted, and written as subcircuits. The diode then rectifies, the transistor amplifies, and
-the waveforms are compared with those of the devices themselves. ngspice is a package of Linux
+voltages, fitted, and written as subcircuits. The diode then rectifies, the transistor amplifies,
+and the waveforms are compared with those of the devices themselves. ngspice is a package of Linux
 distributions; where it is installed, ``python spice.py --output spice.png`` draws this figure.
 
 .. figure:: ../_static/spice.png

@@ -2,9 +2,9 @@
 Stages down to machine precision
 ================================
 
-A wave on a slope, the target of the papers on multi-stage networks, from 300 even points. What a small
-network leaves over is scaled to unit size and fitted by a stage of sines: round-off is reached at the
-samples, and between them.
+A wave on a slope, the target of the papers on multi-stage networks, from 300 even points. What a
+small network leaves over is scaled to unit size and fitted by a stage of sines: round-off is
+reached at the samples, and between them.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 A steam table between its lines
 ===============================
 
-Printed tables of steam have lines of equal pressure; one wants values in between, and derivatives. The
-density of steam is learned from two lines in three. Its logarithm is fitted, so that errors are
+Printed tables of steam have lines of equal pressure; one wants values in between, and derivatives.
+The density of steam is learned from two lines in three. Its logarithm is fitted, so that errors are
 relative, and ``TransformedRegressor`` brings everything back to kg/m3.
 """
 
@@ -42,8 +42,8 @@ share = np.mean(abs(median - density[held_out]) < 2 * std)
 print(f"within two standard deviations: {share:.0%}")
 
 # %%
-# The derivative by the temperature comes with the fit: here the thermal expansion at 1 MPa, in percent
-# a degree, beside differences of the table's neighbouring rows.
+# The derivative by the temperature comes with the fit: here the thermal expansion at 1 MPa, in
+# percent a degree, beside differences of the table's neighbouring rows.
 
 line = np.column_stack([np.linspace(185, 400, 200), np.zeros(200)])
 expansion = -model.predict_gradient(line)[:, 0] / model.predict(line)

@@ -2,8 +2,8 @@
 A steep front, a peak and a kink
 ================================
 
-All three are in one curve, beside a smooth wave, and 150 scattered points with noise are known of it.
-The default ``LSGDRegressor`` decides by itself which units are needed, and how many.
+All three are in one curve, beside a smooth wave, and 150 scattered points with noise are known of
+it. The default ``LSGDRegressor`` decides by itself which units are needed, and how many.
 """
 
 import matplotlib.pyplot as plt

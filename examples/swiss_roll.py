@@ -2,8 +2,8 @@
 A roll flattened into a sparse grid
 ===================================
 
-The target depends on two coordinates along a roll in three dimensions. The encoder finds them, and a
-sparse grid in the unit square describes the target there.
+The target depends on two coordinates along a roll in three dimensions. The encoder finds them, and
+a sparse grid in the unit square describes the target there.
 """
 
 import matplotlib.pyplot as plt

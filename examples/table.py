@@ -2,9 +2,9 @@
 A noisy table read as effects
 =============================
 
-Friedman's first function of ten columns, five of which matter, with noise that is five times as large
-at one end of the fourth column as at the other. The fit takes it apart into effects of single columns
-and of pairs, with error bars.
+Friedman's first function of ten columns, five of which matter, with noise that is five times as
+large at one end of the fourth column as at the other. The fit takes it apart into effects of single
+columns and of pairs, with error bars.
 """
 
 import matplotlib.pyplot as plt
@@ -50,7 +50,8 @@ for coverage in (0.5, 0.9):
     print(f"{coverage:.0%} intervals hold {inside:.1%} of new rows")
 
 # %%
-# The main effects with two standard deviations, dashed what is true, and the noise along one column.
+# The main effects with two standard deviations, dashed what is true, and the noise along one
+# column.
 
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.5))
 axes = axes.ravel()

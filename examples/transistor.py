@@ -3,8 +3,8 @@ The surface of a transistor
 ===========================
 
 The collector current of a bipolar transistor over its two voltages spans eight decades, and bends
-sharply where the transistor saturates. Its logarithm is learned from 1500 scattered points; errors are
-those at 5000 others, in decades.
+sharply where the transistor saturates. Its logarithm is learned from 1500 scattered points; errors
+are those at 5000 others, in decades.
 """
 
 import matplotlib.pyplot as plt
@@ -41,8 +41,8 @@ for name, error in errors.items():
     print(f"{name:24}{np.sqrt(np.mean(error**2)):8.1e}{abs(error).max():10.1e} at most")
 
 # %%
-# The output characteristics, and where the three err: the share of the points with an error above the
-# one on the axis.
+# The output characteristics, and where the three err: the share of the points with an error above
+# the one on the axis.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
 collector = np.linspace(0.1, 5, 300)

@@ -2,8 +2,8 @@
 Which regressor? A race
 =======================
 
-The target has a kink along a parabola, a wave along the second column, and noise of standard deviation
-0.02. ``AutoRegressor`` lets its members race on left-out rows and predicts with the best.
+The target has a kink along a parabola, a wave along the second column, and noise of standard
+deviation 0.02. ``AutoRegressor`` lets its members race on left-out rows and predicts with the best.
 """
 
 import matplotlib.pyplot as plt

@@ -13,7 +13,7 @@ from skpou.base.compat import (
     validate_params,
 )
 from skpou.base.density import ResidueDensityMixin
-from skpou.base.estimator import TorchEstimator
+from skpou.base.estimator import DocumentedEstimator, TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
 from skpou.base.parameters import (
@@ -36,8 +36,9 @@ from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Origin",
-           "Prepared", "ResidueDensityMixin", "StopRequested", "StrOptions", "TorchEstimator",
+           "DocumentedEstimator", "FittedModelRegressor", "HasMethods", "Interval",
+           "LinearModelRegressor", "Origin", "Prepared", "ResidueDensityMixin", "StopRequested",
+           "StrOptions", "TorchEstimator",
            "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
            "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
            "noise_lines", "number", "origin_of", "owned", "polynomial_text", "random_generator",

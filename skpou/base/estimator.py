@@ -37,7 +37,23 @@ class InterruptedFit(KeyboardInterrupt):
     """Ctrl-C after which the estimator holds the best model so far."""
 
 
-class TorchEstimator(CallbackSupportMixin, BaseEstimator):
+class DocumentedEstimator(BaseEstimator):
+    """Estimator whose HTML representation links to its page.
+
+    The pages are wherever `make doc` put them, or somebody keeps them: the environment variable
+    SKPOU_DOCUMENTATION is the address of the folder ``generated`` in them. Without it there is no
+    link.
+    """
+
+    _doc_link_module = "skpou"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = os.environ.get("SKPOU_DOCUMENTATION", "").rstrip("/")
+        return f"{address}/{{estimator_module}}.{{estimator_name}}.html" if address else ""
+
+
+class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     """Estimator whose numbers live in torch: training rows, queries and pickles.
 
     A subclass calls `_merged`, trains and stores arrays, among them `scaling_`.
@@ -56,15 +72,6 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     _dropped_by_fit: tuple[str, ...] = ()
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
-
-    # Where scikit-learn's HTML representation of an estimator links to. The pages are wherever
-    # `make doc` put them: the variable SKPOU_DOCUMENTATION says where that is.
-    _doc_link_module = "skpou"
-
-    @property
-    def _doc_link_template(self) -> str:
-        address = os.environ.get("SKPOU_DOCUMENTATION", "").rstrip("/")
-        return f"{address}/{{estimator_module}}.{{estimator_name}}.html" if address else ""
 
     # Training
 

@@ -1,8 +1,9 @@
 """Test problems of the papers behind the estimators, and small tables of measurements.
 
-Functions named ``make_...`` return ``(X, y)``: independent, uniform points over the problem's domain
-with its target, or the target at given `X`. `noise` is a standard deviation in units of `y`; it does
-not change a seed's points. Functions named ``load_...`` read tables that come with the package.
+Functions named ``make_...`` return ``(X, y)``: independent, uniform points over the problem's
+domain with its target, or the target at given `X`. `noise` is a standard deviation in units of `y`;
+it does not change a seed's points. Functions named ``load_...`` read tables that come with the
+package.
 """
 
 from skpou.datasets.problems import (
