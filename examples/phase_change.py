@@ -57,7 +57,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
 shown = left.pcolormesh(tt, 10**pp, model.predict(grid).reshape(tt.shape), cmap="cividis")
 left.plot(celsius, boiling, color="white", lw=1, ls="--", label="boiling curve")
 left.set(yscale="log", title="Enthalpy", xlabel="temperature (°C)", ylabel="pressure (MPa)")
-left.legend(loc="lower right")
+left.legend(loc="lower right", facecolor="0.3", labelcolor="white")
 figure.colorbar(shown, ax=left, label="kJ/kg")
 for isobar, color in ((0.1359, "#56b4e9"), (1.0, "#0072b2"), (7.3564, "#d55e00")):
     isobar = pressure[held_out][np.argmin(abs(pressure[held_out] - isobar))]

@@ -39,6 +39,10 @@ print(f"principal components and AdditivePOURegressor: "
       f"{np.sqrt(np.mean((mean - y_test) ** 2)):.2f} % fat")  # fmt: skip
 print(f"within two standard deviations: {np.mean(abs(mean - y_test) < 2 * std):.0%}")
 
+# %%
+# The spectra, and the errors. Bars that leave the figure belong to spectra outside of what was
+# fitted in some component.
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
 chosen = np.argsort(fat)[::12]
 for row in chosen:
@@ -50,6 +54,8 @@ right.axhline(0, color="0.7", lw=1)
 right.plot(y_test, linear_error, "x", color="#d55e00", label="partial least squares")
 right.errorbar(y_test, mean - y_test, 2 * std, fmt="o", ms=3, lw=0.8, color="#0072b2",
                label="skpou, 2 standard deviations")  # fmt: skip
-right.set(title="Samples that were held out", xlabel="fat (%)", ylabel="error (% fat)")
+right.set(
+    title="Samples that were held out", xlabel="fat (%)", ylabel="error (% fat)", ylim=(-12, 12)
+)
 right.legend(frameon=False)
 plt.show()

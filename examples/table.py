@@ -56,16 +56,17 @@ for coverage in (0.5, 0.9):
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.5))
 axes = axes.ravel()
 grid = np.linspace(0.01, 0.99, 99)
-others = rng.random((4000, 10))
 for column in range(5):
     rows = np.full((99, 10), 0.5)
     rows[:, column] = grid
     which = model.terms_.index((column,))
     value, std = (part[:, which] for part in model.predict_terms(rows, return_std=True))
-    truth = []
-    for others[:, column] in grid:
-        truth.append(target(others).mean())
-    truth = np.array(truth) + np.mean(value) - np.mean(truth)
+    others = rng.random((4000, 10))
+    truth = np.empty(99)
+    for k in range(99):
+        others[:, column] = grid[k]
+        truth[k] = target(others).mean()
+    truth += np.mean(value) - np.mean(truth)
     ax = axes[column]
     ax.fill_between(grid, value - 2 * std, value + 2 * std, color="#0072b2", alpha=0.25, lw=0)
     ax.plot(grid, value, color="#0072b2")

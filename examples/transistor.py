@@ -52,8 +52,8 @@ for base, color in ((0.66, "#56b4e9"), (0.68, "#0072b2"), (0.7, "#d55e00")):
     truth = make_transistor(X=line[::12], log=False)[1]
     left.plot(collector[::12], 1e3 * truth, ".", color=color)
 left.set(title="Fit (lines) and truth (dots)", xlabel="collector-emitter voltage (V)",
-         ylabel="collector current (mA)", ylim=(0, None))  # fmt: skip
-left.legend(title="base-emitter", frameon=False)
+         ylabel="collector current (mA)", ylim=(0, 5.2))  # fmt: skip
+left.legend(title="base-emitter", frameon=False, ncols=3, loc="upper center")
 share = 1 - np.arange(len(y_new)) / len(y_new)
 for (name, error), dashes in zip(errors.items(), ("solid", "dashed", "dotted")):
     right.loglog(np.sort(abs(error)), share, linestyle=dashes, label=name)
