@@ -28,7 +28,8 @@ class Page(HTMLParser):
 
 def faults(folder):
     """Sentences, one for each link to nowhere."""
-    files = sorted(folder.rglob("*.html"))
+    # What the theme keeps among its own files are templates.
+    files = sorted(path for path in folder.rglob("*.html") if "_static" not in path.parts)
     pages = {path.resolve(): Page(path.read_text("utf-8")) for path in files}
     found = []
     for path, page in pages.items():

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import inspect
 import io
 import re
@@ -146,9 +147,27 @@ def test_html_representation_links_to_the_page(monkeypatch):
         monkeypatch.setenv("SKPOU_DOCUMENTATION", "https://example.org/generated/")
 
 
+def script(name):
+    """A module beside the pages."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "doc" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.html").write_text('<a href="../two.html#here">x</a><p id="p">')
+    (tmp_path / "two.html").write_text(
+        '<i id="here"></i><a href="https://example.org/none">x</a><a href="a/one.html#none">x</a>'
+        '<img src="none.png"><a href="#here">x</a><a href="a/one.html#p">x</a>'
+    )
+    n_pages, found = script("check_links").faults(tmp_path)
+    assert n_pages == 2
+    assert found == ["two.html: no place a/one.html#none", "two.html: no file none.png"]
+
+
 def test_examples_are_in_the_order_of_the_gallery():
     """Every example has its place, and nothing of the list is gone."""
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "doc" / "gallery.py")
-    gallery = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(gallery)
+    gallery = script("gallery")
     assert set(gallery.ORDER) == {path.stem for path in (ROOT / "examples").glob("*.py")}
