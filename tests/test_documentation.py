@@ -25,7 +25,7 @@ PAGES = [
 MODULES = ("skpou", *(f"skpou.{name}" for name in
                       ("datasets", "export", "inspection", "io", "nn", "physics")))  # fmt: skip
 #: Pages and classes whose fits take longer than a test should.
-SLOW_PAGES = {"methods", "start"}
+SLOW_PAGES = {"methods", "start", "table", "index", "scikit_learn"}
 #: How far a printed number may be from that of another machine: beyond what is rounded.
 RTOL = 0.05
 #: Numbers below this are round-off, and differ between machines by factors.
