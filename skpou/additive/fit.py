@@ -158,6 +158,8 @@ class _TargetFit:
             order = torch.argsort(mean, stable=True)[:: -(-n // MOST_ROWS)]
             self.judges = self.all.subset(order.sort().values, within)
         self.steps: list[EvidenceFit] = []
+        #: The last basis that was evaluated at the rows, and its columns.
+        self.columns: tuple[AdditiveBasis, Tensor] | None = None
         self.score = -math.inf
 
     def run(self) -> TargetModel:
@@ -169,7 +171,9 @@ class _TargetFit:
         for candidate, fit in zip(found, fits, strict=True):
             members, log_density = self._members(candidate, fit, floor)
             first = ResidueDensity.single(fit.noise, self.y)
-            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
+            groups = candidate.groups
+            prior = fit.alpha[groups.index] * groups.shape
+            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first, prior)
             experts.append(Expert(candidate.basis, members, alone))
             densities.append(log_density)
         shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)
@@ -245,7 +249,9 @@ class _TargetFit:
 
     def _problem(self, candidate: Candidate, factor: Tensor | None = None) -> EvidenceProblem:
         """All rows, their weights multiplied by a factor for each pair."""
-        F = candidate.basis.matrix(self.X)
+        if self.columns is None or self.columns[0] is not candidate.basis:
+            self.columns = candidate.basis, candidate.basis.matrix(self.X)
+        F = self.columns[1]
         rows = self.all
         y, weight, within = rows.y, rows.weight, rows.within
         if factor is not None:

@@ -22,6 +22,7 @@ from skpou.core.models import (
     Maker,
     ResidueDensity,
     own_maker,
+    prior_residual_makers,
     residual_makers,
 )
 
@@ -46,6 +47,8 @@ class Member:
         Weight of the member among all.
     density : ResidueDensity
         Of the residue.
+    prior : Tensor of shape (p,), default=None
+        Prior variances of the coefficients; only right after training.
     """
 
     coef: Tensor
@@ -54,6 +57,7 @@ class Member:
     dof: Tensor
     share: float
     density: ResidueDensity
+    prior: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,8 @@ class TargetModel:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
-        result = X.new_zeros(X.shape, dtype=torch.float64)
-        for expert in self.experts:
-            for feature in range(X.shape[1]):
-                result[:, feature] += expert.basis.partial(X.double(), feature) @ expert.coef
-        return result
+        parts = [expert.basis.gradient(X, expert.coef) for expert in self.experts]
+        return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
@@ -122,10 +123,10 @@ class TargetModel:
         beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []
         for expert in self.experts:
-            F = expert.basis.matrix(X)
-            means.append(F @ expert.coef)
-            within = F if torch.equal(X, inside) else expert.basis.matrix(inside)
             T = expert.basis.coordinates(inside)
+            within = expert.basis.from_functions(expert.basis.functions(T), T)
+            F = within if torch.equal(X, inside) else expert.basis.matrix(X)
+            means.append(F @ expert.coef)
             for member in expert.members:
                 mean = (F @ member.coef)[:, None]
                 spread = mean.new_zeros(mean.shape)
@@ -259,6 +260,16 @@ def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
     return result
 
 
+def _exact_makers(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
+    """Those of the weighted columns A (n, p) of a fit without noise.
+
+    A level that is left out has functions of its own, which only the prior ties to its neighbours.
+    """
+    if prior is None:
+        return residual_makers(A)
+    return prior_residual_makers(A * (prior / member.noise).sqrt())
+
+
 class AdditiveModel:
     """A model for every target, in scaled units.
 
@@ -300,7 +311,8 @@ class AdditiveModel:
                 member = expert.first
             columns = expert.basis.matrix(rows.X)
             if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:
-                makers.append(residual_makers(columns * rows.weight.sqrt()[:, None]))
+                prior = None if expert.first is None else expert.first.prior
+                makers.append(_exact_makers(columns * rows.weight.sqrt()[:, None], prior, member))
                 continue
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)
