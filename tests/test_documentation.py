@@ -25,7 +25,11 @@ PAGES = [
 MODULES = ("skpou", *(f"skpou.{name}" for name in
                       ("datasets", "export", "inspection", "io", "nn", "physics")))  # fmt: skip
 #: Pages and classes whose fits take longer than a test should.
-SLOW_PAGES = {"methods", "start", "table", "index", "scikit_learn"}
+SLOW = {
+    *("methods", "start", "table", "scikit_learn"),
+    *("skpou.AutoRegressor", "skpou.NeuralSparseGridRegressor"),
+    "skpou.inspection.LeaderboardDisplay",
+}
 #: How far a printed number may be from that of another machine: beyond what is rounded.
 RTOL = 0.05
 #: Numbers below this are round-off, and differ between machines by factors.
@@ -60,7 +64,7 @@ def assert_prints(printed, written):
 def own_folder(tmp_path, monkeypatch):
     """A folder with a table of one's own, as the pages speak of."""
     monkeypatch.chdir(tmp_path)
-    x = np.linspace(0, 1, 40)
+    x = np.linspace(0, 1, 20)
     table = np.column_stack([x, np.sin(6 * x) + 0.05 * np.cos(40 * x)])
     np.savetxt("measurements.csv", table, delimiter=",", header="x,y", comments="")
     yield tmp_path
@@ -69,7 +73,7 @@ def own_folder(tmp_path, monkeypatch):
 
 def page_cases():
     return [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW_PAGES))
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
         for path in PAGES
         if snippets(path.read_text("utf-8"))
     ]
@@ -107,7 +111,10 @@ def docstring_cases():
         text = getattr(thing, "__doc__", None) or ""
         if ">>>" in text:
             seen.setdefault(text, (name, text))
-    return [pytest.param(*case, id=case[0]) for case in seen.values()]
+    return [
+        pytest.param(*case, id=case[0], marks=[pytest.mark.slow] * (case[0] in SLOW))
+        for case in seen.values()
+    ]
 
 
 @pytest.mark.parametrize(("name", "text"), docstring_cases())
