@@ -15,6 +15,7 @@ distributions; where it is installed, ``python spice.py --output spice.png`` dra
    their difference.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/spice.png'
 import argparse
 import shutil
 import subprocess
