@@ -15,6 +15,7 @@ N_FEATURES = {
     "make_piecewise_quadratic": 1,
     "make_sine_bump": 1,
     "make_swiss_roll": 3,
+    "make_transistor": 2,
     "make_triangle_wave": 1,
     "make_two_moons_3d": 3,
 }
@@ -75,7 +76,8 @@ def test_given_points_are_evaluated(name):
 
 @pytest.mark.parametrize("name", N_FEATURES)
 def test_given_points_may_be_lists_of_integers(name):
-    X = [[1] + [0] * (N_FEATURES[name] - 1)]
+    # A cross has a zero coordinate; a transistor without a collector voltage has no current.
+    X = [[1] + [int(name == "make_transistor")] * (N_FEATURES[name] - 1)]
     X_given, y = GENERATORS[name](X=X)
     assert X_given.dtype == np.float64
     assert y.shape == (1,)
@@ -447,3 +449,53 @@ def test_labels_can_be_read_from_spectra():
 def test_bad_parameters_of_spectra(params, match):
     with pytest.raises(ValueError, match=match):
         datasets.make_spectra(**params)
+
+
+# Transistor
+
+
+def test_transistor_saturates_and_amplifies():
+    """Sixty millivolts a decade, and hardly more current at larger collector voltages."""
+    base = np.array([0.45, 0.5, 0.55])
+    _, y = datasets.make_transistor(X=np.column_stack([base, np.full(3, 2.0)]))
+    decade = 1.38064852e-23 * 300.15 / 1.6021766208e-19 * np.log(10)  # V
+    np.testing.assert_allclose(np.diff(y), 0.05 / decade, rtol=0.01)
+    _, current = datasets.make_transistor(X=[[0.5, 2.0], [0.5, 4.0], [0.5, 0.1]], log=False)
+    assert 1.0 < current[1] / current[0] < 1.0 + 2.5 / 74  # Early's voltage
+    assert current[2] < current[0]
+    assert current.dtype == np.float64
+
+
+def test_transistor_refuses_a_logarithm_of_a_negative_current():
+    with pytest.raises(ValueError, match=r"X has a current of -.* \[0.5, 0.0\]"):
+        datasets.make_transistor(X=[[0.5, 2.0], [0.5, 0.0]])
+
+
+# Tables
+
+
+def test_meats():
+    meats = datasets.load_meats()
+    assert meats.data.shape == (215, 100) and meats.target.shape == (215, 3)
+    assert len(meats.feature_names) == len(meats.wavelength) == 100
+    assert np.isfinite(meats.data).all()
+    # Water, fat and protein are nearly all of it.
+    assert (np.abs(meats.target.sum(1) - 98) < 5).all()
+
+
+def test_steam():
+    steam = datasets.load_steam()
+    temperature, pressure = steam.data.T
+    density, enthalpy, entropy = steam.target.T
+    # Verification values of IAPWS-IF97 have no place in the table; water at 20 degrees and steam
+    # near an ideal gas do: p = rho R T with R of the standard, in kJ/(kg K).
+    cold = (temperature == 20) & (pressure == 0.1)
+    assert density[cold] == pytest.approx(998.2, abs=0.1)
+    hot = (temperature == 400) & (pressure == 0.1)
+    assert density[hot] == pytest.approx(100 / (0.461526 * 673.15), rel=2e-3)
+    # Along an isobar heat goes in: dh = T ds, summed by the trapezoidal rule within the vapour.
+    line = (pressure == 1.0) & steam.is_steam
+    kelvin = temperature[line] + 273.15
+    heat = np.sum(np.diff(entropy[line]) * (kelvin[1:] + kelvin[:-1]) / 2)
+    assert heat == pytest.approx(np.ptp(enthalpy[line]), rel=1e-4)
+    assert steam.is_steam[hot].all() and not steam.is_steam[cold].any()

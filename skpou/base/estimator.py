@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import pickle
 import re
 import warnings
@@ -59,7 +60,23 @@ class InterruptedFit(KeyboardInterrupt):
     """Ctrl-C after which the estimator holds the best model so far."""
 
 
-class TorchEstimator(CallbackSupportMixin, BaseEstimator):
+class DocumentedEstimator(BaseEstimator):
+    """Estimator whose HTML representation links to its page.
+
+    The pages are wherever `make doc` put them, or somebody keeps them: the environment variable
+    SKPOU_DOCUMENTATION is the address of the folder ``generated`` in them. Without it there is no
+    link.
+    """
+
+    _doc_link_module = "skpou"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = os.environ.get("SKPOU_DOCUMENTATION", "").rstrip("/")
+        return f"{address}/{{estimator_module}}.{{estimator_name}}.html" if address else ""
+
+
+class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     """Estimator whose numbers live in torch: training rows, queries and pickles.
 
     A subclass calls `_merged`, trains and stores arrays, among them `scaling_`.

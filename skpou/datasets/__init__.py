@@ -1,18 +1,12 @@
-"""Test problems of the papers behind the estimators, as functions that return ``(X, y)``.
+"""Test problems of the papers behind the estimators, and small tables of measurements.
 
-Every function draws independent, uniform points over the problem's domain, or evaluates the target
-at given `X`. `noise` is a standard deviation in units of `y`; it does not change a seed's points.
-`make_spectra` alone draws labels and makes the columns of `X` from them.
-
-References
-----------
-Trask, Henriksen, Martinez, Cyr, "Hierarchical partition of unity networks", MSML 2022. Lee et al.,
-"Partition of unity networks", AAAI-MLPS 2021, and Cyr et al., MSML 2020; equation numbers of M.
-Gulian's talk on both. Wang, Lai, "Multi-stage neural networks", JCP 2024; equation numbers of W.
-Pan's lecture 8. Zhen Zhang, "Neural Sparse Grids for High-Dimensional Data" (TU Munich, 2021).
+Functions named ``make_...`` return ``(X, y)``: independent, uniform points over the problem's
+domain with its target, or the target at given `X`. `noise` is a standard deviation in units of `y`;
+it does not change a seed's points. `make_spectra` alone draws labels and makes the columns of `X`
+from them. Functions named ``load_...`` read tables that come with the package.
 """
 
-from skpou.datasets._functions import (
+from skpou.datasets.problems import (
     make_bump,
     make_cross,
     make_curved_ridge,
@@ -24,10 +18,23 @@ from skpou.datasets._functions import (
     make_triangle_wave,
     make_two_moons_3d,
 )
-from skpou.datasets._spectra import make_spectra
+from skpou.datasets.spectra import make_spectra
+from skpou.datasets.tables import load_meats, load_steam
+from skpou.datasets.transistor import make_transistor
 
-# fmt: off
-__all__ = ["make_bump", "make_cross", "make_curved_ridge", "make_diode", "make_multiscale",
-           "make_piecewise_quadratic", "make_sine_bump", "make_spectra", "make_swiss_roll",
-           "make_triangle_wave", "make_two_moons_3d"]
-# fmt: on
+__all__ = [
+    "load_meats",
+    "load_steam",
+    "make_bump",
+    "make_cross",
+    "make_curved_ridge",
+    "make_diode",
+    "make_multiscale",
+    "make_piecewise_quadratic",
+    "make_sine_bump",
+    "make_spectra",
+    "make_swiss_roll",
+    "make_transistor",
+    "make_triangle_wave",
+    "make_two_moons_3d",
+]

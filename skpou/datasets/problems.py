@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skpou.base import Interval, StrOptions
-from skpou.datasets._shared import generator, noisy, points
+from skpou.datasets.shared import generator, noisy, points
 
 
 def _bump(x):
