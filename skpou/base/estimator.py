@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from skpou._version import __version__
 from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.unpacked import UNPACKED
 from skpou.core import (
     Report,
     Rows,
@@ -30,6 +32,9 @@ from skpou.core import (
 )
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
+
+
+Part = TypeVar("Part")
 
 
 class InterruptedFit(KeyboardInterrupt):
@@ -51,6 +56,10 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
+    #: Attributes that hold the fitted state, as arrays in dicts and lists.
+    _state_names: tuple[str, ...] = (
+        "scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint", "_form_error",
+    )  # fmt: skip
     #: Attributes that a new fit drops: they were found for the model before.
     _dropped_by_fit: tuple[str, ...] = ()
     #: What to lower where memory runs out.
@@ -113,6 +122,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         the mode, the caller's is restored.
         """
         before = self.__dict__.copy()
+        UNPACKED.drop(self)
         try:
             with torch.inference_mode(False):
                 yield
@@ -191,17 +201,36 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _given_points(self, X: Any) -> tuple[Tensor, validation.Origin]:
         """Validated points (n, d) on the device, in float64, and where they came from."""
-        check_is_fitted(self)
+        if "scaling_" not in self.__dict__:  # Looking for the reason takes long for one row.
+            check_is_fitted(self)
         origin = validation.origin_of(X)
         device = validation.resolve_device(self.device, origin)
         return validation.owned(validation.query_points(self, X), torch.float64, device), origin
 
+    def _model(self, like: Tensor) -> Any:
+        """The fitted model in scaled units, on the device and in the dtype of `like`."""
+        raise NotImplementedError
+
+    def _unpacked(self, what: str, like: Tensor, unpack: Callable[[Tensor], Part]) -> Part:
+        """A part of the fitted state, unpacked once for the device and the dtype of `like`."""
+
+        def anew() -> Part:
+            with torch.inference_mode(False):
+                return unpack(like.new_zeros(0))
+
+        return UNPACKED.get(self, self._state_names, (what, like.device, like.dtype), anew)
+
+    def _unpacked_model(self, like: Tensor) -> Any:
+        """The fitted model, unpacked once."""
+        return self._unpacked("model", like, self._model)
+
     def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
         """Scaled points on the device, the scaling, and where X came from."""
         X, origin = self._given_points(X)
-        scaling = Scaling.from_arrays(self.scaling_, X)
+        scaling = self._unpacked("scaling", X, lambda x: Scaling.from_arrays(self.scaling_, x))
         points = scaling.points(X).to(self._torch_dtype())
-        if not bool(torch.isfinite(points).all()):
+        # A sum tells faster; one that overflows need not mean that a part does.
+        if not math.isfinite(points.sum()) and not bool(torch.isfinite(points).all()):
             k = int(torch.nonzero(~torch.isfinite(points))[0, 1])
             column = int(scaling.columns[k])
             raise ValueError(
@@ -228,7 +257,9 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         function: Callable[[Tensor, slice], Any],
     ) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
-        blocks = row_blocks(len(points), self._rows_a_block(model))
+        blocks = [slice(0, 1)]
+        if len(points) > 1:
+            blocks = row_blocks(len(points), self._rows_a_block(model))
         results = [function(points[block], block) for block in blocks]
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
@@ -285,7 +316,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         ValueError
             If so.
         """
-        for name in ("scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint"):
+        for name in self._state_names:
             bad = _not_finite(self.__dict__.get(name), name)
             if bad:
                 raise ValueError(

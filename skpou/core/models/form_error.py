@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ class FormError:
         if not len(self.points):
             return np.zeros(len(X))
         Z = X * self.scales
-        near = _nearest(cKDTree(self.points), Z, n_nearest(*self.points.shape))
+        near = _nearest(self._tree_of_points, Z, n_nearest(*self.points.shape))
         rows = NearRows(_double(Z), _double(self.points[near]))
         power = rows.power_function(self.kernel, self.length)
         return (self.size * power.numpy()) ** 2 * self._local(Z) + self.least**2
@@ -169,7 +170,7 @@ class FormError:
     def _local(self, Z: np.ndarray) -> np.ndarray:
         """Local size (n,) of the squared errors beside the expected one, at least 1."""
         count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
-        distance, near = cKDTree(self.places).query(Z, k=count)
+        distance, near = self._tree_of_places.query(Z, k=count)
         distance, near = distance.reshape(len(Z), count), near.reshape(len(Z), count)
         weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
         weighted = (weight * self.ratio[near]).sum(1)
@@ -177,7 +178,15 @@ class FormError:
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        return dict(vars(self))
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @cached_property
+    def _tree_of_points(self) -> cKDTree:
+        return cKDTree(self.points)
+
+    @cached_property
+    def _tree_of_places(self) -> cKDTree:
+        return cKDTree(self.places)
 
 
 def _double(array: np.ndarray) -> Tensor:
@@ -222,8 +231,10 @@ class WithFormError:
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
         parts = self.model.components(X, posterior)
-        if not posterior:
-            return parts
+        return self.widened(parts, X) if posterior else parts
+
+    def widened(self, parts: Components, X: Tensor) -> Components:
+        """The model's density at points X (n, d), and the error of the form."""
         added = self._added(X, parts)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
