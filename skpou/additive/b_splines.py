@@ -8,6 +8,7 @@ all orthogonal and of unit variance over the rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,7 +207,11 @@ class SplineColumn:
 
     def functions(self, x: Tensor) -> Tensor:
         """Values (n, m): straight outside the knots, constant far outside."""
-        inside, beyond = self._reach(self.coordinate(x))
+        return self.functions_at(self.coordinate(x))
+
+    def functions_at(self, t: Tensor) -> Tensor:
+        """The same at coordinates t (n,)."""
+        inside, beyond = self._reach(t)
         values = bspline_matrix(inside, self.knots)
         if bool(beyond.any()):
             values = values + beyond[:, None] * bspline_matrix(inside, self.knots, 1)
@@ -244,6 +249,62 @@ class SplineColumn:
             torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("knots", "transform")
         )
         return cls(*arrays["place"].tolist(), *(part.to(like.device) for part in parts))
+
+
+class FewSplines:
+    """Several columns at once, at points so few that calls cost more than what they do.
+
+    Parameters
+    ----------
+    columns : sequence of SplineColumn
+        At least one.
+    """
+
+    def __init__(self, columns: Sequence[SplineColumn]):
+        like = columns[0].knots
+        self.transforms = [column.transform for column in columns]
+        names = ("centre", "width", "exponent", "shift", "spread")
+        self.place = [like.new_tensor([getattr(c, name) for c in columns]) for name in names]
+        longest = max(len(column.knots) for column in columns)
+        # The last knot once more changes none of the functions before it.
+        knots = torch.stack(
+            [torch.cat([c.knots, c.knots[-1:].expand(longest - len(c.knots))]) for c in columns]
+        )
+        self.low, self.high = knots[:, 0], knots[:, -1]
+        ends = [len(column.knots) - DEGREE - 2 for column in columns]
+        self.last_span = torch.tensor(ends, device=like.device)[:, None]
+        self.knots = knots
+        self.rises = [_reciprocals(knots[:, d:-1] - knots[:, : -d - 1]) for d in range(1, 4)]
+        self.falls = [_reciprocals(knots[:, d + 1 :] - knots[:, 1:-d]) for d in range(1, 4)]
+
+    def coordinates(self, X: Tensor) -> Tensor:
+        """Standardized and transformed values of the columns X (n, k)."""
+        centre, width, exponent, shift, spread = self.place
+        t = (yeo_johnson((X - centre) / width, exponent) - shift) / spread
+        return t.clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
+
+    def functions(self, T: Tensor) -> list[Tensor] | None:
+        """Values (n, m) of every column at coordinates T (n, k); None where one is outside."""
+        if bool(((T < self.low) | (T > self.high)).any()):
+            return None
+        t = T.T.contiguous()
+        span = torch.searchsorted(self.knots, t, right=True) - 1
+        span = torch.minimum(span.clamp_min(DEGREE), self.last_span)
+        values = t.new_zeros((*t.shape, self.knots.shape[1] - 1)).scatter_(2, span[..., None], 1.0)
+        t, knots = t[..., None], self.knots[:, None]
+        for degree, rise, fall in zip(range(1, DEGREE + 1), self.rises, self.falls, strict=True):
+            left = (t - knots[..., : -degree - 1]) * rise
+            right = (knots[..., degree + 1 :] - t) * fall
+            values = values[..., :-1] * left + values[..., 1:] * right
+        return [
+            own[:, : len(transform)] @ transform
+            for own, transform in zip(values, self.transforms, strict=True)
+        ]
+
+
+def _reciprocals(width: Tensor) -> Tensor:
+    """Reciprocals (k, 1, p) of distances of knots, 0 where these are one."""
+    return torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)[:, None]
 
 
 def fit_column(x: Tensor, weight: Tensor, n_functions: int, transform: bool) -> SplineColumn:

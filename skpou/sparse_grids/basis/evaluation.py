@@ -8,6 +8,7 @@ row, and memory is read in its order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from skpou.sparse_grids.basis.plans import CONSTANT, HAT, LEFT, MODIFIED, Factor
 
 #: Numbers held at a time, which should stay in a core's cache, and the least rows of a block.
 BLOCK = {"cpu": (400_000, 256), "cuda": (50_000_000, 4096)}
+#: Points up to which the steps of a plan take longer than what they multiply.
+FEW_ROWS = 16
 
 
 class FactorTable:
@@ -39,6 +42,7 @@ class FactorTable:
             return torch.as_tensor(values, device=like.device)[:, None].to(dtype)
 
         self.scale = column(2.0**factors.shift, like.dtype)
+        self.last_cell = self.scale - 1
         self.modified = column(factors.kind == MODIFIED, torch.bool)
         self.any_modified = bool((factors.kind == MODIFIED).any())
         # The few factors that are no hats.
@@ -48,7 +52,7 @@ class FactorTable:
         """Cells and the points' places in them, each (d, S, n); places outside [0, 1] outside."""
         z = X.T[:, None, :] * self.scale
         # The cell is clamped, not the point: a point on a face belongs to the cell inside.
-        cell = torch.minimum(z.floor().clamp_(min=0), self.scale - 1)
+        cell = torch.minimum(z.floor().clamp_(min=0), self.last_cell)
         return cell, z.sub_(cell)
 
     def values(self, X: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +61,7 @@ class FactorTable:
         value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
         if self.any_modified:
             left = self.modified & (cell == 0)
-            right = self.modified & (cell == self.scale - 1)
+            right = self.modified & (cell == self.last_cell)
             value = torch.where(left, 2 - 2 * f, torch.where(right, 2 * f, value))
         for i, kind in self.others:
             value[:, i] = 1.0 if kind == CONSTANT else 1 - X.T if kind == LEFT else X.T
@@ -69,7 +73,7 @@ class FactorTable:
         slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
         if self.any_modified:
             left = self.modified & (cell == 0)
-            right = self.modified & (cell == self.scale - 1)
+            right = self.modified & (cell == self.last_cell)
             sided = torch.where(left, -2 * self.scale, 2 * self.scale)
             slope = torch.where(left | right, sided, slope)
         for i, kind in self.others:
@@ -187,10 +191,64 @@ class Products:
         return (by_factor.view(d, self.n_factors, n) * slopes).sum(1).T
 
 
+class FewProducts:
+    """The same products at few points, dimension by dimension: no more steps than dimensions.
+
+    Parameters
+    ----------
+    plan : Plan
+        Whose products are formed.
+    factors : Factors
+        The factors of one dimension.
+    like : Tensor
+        Gives device and dtype.
+    """
+
+    def __init__(self, plan: Plan, factors: Factors, like: Tensor):
+        self.table = FactorTable(factors, like)
+        self.n_factors = factors.n_factors
+        vectors = plan.vectors.astype(np.int64)
+        first = self.n_factors * np.arange(vectors.shape[1])
+
+        def tensors(columns: np.ndarray) -> list[Tensor]:
+            return [torch.tensor(column, device=like.device) for column in columns.T]
+
+        self.rows = tensors(vectors + first)
+        self.shifts = [shift[:, None] for shift in tensors(factors.shift[vectors])]
+        self.first = torch.tensor(plan.first_function[:-1], device=like.device)[:, None]
+        self.values, self.functions = self.first.to(like.dtype), self.first
+
+    @classmethod
+    def of(cls, plan: Plan, factors: Factors, like: Tensor) -> FewProducts:
+        """Those of a plan, whose tables are made once."""
+        key = (like.device, like.dtype)
+        if key not in plan.tables:
+            plan.tables[key] = cls(plan, factors, like)
+        return copy.copy(plan.tables[key])
+
+    def form(self, X: Tensor, differentiated: int | None = None) -> None:
+        """Set `values` and `functions`; see `Products.form`."""
+        values, cells = self.table.values(X)
+        if differentiated is not None:
+            first = differentiated * self.n_factors
+            values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
+        product = values.new_ones((len(self.first), len(X)))
+        local = torch.zeros_like(product, dtype=torch.int64)
+        for rows, shift in zip(self.rows, self.shifts, strict=True):
+            product = product * values.index_select(0, rows)
+            local = (local << shift) + cells.index_select(0, rows)
+        self.values, self.functions = product, self.first + local
+
+
 def blocks_of(
     plan: Plan, factors: Factors, X: Tensor, gradient: bool = False, columns: int = 0
-) -> Iterator[tuple[slice, Products]]:
+) -> Iterator[tuple[slice, Any]]:
     """Slices of rows with the `Products` formed there; `columns` counts what else a row needs."""
+    if 0 < len(X) <= FEW_ROWS and not gradient:
+        few = FewProducts.of(plan, factors, X)
+        few.form(X)
+        yield slice(0, len(X)), few
+        return
     numbers, least = BLOCK["cuda" if X.device.type == "cuda" else "cpu"]
     size = max(numbers // (plan.sizes[-1] + columns), 64 if columns else least)
     memory = None
@@ -209,6 +267,23 @@ def _dense_columns(plan: Plan, n_outputs: int) -> int:
     return plan.n_functions if dense else 0
 
 
+def sums_of(X: Tensor, coef: Tensor, plan: Plan, factors: Factors) -> Tensor:
+    """Values (n, m) of functions at points X (n, d) for coefficients (G, m), without gradients."""
+    by_output = coef.T.contiguous()
+    result = X.new_zeros((coef.shape[1], len(X)))
+    dense = _dense_columns(plan, coef.shape[1])
+    for rows, products in blocks_of(plan, factors, X, columns=dense):
+        functions = products.functions.view(-1)
+        if dense:
+            torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])
+            continue
+        terms = torch.empty_like(products.values)
+        for output, one in enumerate(by_output):
+            torch.index_select(one, 0, functions, out=terms.view(-1))
+            torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
+    return result.T
+
+
 class Evaluate(torch.autograd.Function):
     """Values of sparse grid functions, with gradients for points and coefficients."""
 
@@ -217,19 +292,7 @@ class Evaluate(torch.autograd.Function):
         """Values (n, m) at points X (n, d) for coefficients (G, m)."""
         ctx.save_for_backward(X, coef)
         ctx.plan, ctx.factors = plan, factors
-        by_output = coef.T.contiguous()
-        result = X.new_zeros((coef.shape[1], len(X)))
-        dense = _dense_columns(plan, coef.shape[1])
-        for rows, products in blocks_of(plan, factors, X, columns=dense):
-            functions = products.functions.view(-1)
-            if dense:
-                torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])
-                continue
-            terms = torch.empty_like(products.values)
-            for output, one in enumerate(by_output):
-                torch.index_select(one, 0, functions, out=terms.view(-1))
-                torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
-        return result.T
+        return sums_of(X, coef, plan, factors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of
+from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, sums_of
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -32,6 +32,8 @@ __all__ = ["BOUNDARIES", "SparseGrid", "count_points"]
 
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
+#: Terms of an evaluation up to which nodal values do not pay.
+FEWEST_TERMS = 20_000
 
 
 class SparseGrid(Basis):
@@ -176,6 +178,8 @@ class SparseGrid(Basis):
         Tensor of shape (n, m)
         """
         if not self._nodal_pays(len(X), coef.shape[1]):
+            if not (X.requires_grad or coef.requires_grad):
+                return sums_of(X, coef, self.plan, self.factors)
             return Evaluate.apply(X, coef, self.plan, self.factors)
         nodal = NodalInterpolant(self.factors, self.functions(), coef)
         inside = nodal.holds(X.detach())
@@ -190,8 +194,10 @@ class SparseGrid(Basis):
         """Whether nodal values and an interpolation are faster than one term a level vector."""
         if not 1 <= self.n_features <= 3:
             return False
+        if n_rows * self.n_subspaces <= FEWEST_TERMS:
+            return False
         nodes = nodes_needed(self.factors, self.n_features)
-        return nodes <= MAX_NODES and n_rows * self.n_subspaces > 20_000 + 2 * nodes
+        return nodes <= MAX_NODES and n_rows * self.n_subspaces > FEWEST_TERMS + 2 * nodes
 
     # Products of functions
 
