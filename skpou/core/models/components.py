@@ -37,6 +37,8 @@ class Components:
 
     def expectation(self) -> Tensor:
         """Mean of y, Eq. 8, of shape (n, m)."""
+        if self.log_pi.shape[1] == 1:
+            return self.mean[:, 0]
         return _weighted(self.log_pi.exp(), self.mean)
 
     def variances(self) -> tuple[Tensor, Tensor]:
@@ -46,6 +48,9 @@ class Components:
         no cancellation. The mean ``sum_i pi_i mu_i`` of independent experts has the variance
         ``sum_i pi_i^2 s_i^2``.
         """
+        if self.log_pi.shape[1] == 1:
+            noise, epistemic = torch.broadcast_tensors(self.noise, self.epistemic)
+            return noise[:, 0], epistemic[:, 0]
         pi = self.log_pi.exp()
         spread = (self.mean - self.expectation()[:, None]).square()
         noise = _weighted(pi, self.noise + spread)  # Eq. 9

@@ -257,21 +257,22 @@ class WithFormError:
 
     def _added(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, m) of the mean that the model itself does not know."""
-        known = torch.stack(parts.variances()).sum(0)
-        points = X.detach().cpu().double().numpy()
-        between = np.stack([form.variance(points) for form in self.forms], 1)
-        added = torch.as_tensor(between, device="cpu").to(known)
-        added = torch.minimum(added, (1 - known).clamp_min(0)) + self._runaway(X).to(known)
+        known = sum(parts.variances())
+        added = self._runaway(X).to(known)
+        if any(len(form.points) for form in self.forms):
+            points = X.detach().cpu().double().numpy()
+            between = np.stack([form.variance(points) for form in self.forms], 1)
+            between = torch.as_tensor(between, device="cpu").to(known)
+            added = torch.minimum(between, (1 - known).clamp_min(0)) + added
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
         return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
 
     def _runaway(self, X: Tensor) -> Tensor:
         """Square (n, m) of how far the mean is from its tangent at the nearest point of the box."""
-        inside = X.clamp(0, 1)
-        outside = torch.nonzero((X != inside).any(1)).squeeze(1)
-        result = X.new_zeros((len(X), len(self.forms)))
-        if len(outside):
+        inside, result = X.clamp(0, 1), X.new_zeros((len(X), len(self.forms)))
+        if not torch.equal(X, inside):
+            outside = torch.nonzero((X != inside).any(1)).squeeze(1)
             near, step = inside[outside], X[outside] - inside[outside]
             slope = self.model.gradient(near).to(X)
             rise = (slope * step[..., None]).sum(1)

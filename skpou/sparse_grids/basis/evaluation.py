@@ -240,13 +240,20 @@ class FewProducts:
         self.values, self.functions = product, self.first + local
 
 
+def few_products(plan: Plan, factors: Factors, X: Tensor) -> FewProducts | None:
+    """Products at points X (n, d), where these are few."""
+    if not 0 < len(X) <= FEW_ROWS:
+        return None
+    few = FewProducts.of(plan, factors, X)
+    few.form(X)
+    return few
+
+
 def blocks_of(
     plan: Plan, factors: Factors, X: Tensor, gradient: bool = False, columns: int = 0
 ) -> Iterator[tuple[slice, Any]]:
     """Slices of rows with the `Products` formed there; `columns` counts what else a row needs."""
-    if 0 < len(X) <= FEW_ROWS and not gradient:
-        few = FewProducts.of(plan, factors, X)
-        few.form(X)
+    if not gradient and (few := few_products(plan, factors, X)) is not None:
         yield slice(0, len(X)), few
         return
     numbers, least = BLOCK["cuda" if X.device.type == "cuda" else "cpu"]
@@ -267,12 +274,18 @@ def _dense_columns(plan: Plan, n_outputs: int) -> int:
     return plan.n_functions if dense else 0
 
 
-def sums_of(X: Tensor, coef: Tensor, plan: Plan, factors: Factors) -> Tensor:
-    """Values (n, m) of functions at points X (n, d) for coefficients (G, m), without gradients."""
+def sums_of(
+    X: Tensor, coef: Tensor, plan: Plan, factors: Factors, few: FewProducts | None = None
+) -> Tensor:
+    """Values (n, m) of functions at points X (n, d) for coefficients (G, m), without gradients.
+
+    `few` are the products at X, where these were formed.
+    """
     by_output = coef.T.contiguous()
     result = X.new_zeros((coef.shape[1], len(X)))
     dense = _dense_columns(plan, coef.shape[1])
-    for rows, products in blocks_of(plan, factors, X, columns=dense):
+    blocks = blocks_of(plan, factors, X, columns=dense)
+    for rows, products in blocks if few is None else [(slice(0, len(X)), few)]:
         functions = products.functions.view(-1)
         if dense:
             torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])

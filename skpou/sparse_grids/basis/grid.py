@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, sums_of
+from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, few_products, sums_of
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -144,6 +144,15 @@ class SparseGrid(Basis):
             values[rows] = products.values.T
             functions[rows] = products.functions.T
         return values, functions
+
+    def evaluate_with_nonzeros(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `evaluate` and `nonzeros` return, from one pass where points are few."""
+        few = None
+        if not self._nodal_pays(len(X), coef.shape[1]):
+            few = few_products(self.plan, self.factors, X)
+        if few is None:
+            return self.evaluate(X, coef), *self.nonzeros(X)
+        return sums_of(X, coef, self.plan, self.factors, few), few.values.T, few.functions.T
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate every function at every point; see `Basis.matrix`."""
