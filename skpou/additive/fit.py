@@ -13,7 +13,7 @@ from skpou.additive.basis import AdditiveBasis, spline_basis
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import Candidate, TargetRows, TermSearch
-from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
+from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
     Residue,
@@ -99,7 +99,7 @@ def fit_additive(
         _TargetFit(double, k, options, np.random.default_rng(seed), report)
         for k in range(rows.n_outputs)
     ]
-    models = [fit.run() for fit in fits]
+    models = at_once(_TargetFit.run, fits)
     steps = [step for fit in fits for step in fit.steps]
     converged = all(step.converged for step in steps)
     return TrainingResult(
@@ -163,11 +163,12 @@ class _TargetFit:
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
         found = self.terms()
-        fits = self.steps = [self.converged(candidate) for candidate in found]
+        fits = self.steps = at_once(self.converged, found)
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
         experts, densities = [], []
-        for candidate, fit in zip(found, fits, strict=True):
-            members, log_density = self._members(candidate, fit, floor)
+        pairs = list(zip(found, fits, strict=True))
+        pooled = at_once(lambda pair: self._members(*pair, floor), pairs)
+        for (candidate, fit), (members, log_density) in zip(pairs, pooled, strict=True):
             first = ResidueDensity.single(fit.noise, self.y)
             alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
             experts.append(Expert(candidate.basis, members, alone))
@@ -216,9 +217,9 @@ class _TargetFit:
                     self.report,
                 )
             )
-        pairs = [(search, search.first()) for search in searches]
+        pairs = list(zip(searches, at_once(TermSearch.first, searches), strict=True))
         pairs = self._close(pairs)
-        pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
+        pairs = at_once(lambda pair: (pair[0], pair[0].grow(pair[1])), pairs)
         if options.remainder:
             pairs = self._with_remainder(pairs)
         self.score = max(candidate.score for _, candidate in pairs)

@@ -60,6 +60,9 @@ class AdditivePOURegressor(FittedModelRegressor):
         Most iterations for the strengths of the terms.
     tol : float, default=1e-6
         Change of the log evidence a row at which they end.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for targets, for columns with and without a transform,
+        and for errors at left-out rows; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -143,6 +146,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         transform_columns="auto",
         max_iter=100,
         tol=1e-6,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -156,6 +160,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         self.transform_columns = transform_columns
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -20,6 +20,7 @@ from skpou._version import __version__
 from skpou.base import summary, validation
 from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.parameters import N_JOBS
 from skpou.base.unpacked import UNPACKED
 from skpou.core import (
     Report,
@@ -27,6 +28,7 @@ from skpou.core import (
     Scaling,
     TrainingInterrupted,
     TrainingResult,
+    jobs,
     merge_rows,
     target_unit,
 )
@@ -48,12 +50,15 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
+        "n_jobs": N_JOBS,
         "device": [str],
         "dtype": [StrOptions({"float64", "float32"})],
         "random_state": ["random_state", np.random.Generator],
         "verbose": ["verbose"],
     }
 
+    #: That of models which an earlier version saved.
+    n_jobs: int | None = None
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
     #: Attributes that hold the fitted state, as arrays in dicts and lists.
@@ -124,7 +129,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         before = self.__dict__.copy()
         UNPACKED.drop(self)
         try:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), jobs(self._threads()):
                 yield
             self._drop_what_was_of_the_last_fit()
         except torch.cuda.OutOfMemoryError as error:
@@ -145,6 +150,10 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         except BaseException:
             self.__dict__ = before
             raise
+
+    def _threads(self) -> int | None:
+        """Threads of a fit; one where callbacks are told of its steps in their order."""
+        return None if getattr(self, "_skl_callbacks", None) else self.n_jobs
 
     def _drop_what_was_of_the_last_fit(self) -> None:
         for name in self._dropped_by_fit:

@@ -17,7 +17,7 @@ from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
 from skpou.base.parameters import check_quantiles, check_return_std, random_generator
-from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult, at_once
 from skpou.core.models import (
     FormError,
     Predictor,
@@ -124,17 +124,22 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     ) -> TrainingResult:
         """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
         rng = random_generator(self.random_state)
-        best: TrainingResult | None = None
-        for _ in range(n_init):
-            start = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                result = train(start)
-            except TrainingInterrupted as stopped:
-                raise TrainingInterrupted(best or stopped.result) from None
-            if best is None or result.score < best.score:
-                best = result
-        assert best is not None
-        return best
+        starts = [np.random.default_rng(rng.integers(2**63, size=2)) for _ in range(n_init)]
+        done: dict[int, TrainingResult] = {}
+
+        def run(k: int) -> None:
+            done[k] = train(starts[k])
+
+        def best() -> TrainingResult:
+            return done[min(sorted(done), key=lambda k: done[k].score)]
+
+        try:
+            at_once(run, range(n_init))
+        except TrainingInterrupted as stopped:
+            raise TrainingInterrupted(best() if done else stopped.result) from None
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(best() if done else None) from None
+        return best()
 
     def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
         """Best of several starts, stored; what an interrupt leaves is stored, too."""

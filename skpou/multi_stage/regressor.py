@@ -79,6 +79,10 @@ class MultiStageRegressor(PhysicsMixin):
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for bandwidths and shapes of sine features, for sums of
+        functions of few columns, and for errors at left-out rows; None is 1. Results do not
+        depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -192,6 +196,7 @@ class MultiStageRegressor(PhysicsMixin):
         unknowns=None,
         max_iter=1000,
         tol=1e-14,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -207,6 +212,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.unknowns = unknowns
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

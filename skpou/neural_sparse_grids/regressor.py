@@ -75,6 +75,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         Share of the rows held out, between 0 and 1.
     n_iter_no_change : int, default=10
         Passes without a better score on the rows held out after which training stops.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for errors at left-out rows, the only part of the fit that
+        runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -168,6 +171,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -192,6 +196,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -56,6 +56,8 @@ class SparseGridClassifier(BaseClassifier):
         likelihood of rows held out in turn, and by that of rows left out one at a time.
     max_points : int, default=10000
         Most grid points.
+    n_jobs : int, default=None
+        Taken as by all estimators; nothing in this fit runs in parallel.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -136,6 +138,7 @@ class SparseGridClassifier(BaseClassifier):
         boundary="modified",
         alpha="auto",
         max_points=10_000,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -146,6 +149,7 @@ class SparseGridClassifier(BaseClassifier):
         self.boundary = boundary
         self.alpha = alpha
         self.max_points = max_points
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -69,6 +69,9 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
     batch_size : int, default=None
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
         evaluated anew for every product. None: they are kept up to some 1 GB.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for errors at left-out rows, the only part of the fit that
+        runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -164,6 +167,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         max_points=10_000,
         density="gaussian",
         batch_size=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -178,6 +182,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         self.max_points = max_points
         self.density = density
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, at_once
 from skpou.core.models.model import Predictor
 
 #: Random folds: an eighth of the rows is as much as a fit can miss and still be about the same.
@@ -236,7 +236,7 @@ def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray])
     sets : list of ndarray
         Rows that are left out together.
     """
-    found = [_errors(maker, rows, sets) for maker in makers]
+    found = at_once(lambda maker: _errors(maker, rows, sets), makers)
     in_folds = [_log_size(one, one.group < one.n_folds) for one in found]
     otherwise = [_log_size(one, one.group >= one.n_folds) for one in found]
     least = min(in_folds)

@@ -85,6 +85,9 @@ class POURegressor(BasePartitionRegressor):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
         round-off, 1e-13 in float64.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
+        Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -195,6 +198,7 @@ class POURegressor(BasePartitionRegressor):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -215,6 +219,7 @@ class POURegressor(BasePartitionRegressor):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
