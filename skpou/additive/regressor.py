@@ -311,7 +311,7 @@ class AdditivePOURegressor(FittedModelRegressor):
             Only if asked for.
         """
         points, scaling, origin = self._query(X)
-        model = self._model(points)
+        model = self._unpacked_model(points)
         place = {int(column): k for k, column in enumerate(scaling.columns)}
         terms = [tuple(place[j] for j in term) for term in self.terms_]
         centres = scaling.scale.new_tensor(self._term_centres[:, :-1].T)
