@@ -8,7 +8,6 @@ all orthogonal and of unit variance over the rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,8 @@ EXTENSION = 0.5
 CLOSEST_KNOTS = 1e-3
 #: Exponents of the Yeo-Johnson transform that are tried: a fixed grid is immune to round-off.
 EXPONENTS = np.arange(-16, 33) / 8
+#: Transformed values that are held at once while exponents are tried.
+EXPONENT_VALUES = 1_000_000
 DEGREE = 3
 
 
@@ -54,19 +55,55 @@ def likeliest_exponent(z: Tensor, share: Tensor) -> float:
         Weights that sum to 1.
     """
     jacobian = (share * torch.sign(z) * torch.log1p(z.abs())).sum()
-    best, score = 1.0, torch.inf
-    for exponent in EXPONENTS:
-        t = yeo_johnson(z, float(exponent))
-        spread = (share * (t - (share * t).sum()).square()).sum()
+    exponents = torch.tensor(EXPONENTS, dtype=z.dtype, device=z.device)
+    values = []
+    for some in exponents.split(max(EXPONENT_VALUES // len(z), 1)):
+        t = yeo_johnson(z, some[:, None])
+        spread = (t - (t @ share)[:, None]).square() @ share
         # The negative log likelihood a row; the log of the transform's slope is its jacobian.
-        value = float(0.5 * torch.log(spread + 1e-300) - (exponent - 1) * jacobian)
-        if value < score:
-            best, score = float(exponent), value
-    return best
+        values.append(0.5 * torch.log(spread + 1e-300) - (some - 1) * jacobian)
+    return float(exponents[torch.cat(values).argmin()])
+
+
+def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -> Tensor:
+    """The B-splines that are not zero at each point, by the recurrence of Cox and de Boor.
+
+    Parameters
+    ----------
+    t : Tensor of shape (..., n)
+        Points between the first and the last knot.
+    knots : Tensor of shape (..., k + 6)
+        Ascending, the first and the last four times.
+    span : Tensor of shape (..., n), int64
+        ``knots[span] <= t <= knots[span + 1]``, an interval that is not empty.
+    derivative : int, default=0
+        Order of the derivative, at most 2.
+
+    Returns
+    -------
+    Tensor of shape (..., n, 4)
+        Those of the numbers ``span - 3 .. span``.
+    """
+    around = span[..., None] + torch.arange(1 - DEGREE, DEGREE + 1, device=t.device)
+    near = knots.gather(-1, around.flatten(-2)).unflatten(-1, (t.shape[-1], 2 * DEGREE))
+    values = [torch.ones_like(t)]
+    for degree in range(1, DEGREE + 1):
+        # B-spline r of degree - 1 begins at knot span + 1 - degree + r, the first one given here.
+        parts = []
+        for r in range(degree):
+            start, end = near[..., DEGREE - degree + r], near[..., DEGREE + r]
+            rise = values[r] / (end - start)
+            if degree > DEGREE - derivative:
+                parts.append((-degree * rise, degree * rise))
+            else:
+                parts.append(((end - t) * rise, (t - start) * rise))
+        inner = [parts[r - 1][1] + parts[r][0] for r in range(1, degree)]
+        values = [parts[0][0], *inner, parts[-1][1]]
+    return torch.stack(values, -1)
 
 
 def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:
-    """Cubic B-splines, or their derivatives, by the recurrence of Cox and de Boor.
+    """Cubic B-splines, or their derivatives, as a matrix.
 
     Parameters
     ----------
@@ -84,19 +121,9 @@ def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:
     n_knots = len(knots)
     span = torch.searchsorted(knots, t, right=True) - 1
     span = span.clamp(DEGREE, n_knots - DEGREE - 2)
-    values = t.new_zeros((len(t), n_knots - 1)).scatter_(1, span[:, None], 1.0)
-    for degree in range(1, DEGREE + 1):
-        width = knots[degree:-1] - knots[: -degree - 1]
-        rise = torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)
-        width = knots[degree + 1 :] - knots[1:-degree]
-        fall = torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)
-        if degree > DEGREE - derivative:
-            values = degree * (values[:, :-1] * rise - values[:, 1:] * fall)
-        else:
-            left = (t[:, None] - knots[: -degree - 1]) * rise
-            right = (knots[degree + 1 :] - t[:, None]) * fall
-            values = values[:, :-1] * left + values[:, 1:] * right
-    return values
+    values = t.new_zeros((len(t), n_knots - DEGREE - 1))
+    places = span[:, None] + torch.arange(-DEGREE, 1, device=t.device)
+    return values.scatter_(1, places, local_splines(t, knots, span, derivative))
 
 
 def choose_knots(t: Tensor, most: int) -> Tensor:
@@ -193,47 +220,6 @@ class SplineColumn:
         """Number m of functions."""
         return self.transform.shape[1]
 
-    def coordinate(self, x: Tensor) -> Tensor:
-        """Standardized and transformed values, cut at 4."""
-        t = (yeo_johnson((x - self.centre) / self.width, self.exponent) - self.shift) / self.spread
-        return t.clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
-
-    def _reach(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Points between the knots, and how far beyond these they were, cut."""
-        low, high = self.knots[0], self.knots[-1]
-        beyond = EXTENSION * (high - low)
-        inside = t.clamp(low, high)
-        return inside, t.clamp(low - beyond, high + beyond) - inside
-
-    def functions(self, x: Tensor) -> Tensor:
-        """Values (n, m): straight outside the knots, constant far outside."""
-        return self.functions_at(self.coordinate(x))
-
-    def functions_at(self, t: Tensor) -> Tensor:
-        """The same at coordinates t (n,)."""
-        inside, beyond = self._reach(t)
-        values = bspline_matrix(inside, self.knots)
-        if bool(beyond.any()):
-            values = values + beyond[:, None] * bspline_matrix(inside, self.knots, 1)
-        return values @ self.transform
-
-    def coordinate_slope(self, x: Tensor) -> Tensor:
-        """Derivative (n,) of `coordinate`."""
-        z = (x - self.centre) / self.width
-        t = (yeo_johnson(z, self.exponent) - self.shift) / self.spread
-        slope = yeo_johnson_slope(z, self.exponent) / (self.width * self.spread)
-        return torch.where(t.abs() <= LARGEST_COORDINATE, slope, 0.0)
-
-    def slopes(self, x: Tensor) -> Tensor:
-        """Derivatives (n, m) with respect to x."""
-        t = self.coordinate(x)
-        inside = self._reach(t)[0]
-        low, high = self.knots[0], self.knots[-1]
-        reach = EXTENSION * (high - low)
-        moves = (t >= low - reach) & (t <= high + reach)
-        slope = torch.where(moves, self.coordinate_slope(x), 0.0)
-        return slope[:, None] * (bspline_matrix(inside, self.knots, 1) @ self.transform)
-
     def arrays(self) -> dict[str, Any]:
         """State as numbers and numpy arrays."""
         return {
@@ -249,62 +235,6 @@ class SplineColumn:
             torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("knots", "transform")
         )
         return cls(*arrays["place"].tolist(), *(part.to(like.device) for part in parts))
-
-
-class FewSplines:
-    """Several columns at once, at points so few that calls cost more than what they do.
-
-    Parameters
-    ----------
-    columns : sequence of SplineColumn
-        At least one.
-    """
-
-    def __init__(self, columns: Sequence[SplineColumn]):
-        like = columns[0].knots
-        self.transforms = [column.transform for column in columns]
-        names = ("centre", "width", "exponent", "shift", "spread")
-        self.place = [like.new_tensor([getattr(c, name) for c in columns]) for name in names]
-        longest = max(len(column.knots) for column in columns)
-        # The last knot once more changes none of the functions before it.
-        knots = torch.stack(
-            [torch.cat([c.knots, c.knots[-1:].expand(longest - len(c.knots))]) for c in columns]
-        )
-        self.low, self.high = knots[:, 0], knots[:, -1]
-        ends = [len(column.knots) - DEGREE - 2 for column in columns]
-        self.last_span = torch.tensor(ends, device=like.device)[:, None]
-        self.knots = knots
-        self.rises = [_reciprocals(knots[:, d:-1] - knots[:, : -d - 1]) for d in range(1, 4)]
-        self.falls = [_reciprocals(knots[:, d + 1 :] - knots[:, 1:-d]) for d in range(1, 4)]
-
-    def coordinates(self, X: Tensor) -> Tensor:
-        """Standardized and transformed values of the columns X (n, k)."""
-        centre, width, exponent, shift, spread = self.place
-        t = (yeo_johnson((X - centre) / width, exponent) - shift) / spread
-        return t.clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
-
-    def functions(self, T: Tensor) -> list[Tensor] | None:
-        """Values (n, m) of every column at coordinates T (n, k); None where one is outside."""
-        if bool(((T < self.low) | (T > self.high)).any()):
-            return None
-        t = T.T.contiguous()
-        span = torch.searchsorted(self.knots, t, right=True) - 1
-        span = torch.minimum(span.clamp_min(DEGREE), self.last_span)
-        values = t.new_zeros((*t.shape, self.knots.shape[1] - 1)).scatter_(2, span[..., None], 1.0)
-        t, knots = t[..., None], self.knots[:, None]
-        for degree, rise, fall in zip(range(1, DEGREE + 1), self.rises, self.falls, strict=True):
-            left = (t - knots[..., : -degree - 1]) * rise
-            right = (knots[..., degree + 1 :] - t) * fall
-            values = values[..., :-1] * left + values[..., 1:] * right
-        return [
-            own[:, : len(transform)] @ transform
-            for own, transform in zip(values, self.transforms, strict=True)
-        ]
-
-
-def _reciprocals(width: Tensor) -> Tensor:
-    """Reciprocals (k, 1, p) of distances of knots, 0 where these are one."""
-    return torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)[:, None]
 
 
 def fit_column(x: Tensor, weight: Tensor, n_functions: int, transform: bool) -> SplineColumn:

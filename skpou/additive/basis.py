@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.additive.b_splines import FewSplines, SplineColumn, fit_column
+from skpou.additive.b_splines import SplineColumn, fit_column
+from skpou.additive.spline_columns import SplineColumns
 from skpou.core import Basis
 
 #: Columns of this size of correlation are the same column in other units.
@@ -19,7 +20,7 @@ SAME_COLUMN = 1 - 1e-12
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
 SMALLEST_EIGENVALUE = 1e-13
-#: Points up to which columns and terms are evaluated together: there calls cost more than work.
+#: Points up to which all products are formed at once: there calls cost more than work.
 FEW_ROWS = 16
 
 
@@ -121,6 +122,15 @@ class Landmarks:
         return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
 
 
+class _Evaluated(NamedTuple):
+    """What derivatives need of the columns at some points."""
+
+    coordinates: Tensor
+    coordinate_slopes: Tensor
+    functions: list[Tensor]
+    slopes: list[Tensor]
+
+
 class AdditiveBasis(Basis, kind="additive"):
     """A constant, then blocks of products of splines, in float64.
 
@@ -149,10 +159,10 @@ class AdditiveBasis(Basis, kind="additive"):
         self.n_features = n_features
         self.kept = tuple(kept)
         self.columns = tuple(columns)
+        self.splines = SplineColumns(self.columns) if self.columns else None
         self.blocks = tuple(blocks)
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
-        self._few: FewSplines | None = None
         self._gathers: list[list[Tensor] | None] | None = None
 
     def with_blocks(
@@ -166,20 +176,18 @@ class AdditiveBasis(Basis, kind="additive"):
     def coordinates(self, X: Tensor) -> Tensor:
         """Transformed values (n, k) of the columns kept."""
         X = X.double()
-        if self._are_few(X):
-            return self._together().coordinates(X[:, self.kept])
-        parts = self._coordinates(X)
-        return torch.stack(parts, 1) if parts else X.new_zeros((len(X), 0))
+        if self.splines is None:
+            return X[:, :0]
+        return self.splines.coordinates(X[:, list(self.kept)])
 
-    def _coordinates(self, X: Tensor) -> list[Tensor]:
-        return [c.coordinate(X[:, j]) for j, c in zip(self.kept, self.columns, strict=True)]
-
-    def functions(self, X: Tensor) -> list[Tensor]:
-        """Values of the functions of every column kept."""
-        return [c.functions_at(t) for c, t in zip(self.columns, self._coordinates(X.double()))]
+    def functions(self, T: Tensor) -> list[Tensor]:
+        """Values of the functions of every column kept at the coordinates T (n, k)."""
+        return [] if self.splines is None else self.splines.functions(T)
 
     def from_functions(self, values: list[Tensor], T: Tensor) -> Tensor:
         """Columns (n, p) from `functions` and `coordinates`, evaluated once for many blocks."""
+        if 0 < len(T) <= FEW_ROWS:
+            return self._gathered(values, T)
         parts = [T.new_ones((len(T), 1))]
         for block in self.blocks:
             if block.order == 0:
@@ -188,34 +196,6 @@ class AdditiveBasis(Basis, kind="additive"):
             else:
                 parts.append(_products(block, values))
         return torch.cat(parts, 1)
-
-    def matrix(self, X: Tensor) -> Tensor:
-        """Evaluate in float64, returned in the precision of X; see `Basis.matrix`."""
-        return self.evaluated(X)[0].to(X.dtype)
-
-    def evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """`matrix` and `coordinates` in one pass, in float64."""
-        X = X.double()
-        if self._are_few(X):
-            together = self._together()
-            T = together.coordinates(X[:, self.kept])
-            values = together.functions(T)
-            if values is not None:
-                return self._gathered(values, T), T
-        parts = self._coordinates(X)
-        values = [c.functions_at(t) for c, t in zip(self.columns, parts, strict=True)]
-        T = torch.stack(parts, 1) if parts else X.new_zeros((len(X), 0))
-        return self.from_functions(values, T), T
-
-    # Few points
-
-    def _are_few(self, X: Tensor) -> bool:
-        return 0 < len(X) <= FEW_ROWS and len(self.columns) > 0
-
-    def _together(self) -> FewSplines:
-        if self._few is None:
-            self._few = FewSplines(self.columns)
-        return self._few
 
     def _gathered(self, values: list[Tensor], T: Tensor) -> Tensor:
         """What `from_functions` returns: all products of a kind at once, from gathered factors."""
@@ -234,25 +214,50 @@ class AdditiveBasis(Basis, kind="additive"):
             parts.append(product)
         return torch.cat(parts, 1)
 
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate in float64, returned in the precision of X; see `Basis.matrix`."""
+        return self.evaluated(X)[0].to(X.dtype)
+
+    def evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """`matrix` and `coordinates` of the same points, in float64."""
+        T = self.coordinates(X)
+        return self.from_functions(self.functions(T), T), T
+
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""
-        result = X.new_zeros((len(X), self.n_columns))
-        if feature not in self.kept:
-            return result
-        column = self.kept.index(feature)
-        values, T = self.functions(X), self.coordinates(X)
-        spline, x = self.columns[column], X[:, feature].double()
-        slopes = [*values]
-        slopes[column] = spline.slopes(x)
+        if self.splines is None or feature not in self.kept:
+            return X.new_zeros((len(X), self.n_columns))
+        points = self._at(X, self.splines)
+        return self._partial(points, self.kept.index(feature)).to(X.dtype)
+
+    def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d), in float64, of the function with the coefficients coef (p,)."""
+        result = X.new_zeros(X.shape, dtype=torch.float64)
+        if self.splines is not None:
+            points = self._at(X, self.splines)
+            for column, feature in enumerate(self.kept):
+                result[:, feature] = self._partial(points, column) @ coef
+        return result
+
+    def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:
+        X = X[:, list(self.kept)].double()
+        T, slopes = splines.coordinates(X), splines.coordinate_slopes(X)
+        return _Evaluated(T, slopes, splines.functions(T), splines.slopes(T, slopes))
+
+    def _partial(self, points: _Evaluated, column: int) -> Tensor:
+        """Derivatives (n, p) along one of the columns kept."""
+        result = points.coordinates.new_zeros((len(points.coordinates), self.n_columns))
+        values = [*points.functions]
+        values[column] = points.slopes[column]
         start = 1
         for block in self.blocks:
             end = start + block.size
             if block.order == 0:
                 assert self.landmarks is not None
-                part = self.landmarks.partial(T, spline.coordinate_slope(x), column)
-                result[:, start:end] = part.to(X.dtype)
+                slope = points.coordinate_slopes[:, column]
+                result[:, start:end] = self.landmarks.partial(points.coordinates, slope, column)
             elif column in block.columns:
-                result[:, start:end] = _products(block, slopes).to(X.dtype)
+                result[:, start:end] = _products(block, values)
             start = end
         return result
 

@@ -102,11 +102,8 @@ class TargetModel:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
-        result = X.new_zeros(X.shape, dtype=torch.float64)
-        for expert in self.experts:
-            for feature in range(X.shape[1]):
-                result[:, feature] += expert.basis.partial(X.double(), feature) @ expert.coef
-        return result
+        parts = [expert.basis.gradient(X, expert.coef) for expert in self.experts]
+        return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
