@@ -46,6 +46,7 @@ NAMES = {
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
+    "speed": "one row, default fits beside two rivals, several threads",
 }
 
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.

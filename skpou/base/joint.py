@@ -49,7 +49,9 @@ class JointMixin:
             raise ValueError(f"return_cov must be False, True or 'epistemic'. Got {return_cov!r}.")
         points, scaling, origin = self._query(X)
         model = self._mean_of(points, view)
-        self._refuse_joint(self._unpacked_model(points), len(points), len(scaling.scale), "return_cov=True")
+        self._refuse_joint(
+            self._unpacked_model(points), len(points), len(scaling.scale), "return_cov=True"
+        )
         mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
         model = self._density_of(points, view)
         covariance = model.covariance(points)

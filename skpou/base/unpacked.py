@@ -20,8 +20,8 @@ import numpy as np
 
 Part = TypeVar("Part")
 
-#: Estimators whose models are kept, and bytes of the arrays of one beyond which it is not: unpacking
-#: then takes little beside what a prediction does with them.
+#: Estimators whose models are kept, and bytes of the arrays of one beyond which it is not, since
+#: unpacking then takes little beside what a prediction does with them.
 MOST_KEPT, MOST_BYTES = 16, 2**26
 
 

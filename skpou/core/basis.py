@@ -118,7 +118,6 @@ class Basis(ABC):
         """
         return self.matrix(X)
 
-
     def evaluate_beside(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
         """What `evaluate` and `posterior_columns` return, of one matrix where both need it."""
         own = type(self)

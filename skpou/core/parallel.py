@@ -18,7 +18,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Threads of the fit that runs. A new thread knows of none: what runs in parallel stays so by itself.
+#: Threads of the fit that runs. A new thread knows of none: within it nothing runs in parallel.
 _N_JOBS: ContextVar[int | None] = ContextVar("n_jobs", default=None)
 
 

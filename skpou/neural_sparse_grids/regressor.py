@@ -76,8 +76,8 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     n_iter_no_change : int, default=10
         Passes without a better score on the rows held out after which training stops.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for errors at left-out rows, the only part of the fit that
-        runs in parallel; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
+        that runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.

@@ -70,8 +70,8 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
         evaluated anew for every product. None: they are kept up to some 1 GB.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for errors at left-out rows, the only part of the fit that
-        runs in parallel; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
+        that runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.

@@ -80,7 +80,9 @@ def test_a_grid_search_does_not_take_more_threads():
         SparseGridRegressor(), {"level": [2, 3]}, scoring=scoring, refit=False, n_jobs=2
     )
     search.fit(X, Y)
-    assert (search.cv_results_["mean_test_threads"] <= max(parallel.joblib.cpu_count() // 2, 1)).all()
+    assert (
+        search.cv_results_["mean_test_threads"] <= max(parallel.joblib.cpu_count() // 2, 1)
+    ).all()
 
 
 def test_models_of_earlier_versions_have_none():
