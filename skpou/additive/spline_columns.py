@@ -77,7 +77,7 @@ class SplineColumns:
         moves = (T >= self.low - self.reach) & (T <= self.high + self.reach)
         factor = torch.where(moves, of_coordinates, 0.0)
         inside = torch.clamp(T, self.low, self.high)
-        tables = self._blocks(inside, lambda t: self._combined(t, self._local(t, 1)))
+        tables = self._blocks(inside, self._first_derivatives)
         return [table * factor[:, j, None] for j, table in enumerate(tables)]
 
     def _blocks(self, T: Tensor, evaluate) -> list[Tensor]:
@@ -89,23 +89,28 @@ class SplineColumns:
     def _functions(self, T: Tensor) -> Tensor:
         inside = torch.clamp(T, self.low, self.high)
         beyond = torch.clamp(T, self.low - self.reach, self.high + self.reach) - inside
-        local = self._local(inside, 0)
+        span = self._span(inside)
+        local = self._local(inside, span, 0)
         if bool(beyond.any()):
-            local = local + beyond.T[:, :, None] * self._local(inside, 1)
-        return self._combined(inside, local)
+            local = local + beyond.T[:, :, None] * self._local(inside, span, 1)
+        return self._combined(span, local)
+
+    def _first_derivatives(self, inside: Tensor) -> Tensor:
+        span = self._span(inside)
+        return self._combined(span, self._local(inside, span, 1))
 
     def _span(self, inside: Tensor) -> Tensor:
         """Interval (k, n) of knots that each coordinate lies in."""
         span = torch.searchsorted(self.knots, inside.T.contiguous(), right=True) - 1
         return torch.minimum(span.clamp_min(DEGREE), self.last)
 
-    def _local(self, inside: Tensor, derivative: int) -> Tensor:
+    def _local(self, inside: Tensor, span: Tensor, derivative: int) -> Tensor:
         """The four B-splines (k, n, 4) of every coordinate (n, k) that are not zero there."""
-        return local_splines(inside.T, self.knots, self._span(inside), derivative)
+        return local_splines(inside.T, self.knots, span, derivative)
 
-    def _combined(self, inside: Tensor, local: Tensor) -> Tensor:
+    def _combined(self, span: Tensor, local: Tensor) -> Tensor:
         """Functions (k, n, m) from the local B-splines."""
         k, rows, _ = self.transform.shape
-        table = local.new_zeros((k, len(inside), rows))
-        places = self._span(inside)[:, :, None] + torch.arange(-DEGREE, 1, device=local.device)
+        table = local.new_zeros((k, span.shape[1], rows))
+        places = span[:, :, None] + torch.arange(-DEGREE, 1, device=local.device)
         return table.scatter_(2, places, local) @ self.transform

@@ -272,10 +272,11 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         function: Callable[[Tensor, slice], Any],
     ) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
-        blocks = [slice(0, 1)]
-        if len(points) > 1:
+        if len(points) == 1:
+            results = [function(points, slice(0, 1))]
+        else:
             blocks = row_blocks(len(points), self._rows_a_block(model))
-        results = [function(points[block], block) for block in blocks]
+            results = [function(points[block], block) for block in blocks]
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)
@@ -331,7 +332,8 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         ValueError
             If so.
         """
-        for name in self._state_names:
+        # What left-out rows tell is bounded when it is used, and may be infinite.
+        for name in [name for name in self._state_names if name != "_form_error"]:
             bad = _not_finite(self.__dict__.get(name), name)
             if bad:
                 raise ValueError(

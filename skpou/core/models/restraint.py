@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,7 @@ class Restrained:
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held by y's range where it has left it far and is not known to do so."""
-        spread = (self.high - self.low).to(mean)
-        low, high = self.low.to(mean) - spread, self.high.to(mean) + spread
+        spread, low, high = self._bounds(mean)
         far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
         if not len(far):
             return mean
@@ -140,6 +140,18 @@ class Restrained:
         result = mean.clone()
         result[far] = torch.where(unknown, held, mean[far])
         return result
+
+    def _bounds(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Range of y, and how low and how high a mean may go, in the precision of `mean`."""
+        known = self._bounds_by_precision
+        if mean.dtype not in known:
+            spread = (self.high - self.low).to(mean)
+            known[mean.dtype] = spread, self.low.to(mean) - spread, self.high.to(mean) + spread
+        return known[mean.dtype]
+
+    @cached_property
+    def _bounds_by_precision(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor]]:
+        return {}
 
     def arrays(self) -> dict[str, Any]:
         """State beside the model's, as plain values and numpy arrays."""

@@ -58,11 +58,12 @@ class FactorTable:
     def values(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Values (d S, n) and cells (d S, n), int64, of the factors at points X (n, d)."""
         cell, f = self.cells_and_fractions(X)
-        value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
+        rise = 2 * f
+        value = 1 - (rise - 1).abs_()  # Eq. 2.2 on the support
         if self.any_modified:
             left = self.modified & (cell == 0)
             right = self.modified & (cell == self.last_cell)
-            value = torch.where(left, 2 - 2 * f, torch.where(right, 2 * f, value))
+            value = torch.where(left, 2 - rise, torch.where(right, rise, value))
         for i, kind in self.others:
             value[:, i] = 1.0 if kind == CONSTANT else 1 - X.T if kind == LEFT else X.T
         return value.flatten(0, 1), cell.to(torch.int64).flatten(0, 1)
@@ -232,9 +233,13 @@ class FewProducts:
         if differentiated is not None:
             first = differentiated * self.n_factors
             values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
-        product = values.new_ones((len(self.first), len(X)))
-        local = torch.zeros_like(product, dtype=torch.int64)
-        for rows, shift in zip(self.rows, self.shifts, strict=True):
+        if not self.rows:
+            self.values = values.new_ones((len(self.first), len(X)))
+            self.functions = self.first.repeat(1, len(X))
+            return
+        product = values.index_select(0, self.rows[0])
+        local = cells.index_select(0, self.rows[0])
+        for rows, shift in zip(self.rows[1:], self.shifts[1:], strict=True):
             product = product * values.index_select(0, rows)
             local = (local << shift) + cells.index_select(0, rows)
         self.values, self.functions = product, self.first + local
