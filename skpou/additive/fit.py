@@ -172,7 +172,9 @@ class _TargetFit:
         pooled = at_once(lambda pair: self._members(*pair, floor), pairs)
         for (candidate, fit), (members, log_density) in zip(pairs, pooled, strict=True):
             first = ResidueDensity.single(fit.noise, self.y)
-            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
+            groups = candidate.groups
+            prior = fit.alpha[groups.index] * groups.shape
+            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first, prior)
             experts.append(Expert(candidate.basis, members, alone))
             densities.append(log_density)
         shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)
@@ -248,9 +250,10 @@ class _TargetFit:
 
     def _problem(self, candidate: Candidate, factor: Tensor | None = None) -> EvidenceProblem:
         """All rows, their weights multiplied by a factor for each pair."""
-        if self.columns is None or self.columns[0] is not candidate.basis:
-            self.columns = candidate.basis, candidate.basis.matrix(self.X)
-        F = self.columns[1]
+        known = self.columns  # Other threads may put theirs here.
+        if known is None or known[0] is not candidate.basis:
+            known = self.columns = candidate.basis, candidate.basis.matrix(self.X)
+        F = known[1]
         rows = self.all
         y, weight, within = rows.y, rows.weight, rows.within
         if factor is not None:

@@ -188,15 +188,18 @@ class LinearModel:
         if any(stage.basis.follows_rows for stage in self.stages):
             return []
         root = rows.weight.sqrt()[:, None]
-        if rows.n_rows <= MOST_TOGETHER and is_exact(self.noise):
-            columns = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
-            return [residual_makers(torch.cat(columns, 1) * root)]
+        columns = None
+        if rows.n_rows <= MOST_TOGETHER:
+            parts = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
+            columns = torch.cat(parts, 1)
+            if is_exact(self.noise):
+                return [residual_makers(columns * root)]
         solved = self.stages[-1].solved(rows.X)
         if solved.ndim == 2:
-            return [[own_maker(self, solved.T, rows)]]
+            return [[own_maker(self, solved.T, rows, columns)]]
         makers: list[list[Maker]] = []
         for target, own in enumerate(solved):
-            maker = own_maker(self, own.T, rows)
+            maker = own_maker(self, own.T, rows, columns)
             maker.residual = maker.residual[:, target : target + 1]
             makers.append([maker])
         return makers
