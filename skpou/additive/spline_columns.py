@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,6 +50,9 @@ class SplineColumns:
             table[: len(column.transform), : column.n_functions] = column.transform
         self.low, self.high = self.knots[:, 0], self.knots[:, -1]
         self.reach = EXTENSION * (self.high - self.low)
+        self.shape = (len(columns), rows)
+        #: Numbers of the four B-splines that are not zero, before that of the interval.
+        self.before = torch.arange(-DEGREE, 1, device=like.device)
 
     def _straight(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Standardized values, before and after the transform."""
@@ -81,17 +85,18 @@ class SplineColumns:
         return [table * factor[:, j, None] for j, table in enumerate(tables)]
 
     def _blocks(self, T: Tensor, evaluate) -> list[Tensor]:
-        rows = max(BLOCK_VALUES // max(self.transform.shape[0] * self.transform.shape[1], 1), 1)
-        parts = [evaluate(block) for block in T.split(rows)]
+        parts = [
+            evaluate(block) for block in T.split(max(BLOCK_VALUES // math.prod(self.shape), 1))
+        ]
         values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return [table[:, :size] for table, size in zip(values, self.sizes, strict=True)]
 
     def _functions(self, T: Tensor) -> Tensor:
         inside = torch.clamp(T, self.low, self.high)
-        beyond = torch.clamp(T, self.low - self.reach, self.high + self.reach) - inside
         span = self._span(inside)
         local = self._local(inside, span, 0)
-        if bool(beyond.any()):
+        if not torch.equal(inside, T):
+            beyond = torch.clamp(T, self.low - self.reach, self.high + self.reach) - inside
             local = local + beyond.T[:, :, None] * self._local(inside, span, 1)
         return self._combined(span, local)
 
@@ -110,7 +115,7 @@ class SplineColumns:
 
     def _combined(self, span: Tensor, local: Tensor) -> Tensor:
         """Functions (k, n, m) from the local B-splines."""
-        k, rows, _ = self.transform.shape
+        k, rows = self.shape
         table = local.new_zeros((k, span.shape[1], rows))
-        places = span[:, :, None] + torch.arange(-DEGREE, 1, device=local.device)
+        places = span[:, :, None] + self.before
         return table.scatter_(2, places, local) @ self.transform
