@@ -15,6 +15,7 @@ from skpou.core.models.cross_validation import (
     N_FOLDS,
     LeftOut,
     Maker,
+    Makers,
     ResidualMaker,
     is_exact,
     left_out_errors,
@@ -37,6 +38,7 @@ from skpou.core.models.form_error import (
     leave_out,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
@@ -58,12 +60,13 @@ from skpou.core.models.restraint import Restrained, restrained
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
-           "LeftOut", "LinearModel", "Maker", "MixedResidues", "Predictor", "ResidualMaker",
-           "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
+           "LeftOut", "LinearModel", "Maker", "Makers", "MixedResidues", "Predictor",
+           "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
            "choose_components", "conformal_rank", "finish", "fit_companion", "fit_density",
-           "fit_form_errors", "fit_residues", "interval_of_score", "interval_scores", "is_exact",
-           "is_gain", "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
-           "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
-           "sets_to_leave_out", "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
+           "fit_form_errors", "fit_level_errors", "fit_residues", "interval_of_score",
+           "interval_scores", "is_exact", "is_gain", "kept_rows", "least_rows", "leave_out",
+           "left_out", "left_out_errors", "mean_slope", "noise_floor", "outside_steps", "own_maker",
+           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "standard_draws",
+           "worse_than_the_mean", "worse_than_the_shares"]
 # fmt: on

@@ -205,6 +205,51 @@ class OwnResidualMaker:
 Maker = ResidualMaker | OwnResidualMaker
 
 
+class StagedMakers:
+    """Those of stages, each fitted to what the ones before left over.
+
+    Parameters
+    ----------
+    stages : list of tuple
+        For every stage its residual makers, one for each ridge, and its targets (n, m).
+    """
+
+    def __init__(self, stages: list[tuple[list[Maker], Tensor]]):
+        self.stages = stages
+
+    def of_target(self, target: int) -> StagedMakers:
+        """Those of one of the targets."""
+        only = slice(target, target + 1)
+        return StagedMakers(
+            [([m.of_target(target) for m in makers], y[:, only]) for makers, y in self.stages]
+        )
+
+    def left_out_errors(self, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+        """Those of the last stage, and by how much more than its residual the others leave.
+
+        A stage that follows another's residual errs by its size, however few rows tell it.
+        """
+        found, error = [], 0.0
+        for makers, y in self.stages:
+            if found:
+                error = error + found[-1].error - y.cpu().numpy()[found[-1].row]
+            of_stage = Rows(rows.X, y, rows.weight, rows.within)
+            found.append(left_out_errors(makers, of_stage, sets))
+        last = found[-1]
+        variance = np.sum([one.variance for one in found], axis=0)
+        return replace(last, error=last.error + error, variance=variance)
+
+
+Makers = list[Maker] | StagedMakers
+
+
+def makers_of_target(makers: Makers, target: int) -> Makers:
+    """Those of one of the targets."""
+    if isinstance(makers, StagedMakers):
+        return makers.of_target(target)
+    return [maker.of_target(target) for maker in makers]
+
+
 def residual_maker(A: Tensor, ridge: float) -> ResidualMaker:
     """That of the weighted columns A (n, q) with one ridge on all coefficients."""
     U, S = _left_vectors(A)
@@ -243,7 +288,7 @@ def _left_vectors(A: Tensor) -> tuple[Tensor, Tensor]:
     return U, S
 
 
-def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+def left_out_errors(makers: Makers, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     """Errors by one of the makers, that is for one ridge.
 
     Of those that leave about the least in the random folds it is the one that leaves the most
@@ -251,13 +296,15 @@ def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray])
 
     Parameters
     ----------
-    makers : sequence of Maker
+    makers : list of Maker or StagedMakers
         Of the weighted rows.
     rows : Rows
         In float64.
     sets : list of ndarray
         Rows that are left out together.
     """
+    if isinstance(makers, StagedMakers):
+        return makers.left_out_errors(rows, sets)
     found = at_once(lambda maker: _errors(maker, rows, sets), makers)
     columns = getattr(makers[0], "columns", None)
     if len(found) == 1 and columns is not None and not found[0].told.all():

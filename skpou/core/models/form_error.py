@@ -8,6 +8,7 @@ Kernel, length and s are those under which left-out errors of the chosen form ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +21,13 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
-from skpou.core.models.cross_validation import LeftOut, Maker, left_out_errors, sets_to_leave_out
+from skpou.core.models.cross_validation import (
+    LeftOut,
+    Makers,
+    left_out_errors,
+    makers_of_target,
+    sets_to_leave_out,
+)
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
     HELD,
@@ -230,12 +237,12 @@ class WithFormError:
         return result
 
 
-def leave_out(makers: list[list[Maker]], rows: Rows) -> list[LeftOut] | None:
+def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     """Errors at left-out rows, one for each target.
 
     Parameters
     ----------
-    makers : list of list of Maker
+    makers : sequence of Makers
         Of the model's weighted columns at the rows, for one or several ridges: one list for all
         targets, or one for each.
     rows : Rows
@@ -253,7 +260,7 @@ def leave_out(makers: list[list[Maker]], rows: Rows) -> list[LeftOut] | None:
     for target in range(rows.n_outputs):
         only = slice(target, target + 1)
         one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
-        own = [maker.of_target(target) for maker in makers[min(target, len(makers) - 1)]]
+        own = makers_of_target(makers[min(target, len(makers) - 1)], target)
         try:
             left_out = _bounded(left_out_errors(own, one, sets))
         except NUMERICAL_FAILURES:

@@ -22,9 +22,9 @@ HELD, WITHIN = 0.95, 2.0
 SHARE_OF_ERROR = 0.2
 #: Variance of errors, in units of y, from which on they may be those of noise.
 NOISY = 1e-6
-#: By how much the errors must be likelier with a size than as noise alone: each column chooses
-#: kernel, length and size anew.
-LEAST_GAIN = 2.5
+#: By how much the errors must be likelier with a size than as noise alone: as much as length and
+#: size, two parameters, cost in Akaike's criterion.
+LEAST_GAIN = 2.0
 #: Levels' worth of prior in the local size of the errors, and its largest value.
 PRIOR_LEVELS, MOST_RATIO = 1.0, 1e4
 
