@@ -12,7 +12,7 @@ from torch import Tensor
 from skpou.additive.basis import AdditiveBasis, spline_basis
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
-from skpou.additive.terms import Candidate, TargetRows, TermSearch
+from skpou.additive.terms import Candidate, TargetRows, TermSearch, given_terms
 from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
@@ -62,6 +62,8 @@ class AdditiveOptions:
         Most iterations of the evidence.
     tol : float
         Change of the log evidence a row at which the iterations end.
+    terms : tuple of tuple of int or None
+        Columns of every term; None: as evidence says.
     """
 
     max_order: int = 3
@@ -72,6 +74,7 @@ class AdditiveOptions:
     transforms: tuple[bool, ...] = (True, False)
     max_iter: int = 100
     tol: float = 1e-6
+    terms: tuple[tuple[int, ...], ...] | None = None
 
 
 def fit_additive(
@@ -96,10 +99,10 @@ def fit_additive(
     double = rows.to(torch.float64)
     seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
     fits = [
-        _TargetFit(double, k, options, np.random.default_rng(seed), report)
+        TargetFit(double, k, options, np.random.default_rng(seed), report)
         for k in range(rows.n_outputs)
     ]
-    models = at_once(_TargetFit.run, fits)
+    models = at_once(TargetFit.run, fits)
     steps = [step for fit in fits for step in fit.steps]
     converged = all(step.converged for step in steps)
     return TrainingResult(
@@ -116,9 +119,15 @@ def fit_terms(
     rows: Rows, options: AdditiveOptions, rng: np.random.Generator
 ) -> tuple[AdditiveBasis, EvidenceFit]:
     """Likeliest terms for rows with one target, and their coefficients, without a density."""
-    search = _TargetFit(rows, 0, options, rng, None)
+    search = TargetFit(rows, 0, options, rng, None)
     best = max(search.terms(), key=lambda candidate: candidate.score)
     return best.basis, search.converged(best)
+
+
+def first_splines(n_features: int, options: AdditiveOptions) -> int:
+    """Functions of a main effect to start with."""
+    few = min(max(ALL_SPLINES // max(n_features, 1), FEWEST_SPLINES), FIRST_SPLINES)
+    return options.n_splines or few
 
 
 def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,7 +143,7 @@ def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, T
     return mean, total, summed(weight * (y - mean[pairs.point]).square())
 
 
-class _TargetFit:
+class TargetFit:
     """Training of the model of one target."""
 
     def __init__(
@@ -200,10 +209,8 @@ class _TargetFit:
     def terms(self) -> list[Candidate]:
         """Best terms over the columns with and without a transform; one or both of them."""
         options, d = self.options, self.X.shape[1]
-        first = most = options.n_splines or 0
-        if not most:
-            first = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), FIRST_SPLINES)
-            most = MOST_SPLINES * first
+        first = first_splines(d, options)
+        most = options.n_splines or MOST_SPLINES * first
         searches = []
         for transform in options.transforms:
             basis = spline_basis(self.X, self.all.weight, most, transform)
@@ -221,6 +228,14 @@ class _TargetFit:
                     self.report,
                 )
             )
+        if options.terms is not None:
+            given = [
+                (search, given_terms(search.basis, options.terms, first, options.max_columns))
+                for search in searches
+            ]
+            pairs = self._close([(search, search.first(blocks)) for search, blocks in given])
+            self.score = max(candidate.score for _, candidate in pairs)
+            return [candidate for _, candidate in pairs]
         pairs = list(zip(searches, at_once(TermSearch.first, searches), strict=True))
         pairs = self._close(pairs)
         pairs = at_once(lambda pair: (pair[0], pair[0].grow(pair[1])), pairs)

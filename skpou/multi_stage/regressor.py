@@ -79,6 +79,8 @@ class MultiStageRegressor(PhysicsMixin):
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact.
+    batch_size : int, default=None
+        Rows a block in predictions. None: as many as fit into memory.
     n_jobs : int, default=None
         Threads, as joblib counts them, for bandwidths and shapes of sine features, for sums of
         functions of few columns, and for errors at left-out rows; None is 1. Results do not
@@ -180,6 +182,7 @@ class MultiStageRegressor(PhysicsMixin):
         **PHYSICS_CONSTRAINTS,
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "batch_size": [None, COUNT],
     }
     _size_parameters = "n_stages or hidden_layer_sizes"
 
@@ -196,6 +199,7 @@ class MultiStageRegressor(PhysicsMixin):
         unknowns=None,
         max_iter=1000,
         tol=1e-14,
+        batch_size=None,
         n_jobs=None,
         device="auto",
         dtype="float64",
@@ -212,6 +216,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.unknowns = unknowns
         self.max_iter = max_iter
         self.tol = tol
+        self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype

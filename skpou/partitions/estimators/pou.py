@@ -85,6 +85,8 @@ class POURegressor(BasePartitionRegressor):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
         round-off, 1e-13 in float64.
+    batch_size : int, default=None
+        Rows a block in predictions. None: as many as fit into memory.
     n_jobs : int, default=None
         Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
         Results do not depend on it.
@@ -178,6 +180,7 @@ class POURegressor(BasePartitionRegressor):
         "n_init": [COUNT],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "batch_size": [None, COUNT],
     }
 
     def __init__(
@@ -198,6 +201,7 @@ class POURegressor(BasePartitionRegressor):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        batch_size=None,
         n_jobs=None,
         device="auto",
         dtype="float64",
@@ -219,6 +223,7 @@ class POURegressor(BasePartitionRegressor):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
