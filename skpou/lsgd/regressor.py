@@ -90,6 +90,9 @@ class LSGDRegressor(PhysicsMixin):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact. ``"gd"`` and
         ``"lsgd"`` also stop when 100 passes improve the loss by less than this share.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts, for bandwidths and shapes of sine features,
+        and for errors at left-out rows; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -199,6 +202,7 @@ class LSGDRegressor(PhysicsMixin):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -218,6 +222,7 @@ class LSGDRegressor(PhysicsMixin):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

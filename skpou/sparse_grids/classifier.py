@@ -76,6 +76,8 @@ class SparseGridClassifier(SummedClassifier):
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
+    n_jobs : int, default=None
+        Taken as by all estimators; nothing in this fit runs in parallel.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -163,6 +165,7 @@ class SparseGridClassifier(SummedClassifier):
         max_points=10_000,
         batch_size=None,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -176,6 +179,7 @@ class SparseGridClassifier(SummedClassifier):
         self.max_points = max_points
         self.batch_size = batch_size
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

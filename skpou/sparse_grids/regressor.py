@@ -81,6 +81,9 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
+        that runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -180,6 +183,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         density="gaussian",
         batch_size=None,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -196,6 +200,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         self.density = density
         self.batch_size = batch_size
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

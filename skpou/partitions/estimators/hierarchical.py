@@ -140,6 +140,9 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     warm_start : bool, default=False
         Start from the partitions of the last fit; n_partitions must not have changed. With
         ``"em"`` the gates go on in the box of the new data.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
+        Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -266,6 +269,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         least_change=1e-4,
         batch_size=None,
         warm_start=False,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -290,6 +294,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         self.least_change = least_change
         self.batch_size = batch_size
         self.warm_start = warm_start
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -90,6 +90,9 @@ class POURegressor(BasePartitionRegressor):
         round-off, 1e-13 in float64.
     batch_size : int, default=None
         Rows a block in predictions. None: as many as fit into memory.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
+        Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -204,6 +207,7 @@ class POURegressor(BasePartitionRegressor):
         max_iter=1000,
         tol=1e-14,
         batch_size=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -226,6 +230,7 @@ class POURegressor(BasePartitionRegressor):
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

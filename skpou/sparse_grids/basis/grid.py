@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of
+from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, few_products, sums_of
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -34,6 +34,8 @@ __all__ = ["BASES", "BOUNDARIES", "SparseGrid", "count_points"]
 
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
+#: Terms of an evaluation up to which nodal values do not pay.
+FEWEST_TERMS = 20_000
 
 
 class SparseGrid(Basis):
@@ -153,6 +155,15 @@ class SparseGrid(Basis):
             functions[rows] = products.functions.T
         return values, functions
 
+    def evaluate_with_nonzeros(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `evaluate` and `nonzeros` return, from one pass where points are few."""
+        few = None
+        if not self._nodal_pays(len(X), coef.shape[1]):
+            few = few_products(self.plan, self.factors, X)
+        if few is None:
+            return self.evaluate(X, coef), *self.nonzeros(X)
+        return sums_of(X, coef, self.plan, self.factors, few), few.values.T, few.functions.T
+
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate every function at every point; see `Basis.matrix`."""
         values, functions = self.nonzeros(X)
@@ -186,6 +197,8 @@ class SparseGrid(Basis):
         Tensor of shape (n, m)
         """
         if not self._nodal_pays(len(X), coef.shape[1]):
+            if not (X.requires_grad or coef.requires_grad):
+                return sums_of(X, coef, self.plan, self.factors)
             return Evaluate.apply(X, coef, self.plan, self.factors)
         nodal = NodalInterpolant(self.factors, self.functions(), coef)
         inside = nodal.holds(X.detach())
@@ -200,8 +213,10 @@ class SparseGrid(Basis):
         """Whether nodal values and an interpolation are faster than one term a level vector."""
         if not 1 <= self.n_features <= 3 or self.basis != "linear":
             return False
+        if n_rows * self.n_subspaces <= FEWEST_TERMS:
+            return False
         nodes = nodes_needed(self.factors, self.n_features)
-        return nodes <= MAX_NODES and n_rows * self.n_subspaces > 20_000 + 2 * nodes
+        return nodes <= MAX_NODES and n_rows * self.n_subspaces > FEWEST_TERMS + 2 * nodes
 
     # Products of functions
 

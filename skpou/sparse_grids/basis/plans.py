@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -193,12 +194,15 @@ class Plan:
         Factors of the result's rows.
     first_function : ndarray of shape (M + 1,)
         Numbers at which the functions of every row begin, and their total.
+    tables : dict
+        What evaluations at few points need anew each time, by device and precision.
     """
 
     steps: list[Step]
     sizes: list[int]
     vectors: np.ndarray
     first_function: np.ndarray
+    tables: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_functions(self) -> int:
