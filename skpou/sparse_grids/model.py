@@ -231,7 +231,7 @@ class SparseGridModel:
         if self.posterior.kind != COLUMNS:
             return self.mean(X), self.variance(X)
         X = X.to(self.coef)
-        mean, *nonzeros = self.grid.evaluate_with_nonzeros(X, self.of_all_functions(self.coef))
+        mean, *nonzeros = self.grid.evaluate_with_nonzeros(X, self.of_all_functions())
         return mean, self._variance_of(self._columns(X, *nonzeros))
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
