@@ -171,6 +171,15 @@ def first_variances(groups: Groups) -> Tensor:
     return torch.tensor(values, dtype=total.dtype, device=total.device) / total
 
 
+def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
+    """Sums (d, d) of weighted errors times products of two lines, in standard deviations."""
+    lines = torch.stack([value[:, 0] for value in values], 1)
+    strength = lines.T @ (weighted[:, None] * lines)
+    square = lines.square()
+    deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
+    return strength / deviation.clamp_min(1e-300)
+
+
 class TermSearch:
     """Search for the terms of one target over fixed columns.
 
@@ -282,11 +291,7 @@ class TermSearch:
             The sum of products in units of its standard deviation, and the pair; largest first.
         """
         error = candidate.fit.left_out(self.rows.y)[0]
-        weighted = (self.rows.weight * error)[:, None]
-        lines = torch.stack([value[:, 0] for value in self.values], 1)
-        strength = (lines.T @ (weighted * lines)).abs()
-        deviation = (lines.square().T @ (weighted.square() * lines.square())).sqrt()
-        ratio = (strength / deviation.clamp_min(1e-300)).tolist()
+        ratio = line_products(self.values, self.rows.weight * error).abs().tolist()
         pairs = itertools.combinations(range(len(self.values)), 2)
         return sorted(((ratio[i][j], (i, j)) for i, j in pairs), key=lambda pair: -pair[0])
 
