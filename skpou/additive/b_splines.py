@@ -8,7 +8,7 @@ all orthogonal and of unit variance over the rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,10 @@ class SplineColumn:
 
     def coordinate(self, x: Tensor) -> Tensor:
         """Standardized and transformed values, cut at 4."""
-        t = (yeo_johnson((x - self.centre) / self.width, self.exponent) - self.shift) / self.spread
+        z = (x - self.centre) / self.width
+        if self.exponent != 1 or self.n_functions > 1:
+            z = yeo_johnson(z, self.exponent)
+        t = (z - self.shift) / self.spread
         return t.clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
 
     def _reach(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,10 +210,22 @@ class SplineColumn:
     def functions(self, x: Tensor) -> Tensor:
         """Values (n, m): straight outside the knots, constant far outside."""
         inside, beyond = self._reach(self.coordinate(x))
+        if self.n_functions == 1:
+            return self._line(inside + beyond)[:, None]
         values = bspline_matrix(inside, self.knots)
         if bool(beyond.any()):
             values = values + beyond[:, None] * bspline_matrix(inside, self.knots, 1)
         return values @ self.transform
+
+    def _line(self, t: Tensor) -> Tensor:
+        """The first function at coordinates t (n,): no B-splines are needed for a straight line."""
+        first, last = self.transform[0, 0], self.transform[-1, 0]
+        low, high = self.knots[0], self.knots[-1]
+        return first + (t - low) * ((last - first) / (high - low))
+
+    def line(self) -> SplineColumn:
+        """The same column with its straight line alone."""
+        return replace(self, transform=self.transform[:, :1].contiguous())
 
     def coordinate_slope(self, x: Tensor) -> Tensor:
         """Derivative (n,) of `coordinate`."""

@@ -187,12 +187,14 @@ class AdditiveBasis(Basis, kind="additive"):
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""
-        result = X.new_zeros((len(X), self.n_columns))
         if feature not in self.kept:
-            return result
-        column = self.kept.index(feature)
-        values, T = self.functions(X), self.coordinates(X)
-        spline, x = self.columns[column], X[:, feature].double()
+            return X.new_zeros((len(X), self.n_columns))
+        return self._partial(X, self.kept.index(feature), self.functions(X), self.coordinates(X))
+
+    def _partial(self, X: Tensor, column: int, values: list[Tensor], T: Tensor) -> Tensor:
+        """Derivatives along a column kept, from `functions` and `coordinates`."""
+        result = X.new_zeros((len(X), self.n_columns))
+        spline, x = self.columns[column], X[:, self.kept[column]].double()
         slopes = [*values]
         slopes[column] = spline.slopes(x)
         start = 1
@@ -206,6 +208,19 @@ class AdditiveBasis(Basis, kind="additive"):
                 result[:, start:end] = _products(block, slopes).to(X.dtype)
             start = end
         return result
+
+    def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d) of the sum of all columns times coefficients (p,)."""
+        values, T = self.functions(X), self.coordinates(X)
+        result = X.new_zeros(X.shape)
+        for column, feature in enumerate(self.kept):
+            result[:, feature] = self._partial(X, column, values, T) @ coef
+        return result
+
+    def lines(self) -> AdditiveBasis:
+        """The same terms, none of which bends, over columns that are straight lines."""
+        columns = [column.line() for column in self.columns]
+        return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""

@@ -253,29 +253,29 @@ class _TargetFit:
         if not most:
             first = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), FIRST_SPLINES)
             most = MOST_SPLINES * first
-        searches = []
-        for transform in options.transforms:
+        searches: list[TermSearch] = []
+        for transform in sorted(options.transforms):
             basis = spline_basis(self.X, self.all.weight, most, transform)
             moved = any(column.exponent != 1 for column in basis.columns)
             if transform and not moved and len(options.transforms) > 1:
                 continue  # The other basis is the same.
-            searches.append(
-                TermSearch(
-                    self.judges,
-                    basis,
-                    first,
-                    options.max_order,
-                    options.max_columns,
-                    options.max_iter,
-                    self.report,
-                )
+            search = TermSearch(
+                self.judges,
+                basis,
+                first,
+                options.max_order,
+                options.max_columns,
+                options.max_iter,
+                self.report,
             )
-        linear = linear_terms(searches[-1])
-        if linear is not None:
-            searches[-1].tell("lines alone", linear)
-            self.is_linear, self.score = True, linear.score
-            return [linear]
-        pairs = [(search, search.first()) for search in searches]
+            linear = None if searches else linear_terms(search)
+            if linear is not None:
+                search.tell("lines alone", linear)
+                self.is_linear, self.score = True, linear.score
+                return [linear]
+            searches.append(search)
+        # Those with a transform come first.
+        pairs = [(search, search.first()) for search in reversed(searches)]
         pairs = self._close(pairs)
         pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
         if options.remainder:
@@ -338,6 +338,8 @@ class _TargetFit:
         basis = candidate.basis
         residue = self._residue(candidate, fit)
         if not self._is_mixed():
+            return [FittedTerms(basis, fit, residue, 1.0)]
+        if self.is_linear and choose_components(residue, floor) == 1:
             return [FittedTerms(basis, fit, residue, 1.0)]
         density = fit_density(residue, FIRST_COMPONENTS, floor)
         joint, log_density = density.log_density(residue)

@@ -8,6 +8,7 @@ for nothing.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from scipy.special import ndtri
@@ -49,6 +50,7 @@ def linear_terms(search: TermSearch) -> Candidate | None:
         return None
     lines = [block for block in search.main_effects() if kind_of(block) == LINE]
     candidate = search.fit(search.basis.with_blocks(lines), DECAYS[0])
+    candidate = replace(candidate, basis=candidate.basis.lines())
     error = candidate.fit.left_out(search.rows.y)[0]
     weight = search.rows.weight
     if float((weight @ error.square() / weight.sum()).sqrt()) <= EXACT:

@@ -119,10 +119,10 @@ class TargetModel:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
-        result = X.new_zeros(X.shape, dtype=torch.float64)
+        X = X.double()
+        result = torch.zeros_like(X)
         for expert in self.experts:
-            for feature in range(X.shape[1]):
-                result[:, feature] += expert.basis.partial(X.double(), feature) @ expert.coef
+            result += expert.basis.gradient(X, expert.coef)
         if self.local is not None:
             result += self.local.gradient(X) @ self.shares
         return result

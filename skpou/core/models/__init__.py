@@ -68,6 +68,6 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "interval_of_score", "interval_scores", "is_exact", "is_gain", "kept_rows", "least_rows",
            "leave_out", "left_out", "left_out_errors", "mean_slope", "no_form_errors",
            "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
-           "residual_makers", "residual_squares", "restrained", "rounding", "sets_to_leave_out", "shared_tensor",
-           "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
+           "residual_makers", "residual_squares", "restrained", "rounding", "sets_to_leave_out",
+           "shared_tensor", "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
 # fmt: on
