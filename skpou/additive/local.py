@@ -29,6 +29,8 @@ from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_lo
 FEWEST_ROWS, FEWEST_ASKED = 400, 60
 #: Most rows at which terms and block are judged together.
 MOST_JUDGES = 5000
+#: Most numbers of the terms' columns at a time.
+MOST_NUMBERS = 20_000_000
 #: Weights that are multiples of the least one up to this are counts.
 COUNT_ERROR = 1e-9
 #: Error left by the terms, in units of y, below which they are exact.
@@ -79,18 +81,18 @@ class TargetPairs:
     weight: Tensor
     pairs: Pairs
 
-    def units(self, floor: float) -> Tensor:
-        """How much of each pair's weight is left out at a time.
+    def counts_alone(self, floor: float) -> bool:
+        """Whether equal targets at equal points count one by one.
 
-        Equal targets at equal points are several measurements where y is rounded, and count one by
-        one; else they are copies of one.
+        Where y is rounded they are several measurements, else copies of one.
         """
-        weight = self.pairs.weight
-        least = weight.min()
-        counts = weight / least
-        if floor > 0 and bool((counts - counts.round()).abs().max() <= COUNT_ERROR * counts.max()):
-            return least.expand_as(weight)
-        return weight
+        counts = self.pairs.weight / self.pairs.weight.min()
+        apart = (counts - counts.round()).abs().max() / counts.max()
+        return floor > 0 and bool(apart <= COUNT_ERROR)
+
+    def units(self, weight: Tensor, floor: float) -> Tensor:
+        """How much of each of some weights is left out at a time: one observation, or all."""
+        return self.pairs.weight.min().expand_as(weight) if self.counts_alone(floor) else weight
 
 
 def local_kernel(
@@ -113,10 +115,7 @@ def local_kernel(
     value = rows.y - terms.fit.fitted
     if float((rows.weight @ value.square() / rows.weight.sum()).sqrt()) <= EXACT:
         return None
-    units = rows.units(floor)
-    left = torch.zeros_like(rows.weight).index_reduce_(
-        0, rows.pairs.point, units, "amax", include_self=False
-    )
+    left = rows.units(rows.weight, floor)
     # One of several equal observations that is left out has little leverage.
     leverage = (left * terms.fit.spread).clamp_max(LARGEST_SHARE)
     kept = torch.zeros(rows.X.shape[1]).to(slopes)
@@ -153,7 +152,9 @@ class JointResidue:
         #: Numbers of the pairs at these rows, and of their rows among them.
         self.index = torch.nonzero(place[rows.pairs.point] >= 0).squeeze(1)
         self.at = place[rows.pairs.point[self.index]]
-        self.unit = rows.units(floor)[self.index]
+        #: Basis of the last terms that were judged, and its columns; see `_columns`.
+        self.smoothed: tuple[AdditiveBasis, Tensor, Tensor] | None = None
+        self.unit = rows.units(rows.pairs.weight, floor)[self.index]
 
     def of(self, number: int, terms: FittedTerms) -> Residue:
         """Residue of the pairs at the judged rows, for one member."""
@@ -178,17 +179,27 @@ class JointResidue:
 
     def _influence(self, terms: FittedTerms) -> Tensor:
         """``sum_j a_ij g_ji`` at the judged rows i."""
-        X, root = self.rows.X, terms.fit.root / terms.fit.noise**0.5
-        p, m = len(root), self.near.shape[1]
-        parts = []
-        for block in row_blocks(len(self.near), rows_within(m * p, 10_000_000)):
-            near, own = self.near[block], self.judged[block]
-            used, place = torch.unique(torch.cat([near.flatten(), own]), return_inverse=True)
-            G = terms.basis.matrix(X[used]) @ root
-            among, at = place[: near.numel()].reshape(near.shape), place[near.numel() :]
-            smoothed = (self.share[block, None] @ G[among])[:, 0]
-            parts.append((smoothed * G[at]).sum(1))
-        return torch.cat(parts)
+        if self.smoothed is None or self.smoothed[0] is not terms.basis:
+            self.smoothed = (terms.basis, *self._columns(terms.basis))
+        _, smoothed, own = self.smoothed
+        root = terms.fit.root / terms.fit.noise**0.5
+        return ((smoothed @ root) * (own @ root)).sum(1)
+
+    def _columns(self, basis: AdditiveBasis) -> tuple[Tensor, Tensor]:
+        """Columns (l, p) of the terms at the judged rows, smoothed by the block and as they are."""
+        X, m = self.rows.X, self.near.shape[1]
+        whole = len(X) * basis.n_columns <= MOST_NUMBERS
+        at_once = len(self.near) if whole else rows_within(m * basis.n_columns, MOST_NUMBERS)
+        parts, own = [], []
+        for block in row_blocks(len(self.near), at_once):
+            used, place = torch.unique(self.near[block], return_inverse=True)
+            row = torch.arange(len(place), device=X.device).repeat_interleave(m)
+            indices = torch.stack([row, place.flatten()])
+            size = (len(place), len(used))
+            shares = torch.sparse_coo_tensor(indices, self.share[block].flatten(), size)
+            parts.append(torch.sparse.mm(shares, basis.matrix(X[used])))
+            own.append(basis.matrix(X[self.judged[block]]))
+        return torch.cat(parts), torch.cat(own)
 
     def degrees(self, terms: FittedTerms) -> float:
         """Effective degrees of freedom of the block behind the terms, over all rows."""
