@@ -11,13 +11,21 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, spline_basis
 from skpou.additive.linear import linear_terms
-from skpou.additive.local import FittedTerms, JointResidue, TargetPairs, local_kernel
+from skpou.additive.local import (
+    FEWEST_ASKED,
+    FEWEST_ROWS,
+    FittedTerms,
+    JointResidue,
+    TargetPairs,
+    local_kernel,
+)
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import Candidate, TargetRows, TermSearch
 from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
+    FEWEST_OF_TABLE,
     Residue,
     ResidueDensity,
     choose_components,
@@ -55,8 +63,8 @@ class AdditiveOptions:
         Functions of each main effect; None: by the number of columns.
     remainder : bool
         Whether a block of kernel columns over all columns is tried.
-    fewest_local : int or None
-        Rows from which a local block is tried; None: never.
+    local : {"auto", True, False}
+        Whether a local block is tried; ``"auto"``: in tables of enough rows.
     mixture : bool
         Whether the density is a mixture, and one Gaussian otherwise.
     max_columns : int
@@ -72,7 +80,7 @@ class AdditiveOptions:
     max_order: int = 3
     n_splines: int | None = None
     remainder: bool = True
-    fewest_local: int | None = None
+    local: str | bool = False
     mixture: bool = True
     max_columns: int = 800
     transforms: tuple[bool, ...] = (True, False)
@@ -211,8 +219,11 @@ class _TargetFit:
 
     def _tries_local(self) -> bool:
         """Whether a local block may pay: rows are enough, and something is left over."""
-        fewest = self.options.fewest_local
-        return fewest is not None and self.n >= fewest and not self.is_linear
+        if not self.options.local or self.is_linear:
+            return False
+        if self.options.local == "auto":
+            return self.n >= FEWEST_ROWS and self.X.shape[1] >= FEWEST_OF_TABLE
+        return self.n >= FEWEST_ASKED
 
     def _with_local(
         self,

@@ -24,8 +24,8 @@ from skpou.core import Pairs
 from skpou.core.linalg import EvidenceFit, row_blocks, rows_within
 from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_local_kernel
 
-#: Rows from which the nearest of them may tell what sums of splines miss: the default tries a
-#: block from here on, and where it is asked for it takes more than a point is smoothed from.
+#: Rows of a table from which the nearest may tell what sums of splines miss: the default tries a
+#: block from here on. Where it is asked for, rows must be more than a point is smoothed from.
 FEWEST_ROWS, FEWEST_ASKED = 400, 60
 #: Most rows at which terms and block are judged together.
 MOST_JUDGES = 5000

@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.additive.fit import AdditiveOptions, fit_additive
-from skpou.additive.local import FEWEST_ASKED, FEWEST_ROWS
 from skpou.additive.model import AdditiveModel
 from skpou.base import (
     AUTO,
@@ -27,7 +26,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import TrainingResult
-from skpou.core.models import no_form_errors
+from skpou.core.models import FEWEST_OF_TABLE, no_form_errors
 
 
 class AdditivePOURegressor(FittedModelRegressor):
@@ -51,8 +50,8 @@ class AdditivePOURegressor(FittedModelRegressor):
         ``"columns"``: a block of up to 500 columns of a smooth kernel, for what no few columns
         tell. ``"local"``: what the terms leave at each row, smoothed from the 50 nearest ones, for
         rough detail; the model then holds all rows, some ``4 (n_features + 3)`` bytes of each.
-        ``"both"``: either or both. ``"auto"``: the same, the local block from 400 rows on. False:
-        none, for models to be read.
+        ``"both"``: either or both. ``"auto"``: the same, the local block from 400 rows of four
+        columns on. False: none, for models to be read.
     density : {"mixture", "gaussian"}, default="mixture"
         ``"mixture"``: of up to 8 Gaussians whose weights depend on the point.
         ``"gaussian"``: one, of the same width everywhere.
@@ -199,14 +198,11 @@ class AdditivePOURegressor(FittedModelRegressor):
         transforms = (
             (True, False) if self.transform_columns == "auto" else (bool(self.transform_columns),)
         )
-        fewest = {"auto": FEWEST_ROWS, "local": FEWEST_ASKED, "both": FEWEST_ASKED}.get(
-            self.remainder
-        )
         return AdditiveOptions(
             max_order=int(self.max_order),
             n_splines=unless_auto(self.n_splines, int),
             remainder=self.remainder in ("auto", "columns", "both"),
-            fewest_local=fewest,
+            local="auto" if self.remainder == "auto" else self.remainder in ("local", "both"),
             mixture=self.density == "mixture",
             max_columns=int(self.max_columns),
             transforms=transforms,
@@ -254,11 +250,15 @@ class AdditivePOURegressor(FittedModelRegressor):
         return super()._as_stored(state.without_local(), like)
 
     def _judge_between_rows(self, model: AdditiveModel, prepared: Prepared) -> None:
+        rows = prepared.rows
+        if model.has_local and rows.n_features < FEWEST_OF_TABLE:
+            # What is between lines and in gaps no left-out row has told the block.
+            super()._judge_between_rows(model.without_local(), prepared)
+            return
         super()._judge_between_rows(model, prepared)
         if model.has_local:
-            # Left-out errors have calibrated terms and block together; rows far off are the
-            # block's own matter.
-            self._form_error = [form.arrays() for form in no_form_errors(prepared.rows)]
+            # Left-out rows have calibrated terms and block together.
+            self._form_error = [form.arrays() for form in no_form_errors(rows)]
 
     def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:
         """How much (n, m) the predicted mean differs from the sum of the model's terms, if at all.
