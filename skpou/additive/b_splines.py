@@ -23,6 +23,8 @@ EXTENSION = 0.5
 CLOSEST_KNOTS = 1e-3
 #: Exponents of the Yeo-Johnson transform that are tried: a fixed grid is immune to round-off.
 EXPONENTS = np.arange(-16, 33) / 8
+#: Transformed values that are held at once while exponents are tried.
+EXPONENT_VALUES = 1_000_000
 DEGREE = 3
 
 
@@ -53,19 +55,55 @@ def likeliest_exponent(z: Tensor, share: Tensor) -> float:
         Weights that sum to 1.
     """
     jacobian = (share * torch.sign(z) * torch.log1p(z.abs())).sum()
-    best, score = 1.0, torch.inf
-    for exponent in EXPONENTS:
-        t = yeo_johnson(z, float(exponent))
-        spread = (share * (t - (share * t).sum()).square()).sum()
+    exponents = torch.tensor(EXPONENTS, dtype=z.dtype, device=z.device)
+    values = []
+    for some in exponents.split(max(EXPONENT_VALUES // len(z), 1)):
+        t = yeo_johnson(z, some[:, None])
+        spread = (t - (t @ share)[:, None]).square() @ share
         # The negative log likelihood a row; the log of the transform's slope is its jacobian.
-        value = float(0.5 * torch.log(spread + 1e-300) - (exponent - 1) * jacobian)
-        if value < score:
-            best, score = float(exponent), value
-    return best
+        values.append(0.5 * torch.log(spread + 1e-300) - (some - 1) * jacobian)
+    return float(exponents[torch.cat(values).argmin()])
+
+
+def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -> Tensor:
+    """The B-splines that are not zero at each point, by the recurrence of Cox and de Boor.
+
+    Parameters
+    ----------
+    t : Tensor of shape (..., n)
+        Points between the first and the last knot.
+    knots : Tensor of shape (..., k + 6)
+        Ascending, the first and the last four times.
+    span : Tensor of shape (..., n), int64
+        ``knots[span] <= t <= knots[span + 1]``, an interval that is not empty.
+    derivative : int, default=0
+        Order of the derivative, at most 2.
+
+    Returns
+    -------
+    Tensor of shape (..., n, 4)
+        Those of the numbers ``span - 3 .. span``.
+    """
+    around = span[..., None] + torch.arange(1 - DEGREE, DEGREE + 1, device=t.device)
+    near = knots.gather(-1, around.flatten(-2)).unflatten(-1, (t.shape[-1], 2 * DEGREE))
+    values = [torch.ones_like(t)]
+    for degree in range(1, DEGREE + 1):
+        # B-spline r of degree - 1 begins at knot span + 1 - degree + r, the first one given here.
+        parts = []
+        for r in range(degree):
+            start, end = near[..., DEGREE - degree + r], near[..., DEGREE + r]
+            rise = values[r] / (end - start)
+            if degree > DEGREE - derivative:
+                parts.append((-degree * rise, degree * rise))
+            else:
+                parts.append(((end - t) * rise, (t - start) * rise))
+        inner = [parts[r - 1][1] + parts[r][0] for r in range(1, degree)]
+        values = [parts[0][0], *inner, parts[-1][1]]
+    return torch.stack(values, -1)
 
 
 def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:
-    """Cubic B-splines, or their derivatives, by the recurrence of Cox and de Boor.
+    """Cubic B-splines, or their derivatives, as a matrix.
 
     Parameters
     ----------
@@ -83,19 +121,9 @@ def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:
     n_knots = len(knots)
     span = torch.searchsorted(knots, t, right=True) - 1
     span = span.clamp(DEGREE, n_knots - DEGREE - 2)
-    values = t.new_zeros((len(t), n_knots - 1)).scatter_(1, span[:, None], 1.0)
-    for degree in range(1, DEGREE + 1):
-        width = knots[degree:-1] - knots[: -degree - 1]
-        rise = torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)
-        width = knots[degree + 1 :] - knots[1:-degree]
-        fall = torch.where(width > 0, 1 / torch.where(width > 0, width, 1.0), 0.0)
-        if degree > DEGREE - derivative:
-            values = degree * (values[:, :-1] * rise - values[:, 1:] * fall)
-        else:
-            left = (t[:, None] - knots[: -degree - 1]) * rise
-            right = (knots[degree + 1 :] - t[:, None]) * fall
-            values = values[:, :-1] * left + values[:, 1:] * right
-    return values
+    values = t.new_zeros((len(t), n_knots - DEGREE - 1))
+    places = span[:, None] + torch.arange(-DEGREE, 1, device=t.device)
+    return values.scatter_(1, places, local_splines(t, knots, span, derivative))
 
 
 def choose_knots(t: Tensor, most: int) -> Tensor:
@@ -192,57 +220,9 @@ class SplineColumn:
         """Number m of functions."""
         return self.transform.shape[1]
 
-    def coordinate(self, x: Tensor) -> Tensor:
-        """Standardized and transformed values, cut at 4."""
-        z = (x - self.centre) / self.width
-        if self.exponent != 1 or self.n_functions > 1:
-            z = yeo_johnson(z, self.exponent)
-        t = (z - self.shift) / self.spread
-        return t.clamp(-LARGEST_COORDINATE, LARGEST_COORDINATE)
-
-    def _reach(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Points between the knots, and how far beyond these they were, cut."""
-        low, high = self.knots[0], self.knots[-1]
-        beyond = EXTENSION * (high - low)
-        inside = t.clamp(low, high)
-        return inside, t.clamp(low - beyond, high + beyond) - inside
-
-    def functions(self, x: Tensor) -> Tensor:
-        """Values (n, m): straight outside the knots, constant far outside."""
-        inside, beyond = self._reach(self.coordinate(x))
-        if self.n_functions == 1:
-            return self._line(inside + beyond)[:, None]
-        values = bspline_matrix(inside, self.knots)
-        if bool(beyond.any()):
-            values = values + beyond[:, None] * bspline_matrix(inside, self.knots, 1)
-        return values @ self.transform
-
-    def _line(self, t: Tensor) -> Tensor:
-        """The first function at coordinates t (n,): no B-splines are needed for a straight line."""
-        first, last = self.transform[0, 0], self.transform[-1, 0]
-        low, high = self.knots[0], self.knots[-1]
-        return first + (t - low) * ((last - first) / (high - low))
-
     def line(self) -> SplineColumn:
         """The same column with its straight line alone."""
         return replace(self, transform=self.transform[:, :1].contiguous())
-
-    def coordinate_slope(self, x: Tensor) -> Tensor:
-        """Derivative (n,) of `coordinate`."""
-        z = (x - self.centre) / self.width
-        t = (yeo_johnson(z, self.exponent) - self.shift) / self.spread
-        slope = yeo_johnson_slope(z, self.exponent) / (self.width * self.spread)
-        return torch.where(t.abs() <= LARGEST_COORDINATE, slope, 0.0)
-
-    def slopes(self, x: Tensor) -> Tensor:
-        """Derivatives (n, m) with respect to x."""
-        t = self.coordinate(x)
-        inside = self._reach(t)[0]
-        low, high = self.knots[0], self.knots[-1]
-        reach = EXTENSION * (high - low)
-        moves = (t >= low - reach) & (t <= high + reach)
-        slope = torch.where(moves, self.coordinate_slope(x), 0.0)
-        return slope[:, None] * (bspline_matrix(inside, self.knots, 1) @ self.transform)
 
     def arrays(self) -> dict[str, Any]:
         """State as numbers and numpy arrays."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.additive.b_splines import SplineColumn, fit_column
+from skpou.additive.spline_columns import SplineColumns
 from skpou.core import Basis
 
 #: Columns of this size of correlation are the same column in other units.
@@ -119,6 +120,15 @@ class Landmarks:
         return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
 
 
+class _Evaluated(NamedTuple):
+    """What derivatives need of the columns at some points."""
+
+    coordinates: Tensor
+    coordinate_slopes: Tensor
+    functions: list[Tensor]
+    slopes: list[Tensor]
+
+
 class AdditiveBasis(Basis, kind="additive"):
     """A constant, then blocks of products of splines, in float64.
 
@@ -147,6 +157,7 @@ class AdditiveBasis(Basis, kind="additive"):
         self.n_features = n_features
         self.kept = tuple(kept)
         self.columns = tuple(columns)
+        self.splines = SplineColumns(self.columns) if self.columns else None
         self.blocks = tuple(blocks)
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
@@ -159,16 +170,21 @@ class AdditiveBasis(Basis, kind="additive"):
             self.n_features, self.kept, self.columns, blocks, landmarks or self.landmarks
         )
 
+    def lines(self) -> AdditiveBasis:
+        """The same terms, none of which bends, over columns that are straight lines."""
+        columns = [column.line() for column in self.columns]
+        return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
+
     def coordinates(self, X: Tensor) -> Tensor:
         """Transformed values (n, k) of the columns kept."""
         X = X.double()
-        parts = [c.coordinate(X[:, j]) for j, c in zip(self.kept, self.columns, strict=True)]
-        return torch.stack(parts, 1) if parts else X.new_zeros((len(X), 0))
+        if self.splines is None:
+            return X[:, :0]
+        return self.splines.coordinates(X[:, list(self.kept)])
 
-    def functions(self, X: Tensor) -> list[Tensor]:
-        """Values of the functions of every column kept."""
-        X = X.double()
-        return [c.functions(X[:, j]) for j, c in zip(self.kept, self.columns, strict=True)]
+    def functions(self, T: Tensor) -> list[Tensor]:
+        """Values of the functions of every column kept at the coordinates T (n, k)."""
+        return [] if self.splines is None else self.splines.functions(T)
 
     def from_functions(self, values: list[Tensor], T: Tensor) -> Tensor:
         """Columns (n, p) from `functions` and `coordinates`, evaluated once for many blocks."""
@@ -183,44 +199,46 @@ class AdditiveBasis(Basis, kind="additive"):
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in float64, returned in the precision of X; see `Basis.matrix`."""
-        return self.from_functions(self.functions(X), self.coordinates(X)).to(X.dtype)
+        T = self.coordinates(X)
+        return self.from_functions(self.functions(T), T).to(X.dtype)
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""
-        if feature not in self.kept:
+        if self.splines is None or feature not in self.kept:
             return X.new_zeros((len(X), self.n_columns))
-        return self._partial(X, self.kept.index(feature), self.functions(X), self.coordinates(X))
+        points = self._at(X, self.splines)
+        return self._partial(points, self.kept.index(feature)).to(X.dtype)
 
-    def _partial(self, X: Tensor, column: int, values: list[Tensor], T: Tensor) -> Tensor:
-        """Derivatives along a column kept, from `functions` and `coordinates`."""
-        result = X.new_zeros((len(X), self.n_columns))
-        spline, x = self.columns[column], X[:, self.kept[column]].double()
-        slopes = [*values]
-        slopes[column] = spline.slopes(x)
+    def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d), in float64, of the function with the coefficients coef (p,)."""
+        result = X.new_zeros(X.shape, dtype=torch.float64)
+        if self.splines is not None:
+            points = self._at(X, self.splines)
+            for column, feature in enumerate(self.kept):
+                result[:, feature] = self._partial(points, column) @ coef
+        return result
+
+    def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:
+        X = X[:, list(self.kept)].double()
+        T, slopes = splines.coordinates(X), splines.coordinate_slopes(X)
+        return _Evaluated(T, slopes, splines.functions(T), splines.slopes(T, slopes))
+
+    def _partial(self, points: _Evaluated, column: int) -> Tensor:
+        """Derivatives (n, p) along one of the columns kept."""
+        result = points.coordinates.new_zeros((len(points.coordinates), self.n_columns))
+        values = [*points.functions]
+        values[column] = points.slopes[column]
         start = 1
         for block in self.blocks:
             end = start + block.size
             if block.order == 0:
                 assert self.landmarks is not None
-                part = self.landmarks.partial(T, spline.coordinate_slope(x), column)
-                result[:, start:end] = part.to(X.dtype)
+                slope = points.coordinate_slopes[:, column]
+                result[:, start:end] = self.landmarks.partial(points.coordinates, slope, column)
             elif column in block.columns:
-                result[:, start:end] = _products(block, slopes).to(X.dtype)
+                result[:, start:end] = _products(block, values)
             start = end
         return result
-
-    def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
-        """Gradient (n, d) of the sum of all columns times coefficients (p,)."""
-        values, T = self.functions(X), self.coordinates(X)
-        result = X.new_zeros(X.shape)
-        for column, feature in enumerate(self.kept):
-            result[:, feature] = self._partial(X, column, values, T) @ coef
-        return result
-
-    def lines(self) -> AdditiveBasis:
-        """The same terms, none of which bends, over columns that are straight lines."""
-        columns = [column.line() for column in self.columns]
-        return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""

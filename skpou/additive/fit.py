@@ -172,6 +172,8 @@ class _TargetFit:
             order = torch.argsort(mean, stable=True)[:: -(-n // MOST_ROWS)]
             self.judges = self.all.subset(order.sort().values, within)
         self.steps: list[EvidenceFit] = []
+        #: The last basis that was evaluated at the rows, and its columns.
+        self.columns: tuple[AdditiveBasis, Tensor] | None = None
         self.score = -math.inf
         self.is_linear = False
 
@@ -315,7 +317,9 @@ class _TargetFit:
 
     def _problem(self, candidate: Candidate, factor: Tensor | None = None) -> EvidenceProblem:
         """All rows, their weights multiplied by a factor for each pair."""
-        F = candidate.basis.matrix(self.X)
+        if self.columns is None or self.columns[0] is not candidate.basis:
+            self.columns = candidate.basis, candidate.basis.matrix(self.X)
+        F = self.columns[1]
         rows = self.all
         y, weight, within = rows.y, rows.weight, rows.within
         if factor is not None:

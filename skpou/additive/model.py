@@ -119,13 +119,10 @@ class TargetModel:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
-        X = X.double()
-        result = torch.zeros_like(X)
-        for expert in self.experts:
-            result += expert.basis.gradient(X, expert.coef)
+        parts = [expert.basis.gradient(X, expert.coef) for expert in self.experts]
         if self.local is not None:
-            result += self.local.gradient(X) @ self.shares
-        return result
+            parts.append(self.local.gradient(X) @ self.shares)
+        return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
@@ -139,16 +136,15 @@ class TargetModel:
         """
         X = X.double()
         inside = X.clamp(0, 1)
-        is_inside = torch.equal(X, inside)
         beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
         for expert in self.experts:
-            F = expert.basis.matrix(X)
-            means.append(F @ expert.coef)
-            within = F if is_inside else expert.basis.matrix(inside)
             T = expert.basis.coordinates(inside)
+            within = expert.basis.from_functions(expert.basis.functions(T), T)
+            F = within if torch.equal(X, inside) else expert.basis.matrix(X)
+            means.append(F @ expert.coef)
             for member in expert.members:
                 mean = (F @ member.coef + moves[:, number])[:, None]
                 spread = mean.new_zeros(mean.shape)

@@ -215,8 +215,8 @@ class TermSearch:
         room = max_columns - 1
         self.n_splines = max(min(n_splines, room // max(len(basis.columns), 1)), 1)
         self.max_order, self.max_columns, self.max_iter = max_order, max_columns, max_iter
-        self.values = basis.functions(rows.X)
         self.T = basis.coordinates(rows.X)
+        self.values = basis.functions(self.T)
         strength = [float((rows.weight * rows.y) @ value[:, 0]) for value in self.values]
         order = sorted(range(len(strength)), key=lambda j: -abs(strength[j]))
         self.first_columns = sorted(order[: max(room, 0)])

@@ -31,6 +31,10 @@ from skpou.core import (
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 
+#: Rows predicted together where a smaller `batch_size` is given: so few rows take no memory
+#: worth the name, and one at a time each would cost what all of them do.
+FEWEST_TOGETHER = 256
+
 
 class InterruptedFit(KeyboardInterrupt):
     """Ctrl-C after which the estimator holds the best model so far."""
@@ -219,7 +223,9 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _rows_a_block(self, model: Predictor | ClassPredictor) -> int:
         """Rows that are predicted together."""
-        return getattr(self, "batch_size", None) or rows_within(model.numbers_per_row())
+        most = rows_within(model.numbers_per_row())
+        batch = getattr(self, "batch_size", None)
+        return most if batch is None else max(batch, min(FEWEST_TOGETHER, most))
 
     def _in_blocks(
         self,

@@ -92,7 +92,7 @@ def test_first_variance_is_that_of_the_values_of_a_term():
     basis = spline_basis(rows.X, rows.weight, 8, False).with_blocks(list(BLOCKS.values())[:3])
     groups = groups_of(basis.blocks, 1.5, rows.X)
     prior = first_variances(groups)[groups.index] * groups.shape
-    F = basis.from_functions(basis.functions(rows.X), basis.coordinates(rows.X))
+    F = basis.matrix(rows.X)
     square = (rows.weight / rows.weight.sum()) @ F.square()
     for number, kind in enumerate(groups.kind.tolist()):
         own, expected = groups.index == number, FIRST_VARIANCE.get(kind, CONSTANT_VARIANCE)

@@ -25,6 +25,9 @@ LARGEST_LEVERAGE = 0.99
 BLOCK = 20_000
 #: Noise variance at which round-off alone moves the evidence, for targets of unit rms.
 ROUND_OFF = 1e-26
+#: Order of a triangular matrix up to which one solve for the unit matrix is faster than two halves
+#: and their product (measured: half the time at 300, the same from 1000 on).
+SOLVED_AT_ONCE = 800
 #: Kinds of groups: the constant is never shrunk further.
 CONSTANT = 0
 
@@ -237,15 +240,15 @@ class EvidenceProblem:
         return inverse, float(R.diagonal().abs().log().sum()), z
 
 
-def lower_inverse(L: Tensor, block: int = 64) -> Tensor:
-    """Inverse of a lower triangular matrix by halves: a third of the work of solving for it."""
+def lower_inverse(L: Tensor) -> Tensor:
+    """Inverse of a lower triangular matrix, a large one by halves."""
     p = len(L)
-    if p <= block:
+    if p <= SOLVED_AT_ONCE:
         eye = torch.eye(p, dtype=L.dtype, device=L.device)
         return torch.linalg.solve_triangular(L, eye, upper=False)
     half = p // 2
     result = torch.zeros_like(L)
-    first, last = lower_inverse(L[:half, :half], block), lower_inverse(L[half:, half:], block)
+    first, last = lower_inverse(L[:half, :half]), lower_inverse(L[half:, half:])
     result[:half, :half], result[half:, half:] = first, last
     result[half:, :half] = -last @ (L[half:, :half] @ first)
     return result
