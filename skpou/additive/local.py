@@ -26,7 +26,7 @@ from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_lo
 
 #: Rows of a table from which the nearest may tell what sums of splines miss: the default tries a
 #: block from here on. Where it is asked for, rows must be more than a point is smoothed from.
-FEWEST_ROWS, FEWEST_ASKED = 400, 60
+FEWEST_ROWS, FEWEST_ASKED = 500, 60
 #: Most rows at which terms and block are judged together.
 MOST_JUDGES = 5000
 #: Most numbers of the terms' columns at a time.
@@ -196,7 +196,9 @@ class JointResidue:
             row = torch.arange(len(place), device=X.device).repeat_interleave(m)
             indices = torch.stack([row, place.flatten()])
             size = (len(place), len(used))
-            shares = torch.sparse_coo_tensor(indices, self.share[block].flatten(), size)
+            shares = torch.sparse_coo_tensor(
+                indices, self.share[block].flatten(), size, check_invariants=False
+            )
             parts.append(torch.sparse.mm(shares, basis.matrix(X[used])))
             own.append(basis.matrix(X[self.judged[block]]))
         return torch.cat(parts), torch.cat(own)

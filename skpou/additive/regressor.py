@@ -50,7 +50,7 @@ class AdditivePOURegressor(FittedModelRegressor):
         ``"columns"``: a block of up to 500 columns of a smooth kernel, for what no few columns
         tell. ``"local"``: what the terms leave at each row, smoothed from the 50 nearest ones, for
         rough detail; the model then holds all rows, some ``4 (n_features + 3)`` bytes of each.
-        ``"both"``: either or both. ``"auto"``: the same, the local block from 400 rows of four
+        ``"both"``: either or both. ``"auto"``: the same, the local block from 500 rows of four
         columns on. False: none, for models to be read.
     density : {"mixture", "gaussian"}, default="mixture"
         ``"mixture"``: of up to 8 Gaussians whose weights depend on the point.

@@ -139,7 +139,7 @@ def fit_local_kernel(
     Returns
     -------
     LocalKernel or None
-        None where a first look finds no gain over no block.
+        None where smoothing does not make left-out rows likelier.
     """
     n = len(rows.X)
     judges = np.arange(n) if n <= JUDGES else np.sort(rng.permutation(n)[:JUDGES])
@@ -152,11 +152,9 @@ def fit_local_kernel(
     first = np.log(np.maximum(steep / steep.max(), LEAST_SCALE) / spread[used])
     columns = torch.as_tensor(used, device=rows.X.device)
     task = _Judges(LeftOver(rows.X[:, columns], *list(vars(rows).values())[1:]), judges)
-    theta, first = _first(task, first)
-    gain = task.log_density(torch.as_tensor(theta).to(rows.X)) - task.without()
-    if not is_gain(gain, task.weight):
+    best = _likeliest(task, *_first(task, first))
+    if best is None:
         return None
-    best = _likeliest(task, theta, first)
     scales = np.zeros(X.shape[1])
     scales[used] = np.exp(best[:-2])
     nugget, noise = np.exp(best[-2:]).tolist()
@@ -183,11 +181,11 @@ def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found, found[:-2]
 
 
-def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """L-BFGS from a start, within bounds, while it rises."""
+def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarray | None:
+    """L-BFGS from a start, within bounds, in rounds; None where the first one is no gain."""
     about = [(value + SCALE_BOUNDS[0], value + SCALE_BOUNDS[1]) for value in first]
     bounds = [*about, NUGGET_BOUNDS, NOISE_BOUNDS]
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         task.look(np.exp(theta[:-2]))
         found = minimize(
             task.value_of,
@@ -200,4 +198,7 @@ def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarra
         )
         if np.isfinite(found.x).all():
             theta = found.x
+        gain = task.log_density(torch.as_tensor(theta).to(task.error)) - task.without()
+        if number == 0 and not is_gain(gain, task.weight):
+            return None
     return theta
