@@ -35,8 +35,9 @@ MOST_NUMBERS = 20_000_000
 COUNT_ERROR = 1e-9
 #: Error left by the terms, in units of y, below which they are exact.
 EXACT = 1e-9
-#: Largest share of its own that a left-out row may have.
-LARGEST_SHARE = 0.99
+#: Rows with more than this leverage on the terms count as if they had no more, and least part of
+#: a smoothed value that is not the row's own: round-off.
+LARGEST_LEVERAGE, LEAST_FREE = 0.99, 1e-9
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def local_kernel(
         return None
     left = rows.units(rows.weight, floor)
     # One of several equal observations that is left out has little leverage.
-    leverage = (left * terms.fit.spread).clamp_max(LARGEST_SHARE)
+    leverage = (left * terms.fit.spread).clamp_max(LARGEST_LEVERAGE)
     kept = torch.zeros(rows.X.shape[1]).to(slopes)
     kept[list(terms.basis.kept)] = 1.0
     over = LeftOver(rows.X, value, value / (1 - leverage), rows.weight, left, floor)
@@ -145,7 +146,7 @@ class JointResidue:
         values = torch.stack([rows.y - terms.fit.fitted for terms in fits], 1)
         self.block = LocalBlock.of_rows(kernel, rows.X, rows.weight, values)
         self.judged = torch.arange(0, n, -(-n // MOST_JUDGES), device=rows.X.device)
-        self.near, self.share, self.spread = self.block.smoother(self.judged, rows.X)
+        self.near, self.share, self.variance = self.block.smoother(self.judged, rows.X)
         self.own = (self.share * (self.near == self.judged[:, None])).sum(1)
         place = torch.full((n,), -1, device=rows.X.device)
         place[self.judged] = torch.arange(len(self.judged), device=rows.X.device)
@@ -162,20 +163,20 @@ class JointResidue:
         factor = torch.as_tensor(terms.factor).to(rows.y).expand_as(rows.pairs.weight)
         unit = self.unit * factor[self.index]
         y, spread = rows.pairs.y[self.index, 0], terms.fit.spread[point]
-        leverage = (unit * spread).clamp_max(LARGEST_SHARE)
+        leverage = (unit * spread).clamp_max(LARGEST_LEVERAGE)
         error = (y - terms.fit.fitted[point]) / (1 - leverage)
         left = self.block.values[:, number].double()
         smoothed = (self.share * left[self.near]).sum(1)[self.at]
         pulled = unit * self._influence(terms)[self.at]
         own = self.own / rows.weight[self.judged]
-        alpha = (self.unit * own[self.at]).clamp_max(LARGEST_SHARE)
-        joint = (error * (1 - pulled) - smoothed) / (1 - alpha)
-        around = self.spread[self.at] / (1 - alpha) + spread / (1 - leverage)
+        free = (1 - self.unit * own[self.at]).clamp_min(LEAST_FREE)
+        joint = (error * (1 - pulled) - smoothed) / free
+        around, added = spread / (1 - leverage), self.variance[self.at] / free
         points = terms.basis.coordinates(rows.X[point])
         weight = rows.pairs.weight[self.index]
-        part = (self.unit / rows.pairs.weight.sum()).clamp_max(LARGEST_SHARE)
+        part = (self.unit / rows.pairs.weight.sum()).clamp_max(LARGEST_LEVERAGE)
         mean = y - joint + part * joint
-        return Residue(torch.cat([points, mean[:, None]], 1), joint, around, weight)
+        return Residue(torch.cat([points, mean[:, None]], 1), joint, around, weight, added)
 
     def _influence(self, terms: FittedTerms) -> Tensor:
         """``sum_j a_ij g_ji`` at the judged rows i."""

@@ -150,12 +150,11 @@ class TargetModel:
                 spread = mean.new_zeros(mean.shape)
                 if posterior:
                     spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
-                    spread = spread + around
                 gated_by = within @ member.coef + near[:, number]
                 log_gates, variance = member.density.at(T, gated_by)
                 epistemic = variance * spread
                 if posterior:
-                    epistemic = epistemic + beyond
+                    epistemic = epistemic + beyond + around
                 parts.append(
                     (
                         log_gates + np.log(member.share),
@@ -172,21 +171,21 @@ class TargetModel:
         return components, torch.stack(means).sum(0)
 
     def _moves(self, X: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the local block adds to each member's mean, and its spread.
+        """What the local block adds to each member's mean, and the variance about it.
 
         Returns
         -------
         moves : Tensor of shape (n, M)
-        spread : Tensor of shape (n, 1)
+        variance : Tensor of shape (n, 1)
         near : Tensor of shape (n, M)
             The first at the nearest points of the box.
         """
         if self.local is None:
             none = X.new_zeros((len(X), len(self.shares)))
             return none, none[:, :1], none
-        moves, spread = self.local.posterior(X)
+        moves, variance = self.local.posterior(X)
         near = moves if torch.equal(X, inside) else self.local.mean(inside)
-        return moves, spread[:, None], near
+        return moves, variance[:, None], near
 
     def constant(self) -> TargetModel:
         """The mean of a target with unit noise, over the same columns."""
@@ -237,10 +236,10 @@ class TargetModel:
                         spread = (part @ member.root[columns]).square().sum(1)
                         result[term][:, 1] += member.share * spread
         if self.local is not None:
-            moves, spread = self.local.posterior(X)
+            moves, variance = self.local.posterior(X)
             result[self.experts[0].basis.kept][:, 0] += moves @ self.shares
             if posterior:
-                result[self.experts[0].basis.kept][:, 1] += self.local.kernel.noise * spread
+                result[self.experts[0].basis.kept][:, 1] += variance
         return result
 
     def arrays(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class NearestRows:
     def _tree(self) -> cKDTree:
         return cKDTree(self._searched)
 
-    def find(self, Z: np.ndarray, count: int = N_NEAREST) -> np.ndarray:
+    def find(self, Z: np.ndarray, count: int) -> np.ndarray:
         """Numbers (n, count) of the rows nearest to points Z (n, d), nearest first."""
         n_rows = len(self.points)
         count = min(count, n_rows)
@@ -124,16 +124,13 @@ class LocalKernel:
         Factors of the coordinates: one over the kernel's length along each.
     nugget : float
         Variance of the noise of a row of weight 1 over that of the kernel.
-    noise : float
-        Variance of the errors at a row of weight 1 that is known well: that noise, and rounding.
-    ratio : float
-        Variance of the kernel over `noise`.
+    variance : float
+        That of the kernel.
     """
 
     scales: Tensor
     nugget: float
-    noise: float
-    ratio: float
+    variance: float
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ class LocalBlock:
     def _systems(self, X: Tensor):
         """For blocks of points: nearest rows, offsets, Cholesky factor, covariances with them."""
         Z = X.double() * self.kernel.scales
-        near = torch.as_tensor(self.nearest.find(Z.cpu().numpy())).to(Z.device)
+        near = torch.as_tensor(self.nearest.find(Z.cpu().numpy(), N_NEAREST)).to(Z.device)
         for block in row_blocks(len(Z), rows_within(self.numbers_per_row())):
             rows = near[block]
             offset = self.points[rows].double() - Z[block, None]
@@ -191,15 +188,15 @@ class LocalBlock:
         return self.posterior(X)[0]
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Smoothed values (n, M) at points X (n, d), and their variance (n,) over the noise's."""
-        means, spreads = [X.new_zeros((0, self.values.shape[1]), dtype=torch.float64)], []
+        """Smoothed values (n, M) at points X (n, d), and the variance (n,) of the truth there."""
+        means, variances = [X.new_zeros((0, self.values.shape[1]), dtype=torch.float64)], []
         for rows, _, factor, across in self._systems(X):
             right = torch.cat([across[..., None], self.values[rows].double()], 2)
             reduced = torch.linalg.solve_triangular(factor, right, upper=False)
             own, values = reduced[..., :1], reduced[..., 1:]
             means.append((own.mT @ values)[:, 0])
-            spreads.append((1 - own.square().sum((1, 2))).clamp_min(0) * self.kernel.ratio)
-        return torch.cat(means), torch.cat([X.new_zeros(0, dtype=torch.float64), *spreads])
+            variances.append((1 - own.square().sum((1, 2))).clamp_min(0) * self.kernel.variance)
+        return torch.cat(means), torch.cat([X.new_zeros(0, dtype=torch.float64), *variances])
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, M) of the smoothed values, the nearest rows staying the same."""
@@ -227,16 +224,16 @@ class LocalBlock:
             Numbers of the nearest rows, the row itself among them.
         share : Tensor of shape (l, m)
             Factors of their values.
-        spread : Tensor of shape (l,)
-            Variance of the smoothed value over that of the noise.
+        variance : Tensor of shape (l,)
+            That of the truth about the smoothed value.
         """
-        near, shares, spreads = [], [], []
+        near, shares, variances = [], [], []
         for rows, _, factor, across in self._systems(X[index]):
             share = torch.cholesky_solve(across[..., None], factor)[..., 0]
             near.append(rows)
             shares.append(share)
-            spreads.append((1 - (share * across).sum(1)).clamp_min(0) * self.kernel.ratio)
-        return torch.cat(near), torch.cat(shares), torch.cat(spreads)
+            variances.append((1 - (share * across).sum(1)).clamp_min(0) * self.kernel.variance)
+        return torch.cat(near), torch.cat(shares), torch.cat(variances)
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
@@ -249,8 +246,7 @@ class LocalBlock:
         return {
             "scales": self.kernel.scales.cpu().numpy(),
             "nugget": self.kernel.nugget,
-            "noise": self.kernel.noise,
-            "ratio": self.kernel.ratio,
+            "variance": self.kernel.variance,
             "points": self.points.cpu().numpy(),
             "weight": self.weight.cpu().numpy(),
             "values": self.values.cpu().numpy(),
@@ -263,6 +259,5 @@ class LocalBlock:
         scales, points, weight, values = (
             shared_tensor(arrays[name], like) for name in ("scales", "points", "weight", "values")
         )
-        numbers = (float(arrays[name]) for name in ("nugget", "noise", "ratio"))
-        kernel = LocalKernel(scales, *numbers)
+        kernel = LocalKernel(scales, float(arrays["nugget"]), float(arrays["variance"]))
         return cls(kernel, points, weight, values, float(arrays["dof"]))

@@ -158,8 +158,7 @@ def fit_local_kernel(
     scales = np.zeros(X.shape[1])
     scales[used] = np.exp(best[:-2])
     nugget, noise = np.exp(best[-2:]).tolist()
-    whole = noise + float(rows.floor) ** 2
-    return LocalKernel(torch.as_tensor(scales).to(rows.X), nugget, whole, noise / nugget / whole)
+    return LocalKernel(torch.as_tensor(scales).to(rows.X), nugget, noise / nugget)
 
 
 def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
