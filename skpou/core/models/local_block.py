@@ -31,6 +31,8 @@ MOST_SEARCHED, CANDIDATES = 10, 2
 FEW_POINTS = 8
 #: Rows that the leading directions are found from.
 DIRECTION_ROWS = 2000
+#: Part of the rows' range by which each is moved, to be found, so that no two are as far off.
+APART = 1e-7
 #: Least square of a distance: its root has a slope.
 LEAST_SQUARE = 1e-24
 #: Share of the nugget that rounding of coordinates to single precision may make up.
@@ -43,12 +45,15 @@ class NearestRows:
     Parameters
     ----------
     points : ndarray of shape (N, d)
-        In scaled coordinates. In single precision they lie evenly no more, so that which rows are
-        nearest does not hang on the last digit of equal distances.
+        In scaled coordinates.
     """
 
     def __init__(self, points: np.ndarray):
-        self.points = points.astype(np.float32).astype(np.float64)
+        points = points.astype(np.float64)
+        # Rows of a grid are at equal distances: which are nearest must not hang on the last digit.
+        number = np.arange(1, len(points) + 1)[:, None]
+        apart = np.modf(number * np.sqrt(2 + np.arange(points.shape[1])))[0] - 0.5
+        self.points = points + APART * np.ptp(points, axis=0) * apart if len(points) else points
 
     @cached_property
     def directions(self) -> np.ndarray | None:
@@ -110,6 +115,7 @@ def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
     """
     square = offset.square().sum(2)
     between = square[:, :, None] + square[:, None] - 2 * offset @ offset.mT
+    between.diagonal(dim1=1, dim2=2).zero_()  # Round-off there would be noise of the mean.
     among = torch.exp(-between.clamp_min(LEAST_SQUARE).sqrt()) + torch.diag_embed(nugget)
     return among, torch.exp(-square.clamp_min(LEAST_SQUARE).sqrt())
 
