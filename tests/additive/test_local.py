@@ -1,9 +1,12 @@
 """A local block beside the terms: its left-out errors against fits without the row."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
+from skpou import AdditivePOURegressor
 from skpou.additive.basis import Block, spline_basis
 from skpou.additive.local import FittedTerms, JointResidue, TargetPairs
 from skpou.additive.terms import groups_of
@@ -84,3 +87,114 @@ def test_left_out_errors_are_those_of_fits_without_the_observation(monkeypatch, 
         smoothed = float(block.mean(X[point : point + 1])[0, 0])
         expected = float(pairs.y[number, 0] - fitted_at[point]) - smoothed
         assert float(found.error[number]) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+# The regressor
+
+
+def rough_table(n=600, d=4, seed=0):
+    """A line, and levels of a column that has many: no few splines tell these."""
+    rng = np.random.default_rng(seed)
+    X = rng.random((n, d))
+    level = rng.integers(0, 60, n)
+    X[:, 1] = level / 59
+    steps = np.random.default_rng(9).standard_normal(60)
+    return X, X[:, 0] + steps[level] + 0.05 * rng.standard_normal(n)
+
+
+CHEAP = dict(max_order=1, transform_columns=False, density="gaussian", n_splines=4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_judges():
+    """Fewer rows and iterations for the scales: as good here, and cheap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skpou.core.models.local_scales.JUDGES", 150)
+        patch.setattr("skpou.core.models.local_scales.ITERATIONS", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rough():
+    return AdditivePOURegressor(**CHEAP).fit(*rough_table())
+
+
+def test_rough_detail_is_told_by_near_rows(rough):
+    X, y = rough_table(seed=1)
+    smooth = AdditivePOURegressor(**CHEAP, remainder=False).fit(*rough_table())
+    errors = [np.sqrt(np.mean((model.predict(X) - y) ** 2)) for model in (rough, smooth)]
+    assert errors[0] < 0.4 * errors[1]
+    assert rough.log_density(X, y).mean() > smooth.log_density(X, y).mean() + 0.5
+    assert smooth.model_[0]["local"] is None
+    low, high = rough.predict_quantile(X, [0.05, 0.95]).T
+    assert 0.85 < np.mean((low < y) & (y < high)) < 0.97
+
+
+def test_terms_add_up_with_a_block(rough):
+    X = np.random.default_rng(1).uniform(-0.2, 1.2, (40, 4))
+    values = rough.predict_terms(X)
+    np.testing.assert_allclose(values.sum(1) + rough.intercept_, rough.predict(X), atol=1e-9)
+    place = rough.terms_.index((0, 1, 2, 3))
+    assert rough.effective_dof_[place] > 20
+    std = rough.predict_terms(X, return_std=True)[1]
+    assert (std[:, place] > 0).all()
+
+
+def test_gradient_with_a_block_against_differences(rough):
+    X = np.random.default_rng(2).random((20, 4))
+    gradient, step = rough.predict_gradient(X), 1e-7
+    for j in range(4):
+        move = step * np.eye(4)[j]
+        expected = (rough.predict(X + move) - rough.predict(X - move)) / (2 * step)
+        # Where one of the nearest rows takes the place of another there is a small step.
+        close = np.isclose(gradient[:, j], expected, rtol=1e-3, atol=1e-3)
+        assert close.mean() >= 0.9
+
+
+def test_rows_one_by_one_and_pickles_predict_the_same(rough):
+    X = rough_table(seed=1)[0][:20]
+    alone = np.concatenate([rough.predict(row[None]) for row in X])
+    np.testing.assert_allclose(alone, rough.predict(X), rtol=1e-9, atol=1e-9)
+    state = rough.model_[0]["local"]
+    assert all(isinstance(value, np.ndarray | float) for value in state.values())
+    again = pickle.loads(pickle.dumps(rough))
+    for one, other in zip(again.predict(X, return_std=True), rough.predict(X, return_std=True)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weights_are_repeated_rows():
+    X, y = rough_table(520)
+    weight = np.random.default_rng(3).integers(1, 3, len(X))
+    weighted = AdditivePOURegressor(**CHEAP).fit(X, y, sample_weight=weight)
+    repeated = AdditivePOURegressor(**CHEAP).fit(X.repeat(weight, 0), y.repeat(weight))
+    assert weighted.model_[0]["local"] is not None
+    np.testing.assert_array_equal(weighted.predict(X[:50]), repeated.predict(X[:50]))
+
+
+def test_several_targets_are_fitted_one_by_one(rough):
+    X, y = rough_table()
+    model = AdditivePOURegressor(**CHEAP).fit(X, np.column_stack([X[:, 2], y]))
+    assert model.model_[0]["local"] is None
+    np.testing.assert_allclose(model.predict(X[:30])[:, 1], rough.predict(X[:30]), rtol=1e-9)
+    assert model.predict_gradient(X[:3]).shape == (3, 2, 4)
+    std = [m.predict(X[:30], return_std=True)[1] for m in (model, rough)]
+    np.testing.assert_allclose(std[0][:, 1], std[1], rtol=1e-9)
+
+
+def test_std_grows_away_from_the_rows(rough):
+    X = np.random.default_rng(4).random((30, 4))
+    near = rough.predict(X, return_std="epistemic")[1]
+    outside = np.array([2.0, 2.0, 2.0, 2.0]) * np.geomspace(1, 50, 8)[:, None]
+    far = rough.predict(outside, return_std="epistemic")[1]
+    assert far.min() > near.max()
+    assert (np.diff(far) >= 0).all()
+
+
+@pytest.mark.parametrize("remainder", ["columns", "local", "both", "auto"])
+def test_what_may_join_is_as_asked(remainder):
+    X, y = rough_table(350)
+    model = AdditivePOURegressor(**CHEAP, remainder=remainder).fit(X, y)
+    # By default a block is tried from more rows on.
+    assert (model.model_[0]["local"] is not None) == (remainder in ("local", "both"))
+    if remainder == "local":
+        assert model.model_[0]["experts"][0]["basis"]["landmarks"] is None

@@ -23,7 +23,7 @@ def test_gradient_of_the_density_against_differences():
     task = _Judges(rows, np.arange(0, 120, 2))
     first = np.array([1.0, 0.5, -0.3])
     task.look(np.exp(first))
-    theta = np.r_[first + [0.3, -0.2, 0.1], -1.0, -1.5]
+    theta = np.array([1.3, 0.3, -0.2, -1.0, -1.5])
     _, slope = task.value_of(theta, first)
     for k, step in enumerate(1e-5 * np.eye(5)):
         ahead, behind = (task.value_of(theta + sign * step, first)[0] for sign in (1, -1))
