@@ -119,7 +119,7 @@ def local_kernel(
     left = rows.units(rows.weight, floor)
     # One of several equal observations that is left out has little leverage.
     leverage = (left * terms.fit.spread).clamp_max(LARGEST_LEVERAGE)
-    kept = torch.zeros(rows.X.shape[1]).to(slopes)
+    kept = torch.zeros_like(slopes)
     kept[list(terms.basis.kept)] = 1.0
     over = LeftOver(rows.X, value, value / (1 - leverage), rows.weight, left, floor)
     return fit_local_kernel(over, (slopes * kept).cpu().numpy(), rng)
@@ -160,7 +160,7 @@ class JointResidue:
     def of(self, number: int, terms: FittedTerms) -> Residue:
         """Residue of the pairs at the judged rows, for one member."""
         rows, point = self.rows, self.judged[self.at]
-        factor = torch.as_tensor(terms.factor).to(rows.y).expand_as(rows.pairs.weight)
+        factor = torch.ones_like(rows.pairs.weight) * terms.factor
         unit = self.unit * factor[self.index]
         y, spread = rows.pairs.y[self.index, 0], terms.fit.spread[point]
         leverage = (unit * spread).clamp_max(LARGEST_LEVERAGE)

@@ -91,7 +91,8 @@ class AdditivePOURegressor(FittedModelRegressor):
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : list of dict
-        State of every target in scaled units: bases, coefficients, their posterior, densities.
+        State of every target in scaled units: bases, coefficients, their posterior, densities, and
+        the rows of the local block where there is one.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str

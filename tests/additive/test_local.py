@@ -102,7 +102,13 @@ def rough_table(n=600, d=4, seed=0):
     return X, X[:, 0] + steps[level] + 0.05 * rng.standard_normal(n)
 
 
-CHEAP = dict(max_order=1, transform_columns=False, density="gaussian", n_splines=4)
+CHEAP = {
+    "max_order": 1,
+    "transform_columns": False,
+    "density": "gaussian",
+    "n_splines": 4,
+    "remainder": "local",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +127,7 @@ def rough():
 
 def test_rough_detail_is_told_by_near_rows(rough):
     X, y = rough_table(seed=1)
-    smooth = AdditivePOURegressor(**CHEAP, remainder=False).fit(*rough_table())
+    smooth = AdditivePOURegressor(**{**CHEAP, "remainder": False}).fit(*rough_table())
     errors = [np.sqrt(np.mean((model.predict(X) - y) ** 2)) for model in (rough, smooth)]
     assert errors[0] < 0.4 * errors[1]
     assert rough.log_density(X, y).mean() > smooth.log_density(X, y).mean() + 0.5
@@ -190,11 +196,13 @@ def test_std_grows_away_from_the_rows(rough):
     assert (np.diff(far) >= 0).all()
 
 
-@pytest.mark.parametrize("remainder", ["columns", "local", "both", "auto"])
-def test_what_may_join_is_as_asked(remainder):
-    X, y = rough_table(350)
-    model = AdditivePOURegressor(**CHEAP, remainder=remainder).fit(X, y)
+@pytest.mark.parametrize(
+    ("remainder", "n", "has_block"),
+    [("columns", 350, False), ("local", 350, True), ("auto", 350, False), ("auto", 520, True)],
+)
+def test_what_may_join_is_as_asked(remainder, n, has_block):
     # By default a block is tried from more rows on.
-    assert (model.model_[0]["local"] is not None) == (remainder in ("local", "both"))
+    model = AdditivePOURegressor(**{**CHEAP, "remainder": remainder}).fit(*rough_table(n))
+    assert (model.model_[0]["local"] is not None) == has_block
     if remainder == "local":
         assert model.model_[0]["experts"][0]["basis"]["landmarks"] is None

@@ -181,7 +181,8 @@ class LocalBlock:
     def _systems(self, X: Tensor):
         """For blocks of points: nearest rows, offsets, Cholesky factor, covariances with them."""
         Z = X.double() * self.kernel.scales
-        near = torch.as_tensor(self.nearest.find(Z.cpu().numpy(), N_NEAREST)).to(Z.device)
+        found = self.nearest.find(Z.cpu().numpy(), N_NEAREST)
+        near = torch.as_tensor(found, device=Z.device)
         for block in row_blocks(len(Z), rows_within(self.numbers_per_row())):
             rows = near[block]
             offset = self.points[rows].double() - Z[block, None]

@@ -73,14 +73,14 @@ class _Judges:
         Z = self.rows.X.cpu().numpy() * scales
         own = self.judges.cpu().numpy()
         search = NearestRows(Z)
-        near = torch.as_tensor(search.find(Z[own], NEAREST + 1)).to(self.judges)
+        near = torch.as_tensor(search.find(Z[own], NEAREST + 1), device=self.judges.device)
         weight = self.rows.weight[near]
         is_own = near == self.judges[:, None]
         rest = (weight - self.rows.left[near]).clamp_min(NO_WEIGHT)
         self.near_weight = torch.where(is_own, rest, weight)
         self.offset = self.rows.X[near] - self.rows.X[self.judges][:, None]
         self.value = self.rows.value[near]
-        farthest = (self.offset[:, -1] * torch.as_tensor(scales).to(self.offset)).square().sum(1)
+        farthest = (self.offset[:, -1] * _like(scales, self.offset)).square().sum(1)
         return float(farthest.sqrt().median())
 
     def left_out(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,6 +115,11 @@ class _Judges:
         slope = gradient.cpu().numpy().copy()
         slope[:d] += apart / SCALE_SPREAD**2
         return value, slope
+
+
+def _like(values: np.ndarray, like: Tensor) -> Tensor:
+    """A tensor of the same kind as another one."""
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
 
 def _normal(error: Tensor, variance: Tensor) -> Tensor:
@@ -158,7 +163,7 @@ def fit_local_kernel(
     scales = np.zeros(X.shape[1])
     scales[used] = np.exp(best[:-2])
     nugget, noise = np.exp(best[-2:]).tolist()
-    return LocalKernel(torch.as_tensor(scales).to(rows.X), nugget, noise / nugget)
+    return LocalKernel(_like(scales, rows.X), nugget, noise / nugget)
 
 
 def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +174,7 @@ def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = scales + math.log(distance / max(farthest, LEAST_DISTANCE))
         for nugget in FIRST_NUGGETS:
             theta = np.r_[start, math.log(nugget), 0.0]
-            error, spread = task.left_out(torch.as_tensor(theta).to(task.error))
+            error, spread = task.left_out(_like(theta, task.error))
             square = error.square() / (1 + spread)
             noise = float(task.weight @ square / task.weight.sum())
             least = max(LEAST_OF_NOISE * noise, 1e-300)
@@ -197,7 +202,7 @@ def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarra
         )
         if np.isfinite(found.x).all():
             theta = found.x
-        gain = task.log_density(torch.as_tensor(theta).to(task.error)) - task.without()
+        gain = task.log_density(_like(theta, task.error)) - task.without()
         if number == 0 and not is_gain(gain, task.weight):
             return None
     return theta
