@@ -170,8 +170,8 @@ class LocalBlock:
         lost = largest * torch.finfo(torch.float32).eps
         exact = lost > ROUNDING_SHARE * kernel.nugget
         dtype = torch.float64 if exact else torch.float32
-        parts = (part.to(dtype).contiguous() for part in (points, weight, values))
-        return cls(kernel, *parts)
+        points, weight, values = (part.to(dtype).contiguous() for part in (points, weight, values))
+        return cls(kernel, points, weight, values)
 
     @cached_property
     def nearest(self) -> NearestRows:

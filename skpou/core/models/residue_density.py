@@ -65,8 +65,9 @@ class Residue:
 
     def subset(self, index: Tensor) -> Residue:
         """Some of the rows."""
-        parts = (self.inputs, self.error, self.spread, self.weight, self.added)
-        return Residue(*(None if part is None else part[index] for part in parts))
+        parts = (self.inputs, self.error, self.spread, self.weight)
+        added = None if self.added is None else self.added[index]
+        return Residue(*(part[index] for part in parts), added)
 
     def variance(self) -> float:
         """Of the noise, if it is the same everywhere."""
