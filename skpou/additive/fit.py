@@ -176,12 +176,14 @@ class _TargetFit:
         self.columns: tuple[AdditiveBasis, Tensor] | None = None
         self.score = -math.inf
         self.is_linear = False
+        self.firsts: list[Member] = []
 
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
         found = self.terms()
         fits = self.steps = [self.converged(candidate) for candidate in found]
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
+        self.firsts = [self._first(*pair) for pair in zip(found, fits, strict=True)]
         members = [
             self._weighted(candidate, fit, floor)
             for candidate, fit in zip(found, fits, strict=True)
@@ -198,25 +200,24 @@ class _TargetFit:
         slopes = (weight @ gradient.square() / weight.sum()).sqrt()
         return self._with_local(model, members, log_density, slopes, floor)
 
+    def _first(self, candidate: Candidate, fit: EvidenceFit) -> Member:
+        """Fit to rows of equal widths."""
+        density = ResidueDensity.single(fit.noise, self.y)
+        prior = fit.alpha[candidate.groups.index] * candidate.groups.shape
+        return Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, density, prior)
+
     def _experts(
         self, members: list[list[FittedTerms]], floor: float
     ) -> tuple[tuple[Expert, ...], Tensor]:
         """Experts by their shares, and the log density (k,) of each pair that is left out."""
         experts, densities = [], []
-        for fit, weighted in zip(self.steps, members, strict=True):
+        for first, weighted in zip(self.firsts, members, strict=True):
             own, log_density = self._pooled(weighted, floor)
-            first = ResidueDensity.single(fit.noise, self.y)
-            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first)
-            experts.append(Expert(weighted[0].basis, own, alone))
+            experts.append(Expert(weighted[0].basis, own, first))
             densities.append(log_density)
         stacked = torch.stack(densities, 1)
         shares = stacked_shares(stacked, members[0][0].residue.weight)
-        shared = tuple(
-            replace(
-                expert, members=tuple(replace(m, share=share * m.share) for m in expert.members)
-            )
-            for expert, share in zip(experts, shares, strict=True)
-        )
+        shared = tuple(expert.times(share) for expert, share in zip(experts, shares, strict=True))
         return shared, torch.logsumexp(stacked + stacked.new_tensor(shares).log(), 1)
 
     def _tries_local(self) -> bool:

@@ -23,6 +23,7 @@ from skpou.core.models import (
     Maker,
     ResidueDensity,
     own_maker,
+    prior_residual_makers,
     residual_makers,
     shared_tensor,
 )
@@ -48,6 +49,8 @@ class Member:
         Weight of the member among all.
     density : ResidueDensity
         Of the residue.
+    prior : Tensor of shape (p,), default=None
+        Prior variances of the coefficients; only right after training.
     """
 
     coef: Tensor
@@ -56,6 +59,7 @@ class Member:
     dof: Tensor
     share: float
     density: ResidueDensity
+    prior: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,16 @@ def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
     return result
 
 
+def _exact_makers(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
+    """Those of the weighted columns A (n, p) of a fit without noise.
+
+    A level that is left out has functions of its own, which only the prior ties to its neighbours.
+    """
+    if prior is None:
+        return residual_makers(A)
+    return prior_residual_makers(A * (prior / member.noise).sqrt())
+
+
 class AdditiveModel:
     """A model for every target, in scaled units.
 
@@ -366,7 +380,8 @@ class AdditiveModel:
                 member = expert.first
             columns = expert.basis.matrix(rows.X)
             if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:
-                makers.append(residual_makers(columns * rows.weight.sqrt()[:, None]))
+                prior = None if expert.first is None else expert.first.prior
+                makers.append(_exact_makers(columns * rows.weight.sqrt()[:, None], prior, member))
                 continue
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)

@@ -116,10 +116,10 @@ class AdditivePOURegressor(FittedModelRegressor):
     >>> import numpy as np
     >>> from skpou import AdditivePOURegressor
     >>> rng = np.random.default_rng(0)
-    >>> X = rng.uniform(-1, 1, (500, 4))
-    >>> y = np.sin(3 * X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(500)
+    >>> X = rng.uniform(-1, 1, (300, 3))
+    >>> y = np.sin(3 * X[:, 0]) + X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(300)
     >>> model = AdditivePOURegressor().fit(X, y)
-    >>> mean, std = model.predict([[0.5, 0.5, 0.5, 0.5]], return_std=True)
+    >>> mean, std = model.predict([[0.5, 0.5, 0.5]], return_std=True)
     >>> bool(abs(mean[0] - np.sin(1.5) - 0.25) < 0.05)
     True
     """

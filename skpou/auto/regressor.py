@@ -93,7 +93,8 @@ class AutoRegressor(BaseRegressor):
         Source of the folds and samples, and of members that are not given. None is a fixed one:
         two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each fit of a member.
+        Above 0: print a line for each fit of a member, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------
@@ -146,7 +147,7 @@ class AutoRegressor(BaseRegressor):
     --------
     >>> import numpy as np
     >>> from skpou import AutoRegressor
-    >>> X = np.linspace(-1, 1, 60)[:, None]
+    >>> X = np.linspace(-1, 1, 24)[:, None]
     >>> model = AutoRegressor().fit(X, np.abs(X[:, 0] - 0.2))
     >>> type(model.estimators_[0]).__name__
     'HierarchicalPOURegressor'

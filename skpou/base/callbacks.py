@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any
 
 from skpou.base.compat import callback_management
@@ -11,11 +13,51 @@ from skpou.core import Report
 
 #: Root of the tasks of the fit that runs, and whether a callback has asked for its end.
 _CONTEXT, _STOPPED = "_callback_fit_ctx", "_callback_stopped"
+#: Lines that the report of the fit that runs has at most; None where that is not known.
+_MOST_LINES = "_fit_most_lines"
 NO_MODEL = "A callback ended fit before there was any model."
 
 
 class StopRequested(KeyboardInterrupt):
     """A callback asks training to end: as on Ctrl-C the best model so far is handed back."""
+
+
+@contextmanager
+def counted_lines(estimator: Any, most: int | None) -> Iterator[None]:
+    """A fit whose report has no more than so many lines; None: nobody knows."""
+    setattr(estimator, _MOST_LINES, most)
+    try:
+        yield
+    finally:
+        estimator.__dict__.pop(_MOST_LINES, None)
+
+
+class Remaining:
+    """Words on what remains of a fit, to be asked for once a line.
+
+    Nothing is said where the number of lines is not known. Training may end before all of them, so
+    that a time by the lines so far is one at most.
+    """
+
+    def __init__(self, estimator: Any):
+        self.most = getattr(estimator, _MOST_LINES, None)
+        self.done, self.start = 0, perf_counter()
+
+    def after_one_more(self) -> str:
+        """What remains after one more line."""
+        self.done += 1
+        if self.most is None or self.done > self.most:
+            return ""
+        seconds = (perf_counter() - self.start) / self.done * (self.most - self.done)
+        return f" ({self.done} of at most {self.most}, at most {in_words(seconds)} to go)"
+
+
+def in_words(seconds: float) -> str:
+    """A time in the largest unit of which there are two or more."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 @contextmanager
@@ -60,7 +102,12 @@ def step_task(estimator: Any, stoppable: bool) -> Report | None:
     if context is None or not getattr(estimator, "_skl_callbacks", None):
         return None
 
+    most, taken = getattr(estimator, _MOST_LINES, None), itertools.count()
+
     def step(line: str) -> None:
+        # scikit-learn refuses a task beyond those announced; a fit must not fail for that.
+        if most is not None and next(taken) >= most:
+            return
         task = context.subcontext(task_name="step")
         task.call_on_fit_task_begin(estimator=estimator)
         stop = task.call_on_fit_task_end(estimator=estimator, metadata={"report": line})

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from skpou._version import __version__
 from skpou.base import summary, validation
-from skpou.base.callbacks import NO_MODEL, fit_task, is_stopped, step_task
+from skpou.base.callbacks import (
+    NO_MODEL,
+    Remaining,
+    counted_lines,
+    fit_task,
+    is_stopped,
+    step_task,
+)
 from skpou.base.compat import CallbackSupportMixin, StrOptions
 from skpou.core import (
     Report,
@@ -104,10 +111,19 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     def _fitting(self, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None):
         """A fit of given data: callbacks are told, and an earlier fit is kept if this one fails.
 
-        `n_steps` is the number of lines of its report, where that is known.
+        `n_steps` is the number of lines of its report at most, where that is known.
         """
-        with self._earlier_fit_kept(), fit_task(self, X, y, sample_weight, n_steps):
+        most = self._most_lines() if n_steps is None else n_steps
+        with (
+            self._earlier_fit_kept(),
+            counted_lines(self, most),
+            fit_task(self, X, y, sample_weight, most),
+        ):
             yield
+
+    def _most_lines(self) -> int | None:
+        """Most lines of the report of a fit with these parameters; None where nobody knows."""
+        return None
 
     @contextlib.contextmanager
     def _earlier_fit_kept(self):
@@ -175,8 +191,10 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         if not self.verbose:
             return step
 
+        remaining = Remaining(self)
+
         def report(line: str) -> None:
-            print(f"[{type(self).__name__}] {line}", flush=True)
+            print(f"[{type(self).__name__}] {line}{remaining.after_one_more()}", flush=True)
             if step is not None:
                 step(line)
 

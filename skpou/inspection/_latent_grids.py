@@ -6,7 +6,8 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
-from skpou.inspection._partitions import _as_numpy, _column, _partition_colors
+from skpou.inspection._partitions import _partition_colors
+from skpou.inspection._sections import as_numpy, column
 
 
 class LatentGridDisplay:
@@ -105,17 +106,17 @@ class LatentGridDisplay:
         if not hasattr(estimator, "transform") or not hasattr(type(estimator), "grid_points_"):
             raise TypeError(f"{name} has no grid behind an encoder.")
         check_is_fitted(estimator)
-        u = np.asarray(_as_numpy(estimator.transform(X)))
+        u = np.asarray(as_numpy(estimator.transform(X)))
         points = estimator.grid_points_
         shown = _components(components, u.shape[1])
         label = str(getattr(y, "name", None) or "y")
         classes = None
         if y is not None and is_classifier(estimator):
-            y = np.asarray(_as_numpy(y)).reshape(-1)
+            y = np.asarray(as_numpy(y)).reshape(-1)
             classes = np.unique(y)
             label = label if label != "y" else "class"
         elif y is not None:
-            y = _column(y, target, "y")
+            y = column(y, target, "y")
         if y is not None:
             check_consistent_length(u, y)
         names = [f"$u_{i + 1}$" for i in shown]

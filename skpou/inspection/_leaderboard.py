@@ -40,8 +40,10 @@ class LeaderboardDisplay:
     >>> from skpou import AutoRegressor
     >>> from skpou.inspection import LeaderboardDisplay
     >>> X = np.linspace(-1, 1, 40)[:, None]
-    >>> model = AutoRegressor().fit(X, np.exp(X[:, 0]))
-    >>> display = LeaderboardDisplay.from_estimator(model)  # doctest: +SKIP
+    >>> model = AutoRegressor(["SparseGridRegressor", "POURegressor"]).fit(X, np.exp(X[:, 0]))
+    >>> display = LeaderboardDisplay.from_estimator(model)
+    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
+    ['POURegressor', 'SparseGridRegressor']
     """
 
     def __init__(self, leaderboard):

@@ -1,10 +1,20 @@
 """The partitions that an estimator divides its inputs into, along one or two features."""
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_array, check_consistent_length
+from scipy.ndimage import distance_transform_edt
+from sklearn.utils import check_consistent_length
 
 from skpou.base import check_matplotlib_support
+from skpou.inspection._boundaries import bisect, boundary_segments
+from skpou.inspection._sections import (
+    MANY_DOTS,
+    Section,
+    as_numpy,
+    check_resolution,
+    column,
+    target_name,
+    with_units,
+)
 
 # Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
 # to the boundaries and yellow, faint as a line, comes last.
@@ -20,81 +30,6 @@ def _partition_colors(n):
     # Steps of the golden ratio never repeat and keep consecutive colours far apart; the end of
     # the map is too light on white.
     return mpl.colormaps["viridis"](0.92 * (np.arange(n) * 0.6180339887498949 % 1))
-
-
-def _as_numpy(values):
-    """Return a torch tensor as a numpy array on the host, anything else unchanged."""
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
-
-
-def _feature_indices(features, n_features, names):
-    """Translate `features` (None, an index or name, or one or two of them) into indices."""
-    if features is None:
-        if n_features > 2:
-            raise ValueError(
-                f"The estimator has {n_features} features and a figure shows one or two: name "
-                "them as features=(i, j); the others are fixed at their medians."
-            )
-        return list(range(n_features))
-    entries = [features] if isinstance(features, str) or np.ndim(features) == 0 else features
-    names = [] if names is None else list(names)
-    indices = []
-    for entry in entries:
-        if isinstance(entry, str) and entry in names:
-            entry = names.index(entry)
-        if isinstance(entry, (str, bool, np.bool_)) or not (
-            isinstance(entry, (int, np.integer)) and 0 <= entry < n_features
-        ):
-            raise ValueError(
-                f"features={features!r}: {entry!r} is neither an index below {n_features} nor "
-                f"one of the feature names {names}."
-            )
-        indices.append(int(entry))
-    if len(indices) not in (1, 2) or len(set(indices)) < len(indices):
-        raise ValueError(f"features must be one or two different features, got {features!r}.")
-    return indices
-
-
-def _column(values, target, name):
-    """Select one output of shape (n,) from an array of shape (n,) or (n, n_outputs)."""
-    values = np.asarray(_as_numpy(values))
-    n_outputs = 1 if values.ndim == 1 else values.shape[1]
-    if not 0 <= target < n_outputs:
-        raise ValueError(f"target={target} is no output of {name}, which has {n_outputs}.")
-    return values if values.ndim == 1 else values[:, target]
-
-
-def _axis(values, n):
-    """Return n evenly spaced coordinates over the range of the values, one wide if they agree."""
-    low, high = values.min(), values.max()
-    return np.linspace(low, high, n) if high > low else np.linspace(low - 0.5, high + 0.5, n)
-
-
-def _bisect(label, x):
-    """Enclose the changes of `label` along the increasing coordinates `x` in adjacent floats.
-
-    Parameters
-    ----------
-    label : callable
-        Maps coordinates of shape (m,) to integers of shape (m,).
-    x : ndarray of shape (n,)
-        Coordinates; of several changes between two of them one is found.
-
-    Returns
-    -------
-    below, above : ndarray of shape (n_boundaries,)
-        The last float before and the first after each change.
-    """
-    labels = label(x)
-    change = np.flatnonzero(labels[1:] != labels[:-1])
-    below, above, start = x[change], x[change + 1], labels[change]
-    for _ in range(100):
-        middle = below + (above - below) / 2
-        if not np.any((middle > below) & (middle < above)):
-            break
-        same = label(middle) == start
-        below, above = np.where(same, middle, below), np.where(same, above, middle)
-    return below, above
 
 
 class PartitionDisplay:
@@ -117,14 +52,17 @@ class PartitionDisplay:
         Fitted values, in units of y; needed along one feature and unused over two.
     std : ndarray of shape (m,), default=None
         Standard deviations of the prediction, at least 0, in units of y; None draws no band.
-    boundaries : ndarray of shape (n_boundaries,), default=None
-        Coordinates where the partition changes along one feature; None draws no lines.
+    boundaries : ndarray of shape (n_boundaries,) or (n_segments, 2, 2), default=None
+        Coordinates where the partition changes along one feature, of which None draws no lines;
+        over two the ends of segments, of which None follows the cells of the grid.
     X : ndarray of shape (n, 1) or (n, 2), default=None
         The shown features of the data.
     y : ndarray of shape (n,), default=None
         Their targets; with None no data are drawn.
     xlabel, ylabel : str, default=None
         Labels of the axes.
+    zlabel : str, default="y"
+        Label of the scale of `y` over two features.
 
     Attributes
     ----------
@@ -143,7 +81,12 @@ class PartitionDisplay:
     surface_ : matplotlib QuadMesh
         The map; None along one feature.
     boundaries_ : list of matplotlib artists
-        Lines, or a contour set per partition, at the boundaries.
+        At the boundaries: lines, one collection of segments, or a contour set per partition.
+    texts_ : list of matplotlib Text
+        Numbers of the partitions in the map, each in the middle of its largest part; None along
+        one feature.
+    legend_ : matplotlib Legend
+        The partitions, or None where there are more than seven.
     scatter_ : matplotlib PathCollection
         The data; None without `y`.
     colorbar_ : matplotlib Colorbar
@@ -179,6 +122,7 @@ class PartitionDisplay:
         y=None,
         xlabel=None,
         ylabel=None,
+        zlabel="y",
     ):
         self.xx0 = xx0
         self.partition = partition
@@ -190,6 +134,7 @@ class PartitionDisplay:
         self.y = y
         self.xlabel = xlabel
         self.ylabel = ylabel
+        self.zlabel = zlabel
 
     @classmethod
     def from_estimator(
@@ -204,13 +149,14 @@ class PartitionDisplay:
         target=0,
         grid_resolution=None,
         return_std=True,
+        units=None,
         **kwargs,
     ):
         """Draw the partitions of a fitted estimator over the range of the data.
 
         Along one feature the boundaries are found by bisection of ``predict_partition`` between
-        the points of the grid, to the last bit; a partition narrower than the grid's spacing may
-        be missed.
+        the points of the grid, to the last bit, over two on the edges of the grid, to a thousandth
+        of its spacing; a partition narrower than this spacing may be missed.
 
         Parameters
         ----------
@@ -235,6 +181,8 @@ class PartitionDisplay:
         return_std : bool, "epistemic" or "noise", default=True
             Which standard deviation the band shows, as in ``predict``; False draws none. Without
             effect over two features.
+        units : dict of str, default=None
+            Units by the names of columns and target, for the labels: ``{"voltage": "V"}``.
         **kwargs : dict
             Passed on to :meth:`plot`.
 
@@ -274,73 +222,54 @@ class PartitionDisplay:
             raise ValueError(
                 f"{name} has no predict_partition, so there are no partitions to draw."
             )
-        if not hasattr(estimator, "n_features_in_"):
-            raise NotFittedError(f"This {name} instance is not fitted yet: call 'fit' first.")
-        values = check_array(_as_numpy(X), dtype=np.float64, input_name="X")
-        n_features = estimator.n_features_in_
-        if values.shape[1] != n_features:
-            raise ValueError(
-                f"X has {values.shape[1]} features, {name} was fitted on {n_features}."
-            )
-        names = getattr(estimator, "feature_names_in_", None)
-        shown = _feature_indices(features, n_features, names)
-        if grid_resolution is None:
-            grid_resolution = 1000 if len(shown) == 1 else 200
-        if grid_resolution < 2:
-            raise ValueError(f"grid_resolution must be at least 2, got {grid_resolution}.")
-        y_label = str(getattr(y, "name", None) or "y")
+        section = Section(estimator, X)
+        shown = section.shown(features)
+        n = check_resolution(grid_resolution, 1000 if len(shown) == 1 else 200)
+        of_target = target_name(y, target)
         if y is not None:
-            y = _column(y, target, "y")
-            check_consistent_length(values, y)
-
-        medians = np.median(values, axis=0)
-        # Estimators fitted on a data frame warn on predicting from an array.
-        frame = type(X) if names is not None and hasattr(X, "iloc") else None
+            y = column(y, target, "y")
+            check_consistent_length(section.values, y)
+        *labels, of_target = with_units([*section.labels, of_target], units)
         options = {} if level is None else {"level": level}
 
-        def complete(*coordinates):
-            rows = np.tile(medians, (len(coordinates[0]), 1))
-            rows[:, shown] = np.column_stack(coordinates)
-            return rows if frame is None else frame(rows, columns=X.columns)
-
         def label(*coordinates):
-            rows = complete(*coordinates)
-            return np.asarray(_as_numpy(estimator.predict_partition(rows, **options)))
+            rows = section.rows(shown, *coordinates)
+            return np.asarray(as_numpy(estimator.predict_partition(rows, **options)))
 
-        labels = [f"feature {i}" if names is None else str(names[i]) for i in shown]
+        data = {"X": section.values[:, shown], "y": y, "xlabel": labels[shown[0]]}
+        grid = section.grid(shown, n)
         if len(shown) == 1:
-            x = _axis(values[:, shown[0]], grid_resolution)
-            below, above = _bisect(label, x)
+            below, above = bisect(label, *grid)
             # Both sides of every boundary, so that jumps are drawn as jumps.
-            x = np.unique(np.concatenate([x, below, above]))
+            x = np.unique(np.concatenate([*grid, below, above]))
             std = None
             if return_std is False:
-                prediction = estimator.predict(complete(x), **options)
+                prediction = estimator.predict(section.rows(shown, x), **options)
             else:
-                prediction, std = estimator.predict(complete(x), return_std=return_std, **options)
-                std = _column(std, target, "the standard deviation")
+                prediction, std = estimator.predict(
+                    section.rows(shown, x), return_std=return_std, **options
+                )
+                std = column(std, target, "the standard deviation")
             display = cls(
                 xx0=x,
                 partition=label(x),
-                prediction=_column(prediction, target, "the prediction"),
+                prediction=column(prediction, target, "the prediction"),
                 std=std,
                 boundaries=above,
-                X=values[:, shown],
-                y=y,
-                xlabel=labels[0],
-                ylabel=y_label,
+                ylabel=of_target,
+                **data,
             )
         else:
-            axes = (_axis(values[:, i], grid_resolution) for i in shown)
-            xx0, xx1 = np.meshgrid(*axes)
+            xx0, xx1 = grid
+            partition = label(xx0.ravel(), xx1.ravel()).reshape(xx0.shape)
             display = cls(
                 xx0=xx0,
                 xx1=xx1,
-                partition=label(xx0.ravel(), xx1.ravel()).reshape(xx0.shape),
-                X=values[:, shown],
-                y=y,
-                xlabel=labels[0],
-                ylabel=labels[1],
+                partition=partition,
+                boundaries=boundary_segments(label, xx0, xx1, partition),
+                ylabel=labels[shown[1]],
+                zlabel=of_target,
+                **data,
             )
         return display.plot(ax=ax, **kwargs)
 
@@ -367,7 +296,7 @@ class PartitionDisplay:
         surface_kw : dict, default=None
             Arguments of ``ax.pcolormesh`` for the map.
         boundary_kw : dict, default=None
-            Arguments of ``ax.axvline`` or ``ax.contour`` for the boundaries.
+            Arguments of ``ax.axvline``, or of the collection of segments, for the boundaries.
         scatter_kw : dict, default=None
             Arguments of ``ax.scatter`` for the data.
 
@@ -402,18 +331,22 @@ class PartitionDisplay:
         self.partitions_ = np.unique(self.partition)
         self.colors_ = _partition_colors(len(self.partitions_))
         self.lines_ = self.bands_ = self.surface_ = self.scatter_ = self.colorbar_ = None
+        self.texts_ = self.legend_ = None
         self.boundaries_ = []
+        few = len(self.partitions_) <= len(_PALETTE)
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
-            if len(self.partitions_) <= len(_PALETTE):
+            if few:
                 data = [] if self.scatter_ is None else [self.scatter_]
                 handles = data + self.lines_ + (self.bands_ or [])[:1]
                 # A new figure has room beside the curve; "best" would look at every dot.
                 place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
-                many = {"loc": "upper right"} if data and len(self.y) > 2000 else {}
-                ax.legend(handles=handles, **many | place)
+                many = {"loc": "upper right"} if data and len(self.y) > MANY_DOTS else {}
+                self.legend_ = ax.legend(handles=handles, **many | place)
         else:
             self._plot_map(surface_kw or {}, boundary_kw or {}, scatter_kw or {})
+            if few:
+                self._name_pieces(new_figure)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         return self
 
@@ -446,14 +379,61 @@ class PartitionDisplay:
         style = {"cmap": mpl.colors.ListedColormap(self.colors_), "vmin": -0.5, "vmax": n - 0.5}
         style |= {"alpha": 0.45, "shading": "nearest", "rasterized": True, "zorder": -1}
         self.surface_ = ax.pcolormesh(self.xx0, self.xx1, rank, **style | surface_kw)
-        style = {"colors": "0.2", "linewidths": 1.2}
-        # Level sets of each partition's indicator: contours of the numbers themselves would run
-        # through all those between the numbers of two neighbours.
+        self._plot_boundaries(rank, boundary_kw)
+        self.texts_ = self._number_pieces()
+        if self.y is not None:
+            style = {"c": self.y, "s": 14, "cmap": "cividis", "edgecolors": "w", "linewidths": 0.4}
+            style["rasterized"] = len(self.y) > MANY_DOTS
+            self.scatter_ = ax.scatter(*self.X.T, **style | scatter_kw)
+            self.colorbar_ = self.figure_.colorbar(self.scatter_, ax=ax, label=self.zlabel)
+
+    def _plot_boundaries(self, rank, boundary_kw):
+        """Segments, or level sets of each partition's indicator where there are none."""
+        from matplotlib.collections import LineCollection
+
+        ax, style = self.ax_, {"colors": "0.2", "linewidths": 1.2}
+        if self.boundaries is not None:
+            style |= {"capstyle": "round"}
+            lines = LineCollection(self.boundaries, **style | boundary_kw)
+            self.boundaries_ = [ax.add_collection(lines, autolim=False)]
+            return
+        n = len(self.partitions_)
+        # Contours of the numbers themselves would run through all those between two neighbours.
         for part in range(n if n > 1 else 0):
             inside = (rank == part).astype(float)
             contour = ax.contour(self.xx0, self.xx1, inside, levels=[0.5], **style | boundary_kw)
             self.boundaries_.append(contour)
-        if self.y is not None:
-            style = {"c": self.y, "s": 14, "cmap": "cividis", "edgecolors": "w", "linewidths": 0.4}
-            self.scatter_ = ax.scatter(*self.X.T, **style | scatter_kw)
-            self.colorbar_ = self.figure_.colorbar(self.scatter_, ax=ax, label="y")
+
+    def _number_pieces(self):
+        """Numbers of the partitions, where each has the most room: colours are lost in grey."""
+        from matplotlib.patheffects import withStroke
+
+        texts = []
+        for part in self.partitions_:
+            room = distance_transform_edt(np.pad(self.partition == part, 1))[1:-1, 1:-1]
+            place = np.unravel_index(room.argmax(), room.shape)
+            texts.append(
+                self.ax_.text(
+                    self.xx0[place],
+                    self.xx1[place],
+                    str(part),
+                    ha="center",
+                    va="center",
+                    path_effects=[withStroke(linewidth=3, foreground="w")],
+                )
+            )
+        return texts
+
+    def _name_pieces(self, new_figure):
+        """A legend of the partitions, below a new figure, where no scale of colours is."""
+        from matplotlib.patches import Patch
+
+        alpha = self.surface_.get_alpha()
+        handles = [
+            Patch(facecolor=color, alpha=alpha, edgecolor="0.2", label=f"partition {part}")
+            for part, color in zip(self.partitions_, self.colors_)
+        ]
+        place = {"loc": "upper right", "fontsize": "small"}
+        if new_figure:
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "frameon": False}
+        self.legend_ = self.ax_.legend(handles=handles, ncols=min(len(handles), 4), **place)

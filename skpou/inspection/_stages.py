@@ -1,27 +1,40 @@
 """What each stage of a model leaves over, at the data and in amount."""
 
 import numpy as np
-from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
+from skpou.inspection._sections import (
+    MANY_DOTS,
+    Section,
+    as_numpy,
+    check_stages,
+    column,
+    given_target,
+    panels,
+    with_units,
+)
+
+#: Root mean squares that the colours of a map reach to: few residuals are beyond.
+REACH = 2.5
 
 
 class StageDisplay:
     """Residual of every stage of a :class:`~skpou.MultiStageRegressor`, scaled to unit size.
 
-    One panel a stage along one feature: what is left after it over its root mean square, which the
-    title gives. A wave in it is what the next stage is for; noise is where stages end. Use
-    :meth:`from_estimator` to create one. This is Fig. 1 of the lecture on multi-stage networks.
+    One panel a stage, along one feature or over two: what is left after it over its root mean
+    square, which the title gives. A wave in it is what the next stage is for; noise is where stages
+    end. Use :meth:`from_estimator` to create one. This is Fig. 1 of the lecture on multi-stage
+    networks.
 
     Parameters
     ----------
-    x : ndarray of shape (n,)
-        Coordinates of the data along the shown feature.
+    x : ndarray of shape (n,) or (n, 2)
+        Coordinates of the data along the shown features.
     residuals : ndarray of shape (n_stages, n)
         Targets minus the prediction after each stage, in units of y.
-    xlabel : str, default=None
-        Label of the axis.
+    xlabel, ylabel : str, default=None
+        Labels of the axes; `ylabel` is that of the second feature.
 
     Attributes
     ----------
@@ -30,24 +43,31 @@ class StageDisplay:
     figure_ : matplotlib Figure
         Figure of the axes.
     lines_ : list of matplotlib Line2D
-        The points of each stage.
+        The points of each stage along one feature, else None.
+    scatters_ : list of matplotlib PathCollection
+        The points of each stage over two features, else None.
+    colorbar_ : matplotlib Colorbar
+        Scale of the residuals over two features, else None.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from skpou import MultiStageRegressor
     >>> from skpou.inspection import StageDisplay
-    >>> X = np.linspace(-1, 1, 200)[:, None]
-    >>> y = np.exp(X[:, 0])
-    >>> model = MultiStageRegressor(hidden_layer_sizes=(10,)).fit(X, y)
-    >>> display = StageDisplay.from_estimator(model, X, y)  # doctest: +SKIP
+    >>> x = np.linspace(-1, 1, 200)
+    >>> first, second = x**3 - 0.6 * x, 1e-3 * np.sin(20 * x)
+    >>> display = StageDisplay(x, np.stack([first, second])).plot()
+    >>> [ax.get_title() for ax in display.axes_]
+    ['after stage 1: rms 1.5e-01', 'after stage 2: rms 7.0e-04']
     """
 
-    def __init__(self, x, residuals, *, xlabel=None):
-        self.x, self.residuals, self.xlabel = x, residuals, xlabel
+    def __init__(self, x, residuals, *, xlabel=None, ylabel=None):
+        self.x, self.residuals = x, residuals
+        self.xlabel, self.ylabel = xlabel, ylabel
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, feature=0, target=0, ax=None, **kwargs):
+    def from_estimator(
+        cls, estimator, X, y, *, feature=None, target=0, units=None, ax=None, **kwargs
+    ):
         """Draw the stages of a fitted estimator at given data.
 
         Parameters
@@ -58,48 +78,59 @@ class StageDisplay:
             Points.
         y : array-like of shape (n,) or (n, n_outputs)
             Targets: those of the fit, or others.
-        feature : int, default=0
-            Column of X along the axis.
+        feature : int, str or tuple of two of them, default=None
+            Column along the axis, or the two columns of a map, by index or by name. None: the map
+            of two columns, else the first.
         target : int, default=0
             Output of y.
-        ax : array-like of matplotlib Axes, default=None
-            One for each stage; None: a new figure.
+        units : dict of str, default=None
+            Units by the names of columns, for the labels: ``{"voltage": "V"}``.
+        ax : matplotlib Axes or array-like of them, default=None
+            One for each stage, or one to be divided; None: a new figure.
         **kwargs : dict
-            Passed on to ``Axes.plot``.
+            Passed on to ``Axes.plot`` or ``Axes.scatter``.
 
         Returns
         -------
         StageDisplay
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no `staged_predict`.
+        ValueError
+            If `feature`, `target`, X or y do not fit the estimator.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
-        if not hasattr(estimator, "staged_predict"):
-            raise TypeError(f"{type(estimator).__name__} has no staged_predict.")
-        y = check_array(y, ensure_2d=False, input_name="y")
-        check_consistent_length(X, y)
-        points = check_array(X, input_name="X")
-        for name, value, count in (
-            ("feature", feature, points.shape[1]),
-            ("target", target, 1 if y.ndim == 1 else y.shape[1]),
-        ):
-            if not 0 <= value < count:
-                raise ValueError(f"{name}={value!r} must be at least 0 and below {count}.")
-        residuals = y - np.stack([np.asarray(p) for p in estimator.staged_predict(X)])
-        if residuals.ndim == 3:
-            residuals = residuals[:, :, target]
-        names = getattr(estimator, "feature_names_in_", None)
-        label = f"x{feature}" if names is None else names[feature]
-        return cls(points[:, feature], residuals, xlabel=label).plot(ax=ax, **kwargs)
+        check_stages(estimator)
+        section = Section(estimator, X)
+        y = given_target(section.values, y, target)
+        if feature is None and section.values.shape[1] > 2:
+            feature = 0
+        shown = section.shown(feature)
+        staged = [column(as_numpy(p), target, "y") for p in estimator.staged_predict(X)]
+        labels = [with_units(section.labels, units)[i] for i in shown]
+        values = section.values[:, shown]
+        display = cls(
+            values[:, 0] if len(shown) == 1 else values,
+            y - np.stack(staged),
+            xlabel=labels[0],
+            ylabel=labels[-1] if len(shown) == 2 else None,
+        )
+        return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax=None, **kwargs):
         """Draw one panel for each stage.
 
         Parameters
         ----------
-        ax : array-like of matplotlib Axes, default=None
-            One for each stage; None: a new figure.
+        ax : matplotlib Axes or array-like of them, default=None
+            One for each stage, or one to be divided; None: a new figure.
         **kwargs : dict
-            Passed on to ``Axes.plot``.
+            Passed on to ``Axes.plot`` or ``Axes.scatter``.
 
         Returns
         -------
@@ -107,22 +138,35 @@ class StageDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         n_stages = len(self.residuals)
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(1, n_stages, figsize=(3.4 * n_stages, 3), squeeze=False,
-                                 layout="constrained")  # fmt: skip
-        self.axes_ = np.asarray(ax).reshape(-1)
-        if len(self.axes_) != n_stages:
-            raise ValueError(f"ax must hold {n_stages} axes, one a stage. Got {len(self.axes_)}.")
+        self.axes_ = panels(ax, 1, n_stages, figsize=(3.4 * n_stages + 0.6, 3))
         self.figure_ = self.axes_[0].figure
-        self.lines_ = []
+        self.lines_ = self.scatters_ = self.colorbar_ = None
+        sizes = [np.sqrt(np.mean(residual**2)) for residual in self.residuals]
+        scaled = [r / (size or 1.0) for r, size in zip(self.residuals, sizes)]
+        draw = self._plot_lines if np.ndim(self.x) == 1 else self._plot_maps
+        draw(scaled, kwargs)
+        for stage, (axis, size) in enumerate(zip(self.axes_, sizes), 1):
+            axis.set(title=f"after stage {stage}: rms {size:.1e}", xlabel=self.xlabel)
+        return self
+
+    def _plot_lines(self, scaled, kwargs):
         order = np.argsort(self.x)
         style = {"marker": ".", "markersize": 3, "linewidth": 0.5, **kwargs}
-        for stage, (axis, residual) in enumerate(zip(self.axes_, self.residuals), 1):
-            size = np.sqrt(np.mean(residual**2))
-            scaled = residual[order] / (size or 1.0)
-            self.lines_ += axis.plot(self.x[order], scaled, **style)
-            axis.set(title=f"after stage {stage}: rms {size:.1e}", xlabel=self.xlabel)
+        self.lines_ = []
+        for axis, residual in zip(self.axes_, scaled):
+            self.lines_ += axis.plot(self.x[order], residual[order], **style)
         self.axes_[0].set_ylabel("residual / rms")
-        return self
+
+    def _plot_maps(self, scaled, kwargs):
+        # A map that goes from dark to light: the sign is seen in grey, too.
+        style = {"cmap": "cividis", "vmin": -REACH, "vmax": REACH, "linewidths": 0}
+        style |= {"s": 2e3 / max(len(self.x), 60) ** 0.8, "rasterized": len(self.x) > MANY_DOTS}
+        style |= kwargs
+        self.scatters_ = [
+            axis.scatter(*self.x.T, c=residual, **style)
+            for axis, residual in zip(self.axes_, scaled)
+        ]
+        self.axes_[0].set_ylabel(self.ylabel)
+        self.colorbar_ = self.figure_.colorbar(
+            self.scatters_[-1], ax=list(self.axes_), label="residual / rms", extend="both"
+        )

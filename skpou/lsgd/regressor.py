@@ -19,7 +19,7 @@ from skpou.base import (
 from skpou.core import Rows
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
 from skpou.lsgd.equations import fit_equation_network
-from skpou.lsgd.fit import SOLVERS, NetworkOptions, fit_network, is_dual
+from skpou.lsgd.fit import QUICK_STEPS, SOLVERS, NetworkOptions, fit_network, is_dual
 from skpou.lsgd.sizes import network_sizes
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
@@ -101,7 +101,8 @@ class LSGDRegressor(PhysicsMixin):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each iteration, or each model that was tried.
+        Above 0: print a line for each iteration, or each model that was tried, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------
@@ -253,6 +254,14 @@ class LSGDRegressor(PhysicsMixin):
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    def _most_lines(self) -> int | None:
+        # Line searches of L-BFGS and the search for sizes take as many as they need.
+        if self.hidden_layer_sizes == "auto" or self.physics is not None or self.solver == "lbfgs":
+            return None
+        most = int(self.max_iter)
+        quick = min(QUICK_STEPS, most) if self.solver == "varpro" else 0
+        return int(self.n_init) * (quick + most)
 
     def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
         """What `_best_of` calls for every start."""

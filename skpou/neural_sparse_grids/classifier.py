@@ -85,7 +85,8 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         Source of the start and of the minibatches. None is a fixed one: two fits give the same
         bits.
     verbose : int, default=0
-        Above 0: print a line for each pass, or for each round of steps.
+        Above 0: print a line for each pass, or for each round of steps, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------

@@ -177,6 +177,11 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
                 stacklevel=4,
             )
 
+    def _most_lines(self) -> int | None:
+        # Rounds of "varpro", which "auto" may become, are as many as it takes.
+        known = self.coef_solver in ("gradient", "direct", "iterative")
+        return int(self.max_iter) if known else None
+
     def _refit(self, rows: Rows) -> TrainingResult:
         """New coefficients for the encoder as it is."""
         model = self._model(rows.X)

@@ -85,7 +85,8 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         Source of the start and of the minibatches. None is a fixed one: two fits give the same
         bits.
     verbose : int, default=0
-        Above 0: print a line for each pass, or for each round of steps.
+        Above 0: print a line for each pass, or for each round of steps, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------
@@ -132,11 +133,11 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     --------
     >>> from skpou import NeuralSparseGridRegressor
     >>> from skpou.datasets import make_swiss_roll
-    >>> X, y = make_swiss_roll(1500, random_state=0)
-    >>> model = NeuralSparseGridRegressor(level=5).fit(X[:1000], y[:1000])
+    >>> X, y = make_swiss_roll(800, random_state=0)
+    >>> model = NeuralSparseGridRegressor(level=3).fit(X[:300], y[:300])
     >>> model.transform(X).shape
-    (1500, 2)
-    >>> model.score(X[1000:], y[1000:]) > 0.999
+    (800, 2)
+    >>> model.score(X[300:], y[300:]) > 0.999
     True
     """
 

@@ -7,6 +7,7 @@ between the lines: units with an error of 0.1 there were taken for exact by left
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,23 +20,30 @@ from skpou.core.models import (
     N_FOLDS,
     LeftOut,
     LinearModel,
+    fit_level_errors,
     left_out_errors,
+    sets_of_levels,
     sets_to_leave_out,
 )
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
 from skpou.search.candidates import Candidate
 
+#: Points at which the error between the levels is taken.
+N_PROBES = 256
 #: Kernels of SciPy's interpolants by the power of the distance.
 KERNELS = {1: "linear", 3: "cubic"}
 
 
+def model_of(candidate: Candidate, rows: Rows) -> LinearModel:
+    """A candidate with the noise (m,) that its residual says."""
+    square = rows.weight @ (rows.y - candidate.mean(rows.X)).square() + rows.within.sum(0)
+    noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
+    return LinearModel(candidate.stages, noise, torch.zeros_like(noise))
+
+
 def left_out_of_columns(candidate: Candidate, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     """Errors of a candidate's columns at sets of rows that are left out."""
-    residual = rows.y - candidate.mean(rows.X)
-    square = rows.weight @ residual.square() + rows.within.sum(0)
-    noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
-    model = LinearModel(candidate.stages, noise, torch.zeros_like(noise))
-    return left_out_errors(model.residual_makers(rows)[0], rows, sets)
+    return left_out_errors(model_of(candidate, rows).residual_makers(rows)[0], rows, sets)
 
 
 class LevelErrors:
@@ -53,9 +61,15 @@ class LevelErrors:
             X = rows.X.cpu().numpy()
             self.sets = sets_to_leave_out(X, np.random.default_rng(9), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
+        probes = np.random.default_rng(9).random((N_PROBES, rows.n_features))
+        self.probes = torch.as_tensor(probes).to(rows.X)
 
     def of(self, candidate: Candidate) -> float:
-        """Root mean square error at the levels; 0 where there are none."""
+        """Root mean square error that is likely between the levels; 0 where there are none.
+
+        Not that at levels that are left out: without every other line a form that follows the rows
+        loses more than one that is too stiff for them.
+        """
         if len(self.sets) <= self.n_folds:
             return 0.0
         basis = candidate.stages[0].basis
@@ -69,15 +83,33 @@ class LevelErrors:
             return math.inf
 
     def _of_columns(self, candidate: Candidate) -> float:
-        found = left_out_of_columns(candidate, self.rows, self.sets)
-        error = found.error[found.group >= found.n_folds]
-        return float(np.sqrt(np.mean(error**2)))
+        model = model_of(candidate, self.rows)
+        found = left_out_errors(model.residual_makers(self.rows)[0], self.rows, self.sets)
+        known = sum(model.components(self.probes).variances())
+        return self._between(found, float(known.mean()))
 
     def _of_spline(self, basis: PolyharmonicSplines) -> float:
         Z = (self.rows.X * basis.scales.to(self.rows.X)).cpu().numpy()
-        y, squares = self.rows.y.cpu().numpy(), []
-        for part in self.sets[self.n_folds :]:
+        y, errors = self.rows.y.cpu().numpy(), []
+        for number, part in enumerate(self.sets):
+            if number < self.n_folds:
+                errors.append(np.zeros((len(part), y.shape[1])))
+                continue
             kept = np.setdiff1d(np.arange(len(Z)), part)
             spline = RBFInterpolator(Z[kept], y[kept], kernel=KERNELS[basis.power], degree=1)
-            squares.append((y[part] - spline(Z[part])) ** 2)
-        return float(np.sqrt(np.mean(np.concatenate(squares))))
+            errors.append(y[part] - spline(Z[part]))
+        error, ones = np.concatenate(errors), np.ones(len(self.sets))
+        found = LeftOut(self.sets, self.n_folds, error, np.zeros_like(error), ones, ones > 0)
+        return self._between(found, 0.0)
+
+    def _between(self, found: LeftOut, known: float) -> float:
+        """From errors at left-out levels, beside a variance that the candidate knows itself."""
+        X, probes = self.rows.X.cpu().numpy(), self.probes.cpu().numpy()
+        sets = sets_of_levels(found, X)
+        variance = 0.0
+        for target in range(found.error.shape[1]):
+            only = slice(target, target + 1)
+            one = replace(found, error=found.error[:, only], variance=found.variance[:, only])
+            for level in fit_level_errors(one, X, sets):
+                variance += float(level.variance(probes).mean()) / found.error.shape[1]
+        return math.sqrt(variance + known)

@@ -23,7 +23,7 @@ from skpou.base import (
 )
 from skpou.core import TrainingResult
 from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
-from skpou.sparse_grids.classes import METHODS, GridClasses, fit_classes
+from skpou.sparse_grids.classes import ALPHAS, METHODS, GridClasses, fit_classes
 from skpou.sparse_grids.solution import GridOptions
 
 
@@ -64,7 +64,8 @@ class SparseGridClassifier(BaseClassifier):
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows that choose `alpha`. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each alpha tried.
+        Above 0: print a line for each alpha tried, and
+        what remains where the number of lines is known.
 
     Attributes
     ----------
@@ -185,6 +186,10 @@ class SparseGridClassifier(BaseClassifier):
             )
         self._warn_if_not_converged(result)
         return self
+
+    def _most_lines(self) -> int | None:
+        # Other methods look for the best of a curve, and stop where they have found it.
+        return len(ALPHAS) if self.method == "density" and self.alpha == "auto" else None
 
     def _state_of(self, result: TrainingResult) -> dict[str, Any]:
         return {

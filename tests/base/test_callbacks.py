@@ -20,6 +20,7 @@ from skpou import (
     SparseGridClassifier,
     SparseGridRegressor,
 )
+from skpou.base import callbacks
 
 callback = pytest.importorskip("sklearn.callback", reason="callbacks came with 1.9")
 
@@ -161,3 +162,89 @@ def test_callbacks_survive_clone_and_pickle():
     model = SparseGridRegressor().set_callbacks(Recorder()).fit(X, y)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
+#: Estimators whose parameters say how many steps there are at most.
+COUNTED = {
+    "network": LSGDRegressor((3,), max_iter=7, n_init=2, tol=0),
+    "descent of a network": LSGDRegressor((3,), solver="lsgd", max_iter=7, n_init=2, tol=0),
+    "partitions": POURegressor(2, 1, solver="lsgd", init="box", max_iter=7, tol=0),
+    "em": HierarchicalPOURegressor(
+        2, 1, gate="linear", init="box", solver="em", max_iter=250, tol=0, n_init=2
+    ),
+    "encoder": NeuralSparseGridRegressor(level=3, coef_solver="gradient", max_iter=4),
+    "iterative": NeuralSparseGridRegressor(level=3, coef_solver="iterative", max_iter=4),
+    "front door": AutoRegressor(["SparseGridRegressor", "SparseGridRegressor"]),
+}
+#: What they announce, where not all of it is needed.
+ANNOUNCED = {"network": 28, "em": 250}
+
+
+class Announced(Recorder):
+    """Notes how many steps are announced."""
+
+    def on_fit_task_begin(self, estimator, context):
+        super().on_fit_task_begin(estimator, context)
+        if context.task_name == "fit":
+            self.announced = context.max_subtasks
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_number_of_steps_is_announced_where_it_is_known(name, capsys):
+    X, y = data()
+    recorder = Announced()
+    clone(COUNTED[name]).set_params(verbose=1).set_callbacks(recorder).fit(X, y)
+    printed = capsys.readouterr().out.splitlines()
+    # A line is a task: none was beyond those announced.
+    assert len(printed) == len(recorder.lines)
+    assert recorder.announced == ANNOUNCED.get(name, len(printed))
+    assert len(printed) <= recorder.announced
+    for k, line in enumerate(printed, 1):
+        assert f" ({k} of at most {recorder.announced}, at most " in line
+        assert line.endswith(" to go)")
+
+
+def test_a_density_announces_its_alphas(capsys):
+    X, y = data()
+    recorder = Announced()
+    SparseGridClassifier(method="density", verbose=1).set_callbacks(recorder).fit(X, y > 0.5)
+    assert recorder.announced == len(recorder.lines) == len(capsys.readouterr().out.splitlines())
+
+
+def test_unknown_numbers_are_not_announced(capsys):
+    X, y = data()
+    recorder = Announced()
+    model = LSGDRegressor(verbose=1).set_callbacks(recorder).fit(X, y)
+    assert recorder.announced is None
+    assert "to go" not in capsys.readouterr().out
+    assert not [key for key in vars(model) if key.startswith("_fit")]
+
+
+def test_an_interrupt_leaves_no_count(monkeypatch):
+    X, y = data()
+    model = LSGDRegressor((3,), solver="lsgd", max_iter=50)
+
+    def stop(estimator, stoppable):
+        def step(line):
+            if line.startswith("pass 3"):
+                raise KeyboardInterrupt
+
+        return step
+
+    monkeypatch.setattr("skpou.base.estimator.step_task", stop)
+    with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert model.n_iter_ == 3
+    assert not [key for key in vars(model) if key.startswith("_fit")]
+
+
+def test_time_to_go_is_by_the_lines_so_far(monkeypatch):
+    now = iter([0.0, 1.0, 4.0, 600.0])
+    monkeypatch.setattr(callbacks, "perf_counter", lambda: next(now))
+    estimator = SparseGridRegressor()
+    with callbacks.counted_lines(estimator, 10):
+        remaining = callbacks.Remaining(estimator)
+        assert remaining.after_one_more() == " (1 of at most 10, at most 9.0 s to go)"
+        assert remaining.after_one_more() == " (2 of at most 10, at most 16 s to go)"
+        assert remaining.after_one_more() == " (3 of at most 10, at most 23 min to go)"
+    assert vars(estimator) == vars(SparseGridRegressor())

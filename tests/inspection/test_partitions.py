@@ -184,15 +184,59 @@ def test_map_of_two_features():
     np.testing.assert_array_equal(
         np.asarray(display.surface_.get_array()).ravel(), display.partition.ravel()
     )
-    assert len(display.colors_) == len(display.boundaries_) == 2
+    assert len(display.colors_) == 2
     assert display.lines_ is None
     np.testing.assert_array_equal(display.scatter_.get_offsets(), X_PLANE)
     np.testing.assert_array_equal(display.scatter_.get_array(), X_PLANE[:, 0])
-    assert display.colorbar_ is not None
-    # The contour follows the boundary to half a spacing of the grid.
-    vertices = np.vstack([path.vertices for path in display.boundaries_[0].get_paths()])
+    assert display.colorbar_.ax.get_ylabel() == "y"
+
+
+def test_boundaries_of_a_map_are_smooth():
+    display = PartitionDisplay.from_estimator(Stub(2), X_PLANE, grid_resolution=20)
+    (lines,) = display.boundaries_
+    vertices = np.vstack(lines.get_segments())
     spacing = display.xx0[0, 1] - display.xx0[0, 0]
-    assert np.abs(vertices[:, 0] - BOUNDARY - vertices[:, 1]).max() < spacing
+    # A contour of the labels themselves would run up to half a spacing away.
+    assert np.abs(vertices[:, 0] - BOUNDARY - vertices[:, 1]).max() < 2e-3 * spacing
+    # From one side of the box to the other, without a gap.
+    length = np.linalg.norm(np.diff(display.boundaries, axis=1), axis=2).sum()
+    low, high = X_PLANE.min(axis=0), X_PLANE.max(axis=0)
+    across = min(high[0] - BOUNDARY, high[1]) - max(low[0] - BOUNDARY, low[1])
+    assert length == pytest.approx(np.sqrt(2) * across, rel=1e-3)
+
+
+def test_boundaries_without_an_estimator_follow_the_cells():
+    xx0, xx1 = np.meshgrid(np.linspace(0, 1, 20), np.linspace(0, 1, 20))
+    partition = (xx0 >= BOUNDARY).astype(int)
+    display = PartitionDisplay(xx0=xx0, xx1=xx1, partition=partition).plot()
+    vertices = np.vstack([path.vertices for path in display.boundaries_[0].get_paths()])
+    assert np.abs(vertices[:, 0] - BOUNDARY).max() < 1 / 19
+
+
+def test_pieces_of_a_map_have_numbers_and_a_legend():
+    display = PartitionDisplay.from_estimator(Stub(2, labels=(4, 7)), X_PLANE)
+    assert [text.get_text() for text in display.texts_] == ["4", "7"]
+    for text, label in zip(display.texts_, (4, 7)):
+        x0, x1 = text.get_position()
+        assert (x0 >= BOUNDARY + x1) == (label == 7)
+    names = [text.get_text() for text in display.legend_.get_texts()]
+    assert names == ["partition 4", "partition 7"]
+    many = PartitionDisplay.from_estimator(Many(2), X_PLANE)
+    assert many.legend_ is None
+    assert len(many.texts_) == 12
+
+
+def test_three_pieces_meet_in_a_point():
+    class Three(Stub):
+        def predict_partition(self, X):
+            return np.where(X[:, 0] < 0.51, 0, np.where(X[:, 1] < 0.49, 1, 2))
+
+    X = np.array([[0.0, 0.0], [1.0, 1.0]])
+    segments = PartitionDisplay.from_estimator(Three(2), X, grid_resolution=11).boundaries
+    upright = np.abs(segments[:, :, 0] - 0.51).max(axis=1) < 1e-4
+    assert np.abs(np.diff(segments[upright, :, 1])).sum() > 0.8
+    meeting = segments[(segments > 0.45).all(axis=(1, 2)) & (segments < 0.61).all(axis=(1, 2))]
+    assert len(meeting) == 3
 
 
 def test_map_covers_the_range_of_the_data():
@@ -227,10 +271,13 @@ def test_names_label_the_axes_and_choose_features():
     X = pd.DataFrame(X_PLANE, columns=stub.feature_names_in_)
     display = PartitionDisplay.from_estimator(stub, X)
     assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("voltage", "current")
-    assert seen == [["voltage", "current"]]
+    assert all(columns == ["voltage", "current"] for columns in seen)
     y = pd.Series(X_PLANE[:, 0], name="power")
-    display = PartitionDisplay.from_estimator(stub, X, y, features="voltage")
-    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("voltage", "power")
+    display = PartitionDisplay.from_estimator(stub, X, y)
+    assert display.colorbar_.ax.get_ylabel() == "power"
+    units = {"voltage": "V", "power": "W"}
+    display = PartitionDisplay.from_estimator(stub, X, y, features="voltage", units=units)
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("voltage (V)", "power (W)")
 
 
 # Drawing.
@@ -282,6 +329,7 @@ def test_a_curve_needs_a_prediction():
         ({"features": "voltage"}, "'voltage' is neither an index"),
         ({"features": (1, 1)}, r"two different features, got \(1, 1\)"),
         ({"features": ()}, r"two different features, got \(\)"),
+        ({"units": {"speed": "m/s"}}, "units has 'speed', which is none of"),
         ({"grid_resolution": 1}, "grid_resolution must be at least 2, got 1"),
         ({"y": np.zeros(60), "target": 1}, "target=1 is no output of y, which has 1"),
         ({"features": 0, "target": -1}, "target=-1 is no output of the"),

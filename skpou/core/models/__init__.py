@@ -15,6 +15,7 @@ from skpou.core.models.cross_validation import (
     N_FOLDS,
     LeftOut,
     Maker,
+    Makers,
     ResidualMaker,
     is_exact,
     left_out_errors,
@@ -38,6 +39,7 @@ from skpou.core.models.form_error import (
     no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.local_block import LocalBlock, LocalKernel
@@ -61,13 +63,14 @@ from skpou.core.models.restraint import Restrained, restrained
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
-           "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
+           "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker", "Makers",
            "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
            "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
-           "fit_companion", "fit_density", "fit_form_errors", "fit_local_kernel", "fit_residues",
-           "interval_of_score", "interval_scores", "is_exact", "is_gain", "kept_rows", "least_rows",
-           "leave_out", "left_out", "left_out_errors", "mean_slope", "no_form_errors",
-           "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
-           "residual_makers", "residual_squares", "restrained", "rounding", "sets_to_leave_out",
-           "shared_tensor", "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
+           "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
+           "fit_local_kernel", "fit_residues", "interval_of_score", "interval_scores", "is_exact",
+           "is_gain", "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors",
+           "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
+           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
+           "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
 # fmt: on

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,7 +43,8 @@ EXACT_NOISE = 1e-14
 ABOUT = 3.0
 #: Error that counts as none, in units of y: round-off.
 LEAST_ERROR = 1e-15
-#: Part of a row that its own left-out error is divided by at least, in units of round-off.
+#: Part of its own that a row left out has at least, in units of round-off: its error is divided by
+#: it, and two digits of that are to be known.
 LEAST_FREE = 1e2
 
 
@@ -64,6 +65,8 @@ class LeftOut:
     count : ndarray of shape (s,)
         How many independent errors those of each set are worth: the mean of their squares, each
         over its variance, has the variance 2 / count.
+    told : ndarray of shape (s,)
+        Whether the errors of each set are more than round-off of the whole fit.
     """
 
     sets: list[np.ndarray]
@@ -71,6 +74,7 @@ class LeftOut:
     error: np.ndarray
     variance: np.ndarray
     count: np.ndarray
+    told: np.ndarray
 
     @property
     def row(self) -> np.ndarray:
@@ -136,6 +140,11 @@ class ResidualMaker:
         eye = torch.eye(len(index), dtype=part.dtype, device=part.device)
         return eye - (part * self.kept) @ part.T
 
+    def round_off(self, block: Tensor) -> float:
+        """Absolute error of a `block`: without cancellation that of its largest number."""
+        size = float(block.diagonal().abs().max()) if self.complete else 1.0
+        return size * torch.finfo(block.dtype).eps
+
     def degrees_left(self) -> float:
         """Trace of ``I - H``."""
         return float(len(self.U) - self.kept.sum())
@@ -156,10 +165,13 @@ class OwnResidualMaker:
         ``(I - H) y``, the weighted residual of the fit.
     degrees : float
         Trace of ``I - H``.
+    columns : Tensor of shape (n, p), default=None
+        Weighted columns of the fit, for sets of rows whose block of ``I - H`` is round-off.
     """
 
-    def __init__(self, G: Tensor, residual: Tensor, degrees: float):
-        self.G, self.residual, self.degrees = G, residual, degrees
+    def __init__(self, G: Tensor, residual: Tensor, degrees: float, columns: Tensor | None = None):
+        self.G, self.residual, self.degrees, self.columns = G, residual, degrees, columns
+        self._excess: float | None = None
 
     def apply(self, y: Tensor) -> Tensor:
         """The residual, whose targets are known."""
@@ -170,6 +182,16 @@ class OwnResidualMaker:
         part = self.G[index]
         return torch.eye(len(index), dtype=part.dtype, device=part.device) - part @ part.T
 
+    def round_off(self, block: Tensor) -> float:
+        """Absolute error of a `block`, a difference from the unit matrix.
+
+        No leverage exceeds one: what it seems to exceed it by is round-off of ``G``.
+        """
+        if self.columns is not None and self._excess is None:
+            largest = torch.linalg.matrix_norm(self.G, 2)
+            self._excess = max(float(largest.square()) - 1, 0.0)
+        return max(torch.finfo(block.dtype).eps, self._excess or 0.0)
+
     def degrees_left(self) -> float:
         """Trace of ``I - H``."""
         return self.degrees
@@ -177,10 +199,55 @@ class OwnResidualMaker:
     def of_target(self, target: int) -> OwnResidualMaker:
         """With the residual of one of the targets; that of a single one stays."""
         only = slice(target, target + 1) if self.residual.shape[1] > 1 else slice(None)
-        return OwnResidualMaker(self.G, self.residual[:, only], self.degrees)
+        return OwnResidualMaker(self.G, self.residual[:, only], self.degrees, self.columns)
 
 
 Maker = ResidualMaker | OwnResidualMaker
+
+
+class StagedMakers:
+    """Those of stages, each fitted to what the ones before left over.
+
+    Parameters
+    ----------
+    stages : list of tuple
+        For every stage its residual makers, one for each ridge, and its targets (n, m).
+    """
+
+    def __init__(self, stages: list[tuple[list[Maker], Tensor]]):
+        self.stages = stages
+
+    def of_target(self, target: int) -> StagedMakers:
+        """Those of one of the targets."""
+        only = slice(target, target + 1)
+        return StagedMakers(
+            [([m.of_target(target) for m in makers], y[:, only]) for makers, y in self.stages]
+        )
+
+    def left_out_errors(self, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+        """Those of the last stage, and by how much more than its residual the others leave.
+
+        A stage that follows another's residual errs by its size, however few rows tell it.
+        """
+        found, error = [], 0.0
+        for makers, y in self.stages:
+            if found:
+                error = error + found[-1].error - y.cpu().numpy()[found[-1].row]
+            of_stage = Rows(rows.X, y, rows.weight, rows.within)
+            found.append(left_out_errors(makers, of_stage, sets))
+        last = found[-1]
+        variance = np.sum([one.variance for one in found], axis=0)
+        return replace(last, error=last.error + error, variance=variance)
+
+
+Makers = list[Maker] | StagedMakers
+
+
+def makers_of_target(makers: Makers, target: int) -> Makers:
+    """Those of one of the targets."""
+    if isinstance(makers, StagedMakers):
+        return makers.of_target(target)
+    return [maker.of_target(target) for maker in makers]
 
 
 def residual_maker(A: Tensor, ridge: float) -> ResidualMaker:
@@ -221,7 +288,7 @@ def _left_vectors(A: Tensor) -> tuple[Tensor, Tensor]:
     return U, S
 
 
-def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+def left_out_errors(makers: Makers, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     """Errors by one of the makers, that is for one ridge.
 
     Of those that leave about the least in the random folds it is the one that leaves the most
@@ -229,19 +296,43 @@ def left_out_errors(makers: Sequence[Maker], rows: Rows, sets: list[np.ndarray])
 
     Parameters
     ----------
-    makers : sequence of Maker
+    makers : list of Maker or StagedMakers
         Of the weighted rows.
     rows : Rows
         In float64.
     sets : list of ndarray
         Rows that are left out together.
     """
+    if isinstance(makers, StagedMakers):
+        return makers.left_out_errors(rows, sets)
     found = [_errors(maker, rows, sets) for maker in makers]
+    columns = getattr(makers[0], "columns", None)
+    if len(found) == 1 and columns is not None and not found[0].told.all():
+        others = left_out_errors(residual_makers(columns), rows, sets)
+        return _told_by([found[0], others])
     in_folds = [_log_size(one, one.group < one.n_folds) for one in found]
     otherwise = [_log_size(one, one.group >= one.n_folds) for one in found]
     least = min(in_folds)
     good = [i for i, size in enumerate(in_folds) if size <= least + math.log(ABOUT)]
-    return found[max(good, key=lambda i: (otherwise[i], -in_folds[i]))]
+    best = max(good, key=lambda i: (otherwise[i], -in_folds[i]))
+    return _told_by(found[best:])
+
+
+def _told_by(found: Sequence[LeftOut]) -> LeftOut:
+    """The first one, where its errors of a set are round-off those of the next that are not.
+
+    A ridge so small that rows along a line are met to the last digit says nothing of what it
+    errs by without the line; a larger one does.
+    """
+    error, variance = found[0].error.copy(), found[0].variance.copy()
+    count, told, group = found[0].count.copy(), found[0].told.copy(), found[0].group
+    for one in found[1:]:
+        if told.all():
+            break
+        new = one.told & ~told
+        error[new[group]], variance[new[group]] = one.error[new[group]], one.variance[new[group]]
+        count[new], told = one.count[new], told | new
+    return replace(found[0], error=error, variance=variance, count=count, told=told)
 
 
 def _log_size(found: LeftOut, which: np.ndarray) -> float:
@@ -256,13 +347,13 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     degrees = max(maker.degrees_left(), 1.0)
     within = rows.within.sum(0)
     noise = (residual.square().sum(0) + within) / max(degrees, 1.0) + 1e-32
-    errors, variances, counts = [], [], []
+    errors, variances, counts, told = [], [], [], []
     for part in sets:
         index = torch.as_tensor(part, device=root.device)
         block = maker.block(index)
         # Rows that hardly have a part of their own: an error is not known better than that.
-        size = LEAST_FREE * torch.finfo(block.dtype).eps * block.diagonal().abs().max()
-        block.diagonal().add_(size * 1e-2 + 1e-300)
+        round_off = maker.round_off(block)
+        block.diagonal().add_(round_off + 1e-300)
         right = torch.cat([residual[index], torch.ones_like(block[0]).diag()], 1)
         solved = torch.linalg.solve(block, right)
         m = residual.shape[1]
@@ -271,9 +362,11 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         spread = covariance.diagonal().abs()[:, None]
         variances.append(spread * noise / root[index].square())
         correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
+        told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
         counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
     error, variance = (torch.cat(parts).cpu().numpy() for parts in (errors, variances))
-    return LeftOut(sets, min(N_FOLDS, rows.n_rows), error, variance, np.array(counts))
+    n_folds = min(N_FOLDS, rows.n_rows)
+    return LeftOut(sets, n_folds, error, variance, np.array(counts), np.array(told))
 
 
 def is_exact(noise: Tensor) -> bool:
@@ -281,9 +374,15 @@ def is_exact(noise: Tensor) -> bool:
     return float(noise.max()) <= EXACT_NOISE
 
 
-def own_maker(model: Predictor, influence: Tensor, rows: Rows) -> OwnResidualMaker:
-    """That of a fitted model with ``G`` (n, q) at the rows, in float64."""
+def own_maker(
+    model: Predictor, influence: Tensor, rows: Rows, columns: Tensor | None = None
+) -> OwnResidualMaker:
+    """That of a fitted model with ``G`` (n, q) at the rows, in float64.
+
+    Its columns (n, p) there, not weighted, tell where ``G`` has not the digits.
+    """
     root = rows.weight.sqrt()[:, None]
     G = influence.to(root) * root
     residual = (rows.y - model.mean(rows.X).to(rows.y)) * root
-    return OwnResidualMaker(G, residual, rows.n_rows - float(G.square().sum()))
+    weighted = None if columns is None else columns.to(root) * root
+    return OwnResidualMaker(G, residual, rows.n_rows - float(G.square().sum()), weighted)

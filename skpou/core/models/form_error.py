@@ -8,51 +8,55 @@ Kernel, length and s are those under which left-out errors of the chosen form ar
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
-from skpou.core.models.cross_validation import LeftOut, Maker, left_out_errors, sets_to_leave_out
+from skpou.core.models.cross_validation import (
+    LeftOut,
+    Makers,
+    left_out_errors,
+    makers_of_target,
+    sets_to_leave_out,
+)
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.level_error import (
+    HELD,
+    LEAST_GAIN,
+    NOISY,
+    SHARE_OF_ERROR,
+    WITHIN,
+    LevelError,
+    fit_level_errors,
+    sets_of_levels,
+)
 from skpou.core.models.model import Predictor
+from skpou.core.models.power_function import (
+    NearRows,
+    WeighedKernels,
+    double,
+    n_nearest,
+    nearest,
+)
 
 #: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
 MOST_KEPT, MOST_NUMBERS = 2000, 30_000
-#: Nearest rows that a power function is made of, and for each column more up to a number: further
-#: ones change it little.
-LEAST_NEAREST, NEAREST_A_COLUMN, MOST_NEAREST = 8, 4, 30
 #: Left-out errors that kernel, length and size are chosen by.
 MOST_ERRORS = 256
 #: Rows at which the mean's slopes are taken.
 MOST_SLOPES = 256
-#: Lengths of the kernels in units of the scaled box, and sizes in units of y's spread.
-LENGTHS = tuple(np.geomspace(0.03, 3.0, 7))
-SIZES = np.geomspace(1e-16, 1e2, 55)
-#: Nugget of the kernel matrices, and least square of a power function: round-off.
-NUGGET, LEAST_POWER = 1e-13, 1e-26
 #: Columns along which the mean hardly changes count a twentieth of the steepest one.
 LEAST_SCALE = 0.05
 #: Errors near a point that tell their local size, as a share and at least; errors' worth of prior.
 SHARE_NEAR, LEAST_NEAR, PRIOR_ERRORS = 1 / 8, 6, 3.0
-#: Variance of errors, in units of y, from which on they may be those of noise.
-NOISY = 1e-6
-#: Mean square of errors that noise and posterior explain, in units of what they expect, and how
-#: likely that of a set exceeds it by chance: four standard deviations of a normal one.
-ABOUT_EXPECTED, BY_CHANCE = 1.5, 3e-5
-#: Share of the median left-out error that is kept between the rows.
-SHARE_OF_ERROR = 0.2
-#: Share of the left-out errors that lie within so many standard deviations at least.
-HELD, WITHIN = 0.95, 2.0
 #: Share of the rise along the tangent that is not known outside the box.
 UNSURE = 0.5
 #: Error of the solution itself, in units of y: no standard deviation is below it.
@@ -61,56 +65,6 @@ ROUND_OFF = 6e-13
 MOST_ERROR = 1e8
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
-
-
-def _gaussian(r: Tensor) -> Tensor:
-    return (-0.5 * r.square()).exp()
-
-
-def _matern_five_halves(r: Tensor) -> Tensor:
-    s = math.sqrt(5) * r
-    return (1 + s + s.square() / 3) * (-s).exp()
-
-
-def _matern_three_halves(r: Tensor) -> Tensor:
-    s = math.sqrt(3) * r
-    return (1 + s) * (-s).exp()
-
-
-def _exponential(r: Tensor) -> Tensor:
-    return (-r).exp()
-
-
-KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gaussian": _gaussian,
-    "matern52": _matern_five_halves,
-    "matern32": _matern_three_halves,
-    "exponential": _exponential,
-}
-
-
-class NearRows:
-    """Distances at points (l, d) to and among the rows (l, k, d) next to each."""
-
-    def __init__(self, points: Tensor, near: Tensor):
-        self.among = torch.cdist(near, near, compute_mode="donot_use_mm_for_euclid_dist")
-        self.across = (near - points[:, None]).square().sum(2).sqrt()
-        self.nugget = NUGGET * torch.eye(near.shape[1], dtype=near.dtype, device=near.device)
-
-    def power_function(self, kernel: str, length: float) -> Tensor:
-        """Standard deviation (l,) of a unit Gaussian process at the points, given the rows."""
-        function = KERNELS[kernel]
-        factor, _ = torch.linalg.cholesky_ex(function(self.among / length) + self.nugget)
-        across = function(self.across / length)[..., None]
-        reduced = torch.linalg.solve_triangular(factor, across, upper=False)
-        square = 1 - reduced.square().sum((1, 2))
-        return square.nan_to_num(1.0).clamp(LEAST_POWER, 1.0).sqrt()
-
-
-def n_nearest(n_rows: int, n_features: int) -> int:
-    """How many of the rows a power function is made of."""
-    most = min(LEAST_NEAREST + NEAREST_A_COLUMN * n_features, MOST_NEAREST)
-    return min(most, n_rows)
 
 
 @dataclass(frozen=True)
@@ -124,68 +78,62 @@ class FormError:
     points : ndarray of shape (k, d)
         Rows that are kept, in coordinates times `scales`; none where errors at left-out rows are
         no larger than the noise and the coefficients' posterior have them.
-    kernel : str
-        Key of `KERNELS`.
-    length : float
-        Of the kernel.
-    size : float
-        Standard deviation s far from all rows, in scaled units.
+    kernels : dict
+        See `WeighedKernels`; sizes are standard deviations s far from all rows, in scaled units.
     least : float
         Standard deviation between the rows that no kernel goes below.
     largest : float
         Largest target at the rows, in scaled units: what lies far beyond has not been seen.
     places : ndarray of shape (l, d)
         Where rows were left out.
-    ratio : ndarray of shape (l,)
-        Squared error there over the one expected.
+    ratio, square : ndarray of shape (l,)
+        Squared error there over the one expected, and by itself, both without the noise's part.
+    levels : list of dict
+        What is added between the levels of columns; see `LevelError`.
     """
 
     scales: np.ndarray
     points: np.ndarray
-    kernel: str
-    length: float
-    size: float
+    kernels: dict[str, Any]
     least: float
     largest: float
     places: np.ndarray
     ratio: np.ndarray
+    square: np.ndarray
+    levels: list[dict[str, Any]]
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
+        result = np.zeros(len(X))
+        for level in self.levels:
+            result += LevelError(**level).variance(X)
         if not len(self.points):
-            return np.zeros(len(X))
+            return result
         Z = X * self.scales
-        near = _nearest(cKDTree(self.points), Z, n_nearest(*self.points.shape))
-        rows = NearRows(_double(Z), _double(self.points[near]))
-        power = rows.power_function(self.kernel, self.length)
-        return (self.size * power.numpy()) ** 2 * self._local(Z) + self.least**2
+        power = WeighedKernels(**self.kernels).variance(NearRows.of(Z, self.points))
+        ratio, square = self._local(Z)
+        floor = np.maximum(SHARE_OF_ERROR**2 * square, self.least**2)
+        return result + power * np.maximum(ratio, 1.0) + floor
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
-        Z = X * _double(self.scales)
+        Z = X * double(self.scales)
         distance = torch.cdist(Z, Z, compute_mode="donot_use_mm_for_euclid_dist")
-        return KERNELS[self.kernel](distance / self.length)
+        return WeighedKernels(**self.kernels).correlation(distance)
 
-    def _local(self, Z: np.ndarray) -> np.ndarray:
-        """Local size (n,) of the squared errors beside the expected one, at least 1."""
+    def _local(self, Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Local size (n,) of the squared errors beside the expected one, and by itself."""
         count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
         distance, near = cKDTree(self.places).query(Z, k=count)
         distance, near = distance.reshape(len(Z), count), near.reshape(len(Z), count)
         weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
-        weighted = (weight * self.ratio[near]).sum(1)
-        return np.maximum((weighted + PRIOR_ERRORS) / (weight.sum(1) + PRIOR_ERRORS), 1.0)
+        total = weight.sum(1)
+        ratio = ((weight * self.ratio[near]).sum(1) + PRIOR_ERRORS) / (total + PRIOR_ERRORS)
+        return ratio, (weight * self.square[near]).sum(1) / total
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return dict(vars(self))
-
-
-def _double(array: np.ndarray) -> Tensor:
-    return torch.as_tensor(array, dtype=torch.float64, device="cpu")
-
-
-def _nearest(tree: cKDTree, Z: np.ndarray, count: int) -> np.ndarray:
-    return tree.query(Z, k=count)[1].reshape(len(Z), count)
 
 
 @dataclass(frozen=True)
@@ -269,12 +217,12 @@ class WithFormError:
         return result
 
 
-def leave_out(makers: list[list[Maker]], rows: Rows) -> list[LeftOut] | None:
+def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     """Errors at left-out rows, one for each target.
 
     Parameters
     ----------
-    makers : list of list of Maker
+    makers : sequence of Makers
         Of the model's weighted columns at the rows, for one or several ridges: one list for all
         targets, or one for each.
     rows : Rows
@@ -292,7 +240,7 @@ def leave_out(makers: list[list[Maker]], rows: Rows) -> list[LeftOut] | None:
     for target in range(rows.n_outputs):
         only = slice(target, target + 1)
         one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
-        own = [maker.of_target(target) for maker in makers[min(target, len(makers) - 1)]]
+        own = makers_of_target(makers[min(target, len(makers) - 1)], target)
         try:
             left_out = _bounded(left_out_errors(own, one, sets))
         except NUMERICAL_FAILURES:
@@ -317,16 +265,19 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
     """
     X = rows.X.cpu().numpy()
     forms: list[FormError] = []
+    sets = sets_of_levels(found[0], X) if found else {}
     slopes: np.ndarray | None = None
     for target, left_out in enumerate(found):
         some = _known(left_out)
-        if _is_expected(left_out, some):
-            form = _none(rows.n_features)
-        else:
-            slopes = _slopes(model, rows.X) if slopes is None else slopes
-            scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
-            form = _calibrated(X * scales, scales, left_out, some)
-        forms.append(replace(form, largest=float(rows.y[:, target].abs().max())))
+        if sets:
+            # Without a neighbourhood of a grid only levels are extrapolated, as they are alone.
+            some = some[left_out.group[some] < left_out.n_folds]
+        slopes = _slopes(model, rows.X) if slopes is None else slopes
+        scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
+        form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
+        levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
+        largest = float(rows.y[:, target].abs().max())
+        forms.append(replace(form, largest=largest, levels=levels))
     return forms
 
 
@@ -351,7 +302,8 @@ def _none(n_features: int) -> FormError:
     """No error of the form."""
     no_row = np.zeros((0, n_features))
     scales, no_ratio = np.ones(n_features), np.zeros(0)
-    return FormError(scales, no_row, "gaussian", 1.0, 0.0, 0.0, 0.0, no_row, no_ratio)
+    kernels = WeighedKernels.none().arrays()
+    return FormError(scales, no_row, kernels, 0.0, 0.0, no_row, no_ratio, no_ratio, [])
 
 
 def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
@@ -378,60 +330,32 @@ def kept_rows(rows: Rows) -> Rows:
 
 
 def _calibrated(
-    Z: np.ndarray, scales: np.ndarray, left_out: LeftOut, some: np.ndarray
-) -> FormError:
+    Z: np.ndarray, scales: np.ndarray, left_out: LeftOut, some: np.ndarray, gridded: bool
+) -> FormError | None:
+    """From some of the errors; None where noise explains them, or nothing but levels tells it."""
     some = np.sort(np.random.default_rng(9).permutation(some)[:MOST_ERRORS])
     row = left_out.row[some]
     error, variance = left_out.error[some, 0], left_out.variance[some, 0]
-    near = _rows_near(Z, left_out, some)
-    rows = NearRows(_double(Z[row]), _double(Z[near]))
-    best: tuple[float, str, float, float, np.ndarray] | None = None
-    for kernel in KERNELS:
-        for length in LENGTHS:
-            power = rows.power_function(kernel, length).numpy()
-            size, score = _likeliest_size(error, variance, power)
-            if best is None or score > best[0]:
-                best = (score, kernel, float(length), size, power)
-    assert best is not None
-    _, kernel, length, size, power = best
-    expected = (size * power) ** 2
+    rows = NearRows(double(Z[row]), double(Z[_rows_near(Z, left_out, some)]))
+    group = left_out.group[some]
+    worth = (left_out.count / np.array([len(part) for part in left_out.sets]))[group]
+    kernels, gain = WeighedKernels.likeliest(error**2, variance, rows, worth)
+    if variance.min() >= NOISY and (gridded or gain < LEAST_GAIN):
+        return None
+    expected = kernels.variance(rows)
     total = expected + variance + ROUND_OFF**2
     # Share of each error that is the form's: with noise there are tails that are not.
     own = expected / total if variance.min() >= NOISY else np.ones_like(total)
     # The likeliest kernel may be too smooth for some errors: these are held, too.
     far = max(float(np.quantile(np.abs(error) / np.sqrt(total), HELD)) / WITHIN, 1.0)
-    size *= 1 + (far - 1) * float(own.mean())
-    expected = np.maximum((size * power) ** 2, 1e-300)
+    kernels = kernels.times(1 + (far - 1) * float(own.mean()))
+    expected = np.maximum(kernels.variance(rows), 1e-300)
     ratio = np.minimum((error**2 - variance) / expected, MOST_RATIO)
     ratio = np.where(own < 1, 1 + own * (ratio - 1), np.maximum(ratio, 0))
     # A smooth kernel promises more between the rows than errors at rows can confirm.
     least = SHARE_OF_ERROR * float(np.median(own * np.abs(error)))
-    return FormError(scales, Z, kernel, length, size, least, 0.0, Z[row], ratio)
-
-
-def _is_expected(left_out: LeftOut, some: np.ndarray) -> bool:
-    """Whether noise, not the form, makes some errors: about as large as they are expected.
-
-    Noise that varies is as large at a row that is left out in a random fold as with its
-    neighbours. Without noise an expected error at a row says nothing of those between the rows.
-    """
-    error, variance = left_out.error[some, 0], left_out.variance[some, 0]
-    group, row = left_out.group[some], left_out.row[some]
-    if variance.min() < NOISY:
-        return False
-    ratio = error**2 / variance
-    in_folds = group < left_out.n_folds
-    alone = np.ones(row.max() + 1)
-    alone[row[in_folds]] = ratio[in_folds]
-    n_errors = np.maximum(np.bincount(group, minlength=len(left_out.sets)), 1)
-    mean, local = (
-        np.bincount(group, values, minlength=len(n_errors)) / n_errors
-        for values in (ratio, alone[row])
-    )
-    # Sums of squares of so many independent errors are chi-squared.
-    most = ABOUT_EXPECTED * chi2.isf(BY_CHANCE, left_out.count) / left_out.count
-    excess = mean / np.maximum(local, 1.0)
-    return bool((excess <= most).all() and ratio[in_folds].mean() <= ABOUT_EXPECTED)
+    square = own * np.maximum(error**2 - variance, 0)
+    return FormError(scales, Z, kernels.arrays(), least, 0.0, Z[row], ratio, square, [])
 
 
 def _rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
@@ -441,15 +365,5 @@ def _rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray
     for group in np.unique(left_out.group[some]):
         kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
         mine = left_out.group[some] == group
-        near[mine] = kept[_nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
+        near[mine] = kept[nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
     return near
-
-
-def _likeliest_size(
-    error: np.ndarray, variance: np.ndarray, power: np.ndarray
-) -> tuple[float, float]:
-    """Size under which the errors (l,) are most likely, and their log likelihood."""
-    total = (SIZES[:, None] * power) ** 2 + variance + 1e-32
-    score = -0.5 * (np.log(total) + error**2 / total).sum(1)
-    best = int(score.argmax())
-    return float(SIZES[best]), float(score[best])

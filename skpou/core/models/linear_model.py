@@ -15,7 +15,8 @@ from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
     MOST_TOGETHER,
-    Maker,
+    Makers,
+    StagedMakers,
     is_exact,
     own_maker,
     residual_makers,
@@ -160,23 +161,35 @@ class LinearModel:
         epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
         return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
 
-    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
-        """Of all stages for every ridge, or of the last as it is; none of splines through rows."""
+    def residual_makers(self, rows: Rows) -> list[Makers]:
+        """Of every stage for all ridges, or of the last as it is; none of splines through rows."""
         if any(stage.basis.follows_rows for stage in self.stages):
             return []
         root = rows.weight.sqrt()[:, None]
-        if rows.n_rows <= MOST_TOGETHER and is_exact(self.noise):
-            columns = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
-            return [residual_makers(torch.cat(columns, 1) * root)]
+        columns = None
+        if rows.n_rows <= MOST_TOGETHER:
+            parts = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
+            if is_exact(self.noise):
+                return [self._staged([part * root for part in parts], rows)]
+            columns = torch.cat(parts, 1)
         solved = self.stages[-1].solved(rows.X)
         if solved.ndim == 2:
-            return [[own_maker(self, solved.T, rows)]]
-        makers: list[list[Maker]] = []
+            return [[own_maker(self, solved.T, rows, columns)]]
+        makers: list[Makers] = []
         for target, own in enumerate(solved):
-            maker = own_maker(self, own.T, rows)
+            maker = own_maker(self, own.T, rows, columns)
             maker.residual = maker.residual[:, target : target + 1]
             makers.append([maker])
         return makers
+
+    def _staged(self, columns: list[Tensor], rows: Rows) -> Makers:
+        if len(columns) == 1:
+            return residual_makers(columns[0])
+        stages, y = [], rows.y
+        for part, stage in zip(columns, self.stages, strict=True):
+            stages.append((residual_makers(part), y))
+            y = y - stage.mean(rows.X).to(y)
+        return StagedMakers(stages)
 
     def flattened(self, targets: Tensor) -> LinearModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

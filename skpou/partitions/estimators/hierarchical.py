@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 
 import numpy as np
@@ -34,6 +35,7 @@ from skpou.partitions.estimators.options import (
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
+from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.smooth.fit import smooth_where_better
 from skpou.partitions.tables.fit import experts_where_better
@@ -142,7 +144,8 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     random_state : int, RandomState, Generator or None, default=None
         Source of the random starts. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each level of merging, or for each hundredth of the V-cycles.
+        Above 0: print a line for each level of merging, or for each hundredth of the V-cycles
+        and how many remain.
 
     Attributes
     ----------
@@ -330,6 +333,14 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    def _most_lines(self) -> int | None:
+        # Rounds in which pieces are found are as many as it takes.
+        random_start = self.solver == "em" and self.init == "box"
+        if not random_start or self.physics is not None:
+            return None
+        most = int(self.max_iter)
+        return int(self.n_init) * math.ceil(most / cycles_a_line(most))
 
     def _fit_equations(self, X, y, sample_weight, physics: Physics, sizes):
         """Solve equations on boxes."""

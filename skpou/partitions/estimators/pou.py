@@ -268,6 +268,12 @@ class POURegressor(BasePartitionRegressor):
         self._warn_if_unsolved(result)
         return self
 
+    def _most_lines(self) -> int | None:
+        soft = self.gate in NETWORK_GATES or self.solver == "lsgd"
+        if not soft or self.init != "box" or self.physics is not None:
+            return None
+        return int(self.n_init) * int(self.max_iter)
+
     def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:
         """Training from a random start."""
         alpha = unless_auto(self.alpha)

@@ -152,6 +152,11 @@ class _Best:
     score: float
 
 
+def cycles_a_line(max_iter: int) -> int:
+    """Cycles from one line of the report to the next: a hundredth of all."""
+    return max(max_iter // 100, 1)
+
+
 class _EM:
     """State of the training: gates, experts and sigmas of every level."""
 
@@ -198,7 +203,7 @@ class _EM:
 
     def run(self) -> TrainingResult:
         """Cycles until one of the criteria of `EMOptions` is met."""
-        every = max(self.options.max_iter // 100, 1)
+        every = cycles_a_line(self.options.max_iter)
         for cycle in range(self.options.max_iter):
             self._set_sigma(cycle)
             self.v_cycle(self.finest)

@@ -6,6 +6,7 @@ import torch
 
 from skpou.core.models.cross_validation import (
     N_FOLDS,
+    RIDGES,
     OwnResidualMaker,
     left_out_errors,
     residual_maker,
@@ -72,6 +73,49 @@ def test_interpolation_loses_no_digits():
         kept = np.delete(np.arange(12), k)
         weights = np.linalg.solve(kernel[np.ix_(kept, kept)], kernel[kept, k])
         assert abs(found.error[k, 0] - (rows.y[k, 0] - weights @ rows.y[kept, 0].numpy())) < 1e-9
+
+
+def without(A, y, ridge, part):
+    """Errors at rows that a ridge regression has not seen, by singular values."""
+    kept = np.setdiff1d(np.arange(len(A)), part)
+    U, S, V = np.linalg.svd(A[kept], full_matrices=False)
+    return y[part] - A[part] @ (V.T @ ((S / (S**2 + ridge**2))[:, None] * (U.T @ y[kept])))
+
+
+def test_lines_that_are_met_to_round_off_are_told_by_a_larger_ridge():
+    """Sines along a line have few digits between them: its block of I - H is round-off."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.repeat(np.linspace(0, 1, 8), 20), rng.random(160)])
+    rows = rows_of(X, np.tanh(6 * (X.sum(1) - 0.9)))
+    angles = X @ rng.normal(size=(2, 90)) * 3
+    A = np.hstack([np.sin(angles), np.cos(angles)])
+    A /= np.sqrt((A**2).sum(0))
+    sets = sets_to_leave_out(X, np.random.default_rng(0), neighbourhoods=False)
+    largest = np.linalg.norm(A, 2)
+    makers = residual_makers(tensor(A))
+    for ridge, maker, all_told in zip(RIDGES[::4], makers[::4], (False, True, True), strict=True):
+        found = left_out_errors([maker], rows, sets)
+        assert found.told.all() == all_told
+        for number in np.flatnonzero(found.told):
+            expected = without(A, rows.y.numpy(), ridge * largest, sets[number])
+            size = np.abs(expected).max()
+            np.testing.assert_allclose(
+                found.error[found.group == number], expected, rtol=0, atol=0.1 * size
+            )
+    assert left_out_errors(makers, rows, sets).told.all()
+
+
+def test_a_leverage_above_one_is_round_off():
+    """Where G has lost its digits, the columns tell the errors."""
+    rows, A = problem(m=1)
+    Q, _ = torch.linalg.qr(A * rows.weight.sqrt()[:, None])
+    residual = rows.y * rows.weight.sqrt()[:, None]
+    residual = residual - Q @ (Q.T @ residual)
+    sets = [np.arange(5), np.arange(5, 12)]
+    rough = OwnResidualMaker(Q * (1 + 1e-2), residual, 34.0, A * rows.weight.sqrt()[:, None])
+    found = left_out_errors([rough], rows, sets)
+    exact = left_out_errors([residual_maker(A * rows.weight.sqrt()[:, None], 1e-20)], rows, sets)
+    np.testing.assert_allclose(found.error, exact.error, rtol=1e-6)
 
 
 def test_the_fit_as_it_is():

@@ -1,10 +1,8 @@
-"""The error of a form between the rows: power functions, calibration, what is added where."""
+"""The error of a form between the rows: calibration, what is added where."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, Matern
 
 from skpou import (
     AdditivePOURegressor,
@@ -12,27 +10,9 @@ from skpou import (
     LSGDRegressor,
     SparseGridRegressor,
 )
-from skpou.core.models.form_error import KERNELS, MOST_NUMBERS, FormError, NearRows, kept_rows
-from tests.examples import rows_of, tensor
-
-PEERS = {
-    "gaussian": RBF(0.4),
-    "matern52": Matern(0.4, nu=2.5),
-    "matern32": Matern(0.4, nu=1.5),
-    "exponential": Matern(0.4, nu=0.5),
-}
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_power_function_is_the_std_of_a_gaussian_process(kernel):
-    rng = np.random.default_rng(0)
-    rows, queries = rng.random((6, 2)), rng.random((9, 2))
-    peer = GaussianProcessRegressor(PEERS[kernel], optimizer=None, alpha=1e-13)
-    expected = peer.fit(rows, np.zeros(6)).predict(queries, return_std=True)[1]
-    near = tensor(rows).expand(9, 6, 2)
-    np.testing.assert_allclose(
-        NearRows(tensor(queries), near).power_function(kernel, 0.4), expected, rtol=1e-5
-    )
+from skpou.core.models.form_error import MOST_NUMBERS, FormError, kept_rows
+from skpou.core.models.power_function import WeighedKernels
+from tests.examples import rows_of
 
 
 def grid(n):
@@ -110,7 +90,8 @@ def test_outputs_have_their_own():
     both = AdditivePOURegressor().fit(X, targets).predict(QUERY, return_std=True)[1]
     for number, target in enumerate(targets.T):
         alone = AdditivePOURegressor().fit(X, target).predict(QUERY, return_std=True)[1]
-        np.testing.assert_allclose(both[:, number], alone, rtol=1e-6)
+        # Without noise left-out errors are quotients of numbers of which some digits are left.
+        np.testing.assert_allclose(both[:, number], alone, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "d"), [(50, 3), (5000, 2), (3000, 40)])
@@ -125,13 +106,48 @@ def test_kept_rows_are_few_and_spread(n, d):
 
 
 def test_what_is_far_from_all_rows_is_of_full_size():
+    kernels = WeighedKernels(["gaussian"], np.array([0.1]), np.array([0.5]), np.ones(1))
     state = {
-        "scales": np.ones(1), "points": np.array([[0.0], [0.1]]), "kernel": "gaussian",
-        "length": 0.1, "size": 0.5, "least": 0.0, "largest": 1.0,
-        "places": np.array([[0.05]]), "ratio": np.ones(1),
+        "scales": np.ones(1), "points": np.array([[0.0], [0.1]]), "kernels": kernels.arrays(),
+        "least": 0.0, "largest": 1.0, "places": np.array([[0.05]]), "ratio": np.ones(1),
+        "square": np.zeros(1), "levels": [],
     }  # fmt: skip
     form = FormError(**state)
     found = form.variance(np.array([[5.0], [0.05], [0.0]]))
     assert found[0] == pytest.approx(0.25)
     assert found[0] > found[1] > found[2]
     assert form.arrays().keys() == state.keys()
+
+
+def lines(n_lines, n_rows):
+    rng = np.random.default_rng(0)
+    return np.column_stack(
+        [np.repeat(np.linspace(0, 1, n_lines), n_rows), rng.random(n_lines * n_rows)]
+    )
+
+
+def test_bars_between_lines_where_rows_along_them_are_met():
+    """More sines than rows meet every line to round-off; the bars know what is between them."""
+
+    def bent(X):
+        return np.tanh(8 * (0.5 * X.sum(1) - 0.45)) + np.sqrt(X[:, 0] + 0.01) * X[:, 1]
+
+    X = lines(9, 24)
+    mean, std = LSGDRegressor().fit(X, bent(X)).predict(QUERY, return_std=True)
+    error = np.abs(mean - bent(QUERY))
+    assert np.mean(error <= 3 * std + 1e-12) > 0.9
+    assert np.median(std) < 30 * np.sqrt(np.mean(error**2))
+
+
+def test_bars_on_a_grid_whose_columns_differ():
+    """One column is followed, the other not: its left-out levels say so."""
+
+    def half(X):
+        return X[:, 0] ** 2 + np.abs(X[:, 1] - 0.43) + np.sin(11 * X[:, 1])
+
+    axes = np.meshgrid(np.linspace(0, 1, 9), np.linspace(0, 1, 6), indexing="ij")
+    X = np.stack(axes, -1).reshape(-1, 2)
+    for model in (LSGDRegressor(), AdditivePOURegressor()):
+        mean, std = model.fit(X, half(X)).predict(QUERY, return_std=True)
+        error = np.abs(mean - half(QUERY))
+        assert np.mean(error <= 3 * std + 1e-12) > 0.9, model

@@ -1,0 +1,162 @@
+"""The error of a form between the levels of a column that takes few values.
+
+On grids, lines and isotherms a left-out row has neighbours on its own line, and its error says
+nothing of what is between the lines. Errors without all rows of a level do, along this column; what
+several columns leave adds up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
+
+#: Share of the left-out errors that lie within so many standard deviations at least.
+HELD, WITHIN = 0.95, 2.0
+#: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
+#: more there than errors at levels can confirm.
+SHARE_OF_ERROR = 0.2
+#: Variance of errors, in units of y, from which on they may be those of noise.
+NOISY = 1e-6
+#: By how much the errors must be likelier with a size than as noise alone: as much as length and
+#: size, two parameters, cost in Akaike's criterion.
+LEAST_GAIN = 2.0
+#: Levels' worth of prior in the local size of the errors, and its largest value.
+PRIOR_LEVELS, MOST_RATIO = 1.0, 1e4
+
+
+@dataclass(frozen=True)
+class LevelError:
+    """A variance of one target's mean along one column.
+
+    Attributes
+    ----------
+    column : int
+        The column.
+    levels : ndarray of shape (k,)
+        Its values in the scaled box, ascending.
+    kernels : dict
+        See `WeighedKernels`.
+    least : float
+        Standard deviation in the middle between two levels that no kernel goes below.
+    places : ndarray of shape (l,)
+        Levels that were left out.
+    ratio : ndarray of shape (l,)
+        Mean square of the errors there over the one expected.
+    """
+
+    column: int
+    levels: np.ndarray
+    kernels: dict[str, Any]
+    least: float
+    places: np.ndarray
+    ratio: np.ndarray
+
+    def variance(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) at scaled points X (n, d)."""
+        x, kernels = X[:, self.column], WeighedKernels(**self.kernels)
+        values, of_point = np.unique(x, return_inverse=True)
+        power = kernels.variance(NearRows.of(values[:, None], self.levels[:, None]))
+        right = np.clip(np.searchsorted(self.levels, values), 1, len(self.levels) - 1)
+        low, high = self.levels[right - 1], self.levels[right]
+        share = np.clip((values - low) / (high - low), 0, 1)
+        outside = (values < self.levels[0]) | (values > self.levels[-1])
+        between = np.where(outside, 1.0, 4 * share * (1 - share))
+        result = power * self._local(values) + self.least**2 * between
+        return result[of_point]
+
+    def _local(self, values: np.ndarray) -> np.ndarray:
+        """Local size of the squared errors beside the expected one, at least 1."""
+        width = np.diff(self.levels).mean()
+        weight = np.exp(-0.5 * ((values[:, None] - self.places) / width) ** 2)
+        local = (weight @ self.ratio + PRIOR_LEVELS) / (weight.sum(1) + PRIOR_LEVELS)
+        return np.maximum(local, 1.0)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return dict(vars(self))
+
+
+def sets_of_levels(left_out: LeftOut, X: np.ndarray) -> dict[int, dict[int, float]]:
+    """For each column with levels the sets that hold all rows of one, and its value."""
+    found: dict[int, dict[int, float]] = {}
+    for number in range(left_out.n_folds, len(left_out.sets)):
+        rows = left_out.sets[number]
+        for column, values in enumerate(X.T):
+            value = values[rows[0]]
+            if len(rows) == (values == value).sum() and (values[rows] == value).all():
+                found.setdefault(column, {})[number] = float(value)
+    return found
+
+
+def fit_level_errors(
+    left_out: LeftOut, X: np.ndarray, sets: dict[int, dict[int, float]]
+) -> list[LevelError]:
+    """One for each column whose left-out levels leave more than noise.
+
+    Parameters
+    ----------
+    left_out : LeftOut
+        Errors of one target.
+    X : ndarray of shape (n, d)
+        Rows in the scaled box.
+    sets : dict
+        See `sets_of_levels`.
+    """
+    error = np.where(np.isfinite(left_out.error[:, 0]), left_out.error[:, 0], 0.0)
+    variance = np.where(np.isfinite(left_out.variance[:, 0]), left_out.variance[:, 0], 0.0)
+    noise = _noise_by_row(left_out, error, variance, len(X))
+    starts = np.cumsum([0, *(len(part) for part in left_out.sets)])
+    found = []
+    for column, numbers in sets.items():
+        levels = np.unique(X[:, column])
+        places = np.array(list(numbers.values()))
+        parts = [slice(starts[g], starts[g + 1]) for g in numbers]
+        square = np.array([(error[p] ** 2).mean() for p in parts])
+        expected = np.array([(variance[p] * noise[left_out.row[p]]).mean() for p in parts])
+        others = np.stack([levels[levels != place] for place in places])
+        rows = _without(places, others)
+        worth = np.array([left_out.count[g] for g in numbers])
+        kernels, gain = WeighedKernels.likeliest(square, expected, rows, worth)
+        if variance.min() >= NOISY and gain < LEAST_GAIN:
+            continue
+        own = kernels.variance(rows)
+        total = own + expected + 1e-32
+        sizes = np.repeat(total, [len(left_out.sets[g]) for g in numbers])
+        errors = np.concatenate([error[p] for p in parts])
+        far = max(float(np.quantile(np.abs(errors) / np.sqrt(sizes), HELD)) / WITHIN, 1.0)
+        kernels = kernels.times(1 + (far - 1) * float((own / total).mean()))
+        ratio = (square - expected) / np.maximum(kernels.variance(rows), 1e-300)
+        least = SHARE_OF_ERROR * float(np.sqrt(np.maximum(square - expected, 0).mean()))
+        found.append(
+            LevelError(
+                column, levels, kernels.arrays(), least, places, np.clip(ratio, 0, MOST_RATIO)
+            )
+        )
+    return found
+
+
+def _without(places: np.ndarray, others: np.ndarray) -> NearRows:
+    """Left-out levels (l,) and for each the others (l, k), nearest first."""
+    order = np.argsort(np.abs(others - places[:, None]), axis=1, kind="stable")
+    near = np.take_along_axis(others, order, 1)[:, : n_nearest(others.shape[1], 1)]
+    return NearRows(double(places[:, None]), double(near[..., None]))
+
+
+def _noise_by_row(
+    left_out: LeftOut, error: np.ndarray, variance: np.ndarray, n_rows: int
+) -> np.ndarray:
+    """Squared error of each row in its random fold over the expected one, at least 1.
+
+    Noise that varies is as large at a row that is left out in a random fold as with its level.
+    """
+    result = np.ones(n_rows)
+    if variance.min() >= NOISY:
+        in_folds = left_out.group < left_out.n_folds
+        ratio = error[in_folds] ** 2 / variance[in_folds]
+        result[left_out.row[in_folds]] = np.maximum(ratio, 1.0)
+    return result
