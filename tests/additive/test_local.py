@@ -54,6 +54,7 @@ def fitted(basis, rows, alpha, noise):
 @pytest.mark.parametrize(("counts", "nugget"), [(False, 0.4), (True, 0.4), (False, 1e-3)])
 def test_left_out_errors_are_those_of_fits_without_the_observation(monkeypatch, counts, nugget):
     monkeypatch.setattr("skpou.core.models.local_block.N_NEAREST", 12)
+    monkeypatch.setattr("skpou.core.models.local_block.APART", 0.0)
     X, pairs = pairs_of_points()
     rows = merged(X, pairs)
     factor = tensor(np.random.default_rng(1).uniform(0.5, 2, len(pairs.point)))

@@ -31,12 +31,22 @@ MOST_SEARCHED, CANDIDATES = 10, 2
 FEW_POINTS = 8
 #: Rows that the leading directions are found from.
 DIRECTION_ROWS = 2000
-#: Part of the rows' range by which each is moved, to be found, so that no two are as far off.
-APART = 1e-7
+#: Part of the rows' range by which each is moved, some digits of single precision.
+APART = 5e-7
 #: Least square of a distance: its root has a slope.
 LEAST_SQUARE = 1e-24
 #: Share of the nugget that rounding of coordinates to single precision may make up.
 ROUNDING_SHARE = 0.01
+
+
+def moved_apart(points: np.ndarray) -> np.ndarray:
+    """Points (N, d), moved by next to nothing, so that no two are at the same distance of others.
+
+    Rows of a grid are: which of them are the nearest would hang on the last digit.
+    """
+    number = np.arange(1, len(points) + 1)[:, None]
+    step = np.modf(number * np.sqrt(2 + np.arange(points.shape[1])))[0] - 0.5
+    return points + APART * np.ptp(points, axis=0) * step if len(points) else points
 
 
 class NearestRows:
@@ -49,11 +59,7 @@ class NearestRows:
     """
 
     def __init__(self, points: np.ndarray):
-        points = points.astype(np.float64)
-        # Rows of a grid are at equal distances: which are nearest must not hang on the last digit.
-        number = np.arange(1, len(points) + 1)[:, None]
-        apart = np.modf(number * np.sqrt(2 + np.arange(points.shape[1])))[0] - 0.5
-        self.points = points + APART * np.ptp(points, axis=0) * apart if len(points) else points
+        self.points = points
 
     @cached_property
     def directions(self) -> np.ndarray | None:
@@ -61,7 +67,7 @@ class NearestRows:
         if self.points.shape[1] <= MOST_SEARCHED:
             return None
         some = self.points[:: -(-len(self.points) // DIRECTION_ROWS)]
-        _, vectors = np.linalg.eigh(np.cov(some.T))
+        _, vectors = np.linalg.eigh(np.cov(some.T, dtype=np.float64))
         return vectors[:, : -MOST_SEARCHED - 1 : -1]
 
     @cached_property
@@ -92,7 +98,8 @@ class NearestRows:
             return self._tree.query(Z, k=count, workers=workers)[1].reshape(len(Z), count)
         result = np.empty((len(Z), count), dtype=np.int64)
         for row, z in enumerate(Z):
-            square = np.square(self._searched - z).sum(1)
+            offset = self._searched - z
+            square = np.einsum("nd,nd->n", offset, offset)
             some = np.argpartition(square, count - 1)[:count]
             result[row] = some[np.argsort(square[some], kind="stable")]
         return result
@@ -165,7 +172,8 @@ class LocalBlock:
     @classmethod
     def of_rows(cls, kernel: LocalKernel, X: Tensor, weight: Tensor, values: Tensor) -> LocalBlock:
         """Block over rows X (N, d), their weights (N,) and values (N, M)."""
-        points = X.double() * kernel.scales
+        scaled = moved_apart((X.double() * kernel.scales).cpu().numpy())
+        points = torch.as_tensor(scaled, device=X.device)
         largest = float(points.abs().max()) if points.numel() else 0.0
         lost = largest * torch.finfo(torch.float32).eps
         exact = lost > ROUNDING_SHARE * kernel.nugget

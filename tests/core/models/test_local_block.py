@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou.core.models import LocalBlock, LocalKernel
-from skpou.core.models.local_block import FEW_POINTS, N_NEAREST, NearestRows
+from skpou.core.models.local_block import FEW_POINTS, N_NEAREST, NearestRows, moved_apart
 from tests.contracts import same_bits
 from tests.examples import tensor
 
@@ -86,7 +86,7 @@ def test_shares_are_those_of_the_smoothed_values():
 def test_rows_one_by_one_are_those_of_a_block_also_on_grids():
     axes = np.meshgrid(*3 * [np.linspace(0, 1, 9)], indexing="ij")
     grid = np.stack([axis.ravel() for axis in axes], 1)
-    search = NearestRows(grid * [1.3, 0.7, 1.1])
+    search = NearestRows(moved_apart(grid * [1.3, 0.7, 1.1]))
     points = grid[5::11] * [1.3, 0.7, 1.1]
     together = search.find(points, 20)
     assert len(points) > FEW_POINTS
