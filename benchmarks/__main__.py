@@ -45,6 +45,7 @@ NAMES = {
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
+    "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
 }
 
@@ -58,6 +59,7 @@ FOLDERS = {
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
         *("diode", "transistor", "scaling", "cross", "triangle_waves"),
     ),
+    "scale": ("rows",),
     "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
     "tables": ("tables",),
     "trask_2022": (

@@ -183,6 +183,8 @@ PARAMETERS = {
         "density": (0.4, ["gaussian"]),
         "max_columns": (0.4, [1, 5, 50]),
         "transform_columns": (0.4, [True, False]),
+        "terms": (0.2, [[(0,)], [0]]),
+        "batch_size": (0.2, [1, 7]),
         "max_iter": (0.4, [1, 3]),
     },
     "LSGDRegressor": {
@@ -219,6 +221,7 @@ PARAMETERS = {
         **GRID,
         "level": (0.6, [1, 2, 4]),
         "method": (0.6, ["one_hot", "softmax"]),
+        "batch_size": (0.2, [1, 7]),
     },
     "NeuralSparseGridRegressor": {
         **NEURAL_GRID,

@@ -46,6 +46,7 @@ ALLOWED = {
     "physics": {"core"},
     "datasets": {"base"},
     "io": set(),
+    "dask": set(),
     "_version": set(),
 }
 #: Folder within a room -> other folders of the room that it may import; "." are the room's files.

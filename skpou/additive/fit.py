@@ -21,7 +21,7 @@ from skpou.additive.local import (
 )
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
-from skpou.additive.terms import Candidate, TargetRows, TermSearch
+from skpou.additive.terms import Candidate, TargetRows, TermSearch, given_terms
 from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
@@ -75,6 +75,8 @@ class AdditiveOptions:
         Most iterations of the evidence.
     tol : float
         Change of the log evidence a row at which the iterations end.
+    terms : tuple of tuple of int or None
+        Columns of every term; None: as evidence says.
     """
 
     max_order: int = 3
@@ -86,6 +88,7 @@ class AdditiveOptions:
     transforms: tuple[bool, ...] = (True, False)
     max_iter: int = 100
     tol: float = 1e-6
+    terms: tuple[tuple[int, ...], ...] | None = None
 
 
 def fit_additive(
@@ -110,7 +113,7 @@ def fit_additive(
     double = rows.to(torch.float64)
     seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
     fits = [
-        _TargetFit(double, k, options, np.random.default_rng(seed), report)
+        TargetFit(double, k, options, np.random.default_rng(seed), report)
         for k in range(rows.n_outputs)
     ]
     models = [fit.run() for fit in fits]
@@ -130,9 +133,15 @@ def fit_terms(
     rows: Rows, options: AdditiveOptions, rng: np.random.Generator
 ) -> tuple[AdditiveBasis, EvidenceFit]:
     """Likeliest terms for rows with one target, and their coefficients, without a density."""
-    search = _TargetFit(rows, 0, options, rng, None)
+    search = TargetFit(rows, 0, options, rng, None)
     best = max(search.terms(), key=lambda candidate: candidate.score)
     return best.basis, search.converged(best)
+
+
+def first_splines(n_features: int, options: AdditiveOptions) -> int:
+    """Functions of a main effect to start with."""
+    few = min(max(ALL_SPLINES // max(n_features, 1), FEWEST_SPLINES), FIRST_SPLINES)
+    return options.n_splines or few
 
 
 def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +157,7 @@ def merge_pairs(pairs: Pairs, weight: Tensor, n: int) -> tuple[Tensor, Tensor, T
     return mean, total, summed(weight * (y - mean[pairs.point]).square())
 
 
-class _TargetFit:
+class TargetFit:
     """Training of the model of one target."""
 
     def __init__(
@@ -222,7 +231,7 @@ class _TargetFit:
 
     def _tries_local(self) -> bool:
         """Whether a local block may pay: rows are enough, and something is left over."""
-        if not self.options.local or self.is_linear:
+        if not self.options.local or self.is_linear or self.options.terms is not None:
             return False
         if self.options.local == "auto":
             return self.n >= FEWEST_ROWS and self.X.shape[1] >= FEWEST_OF_TABLE
@@ -263,10 +272,8 @@ class _TargetFit:
     def terms(self) -> list[Candidate]:
         """Best terms over the columns with and without a transform; one or both of them."""
         options, d = self.options, self.X.shape[1]
-        first = most = options.n_splines or 0
-        if not most:
-            first = min(max(ALL_SPLINES // max(d, 1), FEWEST_SPLINES), FIRST_SPLINES)
-            most = MOST_SPLINES * first
+        first = first_splines(d, options)
+        most = options.n_splines or MOST_SPLINES * first
         searches: list[TermSearch] = []
         for transform in sorted(options.transforms):
             basis = spline_basis(self.X, self.all.weight, most, transform)
@@ -282,14 +289,23 @@ class _TargetFit:
                 options.max_iter,
                 self.report,
             )
-            linear = None if searches else linear_terms(search)
+            is_asked = not searches and options.terms is None
+            linear = linear_terms(search) if is_asked else None
             if linear is not None:
                 search.tell("lines alone", linear)
                 self.is_linear, self.score = True, linear.score
                 return [linear]
             searches.append(search)
-        # Those with a transform come first.
-        pairs = [(search, search.first()) for search in reversed(searches)]
+        searches.reverse()  # Those with a transform come first.
+        if options.terms is not None:
+            given = [
+                (search, given_terms(search.basis, options.terms, first, options.max_columns))
+                for search in searches
+            ]
+            pairs = self._close([(search, search.first(blocks)) for search, blocks in given])
+            self.score = max(candidate.score for _, candidate in pairs)
+            return [candidate for _, candidate in pairs]
+        pairs = [(search, search.first()) for search in searches]
         pairs = self._close(pairs)
         pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
         if options.remainder:

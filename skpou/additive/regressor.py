@@ -6,11 +6,18 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.additive.fit import AdditiveOptions, fit_additive
 from skpou.additive.model import AdditiveModel
+from skpou.additive.sums import (
+    AdditiveColumns,
+    columns_of_box,
+    columns_of_sample,
+    fit_sums,
+)
 from skpou.base import (
     AUTO,
     COUNT,
@@ -19,17 +26,19 @@ from skpou.base import (
     Interval,
     Prepared,
     StrOptions,
+    Summary,
+    SummedRegressor,
     column_names,
     fit_context,
     noise_lines,
     random_generator,
     unless_auto,
 )
-from skpou.core import TrainingResult
+from skpou.core import Rows, Scaling, TrainingResult
 from skpou.core.models import FEWEST_OF_TABLE, no_form_errors
 
 
-class AdditivePOURegressor(FittedModelRegressor):
+class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     """Sums of functions of one, two and three columns, for tables with noise.
 
     Every term is a product of one-dimensional partitions of unity, cubic B-splines, taken in the
@@ -65,6 +74,18 @@ class AdditivePOURegressor(FittedModelRegressor):
         Most iterations for the strengths of the terms.
     tol : float, default=1e-6
         Change of the log evidence a row at which they end.
+    terms : "auto" or list of tuple of int, default="auto"
+        Columns of X in every term, one to three each: ``[(0,), (1,), (0, 1)]``. A pair has what
+        its main effects do not have, which are terms of their own. ``"auto"``: as
+        evidence says; in `partial_fit` all main effects, and all pairs unless ``max_order=1`` or
+        they do not fit.
+    batch_size : int, default=None
+        Rows a block in predictions. Given, rows on disk (``np.memmap``, HDF5, zarr), and those of
+        many processes, are summed block by block and never held together; terms are searched for
+        among 10000 of them. None: as many as fit into memory.
+    bounds : array-like of shape (d, 2), default=None
+        Lower and upper bound of every column. None: those of the rows, in `partial_fit` of those
+        of its first call, where knots are at equal distances between them.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -134,6 +155,9 @@ class AdditivePOURegressor(FittedModelRegressor):
         "transform_columns": [AUTO, "boolean"],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "terms": [AUTO, list, tuple],
+        "batch_size": [None, COUNT],
+        "bounds": [None, "array-like"],
     }
 
     _size_parameters = "max_columns"
@@ -149,6 +173,9 @@ class AdditivePOURegressor(FittedModelRegressor):
         transform_columns="auto",
         max_iter=100,
         tol=1e-6,
+        terms="auto",
+        batch_size=None,
+        bounds=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -162,6 +189,9 @@ class AdditivePOURegressor(FittedModelRegressor):
         self.transform_columns = transform_columns
         self.max_iter = max_iter
         self.tol = tol
+        self.terms = terms
+        self.batch_size = batch_size
+        self.bounds = bounds
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -184,18 +214,37 @@ class AdditivePOURegressor(FittedModelRegressor):
         -------
         self : AdditivePOURegressor
         """
-        options = self._options()
         with self._fitting(X, y, sample_weight):
-            prepared = self._prepare(X, y, sample_weight)
-            rng = random_generator(self.random_state)
-            result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
-            result = self._no_worse_than_the_mean(result, prepared)
-            self._judge_between_rows(result.state, prepared)
-            self._store_result(result, prepared)
+            if self._streams(X):
+                result = self._fit_streamed(X, y, sample_weight)
+            else:
+                prepared = self._prepare(X, y, sample_weight)
+                options = self._options(prepared.scaling)
+                rng = random_generator(self.random_state)
+                result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+                result = self._no_worse_than_the_mean(result, prepared)
+                self._judge_between_rows(result.state, prepared)
+                self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
 
-    def _options(self) -> AdditiveOptions:
+    def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
+        columns = columns_of_box(len(box.columns), self._options(box), box.offset)
+        return columns, columns.n_columns
+
+    def _streamed_columns(self, box: Scaling, sample: Rows) -> tuple[AdditiveColumns, int]:
+        rng, report = random_generator(self.random_state), self._reporter(stoppable=False)
+        columns = columns_of_sample(sample, self._options(box), rng, report)
+        return columns, columns.n_columns
+
+    def _fit_sums(
+        self, summary: Summary, prepared: Prepared, columns: AdditiveColumns
+    ) -> TrainingResult:
+        scaling, sums = prepared.scaling, summary.sums
+        y, sample = sums.targets(scaling.mean, scaling.scale), prepared.rows.to(torch.float64)
+        return fit_sums(sums, y, columns, sample, self._options(scaling))
+
+    def _options(self, box: Scaling) -> AdditiveOptions:
         transforms = (
             (True, False) if self.transform_columns == "auto" else (bool(self.transform_columns),)
         )
@@ -209,7 +258,28 @@ class AdditivePOURegressor(FittedModelRegressor):
             transforms=transforms,
             max_iter=int(self.max_iter),
             tol=float(self.tol),
+            terms=self._given_terms(box),
         )
+
+    def _given_terms(self, box: Scaling) -> tuple[tuple[int, ...], ...] | None:
+        """Terms by places among the columns that vary; those of constant columns are left out."""
+        if isinstance(self.terms, str):
+            return None
+        place = {int(column): k for k, column in enumerate(box.columns)}
+        found = set()
+        for given in self.terms:
+            term = tuple(given) if isinstance(given, list | tuple) else (given,)
+            whole = all(
+                isinstance(j, int | np.integer) and 0 <= j < self.n_features_in_ for j in term
+            )
+            if not (whole and 1 <= len(set(term)) == len(term) <= 3):
+                raise ValueError(
+                    "terms must be tuples of one to three different columns from 0 to "
+                    f"{self.n_features_in_ - 1}. Got {given!r}."
+                )
+            if all(j in place for j in term):
+                found.add(tuple(sorted(place[j] for j in term)))
+        return tuple(sorted(found))
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         model = result.state
@@ -244,7 +314,7 @@ class AdditivePOURegressor(FittedModelRegressor):
 
     def _may_give_way(self) -> bool:
         # It takes a term of all columns.
-        return self.remainder not in (False, True)
+        return self.remainder not in (False, True) and isinstance(self.terms, str)
 
     def _as_stored(self, state: AdditiveModel, like: Tensor) -> AdditiveModel:
         # A local block is there because left-out rows are predicted better by it.
@@ -292,7 +362,7 @@ class AdditivePOURegressor(FittedModelRegressor):
     def _summary_lines(self) -> list[str]:
         names, lines = column_names(self), []
         variances = self.__dict__.get("_term_variances")
-        dof = np.reshape(self.effective_dof_, (-1, len(self.terms_)))
+        dof = np.reshape(self.effective_dof_, (len(self.scaling_["scale"]), -1))
         for target, own in enumerate(dof):
             lines += [
                 "",

@@ -30,6 +30,7 @@ from skpou.base import (
     seed_of,
 )
 from skpou.core import Report, Scaling, merge_rows
+from skpou.core.linalg import alone
 
 #: Relative difference of a variance and the sum of its two parts that is no round-off of float32.
 ROUND_OFF = 1e-3
@@ -204,7 +205,7 @@ class AutoRegressor(BaseRegressor):
             check_members(self.members)
         with self._earlier_fit_kept():
             plan = self._plan(X, y, sample_weight)
-            with self._fitting(X, y, sample_weight, plan.n_steps):
+            with self._fitting(X, y, sample_weight, plan.n_steps), alone():
                 messages = self._race(plan)
         for message in messages:
             warnings.warn(message, stacklevel=3)

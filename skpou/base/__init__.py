@@ -1,11 +1,12 @@
 """What all estimators owe to scikit-learn: validation, callbacks, predictions of every kind."""
 
 from skpou.base.callbacks import StopRequested
-from skpou.base.classifier import BaseClassifier
+from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import (
     HasMethods,
     Interval,
     StrOptions,
+    available_if,
     check_is_fitted,
     check_matplotlib_support,
     check_weights,
@@ -31,15 +32,19 @@ from skpou.base.parameters import (
     unless_auto,
 )
 from skpou.base.regressor import BaseRegressor, Prepared
+from skpou.base.streams import Summary, of_all_processes, warn_of_rows_outside
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
+from skpou.base.summed import SummedClassifier, SummedRegressor, indicators_of
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
            "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Origin",
-           "Prepared", "ResidueDensityMixin", "StopRequested", "StrOptions", "TorchEstimator",
+           "Prepared", "PreparedClasses", "ResidueDensityMixin", "StopRequested", "StrOptions",
+           "Summary", "SummedClassifier", "SummedRegressor", "TorchEstimator", "available_if",
            "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
            "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
-           "noise_lines", "number", "origin_of", "owned", "polynomial_text", "random_generator",
-           "refuse_beyond_memory", "seed_of", "target_values", "unless_auto", "validate_params"]
+           "indicators_of", "noise_lines", "number", "of_all_processes", "origin_of", "owned",
+           "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
+           "target_values", "unless_auto", "validate_params", "warn_of_rows_outside"]
 # fmt: on

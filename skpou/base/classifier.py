@@ -15,6 +15,7 @@ from torch import Tensor
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.linalg import gather, gather_objects
 from skpou.core.models import ClassPredictor, worse_than_the_shares
 
 
@@ -56,17 +57,41 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
 
         With the `box` of an earlier fit its columns must be those of X.
         """
-        reset = box is None
+        points, codes, weight, classes = self._own_classes(X, y, sample_weight, box is None)
+        points, codes, weight = (torch.cat(gather(part)) for part in (points, codes, weight))
+        indicators = torch.eye(len(classes), dtype=torch.float64, device=codes.device)[codes]
+        rows, scaling, _ = self._merged(points, indicators, weight, box)
+        return PreparedClasses(rows, scaling, classes)
+
+    def _own_classes(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool
+    ) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+        """Points (n, d), numbers of their classes (n,), weights (n,), and the classes (K,).
+
+        Rows are those of this process; classes are those of all processes that call fit together.
+        """
+        with self._alike() as facts:
+            found = self._validated_classes(X, y, sample_weight, reset, facts)
+        points, codes, weight, own = found
+        classes = np.unique(np.concatenate(gather_objects(own)))
+        place = torch.as_tensor(np.searchsorted(classes, own), device=codes.device)
+        return points, place[codes], weight, classes
+
+    def _validated_classes(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool, facts: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+        """The same with the classes of these rows, without a word to other processes.
+
+        `facts` takes what they must agree on.
+        """
+        facts["dtype of X"] = str(getattr(X, "dtype", None))
         device = validation.resolve_device(self.device, validation.origin_of(X))
-        X, codes, given, classes = validation.training_classes(
+        X, numbers, given, classes = validation.training_classes(
             self, X, y, sample_weight, reset=reset
         )
+        facts["number of columns"] = X.shape[1]
         points, weight = (validation.owned(part, torch.float64, device) for part in (X, given))
-        indicators = torch.eye(len(classes), dtype=torch.float64, device="cpu")[
-            torch.as_tensor(codes, device="cpu")
-        ]
-        rows, scaling, _ = self._merged(points, indicators.to(device), weight, box)
-        return PreparedClasses(rows, scaling, classes)
+        return points, torch.as_tensor(numbers, device=device), weight, classes
 
     def _train_and_store(
         self, train: Callable[[PreparedClasses], TrainingResult], prepared: PreparedClasses

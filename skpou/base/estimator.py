@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import pickle
+import re
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -26,6 +30,13 @@ from skpou.base.callbacks import (
     step_task,
 )
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.streams import (
+    LARGEST_TARGET,
+    box_of_edges,
+    count_outside,
+    edges_of_bounds,
+    warn_of_rows_outside,
+)
 from skpou.core import (
     Report,
     Rows,
@@ -35,7 +46,7 @@ from skpou.core import (
     merge_rows,
     target_unit,
 )
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import check_alike, count, row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 
 #: Rows predicted together where a smaller `batch_size` is given: so few rows take no memory
@@ -63,7 +74,7 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
     #: Attributes that a new fit drops: they were found for the model before.
-    _dropped_by_fit: tuple[str, ...] = ()
+    _dropped_by_fit: tuple[str, ...] = ("_summary",)
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
 
@@ -100,12 +111,22 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
             empty = Rows(box.points(X).to(dtype), y, weight.to(dtype), y)
             return empty, replace(box, mean=0 * one, scale=one), one
         measured = Scaling.from_box(X, weight)  # refuses a range that overflows
-        scaling = box or measured
-        unit = target_unit(y, weight, 1e305 if dtype == torch.float64 else 1e37)
+        scaling = box or self._box_of_bounds(X, weight) or measured
+        unit = target_unit(y, weight, LARGEST_TARGET[dtype])
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
         rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
         return rows, scaling.with_targets(unit, rows), unit
+
+    def _box_of_bounds(self, X: Tensor, weight: Tensor) -> Scaling | None:
+        """Box of the parameter `bounds`, for estimators that have it; None: that of the rows."""
+        bounds = getattr(self, "bounds", None)
+        if bounds is None:
+            return None
+        edges = edges_of_bounds(bounds, X)
+        # Past this method, two that prepare, fit and its wrapper, to the line that called fit.
+        warn_of_rows_outside(count_outside(X, weight, edges), stacklevel=7)
+        return box_of_edges(edges)
 
     @contextlib.contextmanager
     def _fitting(self, X: Any, y: Any, sample_weight: Any, n_steps: int | None = None):
@@ -124,6 +145,29 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
     def _most_lines(self) -> int | None:
         """Most lines of the report of a fit with these parameters; None where nobody knows."""
         return None
+
+    @contextlib.contextmanager
+    def _alike(self):
+        """What validates the rows of one of many processes; all go on together, or none.
+
+        The dictionary inside takes further facts that all must have in common.
+        """
+        facts: dict[str, Any] = {}
+        if count() == 1:
+            yield facts
+            return
+        # Addresses of functions and generators are of one process.
+        words = re.sub(r" at 0x[0-9a-fA-F]+", "", str(self.get_params()))
+        facts["parameters"] = f"{type(self).__name__}({words})"
+        source = getattr(self, "random_state", None)
+        facts["state of random_state"] = zlib.crc32(pickle.dumps(source))
+        fault = None
+        try:
+            yield facts
+        except Exception as error:
+            fault = error
+        facts["names of the columns"] = list(getattr(self, "feature_names_in_", []))
+        check_alike(facts, fault)
 
     @contextlib.contextmanager
     def _earlier_fit_kept(self):
@@ -297,6 +341,9 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            # Parameters that came after it was saved have their defaults.
+            state.setdefault(name, parameter.default)
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
             self._check_state()

@@ -18,7 +18,7 @@ class IntervalMixin:
     """Regressor with central intervals, believed as fitted or counted at further rows."""
 
     #: What a fit drops: scores are those of the model that rows were held against.
-    _dropped_by_fit: tuple[str, ...] = ("_conformal_scores",)
+    _dropped_by_fit: tuple[str, ...] = ("_conformal_scores", "_summary")
 
     predict_quantile: Callable[..., Any]
     _query: Callable[..., Any]

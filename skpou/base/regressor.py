@@ -18,6 +18,7 @@ from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
 from skpou.base.parameters import check_quantiles, check_return_std, random_generator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.linalg import gather
 from skpou.core.models import (
     FormError,
     Predictor,
@@ -111,11 +112,38 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _given_rows(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Validated points (n, d), targets (n,) or (n, m) and weights (n,), on the device."""
+        """Validated points (n, d), targets (n,) or (n, m) and weights (n,), on the device.
+
+        Those of all processes, where several call fit together.
+        """
+        X, y, weight = self._own_rows(X, y, sample_weight, reset, may_be_empty)
+        X, y, weight = (torch.cat(gather(part)) for part in (X, y, weight))
+        return X, y, weight
+
+    def _own_rows(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of this process alone, once all agree that they go together."""
+        with self._alike() as facts:
+            return self._validated_rows(X, y, sample_weight, reset, facts, may_be_empty)
+
+    def _validated_rows(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        reset: bool,
+        facts: dict[str, Any],
+        may_be_empty: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same without a word to other processes; `facts` takes what they must agree on."""
+        facts["dtype of X"] = str(getattr(X, "dtype", None))
         device = validation.resolve_device(self.device, validation.origin_of(X))
         X, y, weight = validation.training_data(
             self, X, y, sample_weight, reset=reset, may_be_empty=may_be_empty
         )
+        facts["number of columns"] = X.shape[1]
+        facts["shape of a target"] = tuple(y.shape[1:])
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         return X, y, weight
 

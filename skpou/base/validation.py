@@ -86,7 +86,12 @@ def check_tensor(value: Tensor, name: str) -> Tensor:
 
 
 def _refuse_odd_input(value: Any, name: str) -> None:
-    """Raise for what scikit-learn would take silently: masks, dates, categories."""
+    """Raise for what scikit-learn would take silently: masks, dates, categories, Dask's."""
+    if hasattr(value, "__dask_graph__"):
+        raise TypeError(
+            f"{name} is a Dask collection, all of which would come into memory. "
+            "skpou.dask.fit(estimator, X, y), skpou.dask.predict and skpou.dask.score take it."
+        )
     if np.ma.isMaskedArray(value):
         raise TypeError(f"{name} is a masked array, whose mask would be lost. Pass a plain array.")
     first = value[0] if isinstance(value, list) and len(value) else None

@@ -10,11 +10,12 @@ from skpou.core.polynomials import (
 )
 from skpou.core.records import Report, TrainingInterrupted, TrainingResult
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
+from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 
 # fmt: off
-__all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "Rows", "Scaling",
+__all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
            "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "count_columns",
            "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "to_powers",
            "total_degree_exponents"]

@@ -79,6 +79,8 @@ class MultiStageRegressor(PhysicsMixin):
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact.
+    batch_size : int, default=None
+        Rows a block in predictions. None: as many as fit into memory.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -176,6 +178,7 @@ class MultiStageRegressor(PhysicsMixin):
         **PHYSICS_CONSTRAINTS,
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "batch_size": [None, COUNT],
     }
     _size_parameters = "n_stages or hidden_layer_sizes"
 
@@ -192,6 +195,7 @@ class MultiStageRegressor(PhysicsMixin):
         unknowns=None,
         max_iter=1000,
         tol=1e-14,
+        batch_size=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -207,6 +211,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.unknowns = unknowns
         self.max_iter = max_iter
         self.tol = tol
+        self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

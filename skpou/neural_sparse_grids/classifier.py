@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skpou.base import BaseClassifier, StrOptions, fit_context
+from skpou.base import (
+    BaseClassifier,
+    PreparedClasses,
+    StrOptions,
+    available_if,
+    fit_context,
+    indicators_of,
+)
+from skpou.core import Scaling
+from skpou.core.linalg import gather
 from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
 from skpou.sparse_grids import METHODS
 
@@ -75,6 +86,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         Share of the rows held out, between 0 and 1.
     n_iter_no_change : int, default=10
         Passes without a better score on the rows held out after which training stops.
+    bounds : array-like of shape (d, 2), default=None
+        Lower and upper bound of every column, from which points are scaled. None: those of the
+        rows, in `partial_fit` of those of its first call.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -160,6 +174,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        bounds=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -184,6 +199,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.bounds = bounds
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -242,6 +258,64 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
             prepared = self._prepare_classes(X, y, sample_weight, box=self._box())
             self._train_and_store(lambda data: self._refit(data.rows), prepared)
         return self
+
+    def _has_partial_fit(self):
+        if self.method == "softmax":
+            return True
+        raise AttributeError(
+            f"partial_fit is for method='softmax': method={self.method!r} needs all rows at once."
+        )
+
+    @available_if(_has_partial_fit)
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Take minibatch steps through a block of rows, after those through earlier blocks.
+
+        One pass over the rows in shuffled batches of `batch_size`, at a constant `learning_rate`,
+        for the encoder and the coefficients together, as with ``coef_solver="gradient"``. The
+        first block sets the level, the start, the classes' shares and, unless `bounds` are given,
+        the box; it should be like all others. The first call after `fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels: numbers or strings.
+        classes : array-like of shape (n_classes,), default=None
+            All labels, in the first call. None: those of its rows are all.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridClassifier
+        """
+        form, state = self._form(), self.__dict__.get("_steps")
+        with self._earlier_fit_kept():
+            data = self._block(X, y, classes, sample_weight, state)
+            result, after = self._take_steps(form, data.rows, data.scaling, state)
+            self._store_result(result, data)
+        self._steps = after
+        self._warn_if_not_converged(result)
+        return self
+
+    def _block(self, X, y, classes, sample_weight, state) -> PreparedClasses:
+        """Rows in the box, and of the classes, of the first block."""
+        X, codes, weight, own = self._own_classes(X, y, sample_weight, state is None)
+        if state is not None:
+            known = self.classes_
+        else:
+            known = own if classes is None else np.unique(np.asarray(classes))
+        X, codes, weight = (torch.cat(gather(part)) for part in (X, codes, weight))
+        indicators = indicators_of(codes, own, known)
+        if state is None:
+            rows, scaling, _ = self._merged(X, indicators, weight)
+        else:
+            scaling = self._box()
+            scaling = Scaling.from_arrays(scaling.arrays(), X)
+            rows = self._rows_in(scaling, X, indicators, weight)
+        return PreparedClasses(rows, scaling, known)
 
     @property
     def coef_(self):

@@ -22,9 +22,11 @@ from skpou.base import (
     TorchEstimator,
     noise_lines,
     random_generator,
+    seed_of,
     unless_auto,
+    warn_of_rows_outside,
 )
-from skpou.core import Rows, Scaling, TrainingResult
+from skpou.core import Rows, Scaling, TrainingResult, merge_rows
 from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
@@ -40,6 +42,7 @@ from skpou.neural_sparse_grids.fit import (
     with_slope,
 )
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded
+from skpou.neural_sparse_grids.steps import Steps, teach_block
 from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
 
 #: Rows from which on early_stopping="auto" holds some out, as in scikit-learn's boosting.
@@ -57,6 +60,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
 
     #: The method of a classifier; a regressor has none.
     _method: str | None = None
+    _dropped_by_fit: tuple[str, ...] = ("_steps", "_conformal_scores")
     _size_parameters = "hidden_layer_sizes, level or batch_size"
 
     _own_constraints: dict = {
@@ -78,6 +82,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "early_stopping": [AUTO, "boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [COUNT],
+        "bounds": [None, "array-like"],
     }
 
     # Training
@@ -145,25 +150,63 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
             validation_fraction=float(self.validation_fraction) if early else None,
         )
 
-    def _train(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
-        """Build the encoder and train it."""
+    def _form_of_columns(self, form: EncoderForm) -> EncoderForm:
+        """The form for the columns of X."""
         d = int(self.n_features_in_)
         if form.image_shape is not None and np.prod(form.image_shape) != d:
             raise ValueError(
                 f"image_shape={self.image_shape!r} has {np.prod(form.image_shape)} pixels, but X "
                 f"has {d} features."
             )
-        form = EncoderForm(**{**vars(form), "n_features": d})
+        return EncoderForm(**{**vars(form), "n_features": d})
+
+    def _new_encoder(
+        self, form: EncoderForm, scaling: Scaling, like: Tensor, rng: np.random.Generator
+    ) -> Encoder:
+        """Encoder with parameters as torch draws them, on the device and in the dtype of `like`."""
+        box = (scaling.columns, scaling.offset, scaling.width)
+        devices = [like.device] if like.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(rng.integers(2**62)))
+            return Encoder(form, *box).to(device=like.device, dtype=like.dtype)
+
+    def _take_steps(
+        self, form: EncoderForm, rows: Rows, scaling: Scaling, state: dict[str, Any] | None
+    ) -> tuple[TrainingResult, dict[str, Any]]:
+        """One pass over a block of rows after those before, and the state for the next."""
+        form = self._form_of_columns(form)
+        options = self._options(form, 0)
+        rows = rows.to(self._torch_dtype())
+        if state is None:
+            seed = seed_of(self.random_state)
+            encoder = self._new_encoder(form, scaling, rows.X, np.random.default_rng(seed))
+            steps = None
+        else:
+            seed, steps = int(state["seed"]), Steps.from_arrays(state, rows.X)
+            encoder = self._model(rows.X).encoder
+        devices = [rows.X.device] if rows.X.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed + (0 if steps is None else steps.n_blocks))
+            result, after = teach_block(rows, encoder, steps, options, seed)
+        return result, {**after.arrays(), "seed": seed}
+
+    def _train(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
+        """Build the encoder and train it."""
+        form = self._form_of_columns(form)
         options = self._options(form, rows.n_rows)
         solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
         dtype = torch.float64 if solver == "varpro" else self._torch_dtype()
         rng = random_generator(self.random_state)
-        box = (scaling.columns, scaling.offset, scaling.width)
-        devices = [rows.X.device] if rows.X.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(rng.integers(2**62)))
-            encoder = Encoder(form, *box).to(device=rows.X.device, dtype=dtype)
+        encoder = self._new_encoder(form, scaling, rows.X.to(dtype), rng)
         return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, self._reporter())
+
+    def _rows_in(self, scaling: Scaling, X: Tensor, y: Tensor, weight: Tensor) -> Rows:
+        """Distinct rows of a later block, in the box of the first."""
+        points = scaling.points(X).to(self._torch_dtype()).to(torch.float64)
+        # Past this method, that of the block, partial_fit and its wrapper.
+        outside = ((points < 0) | (points > 1)).any(1) & (weight > 0)
+        warn_of_rows_outside(int(outside.sum()), stacklevel=6)
+        return merge_rows(points, y, weight, counts=self._counts_repeats)
 
     def _warn_of_faces(self, result: TrainingResult) -> None:
         share = result.chosen["on_faces"]

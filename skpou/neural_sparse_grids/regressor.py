@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import FittedModelRegressor, Prepared, StrOptions, fit_context
-from skpou.core import TrainingResult
+from skpou.core import Scaling, TrainingResult
 from skpou.neural_sparse_grids.encoders.starts import STARTS
 from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
 
@@ -75,6 +75,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         Share of the rows held out, between 0 and 1.
     n_iter_no_change : int, default=10
         Passes without a better score on the rows held out after which training stops.
+    bounds : array-like of shape (d, 2), default=None
+        Lower and upper bound of every column, from which points are scaled. None: those of the
+        rows, in `partial_fit` of those of its first call.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -169,6 +172,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=10,
+        bounds=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -193,6 +197,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.bounds = bounds
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -250,6 +255,52 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Take minibatch steps through a block of rows, after those through earlier blocks.
+
+        One pass over the rows in shuffled batches of `batch_size`, at a constant `learning_rate`,
+        for the encoder and the coefficients together, as with ``coef_solver="gradient"``. The
+        first block sets the level, the start, the units of y and, unless `bounds` are given, the
+        box; it should be like all others. Error bars are those of the last block's rows. The first
+        call after `fit` starts anew.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : NeuralSparseGridRegressor
+        """
+        form, state = self._form(), self.__dict__.get("_steps")
+        with self._earlier_fit_kept():
+            prepared = self._block(X, y, sample_weight, state)
+            result, after = self._take_steps(form, prepared.rows, prepared.scaling, state)
+            self._form_error, self._restraint = None, None
+            self._store_result(result, prepared)
+        self._steps = after
+        self._warn_if_not_converged(result)
+        return self
+
+    def _block(self, X, y, sample_weight, state) -> Prepared:
+        """Rows in the units of the first block."""
+        if state is None:
+            return self._prepare(X, y, sample_weight)
+        X, y, weight = self._given_rows(X, y, sample_weight, reset=False)
+        ndim, y = y.ndim, y.reshape(len(y), -1)
+        scaling = Scaling.from_arrays(self.scaling_, X)
+        if y.shape[1] != len(scaling.scale):
+            raise ValueError(
+                f"y has {y.shape[1]} outputs, but {len(scaling.scale)} in the first partial_fit."
+            )
+        return Prepared(self._rows_in(scaling, X, scaling.targets(y), weight), scaling, ndim)
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         # All at once: an interrupt in between must not mix two fits.

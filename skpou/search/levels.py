@@ -62,7 +62,7 @@ class LevelErrors:
             self.sets = sets_to_leave_out(X, np.random.default_rng(9), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
         probes = np.random.default_rng(9).random((N_PROBES, rows.n_features))
-        self.probes = torch.as_tensor(probes).to(rows.X)
+        self.probes = torch.as_tensor(probes, device="cpu").to(rows.X)
 
     def of(self, candidate: Candidate) -> float:
         """Root mean square error that is likely between the levels; 0 where there are none.

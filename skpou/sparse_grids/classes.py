@@ -216,13 +216,26 @@ class DensityProblem:
         Points and shares of classes.
     grid : SparseGrid
         The grid.
+    right : Tensor of shape (G, K), default=None
+        The vector b of more rows than these, where it is known.
+    total : float, default=None
+        Their weight W.
     """
 
-    def __init__(self, rows: Rows, grid: SparseGrid):
+    def __init__(
+        self,
+        rows: Rows,
+        grid: SparseGrid,
+        right: Tensor | None = None,
+        total: float | None = None,
+    ):
         self.rows = rows
         self.grid = grid
         self.mass, self.stiffness = grid.mass_and_stiffness(rows.X)
-        self.weight = rows.total_weight
+        self.weight = rows.total_weight if total is None else total
+        if right is not None:
+            self.right = right
+            return
         matrix = GridRows(grid, rows.X, rows.weight)
         self.right = matrix.rmatmul(matrix.root * rows.y) / self.weight
 
@@ -296,11 +309,11 @@ def _fit_density(
         if grid.n_columns > SPECTRUM_POINTS:
             level = choose_class_level(grid.n_features, replace(options, level=None), "density")
             searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
-        alpha = searched.best_alpha(_some_rows(rows, rng), report)
+        alpha = searched.best_alpha(judged_rows(rows, rng), report)
     coef = problem.solve(alpha)
     offset = coef.new_zeros(coef.shape[1])
     model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
-    return _result(model, rows, alpha)
+    return result_of(model, rows, alpha)
 
 
 # Regression on indicators
@@ -338,7 +351,7 @@ def _fit_one_hot(
     targets, spread = indicators(rows)
     result = fit_on_grid(targets, grid, None, options, rng, report)
     model = one_hot_model(grid, result.state.coef, spread, rows)
-    found = _result(model, rows, result.chosen["alpha"], result.n_iter)
+    found = result_of(model, rows, result.chosen["alpha"], result.n_iter)
     return replace(found, code=result.code, message=result.message)
 
 
@@ -361,7 +374,7 @@ def _fit_softmax(
     theta, n_iter = problem.fit(alpha, decay, tol=TOL, max_iter=MAX_NEWTON)
     floor = 1 / rows.total_weight
     model = GridClasses(grid, theta, problem.offset, "softmax", floor)
-    result = _result(model, rows, alpha, n_iter)
+    result = result_of(model, rows, alpha, n_iter)
     if n_iter < MAX_NEWTON:
         return result
     return replace(
@@ -384,7 +397,7 @@ def _ridge_of_folds(
 
     The prior is the same for a part of the rows, hence ``alpha * scale`` is.
     """
-    some = rows.subset(_some_rows(rows, rng))
+    some = rows.subset(judged_rows(rows, rng))
     scale = _logistic(some, grid).scale
     numbers = torch.as_tensor(rng.permutation(some.n_rows) % N_FOLDS, device=rows.X.device)
     parts = []
@@ -413,13 +426,13 @@ def _ridge_of_folds(
 # All methods
 
 
-def _some_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
+def judged_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
     """Numbers of the rows that choose a ridge, in their order."""
     picked = np.sort(rng.permutation(rows.n_rows)[:RIDGE_ROWS])
     return torch.as_tensor(picked, device=rows.X.device)
 
 
-def _result(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
+def result_of(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
     """Record with the mean negative log likelihood of the rows' classes as score."""
     size = rows_within(model.numbers_per_row())
     terms = [

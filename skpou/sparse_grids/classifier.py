@@ -13,21 +13,30 @@ from skpou.base import (
     AUTO,
     COUNT,
     NOT_NEGATIVE,
-    BaseClassifier,
     Interval,
+    PreparedClasses,
     StrOptions,
+    Summary,
+    SummedClassifier,
     TorchEstimator,
     fit_context,
     random_generator,
     unless_auto,
 )
-from skpou.core import TrainingResult
-from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
-from skpou.sparse_grids.classes import ALPHAS, METHODS, GridClasses, fit_classes
+from skpou.core import Scaling, TrainingResult
+from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.classes import (
+    ALPHAS,
+    METHODS,
+    GridClasses,
+    choose_class_level,
+    fit_classes,
+)
 from skpou.sparse_grids.solution import GridOptions
+from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
 
-class SparseGridClassifier(BaseClassifier):
+class SparseGridClassifier(SummedClassifier):
     """Classification on a sparse grid of hierarchical hat functions.
 
     One function on a sparse grid (Eq. 2.14 of [1]_) for each class is a density, a probability or
@@ -56,6 +65,13 @@ class SparseGridClassifier(BaseClassifier):
         likelihood of rows held out in turn, and by that of rows left out one at a time.
     max_points : int, default=10000
         Most grid points.
+    batch_size : int, default=None
+        Rows a block in predictions. Given, rows on disk (``np.memmap``, HDF5, zarr), and those of
+        many processes, are summed block by block and never held together, but for
+        ``method="softmax"``, which is no sum over rows. None: as many as fit into memory.
+    bounds : array-like of shape (d, 2), default=None
+        Lower and upper bound of every column: the box of the grid. None: that of the rows, in
+        `partial_fit` those of its first call.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -125,6 +141,8 @@ class SparseGridClassifier(BaseClassifier):
         "boundary": [StrOptions(set(BOUNDARIES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "max_points": [COUNT],
+        "batch_size": [None, COUNT],
+        "bounds": [None, "array-like"],
     }
 
     _size_parameters = "level or max_points"
@@ -137,6 +155,8 @@ class SparseGridClassifier(BaseClassifier):
         boundary="modified",
         alpha="auto",
         max_points=10_000,
+        batch_size=None,
+        bounds=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -147,6 +167,8 @@ class SparseGridClassifier(BaseClassifier):
         self.boundary = boundary
         self.alpha = alpha
         self.max_points = max_points
+        self.batch_size = batch_size
+        self.bounds = bounds
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -169,23 +191,50 @@ class SparseGridClassifier(BaseClassifier):
         -------
         self : SparseGridClassifier
         """
-        options = GridOptions(
+        options = self._options()
+        with self._fitting(X, y, sample_weight):
+            if self._streams(X):
+                result = self._fit_streamed(X, y, sample_weight)
+            else:
+                prepared = self._prepare_classes(X, y, sample_weight)
+                rng = random_generator(self.random_state)
+                result = self._train_and_store(
+                    lambda data: fit_classes(
+                        data.rows, self.method, options, rng, self._reporter(stoppable=False)
+                    ),
+                    prepared,
+                )
+        self._warn_if_not_converged(result)
+        return self
+
+    def _options(self) -> GridOptions:
+        return GridOptions(
             level=unless_auto(self.level, int),
             boundary=self.boundary,
             alpha=unless_auto(self.alpha),
             max_points=int(self.max_points),
         )
-        with self._fitting(X, y, sample_weight):
-            prepared = self._prepare_classes(X, y, sample_weight)
-            rng = random_generator(self.random_state)
-            result = self._train_and_store(
-                lambda data: fit_classes(
-                    data.rows, self.method, options, rng, self._reporter(stoppable=False)
-                ),
-                prepared,
-            )
-        self._warn_if_not_converged(result)
-        return self
+
+    def _why_no_sum(self) -> str:
+        if self.method == "softmax":
+            return "method='softmax' needs all rows in memory. Use 'density' or 'one_hot'."
+        return ""
+
+    def _grid(self, n_features: int) -> SparseGrid:
+        level = choose_class_level(n_features, self._options(), self.method)
+        return SparseGrid(n_features, level, self.boundary)
+
+    def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
+        grid = self._grid(len(box.columns))
+        check_size(grid)
+        columns = GridColumns(grid, clamped=True)
+        return columns, columns.n_columns
+
+    def _fit_sums(self, summary: Summary, prepared: PreparedClasses) -> TrainingResult:
+        grid = self._grid(len(prepared.scaling.columns))
+        rng, report = random_generator(self.random_state), self._reporter(stoppable=False)
+        sample = prepared.rows.to(torch.float64)
+        return fit_class_sums(summary.sums, sample, self.method, grid, self._options(), rng, report)
 
     def _most_lines(self) -> int | None:
         # Other methods look for the best of a curve, and stop where they have found it.

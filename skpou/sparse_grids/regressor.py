@@ -17,18 +17,21 @@ from skpou.base import (
     Prepared,
     ResidueDensityMixin,
     StrOptions,
+    Summary,
+    SummedRegressor,
     fit_context,
     noise_lines,
     unless_auto,
 )
-from skpou.core import TrainingResult
-from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL
+from skpou.core import Scaling, TrainingResult
+from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.fit import fit_sparse_grid
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import GridOptions, choose_level
+from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
 
-class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
+class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegressor):
     """Regression on a sparse grid of hierarchical hat functions, with error bars.
 
     The model is a sum of products of piecewise linear hat functions whose levels add up to a
@@ -68,7 +71,12 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
     batch_size : int, default=None
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
-        evaluated anew for every product. None: they are kept up to some 1 GB.
+        evaluated anew for every product. None: they are kept up to some 1 GB. Given, rows on disk
+        (``np.memmap``, HDF5, zarr), and those of many processes, are summed block by block and
+        never held together.
+    bounds : array-like of shape (d, 2), default=None
+        Lower and upper bound of every column: the box of the grid. None: that of the rows, in
+        `partial_fit` those of its first call.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -148,6 +156,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         "max_points": [COUNT],
         "density": [StrOptions({"gaussian", "mixture"})],
         "batch_size": [None, COUNT],
+        "bounds": [None, "array-like"],
     }
 
     _size_parameters = "level or max_points"
@@ -164,6 +173,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         max_points=10_000,
         density="gaussian",
         batch_size=None,
+        bounds=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -178,6 +188,7 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         self.max_points = max_points
         self.density = density
         self.batch_size = batch_size
+        self.bounds = bounds
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -202,14 +213,41 @@ class SparseGridRegressor(ResidueDensityMixin, FittedModelRegressor):
         """
         options = self._options()
         with self._fitting(X, y, sample_weight):
-            prepared = self._prepare(X, y, sample_weight)
-            choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
-            report = self._reporter(stoppable=options.n_refinements > 0)
-            result = self._train_and_store(
-                lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
-            )
+            if self._streams(X):
+                result = self._fit_streamed(X, y, sample_weight)
+            else:
+                prepared = self._prepare(X, y, sample_weight)
+                choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
+                report = self._reporter(stoppable=options.n_refinements > 0)
+                result = self._train_and_store(
+                    lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
+                )
         self._warn_if_not_converged(result)
         return self
+
+    def _why_no_sum(self) -> str:
+        if self.n_refinements:
+            return f"n_refinements={self.n_refinements} needs all rows in memory: it must be 0."
+        if self.solver == "iterative":
+            return "solver='iterative' needs all rows in memory. Use 'auto' or 'direct'."
+        return ""
+
+    def _grid(self, n_features: int) -> SparseGrid:
+        level = choose_level(n_features, self._options())
+        return SparseGrid(n_features, level, self.boundary)
+
+    def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
+        grid = self._grid(len(box.columns))
+        check_size(grid)
+        columns = GridColumns(grid)
+        return columns, columns.n_columns
+
+    def _fit_sums(
+        self, summary: Summary, prepared: Prepared, columns: GridColumns
+    ) -> TrainingResult:
+        scaling, sums = prepared.scaling, summary.sums
+        y, report = sums.targets(scaling.mean, scaling.scale), self._reporter(stoppable=False)
+        return fit_sums(sums, y, columns.grid, self._options(), report)
 
     def _options(self) -> GridOptions:
         return GridOptions(

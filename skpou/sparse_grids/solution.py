@@ -187,7 +187,7 @@ def fit_on_grid(
         noise = noise_variance(rows, solution, problem.effective_parameters(solution))
     else:
         noise = noise_variance(rows, solution, None)
-    posterior = _posterior(method, solution, problem.scale, rows)
+    posterior = posterior_of(method, solution, problem.scale, rows)
     model = SparseGridModel(grid, active, problem.of_columns(solution), noise, posterior)
     score = solution.score(rows.total_weight, rows.within.sum(0))
     chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
@@ -246,9 +246,10 @@ def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | No
     return torch.where((variance > 1e-20) | (rows.n_rows > 1), variance, 1.0)
 
 
-def _posterior(
+def posterior_of(
     method: str, solution: RidgeSolution, scale: float, rows: Rows, rest: Tensor | None = None
 ) -> Posterior:
+    """Covariance of the coefficients; `rest` is the diagonal of the columns beyond its factor."""
     ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
     of_rows = method == ROWS
     points = rows.X if of_rows else rows.X[:0]
@@ -282,7 +283,9 @@ def _fit_iterative(
     given = options.alpha is not None
     n_parameters = problem.effective_parameters(solution) if given else None
     noise = noise_variance(rows, solution, n_parameters)
-    posterior = _posterior(COLUMNS, solution, problem.scale, rows, problem.blocks(alpha, decay)[1])
+    posterior = posterior_of(
+        COLUMNS, solution, problem.scale, rows, problem.blocks(alpha, decay)[1]
+    )
     model = SparseGridModel(matrix.grid, active, solution.coef, noise, posterior)
     score = float(solution.rss.sum() / rows.total_weight)
     chosen = {"alpha": alpha, "decay": decay, "level": matrix.grid.level}

@@ -23,6 +23,7 @@ from skpou.base import (
     check_return_std,
     check_weights,
     fit_context,
+    of_all_processes,
     origin_of,
     target_values,
 )
@@ -202,7 +203,8 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         kept = weight > 0
         if not len(values):
             raise ValueError("Found array with 0 sample(s) in y while a minimum of 1 is required.")
-        transform = fit_transform(self._kind(), values[kept], weight[kept])
+        # One transform for the rows of all processes that call fit together.
+        transform = fit_transform(self._kind(), *of_all_processes(values[kept], weight[kept]))
         targets = np.zeros_like(values)  # Where rows are removed any number will do.
         targets[kept] = transform.forward(values[kept])
         inner = clone(self._inner())

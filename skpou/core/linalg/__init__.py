@@ -13,7 +13,9 @@ from skpou.core.linalg.least_squares import (
     ridge_factor,
     split_factor,
 )
+from skpou.core.linalg.processes import alone, check_alike, count, gather, gather_objects
 from skpou.core.linalg.statistics import (
+    RowSums,
     row_blocks,
     rows_within,
     triangular_factor,
@@ -22,9 +24,9 @@ from skpou.core.linalg.statistics import (
 )
 
 # fmt: off
-__all__ = ["NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups", "back_substitute",
-           "coefficients", "effective_parameters", "evidence_ridge", "is_deficient",
-           "leave_one_out", "lower_inverse", "ridge_coefficients", "ridge_factor",
-           "row_blocks", "rows_within", "split_factor", "triangular_factor",
-           "triangular_factors", "weighted_factors"]
+__all__ = ["NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups", "RowSums", "alone",
+           "back_substitute", "check_alike", "coefficients", "count", "effective_parameters",
+           "evidence_ridge", "gather", "gather_objects", "is_deficient", "leave_one_out",
+           "lower_inverse", "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within",
+           "split_factor", "triangular_factor", "triangular_factors", "weighted_factors"]
 # fmt: on

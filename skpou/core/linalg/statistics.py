@@ -2,13 +2,19 @@
 
 Everything that training needs from the rows of a least-squares problem is a triangular factor.
 Factors of blocks combine into the factor of all rows, so the number of rows is bounded by
-neither memory nor a batch.
+neither memory nor a batch, nor by one process.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from skpou.core.linalg import processes
 
 
 def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
@@ -131,3 +137,119 @@ def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
 def rows_within(n_numbers: int, budget: int = 2_000_000) -> int:
     """Rows a block such that `n_numbers` numbers a row stay below `budget` numbers in all."""
     return max(1, budget // max(n_numbers, 1))
+
+
+@dataclass
+class RowSums:
+    """What the rows of a least-squares problem add up to, whichever blocks they come in.
+
+    The rows are ``[A, y]``, those of the columns with the constant first, then the targets. Of
+    their triangular factor normal equations are the square: it keeps the digits that these lose.
+
+    Attributes
+    ----------
+    factor : Tensor of shape (p + m, p + m)
+        Upper triangular, ``R' R = [A, y]' W [A, y]``.
+    n_columns : int
+        Number p of columns.
+    total : float
+        Sum of the weights.
+    count : int
+        Number of rows of positive weight.
+    low, high : Tensor of shape (m,)
+        Smallest and largest target.
+    """
+
+    factor: Tensor
+    n_columns: int
+    total: float
+    count: int
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def empty(cls, n_columns: int, n_outputs: int, like: Tensor) -> RowSums:
+        """Sums over no rows, in float64, on the device of `like`."""
+        k = n_columns + n_outputs
+        edge = like.new_full((n_outputs,), torch.inf, dtype=torch.float64)
+        factor = like.new_zeros((k, k), dtype=torch.float64)
+        return cls(factor, n_columns, 0.0, 0, edge, -edge)
+
+    def add(self, A: Tensor, y: Tensor, weight: Tensor) -> None:
+        """Add rows of columns (n, p) and targets (n, m) with weights (n,)."""
+        kept = weight > 0
+        self.total += float(weight.sum())
+        self.count += int(kept.sum())
+        if not bool(kept.any()):
+            return
+        self.low = torch.minimum(self.low, y[kept].amin(0))
+        self.high = torch.maximum(self.high, y[kept].amax(0))
+        rows = torch.cat([A, y], 1) * weight.sqrt()[:, None]
+        # Blocks much longer than wide: combining costs as much as so many rows more.
+        size = max(rows_within(rows.shape[1]), 4 * rows.shape[1])
+        for block in row_blocks(len(rows), size):
+            self.factor = triangular_factor(torch.cat([self.factor, rows[block]]))
+
+    def merge(self, other: RowSums) -> None:
+        """Add the rows of other sums."""
+        self.factor = triangular_factor(torch.cat([self.factor, other.factor]))
+        self.total += other.total
+        self.count += other.count
+        self.low = torch.minimum(self.low, other.low)
+        self.high = torch.maximum(self.high, other.high)
+
+    @property
+    def columns(self) -> Tensor:
+        """Columns (p + m, p) of as many rows as stand for all."""
+        return self.factor[:, : self.n_columns]
+
+    def mean(self) -> Tensor:
+        """Weighted mean (m,) of the targets."""
+        return self.factor[0, self.n_columns :] / self.factor[0, 0]
+
+    def rms(self) -> Tensor:
+        """Weighted rms deviation (m,) of the targets from their means."""
+        # Behind the first row there is what the constant leaves over. Its squares may overflow.
+        rest = self.factor[1:, self.n_columns :]
+        size = rest.abs().amax(0)
+        size = torch.where(size > 0, size, 1.0)
+        return torch.linalg.vector_norm(rest / size, dim=0) * (size / self.total**0.5)
+
+    def targets(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Targets (p + m, m) ``(y - mean) / scale`` of the rows that stand for all."""
+        return (self.factor[:, self.n_columns :] - self.factor[:, :1] * mean) / scale
+
+    def of_all_processes(self) -> RowSums:
+        """Sums over the rows of all processes of a group, the same bits on each."""
+        if processes.count() == 1:
+            return self
+        edges = torch.stack([self.low, self.high])
+        sizes = processes.gather_objects((self.total, self.count))
+        factors, all_edges = processes.gather(self.factor), processes.gather(edges)
+        parts = [
+            RowSums(factor, self.n_columns, total, count, edge[0], edge[1])
+            for factor, edge, (total, count) in zip(factors, all_edges, sizes, strict=True)
+        ]
+        for part in parts[1:]:
+            parts[0].merge(part)
+        return parts[0]
+
+    def arrays(self) -> dict[str, Any]:
+        """State as numbers and numpy arrays."""
+        tensors = {"factor": self.factor, "low": self.low, "high": self.high}
+        return {
+            "n_columns": self.n_columns,
+            "total": self.total,
+            "count": self.count,
+            **{name: value.cpu().contiguous().numpy() for name, value in tensors.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> RowSums:
+        """Rebuild from `arrays`, on the device of `like`."""
+        factor, low, high = (
+            torch.tensor(np.asarray(arrays[name]), device=like.device)
+            for name in ("factor", "low", "high")
+        )
+        numbers = (int(arrays["n_columns"]), float(arrays["total"]), int(arrays["count"]))
+        return cls(factor, *numbers, low, high)

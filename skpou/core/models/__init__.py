@@ -15,7 +15,6 @@ from skpou.core.models.cross_validation import (
     N_FOLDS,
     LeftOut,
     Maker,
-    Makers,
     ResidualMaker,
     is_exact,
     left_out_errors,
@@ -63,7 +62,7 @@ from skpou.core.models.restraint import Restrained, restrained
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
-           "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker", "Makers",
+           "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
            "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
            "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
            "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",

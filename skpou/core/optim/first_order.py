@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,15 @@ class Adam:
         self.n_steps = 0
         self._mean = [torch.zeros_like(p) for p in parameters]
         self._square = [torch.zeros_like(p) for p in parameters]
+
+    def state(self) -> dict[str, Any]:
+        """What further steps depend on, besides the parameters."""
+        return {"n_steps": self.n_steps, "mean": self._mean, "square": self._square}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on after the steps of another."""
+        self.n_steps = int(state["n_steps"])
+        self._mean, self._square = list(state["mean"]), list(state["square"])
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:
@@ -62,6 +73,14 @@ class GradientDescent:
         self.parameters = parameters
         self.learning_rate = learning_rate
         self._velocity = [torch.zeros_like(p) for p in parameters]
+
+    def state(self) -> dict[str, Any]:
+        """What further steps depend on, besides the parameters."""
+        return {"velocity": self._velocity}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on after the steps of another."""
+        self._velocity = list(state["velocity"])
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:

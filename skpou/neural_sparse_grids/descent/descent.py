@@ -57,6 +57,31 @@ def evaluate(encoder: Encoder, objective: Objective, rows: Rows) -> float:
     return float(torch.stack(terms).sum()) / rows.total_weight
 
 
+def take_step(
+    encoder: Encoder,
+    objective: Objective,
+    parameters: list[Tensor],
+    mover: Adam | GradientDescent,
+    X: Tensor,
+    y: Tensor,
+    weight: Tensor,
+) -> float:
+    """One step for a minibatch; its loss before, NaN where there could be no step."""
+    with torch.enable_grad():
+        z = encoder.latent(X, weight)
+        if not bool(torch.isfinite(z).all()):
+            return math.nan  # No grid has a place for it.
+        loss = objective.loss(encoder.squashed(z), y, weight) + pull_inside(z)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    steps = [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
+    if not all(bool(torch.isfinite(step).all()) for step in steps):
+        return math.nan  # A finite loss may have such a gradient: no step along it.
+    mover.step(steps)
+    return float(loss.detach())
+
+
 def descend_encoder(
     encoder: Encoder,
     grid: SparseGrid,
@@ -105,20 +130,10 @@ def descend_encoder(
             if len(y) == 1 < n:
                 continue  # Batch normalisation refuses one row.
             mover.learning_rate = options.learning_rate * one_cycle(step, n_steps)
-            with torch.enable_grad():
-                z = encoder.latent(rows.X[where], weight)
-                if not bool(torch.isfinite(z).all()):
-                    total = math.nan  # No grid has a place for it.
-                    break
-                loss = objective.loss(encoder.squashed(z), y, weight) + pull_inside(z)
-                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            steps = [torch.zeros_like(p) if g is None else g
-                     for p, g in zip(parameters, gradients, strict=True)]  # fmt: skip
-            if not all(bool(torch.isfinite(step).all()) for step in steps):
-                total = math.nan  # A finite loss may have such a gradient: no step along it.
+            loss = take_step(encoder, objective, parameters, mover, rows.X[where], y, weight)
+            total += loss * float(weight.sum())
+            if not math.isfinite(total):
                 break
-            mover.step(steps)
-            total += float(loss.detach() * weight.sum())
         mean = total / rows.total_weight
         trained.n_iter += 1
         if not math.isfinite(mean):

@@ -85,6 +85,8 @@ class POURegressor(BasePartitionRegressor):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
         round-off, 1e-13 in float64.
+    batch_size : int, default=None
+        Rows a block in predictions. None: as many as fit into memory.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -175,6 +177,7 @@ class POURegressor(BasePartitionRegressor):
         "n_init": [COUNT],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "batch_size": [None, COUNT],
     }
 
     def __init__(
@@ -195,6 +198,7 @@ class POURegressor(BasePartitionRegressor):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        batch_size=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -215,6 +219,7 @@ class POURegressor(BasePartitionRegressor):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
