@@ -305,3 +305,12 @@ def spline_basis(X: Tensor, weight: Tensor, n_functions: int, transform: bool) -
     kept = distinct_columns(X, weight)
     columns = [fit_column(X[:, j], weight, n_functions, transform) for j in kept]
     return AdditiveBasis(X.shape[1], kept, columns, ())
+
+
+def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
+    """Sums (d, d) of weighted errors times products of two lines, in standard deviations."""
+    lines = torch.stack([value[:, 0] for value in values], 1)
+    strength = lines.T @ (weighted[:, None] * lines)
+    square = lines.square()
+    deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
+    return strength / deviation.clamp_min(1e-300)

@@ -14,7 +14,8 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from skpou.additive.terms import DECAYS, LINE, Candidate, TermSearch, kind_of, line_products
+from skpou.additive.basis import line_products
+from skpou.additive.terms import DECAYS, LINE, Candidate, TermSearch, kind_of
 
 #: Rows from which errors tell bends and products well enough to leave the search out: at least so
 #: many, and so many for each column. Of fewer, evidence knows more than tests one by one.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skpou.additive.basis import AdditiveBasis, Block
+from skpou.additive.basis import AdditiveBasis, Block, line_products
 from skpou.core import Report
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, Groups
 
@@ -221,15 +221,6 @@ def first_variances(groups: Groups) -> Tensor:
     total.index_add_(0, groups.index, groups.shape)
     values = [FIRST_VARIANCE.get(kind, CONSTANT_VARIANCE) for kind in groups.kind.tolist()]
     return torch.tensor(values, dtype=total.dtype, device=total.device) / total
-
-
-def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
-    """Sums (d, d) of weighted errors times products of two lines, in standard deviations."""
-    lines = torch.stack([value[:, 0] for value in values], 1)
-    strength = lines.T @ (weighted[:, None] * lines)
-    square = lines.square()
-    deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
-    return strength / deviation.clamp_min(1e-300)
 
 
 class TermSearch:

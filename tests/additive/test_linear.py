@@ -6,9 +6,9 @@ import torch
 from sklearn.linear_model import LinearRegression
 
 from skpou import AdditivePOURegressor
-from skpou.additive.basis import spline_basis
+from skpou.additive.basis import line_products, spline_basis
 from skpou.additive.linear import FEWEST_ROWS, bends, linear_terms, neighbours
-from skpou.additive.terms import TargetRows, TermSearch, line_products
+from skpou.additive.terms import TargetRows, TermSearch
 from tests.examples import tensor
 
 
