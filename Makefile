@@ -45,7 +45,7 @@ help:
 	@echo "make test-gpu           the tests that need a CUDA device"
 	@echo "make test-oldest        the tests with the oldest supported versions"
 	@echo "make test-oldest-quick  three minutes of these: every class, and the checks of two"
-	@echo "make doc                the HTML documentation, in doc/_build/html"
+	@echo "make doc                the HTML documentation with the gallery, in doc/_build/html"
 	@echo "make benchmark          the tables and figures of the papers"
 	@echo "make clean              remove what was built, except the environments"
 
@@ -107,10 +107,11 @@ test-oldest-quick: venv-oldest
 
 doc: $(STAMP_DOC)
 	$(PY) -m sphinx -W --keep-going -b html doc doc/_build/html
+	$(PY) doc/check_links.py doc/_build/html
 
 benchmark: $(STAMP)
 	$(PY) -m benchmarks
 
 clean:
-	rm -rf build dist doc/_build doc/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis diode.png
+	rm -rf build dist doc/_build doc/generated doc/auto_examples doc/sg_execution_times.rst *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis diode.png
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,6 +47,7 @@ NAMES = {
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
     "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
+    "speed": "one row, default fits beside two rivals, several threads",
 }
 
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "doc" / "_static"
 RULES = ROOT / "tests" / "test_layers.py"
 #: Rooms that are folders and for users; modules beside the rooms are, too.
-PUBLIC = {"export", "inspection"}
+PUBLIC = {"datasets", "export", "inspection"}
 #: Fill and line of a box.
 COLOURS = {
     "estimators": ("#dbe9f6", "#2f6ca3"),

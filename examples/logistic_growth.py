@@ -1,14 +1,13 @@
-"""Learn the rate of a growth from noisy measurements, with its uncertainty.
+"""
+An equation with an unknown constant
+====================================
 
 A population grows by u' = r u (1 - u). Forty measurements with noise are known, the rate r is not.
-The equation fills the gaps between the measurements and makes their error bars small:
-
-    python examples/logistic_growth.py --output logistic_growth.png
+The equation fills the gaps between the measurements, goes on beyond them, and tells the rate with
+its standard deviation.
 """
 
-import argparse
-import time
-
+import matplotlib.pyplot as plt
 import numpy as np
 
 from skpou import LSGDRegressor
@@ -25,49 +24,36 @@ def growth(t):
     return 1 / (1 + 9 * np.exp(-RATE * t))
 
 
-def draw(t, y, model, path):
-    import matplotlib.pyplot as plt
+rng = np.random.default_rng(0)
+t = np.sort(rng.uniform(0, 6, 40))
+y = growth(t) + NOISE * rng.standard_normal(40)
 
-    plt.rcParams.update({"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left"})
-    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
-    grid = np.linspace(0, 8, 401)
-    mean, std = model.predict(grid[:, None], return_std="epistemic")
-    rate, deviation = model.unknowns_["rate"], model.unknowns_std_["rate"]
-    left.plot(grid, mean, color="#0072b2", label="fit")
-    left.plot(grid, growth(grid), "k--", lw=1, label="truth")
-    left.plot(t, y, ".", color="0.3", ms=4, label="measurements")
-    left.set(title=f"Rate {rate:.3f} +- {deviation:.3f} (true {RATE})", xlabel="t", ylabel="u")
-    left.legend(frameon=False)
-    right.fill_between(grid, -2 * std, 2 * std, color="#0072b2", alpha=0.25, lw=0,
-                       label="2 standard deviations")  # fmt: skip
-    right.plot(grid, mean - growth(grid), color="#0072b2", label="error of the fit")
-    right.plot(t, y - growth(t), ".", color="0.3", ms=4, label="noise")
-    right.set(title="Error", xlabel="t", ylabel="error")
-    right.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+# %%
+# The equation holds from 0 to 8, also where nothing was measured.
 
+model = LSGDRegressor(
+    physics=Equation(logistic, "chebyshev", box=[[0, 8]]), unknowns={"rate": Unknown(1.0)}
+)
+model.fit(t[:, None], y)
+rate, deviation = model.unknowns_["rate"], model.unknowns_std_["rate"]
+print(f"rate {rate:.3f} +- {deviation:.3f}, in truth {RATE}")
+print(f"noise {model.noise_:.3f}, in truth {NOISE}")
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default="logistic_growth.png", help="file of the figure")
-    path = parser.parse_args().output
+# %%
+# The fit beside the truth, and its error under the error bars.
 
-    rng = np.random.default_rng(0)
-    t = np.sort(rng.uniform(0, 6, 40))
-    y = growth(t) + NOISE * rng.standard_normal(40)
-    model = LSGDRegressor(
-        physics=Equation(logistic, "chebyshev", box=[[0, 8]]), unknowns={"rate": Unknown(1.0)}
-    )
-    start = time.perf_counter()
-    model.fit(t[:, None], y)
-    seconds = time.perf_counter() - start
-    rate, deviation = model.unknowns_["rate"], model.unknowns_std_["rate"]
-    print(f"rate {rate:.3f} +- {deviation:.3f}, truly {RATE}, in {seconds:.1f} s")
-    print(f"noise {model.noise_:.3f}, truly {NOISE}")
-    draw(t, y, model, path)
-    print(f"wrote {path}")
-
-
-if __name__ == "__main__":
-    main()
+grid = np.linspace(0, 8, 401)
+mean, std = model.predict(grid[:, None], return_std="epistemic")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
+left.plot(grid, mean, color="#0072b2", label="fit")
+left.plot(grid, growth(grid), "k--", lw=1, label="truth")
+left.plot(t, y, ".", color="0.3", ms=4, label="measurements")
+left.set(title=f"Rate {rate:.3f} +- {deviation:.3f}", xlabel="t", ylabel="u")
+left.legend(frameon=False)
+bars = {"color": "#0072b2", "alpha": 0.25, "lw": 0, "label": "2 standard deviations"}
+right.fill_between(grid, -2 * std, 2 * std, **bars)
+right.plot(grid, mean - growth(grid), color="#0072b2", label="error of the fit")
+right.plot(t, y - growth(t), ".", color="0.3", ms=4, label="noise")
+right.set(title="Error", xlabel="t", ylabel="error")
+right.legend(frameon=False)
+plt.show()

@@ -1,9 +1,11 @@
-"""Evaluate a model from its JSON, with NumPy alone: a reader to start from in other languages.
+"""
+A model read from JSON
+======================
 
-    python examples/read_json.py model.json < rows.csv
-
-reads rows of X from standard input and prints the mean of y. Without arguments it fits a model,
-writes it, reads it back, and prints how far the two are apart.
+Evaluate a model from its JSON, with NumPy alone: a reader to start from in other languages.
+``python read_json.py model.json < rows.csv`` reads rows of X from standard input and prints the
+mean of y. Without arguments it fits a model, writes it, reads it back, and prints how far the two
+are apart.
 """
 
 import json

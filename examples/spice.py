@@ -1,12 +1,21 @@
-"""Put a fitted diode and a fitted transistor into circuits of the simulator ngspice.
+"""
+Devices in a circuit simulator
+==============================
 
-Their currents are measured on ngspice's own devices by sweeps of the voltages, fitted, and written
-as subcircuits. The diode then rectifies, the transistor amplifies, and the waveforms are compared
-with those of the devices themselves:
+The currents of a diode and of a transistor are measured on ngspice's own devices by sweeps of the
+voltages, fitted, and written as subcircuits. The diode then rectifies, the transistor amplifies,
+and the waveforms are compared with those of the devices themselves. ngspice is a package of Linux
+distributions; where it is installed, ``python spice.py --output spice.png`` draws this figure.
 
-    python examples/spice.py --output spice.png
+.. figure:: ../_static/spice.png
+   :width: 100%
+   :alt: Waveforms of a rectifier and an amplifier with two kinds of devices, and their differences
+
+   Waveforms with the simulator's own devices and with the fitted ones, which lie on each other, and
+   their difference.
 """
 
+# sphinx_gallery_thumbnail_path = '_static/spice.png'
 import argparse
 import shutil
 import subprocess

@@ -3,7 +3,7 @@
 from skpou._version import __version__
 from skpou.additive import AdditivePOURegressor
 from skpou.auto import AutoRegressor
-from skpou.lsgd import LSGDRegressor
+from skpou.lsgd import LSGDClassifier, LSGDRegressor
 from skpou.multi_stage import MultiStageRegressor
 from skpou.neural_sparse_grids import NeuralSparseGridClassifier, NeuralSparseGridRegressor
 from skpou.partitions import HierarchicalPOURegressor, POURegressor
@@ -14,6 +14,7 @@ __all__ = [
     "AdditivePOURegressor",
     "AutoRegressor",
     "HierarchicalPOURegressor",
+    "LSGDClassifier",
     "LSGDRegressor",
     "MultiStageRegressor",
     "NeuralSparseGridClassifier",
@@ -30,6 +31,7 @@ for _estimator in (
     AdditivePOURegressor,
     AutoRegressor,
     HierarchicalPOURegressor,
+    LSGDClassifier,
     LSGDRegressor,
     MultiStageRegressor,
     NeuralSparseGridClassifier,

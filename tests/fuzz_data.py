@@ -132,6 +132,7 @@ USUAL = {"uniform": 2, "smooth": 2, "none": 3, "float64": 5}
 
 GRID = {
     "boundary": (0.5, ["zero", "full", "truncated"]),
+    "basis": (0.4, ["quadratic"]),
     "alpha": (0.3, [0.0, 1e-6, 1.0]),
     "max_points": (0.4, [1, 30, 3000]),
 }
@@ -172,6 +173,7 @@ PARAMETERS = {
         "gate": (0.5, ["quadratic", "linear", "mlp", "residual"]),
         "init": (0.4, ["box"]),
         "solver": (0.4, ["lsgd"]),
+        "pre_iter": (0.2, [0, 1]),
         "alpha": (0.3, [0.0, 1e-6, 1.0]),
         "n_init": (0.2, [2]),
         "max_iter": (1.0, [1, 10, 50]),
@@ -197,6 +199,17 @@ PARAMETERS = {
         "batch_size": (0.3, [1, 8]),
         "max_iter": (1.0, [1, 10, 60]),
         "density": (0.4, ["mixture"]),
+        "n_init": (0.15, [2]),
+    },
+    "LSGDClassifier": {
+        "hidden_layer_sizes": (0.75, [1, 3, (4, 4)]),
+        "activation": (0.4, ["relu", "sin"]),
+        "architecture": (0.3, ["residual"]),
+        "init": (0.4, ["box", "data_box", "he", "glorot"]),
+        "solver": (0.6, ["lsgd", "gd"]),
+        "alpha": (0.3, [0.0, 1e-6, 1.0]),
+        "batch_size": (0.3, [1, 8]),
+        "max_iter": (1.0, [1, 10, 30]),
         "n_init": (0.15, [2]),
     },
     "MultiStageRegressor": {

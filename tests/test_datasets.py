@@ -15,6 +15,7 @@ N_FEATURES = {
     "make_piecewise_quadratic": 1,
     "make_sine_bump": 1,
     "make_swiss_roll": 3,
+    "make_transistor": 2,
     "make_triangle_wave": 1,
     "make_two_moons_3d": 3,
 }
@@ -26,7 +27,7 @@ def line(low, high, n):
 
 
 def test_all_generators_are_covered():
-    assert set(GENERATORS) == set(N_FEATURES)
+    assert set(GENERATORS) == {*N_FEATURES, "make_spectra"}
 
 
 # What all have in common.
@@ -75,7 +76,8 @@ def test_given_points_are_evaluated(name):
 
 @pytest.mark.parametrize("name", N_FEATURES)
 def test_given_points_may_be_lists_of_integers(name):
-    X = [[1] + [0] * (N_FEATURES[name] - 1)]
+    # A cross has a zero coordinate; a transistor without a collector voltage has no current.
+    X = [[1] + [int(name == "make_transistor")] * (N_FEATURES[name] - 1)]
     X_given, y = GENERATORS[name](X=X)
     assert X_given.dtype == np.float64
     assert y.shape == (1,)
@@ -373,3 +375,127 @@ def test_two_moons_bayes_rule_reaches_the_stated_rate(noise, rate):
     _, best = datasets.make_two_moons_3d(noise=noise, X=X)
     error = 5 * np.sqrt(rate * (1 - rate) / 40_000)
     assert (best == y).mean() == pytest.approx(rate, abs=error)
+
+
+# Spectra, whose columns follow from the labels
+
+
+def spectrum(*labels):
+    return datasets.make_spectra(labels=[labels])[0][0]
+
+
+def at(wavelength):
+    """Number of the column nearest to a wavelength in angstrom."""
+    return int(np.abs(np.geomspace(3850, 9200, 3800) - wavelength).argmin())
+
+
+def test_spectra_are_normalised_and_repeatable():
+    X, y = datasets.make_spectra(30, noise=0.1, random_state=3)
+    again, same = datasets.make_spectra(30, random_state=np.random.RandomState(3))
+    assert X.shape == (30, 3800)
+    np.testing.assert_allclose(np.linalg.norm(X, axis=1), 1)
+    np.testing.assert_array_equal(y, same)
+    assert (y >= [4000, 1, -3]).all()
+    assert (y <= [9000, 5, 0.5]).all()
+    assert (again > 0).all()
+    error = (X - again) * np.sqrt(3800) / 0.1  # The mean flux is near the root mean square.
+    assert abs(error.std() - 1) < 0.15
+
+
+def test_spectra_do_not_depend_on_the_others_in_their_block():
+    labels = np.random.default_rng(0).uniform([4000, 1, -3], [9000, 5, 0.5], (1005, 3))
+    X, y = datasets.make_spectra(labels=labels)
+    np.testing.assert_array_equal(y, labels)
+    np.testing.assert_allclose(X[1002], spectrum(*labels[1002]), rtol=1e-12)
+
+
+def test_lines_answer_to_the_labels_as_those_of_stars_do():
+    def depth(x, line, width=25):
+        k = at(line)
+        return 1 - x[k] / max(x[k - width], x[k + width])
+
+    hot, cool = spectrum(8900, 4, -1), spectrum(4800, 4, -1)
+    assert depth(hot, 6562.8) > 2 * depth(cool, 6562.8)
+    assert depth(cool, 5183.6) > 2 * depth(hot, 5183.6)
+    rich, poor = spectrum(5800, 4.4, 0.3), spectrum(5800, 4.4, -2.5)
+    assert depth(rich, 3933.7) > 2 * depth(poor, 3933.7)
+    # Pressure widens hydrogen's lines.
+    dwarf, giant = spectrum(8000, 5, -1), spectrum(8000, 2, -1)
+    wing = [x[at(4861.3) + 15] / x[at(4861.3) + 120] for x in (dwarf, giant)]
+    assert wing[0] < wing[1]
+    # Wien's law: what is hotter is bluer.
+    assert np.argmax(hot) < np.argmax(cool)
+
+
+def test_labels_can_be_read_from_spectra():
+    """Already by a linear model, which knows nothing of saturation."""
+    X, y = datasets.make_spectra(500, random_state=0)
+    design = X - X[:300].mean(0)
+    gram = design @ design[:300].T
+    weights = np.linalg.solve(gram[:300] + 1e-8 * np.eye(300), y[:300] - y[:300].mean(0))
+    error = gram[300:] @ weights + y[:300].mean(0) - y[300:]
+    assert (error.std(0) < 0.25 * y.std(0)).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"labels": [[5000.0, 4.0]]}, r"labels must have shape \(n, 3\), got \(1, 2\)"),
+        ({"labels": [[5000.0, 4.0, 1.0]]}, r"labels must lie between .* Got 1\.0 in column 2"),
+        ({"noise": -1.0}, "'noise' parameter of make_spectra"),
+        ({"n_samples": 0}, "'n_samples' parameter of make_spectra"),
+    ],
+)
+def test_bad_parameters_of_spectra(params, match):
+    with pytest.raises(ValueError, match=match):
+        datasets.make_spectra(**params)
+
+
+# Transistor
+
+
+def test_transistor_saturates_and_amplifies():
+    """Sixty millivolts a decade, and hardly more current at larger collector voltages."""
+    base = np.array([0.45, 0.5, 0.55])
+    _, y = datasets.make_transistor(X=np.column_stack([base, np.full(3, 2.0)]))
+    decade = 1.38064852e-23 * 300.15 / 1.6021766208e-19 * np.log(10)  # V
+    np.testing.assert_allclose(np.diff(y), 0.05 / decade, rtol=0.01)
+    _, current = datasets.make_transistor(X=[[0.5, 2.0], [0.5, 4.0], [0.5, 0.1]], log=False)
+    assert 1.0 < current[1] / current[0] < 1.0 + 2.5 / 74  # Early's voltage
+    assert current[2] < current[0]
+    assert current.dtype == np.float64
+
+
+def test_transistor_refuses_a_logarithm_of_a_negative_current():
+    with pytest.raises(ValueError, match=r"X has a current of -.* \[0.5, 0.0\]"):
+        datasets.make_transistor(X=[[0.5, 2.0], [0.5, 0.0]])
+
+
+# Tables
+
+
+def test_meats():
+    meats = datasets.load_meats()
+    assert meats.data.shape == (215, 100) and meats.target.shape == (215, 3)
+    assert len(meats.feature_names) == len(meats.wavelength) == 100
+    assert np.isfinite(meats.data).all()
+    # Water, fat and protein are nearly all of it.
+    assert (np.abs(meats.target.sum(1) - 98) < 5).all()
+
+
+def test_steam():
+    steam = datasets.load_steam()
+    temperature, pressure = steam.data.T
+    density, enthalpy, entropy = steam.target.T
+    # Verification values of IAPWS-IF97 have no place in the table; water at 20 degrees and steam
+    # near an ideal gas do: p = rho R T with R of the standard, in kJ/(kg K).
+    cold = (temperature == 20) & (pressure == 0.1)
+    assert density[cold] == pytest.approx(998.2, abs=0.1)
+    hot = (temperature == 400) & (pressure == 0.1)
+    assert density[hot] == pytest.approx(100 / (0.461526 * 673.15), rel=2e-3)
+    # Along an isobar heat goes in: dh = T ds, summed by the trapezoidal rule within the vapour.
+    line = (pressure == 1.0) & steam.is_steam
+    kelvin = temperature[line] + 273.15
+    heat = np.sum(np.diff(entropy[line]) * (kelvin[1:] + kelvin[:-1]) / 2)
+    assert heat == pytest.approx(np.ptp(enthalpy[line]), rel=1e-4)
+    assert steam.is_steam[hot].all() and not steam.is_steam[cold].any()

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def public_modules():
     """skpou and its modules for users: no underscore, and no room of the numerical core."""
-    names = [module.name for module in pkgutil.iter_modules(skpou.__path__) if not module.ispkg]
+    found = pkgutil.iter_modules(skpou.__path__)
+    names = [m.name for m in found if not m.ispkg or m.name == "datasets"]
     return ["skpou", *sorted(f"skpou.{name}" for name in names if not name.startswith("_"))]
 
 

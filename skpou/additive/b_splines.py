@@ -26,6 +26,8 @@ EXPONENTS = np.arange(-16, 33) / 8
 #: Transformed values that are held at once while exponents are tried.
 EXPONENT_VALUES = 1_000_000
 DEGREE = 3
+#: Points up to which calls cost more than the work that they do.
+FEW_POINTS = 16
 
 
 def yeo_johnson(z: Tensor, exponent: Tensor | float) -> Tensor:
@@ -86,6 +88,8 @@ def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -
     """
     around = span[..., None] + torch.arange(1 - DEGREE, DEGREE + 1, device=t.device)
     near = knots.gather(-1, around.flatten(-2)).unflatten(-1, (t.shape[-1], 2 * DEGREE))
+    if t.shape[-1] <= FEW_POINTS and not derivative:
+        return _few_local_splines(t[..., None], near)
     values = [torch.ones_like(t)]
     for degree in range(1, DEGREE + 1):
         # B-spline r of degree - 1 begins at knot span + 1 - degree + r, the first one given here.
@@ -100,6 +104,19 @@ def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -
         inner = [parts[r - 1][1] + parts[r][0] for r in range(1, degree)]
         values = [parts[0][0], *inner, parts[-1][1]]
     return torch.stack(values, -1)
+
+
+def _few_local_splines(t: Tensor, near: Tensor) -> Tensor:
+    """The same sums for points t (..., n, 1) and knots near them (..., n, 6), degree by degree."""
+    values: Tensor | float = 1.0
+    zero = torch.zeros_like(t)
+    for degree in range(1, DEGREE + 1):
+        start, end = near[..., DEGREE - degree : DEGREE], near[..., DEGREE : DEGREE + degree]
+        rise = values / (end - start)
+        left, right = (end - t) * rise, (t - start) * rise
+        values = torch.cat([left, zero], -1) + torch.cat([zero, right], -1)
+    assert isinstance(values, Tensor)
+    return values
 
 
 def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:

@@ -20,6 +20,8 @@ SAME_COLUMN = 1 - 1e-12
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
 SMALLEST_EIGENVALUE = 1e-13
+#: Points up to which all products are formed at once: there calls cost more than work.
+FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class AdditiveBasis(Basis, kind="additive"):
         self.blocks = tuple(blocks)
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
+        self._gathers: list[list[Tensor] | None] | None = None
 
     def with_blocks(
         self, blocks: Sequence[Block], landmarks: Landmarks | None = None
@@ -188,6 +191,8 @@ class AdditiveBasis(Basis, kind="additive"):
 
     def from_functions(self, values: list[Tensor], T: Tensor) -> Tensor:
         """Columns (n, p) from `functions` and `coordinates`, evaluated once for many blocks."""
+        if 0 < len(T) <= FEW_ROWS:
+            return self._gathered(values, T)
         parts = [T.new_ones((len(T), 1))]
         for block in self.blocks:
             if block.order == 0:
@@ -197,10 +202,31 @@ class AdditiveBasis(Basis, kind="additive"):
                 parts.append(_products(block, values))
         return torch.cat(parts, 1)
 
+    def _gathered(self, values: list[Tensor], T: Tensor) -> Tensor:
+        """What `from_functions` returns: all products of a kind at once, from gathered factors."""
+        if self._gathers is None:
+            self._gathers = _gathers(self.blocks, [part.shape[1] for part in values], T.device)
+        V = torch.cat([*values, T.new_ones((len(T), 1))], 1)
+        parts = []
+        for factors in self._gathers:
+            if factors is None:
+                assert self.landmarks is not None
+                parts.append(self.landmarks.matrix(T))
+                continue
+            product = V.index_select(1, factors[0])
+            for factor in factors[1:]:
+                product = product * V.index_select(1, factor)
+            parts.append(product)
+        return torch.cat(parts, 1)
+
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in float64, returned in the precision of X; see `Basis.matrix`."""
+        return self.evaluated(X)[0].to(X.dtype)
+
+    def evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """`matrix` and `coordinates` of the same points, in float64."""
         T = self.coordinates(X)
-        return self.from_functions(self.functions(T), T).to(X.dtype)
+        return self.from_functions(self.functions(T), T), T
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""
@@ -282,6 +308,52 @@ def _products(block: Block, values: list[Tensor]) -> Tensor:
     for part in parts[1:]:
         product = (product[:, :, None] * part[:, None, :]).flatten(1)
     return product
+
+
+def _gathers(
+    blocks: Sequence[Block], sizes: Sequence[int], device: torch.device
+) -> list[list[Tensor] | None]:
+    """Factors of all columns, by their numbers among all functions and a last one, the constant.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    sizes : sequence of int
+        Number of functions of every column.
+    device : torch.device
+
+    Returns
+    -------
+    list of list of Tensor
+        Of columns that follow each other, factor by factor; None for the block over all columns.
+    """
+    starts = np.cumsum([0, *sizes])
+    one = starts[-1]
+    runs: list[list[np.ndarray] | None] = [[np.full((1, 3), one)]]
+    for block in blocks:
+        if block.order == 0:
+            runs += [None, []]
+            continue
+        ranges = [
+            starts[j] + np.arange(first, last)
+            for j, first, last in zip(block.columns, block.first, block.last, strict=True)
+        ]
+        table = np.full((block.size, 3), one)
+        table[:, : block.order] = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(
+            block.size, -1
+        )
+        run = runs[-1]
+        assert run is not None
+        run.append(table)
+    gathers: list[list[Tensor] | None] = []
+    for run in runs:
+        if run is None:
+            gathers.append(None)
+        elif run:
+            table = np.concatenate(run)
+            most = max(1, int((table != one).sum(1).max()))
+            gathers.append([torch.tensor(table[:, k], device=device) for k in range(most)])
+    return gathers
 
 
 def distinct_columns(X: Tensor, weight: Tensor) -> list[int]:

@@ -22,7 +22,7 @@ from skpou.additive.local import (
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import Candidate, TargetRows, TermSearch, given_terms
-from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
+from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
     FEWEST_OF_TABLE,
@@ -116,7 +116,7 @@ def fit_additive(
         TargetFit(double, k, options, np.random.default_rng(seed), report)
         for k in range(rows.n_outputs)
     ]
-    models = [fit.run() for fit in fits]
+    models = at_once(TargetFit.run, fits)
     steps = [step for fit in fits for step in fit.steps]
     converged = all(step.converged for step in steps)
     return TrainingResult(
@@ -190,13 +190,11 @@ class TargetFit:
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
         found = self.terms()
-        fits = self.steps = [self.converged(candidate) for candidate in found]
+        fits = self.steps = at_once(self.converged, found)
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
-        self.firsts = [self._first(*pair) for pair in zip(found, fits, strict=True)]
-        members = [
-            self._weighted(candidate, fit, floor)
-            for candidate, fit in zip(found, fits, strict=True)
-        ]
+        pairs = list(zip(found, fits, strict=True))
+        self.firsts = [self._first(*pair) for pair in pairs]
+        members = at_once(lambda pair: self._weighted(*pair, floor), pairs)
         experts, log_density = self._experts(members, floor)
         model = TargetModel(experts, 0.0)
         step = max(1, -(-self.n // SLOPE_ROWS))
@@ -305,9 +303,9 @@ class TargetFit:
             pairs = self._close([(search, search.first(blocks)) for search, blocks in given])
             self.score = max(candidate.score for _, candidate in pairs)
             return [candidate for _, candidate in pairs]
-        pairs = [(search, search.first()) for search in searches]
+        pairs = list(zip(searches, at_once(TermSearch.first, searches), strict=True))
         pairs = self._close(pairs)
-        pairs = [(search, search.grow(candidate)) for search, candidate in pairs]
+        pairs = at_once(lambda pair: (pair[0], pair[0].grow(pair[1])), pairs)
         if options.remainder:
             pairs = self._with_remainder(pairs)
         self.score = max(candidate.score for _, candidate in pairs)
@@ -334,9 +332,10 @@ class TargetFit:
 
     def _problem(self, candidate: Candidate, factor: Tensor | None = None) -> EvidenceProblem:
         """All rows, their weights multiplied by a factor for each pair."""
-        if self.columns is None or self.columns[0] is not candidate.basis:
-            self.columns = candidate.basis, candidate.basis.matrix(self.X)
-        F = self.columns[1]
+        known = self.columns  # Other threads may put theirs here.
+        if known is None or known[0] is not candidate.basis:
+            known = self.columns = candidate.basis, candidate.basis.matrix(self.X)
+        F = known[1]
         rows = self.all
         y, weight, within = rows.y, rows.weight, rows.within
         if factor is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Expert:
     members: tuple[Member, ...]
     first: Member | None = None
 
-    @property
+    @cached_property
     def coef(self) -> Tensor:
         """Coefficients (p,) of the expert's part of the mean: those of its members by share."""
         return torch.stack([member.share * member.coef for member in self.members]).sum(0)
@@ -140,31 +141,34 @@ class TargetModel:
         """
         X = X.double()
         inside = X.clamp(0, 1)
-        beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
+        is_inside = torch.equal(X, inside)
+        beyond = 0.0
+        if posterior and not is_inside:
+            beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
         for expert in self.experts:
-            T = expert.basis.coordinates(inside)
-            within = expert.basis.from_functions(expert.basis.functions(T), T)
-            F = within if torch.equal(X, inside) else expert.basis.matrix(X)
+            F, T = expert.basis.evaluated(X)
+            within = F
+            if not is_inside:
+                within, T = expert.basis.evaluated(inside)
             means.append(F @ expert.coef)
             for member in expert.members:
-                mean = (F @ member.coef + moves[:, number])[:, None]
-                spread = mean.new_zeros(mean.shape)
+                inner = within @ member.coef
+                mean = inner if is_inside else F @ member.coef
+                mean = (mean + moves[:, number])[:, None]
+                log_gates, variance = member.density.at(T, inner + near[:, number])
+                epistemic = torch.zeros_like(mean)
                 if posterior:
                     spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
-                gated_by = within @ member.coef + near[:, number]
-                log_gates, variance = member.density.at(T, gated_by)
-                epistemic = variance * spread
-                if posterior:
-                    epistemic = epistemic + beyond + around
+                    epistemic = variance * spread + beyond + around
                 parts.append(
                     (
                         log_gates + np.log(member.share),
                         mean.expand_as(log_gates),
                         variance.expand_as(log_gates),
-                        epistemic,
+                        epistemic.expand_as(log_gates),
                     )
                 )
                 number += 1

@@ -86,6 +86,9 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column. None: those of the rows, in `partial_fit` of those
         of its first call, where knots are at equal distances between them.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for targets, for columns with and without a transform,
+        and for errors at left-out rows; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -176,6 +179,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         terms="auto",
         batch_size=None,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -192,6 +196,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self.terms = terms
         self.batch_size = batch_size
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -400,7 +405,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
             Only if asked for.
         """
         points, scaling, origin = self._query(X)
-        model = self._model(points)
+        model = self._unpacked_model(points)
         place = {int(column): k for k, column in enumerate(scaling.columns)}
         terms = [tuple(place[j] for j in term) for term in self.terms_]
         centres = scaling.scale.new_tensor(self._term_centres[:, :-1].T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,6 +55,9 @@ class SplineColumns:
         if max(self.sizes) == 1:
             ends = torch.stack([column.transform[[0, -1], 0] for column in columns])
             self.lines = ends[:, 0], (ends[:, 1] - ends[:, 0]) / (self.high - self.low)
+        self.shape = (len(columns), rows)
+        #: Numbers of the four B-splines that are not zero, before that of the interval.
+        self.before = torch.arange(-DEGREE, 1, device=like.device)
 
     def _straight(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Standardized values, before and after the transform."""
@@ -87,35 +91,41 @@ class SplineColumns:
         moves = (T >= self.low - self.reach) & (T <= self.high + self.reach)
         factor = torch.where(moves, of_coordinates, 0.0)
         inside = torch.clamp(T, self.low, self.high)
-        tables = self._blocks(inside, lambda t: self._combined(t, self._local(t, 1)))
+        tables = self._blocks(inside, self._first_derivatives)
         return [table * factor[:, j, None] for j, table in enumerate(tables)]
 
     def _blocks(self, T: Tensor, evaluate) -> list[Tensor]:
-        rows = max(BLOCK_VALUES // max(self.transform.shape[0] * self.transform.shape[1], 1), 1)
-        parts = [evaluate(block) for block in T.split(rows)]
+        parts = [
+            evaluate(block) for block in T.split(max(BLOCK_VALUES // math.prod(self.shape), 1))
+        ]
         values = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return [table[:, :size] for table, size in zip(values, self.sizes, strict=True)]
 
     def _functions(self, T: Tensor) -> Tensor:
         inside = torch.clamp(T, self.low, self.high)
-        beyond = torch.clamp(T, self.low - self.reach, self.high + self.reach) - inside
-        local = self._local(inside, 0)
-        if bool(beyond.any()):
-            local = local + beyond.T[:, :, None] * self._local(inside, 1)
-        return self._combined(inside, local)
+        span = self._span(inside)
+        local = self._local(inside, span, 0)
+        if not torch.equal(inside, T):
+            beyond = torch.clamp(T, self.low - self.reach, self.high + self.reach) - inside
+            local = local + beyond.T[:, :, None] * self._local(inside, span, 1)
+        return self._combined(span, local)
+
+    def _first_derivatives(self, inside: Tensor) -> Tensor:
+        span = self._span(inside)
+        return self._combined(span, self._local(inside, span, 1))
 
     def _span(self, inside: Tensor) -> Tensor:
         """Interval (k, n) of knots that each coordinate lies in."""
         span = torch.searchsorted(self.knots, inside.T.contiguous(), right=True) - 1
         return torch.minimum(span.clamp_min(DEGREE), self.last)
 
-    def _local(self, inside: Tensor, derivative: int) -> Tensor:
+    def _local(self, inside: Tensor, span: Tensor, derivative: int) -> Tensor:
         """The four B-splines (k, n, 4) of every coordinate (n, k) that are not zero there."""
-        return local_splines(inside.T, self.knots, self._span(inside), derivative)
+        return local_splines(inside.T, self.knots, span, derivative)
 
-    def _combined(self, inside: Tensor, local: Tensor) -> Tensor:
+    def _combined(self, span: Tensor, local: Tensor) -> Tensor:
         """Functions (k, n, m) from the local B-splines."""
-        k, rows, _ = self.transform.shape
-        table = local.new_zeros((k, len(inside), rows))
-        places = self._span(inside)[:, :, None] + torch.arange(-DEGREE, 1, device=local.device)
+        k, rows = self.shape
+        table = local.new_zeros((k, span.shape[1], rows))
+        places = span[:, :, None] + self.before
         return table.scatter_(2, places, local) @ self.transform

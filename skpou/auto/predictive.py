@@ -234,6 +234,16 @@ class StackedDensity:
         logs = [math.log(part.weight) + part.log_density(y) for part in self.parts]
         return torch.stack(logs).logsumexp(0)
 
+    @property
+    def mean(self) -> Tensor:
+        """Mean (n, m) of y, as mixtures of Gaussians call it."""
+        return self.center
+
+    def tails(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, m) below and above targets y (n, m), each for itself."""
+        below = self.cumulative(y[:, None])[:, 0]
+        return below, 1 - below
+
     def cumulative(self, y: Tensor) -> Tensor:
         """Probability (n, q, m) of a target below y (n, q, m)."""
         return sum_of(part.weight * part.cumulative(y) for part in self.parts)
@@ -250,8 +260,12 @@ class StackedDensity:
     def quantiles(self, probabilities: Tensor) -> Tensor:
         """Quantiles (n, q, m), where the distribution function of the mixture meets them.
 
-        The members' own quantiles are a bracket, which is cut into parts again and again.
+        Probabilities are (q,), or (q, m), other ones for each output. The members' own quantiles
+        are a bracket, which is cut into parts again and again.
         """
+        if probabilities.ndim == 2:
+            each = [self.quantiles(p)[:, :, j] for j, p in enumerate(probabilities.unbind(1))]
+            return torch.stack(each, 2)
         own = torch.stack([part.quantiles(probabilities) for part in self.parts])
         low, high = own.amin(0), own.amax(0)
         n, q, m = low.shape

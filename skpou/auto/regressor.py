@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +160,6 @@ class AutoRegressor(BaseRegressor):
         **BaseRegressor._parameter_constraints,
         "members": [AUTO, list, tuple],
         "n_members": [COUNT],
-        "n_jobs": [Integral, None],
     }
     _size_parameters = "n_jobs"
 

@@ -14,7 +14,7 @@ from skpou.base.compat import (
     validate_params,
 )
 from skpou.base.density import ResidueDensityMixin
-from skpou.base.estimator import TorchEstimator
+from skpou.base.estimator import DocumentedEstimator, TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
 from skpou.base.parameters import (
@@ -39,9 +39,10 @@ from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
-           "FittedModelRegressor", "HasMethods", "Interval", "LinearModelRegressor", "Origin",
-           "Prepared", "PreparedClasses", "ResidueDensityMixin", "StopRequested", "StrOptions",
-           "Summary", "SummedClassifier", "SummedRegressor", "TorchEstimator", "available_if",
+           "DocumentedEstimator", "FittedModelRegressor", "HasMethods", "Interval",
+           "LinearModelRegressor", "Origin", "Prepared", "PreparedClasses", "ResidueDensityMixin",
+           "StopRequested", "StrOptions", "Summary", "SummedClassifier", "SummedRegressor",
+           "TorchEstimator", "available_if",
            "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
            "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
            "indicators_of", "noise_lines", "number", "of_all_processes", "origin_of", "owned",

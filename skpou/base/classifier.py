@@ -134,7 +134,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
 
     def _log_proba(self, X):
         points, _, origin = self._query(X)
-        model = self._model(points)
+        model = self._unpacked_model(points)
         return self._in_blocks(points, model, lambda x, _: model.log_proba(x)), origin
 
     def predict_log_proba(self, X):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
+import os
 import pickle
 import re
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from skpou.base.callbacks import (
     step_task,
 )
 from skpou.base.compat import CallbackSupportMixin, StrOptions
+from skpou.base.parameters import N_JOBS, random_generator
 from skpou.base.streams import (
     LARGEST_TARGET,
     box_of_edges,
@@ -37,12 +40,15 @@ from skpou.base.streams import (
     edges_of_bounds,
     warn_of_rows_outside,
 )
+from skpou.base.unpacked import UNPACKED
 from skpou.core import (
     Report,
     Rows,
     Scaling,
     TrainingInterrupted,
     TrainingResult,
+    at_once,
+    jobs,
     merge_rows,
     target_unit,
 )
@@ -54,25 +60,51 @@ from skpou.core.models import ClassPredictor, Predictor
 FEWEST_TOGETHER = 256
 
 
+Part = TypeVar("Part")
+
+
 class InterruptedFit(KeyboardInterrupt):
     """Ctrl-C after which the estimator holds the best model so far."""
 
 
-class TorchEstimator(CallbackSupportMixin, BaseEstimator):
+class DocumentedEstimator(BaseEstimator):
+    """Estimator whose HTML representation links to its page.
+
+    The pages are wherever `make doc` put them, or somebody keeps them: the environment variable
+    SKPOU_DOCUMENTATION is the address of the folder ``generated`` in them. Without it there is no
+    link.
+    """
+
+    _doc_link_module = "skpou"
+
+    @property
+    def _doc_link_template(self) -> str:
+        address = os.environ.get("SKPOU_DOCUMENTATION", "").rstrip("/")
+        return f"{address}/{{estimator_module}}.{{estimator_name}}.html" if address else ""
+
+
+class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     """Estimator whose numbers live in torch: training rows, queries and pickles.
 
     A subclass calls `_merged`, trains and stores arrays, among them `scaling_`.
     """
 
     _parameter_constraints: dict = {
+        "n_jobs": N_JOBS,
         "device": [str],
         "dtype": [StrOptions({"float64", "float32"})],
         "random_state": ["random_state", np.random.Generator],
         "verbose": ["verbose"],
     }
 
+    #: That of models which an earlier version saved.
+    n_jobs: int | None = None
     #: Whether equal rows are so many observations, also where none differs from the others.
     _counts_repeats = False
+    #: Attributes that hold the fitted state, as arrays in dicts and lists.
+    _state_names: tuple[str, ...] = (
+        "scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint", "_form_error",
+    )  # fmt: skip
     #: Attributes that a new fit drops: they were found for the model before.
     _dropped_by_fit: tuple[str, ...] = ("_summary",)
     #: What to lower where memory runs out.
@@ -177,8 +209,9 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         the mode, the caller's is restored.
         """
         before = self.__dict__.copy()
+        UNPACKED.drop(self)
         try:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), jobs(self._threads()):
                 yield
             self._drop_what_was_of_the_last_fit()
         except torch.cuda.OutOfMemoryError as error:
@@ -200,9 +233,35 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
             self.__dict__ = before
             raise
 
+    def _threads(self) -> int | None:
+        """Threads of a fit; one where callbacks are told of its steps in their order."""
+        return None if getattr(self, "_skl_callbacks", None) else self.n_jobs
+
     def _drop_what_was_of_the_last_fit(self) -> None:
         for name in self._dropped_by_fit:
             self.__dict__.pop(name, None)
+
+    def _best_of(
+        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
+    ) -> TrainingResult:
+        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
+        rng = random_generator(self.random_state)
+        starts = [np.random.default_rng(rng.integers(2**63, size=2)) for _ in range(n_init)]
+        done: dict[int, TrainingResult] = {}
+
+        def run(k: int) -> None:
+            done[k] = train(starts[k])
+
+        def best() -> TrainingResult:
+            return done[min(sorted(done), key=lambda k: done[k].score)]
+
+        try:
+            at_once(run, range(n_init))
+        except TrainingInterrupted as stopped:
+            raise TrainingInterrupted(best() if done else stopped.result) from None
+        except KeyboardInterrupt:
+            raise TrainingInterrupted(best() if done else None) from None
+        return best()
 
     def _less_memory(self) -> str:
         """What to do where memory has run out."""
@@ -257,17 +316,36 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _given_points(self, X: Any) -> tuple[Tensor, validation.Origin]:
         """Validated points (n, d) on the device, in float64, and where they came from."""
-        check_is_fitted(self)
+        if "scaling_" not in self.__dict__:  # Looking for the reason takes long for one row.
+            check_is_fitted(self)
         origin = validation.origin_of(X)
         device = validation.resolve_device(self.device, origin)
         return validation.owned(validation.query_points(self, X), torch.float64, device), origin
 
+    def _model(self, like: Tensor) -> Any:
+        """The fitted model in scaled units, on the device and in the dtype of `like`."""
+        raise NotImplementedError
+
+    def _unpacked(self, what: str, like: Tensor, unpack: Callable[[Tensor], Part]) -> Part:
+        """A part of the fitted state, unpacked once for the device and the dtype of `like`."""
+
+        def anew() -> Part:
+            with torch.inference_mode(False):
+                return unpack(like.new_zeros(0))
+
+        return UNPACKED.get(self, self._state_names, (what, like.device, like.dtype), anew)
+
+    def _unpacked_model(self, like: Tensor) -> Any:
+        """The fitted model, unpacked once."""
+        return self._unpacked("model", like, self._model)
+
     def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
         """Scaled points on the device, the scaling, and where X came from."""
         X, origin = self._given_points(X)
-        scaling = Scaling.from_arrays(self.scaling_, X)
+        scaling = self._unpacked("scaling", X, lambda x: Scaling.from_arrays(self.scaling_, x))
         points = scaling.points(X).to(self._torch_dtype())
-        if not bool(torch.isfinite(points).all()):
+        # A sum tells faster; one that overflows need not mean that a part does.
+        if not math.isfinite(points.sum()) and not bool(torch.isfinite(points).all()):
             k = int(torch.nonzero(~torch.isfinite(points))[0, 1])
             column = int(scaling.columns[k])
             raise ValueError(
@@ -296,8 +374,11 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         function: Callable[[Tensor, slice], Any],
     ) -> Any:
         """Concatenate a function's results over blocks of rows; tuples part by part."""
-        blocks = row_blocks(len(points), self._rows_a_block(model))
-        results = [function(points[block], block) for block in blocks]
+        if len(points) == 1:
+            results = [function(points, slice(0, 1))]
+        else:
+            blocks = row_blocks(len(points), self._rows_a_block(model))
+            results = [function(points[block], block) for block in blocks]
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)
@@ -356,7 +437,8 @@ class TorchEstimator(CallbackSupportMixin, BaseEstimator):
         ValueError
             If so.
         """
-        for name in ("scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint"):
+        # What left-out rows tell is bounded when it is used, and may be infinite.
+        for name in [name for name in self._state_names if name != "_form_error"]:
             bad = _not_finite(self.__dict__.get(name), name)
             if bad:
                 raise ValueError(

@@ -21,7 +21,7 @@ class JointMixin:
     """Regressor with joint predictions where its state is a posterior of coefficients."""
 
     _query: Callable[..., Any]
-    _model: Callable[..., Any]
+    _unpacked_model: Callable[..., Any]
     _in_blocks: Callable[..., Any]
     _leave: Callable[..., Any]
     _result_dtype: Callable[..., Any]
@@ -49,7 +49,9 @@ class JointMixin:
             raise ValueError(f"return_cov must be False, True or 'epistemic'. Got {return_cov!r}.")
         points, scaling, origin = self._query(X)
         model = self._mean_of(points, view)
-        self._refuse_joint(self._model(points), len(points), len(scaling.scale), "return_cov=True")
+        self._refuse_joint(
+            self._unpacked_model(points), len(points), len(scaling.scale), "return_cov=True"
+        )
         mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
         model = self._density_of(points, view)
         covariance = model.covariance(points)
@@ -106,7 +108,7 @@ class JointMixin:
         normal = tensor(rng.standard_normal((len(points), m, n_samples))).mT
         model, shared = self._density_of(points), None
         if joint:
-            self._refuse_joint(self._model(points), len(points), m, "joint=True")
+            self._refuse_joint(self._unpacked_model(points), len(points), m, "joint=True")
             shared = self._shared_draws(model, points, rng.standard_normal(normal.shape))
         draws = self._in_blocks(
             points,

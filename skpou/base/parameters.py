@@ -16,6 +16,8 @@ AUTO = StrOptions({"auto"})
 COUNT = Interval(Integral, 1, None, closed="left")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 POSITIVE = Interval(Real, 0, None, closed="neither")
+#: Numbers of jobs as joblib counts them: -1 are all processors, -2 all but one.
+N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 
 
 def unless_auto(value: Any, kind: Callable[[Any], Any] = float) -> Any:

@@ -16,7 +16,7 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
-from skpou.base.parameters import check_quantiles, check_return_std, random_generator
+from skpou.base.parameters import check_quantiles, check_return_std
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import gather
 from skpou.core.models import (
@@ -147,23 +147,6 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         return X, y, weight
 
-    def _best_of(
-        self, train: Callable[[np.random.Generator], TrainingResult], n_init: int
-    ) -> TrainingResult:
-        """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
-        rng = random_generator(self.random_state)
-        best: TrainingResult | None = None
-        for _ in range(n_init):
-            start = np.random.default_rng(rng.integers(2**63, size=2))
-            try:
-                result = train(start)
-            except TrainingInterrupted as stopped:
-                raise TrainingInterrupted(best or stopped.result) from None
-            if best is None or result.score < best.score:
-                best = result
-        assert best is not None
-        return best
-
     def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
         """Best of several starts, stored; what an interrupt leaves is stored, too."""
         try:
@@ -196,15 +179,15 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         self._restraint = restrained(model, companion, prepared.rows).arrays()
 
-    def _with_form_error(self, model: Predictor) -> Predictor:
+    def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""
         state = self.__dict__.get("_form_error")
         if state is None:
-            return model
+            return None
         return WithFormError(model, tuple(FormError(**form) for form in state))
 
     def _restrained(
-        self, model: Predictor, like: Tensor, bars: Predictor | None = None
+        self, model: Predictor, like: Tensor, bars: WithFormError | None = None
     ) -> Predictor:
         """The model, and it with `bars`, as it predicts: it gives way where it knows little."""
         state = self.__dict__.get("_restraint")
@@ -214,17 +197,25 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
 
     def _mean_of(self, points: Tensor, view: Callable[[Any], Predictor] | None = None) -> Predictor:
         """The model, or a part of it that `view` makes, for means alone."""
-        model = self._model(points)
-        return self._restrained(model, points) if view is None else view(model)
+        if view is not None:
+            return view(self._unpacked_model(points))
+        return self._unpacked("mean", points, self._unpack_mean)
+
+    def _unpack_mean(self, like: Tensor) -> Predictor:
+        return self._restrained(self._unpacked_model(like), like)
 
     def _density_of(
         self, points: Tensor, view: Callable[[Any], Predictor] | None = None
     ) -> Predictor:
         """The model, or a part of it that `view` makes, with all that is known of its errors."""
-        model = self._model(points)
         if view is not None:
-            return self._with_form_error(view(model))
-        return self._restrained(model, points, self._with_form_error(model))
+            model = view(self._unpacked_model(points))
+            return self._with_form_error(model) or model
+        return self._unpacked("density", points, self._unpack_density)
+
+    def _unpack_density(self, like: Tensor) -> Predictor:
+        model = self._unpacked_model(like)
+        return self._restrained(model, like, self._with_form_error(model))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
@@ -270,7 +261,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
 
     def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
         """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
-        result = result.to(self._result_dtype())
+        result = result.to(self._unpacked("dtype", result, lambda _: self._result_dtype()))
         single = self._target_ndim == 1
         return origin.send(result.squeeze(-1) if single else result.moveaxis(-1, 1).contiguous())
 

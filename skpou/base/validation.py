@@ -16,6 +16,9 @@ from torch import Tensor
 
 from skpou.base.compat import check_columns, check_weights
 
+#: Types of numbers that are taken as they are.
+PLAIN = (np.dtype(np.float64), np.dtype(np.float32))
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -344,6 +347,23 @@ def _accelerator_data(
     return X, y.to(X.device), torch.as_tensor(weight, device=X.device)
 
 
+def _is_plain(estimator: Any, X: Any) -> bool:
+    """Whether these are points that scikit-learn would return as they are, without a warning.
+
+    Anything else is left to `validate_data`, which takes fifty times as long for one row.
+    """
+    fitted = estimator.__dict__
+    return (
+        type(X) is np.ndarray
+        and X.dtype in PLAIN
+        and X.ndim == 2
+        and X.shape[0] > 0
+        and X.shape[1] == fitted.get("n_features_in_")
+        and "feature_names_in_" not in fitted
+        and bool(np.isfinite(X).all())
+    )
+
+
 def query_points(estimator: Any, X: Any) -> Any:
     """Validated points (n, d) for a fitted estimator."""
     if isinstance(X, Tensor) and X.device.type != "cpu":
@@ -351,6 +371,8 @@ def query_points(estimator: Any, X: Any) -> Any:
         check_columns(estimator, X, reset=False)
         return X
     X = _cpu_array(X, "X")
+    if _is_plain(estimator, X):
+        return X
     _refuse_strings(X)
     try:
         return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])

@@ -1,6 +1,7 @@
 """What several families share: rows, scaling, records of training, bases, polynomials."""
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
+from skpou.core.parallel import at_once, jobs
 from skpou.core.polynomials import (
     TotalDegreePolynomials,
     count_columns,
@@ -16,7 +17,7 @@ from skpou.core.sobol import sobol_points
 
 # fmt: off
 __all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
-           "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "count_columns",
-           "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "to_powers",
-           "total_degree_exponents"]
+           "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "at_once",
+           "count_columns", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
+           "target_unit", "to_powers", "total_degree_exponents"]
 # fmt: on

@@ -118,6 +118,18 @@ class Basis(ABC):
         """
         return self.matrix(X)
 
+    def evaluate_beside(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
+        """What `evaluate` and `posterior_columns` return, of one matrix where both need it."""
+        own = type(self)
+        if own.posterior_columns is not Basis.posterior_columns or not self._is_whole(len(X)):
+            return self.evaluate(X, coef), self.posterior_columns(X)
+        columns = self.matrix(X)
+        return columns @ coef.to(X), columns
+
+    def _is_whole(self, n_rows: int) -> bool:
+        """Whether `evaluate` of so many points is one product of `matrix` and the coefficients."""
+        return type(self).evaluate is Basis.evaluate
+
 
 class ParametricBasis(ABC):
     """Columns that depend on parameters theta, at fixed points: what variable projection moves.

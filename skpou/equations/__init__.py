@@ -8,12 +8,27 @@ from skpou.equations.estimator import (
 )
 from skpou.equations.level import Iterate, Level, criterion, norm, stacked
 from skpou.equations.newton import inside
-from skpou.equations.posterior import fitted_model, open_message
+from skpou.equations.posterior import UNSOLVED, fitted_model, open_message, unsolved_message
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
 # fmt: off
-__all__ = ["PHYSICS_CONSTRAINTS", "EquationOptions", "EquationsMixin", "Iterate", "Level",
-           "Physics", "PhysicsMixin", "Problem", "criterion", "fitted_model", "inside", "norm",
-           "open_message", "stacked"]
+__all__ = [
+    "PHYSICS_CONSTRAINTS",
+    "UNSOLVED",
+    "EquationOptions",
+    "EquationsMixin",
+    "Iterate",
+    "Level",
+    "Physics",
+    "PhysicsMixin",
+    "Problem",
+    "criterion",
+    "fitted_model",
+    "inside",
+    "norm",
+    "open_message",
+    "stacked",
+    "unsolved_message",
+]
 # fmt: on

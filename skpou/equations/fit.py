@@ -14,8 +14,9 @@ from skpou.core import Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
+from skpou.equations.posterior import UNSOLVED
 from skpou.equations.problem import Problem
-from skpou.equations.search import UNSOLVED, EquationOptions, Search, Solution
+from skpou.equations.search import EquationOptions, Search, Solution
 from skpou.physics import Symmetry
 from skpou.sines import Spectrum
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,6 +106,14 @@ class Level:
         """Number p m of coefficients."""
         return self.n_columns * self.n_outputs
 
+    def with_basis(self, basis: Basis) -> Level:
+        """Another basis at the same points, after the same stages."""
+        level = copy.copy(self)
+        level.basis, level.n_columns = basis, basis.n_columns
+        level.phi = basis.matrix(self.rows.X)
+        level.parts = [level._columns(term) for term in self.terms]
+        return level
+
     def at(self, terms: Sequence[Term]) -> Level:
         """The same basis with terms at other points."""
         return Level(self.basis, self.rows, terms, self.problem, self.before)
@@ -176,6 +185,15 @@ class Level:
             result = term.pointwise.function(values, term.x, constants) - term.target
             found.append(result.detach().reshape(-1))
         return found
+
+    def relative_residual(self, coef: Tensor, unknowns: Tensor) -> float:
+        """Held-out residual over the root mean square of the equations' terms; 0 where all is 0."""
+        judged = self.at(self.problem.fresh)
+        residual = terms = 0.0
+        for i, part in enumerate(judged.residuals(coef, unknowns)[1:]):
+            terms += judged.size_of_terms(i, coef, unknowns)
+            residual += float(part.square().mean())
+        return math.sqrt(residual / terms) if terms > 0 else 0.0
 
     def scales(self, blocks: Sequence[Block], boost: float = 1.0) -> list[float]:
         """Factors of the blocks: by their numbers of rows and their rms row norms.

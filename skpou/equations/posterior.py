@@ -17,6 +17,8 @@ from skpou.equations.level import Iterate, Level, stacked
 N_PROBES = 100
 #: Change of the solution from a unit of the rows that no equation of a determined problem allows.
 OPEN = 1e11
+#: Residual relative to an equation's terms that is no solution.
+UNSOLVED = 0.05
 
 
 def rows_factor(
@@ -134,6 +136,16 @@ def open_message(n_open: int) -> str:
     return (
         f"Equations, conditions and data leave {n_open} direction{'s' * (n_open > 1)} of the "
         "solution open: of many solutions one is given. Add the conditions that are missing."
+    )
+
+
+def unsolved_message(left: float) -> str:
+    """Sentence about a residual at fresh points, relative to the size of the terms."""
+    return (
+        f"The equations are not solved: at fresh points their residual is {left:.1e} of "
+        "the size of their terms. HierarchicalPOURegressor resolves steep fronts and "
+        "layers; or give more points or other starts, or check that equations and data "
+        "have a common solution."
     )
 
 

@@ -17,7 +17,14 @@ from torch import Tensor
 from skpou.core import Basis, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import Stage
 from skpou.equations.level import Iterate, Level, criterion
-from skpou.equations.posterior import fitted_model, open_message, output_factors, rows_factor
+from skpou.equations.posterior import (
+    UNSOLVED,
+    fitted_model,
+    open_message,
+    output_factors,
+    rows_factor,
+    unsolved_message,
+)
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Symmetry
 from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
@@ -30,8 +37,6 @@ MOST_COLUMNS = (400, 1000, 1500)
 ROWS_PER_COLUMN = 1.5
 #: Largest weight, and inverse of the smallest, that balancing gives.
 HEAVIEST = 1e3
-#: Residual relative to an equation's terms that is no solution.
-UNSOLVED = 0.05
 #: Stages by default, and the factor by which a later one must lower the criterion.
 MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
@@ -219,13 +224,9 @@ class Search:
         raise NotImplementedError
 
     def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
-        """Held-out residual over the root mean square of the equations' terms; 0 where all is 0."""
-        judged = self._level(basis, self.problem.fresh)
-        residual = terms = 0.0
-        for i, part in enumerate(judged.residuals(iterate.coef, iterate.unknowns)[1:]):
-            terms += judged.size_of_terms(i, iterate.coef, iterate.unknowns)
-            residual += float(part.square().mean())
-        return math.sqrt(residual / terms) if terms > 0 else 0.0
+        """See `Level.relative_residual`."""
+        level = self._level(basis, self.problem.fresh)
+        return level.relative_residual(iterate.coef, iterate.unknowns)
 
     # Noise, the result
 
@@ -361,12 +362,7 @@ class Search:
         left = self.relative_residual(solution.basis, solution.iterate)
         if code == "converged" and left > UNSOLVED:
             code = "max_iter"
-            message = (
-                f"The equations are not solved: at fresh points their residual is {left:.1e} of "
-                "the size of their terms. HierarchicalPOURegressor resolves steep fronts and "
-                "layers; or give more points or other starts, or check that equations and data "
-                "have a common solution."
-            )
+            message = unsolved_message(left)
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
             code, message = "max_iter", open_message(n_open)

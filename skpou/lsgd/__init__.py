@@ -1,7 +1,12 @@
 """Networks of a given size, trained by least squares and descent."""
 
+from skpou.lsgd.classifier import LSGDClassifier
+from skpou.lsgd.equations import EquationNetworkTraining
 from skpou.lsgd.fit import NetworkOptions, fit_network
 from skpou.lsgd.regressor import LSGDRegressor
-from skpou.lsgd.sizes import network_sizes
+from skpou.lsgd.sizes import check_network_for, network_sizes
 
-__all__ = ["LSGDRegressor", "NetworkOptions", "fit_network", "network_sizes"]
+# fmt: off
+__all__ = ["EquationNetworkTraining", "LSGDClassifier", "LSGDRegressor", "NetworkOptions",
+           "check_network_for", "fit_network", "network_sizes"]
+# fmt: on

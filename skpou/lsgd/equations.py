@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core import ParametricBasis, Report, Rows, TrainingResult
-from skpou.core.models import LinearModel
+from skpou.core.models import LinearModel, Stage
 from skpou.core.optim import Iterate, ProjectedProblem
+from skpou.equations import UNSOLVED, Level, Problem, criterion, fitted_model, unsolved_message
 from skpou.equations import Iterate as Solution
-from skpou.equations import Level, Problem, criterion, fitted_model
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.lsgd.joint import NonlinearProblem
 from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
@@ -169,6 +169,10 @@ class EquationNetworkTraining(NetworkTraining):
     rng : numpy.random.Generator
     report : callable, default=None
         Takes a line for every iteration.
+    before : sequence of Stage, default=()
+        Earlier stages, which the network adds to.
+    first : Tensor of shape (n_parameters,), default=None
+        Hidden layers to start from instead of those of `init`.
     """
 
     def __init__(
@@ -178,10 +182,16 @@ class EquationNetworkTraining(NetworkTraining):
         options: NetworkOptions,
         rng: np.random.Generator,
         report: Report | None = None,
+        before: Sequence[Stage] = (),
+        first: Tensor | None = None,
     ):
         self.equations = equations
-        points = torch.cat([rows.X, *(term.points for term in equations.terms)])
-        self.first = INITIALIZATIONS[options.init](options.network, rng, points)
+        if first is None:
+            points = torch.cat([rows.X, *(term.points for term in equations.terms)])
+            first = INITIALIZATIONS[options.init](options.network, rng, points)
+        self.first = first
+        basis = NetworkBasis(options.network, first)
+        self.base = Level(basis, rows, equations.terms, equations, before)
         super().__init__(rows, options, rng, report)
 
     def start(self) -> Tensor:
@@ -189,8 +199,7 @@ class EquationNetworkTraining(NetworkTraining):
         return self.first
 
     def _level(self, theta: Tensor) -> Level:
-        basis = NetworkBasis(self.options.network, theta)
-        return Level(basis, self.rows, self.equations.terms, self.equations)
+        return self.base.with_basis(NetworkBasis(self.options.network, theta))
 
     def _problem(self) -> ProjectedProblem:
         network = self.options.network
@@ -204,27 +213,40 @@ class EquationNetworkTraining(NetworkTraining):
         self.scales = [s * e for s, e in zip(level.scales(blocks), epsilon, strict=True)]
         if not self.equations.is_affine:
             self.quick = False  # Large coefficients leave no way for the inner problem.
-            return NonlinearProblem(network, self.rows, self.equations, self.scales)
+            return NonlinearProblem(network, level, self.scales)
         columns = EquationColumns(network, row_sets(network, level, self.scales), level.n_outputs)
         y = torch.cat([part.target for part in columns.sets])[:, None]
         return ProjectedProblem(
             columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
         )
 
-    def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
-        """Linear model, its score and the ridge of its coefficients."""
+    def solution(self, best: Iterate) -> tuple[Level, Solution]:
+        """Rows at some hidden layers, with their coefficients and unknowns."""
         level = self._level(best.theta)
         inner, size = best.coef[:, 0], level.n_coefficients
         coef = inner[:size].reshape(level.n_outputs, level.n_columns).T.contiguous()
-        solution = Solution(coef, inner[size:], best.loss)
+        return level, Solution(coef, inner[size:], best.loss)
+
+    def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
+        """Linear model, its score and the ridge of its coefficients."""
+        level, solution = self.solution(best)
+        self.left = level.relative_residual(solution.coef, solution.unknowns)
         alpha = self.options.alpha
         alpha = math.sqrt(best.ridge) if alpha is None else alpha
         model, self.reported = fitted_model(level, solution, self.scales, max(alpha, ALPHA))
         return model, criterion(level, solution, self.scales), alpha
 
+    def finished(self) -> TrainingResult:
+        """The result of the best iterate so far, whoever found it."""
+        return self._result()
+
     def _result(self) -> TrainingResult:
         result = super()._result()
         result.chosen.update(self.reported)
+        if result.code in ("converged", "max_iter") and self.left > UNSOLVED:
+            # At its own points a network may have next to no residual and be no solution.
+            message = f"{unsolved_message(self.left)} {result.message}".strip()
+            return replace(result, code="max_iter", message=message)
         return result
 
 

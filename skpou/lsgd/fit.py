@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factor,
 )
-from skpou.core.models import LinearModel, Stage, finish
+from skpou.core.models import Stage, finish
 from skpou.core.optim import (
     Descent,
     Iterate,
@@ -96,6 +97,9 @@ class NetworkTraining:
         Takes a line for every iteration.
     """
 
+    #: What is reported.
+    loss_name = "mean square"
+
     def __init__(
         self,
         rows: Rows,
@@ -145,7 +149,7 @@ class NetworkTraining:
             progress.best = iterate
         if self.report is not None:
             n = len(progress.curve)
-            self.report(f"iteration {n}: mean square {iterate.loss:.3e}")
+            self.report(f"iteration {n}: {self.loss_name} {iterate.loss:.3e}")
 
     def _iterate(self, fit: ProjectedFit, ridge: float) -> Iterate:
         loss = float(fit.residual.square().sum()) / self.count
@@ -155,8 +159,12 @@ class NetworkTraining:
         options, rows = self.options, self.rows
         # The last layer starts at zero: no output and no sign is preferred.
         coef = theta.new_zeros((options.network.n_columns, rows.n_outputs))
-        start = Iterate(theta, coef, math.nan, (options.alpha or 0.0) ** 2)
+        start = Iterate(theta, coef, math.nan, self._first_ridge())
         self._follow(descend(self._descent(), start))
+
+    def _first_ridge(self) -> float:
+        """Ridge of "gd", relative to the sum of the weights."""
+        return (self.options.alpha or 0.0) ** 2
 
     def _lsgd(self, theta: Tensor) -> None:
         p, m = self.options.network.n_columns, self.rows.n_outputs
@@ -176,6 +184,7 @@ class NetworkTraining:
             size=self.size,
             progress=self.progress,
             report=self.report,
+            loss_name=self.loss_name,
         )
 
     def _lbfgs(self, theta: Tensor) -> None:
@@ -228,8 +237,7 @@ class NetworkTraining:
         state, score, alpha = self._finish(progress.best)
         messages = {
             "max_iter": f"solver={options.solver!r} used all max_iter={options.max_iter} "
-            f"iterations; the mean square of the residual is {progress.best.loss:.2e} of that of "
-            "y. Raise max_iter or tol.",
+            f"iterations; {self._reached(progress.best.loss)}. Raise max_iter or tol.",
             "non_finite": f"The loss of solver={options.solver!r} became non-finite after "
             f"{len(progress.curve)} iterations; the best parameters before are kept. Lower "
             "learning_rate, or take another init.",
@@ -247,7 +255,11 @@ class NetworkTraining:
             chosen,
         )
 
-    def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
+    def _reached(self, loss: float) -> str:
+        """What a loss is, in words."""
+        return f"the mean square of the residual is {loss:.2e} of that of y"
+
+    def _finish(self, best: Iterate) -> tuple[Any, float, float]:
         """Linear model, its score and the ridge of its coefficients."""
         rows, options = self.rows, self.options
         basis = NetworkBasis(options.network, best.theta)

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
 from skpou.core.linalg import back_substitute, split_factor, triangular_factor
 from skpou.core.optim import LinearModel, ProjectedFit, ProjectedProblem, TriangularModel
-from skpou.equations import Level, Problem, inside, norm, stacked
+from skpou.equations import Level, inside, norm, stacked
 from skpou.networks import Coordinates, Network, NetworkBasis, NetworkColumns, NetworkDerivatives
 
 #: Steps of the inner problem, and the gain below which it is done.
@@ -31,15 +30,16 @@ class NonlinearProblem(ProjectedProblem):
     Parameters
     ----------
     network : Network
-    rows : Rows
-        Data in scaled units; there may be none.
-    equations : Problem
+    level : Level
+        Data and equations, after earlier stages if there are any, for any hidden layers.
     scales : sequence of float
         Factors of data and equations.
     """
 
-    def __init__(self, network: Network, rows: Rows, equations: Problem, scales: Sequence[float]):
-        self.network, self.rows, self.equations = network, rows, equations
+    def __init__(self, network: Network, level: Level, scales: Sequence[float]):
+        self.network, self.rows, self.equations = network, level.rows, level.problem
+        self.base = level
+        rows, equations = self.rows, self.equations
         self.data = NetworkDerivatives(network, rows.X, [()])
         self.derivatives = [
             NetworkDerivatives(
@@ -62,8 +62,7 @@ class NonlinearProblem(ProjectedProblem):
 
     def level(self, theta: Tensor) -> Level:
         """Rows for the columns of some hidden layers."""
-        basis = NetworkBasis(self.network, theta)
-        return Level(basis, self.rows, self.equations.terms, self.equations)
+        return self.base.with_basis(NetworkBasis(self.network, theta))
 
     def split(self, inner: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients (p, m) and unknowns (q,) of the inner problem's vector."""

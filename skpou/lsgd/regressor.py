@@ -20,7 +20,7 @@ from skpou.core import Rows
 from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
 from skpou.lsgd.equations import fit_equation_network
 from skpou.lsgd.fit import QUICK_STEPS, SOLVERS, NetworkOptions, fit_network, is_dual
-from skpou.lsgd.sizes import network_sizes
+from skpou.lsgd.sizes import check_network_for, network_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
 
@@ -32,8 +32,6 @@ OF_FIXED_SIZES = {
     "solver": "varpro",
     "learning_rate": 5e-3,
 }
-#: Plain networks of so many layers start better from "he": see `initializations.box`.
-DEEP = 16
 
 
 class LSGDRegressor(PhysicsMixin):
@@ -92,6 +90,9 @@ class LSGDRegressor(PhysicsMixin):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact. ``"gd"`` and
         ``"lsgd"`` also stop when 100 passes improve the loss by less than this share.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts, for bandwidths and shapes of sine features,
+        and for errors at left-out rows; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -201,6 +202,7 @@ class LSGDRegressor(PhysicsMixin):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -220,6 +222,7 @@ class LSGDRegressor(PhysicsMixin):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -284,7 +287,7 @@ class LSGDRegressor(PhysicsMixin):
         self._check_memory(network, rows)
         return NetworkOptions(
             network,
-            init=self._init(len(sizes)),
+            init=pick_init(self.init, network),
             solver=self.solver,
             learning_rate=float(self.learning_rate),
             batch_size=unless_auto(self.batch_size, int),
@@ -305,30 +308,12 @@ class LSGDRegressor(PhysicsMixin):
 
     def _check_network_for(self, problem: Problem, physics: Physics) -> None:
         """Refuse what networks of a given size cannot do with equations."""
-        if physics.symmetries:
-            raise ValueError(
-                f"{physics.symmetries[0]!r} is a property of sine features: it needs "
-                f"hidden_layer_sizes='auto'. Got {self.hidden_layer_sizes!r}."
-            )
-        order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
-        if self.activation == "relu" and order > 1:
-            raise ValueError(
-                f"activation='relu' has no derivatives of order {order}, which the equations "
-                "need. Take 'tanh' or 'sin'."
-            )
+        check_network_for(self, problem, physics)
         if not problem.is_affine and self.solver != "varpro":
             raise ValueError(
                 f"solver={self.solver!r} is for equations that are affine in u and have no "
                 "unknowns. Take 'varpro'."
             )
-
-    def _init(self, depth: int) -> str:
-        """Initialization, that of "auto" where it was not given."""
-        if self.init != "auto":
-            return self.init
-        if self.architecture == "residual":
-            return "data_box"
-        return "box" if depth < DEEP else "he"
 
     def _check_memory(self, network: Network, rows: Rows) -> None:
         """Refuse a network that does not fit into memory, before allocating it."""

@@ -1,11 +1,15 @@
-"""Sizes of a network from the parameters of an estimator."""
+"""Sizes of a network, and its start, from the parameters of an estimator."""
 
 from __future__ import annotations
 
 from numbers import Integral
 from typing import Any
 
+from skpou.equations import Physics, Problem
 from skpou.networks import Network
+
+#: Plain networks of so many layers start better from "he": see `initializations.box`.
+DEEP = 16
 
 
 def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, ...] | None:
@@ -37,3 +41,40 @@ def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, 
     architecture = getattr(estimator, "architecture", "plain")
     network = Network(1, sizes, architecture, estimator.activation)  # refuses bad sizes
     return network.hidden_layer_sizes
+
+
+def pick_init(init: str, network: Network) -> str:
+    """Initialization, that of "auto" where it was not given."""
+    if init != "auto":
+        return init
+    if network.architecture == "residual":
+        return "data_box"
+    return "box" if len(network.hidden_layer_sizes) < DEEP else "he"
+
+
+def check_network_for(estimator: Any, problem: Problem, physics: Physics) -> None:
+    """Refuse equations that networks of a given size, or with such units, cannot solve.
+
+    Parameters
+    ----------
+    estimator : LSGDRegressor or MultiStageRegressor
+        Whose parameters are read.
+    problem : Problem
+    physics : Physics
+
+    Raises
+    ------
+    ValueError
+        If there are symmetries, or derivatives that the units have not got.
+    """
+    if physics.symmetries:
+        raise ValueError(
+            f"{physics.symmetries[0]!r} is a property of sine features: it needs "
+            f"hidden_layer_sizes='auto'. Got {estimator.hidden_layer_sizes!r}."
+        )
+    order = max(len(key[1]) for term in problem.terms for key in term.pointwise.keys)
+    if estimator.activation == "relu" and order > 1:
+        raise ValueError(
+            f"activation='relu' has no derivatives of order {order}, which the equations "
+            "need. Take 'tanh' or 'sin'."
+        )

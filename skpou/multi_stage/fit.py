@@ -14,7 +14,7 @@ import torch
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import LinearModel
 from skpou.lsgd import NetworkOptions, fit_network
-from skpou.multi_stage.options import MultiStageOptions
+from skpou.multi_stage.options import HAND_OVER, HAND_OVER_RIDGE, MultiStageOptions
 from skpou.multi_stage.recipe import RecipeTraining
 from skpou.search import (
     ALL_FAMILIES,
@@ -22,11 +22,6 @@ from skpou.search import (
     AutomaticSearch,
     Candidate,
 )
-
-#: Residual at which a network hands over to further stages: descended to its floor, its
-#: coefficients would be large, and their round-off is what no stage can remove.
-HAND_OVER = 1e-9
-HAND_OVER_RIDGE = 1e-7
 
 
 def _network_then_sines(

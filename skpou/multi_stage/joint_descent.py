@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows
-from skpou.core.optim import Adam
-from skpou.networks import Network, NetworkColumns
+from skpou.core.optim import Adam, Iterate
+from skpou.equations import inside, norm
+from skpou.lsgd import EquationNetworkTraining
+from skpou.networks import Coordinates, Network, NetworkColumns, NetworkDerivatives
 
 #: Memory of L-BFGS, and its iterations a round: a round ends where a line search fails.
 HISTORY, ROUND = 50, 500
@@ -71,9 +73,21 @@ class JointDescent:
         scale_factor: float,
         report: Report | None = None,
     ):
-        self.rows, self.report = rows, report
+        self.rows = rows
         self.columns = NetworkColumns(network, rows.X)
         self.share = (rows.weight / rows.total_weight)[:, None]
+        self._begin(network, theta, coef, scale_factor, report)
+
+    def _begin(
+        self,
+        network: Network,
+        theta: Tensor,
+        coef: Tensor,
+        scale_factor: float,
+        report: Report | None,
+    ) -> None:
+        """Variables of the descent; the parameters are those of the class."""
+        self.report = report
         n_out, n_in = network.shapes[0]
         self.scale = torch.ones_like(theta)
         self.scale[: n_out * (n_in + 1)] = scale_factor
@@ -94,6 +108,12 @@ class JointDescent:
         weighted = residual * self.share
         n_outputs = residual.shape[1]
         loss = float((weighted * residual).sum()) / n_outputs
+        self._show(theta, loss)
+        gradient = self.columns.gradient(theta, self.coef, weighted / n_outputs) * self.scale
+        return loss / 2, gradient, A.T @ weighted
+
+    def _show(self, theta: Tensor, loss: float) -> None:
+        """Record an evaluation."""
         self.best.curve.append(loss)
         if loss < self.least:
             self.least = loss
@@ -101,8 +121,6 @@ class JointDescent:
         # Last: it may be what interrupts.
         if self.report is not None:
             self.report(f"iteration {len(self.best.curve)}: mean square {loss:.3e}")
-        gradient = self.columns.gradient(theta, self.coef, weighted / n_outputs) * self.scale
-        return loss / 2, gradient, A.T @ weighted
 
     def adam(self, n_steps: int, learning_rate: float) -> None:
         """Steps of Adam whose size falls to 0 along half a cosine."""
@@ -156,3 +174,77 @@ class JointDescent:
     def _return_to_best(self) -> None:
         self.variables = self.best.theta / self.scale
         self.coef = self.best.coef.clone()
+
+
+class EquationDescent(JointDescent):
+    """`JointDescent` of a network on data and equations, with its unknown constants.
+
+    The coefficients are those of the outputs, one after the other, and then the unknowns. They
+    are in units of the residual of nothing, which is the magnitude of a later stage.
+
+    Parameters
+    ----------
+    training : EquationNetworkTraining
+        Of the network; its solvers are not called.
+    theta : Tensor of shape (n_parameters,)
+        Hidden layers to start from.
+    scale_factor, report
+        See `JointDescent`.
+    """
+
+    def __init__(
+        self,
+        training: EquationNetworkTraining,
+        theta: Tensor,
+        scale_factor: float,
+        report: Report | None = None,
+    ):
+        self.training, self.scales = training, training.scales
+        level, problem = training.base, training.equations
+        self.limits = list(problem.unknowns.values())
+        network = training.options.network
+        self.derivatives = [NetworkDerivatives(network, level.rows.X, [()])]
+        self.derivatives += [
+            NetworkDerivatives(network, t.points, [problem.scaled(k) for k in t.pointwise.keys])
+            for t in level.terms
+        ]
+        unknowns = theta.new_tensor([unknown.init for unknown in self.limits])
+        self.unit = norm(level.residuals(level.zero(), unknowns), self.scales) or 1.0
+        coef = torch.cat([theta.new_zeros(level.n_coefficients), unknowns])[:, None]
+        self._begin(network, theta, coef, scale_factor, report)
+
+    def inner(self, coef: Tensor) -> Tensor:
+        """Coefficients and unknowns (N, 1) in the units of the training."""
+        q = len(self.limits)
+        head, last = coef[: len(coef) - q, 0], coef[len(coef) - q :, 0]
+        return torch.cat([self.unit * head, inside(last, self.limits)])[:, None]
+
+    def evaluate(self) -> tuple[float, Tensor, Tensor]:
+        """See `JointDescent.evaluate`; the loss is in units of that of nothing."""
+        theta = self.variables * self.scale
+        level, solution = self.training.solution(Iterate(theta, self.inner(self.coef), math.nan))
+        coef, unknowns, problem = solution.coef, solution.unknowns, level.problem
+        by_coef, by_unknown = torch.zeros_like(coef), torch.zeros_like(unknowns)
+        left = level.root[:, None] * (level.phi @ coef - level.y)
+        weight = (self.scales[0] / self.unit) ** 2
+        loss = weight * float(left.square().sum())
+        pulled = weight * level.root[:, None] * left
+        by_coef += level.phi.T @ pulled
+        by_theta = self.derivatives[0].pull_back(theta, {(): pulled @ coef.T})
+        for i, scale in enumerate(self.scales[1:]):
+            weight = (scale / self.unit) ** 2
+            residual, by_value, by_constant = level.linearised(i, coef, unknowns)
+            loss += weight * float(residual.square().sum())
+            slopes: dict[Coordinates, Tensor] = {}
+            for key, slope in by_value.items():
+                push = weight * (slope * residual).sum(1)
+                by_coef[:, key[0]] += level.parts[i][key].T @ push
+                order = tuple(sorted(problem.scaled(key)))
+                part = problem.unit(key) * push[:, None] * coef[:, key[0]]
+                slopes[order] = slopes[order] + part if order in slopes else part
+            by_theta = by_theta + self.derivatives[i + 1].pull_back(theta, slopes)
+            for j, slope in enumerate(by_constant.values()):
+                by_unknown[j] += weight * (slope * residual).sum()
+        self._show(theta, loss)
+        gradient = torch.cat([self.unit * by_coef.T.reshape(-1), by_unknown])[:, None]
+        return loss / 2, by_theta * self.scale, gradient

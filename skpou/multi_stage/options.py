@@ -8,6 +8,10 @@ from skpou.networks import Network
 
 #: Most stages of "auto".
 MOST_STAGES = 4
+#: Residual at which a network hands over to further stages: descended to its floor, its
+#: coefficients would be large, and their round-off is what no stage can remove.
+HAND_OVER = 1e-9
+HAND_OVER_RIDGE = 1e-7
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,15 @@ from skpou.search import HALF, neighbour_correlation, white_correlation
 LEARNING_RATE = 1e-3
 
 
+def scaled_start(network: Network, factor: float, rng: np.random.Generator, X: Tensor) -> Tensor:
+    """Glorot's weights for points from -1 to 1, the first layer times the scale factor."""
+    theta = glorot(network, rng, X)
+    weight, bias = network.unflatten(theta)[0]
+    bias.copy_(factor * (bias - weight.sum(1)))
+    weight.mul_(2 * factor)
+    return theta
+
+
 class RecipeTraining:
     """The papers' stages: Adam and L-BFGS on networks for ever smaller residues.
 
@@ -89,7 +98,9 @@ class RecipeTraining:
             return False
         rows = replace(self.rows, y=self.residue / (size or 1.0))
         network, factor = self._network(index)
-        theta, coef = self._start(network, factor, rows)
+        theta = scaled_start(network, factor, self.rng, rows.X)
+        # The last layer starts at zero: no output and no sign is preferred.
+        coef = rows.X.new_zeros((network.n_columns, rows.n_outputs))
         descent = JointDescent(network, rows, theta, coef, factor, self.report)
         try:
             descent.adam(self.options.max_iter, LEARNING_RATE)
@@ -134,15 +145,6 @@ class RecipeTraining:
             peak = dominant_frequency(self.rows.X, self.residue, self.rows.weight)
             factor = max(2 * math.pi * float(peak.frequency.norm()), 1.0)
         return replace(network, first_activation="sin"), factor
-
-    def _start(self, network: Network, factor: float, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Glorot's weights for points from -1 to 1, the first layer times the scale factor."""
-        theta = glorot(network, self.rng, rows.X)
-        weight, bias = network.unflatten(theta)[0]
-        bias.copy_(factor * (bias - weight.sum(1)))
-        weight.mul_(2 * factor)
-        # The last layer starts at zero: no output and no sign is preferred.
-        return theta, rows.X.new_zeros((network.n_columns, rows.n_outputs))
 
     def _result(self, code: str) -> TrainingResult:
         rows, options = self.rows, self.options

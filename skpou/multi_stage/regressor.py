@@ -21,8 +21,9 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, TrainingResult
-from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, PhysicsMixin
-from skpou.lsgd import network_sizes
+from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
+from skpou.lsgd import check_network_for, network_sizes
+from skpou.multi_stage.equations import EquationStages
 from skpou.multi_stage.fit import fit_multi_stage
 from skpou.multi_stage.options import MultiStageOptions
 from skpou.networks import ACTIVATIONS, Network
@@ -71,8 +72,10 @@ class MultiStageRegressor(PhysicsMixin):
     physics : Equation or list of Equation, default=None
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may
-        be empty. All stages are random sine features: each after the first solves the linearised
-        equations for what is left over, and must halve the residual on fresh points.
+        be empty. With ``hidden_layer_sizes="auto"`` all stages are random sine features, else
+        networks, by either solver. Each after the first solves the equations for what is left
+        over, and must halve the residual on fresh points; the scale factor is 2 pi times the
+        dominant frequency of the residual.
     unknowns : dict of str to Unknown, default=None
         Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
     max_iter : int, default=1000
@@ -81,6 +84,10 @@ class MultiStageRegressor(PhysicsMixin):
         Residual, relative to the rms of y, below which a fit counts as exact.
     batch_size : int, default=None
         Rows a block in predictions. None: as many as fit into memory.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for bandwidths and shapes of sine features, for sums of
+        functions of few columns, and for errors at left-out rows; None is 1. Results do not
+        depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -196,6 +203,7 @@ class MultiStageRegressor(PhysicsMixin):
         max_iter=1000,
         tol=1e-14,
         batch_size=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -212,6 +220,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -237,22 +246,13 @@ class MultiStageRegressor(PhysicsMixin):
         sizes = network_sizes(self, OF_FIXED_SIZES)
         self._check_scale_factor()
         physics = self._physics()
-        if physics is not None and sizes is not None:
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be 'auto' with physics; "
-                "LSGDRegressor solves equations by networks of a given size."
-            )
         with self._fitting(X, y, sample_weight):
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
                 train = self._training(sizes, prepared.rows)
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-                stages = unless_auto(self.n_stages, int)
-                options = EquationOptions(
-                    max_iter=int(self.max_iter), tol=float(self.tol), n_stages=stages
-                )
-                train = self._equation_training(prepared.rows, problem, physics, options)
+                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
             result = self._train_and_store(train, 1, prepared)
         self._warn_if_not_converged(result)
         return self
@@ -264,12 +264,11 @@ class MultiStageRegressor(PhysicsMixin):
                 f"must be 'auto' while solver={self.solver!r}."
             )
 
-    def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
-        """What `_train_and_store` calls."""
+    def _options(self, sizes: tuple[int, ...] | None, rows: Rows) -> MultiStageOptions:
         network = None
         if sizes is not None:
             network = Network(rows.n_features, sizes, activation=self.activation)
-        options = MultiStageOptions(
+        return MultiStageOptions(
             network,
             solver=self.solver,
             n_stages=unless_auto(self.n_stages, int),
@@ -277,7 +276,26 @@ class MultiStageRegressor(PhysicsMixin):
             max_iter=int(self.max_iter),
             tol=float(self.tol),
         )
-        report = self._reporter()
+
+    def _training_on_equations(
+        self, sizes: tuple[int, ...] | None, rows: Rows, problem: Problem, physics: Physics
+    ):
+        """What `_train_and_store` calls."""
+        if sizes is None:
+            search = EquationOptions(
+                max_iter=int(self.max_iter),
+                tol=float(self.tol),
+                n_stages=unless_auto(self.n_stages, int),
+            )
+            return self._equation_training(rows, problem, physics, search)
+        check_network_for(self, problem, physics)
+        rows, report = rows.to(torch.float64), self._reporter()
+        options = self._options(sizes, rows)
+        return lambda rng: EquationStages(rows, problem, options, rng, report).run()
+
+    def _training(self, sizes: tuple[int, ...] | None, rows: Rows):
+        """What `_train_and_store` calls."""
+        options, report = self._options(sizes, rows), self._reporter()
         return lambda rng: fit_multi_stage(rows, options, rng, report)
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:

@@ -198,10 +198,14 @@ class Network:
     def apply_layer(self, index: int, weight: Tensor, bias: Tensor, a: Tensor) -> LayerValues:
         """Map the input a (..., n, w_l) through layer `index`, 0 <= index < L."""
         z = a @ weight.mT + bias.unsqueeze(-2)
-        name = self.first_activation if index == 0 and self.first_activation else self.activation
+        name = self.activation_of(index)
         value = ACTIVATIONS[name].value(z)
         output = a + value if self.adds_input(index) else value
         return LayerValues(weight, a, z, value, output, name)
+
+    def activation_of(self, index: int) -> str:
+        """Activation of layer `index`."""
+        return self.first_activation if index == 0 and self.first_activation else self.activation
 
     def adds_input(self, index: int) -> bool:
         """Whether layer `index` adds to its input: all but the first of a residual network."""

@@ -115,16 +115,18 @@ class NetworkDerivatives:
             if keep and not index:
                 arguments = {k: z.detach().requires_grad_() for k, z in arguments.items()}
             kept.append((arguments, inputs))
-            outputs = self._through(arguments)
+            outputs = self._through(arguments, network.activation_of(index))
             if network.adds_input(index):
                 for order, a in inputs.items():
                     outputs[order] = outputs[order] + a if order in outputs else a
             inputs = outputs
         return inputs, kept
 
-    def _through(self, arguments: Mapping[Coordinates, Tensor]) -> dict[Coordinates, Tensor]:
-        """Derivatives of a layer's function by those of its argument."""
-        name, z = self.network.activation, arguments[()]
+    def _through(
+        self, arguments: Mapping[Coordinates, Tensor], name: str
+    ) -> dict[Coordinates, Tensor]:
+        """Derivatives of a layer's function, a key of `ACTIVATIONS`, by those of its argument."""
+        z = arguments[()]
         value = ACTIVATIONS[name].value(z)
         slopes = [activation_derivative(name, k, z, value) for k in range(len(self.orders[-1]) + 1)]
         outputs = {(): value}

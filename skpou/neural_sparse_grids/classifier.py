@@ -89,6 +89,8 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column, from which points are scaled. None: those of the
         rows, in `partial_fit` of those of its first call.
+    n_jobs : int, default=None
+        Taken as by all estimators; nothing in this fit runs in parallel.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -175,6 +177,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         validation_fraction=0.1,
         n_iter_no_change=10,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -200,6 +203,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -302,6 +302,6 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         ndarray or Tensor of shape (n, n_components)
         """
         points, _, origin = self._query(X)
-        model = self._model(points)
+        model = self._unpacked_model(points)
         with torch.no_grad():
             return origin.send(self._in_blocks(points, model, lambda x, _: model.encoder(x)))

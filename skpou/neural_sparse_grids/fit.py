@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import mean_slope, worse_than_the_shares
+from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
 from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
 from skpou.neural_sparse_grids.descent.options import DescentOptions
@@ -38,7 +39,6 @@ from skpou.sparse_grids import (
     fit_on_grid,
     indicators,
     one_hot_model,
-    shares_of_classes,
 )
 
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
@@ -309,9 +309,8 @@ class NeuralGridTraining:
             model = one_hot_model(grid, coef, indicators(part)[1], part)
             default = REGRESSION_ALPHA
         else:
-            share = shares_of_classes(part) + 1 / part.total_weight
             floor = 1 / part.total_weight
-            model = GridClasses(grid, coef, (share / share.sum()).log(), "softmax", floor)
+            model = GridClasses(grid, coef, logits_of_shares(part), "softmax", floor)
         terms = latent.weight @ (latent.y * model.log_proba(latent.X)).sum(1)
         given = options.descent.alpha
         alpha = trained.chosen.get("alpha", default if given is None else given)

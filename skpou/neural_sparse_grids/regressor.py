@@ -78,6 +78,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column, from which points are scaled. None: those of the
         rows, in `partial_fit` of those of its first call.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
+        that runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -173,6 +176,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         validation_fraction=0.1,
         n_iter_no_change=10,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -198,6 +202,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

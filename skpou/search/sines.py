@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, count_columns
+from skpou.core import Rows, at_once, count_columns
 from skpou.core.models import Stage
 from skpou.search.candidates import Candidate
 from skpou.search.scores import RidgePath, StreamedRidgePath
@@ -99,7 +99,7 @@ class SineSearch:
         start = (1.0,) * d
         largest = max(math.log2(self.nyquist), 1.0)
         ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
-        best = min((self._fit(Spectrum("flat", k, start)) for k in ladder), key=_score)
+        best = min(at_once(self._fit, [Spectrum("flat", k, start) for k in ladder]), key=_score)
         best = self._climb(best)
         if self.rescale:
             best = self._scaled(best)
@@ -109,7 +109,8 @@ class SineSearch:
             if best.spectrum.shape == "flat":
                 bandwidth = max(bandwidth / 2, 0.25)
             spectrum = dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth)
-            shapes.append(self._climb(self._fit(spectrum)))
+            shapes.append(spectrum)
+        shapes = at_once(lambda spectrum: self._climb(self._fit(spectrum)), shapes)
         best = min([best, *shapes], key=_score)
         best = self._beside_polynomials(best)
         best = self._smoothest(best)

@@ -85,6 +85,9 @@ class SineFeatures(Basis, kind="sine"):
         """Values (n, m), block by block; see `Basis.evaluate`."""
         return torch.cat([self.matrix(part) @ coef.to(X) for part in X.split(BLOCK_ROWS)])
 
+    def _is_whole(self, n_rows: int) -> bool:
+        return n_rows <= BLOCK_ROWS
+
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
         t = 2 * X - 1

@@ -12,7 +12,6 @@ from skpou.sparse_grids.classes import (
     indicators,
     log_shares,
     one_hot_model,
-    shares_of_classes,
 )
 from skpou.sparse_grids.classifier import SparseGridClassifier
 from skpou.sparse_grids.model import SparseGridModel
@@ -25,23 +24,20 @@ from skpou.sparse_grids.solution import (
     direct_problem,
     fit_on_grid,
 )
-from skpou.sparse_grids.solvers.multinomial import MultinomialRidge, hessian, whitened_factor
+from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
 from skpou.sparse_grids.solvers.ridge import (
-    LEAST_ALPHA,
     GramProblem,
     KernelProblem,
     RidgeSolution,
     best_ridge,
-    factored,
 )
 from skpou.sparse_grids.solvers.rows import GridRows
 
 # fmt: off
-__all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "LEAST_ALPHA", "METHODS", "N_EXACT",
-           "N_STEPS", "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridOptions",
-           "GridRows", "KernelProblem", "MultinomialRidge", "RidgeSolution", "SparseGrid",
+__all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "N_STEPS",
+           "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridMultinomialRidge",
+           "GridOptions", "GridRows", "KernelProblem", "RidgeSolution", "SparseGrid",
            "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
-           "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "factored",
-           "fit_classes", "fit_on_grid", "hessian", "indicators", "log_shares", "one_hot_model",
-           "shares_of_classes", "tracing_arrays", "whitened_factor"]
+           "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "fit_classes",
+           "fit_on_grid", "indicators", "log_shares", "one_hot_model", "tracing_arrays"]
 # fmt: on

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, TrainingResult
-from skpou.core.linalg import rows_within
+from skpou.core.linalg import LEAST_ALPHA, factored, rows_within
+from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
 from skpou.sparse_grids.solution import (
     GIVEN_DECAY,
@@ -21,8 +22,8 @@ from skpou.sparse_grids.solution import (
     choose_level,
     fit_on_grid,
 )
-from skpou.sparse_grids.solvers.multinomial import MultinomialRidge
-from skpou.sparse_grids.solvers.ridge import INDIFFERENCE, LEAST_ALPHA, factored, search_ridge
+from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
+from skpou.sparse_grids.solvers.ridge import INDIFFERENCE, search_ridge
 from skpou.sparse_grids.solvers.rows import GridRows
 
 METHODS = ("density", "one_hot", "softmax")
@@ -100,6 +101,7 @@ class GridClasses:
             "n_features": self.grid.n_features,
             "level": self.grid.level,
             "boundary": self.grid.boundary,
+            "basis": self.grid.basis,
             "method": self.method,
             "floor": self.floor,
             "coef": self.coef.cpu().contiguous().numpy(),
@@ -109,7 +111,8 @@ class GridClasses:
     @classmethod
     def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"])
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
         coef, offset = (
             torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
             for name in ("coef", "offset")
@@ -185,14 +188,9 @@ def fit_classes(
     """
     rows = rows.to(torch.float64)
     level = choose_class_level(rows.n_features, options, method)
-    grid = SparseGrid(rows.n_features, level, options.boundary)
+    grid = options.grid(rows.n_features, level)
     fit = {"density": _fit_density, "one_hot": _fit_one_hot, "softmax": _fit_softmax}[method]
     return fit(rows, grid, options, rng, report)
-
-
-def shares_of_classes(rows: Rows) -> Tensor:
-    """Share (K,) of every class in the weights of all rows."""
-    return (rows.weight[:, None] * rows.y).sum(0) / rows.weight.sum()
 
 
 # Densities
@@ -308,7 +306,7 @@ def _fit_density(
         searched = problem
         if grid.n_columns > SPECTRUM_POINTS:
             level = choose_class_level(grid.n_features, replace(options, level=None), "density")
-            searched = DensityProblem(rows, SparseGrid(grid.n_features, level, grid.boundary))
+            searched = DensityProblem(rows, grid.of_level(level))
         alpha = searched.best_alpha(judged_rows(rows, rng), report)
     coef = problem.solve(alpha)
     offset = coef.new_zeros(coef.shape[1])
@@ -382,12 +380,10 @@ def _fit_softmax(
     )
 
 
-def _logistic(rows: Rows, grid: SparseGrid) -> MultinomialRidge:
+def _logistic(rows: Rows, grid: SparseGrid) -> GridMultinomialRidge:
     costs = torch.as_tensor(grid.costs(), device=rows.X.device).to(rows.X.dtype)
     matrix = GridRows(grid, rows.X, rows.weight)
-    # A class may be missing among some of the rows.
-    share = shares_of_classes(rows) + 1 / rows.total_weight
-    return MultinomialRidge(matrix, rows.y, (share / share.sum()).log(), costs, N_EXACT)
+    return GridMultinomialRidge(matrix, rows.y, logits_of_shares(rows), costs, N_EXACT)
 
 
 def _ridge_of_folds(

@@ -24,7 +24,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
-from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.classes import (
     ALPHAS,
     METHODS,
@@ -32,6 +32,7 @@ from skpou.sparse_grids.classes import (
     choose_class_level,
     fit_classes,
 )
+from skpou.sparse_grids.integrals import integrate
 from skpou.sparse_grids.solution import GridOptions
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
@@ -57,6 +58,9 @@ class SparseGridClassifier(SummedClassifier):
         the best probabilities.
     boundary : {"modified", "zero", "full", "truncated"}, default="modified"
         The functions at the faces of the data's box; see `SparseGridRegressor`.
+    basis : {"linear", "quadratic"}, default="linear"
+        The functions of one column: hats, or parabolas on the hats' supports, which are better
+        for smooth targets.
     alpha : "auto" or float, default="auto"
         At least 0. For ``"one_hot"`` and ``"softmax"`` the ridge of level 1 relative to the
         largest column norm, which grows by 4 from level to level where it is given; for
@@ -72,6 +76,8 @@ class SparseGridClassifier(SummedClassifier):
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
+    n_jobs : int, default=None
+        Taken as by all estimators; nothing in this fit runs in parallel.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -139,6 +145,7 @@ class SparseGridClassifier(SummedClassifier):
         "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "method": [StrOptions(set(METHODS))],
         "boundary": [StrOptions(set(BOUNDARIES))],
+        "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "max_points": [COUNT],
         "batch_size": [None, COUNT],
@@ -153,10 +160,12 @@ class SparseGridClassifier(SummedClassifier):
         *,
         method="density",
         boundary="modified",
+        basis="linear",
         alpha="auto",
         max_points=10_000,
         batch_size=None,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -165,10 +174,12 @@ class SparseGridClassifier(SummedClassifier):
         self.level = level
         self.method = method
         self.boundary = boundary
+        self.basis = basis
         self.alpha = alpha
         self.max_points = max_points
         self.batch_size = batch_size
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -211,6 +222,7 @@ class SparseGridClassifier(SummedClassifier):
         return GridOptions(
             level=unless_auto(self.level, int),
             boundary=self.boundary,
+            basis=self.basis,
             alpha=unless_auto(self.alpha),
             max_points=int(self.max_points),
         )
@@ -222,7 +234,7 @@ class SparseGridClassifier(SummedClassifier):
 
     def _grid(self, n_features: int) -> SparseGrid:
         level = choose_class_level(n_features, self._options(), self.method)
-        return SparseGrid(n_features, level, self.boundary)
+        return SparseGrid(n_features, level, self.boundary, basis=self.basis)
 
     def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
         grid = self._grid(len(box.columns))
@@ -256,6 +268,36 @@ class SparseGridClassifier(SummedClassifier):
         state = self.model_
         grid = f"level {self.level_}, boundary {state['boundary']!r}, {len(state['coef'])} points"
         return ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
+
+    def integrate(self, density=None):
+        """Integrals of the classes' functions over the box of the data, or their means there.
+
+        Parameters
+        ----------
+        density : None, "uniform" or sequence, default=None
+            As in `SparseGridRegressor.integrate`: None is the integral, in units of X.
+
+        Returns
+        -------
+        ndarray of shape (n_classes,)
+            Of the functions before negative values are replaced. With ``method="density"`` they
+            are densities of the unit box: their means are the shares of the classes.
+
+        Raises
+        ------
+        ValueError
+            With ``method="softmax"``, whose functions are logits.
+        """
+        check_is_fitted(self)
+        if self.model_["method"] == "softmax":
+            raise ValueError(
+                "Functions of method='softmax' are logits, whose integrals mean nothing. Take "
+                "method='density' or 'one_hot'."
+            )
+        model = self._model(torch.zeros(0, dtype=torch.float64, device="cpu"))
+        size = self.scaling_, self.n_features_in_
+        mean, volume = integrate(model.grid, model.coef, density, *size)
+        return volume * (mean + model.offset.numpy())
 
     @property
     def coef_(self):

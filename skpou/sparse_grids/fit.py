@@ -78,7 +78,7 @@ def fit_sparse_grid(
     level = choose_level(rows.n_features, options)
     if options.n_refinements and rows.n_features:
         return _fit_refined(rows, level, options, rng, report)
-    grid = SparseGrid(rows.n_features, level, options.boundary)
+    grid = options.grid(rows.n_features, level)
     try:
         return fit_on_grid(rows, grid, None, options, rng, report)
     except KeyboardInterrupt:
@@ -96,7 +96,7 @@ class PointSet:
 
     def __init__(self, grid: SparseGrid):
         self.n_features = grid.n_features
-        self.boundary = grid.boundary
+        self.boundary, self.basis = grid.boundary, grid.basis
         highest = max(HIGHEST_REFINED, int(grid.factors.level.max()))
         self.factors: Factors = make_factors(1, highest, grid.boundary)
         self.number: dict[tuple, int] = {}
@@ -204,7 +204,7 @@ class PointSet:
         points = np.array(self.points[:n_points]).reshape(-1, self.n_features, 2)
         vectors = np.unique(points[:, :, 0], axis=0)
         level = self._level(int(vectors.max(initial=0)))
-        grid = SparseGrid(self.n_features, level, self.boundary, vectors)
+        grid = SparseGrid(self.n_features, level, self.boundary, vectors, self.basis)
         return grid, grid.rows_of(points[:, :, 0], points[:, :, 1])
 
     def _level(self, factor: int) -> int:
@@ -223,7 +223,7 @@ def _fit_refined(
     report: Report | None,
 ) -> TrainingResult:
     """Refine while rows that were held out are predicted better; then fit to all rows."""
-    points = PointSet(SparseGrid(rows.n_features, level, options.boundary))
+    points = PointSet(options.grid(rows.n_features, level))
     search = _Refinement(rows, points, options, rng)
     interrupted = False
     try:
@@ -324,7 +324,7 @@ class _Refinement:
         elif self.ridge is None:
             # Chosen points have no closed kernel; a regular grid stands for them.
             level = choose_level(part.n_features, GridOptions(boundary=options.boundary))
-            grid = SparseGrid(part.n_features, level, options.boundary)
+            grid = options.grid(part.n_features, level)
             self.ridge = ridge_of_some_rows(part, grid, problem.scale, self.rng, None)
         return problem.solve(*self.ridge), problem.squares
 

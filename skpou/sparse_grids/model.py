@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -93,8 +94,9 @@ class SparseGridModel:
         """Number p of grid points."""
         return len(self.coef)
 
-    def _of_all_functions(self, coef: Tensor) -> Tensor:
-        """Coefficients with zeros for functions that have none."""
+    def of_all_functions(self) -> Tensor:
+        """Coefficients (G, m) with zeros for functions that have none."""
+        coef = self.coef
         if self.active is None:
             return coef
         full = coef.new_zeros((self.grid.n_columns, coef.shape[1]))
@@ -102,7 +104,10 @@ class SparseGridModel:
 
     def columns(self, X: Tensor) -> Tensor:
         """Active columns (n, p) of the basis matrix."""
-        values, functions = self.grid.nonzeros(X)
+        return self._columns(X, *self.grid.nonzeros(X))
+
+    def _columns(self, X: Tensor, values: Tensor, functions: Tensor) -> Tensor:
+        """The same from the functions that are not zero at the points."""
         p = self.n_columns
         if self.active is not None:
             column_of = torch.full((self.grid.n_columns,), p, device=X.device)
@@ -112,11 +117,11 @@ class SparseGridModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at points X (n, d), in the precision of the model."""
-        return self.grid.evaluate(X.to(self.coef), self._of_all_functions(self.coef))
+        return self.grid.evaluate(X.to(self.coef), self.of_all_functions())
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradients (n, d, m) at points; at a kink of a hat function that to its right."""
-        X, coef = X.to(self.coef), self._of_all_functions(self.coef)
+        X, coef = X.to(self.coef), self.of_all_functions()
         result = X.new_zeros((len(X), X.shape[1], coef.shape[1]))
         if X.shape[1] == 0:
             return result
@@ -131,10 +136,18 @@ class SparseGridModel:
         """Variance (n,) of the function at points X (n, d) for unit noise."""
         X, state = X.to(self.coef), self.posterior
         if state.kind == COLUMNS:
-            reduced, columns = self._reduced_columns(X)
-            others = columns.square() @ (1 / state.rest) if len(state.rest) else 0.0
-            return reduced.square().sum(0) + others
-        reduced = self._reduced_rows(X)
+            return self._variance_of(self.columns(X))
+        return self._variance_by_rows(X)
+
+    def _variance_of(self, columns: Tensor) -> Tensor:
+        """The same from the active columns."""
+        state = self.posterior
+        reduced, columns = self._reduced_columns(columns)
+        others = columns.square() @ (1 / state.rest) if len(state.rest) else 0.0
+        return reduced.square().sum(0) + others
+
+    def _variance_by_rows(self, X: Tensor) -> Tensor:
+        state, reduced = self.posterior, self._reduced_rows(X)
         own = self._kernel_diagonal(X)
         # The difference is exact to round-off of the prior's variance; what the rows' noise
         # leaves is a sum of squares, below which it cannot fall.
@@ -142,11 +155,11 @@ class SparseGridModel:
         least = dual.square().sum(0)
         return torch.maximum((own - reduced.square().sum(0)) / state.ridge, least)
 
-    def _reduced_columns(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def _reduced_columns(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The first columns, solved for by the factor, (k, n), and the others (n, p - k)."""
-        state, columns = self.posterior, self.columns(X)
+        state = self.posterior
         k = len(state.factor)
-        whitened = columns[:, :k] * state.decay ** (-0.5 * self.costs(X)[:k])
+        whitened = columns[:, :k] * self._roots
         reduced = torch.linalg.solve_triangular(state.factor, whitened.T, upper=False)
         return reduced, columns[:, k:]
 
@@ -160,7 +173,7 @@ class SparseGridModel:
         """Covariances (n, n, m), in float64, of which the epistemic variance is the diagonal."""
         X, state = X.to(self.coef), self.posterior
         if state.kind == COLUMNS:
-            reduced, columns = self._reduced_columns(X)
+            reduced, columns = self._reduced_columns(self.columns(X))
             shared = reduced.T @ reduced
             if len(state.rest):
                 shared = shared + (columns / state.rest) @ columns.T
@@ -185,6 +198,12 @@ class SparseGridModel:
             return self.grid.kernel_diagonal(X, decay)
         return self.columns(X).square() @ decay ** -self.costs(X)
 
+    @cached_property
+    def _roots(self) -> Tensor:
+        """Prior standard deviations of the first columns, in units of level 1."""
+        k = len(self.posterior.factor)
+        return self.posterior.decay ** (-0.5 * self.costs(self.coef)[:k])
+
     def costs(self, like: Tensor) -> Tensor:
         """What the levels of every column cost, (p,)."""
         costs = torch.as_tensor(self.grid.costs(), device=like.device).to(like.dtype)
@@ -200,13 +219,20 @@ class SparseGridModel:
         posterior : bool, default=True
             Also evaluate the variance of the function; zero otherwise.
         """
-        mean = self.mean(X)[:, None]
-        log_pi = mean.new_zeros((len(X), 1))
-        noise = self.noise[None]
+        log_pi, noise = self.coef.new_zeros((len(X), 1)), self.noise[None]
         if not posterior:
+            mean = self.mean(X)[:, None]
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
-        epistemic = self.variance(X)[:, None, None] * noise
-        return Components(log_pi, mean, noise, epistemic)
+        mean, variance = self.mean_and_variance(X)
+        return Components(log_pi, mean[:, None], noise, variance[:, None, None] * noise)
+
+    def mean_and_variance(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """`mean` and `variance` at the same points."""
+        if self.posterior.kind != COLUMNS:
+            return self.mean(X), self.variance(X)
+        X = X.to(self.coef)
+        mean, *nonzeros = self.grid.evaluate_with_nonzeros(X, self._of_all_functions(self.coef))
+        return mean, self._variance_of(self._columns(X, *nonzeros))
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
         """Of the columns with the fit's own ridge, or every one where the fit is exact."""
@@ -255,6 +281,7 @@ class SparseGridModel:
             "n_features": self.grid.n_features,
             "level": self.grid.level,
             "boundary": self.grid.boundary,
+            "basis": self.grid.basis,
             "kind": state.kind,
             "decay": state.decay,
             "ridge": state.ridge,
@@ -271,7 +298,9 @@ class SparseGridModel:
             return torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
 
         vectors = arrays.get("vectors")
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], vectors)
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        size = arrays["n_features"], arrays["level"]
+        grid = SparseGrid(*size, arrays["boundary"], vectors, basis)
         active = None
         if vectors is not None:
             active = torch.tensor(np.asarray(arrays["active"]), device=like.device)

@@ -24,8 +24,9 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
-from skpou.sparse_grids.basis.grid import BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.fit import fit_sparse_grid
+from skpou.sparse_grids.integrals import integrate
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import GridOptions, choose_level
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
@@ -51,6 +52,9 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         grow linearly towards them. ``"zero"``: the function equals the mean of y on the faces.
         ``"full"``: grid points on the faces, level 0 (Eq. 2.15). ``"truncated"``: the faces'
         points belong to level 1 (Eq. 2.16). The last two suit few columns.
+    basis : {"linear", "quadratic"}, default="linear"
+        The functions of one column: hats, or parabolas on the hats' supports, which are better
+        for smooth targets.
     alpha : "auto" or float, default="auto"
         Ridge of level 1 relative to the largest column norm, at least 0. ``"auto"``: by log
         evidence, together with its growth. A given ridge grows by 4 from level to level.
@@ -77,6 +81,9 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     bounds : array-like of shape (d, 2), default=None
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
+        that runs in parallel; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -149,6 +156,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         **FittedModelRegressor._parameter_constraints,
         "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "boundary": [StrOptions(set(BOUNDARIES))],
+        "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "solver": [StrOptions({"auto", "direct", "iterative"})],
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
@@ -166,6 +174,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         level="auto",
         *,
         boundary="modified",
+        basis="linear",
         alpha="auto",
         solver="auto",
         n_refinements=0,
@@ -174,6 +183,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         density="gaussian",
         batch_size=None,
         bounds=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -181,6 +191,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     ):
         self.level = level
         self.boundary = boundary
+        self.basis = basis
         self.alpha = alpha
         self.solver = solver
         self.n_refinements = n_refinements
@@ -189,6 +200,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         self.density = density
         self.batch_size = batch_size
         self.bounds = bounds
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -234,7 +246,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
 
     def _grid(self, n_features: int) -> SparseGrid:
         level = choose_level(n_features, self._options())
-        return SparseGrid(n_features, level, self.boundary)
+        return SparseGrid(n_features, level, self.boundary, basis=self.basis)
 
     def _summed_columns(self, box: Scaling) -> tuple[GridColumns, int]:
         grid = self._grid(len(box.columns))
@@ -253,6 +265,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         return GridOptions(
             level=unless_auto(self.level, int),
             boundary=self.boundary,
+            basis=self.basis,
             alpha=unless_auto(self.alpha),
             solver=self.solver,
             n_refinements=int(self.n_refinements),
@@ -280,10 +293,38 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
 
     def _summary_lines(self) -> list[str]:
         points = len(self.model_["coef"])
-        grid = f"level {self.level_}, boundary {self.model_['boundary']!r}, {points} points"
+        basis = self.model_.get("basis", "linear")
+        kind = "" if basis == "linear" else f", {basis}"
+        grid = f"level {self.level_}, boundary {self.model_['boundary']!r}{kind}, {points} points"
         refined = " after refinement" if "vectors" in self.model_ else ""
         weight = f"the ridge times {self.level_weight_:.3g} on each further level"
         return ["", f"Sparse grid: {grid}{refined}; {weight}", *noise_lines(self.noise_)]
+
+    def integrate(self, density=None):
+        """Integral of the fitted function over the box of the data, or its mean there.
+
+        Parameters
+        ----------
+        density : None, "uniform" or sequence, default=None
+            None: the integral, in units of y times those of the columns of X that vary.
+            ``"uniform"``: the mean. A sequence of one entry a column of X: the mean where the
+            columns are independent, each with the density that the entry gives in units of X, a
+            function of an array or a distribution with the method ``pdf`` as in ``scipy.stats``;
+            None is uniform. Densities are cut off at the box. They must be smooth on a thousandth
+            of it.
+
+        Returns
+        -------
+        float or ndarray of shape (n_outputs,)
+            Exact for None and ``"uniform"``: integrals of products are products of integrals,
+            which have a closed form. Densities are integrated by Gauss's rule.
+        """
+        check_is_fitted(self)
+        box = self.scaling_
+        model = self._gaussian_model(torch.zeros(0, dtype=torch.float64, device="cpu"))
+        coef = model.of_all_functions()
+        mean, volume = integrate(model.grid, coef, density, box, self.n_features_in_)
+        return self._of_targets(volume * (box["mean"] + box["scale"] * mean))
 
     @property
     def coef_(self):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
+from skpou.core.linalg import LEAST_ALPHA
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
 from skpou.sparse_grids.model import COLUMNS, ROWS, Posterior, SparseGridModel
 from skpou.sparse_grids.solvers.ridge import (
     EXACT_ALPHA,
-    LEAST_ALPHA,
     GramProblem,
     IterativeProblem,
     KernelProblem,
@@ -62,6 +62,8 @@ class GridOptions:
         Most points of the grid.
     batch_size : int or None
         Rows a block, evaluated anew for every product; None: rows are kept where they fit.
+    basis : str
+        See `SparseGrid`.
     """
 
     level: int | None = None
@@ -72,6 +74,11 @@ class GridOptions:
     refine_fraction: float = 0.05
     max_points: int = 10_000
     batch_size: int | None = None
+    basis: str = "linear"
+
+    def grid(self, n_features: int, level: int) -> SparseGrid:
+        """The regular grid of a level."""
+        return SparseGrid(n_features, level, self.boundary, basis=self.basis)
 
 
 def choose_level(n_features: int, options: GridOptions) -> int:
@@ -274,7 +281,7 @@ def _fit_iterative(
         grid = matrix.grid
         if active is not None:
             level = choose_level(grid.n_features, GridOptions(boundary=grid.boundary))
-            grid = SparseGrid(grid.n_features, level, grid.boundary)
+            grid = grid.of_level(level)
         alpha, decay = ridge_of_some_rows(rows, grid, problem.scale, rng, report)
     solution = problem.solve(alpha, decay)
     n_iter = max(problem.n_iter, 1)

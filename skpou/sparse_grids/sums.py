@@ -179,7 +179,7 @@ def fit_class_sums(
         searched = problem
         if grid.n_columns > SPECTRUM_POINTS:
             level = choose_class_level(grid.n_features, replace(options, level=None), method)
-            searched = DensityProblem(sample, SparseGrid(grid.n_features, level, grid.boundary))
+            searched = DensityProblem(sample, grid.of_level(level))
         alpha = searched.best_alpha(judged_rows(sample, rng), report)
     coef = problem.solve(alpha)
     model = GridClasses(

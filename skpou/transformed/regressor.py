@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from sklearn.base import MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skpou.base import (
     BaseRegressor,
+    DocumentedEstimator,
     HasMethods,
     StrOptions,
     check_coverage,
@@ -65,7 +66,7 @@ def inner_has(name: str) -> Any:
     return available_if(check)
 
 
-class TransformedRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator):
     """Another regressor, of a transform of y, whose predictions come back in units of y.
 
     For positive targets over several powers of ten, with relative errors, or whose errors are

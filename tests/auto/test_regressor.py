@@ -56,6 +56,17 @@ def test_a_stack_is_better_than_a_wrong_member():
     assert np.std(model.predict(T) - kinked_mean(T)) < 1.5 * least
 
 
+def test_intervals_that_are_counted(mixed):
+    """They hold the wanted share of the rows set aside to the row, whatever the members say."""
+    T, t = kinked(150, seed=2)
+    sure = AutoRegressor([Line(std=1e-3), Constant(0.0, 1e-3)]).fit(X, Y)
+    for model in (copy.deepcopy(mixed), sure):
+        low, high = model.conformalize(T, t).predict_interval(T, coverage=0.9).T
+        slack = 1e-12  # the last of these rows lies on the end of its interval
+        inside = (low - slack <= t) & (t <= high + slack)
+        assert inside.sum() == np.ceil(151 * 0.9)
+
+
 def test_leaderboard_and_summary(mixed):
     board = pd.DataFrame(mixed.leaderboard_)
     assert board.columns.tolist() == ["member", "rows", "log_density", "error", "seconds", "weight"]

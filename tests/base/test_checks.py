@@ -22,6 +22,7 @@ import skpou
 from skpou import (
     AutoRegressor,
     HierarchicalPOURegressor,
+    LSGDClassifier,
     LSGDRegressor,
     MultiStageRegressor,
     NeuralSparseGridClassifier,
@@ -50,6 +51,12 @@ CONFIGURATIONS = {
     "lsgd": LSGDRegressor((6, 6), architecture="residual", solver="lsgd", max_iter=100),
     "gd": LSGDRegressor((8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=100),
     "lbfgs": LSGDRegressor((6,), activation="sin", solver="lbfgs", max_iter=50, n_init=2),
+    "lsgd classes": LSGDClassifier(
+        (5, 5), architecture="residual", solver="lsgd", batch_size=16, max_iter=40
+    ),
+    "gd classes": LSGDClassifier(
+        (8,), activation="relu", solver="gd", learning_rate=0.05, max_iter=80, n_init=2
+    ),
     "stages": MultiStageRegressor(hidden_layer_sizes=(8, 8), max_iter=30),
     "recipe": MultiStageRegressor(2, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=20),
     "ridge": SparseGridRegressor(level=3, alpha=1e-3, batch_size=7),

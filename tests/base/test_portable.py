@@ -26,6 +26,7 @@ small = {"hidden_layer_sizes": (5,), "max_iter": 40, "learning_rate": 0.1}
 regressors = [make(name) for name in ONE_OF_EACH]
 regressors.append(skpou.TransformedRegressor(transform="yeo-johnson"))
 classifiers = [skpou.SparseGridClassifier(), skpou.NeuralSparseGridClassifier(**small, level=2)]
+classifiers.append(skpou.LSGDClassifier((5,)))
 for model in regressors + classifiers:
     targets = y if model in regressors else y > 0.5
     assert model.fit(X, targets).score(X, targets) > 0.9, model

@@ -1,10 +1,10 @@
-"""One prediction unpacks the model once, and asks it for no more than it needs."""
+"""Predictions unpack the model once, and ask it for no more than they need."""
 
 import numpy as np
 import pytest
 import torch
 
-from skpou import NeuralSparseGridClassifier, SparseGridClassifier
+from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifier
 from tests.estimators import QUERY, each_class, each_class_with_a_model, fitted, same_bits, stepped
 
 #: Rows that no regressor predicts in one block.
@@ -46,27 +46,26 @@ def calls_of(model):
             yield name, lambda X, method=method, arguments=arguments: method(X, **arguments)
 
 
-CLASSIFIERS = (SparseGridClassifier, NeuralSparseGridClassifier)
+CLASSIFIERS = (LSGDClassifier, SparseGridClassifier, NeuralSparseGridClassifier)
 
 
 @each_class_with_a_model
-def test_a_prediction_unpacks_the_model_once(name, monkeypatch):
+def test_predictions_unpack_the_model_once(name, monkeypatch):
     model = fitted(name)
     assert model._rows_a_block(model._model(torch.zeros(1, 2).double())) < len(MANY)
     unpacked = count_models(model, monkeypatch)
     for kind, call in calls_of(model):
-        unpacked.clear()
         call(MANY)
         assert len(unpacked) == 1, kind
 
 
 @pytest.mark.parametrize("cls", CLASSIFIERS)
-def test_a_classification_unpacks_the_model_once(cls, monkeypatch):
+def test_classifications_unpack_the_model_once(cls, monkeypatch):
     X, y = stepped()
-    model = cls(level=2).fit(X, y > 0)
+    params = {"level": 2} if hasattr(cls(), "level") else {"hidden_layer_sizes": 3}
+    model = cls(**params).fit(X, y > 0)
     unpacked = count_models(model, monkeypatch)
     for kind, call in calls_of(model):
-        unpacked.clear()
         call(MANY)
         assert len(unpacked) == 1, kind
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import NeuralSparseGridClassifier, SparseGridClassifier
+from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifier
 from tests.estimators import (
     assert_same_bits,
     each_class,
@@ -70,11 +70,20 @@ def test_models_predict_the_same_under(setting, name):
     assert_same_bits(found, fitted_predictions(name))
 
 
-@pytest.mark.parametrize("cls", [SparseGridClassifier, NeuralSparseGridClassifier])
-@pytest.mark.parametrize("method", ["density", "one_hot", "softmax"])
+@pytest.mark.parametrize(
+    ("cls", "params"),
+    [
+        (LSGDClassifier, {"hidden_layer_sizes": 3}),
+        *(
+            (cls, {"level": 2, "method": method})
+            for cls in (SparseGridClassifier, NeuralSparseGridClassifier)
+            for method in ("density", "one_hot", "softmax")
+        ),
+    ],
+)
 @each_setting
-def test_classes_under(setting, cls, method):
-    model = cls(level=2, method=method, device="cpu")
+def test_classes_under(setting, cls, params):
+    model = cls(**params, device="cpu")
     expected = model.fit(X, Y > 0).predict_proba(X)
     with SETTINGS[setting]():
         found = model.fit(X, Y > 0).predict_proba(X)

@@ -14,7 +14,7 @@ import skops.io
 import torch
 
 import skpou
-from skpou import NeuralSparseGridClassifier, SparseGridClassifier
+from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifier
 from tests.estimators import CONFIGURATIONS, ONE_OF_EACH, QUERY, make, stepped
 
 FOLDER = Path(__file__).parent
@@ -24,6 +24,7 @@ CLASSIFIERS = {
     "density classes": SparseGridClassifier(),
     "one-hot classes": SparseGridClassifier(level=3, method="one_hot"),
     "softmax classes": SparseGridClassifier(level=2, method="softmax"),
+    "network classes": LSGDClassifier((6,), max_iter=20),
     "neural softmax classes": NeuralSparseGridClassifier((8,), level=3, max_iter=40),
     "neural one-hot classes": NeuralSparseGridClassifier(
         (8,), level=3, method="one_hot", coef_solver="iterative", max_iter=40, learning_rate=0.1

@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from skpou.equations.level import stacked
+from skpou.equations.level import Level, stacked
 from skpou.equations.problem import compile_problem
 from skpou.lsgd.joint import NonlinearProblem
 from skpou.networks.architecture import Network
+from skpou.networks.basis import NetworkBasis
 from skpou.physics import Equation, Unknown
 from tests.equations.examples import (
     LINE,
@@ -30,12 +31,17 @@ def riccati(u, x, p):
     return u.d(0) + p["a"] * u() ** 2
 
 
+def problem_of(network, rows, equations, scales):
+    basis = NetworkBasis(network, rows.X.new_zeros(network.n_parameters))
+    return NonlinearProblem(network, Level(basis, rows, equations.terms, equations), scales)
+
+
 def plane_problem(n_rows=10, sizes=(4,), architecture="plain"):
     equation = Equation(coupled, points_in(PLANE, 20), gradient_weight=0.05)
     equations = compile_problem([equation], UNKNOWNS, PLANE, 2, seed=0)
     network = Network(2, sizes, architecture)
     scales = [1.0, *(0.3 for _ in equations.terms)]
-    return NonlinearProblem(network, random_rows(n_rows, 2, 2), equations, scales)
+    return problem_of(network, random_rows(n_rows, 2, 2), equations, scales)
 
 
 def line_problem(bounds=None):
@@ -43,7 +49,7 @@ def line_problem(bounds=None):
     equations = compile_problem([Equation(riccati, X)], unknown, LINE, 1, seed=0)
     rows = random_rows(9)
     rows = replace(rows, y=1 / (1 + 2 * rows.X) + 0.01 * rows.y)
-    return NonlinearProblem(Network(1, (3,)), rows, equations, [1.0, 0.2])
+    return problem_of(Network(1, (3,)), rows, equations, [1.0, 0.2])
 
 
 def theta_of(problem, seed=0):

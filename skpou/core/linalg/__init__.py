@@ -1,5 +1,13 @@
 """Sums over rows, least squares and evidence."""
 
+from skpou.core.linalg.cholesky import (
+    LEAST_ALPHA,
+    add_gram,
+    factored,
+    largest_norm,
+    symmetric,
+    whitened_factor,
+)
 from skpou.core.linalg.evidence import EvidenceFit, EvidenceProblem, Groups, lower_inverse
 from skpou.core.linalg.least_squares import (
     NUMERICAL_FAILURES,
@@ -24,9 +32,11 @@ from skpou.core.linalg.statistics import (
 )
 
 # fmt: off
-__all__ = ["NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups", "RowSums", "alone",
-           "back_substitute", "check_alike", "coefficients", "count", "effective_parameters",
-           "evidence_ridge", "gather", "gather_objects", "is_deficient", "leave_one_out",
-           "lower_inverse", "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within",
-           "split_factor", "triangular_factor", "triangular_factors", "weighted_factors"]
+__all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups",
+           "RowSums", "add_gram", "alone", "back_substitute", "check_alike", "coefficients",
+           "count", "effective_parameters", "evidence_ridge", "factored", "gather",
+           "gather_objects", "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
+           "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
+           "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
+           "whitened_factor"]
 # fmt: on

@@ -37,7 +37,9 @@ class Components:
 
     def expectation(self) -> Tensor:
         """Mean of y, Eq. 8, of shape (n, m)."""
-        return torch.einsum("nk,nkm->nm", self.log_pi.exp(), self.mean)
+        if self.log_pi.shape[1] == 1:
+            return self.mean[:, 0]
+        return _weighted(self.log_pi.exp(), self.mean)
 
     def variances(self) -> tuple[Tensor, Tensor]:
         """Variances (n, m) of y: by Eq. 9, and of its mean through the coefficients.
@@ -46,11 +48,13 @@ class Components:
         no cancellation. The mean ``sum_i pi_i mu_i`` of independent experts has the variance
         ``sum_i pi_i^2 s_i^2``.
         """
+        if self.log_pi.shape[1] == 1:
+            noise, epistemic = torch.broadcast_tensors(self.noise, self.epistemic)
+            return noise[:, 0], epistemic[:, 0]
         pi = self.log_pi.exp()
         spread = (self.mean - self.expectation()[:, None]).square()
-        noise = torch.einsum("nk,nkm->nm", pi, self.noise + spread)  # Eq. 9
-        epistemic = torch.einsum("nk,nkm->nm", pi.square(), self.epistemic)
-        return noise, epistemic
+        noise = _weighted(pi, self.noise + spread)  # Eq. 9
+        return noise, _weighted(pi.square(), self.epistemic)
 
     def log_density(self, y: Tensor) -> Tensor:
         """Logarithm of the density of Eq. 4 at targets y (n, m); shape (n,)."""
@@ -139,3 +143,8 @@ class Components:
 def _mixed_cumulative(pi: Tensor, mean: Tensor, std: Tensor, y: Tensor) -> Tensor:
     """Distribution function (n, k, m) of a mixture with weights (n, N), components (n, N, 1, m)."""
     return torch.einsum("nk,nkqm->nqm", pi, torch.special.ndtr((y[:, None] - mean) / std))
+
+
+def _weighted(share: Tensor, values: Tensor) -> Tensor:
+    """Sums ``sum_k share_nk values_nkm`` (n, m); faster than einsum where there are few."""
+    return torch.bmm(share[:, None], values.expand(len(share), -1, -1)).squeeze(1)

@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, at_once
 from skpou.core.models.model import Predictor
 
 #: Random folds: an eighth of the rows is as much as a fit can miss and still be about the same.
@@ -305,7 +305,7 @@ def left_out_errors(makers: Makers, rows: Rows, sets: list[np.ndarray]) -> LeftO
     """
     if isinstance(makers, StagedMakers):
         return makers.left_out_errors(rows, sets)
-    found = [_errors(maker, rows, sets) for maker in makers]
+    found = at_once(lambda maker: _errors(maker, rows, sets), makers)
     columns = getattr(makers[0], "columns", None)
     if len(found) == 1 and columns is not None and not found[0].told.all():
         others = left_out_errors(residual_makers(columns), rows, sets)

@@ -9,7 +9,8 @@ Kernel, length and s are those under which left-out errors of the chosen form ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,12 +106,12 @@ class FormError:
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
         result = np.zeros(len(X))
-        for level in self.levels:
-            result += LevelError(**level).variance(X)
+        for level in self._level_errors:
+            result += level.variance(X)
         if not len(self.points):
             return result
         Z = X * self.scales
-        power = WeighedKernels(**self.kernels).variance(NearRows.of(Z, self.points))
+        power = self._weighed.variance(NearRows.of(Z, self.points, self._tree_of_points))
         ratio, square = self._local(Z)
         floor = np.maximum(SHARE_OF_ERROR**2 * square, self.least**2)
         return result + power * np.maximum(ratio, 1.0) + floor
@@ -124,7 +125,7 @@ class FormError:
     def _local(self, Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Local size (n,) of the squared errors beside the expected one, and by itself."""
         count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
-        distance, near = cKDTree(self.places).query(Z, k=count)
+        distance, near = self._tree_of_places.query(Z, k=count)
         distance, near = distance.reshape(len(Z), count), near.reshape(len(Z), count)
         weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
         total = weight.sum(1)
@@ -133,7 +134,23 @@ class FormError:
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        return dict(vars(self))
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+    @cached_property
+    def _level_errors(self) -> tuple[LevelError, ...]:
+        return tuple(LevelError(**level) for level in self.levels)
+
+    @cached_property
+    def _weighed(self) -> WeighedKernels:
+        return WeighedKernels(**self.kernels)
+
+    @cached_property
+    def _tree_of_points(self) -> cKDTree:
+        return cKDTree(self.points)
+
+    @cached_property
+    def _tree_of_places(self) -> cKDTree:
+        return cKDTree(self.places)
 
 
 @dataclass(frozen=True)
@@ -170,8 +187,10 @@ class WithFormError:
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
         parts = self.model.components(X, posterior)
-        if not posterior:
-            return parts
+        return self.widened(parts, X) if posterior else parts
+
+    def widened(self, parts: Components, X: Tensor) -> Components:
+        """The model's density at points X (n, d), and the error of the form."""
         added = self._added(X, parts)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
@@ -194,21 +213,22 @@ class WithFormError:
 
     def _added(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, m) of the mean that the model itself does not know."""
-        known = torch.stack(parts.variances()).sum(0)
-        points = X.detach().cpu().double().numpy()
-        between = np.stack([form.variance(points) for form in self.forms], 1)
-        added = torch.as_tensor(between, device="cpu").to(known)
-        added = torch.minimum(added, (1 - known).clamp_min(0)) + self._runaway(X).to(known)
+        known = sum(parts.variances())
+        added = self._runaway(X).to(known)
+        if any(len(form.points) or form.levels for form in self.forms):
+            points = X.detach().cpu().double().numpy()
+            between = np.stack([form.variance(points) for form in self.forms], 1)
+            between = torch.as_tensor(between, device="cpu").to(known)
+            added = torch.minimum(between, (1 - known).clamp_min(0)) + added
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
         return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
 
     def _runaway(self, X: Tensor) -> Tensor:
         """Square (n, m) of how far the mean is from its tangent at the nearest point of the box."""
-        inside = X.clamp(0, 1)
-        outside = torch.nonzero((X != inside).any(1)).squeeze(1)
-        result = X.new_zeros((len(X), len(self.forms)))
-        if len(outside):
+        inside, result = X.clamp(0, 1), X.new_zeros((len(X), len(self.forms)))
+        if not torch.equal(X, inside):
+            outside = torch.nonzero((X != inside).any(1)).squeeze(1)
             near, step = inside[outside], X[outside] - inside[outside]
             slope = self.model.gradient(near).to(X)
             rise = (slope * step[..., None]).sum(1)

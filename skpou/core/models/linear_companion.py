@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
 from skpou.core.sobol import sobol_points
@@ -225,14 +226,17 @@ def _moves(companion: LinearCompanion, model: Predictor, probes: Tensor) -> bool
     return not bool((moved <= MOVED + MOVED_STD * (noise + epistemic).sqrt()).all())
 
 
-def share_of(companion: LinearCompanion, model: Predictor, X: Tensor) -> Tensor:
+def share_of(
+    companion: LinearCompanion, model: Predictor, X: Tensor, parts: Components | None = None
+) -> Tensor:
     """Part (n, m) of the joined mean that is the companion's, by precisions at the box.
 
     Outside of it nothing is known of which of the two goes on better: the part is that at the
-    nearest point of the box.
+    nearest point of the box, where `parts` is the model's density if that is known.
     """
     inside = X.clamp(0, 1)
-    own = model.components(inside).variances()[1].double()
+    parts = model.components(inside) if parts is None else parts
+    own = parts.variances()[1].double()
     return own / (own + companion.variance(inside))
 
 

@@ -48,9 +48,17 @@ class Stage:
 
     def solved(self, X: Tensor) -> Tensor:
         """Columns (q, n) or (m, q, n): their products are covariances for unit noise."""
-        columns = self.basis.posterior_columns(X).double()
+        return self._solved(self.basis.posterior_columns(X))
+
+    def _solved(self, columns: Tensor) -> Tensor:
+        columns = columns.double()
         R = self.factor.to(columns)
         return torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+
+    def mean_and_solved(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """`mean` and `solved` at the same points."""
+        mean, columns = self.basis.evaluate_beside(X, self.coef)
+        return mean, self._solved(columns)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -156,10 +164,25 @@ class LinearModel:
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X: one Gaussian each."""
+        if posterior and torch.equal(X, X.clamp(0, 1)):
+            return self._components_inside(X)
         mean = self.mean(X)[:, None, :]
         noise = self.noise.to(X)[None]
         epistemic = self.epistemic(X)[:, None, :] if posterior else torch.zeros_like(mean)
         return Components(X.new_zeros((len(X), 1)), mean, noise, epistemic)
+
+    def _components_inside(self, X: Tensor) -> Components:
+        """The same in the box, where one matrix has mean and variance."""
+        means, spread = [], X.new_zeros((len(X), 1))
+        for stage in self.stages:
+            mean, solved = stage.mean_and_solved(X)
+            means.append(mean)
+            spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
+        noise = self.noise.to(X)
+        epistemic = (spread * noise)[:, None, :]
+        return Components(
+            X.new_zeros((len(X), 1)), torch.stack(means).sum(0)[:, None, :], noise[None], epistemic
+        )
 
     def residual_makers(self, rows: Rows) -> list[Makers]:
         """Of every stage for all ridges, or of the last as it is; none of splines through rows."""

@@ -64,9 +64,10 @@ class NearRows:
         self.nugget = NUGGET * torch.eye(near.shape[1], dtype=near.dtype, device=near.device)
 
     @classmethod
-    def of(cls, points: np.ndarray, rows: np.ndarray) -> NearRows:
-        """The rows (k, d) nearest to each of the points (l, d)."""
-        near = nearest(cKDTree(rows), points, n_nearest(*rows.shape))
+    def of(cls, points: np.ndarray, rows: np.ndarray, tree: cKDTree | None = None) -> NearRows:
+        """The rows (k, d), perhaps in a tree, nearest to each of the points (l, d)."""
+        tree = cKDTree(rows) if tree is None else tree
+        near = nearest(tree, points, n_nearest(*rows.shape))
         return cls(double(points), double(rows[near]))
 
     def power_function(self, kernel: str, length: float) -> Tensor:

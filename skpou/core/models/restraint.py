@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.models.components import Components
+from skpou.core.models.form_error import WithFormError
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
@@ -36,7 +38,7 @@ class Restrained:
     companion : LinearCompanion or None
     low, high : Tensor of shape (m,)
         Smallest and largest target at the rows, in scaled units.
-    bars : Predictor, default=None
+    bars : WithFormError, default=None
         The model whose variance knows the error of its form; None: that is not known. It counts
         for the density alone: the mean is the same with and without.
     """
@@ -45,14 +47,21 @@ class Restrained:
     companion: LinearCompanion | None
     low: Tensor
     high: Tensor
-    bars: Predictor | None = None
+    bars: WithFormError | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
-        mean = self.model.mean(X)
-        if self.companion is not None:
-            mean = self._joined(mean, X)[0]
-        return self._within(mean, X)
+        if self.companion is None:
+            return self._within(self.model.mean(X), X)
+        # One evaluation has the mean and the variance that the companion's share needs.
+        inside, parts = self._parts_inside(X)
+        mean = parts.expectation() if torch.equal(X, inside) else self.model.mean(X)
+        return self._within(self._joined(mean, X, parts)[0], X)
+
+    def _parts_inside(self, X: Tensor) -> tuple[Tensor, Components]:
+        """The nearest points of the box, and the model's density there."""
+        inside = X.clamp(0, 1)
+        return inside, self.model.components(inside)
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean; 0 where the range of y holds it."""
@@ -68,10 +77,13 @@ class Restrained:
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
-        parts = (self.bars or self.model).components(X, posterior)
+        own = parts = self.model.components(X, posterior)
+        if self.bars is not None and posterior:
+            parts = self.bars.widened(own, X)
         if self.companion is not None:
             mean = parts.expectation()
-            joined, share = self._joined(mean, X)
+            known = posterior and torch.equal(X, X.clamp(0, 1))
+            joined, share = self._joined(mean, X, own if known else None)
             parts = _moved(parts, joined - mean)
             parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
         mean = parts.expectation()
@@ -91,10 +103,15 @@ class Restrained:
         beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
         return (self.bars or self.model).numbers_per_row() + beside
 
-    def _joined(self, mean: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean by both precisions, and the share of the companion."""
+    def _joined(
+        self, mean: Tensor, X: Tensor, inside: Components | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The mean by both precisions, and the share of the companion.
+
+        `inside` is the density at the nearest points of the box, where it is known.
+        """
         assert self.companion is not None
-        share = share_of(self.companion, self.model, X).to(mean)
+        share = share_of(self.companion, self.model, X, inside).to(mean)
         return mean + share * (self.companion.mean(X).to(mean) - mean), share
 
     def _share_slopes(self, X: Tensor) -> Tensor:
@@ -113,8 +130,7 @@ class Restrained:
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held by y's range where it has left it far and is not known to do so."""
-        spread = (self.high - self.low).to(mean)
-        low, high = self.low.to(mean) - spread, self.high.to(mean) + spread
+        spread, low, high = self._bounds(mean)
         far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
         if not len(far):
             return mean
@@ -124,6 +140,18 @@ class Restrained:
         result = mean.clone()
         result[far] = torch.where(unknown, held, mean[far])
         return result
+
+    def _bounds(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Range of y, and how low and how high a mean may go, in the precision of `mean`."""
+        known = self._bounds_by_precision
+        if mean.dtype not in known:
+            spread = (self.high - self.low).to(mean)
+            known[mean.dtype] = spread, self.low.to(mean) - spread, self.high.to(mean) + spread
+        return known[mean.dtype]
+
+    @cached_property
+    def _bounds_by_precision(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor]]:
+        return {}
 
     def arrays(self) -> dict[str, Any]:
         """State beside the model's, as plain values and numpy arrays."""
@@ -136,7 +164,11 @@ class Restrained:
 
     @classmethod
     def from_arrays(
-        cls, model: Predictor, arrays: dict[str, Any], like: Tensor, bars: Predictor | None = None
+        cls,
+        model: Predictor,
+        arrays: dict[str, Any],
+        like: Tensor,
+        bars: WithFormError | None = None,
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
         companion = arrays["companion"]

@@ -1,4 +1,4 @@
-"""Training loops: first-order descent, variable projection."""
+"""Training loops: first-order descent, variable projection, logistic regression."""
 
 from skpou.core.optim.descents import (
     Descent,
@@ -11,6 +11,18 @@ from skpou.core.optim.descents import (
     minibatches,
 )
 from skpou.core.optim.first_order import Adam, GradientDescent
+from skpou.core.optim.projected_softmax import (
+    DampedModel,
+    ProjectedCurvature,
+    SoftmaxHead,
+    spread_of,
+)
+from skpou.core.optim.softmax import (
+    DenseRows,
+    MultinomialRidge,
+    logits_of_shares,
+    shares_of_classes,
+)
 from skpou.core.optim.varpro import (
     LinearModel,
     ProjectedFit,
@@ -21,7 +33,9 @@ from skpou.core.optim.varpro import (
 )
 
 # fmt: off
-__all__ = ["Adam", "Descent", "GradientDescent", "Iterate", "LinearModel", "Progress",
-           "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule", "TriangularModel",
-           "descend", "descend_hidden", "follow", "levenberg_marquardt", "minibatches"]
+__all__ = ["Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent", "Iterate",
+           "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature", "ProjectedFit",
+           "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead", "TriangularModel",
+           "descend", "descend_hidden", "follow", "levenberg_marquardt", "logits_of_shares",
+           "minibatches", "shares_of_classes", "spread_of"]
 # fmt: on

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skpou.core import Report
 from skpou.core.optim.first_order import Adam
-from skpou.core.optim.varpro import ProjectedProblem
+from skpou.core.optim.varpro import ProjectedFit, ProjectedProblem
 
 #: Passes over the rows after which the loss must have improved by the tolerance.
 PATIENCE = 100
@@ -78,6 +78,8 @@ def minibatches(
 class Descent:
     """One separable model, its rows, and the size and the order of its steps.
 
+    The loss is the mean of squares; a subclass may have another one.
+
     Parameters
     ----------
     problem : ProjectedProblem
@@ -102,7 +104,34 @@ class Descent:
         self.batch_size = batch_size
         self.rng = rng
         self.learning_rate = learning_rate
-        self.count = problem.total * problem.y.shape[1]
+        self.n_losses = self.losses_per_row()
+        self.count = problem.total * self.n_losses
+
+    def losses_per_row(self) -> int:
+        """Number of losses of each row that the loss is the mean of."""
+        return self.problem.y.shape[1]
+
+    def residual(
+        self, columns: Tensor, coef: Tensor, y: Tensor, root: Tensor
+    ) -> tuple[Tensor, float]:
+        """Weighted residual (n, m), half the slope of the losses' sum, and this sum.
+
+        Parameters
+        ----------
+        columns : Tensor of shape (n, p)
+            Weighted columns.
+        coef : Tensor of shape (p, m)
+        y : Tensor of shape (n, m)
+            Weighted targets.
+        root : Tensor of shape (n, 1)
+            Roots of the weights.
+        """
+        left = columns @ coef - y
+        return left, float(left.square().sum())
+
+    def loss(self, fit: ProjectedFit) -> float:
+        """Mean loss of a solution for the coefficients."""
+        return float(fit.residual.square().sum()) / self.count
 
     def batches(self) -> Iterator[tuple[GradientBasis, Tensor, Tensor]]:
         """Columns, square roots of weights and weighted targets of each minibatch."""
@@ -117,20 +146,20 @@ def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
     theta, coef = start.theta.clone(), start.coef.clone()
     adam = Adam([theta, coef], state.learning_rate)
     while True:
-        before, squares = Iterate(theta.clone(), coef.clone(), math.nan, start.ridge), 0.0
+        before, total = Iterate(theta.clone(), coef.clone(), math.nan, start.ridge), 0.0
         for basis, root, y in state.batches():
             A = basis.matrix(theta) * root
-            residual = A @ coef - y
-            squares += float(residual.square().sum())
+            residual, part = state.residual(A, coef, y, root)
+            total += part
             scale = 2 / (state.problem.total * len(y) / len(state.problem.y))
-            gradient = basis.gradient(theta, coef, scale / y.shape[1] * residual * root)
+            gradient = basis.gradient(theta, coef, scale / state.n_losses * residual * root)
             # An output's coefficients matter to its own loss alone.
             slope = scale * (A.T @ residual)
             if start.ridge:
                 slope = slope + 2 * start.ridge * coef
             adam.step([gradient, slope])
         # With minibatches the loss of each batch is the one before its step.
-        before.loss = squares / state.count
+        before.loss = total / state.count
         yield before
 
 
@@ -145,15 +174,15 @@ def descend_hidden(
     adam = Adam([theta], state.learning_rate)
     while True:
         fit = state.problem.solve(theta, ridge.value)  # Line 3 or 6
-        loss = float(fit.residual.square().sum()) / state.count
+        loss = state.loss(fit)
         yield Iterate(theta.clone(), fit.coef, loss, ridge.value)
         if not math.isfinite(loss):
             return
         ridge.follow(math.sqrt(loss) / relative)
         for basis, root, y in state.batches():  # Line 5
-            residual = (
-                fit.residual if len(y) == len(fit.A) else basis.matrix(theta) * root @ fit.coef - y
-            )
+            residual = fit.residual
+            if len(y) < len(fit.A):
+                residual, _ = state.residual(basis.matrix(theta) * root, fit.coef, y, root)
             scale = 2 / (state.count * len(y) / len(fit.A))
             gradient = basis.gradient(theta, fit.coef, scale * residual * root)
             adam.step([gradient])
@@ -176,6 +205,7 @@ def follow(
     size: float,
     progress: Progress,
     report: Report | None = None,
+    loss_name: str = "mean square",
 ) -> None:
     """Run a descent until it is done, and keep the best in `progress`.
 
@@ -194,6 +224,8 @@ def follow(
         Filled while the descent runs, so that an interrupt leaves it usable.
     report : callable, default=None
         Takes a line for every pass.
+    loss_name : str, default="mean square"
+        What these lines call the loss.
     """
     least = []
     for iterate in iterates:
@@ -205,7 +237,7 @@ def follow(
             progress.best = iterate
         least.append(progress.best.loss)
         if report is not None:
-            report(f"pass {len(least)}: mean square {iterate.loss:.3e}")
+            report(f"pass {len(least)}: {loss_name} {iterate.loss:.3e}")
         exact = math.sqrt(iterate.loss) <= tol * size
         flat = len(least) > PATIENCE and least[-1] >= (1 - tol) * least[-1 - PATIENCE]
         if exact or flat:

@@ -397,6 +397,7 @@ def levenberg_marquardt(
     tol: float = 1e-14,
     judge: Callable[[ProjectedFit], float] = ProjectedFit.leave_one_out,
     watch: Callable[[ProjectedFit, float], None] | None = None,
+    negligible: float = 0.0,
 ) -> TrainingResult:
     """Minimise the projected residual from a start.
 
@@ -417,6 +418,8 @@ def levenberg_marquardt(
         step and wherever progress stalls.
     watch : callable, default=None
         Called with the fit and its ridge at the start and after every step.
+    negligible : float, default=0.0
+        Decrease, relative to the value, below whose promise no step is tried.
 
     Returns
     -------
@@ -434,7 +437,7 @@ def levenberg_marquardt(
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
-        moved = _try_steps(problem, fit, ridge.value, damping)
+        moved = _try_steps(problem, fit, ridge.value, damping, negligible)
         gain = 0.0
         if moved is not None:
             gain = (fit.value - moved.value) / fit.value if fit.value else 0.0
@@ -463,7 +466,11 @@ def levenberg_marquardt(
 
 
 def _try_steps(
-    problem: ProjectedProblem, fit: ProjectedFit, ridge: float, damping: DampingControl
+    problem: ProjectedProblem,
+    fit: ProjectedFit,
+    ridge: float,
+    damping: DampingControl,
+    negligible: float = 0.0,
 ) -> ProjectedFit | None:
     """First of eight ever shorter steps that lowers the value, or None."""
     model = problem.linearise(fit)
@@ -471,6 +478,8 @@ def _try_steps(
         return None
     for _ in range(8):
         step, predicted = model.step(damping.value)
+        if predicted < negligible * fit.value:
+            return None
         candidate = problem.solve(fit.theta + step, ridge)
         if candidate.value < fit.value:
             decrease = fit.value - candidate.value

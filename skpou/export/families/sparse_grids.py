@@ -14,9 +14,19 @@ KINDS = ("constant", "left", "right", "hat", "modified")
 
 
 def sparse_grid_program(model: Any) -> Program:
-    """Mean of a fitted `SparseGridRegressor`."""
+    """Mean of a fitted `SparseGridRegressor`.
+
+    Raises
+    ------
+    ValueError
+        If its functions are no hats.
+    """
     box, state = model.scaling_, model.model_
     program = Program(model.n_features_in_, np.asarray(box["columns"]))
+    if state.get("basis", "linear") != "linear":
+        raise ValueError(
+            f"model has basis={state['basis']!r}: grids are exported with basis='linear' alone."
+        )
     vectors = state.get("vectors")
     grid = SparseGrid(state["n_features"], state["level"], state["boundary"], vectors)
     coef = np.zeros((grid.n_columns, state["coef"].shape[1]))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.linalg import factored
+from skpou.core.optim import logits_of_shares
 from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.sparse_grids import (
     GIVEN_DECAY,
@@ -18,9 +20,7 @@ from skpou.sparse_grids import (
     GridRows,
     SparseGrid,
     direct_problem,
-    factored,
     log_shares,
-    shares_of_classes,
 )
 
 #: Rows a step where the coefficients are solved for, for each function of the grid, and at least.
@@ -119,8 +119,7 @@ class JointSoftmax(JointSquares):
 
     def __init__(self, *args):
         super().__init__(*args)
-        share = shares_of_classes(self.rows) + 1 / self.rows.total_weight
-        self.offset = (share / share.sum()).log()
+        self.offset = logits_of_shares(self.rows)
 
     def error(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """Cross entropy."""

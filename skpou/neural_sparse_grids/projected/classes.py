@@ -15,29 +15,27 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import LEAST_ALPHA
+from skpou.core.optim import (
+    DampedModel,
+    ProjectedCurvature,
+    SoftmaxHead,
+    logits_of_shares,
+    spread_of,
+)
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, Encoder, EncoderDerivatives
 from skpou.neural_sparse_grids.projected.rows import (
-    JACOBIAN_NUMBERS,
-    DampedModel,
     EncodedRows,
     Ridges,
-    add_gram,
     embedding_or_none,
     slopes_on_grid,
-    spread_of,
-    symmetric,
 )
 from skpou.sparse_grids import (
     GIVEN_DECAY,
-    LEAST_ALPHA,
     N_EXACT,
+    GridMultinomialRidge,
     GridRows,
-    MultinomialRidge,
     SparseGrid,
-    hessian,
-    shares_of_classes,
-    whitened_factor,
 )
 
 if TYPE_CHECKING:
@@ -103,8 +101,7 @@ class EncodedClasses(EncodedRows):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        share = shares_of_classes(self.rows) + 1 / self.rows.total_weight
-        self.offset = (share / share.sum()).log()
+        self.offset = logits_of_shares(self.rows)
         self.last: Tensor | None = None
         self.scale = math.sqrt(self.rows.total_weight)
 
@@ -116,7 +113,7 @@ class EncodedClasses(EncodedRows):
         """Eliminate the coefficients, from those of the last call."""
         embedding, theta = embedding_or_none(self.encoded, theta)
         rows = GridRows(self.grid, embedding.u, self.rows.weight)
-        problem = MultinomialRidge(rows, self.rows.y, self.offset, self.costs, N_EXACT)
+        problem = GridMultinomialRidge(rows, self.rows.y, self.offset, self.costs, N_EXACT)
         # The problem's own scale may change with the embedding; the ridge must not.
         alpha = self.ridges.alpha * self.scale / problem.scale
         coef, _ = problem.fit(
@@ -136,72 +133,34 @@ class EncodedClasses(EncodedRows):
         """Gauss-Newton model of twice the negative log likelihood, coefficients projected off."""
         return self._model(fit)[0]
 
-    def _model(self, fit: ClassesFit) -> tuple[DampedModel, Tensor, Tensor]:
-        """The model, the Cholesky factor of the coefficients' Hessian, and the ridge in it."""
+    def _head(self, fit: ClassesFit) -> SoftmaxHead:
+        strength = self.ridges.alpha * self.scale
+        growth = self.ridges.decay**self.costs
+        return SoftmaxHead(fit.rows, self.rows.y, fit.pi, growth, strength)
+
+    def _model(self, fit: ClassesFit) -> tuple[DampedModel, ProjectedCurvature]:
         slope = slopes_on_grid(self.grid, fit.embedding, fit.coef)
-        pi, weight = fit.pi, self.rows.weight
-        n, K = pi.shape
-        k, G = self.encoded.n_parameters, self.grid.n_columns
-        # Rows of B J with B'B = diag(pi) - pi pi'; one is enough for two classes.
-        binary = K == 2
-        mean = torch.einsum("nk,nkd->nd", pi, slope)
-        size = pi.sqrt()
-        if binary:
-            bent = pi.prod(1).sqrt()[:, None, None] * (slope[:, 1:] - slope[:, :1])
-            factor = pi.prod(1, keepdim=True).sqrt()
-        else:
-            bent = size[:, :, None] * (slope - mean[:, None])
-            factor = size
-        bent = bent * weight.sqrt()[:, None, None]
-        steep = torch.einsum("nk,nkd->nd", (pi - self.rows.y) * weight[:, None], slope)
-        pull = self.encoded.pull_back(fit.theta, fit.embedding.columns, steep)
-        m = bent.shape[1]
-        gram = slope.new_zeros((k, k))
-        cross = slope.new_zeros((m, G, k))
-        for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
-            J = self.encoded_rows(block, fit, bent)
-            Phi = fit.rows.dense(block)
-            for o in range(m):
-                add_gram(gram, J[:, o])
-                cross[o].addmm_((Phi * factor[block, o : o + 1]).T, J[:, o])
-        gram = symmetric(gram)
-        L, own = self._hessian_factor(fit, binary)
-        inner = torch.linalg.solve_triangular(L, cross.reshape(m * G, k), upper=False)
-        gram -= inner.T @ inner
-        return self.damped(gram, pull, fit), L, own
+        head = self._head(fit)
+        pull = self.encoded.pull_back(fit.theta, fit.embedding.columns, head.pull(slope))
 
-    def _hessian_factor(self, fit: ClassesFit, binary: bool) -> tuple[Tensor, Tensor]:
-        """Factor of the Hessian in the coefficients, class by class; their difference for two.
+        def jacobian(block: slice, bent: Tensor) -> Tensor:
+            return self.encoded_rows(block, fit, bent)
 
-        Returns the ridge in it, too: at least that for which it can be factored.
-        """
-        if binary:
-            H = fit.rows.weighted(fit.pi.prod(1)).gram()
-            return self._factored(H, 0.5)  # Both are half the difference.
-        return self._factored(symmetric(hessian(fit.rows, fit.pi)), 1.0)
-
-    def _factored(self, H: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Factor of a Hessian with a share of the ridge, by columns whitened by their decay."""
-        growth = (self.ridges.decay**self.costs).repeat(len(H) // len(self.costs))
-        strength = math.sqrt(share) * max(self.ridges.alpha, LEAST_ALPHA) * self.scale
-        factor, used = whitened_factor(H, growth, strength)
-        return growth.sqrt()[:, None] * factor, used * growth
+        curvature = head.curvature(slope, jacobian, self.encoded.n_parameters)
+        return self.damped(curvature.gram, pull, fit), curvature
 
     # Ridges by evidence
 
     def adapt(self, fit: ClassesFit) -> ClassesFit:
         """Ridges of larger evidence at a fit, and the fit for them with its score."""
-        model, L, own = self._model(fit)
+        model, curvature = self._model(fit)
         number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
-        log_det += float(2 * L.diagonal().log().sum() - own.log().sum())
+        log_det += curvature.log_det()
         score = fit.value + log_det
         alpha = self.ridges.alpha
         if not self.given:
-            eye = torch.eye(len(L), dtype=L.dtype, device=L.device)
-            inverse = torch.linalg.solve_triangular(L, eye, upper=False).square().sum(0)
-            spent = max(float(len(L) - (own * inverse).sum()), 1e-3)
-            unit = (fit.coef.square() * (self.ridges.decay**self.costs)[:, None]).sum()
-            alpha = math.sqrt(spent / max(float(unit), 1e-12)) / self.scale
+            head = self._head(fit)
+            alpha = head.evident_ridge(fit.coef, curvature.factor, curvature.own) / self.scale
             alpha = min(max(alpha, LEAST_ALPHA), 1.0)
         self.ridges = Ridges(alpha, self.ridges.decay, 1.0, spread_of(fit.theta, number))
         return replace(self.solve(fit.theta), score=score, determined=number)

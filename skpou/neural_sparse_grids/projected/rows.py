@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import row_blocks
+from skpou.core.optim import DampedModel
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, EncoderDerivatives
-from skpou.sparse_grids import SparseGrid, factored
+from skpou.sparse_grids import SparseGrid
 
 if TYPE_CHECKING:
     from typing import Self
 
-#: Numbers of a Jacobian that are formed at a time.
-JACOBIAN_NUMBERS = 8_000_000
 #: Latent coordinate from which on a penalty pulls inwards, 0.03 from the face, and its weight.
 FAR, INWARD = 2.0, 0.1
-#: Bounds of the variance of an encoder's standardised parameters.
-LEAST_SPREAD, MOST_SPREAD = 1e-2, 1e2
 
 
 class Fit(Protocol):
@@ -60,72 +56,6 @@ class Ridges:
     def inward(self) -> float:
         """Weight of the pull inwards on latent coordinates."""
         return INWARD * self.noise
-
-
-@dataclass
-class DampedModel:
-    """Gauss-Newton model of the projected problem, by the smaller of two Gram matrices.
-
-    Attributes
-    ----------
-    gram : Tensor
-        ``J'J`` (k, k), or ``JJ'`` over the rows where these are fewer.
-    rows : Tensor or None
-        J (n m, k) where the Gram matrix is that of the rows.
-    pull : Tensor of shape (k,)
-        ``J'r``, half the gradient of the sum of squares.
-    theta : Tensor of shape (k,)
-        Parameters.
-    weight : float
-        Ridge of the parameters.
-    """
-
-    gram: Tensor
-    rows: Tensor | None
-    pull: Tensor
-    theta: Tensor
-    weight: float
-
-    def is_finite(self) -> bool:
-        """Whether a step can be computed."""
-        return bool(torch.isfinite(self.gram).all() and torch.isfinite(self.pull).all())
-
-    def _solve(self, right: Tensor, shift: float) -> Tensor:
-        """``(J'J + shift)^-1 right``."""
-        if self.rows is None:
-            return torch.cholesky_solve(right[:, None], factored(self.gram, shift)[0])[:, 0]
-        inner = torch.cholesky_solve((self.rows @ right)[:, None], factored(self.gram, shift)[0])[
-            :, 0
-        ]
-        return (right - self.rows.T @ inner) / shift
-
-    def step(self, damping: float) -> tuple[Tensor, float]:
-        """Damped step (k,) and the decrease of the value that the model promises."""
-        scale = float(self.gram.diagonal().sum()) / len(self.theta)
-        gradient = self.pull + self.weight * self.theta
-        step = -self._solve(gradient, self.weight + damping * scale + 1e-300)
-        if self.rows is None:
-            curved = float(step @ (self.gram @ step))
-        else:
-            curved = float((self.rows @ step).square().sum())
-        curved += self.weight * float(step.square().sum())
-        return step, -float(2 * gradient @ step) - curved
-
-    def determined(self) -> tuple[float, float]:
-        """What the data say about the parameters under the ridge w.
-
-        Returns
-        -------
-        number : float
-            Parameters that the data determine, ``k - w trace((J'J + w)^-1)``.
-        log_det : float
-            ``log det(I + J'J / w)``.
-        """
-        factor, used = factored(self.gram, self.weight)
-        eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, eye, upper=False).square().sum()
-        log_det = float(2 * factor.diagonal().log().sum()) - len(factor) * math.log(used)
-        return max(len(factor) - used * float(inverse), 0.0), log_det
 
 
 class EncodedRows:
@@ -180,12 +110,6 @@ class EncodedRows:
         return DampedModel(gram, None, pull, fit.theta, self.ridges.weight)
 
 
-def spread_of(theta: Tensor, determined: float) -> float:
-    """Variance of the parameters that the data determine (MacKay 1992, Eq. 4.6)."""
-    spread = float(theta.square().sum()) / max(determined, 1e-3)
-    return min(max(spread, LEAST_SPREAD), MOST_SPREAD)
-
-
 def embedding_or_none(encoded: EncoderDerivatives, theta: Tensor) -> tuple[Embedding, Tensor]:
     """Embedding for theta; where it is not finite, that for zero beside a theta of NaN."""
     embedding = encoded.embed(theta)
@@ -225,14 +149,3 @@ def slopes_on_grid(grid: SparseGrid, embedding: Embedding, coef: Tensor) -> Tens
             value = grid.evaluate(points, coef[:, output : output + 1]).sum()
             result[:, output] = torch.autograd.grad(value, points)[0]
     return result * embedding.slope[:, None]
-
-
-def symmetric(lower: Tensor) -> Tensor:
-    """Symmetric matrix from its lower part."""
-    return torch.tril(lower) + torch.tril(lower, -1).T
-
-
-def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:
-    """Add the lower part of ``J'J``, panel by panel."""
-    for part in row_blocks(len(total), panel):
-        total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])

@@ -17,23 +17,18 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import LEAST_ALPHA, add_gram, factored, row_blocks, rows_within, symmetric
+from skpou.core.optim import DampedModel, spread_of
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, Encoder
 from skpou.neural_sparse_grids.projected.rows import (
-    JACOBIAN_NUMBERS,
-    DampedModel,
     EncodedRows,
     Ridges,
-    add_gram,
     embedding_or_none,
     pulled_rows,
     slopes_on_grid,
-    spread_of,
-    symmetric,
 )
 from skpou.sparse_grids import (
     GIVEN_DECAY,
-    LEAST_ALPHA,
     ROUND_OFF,
     GramProblem,
     GridRows,
@@ -41,9 +36,10 @@ from skpou.sparse_grids import (
     RidgeSolution,
     best_ridge,
     direct_problem,
-    factored,
 )
 
+#: Numbers of a Jacobian that are formed at a time.
+JACOBIAN_NUMBERS = 8_000_000
 #: First guesses of the noise's variance and of that of the encoder's parameters. From bold ones few
 #: noisy rows are memorised at once; cautious ones flatten an embedding that is known to be good.
 BOLD, CAUTIOUS = (1e-2, 1.0), (1.0, 0.1)

@@ -58,8 +58,10 @@ class SoftOptions:
         Steps n_stag without a smaller loss after which the ridge decays.
     learning_rate : float, default=5e-3
         Adam's step.
+    pre_iter : int, default=None
+        Steps of phase 1, at most; None: half of all.
     max_iter : int, default=1000
-        Most steps, half of them in phase 1.
+        Most steps.
     tol : float, default=1e-14
         Relative rms residual at which to stop.
     """
@@ -72,6 +74,7 @@ class SoftOptions:
     alpha_decay: float = 0.5
     patience: int = 50
     learning_rate: float = 5e-3
+    pre_iter: int | None = None
     max_iter: int = 1000
     tol: float = 1e-14
 
@@ -186,7 +189,8 @@ class _Training:
         """Algorithm 2: with a ridge that decays, then without one."""
         options, theta = self.options, self.start
         first = options.first_alpha if options.alpha is None else options.alpha
-        n_first = options.max_iter // 2 if first else 0
+        n_first = options.max_iter // 2 if options.pre_iter is None else options.pre_iter
+        n_first = n_first if first else 0
         if n_first:
             self._descend(
                 theta,
@@ -197,6 +201,8 @@ class _Training:
             if self.progress.best is None:
                 return
             theta = self.progress.best.theta
+            if n_first == options.max_iter:
+                return
             # Without the ridge the same gates leave no larger residual.
             self.progress = Progress(self.progress.best, self.progress.curve)
         least = torch.finfo(theta.dtype).eps ** 2

@@ -127,15 +127,22 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         Most levels of merging, of which a fit takes some ten to thirty; or most V-cycles.
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact; not below
-        round-off, 1e-13 in float64. ``"em"`` stops, too, when the residual changes less than
-        this, or less than 1e-4 of itself, in twenty cycles. With `physics` boxes are refined
+        round-off, 1e-13 in float64. ``"em"`` stops, too, when the residual changes by less than
+        this share of itself in twenty cycles. With `physics` boxes are refined
         until the last coefficients are 1e4 times as large, relative to the solution.
+    least_change : float, default=1e-4
+        Of ``"em"``: share by which the residual must change in twenty cycles; `tol` where that is
+        larger. With ``least_change=0, tol=0`` there are `max_iter` cycles unless the residual
+        comes down to round-off: partitions may stand still for hundreds of cycles.
     batch_size : int, default=None
         Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
         and all of them.
     warm_start : bool, default=False
         Start from the partitions of the last fit; n_partitions must not have changed. With
         ``"em"`` the gates go on in the box of the new data.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
+        Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -235,6 +242,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         "n_init": [COUNT],
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
+        "least_change": [NOT_NEGATIVE],
         "batch_size": [None, COUNT],
         "warm_start": ["boolean"],
     }
@@ -258,8 +266,10 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         n_init=1,
         max_iter=1000,
         tol=1e-14,
+        least_change=1e-4,
         batch_size=None,
         warm_start=False,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -281,8 +291,10 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.least_change = least_change
         self.batch_size = batch_size
         self.warm_start = warm_start
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

@@ -69,6 +69,9 @@ class POURegressor(BasePartitionRegressor):
         Of ``solver="lsgd"``: factor of the squared ridge each time progress stagnates, in (0, 1).
     patience : int, default=50
         Of ``solver="lsgd"``: steps without progress that count as stagnation.
+    pre_iter : "auto" or int, default="auto"
+        Of ``solver="lsgd"``: most steps with the ridge that decays, at least 0 and at most
+        `max_iter`; the others are without a ridge. ``"auto"``: half of `max_iter`.
     physics : Equation, Condition, Symmetry or list of them, default=None
         Differential equations that the solution obeys, see `skpou.physics`. X and y are then
         boundary, initial and measured values; they may be empty. The partitions are exactly
@@ -87,6 +90,9 @@ class POURegressor(BasePartitionRegressor):
         round-off, 1e-13 in float64.
     batch_size : int, default=None
         Rows a block in predictions. None: as many as fit into memory.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
+        Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -173,6 +179,7 @@ class POURegressor(BasePartitionRegressor):
         "alpha": [AUTO, NOT_NEGATIVE],
         "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
         "patience": [COUNT],
+        "pre_iter": [AUTO, Interval(Integral, 0, None, closed="left")],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
         "max_iter": [COUNT],
@@ -193,12 +200,14 @@ class POURegressor(BasePartitionRegressor):
         alpha="auto",
         alpha_decay=0.5,
         patience=50,
+        pre_iter="auto",
         physics=None,
         unknowns=None,
         n_init=1,
         max_iter=1000,
         tol=1e-14,
         batch_size=None,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -214,12 +223,14 @@ class POURegressor(BasePartitionRegressor):
         self.alpha = alpha
         self.alpha_decay = alpha_decay
         self.patience = patience
+        self.pre_iter = pre_iter
         self.physics = physics
         self.unknowns = unknowns
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state
@@ -245,6 +256,10 @@ class POURegressor(BasePartitionRegressor):
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
             raise ValueError(f"n_partitions must be a positive int. Got {self.n_partitions!r}.")
+        if self.pre_iter != "auto" and self.pre_iter > self.max_iter:
+            raise ValueError(
+                f"pre_iter={self.pre_iter!r} are more steps than max_iter={self.max_iter!r}."
+            )
         physics = self._physics()
         if physics is not None:
             return self._fit_equations(X, y, sample_weight, physics)
@@ -300,6 +315,7 @@ class POURegressor(BasePartitionRegressor):
                 solver=self.solver,
                 alpha_decay=float(self.alpha_decay),
                 patience=int(self.patience),
+                pre_iter=unless_auto(self.pre_iter, int),
                 alpha=alpha,
                 max_iter=int(self.max_iter),
                 tol=float(self.tol),

@@ -240,7 +240,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         if self._is_on_boxes():
             pieces = Pieces.from_arrays(self.model_, points)
             return origin.send(self._in_blocks(points, pieces, lambda x, _: read(pieces.log_pi(x))))
-        model: Any = self._model(points)
+        model: Any = self._unpacked_model(points)
         found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
         return origin.send(found)
 

@@ -109,6 +109,7 @@ def em_training(
         max_iter=pieces.max_iter,
         tol=pieces.tol,
         batch_size=params["batch_size"],
+        least_change=float(params["least_change"]),
     )
 
     def train(rng: np.random.Generator) -> TrainingResult:

@@ -62,6 +62,9 @@ class EMOptions:
         to stop.
     batch_size : int, default=None
         Rows for each step of Adam; None: all.
+    least_change : float, default=1e-4
+        Relative change of the residual over `patience` cycles below which nothing more is
+        expected; `tol` where that is larger. With 0 for both there is no such end.
     """
 
     sizes: tuple[int, ...] = (8,)
@@ -74,11 +77,10 @@ class EMOptions:
     max_iter: int = 1000
     tol: float = 1e-14
     batch_size: int | None = None
+    least_change: float = 1e-4
 
     #: Cycles over which a change is measured.
     patience = 20
-    #: Relative change over these cycles below which nothing more is expected.
-    least_change = 1e-4
     #: Last sigma of a geometric fall.
     last_sigma = 1e-4
     #: Fewest cycles for it; a faster fall freezes the first partitions.
@@ -377,6 +379,8 @@ class _EM:
         if options.noise == "anneal" or cycle < options.patience:
             return False
         least = max(options.tol, options.least_change)
+        if not least:  # Cycles may well repeat each other bit for bit.
+            return False
         recent, losses = (part[-options.patience - 1 :] for part in (residuals, self.curve))
         # A change of the loss is one of the logarithm of sigma, hence relative, too.
         still = max(losses) - min(losses) <= least

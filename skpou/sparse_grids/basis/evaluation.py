@@ -8,6 +8,7 @@ row, and memory is read in its order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from skpou.sparse_grids.basis.plans import CONSTANT, HAT, LEFT, MODIFIED, Factor
 
 #: Numbers held at a time, which should stay in a core's cache, and the least rows of a block.
 BLOCK = {"cpu": (400_000, 256), "cuda": (50_000_000, 4096)}
+#: Points up to which the steps of a plan take longer than what they multiply.
+FEW_ROWS = 16
 
 
 class FactorTable:
@@ -39,8 +42,12 @@ class FactorTable:
             return torch.as_tensor(values, device=like.device)[:, None].to(dtype)
 
         self.scale = column(2.0**factors.shift, like.dtype)
+        self.last_cell = self.scale - 1
         self.modified = column(factors.kind == MODIFIED, torch.bool)
         self.any_modified = bool((factors.kind == MODIFIED).any())
+        self.is_quadratic = factors.basis == "quadratic"
+        # Level 2 has one point below it at each face: no parabola.
+        self.straight = column(factors.level == 2, torch.bool)
         # The few factors that are no hats.
         self.others = [(i, int(k)) for i, k in enumerate(factors.kind) if k not in (HAT, MODIFIED)]
 
@@ -48,17 +55,38 @@ class FactorTable:
         """Cells and the points' places in them, each (d, S, n); places outside [0, 1] outside."""
         z = X.T[:, None, :] * self.scale
         # The cell is clamped, not the point: a point on a face belongs to the cell inside.
-        cell = torch.minimum(z.floor().clamp_(min=0), self.scale - 1)
+        cell = torch.minimum(z.floor().clamp_(min=0), self.last_cell)
         return cell, z.sub_(cell)
+
+    def _parabolas(self, cell: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of the quadratic functions, and slopes by the place f in the cell.
+
+        Outside the box they go on along their tangents at the face.
+        """
+        inside = f.clamp(0.0, 1.0)
+        value, slope = 4 * inside * (1 - inside), 4 - 8 * inside
+        if self.any_modified:
+            for face, g, sign in ((0, inside, 1), (self.scale - 1, 1 - inside, -1)):
+                # One in the middle, zero at the cell's inner end and one cell further.
+                at = self.modified & (cell == face)
+                bent = torch.where(self.straight, 2 - 2 * g, 4 / 3 * (1 - g) * (2 - g))
+                steep = torch.where(self.straight, -2.0, 4 / 3 * (2 * g - 3))
+                value = torch.where(at, bent, value)
+                slope = torch.where(at, sign * steep, slope)
+        return value + (f - inside) * slope, slope
 
     def values(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Values (d S, n) and cells (d S, n), int64, of the factors at points X (n, d)."""
         cell, f = self.cells_and_fractions(X)
-        value = 1 - (2 * f - 1).abs_()  # Eq. 2.2 on the support
-        if self.any_modified:
+        rise = 2 * f
+        if self.is_quadratic:
+            value, _ = self._parabolas(cell, f)
+        else:
+            value = 1 - (rise - 1).abs_()  # Eq. 2.2 on the support
+        if self.any_modified and not self.is_quadratic:
             left = self.modified & (cell == 0)
-            right = self.modified & (cell == self.scale - 1)
-            value = torch.where(left, 2 - 2 * f, torch.where(right, 2 * f, value))
+            right = self.modified & (cell == self.last_cell)
+            value = torch.where(left, 2 - rise, torch.where(right, rise, value))
         for i, kind in self.others:
             value[:, i] = 1.0 if kind == CONSTANT else 1 - X.T if kind == LEFT else X.T
         return value.flatten(0, 1), cell.to(torch.int64).flatten(0, 1)
@@ -66,10 +94,13 @@ class FactorTable:
     def slopes(self, X: Tensor) -> Tensor:
         """Derivatives (d, S, n) of the factors; at a kink that to its right."""
         cell, f = self.cells_and_fractions(X)
-        slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
-        if self.any_modified:
+        if self.is_quadratic:
+            slope = self._parabolas(cell, f)[1] * self.scale
+        else:
+            slope = torch.where(f < 0.5, 2.0, -2.0).to(X.dtype) * self.scale
+        if self.any_modified and not self.is_quadratic:
             left = self.modified & (cell == 0)
-            right = self.modified & (cell == self.scale - 1)
+            right = self.modified & (cell == self.last_cell)
             sided = torch.where(left, -2 * self.scale, 2 * self.scale)
             slope = torch.where(left | right, sided, slope)
         for i, kind in self.others:
@@ -187,10 +218,75 @@ class Products:
         return (by_factor.view(d, self.n_factors, n) * slopes).sum(1).T
 
 
+class FewProducts:
+    """The same products at few points, dimension by dimension: no more steps than dimensions.
+
+    Parameters
+    ----------
+    plan : Plan
+        Whose products are formed.
+    factors : Factors
+        The factors of one dimension.
+    like : Tensor
+        Gives device and dtype.
+    """
+
+    def __init__(self, plan: Plan, factors: Factors, like: Tensor):
+        self.table = FactorTable(factors, like)
+        self.n_factors = factors.n_factors
+        vectors = plan.vectors.astype(np.int64)
+        first = self.n_factors * np.arange(vectors.shape[1])
+
+        def tensors(columns: np.ndarray) -> list[Tensor]:
+            return [torch.tensor(column, device=like.device) for column in columns.T]
+
+        self.rows = tensors(vectors + first)
+        self.shifts = [shift[:, None] for shift in tensors(factors.shift[vectors])]
+        self.first = torch.tensor(plan.first_function[:-1], device=like.device)[:, None]
+        self.values, self.functions = self.first.to(like.dtype), self.first
+
+    @classmethod
+    def of(cls, plan: Plan, factors: Factors, like: Tensor) -> FewProducts:
+        """Those of a plan, whose tables are made once."""
+        key = (like.device, like.dtype)
+        if key not in plan.tables:
+            plan.tables[key] = cls(plan, factors, like)
+        return copy.copy(plan.tables[key])
+
+    def form(self, X: Tensor, differentiated: int | None = None) -> None:
+        """Set `values` and `functions`; see `Products.form`."""
+        values, cells = self.table.values(X)
+        if differentiated is not None:
+            first = differentiated * self.n_factors
+            values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
+        if not self.rows:
+            self.values = values.new_ones((len(self.first), len(X)))
+            self.functions = self.first.repeat(1, len(X))
+            return
+        product = values.index_select(0, self.rows[0])
+        local = cells.index_select(0, self.rows[0])
+        for rows, shift in zip(self.rows[1:], self.shifts[1:], strict=True):
+            product = product * values.index_select(0, rows)
+            local = (local << shift) + cells.index_select(0, rows)
+        self.values, self.functions = product, self.first + local
+
+
+def few_products(plan: Plan, factors: Factors, X: Tensor) -> FewProducts | None:
+    """Products at points X (n, d), where these are few."""
+    if not 0 < len(X) <= FEW_ROWS:
+        return None
+    few = FewProducts.of(plan, factors, X)
+    few.form(X)
+    return few
+
+
 def blocks_of(
     plan: Plan, factors: Factors, X: Tensor, gradient: bool = False, columns: int = 0
-) -> Iterator[tuple[slice, Products]]:
+) -> Iterator[tuple[slice, Any]]:
     """Slices of rows with the `Products` formed there; `columns` counts what else a row needs."""
+    if not gradient and (few := few_products(plan, factors, X)) is not None:
+        yield slice(0, len(X)), few
+        return
     numbers, least = BLOCK["cuda" if X.device.type == "cuda" else "cpu"]
     size = max(numbers // (plan.sizes[-1] + columns), 64 if columns else least)
     memory = None
@@ -209,6 +305,29 @@ def _dense_columns(plan: Plan, n_outputs: int) -> int:
     return plan.n_functions if dense else 0
 
 
+def sums_of(
+    X: Tensor, coef: Tensor, plan: Plan, factors: Factors, few: FewProducts | None = None
+) -> Tensor:
+    """Values (n, m) of functions at points X (n, d) for coefficients (G, m), without gradients.
+
+    `few` are the products at X, where these were formed.
+    """
+    by_output = coef.T.contiguous()
+    result = X.new_zeros((coef.shape[1], len(X)))
+    dense = _dense_columns(plan, coef.shape[1])
+    blocks = blocks_of(plan, factors, X, columns=dense)
+    for rows, products in blocks if few is None else [(slice(0, len(X)), few)]:
+        functions = products.functions.view(-1)
+        if dense:
+            torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])
+            continue
+        terms = torch.empty_like(products.values)
+        for output, one in enumerate(by_output):
+            torch.index_select(one, 0, functions, out=terms.view(-1))
+            torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
+    return result.T
+
+
 class Evaluate(torch.autograd.Function):
     """Values of sparse grid functions, with gradients for points and coefficients."""
 
@@ -217,19 +336,7 @@ class Evaluate(torch.autograd.Function):
         """Values (n, m) at points X (n, d) for coefficients (G, m)."""
         ctx.save_for_backward(X, coef)
         ctx.plan, ctx.factors = plan, factors
-        by_output = coef.T.contiguous()
-        result = X.new_zeros((coef.shape[1], len(X)))
-        dense = _dense_columns(plan, coef.shape[1])
-        for rows, products in blocks_of(plan, factors, X, columns=dense):
-            functions = products.functions.view(-1)
-            if dense:
-                torch.mm(by_output, _dense_block(plan, products), out=result[:, rows])
-                continue
-            terms = torch.empty_like(products.values)
-            for output, one in enumerate(by_output):
-                torch.index_select(one, 0, functions, out=terms.view(-1))
-                torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
-        return result.T
+        return sums_of(X, coef, plan, factors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:
@@ -237,7 +344,7 @@ class Evaluate(torch.autograd.Function):
         if torch.is_grad_enabled():
             # Taken as constants, the gradients would leave out terms without a word.
             raise RuntimeError(
-                "Sparse grid functions have first derivatives only: they are piecewise linear. "
+                "Sparse grid functions have first derivatives only: their pieces meet in kinks. "
                 "create_graph=True is not to be had through them."
             )
         X, coef = ctx.saved_tensors

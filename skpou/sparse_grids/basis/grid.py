@@ -1,4 +1,4 @@
-"""Sparse grids of hierarchical hat functions (Zhang 2021, section 2.1)."""
+"""Sparse grids of hierarchical functions (Zhang 2021, section 2.1)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of
+from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, few_products, sums_of
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
+    gauss_nodes,
     mesh,
     nodes_needed,
     one_dimensional_matrix,
 )
 from skpou.sparse_grids.basis.plans import (
+    BASES,
     BOUNDARIES,
     RIGHT,
     Plan,
@@ -28,14 +30,16 @@ from skpou.sparse_grids.basis.plans import (
     vectors_within,
 )
 
-__all__ = ["BOUNDARIES", "SparseGrid", "count_points"]
+__all__ = ["BASES", "BOUNDARIES", "SparseGrid", "count_points"]
 
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
+#: Terms of an evaluation up to which nodal values do not pay.
+FEWEST_TERMS = 20_000
 
 
 class SparseGrid(Basis):
-    """Products of hierarchical hat functions whose levels add up to a bounded sum.
+    """Products of hierarchical hats, or parabolas, whose levels add up to a bounded sum.
 
     Functions are numbered subspace by subspace, those of a lower regular grid first, so that its
     coefficients are a prefix. Outside the unit box the pieces at its faces go on linearly.
@@ -54,6 +58,8 @@ class SparseGrid(Basis):
     vectors : ndarray of shape (M, d), default=None
         Vectors of factors instead of the regular ones; with the constant factor, each with its
         last other factor made constant must be among them.
+    basis : {"linear", "quadratic"}, default="linear"
+        The functions of one dimension, see `make_factors`.
     """
 
     def __init__(
@@ -62,17 +68,23 @@ class SparseGrid(Basis):
         level: int,
         boundary: str = "modified",
         vectors: np.ndarray | None = None,
+        basis: str = "linear",
     ):
         if not 1 <= level <= HIGHEST_LEVEL:
             raise ValueError(f"level must be an int from 1 to {HIGHEST_LEVEL}. Got {level!r}.")
         self.n_features = n_features
         self.level = level
         self.boundary = boundary
-        self.factors = make_factors(n_features, level, boundary)
+        self.basis = basis
+        self.factors = make_factors(n_features, level, boundary, basis)
         chosen = None if vectors is None else np.ascontiguousarray(vectors, np.int16).tobytes()
-        self.plan = _plan(n_features, level, boundary, chosen)
+        self.plan = _plan(n_features, level, boundary, chosen)  # that of every basis
         self.n_columns = self.plan.n_functions
         self._functions: np.ndarray | None = None
+
+    def of_level(self, level: int) -> SparseGrid:
+        """The regular grid of another level, of the same dimension and functions."""
+        return SparseGrid(self.n_features, level, self.boundary, basis=self.basis)
 
     @property
     def n_subspaces(self) -> int:
@@ -143,6 +155,15 @@ class SparseGrid(Basis):
             functions[rows] = products.functions.T
         return values, functions
 
+    def evaluate_with_nonzeros(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `evaluate` and `nonzeros` return, from one pass where points are few."""
+        few = None
+        if not self._nodal_pays(len(X), coef.shape[1]):
+            few = few_products(self.plan, self.factors, X)
+        if few is None:
+            return self.evaluate(X, coef), *self.nonzeros(X)
+        return sums_of(X, coef, self.plan, self.factors, few), few.values.T, few.functions.T
+
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate every function at every point; see `Basis.matrix`."""
         values, functions = self.nonzeros(X)
@@ -176,6 +197,8 @@ class SparseGrid(Basis):
         Tensor of shape (n, m)
         """
         if not self._nodal_pays(len(X), coef.shape[1]):
+            if not (X.requires_grad or coef.requires_grad):
+                return sums_of(X, coef, self.plan, self.factors)
             return Evaluate.apply(X, coef, self.plan, self.factors)
         nodal = NodalInterpolant(self.factors, self.functions(), coef)
         inside = nodal.holds(X.detach())
@@ -188,10 +211,12 @@ class SparseGrid(Basis):
 
     def _nodal_pays(self, n_rows: int, n_outputs: int) -> bool:
         """Whether nodal values and an interpolation are faster than one term a level vector."""
-        if not 1 <= self.n_features <= 3:
+        if not 1 <= self.n_features <= 3 or self.basis != "linear":
+            return False
+        if n_rows * self.n_subspaces <= FEWEST_TERMS:
             return False
         nodes = nodes_needed(self.factors, self.n_features)
-        return nodes <= MAX_NODES and n_rows * self.n_subspaces > 20_000 + 2 * nodes
+        return nodes <= MAX_NODES and n_rows * self.n_subspaces > FEWEST_TERMS + 2 * nodes
 
     # Products of functions
 
@@ -203,16 +228,10 @@ class SparseGrid(Basis):
         like : Tensor
             Gives their dtype and device.
         """
-        n = 2 * mesh(self.factors)  # nodes and the middles between them
-        t = torch.arange(n + 1, dtype=torch.float64, device=like.device) / n
-        weight = torch.full_like(t, 2.0)
-        weight[1::2] = 4.0
-        weight[0] = weight[-1] = 1.0
-        E = one_dimensional_matrix(self.factors, t)
-        # Simpson's rule is exact: products are quadratic between two nodes.
-        one = (E.T @ (E * weight[:, None]) / (3 * n)).to(like.dtype)
-        slopes = (E[1:] - E[:-1]) * n
-        steep = (slopes.T @ slopes / n).to(like.dtype)
+        if self.basis == "linear":
+            one, steep = self._products_of_hats(like)
+        else:
+            one, steep = self._products_of_parabolas(like)
         functions = torch.as_tensor(self.functions(), device=like.device)
         mass = like.new_ones((self.n_columns, self.n_columns))
         stiffness = torch.zeros_like(mass)
@@ -222,6 +241,28 @@ class SparseGrid(Basis):
             stiffness = stiffness.mul_(factor).addcmul_(mass, steep[u[:, None], u])
             mass *= factor
         return mass, stiffness
+
+    def _products_of_hats(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Integrals of products of the functions of one dimension, and of their slopes."""
+        n = 2 * mesh(self.factors)  # nodes and the middles between them
+        t = torch.arange(n + 1, dtype=torch.float64, device=like.device) / n
+        weight = torch.full_like(t, 2.0)
+        weight[1::2] = 4.0
+        weight[0] = weight[-1] = 1.0
+        E = one_dimensional_matrix(self.factors, t)
+        # Simpson's rule is exact: products are quadratic between two nodes.
+        one = (E.T @ (E * weight[:, None]) / (3 * n)).to(like.dtype)
+        slopes = (E[1:] - E[:-1]) * n
+        return one, (slopes.T @ slopes / n).to(like.dtype)
+
+    def _products_of_parabolas(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_products_of_hats`."""
+        # Three nodes are exact: products are quartic between two nodes of the mesh.
+        t, weight = gauss_nodes(mesh(self.factors), 3, like.device)
+        E = one_dimensional_matrix(self.factors, t)
+        slopes = one_dimensional_matrix(self.factors, t, differentiated=True)
+        one, steep = (A.T @ (A * weight[:, None]) for A in (E, slopes))
+        return one.to(like.dtype), steep.to(like.dtype)
 
     def kernel(self, X: Tensor, Z: Tensor, decay: float) -> Tensor:
         """Sum over all functions of ``phi(x) phi(z) decay^-cost``, (n, k), on regular grids.

@@ -19,14 +19,26 @@ from skpou.sparse_grids.basis.plans import Factors
 MAX_NODES = 4_000_000
 
 
-def one_dimensional_matrix(factors: Factors, t: Tensor) -> Tensor:
+def gauss_nodes(n_cells: int, n_nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (n_cells n_nodes,) of Gauss and Legendre on equal parts of [0, 1]."""
+    place, weight = np.polynomial.legendre.leggauss(n_nodes)
+    nodes = (np.arange(n_cells)[:, None] + (place + 1) / 2) / n_cells
+    weights = np.tile(weight / (2 * n_cells), n_cells)
+    return torch.as_tensor(nodes.ravel(), device=device), torch.as_tensor(weights, device=device)
+
+
+def one_dimensional_matrix(factors: Factors, t: Tensor, differentiated: bool = False) -> Tensor:
     """All one-dimensional functions at points t (n,), factor by factor and cell by cell.
 
     Returns
     -------
     Tensor of shape (n, n_1d)
+        The functions, or their derivatives.
     """
-    values, cells = FactorTable(factors, t).values(t[:, None])
+    table = FactorTable(factors, t)
+    values, cells = table.values(t[:, None])
+    if differentiated:
+        values = table.slopes(t[:, None])[0]
     count = torch.as_tensor(2**factors.shift, device=t.device)
     start = count.cumsum(0) - count
     matrix = t.new_zeros((int(count.sum()), len(t)))
@@ -34,7 +46,7 @@ def one_dimensional_matrix(factors: Factors, t: Tensor) -> Tensor:
 
 
 def mesh(factors: Factors) -> int:
-    """Cells a side of the full grid on which every function is linear."""
+    """Cells a side of the full grid on which every function is one polynomial."""
     return 2 ** int(factors.level.max())
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ CONSTANT, LEFT, RIGHT, HAT, MODIFIED = range(5)
 
 #: How a grid treats the faces of the box.
 BOUNDARIES = ("modified", "zero", "full", "truncated")
+#: What the functions of one dimension are: hats, or parabolas on the same supports.
+BASES = ("linear", "quadratic")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Factors:
         Binary logarithm of the number of functions.
     budget : int
         Largest sum of costs of a level vector.
+    basis : {"linear", "quadratic"}
+        Whether hats are hats, or parabolas on the hats' supports.
     """
 
     kind: np.ndarray
@@ -45,6 +50,7 @@ class Factors:
     cost: np.ndarray
     shift: np.ndarray
     budget: int
+    basis: str = "linear"
 
     @property
     def n_factors(self) -> int:
@@ -57,7 +63,7 @@ class Factors:
         return bool(self.kind[0] == CONSTANT)
 
 
-def make_factors(n_features: int, level: int, boundary: str) -> Factors:
+def make_factors(n_features: int, level: int, boundary: str, basis: str = "linear") -> Factors:
     """Factors of a regular sparse grid.
 
     Parameters
@@ -70,14 +76,20 @@ def make_factors(n_features: int, level: int, boundary: str) -> Factors:
         ``"zero"``: hats of level 1 and above (Eqs. 2.4 and 2.14). ``"full"``: level 0 besides
         (Eq. 2.15). ``"truncated"``: level 0 counts as level 1 (Eq. 2.16). ``"modified"``: level
         1 is the constant, the outermost hats of the others go on linearly to the face.
+    basis : {"linear", "quadratic"}, default="linear"
+        Hats, or parabolas (Bungartz, Griebel 2004, section 4.2) on their supports. The outermost
+        ones of ``"modified"``, from level 3 on, go through zero at the two nearest points of lower
+        levels instead of one.
     """
+    if basis not in BASES:
+        raise ValueError(f"basis must be one of {BASES}. Got {basis!r}.")
     n = level
     if boundary in ("zero", "modified"):
         levels = np.arange(1, n + 1)
         kind = np.full(n, HAT if boundary == "zero" else MODIFIED)
         if boundary == "modified":
             kind[0] = CONSTANT
-        return Factors(kind, levels, levels - 1, levels - 1, n - 1)
+        return Factors(kind, levels, levels - 1, levels - 1, n - 1, basis)
     if boundary not in BOUNDARIES:
         raise ValueError(f"boundary must be one of {BOUNDARIES}. Got {boundary!r}.")
     # |l|_1 <= n + d - 1 (Eq. 2.13); with every level at least 1 what is left over is n - 1.
@@ -91,6 +103,7 @@ def make_factors(n_features: int, level: int, boundary: str) -> Factors:
         np.concatenate([[0, 0], cost]),
         np.concatenate([[0, 0], hats - 1]),
         budget,
+        basis,
     )
 
 
@@ -181,12 +194,15 @@ class Plan:
         Factors of the result's rows.
     first_function : ndarray of shape (M + 1,)
         Numbers at which the functions of every row begin, and their total.
+    tables : dict
+        What evaluations at few points need anew each time, by device and precision.
     """
 
     steps: list[Step]
     sizes: list[int]
     vectors: np.ndarray
     first_function: np.ndarray
+    tables: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_functions(self) -> int:

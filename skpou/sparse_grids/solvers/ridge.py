@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report
+from skpou.core.linalg import LEAST_ALPHA, factored, largest_norm
 from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.rows import GridRows
 
-#: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
-LEAST_ALPHA = 1e-6
 #: Ridge of data that the columns represent to round-off.
 EXACT_ALPHA = 1e-12
 #: Most rows from which the preconditioner of conjugate gradients is made.
@@ -87,28 +86,6 @@ class RidgeProblem(ABC):
     @abstractmethod
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """Trace of the hat matrix."""
-
-
-def largest_norm(squares: Tensor) -> float:
-    """Largest column norm from the squares of all; 1 where all columns are zero."""
-    return float(squares.max().sqrt()) or 1.0
-
-
-def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it.
-
-    The factor of a matrix that is not finite is not finite, either.
-    """
-    while True:
-        shifted = matrix.clone()
-        shifted.diagonal().add_(ridge)
-        factor, info = torch.linalg.cholesky_ex(shifted)
-        if not int(info):
-            return factor, ridge
-        least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
-        if not math.isfinite(ridge + least):
-            return factor * math.nan, ridge
-        ridge = max(10 * ridge, least or 1.0)
 
 
 def _explained(solution: RidgeSolution, scale: float) -> float:

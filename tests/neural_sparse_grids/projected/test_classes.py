@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core.optim import projected_softmax
+from skpou.core.optim.projected_softmax import LEAST_SPREAD, MOST_SPREAD
 from skpou.core.rows import Rows
 from skpou.neural_sparse_grids.encoders.encoder import EncoderDerivatives
 from skpou.neural_sparse_grids.projected import classes
 from skpou.neural_sparse_grids.projected.classes import EncodedClasses, first_class_ridges
-from skpou.neural_sparse_grids.projected.rows import LEAST_SPREAD, MOST_SPREAD, Ridges
+from skpou.neural_sparse_grids.projected.rows import Ridges
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.solution import GIVEN_DECAY
 from tests.neural_sparse_grids.projected.test_squares import make_encoder, make_rows
@@ -175,7 +177,7 @@ def test_model_in_blocks(K, monkeypatch):
     problem, theta = make(sample(K, 50))
     fit = problem.solve(theta)
     whole = problem.linearise(fit)
-    monkeypatch.setattr(classes, "JACOBIAN_NUMBERS", 1000)
+    monkeypatch.setattr(projected_softmax, "JACOBIAN_NUMBERS", 1000)
     part = problem.linearise(fit)
     torch.testing.assert_close(part.gram, whole.gram)
     torch.testing.assert_close(part.pull, whole.pull)

@@ -78,6 +78,19 @@ def test_two_phases(form):
     assert result.curve[150] <= result.curve[149]
 
 
+def test_length_of_the_first_phase():
+    form = FORMS["linear"]
+    usual = fit(form, "lsgd", max_iter=20)
+    assert fit(form, "lsgd", max_iter=20, pre_iter=10).curve == usual.curve
+    without = fit(form, "lsgd", max_iter=20, pre_iter=0)
+    assert without.curve == fit(form, "lsgd", alpha=0.0, max_iter=20).curve
+    alone = fit(form, "lsgd", max_iter=20, pre_iter=20)
+    assert len(alone.curve) == 20
+    assert alone.curve[:10] == usual.curve[:10]
+    # The ridge of its start is 0.3 still: phase 2 begins without any.
+    assert usual.curve[10] < alone.curve[10]
+
+
 def test_phase_one_is_skipped_without_a_ridge():
     form = FORMS["linear"]
     assert fit(form, "lsgd", alpha=0.0, max_iter=9).n_iter == 9

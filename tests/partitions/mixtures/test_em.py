@@ -292,6 +292,16 @@ def test_smooth_progress_stops_the_training():
     assert run(kinked_rows(), tol=0.5, max_iter=100).n_iter == 1
 
 
+def test_cycles_go_on_where_no_change_is_asked_for():
+    ends = [
+        run(kinked_rows(noise=0.1), max_iter=150, tol=0.0, least_change=change)
+        for change in (0.3, 0.1, 0.0)
+    ]
+    assert ends[0].n_iter < ends[1].n_iter < 150
+    assert (ends[2].n_iter, ends[2].code) == (150, "max_iter")
+    assert ends[2].curve[: ends[1].n_iter] == ends[1].curve
+
+
 def test_noise_is_that_of_each_partition():
     rng = np.random.default_rng(0)
     X = rng.random((800, 1))

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.sparse_grids.basis.grid import BOUNDARIES, SparseGrid, count_points
+from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, SparseGrid, count_points
 from tests.contracts import DTYPES, EPS, BasisContract
 from tests.examples import slow
 
 CASES = [(2, 1, "modified"), (2, 4, "modified"), (3, 3, "modified"), (1, 6, "modified")]
 CASES += [(5, 2, "modified"), (2, 4, "zero"), (3, 3, "zero"), (2, 3, "full"), (3, 2, "full")]
 CASES += [(2, 3, "truncated"), (3, 2, "truncated"), (0, 3, "modified"), (0, 2, "truncated")]
+QUADRATIC = [(2, 4, "modified"), (1, 6, "modified"), (3, 3, "zero"), (2, 3, "full")]
+QUADRATIC += [(2, 3, "truncated")]
 
 
 def interior_points(d, n):
@@ -61,6 +63,48 @@ class TestSparseGrid(BasisContract):
         return [
             mpmath.fprod(
                 hat(l, i, basis.boundary, v) for l, i, v in zip(level, index, x, strict=True)
+            )
+            for level, index in zip(*(a.tolist() for a in basis.levels_and_indices()), strict=True)
+        ]
+
+
+def parabola(level, index, boundary, x):
+    """One function of the quadratic basis at x, in mpmath; outside the box its tangent goes on."""
+    inside = min(max(x, mpmath.mpf(0)), mpmath.mpf(1))
+    slope = mpmath.diff(lambda t: polynomial(level, index, boundary, t, inside), inside)
+    return polynomial(level, index, boundary, inside, inside) + (x - inside) * slope
+
+
+def polynomial(level, index, boundary, x, at):
+    """The polynomial at x that the function is at another point."""
+    if level == 0:
+        return x if index else 1 - x
+    if boundary == "modified" and level == 1:
+        return mpmath.mpf(1)
+    h = mpmath.mpf(2) ** -level
+    first, last = index == 1, index == 2**level - 1
+    belongs = (index - 1) * h <= at < (index + 1) * h or (last and at == 1)
+    if not belongs:
+        return mpmath.mpf(0)
+    if boundary == "modified" and (first or last):
+        z = x if first else 1 - x
+        if level == 2:
+            return 2 - z / h
+        # One at h, zero at 2 h and 4 h.
+        return (z - 2 * h) * (z - 4 * h) / (3 * h * h)
+    return (x - (index - 1) * h) * ((index + 1) * h - x) / h**2
+
+
+class TestQuadraticGrid(TestSparseGrid):
+    @pytest.fixture(params=QUADRATIC, ids=str)
+    def basis(self, request):
+        return SparseGrid(*request.param, basis="quadratic")
+
+    def naive(self, basis, x):
+        return [
+            mpmath.fprod(
+                parabola(l, i, basis.boundary, mpmath.mpf(v))
+                for l, i, v in zip(level, index, x, strict=True)
             )
             for level, index in zip(*(a.tolist() for a in basis.levels_and_indices()), strict=True)
         ]
@@ -217,11 +261,12 @@ def test_kernel_is_the_weighted_sum_of_products(boundary):
     torch.testing.assert_close(grid.kernel(X, Z, 4.0), expected)
 
 
+@pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_mass_and_stiffness_matrices(boundary):
-    grid = SparseGrid(2, 3, boundary)
+def test_mass_and_stiffness_matrices(boundary, basis):
+    grid = SparseGrid(2, 3, boundary, basis=basis)
     cells = 2 ** int(grid.factors.level.max())
-    t, w = np.polynomial.legendre.leggauss(2)
+    t, w = np.polynomial.legendre.leggauss(4)
     nodes = (np.arange(cells)[:, None] + (t + 1) / 2).reshape(-1) / cells
     weight = np.tile(w / 2, cells) / cells
     X = torch.as_tensor(np.array(list(itertools.product(nodes, repeat=2))))
@@ -244,6 +289,20 @@ def test_pickle_after_use():
 def test_level_out_of_range(level):
     with pytest.raises(ValueError, match=f"level must be an int from 1 to 30. Got {level}"):
         SparseGrid(2, level)
+
+
+def test_unknown_basis():
+    with pytest.raises(ValueError, match=r"'quadratic'.*Got 'cubic'"):
+        SparseGrid(2, 3, basis="cubic")
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_gradients_of_the_quadratic_evaluation(boundary):
+    grid = SparseGrid(2, 3, boundary, basis="quadratic")
+    rng = np.random.default_rng(1)
+    X = torch.as_tensor(rng.integers(-2, 18, (9, 2)) / 16 + 0.03).requires_grad_()
+    coef = torch.as_tensor(rng.standard_normal((grid.n_columns, 2))).requires_grad_()
+    assert torch.autograd.gradcheck(grid.evaluate, (X, coef), eps=1e-7, atol=1e-5)
 
 
 def test_unknown_boundary():

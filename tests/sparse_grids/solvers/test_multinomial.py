@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from skpou.core.optim.softmax import hessian
 from skpou.sparse_grids.basis.grid import SparseGrid
-from skpou.sparse_grids.solvers.multinomial import MultinomialRidge, hessian
+from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
 from skpou.sparse_grids.solvers.rows import GridRows
 
 
@@ -23,7 +24,7 @@ def make_problem(n_classes=3, n=80, n_exact=1000, level=3, certain=False):
     rows = GridRows(grid, X, weight)
     offset = torch.linspace(-1, 0, n_classes, dtype=torch.float64)
     costs = torch.as_tensor(grid.costs()).to(X.dtype)
-    return MultinomialRidge(rows, targets, offset, costs, n_exact), grid, X, weight
+    return GridMultinomialRidge(rows, targets, offset, costs, n_exact), grid, X, weight
 
 
 def gradient(problem, theta, alpha, decay):
@@ -104,7 +105,7 @@ def test_weights_of_very_different_size_need_few_steps(monkeypatch):
     weight = torch.tensor(10 ** rng.uniform(0, 12, 100))
     grid = SparseGrid(2, 3)
     rows, costs = GridRows(grid, X, weight), torch.as_tensor(grid.costs()).double()
-    problem = MultinomialRidge(rows, targets, torch.zeros(5).double(), costs, 1000)
+    problem = GridMultinomialRidge(rows, targets, torch.zeros(5).double(), costs, 1000)
     steps, direction = [], problem._direction
 
     def counted(*args):

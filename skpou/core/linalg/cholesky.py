@@ -1,0 +1,69 @@
+"""Gram matrices, and Cholesky factors of those that round-off may have made indefinite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from skpou.core.linalg.statistics import row_blocks
+
+#: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
+LEAST_ALPHA = 1e-6
+
+
+def largest_norm(squares: Tensor) -> float:
+    """Largest column norm from the squares of all; 1 where all columns are zero."""
+    return float(squares.max().sqrt()) or 1.0
+
+
+def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """Cholesky factor of ``matrix + ridge I``, with more ridge where round-off asks for it.
+
+    The factor of a matrix that is not finite is not finite, either.
+    """
+    while True:
+        shifted = matrix.clone()
+        shifted.diagonal().add_(ridge)
+        factor, info = torch.linalg.cholesky_ex(shifted)
+        if not int(info):
+            return factor, ridge
+        least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
+        if not math.isfinite(ridge + least):
+            return factor * math.nan, ridge
+        ridge = max(10 * ridge, least or 1.0)
+
+
+def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:
+    """Cholesky factor of a Hessian with its ridge, by columns whitened by the ridge's growth.
+
+    Parameters
+    ----------
+    lower : Tensor of shape (k, k)
+        The Hessian, of which the lower part is read.
+    growth : Tensor of shape (k,)
+        Growth of the ridge.
+    strength : float
+        Root of the ridge of growth 1.
+
+    Returns
+    -------
+    factor : Tensor of shape (k, k)
+        Lower factor of ``D^-1/2 H D^-1/2 + used I``.
+    used : float
+        The ridge, or more where round-off asks for it.
+    """
+    root = growth.sqrt()
+    return factored(lower / (root[:, None] * root), strength**2)
+
+
+def symmetric(lower: Tensor) -> Tensor:
+    """Symmetric matrix from its lower part."""
+    return torch.tril(lower) + torch.tril(lower, -1).T
+
+
+def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:
+    """Add the lower part of ``J'J``, panel by panel."""
+    for part in row_blocks(len(total), panel):
+        total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])
