@@ -181,7 +181,7 @@ PARAMETERS = {
     "AdditivePOURegressor": {
         "max_order": (0.4, [1, 2]),
         "n_splines": (0.4, [1, 2, 5, 12]),
-        "remainder": (0.4, [False, True]),
+        "remainder": (0.4, [False, "columns", "local", "both"]),
         "density": (0.4, ["gaussian"]),
         "max_columns": (0.4, [1, 5, 50]),
         "transform_columns": (0.4, [True, False]),

@@ -8,7 +8,7 @@ all orthogonal and of unit variance over the rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -236,6 +236,10 @@ class SplineColumn:
     def n_functions(self) -> int:
         """Number m of functions."""
         return self.transform.shape[1]
+
+    def line(self) -> SplineColumn:
+        """The same column with its straight line alone."""
+        return replace(self, transform=self.transform[:, :1].contiguous())
 
     def arrays(self) -> dict[str, Any]:
         """State as numbers and numpy arrays."""

@@ -173,6 +173,11 @@ class AdditiveBasis(Basis, kind="additive"):
             self.n_features, self.kept, self.columns, blocks, landmarks or self.landmarks
         )
 
+    def lines(self) -> AdditiveBasis:
+        """The same terms, none of which bends, over columns that are straight lines."""
+        columns = [column.line() for column in self.columns]
+        return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
+
     def coordinates(self, X: Tensor) -> Tensor:
         """Transformed values (n, k) of the columns kept."""
         X = X.double()
@@ -372,3 +377,12 @@ def spline_basis(X: Tensor, weight: Tensor, n_functions: int, transform: bool) -
     kept = distinct_columns(X, weight)
     columns = [fit_column(X[:, j], weight, n_functions, transform) for j in kept]
     return AdditiveBasis(X.shape[1], kept, columns, ())
+
+
+def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
+    """Sums (d, d) of weighted errors times products of two lines, in standard deviations."""
+    lines = torch.stack([value[:, 0] for value in values], 1)
+    strength = lines.T @ (weighted[:, None] * lines)
+    square = lines.square()
+    deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
+    return strength / deviation.clamp_min(1e-300)

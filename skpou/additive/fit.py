@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, spline_basis
+from skpou.additive.linear import linear_terms
+from skpou.additive.local import (
+    FEWEST_ASKED,
+    FEWEST_ROWS,
+    FittedTerms,
+    JointResidue,
+    TargetPairs,
+    local_kernel,
+)
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import Candidate, TargetRows, TermSearch, given_terms
 from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
+    FEWEST_OF_TABLE,
     Residue,
     ResidueDensity,
     choose_components,
     fit_density,
+    is_gain,
     left_out,
     noise_floor,
 )
@@ -51,7 +62,9 @@ class AdditiveOptions:
     n_splines : int or None
         Functions of each main effect; None: by the number of columns.
     remainder : bool
-        Whether a block over all columns is tried.
+        Whether a block of kernel columns over all columns is tried.
+    local : {"auto", True, False}
+        Whether a local block is tried; ``"auto"``: in tables of enough rows.
     mixture : bool
         Whether the density is a mixture, and one Gaussian otherwise.
     max_columns : int
@@ -69,6 +82,7 @@ class AdditiveOptions:
     max_order: int = 3
     n_splines: int | None = None
     remainder: bool = True
+    local: str | bool = False
     mixture: bool = True
     max_columns: int = 800
     transforms: tuple[bool, ...] = (True, False)
@@ -170,39 +184,86 @@ class TargetFit:
         #: The last basis that was evaluated at the rows, and its columns.
         self.columns: tuple[AdditiveBasis, Tensor] | None = None
         self.score = -math.inf
+        self.is_linear = False
+        self.firsts: list[Member] = []
 
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
         found = self.terms()
         fits = self.steps = at_once(self.converged, found)
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
-        experts, densities = [], []
         pairs = list(zip(found, fits, strict=True))
-        pooled = at_once(lambda pair: self._members(*pair, floor), pairs)
-        for (candidate, fit), (members, log_density) in zip(pairs, pooled, strict=True):
-            first = ResidueDensity.single(fit.noise, self.y)
-            groups = candidate.groups
-            prior = fit.alpha[groups.index] * groups.shape
-            alone = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, first, prior)
-            experts.append(Expert(candidate.basis, members, alone))
-            densities.append(log_density)
-        shares = stacked_shares(torch.stack(densities, 1), self.pairs.weight)
-        experts = [
-            Expert(
-                expert.basis,
-                tuple(
-                    Member(m.coef, m.root, m.noise, m.dof, share * m.share, m.density)
-                    for m in expert.members
-                ),
-                expert.first,
-            )
-            for expert, share in zip(experts, shares, strict=True)
-        ]
-        model = TargetModel(tuple(experts), 0.0)
+        self.firsts = [self._first(*pair) for pair in pairs]
+        members = at_once(lambda pair: self._weighted(*pair, floor), pairs)
+        experts, log_density = self._experts(members, floor)
+        model = TargetModel(experts, 0.0)
         step = max(1, -(-self.n // SLOPE_ROWS))
         weight = self.all.weight[::step]
-        squares = model.gradient(self.X[::step]).square().sum(1)
-        return TargetModel(tuple(experts), float((weight @ squares / weight.sum()).sqrt()))
+        gradient = model.gradient(self.X[::step])
+        squares = gradient.square().sum(1)
+        model = replace(model, slope=float((weight @ squares / weight.sum()).sqrt()))
+        if not self._tries_local():
+            return model
+        slopes = (weight @ gradient.square() / weight.sum()).sqrt()
+        return self._with_local(model, members, log_density, slopes, floor)
+
+    def _first(self, candidate: Candidate, fit: EvidenceFit) -> Member:
+        """Fit to rows of equal widths."""
+        density = ResidueDensity.single(fit.noise, self.y)
+        prior = fit.alpha[candidate.groups.index] * candidate.groups.shape
+        return Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, density, prior)
+
+    def _experts(
+        self, members: list[list[FittedTerms]], floor: float
+    ) -> tuple[tuple[Expert, ...], Tensor]:
+        """Experts by their shares, and the log density (k,) of each pair that is left out."""
+        experts, densities = [], []
+        for first, weighted in zip(self.firsts, members, strict=True):
+            own, log_density = self._pooled(weighted, floor)
+            experts.append(Expert(weighted[0].basis, own, first))
+            densities.append(log_density)
+        stacked = torch.stack(densities, 1)
+        shares = stacked_shares(stacked, members[0][0].residue.weight)
+        shared = tuple(expert.times(share) for expert, share in zip(experts, shares, strict=True))
+        return shared, torch.logsumexp(stacked + stacked.new_tensor(shares).log(), 1)
+
+    def _tries_local(self) -> bool:
+        """Whether a local block may pay: rows are enough, and something is left over."""
+        if not self.options.local or self.is_linear or self.options.terms is not None:
+            return False
+        if self.options.local == "auto":
+            return self.n >= FEWEST_ROWS and self.X.shape[1] >= FEWEST_OF_TABLE
+        return self.n >= FEWEST_ASKED
+
+    def _with_local(
+        self,
+        model: TargetModel,
+        members: list[list[FittedTerms]],
+        log_density: Tensor,
+        slopes: Tensor,
+        floor: float,
+    ) -> TargetModel:
+        """The model with a local block, if the density of left-out rows rises by it."""
+        rows = TargetPairs(self.X, self.all.y, self.all.weight, self.pairs)
+        first = replace(members[0][0], fit=self.steps[0], factor=1.0)
+        kernel = local_kernel(rows, first, slopes, floor, self.rng)
+        if kernel is None:
+            return model
+        joint = JointResidue(rows, kernel, [t for part in members for t in part], floor)
+        number, behind = 0, []
+        for part in members:
+            residues = [joint.of(number + k, terms) for k, terms in enumerate(part)]
+            number += len(part)
+            count = choose_components(residues[0], floor) if self._is_mixed() else 1
+            pairs = zip(part, residues, strict=True)
+            behind.append([replace(t, residue=residue, count=count) for t, residue in pairs])
+        experts, with_block = self._experts(behind, floor)
+        gain = with_block - log_density[joint.index]
+        if not is_gain(gain, behind[0][0].residue.weight):
+            return model
+        if self.report is not None:
+            self.report(f"local block: {self.n} rows, nugget {kernel.nugget:.3g}")
+        return replace(model, experts=experts, local=joint.finished(first))
 
     # Terms
 
@@ -211,23 +272,29 @@ class TargetFit:
         options, d = self.options, self.X.shape[1]
         first = first_splines(d, options)
         most = options.n_splines or MOST_SPLINES * first
-        searches = []
-        for transform in options.transforms:
+        searches: list[TermSearch] = []
+        for transform in sorted(options.transforms):
             basis = spline_basis(self.X, self.all.weight, most, transform)
             moved = any(column.exponent != 1 for column in basis.columns)
             if transform and not moved and len(options.transforms) > 1:
                 continue  # The other basis is the same.
-            searches.append(
-                TermSearch(
-                    self.judges,
-                    basis,
-                    first,
-                    options.max_order,
-                    options.max_columns,
-                    options.max_iter,
-                    self.report,
-                )
+            search = TermSearch(
+                self.judges,
+                basis,
+                first,
+                options.max_order,
+                options.max_columns,
+                options.max_iter,
+                self.report,
             )
+            is_asked = not searches and options.terms is None
+            linear = linear_terms(search) if is_asked else None
+            if linear is not None:
+                search.tell("lines alone", linear)
+                self.is_linear, self.score = True, linear.score
+                return [linear]
+            searches.append(search)
+        searches.reverse()  # Those with a transform come first.
         if options.terms is not None:
             given = [
                 (search, given_terms(search.basis, options.terms, first, options.max_columns))
@@ -293,19 +360,22 @@ class TargetFit:
         points = candidate.basis.coordinates(self.X)
         return left_out(self.pairs, fit.fitted, fit.spread, points, factor)
 
-    def _members(
-        self, candidate: Candidate, fit: EvidenceFit, floor: float
-    ) -> tuple[tuple[Member, ...], Tensor]:
-        """Members over the same basis, and the log density of every pair when left out."""
+    def _is_mixed(self) -> bool:
+        """Whether the density may have several components."""
+        return self.options.mixture and self.n >= 4 * FIRST_COMPONENTS
+
+    def _weighted(self, candidate: Candidate, fit: EvidenceFit, floor: float) -> list[FittedTerms]:
+        """Fits of the same terms: one, or two whose weights are those of a first density."""
+        basis = candidate.basis
         residue = self._residue(candidate, fit)
-        if not self.options.mixture:
-            return self._pooled([(fit, residue, 1)], floor)
+        if not self._is_mixed():
+            return [FittedTerms(basis, fit, residue, 1.0)]
+        if self.is_linear and choose_components(residue, floor) == 1:
+            return [FittedTerms(basis, fit, residue, 1.0)]
         density = fit_density(residue, FIRST_COMPONENTS, floor)
-        if self.n < 4 * FIRST_COMPONENTS:
-            return self._pooled([(fit, residue, 1)], floor)
         joint, log_density = density.log_density(residue)
         inputs = density.features(residue.inputs)
-        fits, count = [], None
+        fits: list[FittedTerms] = []
         for proportions in (
             torch.softmax(inputs @ density.gates, 1),
             torch.exp(joint - log_density[:, None]),
@@ -316,23 +386,22 @@ class TargetFit:
             factor = factor / (share @ factor)
             refit = self._problem(candidate, factor).fit(fit.alpha, fit.noise, REFIT, 0.0)
             residue = self._residue(candidate, refit, factor)
-            if count is None:
-                count = choose_components(residue, floor)
-            fits.append((refit, residue, count))
-        return self._pooled(fits, floor)
+            count = fits[0].count if fits else choose_components(residue, floor)
+            fits.append(FittedTerms(basis, refit, residue, factor, count))
+        return fits
 
-    def _pooled(
-        self, fits: list[tuple[EvidenceFit, Residue, int]], floor: float
-    ) -> tuple[tuple[Member, ...], Tensor]:
+    def _pooled(self, fits: list[FittedTerms], floor: float) -> tuple[tuple[Member, ...], Tensor]:
+        """Members over the same basis, and the log density of every pair when left out."""
         members, densities = [], []
-        for fit, residue, count in fits:
-            density = fit_density(residue, count, floor)
+        for terms in fits:
+            fit = terms.fit
+            density = fit_density(terms.residue, terms.count, floor)
             if len(self.y) == 1:
                 # One row says nothing about noise: the size of its target stands for it.
                 density = ResidueDensity.single(1.0, self.y)
             share = 1 / len(fits)
             members.append(Member(fit.coef, fit.root, fit.noise, fit.dof[1:], share, density))
-            densities.append(density.log_density(residue)[1] + math.log(share))
+            densities.append(density.log_density(terms.residue)[1] + math.log(share))
         return tuple(members), torch.logsumexp(torch.stack(densities), 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,15 +20,17 @@ from skpou.core.models import (
     MOST_TOGETHER,
     Components,
     IndependentComponents,
+    LocalBlock,
     Maker,
     ResidueDensity,
     own_maker,
     prior_residual_makers,
     residual_makers,
+    shared_tensor,
 )
 
-#: Most rows over which means are taken.
-MOST_ROWS = 10_000
+#: Most rows over which means are taken, and with a local block, which costs more a row.
+MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Expert:
         """Coefficients (p,) of the expert's part of the mean: those of its members by share."""
         return torch.stack([member.share * member.coef for member in self.members]).sum(0)
 
+    def times(self, share: float) -> Expert:
+        """The same with the shares of all members multiplied."""
+        members = (replace(member, share=share * member.share) for member in self.members)
+        return replace(self, members=tuple(members))
+
 
 @dataclass(frozen=True)
 class TargetModel:
@@ -94,19 +101,32 @@ class TargetModel:
     slope : float
         Root mean square of the mean's gradient over the data: outside the box the standard
         deviation grows by this for each unit of distance.
+    local : LocalBlock, default=None
+        Smooths what each member leaves at the rows; one column of values for each, in order.
     """
 
     experts: tuple[Expert, ...]
     slope: float
+    local: LocalBlock | None = None
+
+    @property
+    def shares(self) -> Tensor:
+        """Shares (M,) of all members."""
+        first = self.experts[0].members[0].coef
+        return first.new_tensor([m.share for expert in self.experts for m in expert.members])
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n,) at the points X (n, d)."""
         parts = [expert.basis.matrix(X.double()) @ expert.coef for expert in self.experts]
+        if self.local is not None:
+            parts.append(self.local.mean(X) @ self.shares)
         return torch.stack(parts).sum(0)
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
         parts = [expert.basis.gradient(X, expert.coef) for expert in self.experts]
+        if self.local is not None:
+            parts.append(self.local.gradient(X) @ self.shares)
         return torch.stack(parts).sum(0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
@@ -126,6 +146,8 @@ class TargetModel:
         if posterior and not is_inside:
             beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []
+        moves, around, near = self._moves(X, inside)
+        number = 0
         for expert in self.experts:
             F, T = expert.basis.evaluated(X)
             within = F
@@ -134,12 +156,13 @@ class TargetModel:
             means.append(F @ expert.coef)
             for member in expert.members:
                 inner = within @ member.coef
-                mean = (inner if is_inside else F @ member.coef)[:, None]
-                log_gates, variance = member.density.at(T, inner)
+                mean = inner if is_inside else F @ member.coef
+                mean = (mean + moves[:, number])[:, None]
+                log_gates, variance = member.density.at(T, inner + near[:, number])
                 epistemic = torch.zeros_like(mean)
                 if posterior:
                     spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
-                    epistemic = variance * spread + beyond
+                    epistemic = variance * spread + beyond + around
                 parts.append(
                     (
                         log_gates + np.log(member.share),
@@ -148,9 +171,29 @@ class TargetModel:
                         epistemic.expand_as(log_gates),
                     )
                 )
+                number += 1
+        if self.local is not None:
+            means.append(moves @ self.shares)
         log_pi, mean, noise, epistemic = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         components = Components(log_pi, mean[..., None], noise[..., None], epistemic[..., None])
         return components, torch.stack(means).sum(0)
+
+    def _moves(self, X: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the local block adds to each member's mean, and the variance about it.
+
+        Returns
+        -------
+        moves : Tensor of shape (n, M)
+        variance : Tensor of shape (n, 1)
+        near : Tensor of shape (n, M)
+            The first at the nearest points of the box.
+        """
+        if self.local is None:
+            none = X.new_zeros((len(X), len(self.shares)))
+            return none, none[:, :1], none
+        moves, variance = self.local.posterior(X)
+        near = moves if torch.equal(X, inside) else self.local.mean(inside)
+        return moves, variance[:, None], near
 
     def constant(self) -> TargetModel:
         """The mean of a target with unit noise, over the same columns."""
@@ -173,6 +216,8 @@ class TargetModel:
             for expert in self.experts
             for number in range(len(expert.basis.blocks))
         }
+        if self.local is not None:
+            found.add(self.experts[0].basis.kept)
         return sorted(found, key=lambda term: (len(term), term))
 
     def dof(self) -> dict[tuple[int, ...], float]:
@@ -182,6 +227,8 @@ class TargetModel:
             for member in expert.members:
                 for number, dof in enumerate(member.dof.tolist()):
                     result[features_of(expert.basis, number)] += member.share * dof
+        if self.local is not None:
+            result[self.experts[0].basis.kept] += self.local.dof
         return result
 
     def term_values(self, X: Tensor, posterior: bool) -> dict[tuple[int, ...], Tensor]:
@@ -196,12 +243,18 @@ class TargetModel:
                     if posterior:
                         spread = (part @ member.root[columns]).square().sum(1)
                         result[term][:, 1] += member.share * spread
+        if self.local is not None:
+            moves, variance = self.local.posterior(X)
+            result[self.experts[0].basis.kept][:, 0] += moves @ self.shares
+            if posterior:
+                result[self.experts[0].basis.kept][:, 1] += variance
         return result
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return {
             "slope": self.slope,
+            "local": None if self.local is None else self.local.arrays(),
             "experts": [
                 {
                     "basis": expert.basis.arrays(),
@@ -224,25 +277,24 @@ class TargetModel:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> TargetModel:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
-
-        def tensor(array: Any) -> Tensor:
-            return torch.tensor(np.asarray(array), device=like.device)
-
         experts = []
         for expert in arrays["experts"]:
             members = tuple(
                 Member(
-                    tensor(member["coef"]),
-                    tensor(member["root"]),
+                    shared_tensor(member["coef"], like),
+                    shared_tensor(member["root"], like),
                     float(member["noise"]),
-                    tensor(member["dof"]),
+                    shared_tensor(member["dof"], like),
                     float(member["share"]),
                     ResidueDensity.from_arrays(member["density"], like),
                 )
                 for member in expert["members"]
             )
             experts.append(Expert(AdditiveBasis.from_arrays(expert["basis"], like), members))
-        return cls(tuple(experts), float(arrays["slope"]))
+        # Models that were saved before there was a local block have none.
+        local = arrays.get("local")
+        block = None if local is None else LocalBlock.from_arrays(local, like)
+        return cls(tuple(experts), float(arrays["slope"]), block)
 
 
 def features_of(basis: AdditiveBasis, number: int) -> tuple[int, ...]:
@@ -286,6 +338,20 @@ class AdditiveModel:
     def __init__(self, targets: Sequence[TargetModel]):
         self.targets = tuple(targets)
 
+    @property
+    def has_local(self) -> bool:
+        """Whether a target has a local block."""
+        return any(target.local is not None for target in self.targets)
+
+    def without_local(self) -> AdditiveModel:
+        """The sums of terms alone."""
+        return AdditiveModel([replace(target, local=None) for target in self.targets])
+
+    def some(self, n: int, most: int | None = None) -> slice:
+        """At most so many of n rows, evenly."""
+        most = most or (MOST_ROWS_OF_BLOCK if self.has_local else MOST_ROWS)
+        return slice(None, None, max(1, -(-n // most)))
+
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
         return torch.stack([target.mean(X) for target in self.targets], 1)
@@ -306,7 +372,10 @@ class AdditiveModel:
         of few columns take that of the likeliest member, which density has given weights: rows
         with a small residue have more leverage than is theirs, and the errors without them are
         rather too large, as is safe where rows are regular and the noise is what the terms miss.
+        None with a local block: its errors at left-out rows are in the density already.
         """
+        if self.has_local:
+            return []
         makers: list[list[Maker]] = []
         for number, target in enumerate(self.targets):
             pairs = [(e, m) for e in target.experts for m in e.members]
@@ -346,7 +415,7 @@ class AdditiveModel:
         return result[..., 0], result[..., 1]
 
     def term_moments(
-        self, terms: Sequence[tuple[int, ...]], X: Tensor, weight: Tensor, most: int = MOST_ROWS
+        self, terms: Sequence[tuple[int, ...]], X: Tensor, weight: Tensor, most: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Weighted means and variances over the rows, of terms and last of the prediction.
 
@@ -354,18 +423,18 @@ class AdditiveModel:
         -------
         means, variances : Tensor of shape (m, k + 1)
         """
-        step = max(1, -(-len(X) // most))
-        X, weight = X[::step], weight[::step].double()
+        some = self.some(len(X), most)
+        X, weight = X[some], weight[some].double()
         share = weight / weight.sum()
         value = torch.cat([self.term_values(terms, X, False)[0], self.mean(X)[:, None]], 1)
         means = torch.einsum("n,nkm->mk", share, value)
         squares = (value - means.T).square()
         return means, torch.einsum("n,nkm->mk", share, squares)
 
-    def noise(self, X: Tensor, weight: Tensor, most: int = MOST_ROWS) -> Tensor:
+    def noise(self, X: Tensor, weight: Tensor, most: int | None = None) -> Tensor:
         """Root mean square (m,) of the noise over the rows."""
-        step = max(1, -(-len(X) // most))
-        X, weight = X[::step], weight[::step].double()
+        some = self.some(len(X), most)
+        X, weight = X[some], weight[some].double()
         noise, _ = self.components(X, False).variances()
         return (weight @ noise / weight.sum()).sqrt()
 
@@ -377,7 +446,8 @@ class AdditiveModel:
             for expert in target.experts
             for member in expert.members
         )
-        return min(8 * widest + 100, 2000)
+        beside = [t.local.numbers_per_row() for t in self.targets if t.local is not None]
+        return max(min(8 * widest + 100, 2000), *beside, 0)
 
     def arrays(self) -> list[dict[str, Any]]:
         """State of every target."""

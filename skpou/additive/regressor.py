@@ -35,6 +35,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
+from skpou.core.models import FEWEST_OF_TABLE, no_form_errors
 
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
@@ -53,9 +54,13 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         Most columns in a term, from 1 to 3. Triples are tried where two of their pairs matter.
     n_splines : "auto" or int, default="auto"
         Most functions of a main effect, at least 1. ``"auto"``: 4 to 12, fewer for many columns.
-    remainder : {"auto", False}, default="auto"
-        ``"auto"``: one more block over all columns, where evidence and leave-one-out density
-        both ask for it.
+    remainder : {"auto", "columns", "local", "both", False}, default="auto"
+        What may join the terms over all columns, where left-out rows are predicted better so.
+        ``"columns"``: a block of up to 500 columns of a smooth kernel, for what no few columns
+        tell. ``"local"``: what the terms leave at each row, smoothed from the 50 nearest ones, for
+        rough detail; the model then holds all rows, some ``4 (n_features + 3)`` bytes of each.
+        ``"both"``: either or both. ``"auto"``: the same, the local block from 500 rows of four
+        columns on. False: none, for models to be read.
     density : {"mixture", "gaussian"}, default="mixture"
         ``"mixture"``: of up to 8 Gaussians whose weights depend on the point.
         ``"gaussian"``: one, of the same width everywhere.
@@ -110,7 +115,8 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : list of dict
-        State of every target in scaled units: bases, coefficients, their posterior, densities.
+        State of every target in scaled units: bases, coefficients, their posterior, densities, and
+        the rows of the local block where there is one.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -146,7 +152,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         **FittedModelRegressor._parameter_constraints,
         "max_order": [Interval(Integral, 1, 3, closed="both")],
         "n_splines": [AUTO, COUNT],
-        "remainder": [AUTO, "boolean"],
+        "remainder": [StrOptions({"auto", "columns", "local", "both"}), "boolean"],
         "density": [StrOptions({"mixture", "gaussian"})],
         "max_columns": [COUNT],
         "transform_columns": [AUTO, "boolean"],
@@ -250,7 +256,8 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         return AdditiveOptions(
             max_order=int(self.max_order),
             n_splines=unless_auto(self.n_splines, int),
-            remainder=self.remainder == "auto",
+            remainder=self.remainder in ("auto", "columns", "both"),
+            local="auto" if self.remainder == "auto" else self.remainder in ("local", "both"),
             mixture=self.density == "mixture",
             max_columns=int(self.max_columns),
             transforms=transforms,
@@ -290,9 +297,11 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
         rows = prepared.rows
         centres, variances = model.term_moments(found, rows.X, rows.weight)
-        given = self._given_way(model, rows.X)
+        some = model.some(rows.n_rows)
+        given = self._given_way(model, rows.X[some])
         if given is not None:
-            part = (rows.weight[:, None] * given).sum(0) / rows.weight.sum()
+            weight = rows.weight[some]
+            part = (weight[:, None] * given).sum(0) / weight.sum()
             centres[:, [len(found) - 1, -1]] += part[:, None].to(centres)
         noise = model.noise(rows.X, rows.weight)
         # All at once: an interrupt in between must not mix two fits.
@@ -310,7 +319,22 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
 
     def _may_give_way(self) -> bool:
         # It takes a term of all columns.
-        return self.remainder == "auto" and isinstance(self.terms, str)
+        return self.remainder not in (False, True) and isinstance(self.terms, str)
+
+    def _as_stored(self, state: AdditiveModel, like: Tensor) -> AdditiveModel:
+        # A local block is there because left-out rows are predicted better by it.
+        return super()._as_stored(state.without_local(), like)
+
+    def _judge_between_rows(self, model: AdditiveModel, prepared: Prepared) -> None:
+        rows = prepared.rows
+        if model.has_local and rows.n_features < FEWEST_OF_TABLE:
+            # What is between lines and in gaps no left-out row has told the block.
+            super()._judge_between_rows(model.without_local(), prepared)
+            return
+        super()._judge_between_rows(model, prepared)
+        if model.has_local:
+            # Left-out rows have calibrated terms and block together.
+            self._form_error = [form.arrays() for form in no_form_errors(rows)]
 
     def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:
         """How much (n, m) the predicted mean differs from the sum of the model's terms, if at all.

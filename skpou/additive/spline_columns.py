@@ -50,6 +50,11 @@ class SplineColumns:
             table[: len(column.transform), : column.n_functions] = column.transform
         self.low, self.high = self.knots[:, 0], self.knots[:, -1]
         self.reach = EXTENSION * (self.high - self.low)
+        #: Straight lines alone: value at the first knot, and slope, of each.
+        self.lines: tuple[Tensor, Tensor] | None = None
+        if max(self.sizes) == 1:
+            ends = torch.stack([column.transform[[0, -1], 0] for column in columns])
+            self.lines = ends[:, 0], (ends[:, 1] - ends[:, 0]) / (self.high - self.low)
         self.shape = (len(columns), rows)
         #: Numbers of the four B-splines that are not zero, before that of the interval.
         self.before = torch.arange(-DEGREE, 1, device=like.device)
@@ -74,6 +79,11 @@ class SplineColumns:
 
         They are straight outside the knots and constant far outside.
         """
+        if self.lines is not None:
+            # No B-splines are needed.
+            at, slope = self.lines
+            t = torch.clamp(T, self.low - self.reach, self.high + self.reach)
+            return list((at + (t - self.low) * slope).unsqueeze(2).unbind(1))
         return self._blocks(T, self._functions)
 
     def slopes(self, T: Tensor, of_coordinates: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skpou.additive.basis import AdditiveBasis, Block
+from skpou.additive.basis import AdditiveBasis, Block, line_products
 from skpou.core import Report
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, Groups
 
@@ -334,11 +334,7 @@ class TermSearch:
             The sum of products in units of its standard deviation, and the pair; largest first.
         """
         error = candidate.fit.left_out(self.rows.y)[0]
-        weighted = (self.rows.weight * error)[:, None]
-        lines = torch.stack([value[:, 0] for value in self.values], 1)
-        strength = (lines.T @ (weighted * lines)).abs()
-        deviation = (lines.square().T @ (weighted.square() * lines.square())).sqrt()
-        ratio = (strength / deviation.clamp_min(1e-300)).tolist()
+        ratio = line_products(self.values, self.rows.weight * error).abs().tolist()
         pairs = itertools.combinations(range(len(self.values)), 2)
         return sorted(((ratio[i][j], (i, j)) for i, j in pairs), key=lambda pair: -pair[0])
 

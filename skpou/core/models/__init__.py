@@ -35,13 +35,16 @@ from skpou.core.models.form_error import (
     fit_form_errors,
     kept_rows,
     leave_out,
+    no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
+from skpou.core.models.local_block import LocalBlock, LocalKernel
+from skpou.core.models.local_scales import LeftOver, fit_local_kernel
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
-from skpou.core.models.model import ClassPredictor, Predictor
+from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
     GateSteps,
@@ -59,13 +62,14 @@ from skpou.core.models.restraint import Restrained, restrained
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS",
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
-           "LeftOut", "LinearModel", "Maker", "MixedResidues", "Predictor", "ResidualMaker",
-           "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError", "choose_components",
-           "conformal_rank", "finish", "fit_companion", "fit_density", "fit_form_errors",
-           "fit_level_errors", "fit_residues", "interval_of_score", "interval_scores", "is_exact",
+           "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
+           "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
+           "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
+           "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
+           "fit_local_kernel", "fit_residues", "interval_of_score", "interval_scores", "is_exact",
            "is_gain", "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors",
-           "mean_slope", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
-           "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
-           "sets_of_levels", "sets_to_leave_out", "standard_draws", "worse_than_the_mean",
-           "worse_than_the_shares"]
+           "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
+           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
+           "standard_draws", "worse_than_the_mean", "worse_than_the_shares"]
 # fmt: on

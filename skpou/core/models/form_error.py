@@ -312,6 +312,12 @@ def _bounded(left_out: LeftOut) -> LeftOut:
     return replace(left_out, error=error, variance=np.minimum(left_out.variance, MOST_ERROR**2))
 
 
+def no_form_errors(rows: Rows) -> list[FormError]:
+    """For each target that no error of the form is known between the rows, only outside of them."""
+    largest = rows.y.double().abs().amax(0).tolist()
+    return [replace(_none(rows.n_features), largest=value) for value in largest]
+
+
 def _none(n_features: int) -> FormError:
     """No error of the form."""
     no_row = np.zeros((0, n_features))

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from skpou.core.models.components import Components
+
+
+def shared_tensor(array: Any, like: Tensor) -> Tensor:
+    """The values of an array on the device of `like`: its own memory there, not to be written."""
+    values = np.asarray(array)
+    return torch.as_tensor(values if values.flags.writeable else values.copy(), device=like.device)
 
 
 class Predictor(Protocol):

@@ -27,6 +27,8 @@ N_FOLDS = 5
 RIDGE, PRIOR_ROWS = 1.0, 3.0
 #: Steps of expectation maximization: for good, and to judge a number of components.
 STEPS, TRIAL_STEPS = 40, 25
+#: Steps for one variance where something is added to it.
+VARIANCE_STEPS = 10
 #: Most rows that judge the number of components.
 MOST_ROWS = 10_000
 #: Rows with more than this leverage on themselves count as if they had no more.
@@ -51,22 +53,45 @@ class Residue:
         Variance of the predictions over that of the noise.
     weight : Tensor of shape (n,)
         Frequencies.
+    added : Tensor of shape (n,), default=None
+        Variance of the predictions that does not go with the noise.
     """
 
     inputs: Tensor
     error: Tensor
     spread: Tensor
     weight: Tensor
+    added: Tensor | None = None
 
     def subset(self, index: Tensor) -> Residue:
         """Some of the rows."""
         parts = (self.inputs, self.error, self.spread, self.weight)
-        return Residue(*(part[index] for part in parts))
+        added = None if self.added is None else self.added[index]
+        return Residue(*(part[index] for part in parts), added)
 
     def variance(self) -> float:
         """Of the noise, if it is the same everywhere."""
-        square = (self.weight * self.error.square() / (1 + self.spread)).sum()
-        return float(square / self.weight.sum())
+        variance = (self.weight @ self.squares()) / self.weight.sum()
+        for _ in range(0 if self.added is None else VARIANCE_STEPS):
+            informed = self.informed(variance)
+            variance = (self.weight @ (informed * self.squares())) / (self.weight @ informed)
+            variance = variance.clamp_min(LEAST_VARIANCE * float(self.error.square().max()))
+        return float(variance)
+
+    def squares(self) -> Tensor:
+        """What each error (n,) says the variance of the noise is."""
+        square = self.error.square()
+        return (square if self.added is None else square - self.added) / (1 + self.spread)
+
+    def informed(self, variance: Tensor) -> Tensor:
+        """How much each error says of it, (n, ...), where the noise has a variance; at most 1.
+
+        It is the Fisher information, in units of that without what is added.
+        """
+        assert self.added is not None
+        shape = (-1,) + (1,) * variance.ndim
+        own = variance * (1 + self.spread).reshape(shape)
+        return (own / (own + self.added.reshape(shape))).square().reshape(-1, *variance.shape)
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,8 @@ class ResidueDensity:
         """Of the errors of each row: of each component with its gate, and of all; (n, K), (n,)."""
         log_gates = torch.log_softmax(self.features(residue.inputs) @ self.gates, 1)
         variance = self.variance * (1 + residue.spread)[:, None]
+        if residue.added is not None:
+            variance = variance + residue.added[:, None]
         square = residue.error.square()[:, None] / variance
         joint = log_gates - 0.5 * (square + torch.log(2 * math.pi * variance))
         return joint, torch.logsumexp(joint, 1)
@@ -239,13 +266,17 @@ def fit_density(
     gates = like.new_zeros((q, n_components))
     Z = ResidueDensity(centre, width, gates, variance).features(residue.inputs)
     gate_steps = GateSteps(Z, residue.weight)
-    scaled = residue.weight * residue.error.square() / (1 + residue.spread)
+    scaled = residue.weight * residue.squares()
     for _ in range(n_steps):
         density = ResidueDensity(centre, width, gates, variance)
         joint, log_density = density.log_density(residue)
         responsibility = torch.exp(joint - log_density[:, None])
-        count = residue.weight @ responsibility
-        square = scaled @ responsibility + PRIOR_ROWS * 0.5 * overall
+        if residue.added is not None:
+            informed = responsibility * residue.informed(variance)
+        else:
+            informed = responsibility
+        count = residue.weight @ informed
+        square = scaled @ informed + PRIOR_ROWS * 0.5 * overall
         variance = (square / (count + PRIOR_ROWS)).clamp_min(least)
         gates = gate_steps.ascend(gates, responsibility)
     return ResidueDensity(centre, width, gates, variance)

@@ -1,5 +1,7 @@
 """Gated widths of the noise, left-out errors, and joint densities of independent targets."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,19 @@ def test_independent_targets_are_each_their_own_mixture():
     np.testing.assert_allclose(draws.mean(1), joint.expectation(), atol=0.05)
     np.testing.assert_allclose(draws.std(1), std, rtol=0.03)
     assert np.abs(np.corrcoef(draws[0].T.numpy())[0, 1]) < 0.03
+
+
+def test_what_is_added_to_the_variance_is_no_noise():
+    rng = np.random.default_rng(0)
+    added = tensor(rng.uniform(0, 3, 4000))
+    error = tensor(rng.standard_normal(4000)) * (0.25 + added).sqrt()
+    flat = torch.zeros(4000).double()
+    residue = Residue(flat[:, None], error, flat, flat + 1, added)
+    assert residue.variance() == pytest.approx(0.25, rel=0.15)
+    density = ResidueDensity.single(0.25, error)
+    expected = -0.5 * (error.square() / (0.25 + added) + torch.log(2 * math.pi * (0.25 + added)))
+    torch.testing.assert_close(density.log_density(residue)[1], expected)
+    mixture = fit_density(residue, 4, 0.0)
+    assert float(mixture.log_density(residue)[1].mean()) > float(expected.mean()) - 0.01
+    half = residue.subset(torch.arange(0, 4000, 2))
+    assert torch.equal(half.added, added[::2])

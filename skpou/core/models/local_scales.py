@@ -1,0 +1,208 @@
+"""Lengths and nugget of a local block: those under which errors at left-out rows are likeliest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from skpou.core.models.local_block import LocalKernel, NearestRows, kernel_system
+from skpou.core.models.residue_density import is_gain
+
+#: Rows that are left out, and nearest rows that tell them: a start on fewer than predict.
+JUDGES, NEAREST = 500, 30
+#: Columns along which the fit hardly changes count a twentieth of the steepest one at first.
+LEAST_SCALE = 0.05
+#: First lengths, such that the farthest of the nearest rows is so many lengths away, and nuggets.
+FIRST_DISTANCES, FIRST_NUGGETS = (1.0, 4.0, 16.0), (0.03, 0.3, 2.0)
+#: Rounds of a search, each with the nearest rows of the one before, and iterations of each.
+ROUNDS, ITERATIONS = 2, 15
+#: Standard deviation of the logarithms of the scales about the first ones.
+SCALE_SPREAD = 1.0
+#: Bounds of the logarithms: of scales about the first ones, of nugget and noise.
+SCALE_BOUNDS, NUGGET_BOUNDS, NOISE_BOUNDS = (-9, 9), (-9, 6), (-50, 5)
+#: Share of the errors that noise makes up at first, whatever the least one explains.
+LEAST_OF_NOISE = 0.1
+#: Distance that counts as none, in units of the steepest column's spread.
+LEAST_DISTANCE = 1e-9
+#: Weight of a row that is left out: next to none.
+NO_WEIGHT = 1e-9
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """What a fit leaves at rows.
+
+    Attributes
+    ----------
+    X : Tensor of shape (n, d)
+        Points in the unit box.
+    value : Tensor of shape (n,)
+        What is left at each.
+    error : Tensor of shape (n,)
+        The same where the fit has not seen the row.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    left : Tensor of shape (n,)
+        How much of the weight is left out at a time: all of it, unless equal rows count one by one.
+    floor : float
+        Least standard deviation of an error.
+    """
+
+    X: Tensor
+    value: Tensor
+    error: Tensor
+    weight: Tensor
+    left: Tensor
+    floor: float
+
+
+class _Judges:
+    """Left-out errors of some rows, as the kernel's scales, nugget and noise have them."""
+
+    def __init__(self, rows: LeftOver, judges: np.ndarray):
+        self.rows, self.judges = rows, torch.as_tensor(judges, device=rows.X.device)
+        self.error, self.weight = rows.error[self.judges], rows.weight[self.judges]
+
+    def look(self, scales: np.ndarray) -> float:
+        """Find the rows nearest to each in coordinates of these scales; the typical distance."""
+        Z = self.rows.X.cpu().numpy() * scales
+        own = self.judges.cpu().numpy()
+        search = NearestRows(Z)
+        near = torch.as_tensor(search.find(Z[own], NEAREST + 1), device=self.judges.device)
+        weight = self.rows.weight[near]
+        is_own = near == self.judges[:, None]
+        rest = (weight - self.rows.left[near]).clamp_min(NO_WEIGHT)
+        self.near_weight = torch.where(is_own, rest, weight)
+        self.offset = self.rows.X[near] - self.rows.X[self.judges][:, None]
+        self.value = self.rows.value[near]
+        farthest = (self.offset[:, -1] * _like(scales, self.offset)).square().sum(1)
+        return float(farthest.sqrt().median())
+
+    def left_out(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors (l,) for scales and nugget, and their variance over that of the noise, less 1."""
+        d = self.offset.shape[2]
+        scales, nugget = theta[:d].exp(), theta[d].exp()
+        among, across = kernel_system(self.offset * scales, nugget / self.near_weight)
+        share = torch.linalg.solve(among, across[..., None])[..., 0]
+        error = self.error - (share * self.value).sum(1)
+        return error, (1 - (share * across).sum(1)).clamp_min(0) / nugget
+
+    def log_density(self, theta: Tensor) -> Tensor:
+        """Of each error (l,), for scales, nugget and noise."""
+        error, spread = self.left_out(theta)
+        return _normal(error, theta[-1].exp() * (1 + spread) + self.rows.floor**2)
+
+    def without(self) -> Tensor:
+        """Log density (l,) of the errors where there is no block."""
+        variance = self.weight @ self.error.square() / self.weight.sum()
+        return _normal(self.error, variance.clamp_min(self.rows.floor**2))
+
+    def value_of(self, theta: np.ndarray, first: np.ndarray) -> tuple[float, np.ndarray]:
+        """Negative log density of all, with the penalty on the scales, and its gradient."""
+        d = len(first)
+        variable = torch.tensor(theta, dtype=torch.float64, device=self.error.device)
+        with torch.enable_grad():
+            variable.requires_grad_()
+            total = -(self.weight @ self.log_density(variable))
+            (gradient,) = torch.autograd.grad(total, variable)
+        apart = theta[:d] - first - np.mean(theta[:d] - first)
+        value = float(total.detach()) + float(apart @ apart) / (2 * SCALE_SPREAD**2)
+        slope = gradient.cpu().numpy().copy()
+        slope[:d] += apart / SCALE_SPREAD**2
+        return value, slope
+
+
+def _like(values: np.ndarray, like: Tensor) -> Tensor:
+    """A tensor of the same kind as another one."""
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+
+
+def _normal(error: Tensor, variance: Tensor) -> Tensor:
+    """Log density of errors of these variances."""
+    return -0.5 * (torch.log(2 * math.pi * variance) + error.square() / variance)
+
+
+def fit_local_kernel(
+    rows: LeftOver, slopes: np.ndarray, rng: np.random.Generator
+) -> LocalKernel | None:
+    """Scales, nugget and noise by the density of rows that are left out.
+
+    Parameters
+    ----------
+    rows : LeftOver
+        What is to be smoothed.
+    slopes : ndarray of shape (d,)
+        Root mean square of the fit's gradient along each column; 0 leaves a column out.
+    rng : Generator
+        Chooses the rows that are left out where there are many.
+
+    Returns
+    -------
+    LocalKernel or None
+        None where smoothing does not make left-out rows likelier.
+    """
+    n = len(rows.X)
+    judges = np.arange(n) if n <= JUDGES else np.sort(rng.permutation(n)[:JUDGES])
+    X = rows.X.cpu().numpy()
+    spread = X.std(0)
+    used = np.flatnonzero((slopes > 0) & (spread > 0))
+    if not len(used) or n <= NEAREST:
+        return None
+    steep = slopes[used] * spread[used]
+    first = np.log(np.maximum(steep / steep.max(), LEAST_SCALE) / spread[used])
+    columns = torch.as_tensor(used, device=rows.X.device)
+    task = _Judges(LeftOver(rows.X[:, columns], *list(vars(rows).values())[1:]), judges)
+    best = _likeliest(task, *_first(task, first))
+    if best is None:
+        return None
+    scales = np.zeros(X.shape[1])
+    scales[used] = np.exp(best[:-2])
+    nugget, noise = np.exp(best[-2:]).tolist()
+    return LocalKernel(_like(scales, rows.X), nugget, noise / nugget)
+
+
+def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Best of a few lengths and nuggets in given ratios of the scales; logarithms of the scales."""
+    farthest = task.look(np.exp(scales))
+    best, found = math.inf, scales
+    for distance in FIRST_DISTANCES:
+        start = scales + math.log(distance / max(farthest, LEAST_DISTANCE))
+        for nugget in FIRST_NUGGETS:
+            theta = np.r_[start, math.log(nugget), 0.0]
+            error, spread = task.left_out(_like(theta, task.error))
+            square = error.square() / (1 + spread)
+            noise = float(task.weight @ square / task.weight.sum())
+            least = max(LEAST_OF_NOISE * noise, 1e-300)
+            theta[-1] = np.clip(math.log(max(noise - task.rows.floor**2, least)), *NOISE_BOUNDS)
+            value = task.value_of(theta, start)[0]
+            if value < best:
+                best, found = value, theta
+    return found, found[:-2]
+
+
+def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarray | None:
+    """L-BFGS from a start, within bounds, in rounds; None where the first one is no gain."""
+    about = [(value + SCALE_BOUNDS[0], value + SCALE_BOUNDS[1]) for value in first]
+    bounds = [*about, NUGGET_BOUNDS, NOISE_BOUNDS]
+    for number in range(ROUNDS):
+        task.look(np.exp(theta[:-2]))
+        found = minimize(
+            task.value_of,
+            theta,
+            args=(first,),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS},
+        )
+        if np.isfinite(found.x).all():
+            theta = found.x
+        gain = task.log_density(_like(theta, task.error)) - task.without()
+        if number == 0 and not is_gain(gain, task.weight):
+            return None
+    return theta
