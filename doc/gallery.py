@@ -4,7 +4,7 @@ from pathlib import Path
 
 #: Curves and surfaces, pieces, tables, classes, equations, and models outside Python.
 ORDER = (
-    *("diode", "sensor", "steep_front", "stages", "transistor"),
+    *("diode", "error_bars", "sensor", "steep_front", "stages", "transistor"),
     *("curved_ridge", "phase_change", "steam_table"),
     *("spectra", "table", "which_one", "grid_search", "large_table"),
     *("sparse_grids", "swiss_roll", "digits"),
