@@ -3,9 +3,9 @@ What the error bars know
 ========================
 
 Error bars are easy inside dense data. They are told apart by a gap, by lines with nothing between
-them, by what lies behind the last row, and by a kink that no row shows. Each panel has a truth without
-noise, the rows that were fitted, and bars of three standard deviations, beside those of a Gaussian
-process of the likelier of two kernels.
+them, by what lies behind the last row, and by a kink that no row shows. Each panel has a truth
+without noise, the rows that were fitted, and bars of three standard deviations, beside those of a
+Gaussian process of the likelier of two kernels.
 """
 
 import warnings
@@ -86,6 +86,6 @@ plt.show()
 
 # %%
 # What rows, lines and neighbourhoods that are left out are missed by tells the bars. Between the
-# lines the error is larger than that of the process, and the bars say so; in the gap they are as
-# narrow as the error. Behind the last row they grow to the spread of y and more. What a kink does
+# lines the error is larger than that of the process, and the bars say so; in the gap they
+# widen with the error. Behind the last row they grow to the spread of y and more. What a kink does
 # between two rows is not known from the rows: there the bars are too small.
