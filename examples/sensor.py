@@ -27,9 +27,10 @@ X, y = measure(600, rng)
 X_fit, X_aside, y_fit, y_aside = train_test_split(X, y, test_size=200, random_state=0)
 
 # %%
-# A density that is a mixture lets the bars follow the noise; the rows set aside make them hold.
+# The density becomes a mixture where left-out rows ask for it, so that the bars follow the noise; the
+# rows set aside make them hold.
 
-model = LSGDRegressor(density="mixture").fit(X_fit, y_fit).conformalize(X_aside, y_aside)
+model = LSGDRegressor().fit(X_fit, y_fit).conformalize(X_aside, y_aside)
 
 # %%
 # New readings: the error, and the share of true pressures in the intervals.

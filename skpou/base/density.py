@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.models import MixedResidues, Predictor, fit_residues
+from skpou.core.models import MixedResidues, Predictor, better_residues, fit_residues
 
 
 class ResidueDensityMixin:
-    """Regressor with a parameter ``density="gaussian" | "mixture"``.
+    """Regressor with a parameter ``density="auto" | "gaussian" | "mixture"``.
 
     It comes before `FittedModelRegressor`. A subclass writes `_gaussian_model` in place of
     `_model`, and stores `_fitted_density` as `density_`.
@@ -24,7 +24,11 @@ class ResidueDensityMixin:
 
     def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian."""
-        return fit_residues(model, rows) if self.density == "mixture" else None
+        if self.density == "mixture":
+            return fit_residues(model, rows)
+        if self.density == "auto" and getattr(self, "physics", None) is None:
+            return better_residues(model, rows)
+        return None
 
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model, with the density that was fitted to what it leaves over."""

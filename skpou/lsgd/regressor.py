@@ -69,9 +69,10 @@ class LSGDRegressor(PhysicsMixin):
         tied to the progress of the descent, at the end by log evidence or leave-one-out.
     learning_rate : float, default=5e-3
         Adam's step, positive.
-    density : {"gaussian", "mixture"}, default="gaussian"
+    density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory.
@@ -126,7 +127,8 @@ class LSGDRegressor(PhysicsMixin):
         Mean square of the residual, in units of the mean square of y about its mean, at each
         iteration; with ``"auto"`` the score after each step of the search.
     density_ : list of dict, or None
-        With ``density="mixture"`` the gates and variances of every target, in scaled units.
+        Gates and variances of every target where the density is a mixture, in scaled units;
+        else None.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -176,7 +178,7 @@ class LSGDRegressor(PhysicsMixin):
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "learning_rate": [POSITIVE],
-        "density": [StrOptions({"gaussian", "mixture"})],
+        "density": [StrOptions({"auto", "gaussian", "mixture"})],
         "batch_size": [None, COUNT],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
@@ -195,7 +197,7 @@ class LSGDRegressor(PhysicsMixin):
         solver="varpro",
         alpha="auto",
         learning_rate=5e-3,
-        density="gaussian",
+        density="auto",
         batch_size=None,
         physics=None,
         unknowns=None,

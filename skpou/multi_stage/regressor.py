@@ -66,9 +66,10 @@ class MultiStageRegressor(PhysicsMixin):
         L-BFGS, on all of its parameters. It stops where the residue is white noise, and where a
         stage fails to halve the residual, but it looks at the samples alone: between them the
         error may be larger by many powers of ten.
-    density : {"gaussian", "mixture"}, default="gaussian"
+    density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
     physics : Equation or list of Equation, default=None
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may
@@ -129,7 +130,8 @@ class MultiStageRegressor(PhysicsMixin):
         Mean square of the residual, in units of the mean square of y about its mean; with
         ``"auto"`` the score after each step of the search.
     density_ : list of dict, or None
-        With ``density="mixture"`` the gates and variances of every target, in scaled units.
+        Gates and variances of every target where the density is a mixture, in scaled units;
+        else None.
     unknowns_ : dict of str to float
         Fitted constants of the equations; only with `physics`.
     unknowns_std_ : dict of str to float
@@ -181,7 +183,7 @@ class MultiStageRegressor(PhysicsMixin):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "scale_factor": [AUTO, POSITIVE],
         "solver": [StrOptions(set(SOLVERS))],
-        "density": [StrOptions({"gaussian", "mixture"})],
+        "density": [StrOptions({"auto", "gaussian", "mixture"})],
         **PHYSICS_CONSTRAINTS,
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
@@ -197,7 +199,7 @@ class MultiStageRegressor(PhysicsMixin):
         activation="tanh",
         scale_factor="auto",
         solver="varpro",
-        density="gaussian",
+        density="auto",
         physics=None,
         unknowns=None,
         max_iter=1000,

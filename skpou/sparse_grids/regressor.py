@@ -70,9 +70,10 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         Share of the grid points that are refined in a step, between 0 and 1; at least 10 are.
     max_points : int, default=10000
         Most grid points.
-    density : {"gaussian", "mixture"}, default="gaussian"
+    density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
     batch_size : int, default=None
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
         evaluated anew for every product. None: they are kept up to some 1 GB. Given, rows on disk
@@ -118,7 +119,8 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         Mean square error on the held-out rows, in units of the variance of y, for each grid of a
         refinement; otherwise the score of the one grid; lower is better.
     density_ : list of dict, or None
-        With ``density="mixture"`` the gates and variances of every target, in scaled units.
+        Gates and variances of every target where the density is a mixture, in scaled units;
+        else None.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     model_ : dict
@@ -162,7 +164,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [COUNT],
-        "density": [StrOptions({"gaussian", "mixture"})],
+        "density": [StrOptions({"auto", "gaussian", "mixture"})],
         "batch_size": [None, COUNT],
         "bounds": [None, "array-like"],
     }
@@ -180,7 +182,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         n_refinements=0,
         refine_fraction=0.05,
         max_points=10_000,
-        density="gaussian",
+        density="auto",
         batch_size=None,
         bounds=None,
         n_jobs=None,

@@ -43,7 +43,7 @@ from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
-from skpou.core.models.mixed_residues import MixedResidues, fit_residues
+from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
@@ -64,8 +64,8 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "ClassPredictor", "Components", "FormError", "GateSteps", "IndependentComponents",
            "LeftOut", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
            "MixedResidues", "Predictor", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
-           "Stage", "WithFormError", "choose_components", "conformal_rank", "finish",
-           "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
+           "Stage", "WithFormError", "better_residues", "choose_components", "conformal_rank",
+           "finish", "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
            "fit_local_kernel", "fit_residues", "interval_of_score", "interval_scores", "is_exact",
            "is_gain", "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors",
            "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",

@@ -11,15 +11,38 @@ from torch import Tensor
 from skpou.core import Rows, pairs_of
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import EXACT_NOISE
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.model import Predictor
 from skpou.core.models.residue_density import (
+    Residue,
     ResidueDensity,
     choose_components,
     fit_density,
+    is_uneven,
     left_out,
     noise_floor,
 )
+
+
+def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
+    """What `fit_residues` returns; None where one Gaussian predicts left-out rows as well.
+
+    Parameters
+    ----------
+    model : Predictor
+        See `fit_residues`.
+    rows : Rows
+        Distinct rows.
+    """
+    states, several = [], False
+    for residue, floor, _ in _residues_of(model, rows):
+        # Of a fit without noise only round-off is left, or what its form misses.
+        uneven = residue.variance() > EXACT_NOISE and is_uneven(residue)
+        count = choose_components(residue, floor) if uneven else 1
+        several |= count > 1
+        states.append(fit_density(residue, count, floor).arrays())
+    return states if several else None
 
 
 def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
@@ -38,6 +61,17 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
     list of dict of ndarray
         State for `MixedResidues`, one a target.
     """
+    states = []
+    for residue, floor, y in _residues_of(model, rows):
+        density = fit_density(residue, choose_components(residue, floor), floor)
+        if len(y) == 1:
+            density = ResidueDensity.single(1.0, y)
+        states.append(density.arrays())
+    return states
+
+
+def _residues_of(model: Predictor, rows: Rows) -> list[tuple[Residue, float, Tensor]]:
+    """Left-out errors of every target, the floor of their width, and its values."""
     blocks = row_blocks(rows.n_rows, rows_within(model.numbers_per_row()))
     means, spreads = [], []
     for block in blocks:
@@ -47,16 +81,12 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
         spreads.append((parts.epistemic / noise)[:, 0].double())
     mean, spread = torch.cat(means), torch.cat(spreads)
     double = rows.to(torch.float64)
-    states = []
+    found = []
     for output in range(rows.n_outputs):
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
-        floor = noise_floor(residue, pairs.y)
-        density = fit_density(residue, choose_components(residue, floor), floor)
-        if len(pairs.y) == 1:
-            density = ResidueDensity.single(1.0, pairs.y)
-        states.append(density.arrays())
-    return states
+        found.append((residue, noise_floor(residue, pairs.y), pairs.y))
+    return found
 
 
 @dataclass(frozen=True)

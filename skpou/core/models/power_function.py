@@ -92,8 +92,8 @@ def nearest(tree: cKDTree, Z: np.ndarray, count: int) -> np.ndarray:
 
 
 def double(array: np.ndarray) -> Tensor:
-    """The array as a tensor in float64 on the CPU."""
-    return torch.as_tensor(array, dtype=torch.float64, device="cpu")
+    """A copy of the array as a tensor in float64 on the CPU: arrays of a model are read-only."""
+    return torch.tensor(array, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)

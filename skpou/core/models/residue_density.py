@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Pairs
@@ -35,6 +36,9 @@ MOST_ROWS = 10_000
 LARGEST_LEVERAGE = 0.99
 #: Rounding of y matters unless the errors are this much smaller.
 EXACT = 0.05
+#: Standard errors by which the kurtosis of even noise is hardly ever exceeded, and how often chance
+#: may pass for noise that varies: what is tried then must still predict left-out rows better.
+LONG_TAILS, BY_CHANCE = 3.0, 0.01
 #: Variance of a component relative to that of all that round-off may leave.
 LEAST_VARIANCE = 1e-12
 
@@ -302,6 +306,33 @@ def choose_components(residue: Residue, floor: float) -> int:
         if best_terms is None or is_gain(terms - best_terms, residue.weight):
             best, best_terms = count, terms
     return best
+
+
+def is_uneven(residue: Residue) -> bool:
+    """Whether the errors look like anything but one Gaussian: a test, not yet a density.
+
+    Squared errors that depend on the inputs or on their squares (Koenker, "A note on studentizing a
+    test for heteroscedasticity", J. Econometrics 1981), or tails that a normal sample of this size
+    has not got.
+    """
+    n = float(residue.weight.sum())
+    if len(residue.error) < 4 * N_FOLDS:
+        return False
+    ratio = residue.squares() / max(residue.variance(), 1e-300)
+    share = residue.weight / n
+    excess = float(share @ ratio.square()) / float(share @ ratio) ** 2 - 3
+    if excess > LONG_TAILS * math.sqrt(24 / n):
+        return True
+    Z = residue.inputs - share @ residue.inputs
+    Z = Z / (share @ Z.square()).sqrt().clamp_min(1e-12)
+    if 4 * (2 * Z.shape[1]) <= len(Z):
+        Z = torch.cat([Z, Z.square()], 1)
+    Z = torch.cat([Z, torch.ones_like(Z[:, :1])], 1)
+    root = share.sqrt()[:, None]
+    centred = root[:, 0] * (ratio - share @ ratio)
+    Q = torch.linalg.qr(root * Z).Q
+    explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(1e-300))
+    return float(chi2.sf(n * explained, Z.shape[1] - 1)) < BY_CHANCE
 
 
 def is_gain(difference: Tensor, weight: Tensor) -> bool:

@@ -14,6 +14,7 @@ from skpou.core.models.residue_density import (
     ResidueDensity,
     choose_components,
     fit_density,
+    is_uneven,
     left_out,
     noise_floor,
     rounding,
@@ -174,3 +175,27 @@ def test_what_is_added_to_the_variance_is_no_noise():
     assert float(mixture.log_density(residue)[1].mean()) > float(expected.mean()) - 0.01
     half = residue.subset(torch.arange(0, 4000, 2))
     assert torch.equal(half.added, added[::2])
+
+
+def test_uneven_errors_are_told_from_even_ones():
+    rng = np.random.default_rng(7)
+    assert is_uneven(widening(200)[0])
+    called = 0
+    for n in (40, 200, 1000):
+        inputs, ones = tensor(rng.random((n, 3))), tensor(np.ones(n))
+        for _ in range(50):
+            even = Residue(inputs, tensor(rng.standard_normal(n)), 0 * ones, ones)
+            called += is_uneven(even)
+        wild = Residue(inputs, tensor(rng.standard_t(2, n)), 0 * ones, ones)
+        assert is_uneven(wild)
+    assert called <= 9  # of 150, a hundredth and as many long tails
+
+
+def test_rows_with_weights_are_so_many_rows():
+    residue = widening(60)[0]
+    twice = Residue(
+        *(torch.cat([part, part]) for part in (residue.inputs, residue.error, residue.spread)),
+        torch.cat([residue.weight, residue.weight]),
+    )
+    heavy = Residue(residue.inputs, residue.error, residue.spread, 2 * residue.weight)
+    assert is_uneven(twice) == is_uneven(heavy)
