@@ -27,8 +27,8 @@ X, y = measure(600, rng)
 X_fit, X_aside, y_fit, y_aside = train_test_split(X, y, test_size=200, random_state=0)
 
 # %%
-# The density becomes a mixture where left-out rows ask for it, so that the bars follow the noise; the
-# rows set aside make them hold.
+# The density becomes a mixture where left-out rows ask for it, so that the bars follow the noise;
+# the rows set aside make them hold.
 
 model = LSGDRegressor().fit(X_fit, y_fit).conformalize(X_aside, y_aside)
 
