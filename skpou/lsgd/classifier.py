@@ -68,6 +68,8 @@ class LSGDClassifier(BaseClassifier):
         Mean cross entropy of ``"varpro"`` below which a fit counts as exact. ``"gd"`` and
         ``"lsgd"`` stop when it is below the square of `tol`, or 100 passes lower it by less than
         this share.
+    n_jobs : int, default=None
+        Threads, as joblib counts them, for starts; None is 1. Results do not depend on it.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -159,6 +161,7 @@ class LSGDClassifier(BaseClassifier):
         n_init=1,
         max_iter=200,
         tol=1e-4,
+        n_jobs=None,
         device="auto",
         dtype="float64",
         random_state=None,
@@ -175,6 +178,7 @@ class LSGDClassifier(BaseClassifier):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
         self.random_state = random_state

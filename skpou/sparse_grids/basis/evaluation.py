@@ -248,7 +248,7 @@ class FewProducts:
     @classmethod
     def of(cls, plan: Plan, factors: Factors, like: Tensor) -> FewProducts:
         """Those of a plan, whose tables are made once."""
-        key = (like.device, like.dtype)
+        key = (like.device, like.dtype, factors.basis)
         if key not in plan.tables:
             plan.tables[key] = cls(plan, factors, like)
         return copy.copy(plan.tables[key])

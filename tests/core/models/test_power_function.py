@@ -44,7 +44,7 @@ def test_errors_of_a_process_find_its_size(kernel, length):
     rows = middles(40)
     power = rows.power_function(kernel, length).numpy()
     rng = np.random.default_rng(0)
-    errors = 0.7 * power * rng.standard_normal((200, 40))
+    errors = 0.7 * power * rng.standard_normal((20, 40))
     sizes = []
     for error in errors:
         found, gain = WeighedKernels.likeliest(error**2, np.zeros(40), rows, np.ones(40))
