@@ -16,8 +16,8 @@ from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.
 Columns = Callable[[Tensor], Tensor]
-#: Largest target whose units do not overflow.
-LARGEST_TARGET = {torch.float64: 1e305, torch.float32: 1e37}
+#: Largest target whose units do not overflow, nor bars that are thousands of them wide.
+LARGEST_TARGET = {torch.float64: 1e303, torch.float32: 1e35}
 NO_WEIGHT = "sample_weight must have at least one non-zero weight. All are zero."
 
 
