@@ -105,7 +105,9 @@ test-oldest: venv-oldest
 test-oldest-quick: venv-oldest
 	$(PY_OLDEST) -m pytest $(PARALLEL) $(QUICK) $(PYTEST_ARGS)
 
+# Pages of before whose sources have moved would stay, and their links would be checked.
 doc: $(STAMP_DOC)
+	rm -rf doc/_build/html
 	$(PY) -m sphinx -W --keep-going -b html doc doc/_build/html
 	$(PY) doc/check_links.py doc/_build/html
 
