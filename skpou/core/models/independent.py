@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -97,10 +97,15 @@ class IndependentComponents(Components):
         return self.log_pi.exp()
 
     def sample(self, uniform: Tensor, normal: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds, or three."""
-        targets = []
+        """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds, or three.
+
+        Where errors of the mean are shared between points they have one size for all components.
+        """
+        targets, epistemic = [], self.variances()[1]
         for k in range(self.mean.shape[2]):
-            only = slice(k, k + 1)
-            own = None if shared is None else shared[..., only]
-            targets.append(self._of_target(k).sample(uniform[..., k], normal[..., only], own))
+            only, part, own = slice(k, k + 1), self._of_target(k), None
+            if shared is not None:
+                own = shared[..., only]
+                part = replace(part, epistemic=epistemic[:, None, only].expand_as(part.mean))
+            targets.append(part.sample(uniform[..., k], normal[..., only], own))
         return torch.cat(targets, 2)

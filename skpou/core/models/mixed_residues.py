@@ -36,12 +36,18 @@ def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None
         Distinct rows.
     """
     states, several = [], False
-    for residue, floor, _ in _residues_of(model, rows):
+    noise = model.components(rows.X[:1]).noise.flatten()  # the same everywhere
+    for output, (residue, floor, y) in enumerate(_residues_of(model, rows)):
         # Of a fit without noise only round-off is left, or what its form misses.
         uneven = residue.variance() > EXACT_NOISE and is_uneven(residue)
         count = choose_components(residue, floor) if uneven else 1
         several |= count > 1
-        states.append(fit_density(residue, count, floor).arrays())
+        density = (
+            fit_density(residue, count, floor)
+            if count > 1
+            else ResidueDensity.single(float(noise[output]), y)
+        )
+        states.append(density.arrays())
     return states if several else None
 
 
@@ -120,6 +126,14 @@ class MixedResidues:
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the model's mean."""
         return self.model.gradient(X)
+
+    def flattened(self, targets: Tensor) -> MixedResidues:
+        """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
+        densities = tuple(
+            ResidueDensity.single(1.0, density.variance) if flat else density
+            for density, flat in zip(self.densities, targets.tolist(), strict=True)
+        )
+        return MixedResidues(self.model.flattened(targets), densities)  # type: ignore[attr-defined]
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
