@@ -30,11 +30,9 @@ from skpou.core.models.cross_validation import (
 )
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
-    HELD,
     LEAST_GAIN,
     NOISY,
     SHARE_OF_ERROR,
-    WITHIN,
     LevelError,
     fit_level_errors,
     sets_of_levels,
@@ -367,8 +365,7 @@ def _calibrated(
     # Share of each error that is the form's: with noise there are tails that are not.
     own = expected / total if variance.min() >= NOISY else np.ones_like(total)
     # The likeliest kernel may be too smooth for some errors: these are held, too.
-    far = max(float(np.quantile(np.abs(error) / np.sqrt(total), HELD)) / WITHIN, 1.0)
-    kernels = kernels.times(1 + (far - 1) * float(own.mean()))
+    kernels = kernels.holding(error / np.sqrt(total), float(own.mean()))
     expected = np.maximum(kernels.variance(rows), 1e-300)
     ratio = np.minimum((error**2 - variance) / expected, MOST_RATIO)
     ratio = np.where(own < 1, 1 + own * (ratio - 1), np.maximum(ratio, 0))

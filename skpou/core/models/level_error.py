@@ -15,8 +15,6 @@ import numpy as np
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
 
-#: Share of the left-out errors that lie within so many standard deviations at least.
-HELD, WITHIN = 0.95, 2.0
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
 #: more there than errors at levels can confirm.
 SHARE_OF_ERROR = 0.2
@@ -128,8 +126,7 @@ def fit_level_errors(
         total = own + expected + 1e-32
         sizes = np.repeat(total, [len(left_out.sets[g]) for g in numbers])
         errors = np.concatenate([error[p] for p in parts])
-        far = max(float(np.quantile(np.abs(errors) / np.sqrt(sizes), HELD)) / WITHIN, 1.0)
-        kernels = kernels.times(1 + (far - 1) * float((own / total).mean()))
+        kernels = kernels.holding(errors / np.sqrt(sizes), float((own / total).mean()))
         ratio = (square - expected) / np.maximum(kernels.variance(rows), 1e-300)
         least = SHARE_OF_ERROR * float(np.sqrt(np.maximum(square - expected, 0).mean()))
         found.append(

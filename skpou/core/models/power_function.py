@@ -27,6 +27,8 @@ NUGGET, LEAST_POWER = 1e-13, 1e-26
 #: Kernels that are kept, and the share of the likeliest one's below which none is: each one costs
 #: a factorization a point.
 MOST_KERNELS, LEAST_SHARE = 3, 0.02
+#: Share of the left-out errors that lie within so many standard deviations at least.
+HELD, WITHIN = 0.95, 2.0
 
 
 def _gaussian(r: Tensor) -> Tensor:
@@ -131,9 +133,19 @@ class WeighedKernels:
             [float(w) * KERNELS[name](distance / float(length)) for name, length, w in parts]
         ).sum(0)
 
-    def times(self, factor: float) -> WeighedKernels:
-        """The same with all sizes times a factor."""
-        return WeighedKernels(self.names, self.lengths, self.sizes * factor, self.shares)
+    def holding(self, standardized: np.ndarray, share: float) -> WeighedKernels:
+        """The same with sizes under which most of some errors lie within what is expected.
+
+        Parameters
+        ----------
+        standardized : ndarray of shape (l,)
+            Errors over their standard deviations.
+        share : float
+            Mean part of the variances that is that of the kernels: the rest does not grow.
+        """
+        far = max(float(np.quantile(np.abs(standardized), HELD)) / WITHIN, 1.0)
+        sizes = self.sizes * (1 + (far - 1) * share)
+        return WeighedKernels(self.names, self.lengths, sizes, self.shares)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
