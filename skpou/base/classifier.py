@@ -15,6 +15,7 @@ from torch import Tensor
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.classes import CalibratedClasses, Calibration, calibrate
 from skpou.core.linalg import gather, gather_objects
 from skpou.core.models import ClassPredictor, worse_than_the_shares
 
@@ -35,6 +36,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     """
 
     _counts_repeats = True
+    _state_names: tuple[str, ...] = (*TorchEstimator._state_names, "_calibration")
 
     def _model(self, like: Tensor) -> ClassPredictor:
         """The fitted model, on the device and in the dtype of `like`."""
@@ -45,7 +47,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         raise NotImplementedError
 
     def _evaluate(self, points: Tensor) -> None:
-        if self._model(points).log_proba(points).shape != (1, len(self.classes_)):
+        if self._calibrated(points).log_proba(points).shape != (1, len(self.classes_)):
             raise ValueError(f"probabilities of {len(self.classes_)} classes have another shape.")
 
     # Training
@@ -121,20 +123,38 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
             f"classes less likely. The shares of the classes are kept. {result.message}"
         )
         state = result.state.of_shares(share)
-        return replace(result, state=state, code="worse_than_the_shares", message=message.strip())
+        return replace(
+            result,
+            state=state,
+            code="worse_than_the_shares",
+            message=message.strip(),
+            left_out=None,
+        )
 
     def _store_result(self, result: TrainingResult, prepared: PreparedClasses) -> None:
+        left_out = result.left_out
+        calibration = None if left_out is None else calibrate(prepared.rows, left_out)
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
             classes_=prepared.classes,
+            _calibration=None if calibration is None else calibration.arrays(),
             **self._state_of(result),
         )
 
     # Prediction
 
+    def _calibrated(self, like: Tensor) -> ClassPredictor:
+        """The fitted model with its calibration, on the device of `like`."""
+        model, state = self._model(like), self.__dict__.get("_calibration")
+        return (
+            model
+            if state is None
+            else CalibratedClasses(model, Calibration.from_arrays(state, like))
+        )
+
     def _log_proba(self, X):
         points, _, origin = self._query(X)
-        model = self._unpacked_model(points)
+        model = self._unpacked("calibrated model", points, self._calibrated)
         return self._in_blocks(points, model, lambda x, _: model.log_proba(x)), origin
 
     def predict_log_proba(self, X):
