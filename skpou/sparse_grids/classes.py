@@ -30,8 +30,11 @@ from skpou.sparse_grids.solvers.rows import GridRows
 
 METHODS = ("density", "one_hot", "softmax")
 
-#: Highest level and most grid points of level="auto", which spares all methods long fits.
-AUTO_LEVEL, AUTO_POINTS = 6, 800
+#: Highest level and most grid points of level="auto", which spares all methods long fits: of few
+#: columns, and of more, whose main effects a logistic regression beside the grid knows better.
+AUTO_LEVEL, AUTO_POINTS, AUTO_POINTS_OF_MANY = 6, 800, 400
+#: Columns up to which they are few.
+FEW_FEATURES = 4
 #: Most grid points for which the ridge of densities is chosen on the grid itself.
 SPECTRUM_POINTS = 1500
 #: Parts of the rows, each of which judges the ridge of a logistic regression on the others.
@@ -138,7 +141,7 @@ def log_shares(values: Tensor, floor: float) -> Tensor:
 
 
 def choose_class_level(n_features: int, options: GridOptions, method: str) -> int:
-    """Level of the grid: the given one, or at most 6 with at most 800 points.
+    """Level of the grid: the given one, or at most 6 with at most 800 points, 400 in many columns.
 
     Raises
     ------
@@ -148,7 +151,8 @@ def choose_class_level(n_features: int, options: GridOptions, method: str) -> in
     """
     if options.level is not None:
         return choose_level(n_features, options)
-    limit = min(AUTO_POINTS, options.max_points)
+    most = AUTO_POINTS if n_features <= FEW_FEATURES else AUTO_POINTS_OF_MANY
+    limit = min(most, options.max_points)
     for level in range(AUTO_LEVEL, 1, -1):
         if count_points(n_features, level, options.boundary)[0] <= limit:
             return level
