@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from skpou.core.classes import LeftOutClasses, observations_at
 from skpou.core.linalg import LEAST_ALPHA, factored, rows_within
 from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
+from skpou.sparse_grids.class_model import GridClasses, log_shares
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import (
     GIVEN_DECAY,
@@ -53,91 +54,6 @@ SEARCH_TOL, TOL = 1e-4, 1e-10
 MAX_NEWTON = 100
 #: Least part of a row that is not its own: round-off.
 LEAST_FREE = 1e-9
-
-
-@dataclass
-class GridClasses:
-    """Probabilities of classes from functions on a sparse grid.
-
-    Attributes
-    ----------
-    grid : SparseGrid
-        The grid.
-    coef : Tensor of shape (G, K)
-        Coefficients (surpluses) of one function a class.
-    offset : Tensor of shape (K,)
-        What is added to the functions.
-    method : {"density", "one_hot", "softmax"}
-        What they are: joint densities of point and class, probabilities, or logits.
-    floor : float
-        Size below which a density or a probability is not told from zero.
-    """
-
-    grid: SparseGrid
-    coef: Tensor
-    offset: Tensor
-    method: str
-    floor: float
-
-    def functions(self, X: Tensor) -> Tensor:
-        """Values (n, K) at points X (n, d); outside the unit box those at its nearest point."""
-        X = X.to(self.coef)
-        return self.grid.evaluate(X.clamp(0.0, 1.0), self.coef) + self.offset
-
-    def log_proba(self, X: Tensor) -> Tensor:
-        """Logarithms (n, K) of the classes' probabilities."""
-        values = self.functions(X)
-        if self.method == "softmax":
-            return torch.log_softmax(values, 1)
-        return log_shares(values, self.floor)
-
-    def of_shares(self, share: Tensor) -> GridClasses:
-        """The same grid with the probabilities (K,) of the classes everywhere."""
-        nothing = torch.zeros_like(self.coef)
-        return GridClasses(self.grid, nothing, share.log().to(nothing), "softmax", self.floor)
-
-    def numbers_per_row(self) -> int:
-        """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
-        return 3 * self.grid.n_subspaces + 6 * self.coef.shape[1]
-
-    # State
-
-    def arrays(self) -> dict:
-        """State as numpy arrays, numbers and strings."""
-        return {
-            "n_features": self.grid.n_features,
-            "level": self.grid.level,
-            "boundary": self.grid.boundary,
-            "basis": self.grid.basis,
-            "method": self.method,
-            "floor": self.floor,
-            "coef": self.coef.cpu().contiguous().numpy(),
-            "offset": self.offset.cpu().contiguous().numpy(),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
-        """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
-        coef, offset = (
-            torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
-            for name in ("coef", "offset")
-        )
-        return cls(grid, coef, offset, arrays["method"], arrays["floor"])
-
-
-def log_shares(values: Tensor, floor: float) -> Tensor:
-    """Logarithms of the shares of ``(v + sqrt(v^2 + floor^2)) / 2``, which is positive.
-
-    Its order is that of the values, and it is v where v is far above the floor.
-    """
-    size = (values.square() + floor**2).sqrt() + values.abs()
-    # Below zero the sum cancels; the product of sum and difference is floor^2. Neither form may
-    # divide by zero where it is not chosen: its gradient would be NaN.
-    positive = torch.where(values > 0, size, floor**2 / size)
-    logs = positive.log()
-    return logs - torch.logsumexp(logs, 1, keepdim=True)
 
 
 def choose_class_level(n_features: int, options: GridOptions, method: str) -> int:

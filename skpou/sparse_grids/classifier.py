@@ -25,10 +25,10 @@ from skpou.base import (
 )
 from skpou.core import Scaling, TrainingResult
 from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.class_model import GridClasses
 from skpou.sparse_grids.classes import (
     ALPHAS,
     METHODS,
-    GridClasses,
     choose_class_level,
     fit_classes,
 )

@@ -8,6 +8,7 @@ import torch
 
 from skpou.core.rows import merge_rows
 from skpou.sparse_grids.basis.grid import SparseGrid
+from skpou.sparse_grids.class_model import log_shares
 from skpou.sparse_grids.classes import (
     ALPHAS,
     METHODS,
@@ -15,7 +16,6 @@ from skpou.sparse_grids.classes import (
     DensityProblem,
     choose_class_level,
     fit_classes,
-    log_shares,
 )
 from skpou.sparse_grids.solution import GridOptions
 
