@@ -32,7 +32,8 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     """Classifier with a probability of every class at every point.
 
     A subclass calls `_prepare_classes`, trains by `_train_and_store`, and writes `_state_of` and
-    `_model`, whose result has `log_proba`; predictions of every kind follow from it.
+    `_model`, whose result has `log_proba`; predictions of every kind follow from it, and from the
+    calibration that the result's left-out observations ask for.
     """
 
     _counts_repeats = True
@@ -146,11 +147,20 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     def _calibrated(self, like: Tensor) -> ClassPredictor:
         """The fitted model with its calibration, on the device of `like`."""
         model, state = self._model(like), self.__dict__.get("_calibration")
-        return (
-            model
-            if state is None
-            else CalibratedClasses(model, Calibration.from_arrays(state, like))
-        )
+        if state is None:
+            return model
+        return CalibratedClasses(model, Calibration.from_arrays(state, like))
+
+    def _calibration_lines(self) -> list[str]:
+        """What the summary says of the calibration."""
+        state = self.__dict__.get("_calibration")
+        if state is None:
+            return []
+        line = f"Logits times {state['factor']:.3g} as left-out rows say"
+        if state["companion"] is not None:
+            joined = f"{state['companion_factor']:.3g} times those of a logistic regression"
+            line += f", with {joined} of single columns"
+        return [line]
 
     def _log_proba(self, X):
         points, _, origin = self._query(X)

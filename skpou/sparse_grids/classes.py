@@ -162,9 +162,7 @@ class DensityProblem:
         matrix = GridRows(grid, rows.X, rows.weight)
         self.right = matrix.rmatmul(matrix.root * rows.y) / self.weight
 
-    def solve(
-        self, alpha: float, right: Tensor | None = None, n_steps: int = N_STEPS
-    ) -> Tensor:
+    def solve(self, alpha: float, right: Tensor | None = None, n_steps: int = N_STEPS) -> Tensor:
         """Coefficients (G, K) after some of the steps, from the rows or another right side."""
         root = self.mass.diagonal().rsqrt()[:, None]
         matrix = (self.mass + alpha**2 / N_STEPS * self.stiffness).mul_(root).mul_(root.T)
@@ -445,6 +443,4 @@ def result_of(
     ]
     score = -float(torch.stack(terms).sum()) / rows.total_weight
     chosen = {"alpha": alpha, "level": model.grid.level}
-    return TrainingResult(
-        model, score, max(n_iter, 1), [score], chosen=chosen, left_out=left_out
-    )
+    return TrainingResult(model, score, max(n_iter, 1), [score], chosen=chosen, left_out=left_out)

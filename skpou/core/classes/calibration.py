@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ LEAST_GAIN = 1.0
 FEWEST_ROWS = 10
 #: Change of a factor that is none.
 NO_CHANGE = 1e-3
+#: Logits beyond which a class is certain: left-out rows of exact fits may be anywhere.
+CERTAIN = 1e3
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def best_factors(
         Mean negative log likelihood.
     """
     parts = torch.stack([torch.nan_to_num(part - offset) for part in logits], 2)
+    parts = parts.clamp(-CERTAIN, CERTAIN)
     # Constants in all logits say nothing, and would only spoil the digits.
     parts = parts - parts.mean(1, keepdim=True)
     m = parts.shape[2]
@@ -184,7 +188,7 @@ class Calibration:
         return cls(
             float(arrays["factor"]),
             float(arrays["companion_factor"]),
-            torch.tensor(arrays["offset"], device=like.device),
+            torch.tensor(np.asarray(arrays["offset"]), device=like.device),
             None if state is None else LogisticCompanion.from_arrays(state, like),
         )
 
