@@ -8,11 +8,9 @@ from skpou.core.classes.calibration import (
     calibrate,
     observations_at,
 )
-from skpou.core.classes.companion import LogisticCompanion, fit_companion_of_classes
 from skpou.core.classes.left_out import left_out_logits, left_out_of_columns
 
 # fmt: off
-__all__ = ["CalibratedClasses", "Calibration", "LeftOutClasses", "LogisticCompanion",
-           "best_factors", "calibrate", "fit_companion_of_classes", "left_out_logits",
-           "left_out_of_columns", "observations_at"]
+__all__ = ["CalibratedClasses", "Calibration", "LeftOutClasses", "best_factors", "calibrate",
+           "left_out_logits", "left_out_of_columns", "observations_at"]
 # fmt: on

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from skpou.core import merge_rows
-from skpou.core.classes import LogisticCompanion, fit_companion_of_classes
+from skpou.core.classes.companion import LogisticCompanion, fit_companion_of_classes
 from tests.examples import tensor
 
 
