@@ -8,6 +8,7 @@ parameters are honest with few rows, and know nothing of long tails.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -181,7 +182,12 @@ class _Search:
         whole = {**vars(form), **parts, "coef": best.coef}
         return FittedCompanion(LogisticCompanion(**whole), best.left_out)
 
-    def _best(self, alphas, start: Tensor, ridges) -> _Attempt:
+    def _best(
+        self,
+        alphas: Sequence[float],
+        start: Tensor,
+        ridges: Callable[[float], tuple[float, float]],
+    ) -> _Attempt:
         """From strong ridges to weak ones, as long as left-out rows are better for it."""
         best: _Attempt | None = None
         worse = 0
