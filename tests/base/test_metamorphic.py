@@ -40,7 +40,7 @@ X = RNG.uniform(-1, 1, (N, 2))
 #: Positive, since one class takes logarithms; noise of a quarter of the spread.
 Y = 3 + np.sin(2 * X[:, 0] + X[:, 1]) + 0.5 * X[:, 0] ** 2 + 0.2 * RNG.standard_normal(N)
 #: Another output, of another shape and with noise of its own.
-Z = X[:, 1] ** 2 - 0.7 * X[:, 0] + 0.2 * RNG.standard_normal(N)
+Z = 3 + X[:, 1] ** 2 - 0.7 * X[:, 0] + 0.2 * RNG.standard_normal(N)
 LABELS = np.array(["low", "middle", "high"])[np.digitize(Y, [2.7, 3.5])]
 WEIGHT = RNG.integers(0, 3, N)
 ORDER = RNG.permutation(N)
@@ -63,9 +63,10 @@ RATE = {"rate": Unknown(0.5)}
 class Case:
     """An estimator and its rows.
 
-    `units` and `turned` are how far, in the mean's spread, other units and another order of the
-    columns may move it: by round-off, times what the training makes of it. None: by a standard
-    deviation at `WITHIN` of the points. `without` are the changes that do not apply.
+    `units` and `turned` are how far other units and another order of the columns may move the
+    mean, in its spread: by round-off, times what the training makes of it. None: by a standard
+    deviation at `WITHIN` of the points, since the rows that are drawn or set aside go by the
+    order of the columns. `without` are the changes that do not apply.
     """
 
     estimator: object
@@ -82,37 +83,69 @@ class Case:
 
 #: An equation's own units would have to change with those of the data.
 OF_EQUATIONS = ("powers", "units", "columns", "outputs", "skops")
-NEURAL = {"hidden_layer_sizes": (4,), "level": 2, "max_iter": 30}
+#: A network of a given size is drawn column by column and shares its units among the outputs, as
+#: partitions are shared: another order, or another output, is another model.
+OF_NETWORKS = ("columns", "outputs")
+OF_CLASSES = ("outputs",)
+NEURAL = {"hidden_layer_sizes": (4,), "level": 2, "max_iter": 8}
 
 QUICK = {
     "pieces": Case(HierarchicalPOURegressor(2, 1)),
-    "partitions": Case(POURegressor(2, 1, gate="linear")),
-    "units": Case(LSGDRegressor((4,), alpha=1e-2, max_iter=40), units=1e-6, turned=None),
+    "partitions": Case(
+        POURegressor(2, 1, gate="linear", max_iter=20),
+        units=1e-5,
+        turned=None,
+        without=("outputs",),
+    ),
+    "network": Case(LSGDRegressor((4,), alpha=1e-2, max_iter=40), units=1e-6, without=OF_NETWORKS),
     "stages": Case(MultiStageRegressor(1)),
     "terms": Case(AdditivePOURegressor(density="gaussian")),
     "grid": Case(SparseGridRegressor()),
-    "neural grid": Case(NeuralSparseGridRegressor(**NEURAL), units=1e-6, turned=None),
+    "neural grid": Case(NeuralSparseGridRegressor(**NEURAL), units=1e-6, without=OF_NETWORKS),
     "front door": Case(AutoRegressor(["SparseGridRegressor"])),
     "logarithms": Case(TransformedRegressor(SparseGridRegressor(level=3))),
-    "densities": Case(SparseGridClassifier(level=2), y=LABELS),
-    "indicators": Case(SparseGridClassifier(level=2, method="one_hot"), y=LABELS),
-    "network classes": Case(LSGDClassifier((4,), max_iter=60), y=LABELS),
-    "neural classes": Case(NeuralSparseGridClassifier(**NEURAL), y=LABELS),
-    "equation": Case(
-        LSGDRegressor(physics=DECAY, unknowns=RATE, max_iter=20), X[:, :1], without=OF_EQUATIONS
+    "densities": Case(SparseGridClassifier(level=2), y=LABELS, turned=None, without=OF_CLASSES),
+    "indicators": Case(
+        SparseGridClassifier(level=2, method="one_hot"), y=LABELS, without=OF_CLASSES
     ),
+    "network classes": Case(
+        LSGDClassifier((4,), max_iter=60), y=LABELS, turned=None, without=OF_CLASSES
+    ),
+    "neural classes": Case(NeuralSparseGridClassifier(**NEURAL), y=LABELS, without=OF_NETWORKS),
     "equation on pieces": Case(
         HierarchicalPOURegressor(2, 4, physics=DECAY, unknowns=RATE),
         X[:, :1],
         without=OF_EQUATIONS,
     ),
 }
-CASES = QUICK
+#: Larger models, for the tests marked slow.
+THOROUGH = {
+    "pieces by default": Case(HierarchicalPOURegressor()),
+    "partitions by default": Case(POURegressor(), units=None, without=("columns", "outputs")),
+    "units by default": Case(LSGDRegressor(), turned=None),
+    "stages by default": Case(MultiStageRegressor(), turned=None),
+    "terms by default": Case(AdditivePOURegressor()),
+    "parabolas": Case(SparseGridRegressor(basis="quadratic")),
+    "front door by default": Case(
+        AutoRegressor(["SparseGridRegressor", "AdditivePOURegressor"]), turned=None
+    ),
+    "logarithms of pieces": Case(TransformedRegressor(HierarchicalPOURegressor())),
+    "softmax": Case(SparseGridClassifier(level=2, method="softmax"), y=LABELS, without=OF_CLASSES),
+    "equation": Case(
+        LSGDRegressor(physics=DECAY, unknowns=RATE, max_iter=20), X[:, :1], without=OF_EQUATIONS
+    ),
+}
+CASES = {**QUICK, **THOROUGH}
+#: Processes, each of which has to import the package.
+SLOW_WITH = {"n_jobs": ("front door",)}
 
 
 def each_case(change):
-    """Parametrization by the cases that a change applies to."""
-    return pytest.mark.parametrize("name", [n for n in CASES if change not in CASES[n].without])
+    """Parametrization by the cases that a change applies to, the larger models marked slow."""
+    slow = {*THOROUGH, *SLOW_WITH.get(change, ())}
+    names = [name for name, case in CASES.items() if change not in case.without]
+    marked = [pytest.param(n, marks=[pytest.mark.slow] * (n in slow)) for n in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def fit(name, **changes):
@@ -167,7 +200,7 @@ def mean_of(model, points):
 
 
 def test_every_class_is_here():
-    here = {type(case.estimator).__name__ for case in CASES.values()}
+    here = {type(case.estimator).__name__ for case in QUICK.values()}
     assert here == {name for name in skpou.__all__ if name[0] != "_"}
 
 
@@ -182,7 +215,7 @@ def test_order_of_rows_changes_no_bit(name):
 
 @each_case("weights")
 def test_weights_are_repeated_rows(name):
-    case, order = CASES[name], RNG.permutation(np.repeat(np.arange(N), WEIGHT))
+    case, order = CASES[name], np.random.default_rng(1).permutation(np.repeat(np.arange(N), WEIGHT))
     weighted = predicted(fit(name, sample_weight=WEIGHT), case.query)
     repeated = predicted(fit(name, X=case.X[order], y=case.y[order]), case.query)
     assert all(same_bits(weighted[kind], repeated[kind]) for kind in weighted)
@@ -228,8 +261,6 @@ def test_order_of_columns(name):
 @each_case("outputs")
 def test_an_output_more_leaves_the_others(name):
     case = CASES[name]
-    if case.y is LABELS:
-        pytest.skip("classes have no outputs")
     both = fit(name, y=np.column_stack([case.y, Z])).predict(case.query)
     assert_close(name, both[:, 0], None)
 
