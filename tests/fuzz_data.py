@@ -389,7 +389,7 @@ def _with_more(case, rng):
     equation, blocks = rng.random(2) < (SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS)
     if equation and case.name in SOLVERS and case.X.shape[1] <= COLUMNS_OF_EQUATIONS:
         return replace(case, params=SOLVERS[case.name] | _pick(rng, EQUATIONS))
-    if not blocks or not hasattr(getattr(skpou, case.name), "partial_fit"):
+    if not blocks or not hasattr(case.estimator(), "partial_fit"):
         return case
     return replace(case, n_blocks=min(int(rng.integers(2, 5)), len(case.X)))
 
