@@ -32,7 +32,8 @@ from tests.fuzz_data import MADE_OF_OTHERS, draw_case
 #: Seconds of the processor that a fit may take: at once, for every row of an output, and for every
 #: iteration of a network of a given size.
 SECONDS, SECONDS_A_ROW, SECONDS_AN_ITERATION = 5.0, 0.05, 0.05
-#: Factor on these where others are fitted inside, some samples of each, or an equation is solved.
+#: Factor on these where others are fitted inside, where an equation is solved, or where each block
+#: of rows takes the matrix of a whole grid with it.
 SECONDS_OF_MANY = 6.0
 #: Spreads of y (max - min) by which predictions in the box of the rows may leave its range.
 SPREADS_BEYOND = 3.0
@@ -138,7 +139,7 @@ def seconds_allowed(case):
     if "gate" in params:
         network = params["gate"] in ("mlp", "residual")
     iterations = params["max_iter"] if network else 0
-    many = case.name in MADE_OF_OTHERS or "physics" in case.params
+    many = case.name in MADE_OF_OTHERS or "physics" in case.params or case.n_blocks > 1
     seconds = SECONDS + SECONDS_A_ROW * case.y.size + SECONDS_AN_ITERATION * iterations
     return seconds * (SECONDS_OF_MANY if many else 1.0)
 

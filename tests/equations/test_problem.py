@@ -190,5 +190,5 @@ def test_root_of_squares(unit):
 
 
 def test_columns_too_short_for_a_derivative_are_named():
-    with pytest.raises(ValueError, match="along column 0 of X, which spans 4.94e-323 only"):
+    with pytest.raises(ValueError, match=r"along column 0 of X, which spans 4\.94e-323 only"):
         compile_problem([Equation(decay, "sobol")], {}, scaling(1, 0.0, 5e-323), 1, seed=0)
