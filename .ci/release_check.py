@@ -1,8 +1,8 @@
 """Check a wheel from the outside: ``python .ci/release_check.py`` where it is installed.
 
-Versions agree; what belongs to the package is in it; the README's first snippet and an example of the gallery run as written; models of
-every release load and predict what they predicted. ``make release-check`` builds the wheel and the
-environment.
+Versions agree; what belongs to the package is in it; the README's first snippet and an example of
+the gallery run as written; models of every release load and predict what they predicted. ``make
+release-check`` builds the wheel and the environment.
 """
 
 import contextlib
