@@ -32,7 +32,9 @@ def joint_training(rows: Rows, options: PieceOptions) -> Train:
     """Variable projection of all gates from random ones, exactly as many as were asked for."""
     sizes, degree = options.sizes or (1,), options.degree
     if degree is None:
-        degree = affordable_degree(rows.n_rows, rows.n_features, total_partitions(sizes))
+        degree = affordable_degree(
+            rows.n_rows, rows.n_features, total_partitions(sizes), options.space
+        )
     forms = affordable_forms(options.gates, rows)
     options = replace(options, degree=degree, gates=forms)
 
@@ -110,6 +112,7 @@ def em_training(
         tol=pieces.tol,
         batch_size=params["batch_size"],
         least_change=float(params["least_change"]),
+        space=pieces.space,
     )
 
     def train(rng: np.random.Generator) -> TrainingResult:
@@ -127,7 +130,7 @@ def em_training(
 def _parted_by_noise(rows: Rows, found: TrainingResult, options: EMOptions) -> PartitionTree:
     """The discovered pieces, cut where their noise differs: one polynomial hides that."""
     tree, mixture = found.state.tree, found.state
-    problem = PieceProblem(rows, found.chosen["degree"])
+    problem = PieceProblem(rows, found.chosen["degree"], space=options.space)
     most = options.sizes[0] if options.sizes else PieceOptions.most_pieces
     labels = compact(tree.choose(rows.X)[-1])
     parts = split_by_noise(problem, labels, rows.y - mixture.mean(rows.X), most)
