@@ -373,12 +373,17 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         model: Predictor | ClassPredictor,
         function: Callable[[Tensor, slice], Any],
     ) -> Any:
-        """Concatenate a function's results over blocks of rows; tuples part by part."""
+        """Concatenate a function's results over blocks of rows; tuples part by part.
+
+        Blocks go through as many threads as `n_jobs` says, and do not depend on these.
+        """
         if len(points) == 1:
             results = [function(points, slice(0, 1))]
         else:
             blocks = row_blocks(len(points), self._rows_a_block(model))
-            results = [function(points[block], block) for block in blocks]
+            # A card has threads of its own.
+            with jobs(self.n_jobs if points.device.type == "cpu" else None):
+                results = at_once(lambda block: function(points[block], block), blocks)
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)
