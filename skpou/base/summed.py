@@ -87,6 +87,14 @@ class SummedEstimator(TorchEstimator):
         edges = torch.stack(found)
         return self._edges(edges[0], torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
 
+    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
+        """Store the range of y; what leaves rows out needs these, and is left out itself."""
+        low, high = (
+            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
+        )
+        self._form_error = None
+        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
+
 
 class SummedRegressor(SummedEstimator, BaseRegressor):
     """Regressor with `partial_fit`.
@@ -195,14 +203,6 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
         self._keep_range(summary, scaling)
         self._store_result(result, prepared)
         return result
-
-    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
-        """Store the range of y; what leaves rows out needs these, and is left out itself."""
-        low, high = (
-            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
-        )
-        self._form_error = None
-        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
 
 
 class SummedClassifier(SummedEstimator, BaseClassifier):

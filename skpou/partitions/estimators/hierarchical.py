@@ -33,6 +33,7 @@ from skpou.partitions.estimators.options import (
     total_partitions,
 )
 from skpou.partitions.estimators.shared import BasePartitionRegressor
+from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.em import cycles_a_line
@@ -52,7 +53,7 @@ OF_GATES = {
 }
 
 
-class HierarchicalPOURegressor(BasePartitionRegressor):
+class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
     """Polynomial pieces on a learned hierarchy of partitions, with error bars.
 
     The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
@@ -137,7 +138,8 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         comes down to round-off: partitions may stand still for hundreds of cycles.
     batch_size : int, default=None
         Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
-        and all of them.
+        and all of them. With a number, rows on disk are read in blocks of so many by
+        ``solver="em"``: pieces are found on a sample, then cycles go over all rows.
     experts : {"polynomial", "fourier"}, default="polynomial"
         Space of the experts. ``"fourier"``: products of the waves ``sin(pi k t_j)`` and
         ``cos(pi k t_j)`` of the box coordinates t, with a total frequency of at most `degree`;
@@ -336,6 +338,11 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         if physics is not None:
             return self._fit_equations(X, y, sample_weight, physics, sizes)
         warm = self._warm_start_is_on(sizes)
+        if self._streams(X):
+            with self._fitting(X, y, sample_weight):
+                result = self._fit_streamed(X, y, sample_weight, sizes)
+            self._warn_if_not_converged(result)
+            return self
         with self._fitting(X, y, sample_weight):
             before = getattr(self, "n_features_in_", None)
             prepared = self._prepare(X, y, sample_weight)

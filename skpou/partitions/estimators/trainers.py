@@ -99,8 +99,24 @@ def em_training(
     report : callable, default=None
         Receives a line of progress at a time.
     """
+    options = em_options(rows, params, pieces)
+
+    def train(rng: np.random.Generator) -> TrainingResult:
+        start, degree = last, options.degree
+        if start is None and params["init"] == "data":
+            found = fit_pieces(rows, pieces, rng, report=report)
+            start, degree = found.state.tree, found.chosen["degree"]
+            if options.noise == "em" and len(start.levels) == 1:
+                start = _parted_by_noise(rows, found, options)
+        return fit_em(rows, replace(options, degree=degree), rng, start, report)
+
+    return train
+
+
+def em_options(rows: Rows, params: dict[str, Any], pieces: PieceOptions) -> EMOptions:
+    """From the parameters of the estimator; see `em_training`."""
     form = parse_form(params["gate"], params["hidden_layer_sizes"], params["activation"])
-    options = EMOptions(
+    return EMOptions(
         sizes=pieces.sizes or (),
         degree=pieces.degree,
         form=affordable_forms((form,), rows)[0] if isinstance(form, GateForm) else form,
@@ -114,17 +130,6 @@ def em_training(
         least_change=float(params["least_change"]),
         space=pieces.space,
     )
-
-    def train(rng: np.random.Generator) -> TrainingResult:
-        start, degree = last, options.degree
-        if start is None and params["init"] == "data":
-            found = fit_pieces(rows, pieces, rng, report=report)
-            start, degree = found.state.tree, found.chosen["degree"]
-            if options.noise == "em" and len(start.levels) == 1:
-                start = _parted_by_noise(rows, found, options)
-        return fit_em(rows, replace(options, degree=degree), rng, start, report)
-
-    return train
 
 
 def _parted_by_noise(rows: Rows, found: TrainingResult, options: EMOptions) -> PartitionTree:

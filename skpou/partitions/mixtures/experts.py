@@ -183,6 +183,26 @@ def _solve(
     return Experts(back_substitute(R, projected), R, _round_off(noise, problem))
 
 
+def experts_of_factors(
+    problem: PieceProblem, factors: Tensor, weight: Tensor, alpha: float | None
+) -> tuple[Experts, float]:
+    """Experts from sums over rows that are not at hand, see `soft_experts`.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Some of the rows.
+    factors : Tensor of shape (N, P + m, P + m)
+        Triangular factors of the weighted functions and targets of all of them.
+    weight : Tensor of shape (N,)
+        Weight of each partition.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: by log evidence.
+    """
+    within = factors.new_zeros((len(factors), factors.shape[1] - problem.n_columns))
+    return _ridged(problem, factors, weight, within, alpha)
+
+
 def soft_experts(
     problem: PieceProblem, share: Tensor, alpha: float | None
 ) -> tuple[Experts, float]:
