@@ -291,17 +291,53 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     def _reporter(self, stoppable: bool = True) -> Report | None:
         """What takes lines of progress: prints them, and tells the callbacks."""
         step = step_task(self, stoppable)
-        if not self.verbose:
-            return step
+        if not self.verbose and step is None:
+            return None
+        remaining = Remaining(self) if self.verbose else None
 
-        remaining = Remaining(self)
-
-        def report(line: str) -> None:
-            print(f"[{type(self).__name__}] {line}{remaining.after_one_more()}", flush=True)
+        def report(line: str, *result: Callable[[], TrainingResult | None]) -> None:
+            if remaining is not None:
+                print(f"[{type(self).__name__}] {line}{remaining.after_one_more()}", flush=True)
             if step is not None:
-                step(line)
+                self._tell(step, line, *result)
 
+        report.takes_models = True  # type: ignore[attr-defined]
         return report
+
+    def _tell(
+        self,
+        step: Callable[..., None],
+        line: str,
+        result: Callable[[], TrainingResult | None] | None = None,
+    ) -> None:
+        """Tell callbacks of a step, and how to make what a fit that ends here would leave."""
+        prepared = self.__dict__.get("_fit_prepared")
+        if result is None or prepared is None:
+            step(line)
+            return
+
+        def attributes() -> dict[str, Any] | None:
+            found = result()
+            if found is None:
+                return None
+            fitted = object.__new__(type(self))
+            # What judges a whole fit by left-out rows knows nothing of a part of it.
+            own = {"_form_error": None, "_restraint": None}
+            fitted.__dict__.update(self.__dict__, **own)
+            fitted._store_result(found, prepared)
+            kept = fitted.__dict__.items()
+            return {key: value for key, value in kept if self.__dict__.get(key, self) is not value}
+
+        step(line, attributes)
+
+    @contextlib.contextmanager
+    def _training_on(self, prepared: Any):
+        """A training on these rows, of which callbacks may ask for a model in between."""
+        self._fit_prepared = prepared
+        try:
+            yield
+        finally:
+            del self._fit_prepared
 
     def _warn_if_not_converged(self, result: TrainingResult) -> None:
         if result.code not in ("converged", "interrupted"):

@@ -11,7 +11,7 @@ from skpou.core.polynomials import (
     to_powers,
     total_degree_exponents,
 )
-from skpou.core.records import Report, TrainingInterrupted, TrainingResult
+from skpou.core.records import Report, TrainingInterrupted, TrainingResult, tell
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
@@ -22,5 +22,5 @@ __all__ = ["BASES", "Basis", "FourierProducts", "Pairs", "ParametricBasis", "Rep
            "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
            "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
            "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit",
-           "to_powers", "total_degree_exponents"]
+           "tell", "to_powers", "total_degree_exponents"]
 # fmt: on
