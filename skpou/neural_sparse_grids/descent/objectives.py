@@ -30,10 +30,10 @@ ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
 DENSE_NUMBERS = 20_000_000
 #: Most steps of LSMR (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
 #: three steps never come to the coefficients of fine functions, by which an embedding unfolds.
-INNER_STEPS, INNER_TOL = 40, 1e-4
-#: Steps of the encoder for which one Gram matrix preconditions LSMR, and most columns of one.
-#: Without it hundreds of steps would be needed.
-PRECONDITIONED, MOST_PRECONDITIONED = 10, 3000
+INNER_STEPS, INNER_TOL = 20, 1e-4
+#: Steps of LSMR beyond which the Gram matrix that preconditions it is made anew for the next step
+#: of the encoder, and most columns of one. Without it hundreds of steps would be needed.
+STALE, MOST_PRECONDITIONED = 5, 3000
 #: Ridge of alpha="auto": of a regression, and of classes.
 REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
 
@@ -158,16 +158,8 @@ class IteratedSquares(Objective):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.n_losses = 0
-        self.factor = self.coef
-
-    def precondition(self, rows: GridRows, penalty: Tensor) -> Tensor:
-        """What LSMR is preconditioned by: the factor of a Gram matrix that is not too old."""
-        if self.grid.n_columns > MOST_PRECONDITIONED:
-            return (rows.column_squares() + penalty).sqrt()
-        if self.n_losses % PRECONDITIONED == 0:
-            self.factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
-        return self.factor
+        self.factor: Tensor | None = None
+        self.n_steps = 0
 
     def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """See `Objective.loss`; the coefficients are g of Eq. 3.13."""
@@ -175,12 +167,28 @@ class IteratedSquares(Objective):
             rows = GridRows(self.grid, u.detach(), weight)
             penalty = float(weight.sum()) * self.penalty()[:, 0]
             right = y * weight.sqrt()[:, None]
-            self.coef, _ = lsmr(
-                rows, right, penalty, self.precondition(rows, penalty), self.coef,
-                max_iter=INNER_STEPS, tol=INNER_TOL,
-            )  # fmt: skip
-            self.n_losses += 1
+            fresh = self.factor is None or self.n_steps > STALE
+            if fresh:
+                self._precondition(rows, penalty)
+            self._steps(rows, right, penalty)
+            if self.n_steps == INNER_STEPS and not fresh:
+                # The embedding has moved too far from where the factor was made.
+                self._precondition(rows, penalty)
+                self._steps(rows, right, penalty)
         return self.error(u, y, weight) / weight.sum()
+
+    def _precondition(self, rows: GridRows, penalty: Tensor) -> None:
+        """Factor of the Gram matrix, or norms of the columns where these are many."""
+        if self.grid.n_columns > MOST_PRECONDITIONED:
+            self.factor = (rows.column_squares() + penalty).sqrt()
+        else:
+            self.factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
+
+    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor) -> None:
+        assert self.factor is not None
+        self.coef, self.n_steps = lsmr(
+            rows, right, penalty, self.factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
+        )
 
 
 class DensityShares(Objective):
