@@ -144,15 +144,16 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
+        last = nn.BatchNorm2d(n_out)
+        # A block starts as its shortcut.
+        nn.init.zeros_(last.weight)
         self.bent = nn.Sequential(
             nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
             nn.BatchNorm2d(n_out),
             nn.ReLU(),
             nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(n_out),
+            last,
         )
-        # A block starts as its shortcut.
-        nn.init.zeros_(self.bent[-1].weight)
         self.straight: nn.Module = nn.Identity()
         if (n_in, stride) != (n_out, 1):
             self.straight = nn.Sequential(

@@ -244,7 +244,7 @@ def spectra(seeds, quick):
     X, y = make_spectra(n + n // 4, noise=0.03, random_state=0)
     y = (y - y.min(0)) / np.ptp(y, axis=0)
     plain = {"n_components": 3, "level": 5, "coef_solver": "gradient", "random_state": 0}
-    plain |= {"batch_size": 64, "max_iter": 5 if quick else 60, "alpha": 1e-4}
+    plain |= {"batch_size": 64, "max_iter": 5 if quick else 60, "alpha": 1e-4, "init": "scale"}
 
     def grid(**params):
         return NeuralSparseGridRegressor((64, 32), **(plain | params))

@@ -36,6 +36,8 @@ class SummedEstimator(TorchEstimator):
 
     batch_size: int | None
     bounds: Any
+    _form_error: list[dict[str, Any]] | None
+    _restraint: dict[str, Any] | None
 
     def _why_no_sum(self) -> str:
         """Why the parameters ask for what is no sum over rows; "" if they do not."""
