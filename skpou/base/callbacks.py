@@ -145,6 +145,18 @@ def step_task(estimator: Any, stoppable: bool) -> Callable[..., None] | None:
     return step
 
 
+def attributes_of(estimator: Any, result: Any, prepared: Any) -> dict[str, Any] | None:
+    """Fitted attributes that a fit with this result would leave; None where there is none."""
+    if result is None:
+        return None
+    fitted = object.__new__(type(estimator))
+    # What judges a whole fit by left-out rows knows nothing of a part of it.
+    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None)
+    fitted._store_result(result, prepared)
+    own = vars(estimator)
+    return {key: value for key, value in vars(fitted).items() if own.get(key, own) is not value}
+
+
 def is_stopped(estimator: Any) -> bool:
     """Whether a callback has ended the training of the fit that runs."""
     return getattr(estimator, _STOPPED, False)

@@ -26,6 +26,7 @@ from skpou.base import summary, validation
 from skpou.base.callbacks import (
     NO_MODEL,
     Remaining,
+    attributes_of,
     counted_lines,
     fit_task,
     is_stopped,
@@ -315,20 +316,7 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         if result is None or prepared is None:
             step(line)
             return
-
-        def attributes() -> dict[str, Any] | None:
-            found = result()
-            if found is None:
-                return None
-            fitted = object.__new__(type(self))
-            # What judges a whole fit by left-out rows knows nothing of a part of it.
-            own = {"_form_error": None, "_restraint": None}
-            fitted.__dict__.update(self.__dict__, **own)
-            fitted._store_result(found, prepared)
-            kept = fitted.__dict__.items()
-            return {key: value for key, value in kept if self.__dict__.get(key, self) is not value}
-
-        step(line, attributes)
+        step(line, lambda: attributes_of(self, result(), prepared))
 
     @contextlib.contextmanager
     def _training_on(self, prepared: Any):
