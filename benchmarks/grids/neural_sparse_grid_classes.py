@@ -339,7 +339,7 @@ def burst(solver, rate, seed, passes):
 
     X, y, *_ = data("S0", seed)
     model = NeuralSparseGridRegressor(coef_solver=solver, learning_rate=rate, batch_size=64,
-                                      max_iter=passes, random_state=seed)  # fmt: skip
+                                      max_iter=passes, init="scale", random_state=seed)  # fmt: skip
     harness.fit(model, X[:2000], y[:2000])
     curve = np.array(model.loss_curve_)
     running = np.array([np.median(curve[max(i - 8, 0) : i + 1]) for i in range(len(curve))])
