@@ -150,6 +150,8 @@ class March:
         self.size = np.zeros(rows.n_outputs)
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
+        #: Tail that is accepted where the solution is not smooth.
+        self.rough = 0.0
         self.is_affine = problem.is_affine or self._affine_for_unknowns()
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
@@ -165,7 +167,11 @@ class March:
         What is carried over are derivatives, too: each loses the square of the degree, and from
         slab to slab as much again as a small factor.
         """
-        return self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1))
+        return max(self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1)), self.rough)
+
+    def _across(self) -> float:
+        """Tail along the other columns that is small enough."""
+        return max(self.tol, self.rough)
 
     def run(self) -> March:
         """March through the box.
@@ -189,7 +195,7 @@ class March:
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
                     if vain >= IN_VAIN:
-                        self.tol *= max(1.0, 2 * along / self._along())
+                        self.rough = max(self.rough, 2 * along)
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -303,7 +309,7 @@ class March:
         No slab where it must be shorter.
         """
         system = self._system(boxes)
-        coef = self._start(boxes, system)
+        coef, top = self._start(boxes, system), self.degree or DEGREES[-1]
         for round_ in range(ROUNDS):
             solved = solve(
                 system, coef, self.unknowns, [], self.max_iter, self.is_affine, hold=True
@@ -322,7 +328,7 @@ class March:
             worst = float(across.max(initial=0.0))
             if along > self._along() and along > 0.5 * worst:
                 return None, False, along
-            marks = (across > self.tol) & (across > SHARE * worst)
+            marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
                 if along > self._along():
@@ -333,7 +339,7 @@ class March:
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
                 return slab, along < EASY * self._along(), along
             children = refined(
-                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
+                boxes, found, across, marks, self.others, self._across(), top
             )
             coef = prolonged(boxes, solved.coef, children)
             boxes = as_boxes(children)
@@ -376,7 +382,7 @@ class March:
                 A = (sizes_by_degree(degrees[e], part, j) / size).max(1)
                 for p in DEGREES:
                     tail = np.sqrt((A[p - 1 :] ** 2).sum())
-                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self.tol:
+                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self._across():
                         degree[j] = p
                         break
             degrees[e] = tuple(degree)
@@ -408,6 +414,6 @@ class March:
         merged = total.reshape(len(exponents(degree)), -1)
         size = np.where(self.size > 0, self.size, 1.0)
         A = (sizes_by_degree(degree, merged, j) / size).max(1)
-        if np.hypot(A[-1], A[-2]) > 0.1 * self.tol:
+        if np.hypot(A[-1], A[-2]) > 0.1 * self._across():
             return None
         return degree, merged
