@@ -11,7 +11,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import exponents, gauss, legendre_derivatives
+from skpou.partitions.equations.columns import exponents, gauss, legendre_values
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
@@ -37,6 +37,10 @@ TIME_DEGREE = 10
 LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
+#: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
+EASY_ROUGH = 0.1
+#: Share of the tail along kinks that is allowed across them, where it adds up from slab to slab.
+ACROSS = 0.25
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -171,7 +175,7 @@ class March:
 
     def _across(self) -> float:
         """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough)
+        return max(self.tol, ACROSS * self.rough)
 
     def run(self) -> March:
         """March through the box.
@@ -251,6 +255,7 @@ class March:
             found = shape(boxes, solved.coef, size)
             across = found.tail[:, self.others].max(1)
             n_rows = np.array([len(part) for part in solved.elimination.own])
+            n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
@@ -321,13 +326,13 @@ class March:
             found = shape(boxes, solved.coef, size)
             along = float(found.tail[:, self.column].max())
             across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
+            if along > max(self._along(), 0.5 * across.max(initial=0.0)):
+                return None, False, along
             misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
             # What neither tail shows is refined where the larger one is.
             hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
             across = np.maximum(across, hidden) if self.others else across
             worst = float(across.max(initial=0.0))
-            if along > self._along() and along > 0.5 * worst:
-                return None, False, along
             marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
@@ -337,7 +342,8 @@ class March:
                     # More pieces than there may be: what they leave is what can be had.
                     self.tol = max(self.tol, worst)
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
-                return slab, along < EASY * self._along(), along
+                easy = EASY_ROUGH if self._along() == self.rough else EASY
+                return slab, along < easy * self._along(), along
             children = refined(
                 boxes, found, across, marks, self.others, self._across(), top
             )
@@ -398,15 +404,14 @@ class March:
             parts.append((coef, side))
         n = degree[j] + 2
         nodes, weights = gauss(n)
-        t = torch.as_tensor(nodes, device=a.device)
-        own = legendre_derivatives(t, degree[j], 0)[0]
+        own = legendre_values(nodes, degree[j])
         shapes = [p + 1 for p in degree]
         total = None
         for coef, side in parts:
-            whole = legendre_derivatives((t + side) / 2, degree[j], 0)[0]
+            whole = legendre_values((nodes + side) / 2, degree[j])
             # c_k = (2 k + 1) / 2 * mean over the half
-            T = whole.T * torch.as_tensor(weights / 2, device=a.device) @ own
-            T = T * (2 * torch.arange(degree[j] + 1, device=a.device) + 1)[:, None]
+            T = (2 * np.arange(degree[j] + 1) + 1)[:, None] * ((whole.T * (weights / 2)) @ own)
+            T = torch.as_tensor(T, device=a.device)
             cube = coef.reshape(*shapes, -1)
             moved = torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j)
             total = moved if total is None else total + moved

@@ -293,7 +293,7 @@ def copied(old: tuple[int, ...], coef: Tensor, new: tuple[int, ...]) -> Tensor:
 
 
 def _values(degree: tuple[int, ...], coef: Tensor, points: np.ndarray) -> Tensor:
-    columns = PieceColumns(degree, torch.as_tensor(points, device=coef.device), 0)
+    columns = PieceColumns(degree, points, coef)
     return columns.derivative((0,) * len(degree)) @ coef
 
 
@@ -305,7 +305,7 @@ def projected(degree: tuple[int, ...], function, like: Tensor) -> Tensor:
     for n in counts:
         weight = np.multiply.outer(weight, gauss(n)[1]).reshape(-1)
     values = function(nodes)
-    columns = PieceColumns(degree, torch.as_tensor(nodes, device=like.device), 0)
+    columns = PieceColumns(degree, nodes, like)
     matrix = columns.derivative((0,) * len(degree))
     norms = np.prod(2 * exponents(degree) + 1, axis=1)
     scaled = torch.as_tensor(weight, device=like.device)[:, None] * values

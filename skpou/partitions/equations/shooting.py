@@ -145,9 +145,10 @@ class Shooting:
         start, found = 0, []
         for slab in march.slabs:
             boxes = slab.boxes
-            nodes = torch.as_tensor(variance_points(boxes.low.shape[1]), device=deviation.device)
+            d = boxes.low.shape[1]
+            nodes = variance_points(d)
             for e in range(boxes.n_boxes):
-                phi = PieceColumns(boxes.degrees(e), nodes, 0).derivative((0,) * nodes.shape[1])
+                phi = PieceColumns(boxes.degrees(e), nodes, deviation).derivative((0,) * d)
                 moves = torch.stack([phi @ part[e] for part in slab.tangents], 2)
                 variance = torch.einsum("kmi,ij,kmj->km", moves, self.covariance, moves)
                 found.append((deviation[start].square() + variance.clamp_min(0)).sqrt())

@@ -83,9 +83,7 @@ class TermRows:
         system, boxes = self.system, self.system.boxes
         for pieces in system.by_degree(np.flatnonzero(inside)):
             nodes = self._nodes(boxes.degrees(int(pieces[0])))
-            columns = PieceColumns(
-                boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order
-            )
+            columns = PieceColumns(boxes.degrees(int(pieces[0])), nodes, system.like)
             middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
             half = boxes.width[pieces] / 2
             points = middle[:, None] + half[:, None] * nodes
@@ -129,8 +127,8 @@ class TermRows:
         self.index = torch.as_tensor(order, device=system.like.device)
         self.x = system.original(points[order])
         for e, rows in segments(chosen[order]):
-            local = system.tensor(system.boxes.local(e, points[order[rows]]))
-            columns = PieceColumns(system.boxes.degrees(e), local, system.order)
+            local = system.boxes.local(e, points[order[rows]])
+            columns = PieceColumns(system.boxes.degrees(e), local, system.like)
             self.scattered.append(Scatter(e, columns, rows))
 
     # Values and rows
