@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,8 +40,8 @@ LEAST_SLAB = 2.0**-16
 EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
 EASY_ROUGH = 0.1
-#: Share of the tail along kinks that is allowed across them, where it adds up from slab to slab.
-ACROSS = 0.25
+#: Tail across kinks that is accepted: it is lost once, not in every slab.
+KINK_ACROSS = 1e-4
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -49,6 +50,9 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
+#: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
+#: more, every slab would smooth the kinks anew.
+KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-9
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
 #: Height of the pieces on which conditions at the lower end are resolved.
@@ -140,14 +144,21 @@ class March:
     most_pieces : int
         In a slab.
     report : callable, default=None
+    unknowns : Tensor of shape (q,), default=None
+    degree : int, default=None
+        Of all pieces; None: chosen for each.
+    before : sequence of Slab, default=()
+        Those of a march with other unknowns, to begin with.
     """
 
     def __init__(self, problem: Problem, rows: Rows, column: int, rings, tol: float,
                  max_iter: int, most_pieces: int, report=None,
-                 unknowns: Tensor | None = None, degree: int | None = None):  # fmt: skip
+                 unknowns: Tensor | None = None, degree: int | None = None,
+                 before: Sequence[Slab] = ()):  # fmt: skip
         self.problem, self.rows, self.column, self.rings = problem, rows, column, rings
         self.tol, self.max_iter, self.most_pieces = tol, max_iter, most_pieces
         self.report = report
+        self.before = {float(slab.boxes.low[0, column]): slab for slab in before}
         self.d = rows.n_features
         self.others = [j for j in range(self.d) if j != column]
         self.slabs: list[Slab] = []
@@ -175,7 +186,7 @@ class March:
 
     def _across(self) -> float:
         """Tail along the other columns that is small enough."""
-        return max(self.tol, ACROSS * self.rough)
+        return max(self.tol, self.rough, KINK_ACROSS) if self.rough else self.tol
 
     def run(self) -> March:
         """March through the box.
@@ -185,10 +196,15 @@ class March:
         NotMarched
             If the conditions at the lower end leave the first slab open, or no slab is solved.
         """
-        at, length, boxes = 0.0, 1.0, self._first()
+        at, length, last = 0.0, 1.0, None
         while at < 1.0:
-            length = min(length, 1.0 - at)
             slab, easy, vain, before = None, False, 0, np.inf
+            if at in self.before:
+                known = self.before[at]
+                slab, easy, _ = self._slab(known.boxes, known.coef)
+            if slab is None:
+                boxes = self._first() if last is None else self._coarser(last)
+                length = min(length, 1.0 - at)
             while slab is None:
                 if length < LEAST_SLAB:
                     raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
@@ -199,7 +215,8 @@ class March:
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
                     if vain >= IN_VAIN:
-                        self.rough = max(self.rough, 2 * along)
+                        kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
+                        self.rough = max(self.rough, KINK if kink else 2 * along)
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -210,9 +227,9 @@ class March:
                 ]
             self.slabs.append(slab)
             self.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
+            length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
             self._tell(at, slab)
-            boxes = self._coarser(slab)
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
             if easy and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
@@ -308,13 +325,15 @@ class March:
             found.append(projected(boxes.degrees(e), values, self.rows.y))
         return found
 
-    def _slab(self, boxes: Boxes) -> tuple[Slab | None, bool, float]:
+    def _slab(
+        self, boxes: Boxes, coef: Coefficients | None = None
+    ) -> tuple[Slab | None, bool, float]:
         """A slab that is resolved, whether a longer one would be, and the tail along it.
 
         No slab where it must be shorter.
         """
-        system = self._system(boxes)
-        coef, top = self._start(boxes, system), self.degree or DEGREES[-1]
+        system, top = self._system(boxes), self.degree or DEGREES[-1]
+        coef = self._start(boxes, system) if coef is None else coef
         for round_ in range(ROUNDS):
             solved = solve(
                 system, coef, self.unknowns, [], self.max_iter, self.is_affine, hold=True
@@ -344,9 +363,7 @@ class March:
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
                 easy = EASY_ROUGH if self._along() == self.rough else EASY
                 return slab, along < easy * self._along(), along
-            children = refined(
-                boxes, found, across, marks, self.others, self._across(), top
-            )
+            children = refined(boxes, found, across, marks, self.others, self._across(), top)
             coef = prolonged(boxes, solved.coef, children)
             boxes = as_boxes(children)
             system = self._system(boxes)

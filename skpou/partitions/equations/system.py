@@ -75,10 +75,7 @@ class System:
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
         self.orders = highest_orders(problem, self.m)
-        self.sizes = [
-            self.m * len(exponents(boxes.degrees(e)))
-            for e in range(boxes.n_boxes)
-        ]
+        self.sizes = [self.m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
         self.terms = [
             TermRows(self, i)
             for i, term in enumerate(problem.terms)
