@@ -19,6 +19,7 @@ from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
+    Child,
     as_boxes,
     copied,
     projected,
@@ -167,6 +168,7 @@ class March:
         self.degree, self.n_open = degree, 0
         #: Tail that is accepted where the solution is not smooth.
         self.rough = 0.0
+        self.first_tol, self.smoothed = tol, False
         self.is_affine = problem.is_affine or self._affine_for_unknowns()
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
@@ -233,6 +235,9 @@ class March:
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
             if easy and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
+                if self.rough and length > SHORT and not self.smoothed:
+                    # What was a kink at first is smooth by now: once, lest this go back and forth.
+                    self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
         return self
 
     def _between(self, boxes: Boxes, start: float, end: float) -> Boxes:
@@ -277,13 +282,29 @@ class March:
             marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
                 break
-            children = refined(
-                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
-            )
+            top = self.degree or DEGREES[-1]
+            children = refined(boxes, found, across, marks, self.others, self.tol, top)
+            few = self._undetermined(children, rows, system.placed())
+            if few:
+                marks[few] = False
+                if not marks.any():
+                    break
+                children = refined(boxes, found, across, marks, self.others, self.tol, top)
             boxes = as_boxes(children)
         degree = boxes.degree.copy()
         degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
         return Boxes(boxes.low, boxes.high, degree)
+
+    def _undetermined(self, children: list[Child], rows: Rows, placed: np.ndarray) -> list[int]:
+        """Pieces of which a part has fewer data than columns, and no condition that fills it."""
+        chosen = as_boxes(children).locate(rows.X.cpu().numpy())
+        count = np.bincount(chosen[chosen >= 0], minlength=len(children))
+        found = set()
+        for child, n in zip(children, count, strict=True):
+            others = tuple(child.degree[j] for j in self.others)
+            if not placed[child.parent] and n <= len(exponents(others)):
+                found.add(child.parent)
+        return sorted(found)
 
     # One slab
 
