@@ -14,7 +14,7 @@ import torch
 from skpou import HierarchicalPOURegressor
 from skpou.physics import Condition, Equation, Unknown
 
-VISCOSITY, NOISE = 0.03, 0.01
+VISCOSITY, NOISE = 0.05, 0.01
 
 
 def burgers(u, x, p):
@@ -46,7 +46,7 @@ X = rng.uniform([-1, 0.02], [1, 0.98], (500, 2))
 y = cole_hopf(X) + NOISE * rng.standard_normal(500)
 
 # %%
-# A start that is three times too large is good enough.
+# A start that is twice too large is good enough.
 
 x, t = np.linspace(-1, 1, 200), np.linspace(0, 1, 200)
 physics = [
