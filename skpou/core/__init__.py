@@ -9,7 +9,7 @@ from skpou.core.polynomials import (
     to_powers,
     total_degree_exponents,
 )
-from skpou.core.records import Report, TrainingInterrupted, TrainingResult
+from skpou.core.records import Report, TrainingInterrupted, TrainingResult, handing_over
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
@@ -18,6 +18,6 @@ from skpou.core.sobol import sobol_points
 # fmt: off
 __all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
            "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "at_once",
-           "count_columns", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
-           "target_unit", "to_powers", "total_degree_exponents"]
+           "count_columns", "handing_over", "jobs", "largest_powers", "merge_rows", "pairs_of",
+           "sobol_points", "target_unit", "to_powers", "total_degree_exponents"]
 # fmt: on
