@@ -25,6 +25,8 @@ from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion
 from skpou.partitions.pieces.splitting import split_pieces
 
+#: Degree from which pieces tell whether there is hope: up to it they cost the least.
+PILOT_DEGREE = 2
 #: Degrees of the segments of a line in which shifts are looked for.
 SHIFTS = (0, 1)
 
@@ -115,6 +117,20 @@ def fit_pieces(
     except KeyboardInterrupt:
         result = training.finish(quick=True) if training.best is not None else None
         raise TrainingInterrupted(result) from None
+
+
+def fit_sharp_pieces(
+    rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
+) -> TrainingResult | None:
+    """`fit_pieces` where kinks separate all pieces; None where some join smoothly, not blended.
+
+    None, too, where pieces of degree 2 leave more than `hopeless` at the rows, in scaled units.
+    """
+    training = _PieceTraining(rows, options, None)
+    if not training.search(rng, None, hopeless):
+        return None
+    found = training.planned()
+    return training.finish(found=found) if found[1].first_soft == len(found[1].levels) else None
 
 
 def discover_tree(
@@ -229,8 +245,10 @@ class _PieceTraining:
 
     # Search
 
-    def search(self, rng: np.random.Generator, labels: Tensor | None) -> None:
-        """Steps A to C for each candidate degree; keeps the best score."""
+    def search(
+        self, rng: np.random.Generator, labels: Tensor | None, hopeless: float = math.inf
+    ) -> bool:
+        """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
         for degree in self._candidate_degrees():
             seed = int(rng.integers(2**63))
             candidate = self._merge(degree, np.random.default_rng(seed), labels)
@@ -238,11 +256,14 @@ class _PieceTraining:
             if self.report:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
-                return
+                return True
+            if degree == PILOT_DEGREE and self._residual(self.best) > hopeless:
+                return False
         one_level = self.options.sizes is None or len(self.options.sizes) == 1
         line = self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS
         if line and one_level and labels is None:
             self._try_shifts()
+        return True
 
     def _try_shifts(self) -> None:
         """Shifts of level and of slope on a line of few rows, where all of them can be tried.
@@ -329,17 +350,27 @@ class _PieceTraining:
         return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
 
     def _is_exact(self, candidate: _Candidate) -> bool:
-        problem = candidate.problem
-        pieces = problem.fit(compact(candidate.history.labels))
-        return float(pieces.rss.sum()) <= problem.n * (3 * problem.floor) ** 2
+        return self._residual(candidate) <= 3 * candidate.problem.floor
+
+    def _residual(self, candidate: _Candidate) -> float:
+        """Root mean square of what pieces leave over at their rows."""
+        pieces = candidate.problem.fit(compact(candidate.history.labels))
+        return math.sqrt(float(pieces.rss.sum()) / candidate.problem.n)
 
     # Gates and experts
 
-    def finish(self, quick: bool = False) -> TrainingResult:
-        """Steps D to H: tree, gates and experts of the best pieces."""
+    def planned(self) -> tuple[Pieces, Plan]:
+        """The best pieces, and the tree that separates them."""
+        problem = self.best.problem
+        pieces = problem.fit(compact(self.best.history.labels))
+        return pieces, self._plan(problem, pieces)
+
+    def finish(
+        self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
+    ) -> TrainingResult:
+        """Steps D to H: tree, gates and experts of the best pieces, `found` if they are planned."""
         problem, history = self.best.problem, self.best.history
-        pieces = problem.fit(compact(history.labels))
-        plan = self._plan(problem, pieces)
+        pieces, plan = found or self.planned()
         if self.options.exactly and not plan.first_soft:
             pieces, plan = self._split(problem, pieces)
         sharp = quick or plan.first_soft == len(plan.levels)

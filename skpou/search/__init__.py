@@ -5,13 +5,13 @@ from skpou.search.background import UnitsOnBackground
 from skpou.search.candidates import Candidate
 from skpou.search.family import Family, Seen, Stages, Task
 from skpou.search.rough import ENOUGH_ROWS, RoughSplines
-from skpou.search.scores import neighbour_correlation, white_correlation
+from skpou.search.scores import RidgePath, neighbour_correlation, white_correlation
 from skpou.search.sines import Sines
 from skpou.search.stages import HALF
 from skpou.search.units import GrownUnits
 
 # fmt: off
 __all__ = ["ENOUGH_ROWS", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate", "Family",
-           "GrownUnits", "RoughSplines", "Seen", "Sines", "Stages", "Task", "UnitsOnBackground",
-           "fit_automatic", "neighbour_correlation", "white_correlation"]
+           "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
+           "UnitsOnBackground", "fit_automatic", "neighbour_correlation", "white_correlation"]
 # fmt: on
