@@ -115,7 +115,7 @@ def fit_pieces(
         training.search(rng, labels)
         return training.finish()
     except KeyboardInterrupt:
-        result = training.finish(quick=True) if training.best is not None else None
+        result = training.finish(quick=True) if training.begun else None
         raise TrainingInterrupted(result) from None
 
 
@@ -189,7 +189,9 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
     """
     try:
         form = options.gates[0]
-        problem = PieceProblem(rows, options.degree, tol=options.tol)
+        problem = PieceProblem(
+            rows, 1 if options.degree is None else options.degree, tol=options.tol
+        )
         everything = torch.arange(problem.n, device=rows.X.device)
         trainer = BlendTrainer(problem, everything, _blend_options(options))
         blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
@@ -232,16 +234,35 @@ class _Candidate:
     #: Whether all its pieces are known to be apart.
     apart: bool = False
 
+    @property
+    def labels(self) -> Tensor:
+        """Pieces of best score; one where none was offered."""
+        if self.history.labels is not None:
+            return self.history.labels
+        return torch.zeros(self.problem.n, dtype=torch.int64, device=self.problem.rows.X.device)
+
 
 class _PieceTraining:
     def __init__(self, rows: Rows, options: PieceOptions, report: Report | None):
         self.rows = rows
         self.options = replace(options, gates=affordable_forms(options.gates, rows))
         self.report = report
-        self.best: _Candidate | None = None
+        self._best: _Candidate | None = None
         self.curve: list[float] = []
         self.tried: list[_Candidate] = []
         self.converged = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to finish with."""
+        return self._best is not None
+
+    @property
+    def best(self) -> _Candidate:
+        """Candidate of best score."""
+        if self._best is None:
+            raise RuntimeError("Pieces have not been searched for yet.")
+        return self._best
 
     # Search
 
@@ -272,7 +293,7 @@ class _PieceTraining:
         """
         single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
         wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
-        tried = [*wholes, (self.best.problem, self.best.history.labels)]
+        tried = [*wholes, (self.best.problem, self.best.labels)]
         shifts = []
         for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
             segments = best_segments(problem, self._most_pieces(problem), problem.n_columns + 2)
@@ -283,7 +304,7 @@ class _PieceTraining:
         if criterion(problem, labels) >= min(criterion(*one) for one in tried):
             return
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
-        self.best = _Candidate(problem, history, history.score, apart=True)
+        self._best = _Candidate(problem, history, history.score, apart=True)
 
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
@@ -320,9 +341,9 @@ class _PieceTraining:
         exact = exact_pieces(problem, self._most_exact(problem)) if labels is None else None
         # A constant is worth comparing as a whole, not as a piece.
         whole = most == 1 or (degree == 0 and self.options.degree is None)
-        if self.best is None:
+        if self._best is None:
             history.labels = single
-            self.best = candidate
+            self._best = candidate
         if exact is not None:
             history.offer(score(problem, problem.fit(exact)), exact)
             history.scores.append(history.score)
@@ -339,7 +360,7 @@ class _PieceTraining:
         self.converged &= history.converged
         candidate.score = history.score
         if candidate.score < self.best.score or self.best is candidate:
-            self.best = candidate
+            self._best = candidate
         return candidate
 
     def _whole_score(self, problem: PieceProblem, single: Tensor) -> float:
@@ -354,7 +375,7 @@ class _PieceTraining:
 
     def _residual(self, candidate: _Candidate) -> float:
         """Root mean square of what pieces leave over at their rows."""
-        pieces = candidate.problem.fit(compact(candidate.history.labels))
+        pieces = candidate.problem.fit(compact(candidate.labels))
         return math.sqrt(float(pieces.rss.sum()) / candidate.problem.n)
 
     # Gates and experts
@@ -362,7 +383,7 @@ class _PieceTraining:
     def planned(self) -> tuple[Pieces, Plan]:
         """The best pieces, and the tree that separates them."""
         problem = self.best.problem
-        pieces = problem.fit(compact(self.best.history.labels))
+        pieces = problem.fit(compact(self.best.labels))
         return pieces, self._plan(problem, pieces)
 
     def finish(

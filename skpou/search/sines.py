@@ -113,14 +113,14 @@ class SineSearch:
         best = self._climb(best)
         if self.rescale:
             best = self._scaled(best)
-        shapes = []
+        spectra = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
             bandwidth = best.spectrum.bandwidth
             if best.spectrum.shape == "flat":
                 bandwidth = max(bandwidth / 2, 0.25)
             spectrum = dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth)
-            shapes.append(spectrum)
-        shapes = at_once(lambda spectrum: self._climb(self._fit(spectrum)), shapes)
+            spectra.append(spectrum)
+        shapes = at_once(lambda spectrum: self._climb(self._fit(spectrum)), spectra)
         best = min([best, *shapes], key=_score)
         best = self._beside_polynomials(best)
         best = self._smoothest(best)

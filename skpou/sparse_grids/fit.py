@@ -233,8 +233,8 @@ def _fit_refined(
             raise TrainingInterrupted(None) from None
         interrupted = True
     n_points = search.best_size
-    grid, active = points.grid(n_points)
-    active = torch.as_tensor(active, device=rows.X.device)
+    grid, numbers = points.grid(n_points)
+    active = torch.as_tensor(numbers, device=rows.X.device)
     gram = search.gram_of_all(n_points)
     ridge = search.ridge if n_points > MANY_COLUMNS else None
     result = fit_on_grid(rows, grid, active, options, rng, report, gram, ridge)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -229,7 +230,8 @@ class StagedMakers:
 
         A stage that follows another's residual errs by its size, however few rows tell it.
         """
-        found, error = [], 0.0
+        found: list[LeftOut] = []
+        error: Any = 0.0
         for makers, y in self.stages:
             if found:
                 error = error + found[-1].error - y.cpu().numpy()[found[-1].row]

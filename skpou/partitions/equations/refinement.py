@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,8 @@ def refined(
     """
     children = []
     for e in range(boxes.n_boxes):
-        degree, cuts = list(boxes.degrees(e)), []
+        cuts: list[Any] = []
+        degree = list(boxes.degrees(e))
         if marks[e]:
             tails = found.tail[e, directions]
             # What the tails do not show, as a misfit of the data, has their directions.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from skpou.partitions.gates.steps import (
 from skpou.partitions.gates.tree import GateForm, NetworkForm, PartitionTree
 from skpou.partitions.mixtures.experts import soft_experts
 from skpou.partitions.mixtures.likelihood import log_normal, marginalise, posterior
-from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
 
@@ -176,7 +177,7 @@ class _EM:
             gates = random_gates(options.form, options.sizes, rows.X, rng)
         else:
             gates = gates_from_tree(options.form, start, rows.X, rows.weight, rng)
-        self.degree = options.degree
+        self.degree: Any = options.degree
         if self.degree is None:
             n_leaves = gates[-1].n_partitions
             self.degree = affordable_degree(rows.n_rows, rows.n_features, n_leaves)
@@ -259,7 +260,7 @@ class _EM:
             step.step(share, weight)
             return
         order = torch.as_tensor(self.rng.permutation(n), device=share.device)
-        for block in row_blocks(n, self.options.batch_size):
+        for block in row_blocks(n, self.options.batch_size or n):
             index = order[block]
             own = self._batch_posterior(source, index)
             for above in range(source, level, -1):
@@ -395,7 +396,7 @@ class _EM:
         gates = self.tree.levels
         return _Best(
             [gate.theta.clone() for gate in gates],
-            [gate.network and gate.network.theta.clone() for gate in gates],
+            [None if gate.network is None else gate.network.theta.clone() for gate in gates],
             [coef.clone() for coef in self.coef],
             [variance.clone() for variance in self.variance],
             score,
@@ -408,11 +409,12 @@ class _EM:
             self.tree.levels, best.theta, best.hidden, self.steps, strict=True
         ):
             gate.theta.copy_(theta)
-            if gate.network:
+            if gate.network is not None and hidden is not None:
                 gate.network.theta.copy_(hidden)
             step.refresh()
         self.coef, self.variance = best.coef, best.variance
-        alpha, experts = self.options.alpha, []
+        experts: list[Experts] = []
+        alpha = self.options.alpha
         for level in reversed(range(len(self.steps))):
             share = self.expectation(level)[0]
             fitted, alpha = soft_experts(self.problem, share, alpha)  # Eq. 18

@@ -175,10 +175,10 @@ class _TableChoice:
 
     def _best(self) -> _Candidate:
         """The candidate of largest density; numbers go up as long as that rises."""
-        best = None
+        ranked: list[_Candidate] = []
         for degree in self._degrees():
             commons = [CommonPolynomial(kept, degree) for kept, _ in self.parts]
-            last = None
+            last: _Candidate | None = None
             for count in self._counts():
                 found = self._candidate(commons, count)
                 value = found.total(self.weight)
@@ -187,9 +187,8 @@ class _TableChoice:
                 if last is not None and value <= last.total(self.weight):
                     break
                 last = found
-            if best is None or last.total(self.weight) > best.total(self.weight):
-                best = last
-        return best
+            ranked += [last] if last is not None else []
+        return max(ranked, key=lambda found: found.total(self.weight))
 
     def _degrees(self) -> list[int]:
         if self.options.degree is not None:
