@@ -1,5 +1,9 @@
 """The partitions that an estimator divides its inputs into, along one or two features."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from sklearn.utils import check_consistent_length
@@ -123,7 +127,7 @@ class PartitionDisplay:
         xlabel=None,
         ylabel=None,
         zlabel="y",
-    ):
+    ) -> None:
         self.xx0 = xx0
         self.partition = partition
         self.xx1 = xx1
@@ -151,7 +155,7 @@ class PartitionDisplay:
         return_std=True,
         units=None,
         **kwargs,
-    ):
+    ) -> PartitionDisplay:
         """Draw the partitions of a fitted estimator over the range of the data.
 
         Along one feature the boundaries are found by bisection of ``predict_partition`` between
@@ -282,7 +286,7 @@ class PartitionDisplay:
         surface_kw=None,
         boundary_kw=None,
         scatter_kw=None,
-    ):
+    ) -> PartitionDisplay:
         """Draw the display.
 
         Parameters
@@ -330,9 +334,12 @@ class PartitionDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         self.partitions_ = np.unique(self.partition)
         self.colors_ = _partition_colors(len(self.partitions_))
-        self.lines_ = self.bands_ = self.surface_ = self.scatter_ = self.colorbar_ = None
-        self.texts_ = self.legend_ = None
-        self.boundaries_ = []
+        # Artists, as far as they are drawn.
+        self.lines_: Any = None
+        self.bands_: Any = None
+        self.scatter_: Any = None
+        self.surface_ = self.colorbar_ = self.texts_ = self.legend_ = None
+        self.boundaries_: list[Any] = []
         few = len(self.partitions_) <= len(_PALETTE)
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})

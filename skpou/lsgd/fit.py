@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
@@ -131,14 +131,13 @@ class NetworkTraining:
 
     def run(self) -> TrainingResult:
         """Train; on Ctrl-C the best so far is inside the exception."""
-        try:
+        with handing_over(self._interrupted):
             getattr(self, f"_{self.options.solver}")(self.start())
-        except KeyboardInterrupt:
-            if self.progress.best is None:
-                raise TrainingInterrupted(None) from None
-            self.progress.code = "interrupted"
-            raise TrainingInterrupted(self._result()) from None
         return self._result()
+
+    def _interrupted(self) -> TrainingResult | None:
+        self.progress.code = "interrupted"
+        return None if self.progress.best is None else self._result()
 
     # Solvers
 

@@ -211,7 +211,7 @@ class MultiStageRegressor(PhysicsMixin):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.n_stages = n_stages
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -230,7 +230,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> MultiStageRegressor:
         """Fit stage after stage.
 
         Parameters

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import (
+    Report,
+    Rows,
+    TrainingInterrupted,
+    TrainingResult,
+    count_columns,
+    handing_over,
+)
 from skpou.core.linalg import evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
@@ -111,12 +118,9 @@ def fit_pieces(
         On Ctrl-C, with the best pieces found so far.
     """
     training = _PieceTraining(rows, options, report)
-    try:
+    with handing_over(lambda: training.finish(quick=True) if training.begun else None):
         training.search(rng, labels)
         return training.finish()
-    except KeyboardInterrupt:
-        result = training.finish(quick=True) if training.begun else None
-        raise TrainingInterrupted(result) from None
 
 
 def fit_sharp_pieces(
@@ -149,11 +153,9 @@ def discover_tree(
         On Ctrl-C.
     """
     training = _PieceTraining(rows, options, report)
-    try:
+    with handing_over():
         training.search(rng, None)
         return training.finish(quick=True).state.tree
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(None) from None
 
 
 def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:

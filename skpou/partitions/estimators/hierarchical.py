@@ -274,7 +274,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.n_partitions = n_partitions
         self.degree = degree
         self.gate = gate
@@ -301,7 +301,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> HierarchicalPOURegressor:
         """Find the pieces, their gates and their polynomials.
 
         Parameters

@@ -103,7 +103,7 @@ def check_together(params: dict[str, Any], sizes: tuple[int, ...] | None) -> Non
         )
 
 
-def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: bool) -> None:
+def check_memory(shape: tuple[int, ...], n_partitions: int, degree: Any, soft: bool) -> None:
     """Refuse sizes that do not fit into memory, before anything is allocated.
 
     Parameters

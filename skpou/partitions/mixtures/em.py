@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Report, Rows, TrainingResult, count_columns, handing_over
 from skpou.core.linalg import (
     back_substitute,
     ridge_factor,
@@ -130,10 +130,8 @@ def fit_em(
         On Ctrl-C, with the best state so far.
     """
     training = _EM(rows, options, rng, start, report)
-    try:
+    with handing_over(lambda: training.finish("interrupted")):
         return training.run()
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(training.finish("interrupted")) from None
 
 
 def affordable_degree(n_rows: int, n_features: int, n_partitions: int) -> int:

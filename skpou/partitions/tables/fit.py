@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Pairs, Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Pairs, Report, Rows, TrainingResult, count_columns, handing_over
 from skpou.core.models import Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
@@ -61,11 +61,9 @@ def experts_where_better(
     """
     if not _is_table(rows, options, pieces):
         return pieces
-    try:
+    message = "The pieces are kept; whether others are better is not known."
+    with handing_over(lambda: replace(pieces, code="interrupted", message=message)):
         return _TableChoice(pieces, rows, options, rng, report).better()
-    except KeyboardInterrupt:
-        message = "The pieces are kept; whether others are better is not known."
-        raise TrainingInterrupted(replace(pieces, code="interrupted", message=message)) from None
 
 
 def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool:
