@@ -344,7 +344,7 @@ class PartitionDisplay:
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
             if few:
-                data = [] if self.scatter_ is None else [self.scatter_]
+                data: list[Any] = [] if self.scatter_ is None else [self.scatter_]
                 handles = data + self.lines_ + (self.bands_ or [])[:1]
                 # A new figure has room beside the curve; "best" would look at every dot.
                 place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
