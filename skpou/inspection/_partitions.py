@@ -345,7 +345,7 @@ class PartitionDisplay:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
             if few:
                 data: list[Any] = [] if self.scatter_ is None else [self.scatter_]
-                handles = data + self.lines_ + (self.bands_ or [])[:1]
+                handles = [*data, *(self.lines_ or []), *(self.bands_ or [])[:1]]
                 # A new figure has room beside the curve; "best" would look at every dot.
                 place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
                 many = {"loc": "upper right"} if data and len(self.y) > MANY_DOTS else {}

@@ -373,9 +373,11 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
         told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
         counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
-    found = (torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises))
+    error, variance, noise_left = (
+        torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises)
+    )
     n_folds = min(N_FOLDS, rows.n_rows)
-    return LeftOut(sets, n_folds, *found, np.array(counts), np.array(told))
+    return LeftOut(sets, n_folds, error, variance, noise_left, np.array(counts), np.array(told))
 
 
 def is_exact(noise: Tensor) -> bool:
