@@ -25,10 +25,21 @@ ALLOWED = {
     "additive": {"core", "base"},
     "sparse_grids": {"core", "base"},
     "neural_sparse_grids": {"core", "base", "networks", "sparse_grids"},
-    "search": {"core", "sines", "additive"},
+    "search": {"core", "sines"},
     "equations": {"core", "base", "sines", "physics"},
     "lsgd": {"core", "base", "networks", "search", "equations"},
-    "multi_stage": {"core", "base", "networks", "search", "equations", "lsgd", "physics"},
+    "multi_stage": {
+        "core",
+        "base",
+        "networks",
+        "search",
+        "equations",
+        "lsgd",
+        "physics",
+        "additive",
+        "partitions",
+        "sparse_grids",
+    },
     "transformed": {"base", "sparse_grids"},
     "export": {"core", "base", "partitions", "sparse_grids", "lsgd", "multi_stage"},
     "auto": {
@@ -86,6 +97,7 @@ WITHIN = {
         ".": {"encoders", "projected", "descent"},
     },
     "search": {"bases": set(), ".": {"bases"}},
+    "multi_stage": {"families": set(), ".": {"families"}},
     "export": {"families": set(), ".": {"families"}},
 }
 #: Rooms with a folder and a door; `core` has five.

@@ -315,7 +315,7 @@ class TargetFit:
         self, pairs: list[tuple[TermSearch, Candidate]]
     ) -> list[tuple[TermSearch, Candidate]]:
         """Try the block over all columns beside the best terms, then beside the others."""
-        result = []
+        result: list[tuple[TermSearch, Candidate]] = []
         for search, candidate in sorted(pairs, key=lambda pair: -pair[1].score):
             with_block = candidate
             # Fewer columns are all in one term anyway; what failed once will fail again.

@@ -142,7 +142,7 @@ class TargetModel:
         X = X.double()
         inside = X.clamp(0, 1)
         is_inside = torch.equal(X, inside)
-        beyond = 0.0
+        beyond: Any = 0.0
         if posterior and not is_inside:
             beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
         parts, means = [], []

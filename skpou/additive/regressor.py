@@ -184,7 +184,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.max_order = max_order
         self.n_splines = n_splines
         self.remainder = remainder
@@ -203,7 +203,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> AdditivePOURegressor:
         """Find the terms, their coefficients and the density of the rest.
 
         Parameters
@@ -352,14 +352,14 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         return values[0] if (ndim or self._target_ndim) == 1 else values
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> Any:
         """What terms are added to, in units of y."""
         check_is_fitted(self)
         box = self.scaling_
         return self._of_targets(box["mean"] + box["scale"] * self._term_centres[:, -1])
 
     @property
-    def noise_(self):
+    def noise_(self) -> Any:
         """Noise standard deviation over the data, in units of y."""
         check_is_fitted(self)
         return self._of_targets(self._noise * self.scaling_["scale"])

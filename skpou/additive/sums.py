@@ -85,8 +85,8 @@ def columns_of_box(n_features: int, options: AdditiveOptions, like: Tensor) -> A
         basis = AdditiveBasis(n_features, range(n_features), [column] * n_features, ())
     terms = options.terms
     if terms is None:
-        mains = [(j,) for j in range(n_features)]
-        pairs = [(i, j) for j in range(n_features) for i in range(j)]
+        mains: list[tuple[int, ...]] = [(j,) for j in range(n_features)]
+        pairs: list[tuple[int, ...]] = [(i, j) for j in range(n_features) for i in range(j)]
         with_pairs = options.max_order > 1 and 1 + 2 * len(mains) + len(pairs) < options.max_columns
         terms = tuple(mains + pairs * with_pairs)
     blocks = given_terms(basis, terms, n_splines, options.max_columns)

@@ -424,7 +424,7 @@ class TermSearch:
         pairs = zip(candidate.blocks, candidate.dof_of_blocks(), strict=True)
         busy = [(block, dof) for block, dof in pairs if block in blocks]
         size = 1 + sum(block.size for block in blocks)
-        wishes = []
+        wishes: list[tuple[float, Block | None, Block]] = []
         for block, dof in busy:
             least = STRAINED * block.size if order == 1 else ACTIVE
             if block.order == order and dof > least:

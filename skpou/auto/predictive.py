@@ -129,8 +129,8 @@ class MemberDensity:
         """Gradient (n, d, m) of the mean; by central differences where a member has none."""
         n, d = self.X.shape
         if hasattr(self.estimator, "predict_gradient"):
-            found = np.array(self.estimator.predict_gradient(self.X), dtype=np.float64)
-            found = torch.as_tensor(found.reshape(n, len(self.unit), d), device="cpu")
+            rates = np.array(self.estimator.predict_gradient(self.X), dtype=np.float64)
+            found = torch.as_tensor(rates.reshape(n, len(self.unit), d), device="cpu")
             return found.mT / self.unit
         result = torch.zeros((n, d, len(self.unit)), dtype=torch.float64, device="cpu")
         for j in np.flatnonzero(width > 0):

@@ -173,7 +173,7 @@ class AutoRegressor(BaseRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.members = members
         self.n_members = n_members
         self.n_jobs = n_jobs
@@ -183,7 +183,7 @@ class AutoRegressor(BaseRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> AutoRegressor:
         """Race the members, and fit the best to all rows.
 
         Parameters
@@ -274,7 +274,7 @@ class AutoRegressor(BaseRegressor):
             _target_ndim=plan.target_ndim,
         )
 
-    def summary(self):
+    def summary(self) -> str:
         """Which members raced, and why those of the stack were taken.
 
         Returns
@@ -315,7 +315,7 @@ class AutoRegressor(BaseRegressor):
                 f"{len(self.estimators_)} members, or their shares, do not add up to one."
             )
 
-    def predict(self, X, return_std=False):
+    def predict(self, X, return_std=False) -> Any:
         """Predict the mean of y, and its standard deviation.
 
         Parameters
@@ -355,7 +355,7 @@ class AutoRegressor(BaseRegressor):
                     "for return_std=True."
                 )
 
-    def sample_y(self, X, n_samples=1, random_state=0):
+    def sample_y(self, X, n_samples=1, random_state=0) -> Any:  # type: ignore[override]
         """Draw targets from the predictive density, independently for every row.
 
         Parameters

@@ -169,7 +169,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         model = self._unpacked("calibrated model", points, self._calibrated)
         return self._in_blocks(points, model, lambda x, _: model.log_proba(x)), origin
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X) -> Any:
         """Logarithms of the classes' probabilities.
 
         Parameters
@@ -185,7 +185,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         logs, origin = self._log_proba(X)
         return origin.send(logs)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X) -> Any:
         """Probabilities of the classes.
 
         Parameters
@@ -201,7 +201,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         logs, origin = self._log_proba(X)
         return origin.send(torch.softmax(logs, 1))
 
-    def decision_function(self, X):
+    def decision_function(self, X) -> Any:
         """Logarithm of the odds of the second class, or of every class's probability.
 
         Parameters
@@ -220,7 +220,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
             logs = logs[:, -1] - logs[:, 0]
         return origin.send(logs)
 
-    def predict(self, X):
+    def predict(self, X) -> Any:
         """Most probable classes.
 
         Parameters
@@ -242,7 +242,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
             else labels
         )
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y, sample_weight=None) -> float:
         """Share of the rows that are classified rightly.
 
         Parameters

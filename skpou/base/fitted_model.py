@@ -35,20 +35,20 @@ class FittedModelRegressor(BaseRegressor):
         return values[..., 0] if self._target_ndim == 1 else values
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> Any:
         """Mean of y."""
         check_is_fitted(self)
         return self._of_targets(self.scaling_["mean"])
 
     @property
-    def noise_(self):
+    def noise_(self) -> Any:
         """Noise standard deviation in units of y."""
         check_is_fitted(self)
         return self._of_targets(np.sqrt(self._noise_variance()) * self.scaling_["scale"])
 
     # Prediction
 
-    def predict(self, X, return_std=False, return_cov=False):
+    def predict(self, X, return_std=False, return_cov=False) -> Any:
         """Predict the mean of y, and its standard deviation or covariance.
 
         Parameters

@@ -28,7 +28,7 @@ class IntervalMixin:
     _scaled_targets: Callable[..., Tensor]
 
     @torch.inference_mode(False)
-    def predict_interval(self, X, coverage=0.9):
+    def predict_interval(self, X, coverage=0.9) -> Any:
         """Central intervals for new measurements.
 
         As much of the predictive density lies below an interval as above it. After
@@ -75,7 +75,7 @@ class IntervalMixin:
         return self._leave(ends, origin)
 
     @torch.inference_mode(False)
-    def conformalize(self, X, y):
+    def conformalize(self, X, y) -> Any:
         """Calibrate `predict_interval` by rows that took no part in the fit.
 
         Each row says which central interval of the predictive density would just have held its

@@ -64,7 +64,7 @@ class JointMixin:
         return self._leave(scaling.original_targets(mean), origin), origin.send(covariance)
 
     @torch.inference_mode(False)
-    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False):
+    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
         """Draw targets from the predictive density.
 
         Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -38,14 +40,14 @@ class LinearModelRegressor(ResidueDensityMixin, FittedModelRegressor):
         return [*stage_lines(self), *noise_lines(self.noise_)]
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients of all columns in units of y."""
         check_is_fitted(self)
         coef = np.concatenate([stage["coef"] for stage in self.model_["stages"]])
         return self._of_targets(coef * self.scaling_["scale"])
 
     @property
-    def basis_(self):
+    def basis_(self) -> Any:
         """Names of the bases."""
         check_is_fitted(self)
         return [stage["kind"] for stage in self.model_["stages"]]

@@ -309,7 +309,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         )
 
     @torch.inference_mode(False)
-    def predict_gradient(self, X):
+    def predict_gradient(self, X) -> Any:
         """Gradient of the predicted mean.
 
         Across a sharp gate it is that of the chosen piece.
@@ -339,7 +339,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         return self._leave(gradient, origin)
 
     @torch.inference_mode(False)
-    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):
+    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)) -> Any:
         """Quantiles of the predictive density; they never cross.
 
         Parameters
@@ -372,7 +372,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         return self._leave(values[:, back], origin)
 
     @torch.inference_mode(False)
-    def predict_cdf(self, X, y):
+    def predict_cdf(self, X, y) -> Any:
         """Probability that a target is at most y, for each output on its own.
 
         Parameters
@@ -410,7 +410,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         return origin.send(below.mT.reshape(shape).to(self._torch_dtype()))
 
     @torch.inference_mode(False)
-    def log_density(self, X, y):
+    def log_density(self, X, y) -> Any:
         """Logarithm of the predictive density ``p(y | x)``.
 
         Parameters
@@ -438,7 +438,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         )
         return origin.send((density - scaling.scale.log().sum()).to(self._torch_dtype()))
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y, sample_weight=None) -> float:
         """Coefficient of determination R^2 of the prediction.
 
         Parameters

@@ -124,7 +124,7 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
 
     @available_if(SummedEstimator._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X, y, sample_weight=None) -> Any:
         """Add rows to those of earlier calls, and fit to all of them.
 
         Only sums over the rows are kept, and a sample of at most 10000 of them. The result is that
@@ -223,7 +223,7 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
 
     @available_if(SummedEstimator._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None) -> Any:
         """Add rows to those of earlier calls, and fit to all of them.
 
         Only sums over the rows are kept, and a sample of at most 10000 of them. The result is that

@@ -11,7 +11,13 @@ from skpou.core.polynomials import (
     to_powers,
     total_degree_exponents,
 )
-from skpou.core.records import Report, TrainingInterrupted, TrainingResult, tell
+from skpou.core.records import (
+    Report,
+    TrainingInterrupted,
+    TrainingResult,
+    handing_over,
+    tell,
+)
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
@@ -21,6 +27,6 @@ from skpou.core.sobol import sobol_points
 __all__ = ["BASES", "Basis", "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample",
            "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
            "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
-           "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit",
-           "tell", "to_powers", "total_degree_exponents"]
+           "handing_over", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
+           "target_unit", "tell", "to_powers", "total_degree_exponents"]
 # fmt: on

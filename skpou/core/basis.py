@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 #: Bases by the name under which their state is kept; each has `arrays` and `from_arrays`.
-BASES: dict[str, Any] = {}
+BASES: dict[str, type[Basis]] = {}
 
 
 class Basis(ABC):
@@ -73,6 +73,15 @@ class Basis(ABC):
         -------
         Tensor of shape (n, p)
         """
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays, of a basis that has a `kind`."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no state.")
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Basis:
+        """Rebuild from `arrays`, on the device of `like`."""
+        raise NotImplementedError(f"{cls.__name__} keeps no state.")
 
     def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
         """Values (n, m) of the functions with coefficients (p, m).

@@ -196,8 +196,12 @@ class TotalDegreeProducts(Basis):
     def _plan_on(self, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
         if device not in self._indices:
             self._indices[device] = [
-                tuple(torch.as_tensor(part, device=device) for part in generation)
-                for generation in self._generations
+                (
+                    torch.as_tensor(index, device=device),
+                    torch.as_tensor(parents, device=device),
+                    torch.as_tensor(factors, device=device),
+                )
+                for index, parents, factors in self._generations
             ]
         return self._indices[device]
 

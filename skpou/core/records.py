@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,3 +65,23 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, result: TrainingResult | None):
         super().__init__("training was interrupted")
         self.result = result
+
+
+@contextlib.contextmanager
+def handing_over(best: Callable[[], TrainingResult | None] = lambda: None) -> Iterator[None]:
+    """On Ctrl-C inside, what is best so far leaves in the exception: the one way out of training.
+
+    Parameters
+    ----------
+    best : callable
+        Returns the best result so far, whose code is ``"interrupted"``; None where there is none.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C. One that comes from further inside is replaced.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(best()) from None

@@ -178,5 +178,5 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor, *, counts: bool = False) ->
     )
     spread = weight[:, None] * (y - mean[group]).square()
     within = torch.zeros_like(mean).index_add_(0, group, spread)
-    pairs = Pairs(group, y.contiguous(), weight)
-    return Rows(X[first].contiguous(), mean, total, within, pairs)
+    repeats = Pairs(group, y.contiguous(), weight)
+    return Rows(X[first].contiguous(), mean, total, within, repeats)

@@ -1,6 +1,9 @@
 """Functions and labels of the papers; see the door for the sources."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -26,7 +29,7 @@ def _quadratic_wave(z, printed):
 
 
 @generator(1)
-def make_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
+def make_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     """Generate the Gaussian bump ``exp(-((x - 0.5) / 0.05)**2 / 2)`` on [0, 1].
 
     The target of Sec. 5.1 of Trask et al. (MSML 2022), first display.
@@ -51,7 +54,7 @@ def make_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
 
 
 @generator(1)
-def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
+def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     """Generate a sine with a narrow Gaussian bump on [0, 1].
 
     ``sin(2 pi x) + exp(-((x - 0.5) / 0.05)**2 / 2)``, Eq. 45 of Trask et al. (MSML 2022).
@@ -78,7 +81,7 @@ def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None):
 @generator(1, n_pieces=[Interval(Integral, 1, None, closed="left")], printed=["boolean"])
 def make_piecewise_quadratic(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, n_pieces=5, printed=False
-):
+) -> Any:
     """Generate a continuous wave of parabolas on [0, 1], kinked at the integers of ``p x``.
 
     ``(2 |z - floor(z + 1/2)| - 1)**2`` with ``z = p x``, Eq. 46 of Trask et al. (MSML 2022) with
@@ -112,7 +115,7 @@ def make_piecewise_quadratic(
 @generator(2, kind=[StrOptions({"smooth", "kinked"})], printed=["boolean"])
 def make_curved_ridge(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, kind="smooth", printed=False
-):
+) -> Any:
     """Generate a wave across the parabolas ``s = x2 - (x1 - 1/2)**2`` on the unit square.
 
     Sec. 5.3 of Trask et al. (MSML 2022): ``sin(2 pi s)`` (Eq. 47, smooth) or the piecewise
@@ -196,7 +199,7 @@ def _log_diode_current(voltage):
 
 
 @generator(1, log=["boolean"])
-def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True):
+def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True) -> Any:
     """Generate the forward current of a silicon diode with series resistance.
 
     The task of Sec. 5.4 of Trask et al. (MSML 2022), on SPICE's diode model at 27 degrees Celsius:
@@ -233,7 +236,7 @@ def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True
 
 
 @generator(2)
-def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None):
+def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     """Generate a sine along both arms of a cross, a one-dimensional manifold in the plane.
 
     ``sin(2 pi x1)`` where ``x2 = 0`` and ``sin(2 pi x2)`` where ``x1 = 0``, in [-1, 1]^2: the
@@ -271,7 +274,7 @@ def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None):
 @generator(1, frequency=[Interval(Integral, 1, None, closed="left")], squared=["boolean"])
 def make_triangle_wave(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, frequency=4, squared=False
-):
+) -> Any:
     """Generate a triangle wave or its square on [0, 1].
 
     ``TRI(x; p) = 2 |p x - floor(p x + 1/2)| - 1``, Eq. 23 of Lee et al. (AAAI-MLPS 2021, talk):
@@ -303,7 +306,7 @@ def make_triangle_wave(
 
 
 @generator(1)
-def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None):
+def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     """Generate the target of the multi-stage networks, ``sin(2 x + 1) + 0.2 exp(1.3 x)``.
 
     On [-1, 1]: Eq. 2 of the lecture on Wang and Lai (J. Comput. Phys. 2024), there with 300 points.
@@ -335,7 +338,7 @@ def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None):
 )
 def make_swiss_roll(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, point_noise=0.0, response="scaled"
-):
+) -> Any:
     """Generate a regression problem on the Swiss roll ``(t cos t, h, t sin t)``.
 
     Sec. 3.3.2 of Zhang (2021): t uniform on [3 pi/2, 9 pi/2], h on [0, 3]. The thesis has 8000
@@ -393,7 +396,7 @@ def _moon_log_density(X, moon, noise):
 
 
 @generator(3)
-def make_two_moons_3d(n_samples=1000, *, noise=0.0, random_state=None, X=None):
+def make_two_moons_3d(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     """Generate two interleaved half circles with a third, uninformative coordinate.
 
     Sec. 3.4.2 of Zhang (2021): the points ``(cos a, sin a)`` (class 0) and ``(1 - cos a,

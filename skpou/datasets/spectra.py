@@ -1,7 +1,10 @@
 """Spectra of stars that are none: lines on a continuum, for what needs very many columns."""
 
+from __future__ import annotations
+
 from functools import cache
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
@@ -88,7 +91,7 @@ def _flux(labels, dust):
     },
     prefer_skip_nested_validation=True,
 )
-def make_spectra(n_samples=1000, *, noise=0.0, random_state=None, labels=None):
+def make_spectra(n_samples=1000, *, noise=0.0, random_state=None, labels=None) -> Any:
     """Generate spectra of stars with three labels, as a stand-in for measured ones.
 
     Sec. 3.3.3 of Zhang (2021) estimates labels of stars from 50,000 spectra of 3800 columns. These

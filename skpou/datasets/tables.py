@@ -1,7 +1,10 @@
 """Small tables that come with the package, as arrays with the names of their columns."""
 
+from __future__ import annotations
+
 import gzip
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -14,7 +17,7 @@ def _read(name):
     return head.split(","), np.loadtxt(lines, delimiter=",", ndmin=2)
 
 
-def load_meats():
+def load_meats() -> Any:
     """Load spectra of 215 meat samples with their contents of water, fat and protein.
 
     Finely chopped pure meat, measured by near infrared transmission between 850 and 1050 nm; the
@@ -58,7 +61,7 @@ def load_meats():
     )
 
 
-def load_steam():
+def load_steam() -> Any:
     """Load a table of water and steam: density, enthalpy and entropy on 31 isobars.
 
     Temperatures from 20 to 400 degrees Celsius in steps of 10, pressures from 0.1 to 10 MPa, evenly

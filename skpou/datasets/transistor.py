@@ -1,5 +1,9 @@
 """Collector current of a bipolar transistor, in closed form."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from sklearn.utils import check_random_state
 
@@ -13,7 +17,7 @@ _VT = 1.38064852e-23 * 300.15 / 1.6021766208e-19
 
 
 @generator(2, log=["boolean"])
-def make_transistor(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True):
+def make_transistor(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True) -> Any:
     """Generate the collector current of an NPN transistor over its two voltages.
 
     Gummel and Poon's model at 27 degrees Celsius without resistances, which has a closed form:

@@ -191,17 +191,17 @@ class EquationsMixin:
         return value
 
     @property
-    def unknowns_(self):
+    def unknowns_(self) -> Any:
         """Values of the unknowns by name."""
         return dict(self._of_physics("unknowns"))
 
     @property
-    def unknowns_std_(self):
+    def unknowns_std_(self) -> Any:
         """Standard deviations of the unknowns by name."""
         return dict(self._of_physics("unknowns_std"))
 
     @property
-    def equation_residual_(self):
+    def equation_residual_(self) -> Any:
         """Root mean square of the residuals on fresh points, one for each equation."""
         value = self._of_physics("equation_residual")
         return value[0] if len(value) == 1 else list(value)

@@ -315,7 +315,8 @@ class Tracer:
         return values.reshape(-1, values.shape[-1] if values.ndim else 1)
 
     def _called_target(self, x: Tensor) -> Tensor:
-        values = self.equation.target(x)
+        target: Any = self.equation.target
+        values = target(x)
         if not isinstance(values, Tensor):
             values = as_tensor(values, x)
         if values.ndim not in (1, 2) or len(values) != len(x):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from skpou.core import Basis, Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Basis, Report, Rows, TrainingResult, handing_over
 from skpou.core.models import Stage
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.posterior import (
@@ -232,14 +232,13 @@ class Search:
 
     def run(self) -> TrainingResult:
         """Search; on Ctrl-C the best so far is inside the exception."""
-        code = "converged"
-        try:
+
+        def interrupted() -> TrainingResult | None:
+            return None if self.solution is None else self._result("interrupted")
+
+        with handing_over(interrupted):
             self._run()
-        except KeyboardInterrupt:
-            if self.solution is None:
-                raise TrainingInterrupted(None) from None
-            raise TrainingInterrupted(self._result("interrupted")) from None
-        return self._result(code)
+        return self._result("converged")
 
     def _run(self) -> None:
         self.solution = self.stage()

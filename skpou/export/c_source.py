@@ -407,8 +407,8 @@ def _calls(program: Program, step: Step, target: str) -> Iterable[str]:
                 yield f"add({size}, {name}, {target}, k)"
         case "sparse_grid":
             numbers = f"{sizes[0]}, {len(values['first'])}, {size}"
-            keys = arrays("kind", "shift", "vectors", "first", "coef")
-            yield f"sparse_grid({numbers}, {keys}, {end}"
+            parts = arrays("kind", "shift", "vectors", "first", "coef")
+            yield f"sparse_grid({numbers}, {parts}, {end}"
 
 
 def _entry_points(program: Program, name: str, k: int) -> str:

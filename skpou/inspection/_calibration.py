@@ -1,5 +1,9 @@
 """Whether predicted densities hold what they promise, and how sharp they are."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from scipy.stats import binom, norm
 
@@ -27,7 +31,7 @@ FEW_DECADES = 100
 DIAGONAL = "_diagonal"
 
 
-def chance_band(n, levels, confidence=CONFIDENCE):
+def chance_band(n, levels, confidence=CONFIDENCE) -> Any:
     """Shares of n uniform values below each level that chance allows, at all levels together.
 
     Binomial intervals of one probability at every level, such that a uniform sample leaves none of
@@ -116,7 +120,9 @@ class CalibrationDisplay:
     False
     """
 
-    def __init__(self, pit, widths=None, *, coverage=0.9, spread=None, name=None, ylabel="y"):
+    def __init__(
+        self, pit, widths=None, *, coverage=0.9, spread=None, name=None, ylabel="y"
+    ) -> None:
         self.pit, self.widths = pit, widths
         self.coverage, self.spread = coverage, spread
         self.name, self.ylabel = name, ylabel
@@ -127,7 +133,7 @@ class CalibrationDisplay:
     @classmethod
     def from_estimator(
         cls, estimator, X, y, *, target=0, coverage=0.9, name=None, units=None, ax=None, **kwargs
-    ):
+    ) -> CalibrationDisplay:
         """Judge the predictive density of a fitted regressor at rows that were not fitted.
 
         Parameters
@@ -193,7 +199,7 @@ class CalibrationDisplay:
     @classmethod
     def from_predictions(
         cls, y_true, y_mean, y_std, *, coverage=0.9, name=None, ylabel="y", ax=None, **kwargs
-    ):
+    ) -> CalibrationDisplay:
         """Judge Gaussian predictions.
 
         Parameters
@@ -239,7 +245,7 @@ class CalibrationDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax=None, **kwargs) -> CalibrationDisplay:
         """Draw the display.
 
         Parameters

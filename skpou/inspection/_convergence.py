@@ -1,5 +1,7 @@
 """How the error falls: against a parameter, the stages of a model, or the steps of a training."""
 
+from __future__ import annotations
+
 from numbers import Real
 
 import numpy as np
@@ -63,7 +65,7 @@ class ConvergenceDisplay:
     ('log', 'log')
     """
 
-    def __init__(self, curves, *, xlabel=None, ylabel=None):
+    def __init__(self, curves, *, xlabel=None, ylabel=None) -> None:
         self.curves, self.xlabel, self.ylabel = curves, xlabel, ylabel
 
     @classmethod
@@ -82,7 +84,7 @@ class ConvergenceDisplay:
         units=None,
         ax=None,
         **kwargs,
-    ):
+    ) -> ConvergenceDisplay:
         """Draw root mean square errors against a parameter, or against stages.
 
         Parameters
@@ -164,7 +166,7 @@ class ConvergenceDisplay:
         return cls(curves, xlabel=param_name, ylabel=ylabel).plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_loss_curves(cls, estimators, *, names=None, ax=None, **kwargs):
+    def from_loss_curves(cls, estimators, *, names=None, ax=None, **kwargs) -> ConvergenceDisplay:
         """Draw what trainings have noted after every step: ``loss_curve_``.
 
         What a loss is, the documentation of each estimator says.
@@ -211,7 +213,7 @@ class ConvergenceDisplay:
             curves[name] = (np.arange(1, len(losses) + 1), losses)
         return cls(curves, xlabel="step", ylabel="loss").plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax=None, **kwargs) -> ConvergenceDisplay:
         """Draw the curves.
 
         Axes are logarithmic where all values are positive and differ by a factor of ten or more;

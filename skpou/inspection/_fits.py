@@ -1,5 +1,7 @@
 """A fit with its data, its error bars and what it leaves over."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from skpou.base import check_matplotlib_support
@@ -108,7 +110,7 @@ class FitDisplay:
         xlabel=None,
         ylabel=None,
         zlabel=None,
-    ):
+    ) -> None:
         self.xx0, self.xx1 = xx0, xx1
         self.mean, self.std = mean, std
         self.X, self.y = X, y
@@ -130,7 +132,7 @@ class FitDisplay:
         return_std="auto",
         units=None,
         **kwargs,
-    ):
+    ) -> FitDisplay:
         """Draw a fitted regressor with data: those of the fit, or others.
 
         Parameters
@@ -223,7 +225,7 @@ class FitDisplay:
     @classmethod
     def from_predictions(
         cls, x, y_true, y_mean, y_std=None, *, xlabel=None, ylabel="y", ax=None, **kwargs
-    ):
+    ) -> FitDisplay:
         """Draw predictions at the data along one feature.
 
         Parameters
@@ -273,7 +275,9 @@ class FitDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, line_kw=None, band_kw=None, surface_kw=None, scatter_kw=None):
+    def plot(
+        self, ax=None, *, line_kw=None, band_kw=None, surface_kw=None, scatter_kw=None
+    ) -> FitDisplay:
         """Draw the display.
 
         Parameters

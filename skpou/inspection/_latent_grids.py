@@ -1,5 +1,7 @@
 """The box of a sparse grid with the embeddings that an encoder places in it."""
 
+from __future__ import annotations
+
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import check_consistent_length
@@ -62,13 +64,15 @@ class LatentGridDisplay:
 
     def __init__(
         self, u, grid_points, *, y=None, classes=None, xlabel=None, ylabel=None, zlabel="y"
-    ):
+    ) -> None:
         self.u, self.grid_points = u, grid_points
         self.y, self.classes = y, classes
         self.xlabel, self.ylabel, self.zlabel = xlabel, ylabel, zlabel
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, components=None, target=0, ax=None, **kwargs):
+    def from_estimator(
+        cls, estimator, X, y=None, *, components=None, target=0, ax=None, **kwargs
+    ) -> LatentGridDisplay:
         """Draw the embeddings of data by a fitted estimator.
 
         Parameters
@@ -128,7 +132,7 @@ class LatentGridDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, scatter_kw=None, grid_kw=None, face_kw=None):
+    def plot(self, ax=None, *, scatter_kw=None, grid_kw=None, face_kw=None) -> LatentGridDisplay:
         """Draw the display.
 
         Parameters

@@ -1,5 +1,7 @@
 """How far the members of a race came, and which of them predict."""
 
+from __future__ import annotations
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -46,11 +48,11 @@ class LeaderboardDisplay:
     ['POURegressor', 'SparseGridRegressor']
     """
 
-    def __init__(self, leaderboard):
+    def __init__(self, leaderboard) -> None:
         self.leaderboard = leaderboard
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None, **kwargs):
+    def from_estimator(cls, estimator, *, ax=None, **kwargs) -> LeaderboardDisplay:
         """Draw the race of a fitted estimator.
 
         Parameters
@@ -72,7 +74,7 @@ class LeaderboardDisplay:
             raise TypeError(f"{type(estimator).__name__} has no leaderboard_.")
         return cls(estimator.leaderboard_).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax=None, **kwargs) -> LeaderboardDisplay:
         """Draw a row for each member.
 
         Parameters

@@ -1,5 +1,9 @@
 """The partitions that an estimator divides its inputs into, along one or two features."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from sklearn.utils import check_consistent_length
@@ -123,7 +127,7 @@ class PartitionDisplay:
         xlabel=None,
         ylabel=None,
         zlabel="y",
-    ):
+    ) -> None:
         self.xx0 = xx0
         self.partition = partition
         self.xx1 = xx1
@@ -151,7 +155,7 @@ class PartitionDisplay:
         return_std=True,
         units=None,
         **kwargs,
-    ):
+    ) -> PartitionDisplay:
         """Draw the partitions of a fitted estimator over the range of the data.
 
         Along one feature the boundaries are found by bisection of ``predict_partition`` between
@@ -282,7 +286,7 @@ class PartitionDisplay:
         surface_kw=None,
         boundary_kw=None,
         scatter_kw=None,
-    ):
+    ) -> PartitionDisplay:
         """Draw the display.
 
         Parameters
@@ -330,15 +334,18 @@ class PartitionDisplay:
         self.ax_, self.figure_ = ax, ax.figure
         self.partitions_ = np.unique(self.partition)
         self.colors_ = _partition_colors(len(self.partitions_))
-        self.lines_ = self.bands_ = self.surface_ = self.scatter_ = self.colorbar_ = None
-        self.texts_ = self.legend_ = None
-        self.boundaries_ = []
+        # Artists, as far as they are drawn.
+        self.lines_: Any = None
+        self.bands_: Any = None
+        self.scatter_: Any = None
+        self.surface_ = self.colorbar_ = self.texts_ = self.legend_ = None
+        self.boundaries_: list[Any] = []
         few = len(self.partitions_) <= len(_PALETTE)
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
             if few:
-                data = [] if self.scatter_ is None else [self.scatter_]
-                handles = data + self.lines_ + (self.bands_ or [])[:1]
+                data: list[Any] = [] if self.scatter_ is None else [self.scatter_]
+                handles = [*data, *(self.lines_ or []), *(self.bands_ or [])[:1]]
                 # A new figure has room beside the curve; "best" would look at every dot.
                 place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
                 many = {"loc": "upper right"} if data and len(self.y) > MANY_DOTS else {}

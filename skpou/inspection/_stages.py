@@ -1,5 +1,7 @@
 """What each stage of a model leaves over, at the data and in amount."""
 
+from __future__ import annotations
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -60,14 +62,14 @@ class StageDisplay:
     ['after stage 1: rms 1.5e-01', 'after stage 2: rms 7.0e-04']
     """
 
-    def __init__(self, x, residuals, *, xlabel=None, ylabel=None):
+    def __init__(self, x, residuals, *, xlabel=None, ylabel=None) -> None:
         self.x, self.residuals = x, residuals
         self.xlabel, self.ylabel = xlabel, ylabel
 
     @classmethod
     def from_estimator(
         cls, estimator, X, y, *, feature=None, target=0, units=None, ax=None, **kwargs
-    ):
+    ) -> StageDisplay:
         """Draw the stages of a fitted estimator at given data.
 
         Parameters
@@ -122,7 +124,7 @@ class StageDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax=None, **kwargs) -> StageDisplay:
         """Draw one panel for each stage.
 
         Parameters

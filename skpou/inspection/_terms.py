@@ -1,5 +1,9 @@
 """The terms of an additive model: main effects with bands, pairs as maps."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -100,7 +104,7 @@ class TermsDisplay:
         undrawn=None,
         labels=None,
         ylabel="y",
-    ):
+    ) -> None:
         self.terms, self.grids, self.values, self.stds = terms, grids, values, stds
         self.X, self.partial_residuals = X, partial_residuals
         self.shares, self.undrawn = shares, undrawn
@@ -119,7 +123,7 @@ class TermsDisplay:
         grid_resolution=None,
         units=None,
         **kwargs,
-    ):
+    ) -> TermsDisplay:
         """Draw the terms of a fitted estimator.
 
         Parameters
@@ -207,7 +211,9 @@ class TermsDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, line_kw=None, band_kw=None, surface_kw=None, scatter_kw=None):
+    def plot(
+        self, ax=None, *, line_kw=None, band_kw=None, surface_kw=None, scatter_kw=None
+    ) -> TermsDisplay:
         """Draw a panel for each term.
 
         Parameters
@@ -239,7 +245,10 @@ class TermsDisplay:
                 empty.remove()
             self.axes_ = axes[:count]
         self.figure_ = self.axes_[0].figure
-        self.lines_, self.bands_, self.surfaces_, self.colorbars_ = {}, {}, {}, {}
+        self.lines_: dict[int, Any] = {}
+        self.bands_: dict[int, Any] = {}
+        self.surfaces_: dict[int, Any] = {}
+        self.colorbars_: dict[int, Any] = {}
         for k, (term, axis) in enumerate(zip(self.terms, self.axes_)):
             if len(term) == 1:
                 self._plot_curve(k, axis, line_kw or {}, band_kw or {}, scatter_kw or {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -200,7 +201,7 @@ class ClassDescent(Descent):
         """See `Descent.residual`."""
         return self.problem.left(columns, coef, y, root)
 
-    def loss(self, fit: ClassFit) -> float:
+    def loss(self, fit: Any) -> float:
         """See `Descent.loss`."""
         return fit.nll
 

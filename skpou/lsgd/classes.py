@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class ClassTraining(NetworkTraining):
 
     # Solvers
 
-    def _iterate(self, fit: ClassFit, ridge: float) -> Iterate:
+    def _iterate(self, fit: Any, ridge: float) -> Iterate:
         return Iterate(fit.theta, fit.coef, fit.nll, ridge)
 
     def _descent(self) -> ClassDescent:

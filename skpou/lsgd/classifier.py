@@ -173,7 +173,7 @@ class LSGDClassifier(BaseClassifier):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.architecture = architecture
@@ -192,7 +192,7 @@ class LSGDClassifier(BaseClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> LSGDClassifier:
         """Search for the hidden layers, and solve for the coefficients.
 
         Parameters
@@ -282,7 +282,7 @@ class LSGDClassifier(BaseClassifier):
         ]
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients of the logits."""
         check_is_fitted(self)
         return self.model_["coef"]

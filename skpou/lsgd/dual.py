@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ class DualProblem(ProjectedProblem):
 
         P projects off the orthogonal factor Q of ``[A; s I]``, for each target alike.
         """
+        basis: Any = self.basis  # one that has what is `NEEDED`
         (n, m), p = fit.residual.shape, fit.A.shape[1]
         eye = torch.eye(p, dtype=fit.A.dtype, device=fit.A.device)
         Q = torch.linalg.qr(torch.cat([fit.A, fit.strength * eye])).Q
@@ -92,7 +94,7 @@ class DualProblem(ProjectedProblem):
             return v - torch.einsum("ip,pj...->ij...", Q, torch.einsum("ip,ij...->pj...", Q, v))
 
         root = self.root.expand(n, m).reshape(-1)
-        gram = self.basis.gram(fit.theta, fit.coef) * root[:, None] * root
+        gram = basis.gram(fit.theta, fit.coef) * root[:, None] * root
         full = gram.new_zeros((n + p, m, n + p, m))
         full[:n, :, :n, :] = gram.reshape(n, m, n, m)
         full = project(full.reshape(n + p, m, -1)).reshape(-1, n + p, m)
@@ -102,6 +104,6 @@ class DualProblem(ProjectedProblem):
 
         def pull(v: Tensor) -> Tensor:
             rows = project(v.reshape(n + p, m))[:n] * self.root
-            return self.basis.gradient(fit.theta, fit.coef, rows)
+            return basis.gradient(fit.theta, fit.coef, rows)
 
         return GramModel((full + full.T) / 2, residual, pull)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
@@ -23,7 +23,6 @@ from skpou.core.optim import (
     Descent,
     Iterate,
     Progress,
-    ProjectedFit,
     ProjectedProblem,
     RidgeSchedule,
     descend,
@@ -97,6 +96,8 @@ class NetworkTraining:
         Takes a line for every iteration.
     """
 
+    #: `ProjectedProblem`, or another whose fits have theta, coef and value.
+    problem: Any
     #: What is reported.
     loss_name = "mean square"
 
@@ -114,7 +115,7 @@ class NetworkTraining:
         self.count = self.problem.total * self.problem.y.shape[1]
         self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
 
-    def _problem(self) -> ProjectedProblem:
+    def _problem(self) -> Any:
         """Columns at the rows, with targets and weights."""
         rows, options = self.rows, self.options
         self.dual = is_dual(options.network, rows) and options.solver == "varpro"
@@ -130,14 +131,13 @@ class NetworkTraining:
 
     def run(self) -> TrainingResult:
         """Train; on Ctrl-C the best so far is inside the exception."""
-        try:
+        with handing_over(self._interrupted):
             getattr(self, f"_{self.options.solver}")(self.start())
-        except KeyboardInterrupt:
-            if self.progress.best is None:
-                raise TrainingInterrupted(None) from None
-            self.progress.code = "interrupted"
-            raise TrainingInterrupted(self._result()) from None
         return self._result()
+
+    def _interrupted(self) -> TrainingResult | None:
+        self.progress.code = "interrupted"
+        return None if self.progress.best is None else self._result()
 
     # Solvers
 
@@ -151,7 +151,7 @@ class NetworkTraining:
             n = len(progress.curve)
             self.report(f"iteration {n}: {self.loss_name} {iterate.loss:.3e}")
 
-    def _iterate(self, fit: ProjectedFit, ridge: float) -> Iterate:
+    def _iterate(self, fit: Any, ridge: float) -> Iterate:
         loss = float(fit.residual.square().sum()) / self.count
         return Iterate(fit.theta, fit.coef, loss, ridge)
 

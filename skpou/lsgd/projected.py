@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class ProjectedLoss:
         show: Callable[[Iterate], None],
     ):
         self.problem = problem
+        self.basis: Any = problem.basis  # one that has `gradient`
         self.theta = theta.clone().requires_grad_()
         self.ridge = ridge
         self.show = show
@@ -61,7 +63,7 @@ class ProjectedLoss:
                 self.theta.grad = torch.zeros_like(theta)
                 return theta.new_tensor(torch.finfo(theta.dtype).max ** 0.5)
             cotangent = 2 * fit.residual * self.problem.root / self.count
-            gradient = self.problem.basis.gradient(theta, fit.coef, cotangent)
+            gradient = self.basis.gradient(theta, fit.coef, cotangent)
             value = fit.value / self.count
             if value < self.least:
                 self.least = value

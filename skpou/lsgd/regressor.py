@@ -209,7 +209,7 @@ class LSGDRegressor(PhysicsMixin):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.architecture = architecture
@@ -231,7 +231,7 @@ class LSGDRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> LSGDRegressor:
         """Search for the hidden layers, or for the basis, and solve for the coefficients.
 
         Parameters

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import triangular_factor
 from skpou.core.models import Stage, finish
 from skpou.multi_stage.joint_descent import JointDescent
@@ -60,14 +60,10 @@ class RecipeTraining:
 
     def run(self) -> TrainingResult:
         """Train; on Ctrl-C the stages so far are inside the exception."""
-        try:
+        with handing_over(lambda: self._result("interrupted") if self.stages else None):
             for index in range(self.options.most):
                 if not self._add_stage(index):
                     break
-        except KeyboardInterrupt:
-            if not self.stages:
-                raise TrainingInterrupted(None) from None
-            raise TrainingInterrupted(self._result("interrupted")) from None
         if not self.finite:
             return self._result("non_finite")
         asked = self.options.n_stages == len(self.stages)

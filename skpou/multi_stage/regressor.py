@@ -39,8 +39,9 @@ class MultiStageRegressor(PhysicsMixin):
     Every stage fits what the ones before left over, in units of its own size [1]_. By default the
     bases are chosen, and no network is descended: polynomials, random sine features, splines with
     a knot at every row and units grown one by one compete for the first stage, on a line also
-    units beside slow sines, and with four columns and more sums of functions of one, two and
-    three of them (for a single target). Further stages are sine features. All of it is judged by
+    units beside slow sines, with four columns and more sums of functions of one, two and three of
+    them (for a single target), with fewer the pieces of HierarchicalPOURegressor where all that
+    separates them are kinks and jumps. Further stages are sine features. All of it is judged by
     errors at left-out rows, calibrated for the places between the rows, so that noise is
     recognised and the error between the samples goes down with that at the samples: a stage that
     memorises the samples is no gain. A further stage must halve what is left.
@@ -210,7 +211,7 @@ class MultiStageRegressor(PhysicsMixin):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.n_stages = n_stages
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -229,7 +230,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> MultiStageRegressor:
         """Fit stage after stage.
 
         Parameters

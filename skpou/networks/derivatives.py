@@ -73,7 +73,7 @@ def partitions(coordinates: Coordinates) -> tuple[tuple[int, tuple[Coordinates, 
 
 def closure(wanted: Iterable[Coordinates]) -> tuple[Coordinates, ...]:
     """All derivatives that some are made of, those of low order first."""
-    found = {()}
+    found: set[Coordinates] = {()}
     for coordinates in wanted:
         ordered = tuple(sorted(coordinates))
         for size in range(1, len(ordered) + 1):
@@ -129,7 +129,7 @@ class NetworkDerivatives:
         z = arguments[()]
         value = ACTIVATIONS[name].value(z)
         slopes = [activation_derivative(name, k, z, value) for k in range(len(self.orders[-1]) + 1)]
-        outputs = {(): value}
+        outputs: dict[Coordinates, Tensor] = {(): value}
         for order in self.orders[1:]:
             total: Tensor | None = None
             for count, blocks in partitions(order):
@@ -194,9 +194,9 @@ class NetworkDerivatives:
                     total = total + (found[order] * slope[:, 1:].detach()).sum()
         wanted = [z for arguments, _ in kept for z in arguments.values()]
         if total.requires_grad:
-            grads = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+            grads = iter(list(torch.autograd.grad(total, wanted, allow_unused=True)))
         else:
-            grads = iter([None] * len(wanted))
+            grads = iter([torch.zeros_like(z) for z in wanted])
         result = []
         for arguments, inputs in kept:
             deltas = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -194,7 +196,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_components = n_components
         self.level = level
@@ -226,7 +228,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         return self.method
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> NeuralSparseGridClassifier:
         """Train the encoder and the grid.
 
         Parameters
@@ -253,7 +255,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def refit_grid(self, X, y, sample_weight=None):
+    def refit_grid(self, X, y, sample_weight=None) -> NeuralSparseGridClassifier:
         """Fit the grid again by `method`, the encoder as it is: ``NSG*``.
 
         Parameters
@@ -284,7 +286,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
 
     @available_if(_has_partial_fit)
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None) -> Any:
         """Take minibatch steps through a block of rows, after those through earlier blocks.
 
         One pass over the rows in shuffled batches of `batch_size`, at a constant `learning_rate`,
@@ -337,7 +339,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         return [*super()._summary_lines(), *self._calibration_lines()]
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients."""
         check_is_fitted(self)
         return self.model_["head"]["coef"]

@@ -279,7 +279,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         ]
 
     @property
-    def grid_points_(self):
+    def grid_points_(self) -> Any:
         """Grid points in the unit box of the embedding."""
         check_is_fitted(self)
         head = self.model_["head"]
@@ -289,7 +289,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def _n_features_out(self) -> int:
         return self.model_["head"]["n_features"]
 
-    def transform(self, X):
+    def transform(self, X) -> Any:
         """Embed points in the unit box of the grid.
 
         Parameters

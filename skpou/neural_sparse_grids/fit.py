@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, tell
+from skpou.core import Report, Rows, TrainingResult, handing_over, tell
 from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import logits_of_shares, shares_of_classes
@@ -143,13 +143,8 @@ def fit_neural_sparse_grid(
     # Layers such as dropout draw from torch's own generator.
     with torch.random.fork_rng(devices=_devices(rows)):
         torch.manual_seed(int(rng.integers(2**62)))
-        try:
+        with handing_over(training.interrupted):
             training.run()
-        except KeyboardInterrupt:
-            if training.trained.state is None:
-                raise TrainingInterrupted(None) from None
-            training.trained.code = "interrupted"
-            raise TrainingInterrupted(training.result()) from None
     return training.result()
 
 
@@ -283,6 +278,11 @@ class NeuralGridTraining:
         ).run(self.rng)
 
     # The result
+
+    def interrupted(self) -> TrainingResult | None:
+        """What is best so far, if there is anything."""
+        self.trained.code = "interrupted"
+        return None if self.trained.state is None else self.result()
 
     def result(self) -> TrainingResult:
         """Model of the best state, with the grid's coefficients for all rows."""

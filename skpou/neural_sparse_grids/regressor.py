@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -181,7 +183,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_components = n_components
         self.level = level
@@ -209,7 +211,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
         """Train the encoder and solve for the coefficients of the grid.
 
         Parameters
@@ -236,7 +238,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def refit_grid(self, X, y, sample_weight=None):
+    def refit_grid(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
         """Solve for the coefficients of the grid again, the encoder as it is: ``NSG*``.
 
         Parameters
@@ -262,7 +264,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X, y, sample_weight=None) -> Any:
         """Take minibatch steps through a block of rows, after those through earlier blocks.
 
         One pass over the rows in shuffled batches of `batch_size`, at a constant `learning_rate`,
@@ -316,7 +318,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         )
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients in units of y."""
         check_is_fitted(self)
         return self._of_targets(self.model_["head"]["coef"] * self.scaling_["scale"])

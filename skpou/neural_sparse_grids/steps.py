@@ -114,7 +114,7 @@ def teach_block(
             objective.offset = steps.offset
     encoder.train()
     parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
-    mover = OPTIMIZERS[options.descent.optimizer](parameters, options.descent.learning_rate)
+    mover: Any = OPTIMIZERS[options.descent.optimizer](parameters, options.descent.learning_rate)
     if steps is not None:
         mover.restore(steps.mover)
     total, finite = 0.0, True
@@ -146,6 +146,7 @@ def _result(
 ) -> TrainingResult:
     """The model, its error bars those of this block's rows."""
     latent = embedded(encoder, rows)
+    state: Any
     coef = steps.coef.to(latent.X)
     if options.method is None:
         head = fit_head(latent, grid, options, rng)

@@ -2,6 +2,10 @@
 
 from skpou.partitions.estimators.hierarchical import HierarchicalPOURegressor
 from skpou.partitions.estimators.pou import POURegressor
-from skpou.partitions.gates.tree import gate_polynomials
+from skpou.partitions.fit import PieceOptions, fit_sharp_pieces
+from skpou.partitions.gates.tree import PartitionTree, gate_polynomials
 
-__all__ = ["HierarchicalPOURegressor", "POURegressor", "gate_polynomials"]
+# fmt: off
+__all__ = ["HierarchicalPOURegressor", "POURegressor", "PartitionTree", "PieceOptions",
+           "fit_sharp_pieces", "gate_polynomials"]
+# fmt: on

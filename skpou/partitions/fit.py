@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, handing_over
 from skpou.core.linalg import evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.cells import fine_cells
 from skpou.partitions.pieces.exact import exact_pieces
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
@@ -23,61 +24,13 @@ from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, scor
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion
-from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
+from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
+#: Degree from which pieces tell whether there is hope: up to it they cost the least.
+PILOT_DEGREE = 2
 #: Degrees of the segments of a line in which shifts are looked for.
 SHIFTS = (0, 1)
-
-
-@dataclass(frozen=True)
-class PieceOptions:
-    """How pieces are found.
-
-    Parameters
-    ----------
-    sizes : tuple of int, default=None
-        Most children of a node on each level; one number bounds all pieces. None: as many as
-        the samples support.
-    degree : int, default=None
-        Total degree of the experts; None: chosen with the number of pieces.
-    gates : tuple of GateForm
-        Shapes of the first level's gates in the order in which they are tried; the first is
-        that of all other gates. The default tries degrees 2, 3 and 4.
-    soft : bool, default=False
-        Make all gates soft and train them jointly, kinks or not.
-    alpha : float, default=None
-        Ridge relative to the largest column norm; None: by log evidence.
-    max_iter : int, default=1000
-        Levels of merging.
-    tol : float, default=0
-        Relative residual below which a fit counts as exact.
-    exactly : bool, default=False
-        Make one level of exactly as many partitions as `sizes` says: sharp if kinks separate all
-        pieces, soft otherwise.
-    space : str, default="polynomial"
-        Space of the experts.
-    """
-
-    sizes: tuple[int, ...] | None = None
-    degree: int | None = None
-    gates: tuple[GateForm, ...] = (GateForm(2), GateForm(3), GateForm(4))
-    soft: bool = False
-    alpha: float | None = None
-    max_iter: int = 1000
-    tol: float = 0.0
-    exactly: bool = False
-    space: str = POLYNOMIAL
-
-    #: Most pieces when their number is chosen.
-    most_pieces = 32
-    #: Most soft pieces of one smooth part when their number is chosen.
-    most_soft_pieces = 12
-    #: Most columns of a gate, and rows for each of them, beyond which gates become linear.
-    most_gate_columns = 60
-    rows_a_gate_column = 5
-    #: Degrees that are compared when the degree is chosen.
-    degrees = (1, 2, 3, 4, 5)
 
 
 def fit_pieces(
@@ -113,12 +66,23 @@ def fit_pieces(
         On Ctrl-C, with the best pieces found so far.
     """
     training = _PieceTraining(rows, options, report)
-    try:
+    with handing_over(lambda: training.finish(quick=True) if training.begun else None):
         training.search(rng, labels)
         return training.finish()
-    except KeyboardInterrupt:
-        result = training.finish(quick=True) if training.best is not None else None
-        raise TrainingInterrupted(result) from None
+
+
+def fit_sharp_pieces(
+    rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
+) -> TrainingResult | None:
+    """`fit_pieces` where kinks separate all pieces; None where some join smoothly, not blended.
+
+    None, too, where pieces of degree 2 leave more than `hopeless` at the rows, in scaled units.
+    """
+    training = _PieceTraining(rows, options, None)
+    if not training.search(rng, None, hopeless):
+        return None
+    found = training.planned()
+    return training.finish(found=found) if found[1].first_soft == len(found[1].levels) else None
 
 
 def discover_tree(
@@ -137,11 +101,9 @@ def discover_tree(
         On Ctrl-C.
     """
     training = _PieceTraining(rows, options, report)
-    try:
+    with handing_over():
         training.search(rng, None)
         return training.finish(quick=True).state.tree
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(None) from None
 
 
 def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
@@ -177,7 +139,8 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
     """
     try:
         form = options.gates[0]
-        problem = PieceProblem(rows, options.degree, tol=options.tol, space=options.space)
+        degree = 1 if options.degree is None else options.degree
+        problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
         everything = torch.arange(problem.n, device=rows.X.device)
         trainer = BlendTrainer(problem, everything, _blend_options(options))
         blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
@@ -220,21 +183,42 @@ class _Candidate:
     #: Whether all its pieces are known to be apart.
     apart: bool = False
 
+    @property
+    def labels(self) -> Tensor:
+        """Pieces of best score; one where none was offered."""
+        if self.history.labels is not None:
+            return self.history.labels
+        return torch.zeros(self.problem.n, dtype=torch.int64, device=self.problem.rows.X.device)
+
 
 class _PieceTraining:
     def __init__(self, rows: Rows, options: PieceOptions, report: Report | None):
         self.rows = rows
         self.options = replace(options, gates=affordable_forms(options.gates, rows))
         self.report = report
-        self.best: _Candidate | None = None
+        self._best: _Candidate | None = None
         self.curve: list[float] = []
         self.tried: list[_Candidate] = []
         self.converged = True
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to finish with."""
+        return self._best is not None
+
+    @property
+    def best(self) -> _Candidate:
+        """Candidate of best score."""
+        if self._best is None:
+            raise RuntimeError("Pieces have not been searched for yet.")
+        return self._best
+
     # Search
 
-    def search(self, rng: np.random.Generator, labels: Tensor | None) -> None:
-        """Steps A to C for each candidate degree; keeps the best score."""
+    def search(
+        self, rng: np.random.Generator, labels: Tensor | None, hopeless: float = math.inf
+    ) -> bool:
+        """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
         for degree in self._candidate_degrees():
             seed = int(rng.integers(2**63))
             candidate = self._merge(degree, np.random.default_rng(seed), labels)
@@ -242,11 +226,14 @@ class _PieceTraining:
             if self.report:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
             if self._is_exact(candidate):
-                return
+                return True
+            if degree == PILOT_DEGREE and self._residual(self.best) > hopeless:
+                return False
         one_level = self.options.sizes is None or len(self.options.sizes) == 1
         line = self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS
         if line and one_level and labels is None:
             self._try_shifts()
+        return True
 
     def _try_shifts(self) -> None:
         """Shifts of level and of slope on a line of few rows, where all of them can be tried.
@@ -255,7 +242,7 @@ class _PieceTraining:
         """
         single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
         wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
-        tried = [*wholes, (self.best.problem, self.best.history.labels)]
+        tried = [*wholes, (self.best.problem, self.best.labels)]
         shifts = []
         for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
             segments = best_segments(problem, self._most_pieces(problem), problem.n_columns + 2)
@@ -266,7 +253,7 @@ class _PieceTraining:
         if criterion(problem, labels) >= min(criterion(*one) for one in tried):
             return
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
-        self.best = _Candidate(problem, history, history.score, apart=True)
+        self._best = _Candidate(problem, history, history.score, apart=True)
 
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
@@ -305,9 +292,9 @@ class _PieceTraining:
         exact = exact_pieces(problem, self._most_exact(problem)) if labels is None else None
         # A constant is worth comparing as a whole, not as a piece.
         whole = most == 1 or (degree == 0 and self.options.degree is None)
-        if self.best is None:
+        if self._best is None:
             history.labels = single
-            self.best = candidate
+            self._best = candidate
         if exact is not None:
             history.offer(score(problem, problem.fit(exact)), exact)
             history.scores.append(history.score)
@@ -324,7 +311,7 @@ class _PieceTraining:
         self.converged &= history.converged
         candidate.score = history.score
         if candidate.score < self.best.score or self.best is candidate:
-            self.best = candidate
+            self._best = candidate
         return candidate
 
     def _whole_score(self, problem: PieceProblem, single: Tensor) -> float:
@@ -335,17 +322,27 @@ class _PieceTraining:
         return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
 
     def _is_exact(self, candidate: _Candidate) -> bool:
-        problem = candidate.problem
-        pieces = problem.fit(compact(candidate.history.labels))
-        return float(pieces.rss.sum()) <= problem.n * (3 * problem.floor) ** 2
+        return self._residual(candidate) <= 3 * candidate.problem.floor
+
+    def _residual(self, candidate: _Candidate) -> float:
+        """Root mean square of what pieces leave over at their rows."""
+        pieces = candidate.problem.fit(compact(candidate.labels))
+        return math.sqrt(float(pieces.rss.sum()) / candidate.problem.n)
 
     # Gates and experts
 
-    def finish(self, quick: bool = False) -> TrainingResult:
-        """Steps D to H: tree, gates and experts of the best pieces."""
+    def planned(self) -> tuple[Pieces, Plan]:
+        """The best pieces, and the tree that separates them."""
+        problem = self.best.problem
+        pieces = problem.fit(compact(self.best.labels))
+        return pieces, self._plan(problem, pieces)
+
+    def finish(
+        self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
+    ) -> TrainingResult:
+        """Steps D to H: tree, gates and experts of the best pieces, `found` if they are planned."""
         problem, history = self.best.problem, self.best.history
-        pieces = problem.fit(compact(history.labels))
-        plan = self._plan(problem, pieces)
+        pieces, plan = found or self.planned()
         if self.options.exactly and not plan.first_soft:
             pieces, plan = self._split(problem, pieces)
         sharp = quick or plan.first_soft == len(plan.levels)

@@ -1,16 +1,17 @@
 """The automatic search over families of bases."""
 
-from skpou.search.automatic import (
-    ALL_FAMILIES,
-    HALF,
-    AutomaticOptions,
-    AutomaticSearch,
-    fit_automatic,
-)
+from skpou.search.automatic import AutomaticOptions, AutomaticSearch, fit_automatic
+from skpou.search.background import UnitsOnBackground
 from skpou.search.candidates import Candidate
-from skpou.search.scores import neighbour_correlation, white_correlation
+from skpou.search.family import Family, Seen, Stages, Task
+from skpou.search.rough import ENOUGH_ROWS, RoughSplines
+from skpou.search.scores import RidgePath, neighbour_correlation, white_correlation
+from skpou.search.sines import Sines
+from skpou.search.stages import HALF
+from skpou.search.units import GrownUnits
 
 # fmt: off
-__all__ = ["ALL_FAMILIES", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate",
-           "fit_automatic", "neighbour_correlation", "white_correlation"]
+__all__ = ["ENOUGH_ROWS", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate", "Family",
+           "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
+           "UnitsOnBackground", "fit_automatic", "neighbour_correlation", "white_correlation"]
 # fmt: on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -58,6 +58,19 @@ class Candidate:
         for stage in self.stages[1:]:
             total = total + stage.mean(X)
         return total
+
+    def followed_by(self, stage: Candidate) -> Candidate:
+        """Sum of this one and another that was fitted to what this one leaves over."""
+        return replace(
+            stage,
+            family=self.family,
+            stages=self.stages + stage.stages,
+            bandwidths=self.bandwidths + stage.bandwidths,
+            calibrated=math.sqrt(stage.calibrated**2 + self.gap_variance),
+            dof=self.dof + stage.dof,
+            n_units=self.n_units + stage.n_units,
+            handicap=self.handicap,
+        )
 
     def record(self, taken: bool) -> dict[str, Any]:
         """What is told of it when a fit is described."""

@@ -87,8 +87,8 @@ class LevelErrors:
     def _of_columns(self, candidate: Candidate) -> float:
         model = model_of(candidate, self.rows)
         found = left_out_errors(model.residual_makers(self.rows)[0], self.rows, self.sets)
-        known = sum(model.components(self.probes).variances())
-        return self._between(found, float(known.mean()))
+        noise, own = model.components(self.probes).variances()
+        return self._between(found, float((noise + own).mean()))
 
     def _of_spline(self, basis: PolyharmonicSplines) -> float:
         Z = (self.rows.X * basis.scales.to(self.rows.X)).cpu().numpy()

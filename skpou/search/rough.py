@@ -6,8 +6,11 @@ with the penalty that leaves the least error at left-out rows.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,13 +23,43 @@ from skpou.search.bases.cubic_splines import CubicSplines
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
 from skpou.search.bases.smoothing_splines import SmoothingSplines, smoothing_splines
 from skpou.search.candidates import Candidate
+from skpou.search.family import Seen, Task
 
+#: On fewer rows splines cannot tell a smooth curve from noise.
+ENOUGH_ROWS = 20
+#: Handicap beside a model that leaves noise alone, for each row's part: among such models the
+#: smoother one is as good.
+WHITE_HANDICAP = 3
 #: Most rows; the pilot's rows that choose power and penalty; left-out rows and probes looked at.
 MOST_ROWS, PILOT_ROWS, LOOKED_AT = 4000, 600, 400
 #: A larger penalty is taken unless a smaller one has so much less error.
 WORTH = 0.98
 #: Repeated points may differ by this share of the targets' mean square and still be one value.
 AGREE = 1e-28
+
+
+class RoughSplines:
+    """Splines through all rows or near them, in coordinates scaled as the sines' are.
+
+    Tried where smooth bases have left an error, on rows enough to tell a curve from noise, and
+    without a ridge that was given: it would be one of columns that splines have not got.
+    """
+
+    name: ClassVar[str] = "rough"
+
+    def worth_trying(self, task: Task, seen: Seen) -> bool:
+        """Where something is left for them; see `Family.worth_trying`."""
+        free = task.alpha is None and task.rows.n_rows >= ENOUGH_ROWS
+        return free and seen.least_left_out > task.exact
+
+    def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
+        """One spline; see `Family.fit`."""
+        rows = task.rows
+        scales = rows.X.new_tensor(seen.scales or (1.0,) * rows.n_features)
+        rough = fit_rough(rows, task.probes, scales, seen.least_calibrated, task.seed)
+        if rough is not None:
+            handicap = 1 + WHITE_HANDICAP / rows.n_rows if seen.white else 1.0
+            yield seen.with_candidate(dataclasses.replace(rough, handicap=handicap))
 
 
 def fit_rough(

@@ -21,6 +21,9 @@ from skpou.core.linalg import row_blocks, triangular_factor
 #: are what bounds the coefficients, which takes many more rows than columns.
 RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
 LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
+#: Twice the log evidence by which a rougher or larger model must be better: "strong" evidence on
+#: the scale of Kass and Raftery (1995).
+MARGIN = 6.0
 #: Ridge up to which errors of round-off in the solution are to be expected, and the part of the
 #: residual that another ridge must leave.
 LARGEST_DOUBTED = 4e-16

@@ -7,8 +7,9 @@ random places. Growth starts from one unit: superfluous ones spoil the leverages
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from skpou.core.models import Stage
 from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
 from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
+from skpou.search.family import Seen, Task
 from skpou.search.scores import TangentScores
 from skpou.sines import SineFeatures
 
@@ -26,6 +28,22 @@ from skpou.sines import SineFeatures
 PURSUIT_ROWS, DICTIONARY_SIZE = 2000, 3000
 #: Most units, and Levenberg-Marquardt steps after each addition.
 MOST_UNITS, MOST_STEPS = 48, 250
+#: Stream of the task's seed that dictionaries are drawn from.
+UNIT_STREAM = 4
+#: Errors relative to the rms of y below which nothing is left for units: their search ends in
+#: round-off.
+SMOOTH = 1e-12
+#: Rows for each parameter of a unit beside a plane from which units are grown: with fewer they
+#: could interpolate, noise or not.
+ROWS_A_PARAMETER = 2
+#: Factor by which units must be better, as the best of a search among many models.
+HANDICAP = 1.1
+#: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
+#: all the same, and the factor by which they must then be better.
+FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
+#: Degrees of freedom for each row from which units are tried on a line beside a model that leaves
+#: nothing but noise: they may do with fewer.
+LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
 
@@ -306,5 +324,93 @@ class UnitSearch:
             scores.dof,
             math.sqrt(self.ridge),
             n_units=len(units),
-            handicap=1.1,
+            handicap=HANDICAP,
         )
+
+
+def search_units(task: Task, rows: Rows, **options: Any) -> UnitSearch:
+    """The search for units on rows of a task; options are those of `UnitSearch`."""
+    return UnitSearch(
+        rows,
+        task.probes,
+        task.generator(UNIT_STREAM),
+        alpha=task.alpha,
+        max_iter=task.max_iter,
+        **options,
+    )
+
+
+def grow_units(task: Task, target: float, handicap: float, **options: Any) -> Candidate:
+    """Units for all rows of a task, whose sizes are told as they grow.
+
+    Parameters
+    ----------
+    task : Task
+    target : float
+        Calibrated error of the best other family.
+    handicap : float
+        Factor by which they must be better, at least.
+    **options
+        Of `UnitSearch`.
+    """
+
+    def tell(size: int, score: float) -> None:
+        task.progress.tell(f"{size} units", score, score)
+
+    found = search_units(task, task.rows, target=target, tell=tell, **options).run()
+    # Left-out errors know the steps of a fit, but not that it is the best of a search: it is
+    # optimistic once more by as much as parameters make it (Akaike, 1969).
+    n, dof = task.rows.n_rows, found.dof
+    return replace(found, handicap=max(handicap, (n + dof) / max(n - dof, 1.0)))
+
+
+@dataclass(frozen=True)
+class GrownUnits:
+    """Grown units, where something that is not noise is left for them.
+
+    They take most of a search's time: with an error that is as good as none, on fewer rows than
+    one unit could interpolate, or beside noise they are not tried; but beside noise on a line
+    where its model lets in so much of it that units may let in less, and on few rows with a large
+    error, which may hide a step.
+
+    Attributes
+    ----------
+    enough_in_space : float
+        In several dimensions also not where the error is below this: what is left there are
+        digits, and splines have been tried.
+    """
+
+    enough_in_space: float = 0.0
+
+    name: ClassVar[str] = "units"
+
+    def worth_trying(self, task: Task, seen: Seen) -> bool:
+        """Where something is left for them; see `Family.worth_trying`."""
+        n, d = task.rows.n_rows, task.rows.n_features
+        enough = max(SMOOTH, task.tol, self.enough_in_space if d > 1 else 0.0)
+        few = n < ROWS_A_PARAMETER * (2 * d + 3)
+        if self._least(seen) <= enough or few:
+            return False
+        doubtful = n <= FEW_ROWS and self._least(seen) > LARGE
+        return not seen.noise or self._is_lavish(task, seen) or doubtful
+
+    def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
+        """Grow; see `Family.fit`."""
+        least = self._least(seen)
+        # In a table the error that a search leaves at left-out rows is that of the best of many.
+        handicap = DOUBT if task.is_table and least > LARGE else HANDICAP
+        if seen.noise:
+            handicap = HANDICAP if self._is_lavish(task, seen) else DOUBT
+            if handicap == DOUBT:
+                seen = replace(seen, white=False)
+                yield seen
+        yield seen.with_candidate(grow_units(task, least, handicap))
+
+    @staticmethod
+    def _least(seen: Seen) -> float:
+        return min(max(c.calibrated, c.leave_one_out) for c in seen.candidates)
+
+    @staticmethod
+    def _is_lavish(task: Task, seen: Seen) -> bool:
+        """Whether what leaves but noise lets in so much of it that units may let in less."""
+        return task.rows.n_features == 1 and seen.best.dof > LAVISH * task.rows.n_rows

@@ -42,6 +42,8 @@ class SineFeatures(Basis, kind="sine"):
         self.polynomials = TotalDegreePolynomials(self.n_features, degree)
         self.n_columns = self.polynomials.n_columns + 2 * len(phases)
         self.unit = math.sqrt(max(2 * len(phases), 1))
+        # Polynomials of degree 2 and more run away outside the box.
+        self.n_running = self.polynomials.n_columns if degree > 1 else 0
 
     def arrays(self) -> dict[str, Any]:
         """State as numpy arrays."""
@@ -55,13 +57,8 @@ class SineFeatures(Basis, kind="sine"):
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SineFeatures:
         """Rebuild from `arrays`, on the device of `like`."""
         names = ("frequencies", "phases")
-        tensors = (torch.tensor(arrays[name], device=like.device) for name in names)
-        return cls(*tensors, arrays.get("degree", 1))
-
-    @property
-    def n_running(self) -> int:
-        """Polynomials of degree 2 and more run away outside the box."""
-        return self.polynomials.n_columns if self.degree > 1 else 0
+        frequencies, phases = (torch.tensor(arrays[name], device=like.device) for name in names)
+        return cls(frequencies, phases, arrays.get("degree", 1))
 
     def _curved(self, X: Tensor, feature: int | None = None) -> list[Tensor]:
         """Polynomials of degree 2 and more, or their derivatives along a coordinate."""

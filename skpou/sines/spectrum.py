@@ -48,10 +48,8 @@ class Spectrum:
         frequencies = self._transform(uniform, rng)
         frequencies = self.bandwidth * frequencies * np.array(self.scales)
         phases = rng.uniform(0, np.pi, n_sines)
-        tensors = (
-            torch.as_tensor(values, device="cpu").to(like) for values in (frequencies, phases)
-        )
-        return SineFeatures(*tensors, self.degree)
+        drawn = [torch.as_tensor(part, device="cpu").to(like) for part in (frequencies, phases)]
+        return SineFeatures(drawn[0], drawn[1], self.degree)
 
     def _transform(self, uniform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Uniform numbers (h, d or d + 1) to frequencies (h, d) of bandwidth 1."""

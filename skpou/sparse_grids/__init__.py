@@ -13,6 +13,7 @@ from skpou.sparse_grids.classes import (
     one_hot_model,
 )
 from skpou.sparse_grids.classifier import SparseGridClassifier
+from skpou.sparse_grids.fit import fit_sparse_grid
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.regressor import SparseGridRegressor
 from skpou.sparse_grids.solution import (
@@ -39,5 +40,6 @@ __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "
            "GridOptions", "GridRows", "KernelProblem", "RidgeSolution", "SparseGrid",
            "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
            "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "fit_classes",
-           "fit_on_grid", "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
+           "fit_on_grid", "fit_sparse_grid", "indicators", "log_shares", "lsmr", "one_hot_model",
+           "tracing_arrays"]
 # fmt: on

@@ -175,7 +175,7 @@ class SparseGridClassifier(SummedClassifier):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.level = level
         self.method = method
         self.boundary = boundary
@@ -191,7 +191,7 @@ class SparseGridClassifier(SummedClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> SparseGridClassifier:
         """Choose the grid and alpha, and solve for the surpluses.
 
         Parameters
@@ -275,7 +275,7 @@ class SparseGridClassifier(SummedClassifier):
         lines = ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
         return [*lines, *self._calibration_lines()]
 
-    def integrate(self, density=None):
+    def integrate(self, density=None) -> Any:
         """Integrals of the classes' functions over the box of the data, or their means there.
 
         Parameters
@@ -306,13 +306,13 @@ class SparseGridClassifier(SummedClassifier):
         return volume * (mean + model.offset.numpy())
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Surpluses."""
         check_is_fitted(self)
         return self.model_["coef"]
 
     @property
-    def grid_points_(self):
+    def grid_points_(self) -> Any:
         """Grid points in units of X."""
         check_is_fitted(self)
         points = self._model(torch.zeros(0, dtype=torch.float64, device="cpu")).grid.points()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Rows, TrainingInterrupted, TrainingResult, handing_over
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.basis.plans import CONSTANT, LEFT, RIGHT, Factors, make_factors
 from skpou.sparse_grids.model import COLUMNS
@@ -79,10 +79,8 @@ def fit_sparse_grid(
     if options.n_refinements and rows.n_features:
         return _fit_refined(rows, level, options, rng, report)
     grid = options.grid(rows.n_features, level)
-    try:
+    with handing_over():
         return fit_on_grid(rows, grid, None, options, rng, report)
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(None) from None
 
 
 class PointSet:
@@ -233,8 +231,8 @@ def _fit_refined(
             raise TrainingInterrupted(None) from None
         interrupted = True
     n_points = search.best_size
-    grid, active = points.grid(n_points)
-    active = torch.as_tensor(active, device=rows.X.device)
+    grid, numbers = points.grid(n_points)
+    active = torch.as_tensor(numbers, device=rows.X.device)
     gram = search.gram_of_all(n_points)
     ridge = search.ridge if n_points > MANY_COLUMNS else None
     result = fit_on_grid(rows, grid, active, options, rng, report, gram, ridge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -190,7 +191,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.level = level
         self.boundary = boundary
         self.basis = basis
@@ -209,7 +210,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> SparseGridRegressor:
         """Choose the grid and the ridge, and solve for the surpluses.
 
         Parameters
@@ -302,7 +303,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         weight = f"the ridge times {self.level_weight_:.3g} on each further level"
         return ["", f"Sparse grid: {grid}{refined}; {weight}", *noise_lines(self.noise_)]
 
-    def integrate(self, density=None):
+    def integrate(self, density=None) -> Any:
         """Integral of the fitted function over the box of the data, or its mean there.
 
         Parameters
@@ -329,13 +330,13 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         return self._of_targets(volume * (box["mean"] + box["scale"] * mean))
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Surpluses in units of y."""
         check_is_fitted(self)
         return self._of_targets(self.model_["coef"] * self.scaling_["scale"])
 
     @property
-    def grid_points_(self):
+    def grid_points_(self) -> Any:
         """Grid points in units of X."""
         check_is_fitted(self)
         model = self._gaussian_model(torch.zeros(0, dtype=torch.float64, device="cpu"))

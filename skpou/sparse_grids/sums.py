@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -117,7 +119,7 @@ def fit_sums(
     report : callable, default=None
         Takes a line for every step.
     """
-    matrix = FactorRows(sums.columns[:, 1:])
+    matrix: Any = FactorRows(sums.columns[:, 1:])
     costs = torch.as_tensor(grid.costs(), device=y.device).to(y.dtype)
     problem = GramProblem(matrix, y, costs)
     rows = _stand_in(sums, y)

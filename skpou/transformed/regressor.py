@@ -127,11 +127,11 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
     }
     transform = HiddenParameter()
 
-    def __init__(self, regressor=None, transform="log"):
+    def __init__(self, regressor=None, transform="log") -> None:
         self.regressor = regressor
         self.transform = transform
 
-    def get_params(self, deep=True):
+    def get_params(self, deep=True) -> Any:
         """Parameters of this regressor and of the one inside.
 
         Parameters
@@ -167,7 +167,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
     # Training
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> TransformedRegressor:
         """Fit the transform to y, and the regressor to the transformed targets.
 
         Parameters
@@ -278,7 +278,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         # Functions as given may round one up and the next down.
         return np.maximum.accumulate(values, axis=-1)
 
-    def predict(self, X, return_std=False):
+    def predict(self, X, return_std=False) -> Any:
         """Predict the median of y, and half the width of its central 68 % interval.
 
         Parameters
@@ -315,7 +315,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
             ends = self._quantiles(X, ONE_DEVIATION)
         return _like(X, median), _like(X, np.abs(_width(ends)) / 2)
 
-    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)):
+    def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)) -> Any:
         """Quantiles of the predictive density; they never cross.
 
         Parameters
@@ -340,7 +340,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         found = self._quantiles(X, levels[order])
         return _like(X, found[..., np.argsort(order, kind="stable")])
 
-    def predict_interval(self, X, coverage=0.9):
+    def predict_interval(self, X, coverage=0.9) -> Any:
         """Central intervals for new measurements, those of `conformalize` after a call of it.
 
         Parameters
@@ -369,7 +369,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return _like(X, self._ordered(ends if transform.increasing else ends[..., ::-1]))
 
     @inner_has("conformalize")
-    def conformalize(self, X, y):
+    def conformalize(self, X, y) -> Any:
         """Calibrate `predict_interval` by rows that took no part in the fit.
 
         Central intervals go over into each other by the transform: what the regressor inside
@@ -390,7 +390,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return self
 
     @inner_has("log_density")
-    def log_density(self, X, y):
+    def log_density(self, X, y) -> Any:
         """Logarithm of the predictive density ``p(y | x)``, by the change of variables.
 
         Parameters
@@ -417,7 +417,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return _like(X, inside + slopes.sum(1))
 
     @inner_has("sample_y")
-    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False):
+    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
         """Draw targets from the predictive density.
 
         Parameters
@@ -442,7 +442,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return _like(X, transform.inverse(_array(draws)))
 
     @inner_has("predict_gradient")
-    def predict_gradient(self, X):
+    def predict_gradient(self, X) -> Any:
         """Gradient of the predicted median by the chain rule.
 
         It is that of what the inverse makes of the mean inside, which is the median wherever the

@@ -35,8 +35,9 @@ CONSTANT = 1e-12
 class Transform(Protocol):
     """An increasing or decreasing function of y."""
 
-    #: Whether it increases.
-    increasing: bool
+    @property
+    def increasing(self) -> bool:
+        """Whether it increases."""
 
     def forward(self, y: np.ndarray) -> np.ndarray:
         """Transformed values of y; ValueError where one has none."""
@@ -219,7 +220,8 @@ def fit_transform(given: Any, y: np.ndarray, weight: np.ndarray) -> Transform:
         return Logarithm()
     if isinstance(given, str):
         return fit_yeo_johnson(y.reshape(len(y), -1), weight)
-    return _checked(Functions(*given, True, 1.0), y, weight)
+    forward, inverse = given
+    return _checked(Functions(forward, inverse, True, 1.0), y, weight)
 
 
 def fit_yeo_johnson(y: np.ndarray, weight: np.ndarray) -> YeoJohnson:

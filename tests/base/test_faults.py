@@ -14,7 +14,8 @@ from skpou import (
     SparseGridRegressor,
 )
 from skpou.base.compat import LEAST_WEIGHT, check_weights
-from skpou.search.automatic import AutomaticSearch
+from skpou.multi_stage.families.additive import Additive
+from skpou.search import RoughSplines, Sines
 from tests.estimators import (
     each_class,
     each_class_with_a_model,
@@ -55,8 +56,8 @@ def test_a_family_that_fails_leaves_the_others(monkeypatch):
     def fail(self, *args, **kwargs):
         raise torch.linalg.LinAlgError("the matrix is singular")
 
-    for family in ("_smooth", "_rough", "_additive"):
-        monkeypatch.setattr(AutomaticSearch, family, fail)
+    for family in (Sines, RoughSplines, Additive):
+        monkeypatch.setattr(family, "fit", fail)
     assert MultiStageRegressor().fit(X, Y).score(X, Y) > 0.5
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -232,7 +233,8 @@ class StagedMakers:
 
         A stage that follows another's residual errs by its size, however few rows tell it.
         """
-        found, error = [], 0.0
+        found: list[LeftOut] = []
+        error: Any = 0.0
         for makers, y in self.stages:
             if found:
                 error = error + found[-1].error - y.cpu().numpy()[found[-1].row]
@@ -371,9 +373,11 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
         told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
         counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
-    found = (torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises))
+    error, variance, noise_left = (
+        torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises)
+    )
     n_folds = min(N_FOLDS, rows.n_rows)
-    return LeftOut(sets, n_folds, *found, np.array(counts), np.array(told))
+    return LeftOut(sets, n_folds, error, variance, noise_left, np.array(counts), np.array(told))
 
 
 def is_exact(noise: Tensor) -> bool:

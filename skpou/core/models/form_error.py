@@ -211,12 +211,13 @@ class WithFormError:
 
     def _added(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, m) of the mean that the model itself does not know."""
-        known = sum(parts.variances())
+        noise, own = parts.variances()
+        known = noise + own
         added = self._runaway(X).to(known)
         if any(len(form.points) or form.levels for form in self.forms):
             points = X.detach().cpu().double().numpy()
-            between = np.stack([form.variance(points) for form in self.forms], 1)
-            between = torch.as_tensor(between, device="cpu").to(known)
+            found = np.stack([form.variance(points) for form in self.forms], 1)
+            between = torch.as_tensor(found, device="cpu").to(known)
             added = torch.minimum(between, (1 - known).clamp_min(0)) + added
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)

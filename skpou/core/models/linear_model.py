@@ -109,10 +109,10 @@ class LinearModel:
         """Gradient (n, d, m) of the mean."""
         if not X.shape[1]:
             return X.new_zeros((len(X), 0, len(self.noise)))
-        partials = [
-            sum(s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
-            for feature in range(X.shape[1])
-        ]
+        partials = []
+        for feature in range(X.shape[1]):
+            first, *others = (s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
+            partials.append(sum(others, first))
         return torch.stack(partials, 1)
 
     def epistemic(self, X: Tensor) -> Tensor:

@@ -69,9 +69,10 @@ class Residue:
 
     def subset(self, index: Tensor) -> Residue:
         """Some of the rows."""
-        parts = (self.inputs, self.error, self.spread, self.weight)
         added = None if self.added is None else self.added[index]
-        return Residue(*(part[index] for part in parts), added)
+        return Residue(
+            self.inputs[index], self.error[index], self.spread[index], self.weight[index], added
+        )
 
     def variance(self) -> float:
         """Of the noise, if it is the same everywhere."""

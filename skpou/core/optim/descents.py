@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from skpou.core import Report
 from skpou.core.optim.first_order import Adam
-from skpou.core.optim.varpro import ProjectedFit, ProjectedProblem
 
 #: Passes over the rows after which the loss must have improved by the tolerance.
 PATIENCE = 100
@@ -92,15 +91,18 @@ class Descent:
         Order of the rows.
     """
 
+    #: `ProjectedProblem`, or another that a subclass knows the fits of.
+    problem: Any
+
     def __init__(
         self,
-        problem: ProjectedProblem,
+        problem: Any,
         learning_rate: float,
         batch_size: int | None,
         rng: np.random.Generator,
     ):
         self.problem = problem
-        self.basis: GradientBasis = problem.basis
+        self.basis = cast(GradientBasis, problem.basis)
         self.batch_size = batch_size
         self.rng = rng
         self.learning_rate = learning_rate
@@ -129,7 +131,7 @@ class Descent:
         left = columns @ coef - y
         return left, float(left.square().sum())
 
-    def loss(self, fit: ProjectedFit) -> float:
+    def loss(self, fit: Any) -> float:
         """Mean loss of a solution for the coefficients."""
         return float(fit.residual.square().sum()) / self.count
 

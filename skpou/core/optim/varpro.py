@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -269,14 +269,15 @@ class ProjectedProblem:
         In the factor of ``[A, J, r]`` over ``[s I, 0, s c]``, the rows below those of A belong to
         what A cannot explain: they are the factor of the projected ``[J, r]``.
         """
+        basis: Any = self.basis  # one that has `rows`
         p, m = fit.coef.shape
-        k = self.basis.n_parameters
+        k = basis.n_parameters
         eye = torch.eye(p, dtype=fit.A.dtype, device=fit.A.device)
         shrunk = fit.strength * fit.coef.T[:, :, None]
         zeros = eye.new_zeros((m, p, k))
         factor = torch.cat([(fit.strength * eye).expand(m, p, p), zeros, shrunk], 2)
         for block in row_blocks(len(self.y), self.batch_size):
-            J = self.basis.rows(block).jacobian(fit.theta, fit.coef)
+            J = basis.rows(block).jacobian(fit.theta, fit.coef)
             J = (J * self.root[block, :, None]).transpose(0, 1)
             A = fit.A[block].expand(m, *fit.A[block].shape)
             r = fit.residual[block].T[:, :, None]
@@ -389,14 +390,14 @@ class BestSoFar:
 
 
 def levenberg_marquardt(
-    problem: ProjectedProblem,
+    problem: Any,
     theta: Tensor,
     *,
     max_iter: int = 300,
     ridge: RidgeSchedule | None = None,
     tol: float = 1e-14,
-    judge: Callable[[ProjectedFit], float] = ProjectedFit.leave_one_out,
-    watch: Callable[[ProjectedFit, float], None] | None = None,
+    judge: Callable[[Any], float] = ProjectedFit.leave_one_out,
+    watch: Callable[[Any, float], None] | None = None,
     negligible: float = 0.0,
 ) -> TrainingResult:
     """Minimise the projected residual from a start.

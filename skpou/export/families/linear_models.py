@@ -25,14 +25,14 @@ def linear_program(model: Any) -> Program:
     Raises
     ------
     ValueError
-        If a stage keeps the rows of the fit, or is made of splines of single columns.
+        If a stage keeps the rows of the fit, or is made of splines of single columns, or of pieces.
     """
     for number, stage in enumerate(model.model_["stages"]):
         if stage["kind"] not in STAGES:
             raise ValueError(
                 f"Stage {number} of this {type(model).__name__} has the basis {stage['kind']!r}, "
-                f"which has a column for every row of the fit or each term of a table. Only "
-                f"{', '.join(map(repr, STAGES))} can be exported: fit a LSGDRegressor, or a "
+                f"which has a column for every row of the fit, or each term of a table, or pieces. "
+                f"Only {', '.join(map(repr, STAGES))} can be exported: fit a LSGDRegressor, or a "
                 "MultiStageRegressor with hidden_layer_sizes."
             )
     box = model.scaling_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ def descend_encoder(
     encoder.train()
     parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
     trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
-    mover = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
+    mover: Any = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
     n, size = rows.n_rows, objective.batch_size()
     n_steps, step, since_best = options.max_iter * -(-n // size), 0, 0
     judged = rows if held_out is None else held_out

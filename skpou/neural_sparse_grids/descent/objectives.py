@@ -122,7 +122,7 @@ class JointSoftmax(JointSquares):
 
     default_alpha = CLASS_ALPHA
 
-    def __init__(self, *args):
+    def __init__(self, *args) -> None:
         super().__init__(*args)
         self.offset = logits_of_shares(self.rows)
 
@@ -200,7 +200,7 @@ class DensityShares(Objective):
 
     default_alpha = 0.03
 
-    def __init__(self, *args):
+    def __init__(self, *args) -> None:
         super().__init__(*args)
         mass, stiffness = self.grid.mass_and_stiffness(self.rows.X)
         root = mass.diagonal().rsqrt()[:, None]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skpou.networks import Network, NetworkColumns
 
 #: How an encoder is made, whatever torch's defaults; a fit then casts and moves it.
-FIRST = {"dtype": torch.float32, "device": "cpu"}
+FIRST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 #: Slope of the logistic function that comes nearest to the normal distribution function: latent
 #: coordinates of unit variance then fill the box evenly.
 LOGIT_SLOPE = 1.702
@@ -120,6 +120,9 @@ class NetworkBody(nn.Module):
         Sizes and activation.
     """
 
+    mean: Tensor
+    width: Tensor
+
     def __init__(self, form: EncoderForm):
         super().__init__()
         d, sizes = form.n_features, form.hidden_layer_sizes
@@ -218,6 +221,9 @@ class LatentScaling(nn.Module):
         Number of coordinates.
     """
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, n_components: int):
         super().__init__()
         self.follows = False
@@ -260,6 +266,10 @@ class Encoder(nn.Module):
     offset, width : Tensor of shape (k,)
         Their box: what comes in is ``(x - offset) / width``.
     """
+
+    columns: Tensor
+    offset: Tensor
+    width: Tensor
 
     def __init__(self, form: EncoderForm, columns: Tensor, offset: Tensor, width: Tensor):
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from skpou.core import TrainingResult
 from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
 from skpou.partitions.gates.logistic import fit_logistic
-from skpou.partitions.gates.products import PartitionPolynomials
+from skpou.partitions.gates.products import LinearLogits, PartitionPolynomials
 from skpou.partitions.gates.tree import GateForm, GateLevel
 from skpou.partitions.pieces.merging import merge_order
 from skpou.partitions.pieces.plan import cut_merges, group_numbers
@@ -219,7 +220,12 @@ class BlendTrainer:
         full = self._projected(self.index, parents)
         fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
-        return Blend(parents, full.basis.split(theta), coef, result)
+        return Blend(parents, self._columns(full).split(theta), coef, result)
+
+    @staticmethod
+    def _columns(problem: ProjectedProblem) -> PartitionPolynomials:
+        """The columns of a problem of `_projected`."""
+        return cast(PartitionPolynomials, problem.basis)
 
     def steps(self, problem: ProjectedProblem, budget: float, most: int) -> int:
         """Steps that a budget allows, between 5 and `most`; none where unknowns exceed the rows.
@@ -253,7 +259,7 @@ class BlendTrainer:
         """Logit coefficients (flat) of every level by logistic regression on labels."""
         parts = []
         for depth, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
-            features = problem.basis.logits[depth].features
+            features = cast(LinearLogits, self._columns(problem).logits[depth]).features
             theta = features.new_zeros((len(parent), features.shape[1]))
             for family in range(int(parent.max()) + 1):
                 children = torch.nonzero(parent == family).squeeze(1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.optim import (
     Descent,
     Iterate,
@@ -154,14 +154,13 @@ class _Training:
         self.progress = Progress()
 
     def run(self, rng: np.random.Generator) -> TrainingResult:
-        try:
+        with handing_over(self._interrupted):
             getattr(self, f"_{self.options.solver}")(rng)
-        except KeyboardInterrupt:
-            if self.progress.best is None:
-                raise TrainingInterrupted(None) from None
-            self.progress.code = "interrupted"
-            raise TrainingInterrupted(self._result()) from None
         return self._result()
+
+    def _interrupted(self) -> TrainingResult | None:
+        self.progress.code = "interrupted"
+        return None if self.progress.best is None else self._result()
 
     def _watch(self, fit: ProjectedFit, ridge: float) -> None:
         loss = float(fit.residual.square().sum()) / self.count

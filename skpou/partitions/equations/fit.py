@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -157,7 +158,7 @@ class _Fit:
             np.concatenate([part.degree for part in boxes]),
         )
         deviation = torch.cat(parts)
-        reported = {"unknowns": {}, "unknowns_std": {}}
+        reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         unknowns = self.unknowns
         if shooting is not None:
             unknowns = shooting.unknowns
@@ -200,7 +201,7 @@ class _Fit:
         deviation = deviations(found.system, solved, size)
         noise = self._misfit(found.boxes, solved.coef)
         q = len(self.unknowns)
-        reported = {"unknowns": {}, "unknowns_std": {}}
+        reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         if light is not None:
             noise, deviation, spread = noise_variance(found.system, solved, noise)
         else:

@@ -40,6 +40,9 @@ NOT_FIRST = 1 / 8
 #: Least width of a piece, as a share of the box.
 LEAST_WIDTH = 2.0**-40
 
+#: Lower and upper corner (d,) of a piece.
+Piece = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass
 class Shape:
@@ -146,10 +149,10 @@ def refined(
     corners = lone_corners(boxes, full, directions)
     children = []
     for e, (degree, cuts) in enumerate(plans):
-        pieces = halves(boxes.low[e], boxes.high[e], cuts)
+        pieces = halves((boxes.low[e], boxes.high[e]), cuts)
         for _ in range(GRADED - 1 if e in corners else 0):
-            last = min(pieces, key=lambda piece, e=e: _distance(piece, corners[e], directions))
-            pieces = [piece for piece in pieces if piece is not last] + halves(*last, cuts)
+            distances = [_distance(piece, corners[e], directions) for piece in pieces]
+            pieces += halves(pieces.pop(int(np.argmin(distances))), cuts)
         inside = bool(boxes.inside[e])
         children += [Child(e, low, high, tuple(degree), inside) for low, high in pieces]
     return children
@@ -160,7 +163,7 @@ def _plan(
     single: bool,
 ) -> tuple[list[int], list[int]]:  # fmt: skip
     """Degrees of a piece, and the columns along which it is cut."""
-    degree, cuts = list(boxes.degrees(e)), []
+    degree, cuts = list(boxes.degrees(e)), list[int]()
     tails = found.tail[e, directions]
     # What the tails do not show, as a misfit of the data, has their directions.
     tails = tails * (max(error / max(tails.max(), 1e-300), 1.0))
@@ -182,9 +185,9 @@ def _plan(
     return degree, cuts
 
 
-def halves(low: np.ndarray, high: np.ndarray, cuts: list[int]) -> list:
-    """Corners of what a box is cut into in the middle of some columns."""
-    pieces = [(low, high)]
+def halves(piece: Piece, cuts: list[int]) -> list[Piece]:
+    """What a box is cut into in the middle of some columns."""
+    pieces = [piece]
     for j in cuts:
         found = []
         for first, last in pieces:
@@ -196,7 +199,7 @@ def halves(low: np.ndarray, high: np.ndarray, cuts: list[int]) -> list:
     return pieces
 
 
-def _distance(piece, corner: np.ndarray, directions: list[int]) -> float:
+def _distance(piece: Piece, corner: np.ndarray, directions: list[int]) -> float:
     low, high = piece
     return float(np.abs(((low + high) / 2)[directions] - corner).max())
 
@@ -223,9 +226,9 @@ def lone_corners(boxes: Boxes, cut: np.ndarray, directions: list[int]) -> dict[i
     width = boxes.width[:, directions]
     place = np.round(boxes.low[:, directions] / width).astype(np.int64)
     parents: dict[tuple, list[int]] = {}
-    for e in np.flatnonzero(cut):
-        parents.setdefault((*width[e], *(place[e] // 2)), []).append(int(e))
-    found = {}
+    for e in np.flatnonzero(cut).tolist():
+        parents.setdefault((*width[e], *(place[e] // 2)), []).append(e)
+    found: dict[int, np.ndarray] = {}
     for e, *more in parents.values():
         last = place[e] & 1
         if not more and (last == (place[e] >> 1) & 1).all() and (width[e] <= NOT_FIRST).all():

@@ -81,8 +81,8 @@ class System:
             for i, term in enumerate(problem.terms)
             if term.is_condition or not conditions_only
         ]
-        self.pairs = [self._face(face) for face in boxes.faces(rings)]
-        self.pairs = [pair for pair in self.pairs if pair is not None]
+        found = [self._face(face) for face in boxes.faces(rings)]
+        self.pairs = [pair for pair in found if pair is not None]
         self.bottom = self._bottom() if carried is not None else []
         self._data()
         self.weights: list[list[Tensor]] = []

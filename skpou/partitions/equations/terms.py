@@ -70,7 +70,7 @@ class TermRows:
         inside = (boxes.low >= low - SAME).all(1) & (boxes.high <= high + SAME).all(1)
         self._groups(inside)
         found, chosen = [], []
-        for e in np.flatnonzero(~inside):
+        for e in np.flatnonzero(~inside).tolist():
             part = self._part(e, low, high)
             if part is not None:
                 found.append(part)

@@ -288,7 +288,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.n_partitions = n_partitions
         self.degree = degree
         self.gate = gate
@@ -316,7 +316,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> HierarchicalPOURegressor:
         """Find the pieces, their gates and their polynomials.
 
         Parameters

@@ -104,7 +104,7 @@ def check_together(params: dict[str, Any], sizes: tuple[int, ...] | None) -> Non
 
 
 def check_memory(
-    shape: tuple[int, int], n_partitions: int, degree: Any, soft: bool, space: str = POLYNOMIAL
+    shape: tuple[int, ...], n_partitions: int, degree: Any, soft: bool, space: str = POLYNOMIAL
 ) -> None:
     """Refuse sizes that do not fit into memory, before anything is allocated.
 
@@ -127,7 +127,7 @@ def check_memory(
         If so.
     """
     n_rows, d = shape
-    n_columns = 1 if degree == "auto" else SPACES[space].count(d, int(degree))
+    n_columns = 1 if degree == "auto" else SPACES[space].columns(d, int(degree))
     functions = SPACES[space].functions
     if degree != "auto" and n_columns > max(4 * n_rows, MOST_POLYNOMIALS):
         raise ValueError(

@@ -224,7 +224,7 @@ class POURegressor(BasePartitionRegressor):
         dtype="float64",
         random_state=None,
         verbose=0,
-    ):
+    ) -> None:
         self.n_partitions = n_partitions
         self.degree = degree
         self.gate = gate
@@ -250,7 +250,7 @@ class POURegressor(BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> POURegressor:
         """Find the partitions and their polynomials.
 
         Parameters

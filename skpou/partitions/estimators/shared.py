@@ -92,7 +92,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
 
     @property
-    def coef_(self):
+    def coef_(self) -> Any:
         """Coefficients of the finest partitions' polynomials in units of y."""
         check_is_fitted(self)
         if self._is_on_boxes():
@@ -104,14 +104,14 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return coef[:, :, 0] if self._target_ndim == 1 else coef
 
     @property
-    def model_(self):
+    def model_(self) -> Any:
         """Boxes, degrees and coefficients of a solution of equations."""
         if not self._is_on_boxes():
             raise AttributeError("model_ exists where physics was given. It was None.")
         return self.__dict__["model_"]
 
     @property
-    def raw_polynomials_(self):
+    def raw_polynomials_(self) -> Any:
         """Polynomials of the finest partitions in powers of X, and the digits that these lose."""
         check_is_fitted(self)
         if self._is_on_boxes():
@@ -123,7 +123,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return raw_polynomials(self)
 
     @property
-    def noise_(self):
+    def noise_(self) -> Any:
         """Noise standard deviations of the finest partitions in units of y."""
         check_is_fitted(self)
         if self._is_on_boxes():
@@ -134,7 +134,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         return noise[:, 0] if self._target_ndim == 1 else noise
 
     @property
-    def tree_(self):
+    def tree_(self) -> Any:
         """Parents of every level's partitions."""
         check_is_fitted(self)
         if self._is_on_boxes():
@@ -208,7 +208,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
                 f"level must be None or an int between 0 and {last}, the finest. Got {level!r}."
             )
 
-    def predict(self, X, return_std=False, level=None, return_cov=False):
+    def predict(self, X, return_std=False, level=None, return_cov=False) -> Any:
         """Predict the mean of y (Eq. 8 of Trask et al. 2022), and its deviation or covariance.
 
         Parameters
@@ -260,7 +260,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
         return origin.send(found)
 
-    def partition_proba(self, X, level=None):
+    def partition_proba(self, X, level=None) -> Any:
         """Partitions of unity at some points (Eqs. 20 to 22 of Trask et al. 2022).
 
         Parameters
@@ -277,7 +277,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         """
         return self._partitions(X, level, lambda log_pi: log_pi.exp())
 
-    def predict_partition(self, X, level=None):
+    def predict_partition(self, X, level=None) -> Any:
         """Number of the most probable partition at some points.
 
         Parameters
@@ -293,7 +293,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         """
         return self._partitions(X, level, lambda log_pi: log_pi.argmax(1))
 
-    def refit(self, X, y, sample_weight=None, *, degree=None):
+    def refit(self, X, y, sample_weight=None, *, degree=None) -> Any:
         """Solve for new polynomials while the gates stay as they are.
 
         The targets may be others than in fit, also in number.

@@ -35,7 +35,7 @@ class MultinomialLogistic:
     def __init__(self, features: Tensor, targets: Tensor, n_classes: int, weight: Tensor):
         self.features = features
         self.labels = targets if targets.ndim == 1 else None
-        self.targets = None if targets.ndim == 1 else targets
+        self.targets = targets  # where there are no labels
         self.weight = weight
         self.n_classes = n_classes
         self.n_features = features.shape[-1]

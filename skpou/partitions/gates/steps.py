@@ -317,20 +317,22 @@ class AdamStep:
     def __init__(
         self, gate: GateLevel, X: Tensor, learning_rate: float, batch_size: int | None = None
     ):
-        self.gate, self.X = gate, X
+        if gate.network is None:
+            raise TypeError("Adam steps move the gates of networks; these are polynomials.")
+        self.gate, self.X, self._network = gate, X, gate.network
         self.in_batches = batch_size is not None and batch_size < len(X)
         self._theta = gate.theta.requires_grad_()
-        self._hidden = gate.network.theta.requires_grad_()
+        self._hidden = self._network.theta.requires_grad_()
         # The gate shares the storage, but is no part of any graph.
         gate.theta = self._theta.detach()
-        gate.network.theta = self._hidden.detach()
+        self._network.theta = self._hidden.detach()
         self._adam = Adam([self._theta, self._hidden], learning_rate)
         self.refresh()
 
     def evaluate(self, X: Tensor) -> Tensor:
         """Logarithms of the gates at some points, with the graph of their gradient."""
         with torch.enable_grad():
-            columns = self.gate.network.network.forward(self._hidden, X)
+            columns = self._network.network.forward(self._hidden, X)
             logits = product_with_children(columns, self._theta, self.gate.parent)
             return log_softmax_among_siblings(logits, self.gate.parent)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     back_substitute,
     ridge_factor,
@@ -28,7 +29,7 @@ from skpou.partitions.gates.steps import (
 from skpou.partitions.gates.tree import GateForm, NetworkForm, PartitionTree
 from skpou.partitions.mixtures.experts import soft_experts
 from skpou.partitions.mixtures.likelihood import log_normal, marginalise, posterior
-from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 
@@ -133,10 +134,8 @@ def fit_em(
         On Ctrl-C, with the best state so far.
     """
     training = _EM(rows, options, rng, start, report)
-    try:
+    with handing_over(lambda: training.finish("interrupted")):
         return training.run()
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(training.finish("interrupted")) from None
 
 
 def affordable_degree(
@@ -182,7 +181,7 @@ class _EM:
             gates = random_gates(options.form, options.sizes, rows.X, rng)
         else:
             gates = gates_from_tree(options.form, start, rows.X, rows.weight, rng)
-        self.degree = options.degree
+        self.degree: Any = options.degree
         if self.degree is None:
             n_leaves = gates[-1].n_partitions
             self.degree = affordable_degree(rows.n_rows, rows.n_features, n_leaves, options.space)
@@ -265,7 +264,7 @@ class _EM:
             step.step(share, weight)
             return
         order = torch.as_tensor(self.rng.permutation(n), device=share.device)
-        for block in row_blocks(n, self.options.batch_size):
+        for block in row_blocks(n, self.options.batch_size or n):
             index = order[block]
             own = self._batch_posterior(source, index)
             for above in range(source, level, -1):
@@ -401,7 +400,7 @@ class _EM:
         gates = self.tree.levels
         return _Best(
             [gate.theta.clone() for gate in gates],
-            [gate.network and gate.network.theta.clone() for gate in gates],
+            [None if gate.network is None else gate.network.theta.clone() for gate in gates],
             [coef.clone() for coef in self.coef],
             [variance.clone() for variance in self.variance],
             score,
@@ -414,11 +413,12 @@ class _EM:
             self.tree.levels, best.theta, best.hidden, self.steps, strict=True
         ):
             gate.theta.copy_(theta)
-            if gate.network:
+            if gate.network is not None and hidden is not None:
                 gate.network.theta.copy_(hidden)
             step.refresh()
         self.coef, self.variance = best.coef, best.variance
-        alpha, experts = self.options.alpha, []
+        experts: list[Experts] = []
+        alpha = self.options.alpha
         for level in reversed(range(len(self.steps))):
             share = self.expectation(level)[0]
             fitted, alpha = soft_experts(self.problem, share, alpha)  # Eq. 18

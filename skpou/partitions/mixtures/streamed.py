@@ -28,7 +28,7 @@ from skpou.partitions.gates.tree import GateLevel, PartitionTree, log_softmax_am
 from skpou.partitions.mixtures.em import EMOptions
 from skpou.partitions.mixtures.experts import experts_of_factors
 from skpou.partitions.mixtures.likelihood import log_normal, posterior
-from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
 #: Reads all rows once, in scaled units.
@@ -185,7 +185,8 @@ class StreamedEM:
         self, score: float, sums: _Sums, thetas: list[Tensor], curve: list[float]
     ) -> TrainingResult:
         """Experts with noise and posterior factors, by the sums of the best cycle."""
-        mixture, alpha, experts = self.found.state, self.options.alpha, []
+        mixture, alpha = self.found.state, self.options.alpha
+        experts: list[Experts] = []
         levels = [
             replace(gate, theta=theta) for gate, theta in zip(self.gates, thetas, strict=True)
         ]

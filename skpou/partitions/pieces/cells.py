@@ -197,17 +197,16 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
     n_cells = int(np.clip(problem.n / (1.6 * P + 4), 2, 1000))
     if problem.n < 2 * (P + 3) or problem.d == 0:
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
-    best, least = None, np.inf
+    tried: list[tuple[float, Pieces]] = []
     for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
-        found: Cells | None = _best_balls(problem, n_cells, rng)
+        cells = _best_balls(problem, n_cells, rng)
         for _ in range(4):
             for _ in range(n_rounds):
-                found, pieces = _compete(problem, found)
-            found = _peel(problem, found, pieces)
-            if found is None:
+                cells, pieces = _compete(problem, cells)
+            peeled = _peel(problem, cells, pieces)
+            if peeled is None:
                 break
+            cells = peeled
         surprise = (pieces.error.square() + problem.floor**2).log()
-        total = float((pieces.weight * surprise).sum())
-        if total < least:
-            best, least = pieces, total
-    return best
+        tried.append((float((pieces.weight * surprise).sum()), pieces))
+    return min(tried, key=lambda one: one[0])[1]

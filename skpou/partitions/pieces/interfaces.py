@@ -236,9 +236,9 @@ def kink_linkage(interface: Interface, n_pieces: int) -> list[tuple[int, int, fl
     list of (int, int, float)
         Merges, weakest first, with the strength at which they happen; merge m makes node K + m.
     """
-    strength, weight = _pair_strengths(interface, n_pieces)
-    strength = {(a, b): strength[a, b] for a in range(n_pieces) for b in range(n_pieces)}
-    weight = {(a, b): weight[a, b] for a in range(n_pieces) for b in range(n_pieces)}
+    strengths, weights = _pair_strengths(interface, n_pieces)
+    strength = {(a, b): strengths[a, b] for a in range(n_pieces) for b in range(n_pieces)}
+    weight = {(a, b): weights[a, b] for a in range(n_pieces) for b in range(n_pieces)}
     alive, merges, new = list(range(n_pieces)), [], n_pieces
     while len(alive) > 1:
         pairs = [(a, b) for i, a in enumerate(alive) for b in alive[i + 1 :] if weight[a, b] > 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class _Agglomeration:
     def __init__(self, problem: PieceProblem, pieces: Pieces):
         self.problem = problem
         K = pieces.n_pieces
-        self.factors: list[Tensor | None] = list(pieces.factors)
+        # None takes the place of what has been merged and is not needed any more.
+        self.factors: list[Any] = list(pieces.factors)
         self.weight = pieces.weight.tolist()
         within = pieces.rss - split_factor(pieces.factors, problem.n_columns)[2].mean(1)
         self.within = within.clamp_min(0).tolist()

@@ -178,8 +178,7 @@ class _Planner:
         groups = kinks = [group for group in inside if group]
         K = self.pieces.n_pieces
         if len(groups) > most:
-            order = [(a, b) for a, b, _ in self.kinks]
-            groups = cut_merges(order, K, nodes, most)
+            groups = cut_merges([(a, b) for a, b, _ in self.kinks], K, nodes, most)
         elif len(groups) == 1:
             groups = cut_merges(self.joins, K, nodes, most)
         whole = blend and 1 < len(groups) < len(nodes) and groups == kinks

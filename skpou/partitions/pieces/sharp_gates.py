@@ -228,17 +228,17 @@ def fit_sharp_gate(
     theta : Tensor of shape (K, q)
     form : GateForm
     """
-    best: tuple[Tensor, GateForm] | None = None
+    found: list[tuple[Tensor, GateForm]] = []
     best_score = math.inf
     for form in forms:
-        guarded = form.degree > 2 and guards is not None
-        trained = samples.append(*guards) if guarded else samples
+        trained = samples if guards is None or form.degree <= 2 else samples.append(*guards)
         theta, score = SharpGate(trained, interface, n_classes, form).fit()
-        if best is None or score * gain < best_score:
-            best, best_score = (theta, form), score
+        if not found or score * gain < best_score:
+            found.append((theta, form))
+            best_score = score
         if math.sqrt(best_score / len(samples.X)) < good_enough:
             break
-    theta, form = best
+    theta, form = found[-1]
     return harden(theta), form
 
 

@@ -20,7 +20,7 @@ class Space(NamedTuple):
     """A basis, its number of functions, both of (d, degree), and what these are called."""
 
     basis: Callable[[int, int], TotalDegreeProducts]
-    count: Callable[[int, int], int]
+    columns: Callable[[int, int], int]
     functions: str
 
 
@@ -37,4 +37,4 @@ def space_basis(space: str, n_features: int, degree: int) -> TotalDegreeProducts
 
 def space_columns(space: str, n_features: int, degree: int) -> int:
     """Their number, which costs nothing to know."""
-    return SPACES[space].count(n_features, degree)
+    return SPACES[space].columns(n_features, degree)

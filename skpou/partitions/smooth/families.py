@@ -113,7 +113,7 @@ class OnePolynomial:
         even = [self._try((rate,) * d) for rate in RATES]
         if d > 1:
             for aim in ("evidence", "left_out")[: 1 + self.rows.on_levels]:
-                best = min(even, key=lambda one, aim=aim: getattr(one.fit, aim))
+                best = min((getattr(one.fit, aim), i, one) for i, one in enumerate(even))[2]
                 self._improve(best, aim)
         return list(self.found.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,10 @@ class Columns:
         self.rows, self.matrix = rows, matrix.double()
         weighted = self.matrix * rows.root
         n, q = weighted.shape
-        self.Q, self.R = torch.linalg.qr(weighted) if n > q else (None, weighted)
+        self.Q: Tensor | None = None
+        self.R: Tensor = weighted
+        if n > q:
+            self.Q, self.R = torch.linalg.qr(weighted)
 
     def fit(self, width: Tensor, judged: bool = True) -> PriorFit:
         """Noise of largest evidence for the coefficients' prior standard deviations (q,).
@@ -147,9 +151,9 @@ class LeftOutRows:
         """Whether some column has levels."""
         return len(self.sets) > self.n_folds
 
-    def left_out(self, *makers) -> float:
+    def left_out(self, *makers: Any) -> float:
         """Root mean square error at left-out rows, see `pooled`."""
-        found = left_out_errors(makers, self.rows, self.sets)
+        found = left_out_errors(list(makers), self.rows, self.sets)
         return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
 
     def pooled(self, square: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Pairs, Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Pairs, Report, Rows, TrainingResult, count_columns, handing_over
 from skpou.core.models import Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
@@ -62,11 +62,9 @@ def experts_where_better(
     """
     if not _is_table(rows, options, pieces):
         return pieces
-    try:
+    message = "The pieces are kept; whether others are better is not known."
+    with handing_over(lambda: replace(pieces, code="interrupted", message=message)):
         return _TableChoice(pieces, rows, options, rng, report).better()
-    except KeyboardInterrupt:
-        message = "The pieces are kept; whether others are better is not known."
-        raise TrainingInterrupted(replace(pieces, code="interrupted", message=message)) from None
 
 
 def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool:
@@ -177,10 +175,10 @@ class _TableChoice:
 
     def _best(self) -> _Candidate:
         """The candidate of largest density; numbers go up as long as that rises."""
-        best = None
+        ranked: list[_Candidate] = []
         for degree in self._degrees():
             commons = [CommonPolynomial(kept, degree) for kept, _ in self.parts]
-            last = None
+            last: _Candidate | None = None
             for count in self._counts():
                 found = self._candidate(commons, count)
                 value = found.total(self.weight)
@@ -189,9 +187,8 @@ class _TableChoice:
                 if last is not None and value <= last.total(self.weight):
                     break
                 last = found
-            if best is None or last.total(self.weight) > best.total(self.weight):
-                best = last
-        return best
+            ranked += [last] if last is not None else []
+        return max(ranked, key=lambda found: found.total(self.weight))
 
     def _degrees(self) -> list[int]:
         if self.options.degree is not None:

@@ -46,8 +46,9 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> PolyharmonicSplines:
         """Rebuild from `arrays`, on the device of `like`."""
-        parts = (torch.tensor(arrays[name], device=like.device) for name in ("centres", "scales"))
-        return cls(*parts, arrays["power"], arrays["share"])
+        names = ("centres", "scales")
+        centres, scales = (torch.tensor(arrays[name], device=like.device) for name in names)
+        return cls(centres, scales, arrays["power"], arrays["share"])
 
     def distances(self, X: Tensor) -> Tensor:
         """Scaled distances (n, k) of points and centres."""

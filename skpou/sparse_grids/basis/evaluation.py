@@ -9,7 +9,7 @@ row, and memory is read in its order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -315,7 +315,7 @@ def sums_of(
     by_output = coef.T.contiguous()
     result = X.new_zeros((coef.shape[1], len(X)))
     dense = _dense_columns(plan, coef.shape[1])
-    blocks = blocks_of(plan, factors, X, columns=dense)
+    blocks: Iterable[tuple[slice, Any]] = blocks_of(plan, factors, X, columns=dense)
     for rows, products in blocks if few is None else [(slice(0, len(X)), few)]:
         functions = products.functions.view(-1)
         if dense:
@@ -389,7 +389,7 @@ class DenseColumns(torch.autograd.Function):
         return result, None, None
 
 
-def _dense_block(plan: Plan, products: Products) -> Tensor:
+def _dense_block(plan: Plan, products: Products | FewProducts) -> Tensor:
     """The block's part of the transposed basis matrix, (G, n)."""
     K = products.values.new_zeros((plan.n_functions, products.values.shape[1]))
     return K.scatter_(0, products.functions, products.values)

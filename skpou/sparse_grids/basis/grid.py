@@ -286,13 +286,13 @@ class SparseGrid(Basis):
                 by_cost[cost] = by_cost[cost] + product if cost in by_cost else product
             for total in reversed(range(budget + 1)):
                 terms = [
-                    (sums[total - cost], factor)
-                    for cost, factor in by_cost.items()
-                    if cost <= total and sums[total - cost] is not None
+                    (before, product)
+                    for cost, product in by_cost.items()
+                    if cost <= total and (before := sums[total - cost]) is not None
                 ]
                 kept = sums[total] if self.factors.skips else None
-                for before, factor in terms:
-                    kept = before * factor if kept is None else kept.addcmul_(before, factor)
+                for before, product in terms:
+                    kept = before * product if kept is None else kept.addcmul_(before, product)
                 sums[total] = kept
         return torch.stack([s for s in sums if s is not None]).sum(0)
 

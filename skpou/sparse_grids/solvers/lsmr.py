@@ -76,8 +76,7 @@ def lsmr(
     pull = scaled.root * coef
     target = tol * _norm(scaled.transposed_times((y, torch.zeros_like(pull))))
     beta, u = _unit(y - rows.matmul(coef), -pull)
-    alpha, v = _unit(scaled.transposed_times((u[0], u[1])))
-    v = v[0]
+    alpha, (v,) = _unit(scaled.transposed_times((u[0], u[1])))
     x, h, bar_h = torch.zeros_like(v), v.clone(), torch.zeros_like(v)
     bar_alpha, bar_zeta = alpha, alpha * beta
     rho = bar_rho = bar_c = torch.ones_like(alpha)

@@ -6,8 +6,8 @@ import torch
 
 from skpou.additive.fit import AdditiveOptions, fit_terms
 from skpou.core.models.linear_model import LinearModel
-from skpou.search import additive as additive_family
-from skpou.search.additive import FEWEST_ROWS, fit_additive_family
+from skpou.multi_stage.families import additive as additive_family
+from skpou.multi_stage.families.additive import FEWEST_ROWS, fit_additive_family
 from tests.examples import rows_of, tensor
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -11,11 +13,40 @@ from skpou.additive import AdditiveOptions, fit_terms
 from skpou.core import Rows
 from skpou.core.linalg import lower_inverse
 from skpou.core.models import FEWEST_OF_TABLE, Stage
-from skpou.search.candidates import Candidate
+from skpou.search import Candidate, Seen, Task
 
 #: Rows from which sums of functions of few columns of a table are worth a search: at least so many
 #: a column, and at most.
 FEWEST_ROWS, MOST_ROWS = 10, 10_000
+#: Error relative to the rms of y below which a smooth basis is what the target needs, and terms
+#: would only take longer.
+ENOUGH = 1e-7
+#: Stream of the task's seed.
+STREAM = 8
+
+
+class Additive:
+    """Sums of functions of few columns.
+
+    Tried in tables, for one target, where the others have left an error, and without a ridge that
+    was given: the terms' strengths are found by evidence.
+    """
+
+    name: ClassVar[str] = "additive"
+
+    def worth_trying(self, task: Task, seen: Seen) -> bool:
+        """Where something is left for them; see `Family.worth_trying`."""
+        return task.alpha is None and seen.least_left_out > ENOUGH
+
+    def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
+        """One fit of all terms; see `Family.fit`."""
+        least = seen.least_left_out
+        terms = fit_additive_family(task.rows, task.probes, task.generator(STREAM))
+        if terms is not None:
+            seen = seen.with_candidate(terms)
+            yield seen
+            if terms.leave_one_out < least:
+                yield seen.judged_by(seen.residue_of(terms, task))
 
 
 def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) -> Candidate | None:

@@ -1,0 +1,1 @@
+"""Families of bases of other rooms, as the search in stages tries them."""
