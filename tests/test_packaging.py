@@ -99,7 +99,7 @@ def test_import_is_light():
 
 def test_names_that_there_are_not():
     with pytest.raises(AttributeError, match="'skpou' has no attribute 'SparseRegressor'"):
-        skpou.SparseRegressor
+        assert skpou.SparseRegressor
 
 
 def test_sections_are_found():
