@@ -192,10 +192,11 @@ class Products:
             if indirect is not None:
                 target_numbers.add_(indirect[1])
 
-    def pull_back(self, X: Tensor) -> Tensor:
+    def pull_back(self, X: Tensor, slopes: Tensor | None = None) -> Tensor:
         """Gradient (n, d) from that with respect to `values`, which lies in ``gradients[-1]``.
 
-        The steps in reverse; call after `form` at the same points.
+        The steps in reverse; call after `form` at the same points. `slopes` are the table's, where
+        these are known.
         """
         for buffer in self.gradients[:-1]:
             buffer.zero_()
@@ -214,7 +215,7 @@ class Products:
         by_factor = X.new_zeros((d * self.n_factors, n)).index_add_(
             0, self.rows, self.step_gradient
         )
-        slopes = self.table.slopes(X)
+        slopes = self.table.slopes(X) if slopes is None else slopes
         return (by_factor.view(d, self.n_factors, n) * slopes).sum(1).T
 
 
@@ -326,6 +327,19 @@ def sums_of(
             torch.index_select(one, 0, functions, out=terms.view(-1))
             torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
     return result.T
+
+
+def slopes_of(X: Tensor, coef: Tensor, plan: Plan, factors: Factors) -> Tensor:
+    """Gradients (n, m, d) of functions at points X (n, d) for coefficients (G, m)."""
+    result = X.new_empty((len(X), coef.shape[1], X.shape[1]))
+    by_output = coef.T.contiguous()
+    for rows, products in blocks_of(plan, factors, X, gradient=True):
+        functions, target = products.functions.view(-1), products.gradients[-1].view(-1)
+        slopes = products.table.slopes(X[rows])
+        for output, one in enumerate(by_output):
+            torch.index_select(one, 0, functions, out=target)
+            result[rows, output] = products.pull_back(X[rows], slopes)
+    return result
 
 
 class Evaluate(torch.autograd.Function):
