@@ -88,13 +88,15 @@ def modules_after(code):
 
 
 def test_import_is_light():
-    """`import skpou` reads no estimator, and none of them an optional package.
+    """`import skpou` reads no estimator; neither they nor the figures read an optional package.
 
     scikit-learn itself may load pandas.
     """
     loaded = modules_after("import skpou; assert set(skpou.__all__) <= set(dir(skpou))")
     assert {name for name in loaded if name.startswith("skpou")} == {"skpou", "skpou._version"}
-    assert not {"matplotlib", "dask"} & modules_after("from skpou import *; AutoRegressor")
+    assert not {"matplotlib", "dask"} & modules_after(
+        "from skpou import *; import skpou.inspection"
+    )
 
 
 def test_names_that_there_are_not():
