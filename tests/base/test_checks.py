@@ -148,8 +148,12 @@ QUICKEST = {
     "LSGDClassifier": LSGDClassifier((4,), max_iter=20),
     "LSGDRegressor": LSGDRegressor((4,), alpha=1e-3, max_iter=20),
     "MultiStageRegressor": MultiStageRegressor(1, hidden_layer_sizes=(4,), max_iter=20),
-    "NeuralSparseGridClassifier": NeuralSparseGridClassifier(**QUICK, coef_solver="gradient"),
-    "NeuralSparseGridRegressor": NeuralSparseGridRegressor(**QUICK, coef_solver="gradient"),
+    "NeuralSparseGridClassifier": NeuralSparseGridClassifier(
+        **QUICK | {"max_iter": 5}, coef_solver="gradient"
+    ),
+    "NeuralSparseGridRegressor": NeuralSparseGridRegressor(
+        **QUICK | {"max_iter": 5}, coef_solver="gradient"
+    ),
     "POURegressor": POURegressor(2, 1, gate="linear", alpha=1e-3),
 }
 
