@@ -34,7 +34,7 @@ PARALLEL = -n 2 --dist loadfile
 # two classes: those whose names in test_checks begin with SparseGrid.
 QUICK = tests/base/test_quick.py tests/base/test_portable.py tests/base/test_predict.py \
 	tests/base/test_interoperability.py tests/golden tests/base/test_checks.py \
-	-k "not test_checks or test_default[SparseGrid"
+	-k "not test_checks or test_default[SparseGrid or test_quickest[SparseGrid"
 
 # Two processes of tests share the cores; more threads in each would only get in each other's way.
 export OMP_NUM_THREADS ?= 1

@@ -153,6 +153,7 @@ def packages():
     return {module_of(path) for path, _ in sources("skpou") if path.endswith("__init__.py")}
 
 
+@functools.cache  # Most checks ask for the same files.
 def imports(source, path):
     """All imports in `source`, those under `if` or inside functions included."""
     package = module_of(path).split(".")

@@ -79,13 +79,29 @@ def test_public_names_are_documented(module, name):
             ), f"{module}.{name}: parameter {parameter} is not described as 'name : type'"
 
 
-def test_import_is_light():
-    """`import skpou` loads no optional package (scikit-learn itself may load pandas)."""
-    code = "import sys, skpou; print([m for m in ('matplotlib', 'dask') if m in sys.modules])"
-    command = [sys.executable, "-c", code]
+def modules_after(code):
+    """Names of all modules of a new process that has run the code."""
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    return set(done.stdout.split())
+
+
+def test_import_is_light():
+    """`import skpou` reads no estimator; neither they nor the figures read an optional package.
+
+    scikit-learn itself may load pandas.
+    """
+    loaded = modules_after("import skpou; assert set(skpou.__all__) <= set(dir(skpou))")
+    assert {name for name in loaded if name.startswith("skpou")} == {"skpou", "skpou._version"}
+    assert not {"matplotlib", "dask"} & modules_after(
+        "from skpou import *; import skpou.inspection"
+    )
+
+
+def test_names_that_there_are_not():
+    with pytest.raises(AttributeError, match="'skpou' has no attribute 'SparseRegressor'"):
+        assert skpou.SparseRegressor
 
 
 def test_sections_are_found():

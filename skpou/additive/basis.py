@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Block:
     @property
     def size(self) -> int:
         """Number of products."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def key(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,8 +114,9 @@ def fit_additive(
     """
     double = rows.to(torch.float64)
     seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
+    functions = column_functions(double, options)
     fits = [
-        TargetFit(double, k, options, np.random.default_rng(seed), report)
+        TargetFit(double, k, options, np.random.default_rng(seed), report, functions)
         for k in range(rows.n_outputs)
     ]
     models = at_once(TargetFit.run, fits)
@@ -136,6 +139,13 @@ def fit_terms(
     search = TargetFit(rows, 0, options, rng, None)
     best = max(search.terms(), key=lambda candidate: candidate.score)
     return best.basis, search.converged(best)
+
+
+def column_functions(rows: Rows, options: AdditiveOptions) -> Callable[[bool], AdditiveBasis]:
+    """Functions of the columns, with or without a transform: the same for all targets."""
+    first = first_splines(rows.X.shape[1], options)
+    most = options.n_splines or MOST_SPLINES * first
+    return functools.cache(lambda transform: spline_basis(rows.X, rows.weight, most, transform))
 
 
 def first_splines(n_features: int, options: AdditiveOptions) -> int:
@@ -167,8 +177,10 @@ class TargetFit:
         options: AdditiveOptions,
         rng: np.random.Generator,
         report: Report | None,
+        functions: Callable[[bool], AdditiveBasis] | None = None,
     ):
         self.options, self.rng, self.report = options, rng, report
+        self.functions = functions or column_functions(rows, options)
         n = rows.n_rows
         self.pairs = pairs_of(rows, output)
         self.X, self.n = rows.X, n
@@ -271,10 +283,9 @@ class TargetFit:
         """Best terms over the columns with and without a transform; one or both of them."""
         options, d = self.options, self.X.shape[1]
         first = first_splines(d, options)
-        most = options.n_splines or MOST_SPLINES * first
         searches: list[TermSearch] = []
         for transform in sorted(options.transforms):
-            basis = spline_basis(self.X, self.all.weight, most, transform)
+            basis = self.functions(transform)
             moved = any(column.exponent != 1 for column in basis.columns)
             if transform and not moved and len(options.transforms) > 1:
                 continue  # The other basis is the same.

@@ -148,6 +148,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
         "max_order": [Interval(Integral, 1, 3, closed="both")],

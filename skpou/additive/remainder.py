@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,6 +71,17 @@ class PilotFit:
         return self.rotation * torch.tensor(np.exp(self.theta[:d]), device="cpu").to(self.rotation)
 
 
+class _Columns(NamedTuple):
+    """Columns F (n, p) of a pilot at some scales, with the prior variances (p,) and the noise's."""
+
+    F: Tensor
+    sine: Tensor
+    cosine: Tensor
+    scale: Tensor
+    prior: Tensor
+    noise: float
+
+
 class Pilot:
     """A linear function and random sine features of scaled coordinates.
 
@@ -91,12 +103,10 @@ class Pilot:
         uniform = sobol_points(T.shape[1], PILOT_FEATURES // 2, seed).clamp(1e-6, 1 - 1e-6)
         self.frequencies = torch.special.ndtri(uniform).to(T)
 
-    def _posterior(self, theta: np.ndarray, T: Tensor):
-        """Columns, slopes of the sines, coefficients, root of their covariance, half its log."""
+    def _columns(self, theta: np.ndarray, T: Tensor) -> _Columns:
         d = T.shape[1]
         scale = torch.tensor(np.exp(theta[:d]), device="cpu").to(T)
         line, block, noise = np.exp(theta[d:])
-        noise = noise + LEAST_NOISE
         angle = (T * scale) @ self.frequencies.T
         unit = math.sqrt(2 / PILOT_FEATURES)
         sine, cosine = unit * torch.sin(angle), unit * torch.cos(angle)
@@ -104,34 +114,52 @@ class Pilot:
         prior = F.new_full((F.shape[1],), float(block))
         prior[: d + 1] = float(line)
         prior[0] = CONSTANT_VARIANCE
-        width = prior.sqrt()
-        A = width[:, None] * (F.T @ (self.weight[:, None] * F)) * width / noise
+        return _Columns(F, sine, cosine, scale, prior, noise + LEAST_NOISE)
+
+    def _posterior(self, c: _Columns) -> tuple[Tensor, float, Tensor, Tensor]:
+        """Coefficients, half the log determinant, shares told by the rows, F times covariance.
+
+        The last (n, p), over the variance of the noise, is the mean's derivative by the targets.
+        """
+        width = c.prior.sqrt()
+        n, p = c.F.shape
+        if n < p:
+            # By the covariance of the targets: fewer numbers
+            root = (self.weight / c.noise).sqrt()[:, None]
+            G = root * c.F * width
+            K = G @ G.T
+            K.diagonal().add_(1.0)
+            L = torch.linalg.cholesky(K)
+            inverse = lower_inverse(L)
+            V = inverse @ G
+            coef = width * (V.T @ (inverse @ (root[:, 0] * self.y)))
+            return coef, _half_log(L), V.square().sum(0), (inverse.T @ V) * width / root
+        A = width[:, None] * (c.F.T @ (self.weight[:, None] * c.F)) * width / c.noise
         A.diagonal().add_(1.0)
         L = torch.linalg.cholesky(A)
         root = (lower_inverse(L) * width).T
-        coef = root @ (root.T @ (F.T @ (self.weight * self.y))) / noise
-        half = float(L.diagonal().log().sum())
-        return F, sine, cosine, scale, prior, noise, coef, root, half
+        coef = root @ (root.T @ (c.F.T @ (self.weight * self.y))) / c.noise
+        told = 1 - root.square().sum(1) / c.prior
+        return coef, _half_log(L), told, c.F @ (root @ root.T)
 
     def evidence(self, theta: np.ndarray, T: Tensor) -> tuple[float, np.ndarray]:
         """Negative log evidence, with the penalty on unequal scales, and its gradient."""
         d, h = T.shape[1], PILOT_FEATURES // 2
-        F, sine, cosine, scale, prior, noise, coef, root, half = self._posterior(theta, T)
-        n = len(self.y)
-        error = self.y - F @ coef
+        c = self._columns(theta, T)
+        coef, half, told, covariance = self._posterior(c)
+        n, noise = len(self.y), c.noise
+        error = self.y - c.F @ coef
         weighted = self.weight * error
         rss = float(weighted @ error)
-        penalty = float((coef.square() / prior).sum())
+        penalty = float((coef.square() / c.prior).sum())
         value = -0.5 * (n * math.log(noise) + rss / noise + penalty) - half
         # Derivative of the evidence with respect to the columns of sines and cosines
-        covariance = root @ root[d + 1 :].T
-        slope = torch.outer(weighted, coef[d + 1 :]) - self.weight[:, None] * (F @ covariance)
+        slope = torch.outer(weighted, coef[d + 1 :]) - self.weight[:, None] * covariance[:, d + 1 :]
         slope = slope / noise
-        angle = slope[:, :h] * cosine - slope[:, h:] * sine
-        of_scales = ((T * scale) * (angle @ self.frequencies)).sum(0)
-        kept = root.square().sum(1) / prior
-        of_prior = 0.5 * (coef.square() / prior - (1 - kept))
-        dof = float((1 - kept).sum())
+        angle = slope[:, :h] * c.cosine - slope[:, h:] * c.sine
+        of_scales = ((T * c.scale) * (angle @ self.frequencies)).sum(0)
+        of_prior = 0.5 * (coef.square() / c.prior - told)
+        dof = float(told.sum())
         of_noise = 0.5 * (rss / noise - (n - dof)) * (noise - LEAST_NOISE) / noise
         deviation = theta[:d] - theta[:d].mean()
         value -= float((deviation**2).sum()) / (2 * SCALE_SPREAD**2)
@@ -163,9 +191,10 @@ class Pilot:
         """Gradient (n, d) of the pilot's mean with respect to the coordinates."""
         d, h = self.T.shape[1], PILOT_FEATURES // 2
         T = self.T @ fit.rotation
-        _, sine, cosine, scale, _, _, coef, _, _ = self._posterior(fit.theta, T)
-        of_angles = cosine * coef[d + 1 : d + 1 + h] - sine * coef[d + 1 + h :]
-        gradient = of_angles @ (self.frequencies * scale) @ fit.rotation.T
+        c = self._columns(fit.theta, T)
+        coef = self._posterior(c)[0]
+        of_angles = c.cosine * coef[d + 1 : d + 1 + h] - c.sine * coef[d + 1 + h :]
+        gradient = of_angles @ (self.frequencies * c.scale) @ fit.rotation.T
         centred = self.T - self.T.mean(0)
         spread = centred.square().mean(0).clamp_min(1e-12)
         slopes = (centred * self.fixed[:, 1:]).mean(0) / spread
@@ -201,6 +230,11 @@ class Pilot:
         best = max(fits, key=lambda fit: fit.value)
         longer = self.maximise(best.theta, best.rotation, LONG)
         return longer if longer.value > best.value else best
+
+
+def _half_log(L: Tensor) -> float:
+    """Half the log determinant of a matrix with this factor."""
+    return float(L.diagonal().log().sum())
 
 
 def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator) -> Candidate:

@@ -145,15 +145,12 @@ def kind_of(block: Block) -> int:
 def groups_of(blocks: Sequence[Block], decay: float, like: Tensor) -> Groups:
     """One group a term; prior variances fall with the order of its functions."""
     shapes, index = [like.new_ones(1)], [0]
+    known: dict[tuple, Tensor] = {}  # of as many functions
     for number, block in enumerate(blocks, 1):
-        shape = like.new_ones(1)
-        for first, last in zip(block.first, block.last, strict=True):
-            order = torch.arange(first, last, dtype=like.dtype, device=like.device)
-            # The line is order 1 of products; a spline alone starts behind it.
-            order = order + (1 if first == 0 else 0)
-            power = 0.0 if block.order == 0 else -2 * decay
-            shape = (shape[:, None] * order**power).reshape(-1)
-        shapes.append(shape)
+        key = block.first, block.last, block.order
+        if key not in known:
+            known[key] = _shape_of(block, decay, like)
+        shapes.append(known[key])
         index += [number] * block.size
     kinds = [0, *(kind_of(block) for block in blocks)]
     return Groups(
@@ -161,6 +158,18 @@ def groups_of(blocks: Sequence[Block], decay: float, like: Tensor) -> Groups:
         torch.cat(shapes),
         torch.tensor(kinds, device=like.device),
     )
+
+
+def _shape_of(block: Block, decay: float, like: Tensor) -> Tensor:
+    """Prior variance of each column of a term, relative to the term's."""
+    shape = like.new_ones(1)
+    power = 0.0 if block.order == 0 else -2 * decay
+    for first, last in zip(block.first, block.last, strict=True):
+        order = torch.arange(first, last, dtype=like.dtype, device=like.device)
+        # The line is order 1 of products; a spline alone starts behind it.
+        order = order + (1 if first == 0 else 0)
+        shape = (shape[:, None] * order**power).reshape(-1)
+    return shape
 
 
 def given_terms(
@@ -394,11 +403,8 @@ class TermSearch:
                 break
         assert best is not None
         if best.score == -torch.inf and given is None:
-            candidates = [
-                self.fit(self.basis.with_blocks(blocks), DECAYS[0])
-                for blocks in self.screened_terms()
-            ]
-            best = max(candidates, key=lambda candidate: candidate.score)
+            bases = [self.basis.with_blocks(blocks) for blocks in self.screened_terms()]
+            best = max((self.fit(b, DECAYS[0]) for b in bases), key=lambda found: found.score)
         self.tell("first", best)
         return best
 

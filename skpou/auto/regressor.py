@@ -156,6 +156,7 @@ class AutoRegressor(BaseRegressor):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **BaseRegressor._parameter_constraints,
         "members": [AUTO, list, tuple],

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from skpou.base import validation
@@ -260,4 +259,6 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         """
         values = [y, self.predict(X), sample_weight]
         y, predicted, weight = (np.asarray(v.cpu()) if isinstance(v, Tensor) else v for v in values)
+        from sklearn.metrics import accuracy_score  # Late: it imports for long.
+
         return float(accuracy_score(y, predicted, sample_weight=weight))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from skpou.base import validation
@@ -459,4 +458,6 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             validation.check_tensor(v, "y").cpu().numpy() if isinstance(v, Tensor) else v
             for v in values
         )
+        from sklearn.metrics import r2_score  # Late: it imports for long.
+
         return float(r2_score(y, predicted, sample_weight=weight))

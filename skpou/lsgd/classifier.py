@@ -138,6 +138,7 @@ class LSGDClassifier(BaseClassifier):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **BaseClassifier._parameter_constraints,
         "hidden_layer_sizes": [COUNT, tuple, list],

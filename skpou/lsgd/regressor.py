@@ -164,6 +164,7 @@ class LSGDRegressor(PhysicsMixin):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **PhysicsMixin._parameter_constraints,
         "hidden_layer_sizes": [

@@ -172,6 +172,7 @@ class MultiStageRegressor(PhysicsMixin):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **PhysicsMixin._parameter_constraints,
         "n_stages": [AUTO, COUNT],

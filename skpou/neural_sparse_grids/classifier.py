@@ -162,6 +162,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **BaseClassifier._parameter_constraints,
         **NeuralGridEstimator._own_constraints,

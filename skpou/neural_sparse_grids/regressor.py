@@ -149,6 +149,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
         **NeuralGridEstimator._own_constraints,

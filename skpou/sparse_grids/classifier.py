@@ -145,6 +145,7 @@ class SparseGridClassifier(SummedClassifier):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **TorchEstimator._parameter_constraints,
         "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],

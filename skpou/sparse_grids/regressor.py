@@ -155,6 +155,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
         "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],

@@ -121,6 +121,7 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         "regressor": [HasMethods(["fit", "predict"]), None],
         "transform": [StrOptions({"log", "yeo-johnson"}), tuple],

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import (
 
 import skpou
 from skpou import (
+    AdditivePOURegressor,
     AutoRegressor,
     HierarchicalPOURegressor,
     LSGDClassifier,
@@ -85,7 +86,8 @@ CONFIGURATIONS = {
 
 #: What depends on the training: few rows and columns, several outputs, weights, other orders of
 #: rows, a second fit, the fitted state. The other checks look at what the base classes read,
-#: refuse and hand on, which the defaults show for every configuration.
+#: refuse and hand on, which one configuration of each class shows for all: the quickest. Those of
+#: the defaults are slow.
 OF_TRAINING = {
     "check_classifiers_one_label",
     "check_classifiers_train",
@@ -115,8 +117,8 @@ pytestmark = [
 ]
 
 
-def checks_of(estimators, kinds=None):
-    """All checks of the estimators by name; those beyond these kinds, and repetitions, are slow.
+def checks_of(estimators, is_quick=lambda kind: True):
+    """All checks of the estimators by name; those that are not quick, and repetitions, are slow.
 
     scikit-learn repeats some checks with read-only input, which is read before any training and
     which test_validation holds for itself.
@@ -126,7 +128,7 @@ def checks_of(estimators, kinds=None):
             kind, options = check.func.__name__, check.keywords
             if kind == IGNORES_TAGS and get_tags(estimator).target_tags.positive_only:
                 continue
-            extra = "readonly_memmap" in options or (kinds is not None and kind not in kinds)
+            extra = "readonly_memmap" in options or not is_quick(kind)
             identity = "-".join([name, kind, *(f"{k}={v}" for k, v in options.items())])
             marks = [pytest.mark.slow] if extra else []
             yield pytest.param(estimator, check, marks=marks, id=identity)
@@ -139,8 +141,37 @@ DEFAULTS = {c.__name__: c() for c in CLASSES if c is not AutoRegressor}
 DEFAULTS["AutoRegressor"] = AutoRegressor(MEMBERS)
 
 
-@pytest.mark.parametrize(("estimator", "check"), [*checks_of(DEFAULTS)])
+#: Stand for a class whose default takes long to train.
+QUICKEST = {
+    "AdditivePOURegressor": AdditivePOURegressor(1, density="gaussian", transform_columns=False),
+    "HierarchicalPOURegressor": HierarchicalPOURegressor(2, 1),
+    "LSGDClassifier": LSGDClassifier((4,), max_iter=20),
+    "LSGDRegressor": LSGDRegressor((4,), alpha=1e-3, max_iter=20),
+    "MultiStageRegressor": MultiStageRegressor(1, hidden_layer_sizes=(4,), max_iter=20),
+    "NeuralSparseGridClassifier": NeuralSparseGridClassifier(
+        **QUICK | {"max_iter": 5}, coef_solver="gradient"
+    ),
+    "NeuralSparseGridRegressor": NeuralSparseGridRegressor(
+        **QUICK | {"max_iter": 5}, coef_solver="gradient"
+    ),
+    "POURegressor": POURegressor(2, 1, gate="linear", alpha=1e-3),
+}
+
+
+def is_of_training(kind):
+    return kind in OF_TRAINING
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of(DEFAULTS, is_of_training)])
 def test_default(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    [*checks_of(DEFAULTS | QUICKEST, lambda kind: not is_of_training(kind))],
+)
+def test_quickest(estimator, check):
     check(estimator)
 
 
@@ -150,7 +181,7 @@ def test_all_members(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "check"), [*checks_of(CONFIGURATIONS, OF_TRAINING)])
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of(CONFIGURATIONS, is_of_training)])
 def test_configuration(estimator, check):
     check(estimator)
 
@@ -180,7 +211,7 @@ def checks_that_are_not_yielded():
     """Each of them once a class, with a quick configuration where the default is slow."""
     for cls in CLASSES:
         transforms = hasattr(cls(), "transform")
-        estimator = cls(**QUICK, coef_solver="gradient") if transforms else DEFAULTS[cls.__name__]
+        estimator = (DEFAULTS | QUICKEST)[cls.__name__]
         for check in NOT_YIELDED + NOT_YIELDED_OF_TRANSFORMERS * transforms:
             yield pytest.param(estimator, check, id=f"{cls.__name__}-{check.__name__}")
 

@@ -90,7 +90,7 @@ def test_units_of_y_pass_through(name, exponent, sign, offset):
         assert_close(name, results[kind], abs(size) * expected[kind], scale=abs(size))
 
 
-@each_configuration
+@each_solver
 def test_order_of_rows_changes_no_bit(name):
     order = np.random.default_rng(0).permutation(N)
     model = make(name).fit(X[order], Y[order])

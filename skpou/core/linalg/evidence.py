@@ -7,8 +7,11 @@ groups of one kind lean on each other: few columns tell little about their own.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +31,8 @@ ROUND_OFF = 1e-26
 #: Order of a triangular matrix up to which one solve for the unit matrix is faster than two halves
 #: and their product (measured: half the time at 300, the same from 1000 on).
 SOLVED_AT_ONCE = 800
+#: Columns for each row from which on the iterations are in the span of the rows.
+FEW_ROWS = 2
 #: Kinds of groups: the constant is never shrunk further.
 CONSTANT = 0
 
@@ -58,8 +63,6 @@ class EvidenceFit:
     Attributes
     ----------
     coef : Tensor of shape (p,)
-    root : Tensor of shape (p, p)
-        The coefficients' posterior covariance is ``root @ root.T``.
     alpha : Tensor of shape (G,)
         Prior variance of each group.
     noise : float
@@ -78,10 +81,11 @@ class EvidenceFit:
         Iterations done.
     converged : bool
         Whether the evidence had stopped to rise.
+    make_root : callable
+        Computes `root`, which not every fit is asked for.
     """
 
     coef: Tensor
-    root: Tensor
     alpha: Tensor
     noise: float
     dof: Tensor
@@ -91,6 +95,12 @@ class EvidenceFit:
     spread: Tensor
     n_iter: int
     converged: bool
+    make_root: Callable[[], Tensor]
+
+    @functools.cached_property
+    def root(self) -> Tensor:
+        """The coefficients' posterior covariance is ``root @ root.T``, (p, p)."""
+        return self.make_root()
 
     @property
     def total_dof(self) -> float:
@@ -108,6 +118,29 @@ class EvidenceFit:
         variance = self.noise * (1 + spread)
         terms = torch.log(2 * math.pi * variance) + error.square() / variance
         return -0.5 * float((weight * terms).sum())
+
+
+class _Posterior(NamedTuple):
+    """Of whitened coefficients, at given variances.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (p,)
+    log_det : float
+        Half the log determinant of the inverse covariance.
+    told : Tensor of shape (p,)
+        Share of each coefficient's prior variance that the rows take away.
+    inverse : Tensor of shape (p, p) or None
+        ``inverse.T @ inverse`` is the covariance; None where it was not needed.
+    spread : Tensor of shape (n,) or None
+        Variance of the values at the rows over that of the noise, where it came for free.
+    """
+
+    mean: Tensor
+    log_det: float
+    told: Tensor
+    inverse: Tensor | None = None
+    spread: Tensor | None = None
 
 
 class EvidenceProblem:
@@ -140,10 +173,19 @@ class EvidenceProblem:
     ):
         self.F, self.y, self.weight, self.within, self.groups = F, y, weight, within, groups
         self.total = float(weight.sum()) if total is None else total
-        blocks = row_blocks(len(F), BLOCK)
-        self.gram = torch.stack([F[b].T @ (weight[b, None] * F[b]) for b in blocks]).sum(0)
-        self.moment = F.T @ (weight * y)
         self.n_groups = len(groups.kind)
+
+    @functools.cached_property
+    def gram(self) -> Tensor:
+        """Weighted products (p, p) of the columns."""
+        F, weight = self.F, self.weight
+        blocks = row_blocks(len(F), BLOCK)
+        return torch.stack([F[b].T @ (weight[b, None] * F[b]) for b in blocks]).sum(0)
+
+    @functools.cached_property
+    def moment(self) -> Tensor:
+        """Weighted products (p,) with the targets."""
+        return self.F.T @ (self.weight * self.y)
 
     def fit(
         self, alpha: Tensor, noise: float, max_iter: int, enough: float, pseudo: float = 0.2
@@ -167,13 +209,15 @@ class EvidenceProblem:
         for step in range(1, max_iter + 1):
             prior = alpha[self.groups.index] * self.groups.shape
             width = prior.sqrt()
-            inverse, log_det, z = self._posterior(width, noise)
+            posterior = self._posterior(width, noise)
+            z = posterior.mean
             coef = width * z
             fitted = self.F @ coef
             rss = self.within + float((self.weight * (self.y - fitted).square()).sum())
             rss = max(rss, self.total * torch.finfo(self.F.dtype).eps ** 2)
-            evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z)) - log_det
-            dof = self._by_group(1 - inverse.square().sum(0))
+            evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z))
+            evidence -= posterior.log_det
+            dof = self._by_group(posterior.told)
             still = abs(evidence - last) < enough or noise < ROUND_OFF
             converged = step > 3 and still
             if converged or step == max_iter:
@@ -183,12 +227,21 @@ class EvidenceProblem:
             # At least a part of the rows, however many columns there are.
             free = max(self.total - float(dof.sum()), 0.02 * self.total)
             noise = rss / free
-        root = (inverse * width).T.contiguous()
-        spread = (self.F @ root).square().sum(1) / noise
+        if posterior.inverse is not None:
+            root = (posterior.inverse * width).T.contiguous()
+            spread = (self.F @ root).square().sum(1) / noise
+            make_root = root.contiguous
+        else:
+            spread = posterior.spread
+            make_root = functools.partial(self._root, width, noise)
         leverage = (self.weight * spread).clamp_max(LARGEST_LEVERAGE)
         return EvidenceFit(
-            coef, root, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged
+            coef, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged, make_root
         )
+
+    def _root(self, width: Tensor, noise: float) -> Tensor:
+        """Root (p, p) of the coefficients' covariance."""
+        return (self._of_columns(width, noise).inverse * width).T.contiguous()
 
     def _by_group(self, values: Tensor) -> Tensor:
         return values.new_zeros(self.n_groups).index_add_(0, self.groups.index, values)
@@ -204,11 +257,12 @@ class EvidenceProblem:
             new[same] = (square[same] + pseudo * pooled) / (dof[same] + pseudo)
         return new.clamp_min(LEAST_VARIANCE)
 
-    def _posterior(self, width: Tensor, noise: float) -> tuple[Tensor, float, Tensor]:
-        """Of whitened coefficients: root of the covariance, half its log determinant, mean.
+    def _posterior(self, width: Tensor, noise: float) -> _Posterior:
+        n, p = self.F.shape
+        return self._of_rows(width, noise) if FEW_ROWS * n <= p else self._of_columns(width, noise)
 
-        ``inverse.T @ inverse`` is the covariance.
-        """
+    def _of_columns(self, width: Tensor, noise: float) -> _Posterior:
+        """By a Cholesky factor of the coefficients' inverse covariance."""
         A = width[:, None] * self.gram * (width / noise)
         A.diagonal().add_(1.0)
         L, failed = torch.linalg.cholesky_ex(A)
@@ -221,9 +275,34 @@ class EvidenceProblem:
             # One step of refinement from the data: the Gram matrix has lost their last digits.
             residual = self.weight * (self.y - self.F @ (width * z))
             z = z + inverse.T @ (inverse @ (width * (self.F.T @ residual) / noise - z))
-        return inverse, float(L.diagonal().log().sum()), z
+        log_det = float(L.diagonal().log().sum())
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse)
 
-    def _orthogonal(self, width: Tensor, noise: float) -> tuple[Tensor, float, Tensor]:
+    def _of_rows(self, width: Tensor, noise: float) -> _Posterior:
+        """The same by the covariance of the targets, of which there are few.
+
+        With ``G = (W / noise)^1/2 F D`` the whitened coefficients' covariance is
+        ``I - G' K^-1 G``, ``K = I + G G'``.
+        """
+        root = (self.weight / noise).sqrt()
+        G, target = root[:, None] * self.F * width, root * self.y
+        K = G @ G.T
+        K.diagonal().add_(1.0)
+        L, failed = torch.linalg.cholesky_ex(K)
+        if int(failed) or not float(L.diagonal().max()) < ILL_CONDITIONED:
+            return self._orthogonal(width, noise)
+        inverse = lower_inverse(L)
+        V = inverse @ G
+        z = V.T @ (inverse @ target)
+        if noise < 1e-5:
+            # One step of refinement, as with the columns
+            missing = G.T @ (target - G @ z) - z
+            z = z + missing - V.T @ (V @ missing)
+        spread = (1 - inverse.square().sum(0)).clamp_min(0) / self.weight
+        log_det = float(L.diagonal().log().sum())
+        return _Posterior(z, log_det, V.square().sum(0), None, spread)
+
+    def _orthogonal(self, width: Tensor, noise: float) -> _Posterior:
         """The same from a QR factorization of the rows: half the digits are not lost."""
         p = len(width)
         eye = torch.eye(p, dtype=width.dtype, device=width.device)
@@ -237,7 +316,8 @@ class EvidenceProblem:
         z = inverse.T @ projected
         residual = target - stacked @ z
         z = z + inverse.T @ (inverse @ (stacked.T @ residual))
-        return inverse, float(R.diagonal().abs().log().sum()), z
+        log_det = float(R.diagonal().abs().log().sum())
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse)
 
 
 def lower_inverse(L: Tensor) -> Tensor:

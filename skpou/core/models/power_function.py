@@ -64,6 +64,8 @@ class NearRows:
         self.among = torch.cdist(near, near, compute_mode="donot_use_mm_for_euclid_dist")
         self.across = (near - points[:, None]).square().sum(2).sqrt()
         self.nugget = NUGGET * torch.eye(near.shape[1], dtype=near.dtype, device=near.device)
+        #: Those that were computed: a factorization a point.
+        self._powers: dict[tuple[str, float], Tensor] = {}
 
     @classmethod
     def of(cls, points: np.ndarray, rows: np.ndarray, tree: cKDTree | None = None) -> NearRows:
@@ -74,7 +76,11 @@ class NearRows:
 
     def power_function(self, kernel: str, length: float) -> Tensor:
         """Standard deviation (l,) of a unit Gaussian process at the points, given the rows."""
-        function = KERNELS[kernel]
+        if (kernel, length) not in self._powers:
+            self._powers[kernel, length] = self._power_function(KERNELS[kernel], length)
+        return self._powers[kernel, length]
+
+    def _power_function(self, function: Callable[[Tensor], Tensor], length: float) -> Tensor:
         factor, _ = torch.linalg.cholesky_ex(function(self.among / length) + self.nugget)
         across = function(self.across / length)[..., None]
         reduced = torch.linalg.solve_triangular(factor, across, upper=False)

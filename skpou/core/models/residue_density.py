@@ -148,12 +148,7 @@ class ResidueDensity:
 
     def log_density(self, residue: Residue) -> tuple[Tensor, Tensor]:
         """Of the errors of each row: of each component with its gate, and of all; (n, K), (n,)."""
-        log_gates = torch.log_softmax(self.features(residue.inputs) @ self.gates, 1)
-        variance = self.variance * (1 + residue.spread)[:, None]
-        if residue.added is not None:
-            variance = variance + residue.added[:, None]
-        square = residue.error.square()[:, None] / variance
-        joint = log_gates - 0.5 * (square + torch.log(2 * math.pi * variance))
+        joint = _joint(self.features(residue.inputs) @ self.gates, self.variance, residue)
         return joint, torch.logsumexp(joint, 1)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -166,6 +161,15 @@ class ResidueDensity:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
         names = ("centre", "width", "gates", "variance")
         return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
+
+
+def _joint(logits: Tensor, variance: Tensor, residue: Residue) -> Tensor:
+    """Log density (n, K) of the errors under each component, with its gate."""
+    own = variance * (1 + residue.spread)[:, None]
+    if residue.added is not None:
+        own = own + residue.added[:, None]
+    square = residue.error.square()[:, None] / own
+    return torch.log_softmax(logits, 1) - 0.5 * (square + torch.log(2 * math.pi * own))
 
 
 def rounding(y: Tensor) -> float:
@@ -273,9 +277,7 @@ def fit_density(
     gate_steps = GateSteps(Z, residue.weight)
     scaled = residue.weight * residue.squares()
     for _ in range(n_steps):
-        density = ResidueDensity(centre, width, gates, variance)
-        joint, log_density = density.log_density(residue)
-        responsibility = torch.exp(joint - log_density[:, None])
+        responsibility = torch.softmax(_joint(Z @ gates, variance, residue), 1)
         if residue.added is not None:
             informed = responsibility * residue.informed(variance)
         else:

@@ -85,7 +85,7 @@ class ProjectedFit:
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
-        left_out = self.residual / (1 - self._leverage()).clamp_min(1e-6)[:, None]
+        left_out = self.residual / (1 - self._leverage).clamp_min(1e-6)[:, None]
         return float(left_out.square().mean().sqrt())
 
     def calibrated(self, columns: Tensor) -> float:
@@ -99,7 +99,7 @@ class ProjectedFit:
         columns : Tensor of shape (k, p)
             Basis columns at the probes.
         """
-        spread = self.residual.square().mean(1) / (1 - self._leverage()).clamp_min(1e-6)
+        spread = self.residual.square().mean(1) / (1 - self._leverage).clamp_min(1e-6)
         inner = columns if self.span is None else columns @ self.span
         probed = torch.linalg.solve_triangular(self.factor, inner, upper=True, left=False)
         variance = probed.square().sum(1)
@@ -108,6 +108,7 @@ class ProjectedFit:
             variance = variance + beyond / max(self.strength**2, torch.finfo(inner.dtype).tiny)
         return float((spread.mean() * (1 + variance.mean())).sqrt())
 
+    @functools.cached_property
     def _leverage(self) -> Tensor:
         """Diagonal (n,) of the hat matrix."""
         Q = torch.linalg.solve_triangular(self.factor, self._inner[0], upper=True, left=False)
@@ -379,11 +380,15 @@ class BestSoFar:
         self.fit: ProjectedFit | None = None
         self.score = math.inf
         self.ridge = 0.0
+        self._shown: tuple[ProjectedFit | None, float] = (None, math.inf)
 
     def show(self, fit: ProjectedFit, ridge: float) -> float:
         """Judge a fit and keep it if it is the best."""
+        if fit is self._shown[0]:
+            return self._shown[1]
         score = self.judge(fit)
         score = math.inf if math.isnan(score) else score
+        self._shown = fit, score
         if self.fit is None or score < self.score:
             self.fit, self.score, self.ridge = fit, score, ridge
         return score

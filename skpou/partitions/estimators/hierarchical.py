@@ -237,6 +237,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
     True
     """
 
+    __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **BasePartitionRegressor._parameter_constraints,
         "n_partitions": [AUTO, COUNT, tuple],

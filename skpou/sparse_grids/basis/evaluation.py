@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -108,6 +108,40 @@ class FactorTable:
         return slope
 
 
+class _Steps(NamedTuple):
+    """Tensors of a plan that every block of points needs: of its table, rows and parents."""
+
+    table: FactorTable
+    rows: Tensor
+    offsets: Tensor
+    parents: list[tuple[Tensor, Tensor] | None]
+
+    @classmethod
+    def of(cls, plan: Plan, factors: Factors, like: Tensor) -> _Steps:
+        """Those of a plan, which are made once."""
+        key = ("steps", like.device, like.dtype, factors.basis)
+        if key not in plan.tables:
+            plan.tables[key] = cls._made(plan, FactorTable(factors, like), like.device)
+        return plan.tables[key]
+
+    @classmethod
+    def _made(cls, plan: Plan, table: FactorTable, device: torch.device) -> _Steps:
+        rows = [step.row for step in plan.steps]
+        offsets = [0 if step.parents is not None else step.offset for step in plan.steps]
+        parents = [
+            None
+            if step.parents is None
+            else (
+                torch.tensor(step.parents, device=device),
+                torch.tensor(step.offset, device=device)[:, None],
+            )
+            for step in plan.steps
+        ]
+        numbers = (torch.tensor(n, dtype=torch.int64, device=device) for n in (rows, offsets))
+        by_row, by_step = numbers
+        return cls(table, by_row, by_step[:, None], parents)
+
+
 class Products:
     """Memory for the products of one block of points, reused from block to block.
 
@@ -129,26 +163,13 @@ class Products:
         self, plan: Plan, factors: Factors, like: Tensor, n_rows: int, gradient: bool = False
     ):
         self.plan = plan
-        self.table = FactorTable(factors, like)
         self.n_factors = factors.n_factors
         device = like.device
         self.buffers = [like.new_ones((size, n_rows)) for size in plan.sizes]
         self.numbers = [
             torch.zeros((size, n_rows), dtype=torch.int64, device=device) for size in plan.sizes
         ]
-        rows = [step.row for step in plan.steps]
-        self.rows = torch.as_tensor(rows, dtype=torch.int64, device=device)
-        offsets = [0 if step.parents is not None else step.offset for step in plan.steps]
-        self.offsets = torch.as_tensor(offsets, dtype=torch.int64, device=device)[:, None]
-        self.parents = [
-            None
-            if step.parents is None
-            else (
-                torch.as_tensor(step.parents, device=device),
-                torch.as_tensor(step.offset, device=device)[:, None],
-            )
-            for step in plan.steps
-        ]
+        self.table, self.rows, self.offsets, self.parents = _Steps.of(plan, factors, like)
         self.views = self._views(self.buffers)
         self.number_views = self._views(self.numbers)
         self.values = self.buffers[-1]
@@ -192,10 +213,11 @@ class Products:
             if indirect is not None:
                 target_numbers.add_(indirect[1])
 
-    def pull_back(self, X: Tensor) -> Tensor:
+    def pull_back(self, X: Tensor, slopes: Tensor | None = None) -> Tensor:
         """Gradient (n, d) from that with respect to `values`, which lies in ``gradients[-1]``.
 
-        The steps in reverse; call after `form` at the same points.
+        The steps in reverse; call after `form` at the same points. `slopes` are the table's, where
+        these are known.
         """
         for buffer in self.gradients[:-1]:
             buffer.zero_()
@@ -214,7 +236,7 @@ class Products:
         by_factor = X.new_zeros((d * self.n_factors, n)).index_add_(
             0, self.rows, self.step_gradient
         )
-        slopes = self.table.slopes(X)
+        slopes = self.table.slopes(X) if slopes is None else slopes
         return (by_factor.view(d, self.n_factors, n) * slopes).sum(1).T
 
 
@@ -326,6 +348,19 @@ def sums_of(
             torch.index_select(one, 0, functions, out=terms.view(-1))
             torch.sum(terms.mul_(products.values), 0, out=result[output, rows])
     return result.T
+
+
+def slopes_of(X: Tensor, coef: Tensor, plan: Plan, factors: Factors) -> Tensor:
+    """Gradients (n, m, d) of functions at points X (n, d) for coefficients (G, m)."""
+    result = X.new_empty((len(X), coef.shape[1], X.shape[1]))
+    by_output = coef.T.contiguous()
+    for rows, products in blocks_of(plan, factors, X, gradient=True):
+        functions, target = products.functions.view(-1), products.gradients[-1].view(-1)
+        slopes = products.table.slopes(X[rows])
+        for output, one in enumerate(by_output):
+            torch.index_select(one, 0, functions, out=target)
+            result[rows, output] = products.pull_back(X[rows], slopes)
+    return result
 
 
 class Evaluate(torch.autograd.Function):

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.sparse_grids.basis.evaluation import Evaluate, blocks_of, few_products, sums_of
+from skpou.sparse_grids.basis.evaluation import (
+    Evaluate,
+    blocks_of,
+    few_products,
+    slopes_of,
+    sums_of,
+)
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -208,6 +214,19 @@ class SparseGrid(Basis):
         result[inside] = nodal.interpolate(X[inside])
         outside = Evaluate.apply(X[~inside], coef, self.plan, self.factors)
         return result.index_put((torch.nonzero(~inside).squeeze(1),), outside)
+
+    def slopes(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradients (n, m, d) of the functions with some coefficients; see `evaluate`."""
+        X = X.detach()
+        if not self._nodal_pays(len(X), 1):
+            return slopes_of(X, coef, self.plan, self.factors)
+        parts = []
+        with torch.enable_grad():
+            points = X.clone().requires_grad_()
+            for output in range(coef.shape[1]):
+                value = self.evaluate(points, coef[:, output : output + 1]).sum()
+                parts.append(torch.autograd.grad(value, points)[0])
+        return torch.stack(parts, 1)
 
     def _nodal_pays(self, n_rows: int, n_outputs: int) -> bool:
         """Whether nodal values and an interpolation are faster than one term a level vector."""

@@ -43,9 +43,10 @@ def integers(rng, n):
     return rng.integers(1, 4, n).astype(float)
 
 
+@pytest.mark.parametrize("n", [60, 4])
 @pytest.mark.parametrize("weights", [None, integers])
-def test_posterior_against_the_inverse(weights):
-    task = problem(weights=weights)
+def test_posterior_against_the_inverse(weights, n):
+    task = problem(n, weights=weights)
     fit = task.fit(start(task), 0.2, 1, 0.0)
     covariance, mean = dense(task, start(task), 0.2)
     np.testing.assert_allclose(fit.root @ fit.root.T, covariance, rtol=1e-9, atol=1e-14)
@@ -137,8 +138,25 @@ def test_orthogonal_factor_gives_what_cholesky_gives():
     task = problem()
     width = (start(task)[task.groups.index] * task.groups.shape).sqrt()
     gram, orthogonal = task._posterior(width, 0.2), task._orthogonal(width, 0.2)
-    for one, two in zip(gram, orthogonal, strict=True):
+    for one, two in zip(gram[:4], orthogonal[:4], strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.2, 1e-4, 1e-7])
+def test_few_rows_give_what_columns_give(noise):
+    task = problem(n=12, sizes=(1, 9, 20))
+    width = (start(task)[task.groups.index] * task.groups.shape).sqrt()
+    rows, orthogonal = task._of_rows(width, noise), task._orthogonal(width, noise)
+    for one, two in zip(rows[:3], orthogonal[:3], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6, atol=1e-7)
+    # Values at the rows: at little noise all that is left over is of its size.
+    fitted, expected = (task.F @ (width * found.mean) for found in (rows, orthogonal))
+    np.testing.assert_allclose(fitted, expected, rtol=1e-12, atol=1e-6 * noise)
+    assert rows.inverse is None
+    one, two = task.fit(start(task), noise, 1, 0.0), orthogonal.inverse * width
+    np.testing.assert_allclose(one.root @ one.root.T, two.T @ two, rtol=1e-5, atol=1e-8)
+    spread = (task.F @ two.T).square().sum(1) / noise
+    np.testing.assert_allclose(one.spread, spread, rtol=1e-6)
 
 
 @pytest.mark.parametrize("p", [1, 64, 65, 200])
