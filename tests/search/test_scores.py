@@ -111,7 +111,7 @@ def test_streamed_path_against_the_whole(alpha):
     basis = SineFeatures(tensor(rng.standard_normal((10, 2))), tensor(rng.random(10)))
     whole, streamed = RidgePath(basis.matrix(rows.X), rows), StreamedRidgePath(basis, rows, 64)
     assert streamed.evidence() == pytest.approx(whole.evidence(), rel=1e-6)
-    for name in ("residual", "leverage"):
+    for name in ("residual", "free"):
         torch.testing.assert_close(
             getattr(streamed, name)(alpha), getattr(whole, name)(alpha), rtol=1e-5, atol=1e-7
         )
