@@ -18,6 +18,7 @@ from torch import Tensor
 from skpou.core import Rows, at_once, count_columns
 from skpou.core.models import Stage
 from skpou.search.candidates import Candidate
+from skpou.search.relevance import evident_rates
 from skpou.search.scores import RidgePath, StreamedRidgePath
 from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
 
@@ -34,6 +35,9 @@ NOISY = 1e-6
 OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
 #: Largest degree of polynomials beside the sines, and their share of the columns at most.
 MOST_DEGREE, CURVED_SHARE = 3, 0.2
+#: Standard deviation of the frequencies of a flat spectrum of unit bandwidth, and least factor of a
+#: column by evidence.
+FLAT_DEVIATION, LEAST_SCALE = 3**-0.5, 1e-3
 #: Twice the log evidence by which a rougher or larger model must be better.
 MARGIN = 6.0
 
@@ -102,7 +106,7 @@ class SineSearch:
         best = min(at_once(self._fit, [Spectrum("flat", k, start) for k in ladder]), key=_score)
         best = self._climb(best)
         if self.rescale:
-            best = self._scaled(best)
+            best = self._evident(self._scaled(best))
         shapes = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
             bandwidth = best.spectrum.bandwidth
@@ -185,6 +189,23 @@ class SineSearch:
                 break
             best = better
         return best
+
+    def _evident(self, best: SineFit) -> SineFit:
+        """Columns scaled as the evidence of a Gaussian process says, where that is likelier."""
+        old = best.spectrum
+        start = 2 * FLAT_DEVIATION * old.bandwidth * np.array(old.scales)
+        rates = evident_rates(self.pilot, start, np.random.default_rng([self.seed, 6]))
+        if rates is None:
+            return best
+        # A rate in the box is half of one over half its side.
+        scales = tuple(np.clip(rates / rates.max(), LEAST_SCALE, 1.0))
+        bandwidth = float(rates.max()) / 2
+        tried = [
+            self._fit(Spectrum(shape, max(bandwidth * factor, 0.3), scales))
+            for shape, factor in (("gauss", 1.0), ("flat", 1 / FLAT_DEVIATION))
+        ]
+        better = self._climb(min(tried, key=_score))
+        return better if better.score < best.score - MARGIN else best
 
     def _beside_polynomials(self, best: SineFit) -> SineFit:
         """The same beside polynomials of low degree, where that is clearly likelier."""
