@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skpou.core import Rows, at_once, count_columns
 from skpou.core.models import Stage
+from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
 from skpou.search.relevance import evident_rates
 from skpou.search.scores import RidgePath, StreamedRidgePath
@@ -96,6 +97,7 @@ class SineSearch:
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
         self.scales = (1.0,) * d
+        self.steps: Tensor | None = None
 
     def run(self) -> Candidate:
         """Best spectrum, fitted to all rows."""
@@ -103,8 +105,9 @@ class SineSearch:
         start = (1.0,) * d
         largest = max(math.log2(self.nyquist), 1.0)
         ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
-        best = min(at_once(self._fit, [Spectrum("flat", k, start) for k in ladder]), key=_score)
-        best = self._climb(best)
+        first = [Spectrum("flat", k, start) for k in ladder]
+        best = min(at_once(self._fit, first), key=_score)
+        best = self._climb(self._stretched(best, first))
         if self.rescale:
             best = self._evident(self._scaled(best))
         shapes = []
@@ -122,8 +125,28 @@ class SineSearch:
             best = self._better_calibrated(best, shapes)
         elif self.whole or best.path.leave_one_out(best.alpha) < self.worth:
             best = self._full(best)
-        self.scales = best.spectrum.scales
+        if self.steps is None:
+            self.scales = best.spectrum.scales
         return self._candidate(best)
+
+    def _stretched(self, best: SineFit, ladder: list[Spectrum]) -> SineFit:
+        """The same in coordinates that are stretched where columns are skewed, if that is likelier.
+
+        Then all that follows is in these.
+        """
+        steps = steps_of(self.rows.X) if self.alpha is None else None
+        if steps is None:
+            return best
+        plain = self.rows, self.pilot, self.probes, self.memory
+        self.rows = dataclasses.replace(self.rows, X=stretched(self.rows.X, steps))
+        self.pilot = self.rows if self.whole else _subset(self.rows, PILOT_ROWS, self.seed)
+        self.probes, self.memory, self.steps = stretched(self.probes, steps), {}, steps
+        tried = min(at_once(self._fit, ladder), key=_score)
+        if tried.score < best.score - MARGIN:
+            return tried
+        self.rows, self.pilot, self.probes, self.memory = plain
+        self.steps = None
+        return best
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
         """Fit of the pilot rows, from memory where it was made before."""
@@ -259,7 +282,8 @@ class SineSearch:
         alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
         spread = path.spread(alpha)
         gap = spread * path.probed(alpha, best.basis.matrix(self.probes))
-        stage = Stage(best.basis, path.coef(alpha), path.factor(alpha))
+        basis = best.basis if self.steps is None else WarpedBasis(best.basis, self.steps)
+        stage = Stage(basis, path.coef(alpha), path.factor(alpha))
         return Candidate(
             "sine",
             (stage,),
