@@ -64,7 +64,7 @@ def test_columns_that_are_not_skewed_stay():
 
 
 def test_a_dose_response_with_a_zero():
-    """A logistic function of the logarithm of a dose, where even levels are those of the logarithm."""
+    """A logistic function of the logarithm of a dose."""
     rng = np.random.default_rng(0)
     doses = np.repeat(np.r_[0.0, 2.0 ** np.arange(9)], 4)
 
