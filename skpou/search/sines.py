@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, at_once, count_columns
-from skpou.core.models import Stage
+from skpou.core.models import Stage, evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
-from skpou.search.relevance import evident_rates
 from skpou.search.scores import RidgePath, StreamedRidgePath
 from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
 

@@ -23,6 +23,7 @@ from skpou.partitions.smooth.families import (
     EvenPartitions,
     OnePolynomial,
     even_partitions,
+    scaled_partitions,
 )
 from skpou.partitions.smooth.prior_fits import LeftOutRows
 
@@ -37,6 +38,8 @@ REMEMBERED = 30.0
 #: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
 #: levels add up.
 EXPLAINED = 2.0
+#: Numbers of partitions that are scaled by the evidence: many, for columns of codes.
+SCALED_COUNTS = (8, 20, 50)
 #: Fewest rows.
 LEAST_ROWS = 5
 #: Degrees of the polynomials of even partitions, by the number of columns of X.
@@ -126,6 +129,8 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
     if not families or not rows.on_levels:
         # Partitions that are round know no direction in which rows are far apart.
         families += even_partitions(rows, counts, degrees, form)
+    if free and not options.exactly and options.sizes is None and d > 1 and not form.isotropic:
+        families += scaled_partitions(rows, SCALED_COUNTS, form)
     for family in families:
         try:
             found += family.candidates()

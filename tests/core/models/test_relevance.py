@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import approx_fprime
 
 from skpou.core import Rows
-from skpou.search.relevance import Relevance, evident_rates
+from skpou.core.models.relevance import Relevance, evident_rates
 
 
 def rows_of(X, y):
