@@ -38,6 +38,8 @@ MOST_DEGREE, CURVED_SHARE = 3, 0.2
 #: Standard deviation of the frequencies of a flat spectrum of unit bandwidth, and least factor of a
 #: column by evidence.
 FLAT_DEVIATION, LEAST_SCALE = 3**-0.5, 1e-3
+#: Error at left-out rows, in units of y, below which a smooth model sees all columns as they are.
+CLEAR_ERROR = 0.01
 #: Twice the log evidence by which a rougher or larger model must be better.
 MARGIN = 6.0
 
@@ -215,6 +217,8 @@ class SineSearch:
     def _evident(self, best: SineFit) -> SineFit:
         """Columns scaled as the evidence of a Gaussian process says, where that is likelier."""
         old = best.spectrum
+        if best.path.leave_one_out(best.alpha) < CLEAR_ERROR:
+            return best
         start = 2 * FLAT_DEVIATION * old.bandwidth * np.array(old.scales)
         rates = evident_rates(self.pilot, start, np.random.default_rng([self.seed, 6]))
         if rates is None:
