@@ -40,8 +40,8 @@ REMEMBERED = 30.0
 #: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
 #: levels add up.
 EXPLAINED = 2.0
-#: Numbers of partitions that are scaled by the evidence: many, for columns of codes; and the error at
-#: left-out rows, in units of y, below which columns are none.
+#: Numbers of partitions that are scaled by the evidence: many, for columns of codes; and the error
+#: at left-out rows, in units of y, below which columns are none.
 SCALED_COUNTS, CLEAR_ERROR = (8, 20, 50), 0.05
 #: Fewest rows.
 LEAST_ROWS = 5
