@@ -98,7 +98,9 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     ) -> TrainingResult:
         """Train and store the result; what an interrupt leaves is stored, too."""
         try:
-            result = self._no_worse_than_the_shares(train(prepared), prepared)
+            with self._training_on(prepared):
+                result = train(prepared)
+            result = self._no_worse_than_the_shares(result, prepared)
         except TrainingInterrupted as stopped:
             return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)

@@ -41,6 +41,14 @@ class TrainingResult:
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
+def tell(report: Report, line: str, result: Callable[[], TrainingResult | None]) -> None:
+    """Report a step after which there is a model; `result` makes it where somebody asks."""
+    if getattr(report, "takes_models", False):
+        report(line, result)  # type: ignore[call-arg]
+    else:
+        report(line)
+
+
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training; carries the best result so far.
 

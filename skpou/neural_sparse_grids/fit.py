@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, tell
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
@@ -203,8 +204,22 @@ class NeuralGridTraining:
         descent = replace(options.descent, coef_solver=self.solver)
         descend_encoder(
             encoder, grid, part, held_out, options.method, descent, self.rng,
-            self.trained, self.report,
+            self.trained, self._told(),
         )  # fmt: skip
+
+    def _told(self) -> Report | None:
+        """The report, with the model after each line for those who ask."""
+        report = self.report
+        return None if report is None else lambda line: tell(report, line, self.so_far)
+
+    def so_far(self) -> TrainingResult | None:
+        """What a training that ends here would leave; the training itself does not change."""
+        if self.trained.state is None:
+            return None
+        part = copy.copy(self)
+        part.encoder, part.trained = copy.deepcopy(self.encoder), copy.copy(self.trained)
+        part.trained.curve, part.rng = list(self.trained.curve), np.random.default_rng(0)
+        return part.result()
 
     def is_softmax_varpro(self) -> bool:
         """Whether the coefficients of logits are eliminated."""
@@ -258,7 +273,7 @@ class NeuralGridTraining:
                 cautious=cautious,
             ),
             trained,
-            self.report,
+            self._told(),
         ).run(self.rng)
 
     # The result

@@ -24,6 +24,7 @@ from skpou.sparse_grids.solution import (
     direct_problem,
     fit_on_grid,
 )
+from skpou.sparse_grids.solvers.lsmr import lsmr
 from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
 from skpou.sparse_grids.solvers.ridge import (
     GramProblem,
@@ -39,5 +40,5 @@ __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "
            "GridOptions", "GridRows", "KernelProblem", "RidgeSolution", "SparseGrid",
            "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
            "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "fit_classes",
-           "fit_on_grid", "indicators", "log_shares", "one_hot_model", "tracing_arrays"]
+           "fit_on_grid", "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
 # fmt: on

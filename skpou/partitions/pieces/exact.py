@@ -52,7 +52,7 @@ def exact_pieces(problem: PieceProblem, most: int) -> Tensor | None:
     labels = _segments(problem, most) if problem.d == 1 else _cover(problem, most)
     if labels is None or not _is_no_accident(problem, int(labels.max()) + 1):
         return None
-    return None if may_be_a_sum(problem.rows.X, labels, problem.degree) else labels
+    return None if may_be_a_sum(problem.rows.X, labels, problem.basis.n_factors) else labels
 
 
 def _segments(problem: PieceProblem, most: int) -> Tensor | None:
@@ -91,17 +91,17 @@ def _is_no_accident(problem: PieceProblem, n_pieces: int) -> bool:
     return free * problem.rows.n_outputs * math.log(values) >= cuts + LEAST_SAVING
 
 
-def may_be_a_sum(X: Tensor, labels: Tensor, degree: int) -> bool:
-    """Whether some piece takes no more than ``degree + 1`` values in any of several columns.
+def may_be_a_sum(X: Tensor, labels: Tensor, n_factors: int) -> bool:
+    """Whether some piece takes no more values in any of several columns than there are factors.
 
-    A polynomial meets any sum of functions of the columns on such a grid: the corners of a cell lie
-    on a plane.
+    A polynomial, which has degree + 1 in a column, meets any sum of functions of the columns on
+    such a grid: the corners of a cell lie on a plane.
     """
     if X.shape[1] == 1:
         return False
     columns, piece = X.cpu().numpy().T, labels.cpu().numpy()
     return any(
-        max(len(np.unique(column[piece == k])) for column in columns) <= degree + 1
+        max(len(np.unique(column[piece == k])) for column in columns) <= n_factors
         for k in np.unique(piece)
     )
 
