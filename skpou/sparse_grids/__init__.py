@@ -4,13 +4,12 @@ from skpou.sparse_grids.basis.evaluation import DenseColumns
 from skpou.sparse_grids.basis.grid import HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.basis.plans import BOUNDARIES, count_points
 from skpou.sparse_grids.basis.traced import evaluate_traced, factor_kinds, tracing_arrays
+from skpou.sparse_grids.class_model import GridClasses, log_shares
 from skpou.sparse_grids.classes import (
     METHODS,
     N_STEPS,
-    GridClasses,
     fit_classes,
     indicators,
-    log_shares,
     one_hot_model,
 )
 from skpou.sparse_grids.classifier import SparseGridClassifier
