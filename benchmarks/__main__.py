@@ -42,6 +42,7 @@ NAMES = {
     "multi_stage_package": "the JAX package multistage on the papers' target",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
+    "real_tables": "tables as people have them: all defaults out of fold, beside four rivals",
     "intervals": "coverage of predict_interval on UCI tables, before and after conformalize",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
@@ -64,7 +65,7 @@ FOLDERS = {
     ),
     "scale": ("rows", "gpu"),
     "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
-    "tables": ("tables", "intervals"),
+    "tables": ("tables", "real_tables", "intervals"),
     "trask_2022": (
         *("bump", "sine_bump", "piecewise_quadratic", "curved_partitions", "diode_table"),
         *("transistor_surface", "noise_levels", "rates"),

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.models import FEWEST_OF_TABLE
 from skpou.search.candidates import Candidate
 from skpou.search.levels import LevelErrors
-from skpou.search.verification import Verification
+from skpou.search.verification import LEAST_ERROR, Verification
 
 #: Part of y's range by which a candidate may leave it between the rows.
 ROOM = 0.5
@@ -38,6 +39,7 @@ def choose(
     verification : Verification
         What units must stand where rows are few and noisy; else the best other candidate is taken.
     """
+    least = min(candidate.leave_one_out for candidate in candidates)
     low, high = rows.y.amin(0), rows.y.amax(0)
     room = ROOM * (high - low)
     kept = []
@@ -46,8 +48,15 @@ def choose(
         excess = torch.maximum(values - high, low - values)
         if bool((excess <= room).all()):
             kept.append(candidate)
-    levels = LevelErrors(rows)
-    ranked = sorted(kept or candidates, key=lambda c: max(c.score(plain), levels.of(c)))
+    # Levels of a table with noise are codes more often than lines: rows to come have the same ones.
+    coded = rows.n_features >= FEWEST_OF_TABLE and least > LEAST_ERROR
+    levels = None if coded else LevelErrors(rows)
+
+    def score(candidate: Candidate) -> float:
+        own = candidate.score(plain)
+        return own if levels is None else max(own, levels.of(candidate))
+
+    ranked = sorted(kept or candidates, key=score)
     best, others = ranked[0], [c for c in ranked if c.family != "units"]
     if others and verification.is_due(best) and not verification.confirms(best, others[0]):
         return others[0]

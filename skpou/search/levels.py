@@ -98,6 +98,8 @@ class LevelErrors:
                 errors.append(np.zeros((len(part), y.shape[1])))
                 continue
             kept = np.setdiff1d(np.arange(len(Z)), part)
+            if len(kept) <= Z.shape[1]:
+                return math.inf  # Too few rows for its affine part.
             spline = RBFInterpolator(Z[kept], y[kept], kernel=KERNELS[basis.power], degree=1)
             errors.append(y[part] - spline(Z[part]))
         error, ones = np.concatenate(errors), np.ones(len(self.sets))

@@ -30,8 +30,9 @@ LARGEST_DOUBTED = 4e-16
 CLEARLY_LESS = 0.7
 #: Corrections of the coefficients by what they leave over, for ridges below these.
 CORRECTIONS = ((1e-14, 4), (1e-11, 1))
-#: Largest leverage that leave-one-out divides by.
-LARGEST_LEVERAGE = 1 - 1e-10
+#: Largest leverage that leave-one-out divides by, and least part of a row that is its own where
+#: that is known to its last digit: ridges below round-off, squared.
+LARGEST_LEVERAGE, LEAST_FREE = 1 - 1e-10, 1e-40
 #: Probes and neighbours are looked at for so many rows at most.
 MOST_PROBED = 1000
 #: Neighbours' correlations are those of so many rows at most, and errors at left-out rows where the
@@ -190,22 +191,39 @@ class RidgePath:
             coef = coef + self.Vh.T @ (inverse[:, None] * correction)
         return coef
 
+    def _lost(self, alpha: float) -> Tensor | None:
+        """Share of each component that a ridge takes, where the columns reach every target.
+
+        Residual and leverage are then known in digits of their own: differences would be round-off.
+        """
+        if self._Q is not None or self._left.shape[1] < len(self._left):
+            return None
+        ridge2 = (alpha * self.S[0]).square()
+        return ridge2 / (self.S.square() + ridge2)
+
     def residual(self, alpha: float) -> Tensor:
         """Weighted residual (n, m)."""
+        lost = self._lost(alpha)
+        if lost is not None:
+            return self.U @ (lost[:, None] * self.component)
         return self.y - self.U @ (self._filter(alpha)[:, None] * self.component)
 
-    def leverage(self, alpha: float) -> Tensor:
-        """Diagonal (n,) of the hat matrix."""
-        return (self.U.square() @ self._filter(alpha)).clamp_max(LARGEST_LEVERAGE)
+    def free(self, alpha: float) -> Tensor:
+        """Part (n,) of each row that is its own: 1 less the diagonal of the hat matrix."""
+        lost = self._lost(alpha)
+        if lost is not None:
+            return (self.U.square() @ lost).clamp_min(LEAST_FREE)
+        leverage = self.U.square() @ self._filter(alpha)
+        return 1 - leverage.clamp_max(LARGEST_LEVERAGE)
 
     def leave_one_out(self, alpha: float) -> float:
         """Root mean square error at each distinct row when all its weight is left out."""
-        left_out = self.residual(alpha) / (1 - self.leverage(alpha))[:, None]
+        left_out = self.residual(alpha) / self.free(alpha)[:, None]
         return math.sqrt(self._mean(left_out.square()))
 
     def spread(self, alpha: float) -> float:
         """Mean square of leave-one-out errors in units of their predicted variances."""
-        return self._mean(self.residual(alpha).square() / (1 - self.leverage(alpha))[:, None])
+        return self._mean(self.residual(alpha).square() / self.free(alpha)[:, None])
 
     def _mean(self, square: Tensor) -> float:
         """Mean of weighted squares at the rows, with what repeated rows differ by."""
@@ -213,8 +231,13 @@ class RidgePath:
 
     def probed(self, alpha: float, columns: Tensor) -> float:
         """Mean variance of the prediction at probes, in units of the noise."""
-        variance = (columns @ self.Vh.T).square() / (self.S.square() + (alpha * self.S[0]).square())
-        return float(variance.sum(1).mean())
+        along, ridge2 = columns @ self.Vh.T, (alpha * self.S[0]).square()
+        variance = (along.square() / (self.S.square() + ridge2)).sum(1)
+        if len(self.S) < columns.shape[1]:
+            # Directions that no row has keep their prior.
+            rest = (columns - along @ self.Vh).square().sum(1)
+            variance = variance + rest / ridge2.clamp_min(torch.finfo(rest.dtype).tiny)
+        return float(variance.mean())
 
     def factor(self, alpha: float) -> Tensor:
         """Triangular factor (p, p) of the columns with the ridge below: for the posterior."""
@@ -317,9 +340,9 @@ class StreamedRidgePath(RidgePath):
         """Weighted residual of the rows that are looked at."""
         return self._at_rows(alpha)[0]
 
-    def leverage(self, alpha: float) -> Tensor:
-        """Diagonal of the hat matrix at the rows that are looked at."""
-        return self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
+    def free(self, alpha: float) -> Tensor:
+        """The same part of the rows that are looked at."""
+        return 1 - self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
 
     def _mean(self, square: Tensor) -> float:
         looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, at_once, count_columns
-from skpou.core.models import Stage
+from skpou.core.models import Stage, evident_rates
+from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
 from skpou.search.polynomials import MOST_DEGREE
@@ -46,6 +47,11 @@ SMOOTH, MOST_FOLLOWED, FOLLOWED_WORTH = 0.3, 0.5, 0.7
 SOME = 0.9
 #: Number that the seed of the family's second stage is apart from that of its first.
 SECOND_TAG = 5
+#: Standard deviation of the frequencies of a flat spectrum of unit bandwidth, and least factor of a
+#: column by evidence.
+FLAT_DEVIATION, LEAST_SCALE = 3**-0.5, 1e-3
+#: Error at left-out rows, in units of y, below which a smooth model sees all columns as they are.
+CLEAR_ERROR = 0.01
 
 
 @dataclass
@@ -102,6 +108,7 @@ class SineSearch:
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
         self.scales = (1.0,) * d
+        self.steps: Tensor | None = None
 
     def run(self) -> Candidate:
         """Best spectrum, fitted to all rows."""
@@ -109,10 +116,11 @@ class SineSearch:
         start = (1.0,) * d
         largest = max(math.log2(self.nyquist), 1.0)
         ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
-        best = min(at_once(self._fit, [Spectrum("flat", k, start) for k in ladder]), key=_score)
-        best = self._climb(best)
+        first = [Spectrum("flat", k, start) for k in ladder]
+        best = min(at_once(self._fit, first), key=_score)
+        best = self._climb(self._stretched(best, first))
         if self.rescale:
-            best = self._scaled(best)
+            best = self._evident(self._scaled(best))
         spectra = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
             bandwidth = best.spectrum.bandwidth
@@ -128,8 +136,28 @@ class SineSearch:
             best = self._better_calibrated(best, shapes)
         elif self.whole or best.path.leave_one_out(best.alpha) < self.worth:
             best = self._full(best)
-        self.scales = best.spectrum.scales
+        if self.steps is None:
+            self.scales = best.spectrum.scales
         return self._candidate(best)
+
+    def _stretched(self, best: SineFit, ladder: list[Spectrum]) -> SineFit:
+        """The same in coordinates that are stretched where columns are skewed, if that is likelier.
+
+        Then all that follows is in these.
+        """
+        steps = steps_of(self.rows.X) if self.alpha is None else None
+        if steps is None:
+            return best
+        plain = self.rows, self.pilot, self.probes, self.memory
+        self.rows = dataclasses.replace(self.rows, X=stretched(self.rows.X, steps))
+        self.pilot = self.rows if self.whole else _subset(self.rows, PILOT_ROWS, self.seed)
+        self.probes, self.memory, self.steps = stretched(self.probes, steps), {}, steps
+        tried = min(at_once(self._fit, ladder), key=_score)
+        if tried.score < best.score - MARGIN:
+            return tried
+        self.rows, self.pilot, self.probes, self.memory = plain
+        self.steps = None
+        return best
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
         """Fit of the pilot rows, from memory where it was made before."""
@@ -196,6 +224,25 @@ class SineSearch:
             best = better
         return best
 
+    def _evident(self, best: SineFit) -> SineFit:
+        """Columns scaled as the evidence of a Gaussian process says, where that is likelier."""
+        old = best.spectrum
+        if best.path.leave_one_out(best.alpha) < CLEAR_ERROR:
+            return best
+        start = 2 * FLAT_DEVIATION * old.bandwidth * np.array(old.scales)
+        rates = evident_rates(self.pilot, start, np.random.default_rng([self.seed, 6]))
+        if rates is None:
+            return best
+        # A rate in the box is half of one over half its side.
+        scales = tuple(np.clip(rates / rates.max(), LEAST_SCALE, 1.0))
+        bandwidth = float(rates.max()) / 2
+        tried = [
+            self._fit(Spectrum(shape, max(bandwidth * factor, 0.3), scales))
+            for shape, factor in (("gauss", 1.0), ("flat", 1 / FLAT_DEVIATION))
+        ]
+        better = self._climb(min(tried, key=_score))
+        return better if better.score < best.score - MARGIN else best
+
     def _beside_polynomials(self, best: SineFit) -> SineFit:
         """The same beside polynomials of low degree, where that is clearly likelier."""
         n_curved = count_columns(self.rows.n_features, MOST_DEGREE)
@@ -248,7 +295,8 @@ class SineSearch:
         alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
         spread = path.spread(alpha)
         gap = spread * path.probed(alpha, best.basis.matrix(self.probes))
-        stage = Stage(best.basis, path.coef(alpha), path.factor(alpha))
+        basis = best.basis if self.steps is None else WarpedBasis(best.basis, self.steps)
+        stage = Stage(basis, path.coef(alpha), path.factor(alpha))
         return Candidate(
             "sine",
             (stage,),

@@ -111,7 +111,7 @@ def test_streamed_path_against_the_whole(alpha):
     basis = SineFeatures(tensor(rng.standard_normal((10, 2))), tensor(rng.random(10)))
     whole, streamed = RidgePath(basis.matrix(rows.X), rows), StreamedRidgePath(basis, rows, 64)
     assert streamed.evidence() == pytest.approx(whole.evidence(), rel=1e-6)
-    for name in ("residual", "leverage"):
+    for name in ("residual", "free"):
         torch.testing.assert_close(
             getattr(streamed, name)(alpha), getattr(whole, name)(alpha), rtol=1e-5, atol=1e-7
         )
@@ -183,7 +183,7 @@ def test_streamed_path_equals_the_whole(squared):
     streamed = StreamedRidgePath(basis, rows, 64, squared)
     assert streamed.evidence()[1] == pytest.approx(whole.evidence()[1], abs=1e-3)
     for alpha in (1e-2, 1e-4):
-        for name in ("residual", "leverage", "dof", "leave_one_out", "spread"):
+        for name in ("residual", "free", "dof", "leave_one_out", "spread"):
             mine, theirs = (getattr(path, name)(alpha) for path in (streamed, whole))
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
         columns = basis.matrix(rows.X[:50])

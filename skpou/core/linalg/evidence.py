@@ -130,17 +130,17 @@ class _Posterior(NamedTuple):
         Half the log determinant of the inverse covariance.
     told : Tensor of shape (p,)
         Share of each coefficient's prior variance that the rows take away.
-    inverse : Tensor of shape (p, p) or None
-        ``inverse.T @ inverse`` is the covariance; None where it was not needed.
-    spread : Tensor of shape (n,) or None
-        Variance of the values at the rows over that of the noise, where it came for free.
+    inverse : Tensor of shape (p, p) or (0, 0)
+        ``inverse.T @ inverse`` is the covariance; empty where it was not needed.
+    spread : Tensor of shape (n,) or (0,)
+        Variance of the values at the rows over that of the noise, where `inverse` is empty; else empty.
     """
 
     mean: Tensor
     log_det: float
     told: Tensor
-    inverse: Tensor | None = None
-    spread: Tensor | None = None
+    inverse: Tensor
+    spread: Tensor
 
 
 class EvidenceProblem:
@@ -227,13 +227,13 @@ class EvidenceProblem:
             # At least a part of the rows, however many columns there are.
             free = max(self.total - float(dof.sum()), 0.02 * self.total)
             noise = rss / free
-        if posterior.inverse is not None:
+        if posterior.spread.numel():
+            spread = posterior.spread
+            make_root = functools.partial(self._root, width, noise)
+        else:
             root = (posterior.inverse * width).T.contiguous()
             spread = (self.F @ root).square().sum(1) / noise
             make_root = root.contiguous
-        else:
-            spread = posterior.spread
-            make_root = functools.partial(self._root, width, noise)
         leverage = (self.weight * spread).clamp_max(LARGEST_LEVERAGE)
         return EvidenceFit(
             coef, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged, make_root
@@ -276,7 +276,7 @@ class EvidenceProblem:
             residual = self.weight * (self.y - self.F @ (width * z))
             z = z + inverse.T @ (inverse @ (width * (self.F.T @ residual) / noise - z))
         log_det = float(L.diagonal().log().sum())
-        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse)
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, z[:0])
 
     def _of_rows(self, width: Tensor, noise: float) -> _Posterior:
         """The same by the covariance of the targets, of which there are few.
@@ -300,7 +300,7 @@ class EvidenceProblem:
             z = z + missing - V.T @ (V @ missing)
         spread = (1 - inverse.square().sum(0)).clamp_min(0) / self.weight
         log_det = float(L.diagonal().log().sum())
-        return _Posterior(z, log_det, V.square().sum(0), None, spread)
+        return _Posterior(z, log_det, V.square().sum(0), z.new_zeros((0, 0)), spread)
 
     def _orthogonal(self, width: Tensor, noise: float) -> _Posterior:
         """The same from a QR factorization of the rows: half the digits are not lost."""
@@ -317,7 +317,7 @@ class EvidenceProblem:
         residual = target - stacked @ z
         z = z + inverse.T @ (inverse @ (stacked.T @ residual))
         log_det = float(R.diagonal().abs().log().sum())
-        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse)
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, z[:0])
 
 
 def lower_inverse(L: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ from skpou.core.models.power_function import (
     n_nearest,
     nearest,
 )
+from skpou.core.sobol import sobol_points
 
 #: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
 MOST_KEPT, MOST_NUMBERS = 2000, 30_000
@@ -62,6 +63,9 @@ UNSURE = 0.5
 ROUND_OFF = 6e-13
 #: Error, in units of y, beyond which nothing more is said.
 MOST_ERROR = 1e8
+#: Points of the box at which a model's own variance is asked for, and the part of that of errors at
+#: left-out rows below which it does not know them: a fifth of their standard deviation.
+N_PROBES, SURER = 64, 0.04
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
 
@@ -286,6 +290,7 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
     forms: list[FormError] = []
     sets = sets_of_levels(found[0], X) if found else {}
     slopes: np.ndarray | None = None
+    claimed = _claimed(model, rows) if found else np.zeros(0)
     for target, left_out in enumerate(found):
         some = _known(left_out)
         if sets:
@@ -293,6 +298,7 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
             some = some[left_out.group[some] < left_out.n_folds]
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
+        left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
         largest = float(rows.y[:, target].abs().max())
@@ -309,6 +315,26 @@ def _bounded(left_out: LeftOut) -> LeftOut:
     """The same with no error so large that its square overflows."""
     error = np.clip(left_out.error, -MOST_ERROR, MOST_ERROR)
     return replace(left_out, error=error, variance=np.minimum(left_out.variance, MOST_ERROR**2))
+
+
+def _claimed(model: Predictor, rows: Rows) -> np.ndarray:
+    """Median variance (m,) that the model promises for targets in the box, of each target."""
+    probes = sobol_points(rows.n_features, N_PROBES, seed=0).to(rows.X)
+    epistemic, noise = model.components(probes).variances()
+    return (epistemic + noise).double().median(0).values.cpu().numpy()
+
+
+def _as_claimed(left_out: LeftOut, claimed: float, some: np.ndarray) -> LeftOut:
+    """The same with variances no larger than what the model promises, if it promises less by far.
+
+    The variances are those of the noise with which errors are told. A form that takes the rows for
+    exact has no such noise: what it errs by is all its own.
+    """
+    typical = float(np.median(left_out.variance[some])) if len(some) else 0.0
+    if not claimed < SURER * typical:
+        return left_out
+    part = claimed / typical
+    return replace(left_out, variance=part * left_out.variance, noise=part * left_out.noise)
 
 
 def no_form_errors(rows: Rows) -> list[FormError]:

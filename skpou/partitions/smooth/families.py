@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import TotalDegreePolynomials, count_columns
+from skpou.core.models import evident_rates
 from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree, coordinate_columns
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.cells import lloyd
@@ -32,6 +33,8 @@ NO_COEFFICIENT = 1e-17
 #: Numbers of even partitions and their widths in units of the centres' distance.
 COUNTS = (2, 3, 4, 6, 8, 12, 16)
 WIDTHS = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+#: Least rate of a column beside the largest.
+LEAST_RATE_SHARE = 1e-2
 #: Part of the centres' distance by which they may differ and be the same.
 SAME = 0.2
 #: Sweeps that place the centres.
@@ -156,10 +159,20 @@ class EvenPartitions:
         Of the polynomials.
     form : GateForm
         Shape of the logits, of which only the affine part is used.
+    rates : ndarray of shape (d,), default=None
+        Factors of the columns, of geometric mean 1: partitions are narrow along large ones.
     """
 
-    def __init__(self, rows: LeftOutRows, centres: np.ndarray, degree: int, form: GateForm):
+    def __init__(
+        self,
+        rows: LeftOutRows,
+        centres: np.ndarray,
+        degree: int,
+        form: GateForm,
+        rates: np.ndarray | None = None,
+    ):
         self.rows, self.form = rows, form
+        self.rates = np.ones(centres.shape[1]) if rates is None else rates
         X = rows.rows.X
         self.centres = torch.as_tensor(centres, device=X.device).to(X)
         self.basis = TotalDegreePolynomials(X.shape[1], degree)
@@ -167,12 +180,12 @@ class EvenPartitions:
 
     def _tree(self, width: float) -> PartitionTree:
         K, d = self.centres.shape
-        scale = (K ** (1 / d) / width) ** 2
+        scale = self.centres.new_tensor((self.rates * K ** (1 / d) / width) ** 2)
         basis = self.form.basis(d)
         theta = self.centres.new_zeros((K, basis.n_columns))
         # Of -|x - c|^2 / 2 only what differs between centres, in coordinates 2 x - 1.
         theta[:, coordinate_columns(basis)] = 0.5 * scale * self.centres
-        theta[:, 0] = 0.5 * scale * (self.centres - self.centres.square()).sum(1)
+        theta[:, 0] = 0.5 * (scale * (self.centres - self.centres.square())).sum(1)
         parent = torch.zeros(K, dtype=torch.int64, device=theta.device)
         gate = GateLevel(parent, theta, self.form.degree, isotropic=self.form.isotropic)
         return PartitionTree(d, [gate])
@@ -231,6 +244,32 @@ def even_partitions(
             if count <= rows.rows.n_rows and count * count_columns(d, degree) <= MOST_COLUMNS:
                 for centres in _centres(rows, count):
                     yield EvenPartitions(rows, centres, degree, form)
+
+
+def scaled_partitions(
+    rows: LeftOutRows, counts: tuple[int, ...], form: GateForm
+) -> Iterator[EvenPartitions]:
+    """Partitions with planes that are narrow along columns of short lengths, as codes are.
+
+    Parameters
+    ----------
+    rows : LeftOutRows
+    counts : tuple of int
+        Numbers of partitions; without those that are too large.
+    form : GateForm
+        Shape of the logits.
+    """
+    X, d = rows.rows.X.cpu().numpy(), rows.rows.n_features
+    rates = evident_rates(rows.rows, np.full(d, 1.0), np.random.default_rng(0))
+    if rates is None:
+        return
+    rates = np.maximum(rates, LEAST_RATE_SHARE * rates.max())
+    rates = rates / np.exp(np.log(rates).mean())
+    weight = rows.rows.weight.cpu().numpy()
+    for count in counts:
+        if count <= rows.rows.n_rows and count * (1 + d) <= MOST_COLUMNS:
+            among = lloyd(X * rates, weight, count, np.random.default_rng(0), SWEEPS)[0]
+            yield EvenPartitions(rows, among / rates, 1, form, rates)
 
 
 def _centres(rows: LeftOutRows, count: int) -> list[np.ndarray]:

@@ -6,6 +6,8 @@ on lines, what is smooth is better found without.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -24,6 +26,7 @@ from skpou.partitions.smooth.families import (
     EvenPartitions,
     OnePolynomial,
     even_partitions,
+    scaled_partitions,
 )
 from skpou.partitions.smooth.prior_fits import LeftOutRows
 
@@ -38,6 +41,9 @@ REMEMBERED = 30.0
 #: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
 #: levels add up.
 EXPLAINED = 2.0
+#: Numbers of partitions that are scaled by the evidence: many, for columns of codes; and the error
+#: at left-out rows, in units of y, below which columns are none.
+SCALED_COUNTS, CLEAR_ERROR = (8, 20, 50), 0.05
 #: Fewest rows.
 LEAST_ROWS = 5
 #: Degrees of the polynomials of even partitions, by the number of columns of X.
@@ -127,11 +133,10 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
     if not families or not rows.on_levels:
         # Partitions that are round know no direction in which rows are far apart.
         families += even_partitions(rows, counts, degrees, form)
-    for family in families:
-        try:
-            found += family.candidates()
-        except NUMERICAL_FAILURES:
-            continue
+    _extend(found, families)
+    coded = free and not options.exactly and options.sizes is None and not form.isotropic
+    if coded and d > 1 and min((one.fit.left_out for one in found), default=1.0) > CLEAR_ERROR:
+        _extend(found, scaled_partitions(rows, SCALED_COUNTS, form))
     if not found:
         return None
     if not rows.on_levels:
@@ -139,6 +144,13 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
         found = [one.judged() for one in _likeliest(found)]
     likely = sorted(found, key=lambda one: one.fit.left_out)[:CONFIRMED]
     return min((one.confirmed() for one in likely), key=lambda one: one.fit.left_out)
+
+
+def _extend(found: list[Candidate], families: Iterable[OnePolynomial | EvenPartitions]) -> None:
+    """Add the members of families that do not fail numerically."""
+    for family in families:
+        with contextlib.suppress(*NUMERICAL_FAILURES):
+            found += family.candidates()
 
 
 def _likeliest(found: list[Candidate]) -> list[Candidate]:

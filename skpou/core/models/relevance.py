@@ -1,0 +1,127 @@
+"""How much each column matters, by the evidence of a Gaussian process on some of the rows.
+
+A linear function, a process with a length for each column and noise: the reciprocals of the
+lengths are those of largest evidence, under a prior by which they are alike. Codes and levels may
+need a hundredth of the length of the others, which gradients of a first smooth model do not see.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+
+from skpou.core import Rows
+
+#: Most rows, whose covariances are factored at every step, and most columns.
+MOST_ROWS, MOST_FEATURES = 150, 30
+#: Fewest rows, and fewest for each column: fewer do not tell one length from another.
+FEWEST_ROWS, ROWS_A_COLUMN = 12, 3
+#: Steps of the search from every start.
+N_STEPS = 25
+#: Bounds of the logarithms of the rates, in units of the box, and of the three variances.
+RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
+#: First variances of line, process and noise, in units of y.
+FIRST = (0.3, 0.5, 0.05)
+#: Standard deviation of the logarithms of the rates about their mean.
+SPREAD = 1.5
+#: Variance of the constant, and least noise, which bounds the condition of the covariances.
+CONSTANT, LEAST_NOISE = 100.0, 1e-8
+
+
+class Relevance:
+    """The evidence for rates of the columns, with its gradient.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Rows in the unit box.
+    y : ndarray of shape (n, m)
+        Targets of about unit rms; several share the rates and count together.
+    weight : ndarray of shape (n,)
+        Their noise is divided by it.
+    """
+
+    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray):
+        self.y, self.weight = y, weight
+        n, d = X.shape
+        columns = X.T[:, :, None] - X.T[:, None]
+        self.squares = (columns**2).reshape(d, n * n)
+        Z = X - X.mean(0)
+        self.line = Z @ Z.T
+
+    def evidence(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Negative log evidence with the prior of the rates, and its gradient.
+
+        `theta` holds logarithms: d rates, then the variances of line, process and noise.
+        """
+        n, m = self.y.shape
+        d = len(self.squares)
+        rates, (line, process, noise) = theta[:d], np.exp(theta[d:])
+        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
+        kernel = process * np.exp(-0.5 * distance)
+        own = (noise + LEAST_NOISE) / self.weight
+        K = CONSTANT + line * self.line + kernel
+        K[np.diag_indices(n)] += own
+        factor = cho_factor(K, lower=True, check_finite=False)
+        solved = cho_solve(factor, np.column_stack([self.y, np.eye(n)]), check_finite=False)
+        alpha, inverse = solved[:, :m], solved[:, m:]
+        away = (rates - rates.mean()) / SPREAD
+        value = 0.5 * float((self.y * alpha).sum()) + m * float(np.log(factor[0].diagonal()).sum())
+        value += 0.5 * float(away @ away)
+        # Half the derivative of the evidence with respect to the covariances.
+        slope = 0.5 * (m * inverse - alpha @ alpha.T)
+        of_kernel = slope * kernel
+        gradient = np.empty_like(theta)
+        gradient[:d] = -np.exp(2 * rates) * (self.squares @ of_kernel.ravel())
+        gradient[:d] += away / SPREAD
+        gradient[d] = line * float((slope * self.line).sum())
+        gradient[d + 1] = float(of_kernel.sum())
+        gradient[d + 2] = noise * float(slope.diagonal() @ (1 / self.weight))
+        return value, gradient
+
+    def maximise(self, rates: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log evidence and rates that a few steps from given ones reach."""
+        start = np.r_[np.clip(np.log(rates), *RATES), np.log(FIRST)]
+        found = minimize(
+            self.evidence,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[RATES] * len(rates) + [VARIANCES] * 3,
+            options={"maxiter": N_STEPS, "maxfun": 2 * N_STEPS},
+        )
+        return -float(found.fun), np.exp(found.x[: len(rates)])
+
+
+def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Reciprocals (d,) of the columns' lengths in the box, of largest evidence.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    start : ndarray of shape (d,)
+        Rates to begin with, beside equal ones.
+    rng : numpy.random.Generator
+        Draws the rows where there are many.
+
+    Returns
+    -------
+    ndarray or None
+        None where rows are too few, or columns too many, to tell.
+    """
+    n, d = rows.X.shape
+    if n < max(FEWEST_ROWS, ROWS_A_COLUMN * d) or d > MOST_FEATURES:
+        return None
+    index = np.sort(rng.permutation(n)[:MOST_ROWS])
+    X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
+    relevance = Relevance(X, y - y.mean(0), weight)
+    starts = [start, np.full(d, 2 / math.sqrt(d))]
+    try:
+        found = [relevance.maximise(rates) for rates in starts]
+    except np.linalg.LinAlgError:
+        return None
+    return max(found, key=lambda one: one[0])[1]
