@@ -133,7 +133,7 @@ class _Posterior(NamedTuple):
     inverse : Tensor of shape (p, p) or (0, 0)
         ``inverse.T @ inverse`` is the covariance; empty where it was not needed.
     spread : Tensor of shape (n,) or (0,)
-        Variance of the values at the rows over that of the noise, where `inverse` is empty; else empty.
+        Variance of the values at the rows over that of the noise, where `inverse` is empty.
     """
 
     mean: Tensor
@@ -229,7 +229,7 @@ class EvidenceProblem:
             noise = rss / free
         if posterior.spread.numel():
             spread = posterior.spread
-            make_root = functools.partial(self._root, width, noise)
+            make_root: Callable[[], Tensor] = functools.partial(self._root, width, noise)
         else:
             root = (posterior.inverse * width).T.contiguous()
             spread = (self.F @ root).square().sum(1) / noise
