@@ -22,11 +22,11 @@ from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion
+from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion, max_segments
 from skpou.partitions.pieces.splitting import split_pieces
 
-#: Degrees of the segments of a line in which shifts are looked for.
-SHIFTS = (0, 1)
+#: Degrees of the segments of a line in which shifts are looked for: of level, slope, curvature.
+SHIFTS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class _PieceTraining:
             self._try_shifts()
 
     def _try_shifts(self) -> None:
-        """Shifts of level and of slope on a line of few rows, where all of them can be tried.
+        """Shifts of level, slope and curvature on a line of few rows: all of them can be tried.
 
         They count where they tell more than the best pieces, and than any one polynomial.
         """
@@ -254,7 +254,10 @@ class _PieceTraining:
         tried = [*wholes, (self.best.problem, self.best.history.labels)]
         shifts = []
         for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
-            segments = best_segments(problem, self._most_pieces(problem), problem.n_columns + 2)
+            most = max_segments(problem.n, problem.n_columns)
+            if self.options.sizes is not None:
+                most = min(most, self._most_pieces(problem))
+            segments = best_segments(problem, most, problem.n_columns + 2)
             shifts += [(problem, labels) for labels in segments[1:]]
         if not shifts:
             return

@@ -50,14 +50,28 @@ def best_segments(problem: PieceProblem, most: int, least_rows: int) -> list[Ten
     return found
 
 
+def max_segments(n_rows: int, n_columns: int) -> int:
+    """Most segments whose polynomials and cuts leave rows to spare, at least 1."""
+    return max((n_rows - 2 + CUT_PARAMETERS) // (n_columns + CUT_PARAMETERS), 1)
+
+
 def criterion(problem: PieceProblem, labels: Tensor) -> float:
-    """Bayesian information criterion of the polynomials of some segments of a line."""
+    """Bayesian information criterion of the polynomials of some segments of a line.
+
+    The price of a parameter grows as rows to spare become few: by the factor ``n / (n - p - 1)``
+    of the corrected criterion of Hurvich and Tsai (1989), "Regression and time series model
+    selection in small samples".
+    """
     pieces = problem.fit(compact(labels))
     m, n = problem.rows.n_outputs, problem.total_weight
     cuts = int((labels[1:] != labels[:-1]).sum())
     mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
-    parameters = m * pieces.n_pieces * problem.n_columns + CUT_PARAMETERS * cuts
-    return m * n * math.log(mean_square) + parameters * math.log(max(n, 2.0))
+    fitted = pieces.n_pieces * problem.n_columns
+    spare = problem.n - fitted - CUT_PARAMETERS * cuts - 1
+    if spare <= 0:
+        return math.inf
+    price = math.log(max(n, 2.0)) * problem.n / spare
+    return m * n * math.log(mean_square) + (m * fitted + CUT_PARAMETERS * cuts) * price
 
 
 def _labels(cuts: list[np.ndarray], n: int, device: torch.device) -> Tensor:

@@ -39,8 +39,9 @@ REMEMBERED = 30.0
 EXPLAINED = 2.0
 #: Fewest rows.
 LEAST_ROWS = 5
-#: Degrees of the polynomials of even partitions, by the number of columns of X.
-DEGREES = {1: (5,), 2: (3, 5), 3: (2, 3)}
+#: Degrees of the polynomials of even partitions, by the number of columns of X. Many constants in
+#: partitions that overlap widely are what a Gaussian process makes of few rows.
+DEGREES = {1: (0, 5), 2: (3, 5), 3: (2, 3)}
 #: Ratio of the smallest to the largest diagonal entry of a factor of full rank.
 FULL_RANK = 1e-7
 
