@@ -279,24 +279,25 @@ def _contacts(
     at_b = models.difference(models.values(b), first, second)
     across = _Segments(models, a, b, first, second, _unit(at_a - at_b))
     from_a, from_b = (at_a * across.direction).sum(1), (at_b * across.direction).sum(1)
-    # On a row where two pieces meet their difference is round-off, or noise, of either sign.
-    larger = torch.maximum(from_a.abs(), from_b.abs())
 
     def meets(least: Tensor, larger: Tensor, doubt: Tensor) -> Tensor:
         told = (least <= 3 * doubt) & (doubt <= DOUBTED * larger)
         return told | (least <= CLOSE * larger)
 
-    least = torch.minimum(from_a.abs(), from_b.abs())
-    crossing = (from_a * from_b <= 0) | meets(least, larger, doubt)
-    crossed = across.select(crossing)
-    # The projection is positive at a by its construction.
-    roots = crossed.bisected(crossed.value)
-    apart = replace(across, direction=_unit(at_a + at_b)).select(~crossing)
-    turning = (apart.fall(apart.a) > 0) & (apart.fall(apart.b) < 0)
-    touching = apart.select(turning)
+    crossing = from_a * from_b <= 0
+    beside = replace(across, direction=_unit(at_a + at_b))
+    turning = ~crossing & (beside.fall(a) > 0) & (beside.fall(b) < 0)
+    touching = beside.select(turning)
     lowest = touching.bisected(touching.fall)
     larger = torch.maximum(touching.value(touching.a), touching.value(touching.b))
-    met = meets(touching.value(lowest).abs(), larger, doubt[~crossing][turning])
+    met = meets(touching.value(lowest).abs(), larger, doubt[turning])
+    # On a row where two pieces meet their difference is round-off, or noise, of either sign.
+    larger = torch.maximum(from_a.abs(), from_b.abs())
+    on_row = meets(torch.minimum(from_a.abs(), from_b.abs()), larger, doubt)
+    on_row[torch.nonzero(turning).squeeze(1)[met]] = False
+    crossed = across.select(crossing | on_row)
+    # The projection is positive at a by its construction.
+    roots = crossed.bisected(crossed.value)
     return crossed.followed_by(touching.select(met)), torch.cat([roots, lowest[met]])
 
 
