@@ -25,8 +25,9 @@ from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion, max_segments
 from skpou.partitions.pieces.splitting import split_pieces
 
-#: Degrees of the segments of a line in which shifts are looked for: of level, slope, curvature.
-SHIFTS = (0, 1, 2)
+#: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
+#: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
+SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,9 @@ class _PieceTraining:
         wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
         tried = [*wholes, (self.best.problem, self.best.history.labels)]
         shifts = []
-        for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
+        asked = self.options.degree
+        degrees = FREE_SHIFTS if asked is None else [m for m in SHIFTS if m == asked]
+        for problem in map(self._problem, degrees):
             most = max_segments(problem.n, problem.n_columns)
             if self.options.sizes is not None:
                 most = min(most, self._most_pieces(problem))

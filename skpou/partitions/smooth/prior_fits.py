@@ -168,7 +168,7 @@ class LeftOutRows:
     def pooled(self, square: np.ndarray) -> float:
         """Root mean square of the errors at left-out rows; levels count as much as folds.
 
-        Of the folds, rows at the rim are not counted, which would be extrapolated.
+        Of the folds, rows at the rim of several columns are not counted: they are extrapolated.
         """
         square = np.nan_to_num(square, nan=MOST_ERROR**2, posinf=MOST_ERROR**2)
         group = np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
@@ -181,9 +181,12 @@ class LeftOutRows:
 def are_inside(X: np.ndarray) -> np.ndarray:
     """Whether each row (n,) is among its neighbours: in the convex hull of the nearest of them.
 
-    All rows are where hardly any would be.
+    All rows are where hardly any would be. So are those of one column: the rim is two rows, and
+    what is steep at an end shows nowhere else.
     """
     n, d = X.shape
+    if d == 1:
+        return np.ones(n, dtype=bool)
     near = min(NEIGHBOURS_A_COLUMN * d, n - 1)
     nearest = cKDTree(X).query(X, near + 1)[1][:, 1:]
     offset = X[nearest] - X[:, None]
