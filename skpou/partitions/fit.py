@@ -16,7 +16,7 @@ from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.cells import fine_cells
-from skpou.partitions.pieces.exact import exact_pieces
+from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
@@ -337,7 +337,12 @@ class _PieceTraining:
     def _is_exact(self, candidate: _Candidate) -> bool:
         problem = candidate.problem
         pieces = problem.fit(compact(candidate.history.labels))
-        return float(pieces.rss.sum()) <= problem.n * (3 * problem.floor) ** 2
+        if float(pieces.rss.sum()) > problem.n * (3 * problem.floor) ** 2:
+            return False
+        if pieces.n_pieces == 1:
+            return True
+        # Two lines of a grid may lie on a plane: higher degrees may tell of larger pieces.
+        return not may_be_strips(problem.rows.X, pieces.labels, problem.degree)
 
     # Gates and experts
 
