@@ -32,6 +32,8 @@ from skpou.search.candidates import Candidate
 N_PROBES = 256
 #: Kernels of SciPy's interpolants by the power of the distance.
 KERNELS = {1: "linear", 3: "cubic"}
+#: Parts of left-out errors with a column for each target.
+OF_TARGETS = ("error", "variance", "noise")
 
 
 def model_of(candidate: Candidate, rows: Rows) -> LinearModel:
@@ -99,7 +101,8 @@ class LevelErrors:
             spline = RBFInterpolator(Z[kept], y[kept], kernel=KERNELS[basis.power], degree=1)
             errors.append(y[part] - spline(Z[part]))
         error, ones = np.concatenate(errors), np.ones(len(self.sets))
-        found = LeftOut(self.sets, self.n_folds, error, np.zeros_like(error), ones, ones > 0)
+        none = np.zeros_like(error)
+        found = LeftOut(self.sets, self.n_folds, error, none, none, ones, ones > 0)
         return self._between(found, 0.0)
 
     def _between(self, found: LeftOut, known: float) -> float:
@@ -108,8 +111,8 @@ class LevelErrors:
         sets = sets_of_levels(found, X)
         variance = 0.0
         for target in range(found.error.shape[1]):
-            only = slice(target, target + 1)
-            one = replace(found, error=found.error[:, only], variance=found.variance[:, only])
+            parts = {name: getattr(found, name)[:, target : target + 1] for name in OF_TARGETS}
+            one = replace(found, **parts)
             for level in fit_level_errors(one, X, sets):
                 variance += float(level.variance(probes).mean()) / found.error.shape[1]
         return math.sqrt(variance + known)

@@ -62,6 +62,8 @@ class LeftOut:
         Target less what the fit without the set predicts.
     variance : ndarray of shape (l, m)
         Variance of that error, if the form were the truth's.
+    noise : ndarray of shape (l, m)
+        The part of it that is the noise of the row itself.
     count : ndarray of shape (s,)
         How many independent errors those of each set are worth: the mean of their squares, each
         over its variance, has the variance 2 / count.
@@ -73,6 +75,7 @@ class LeftOut:
     n_folds: int
     error: np.ndarray
     variance: np.ndarray
+    noise: np.ndarray
     count: np.ndarray
     told: np.ndarray
 
@@ -328,14 +331,17 @@ def _told_by(found: Sequence[LeftOut]) -> LeftOut:
     errs by without the line; a larger one does.
     """
     error, variance = found[0].error.copy(), found[0].variance.copy()
+    noise = found[0].noise.copy()
     count, told, group = found[0].count.copy(), found[0].told.copy(), found[0].group
     for one in found[1:]:
         if told.all():
             break
         new = one.told & ~told
-        error[new[group]], variance[new[group]] = one.error[new[group]], one.variance[new[group]]
+        of_new = new[group]
+        error[of_new], variance[of_new] = one.error[of_new], one.variance[of_new]
+        noise[of_new] = one.noise[of_new]
         count[new], told = one.count[new], told | new
-    return replace(found[0], error=error, variance=variance, count=count, told=told)
+    return replace(found[0], error=error, variance=variance, noise=noise, count=count, told=told)
 
 
 def _log_size(found: LeftOut, which: np.ndarray) -> float:
@@ -350,7 +356,7 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     degrees = max(maker.degrees_left(), 1.0)
     within = rows.within.sum(0)
     noise = (residual.square().sum(0) + within) / max(degrees, 1.0) + 1e-32
-    errors, variances, counts, told = [], [], [], []
+    errors, variances, noises, counts, told = [], [], [], [], []
     for part in sets:
         index = torch.as_tensor(part, device=root.device)
         block = maker.block(index)
@@ -363,13 +369,14 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         errors.append(solved[:, :m] / root[index])
         covariance = solved[:, m:]
         spread = covariance.diagonal().abs()[:, None]
-        variances.append(spread * noise / root[index].square())
+        noises.append(noise / root[index].square())
+        variances.append(spread * noises[-1])
         correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
         told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
         counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
-    error, variance = (torch.cat(parts).cpu().numpy() for parts in (errors, variances))
+    found = (torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises))
     n_folds = min(N_FOLDS, rows.n_rows)
-    return LeftOut(sets, n_folds, error, variance, np.array(counts), np.array(told))
+    return LeftOut(sets, n_folds, *found, np.array(counts), np.array(told))
 
 
 def is_exact(noise: Tensor) -> bool:

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
 
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
-#: more there than errors at levels can confirm.
-SHARE_OF_ERROR = 0.2
+#: more there than errors at levels can confirm. The next level is at half the distance, and so an
+#: error of first order, that of a kink, is half as large.
+SHARE_OF_ERROR = 0.5
 #: Variance of errors, in units of y, from which on they may be those of noise.
 NOISY = 1e-6
 #: By how much the errors must be likelier with a size than as noise alone: as much as length and
 #: size, two parameters, cost in Akaike's criterion.
 LEAST_GAIN = 2.0
+#: Rows next to each, of which the one whose error is nearest tells noise from an error of the form.
+N_NEIGHBOURS = 4
 #: Levels' worth of prior in the local size of the errors, and its largest value.
 PRIOR_LEVELS, MOST_RATIO = 1.0, 1e4
 
@@ -105,9 +109,14 @@ def fit_level_errors(
     sets : dict
         See `sets_of_levels`.
     """
-    error = np.where(np.isfinite(left_out.error[:, 0]), left_out.error[:, 0], 0.0)
-    variance = np.where(np.isfinite(left_out.variance[:, 0]), left_out.variance[:, 0], 0.0)
-    noise = _noise_by_row(left_out, error, variance, len(X))
+    error, variance, noise = (
+        np.where(np.isfinite(part[:, 0]), part[:, 0], 0.0)
+        for part in (left_out.error, left_out.variance, left_out.noise)
+    )
+    is_noisy = variance.min() >= NOISY
+    if is_noisy:
+        # The posterior knows the coefficients alone, and is no excuse for errors of the form.
+        variance = noise * _noise_by_row(left_out, error, variance, X)[left_out.row]
     starts = np.cumsum([0, *(len(part) for part in left_out.sets)])
     found = []
     for column, numbers in sets.items():
@@ -115,12 +124,12 @@ def fit_level_errors(
         places = np.array(list(numbers.values()))
         parts = [slice(starts[g], starts[g + 1]) for g in numbers]
         square = np.array([(error[p] ** 2).mean() for p in parts])
-        expected = np.array([(variance[p] * noise[left_out.row[p]]).mean() for p in parts])
+        expected = np.array([variance[p].mean() for p in parts])
         others = np.stack([levels[levels != place] for place in places])
         rows = _without(places, others)
         worth = np.array([left_out.count[g] for g in numbers])
         kernels, gain = WeighedKernels.likeliest(square, expected, rows, worth)
-        if variance.min() >= NOISY and gain < LEAST_GAIN:
+        if is_noisy and gain < LEAST_GAIN:
             continue
         own = kernels.variance(rows)
         total = own + expected + 1e-32
@@ -145,15 +154,16 @@ def _without(places: np.ndarray, others: np.ndarray) -> NearRows:
 
 
 def _noise_by_row(
-    left_out: LeftOut, error: np.ndarray, variance: np.ndarray, n_rows: int
+    left_out: LeftOut, error: np.ndarray, variance: np.ndarray, X: np.ndarray
 ) -> np.ndarray:
-    """Squared error of each row in its random fold over the expected one, at least 1.
+    """What noise makes (n,) of the squared error of each row over the expected one, at least 1.
 
-    Noise that varies is as large at a row that is left out in a random fold as with its level.
+    Noise that varies is as large at a row that is left out in a random fold as with its level. An
+    error of the form is about that of a neighbour: the least difference from one is what is noise.
     """
-    result = np.ones(n_rows)
-    if variance.min() >= NOISY:
-        in_folds = left_out.group < left_out.n_folds
-        ratio = error[in_folds] ** 2 / variance[in_folds]
-        result[left_out.row[in_folds]] = np.maximum(ratio, 1.0)
-    return result
+    in_folds = left_out.group < left_out.n_folds
+    of_row = np.zeros(len(X))
+    of_row[left_out.row[in_folds]] = error[in_folds] / np.sqrt(variance[in_folds])
+    near = cKDTree(X).query(X, k=min(N_NEIGHBOURS + 1, len(X)))[1][:, 1:]
+    square = (of_row[:, None] - of_row[near]) ** 2 / 2
+    return np.maximum(square.min(1), 1.0)

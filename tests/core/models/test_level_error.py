@@ -12,14 +12,15 @@ def grid(*sizes):
     return np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
 
 
-def left_out(X, of_level, noise=0.0, seed=0):
+def left_out(X, of_level, noise=0.0, seed=0, posterior=0.0):
     """Errors that are `of_level` without levels of the first column, else noise."""
     rng = np.random.default_rng(seed)
     sets = sets_to_leave_out(X, rng)
     n_folds = 8
     error = np.concatenate([noise * rng.standard_normal(len(part)) for part in sets])
+    known = np.full((len(error), 1), noise**2 + 1e-30)
     found = LeftOut(
-        sets, n_folds, error[:, None], np.full((len(error), 1), noise**2 + 1e-30),
+        sets, n_folds, error[:, None], known + posterior**2, known,
         np.array([float(len(part)) for part in sets]), np.ones(len(sets), dtype=bool),
     )  # fmt: skip
     levels = sets_of_levels(found, X)
@@ -58,6 +59,24 @@ def test_noise_is_not_the_levels(seed):
     found, levels = left_out(X, 0.5, noise=0.1, seed=seed)
     (level,) = fit_level_errors(found, X, levels)
     assert level.column == 0
+
+
+def test_a_posterior_is_no_excuse_for_levels():
+    X = grid(9, 6)
+    found, levels = left_out(X, 0.3, noise=0.01, posterior=0.3)
+    (level,) = fit_level_errors(found, X, {0: levels[0]})
+    middle = np.array([[0.5625, 0.4]])
+    assert np.sqrt(level.variance(middle)) > 0.1
+
+
+def test_errors_that_neighbours_share_are_no_noise():
+    X = grid(9, 6)
+    found, levels = left_out(X, 0.0, noise=0.01)
+    # Beside a kink along the second column: whatever is left out, the rows of a level err alike.
+    kinked = X[found.row, 0] == 0.5
+    found.error[kinked] += 0.3
+    (level,) = fit_level_errors(found, X, {0: levels[0]})
+    assert np.sqrt(level.variance(np.array([[0.5625, 0.4]]))) > 0.1
 
 
 def test_errors_are_larger_near_levels_that_leave_more():
