@@ -25,10 +25,6 @@ def peak(X):
     return np.exp(-200 * (X[:, 0] - 0.45) ** 2)
 
 
-def peak(X):
-    return np.exp(-200 * (X[:, 0] - 0.45) ** 2)
-
-
 def packet(X):
     return np.sin(5 * X[:, 0]) * (1 - np.tanh(X[:, 0] ** 2))
 
