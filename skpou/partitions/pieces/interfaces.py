@@ -220,8 +220,8 @@ class _Segments:
     def followed_by(self, other: _Segments) -> _Segments:
         """These segments and others."""
         names = ("a", "b", "first", "second", "direction")
-        joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
-        return replace(self, **joined)
+        both = [torch.cat([getattr(self, name), getattr(other, name)]) for name in names]
+        return _Segments(self.models, *both)
 
     def value(self, X: Tensor) -> Tensor:
         """Projected difference (r,) at a point of each segment."""
