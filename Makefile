@@ -20,6 +20,12 @@ PY_OLDEST = "$(VENV)-oldest/bin/python"
 STAMP = $(VENV)/.installed
 STAMP_DOC = $(VENV)/.installed-doc
 STAMP_OLDEST = $(VENV)-oldest/.installed
+PY_RELEASE = "$(VENV)-release/bin/python"
+STAMP_RELEASE = $(VENV)-release/.installed
+
+# What the fuzzer of `make test-all` begins with and how long it goes on; other seeds are other cases.
+FUZZ_SEED ?= 100000
+FUZZ_SECONDS ?= 600
 
 # The tests of a file share fits, so one process runs them all.
 PARALLEL = -n 2 --dist loadfile
@@ -34,7 +40,7 @@ QUICK = tests/base/test_quick.py tests/base/test_portable.py tests/base/test_pre
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test lint format typecheck pytest test-gpu test-slow test-oldest test-oldest-quick venv-oldest doc benchmark clean FORCE
+.PHONY: help demo test lint format typecheck pytest test-gpu test-slow test-oldest test-oldest-quick venv-oldest test-all fuzz release-check doc benchmark clean FORCE
 
 help:
 	@echo "make demo               run examples/diode.py; it writes diode.png"
@@ -45,6 +51,9 @@ help:
 	@echo "make test-gpu           the tests that need a CUDA device"
 	@echo "make test-oldest        the tests with the oldest supported versions"
 	@echo "make test-oldest-quick  three minutes of these: every class, and the checks of two"
+	@echo "make fuzz               odd data for ten minutes: FUZZ_SECONDS, and FUZZ_SEED for other ones"
+	@echo "make test-all           everything, for once a week: all of these tests, and the documentation"
+	@echo "make release-check      the wheel in a clean environment: versions, README, models of before"
 	@echo "make doc                the HTML documentation with the gallery, in doc/_build/html"
 	@echo "make benchmark          the tables and figures of the papers"
 	@echo "make clean              remove what was built, except the environments"
@@ -104,6 +113,25 @@ test-oldest: venv-oldest
 
 test-oldest-quick: venv-oldest
 	$(PY_OLDEST) -m pytest $(PARALLEL) $(QUICK) $(PYTEST_ARGS)
+
+fuzz: $(STAMP)
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --jobs 2
+
+# The snippets of the documentation are among the tests, the longer ones among those marked slow.
+test-all: test test-slow test-oldest-quick fuzz doc
+
+# Only torch stays from one check to the next: the wheel and its extras are installed anew.
+$(STAMP_RELEASE): $(call moved,$(STAMP_RELEASE))
+	$(call create,$(VENV)-release,$@)
+	$(PY_RELEASE) -m pip install $(TORCH_INSTALL_ARGS) "$(TORCH)"
+	@printf '%s\n' "$(CURDIR)" > "$@"
+
+release-check: $(STAMP_RELEASE)
+	rm -rf build dist
+	$(PY_RELEASE) -m pip wheel --no-deps --wheel-dir dist .
+	$(PY_RELEASE) -m pip uninstall --yes skpou
+	set -- dist/skpou-*.whl && $(PY_RELEASE) -m pip install "$$1[io,plot]"
+	$(PY_RELEASE) .ci/release_check.py
 
 # Pages of before whose sources have moved would stay, and their links would be checked.
 doc: $(STAMP_DOC)

@@ -42,10 +42,12 @@ NAMES = {
     "multi_stage_package": "the JAX package multistage on the papers' target",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
+    "intervals": "coverage of predict_interval on UCI tables, before and after conformalize",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
     "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
+    "gpu": "a graphics card beside two cores, at most six minutes; kept where there is a card",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
     "speed": "one row, default fits beside two rivals, several threads",
 }
@@ -60,9 +62,9 @@ FOLDERS = {
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
         *("diode", "transistor", "scaling", "cross", "triangle_waves"),
     ),
-    "scale": ("rows",),
+    "scale": ("rows", "gpu"),
     "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
-    "tables": ("tables",),
+    "tables": ("tables", "intervals"),
     "trask_2022": (
         *("bump", "sine_bump", "piecewise_quadratic", "curved_partitions", "diode_table"),
         *("transistor_surface", "noise_levels", "rates"),
@@ -128,7 +130,7 @@ def main():
             if not table.rows:
                 continue
             table.show()
-            if not options.quick:
+            if not options.quick and table.is_kept:
                 table.write(results)
             failed += table.n_missed()
         print(f"{time.perf_counter() - start:.0f} s", flush=True)

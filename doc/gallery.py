@@ -8,7 +8,8 @@ ORDER = (
     *("curved_ridge", "phase_change", "steam_table"),
     *("spectra", "table", "which_one", "grid_search", "large_table"),
     *("sparse_grids", "swiss_roll", "digits"),
-    *("logistic_growth", "advection", "helmholtz", "burgers", "viscous_burgers"),
+    *("logistic_growth", "advection", "helmholtz", "burgers"),
+    *("viscous_burgers", "unknown_viscosity"),
     *("read_json", "spice"),
 )
 

@@ -1,13 +1,19 @@
-"""Layers for people's own torch networks."""
+"""Layers for people's own torch networks, and a deeper encoder for images."""
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from skpou.sparse_grids import SparseGrid, evaluate_traced, factor_kinds, tracing_arrays
 
-__all__ = ["SparseGridLayer"]
+__all__ = ["SparseGridLayer", "residual_encoder"]
+
+#: Filters of the first convolution, which double where images are halved; side of the smallest.
+FILTERS, SMALLEST = 16, 4
 
 
 class SparseGridLayer(nn.Module):
@@ -131,3 +137,92 @@ class SparseGridLayer(nn.Module):
             f"n_outputs={self.coef.shape[1]}, boundary={grid.boundary!r}, "
             f"n_points={grid.n_columns}"
         )
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut (He et al. 2016), at half of the size with `stride` 2."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int):
+        super().__init__()
+        last = nn.BatchNorm2d(n_out)
+        # A block starts as its shortcut.
+        nn.init.zeros_(last.weight)
+        self.bent = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
+            last,
+        )
+        self.straight: nn.Module = nn.Identity()
+        if (n_in, stride) != (n_out, 1):
+            self.straight = nn.Sequential(
+                # No pixel is left out, as by a convolution of one pixel in each direction.
+                nn.AvgPool2d(stride, ceil_mode=True),
+                nn.Conv2d(n_in, n_out, 1, bias=False),
+                nn.BatchNorm2d(n_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.straight(x) + self.bent(x))
+
+
+def residual_encoder(n_features_in: int, n_components: int) -> nn.Module:
+    """Convolutional encoder with residual blocks, for square images of one channel.
+
+    For ``encoder=skpou.nn.residual_encoder`` of `NeuralSparseGridClassifier` and
+    `NeuralSparseGridRegressor`; ``encoder="cnn"`` has three convolutions alone. After a first
+    convolution there are two residual blocks [1]_ at full size and two at each half of it, down to
+    4 pixels, with twice as many filters each time; then the mean over the image and a linear layer.
+
+    Parameters
+    ----------
+    n_features_in : int
+        Pixels of an image, row by row: a square number.
+    n_components : int
+        Dimension of the embedding.
+
+    Returns
+    -------
+    Module
+        From (n, n_features_in) to (n, n_components).
+
+    Raises
+    ------
+    ValueError
+        If images are not square.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR
+       2016.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skpou.nn import residual_encoder
+    >>> residual_encoder(28 * 28, 8).eval()(torch.zeros(5, 784)).shape
+    torch.Size([5, 8])
+    """
+    side = math.isqrt(n_features_in)
+    if n_features_in < 1 or side**2 != n_features_in:
+        raise ValueError(
+            "residual_encoder is for square images of one channel. Got "
+            f"n_features_in={n_features_in}, which is no square number."
+        )
+    widths = [FILTERS]
+    while side > SMALLEST:
+        widths.append(2 * widths[-1])
+        side = -(-side // 2)
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (1, math.isqrt(n_features_in), math.isqrt(n_features_in))),
+        nn.Conv2d(1, FILTERS, 3, padding=1, bias=False),
+        nn.BatchNorm2d(FILTERS),
+        nn.ReLU(),
+        _ResidualBlock(FILTERS, FILTERS, 1),
+        _ResidualBlock(FILTERS, FILTERS, 1),
+    ]
+    for n_in, n_out in pairwise(widths):
+        layers += [_ResidualBlock(n_in, n_out, 2), _ResidualBlock(n_out, n_out, 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], n_components)]
+    return nn.Sequential(*layers)

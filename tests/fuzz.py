@@ -27,11 +27,14 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
-from tests.fuzz_data import draw_case
+from tests.fuzz_data import MADE_OF_OTHERS, draw_case
 
 #: Seconds of the processor that a fit may take: at once, for every row of an output, and for every
 #: iteration of a network of a given size.
 SECONDS, SECONDS_A_ROW, SECONDS_AN_ITERATION = 5.0, 0.05, 0.05
+#: Factor on these where others are fitted inside, where an equation is solved, or where each block
+#: of rows takes the matrix of a whole grid with it.
+SECONDS_OF_MANY = 6.0
 #: Spreads of y (max - min) by which predictions in the box of the rows may leave its range.
 SPREADS_BEYOND = 3.0
 #: Least weight of a row beside the heaviest one, to which estimators raise smaller ones.
@@ -136,7 +139,9 @@ def seconds_allowed(case):
     if "gate" in params:
         network = params["gate"] in ("mlp", "residual")
     iterations = params["max_iter"] if network else 0
-    return SECONDS + SECONDS_A_ROW * case.y.size + SECONDS_AN_ITERATION * iterations
+    many = case.name in MADE_OF_OTHERS or "physics" in case.params or case.n_blocks > 1
+    seconds = SECONDS + SECONDS_A_ROW * case.y.size + SECONDS_AN_ITERATION * iterations
+    return seconds * (SECONDS_OF_MANY if many else 1.0)
 
 
 @contextlib.contextmanager
@@ -149,7 +154,10 @@ def _timed(outcome, part):
 def _fit(model, case, outcome):
     """Fit; whether the case was not refused with a message that names the cause."""
     try:
-        model.fit(case.points(case.X), case.targets(case.y), sample_weight=case.weight)
+        if case.n_blocks > 1:
+            _fit_blocks(model, case)
+        else:
+            model.fit(case.points(case.X), case.targets(case.y), sample_weight=case.weight)
     except (ValueError, TypeError) as error:
         if not names_cause(str(error), model):
             raise
@@ -157,6 +165,14 @@ def _fit(model, case, outcome):
         outcome.trace = traceback.format_exc()
         return False
     return True
+
+
+def _fit_blocks(model, case):
+    classes = {"classes": np.unique(case.y)} if hasattr(model, "predict_proba") else {}
+    for index in np.array_split(np.arange(len(case.X)), case.n_blocks):
+        weight = None if case.weight is None else case.weight[index]
+        points, y = case.points(case.X[index]), case.targets(case.y[index])
+        model.partial_fit(points, y, sample_weight=weight, **classes)
 
 
 def names_cause(message, estimator):
@@ -285,11 +301,12 @@ def wrong_regression(model, arrays, y, case):
     yield from _wrong_shares(arrays, "share of partitions")
     yield from _outside_box(arrays)
     mean = arrays["mean"]
-    if mean.shape[1:] != case.y.shape[1:]:
+    if mean.shape[1:] != case.y.shape[1:] or not case.follows_rows:
         return
     if y is not None and mean.shape == y.shape:
         yield from _worse_than_mean(mean, case, model.dtype)
-    if case.params.get("alpha") != 0 and not case.has_negligible_rows:
+    # The first block's box ends where later rows may lie.
+    if case.params.get("alpha") != 0 and not case.has_negligible_rows and case.n_blocks == 1:
         yield from _beyond_range(mean, arrays["std True"], case)
 
 

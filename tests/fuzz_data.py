@@ -1,17 +1,20 @@
 """What `tests.fuzz` fits: an estimator, its parameters and odd data, all drawn from one seed."""
 
 import importlib.util
+import inspect
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
 import skpou
+from tests.fuzz_equations import COLUMNS_OF_EQUATIONS, EQUATIONS, SOLVERS
 
-#: All but those that are made of others: TransformedRegressor refuses half of the targets, and
-#: tests/auto draws cases for AutoRegressor.
+#: Seeds from here on draw what the quick ones before, which the tests run, leave out: estimators
+#: that are made of others, equations, and rows that come in blocks.
+FIRST_OF_ALL = 1000
 MADE_OF_OTHERS = ("AutoRegressor", "TransformedRegressor")
 ESTIMATORS = [n for n in skpou.__all__ if n[0] != "_" and n not in MADE_OF_OTHERS]
 
@@ -152,6 +155,7 @@ NEURAL_GRID = {
     "validation_fraction": (0.2, [0.01, 0.9]),
     "n_iter_no_change": (0.2, [1]),
 }
+MEMBERS = ["SparseGridRegressor", "AdditivePOURegressor", "HierarchicalPOURegressor"]
 #: Of each parameter the share of the cases that set it, and the values.
 PARAMETERS = {
     "HierarchicalPOURegressor": {
@@ -245,6 +249,26 @@ PARAMETERS = {
         "method": (0.4, ["one_hot", "density"]),
     },
 }
+PARAMETERS |= {
+    "AutoRegressor": {
+        "members": (1.0, [MEMBERS[:1], MEMBERS[:2], [MEMBERS[0], MEMBERS[2]]]),
+        "n_members": (0.5, [1, 2]),
+    },
+    "TransformedRegressor": {
+        "regressor": (
+            1.0,
+            [
+                skpou.SparseGridRegressor(level=2),
+                skpou.SparseGridRegressor(level=2, density="mixture"),
+                skpou.HierarchicalPOURegressor(2, 1),
+                skpou.AdditivePOURegressor(1),
+            ],
+        ),
+        "transform": (1.0, ["log", "yeo-johnson", (np.arcsinh, np.sinh)]),
+    },
+}
+#: Shares of the cases from `FIRST_OF_ALL` on with equations and in blocks, where that can be.
+SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS = 0.3, 0.3
 #: Parameters that only shape a network of a given size.
 OF_NETWORKS = ("activation", "architecture", "init", "solver", "alpha", "batch_size", "max_iter")
 
@@ -267,6 +291,8 @@ class Case:
         Key of `CONTAINERS`.
     kinds : str
         Kinds of the columns, the target and the weights.
+    n_blocks : int
+        Blocks of rows that `partial_fit` takes; 1: all go to `fit`.
     """
 
     seed: int
@@ -278,6 +304,7 @@ class Case:
     weight: np.ndarray | None
     container: str
     kinds: str
+    n_blocks: int = 1
 
     @property
     def kept(self):
@@ -292,7 +319,17 @@ class Case:
 
     def estimator(self):
         """The unfitted estimator."""
-        return getattr(skpou, self.name)(random_state=0, **self.params)
+        cls = getattr(skpou, self.name)
+        seeded = "random_state" in inspect.signature(cls).parameters
+        return cls(**({"random_state": 0} if seeded else {}), **self.params)
+
+    @property
+    def follows_rows(self):
+        """Whether the mean must be near its rows: no equation, median or minibatch moves it."""
+        neural_blocks = self.n_blocks > 1 and self.name.startswith("Neural")
+        return not (
+            "physics" in self.params or self.name == "TransformedRegressor" or neural_blocks
+        )
 
     def points(self, X):
         """Points (k, d) in the case's container."""
@@ -319,15 +356,18 @@ class Case:
         n, d = self.X.shape
         return (
             f"seed {self.seed}: {self.name}({params}), X {n} x {d} in {self.container}, "
-            f"y {self.y.shape}, {self.kinds}"
+            f"y {self.y.shape}, {self.kinds}, {self.n_blocks} blocks"
         )
 
 
 def draw_case(seed):
     """The `Case` of a seed."""
     rng = np.random.default_rng(seed)
-    name = ESTIMATORS[seed % len(ESTIMATORS)]
+    names = ESTIMATORS if seed < FIRST_OF_ALL else [*ESTIMATORS, *MADE_OF_OTHERS]
+    name = names[seed % len(names)]
     params = {} if rng.random() < 0.45 else _parameters(name, rng)
+    if name in MADE_OF_OTHERS:
+        params = _parameters(name, rng)
     n = int(np.exp(rng.uniform(0, np.log(MOST_ROWS + 1))))
     container = _kind(rng, CONTAINERS)
     columns, points = _points(n + N_FRESH, rng)
@@ -341,7 +381,17 @@ def draw_case(seed):
     if case.kept.any():
         rows = case.X[case.kept]
         case.fresh = np.clip(case.fresh, rows.min(0), rows.max(0))
-    return case
+    return case if seed < FIRST_OF_ALL else _with_more(case, rng)
+
+
+def _with_more(case, rng):
+    """The case with an equation, or with rows in blocks, or as it is."""
+    equation, blocks = rng.random(2) < (SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS)
+    if equation and case.name in SOLVERS and case.X.shape[1] <= COLUMNS_OF_EQUATIONS:
+        return replace(case, params=SOLVERS[case.name] | _pick(rng, EQUATIONS))
+    if not blocks or not hasattr(case.estimator(), "partial_fit"):
+        return case
+    return replace(case, n_blocks=min(int(rng.integers(2, 5)), len(case.X)))
 
 
 def _pick(rng, values):
@@ -359,7 +409,7 @@ def _parameters(name, rng):
         for key, (share, values) in PARAMETERS[name].items()
         if rng.random() < share
     }
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and name != "TransformedRegressor":
         params["dtype"] = "float32"
     without = set()
     if name == "HierarchicalPOURegressor":

@@ -51,7 +51,13 @@ ALLOWED = {
 }
 #: Folder within a room -> other folders of the room that it may import; "." are the room's files.
 WITHIN = {
-    "core": {"linalg": set(), ".": set(), "optim": {".", "linalg"}, "models": {".", "linalg"}},
+    "core": {
+        "linalg": set(),
+        ".": set(),
+        "optim": {".", "linalg"},
+        "models": {".", "linalg"},
+        "classes": {".", "linalg", "optim", "models"},
+    },
     "partitions": {
         "gates": set(),
         "pieces": {"gates"},
@@ -82,9 +88,9 @@ WITHIN = {
     "search": {"bases": set(), ".": {"bases"}},
     "export": {"families": set(), ".": {"families"}},
 }
-#: Rooms with a folder and a door; `core` has four.
+#: Rooms with a folder and a door; `core` has five.
 DOORS = {room for room in ALLOWED if (ROOT / "skpou" / room).is_dir()}
-DOORS |= {"core.linalg", "core.optim", "core.models"}
+DOORS |= {"core.linalg", "core.optim", "core.models", "core.classes"}
 #: Where scikit-learn may be imported.
 SKLEARN_ROOMS = ("skpou.base", "skpou.datasets", "skpou.inspection", "skpou.partitions.estimators")
 SKLEARN_FILES = {"regressor", "classifier", "estimator"}

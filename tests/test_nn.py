@@ -4,11 +4,14 @@ import copy
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
-from skpou.nn import SparseGridLayer
+from skpou import NeuralSparseGridClassifier
+from skpou.nn import SparseGridLayer, residual_encoder
 
 
 def test_layer_learns_inside_a_network():
@@ -133,3 +136,30 @@ def test_network_with_a_layer_is_exported_and_saved(tmp_path):
 def test_layer_compiled_to_machine_code():
     layer, x = SparseGridLayer(3, 4, 2), torch.rand(100, 3)
     torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x))
+
+
+@pytest.mark.parametrize("side", [1, 3, 8, 9, 28])
+def test_residual_encoder_takes_square_images(side):
+    torch.manual_seed(0)
+    encoder = residual_encoder(side**2, 3)
+    images = torch.rand(4, side**2)
+    assert encoder(images).shape == (4, 3)
+    # Every pixel has a part in it.
+    images.requires_grad_()
+    encoder.eval()(images).sum().backward()
+    assert bool((images.grad.abs().sum(0) > 0).all())
+    with pytest.raises(ValueError, match=f"n_features_in={side**2 + 2}, which is no square"):
+        residual_encoder(side**2 + 2, 3)
+
+
+def test_residual_encoder_in_front_of_a_grid():
+    X, y = load_digits(return_X_y=True)
+    chosen = y < 3
+    X, y = X[chosen][:150], y[chosen][:150]
+    model = NeuralSparseGridClassifier(
+        encoder=residual_encoder, level=2, batch_size=25, max_iter=5, dtype="float32"
+    )
+    model.fit(X, y)
+    assert model.loss_curve_[-1] < 0.8 * model.loss_curve_[0]
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))

@@ -6,6 +6,7 @@ heads are trained with an encoder of their own, and fitted to the embedding that
 
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,8 +36,11 @@ from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.fit import NeuralGridOptions, fit_neural_sparse_grid
+from skpou.nn import residual_encoder
 
 SEEDS = 10
+#: Learning rates of the thesis' table of bursts.
+BURST_RATES = (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)
 #: Points of a Gaussian process.
 SOME = 800
 NOISES = (0.1, 0.2)
@@ -302,4 +306,61 @@ def bursts(table, seeds):
     table.add(row, [("none returned", returned, 0)])
 
 
+def boundaries(seeds, quick):
+    """Table 3.8 of the thesis: treatments of the boundary, on digits."""
+    table = harness.Table()
+    X, y = load_digits(return_X_y=True)
+    some = DIGITS | ({"max_iter": 2} if quick else {}) | {"n_components": 3, "level": 4}
+    for boundary in ("modified", "zero", "full", "truncated"):
+        runs = []
+        for seed in range(1 if quick else min(seeds, 3)):
+            A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
+            make = partial(NeuralSparseGridClassifier, **some, boundary=boundary)
+            runs.append(fitted(lambda s, make=make: make(random_state=s), seed, A, a, B, b))
+        add(table, "digits, three components", f"boundary {boundary}", runs)
+    return table
+
+
+def burst_rates(seeds, quick):
+    """Table 3.11 of the thesis: share of the runs whose loss bursts, against the learning rate."""
+    table = harness.Table()
+    for solver in ("gradient", "direct", "iterative"):
+        for rate in BURST_RATES[:1] if quick else BURST_RATES:
+            count = 1 if quick else min(seeds, 3)
+            found = [burst(solver, rate, seed, 5 if quick else 40) for seed in range(count)]
+            row = {"task": "bursts of the loss", "method": solver, "learning rate": rate}
+            table.add(row | {"share": float(np.mean(found)), "seeds": count})
+    return table
+
+
+def burst(solver, rate, seed, passes):
+    """Whether the loss is ever over three times the median of the last passes'."""
+    from benchmarks.grids.neural_sparse_grids import data
+
+    X, y, *_ = data("S0", seed)
+    model = NeuralSparseGridRegressor(coef_solver=solver, learning_rate=rate, batch_size=64,
+                                      max_iter=passes, init="scale", random_state=seed)  # fmt: skip
+    harness.fit(model, X[:2000], y[:2000])
+    curve = np.array(model.loss_curve_)
+    running = np.array([np.median(curve[max(i - 8, 0) : i + 1]) for i in range(len(curve))])
+    return bool((curve[8:] > 3 * running[8:]).any())
+
+
+def residual(seeds, quick):
+    """The deeper encoder beside the three convolutions, on digits."""
+    table = harness.Table()
+    X, y = load_digits(return_X_y=True)
+    deep = {key: value for key, value in DIGITS.items() if key != "image_shape"}
+    deep |= {"encoder": residual_encoder, "max_iter": 2 if quick else 15}
+    runs = []
+    for seed in range(1 if quick else min(seeds, 3)):
+        A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
+        runs.append(
+            fitted(lambda s: NeuralSparseGridClassifier(**deep, random_state=s), seed, A, a, B, b)
+        )
+    add(table, "digits", "residual encoder", runs)
+    return table
+
+
 SECTIONS = {"moons": moons, "digits": digits, "robustness": robustness, "mnist": mnist}
+SECTIONS |= {"boundaries": boundaries, "burst_rates": burst_rates, "residual": residual}

@@ -13,16 +13,18 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.shared import harness
 from skpou import LSGDRegressor, NeuralSparseGridRegressor
-from skpou.datasets import make_swiss_roll
+from skpou.datasets import make_spectra, make_swiss_roll
 
 SEEDS = 10
 N, N_TRAIN = 8000, 6400
@@ -60,6 +62,8 @@ THESIS = {
 #: Sample by which rates and ridges are chosen.
 OTHER_SEED = 100
 NETWORK_STEPS = 40
+#: Spectra to fit to, with a quarter as many for the test; rates and levels of the thesis' tables.
+N_SPECTRA, SPECTRA_RATES, SPECTRA_LEVELS = 2000, (1e-3, 5e-3, 1e-2), (4, 6)
 
 
 def data(variant, seed):
@@ -220,5 +224,51 @@ def by_rate(seeds, quick):
     return table
 
 
+def by_training(seeds, quick):
+    """Tables 3.2 and 3.12 of the thesis: levels against its three trainings."""
+    table = harness.Table()
+    for level in LEVELS[:1] if quick else LEVELS:
+        for name, training in THESIS.items():
+            error, seconds, model = measure(thesis(training, level), "S0", 0)
+            row = {"task": f"S0, level {level}", "method": name, "MSE": error}
+            table.add(row | {"active": model.active_fraction_, "fit (s)": seconds})
+    return table
+
+
+def spectra(seeds, quick):
+    """Tables 3.3 to 3.5 and 3.12 of the thesis, on a stand-in for its spectra.
+
+    Labels in units of their range, so that errors of the three can be averaged.
+    """
+    table, n = harness.Table(), 300 if quick else N_SPECTRA
+    X, y = make_spectra(n + n // 4, noise=0.03, random_state=0)
+    y = (y - y.min(0)) / np.ptp(y, axis=0)
+    plain = {"n_components": 3, "level": 5, "coef_solver": "gradient", "random_state": 0}
+    plain |= {"batch_size": 64, "max_iter": 5 if quick else 60, "alpha": 1e-4, "init": "scale"}
+
+    def grid(**params):
+        return NeuralSparseGridRegressor((64, 32), **(plain | params))
+
+    def pixels(model):
+        return make_pipeline(StandardScaler(), PCA(20), model)
+
+    methods = {f"SGD, rate {rate:g}": grid(learning_rate=rate) for rate in SPECTRA_RATES}
+    methods |= {f"SGD, level {k}": grid(level=k) for k in SPECTRA_LEVELS}
+    methods |= {"LS": grid(coef_solver="direct", learning_rate=0.05)}
+    methods |= {"ILS": grid(coef_solver="iterative", learning_rate=0.05)}
+    methods |= {
+        "boosting on 20 components": MultiOutputRegressor(pixels(harness.boosting())),
+        "nearest neighbours": pixels(KNeighborsRegressor(5)),
+    }
+    for name, model in dict(list(methods.items())[: 2 if quick else None]).items():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*of the embeddings lie within")
+            seconds = harness.fit(model, X[:n], y[:n])
+        left = model.predict(X[n:]) - y[n:]
+        row = {"task": f"{n} spectra", "method": name, "MAE": float(np.abs(left).mean())}
+        table.add(row | {"MSE": float(np.mean(left**2)), "fit (s)": seconds})
+    return table
+
+
 SECTIONS = {variant: partial(compare, variant) for variant in VARIANTS}
-SECTIONS |= {"levels": by_level, "rates": by_rate}
+SECTIONS |= {"levels": by_level, "rates": by_rate, "trainings": by_training, "spectra": spectra}

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.linear_model import SGDRegressor
 
 from benchmarks.shared import harness
-from skpou import AdditivePOURegressor, SparseGridRegressor
+from skpou import AdditivePOURegressor, HierarchicalPOURegressor, SparseGridRegressor
 
 #: Rows of a table and of the one it is compared with, columns, and rows a block.
 SIZES, QUICK_SIZES, N_FEATURES, BLOCK = (10**6, 10**7), (10**4, 10**5), 8, 10**5
@@ -50,6 +50,9 @@ MODELS = {
     "SparseGridRegressor, level 3": lambda: SparseGridRegressor(level=3, batch_size=BLOCK),
     "AdditivePOURegressor, ten pairs": lambda: AdditivePOURegressor(
         terms=[(j,) for j in range(N_FEATURES)] + PAIRS, batch_size=BLOCK
+    ),
+    "HierarchicalPOURegressor, EM, (8, 8) of degree 2": lambda: HierarchicalPOURegressor(
+        (8, 8), 2, solver="em", init="box", max_iter=20, batch_size=BLOCK, random_state=0
     ),
     "SGDRegressor on squares and products": SGD,
 }

@@ -221,7 +221,15 @@ def span(runs):
 
 
 class Table:
-    """Rows of a benchmark, with the bounds that some of them are held to."""
+    """Rows of a benchmark, with the bounds that some of them are held to.
+
+    Attributes
+    ----------
+    is_kept : bool
+        Whether the table is written to `RESULTS`.
+    """
+
+    is_kept = True
 
     def __init__(self):
         self.rows = []

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
 from skpou.base.compat import callback_management
-from skpou.core import Report
 
 #: Root of the tasks of the fit that runs, and whether a callback has asked for its end.
 _CONTEXT, _STOPPED = "_callback_fit_ctx", "_callback_stopped"
 #: Lines that the report of the fit that runs has at most; None where that is not known.
 _MOST_LINES = "_fit_most_lines"
+#: Data of the fit that runs, as callbacks are told of them.
+_DATA = "_fit_data"
 NO_MODEL = "A callback ended fit before there was any model."
+
+
+class StepMetadata(dict):
+    """What callbacks are told of a step: ``["report"]`` is its line.
+
+    The line is found, but is not among the items: scikit-learn's ScoringMonitor hands these to
+    scorers, which refuse what they do not know.
+    """
+
+    def __init__(self, line: str, items: dict[str, Any] | None):
+        super().__init__(items or {})
+        self.line = line
+
+    def __missing__(self, key: str) -> str:
+        if key == "report":
+            return self.line
+        raise KeyError(key)
 
 
 class StopRequested(KeyboardInterrupt):
@@ -82,20 +100,24 @@ def fit_task(
     with callback_management(estimator):
         context = estimator._init_callback_context(max_subtasks=n_steps)
         context.call_on_fit_task_begin(**data)
+        told = {key: value for key, value in data.items() if key != "estimator"}
+        setattr(estimator, _DATA, told)
         try:
             yield
         except StopRequested:
             raise RuntimeError(NO_MODEL) from None
         finally:
             estimator.__dict__.pop(_STOPPED, None)
+            estimator.__dict__.pop(_DATA, None)
         # The estimator itself is what can predict by now.
         context.call_on_fit_task_end(**data, reconstruction_attributes=dict)
 
 
-def step_task(estimator: Any, stoppable: bool) -> Report | None:
+def step_task(estimator: Any, stoppable: bool) -> Callable[..., None] | None:
     """What takes the lines of a training's report to the callbacks; None where there are none.
 
-    Each line is a task of the fit. With `stoppable` it raises `StopRequested` where a callback
+    Each line is a task of the fit. A second argument makes the fitted attributes after it, where
+    there is a model. With `stoppable` it raises `StopRequested` where a callback
     wants no further one.
     """
     context = getattr(estimator, _CONTEXT, None)
@@ -104,19 +126,35 @@ def step_task(estimator: Any, stoppable: bool) -> Report | None:
 
     most, taken = getattr(estimator, _MOST_LINES, None), itertools.count()
 
-    def step(line: str) -> None:
+    def step(line: str, attributes: Callable[[], dict[str, Any] | None] | None = None) -> None:
         # scikit-learn refuses a task beyond those announced; a fit must not fail for that.
         if most is not None and next(taken) >= most:
             return
         task = context.subcontext(task_name="step")
         task.call_on_fit_task_begin(estimator=estimator)
-        stop = task.call_on_fit_task_end(estimator=estimator, metadata={"report": line})
+        data = dict(getattr(estimator, _DATA, {}))
+        data["metadata"] = StepMetadata(line, data.get("metadata"))
+        if attributes is not None:
+            data["reconstruction_attributes"] = attributes
+        stop = task.call_on_fit_task_end(estimator=estimator, **data)
         # What is left to do after the end has lines, too.
         if stop and stoppable and not is_stopped(estimator):
             setattr(estimator, _STOPPED, True)
             raise StopRequested
 
     return step
+
+
+def attributes_of(estimator: Any, result: Any, prepared: Any) -> dict[str, Any] | None:
+    """Fitted attributes that a fit with this result would leave; None where there is none."""
+    if result is None:
+        return None
+    fitted = object.__new__(type(estimator))
+    # What judges a whole fit by left-out rows knows nothing of a part of it.
+    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None)
+    fitted._store_result(result, prepared)
+    own = vars(estimator)
+    return {key: value for key, value in vars(fitted).items() if own.get(key, own) is not value}
 
 
 def is_stopped(estimator: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
+from skpou.core.classes import CalibratedClasses, Calibration, calibrate
 from skpou.core.linalg import gather, gather_objects
 from skpou.core.models import ClassPredictor, worse_than_the_shares
 
@@ -31,10 +32,12 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     """Classifier with a probability of every class at every point.
 
     A subclass calls `_prepare_classes`, trains by `_train_and_store`, and writes `_state_of` and
-    `_model`, whose result has `log_proba`; predictions of every kind follow from it.
+    `_model`, whose result has `log_proba`; predictions of every kind follow from it, and from the
+    calibration that the result's left-out observations ask for.
     """
 
     _counts_repeats = True
+    _state_names: tuple[str, ...] = (*TorchEstimator._state_names, "_calibration")
 
     def _model(self, like: Tensor) -> ClassPredictor:
         """The fitted model, on the device and in the dtype of `like`."""
@@ -45,7 +48,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
         raise NotImplementedError
 
     def _evaluate(self, points: Tensor) -> None:
-        if self._model(points).log_proba(points).shape != (1, len(self.classes_)):
+        if self._calibrated(points).log_proba(points).shape != (1, len(self.classes_)):
             raise ValueError(f"probabilities of {len(self.classes_)} classes have another shape.")
 
     # Training
@@ -98,7 +101,9 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     ) -> TrainingResult:
         """Train and store the result; what an interrupt leaves is stored, too."""
         try:
-            result = self._no_worse_than_the_shares(train(prepared), prepared)
+            with self._training_on(prepared):
+                result = train(prepared)
+            result = self._no_worse_than_the_shares(result, prepared)
         except TrainingInterrupted as stopped:
             return self._keep_interrupted(stopped, prepared)
         self._store_result(result, prepared)
@@ -121,20 +126,47 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
             f"classes less likely. The shares of the classes are kept. {result.message}"
         )
         state = result.state.of_shares(share)
-        return replace(result, state=state, code="worse_than_the_shares", message=message.strip())
+        return replace(
+            result,
+            state=state,
+            code="worse_than_the_shares",
+            message=message.strip(),
+            left_out=None,
+        )
 
     def _store_result(self, result: TrainingResult, prepared: PreparedClasses) -> None:
+        left_out = result.left_out
+        calibration = None if left_out is None else calibrate(prepared.rows, left_out)
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
             classes_=prepared.classes,
+            _calibration=None if calibration is None else calibration.arrays(),
             **self._state_of(result),
         )
 
     # Prediction
 
+    def _calibrated(self, like: Tensor) -> ClassPredictor:
+        """The fitted model with its calibration, on the device of `like`."""
+        model, state = self._model(like), self.__dict__.get("_calibration")
+        if state is None:
+            return model
+        return CalibratedClasses(model, Calibration.from_arrays(state, like))
+
+    def _calibration_lines(self) -> list[str]:
+        """What the summary says of the calibration."""
+        state = self.__dict__.get("_calibration")
+        if state is None:
+            return []
+        line = f"Logits times {state['factor']:.3g} as left-out rows say"
+        if state["companion"] is not None:
+            joined = f"{state['companion_factor']:.3g} times those of a logistic regression"
+            line += f", with {joined} of single columns"
+        return [line]
+
     def _log_proba(self, X):
         points, _, origin = self._query(X)
-        model = self._unpacked_model(points)
+        model = self._unpacked("calibrated model", points, self._calibrated)
         return self._in_blocks(points, model, lambda x, _: model.log_proba(x)), origin
 
     def predict_log_proba(self, X):

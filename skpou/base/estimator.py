@@ -26,6 +26,7 @@ from skpou.base import summary, validation
 from skpou.base.callbacks import (
     NO_MODEL,
     Remaining,
+    attributes_of,
     counted_lines,
     fit_task,
     is_stopped,
@@ -291,17 +292,40 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     def _reporter(self, stoppable: bool = True) -> Report | None:
         """What takes lines of progress: prints them, and tells the callbacks."""
         step = step_task(self, stoppable)
-        if not self.verbose:
-            return step
+        if not self.verbose and step is None:
+            return None
+        remaining = Remaining(self) if self.verbose else None
 
-        remaining = Remaining(self)
-
-        def report(line: str) -> None:
-            print(f"[{type(self).__name__}] {line}{remaining.after_one_more()}", flush=True)
+        def report(line: str, *result: Callable[[], TrainingResult | None]) -> None:
+            if remaining is not None:
+                print(f"[{type(self).__name__}] {line}{remaining.after_one_more()}", flush=True)
             if step is not None:
-                step(line)
+                self._tell(step, line, *result)
 
+        report.takes_models = True  # type: ignore[attr-defined]
         return report
+
+    def _tell(
+        self,
+        step: Callable[..., None],
+        line: str,
+        result: Callable[[], TrainingResult | None] | None = None,
+    ) -> None:
+        """Tell callbacks of a step, and how to make what a fit that ends here would leave."""
+        prepared = self.__dict__.get("_fit_prepared")
+        if result is None or prepared is None:
+            step(line)
+            return
+        step(line, lambda: attributes_of(self, result(), prepared))
+
+    @contextlib.contextmanager
+    def _training_on(self, prepared: Any):
+        """A training on these rows, of which callbacks may ask for a model in between."""
+        self._fit_prepared = prepared
+        try:
+            yield
+        finally:
+            del self._fit_prepared
 
     def _warn_if_not_converged(self, result: TrainingResult) -> None:
         if result.code not in ("converged", "interrupted"):
@@ -373,12 +397,17 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         model: Predictor | ClassPredictor,
         function: Callable[[Tensor, slice], Any],
     ) -> Any:
-        """Concatenate a function's results over blocks of rows; tuples part by part."""
+        """Concatenate a function's results over blocks of rows; tuples part by part.
+
+        Blocks go through as many threads as `n_jobs` says, and do not depend on these.
+        """
         if len(points) == 1:
             results = [function(points, slice(0, 1))]
         else:
             blocks = row_blocks(len(points), self._rows_a_block(model))
-            results = [function(points[block], block) for block in blocks]
+            # A card has threads of its own.
+            with jobs(self.n_jobs if points.device.type == "cpu" else None):
+                results = at_once(lambda block: function(points[block], block), blocks)
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)

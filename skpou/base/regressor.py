@@ -150,7 +150,8 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
         """Best of several starts, stored; what an interrupt leaves is stored, too."""
         try:
-            result = self._best_of(train, n_init)
+            with self._training_on(prepared):
+                result = self._best_of(train, n_init)
             result = self._no_worse_than_the_mean(result, prepared)
         except TrainingInterrupted as stopped:
             if stopped.result is not None:

@@ -36,6 +36,8 @@ class SummedEstimator(TorchEstimator):
 
     batch_size: int | None
     bounds: Any
+    _form_error: list[dict[str, Any]] | None
+    _restraint: dict[str, Any] | None
 
     def _why_no_sum(self) -> str:
         """Why the parameters ask for what is no sum over rows; "" if they do not."""
@@ -86,6 +88,14 @@ class SummedEstimator(TorchEstimator):
                 raise ValueError(NO_WEIGHT)
         edges = torch.stack(found)
         return self._edges(edges[0], torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
+
+    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
+        """Store the range of y; what leaves rows out needs these, and is left out itself."""
+        low, high = (
+            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
+        )
+        self._form_error = None
+        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
 
 
 class SummedRegressor(SummedEstimator, BaseRegressor):
@@ -195,14 +205,6 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
         self._keep_range(summary, scaling)
         self._store_result(result, prepared)
         return result
-
-    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
-        """Store the range of y; what leaves rows out needs these, and is left out itself."""
-        low, high = (
-            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
-        )
-        self._form_error = None
-        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
 
 
 class SummedClassifier(SummedEstimator, BaseClassifier):

@@ -1,23 +1,26 @@
 """What several families share: rows, scaling, records of training, bases, polynomials."""
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
+from skpou.core.fourier import FourierProducts, count_waves
 from skpou.core.parallel import at_once, jobs
 from skpou.core.polynomials import (
     TotalDegreePolynomials,
+    TotalDegreeProducts,
     count_columns,
     largest_powers,
     to_powers,
     total_degree_exponents,
 )
-from skpou.core.records import Report, TrainingInterrupted, TrainingResult
+from skpou.core.records import Report, TrainingInterrupted, TrainingResult, tell
 from skpou.core.rows import Pairs, Rows, merge_rows, pairs_of
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 
 # fmt: off
-__all__ = ["BASES", "Basis", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
-           "TotalDegreePolynomials", "TrainingInterrupted", "TrainingResult", "at_once",
-           "count_columns", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
-           "target_unit", "to_powers", "total_degree_exponents"]
+__all__ = ["BASES", "Basis", "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample",
+           "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
+           "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
+           "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit",
+           "tell", "to_powers", "total_degree_exponents"]
 # fmt: on

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core.basis import Basis
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Bases whose exponents are remembered: searches make the same few hundreds of times.
 MOST_REMEMBERED = 128
@@ -131,11 +136,11 @@ def _legendre_as_powers(degree: int, offset: float, width: float) -> np.ndarray:
     return table
 
 
-class TotalDegreePolynomials(Basis, kind="polynomials"):
-    """Products of Legendre polynomials ``prod_j P_{e_j}(2 x_j - 1)`` with ``sum_j e_j <= degree``.
+class TotalDegreeProducts(Basis):
+    """Products of one factor for each variable, whose orders add up to a total degree at most.
 
-    Each product is its parent (the product without its last variable) times one Legendre
-    factor, so a column costs one multiplication whatever the dimension.
+    Each product is its parent (the product without its last variable) times one factor, so a
+    column costs one multiplication whatever the dimension. A subclass has the table of factors.
 
     Parameters
     ----------
@@ -143,13 +148,18 @@ class TotalDegreePolynomials(Basis, kind="polynomials"):
         Number d of variables. With d = 0 the only function is the constant.
     degree : int
         Largest total degree, at least 0.
+    factors : ndarray of shape (p, d)
+        Number of each variable's factor in the table; 0 is the constant 1.
+    n_factors : int
+        Factors of a variable.
     """
 
-    def __init__(self, n_features: int, degree: int):
+    def __init__(self, n_features: int, degree: int, factors: np.ndarray, n_factors: int):
         self.n_features = n_features
         self.degree = degree
-        self.exponents = total_degree_exponents(n_features, degree)
-        self.n_columns = self.n_running = len(self.exponents)
+        self.factors = factors
+        self.n_factors = n_factors
+        self.n_columns = len(factors)
         self._generations = self._plan()
         self._indices: dict[torch.device, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
@@ -158,24 +168,28 @@ class TotalDegreePolynomials(Basis, kind="polynomials"):
         return {"n_features": self.n_features, "degree": self.degree}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, int], like: Tensor) -> TotalDegreePolynomials:
+    def from_arrays(cls, arrays: dict[str, int], like: Tensor) -> Self:
         """Rebuild from `arrays`."""
-        return cls(arrays["n_features"], arrays["degree"])
+        return cls(arrays["n_features"], arrays["degree"])  # type: ignore[call-arg]
+
+    @abstractmethod
+    def _values(self, t: Tensor, derivative: bool = False) -> Tensor:
+        """Factors (n_factors, ...) at coordinates t of the unit box, or their derivatives."""
 
     def _plan(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Columns, their parents and their rows of the table, for 1, 2, ... active variables."""
-        position = {tuple(row): i for i, row in enumerate(self.exponents)}
-        n_active = (self.exponents > 0).sum(1)
+        position = {tuple(row): i for i, row in enumerate(self.factors)}
+        n_active = (self.factors > 0).sum(1)
         generations = []
         for active in range(1, int(n_active.max(initial=0)) + 1):
             columns = np.flatnonzero(n_active == active)
             parents, factors = [], []
-            for row in self.exponents[columns]:
+            for row in self.factors[columns]:
                 last = int(np.flatnonzero(row)[-1])
                 parent = row.copy()
                 parent[last] = 0
                 parents.append(position[tuple(parent)])
-                factors.append(last * (self.degree + 1) + row[last])
+                factors.append(last * self.n_factors + row[last])
             generations.append((columns, np.array(parents), np.array(factors)))
         return generations
 
@@ -188,23 +202,21 @@ class TotalDegreePolynomials(Basis, kind="polynomials"):
         return self._indices[device]
 
     def _products(self, table: Tensor, X: Tensor) -> Tensor:
-        """Multiply the factors of `table` (d * (m + 1), n) into columns (n, p)."""
+        """Multiply the factors of `table` (d * n_factors, n) into columns (n, p)."""
         columns = torch.ones((self.n_columns, len(X)), dtype=X.dtype, device=X.device)
         for index, parents, factors in self._plan_on(X.device):
             columns[index] = columns[parents] * table[factors]
         return columns.T.contiguous()
 
     def _table(self, X: Tensor, differentiated: int | None = None) -> Tensor:
-        """Factors P_k(2 x_j - 1) of shape (d * (m + 1), n); variable `differentiated` by slopes."""
-        t = 2 * X.T - 1
-        table = legendre_table(t, self.degree).transpose(0, 1).contiguous()
+        """Factors of shape (d * n_factors, n); variable `differentiated` by slopes."""
+        table = self._values(X.T).transpose(0, 1).contiguous()
         if differentiated is not None:
-            # The chain rule's factor 2 comes from t = 2 x - 1.
-            table[differentiated] = 2 * legendre_table(t[differentiated], self.degree, True)
-        return table.reshape(self.n_features * (self.degree + 1), len(X))
+            table[differentiated] = self._values(X[:, differentiated], True)
+        return table.reshape(self.n_features * self.n_factors, len(X))
 
     def matrix(self, X: Tensor) -> Tensor:
-        """Evaluate every polynomial at every point; see `Basis.matrix`."""
+        """Evaluate every product at every point; see `Basis.matrix`."""
         if self.degree == 0 or self.n_features == 0:
             return torch.ones((len(X), self.n_columns), dtype=X.dtype, device=X.device)
         return self._products(self._table(X), X)
@@ -213,5 +225,27 @@ class TotalDegreePolynomials(Basis, kind="polynomials"):
         """Evaluate the derivatives along coordinate `feature`; see `Basis.partial`."""
         if self.degree == 0:
             return torch.zeros((len(X), self.n_columns), dtype=X.dtype, device=X.device)
-        involved = torch.as_tensor(self.exponents[:, feature] > 0, dtype=X.dtype, device=X.device)
+        involved = torch.as_tensor(self.factors[:, feature] > 0, dtype=X.dtype, device=X.device)
         return self._products(self._table(X, feature), X) * involved
+
+
+class TotalDegreePolynomials(TotalDegreeProducts, kind="polynomials"):
+    """Products of Legendre polynomials ``prod_j P_{e_j}(2 x_j - 1)`` with ``sum_j e_j <= degree``.
+
+    Parameters
+    ----------
+    n_features : int
+        Number d of variables. With d = 0 the only function is the constant.
+    degree : int
+        Largest total degree, at least 0.
+    """
+
+    def __init__(self, n_features: int, degree: int):
+        self.exponents = total_degree_exponents(n_features, degree)
+        super().__init__(n_features, degree, self.exponents, degree + 1)
+        self.n_running = self.n_columns
+
+    def _values(self, t: Tensor, derivative: bool = False) -> Tensor:
+        values = legendre_table(2 * t - 1, self.degree, derivative)
+        # The chain rule's factor.
+        return 2 * values if derivative else values

@@ -30,6 +30,8 @@ class TrainingResult:
         Sentence for the user when the code is not ``"converged"``.
     chosen : dict
         Sizes, ridges and degrees that were chosen automatically.
+    left_out : LeftOutClasses or None
+        What a model of classes says of observations that it does not know, where that is known.
     """
 
     state: Any
@@ -39,6 +41,15 @@ class TrainingResult:
     code: str = "converged"
     message: str = ""
     chosen: dict[str, Any] = field(default_factory=dict)
+    left_out: Any = None
+
+
+def tell(report: Report, line: str, result: Callable[[], TrainingResult | None]) -> None:
+    """Report a step after which there is a model; `result` makes it where somebody asks."""
+    if getattr(report, "takes_models", False):
+        report(line, result)  # type: ignore[call-arg]
+    else:
+        report(line)
 
 
 class TrainingInterrupted(KeyboardInterrupt):

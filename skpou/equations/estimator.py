@@ -210,14 +210,16 @@ class EquationsMixin:
 class PhysicsMixin(EquationsMixin, LinearModelRegressor):
     """Regressor with a `LinearModel`, and with equations on sine features."""
 
-    def _physics(self) -> Physics | None:
-        physics = super()._physics()
-        if physics is not None and self.density == "mixture":
+    def _prepare_physics(
+        self, X: Any, y: Any, sample_weight: Any, physics: Physics
+    ) -> tuple[Prepared, Problem]:
+        prepared, problem = super()._prepare_physics(X, y, sample_weight, physics)
+        if self.density == "mixture" and not prepared.rows.n_rows:
             raise ValueError(
-                "density='mixture' is fitted to errors at left-out rows, which equations have not "
-                "got. It must be 'gaussian' where physics is given."
+                "density='mixture' is fitted to left-out data, but X has no rows: equations and "
+                "conditions are all there is. It must be 'auto' or 'gaussian'."
             )
-        return physics
+        return prepared, problem
 
     def _equation_training(
         self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions

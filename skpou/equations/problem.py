@@ -7,6 +7,7 @@ linearised equation is a sum of derivative matrices with scaled rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -339,6 +340,7 @@ class Tracer:
 
     def _examine(self, constants: Constants) -> bool:
         """Whether derivatives agree for all trial functions; refuses what is never finite."""
+        self._refuse_columns_too_short()
         found, finite = [], torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         # Positive, negative, small, any: a logarithm or a root needs the right ones.
         for shape in (torch.abs, lambda v: -v.abs(), lambda v: torch.sigmoid(v), lambda v: v):
@@ -355,6 +357,16 @@ class Tracer:
         size = float(found[0].abs().max())
         apart = max(float((part - found[0]).abs().max()) for part in found[1:])
         return apart <= SAME * size  # False for NaN
+
+    def _refuse_columns_too_short(self) -> None:
+        for key in self.pointwise.keys:
+            if not math.isfinite(self._size(key)):
+                j = min(key[1], key=lambda j: float(self.scaling.width[self.columns.index(j)]))
+                width = float(self.scaling.width[self.columns.index(j)])
+                raise ValueError(
+                    f"Equation {self.equation.name!r} differentiates along column {j} of X, which "
+                    f"spans {width:.3g} only: the derivative overflows in float64."
+                )
 
     def _size(self, key: Key) -> float:
         """What a value or derivative may be in units of y and X."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
+from skpou.core.classes import LeftOutClasses, best_factors, left_out_logits
 from skpou.core.optim import Iterate, RidgeSchedule, descend_hidden, levenberg_marquardt
-from skpou.lsgd.calibration import best_factor, left_out_logits
 from skpou.lsgd.class_model import NetworkClasses
 from skpou.lsgd.class_problem import (
     ClassDescent,
@@ -49,6 +50,7 @@ class ClassTraining(NetworkTraining):
     ):
         super().__init__(rows, options, rng, report)
         self.count, self.size = 2 * self.problem.total, 1.0
+        self.left_out: LeftOutClasses | None = None
 
     def _problem(self) -> ClassProblem:
         columns = NetworkColumns(self.options.network, self.rows.X)
@@ -116,21 +118,27 @@ class ClassTraining(NetworkTraining):
 
     def _finish(self, best: Iterate) -> tuple[NetworkClasses, float, float]:
         """Calibrated probabilities, their cross entropy at left-out rows, and the ridge."""
-        problem, rows = self.problem, self.rows
+        problem, pairs = self.problem, self.rows.pairs()
         basis = NetworkBasis(self.options.network, best.theta)
-        logits = problem.offset + basis.matrix(rows.X) @ best.coef
+        logits = problem.offset + basis.matrix(pairs.X) @ best.coef
         some = torch.as_tensor(
-            np.sort(self.rng.permutation(rows.n_rows)[:LEFT_OUT_ROWS]), device=rows.X.device
+            np.sort(self.rng.permutation(pairs.n_rows)[:LEFT_OUT_ROWS]), device=pairs.X.device
         )
-        jacobian, ridge = self._parameters(best)
-        left_out = left_out_logits(logits, rows.y, rows.weight, jacobian, ridge, some)
-        factor, score = best_factor(left_out, problem.offset, rows.y[some], rows.weight[some])
+        jacobian, ridge = self._parameters(best, NetworkColumns(self.options.network, pairs.X))
+        left_out = left_out_logits(logits, pairs.y, pairs.weight, jacobian, ridge, some)
+        known = problem.offset, pairs.y[some], pairs.weight[some]
+        (factor,), score = best_factors([left_out], *known)
+        calibrated = problem.offset + factor * torch.nan_to_num(left_out - problem.offset)
+        self.left_out = LeftOutClasses(some, calibrated)
         return NetworkClasses(basis, factor * best.coef, problem.offset), score, problem.alpha
 
-    def _parameters(self, best: Iterate):
+    def _result(self) -> TrainingResult:
+        result = super()._result()
+        return replace(result, left_out=self.left_out)
+
+    def _parameters(self, best: Iterate, columns: NetworkColumns):
         """Jacobian of the logits by what was fitted, and the ridges of these parameters."""
         problem, (p, K) = self.problem, best.coef.shape
-        columns = problem.basis
         k = columns.n_parameters
         deep = self.options.solver == "varpro" or K * p + k <= MOST_PARAMETERS
         least = torch.finfo(best.coef.dtype).eps * problem.total

@@ -32,8 +32,8 @@ class LSGDClassifier(BaseClassifier):
 
     The classes' logits are linear in the units of the last hidden layer (Eq. 3 of [1]_), and for
     given hidden layers the cross entropy is convex in the output layer. So only the hidden layers
-    are searched for. The ridges of both parts are those of largest evidence ([2]_), and one
-    factor on the logits makes the classes of rows that are left out most likely.
+    are searched for. The ridges of both parts are those of largest evidence ([2]_), and
+    probabilities are calibrated on rows that are left out.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ class LSGDClassifier(BaseClassifier):
     loss_curve_ : list of float
         Mean cross entropy of the rows at each iteration.
     loss_ : float
-        Mean cross entropy of rows that are left out, by a step of Newton's method for each.
+        Mean cross entropy of rows that are left out, by a step of Newton's method for each, of the
+        network alone.
     scaling_ : dict of ndarray
         Box of the data: columns that vary, offset, width.
     model_ : dict
@@ -110,8 +111,14 @@ class LSGDClassifier(BaseClassifier):
     -----
     Outside the box of the data probabilities are those at the nearest point of the box.
 
-    Rows are left out in all parameters under ``"varpro"``, and where these are few; else the
-    hidden layers stay as they are, and long descents are surer of themselves than they should be.
+    Probabilities are calibrated on left-out observations: a factor on what the logits add to those
+    of the classes' shares makes their classes most likely. A logistic regression of the same rows,
+    in the columns and in ramps between their quantiles, is joined to the logits by a factor of its
+    own where left-out observations are better for it.
+
+    Observations are left out in all parameters under ``"varpro"``, and where these are few; else
+    the hidden layers stay as they are, and long descents are surer of themselves than they should
+    be.
 
     References
     ----------
@@ -271,6 +278,7 @@ class LSGDClassifier(BaseClassifier):
             "",
             f"Network: {state['architecture']}, {state['activation']}, hidden layers ({sizes})",
             f"Cross entropy of rows that are left out: {self.loss_:.3g}",
+            *self._calibration_lines(),
         ]
 
     @property

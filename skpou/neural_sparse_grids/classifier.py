@@ -58,7 +58,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
     coef_solver : {"auto", "gradient", "direct", "iterative", "varpro"}, default="auto"
         How the coefficients of the grid are found. ``"gradient"``: by minibatch steps, along with
         the encoder (SGD in [1]_). ``"direct"``: by least squares before every step of the encoder
-        (LS). ``"iterative"``: by some conjugate gradient steps before every step (ILS).
+        (LS). ``"iterative"``: by some steps of LSMR before every step (ILS).
         ``"varpro"``: eliminated; Levenberg-Marquardt steps of the encoder. ``"auto"``: varpro
         for an ``"mlp"`` whose matrices are small, unless method is ``"density"``, else gradient.
         Direct, iterative and, without ``"softmax"``, varpro train the encoder on the classes'
@@ -133,6 +133,18 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         Number of columns of X.
     feature_names_in_ : ndarray of str
         Names of the columns, if X had any.
+
+    Notes
+    -----
+    Probabilities are calibrated on left-out observations: a factor on what the logits add to those
+    of the classes' shares makes their classes most likely. A logistic regression of the same rows,
+    in the columns and in ramps between their quantiles, is joined to the logits by a factor of its
+    own where left-out observations are better for it.
+
+    Observations are left out by a Newton step in all parameters; where these are too many, and
+    with other encoders than ``"mlp"``, in those of the grid alone, of which long trainings are
+    surer than they should be. Where rows are held out (`early_stopping`) these are taken.
+    `partial_fit` does without.
 
     References
     ----------
@@ -320,6 +332,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
             scaling = Scaling.from_arrays(scaling.arrays(), X)
             rows = self._rows_in(scaling, X, indicators, weight)
         return PreparedClasses(rows, scaling, known)
+
+    def _summary_lines(self):
+        return [*super()._summary_lines(), *self._calibration_lines()]
 
     @property
     def coef_(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, tell
+from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
@@ -18,7 +20,9 @@ from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
+from skpou.neural_sparse_grids.left_out import left_out_by_newton, left_out_by_split
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
+from skpou.neural_sparse_grids.projected.rows import FIRST_SPREAD, Ridges
 from skpou.neural_sparse_grids.projected.squares import EncodedProblem, first_ridges
 from skpou.neural_sparse_grids.projected.varpro import (
     CAUTIOUS_ROWS,
@@ -30,6 +34,7 @@ from skpou.neural_sparse_grids.projected.varpro import (
     softmax_problem,
 )
 from skpou.sparse_grids import (
+    GIVEN_DECAY,
     GridClasses,
     GridOptions,
     SparseGrid,
@@ -165,6 +170,7 @@ class NeuralGridTraining:
     ):
         self.rows, self.encoder, self.options = rows, encoder, options
         self.part = rows
+        self.held_out: Tensor | None = None
         self.rng, self.report = rng, report
         self.trained = Trained(level=options.level)
         self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
@@ -203,8 +209,22 @@ class NeuralGridTraining:
         descent = replace(options.descent, coef_solver=self.solver)
         descend_encoder(
             encoder, grid, part, held_out, options.method, descent, self.rng,
-            self.trained, self.report,
+            self.trained, self._told(),
         )  # fmt: skip
+
+    def _told(self) -> Report | None:
+        """The report, with the model after each line for those who ask."""
+        report = self.report
+        return None if report is None else lambda line: tell(report, line, self.so_far)
+
+    def so_far(self) -> TrainingResult | None:
+        """What a training that ends here would leave; the training itself does not change."""
+        if self.trained.state is None:
+            return None
+        part = copy.copy(self)
+        part.encoder, part.trained = copy.deepcopy(self.encoder), copy.copy(self.trained)
+        part.trained.curve, part.rng = list(self.trained.curve), np.random.default_rng(0)
+        return part.result()
 
     def is_softmax_varpro(self) -> bool:
         """Whether the coefficients of logits are eliminated."""
@@ -217,9 +237,10 @@ class NeuralGridTraining:
         if not n_held_out or n_held_out >= rows.n_rows:
             return rows, None
         order = torch.as_tensor(self.rng.permutation(rows.n_rows), device=rows.X.device)
-        parts = (order[n_held_out:], order[:n_held_out])
-        training, held_out = (rows.subset(part.sort().values) for part in parts)
-        return training, held_out
+        kept, self.held_out = (
+            part.sort().values for part in (order[n_held_out:], order[:n_held_out])
+        )
+        return rows.subset(kept), rows.subset(self.held_out)
 
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
         """Climb from the start; with few rows twice, from cautious and from bold ridges.
@@ -258,7 +279,7 @@ class NeuralGridTraining:
                 cautious=cautious,
             ),
             trained,
-            self.report,
+            self._told(),
         ).run(self.rng)
 
     # The result
@@ -285,8 +306,25 @@ class NeuralGridTraining:
         }
         model = with_slope(NeuralGrid(encoder, head.state, latent.X[0, :0]), self.rows)
         code, message = trained.code, self._message(trained.code)
-        n_iter = max(trained.n_iter, 1)
-        return TrainingResult(model, head.score, n_iter, trained.curve, code, message, chosen)
+        n_iter, left_out = max(trained.n_iter, 1), head.left_out
+        if options.method is not None and left_out is None:
+            left_out = self._left_out(model, latent)
+        return TrainingResult(
+            model, head.score, n_iter, trained.curve, code, message, chosen, left_out
+        )
+
+    def _left_out(self, model: NeuralGrid, latent: Rows) -> LeftOutClasses | None:
+        """What the model says of observations that coefficients trained along do not know."""
+        if self.held_out is not None:
+            return left_out_by_split(model, self.rows, self.held_out)
+        if self.options.method != "softmax":
+            return None
+        chosen, given = self.trained.chosen, self.options.descent.alpha
+        alpha = chosen.get("alpha", CLASS_ALPHA if given is None else given)
+        ridges = Ridges(
+            alpha, chosen.get("decay", GIVEN_DECAY), 1.0, chosen.get("spread", FIRST_SPREAD)
+        )
+        return left_out_by_newton(model, self.rows, latent, ridges, self.rng)
 
     def _head(self, latent: Rows, grid: SparseGrid) -> TrainingResult:
         """Coefficients on the grid: those trained along, or the solution for all rows."""

@@ -138,7 +138,7 @@ def embedded(encoder: Encoder, rows: Rows) -> Rows:
     with torch.no_grad():
         points = torch.cat([encoder(rows.X[block]) for block in blocks]).to(torch.float64)
     found = rows.to(torch.float64)
-    return Rows(points, found.y, found.weight, found.within)
+    return Rows(points, found.y, found.weight, found.within, found.repeats)
 
 
 def active_fraction(grid: SparseGrid, points: Tensor) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
@@ -23,6 +23,7 @@ from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, scor
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion, max_segments
+from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
@@ -55,6 +56,8 @@ class PieceOptions:
     exactly : bool, default=False
         Make one level of exactly as many partitions as `sizes` says: sharp if kinks separate all
         pieces, soft otherwise.
+    space : str, default="polynomial"
+        Space of the experts.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -65,6 +68,7 @@ class PieceOptions:
     max_iter: int = 1000
     tol: float = 0.0
     exactly: bool = False
+    space: str = POLYNOMIAL
 
     #: Most pieces when their number is chosen.
     most_pieces = 32
@@ -174,7 +178,7 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
     """
     try:
         form = options.gates[0]
-        problem = PieceProblem(rows, options.degree, tol=options.tol)
+        problem = PieceProblem(rows, options.degree, tol=options.tol, space=options.space)
         everything = torch.arange(problem.n, device=rows.X.device)
         trainer = BlendTrainer(problem, everything, _blend_options(options))
         blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
@@ -185,7 +189,7 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
         raise TrainingInterrupted(None) from None
     result = blend.result
     return TrainingResult(
-        state=Mixture(trained, experts, problem.degree, 0),
+        state=Mixture(trained, experts, problem.degree, 0, problem.space),
         score=result.score,
         n_iter=max(result.n_iter, 1),
         curve=result.curve or [result.score],
@@ -277,7 +281,9 @@ class _PieceTraining:
         if d == 0 or n == 1:
             return [0]
         # A polynomial that half of the samples determine is the largest worth a try.
-        chosen = [m for m in self.options.degrees if 2 * count_columns(d, m) <= n]
+        chosen = [
+            m for m in self.options.degrees if 2 * space_columns(self.options.space, d, m) <= n
+        ]
         return [0, *(chosen or [1])]
 
     def _most_pieces(self, problem: PieceProblem) -> int:
@@ -288,7 +294,7 @@ class _PieceTraining:
 
     def _problem(self, degree: int) -> PieceProblem:
         n_gate_columns = self.options.gates[0].basis(self.rows.n_features).n_columns
-        return PieceProblem(self.rows, degree, n_gate_columns, self.options.tol)
+        return PieceProblem(self.rows, degree, n_gate_columns, self.options.tol, self.options.space)
 
     def _most_exact(self, problem: PieceProblem) -> int:
         """Most pieces where each has one row more than its polynomial needs."""
@@ -342,7 +348,7 @@ class _PieceTraining:
         if pieces.n_pieces == 1:
             return True
         # Two lines of a grid may lie on a plane: higher degrees may tell of larger pieces.
-        return not may_be_strips(problem.rows.X, pieces.labels, problem.degree)
+        return not may_be_strips(problem.rows.X, pieces.labels, problem.basis.n_factors)
 
     # Gates and experts
 
@@ -373,7 +379,7 @@ class _PieceTraining:
             code = "interrupted"
             message = "The best pieces found so far are kept, with gates that were not sharpened."
         return TrainingResult(
-            state=Mixture(tree, experts, problem.degree, first_soft),
+            state=Mixture(tree, experts, problem.degree, first_soft, problem.space),
             score=history.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [history.score],

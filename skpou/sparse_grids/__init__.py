@@ -4,13 +4,12 @@ from skpou.sparse_grids.basis.evaluation import DenseColumns
 from skpou.sparse_grids.basis.grid import HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.basis.plans import BOUNDARIES, count_points
 from skpou.sparse_grids.basis.traced import evaluate_traced, factor_kinds, tracing_arrays
+from skpou.sparse_grids.class_model import GridClasses, log_shares
 from skpou.sparse_grids.classes import (
     METHODS,
     N_STEPS,
-    GridClasses,
     fit_classes,
     indicators,
-    log_shares,
     one_hot_model,
 )
 from skpou.sparse_grids.classifier import SparseGridClassifier
@@ -24,6 +23,7 @@ from skpou.sparse_grids.solution import (
     direct_problem,
     fit_on_grid,
 )
+from skpou.sparse_grids.solvers.lsmr import lsmr
 from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
 from skpou.sparse_grids.solvers.ridge import (
     GramProblem,
@@ -39,5 +39,5 @@ __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "
            "GridOptions", "GridRows", "KernelProblem", "RidgeSolution", "SparseGrid",
            "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
            "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "fit_classes",
-           "fit_on_grid", "indicators", "log_shares", "one_hot_model", "tracing_arrays"]
+           "fit_on_grid", "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
 # fmt: on

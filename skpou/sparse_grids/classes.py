@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core import Rows, TrainingResult
+from skpou.core.classes import LeftOutClasses, observations_at
 from skpou.core.linalg import LEAST_ALPHA, factored, rows_within
 from skpou.core.optim import logits_of_shares, shares_of_classes
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
+from skpou.sparse_grids.class_model import GridClasses, log_shares
+from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import (
     GIVEN_DECAY,
     N_EXACT,
@@ -28,8 +31,11 @@ from skpou.sparse_grids.solvers.rows import GridRows
 
 METHODS = ("density", "one_hot", "softmax")
 
-#: Highest level and most grid points of level="auto", which spares all methods long fits.
-AUTO_LEVEL, AUTO_POINTS = 6, 800
+#: Highest level and most grid points of level="auto", which spares all methods long fits: of few
+#: columns, and of more, whose main effects a logistic regression beside the grid knows better.
+AUTO_LEVEL, AUTO_POINTS, AUTO_POINTS_OF_MANY = 6, 800, 400
+#: Columns up to which they are few.
+FEW_FEATURES = 4
 #: Most grid points for which the ridge of densities is chosen on the grid itself.
 SPECTRUM_POINTS = 1500
 #: Parts of the rows, each of which judges the ridge of a logistic regression on the others.
@@ -46,95 +52,12 @@ ALPHAS = tuple(10.0 ** (-k / 8) for k in range(25))
 SEARCH_TOL, TOL = 1e-4, 1e-10
 #: Most Newton steps.
 MAX_NEWTON = 100
-
-
-@dataclass
-class GridClasses:
-    """Probabilities of classes from functions on a sparse grid.
-
-    Attributes
-    ----------
-    grid : SparseGrid
-        The grid.
-    coef : Tensor of shape (G, K)
-        Coefficients (surpluses) of one function a class.
-    offset : Tensor of shape (K,)
-        What is added to the functions.
-    method : {"density", "one_hot", "softmax"}
-        What they are: joint densities of point and class, probabilities, or logits.
-    floor : float
-        Size below which a density or a probability is not told from zero.
-    """
-
-    grid: SparseGrid
-    coef: Tensor
-    offset: Tensor
-    method: str
-    floor: float
-
-    def functions(self, X: Tensor) -> Tensor:
-        """Values (n, K) at points X (n, d); outside the unit box those at its nearest point."""
-        X = X.to(self.coef)
-        return self.grid.evaluate(X.clamp(0.0, 1.0), self.coef) + self.offset
-
-    def log_proba(self, X: Tensor) -> Tensor:
-        """Logarithms (n, K) of the classes' probabilities."""
-        values = self.functions(X)
-        if self.method == "softmax":
-            return torch.log_softmax(values, 1)
-        return log_shares(values, self.floor)
-
-    def of_shares(self, share: Tensor) -> GridClasses:
-        """The same grid with the probabilities (K,) of the classes everywhere."""
-        nothing = torch.zeros_like(self.coef)
-        return GridClasses(self.grid, nothing, share.log().to(nothing), "softmax", self.floor)
-
-    def numbers_per_row(self) -> int:
-        """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
-        return 3 * self.grid.n_subspaces + 6 * self.coef.shape[1]
-
-    # State
-
-    def arrays(self) -> dict:
-        """State as numpy arrays, numbers and strings."""
-        return {
-            "n_features": self.grid.n_features,
-            "level": self.grid.level,
-            "boundary": self.grid.boundary,
-            "basis": self.grid.basis,
-            "method": self.method,
-            "floor": self.floor,
-            "coef": self.coef.cpu().contiguous().numpy(),
-            "offset": self.offset.cpu().contiguous().numpy(),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
-        """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
-        coef, offset = (
-            torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
-            for name in ("coef", "offset")
-        )
-        return cls(grid, coef, offset, arrays["method"], arrays["floor"])
-
-
-def log_shares(values: Tensor, floor: float) -> Tensor:
-    """Logarithms of the shares of ``(v + sqrt(v^2 + floor^2)) / 2``, which is positive.
-
-    Its order is that of the values, and it is v where v is far above the floor.
-    """
-    size = (values.square() + floor**2).sqrt() + values.abs()
-    # Below zero the sum cancels; the product of sum and difference is floor^2. Neither form may
-    # divide by zero where it is not chosen: its gradient would be NaN.
-    positive = torch.where(values > 0, size, floor**2 / size)
-    logs = positive.log()
-    return logs - torch.logsumexp(logs, 1, keepdim=True)
+#: Least part of a row that is not its own: round-off.
+LEAST_FREE = 1e-9
 
 
 def choose_class_level(n_features: int, options: GridOptions, method: str) -> int:
-    """Level of the grid: the given one, or at most 6 with at most 800 points.
+    """Level of the grid: the given one, or at most 6 with at most 800 points, 400 in many columns.
 
     Raises
     ------
@@ -144,7 +67,8 @@ def choose_class_level(n_features: int, options: GridOptions, method: str) -> in
     """
     if options.level is not None:
         return choose_level(n_features, options)
-    limit = min(AUTO_POINTS, options.max_points)
+    most = AUTO_POINTS if n_features <= FEW_FEATURES else AUTO_POINTS_OF_MANY
+    limit = min(most, options.max_points)
     for level in range(AUTO_LEVEL, 1, -1):
         if count_points(n_features, level, options.boundary)[0] <= limit:
             return level
@@ -231,21 +155,22 @@ class DensityProblem:
         self.grid = grid
         self.mass, self.stiffness = grid.mass_and_stiffness(rows.X)
         self.weight = rows.total_weight if total is None else total
+        self.spectrum: tuple[Tensor, Tensor] | None = None
         if right is not None:
             self.right = right
             return
         matrix = GridRows(grid, rows.X, rows.weight)
         self.right = matrix.rmatmul(matrix.root * rows.y) / self.weight
 
-    def solve(self, alpha: float) -> Tensor:
-        """Coefficients (G, K)."""
+    def solve(self, alpha: float, right: Tensor | None = None, n_steps: int = N_STEPS) -> Tensor:
+        """Coefficients (G, K) after some of the steps, from the rows or another right side."""
         root = self.mass.diagonal().rsqrt()[:, None]
         matrix = (self.mass + alpha**2 / N_STEPS * self.stiffness).mul_(root).mul_(root.T)
         factor, _ = factored(matrix, LEAST_ALPHA**2)
-        right = self.right
-        for step in range(N_STEPS):
+        right = self.right if right is None else right
+        for step in range(n_steps):
             coef = root * torch.cholesky_solve(root * right, factor)
-            right = self.mass @ coef if step < N_STEPS - 1 else right
+            right = self.mass @ coef if step < n_steps - 1 else right
         return coef
 
     def best_alpha(self, judged: Tensor, report: Report | None) -> float:
@@ -268,9 +193,10 @@ class DensityProblem:
         vectors = root * torch.linalg.solve_triangular(factor.T, vectors, upper=True)
         columns, right = self.grid.matrix(part.X) @ vectors, vectors.T @ self.right
         squares = columns.square()
+        self.spectrum = squares, values.clamp_min(0)
         scores = []
         for alpha in ALPHAS:
-            shrink = (1 + alpha**2 / N_STEPS * values.clamp_min(0)) ** -N_STEPS
+            shrink = _diffused(self.spectrum[1], alpha)
             # Without its row b loses w_n t_n phi(x_n) / W, and g what that contributes.
             itself = own * (squares @ shrink)[:, None] / self.weight
             density = columns @ (shrink[:, None] * right) - itself
@@ -279,6 +205,29 @@ class DensityProblem:
                 report(f"alpha {alpha:.1e}: score {scores[-1]:.6g}")
         least = min(scores)
         return next(a for a, s in zip(ALPHAS, scores, strict=True) if s <= least + INDIFFERENCE)
+
+    def left_out(self, model: GridClasses, alpha: float, judged: Tensor) -> LeftOutClasses:
+        """What a model says of the classes of some rows when it does not know them.
+
+        Parameters
+        ----------
+        model : GridClasses
+            For this alpha.
+        alpha : float
+        judged : Tensor of shape (k,), int64
+            Numbers of the rows; those of `best_alpha` if it has been called.
+        """
+        number, place = observations_at(self.rows, judged)
+        X, pairs = self.rows.X[judged], self.rows.pairs()
+        if self.spectrum is not None:
+            itself = self.spectrum[0] @ _diffused(self.spectrum[1], alpha)
+        else:
+            # Half of the steps, from the row and to the row: the matrix is symmetric.
+            half = self.solve(alpha, self.grid.matrix(X).T, N_STEPS // 2)
+            itself = (half * (self.mass @ half)).sum(0)
+        taken = itself[place] * pairs.weight[number].clamp_max(1.0) / self.weight
+        values = model.functions(X)[place] - taken[:, None] * pairs.y[number]
+        return LeftOutClasses(number, log_shares(values, model.floor))
 
     def error(self, coef: Tensor, rng: np.random.Generator) -> float:
         """Size of the densities' errors where there is nothing: that of their negative values.
@@ -292,6 +241,32 @@ class DensityProblem:
         return max(size, 1 / self.weight)
 
 
+def _diffused(values: Tensor, alpha: float) -> Tensor:
+    """What is left of eigenvectors of the stiffness after all steps."""
+    return (1 + alpha**2 / N_STEPS * values) ** -N_STEPS
+
+
+def density_classes(
+    problem: DensityProblem,
+    options: GridOptions,
+    rng: np.random.Generator,
+    report: Report | None = None,
+) -> TrainingResult:
+    """One density a class, smoothed so that classes left out are most likely."""
+    rows, grid, alpha = problem.rows, problem.grid, options.alpha
+    judged = judged_rows(rows, rng)
+    if alpha is None:
+        searched = problem
+        if grid.n_columns > SPECTRUM_POINTS:
+            level = choose_class_level(grid.n_features, replace(options, level=None), "density")
+            searched = DensityProblem(rows, grid.of_level(level))
+        alpha = searched.best_alpha(judged, report)
+    coef = problem.solve(alpha)
+    offset = coef.new_zeros(coef.shape[1])
+    model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
+    return result_of(model, rows, alpha, left_out=problem.left_out(model, alpha, judged))
+
+
 def _fit_density(
     rows: Rows,
     grid: SparseGrid,
@@ -299,19 +274,8 @@ def _fit_density(
     rng: np.random.Generator,
     report: Report | None,
 ) -> TrainingResult:
-    """One density a class, smoothed so that classes left out are most likely."""
-    problem = DensityProblem(rows, grid)
-    alpha = options.alpha
-    if alpha is None:
-        searched = problem
-        if grid.n_columns > SPECTRUM_POINTS:
-            level = choose_class_level(grid.n_features, replace(options, level=None), "density")
-            searched = DensityProblem(rows, grid.of_level(level))
-        alpha = searched.best_alpha(judged_rows(rows, rng), report)
-    coef = problem.solve(alpha)
-    offset = coef.new_zeros(coef.shape[1])
-    model = GridClasses(grid, coef, offset, "density", problem.error(coef, rng))
-    return result_of(model, rows, alpha)
+    """See `density_classes`."""
+    return density_classes(DensityProblem(rows, grid), options, rng, report)
 
 
 # Regression on indicators
@@ -349,8 +313,25 @@ def _fit_one_hot(
     targets, spread = indicators(rows)
     result = fit_on_grid(targets, grid, None, options, rng, report)
     model = one_hot_model(grid, result.state.coef, spread, rows)
-    found = result_of(model, rows, result.chosen["alpha"], result.n_iter)
+    left_out = one_hot_left_out(model, result.state, rows, judged_rows(rows, rng))
+    found = result_of(model, rows, result.chosen["alpha"], result.n_iter, left_out)
     return replace(found, code=result.code, message=result.message)
+
+
+def one_hot_left_out(
+    model: GridClasses, regression: SparseGridModel, rows: Rows, judged: Tensor
+) -> LeftOutClasses:
+    """What a ridge regression says of the classes of some rows when it does not know them.
+
+    An observation moves the value there by ``v / (1 - v)`` times its residual, v the variance of
+    the value for unit noise.
+    """
+    number, place = observations_at(rows, judged)
+    pairs, X = rows.pairs(), rows.X[judged]
+    v = regression.variance(X)[place] * pairs.weight[number].clamp_max(1.0)
+    values = model.functions(X)[place]
+    moved = (v / (1 - v).clamp_min(LEAST_FREE))[:, None] * (values - pairs.y[number])
+    return LeftOutClasses(number, log_shares(values + moved, model.floor))
 
 
 # Logistic regression
@@ -364,15 +345,16 @@ def _fit_softmax(
     report: Report | None,
 ) -> TrainingResult:
     """Multinomial logistic regression, the ridge by the likelihood of rows held out."""
-    problem = _logistic(rows, grid)
+    problem, folds = _logistic(rows, grid), _Folds(rows, grid, rng)
     alpha, decay = options.alpha, GIVEN_DECAY
     if alpha is None:
-        absolute, decay = _ridge_of_folds(rows, grid, rng, report)
-        alpha = absolute / problem.scale
+        absolute, decay = search_ridge(folds.score, decays=DECAYS, start=START, report=report)
+        alpha = absolute * folds.scale / problem.scale
     theta, n_iter = problem.fit(alpha, decay, tol=TOL, max_iter=MAX_NEWTON)
     floor = 1 / rows.total_weight
     model = GridClasses(grid, theta, problem.offset, "softmax", floor)
-    result = result_of(model, rows, alpha, n_iter)
+    left_out = folds.left_out(alpha * problem.scale / folds.scale, decay)
+    result = result_of(model, rows, alpha, n_iter, left_out)
     if n_iter < MAX_NEWTON:
         return result
     return replace(
@@ -386,37 +368,53 @@ def _logistic(rows: Rows, grid: SparseGrid) -> GridMultinomialRidge:
     return GridMultinomialRidge(matrix, rows.y, logits_of_shares(rows), costs, N_EXACT)
 
 
-def _ridge_of_folds(
-    rows: Rows, grid: SparseGrid, rng: np.random.Generator, report: Report | None
-) -> tuple[float, float]:
-    """Root of the ridge, and decay, by cross-validated likelihood of some of the rows.
+class _Folds:
+    """Some of the rows in parts, each of which is predicted by the others.
 
     The prior is the same for a part of the rows, hence ``alpha * scale`` is.
     """
-    some = rows.subset(judged_rows(rows, rng))
-    scale = _logistic(some, grid).scale
-    numbers = torch.as_tensor(rng.permutation(some.n_rows) % N_FOLDS, device=rows.X.device)
-    parts = []
-    for fold in range(min(N_FOLDS, some.n_rows)):
-        outside, inside = (torch.nonzero(m).squeeze(1) for m in (numbers != fold, numbers == fold))
-        if len(outside):
-            parts.append((_logistic(some.subset(outside), grid), some.subset(inside)))
-    held_out = [(problem, part, GridRows(grid, part.X, part.weight)) for problem, part in parts]
-    starts: list[Tensor | None] = [None] * len(held_out)
 
-    def score(alpha: float, decay: float) -> float:
+    def __init__(self, rows: Rows, grid: SparseGrid, rng: np.random.Generator):
+        self.rows, self.judged = rows, judged_rows(rows, rng)
+        some = rows.subset(self.judged)
+        self.scale = _logistic(some, grid).scale
+        numbers = torch.as_tensor(rng.permutation(some.n_rows) % N_FOLDS, device=rows.X.device)
+        self.folds = []
+        for fold in range(min(N_FOLDS, some.n_rows)):
+            outside, inside = (
+                torch.nonzero(m).squeeze(1) for m in (numbers != fold, numbers == fold)
+            )
+            if len(outside):
+                part = some.subset(inside)
+                matrix = GridRows(grid, part.X, part.weight)
+                self.folds.append((_logistic(some.subset(outside), grid), inside, part, matrix))
+        self.starts: list[Tensor | None] = [None] * len(self.folds)
+
+    def _logits(self, fold: int, alpha: float, decay: float) -> Tensor:
+        """Logits of the rows of one part by the others."""
+        problem, _, _, matrix = self.folds[fold]
+        ridge = alpha * self.scale / problem.scale
+        theta, _ = problem.fit(ridge, decay, self.starts[fold], tol=SEARCH_TOL)
+        self.starts[fold] = theta
+        return problem.offset + matrix.matmul(theta) / matrix.root
+
+    def score(self, alpha: float, decay: float) -> float:
+        """Twice the negative log likelihood of the rows, each by the other parts."""
         total = 0.0
-        for i, (problem, part, matrix) in enumerate(held_out):
-            ridge = alpha * scale / problem.scale
-            theta, _ = problem.fit(ridge, decay, starts[i], tol=SEARCH_TOL)
-            starts[i] = theta
-            logits = problem.offset + matrix.matmul(theta) / matrix.root
-            terms = part.y * torch.log_softmax(logits, 1)
+        for fold, (_, _, part, _) in enumerate(self.folds):
+            terms = part.y * torch.log_softmax(self._logits(fold, alpha, decay), 1)
             total -= 2 * float((part.weight[:, None] * terms).sum())
         return total
 
-    alpha, decay = search_ridge(score, decays=DECAYS, start=START, report=report)
-    return alpha * scale, decay
+    def left_out(self, alpha: float, decay: float) -> LeftOutClasses | None:
+        """Logits of the observations at these rows, by the other parts."""
+        if not self.folds:
+            return None
+        logits = self.rows.y.new_zeros((len(self.judged), self.rows.n_outputs))
+        for fold, (_, inside, _, _) in enumerate(self.folds):
+            logits[inside] = self._logits(fold, alpha, decay)
+        number, place = observations_at(self.rows, self.judged)
+        return LeftOutClasses(number, logits[place])
 
 
 # All methods
@@ -428,7 +426,13 @@ def judged_rows(rows: Rows, rng: np.random.Generator) -> Tensor:
     return torch.as_tensor(picked, device=rows.X.device)
 
 
-def result_of(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> TrainingResult:
+def result_of(
+    model: GridClasses,
+    rows: Rows,
+    alpha: float,
+    n_iter: int = 1,
+    left_out: LeftOutClasses | None = None,
+) -> TrainingResult:
     """Record with the mean negative log likelihood of the rows' classes as score."""
     size = rows_within(model.numbers_per_row())
     terms = [
@@ -439,4 +443,4 @@ def result_of(model: GridClasses, rows: Rows, alpha: float, n_iter: int = 1) -> 
     ]
     score = -float(torch.stack(terms).sum()) / rows.total_weight
     chosen = {"alpha": alpha, "level": model.grid.level}
-    return TrainingResult(model, score, max(n_iter, 1), [score], chosen=chosen)
+    return TrainingResult(model, score, max(n_iter, 1), [score], chosen=chosen, left_out=left_out)

@@ -25,10 +25,10 @@ from skpou.base import (
 )
 from skpou.core import Scaling, TrainingResult
 from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.class_model import GridClasses
 from skpou.sparse_grids.classes import (
     ALPHAS,
     METHODS,
-    GridClasses,
     choose_class_level,
     fit_classes,
 )
@@ -48,8 +48,8 @@ class SparseGridClassifier(SummedClassifier):
     ----------
     level : "auto" or int, default="auto"
         Level n of the grid, from 1 to 30: the mesh width along one column is ``2**-n`` of the
-        data's range. ``"auto"``: at most 6, lowered until the grid has at most 800 points, and
-        no more than `max_points`.
+        data's range. ``"auto"``: at most 6, lowered until the grid has at most 800 points, of
+        more than four columns 400, and no more than `max_points`.
     method : {"density", "one_hot", "softmax"}, default="density"
         ``"density"``: a density for each class, by mass and stiffness matrices of the grid, and
         Bayes' rule ([2]_); the fastest for many rows, for few columns.
@@ -104,7 +104,7 @@ class SparseGridClassifier(SummedClassifier):
     n_iter_ : int
         Newton steps of ``"softmax"``, iterations of a ridge regression of many points, else 1.
     loss_ : float
-        Mean negative log likelihood of the training rows' classes.
+        Mean negative log likelihood of the training rows' classes by the grid alone.
     scaling_ : dict of ndarray
         Box of the data: columns that vary, offset, width.
     model_ : dict
@@ -117,6 +117,11 @@ class SparseGridClassifier(SummedClassifier):
     Notes
     -----
     Outside the box of the data probabilities are those at the nearest point of the box.
+
+    Probabilities are calibrated on left-out observations: a factor on what the logits add to those
+    of the classes' shares makes their classes most likely. A logistic regression of the same rows,
+    in the columns and in ramps between their quantiles, is joined to the logits by a factor of its
+    own where left-out observations are better for it.
 
     A density or a probability may come out negative. Each value v is replaced by the positive
     ``(v + sqrt(v**2 + f**2)) / 2`` before they are made to add up to one; f is the size of the
@@ -267,7 +272,8 @@ class SparseGridClassifier(SummedClassifier):
     def _summary_lines(self) -> list[str]:
         state = self.model_
         grid = f"level {self.level_}, boundary {state['boundary']!r}, {len(state['coef'])} points"
-        return ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
+        lines = ["", f"Probabilities by {state['method']!r} on a sparse grid: {grid}"]
+        return [*lines, *self._calibration_lines()]
 
     def integrate(self, density=None):
         """Integrals of the classes' functions over the box of the data, or their means there.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,11 +10,10 @@ from skpou.core import Report, Rows, TrainingResult
 from skpou.core.linalg import RowSums
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.classes import (
-    SPECTRUM_POINTS,
     DensityProblem,
-    GridClasses,
-    choose_class_level,
+    density_classes,
     judged_rows,
+    one_hot_left_out,
     one_hot_model,
     result_of,
 )
@@ -171,18 +168,7 @@ def fit_class_sums(
         found = fit_sums(sums, y, grid, options, report)
         one = Rows(y.new_zeros((1, 0)), share[None], y.new_full((1,), sums.total), 0 * share[None])
         model = one_hot_model(grid, found.state.coef, spread[first:], one)
-        return result_of(model, sample, found.chosen["alpha"])
+        left_out = one_hot_left_out(model, found.state, sample, judged_rows(sample, rng))
+        return result_of(model, sample, found.chosen["alpha"], left_out=left_out)
     right = sums.columns[:, 1:].T @ sums.factor[:, sums.n_columns :] / sums.total
-    problem = DensityProblem(sample, grid, right, sums.total)
-    alpha = options.alpha
-    if alpha is None:
-        searched = problem
-        if grid.n_columns > SPECTRUM_POINTS:
-            level = choose_class_level(grid.n_features, replace(options, level=None), method)
-            searched = DensityProblem(sample, grid.of_level(level))
-        alpha = searched.best_alpha(judged_rows(sample, rng), report)
-    coef = problem.solve(alpha)
-    model = GridClasses(
-        grid, coef, coef.new_zeros(coef.shape[1]), "density", problem.error(coef, rng)
-    )
-    return result_of(model, sample, alpha)
+    return density_classes(DensityProblem(sample, grid, right, sums.total), options, rng, report)

@@ -248,3 +248,47 @@ def test_time_to_go_is_by_the_lines_so_far(monkeypatch):
         assert remaining.after_one_more() == " (2 of at most 10, at most 16 s to go)"
         assert remaining.after_one_more() == " (3 of at most 10, at most 23 min to go)"
     assert vars(estimator) == vars(SparseGridRegressor())
+
+
+class Watcher(Recorder):
+    """Keeps the predictions of the model after every step."""
+
+    def on_fit_task_end(self, estimator, context, *, X, y, metadata, fitted_estimator):
+        if context.task_name == "step":
+            assert metadata["report"]
+            self.lines.append(None if fitted_estimator is None else fitted_estimator.score(X, y))
+        return len(self.lines) == self.most
+
+
+ENCODERS = {
+    "descent": NeuralSparseGridRegressor(level=3, coef_solver="gradient", max_iter=6),
+    "varpro": NeuralSparseGridRegressor(level=3, max_iter=4),
+    "classes": NeuralSparseGridClassifier(level=3, coef_solver="gradient", max_iter=6),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_steps_of_an_encoder_are_models_and_change_nothing(name):
+    X, y = data()
+    y = y > 0.5 if name == "classes" else y
+    watcher, model = Watcher(), clone(ENCODERS[name])
+    model.set_callbacks(watcher).fit(X, y)
+    assert watcher.lines and np.isfinite(watcher.lines).all()
+    plain = clone(ENCODERS[name]).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), plain.predict(X))
+    assert not [key for key in vars(model) if key.startswith("_fit")]
+
+
+def test_the_model_of_a_step_is_what_a_fit_that_ends_there_leaves():
+    X, y = data()
+    watcher = Watcher(most=3)
+    model = clone(ENCODERS["descent"]).set_callbacks(watcher).fit(X, y)
+    assert len(watcher.lines) == 3
+    assert watcher.lines[-1] == pytest.approx(model.score(X, y), abs=0.02)
+
+
+def test_a_monitor_has_a_curve():
+    X, y = data()
+    scores = callback.ScoringMonitor(scoring="r2")
+    clone(ENCODERS["descent"]).set_callbacks(scores).fit(X, y, np.arange(1.0, 81))
+    assert len(scores.get_logs().data) == 7

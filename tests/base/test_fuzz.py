@@ -9,7 +9,14 @@ import pytest
 
 from skpou import SparseGridClassifier, SparseGridRegressor
 from tests import fuzz
-from tests.fuzz_data import CONTAINERS, ESTIMATORS, Case, draw_case
+from tests.fuzz_data import (
+    CONTAINERS,
+    ESTIMATORS,
+    FIRST_OF_ALL,
+    MADE_OF_OTHERS,
+    Case,
+    draw_case,
+)
 
 #: The first of sixty seeds; one before takes more than a minute. All estimators are among them.
 FIRST = 11
@@ -185,6 +192,18 @@ def test_containers_hold_the_points():
 
 def test_every_estimator_is_drawn():
     assert {draw_case(seed).name for seed in range(FIRST, FIRST + 60)} == set(ESTIMATORS)
+
+
+def test_later_seeds_draw_what_the_quick_ones_leave_out():
+    cases = [draw_case(seed) for seed in range(FIRST_OF_ALL, FIRST_OF_ALL + 300)]
+    assert {case.name for case in cases} == {*ESTIMATORS, *MADE_OF_OTHERS}
+    solved = {case.name for case in cases if "physics" in case.params}
+    assert len(solved) == 3
+    assert {case.name for case in cases if case.n_blocks > 1} >= {
+        *("SparseGridRegressor", "SparseGridClassifier", "AdditivePOURegressor"),
+        *("NeuralSparseGridRegressor", "NeuralSparseGridClassifier"),
+    }
+    assert all(case.n_blocks <= len(case.X) for case in cases)
 
 
 def test_exit_status_says_whether_anything_failed(monkeypatch, capsys):

@@ -14,6 +14,7 @@ from tests.estimators import (
     fitted,
     kinked,
     make,
+    members_of,
     same_bits,
     stepped,
 )
@@ -95,7 +96,7 @@ def test_calibration_is_saved(name):
     model = fitted(name).conformalize(*contaminated(50, seed=4))
     expected = model.predict_interval(QUERY, 0.9)
     assert same_bits(pickle.loads(pickle.dumps(model)).predict_interval(QUERY), expected)
-    own = [f"skpou.{type(model).__qualname__}"]
+    own = [f"skpou.{type(each).__qualname__}" for each in [model, *members_of(model)]]
     loaded = skops.loads(skops.dumps(model), trusted=own)
     assert same_bits(loaded.predict_interval(QUERY), expected)
 

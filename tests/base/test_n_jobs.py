@@ -11,8 +11,10 @@ from skpou import (
     LSGDRegressor,
     MultiStageRegressor,
     POURegressor,
+    SparseGridClassifier,
     SparseGridRegressor,
 )
+from skpou.base import estimator as base_estimator
 from skpou.core import parallel
 from tests.estimators import QUERY, assert_same_bits, kinked, predictions, stepped
 
@@ -90,3 +92,34 @@ def test_models_of_earlier_versions_have_none():
     del model.__dict__["n_jobs"]
     assert model.get_params()["n_jobs"] is None
     assert np.isfinite(model.predict(QUERY)).all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        POURegressor(2, 1, tol=0.1, batch_size=4),
+        AdditivePOURegressor(density="mixture", terms=[(0,)], batch_size=4),
+        SparseGridRegressor(level=2, batch_size=4),
+        SparseGridClassifier(level=2, method="one_hot"),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_predictions_in_blocks_do_not_depend_on_it(model, used, monkeypatch):
+    monkeypatch.setattr(base_estimator, "FEWEST_TOGETHER", 1)
+    monkeypatch.setattr(base_estimator, "rows_within", lambda *numbers: 4)
+    X, y = kinked(60)
+    model.fit(X, y > np.median(y) if hasattr(model, "predict_proba") else y)
+
+    def all_kinds():
+        return (
+            {"shares": model.predict_proba(QUERY)}
+            if hasattr(model, "predict_proba")
+            else predictions(model)
+        )
+
+    one = all_kinds()
+    used.clear()
+    model.set_params(n_jobs=2)
+    two = all_kinds()
+    assert used and set(used) == {2}
+    assert_same_bits(one, two)

@@ -162,6 +162,29 @@ def test_rate_of_logistic_growth_from_noisy_data():
     assert inside >= 4
 
 
+@pytest.mark.parametrize("cls", [LSGDRegressor, MultiStageRegressor])
+def test_noise_that_varies_beside_equations(cls):
+    """The noise grows tenfold along the line: so do the bars of the mixture, not its mean."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (400, 1))
+    noise = 0.01 * 10 ** x[:, 0]
+    y = np.exp(-1.3 * x[:, 0]) + noise * rng.standard_normal(400)
+    options = {"physics": Equation(decay_at_a_rate, LINE), "unknowns": {"rate": Unknown(1.0)}}
+    plain = cls(**options).fit(x, y)
+    model = cls(density="mixture", **options).fit(x, y)
+    ends = np.array([[0.05], [0.95]])
+    np.testing.assert_array_equal(model.predict(ends), plain.predict(ends))
+    low, high = model.predict(ends, return_std=True)[1]
+    assert 0.008 < low < 0.017
+    assert 0.06 < high < 0.12
+    fresh = rng.uniform(0, 1, (2000, 1))
+    shown = np.exp(-1.3 * fresh[:, 0]) + 0.01 * 10 ** fresh[:, 0] * rng.standard_normal(2000)
+    gain = model.log_density(fresh, shown) - plain.log_density(fresh, shown)
+    assert gain.mean() > 0.15
+    with no_training(), pytest.raises(ValueError, match="X has no rows"):
+        cls(density="mixture", physics=Equation(decay, LINE)).fit(np.empty((0, 1)), [])
+
+
 @pytest.mark.parametrize("given", ["together", "apart"])
 def test_system(given):
     """u' = v, v' = -u; as one equation with two components, or as two."""

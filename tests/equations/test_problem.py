@@ -187,3 +187,8 @@ def test_root_of_squares(unit):
     values = torch.tensor([3.0, 4.0], dtype=torch.float64) * unit
     assert root_of_squares(values) == pytest.approx(5 * unit)
     assert root_of_squares(values[:0]) == 0
+
+
+def test_columns_too_short_for_a_derivative_are_named():
+    with pytest.raises(ValueError, match=r"along column 0 of X, which spans 4\.94e-323 only"):
+        compile_problem([Equation(decay, "sobol")], {}, scaling(1, 0.0, 5e-323), 1, seed=0)

@@ -56,6 +56,8 @@ def _special():
         "zero faces": (SparseGridRegressor(level=4, boundary="zero"), X, _two_outputs(X)),
         "a constant column": (POURegressor(2, 1), constant, _two_outputs(X)[:, 0]),
         "nothing varies": (HierarchicalPOURegressor(), np.ones((9, 2)), np.arange(9.0)),
+        "waves": (HierarchicalPOURegressor(2, 3, experts="fourier"), X, _two_outputs(X)),
+        "waves on a line": (POURegressor(2, 4, experts="fourier"), x, smooth),
         "sines": (MultiStageRegressor(), x, smooth),
         "relu": (relu, X, _two_outputs(X)),
         "recipe": (

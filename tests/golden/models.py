@@ -14,8 +14,14 @@ import skops.io
 import torch
 
 import skpou
-from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifier
-from tests.estimators import CONFIGURATIONS, ONE_OF_EACH, QUERY, make, stepped
+from skpou import (
+    LSGDClassifier,
+    NeuralSparseGridClassifier,
+    SparseGridClassifier,
+    SparseGridRegressor,
+    TransformedRegressor,
+)
+from tests.estimators import CONFIGURATIONS, ONE_OF_EACH, QUERY, kinked, make, stepped
 
 FOLDER = Path(__file__).parent
 
@@ -34,6 +40,15 @@ CLASSIFIERS = {
     ),
 }
 
+#: What other tests have by itself.
+MORE = {
+    "transformed targets": TransformedRegressor(SparseGridRegressor(level=3), "yeo-johnson"),
+    "calibrated grid": SparseGridRegressor(),
+    "grid of parabolas": SparseGridRegressor(basis="quadratic"),
+}
+#: Those whose intervals are calibrated by rows set aside.
+CALIBRATED = ("calibrated grid",)
+
 #: The points of the other tests, and some outside the box of the data.
 POINTS = np.vstack([QUERY, [[1.2, 0.3], [-1.4, -1.1]]])
 
@@ -43,6 +58,8 @@ def models():
     X, y = stepped()
     for name in CONFIGURATIONS:
         yield name, make(name), X, y
+    for name, estimator in MORE.items():
+        yield name, estimator, X, y
     for name in ONE_OF_EACH:
         yield f"{name} with two outputs", make(name), X, np.column_stack([y, X[:, 0] - 2 * y])
     labels = np.array(["low", "middle", "high"])[np.digitize(X[:, 0] + X[:, 1], [-0.5, 0.5])]
@@ -70,6 +87,7 @@ def predictions(model):
         "gradient": model.predict_gradient(POINTS),
         "samples": model.sample_y(POINTS, n_samples=2),
         "log_density": model.log_density(POINTS, 0.5 * mean),
+        "interval": model.predict_interval(POINTS),
     }
     for name in ("partition_proba", "predict_terms"):
         if hasattr(model, name):
@@ -91,6 +109,8 @@ def write():
     folder.mkdir()  # What a release has written stays: an error where the folder exists.
     for name, estimator, X, y in models():
         model = fitted(estimator, X, y)
+        if name in CALIBRATED:
+            model.conformalize(*kinked(50, seed=1))
         path = folder / file_name(name)
         skops.io.dump(model, path.with_suffix(".skops"), compression=zipfile.ZIP_DEFLATED)
         joblib.dump(model, path.with_suffix(".joblib"), compress=3)

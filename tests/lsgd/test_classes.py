@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core.classes import left_out_logits
 from skpou.core.records import TrainingInterrupted
-from skpou.lsgd.calibration import LEAST_FACTOR, best_factor, left_out_logits
 from skpou.lsgd.class_model import NetworkClasses
 from skpou.lsgd.class_problem import ClassProblem
 from skpou.lsgd.classes import CLASS_SOLVERS, fit_network_classes
@@ -197,20 +197,6 @@ def test_left_out_logits_are_those_of_other_fits(K):
         # They differ by what Newton's second step would change.
         moved = (expected - offset - Phi[number] @ coef).norm()
         assert (logits - expected).norm() < 0.3 * moved
-
-
-def test_the_factor_undoes_what_is_too_sure():
-    rng = np.random.default_rng(0)
-    logits = torch.cat([torch.zeros(2000, 1), tensor(2 * rng.standard_normal((2000, 1)))], 1)
-    labels = (rng.random(2000) < torch.softmax(logits, 1)[:, 1].numpy()).astype(int)
-    y, weight = tensor(np.eye(2)[labels]), torch.ones(2000).double()
-    factor, loss = best_factor(4 * logits, torch.zeros(2).double(), y, weight)
-    assert abs(4 * factor - 1) < 0.15
-    # With the offset of the shares alone where the logits are those of other rows
-    shuffled = logits[torch.as_tensor(rng.permutation(2000))]
-    factor, other = best_factor(shuffled, torch.zeros(2).double(), y, weight)
-    assert factor < 2 * LEAST_FACTOR
-    assert loss < other
 
 
 @pytest.mark.parametrize("seed", [0, 1])

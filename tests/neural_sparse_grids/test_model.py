@@ -11,7 +11,7 @@ from skpou.neural_sparse_grids import model as neural_grid_model
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
 from skpou.sparse_grids.basis.grid import BOUNDARIES, SparseGrid
-from skpou.sparse_grids.classes import GridClasses
+from skpou.sparse_grids.class_model import GridClasses
 from skpou.sparse_grids.solution import GridOptions, fit_on_grid
 from tests.neural_sparse_grids.projected.test_squares import make_encoder, make_rows
 

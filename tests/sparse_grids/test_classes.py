@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.core.rows import merge_rows
+from skpou.core.rows import Rows, merge_rows
 from skpou.sparse_grids.basis.grid import SparseGrid
+from skpou.sparse_grids.class_model import log_shares
 from skpou.sparse_grids.classes import (
     ALPHAS,
     METHODS,
@@ -15,7 +16,6 @@ from skpou.sparse_grids.classes import (
     DensityProblem,
     choose_class_level,
     fit_classes,
-    log_shares,
 )
 from skpou.sparse_grids.solution import GridOptions
 
@@ -214,3 +214,44 @@ def test_slopes_of_shares_are_finite_far_above_the_floor(dtype):
     assert bool(torch.isfinite(values.grad).all())
     # d log(v) / dv above the floor, less the share of it in the sum
     assert float(values.grad[0, 0]) == pytest.approx(-1 / 0.3, rel=1e-5)
+
+
+# Left-out observations
+
+
+@pytest.mark.parametrize("searched", [False, True], ids=["by solutions", "by the spectrum"])
+def test_densities_without_an_observation(searched):
+    rows, grid = make_rows(60, repeat=True), SparseGrid(2, 3)
+    problem, judged = DensityProblem(rows, grid), torch.arange(rows.n_rows)
+    alpha = problem.best_alpha(judged, None) if searched else 0.1
+    model = fit(rows, "density", level=3, alpha=alpha).state
+    found = problem.left_out(model, alpha, judged)
+    pairs = rows.pairs()
+    assert len(found.row) == pairs.n_rows > rows.n_rows
+    for number in (0, 3, pairs.n_rows - 1):
+        weight = pairs.weight.clone()
+        weight[number] = (weight[number] - 1).clamp_min(0)
+        less = Rows(pairs.X, pairs.y, weight, pairs.within)
+        other = DensityProblem(less, grid, total=problem.weight).solve(alpha)
+        expected = log_shares(grid.evaluate(pairs.X[[number]], other), model.floor)[0]
+        torch.testing.assert_close(found.logits[number], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["one_hot", "softmax"])
+def test_other_methods_without_an_observation(method):
+    rows, given, some = make_rows(80), {"level": 3, "alpha": 0.1}, range(0, 80, 4)
+    result = fit(rows, method, **given)
+    others = []
+    for number in some:
+        kept = torch.arange(80) != number
+        other = fit(rows.subset(kept), method, **given).state
+        others.append(other.log_proba(rows.X[[number]])[0])
+    y = rows.y[list(some)]
+    own = (y * result.state.log_proba(rows.X[list(some)])).sum(1)
+    exact = (y * torch.stack(others)).sum(1)
+    told = (y * result.left_out.logits.log_softmax(1)[list(some)]).sum(1)
+    assert exact.sum() < own.sum()
+    if method == "one_hot":  # The centre and the ridge of a refit differ by the row's share.
+        assert (told - exact).norm() < 0.3 * (exact - own).norm()
+    else:  # Of a third of the rows less is known, but more than the shares.
+        assert len(y) * math.log(1 / 3) < told.sum() < own.sum()

@@ -20,6 +20,7 @@ from skpou.core.optim.projected_softmax import (
 from skpou.core.optim.softmax import (
     DenseRows,
     MultinomialRidge,
+    hessian,
     logits_of_shares,
     shares_of_classes,
 )
@@ -36,6 +37,6 @@ from skpou.core.optim.varpro import (
 __all__ = ["Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent", "Iterate",
            "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature", "ProjectedFit",
            "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead", "TriangularModel",
-           "descend", "descend_hidden", "follow", "levenberg_marquardt", "logits_of_shares",
-           "minibatches", "shares_of_classes", "spread_of"]
+           "descend", "descend_hidden", "follow", "hessian", "levenberg_marquardt",
+           "logits_of_shares", "minibatches", "shares_of_classes", "spread_of"]
 # fmt: on

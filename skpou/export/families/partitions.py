@@ -1,4 +1,4 @@
-"""Programs of partitions of unity: gates down a tree, and polynomials that they blend."""
+"""Programs of partitions of unity: gates down a tree, and the functions that they blend."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def partition_program(model: Any) -> Program:
     pi = _partitions(program, t, levels, box)
     coef = double(levels[-1]["coef"])  # (N, P, m)
     n_leaves, _, m = coef.shape
-    polynomials = program.polynomials(t, model.degree_)
+    if levels[-1].get("space") == "fourier":
+        functions = program.waves(program.scale(box), model.degree_)
+    else:
+        functions = program.polynomials(t, model.degree_)
     # Entry k * m + i is target i of expert k.
-    values = program.affine(polynomials, coef.transpose(0, 2, 1).reshape(n_leaves * m, -1))
+    values = program.affine(functions, coef.transpose(0, 2, 1).reshape(n_leaves * m, -1))
     entry = np.arange(n_leaves * m)
     weighted = program.multiply(pi, values, entry // m, entry)
     return program.finish(program.sum(weighted, entry % m, m), box)

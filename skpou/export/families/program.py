@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skpou.core import TotalDegreePolynomials
+from skpou.core import FourierProducts, TotalDegreePolynomials
 
 #: Functions of `Program.apply`: what they are of an entry z.
 FUNCTIONS = {
@@ -163,6 +163,23 @@ class Program:
                 "products", [table], len(parent), parent=parent, factor=factor
             )
         return self._polynomials[degree]
+
+    def waves(self, u: str, degree: int) -> str:
+        """All products of sines and cosines of entries of u up to a total frequency."""
+        basis = FourierProducts(self.size(u), degree)
+        k, d = np.arange(1, degree + 1), basis.n_features
+        angles = self.affine(u, np.kron(np.eye(d), np.pi * k[:, None]))
+        # The table holds 1, sin, cos, sin, cos, ... of every entry.
+        sine, cosine = (np.zeros((2 * degree + 1, degree)) for _ in range(2))
+        sine[2 * k - 1, k - 1] = cosine[2 * k, k - 1] = 1.0
+        one = np.tile(np.eye(2 * degree + 1)[0], d)
+        parts = [
+            self.affine(self.apply(angles, "sin"), np.kron(np.eye(d), sine), one),
+            self.affine(self.apply(angles, "cos"), np.kron(np.eye(d), cosine)),
+        ]
+        parent, factor = products_plan(basis.factors, 2 * degree)
+        table = self.add(parts)
+        return self._add("products", [table], len(parent), parent=parent, factor=factor)
 
     def sparse_grid(self, u: str, values: dict[str, np.ndarray]) -> str:
         """Functions on a sparse grid; `values` as `sparse_grids.py` gathers them."""

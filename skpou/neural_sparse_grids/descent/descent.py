@@ -142,11 +142,11 @@ def descend_encoder(
         trained.curve.append(mean)
         # Without held-out rows a pass's own mean is a free, if late, judgement.
         score = mean if held_out is None else evaluate(encoder, objective, judged)
-        if report is not None:
-            report(f"pass {trained.n_iter}: loss {mean:.4e}, score {score:.4e}")
         since_best = 0 if score < trained.score * (1 - options.tol) else since_best + 1
         if score <= trained.score:
             trained.keep(encoder, grid.level, score, coef=objective.coef.detach().clone())
+        if report is not None:
+            report(f"pass {trained.n_iter}: loss {mean:.4e}, score {score:.4e}")
         if held_out is not None and since_best >= options.n_iter_no_change:
             trained.code = "converged"
             break

@@ -21,14 +21,19 @@ from skpou.sparse_grids import (
     SparseGrid,
     direct_problem,
     log_shares,
+    lsmr,
 )
 
 #: Rows a step where the coefficients are solved for, for each function of the grid, and at least.
 ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
 #: Numbers of a dense basis matrix that may be differentiated through.
 DENSE_NUMBERS = 20_000_000
-#: Conjugate gradient steps of the iterative solution (thesis: t of Eq. 3.13).
-INNER_STEPS = 3
+#: Most steps of LSMR (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
+#: three steps never come to the coefficients of fine functions, by which an embedding unfolds.
+INNER_STEPS, INNER_TOL = 20, 1e-4
+#: Steps of LSMR beyond which the Gram matrix that preconditions it is made anew for the next step
+#: of the encoder, and most columns of one. Without it hundreds of steps would be needed.
+STALE, MOST_PRECONDITIONED = 5, 3000
 #: Ridge of alpha="auto": of a regression, and of classes.
 REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
 
@@ -144,31 +149,46 @@ class SolvedSquares(Objective):
 
 
 class IteratedSquares(Objective):
-    """A few conjugate gradient steps from the last coefficients (ILS, Algorithm 2)."""
+    """Steps of LSMR from the last coefficients (ILS, Algorithm 2).
+
+    The steps end near their fixed point, the solution of least squares, and are differentiated
+    there: the loss with its ridge does not change with the coefficients to first order, so that
+    nothing is kept of the steps.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.factor: Tensor | None = None
+        self.n_steps = 0
 
     def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """See `Objective.loss`; the steps are differentiated through (Eq. 3.13)."""
-        root = weight.sqrt()[:, None]
-        K = DenseColumns.apply(u, self.grid.plan, self.grid.factors) * root
-        total = weight.sum()
-        penalty = total * self.penalty()
-        diagonal = (K.square().sum(0)[:, None] + penalty).clamp_min(1e-300)
-        c = self.coef
-        r = y * root - K @ c
-        s = K.T @ r - penalty * c
-        z = s / diagonal
-        p, gamma = z, (s * z).sum(0)
-        for _ in range(INNER_STEPS):
-            q = K @ p
-            bent = (q.square().sum(0) + (penalty * p.square()).sum(0)).clamp_min(1e-300)
-            length = gamma / bent
-            c, r = c + length * p, r - length * q
-            s = K.T @ r - penalty * c
-            z = s / diagonal
-            following = (s * z).sum(0)
-            p, gamma = z + following / gamma.clamp_min(1e-300) * p, following
-        self.coef = c.detach()
-        return r.square().sum() / (total * y.shape[1])
+        """See `Objective.loss`; the coefficients are g of Eq. 3.13."""
+        with torch.no_grad():
+            rows = GridRows(self.grid, u.detach(), weight)
+            penalty = float(weight.sum()) * self.penalty()[:, 0]
+            right = y * weight.sqrt()[:, None]
+            fresh = self.factor is None or self.n_steps > STALE
+            if fresh:
+                self._precondition(rows, penalty)
+            self._steps(rows, right, penalty)
+            if self.n_steps == INNER_STEPS and not fresh:
+                # The embedding has moved too far from where the factor was made.
+                self._precondition(rows, penalty)
+                self._steps(rows, right, penalty)
+        return self.error(u, y, weight) / weight.sum()
+
+    def _precondition(self, rows: GridRows, penalty: Tensor) -> None:
+        """Factor of the Gram matrix, or norms of the columns where these are many."""
+        if self.grid.n_columns > MOST_PRECONDITIONED:
+            self.factor = (rows.column_squares() + penalty).sqrt()
+        else:
+            self.factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
+
+    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor) -> None:
+        assert self.factor is not None
+        self.coef, self.n_steps = lsmr(
+            rows, right, penalty, self.factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
+        )
 
 
 class DensityShares(Objective):

@@ -182,7 +182,7 @@ class EncodedClasses(EncodedRows):
 
     def kept(self, fit: ClassesFit) -> dict[str, Any]:
         """What the training keeps of a fit besides the encoder."""
-        chosen = {"alpha": self.ridges.alpha, "decay": self.ridges.decay}
+        chosen = {k: getattr(self.ridges, k) for k in ("alpha", "decay", "spread")}
         return {"determined": fit.determined, "coef": fit.coef, "chosen": chosen}
 
     def on_grid(self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> Self:

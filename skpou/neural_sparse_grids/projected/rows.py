@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Latent coordinate from which on a penalty pulls inwards, 0.03 from the face, and its weight.
 FAR, INWARD = 2.0, 0.1
+#: First variance of the parameters of the encoder, whose inputs are of order one.
+FIRST_SPREAD = 1.0
 
 
 class Fit(Protocol):
@@ -45,7 +47,7 @@ class Ridges:
     alpha: float
     decay: float
     noise: float
-    spread: float = 1.0
+    spread: float = FIRST_SPREAD
 
     @property
     def weight(self) -> float:

@@ -310,7 +310,7 @@ class _Ladder:
 
     def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
         rows = problem.rows
-        self.part = PieceProblem(rows.subset(index), problem.degree)
+        self.part = PieceProblem(rows.subset(index), problem.degree, space=problem.space)
         pieces = self.part.fit(labels)
         self.labels = labels
         self.options = options

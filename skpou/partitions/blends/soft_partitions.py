@@ -33,6 +33,7 @@ from skpou.partitions.gates.tree import GateForm, GateLevel, NetworkForm, Partit
 from skpou.partitions.mixtures.experts import fit_level_experts
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class SoftOptions:
         Most steps.
     tol : float, default=1e-14
         Relative rms residual at which to stop.
+    space : str, default="polynomial"
+        Space of the experts.
     """
 
     n_partitions: int
@@ -77,6 +80,7 @@ class SoftOptions:
     pre_iter: int | None = None
     max_iter: int = 1000
     tol: float = 1e-14
+    space: str = POLYNOMIAL
 
     #: Ridge at the start of phase 1 when none is given.
     first_alpha = 0.3
@@ -141,7 +145,7 @@ class _Training:
 
     def __init__(self, rows: Rows, options: SoftOptions, gate: GateLevel, report: Report | None):
         self.rows, self.options, self.gate, self.report = rows, options, gate, report
-        self.problem = PieceProblem(rows, options.degree, tol=options.tol)
+        self.problem = PieceProblem(rows, options.degree, tol=options.tol, space=options.space)
         self.logits, self.start = logit_columns(gate, rows.X)
         basis = PartitionPolynomials(self.problem.polynomials, [self.logits], [gate.parent])
         self.projected = ProjectedProblem(basis, rows.y, rows.weight)
@@ -246,7 +250,7 @@ class _Training:
         }
         code = self.progress.code
         return TrainingResult(
-            state=Mixture(tree, experts, self.problem.degree, 0),
+            state=Mixture(tree, experts, self.problem.degree, 0, self.problem.space),
             score=best.loss,
             n_iter=max(len(curve), 1),
             curve=curve or [best.loss],

@@ -19,10 +19,10 @@ OPEN_SPREAD = 1e14
 def spreads(system: System, covariances: list[Tensor]) -> Tensor:
     """Variances (E, k, m) of the solution at `variance_points` for a noise of 1."""
     boxes, m = system.boxes, system.m
-    nodes = system.tensor(variance_points(system.d))
+    nodes = variance_points(system.d)
     found = []
     for e, covariance in enumerate(covariances):
-        columns = PieceColumns(boxes.degrees(e), nodes, 0)
+        columns = PieceColumns(boxes.degrees(e), nodes, system.like)
         phi = columns.derivative((0,) * system.d)
         N = columns.n_columns
         parts = []

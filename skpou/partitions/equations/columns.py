@@ -40,19 +40,23 @@ def tensor_nodes(counts: Sequence[int]) -> np.ndarray:
     return np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(counts))
 
 
-def legendre_derivatives(t: Tensor, degree: int, order: int) -> list[Tensor]:
-    """Tables (n, degree + 1) of P_0 .. P_degree and of their derivatives up to an order."""
-    values = [torch.ones_like(t), t]
+@functools.lru_cache(maxsize=256)
+def _differentiation(degree: int, order: int) -> np.ndarray:
+    """Matrix (p + 1, p + 1): Legendre series of the derivatives of P_0 .. P_p, by columns."""
+    k = np.arange(degree + 1)
+    once = np.where((k[:, None] < k) & ((k - k[:, None]) % 2 == 1), 2.0 * k[:, None] + 1, 0.0)
+    return np.linalg.matrix_power(once, order)
+
+
+def legendre_values(t: np.ndarray, degree: int) -> np.ndarray:
+    """Table (n, p + 1) of P_0 .. P_p at points (n,)."""
+    table = np.empty((degree + 1, len(t)))
+    table[0] = 1.0
+    if degree:
+        table[1] = t
     for k in range(1, degree):
-        values.append(((2 * k + 1) * t * values[k] - k * values[k - 1]) / (k + 1))
-    tables = [values[: degree + 1]]
-    for _ in range(order):
-        last = tables[-1]
-        slopes = [torch.zeros_like(t), last[0]]
-        for k in range(1, degree):
-            slopes.append(slopes[k - 1] + (2 * k + 1) * last[k])
-        tables.append(slopes[: degree + 1])
-    return [torch.stack(table, 1) for table in tables]
+        table[k + 1] = ((2 * k + 1) * t * table[k] - k * table[k - 1]) / (k + 1)
+    return table.T
 
 
 class PieceColumns:
@@ -62,27 +66,31 @@ class PieceColumns:
     ----------
     degree : tuple of int
         Degree in each direction.
-    points : Tensor of shape (n, d)
-    order : int
-        Highest order of derivatives in one direction.
+    points : ndarray of shape (n, d)
+    like : Tensor
+        Kind and device of the matrices.
     """
 
-    def __init__(self, degree: tuple[int, ...], points: Tensor, order: int):
+    def __init__(self, degree: tuple[int, ...], points: np.ndarray, like: Tensor):
         self.exponents = exponents(degree)
         self.n_columns = len(self.exponents)
-        self.tables = [
-            legendre_derivatives(points[:, j], degree[j] if len(degree) < TOTAL_DEGREE_FROM
-                                 else max(degree), order)
-            for j in range(points.shape[1])
-        ]  # fmt: skip
-        self.index = torch.as_tensor(self.exponents, device=points.device)
+        self.like = like
+        self.is_product = len(degree) < TOTAL_DEGREE_FROM
+        self.top = degree if self.is_product else (max(degree),) * len(degree)
+        self.values = [legendre_values(points[:, j], p) for j, p in enumerate(self.top)]
         self._found: dict[tuple[int, ...], Tensor] = {}
 
     def derivative(self, orders: tuple[int, ...]) -> Tensor:
         """Matrix (n, N) of derivatives of given orders in each direction, on [-1, 1]^d."""
         if orders not in self._found:
-            result = self.tables[0][orders[0]][:, self.index[:, 0]]
-            for j in range(1, len(self.tables)):
-                result = result * self.tables[j][orders[j]][:, self.index[:, j]]
-            self._found[orders] = result
+            result = np.ones((len(self.values[0]), 1))
+            for j, (table, order) in enumerate(zip(self.values, orders, strict=True)):
+                if order:
+                    table = table @ _differentiation(self.top[j], order)
+                if self.is_product:
+                    result = (result[:, :, None] * table[:, None]).reshape(len(table), -1)
+                else:
+                    result = result * table[:, self.exponents[:, j]]
+            like = self.like
+            self._found[orders] = torch.as_tensor(result, dtype=like.dtype, device=like.device)
         return self._found[orders]

@@ -20,8 +20,8 @@ def evaluate(
         if e < 0:
             continue
         index = np.flatnonzero(chosen == e)
-        local = torch.as_tensor(boxes.local(e, points[index]), device=coef[0].device)
-        columns = PieceColumns(boxes.degrees(e), local, max(orders))
+        local = boxes.local(e, points[index])
+        columns = PieceColumns(boxes.degrees(e), local, coef[0])
         scale = float(np.prod((2 / boxes.width[e]) ** np.array(orders)))
         result[torch.as_tensor(index, device=result.device)] = scale * (
             columns.derivative(orders) @ coef[e]

@@ -16,7 +16,7 @@ from skpou.equations import Problem, open_message
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March, NotMarched, marched_column
+from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column
 from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.shooting import Shooting
@@ -120,12 +120,13 @@ class _Fit:
         unknowns: Tensor,
         rows: Rows | None = None,
         tol: float | None = None,
+        before: Sequence[Slab] = (),
     ) -> March:
         most = self.options.most_pieces or MOST_IN_SLAB
         return March(
             self.problem, self.rows if rows is None else rows, column, self.rings,
             max(tol or 0.0, IN_SLABS * self.tol), self.steps, min(most, MOST_IN_SLAB), self.report,
-            unknowns, self.options.degree,
+            unknowns, self.options.degree, before,
         )  # fmt: skip
 
     def _marched(self, column: int) -> TrainingResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,13 +12,14 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import exponents, gauss, legendre_derivatives
+from skpou.partitions.equations.columns import exponents, gauss, legendre_values
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
+    Child,
     as_boxes,
     copied,
     projected,
@@ -37,6 +39,10 @@ TIME_DEGREE = 10
 LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
+#: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
+EASY_ROUGH = 0.1
+#: Tail across kinks that is accepted: it is lost once, not in every slab.
+KINK_ACROSS = 1e-4
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -45,6 +51,9 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
+#: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
+#: more, every slab would smooth the kinks anew.
+KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-9
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
 #: Height of the pieces on which conditions at the lower end are resolved.
@@ -136,20 +145,30 @@ class March:
     most_pieces : int
         In a slab.
     report : callable, default=None
+    unknowns : Tensor of shape (q,), default=None
+    degree : int, default=None
+        Of all pieces; None: chosen for each.
+    before : sequence of Slab, default=()
+        Those of a march with other unknowns, to begin with.
     """
 
     def __init__(self, problem: Problem, rows: Rows, column: int, rings, tol: float,
                  max_iter: int, most_pieces: int, report=None,
-                 unknowns: Tensor | None = None, degree: int | None = None):  # fmt: skip
+                 unknowns: Tensor | None = None, degree: int | None = None,
+                 before: Sequence[Slab] = ()):  # fmt: skip
         self.problem, self.rows, self.column, self.rings = problem, rows, column, rings
         self.tol, self.max_iter, self.most_pieces = tol, max_iter, most_pieces
         self.report = report
+        self.before = {float(slab.boxes.low[0, column]): slab for slab in before}
         self.d = rows.n_features
         self.others = [j for j in range(self.d) if j != column]
         self.slabs: list[Slab] = []
         self.size = np.zeros(rows.n_outputs)
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
+        #: Tail that is accepted where the solution is not smooth.
+        self.rough = 0.0
+        self.first_tol, self.smoothed = tol, False
         self.is_affine = problem.is_affine or self._affine_for_unknowns()
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
@@ -165,7 +184,11 @@ class March:
         What is carried over are derivatives, too: each loses the square of the degree, and from
         slab to slab as much again as a small factor.
         """
-        return self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1))
+        return max(self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1)), self.rough)
+
+    def _across(self) -> float:
+        """Tail along the other columns that is small enough."""
+        return max(self.tol, self.rough, KINK_ACROSS) if self.rough else self.tol
 
     def run(self) -> March:
         """March through the box.
@@ -175,10 +198,15 @@ class March:
         NotMarched
             If the conditions at the lower end leave the first slab open, or no slab is solved.
         """
-        at, length, boxes = 0.0, 1.0, self._first()
+        at, length, last = 0.0, 1.0, None
         while at < 1.0:
-            length = min(length, 1.0 - at)
             slab, easy, vain, before = None, False, 0, np.inf
+            if at in self.before:
+                known = self.before[at]
+                slab, easy, _ = self._slab(known.boxes, known.coef)
+            if slab is None:
+                boxes = self._first() if last is None else self._coarser(last)
+                length = min(length, 1.0 - at)
             while slab is None:
                 if length < LEAST_SLAB:
                     raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
@@ -189,7 +217,8 @@ class March:
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
                     if vain >= IN_VAIN:
-                        self.tol *= max(1.0, 2 * along / self._along())
+                        kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
+                        self.rough = max(self.rough, KINK if kink else 2 * along)
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -200,12 +229,15 @@ class March:
                 ]
             self.slabs.append(slab)
             self.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
+            length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
             self._tell(at, slab)
-            boxes = self._coarser(slab)
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
             if easy and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
+                if self.rough and length > SHORT and not self.smoothed:
+                    # What was a kink at first is smooth by now: once, lest this go back and forth.
+                    self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
         return self
 
     def _between(self, boxes: Boxes, start: float, end: float) -> Boxes:
@@ -245,17 +277,34 @@ class March:
             found = shape(boxes, solved.coef, size)
             across = found.tail[:, self.others].max(1)
             n_rows = np.array([len(part) for part in solved.elimination.own])
+            n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
                 break
-            children = refined(
-                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
-            )
+            top = self.degree or DEGREES[-1]
+            children = refined(boxes, found, across, marks, self.others, self.tol, top)
+            few = self._undetermined(children, rows, system.placed())
+            if few:
+                marks[few] = False
+                if not marks.any():
+                    break
+                children = refined(boxes, found, across, marks, self.others, self.tol, top)
             boxes = as_boxes(children)
         degree = boxes.degree.copy()
         degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
         return Boxes(boxes.low, boxes.high, degree)
+
+    def _undetermined(self, children: list[Child], rows: Rows, placed: np.ndarray) -> list[int]:
+        """Pieces of which a part has fewer data than columns, and no condition that fills it."""
+        chosen = as_boxes(children).locate(rows.X.cpu().numpy())
+        count = np.bincount(chosen[chosen >= 0], minlength=len(children))
+        found = set()
+        for child, n in zip(children, count, strict=True):
+            others = tuple(child.degree[j] for j in self.others)
+            if not placed[child.parent] and n <= len(exponents(others)):
+                found.add(child.parent)
+        return sorted(found)
 
     # One slab
 
@@ -297,13 +346,15 @@ class March:
             found.append(projected(boxes.degrees(e), values, self.rows.y))
         return found
 
-    def _slab(self, boxes: Boxes) -> tuple[Slab | None, bool, float]:
+    def _slab(
+        self, boxes: Boxes, coef: Coefficients | None = None
+    ) -> tuple[Slab | None, bool, float]:
         """A slab that is resolved, whether a longer one would be, and the tail along it.
 
         No slab where it must be shorter.
         """
-        system = self._system(boxes)
-        coef = self._start(boxes, system)
+        system, top = self._system(boxes), self.degree or DEGREES[-1]
+        coef = self._start(boxes, system) if coef is None else coef
         for round_ in range(ROUNDS):
             solved = solve(
                 system, coef, self.unknowns, [], self.max_iter, self.is_affine, hold=True
@@ -315,14 +366,14 @@ class March:
             found = shape(boxes, solved.coef, size)
             along = float(found.tail[:, self.column].max())
             across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
+            if along > max(self._along(), 0.5 * across.max(initial=0.0)):
+                return None, False, along
             misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
             # What neither tail shows is refined where the larger one is.
             hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
             across = np.maximum(across, hidden) if self.others else across
             worst = float(across.max(initial=0.0))
-            if along > self._along() and along > 0.5 * worst:
-                return None, False, along
-            marks = (across > self.tol) & (across > SHARE * worst)
+            marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
                 if along > self._along():
@@ -331,10 +382,9 @@ class March:
                     # More pieces than there may be: what they leave is what can be had.
                     self.tol = max(self.tol, worst)
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
-                return slab, along < EASY * self._along(), along
-            children = refined(
-                boxes, found, across, marks, self.others, self.tol, self.degree or DEGREES[-1]
-            )
+                easy = EASY_ROUGH if self._along() == self.rough else EASY
+                return slab, along < easy * self._along(), along
+            children = refined(boxes, found, across, marks, self.others, self._across(), top)
             coef = prolonged(boxes, solved.coef, children)
             boxes = as_boxes(children)
             system = self._system(boxes)
@@ -376,7 +426,7 @@ class March:
                 A = (sizes_by_degree(degrees[e], part, j) / size).max(1)
                 for p in DEGREES:
                     tail = np.sqrt((A[p - 1 :] ** 2).sum())
-                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self.tol:
+                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self._across():
                         degree[j] = p
                         break
             degrees[e] = tuple(degree)
@@ -392,15 +442,14 @@ class March:
             parts.append((coef, side))
         n = degree[j] + 2
         nodes, weights = gauss(n)
-        t = torch.as_tensor(nodes, device=a.device)
-        own = legendre_derivatives(t, degree[j], 0)[0]
+        own = legendre_values(nodes, degree[j])
         shapes = [p + 1 for p in degree]
         total = None
         for coef, side in parts:
-            whole = legendre_derivatives((t + side) / 2, degree[j], 0)[0]
+            whole = legendre_values((nodes + side) / 2, degree[j])
             # c_k = (2 k + 1) / 2 * mean over the half
-            T = whole.T * torch.as_tensor(weights / 2, device=a.device) @ own
-            T = T * (2 * torch.arange(degree[j] + 1, device=a.device) + 1)[:, None]
+            T = (2 * np.arange(degree[j] + 1) + 1)[:, None] * ((whole.T * (weights / 2)) @ own)
+            T = torch.as_tensor(T, device=a.device)
             cube = coef.reshape(*shapes, -1)
             moved = torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j)
             total = moved if total is None else total + moved
@@ -408,6 +457,6 @@ class March:
         merged = total.reshape(len(exponents(degree)), -1)
         size = np.where(self.size > 0, self.size, 1.0)
         A = (sizes_by_degree(degree, merged, j) / size).max(1)
-        if np.hypot(A[-1], A[-2]) > 0.1 * self.tol:
+        if np.hypot(A[-1], A[-2]) > 0.1 * self._across():
             return None
         return degree, merged

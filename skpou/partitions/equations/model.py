@@ -78,7 +78,7 @@ class Pieces:
             rank = np.searchsorted(pieces, chosen[index])
             local = self.boxes.local(chosen[index], nearest[index])
             degree = self.boxes.degrees(int(pieces[0]))
-            columns = PieceColumns(degree, torch.as_tensor(local, device=like.device), max(orders))
+            columns = PieceColumns(degree, local, like)
             matrix = columns.derivative(orders)
             scale = np.prod((2 / self.boxes.width[chosen[index]]) ** np.array(orders), axis=1)
             coef = torch.stack([self.coef[e] for e in pieces])

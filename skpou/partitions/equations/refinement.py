@@ -33,6 +33,10 @@ FASTER = 1.5
 ALONG = 0.03
 #: Factor of one more degree from which on a function is not smooth.
 SLOW = 0.6
+#: Halvings at once towards a corner that the last two halvings approached, too.
+GRADED = 3
+#: Width of pieces that were cut so often that the digits of their places mean something.
+NOT_FIRST = 1 / 8
 #: Least width of a piece, as a share of the box.
 LEAST_WIDTH = 2.0**-40
 
@@ -131,40 +135,102 @@ def refined(
     single : bool, default=False
         Cut along one column only.
     """
+    plans = [
+        _plan(boxes, e, found, error[e], directions, tol, top, single)
+        if marks[e]
+        else (list(boxes.degrees(e)), [])
+        for e in range(boxes.n_boxes)
+    ]
+    several = len(directions) > 1 and not single
+    full = np.array([several and len(cuts) == len(directions) for _, cuts in plans])
+    corners = lone_corners(boxes, full, directions)
     children = []
-    for e in range(boxes.n_boxes):
-        degree, cuts = list(boxes.degrees(e)), []
-        if marks[e]:
-            tails = found.tail[e, directions]
-            # What the tails do not show, as a misfit of the data, has their directions.
-            tails = tails * (max(error[e] / max(tails.max(), 1e-300), 1.0))
-            worst = tails.max()
-            for j, tail in zip(directions, tails, strict=True):
-                if (
-                    (single and (cuts or tail < worst))
-                    or tail < ALONG * worst
-                    or (tail < tol and tail < worst)
-                ):
-                    continue
-                if _raises(degree[j], tail, found.rate[e, j], tol, top):
-                    degree[j] = next((p for p in ladder(len(degree)) if p > degree[j]), degree[j])
-                elif boxes.width[e, j] > LEAST_WIDTH:
-                    cuts.append(j)
-        pieces = [(boxes.low[e], boxes.high[e])]
-        if cuts and not single and found.rate[e, cuts].max() > SLOW:
-            # No degree helps where a function is not smooth.
-            degree = [min(p, FIRST_DEGREE) if j in cuts else p for j, p in enumerate(degree)]
-        for j in cuts:
-            halves = []
-            for low, high in pieces:
-                middle = (low[j] + high[j]) / 2
-                first, second = high.copy(), low.copy()
-                first[j] = second[j] = middle
-                halves += [(low, first), (second, high)]
-            pieces = halves
+    for e, (degree, cuts) in enumerate(plans):
+        pieces = halves(boxes.low[e], boxes.high[e], cuts)
+        for _ in range(GRADED - 1 if e in corners else 0):
+            last = min(pieces, key=lambda piece, e=e: _distance(piece, corners[e], directions))
+            pieces = [piece for piece in pieces if piece is not last] + halves(*last, cuts)
         inside = bool(boxes.inside[e])
         children += [Child(e, low, high, tuple(degree), inside) for low, high in pieces]
     return children
+
+
+def _plan(
+    boxes: Boxes, e: int, found: Shape, error: float, directions: list[int], tol: float, top: int,
+    single: bool,
+) -> tuple[list[int], list[int]]:  # fmt: skip
+    """Degrees of a piece, and the columns along which it is cut."""
+    degree, cuts = list(boxes.degrees(e)), []
+    tails = found.tail[e, directions]
+    # What the tails do not show, as a misfit of the data, has their directions.
+    tails = tails * (max(error / max(tails.max(), 1e-300), 1.0))
+    worst = tails.max()
+    for j, tail in zip(directions, tails, strict=True):
+        if (
+            (single and (cuts or tail < worst))
+            or tail < ALONG * worst
+            or (tail < tol and tail < worst)
+        ):
+            continue
+        if _raises(degree[j], tail, found.rate[e, j], tol, top):
+            degree[j] = next((p for p in ladder(len(degree)) if p > degree[j]), degree[j])
+        elif boxes.width[e, j] > LEAST_WIDTH:
+            cuts.append(j)
+    if cuts and not single and found.rate[e, cuts].max() > SLOW:
+        # No degree helps where a function is not smooth.
+        degree = [min(p, FIRST_DEGREE) if j in cuts else p for j, p in enumerate(degree)]
+    return degree, cuts
+
+
+def halves(low: np.ndarray, high: np.ndarray, cuts: list[int]) -> list:
+    """Corners of what a box is cut into in the middle of some columns."""
+    pieces = [(low, high)]
+    for j in cuts:
+        found = []
+        for first, last in pieces:
+            middle = (first[j] + last[j]) / 2
+            end, start = last.copy(), first.copy()
+            end[j] = start[j] = middle
+            found += [(first, end), (start, last)]
+        pieces = found
+    return pieces
+
+
+def _distance(piece, corner: np.ndarray, directions: list[int]) -> float:
+    low, high = piece
+    return float(np.abs(((low + high) / 2)[directions] - corner).max())
+
+
+def lone_corners(boxes: Boxes, cut: np.ndarray, directions: list[int]) -> dict[int, np.ndarray]:
+    """Corners towards which pieces were cut twice in a row, and are again.
+
+    Pieces are halves of halves of the box: binary digits of their places tell their ancestors.
+    Where several parts of a piece are cut, what is resolved is more than a point.
+
+    Parameters
+    ----------
+    boxes : Boxes
+    cut : ndarray of bool of shape (E,)
+        Pieces that are cut along all columns.
+    directions : list of int
+        Columns that may be cut.
+
+    Returns
+    -------
+    dict of int to ndarray
+        Corner by piece.
+    """
+    width = boxes.width[:, directions]
+    place = np.round(boxes.low[:, directions] / width).astype(np.int64)
+    parents: dict[tuple, list[int]] = {}
+    for e in np.flatnonzero(cut):
+        parents.setdefault((*width[e], *(place[e] // 2)), []).append(int(e))
+    found = {}
+    for e, *more in parents.values():
+        last = place[e] & 1
+        if not more and (last == (place[e] >> 1) & 1).all() and (width[e] <= NOT_FIRST).all():
+            found[e] = (place[e] + last) * width[e]
+    return found
 
 
 def ladder(d: int) -> tuple[int, ...]:
@@ -227,7 +293,7 @@ def copied(old: tuple[int, ...], coef: Tensor, new: tuple[int, ...]) -> Tensor:
 
 
 def _values(degree: tuple[int, ...], coef: Tensor, points: np.ndarray) -> Tensor:
-    columns = PieceColumns(degree, torch.as_tensor(points, device=coef.device), 0)
+    columns = PieceColumns(degree, points, coef)
     return columns.derivative((0,) * len(degree)) @ coef
 
 
@@ -239,7 +305,7 @@ def projected(degree: tuple[int, ...], function, like: Tensor) -> Tensor:
     for n in counts:
         weight = np.multiply.outer(weight, gauss(n)[1]).reshape(-1)
     values = function(nodes)
-    columns = PieceColumns(degree, torch.as_tensor(nodes, device=like.device), 0)
+    columns = PieceColumns(degree, nodes, like)
     matrix = columns.derivative((0,) * len(degree))
     norms = np.prod(2 * exponents(degree) + 1, axis=1)
     scaled = torch.as_tensor(weight, device=like.device)[:, None] * values

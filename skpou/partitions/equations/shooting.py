@@ -14,7 +14,7 @@ from skpou.core.linalg import ridge_coefficients
 from skpou.equations import Problem, inside
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March
+from skpou.partitions.equations.march import March, Slab
 from skpou.partitions.equations.model import variance_points
 
 #: Most Gauss-Newton steps on the unknowns, and halvings of one.
@@ -33,7 +33,8 @@ class Shooting:
     Parameters
     ----------
     march : callable
-        Takes a column, unknowns, rows and a tolerance, and returns a `March` that has not run.
+        Takes a column, unknowns, rows, a tolerance and slabs to begin with, and returns a `March`
+        that has not run.
     rows : Rows
     problem : Problem
     column : int
@@ -52,6 +53,7 @@ class Shooting:
         self.measured = rows.subset(index)
         self.given = rows.subset(torch.nonzero(kept).squeeze(1))
         self.unknowns = unknowns
+        self.before: list[Slab] = []
         self.noise = rows.y.new_zeros(rows.n_outputs)
         self.deviations: list[float] = []
         self.covariance = rows.X.new_zeros((len(unknowns), len(unknowns)))
@@ -100,7 +102,9 @@ class Shooting:
     def _solved(self, unknowns: Tensor) -> tuple[March, Tensor, Tensor]:
         """March, weighted residuals (n m,) of the measured values and their slopes (n m, q)."""
         tol = COARSE if self.coarse else None
-        march = self.make(self.column, unknowns, self.given, tol).run()
+        # Slabs of the last solution, whose unknowns are others, are much the same.
+        march = self.make(self.column, unknowns, self.given, tol, self.before).run()
+        self.before = march.slabs
         X = self.measured.X.cpu().numpy()
         q, m = len(unknowns), self.measured.n_outputs
         values = self.measured.y.new_zeros((len(X), m))
@@ -145,9 +149,10 @@ class Shooting:
         start, found = 0, []
         for slab in march.slabs:
             boxes = slab.boxes
-            nodes = torch.as_tensor(variance_points(boxes.low.shape[1]), device=deviation.device)
+            d = boxes.low.shape[1]
+            nodes = variance_points(d)
             for e in range(boxes.n_boxes):
-                phi = PieceColumns(boxes.degrees(e), nodes, 0).derivative((0,) * nodes.shape[1])
+                phi = PieceColumns(boxes.degrees(e), nodes, deviation).derivative((0,) * d)
                 moves = torch.stack([phi @ part[e] for part in slab.tangents], 2)
                 variance = torch.einsum("kmi,ij,kmj->km", moves, self.covariance, moves)
                 found.append((deviation[start].square() + variance.clamp_min(0)).sqrt())

@@ -12,7 +12,7 @@ from torch import Tensor
 from skpou.core import Rows, sobol_points
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
-from skpou.partitions.equations.columns import PieceColumns, tensor_nodes
+from skpou.partitions.equations.columns import PieceColumns, exponents, tensor_nodes
 from skpou.partitions.equations.elimination import Elimination, Pair
 from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments
 
@@ -75,14 +75,7 @@ class System:
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
         self.orders = highest_orders(problem, self.m)
-        self.order = max(int(self.orders.max()), 1)
-        for term in problem.terms:
-            for key in term.pointwise.keys:
-                self.order = max(self.order, len(key[1]))
-        self.sizes = [
-            self.m * PieceColumns(boxes.degrees(e), self.tensor(np.zeros((1, self.d))), 0).n_columns
-            for e in range(boxes.n_boxes)
-        ]
+        self.sizes = [self.m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
         self.terms = [
             TermRows(self, i)
             for i, term in enumerate(problem.terms)
@@ -119,12 +112,21 @@ class System:
 
     def nodes(self, degree: tuple[int, ...]) -> np.ndarray:
         """Where an equation is asked for in a piece."""
-        n_columns = PieceColumns(degree, self.tensor(np.zeros((1, self.d))), 0).n_columns
+        n_columns = len(exponents(degree))
         counts = [p + MORE_NODES for p in degree]
         if math.prod(counts) > 4 * n_columns:
             n = int(NODES_PER_COLUMN * n_columns) + 1
             return 2 * sobol_points(self.d, n, 0).numpy() - 1
         return tensor_nodes(counts)
+
+    def placed(self) -> np.ndarray:
+        """Rows of conditions in each piece, at points of its own that determine its columns."""
+        found = np.zeros(self.boxes.n_boxes, dtype=int)
+        for term_rows in self.terms:
+            if term_rows.term.is_condition and term_rows.term.region is not None:
+                for part in term_rows.scattered:
+                    found[part.piece] += part.rows.stop - part.rows.start
+        return found
 
     def by_degree(self, pieces: np.ndarray) -> list[np.ndarray]:
         """Pieces of equal degree together."""
@@ -151,8 +153,8 @@ class System:
         points = (face.low + face.high) / 2 + (face.high - face.low) / 2 * nodes
         others = points.copy()
         others[:, j] = face.other
-        A = PieceColumns(boxes.degrees(a), self.tensor(boxes.local(a, points)), self.order)
-        B = PieceColumns(boxes.degrees(b), self.tensor(boxes.local(b, others)), self.order)
+        A = PieceColumns(boxes.degrees(a), boxes.local(a, points), self.like)
+        B = PieceColumns(boxes.degrees(b), boxes.local(b, others), self.like)
         h = min(boxes.width[a, j], boxes.width[b, j])
         blocks = []
         for output in range(self.m):
@@ -180,7 +182,7 @@ class System:
             nodes[:, j] = -1.0
             points = (boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes
             points[:, j] = boxes.low[e, j]
-            columns = PieceColumns(boxes.degrees(e), self.tensor(nodes), self.order)
+            columns = PieceColumns(boxes.degrees(e), nodes, self.like)
             p, blocks, right, slopes = columns.n_columns, [], [], []
             for order in range(int(self.orders[:, j].max())):
                 known = self.carried(points, order) * boxes.width[e, j] ** order
@@ -214,8 +216,8 @@ class System:
         share = math.sqrt(len(order) / max(len(parts), 1)) or 1.0
         for e, rows in parts:
             index = torch.as_tensor(order[rows], device=self.like.device)
-            local = self.tensor(self.boxes.local(e, points[order[rows]]))
-            columns = PieceColumns(self.boxes.degrees(e), local, self.order)
+            local = self.boxes.local(e, points[order[rows]])
+            columns = PieceColumns(self.boxes.degrees(e), local, self.like)
             # Noise is the same in all rows; what holds exactly counts alike in all pieces.
             self.data_unit = (self.held * self.data_weight / share) ** 2
             n = share if noisy else math.sqrt(rows.stop - rows.start)

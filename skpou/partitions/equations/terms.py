@@ -83,9 +83,7 @@ class TermRows:
         system, boxes = self.system, self.system.boxes
         for pieces in system.by_degree(np.flatnonzero(inside)):
             nodes = self._nodes(boxes.degrees(int(pieces[0])))
-            columns = PieceColumns(
-                boxes.degrees(int(pieces[0])), system.tensor(nodes), system.order
-            )
+            columns = PieceColumns(boxes.degrees(int(pieces[0])), nodes, system.like)
             middle = (boxes.low[pieces] + boxes.high[pieces]) / 2
             half = boxes.width[pieces] / 2
             points = middle[:, None] + half[:, None] * nodes
@@ -96,16 +94,25 @@ class TermRows:
         boxes = self.system.boxes
         start, end = np.maximum(low, boxes.low[e]), np.minimum(high, boxes.high[e])
         flat = high <= low
-        first = self.system.lowest
-        # A face between two pieces belongs to the one below it.
-        below = np.where(boxes.low[e] <= first + SAME, start < boxes.low[e] - SAME,
-                         start <= boxes.low[e] + SAME)  # fmt: skip
-        if (flat & (below | (start > boxes.high[e] + SAME))).any():
+        if (flat & ((start < boxes.low[e] - SAME) | (start > boxes.high[e] + SAME))).any():
             return None
         if (~flat & (end <= start + SAME)).any():
             return None
+        lower = np.flatnonzero(flat & (start <= boxes.low[e] + SAME))
+        if any(self._belongs_below(e, int(j), start, end) for j in lower):
+            return None
         counts = [0 if f else p + MORE_NODES for f, p in zip(flat, boxes.degree[e], strict=True)]
         return (start + end) / 2 + (end - start) / 2 * tensor_nodes(counts)
+
+    def _belongs_below(self, e: int, j: int, start: np.ndarray, end: np.ndarray) -> bool:
+        """Whether pieces below have all of a face: at the edge of a domain there are none."""
+        boxes = self.system.boxes
+        touching = np.abs(boxes.high[:, j] - boxes.low[e, j]) <= SAME
+        wide = end > start + SAME
+        overlap = (np.minimum(boxes.high, end) - np.maximum(boxes.low, start))[touching]
+        share = np.where(wide, overlap.clip(0) / np.where(wide, end - start, 1.0), overlap >= -SAME)
+        share[:, j] = 1.0
+        return bool(share.prod(1).sum() >= 1 - SAME)
 
     def _nodes(self, degree: tuple[int, ...]) -> np.ndarray:
         if self.fresh is None:
@@ -120,8 +127,8 @@ class TermRows:
         self.index = torch.as_tensor(order, device=system.like.device)
         self.x = system.original(points[order])
         for e, rows in segments(chosen[order]):
-            local = system.tensor(system.boxes.local(e, points[order[rows]]))
-            columns = PieceColumns(system.boxes.degrees(e), local, system.order)
+            local = system.boxes.local(e, points[order[rows]])
+            columns = PieceColumns(system.boxes.degrees(e), local, system.like)
             self.scattered.append(Scatter(e, columns, rows))
 
     # Values and rows

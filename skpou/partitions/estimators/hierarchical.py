@@ -33,9 +33,11 @@ from skpou.partitions.estimators.options import (
     total_partitions,
 )
 from skpou.partitions.estimators.shared import BasePartitionRegressor
+from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.em import cycles_a_line
+from skpou.partitions.pieces.spaces import SPACES
 from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.smooth.fit import smooth_where_better
 from skpou.partitions.tables.fit import experts_where_better
@@ -51,7 +53,7 @@ OF_GATES = {
 }
 
 
-class HierarchicalPOURegressor(BasePartitionRegressor):
+class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
     """Polynomial pieces on a learned hierarchy of partitions, with error bars.
 
     The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
@@ -136,7 +138,15 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         comes down to round-off: partitions may stand still for hundreds of cycles.
     batch_size : int, default=None
         Rows a block in predictions and a step of Adam. None: as many as fit into some 32 MB,
-        and all of them.
+        and all of them. With a number, rows on disk are read in blocks of so many by
+        ``solver="em"``: pieces are found on a sample, then cycles go over all rows.
+    experts : {"polynomial", "fourier"}, default="polynomial"
+        Space of the experts. ``"fourier"``: products of the waves ``sin(pi k t_j)`` and
+        ``cos(pi k t_j)`` of the box coordinates t, with a total frequency of at most `degree`;
+        their period is twice the box, so that pieces need not be periodic in it, and what has
+        the box for its period has even k. For what oscillates: fewer functions than polynomials
+        need. Only pieces and gates are found then, no smooth functions or shrunken
+        experts in their place.
     warm_start : bool, default=False
         Start from the partitions of the last fit; n_partitions must not have changed. With
         ``"em"`` the gates go on in the box of the new data.
@@ -159,10 +169,12 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
     coef_ : ndarray of shape (N, M) or (N, M, n_outputs)
         Coefficients of the finest partitions' polynomials in units of y: products of Legendre
         polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
-        lexicographically by their exponents.
+        lexicographically by their exponents. With ``experts="fourier"`` products of waves,
+        ordered by total frequency, then by the columns' frequencies, sines before cosines.
     raw_polynomials_ : dict of ndarray
-        The same polynomials in units of X. ``"coef"`` (N, M) or (N, M, n_outputs) multiply the
-        products ``prod_j x_j ** p_j`` with the ``"powers"`` p (M, n_features_in_).
+        The same polynomials in units of X; there are none with ``experts="fourier"``. ``"coef"``
+        (N, M) or (N, M, n_outputs) multiply the products ``prod_j x_j ** p_j`` with the
+        ``"powers"`` p (M, n_features_in_).
         ``"digits_lost"`` (N,) or (N, n_outputs): decimal digits, of the sixteen of float64, that
         cancel at worst when they are summed in the box of the data, in units of the rms of y
         about its mean. They are many where the box is narrow and far from zero; `coef_` loses
@@ -171,7 +183,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         For each level, the coarsest first, the parent of every partition on the level above (0
         on the first level).
     degree_ : int
-        Degree of the polynomials.
+        Degree of the polynomials, or total frequency of the waves.
     alpha_ : float
         Ridge; of experts that deviate from a common polynomial, that of its highest degree; of
         one with a prior that falls with the degree, that of the constant.
@@ -244,6 +256,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         "tol": [NOT_NEGATIVE],
         "least_change": [NOT_NEGATIVE],
         "batch_size": [None, COUNT],
+        "experts": [StrOptions(set(SPACES))],
         "warm_start": ["boolean"],
     }
 
@@ -268,6 +281,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         tol=1e-14,
         least_change=1e-4,
         batch_size=None,
+        experts="polynomial",
         warm_start=False,
         n_jobs=None,
         device="auto",
@@ -293,6 +307,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         self.tol = tol
         self.least_change = least_change
         self.batch_size = batch_size
+        self.experts = experts
         self.warm_start = warm_start
         self.n_jobs = n_jobs
         self.device = device
@@ -323,6 +338,11 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
         if physics is not None:
             return self._fit_equations(X, y, sample_weight, physics, sizes)
         warm = self._warm_start_is_on(sizes)
+        if self._streams(X):
+            with self._fitting(X, y, sample_weight):
+                result = self._fit_streamed(X, y, sample_weight, sizes)
+            self._warn_if_not_converged(result)
+            return self
         with self._fitting(X, y, sample_weight):
             before = getattr(self, "n_features_in_", None)
             prepared = self._prepare(X, y, sample_weight)
@@ -333,7 +353,9 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
                 )
             rows = prepared.rows
             exactly = self.init == "box" and not warm
-            check_memory(tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly)
+            check_memory(
+                tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly, self.experts
+            )
             pieces = self._piece_options(sizes, warm)
             if self.solver == "em":
                 last = self._mixture(rows.X).tree if warm else None
@@ -386,6 +408,7 @@ class HierarchicalPOURegressor(BasePartitionRegressor):
             alpha=unless_auto(self.alpha),
             max_iter=int(self.max_iter),
             tol=min(float(self.tol), 1.0),
+            space=self.experts,
         )
 
     def _has_pieces(self, warm: bool) -> bool:

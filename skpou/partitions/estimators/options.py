@@ -7,8 +7,8 @@ from numbers import Integral
 from typing import Any
 
 from skpou.base import refuse_beyond_memory
-from skpou.core import count_columns
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 
 #: Polynomials that may be more than four for each row: factors of more take minutes.
 MOST_POLYNOMIALS = 1500
@@ -103,7 +103,9 @@ def check_together(params: dict[str, Any], sizes: tuple[int, ...] | None) -> Non
         )
 
 
-def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: bool) -> None:
+def check_memory(
+    shape: tuple[int, int], n_partitions: int, degree: Any, soft: bool, space: str = POLYNOMIAL
+) -> None:
     """Refuse sizes that do not fit into memory, before anything is allocated.
 
     Parameters
@@ -116,6 +118,8 @@ def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: b
         Degree of the polynomials.
     soft : bool
         Whether every partition takes its share of every row.
+    space : str, default="polynomial"
+        Space of the experts.
 
     Raises
     ------
@@ -123,11 +127,12 @@ def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: b
         If so.
     """
     n_rows, d = shape
-    n_columns = 1 if degree == "auto" else count_columns(d, int(degree))
+    n_columns = 1 if degree == "auto" else SPACES[space].count(d, int(degree))
+    functions = SPACES[space].functions
     if degree != "auto" and n_columns > max(4 * n_rows, MOST_POLYNOMIALS):
         raise ValueError(
             f"degree={degree} in {d} dimensions has {n_columns} "
-            f"polynomials ({8e-9 * n_columns**2:.3g} GB a factor), more than {n_rows} "
+            f"{functions} ({8e-9 * n_columns**2:.3g} GB a factor), more than {n_rows} "
             "distinct rows can determine. Lower degree, or reduce the number of columns of X."
         )
     n_pieces = n_partitions if soft else min(n_partitions, n_rows)
@@ -136,7 +141,7 @@ def check_memory(shape: tuple[int, int], n_partitions: int, degree: Any, soft: b
     needed = 8e-9 * numbers
     refuse_beyond_memory(
         needed,
-        f"degree={degree} in {d} dimensions has {n_columns} polynomials, whose fit in {n_pieces} "
+        f"degree={degree} in {d} dimensions has {n_columns} {functions}, whose fit in {n_pieces} "
         "partitions",
         "degree or n_partitions, or reduce the number of columns of X",
     )

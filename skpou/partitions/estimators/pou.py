@@ -23,6 +23,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+from skpou.partitions.pieces.spaces import SPACES
 from skpou.partitions.smooth.fit import smooth_where_better
 
 #: Parameters that only shape gates and their training, with their defaults.
@@ -90,6 +91,13 @@ class POURegressor(BasePartitionRegressor):
         round-off, 1e-13 in float64.
     batch_size : int, default=None
         Rows a block in predictions. None: as many as fit into memory.
+    experts : {"polynomial", "fourier"}, default="polynomial"
+        Space of the experts. ``"fourier"``: products of the waves ``sin(pi k t_j)`` and
+        ``cos(pi k t_j)`` of the box coordinates t, with a total frequency of at most `degree`;
+        their period is twice the box, so that pieces need not be periodic in it, and what has
+        the box for its period has even k. For what oscillates: fewer functions than polynomials
+        need. Pieces are then kept whatever even
+        partitions would do.
     n_jobs : int, default=None
         Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
         Results do not depend on it.
@@ -108,16 +116,18 @@ class POURegressor(BasePartitionRegressor):
     coef_ : ndarray of shape (N, M) or (N, M, n_outputs)
         Coefficients of the partitions' polynomials in units of y: products of Legendre
         polynomials ``P_k(2 t - 1)`` of the box coordinates t, ordered by total degree, then
-        lexicographically by their exponents.
+        lexicographically by their exponents. With ``experts="fourier"`` products of waves,
+        ordered by total frequency, then by the columns' frequencies, sines before cosines.
     raw_polynomials_ : dict of ndarray
-        The same polynomials in units of X. ``"coef"`` (N, M) or (N, M, n_outputs) multiply the
-        products ``prod_j x_j ** p_j`` with the ``"powers"`` p (M, n_features_in_).
+        The same polynomials in units of X; there are none with ``experts="fourier"``. ``"coef"``
+        (N, M) or (N, M, n_outputs) multiply the products ``prod_j x_j ** p_j`` with the
+        ``"powers"`` p (M, n_features_in_).
         ``"digits_lost"`` (N,) or (N, n_outputs): decimal digits, of the sixteen of float64, that
         cancel at worst when they are summed in the box of the data, in units of the rms of y
         about its mean. They are many where the box is narrow and far from zero; `coef_` loses
         none.
     degree_ : int
-        Degree of the polynomials.
+        Degree of the polynomials, or total frequency of the waves.
     alpha_ : float
         Ridge.
     gate_ : str
@@ -185,6 +195,7 @@ class POURegressor(BasePartitionRegressor):
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
         "batch_size": [None, COUNT],
+        "experts": [StrOptions(set(SPACES))],
     }
 
     def __init__(
@@ -207,6 +218,7 @@ class POURegressor(BasePartitionRegressor):
         max_iter=1000,
         tol=1e-14,
         batch_size=None,
+        experts="polynomial",
         n_jobs=None,
         device="auto",
         dtype="float64",
@@ -230,6 +242,7 @@ class POURegressor(BasePartitionRegressor):
         self.max_iter = max_iter
         self.tol = tol
         self.batch_size = batch_size
+        self.experts = experts
         self.n_jobs = n_jobs
         self.device = device
         self.dtype = dtype
@@ -265,7 +278,13 @@ class POURegressor(BasePartitionRegressor):
             return self._fit_equations(X, y, sample_weight, physics)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
-            check_memory(tuple(prepared.rows.X.shape), int(self.n_partitions), self.degree, True)
+            check_memory(
+                tuple(prepared.rows.X.shape),
+                int(self.n_partitions),
+                self.degree,
+                True,
+                self.experts,
+            )
             train = self._training(prepared, form)
             result = self._train_and_store(train, self.n_init, prepared)
         self._warn_if_not_converged(result)
@@ -306,6 +325,7 @@ class POURegressor(BasePartitionRegressor):
             alpha=alpha,
             max_iter=int(self.max_iter),
             exactly=True,
+            space=self.experts,
         )
         if network or self.solver == "lsgd":
             soft = SoftOptions(
@@ -319,6 +339,7 @@ class POURegressor(BasePartitionRegressor):
                 alpha=alpha,
                 max_iter=int(self.max_iter),
                 tol=float(self.tol),
+                space=self.experts,
             )
             report = self._reporter()
             return soft_training(prepared.rows, pieces, soft, self.init == "data", report)

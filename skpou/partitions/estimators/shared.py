@@ -24,6 +24,7 @@ from skpou.partitions.estimators.words import partition_lines
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 
 
 class BasePartitionRegressor(EquationsMixin, BaseRegressor):
@@ -83,6 +84,10 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             return Pieces.from_arrays(self.model_, like)
         return self._mixture(like)
 
+    def _space(self) -> str:
+        """Space of the experts that were fitted."""
+        return self.mixture_[-1].get("space", POLYNOMIAL)
+
     def _mixture(self, like: Tensor) -> Mixture:
         return Mixture.from_arrays(self._n_varying(), self.degree_, self.mixture_, like)
 
@@ -111,6 +116,10 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         check_is_fitted(self)
         if self._is_on_boxes():
             raise AttributeError("raw_polynomials_ exists without equations alone.")
+        if self._space() != POLYNOMIAL:
+            raise AttributeError(
+                f"raw_polynomials_ is for polynomial experts. Got experts={self._space()!r}."
+            )
         return raw_polynomials(self)
 
     @property
@@ -135,7 +144,9 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     def _simpler(self, prepared: Prepared) -> TrainingResult:
         """One polynomial for all rows."""
         degree = None if self.degree == "auto" else int(self.degree)
-        options = PieceOptions(sizes=(1,), degree=degree, alpha=unless_auto(self.alpha))
+        options = PieceOptions(
+            sizes=(1,), degree=degree, alpha=unless_auto(self.alpha), space=self.experts
+        )
         return fit_pieces(prepared.rows, options, random_generator(self.random_state))
 
     def _summary_lines(self) -> list[str]:
@@ -154,6 +165,11 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
                     f"{name}={value!r} is for gates, which equations on boxes have not. With "
                     f"physics it must be {default!r}."
                 )
+        if self.experts != POLYNOMIAL:
+            raise ValueError(
+                f"experts={self.experts!r}: equations are solved by polynomials on boxes. With "
+                f"physics it must be {POLYNOMIAL!r}."
+            )
         for symmetry in physics.symmetries:
             if symmetry.kind != "periodic":
                 raise ValueError(
@@ -308,14 +324,14 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             like = owned(self.scaling_["width"], torch.float64, torch.device("cpu"))
             box = Scaling.from_arrays(self.scaling_, like)
             prepared = self._prepare(X, y, sample_weight, box=box)
-            check_memory(tuple(prepared.rows.X.shape), 1, degree, False)
             old = self._mixture(prepared.rows.X)
+            check_memory(tuple(prepared.rows.X.shape), 1, degree, False, old.space)
             # A mixture with soft gates becomes a blend: Eq. 2 is solved for all experts at once.
             first_blended = old.tree.first_soft
             experts, alpha = fit_experts_to_gates(
-                prepared.rows, old.tree, int(degree), alpha, first_blended
+                prepared.rows, old.tree, int(degree), alpha, first_blended, old.space
             )
-            mixture = Mixture(old.tree, experts, int(degree), first_blended)
+            mixture = Mixture(old.tree, experts, int(degree), first_blended, old.space)
             mixture = mixture.flattened(worse_than_the_mean(mixture, prepared.rows))
             self._judge_between_rows(mixture, prepared)
             self.__dict__.update(

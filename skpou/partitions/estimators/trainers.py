@@ -32,7 +32,9 @@ def joint_training(rows: Rows, options: PieceOptions) -> Train:
     """Variable projection of all gates from random ones, exactly as many as were asked for."""
     sizes, degree = options.sizes or (1,), options.degree
     if degree is None:
-        degree = affordable_degree(rows.n_rows, rows.n_features, total_partitions(sizes))
+        degree = affordable_degree(
+            rows.n_rows, rows.n_features, total_partitions(sizes), options.space
+        )
     forms = affordable_forms(options.gates, rows)
     options = replace(options, degree=degree, gates=forms)
 
@@ -97,20 +99,7 @@ def em_training(
     report : callable, default=None
         Receives a line of progress at a time.
     """
-    form = parse_form(params["gate"], params["hidden_layer_sizes"], params["activation"])
-    options = EMOptions(
-        sizes=pieces.sizes or (),
-        degree=pieces.degree,
-        form=affordable_forms((form,), rows)[0] if isinstance(form, GateForm) else form,
-        smoothing=parse_smoothing(params["smoothing"]),
-        learning_rate=float(params["learning_rate"]),
-        noise=params["noise"],
-        alpha=pieces.alpha,
-        max_iter=pieces.max_iter,
-        tol=pieces.tol,
-        batch_size=params["batch_size"],
-        least_change=float(params["least_change"]),
-    )
+    options = em_options(rows, params, pieces)
 
     def train(rng: np.random.Generator) -> TrainingResult:
         start, degree = last, options.degree
@@ -124,10 +113,29 @@ def em_training(
     return train
 
 
+def em_options(rows: Rows, params: dict[str, Any], pieces: PieceOptions) -> EMOptions:
+    """From the parameters of the estimator; see `em_training`."""
+    form = parse_form(params["gate"], params["hidden_layer_sizes"], params["activation"])
+    return EMOptions(
+        sizes=pieces.sizes or (),
+        degree=pieces.degree,
+        form=affordable_forms((form,), rows)[0] if isinstance(form, GateForm) else form,
+        smoothing=parse_smoothing(params["smoothing"]),
+        learning_rate=float(params["learning_rate"]),
+        noise=params["noise"],
+        alpha=pieces.alpha,
+        max_iter=pieces.max_iter,
+        tol=pieces.tol,
+        batch_size=params["batch_size"],
+        least_change=float(params["least_change"]),
+        space=pieces.space,
+    )
+
+
 def _parted_by_noise(rows: Rows, found: TrainingResult, options: EMOptions) -> PartitionTree:
     """The discovered pieces, cut where their noise differs: one polynomial hides that."""
     tree, mixture = found.state.tree, found.state
-    problem = PieceProblem(rows, found.chosen["degree"])
+    problem = PieceProblem(rows, found.chosen["degree"], space=options.space)
     most = options.sizes[0] if options.sizes else PieceOptions.most_pieces
     labels = compact(tree.choose(rows.X)[-1])
     parts = split_by_noise(problem, labels, rows.y - mixture.mean(rows.X), most)

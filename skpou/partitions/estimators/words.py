@@ -10,9 +10,10 @@ import torch
 from scipy.spatial import cKDTree
 
 from skpou.base import column_names, number, polynomial_text
-from skpou.core import TotalDegreePolynomials, sobol_points, to_powers
+from skpou.core import FourierProducts, TotalDegreePolynomials, sobol_points, to_powers
 from skpou.partitions.estimators.powers import raw_polynomials
 from skpou.partitions.gates.tree import PartitionTree, gate_polynomials
+from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 
 #: Points of the box at which partitions are looked at, on a line and in more dimensions; on a line
 #: a boundary is then found by halving.
@@ -21,6 +22,8 @@ ON_A_LINE, IN_A_BOX, N_HALVINGS = 4001, 4096, 60
 NEIGHBOURS = 4
 #: Pieces, boundaries and targets that are written out.
 MOST_PIECES, MOST_BOUNDARIES, MOST_TARGETS = 40, 20, 4
+#: Terms of a sum of waves that are written out.
+MOST_TERMS = 15
 
 
 def partition_lines(model: Any) -> list[str]:
@@ -30,11 +33,10 @@ def partition_lines(model: Any) -> list[str]:
     kinds = [
         "blended" if level["blended"] else "sharp" if level["sharp"] else "soft" for level in levels
     ]
-    lines = [
-        "",
-        f"Pieces: {sizes}, polynomials of degree {model.degree_}; gates {model.gate_}, "
-        f"{' -> '.join(kinds)}",
-    ]
+    functions = f"{SPACES[model._space()].functions} of degree {model.degree_}"
+    lines = ["", f"Pieces: {sizes}, {functions}; gates {model.gate_}, {' -> '.join(kinds)}"]
+    if model._space() != POLYNOMIAL:
+        lines.append("  Waves run in t, the columns scaled to go from 0 to 1 in the data's box.")
     if any(level["blended"] for level in levels):
         lines.append("  Blended pieces overlap: where they do, the mean lies between them.")
     tree = PartitionTree.from_arrays(
@@ -108,20 +110,46 @@ def _extents(points: np.ndarray, leaf: np.ndarray, model: Any) -> dict[int, str]
 
 
 def _piece_lines(model: Any, places: dict[int, str], names: list[str]) -> Iterator[str]:
-    raw = raw_polynomials(model)
+    polynomial = model._space() == POLYNOMIAL
+    raw = raw_polynomials(model) if polynomial else {"coef": model.coef_}
     N, P = raw["coef"].shape[:2]
     coef, noise = raw["coef"].reshape(N, P, -1), np.reshape(model.noise_, (N, -1))
-    lost = raw["digits_lost"].reshape(N, -1).max(1)
-    powers = raw["powers"][:, model.scaling_["columns"]]
+    lost = raw["digits_lost"].reshape(N, -1).max(1) if polynomial else np.zeros(N)
     for piece in range(min(N, MOST_PIECES)):
         where = places.get(piece, "nowhere the leading one")
         bars = ", ".join(map(number, noise[piece]))
         digits = f"; powers of X lose {lost[piece]:.0f} digits" if lost[piece] >= 1 else ""
         yield f"  piece {piece}: {where}; noise {bars}{digits}"
         for target in coef[piece].T[:MOST_TARGETS]:
-            yield f"    {polynomial_text(powers, target, names, model.scaling_)}"
+            if polynomial:
+                powers = raw["powers"][:, model.scaling_["columns"]]
+                yield f"    {polynomial_text(powers, target, names, model.scaling_)}"
+            else:
+                yield f"    {_wave_text(model, target, names)}"
     if N > MOST_PIECES:
         yield f"  ... and {N - MOST_PIECES} more"
+
+
+def _wave_text(model: Any, coef: np.ndarray, names: list[str]) -> str:
+    """The largest terms of a sum of waves, in their order."""
+    factors = FourierProducts(model._n_varying(), model.degree_).factors
+    used = [names[j] for j in model.scaling_["columns"]]
+    largest = np.sort(np.argsort(-np.abs(coef), kind="stable")[:MOST_TERMS])
+    terms = []
+    for term in largest:
+        waves = [
+            f"{'sin' if factor % 2 else 'cos'}({_times((factor + 1) // 2)}pi t_{name})"
+            for name, factor in zip(used, factors[term].tolist(), strict=True)
+            if factor
+        ]
+        sign = "-" if coef[term] < 0 else "+"
+        terms.append(" ".join([sign, number(abs(coef[term])), *waves]))
+    more = len(coef) - len(terms)
+    return " ".join(terms) + (f" ... and {more} smaller terms" if more else "")
+
+
+def _times(k: int) -> str:
+    return "" if k == 1 else f"{k} "
 
 
 # Boundaries in several dimensions

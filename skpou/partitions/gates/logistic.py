@@ -75,10 +75,10 @@ class MultinomialLogistic:
         value = self.objective(theta, absolute)
         damping = torch.zeros_like(value)
         for _ in range(max_iter):
-            gradient, hessian = self._derivatives(theta, absolute)
+            gradient, hessian = self.derivatives(theta, absolute)
             length = torch.zeros_like(value)
             new_value = value
-            direction = _damped_direction(gradient, hessian, damping)
+            direction = damped_direction(gradient, hessian, damping)
             # Twice the decrease that the quadratic model promises
             promise = (gradient * direction).sum((-2, -1))
             damping = torch.where(promise <= self.negligible * value.abs(), 2.0, damping)
@@ -89,7 +89,7 @@ class MultinomialLogistic:
                 failed = open_ & (found == 0)
                 damping = torch.where(failed, (10 * damping).clamp_min(1e-6), damping)
                 if bool(failed.any()):
-                    direction = _damped_direction(gradient, hessian, damping)
+                    direction = damped_direction(gradient, hessian, damping)
             damping = torch.where(length == 1, damping / 10, damping)
             converged = value - new_value < 1e-8 * value.abs()
             value = new_value
@@ -121,7 +121,7 @@ class MultinomialLogistic:
                 break
         return theta, value, taken
 
-    def _derivatives(self, theta: Tensor, ridge: Tensor | float) -> tuple[Tensor, Tensor]:
+    def derivatives(self, theta: Tensor, ridge: Tensor | float) -> tuple[Tensor, Tensor]:
         """Gradients (.., K, q) and Hessians (.., K q, K q) of the objectives."""
         pi = torch.softmax(self.features @ theta.mT, -1)
         hessian = self._hessian(pi)
@@ -159,7 +159,7 @@ class MultinomialLogistic:
         return hessian.reshape(*batch, K * q, K * q)
 
 
-def _damped_direction(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:
+def damped_direction(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:
     """Newton direction with `damping` times the Hessian's diagonal added (Marquardt)."""
     if bool(damping.any()):
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)

@@ -209,27 +209,38 @@ def fit_gates(
     Tensor of shape (N, q)
     """
     result = theta.clone()
-    counts = torch.bincount(parent)
+    for children in families_of(parent):
+        targets, own_weight = family_targets(share[:, children], weight)
+        result[children] = fit_logistic(
+            features if features.ndim == 2 else features[parent[children[:, 0]]],
+            targets,
+            children.shape[1],
+            own_weight,
+            ridges,
+            result[children],
+            max_iter,
+        )
+    return result
+
+
+def families_of(parent: Tensor) -> list[Tensor]:
+    """Children (F, K) of the parents that have K of them, for every K of two at least."""
+    counts, found = torch.bincount(parent), []
     for size in torch.unique(counts).tolist():
         if size < 2:
             continue
         families = torch.nonzero(counts == size).squeeze(1)
         members = torch.isin(parent, families)
         order = torch.argsort(parent[members], stable=True)
-        children = torch.nonzero(members).squeeze(1)[order].reshape(-1, size)
-        part = share[:, children]  # (n, F, size)
-        mass = part.sum(2)
-        targets = part / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
-        result[children] = fit_logistic(
-            features if features.ndim == 2 else features[families],
-            targets.transpose(0, 1),
-            size,
-            (weight[:, None] * mass).T,
-            ridges,
-            result[children],
-            max_iter,
-        )
-    return result
+        found.append(torch.nonzero(members).squeeze(1)[order].reshape(-1, size))
+    return found
+
+
+def family_targets(share: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares within families (F, n, K), and weights (F, n), of posteriors (n, F, K)."""
+    mass = share.sum(2)
+    targets = share / mass.clamp_min(torch.finfo(mass.dtype).tiny)[..., None]
+    return targets.transpose(0, 1), (weight[:, None] * mass).T
 
 
 class GateStep(Protocol):

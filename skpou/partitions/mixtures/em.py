@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, count_columns
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     ridge_factor,
@@ -30,6 +30,7 @@ from skpou.partitions.mixtures.experts import soft_experts
 from skpou.partitions.mixtures.likelihood import log_normal, marginalise, posterior
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class EMOptions:
     least_change : float, default=1e-4
         Relative change of the residual over `patience` cycles below which nothing more is
         expected; `tol` where that is larger. With 0 for both there is no such end.
+    space : str, default="polynomial"
+        Space of the experts.
     """
 
     sizes: tuple[int, ...] = (8,)
@@ -78,6 +81,7 @@ class EMOptions:
     tol: float = 1e-14
     batch_size: int | None = None
     least_change: float = 1e-4
+    space: str = POLYNOMIAL
 
     #: Cycles over which a change is measured.
     patience = 20
@@ -135,10 +139,12 @@ def fit_em(
         raise TrainingInterrupted(training.finish("interrupted")) from None
 
 
-def affordable_degree(n_rows: int, n_features: int, n_partitions: int) -> int:
+def affordable_degree(
+    n_rows: int, n_features: int, n_partitions: int, space: str = POLYNOMIAL
+) -> int:
     """Degree 2, as in the paper, or the largest below it that the rows can determine."""
     for degree in (2, 1):
-        if n_partitions * count_columns(n_features, degree) <= n_rows:
+        if n_partitions * space_columns(space, n_features, degree) <= n_rows:
             return degree
     return 0
 
@@ -179,8 +185,8 @@ class _EM:
         self.degree = options.degree
         if self.degree is None:
             n_leaves = gates[-1].n_partitions
-            self.degree = affordable_degree(rows.n_rows, rows.n_features, n_leaves)
-        self.problem = PieceProblem(pairs, self.degree)
+            self.degree = affordable_degree(rows.n_rows, rows.n_features, n_leaves, options.space)
+        self.problem = PieceProblem(pairs, self.degree, space=options.space)
         self.tree = PartitionTree(pairs.n_features, gates)
         self.steps = [
             make_step(gate, pairs.X, options.learning_rate, options.batch_size) for gate in gates
@@ -418,7 +424,7 @@ class _EM:
             fitted, alpha = soft_experts(self.problem, share, alpha)  # Eq. 18
             experts.insert(0, fitted)
         return TrainingResult(
-            state=Mixture(self.tree, experts, self.degree),
+            state=Mixture(self.tree, experts, self.degree, space=self.options.space),
             score=best.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [self.start_loss],

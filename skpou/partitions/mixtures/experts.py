@@ -18,6 +18,7 @@ from skpou.core.linalg import (
 from skpou.partitions.gates.tree import PartitionTree
 from skpou.partitions.mixtures.mixture import Experts
 from skpou.partitions.pieces.problem import PieceProblem, Pieces
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 
 
 def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -> Pieces:
@@ -100,7 +101,12 @@ def fit_level_experts(
 
 
 def fit_experts_to_gates(
-    rows: Rows, tree: PartitionTree, degree: int, alpha: float | None, first_blended: int
+    rows: Rows,
+    tree: PartitionTree,
+    degree: int,
+    alpha: float | None,
+    first_blended: int,
+    space: str = POLYNOMIAL,
 ) -> tuple[list[Experts], float]:
     """New experts of every level for gates that stay, by one joint least-squares solve.
 
@@ -118,6 +124,8 @@ def fit_experts_to_gates(
         Ridge relative to the largest column norm; None: by log evidence.
     first_blended : int
         First blended level; the number of levels if none is.
+    space : str, default="polynomial"
+        Space that they come from.
 
     Returns
     -------
@@ -126,7 +134,7 @@ def fit_experts_to_gates(
     alpha : float
         The ridge used.
     """
-    problem = PieceProblem(rows, degree)
+    problem = PieceProblem(rows, degree, space=space)
     labels = torch.zeros(problem.n, dtype=torch.int64, device=rows.X.device)
     if first_blended:
         labels = tree.log_proba(rows.X, first_blended - 1, harden=True).argmax(1)
@@ -173,6 +181,26 @@ def _solve(
     freedom = weight - effective_parameters(factors[:, :P, :P], R)
     noise = (rss + within) / freedom.clamp_min(1)[:, None]  # Eq. 18
     return Experts(back_substitute(R, projected), R, _round_off(noise, problem))
+
+
+def experts_of_factors(
+    problem: PieceProblem, factors: Tensor, weight: Tensor, alpha: float | None
+) -> tuple[Experts, float]:
+    """Experts from sums over rows that are not at hand, see `soft_experts`.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Some of the rows.
+    factors : Tensor of shape (N, P + m, P + m)
+        Triangular factors of the weighted functions and targets of all of them.
+    weight : Tensor of shape (N,)
+        Weight of each partition.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: by log evidence.
+    """
+    within = factors.new_zeros((len(factors), factors.shape[1] - problem.n_columns))
+    return _ridged(problem, factors, weight, within, alpha)
 
 
 def soft_experts(

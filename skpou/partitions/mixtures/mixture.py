@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TotalDegreePolynomials
+from skpou.core import Rows
 from skpou.core.models import (
     MOST_TOGETHER,
     Components,
@@ -19,6 +19,7 @@ from skpou.core.models import (
     residual_makers,
 )
 from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
+from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 
 
 @dataclass
@@ -70,6 +71,8 @@ class Mixture:
         Total degree of the experts.
     first_blended : int, default=None
         First level whose partitions are blended; None: no level is.
+    space : str, default="polynomial"
+        Space that the experts come from, see `spaces`.
     """
 
     def __init__(
@@ -78,12 +81,14 @@ class Mixture:
         experts: list[Experts],
         degree: int,
         first_blended: int | None = None,
+        space: str = POLYNOMIAL,
     ):
         self.tree = tree
         self.experts = experts
         self.degree = degree
+        self.space = space
         self.first_blended = len(tree.levels) if first_blended is None else first_blended
-        self.basis = TotalDegreePolynomials(tree.n_features, degree)
+        self.basis = space_basis(space, tree.n_features, degree)
 
     @property
     def n_leaves(self) -> int:
@@ -96,7 +101,7 @@ class Mixture:
         if depth == len(self.tree.levels):
             return self
         tree = PartitionTree(self.tree.n_features, self.tree.levels[:depth])
-        return Mixture(tree, self.experts[:depth], self.degree)
+        return Mixture(tree, self.experts[:depth], self.degree, space=self.space)
 
     def components(self, X: Tensor, posterior: bool = True, harden: bool = False) -> Components:
         """Components of ``p(y | x)`` at points X (n, d) on the finest level.
@@ -230,7 +235,7 @@ class Mixture:
             )
             for part in self.experts
         ]
-        return Mixture(self.tree, experts, self.degree, self.first_blended)
+        return Mixture(self.tree, experts, self.degree, self.first_blended, self.space)
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
@@ -249,6 +254,7 @@ class Mixture:
                 "noise": experts.noise.cpu().contiguous().numpy(),
                 "blended": depth >= self.first_blended,
                 **experts.prior_array(),
+                **({} if self.space == POLYNOMIAL else {"space": self.space}),
             }
             for depth, (gates, experts) in enumerate(
                 zip(self.tree.arrays(), self.experts, strict=True)
@@ -276,7 +282,7 @@ class Mixture:
             if not gates.n_partitions == len(part.coef) == len(part.noise):
                 raise ValueError(f"{gates.n_partitions} partitions have {len(part.coef)} experts.")
         first_blended = sum(not level["blended"] for level in arrays)
-        return cls(tree, experts, degree, first_blended)
+        return cls(tree, experts, degree, first_blended, arrays[-1].get("space", POLYNOMIAL))
 
 
 def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:

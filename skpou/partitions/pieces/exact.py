@@ -53,7 +53,7 @@ def exact_pieces(problem: PieceProblem, most: int) -> Tensor | None:
     labels = _segments(problem, most) if problem.d == 1 else _cover(problem, most)
     if labels is None or not _is_no_accident(problem, int(labels.max()) + 1):
         return None
-    return None if may_be_a_sum(problem.rows.X, labels, problem.degree) else labels
+    return None if may_be_a_sum(problem.rows.X, labels, problem.basis.n_factors) else labels
 
 
 def _segments(problem: PieceProblem, most: int) -> Tensor | None:
@@ -92,22 +92,22 @@ def _is_no_accident(problem: PieceProblem, n_pieces: int) -> bool:
     return free * problem.rows.n_outputs * math.log(values) >= cuts + LEAST_SAVING
 
 
-def may_be_a_sum(X: Tensor, labels: Tensor, degree: int) -> bool:
-    """Whether some piece takes no more than ``degree + 1`` values in any of several columns.
+def may_be_a_sum(X: Tensor, labels: Tensor, n_factors: int) -> bool:
+    """Whether some piece takes no more values in any of several columns than there are factors.
 
-    A polynomial meets any sum of functions of the columns on such a grid: the corners of a cell lie
-    on a plane.
+    A polynomial, which has degree + 1 in a column, meets any sum of functions of the columns on
+    such a grid: the corners of a cell lie on a plane.
     """
-    return _fewest_values(X, labels, max) <= degree + 1
+    return _fewest_values(X, labels, max) <= n_factors
 
 
-def may_be_strips(X: Tensor, labels: Tensor, degree: int) -> bool:
-    """Whether some piece takes no more than ``degree + 1`` values in one of several columns.
+def may_be_strips(X: Tensor, labels: Tensor, n_factors: int) -> bool:
+    """Whether some piece takes no more values in one of several columns than there are factors.
 
     A polynomial meets any function of that column there: two neighbouring lines of a grid lie on a
     plane where all lines have the same slope.
     """
-    return _fewest_values(X, labels, min) <= degree + 1
+    return _fewest_values(X, labels, min) <= n_factors
 
 
 def _fewest_values(X: Tensor, labels: Tensor, of_columns: Callable[[list[int]], int]) -> float:

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows, TotalDegreePolynomials, count_columns
+from skpou.core import Rows, count_columns
 from skpou.core.linalg import (
     coefficients,
     row_blocks,
@@ -18,6 +18,7 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factors,
 )
+from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 
 #: Relative residual that counts as round-off, in units of the machine epsilon.
 ROUND_OFF = 450.0
@@ -72,15 +73,23 @@ class PieceProblem:
         Number of coefficients of a gate, which prices a piece; None: those of a quadratic.
     tol : float, default=0
         Relative residual below which a fit counts as exact; not below round-off.
+    space : str, default="polynomial"
+        Space of the functions, see `spaces`; `degree` is the total frequency of waves.
     """
 
     def __init__(
-        self, rows: Rows, degree: int, n_gate_columns: int | None = None, tol: float = 0.0
+        self,
+        rows: Rows,
+        degree: int,
+        n_gate_columns: int | None = None,
+        tol: float = 0.0,
+        space: str = POLYNOMIAL,
     ):
         self.rows = rows
         self.degree = degree
+        self.space = space
         self.n, self.d = rows.X.shape
-        self.basis = TotalDegreePolynomials(self.d, degree)
+        self.basis = space_basis(space, self.d, degree)
         self.n_columns = self.basis.n_columns
         self.n_gate_columns = n_gate_columns or count_columns(self.d, 2)
         self.polynomials = self.basis.matrix(rows.X)

@@ -17,6 +17,7 @@ from skpou.partitions.fit import PieceOptions, affordable_forms
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 from skpou.partitions.smooth.families import (
     COUNTS,
     Candidate,
@@ -101,7 +102,7 @@ def smooth_where_better(
 
 def _is_case(rows: Rows, options: PieceOptions) -> bool:
     """Whether rows are few, or may lie on lines, and nothing is asked for that forbids it."""
-    free = options.alpha is None and not options.soft
+    free = options.alpha is None and not options.soft and options.space == POLYNOMIAL
     one_level = options.sizes is None or len(options.sizes) == 1
     few = LEAST_ROWS <= rows.n_rows <= MOST_ON_LINES and 1 <= rows.n_features <= MOST_FEATURES
     return free and one_level and few
@@ -119,7 +120,7 @@ def _are_exact(mixture: Mixture, rows: Rows) -> bool:
     left = float(residual_squares(mixture, rows).sum()) / (rows.total_weight * rows.n_outputs)
     if not full or left > floor**2:
         return False
-    return not may_be_a_sum(rows.X, mixture.tree.choose(rows.X)[-1], mixture.degree)
+    return not may_be_a_sum(rows.X, mixture.tree.choose(rows.X)[-1], mixture.basis.n_factors)
 
 
 def _lie_on_contours(mixture: Mixture, rows: Rows) -> bool:

@@ -16,6 +16,7 @@ from skpou.core import Pairs, Report, Rows, TrainingInterrupted, TrainingResult,
 from skpou.core.models import Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 from skpou.partitions.tables.shrunk_experts import FORM, CommonPolynomial, fit_shrunk_experts
 
 #: Fewest columns and rows of a table.
@@ -71,6 +72,7 @@ def experts_where_better(
 def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool:
     """Whether columns and noise are enough, and nothing is asked for that pieces alone do."""
     free = options.alpha is None and not options.soft and not options.exactly
+    free &= options.space == POLYNOMIAL
     one_level = options.sizes is None or len(options.sizes) == 1
     polynomial_gates = options.gates[0].degree >= 1 and not options.gates[0].isotropic
     large = rows.n_features >= LEAST_FEATURES and rows.n_rows >= LEAST_ROWS

@@ -198,6 +198,48 @@ def test_domain_by_points_of_ones_own():
     np.testing.assert_allclose(model.predict(grid), exact(grid), atol=1e-7)
 
 
+def test_singular_corner_of_an_l():
+    """Conditions on edges hold in pieces below or above them, and cuts go to one point."""
+    inner = np.random.default_rng(0).uniform(-1, 1, (6000, 2))
+    inner = inner[~((inner[:, 0] > 0) & (inner[:, 1] < 0))]
+    s, t = np.linspace(0, 1, 50), np.linspace(-1, 1, 50)
+
+    def exact(X):
+        angle = torch.remainder(torch.atan2(X[:, 1], X[:, 0]), 2 * PI)
+        return torch.hypot(X[:, 0], X[:, 1]) ** (2 / 3) * torch.sin(2 / 3 * angle)
+
+    zero = [np.c_[s, 0 * s], np.c_[0 * s, -s]]
+    given = [np.c_[t, 0 * t + 1], np.c_[0 * t - 1, t], np.c_[-s, 0 * s - 1], np.c_[0 * s + 1, s]]
+    edges = [Condition(lambda u, x: u(), points) for points in zero]
+    edges += [Condition(lambda u, x: u(), points, exact) for points in given]
+    model = HierarchicalPOURegressor(physics=[Equation(poisson, inner), *edges], tol=1e-7)
+    model.fit(*NOTHING)
+    grid = inner[:1000]
+    error = model.predict(grid) - exact(torch.tensor(grid)).numpy()
+    assert np.sqrt(np.mean(error**2)) < 2e-3
+    width = model.model_["high"] - model.model_["low"]
+    centre = (model.model_["high"] + model.model_["low"]) / 2
+    assert (np.abs(centre - 0.5).max(1) < 2 * width[:, 0])[width[:, 0] < 0.02].all()
+
+
+@pytest.mark.slow
+def test_kink_is_carried():
+    """First values that are a function are resolved as far as they go, not as far as its points."""
+    x, t = np.linspace(0, 1, 30), np.linspace(0, 0.02, 20)
+
+    def hat(x):
+        return torch.relu(1 - (x[:, 0] - 0.4).abs() / 0.2)
+
+    physics = [
+        Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, 0.02]]),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
+        Condition(lambda u, x: u(), np.c_[0 * t, t]),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
+    assert errors(model, exact, [0, 0], [1, 0.02], 2)[0] < 1e-3
+
+
 def test_exactly_so_many_pieces():
     model = POURegressor(3, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
     assert len(model.coef_) == 3

@@ -99,7 +99,7 @@ def test_derivatives_against_central_differences(q, n_classes):
     F, labels, weight = make_problem(30, q, n_classes=n_classes)
     problem = MultinomialLogistic(F, labels, n_classes, weight)
     theta = torch.as_tensor(np.random.default_rng(2).standard_normal((n_classes, q)))
-    gradient, hessian = problem._derivatives(theta, 0.2)
+    gradient, hessian = problem.derivatives(theta, 0.2)
     h, size = 1e-5, n_classes * q
     slopes, curves = torch.empty(size), torch.empty((size, size))
     slopes, curves = slopes.double(), curves.double()
@@ -109,7 +109,7 @@ def test_derivatives_against_central_differences(q, n_classes):
         step = step.reshape(theta.shape)
         ahead, behind = theta + step, theta - step
         slopes[i] = (problem.objective(ahead, 0.2) - problem.objective(behind, 0.2)) / (2 * h)
-        difference = problem._derivatives(ahead, 0.2)[0] - problem._derivatives(behind, 0.2)[0]
+        difference = problem.derivatives(ahead, 0.2)[0] - problem.derivatives(behind, 0.2)[0]
         curves[i] = difference.reshape(-1) / (2 * h)
     torch.testing.assert_close(gradient.reshape(-1), slopes, rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(hessian, curves, rtol=1e-7, atol=1e-7)
@@ -124,9 +124,9 @@ def test_hessian_does_not_depend_on_blocks_of_rows(block, monkeypatch):
     F, labels, weight = make_problem()
     problem = MultinomialLogistic(F, labels, K, weight)
     theta = torch.as_tensor(np.random.default_rng(3).standard_normal((K, 3)))
-    expected = problem._derivatives(theta, 0.1)[1]
+    expected = problem.derivatives(theta, 0.1)[1]
     monkeypatch.setattr(logistic, "rows_within", lambda *_: block)
-    torch.testing.assert_close(problem._derivatives(theta, 0.1)[1], expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(problem.derivatives(theta, 0.1)[1], expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("ridge", [1.0, 1e-3, 1e-7])

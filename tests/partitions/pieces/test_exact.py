@@ -85,10 +85,10 @@ def test_cells_of_a_grid_are_no_planes_of_an_additive_function():
     assert pieces_of(X, np.cos(3 * X[:, 0]) + np.sin(3 * X[:, 1]) ** 2, 1) is None
     X = torch.as_tensor(X)
     cell, strip = (X < 0.2).all(1), X[:, 1] < 0.2
-    assert may_be_a_sum(X[cell], torch.zeros(4, dtype=torch.int64), 1)
-    assert not may_be_a_sum(X[strip], torch.zeros(16, dtype=torch.int64), 1)
-    assert may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 1)
-    assert not may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 0)
+    assert may_be_a_sum(X[cell], torch.zeros(4, dtype=torch.int64), 2)
+    assert not may_be_a_sum(X[strip], torch.zeros(16, dtype=torch.int64), 2)
+    assert may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 2)
+    assert not may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 1)
 
 
 @pytest.mark.parametrize("between", [0.0, 0.37])

@@ -1,0 +1,59 @@
+"""Logits of left-out observations: those of fits without them."""
+
+import numpy as np
+import pytest
+import torch
+
+from skpou.core.classes import left_out_logits, left_out_of_columns
+from skpou.core.optim import DenseRows, MultinomialRidge
+from tests.examples import tensor
+
+
+def problem(K, n=40, p=3, seed=0):
+    """Columns, indicators of classes drawn by them, and weights, one of which is two."""
+    rng = np.random.default_rng(seed)
+    Phi = rng.standard_normal((n, p))
+    logits = Phi @ rng.standard_normal((p, K)) + 0.5 * rng.standard_normal((n, K))
+    weight = np.ones(n)
+    weight[4] = 2
+    return tensor(Phi), tensor(np.eye(K)[logits.argmax(1)]), tensor(weight)
+
+
+def solved(Phi, y, weight, ridge):
+    fit = MultinomialRidge(
+        DenseRows(Phi, weight.sqrt()[:, None]), y, Phi.new_zeros(y.shape[1]), Phi.new_zeros(3)
+    )
+    return fit.fit(np.sqrt(ridge) / fit.scale, 1.0)[0]
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_one_observation_is_left_out(K):
+    Phi, y, weight = problem(K)
+    ridge = 2.0
+    coef = solved(Phi, y, weight, ridge)
+    found = left_out_of_columns(Phi @ coef, y, weight, Phi, tensor(np.full(3, ridge)))
+    for row in (0, 4, 11):
+        less = weight.clone()
+        less[row] -= 1  # Of two equal observations one stays.
+        kept = less > 0
+        expected = Phi[row] @ solved(Phi[kept], y[kept], less[kept], ridge)
+        moved = (expected - Phi[row] @ coef).norm()
+        # They differ by what Newton's second step would change.
+        assert moved > 1e-3
+        assert (found[row] - expected).norm() < 0.3 * moved
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_both_ways_agree(K):
+    Phi, y, weight = problem(K)
+    logits, ridge = tensor(np.random.default_rng(1).standard_normal((40, K))), tensor([1, 2, 3.0])
+
+    def jacobian(block):
+        eye = torch.eye(K, dtype=torch.float64)
+        return torch.einsum("np,kl->nklp", Phi[block], eye).flatten(2)
+
+    some = torch.tensor([1, 4, 30])
+    known = logits, y, weight
+    found = left_out_logits(*known, jacobian, ridge.repeat(K), some)
+    torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge, some))
+    torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge)[some])
