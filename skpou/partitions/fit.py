@@ -22,7 +22,7 @@ from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion, max_segments
+from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
@@ -257,20 +257,13 @@ class _PieceTraining:
         single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
         wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
         tried = [*wholes, (self.best.problem, self.best.history.labels)]
-        shifts = []
         asked = self.options.degree
         degrees = FREE_SHIFTS if asked is None else [m for m in SHIFTS if m == asked]
-        for problem in map(self._problem, degrees):
-            most = max_segments(problem.n, problem.n_columns)
-            if self.options.sizes is not None:
-                most = min(most, self._most_pieces(problem))
-            segments = best_segments(problem, most, problem.n_columns + 2)
-            shifts += [(problem, labels) for labels in segments[1:]]
-        if not shifts:
+        most = None if self.options.sizes is None else math.prod(self.options.sizes)
+        found = likeliest_shifts([self._problem(degree) for degree in degrees], tried, most)
+        if found is None:
             return
-        problem, labels = min(shifts, key=lambda one: criterion(*one))
-        if criterion(problem, labels) >= min(criterion(*one) for one in tried):
-            return
+        problem, labels = found
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
         self.best = _Candidate(problem, history, history.score, apart=True)
 

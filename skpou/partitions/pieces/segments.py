@@ -74,6 +74,32 @@ def criterion(problem: PieceProblem, labels: Tensor) -> float:
     return m * n * math.log(mean_square) + (m * fitted + CUT_PARAMETERS * cuts) * price
 
 
+def likeliest_shifts(
+    problems: list[PieceProblem], others: list[tuple[PieceProblem, Tensor]], most: int | None
+) -> tuple[PieceProblem, Tensor] | None:
+    """Best two or more segments of any degree, or None where others have a lower criterion.
+
+    Parameters
+    ----------
+    problems : list of PieceProblem
+        One for each degree.
+    others : list of (PieceProblem, Tensor)
+        What the segments are compared with: problems and labels (n,).
+    most : int or None
+        Most segments; None: as many as leave rows to spare.
+    """
+    shifts = []
+    for problem in problems:
+        bound = max_segments(problem.n, problem.n_columns)
+        bound = bound if most is None else min(bound, most)
+        segments = best_segments(problem, bound, problem.n_columns + 2)
+        shifts += [(problem, labels) for labels in segments[1:]]
+    best = min(shifts, key=lambda one: criterion(*one), default=None)
+    if best is None or criterion(*best) >= min(criterion(*one) for one in others):
+        return None
+    return best
+
+
 def _labels(cuts: list[np.ndarray], n: int, device: torch.device) -> Tensor:
     labels, end = np.zeros(n, dtype=np.int64), n
     for number in reversed(range(len(cuts))):
