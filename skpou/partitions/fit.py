@@ -17,20 +17,21 @@ from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, r
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.cells import fine_cells
-from skpou.partitions.pieces.exact import exact_pieces
+from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.segments import MOST_ROWS, best_segments, criterion
+from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
 #: Degree from which pieces tell whether there is hope: up to it they cost the least.
 PILOT_DEGREE = 2
-#: Degrees of the segments of a line in which shifts are looked for.
-SHIFTS = (0, 1)
+#: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
+#: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
+SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
 
 
 def fit_pieces(
@@ -236,22 +237,20 @@ class _PieceTraining:
         return True
 
     def _try_shifts(self) -> None:
-        """Shifts of level and of slope on a line of few rows, where all of them can be tried.
+        """Shifts of level, slope and curvature on a line of few rows: all of them can be tried.
 
         They count where they tell more than the best pieces, and than any one polynomial.
         """
         single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
         wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
         tried = [*wholes, (self.best.problem, self.best.labels)]
-        shifts = []
-        for problem in [self._problem(m) for m in SHIFTS if self.options.degree in (None, m)]:
-            segments = best_segments(problem, self._most_pieces(problem), problem.n_columns + 2)
-            shifts += [(problem, labels) for labels in segments[1:]]
-        if not shifts:
+        asked = self.options.degree
+        degrees = FREE_SHIFTS if asked is None else [m for m in SHIFTS if m == asked]
+        most = None if self.options.sizes is None else math.prod(self.options.sizes)
+        found = likeliest_shifts([self._problem(degree) for degree in degrees], tried, most)
+        if found is None:
             return
-        problem, labels = min(shifts, key=lambda one: criterion(*one))
-        if criterion(problem, labels) >= min(criterion(*one) for one in tried):
-            return
+        problem, labels = found
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
         self._best = _Candidate(problem, history, history.score, apart=True)
 
@@ -322,7 +321,14 @@ class _PieceTraining:
         return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
 
     def _is_exact(self, candidate: _Candidate) -> bool:
-        return self._residual(candidate) <= 3 * candidate.problem.floor
+        problem = candidate.problem
+        if self._residual(candidate) > 3 * problem.floor:
+            return False
+        labels = compact(candidate.labels)
+        if int(labels.max()) == 0:
+            return True
+        # Two lines of a grid may lie on a plane: higher degrees may tell of larger pieces.
+        return not may_be_strips(problem.rows.X, labels, problem.basis.n_factors)
 
     def _residual(self, candidate: _Candidate) -> float:
         """Root mean square of what pieces leave over at their rows."""

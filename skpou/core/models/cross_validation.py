@@ -92,7 +92,10 @@ class LeftOut:
 
 
 def sets_to_leave_out(
-    X: np.ndarray, rng: np.random.Generator, neighbourhoods: bool = True
+    X: np.ndarray,
+    rng: np.random.Generator,
+    neighbourhoods: bool = True,
+    most_levels: int = LEVELS_A_COLUMN,
 ) -> list[np.ndarray]:
     """Rows of each set: folds, inner levels of columns, neighbourhoods if wanted."""
     n, d = X.shape
@@ -102,7 +105,7 @@ def sets_to_leave_out(
         levels, of_row = np.unique(column, return_inverse=True)
         if 3 <= len(levels) <= MOST_LEVELS and ROWS_A_LEVEL * len(levels) <= n:
             # The first and the last level would be extrapolated.
-            inner = rng.permutation(np.arange(1, len(levels) - 1))[:LEVELS_A_COLUMN]
+            inner = rng.permutation(np.arange(1, len(levels) - 1))[:most_levels]
             sets += [np.flatnonzero(of_row == level) for level in np.sort(inner)]
     size = int(NEIGHBOURHOOD * n)
     if neighbourhoods and d and size >= 2:

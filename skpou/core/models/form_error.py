@@ -8,6 +8,7 @@ Kernel, length and s are those under which left-out errors of the chosen form ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -385,7 +386,9 @@ def _calibrated(
     group = left_out.group[some]
     worth = (left_out.count / np.array([len(part) for part in left_out.sets]))[group]
     kernels, gain = WeighedKernels.likeliest(error**2, variance, rows, worth)
-    if variance.min() >= NOISY and (gridded or gain < LEAST_GAIN):
+    # Length and size cost what two parameters do in Schwarz's criterion.
+    least_gain = max(LEAST_GAIN, math.log(float(worth.sum())))
+    if variance.min() >= NOISY and (gridded or gain < least_gain):
         return None
     expected = kernels.variance(rows)
     total = expected + variance + ROUND_OFF**2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -97,11 +98,25 @@ def may_be_a_sum(X: Tensor, labels: Tensor, n_factors: int) -> bool:
     A polynomial, which has degree + 1 in a column, meets any sum of functions of the columns on
     such a grid: the corners of a cell lie on a plane.
     """
+    return _fewest_values(X, labels, max) <= n_factors
+
+
+def may_be_strips(X: Tensor, labels: Tensor, n_factors: int) -> bool:
+    """Whether some piece takes no more values in one of several columns than there are factors.
+
+    A polynomial meets any function of that column there: two neighbouring lines of a grid lie on a
+    plane where all lines have the same slope.
+    """
+    return _fewest_values(X, labels, min) <= n_factors
+
+
+def _fewest_values(X: Tensor, labels: Tensor, of_columns: Callable[[list[int]], int]) -> float:
+    """Least number over pieces of the values that some of several columns take in them."""
     if X.shape[1] == 1:
-        return False
+        return math.inf
     columns, piece = X.cpu().numpy().T, labels.cpu().numpy()
-    return any(
-        max(len(np.unique(column[piece == k])) for column in columns) <= n_factors
+    return min(
+        of_columns([len(np.unique(column[piece == k])) for column in columns])
         for k in np.unique(piece)
     )
 

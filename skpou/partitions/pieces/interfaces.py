@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,9 @@ DOUBTED = 0.1
 #: Share of it within which a crossing beyond a row is at the row whatever the errors: a jump ends
 #: so close to a crossing once in a hundred times.
 CLOSE = 0.01
+#: Slope of two models' difference at their root, in units of its mean slope on the segment, below
+#: which they touch rather than cross.
+FLAT = 0.1
 
 
 class NodeModels:
@@ -139,7 +143,8 @@ def find_interface(
     """Step D: roots between neighbouring samples of different labels, by bisection.
 
     With several targets the models' difference is projected on its change along the segment,
-    so that a root is where all targets meet if there is such a point.
+    so that a root is where all targets meet if there is such a point. Models that touch without
+    crossing, as on both sides of a kink of the curvature, meet where they are closest.
 
     Parameters
     ----------
@@ -168,57 +173,138 @@ def find_interface(
     first, second = labels[i], labels[j]
     distance = (a - b).square().sum(1).sqrt()
     spacing = float(distance.median()) if len(distance) else 1.0
-    at_a = models.difference(models.values(a), first, second)
-    at_b = models.difference(models.values(b), first, second)
-    along = at_a - at_b
-    along = along / along.square().sum(1, keepdim=True).sqrt().clamp_min(
-        torch.finfo(along.dtype).tiny
-    )
     middle = models.difference(models.values(0.5 * (a + b)), first, second)
     jump = middle.square().sum(1).sqrt() / spacing
-    from_a, from_b = (at_a * along).sum(1), (at_b * along).sum(1)
-    # On a row where two pieces meet their difference is round-off, or noise, of either sign.
     doubt = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
-    larger = torch.maximum(from_a.abs(), from_b.abs())
-    meet = torch.minimum(from_a.abs(), from_b.abs()) <= 3 * doubt
-    meet &= doubt <= DOUBTED * larger
-    meet |= torch.minimum(from_a.abs(), from_b.abs()) <= CLOSE * larger
-    crossing = (from_a * from_b <= 0) | meet
-    a, b, first, second = a[crossing], b[crossing], first[crossing], second[crossing]
-    along = along[crossing]
-    roots = _bisect(models, a, b, first, second, along)
-    gradient = torch.stack(
-        [
-            (models.difference(models.partial(roots, c), first, second) * along).sum(1)
-            for c in range(problem.d)
-        ],
-        1,
-    )
-    slope = gradient.square().sum(1).sqrt()
-    normal = gradient / slope.clamp_min(torch.finfo(slope.dtype).tiny)[:, None]
-    normal = normal * (1 - 2 * ((normal * (a - b)).sum(1) < 0).to(slope))[:, None]
-    uncertainty = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
+    segments, roots = _contacts(models, a, b, first, second, doubt)
+    slope, normal = segments.growth(roots)
+    uncertainty = (
+        error[segments.first].square() + error[segments.second].square()
+    ).sqrt() + 10 * problem.floor
     reach = (slope * spacing).clamp_min(torch.finfo(slope.dtype).tiny)
     weight = 1 / (1 + (3 * uncertainty / reach).square()).sqrt()
     pairs = torch.stack([labels[i], labels[j]], 1)
-    every = Interface(roots, first, second, normal, slope, weight, spacing, pairs, jump)
+    every = Interface(
+        roots, segments.first, segments.second, normal, slope, weight, spacing, pairs, jump
+    )
     return every.select(weight > least_weight)
 
 
-def _bisect(
-    models: NodeModels, a: Tensor, b: Tensor, first: Tensor, second: Tensor, along: Tensor
-) -> Tensor:
-    """Roots (r, d) of the projected difference on the segments from a to b."""
-    low = torch.zeros(len(a), dtype=a.dtype, device=a.device)
-    high = torch.ones_like(low)
-    n_bisections = int(-math.log2(torch.finfo(a.dtype).eps)) + 4
-    for _ in range(n_bisections if len(a) else 0):
-        middle = 0.5 * (low + high)
-        values = models.values(a + middle[:, None] * (b - a))
-        # The projection is positive at a by its construction.
-        positive = (models.difference(values, first, second) * along).sum(1) > 0
-        low, high = torch.where(positive, middle, low), torch.where(positive, high, middle)
-    return a + (0.5 * (low + high))[:, None] * (b - a)
+@dataclass(frozen=True)
+class _Segments:
+    """Segments between neighbouring samples, and the difference of the models of their ends.
+
+    Attributes
+    ----------
+    models : NodeModels
+    a, b : Tensor of shape (r, d)
+        Ends.
+    first, second : Tensor of shape (r,), int64
+        Partitions of the ends.
+    direction : Tensor of shape (r, m)
+        Unit vectors on which the targets' differences are projected.
+    """
+
+    models: NodeModels
+    a: Tensor
+    b: Tensor
+    first: Tensor
+    second: Tensor
+    direction: Tensor
+
+    def select(self, chosen: Tensor) -> _Segments:
+        """Some of the segments; `chosen` is (r,) bool."""
+        names = ("a", "b", "first", "second", "direction")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+    def followed_by(self, other: _Segments) -> _Segments:
+        """These segments and others."""
+        names = ("a", "b", "first", "second", "direction")
+        both = [torch.cat([getattr(self, name), getattr(other, name)]) for name in names]
+        return _Segments(self.models, *both)
+
+    def value(self, X: Tensor) -> Tensor:
+        """Projected difference (r,) at a point of each segment."""
+        values = self.models.difference(self.models.values(X), self.first, self.second)
+        return (values * self.direction).sum(1)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Its gradient (r, d)."""
+        parts = [
+            self.models.difference(self.models.partial(X, c), self.first, self.second)
+            for c in range(X.shape[1])
+        ]
+        return torch.stack([(part * self.direction).sum(1) for part in parts], 1)
+
+    def fall(self, X: Tensor) -> Tensor:
+        """How fast (r,) the projected difference falls from a to b."""
+        return (self.gradient(X) * (self.a - self.b)).sum(1)
+
+    def bisected(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Roots (r, d) of a function of points that is positive at a, and is not at b."""
+        low = torch.zeros(len(self.a), dtype=self.a.dtype, device=self.a.device)
+        high = torch.ones_like(low)
+        n_bisections = int(-math.log2(torch.finfo(low.dtype).eps)) + 4
+        for _ in range(n_bisections if len(low) else 0):
+            middle = 0.5 * (low + high)
+            positive = function(self.a + middle[:, None] * (self.b - self.a)) > 0
+            low, high = torch.where(positive, middle, low), torch.where(positive, high, middle)
+        return self.a + (0.5 * (low + high))[:, None] * (self.b - self.a)
+
+    def growth(self, roots: Tensor) -> tuple[Tensor, Tensor]:
+        """How fast the difference grows away from its roots (r,), and unit normals towards a.
+
+        Where two models touch, the gradient at the root is round-off: the difference at the
+        farther end over the length is what the sides differ by, and the gradient there the normal.
+        """
+        at_a, at_b = self.value(self.a).abs(), self.value(self.b).abs()
+        length = (self.a - self.b).square().sum(1).sqrt()
+        tiny = torch.finfo(length.dtype).tiny
+        chord = torch.maximum(at_a, at_b) / length.clamp_min(tiny)
+        gradient = self.gradient(roots)
+        flat = gradient.square().sum(1).sqrt() < FLAT * chord
+        ends = torch.where((at_a > at_b)[:, None], self.a, self.b)
+        gradient = torch.where(flat[:, None], self.gradient(ends), gradient)
+        slope = gradient.square().sum(1).sqrt()
+        normal = gradient / slope.clamp_min(tiny)[:, None]
+        normal = normal * (1 - 2 * ((normal * (self.a - self.b)).sum(1) < 0).to(slope))[:, None]
+        return torch.where(flat, chord, slope), normal
+
+
+def _contacts(
+    models: NodeModels, a: Tensor, b: Tensor, first: Tensor, second: Tensor, doubt: Tensor
+) -> tuple[_Segments, Tensor]:
+    """Segments on which two models cross, or touch as at a kink of the curvature, and where."""
+    at_a = models.difference(models.values(a), first, second)
+    at_b = models.difference(models.values(b), first, second)
+    across = _Segments(models, a, b, first, second, _unit(at_a - at_b))
+    from_a, from_b = (at_a * across.direction).sum(1), (at_b * across.direction).sum(1)
+
+    def meets(least: Tensor, larger: Tensor, doubt: Tensor) -> Tensor:
+        told = (least <= 3 * doubt) & (doubt <= DOUBTED * larger)
+        return told | (least <= CLOSE * larger)
+
+    crossing = from_a * from_b <= 0
+    beside = replace(across, direction=_unit(at_a + at_b))
+    turning = ~crossing & (beside.fall(a) > 0) & (beside.fall(b) < 0)
+    touching = beside.select(turning)
+    lowest = touching.bisected(touching.fall)
+    larger = torch.maximum(touching.value(touching.a), touching.value(touching.b))
+    met = meets(touching.value(lowest).abs(), larger, doubt[turning])
+    # On a row where two pieces meet their difference is round-off, or noise, of either sign.
+    larger = torch.maximum(from_a.abs(), from_b.abs())
+    on_row = meets(torch.minimum(from_a.abs(), from_b.abs()), larger, doubt)
+    on_row[torch.nonzero(turning).squeeze(1)[met]] = False
+    crossed = across.select(crossing | on_row)
+    # The projection is positive at a by its construction.
+    roots = crossed.bisected(crossed.value)
+    return crossed.followed_by(touching.select(met)), torch.cat([roots, lowest[met]])
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors (r, m) of length one."""
+    size = vectors.square().sum(1, keepdim=True).sqrt()
+    return vectors / size.clamp_min(torch.finfo(vectors.dtype).tiny)
 
 
 def kink_linkage(interface: Interface, n_pieces: int) -> list[tuple[int, int, float]]:

@@ -50,14 +50,54 @@ def best_segments(problem: PieceProblem, most: int, least_rows: int) -> list[Ten
     return found
 
 
+def max_segments(n_rows: int, n_columns: int) -> int:
+    """Most segments whose polynomials and cuts leave rows to spare, at least 1."""
+    return max((n_rows - 2 + CUT_PARAMETERS) // (n_columns + CUT_PARAMETERS), 1)
+
+
 def criterion(problem: PieceProblem, labels: Tensor) -> float:
-    """Bayesian information criterion of the polynomials of some segments of a line."""
+    """Bayesian information criterion of the polynomials of some segments of a line.
+
+    The price of a parameter grows as rows to spare become few: by the factor ``n / (n - p - 1)``
+    of the corrected criterion of Hurvich and Tsai (1989), "Regression and time series model
+    selection in small samples".
+    """
     pieces = problem.fit(compact(labels))
     m, n = problem.rows.n_outputs, problem.total_weight
     cuts = int((labels[1:] != labels[:-1]).sum())
     mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
-    parameters = m * pieces.n_pieces * problem.n_columns + CUT_PARAMETERS * cuts
-    return m * n * math.log(mean_square) + parameters * math.log(max(n, 2.0))
+    fitted = pieces.n_pieces * problem.n_columns
+    spare = problem.n - fitted - CUT_PARAMETERS * cuts - 1
+    if spare <= 0:
+        return math.inf
+    price = math.log(max(n, 2.0)) * problem.n / spare
+    return m * n * math.log(mean_square) + (m * fitted + CUT_PARAMETERS * cuts) * price
+
+
+def likeliest_shifts(
+    problems: list[PieceProblem], others: list[tuple[PieceProblem, Tensor]], most: int | None
+) -> tuple[PieceProblem, Tensor] | None:
+    """Best two or more segments of any degree, or None where others have a lower criterion.
+
+    Parameters
+    ----------
+    problems : list of PieceProblem
+        One for each degree.
+    others : list of (PieceProblem, Tensor)
+        What the segments are compared with: problems and labels (n,).
+    most : int or None
+        Most segments; None: as many as leave rows to spare.
+    """
+    shifts = []
+    for problem in problems:
+        bound = max_segments(problem.n, problem.n_columns)
+        bound = bound if most is None else min(bound, most)
+        segments = best_segments(problem, bound, problem.n_columns + 2)
+        shifts += [(problem, labels) for labels in segments[1:]]
+    best = min(shifts, key=lambda one: criterion(*one), default=None)
+    if best is None or criterion(*best) >= min(criterion(*one) for one in others):
+        return None
+    return best
 
 
 def _labels(cuts: list[np.ndarray], n: int, device: torch.device) -> Tensor:

@@ -30,8 +30,9 @@ STEPS = (2.0, 1.4)
 LEAST_RATE = 1e-3
 #: Prior standard deviation below which a coefficient is none: round-off of the constant.
 NO_COEFFICIENT = 1e-17
-#: Numbers of even partitions and their widths in units of the centres' distance.
-COUNTS = (2, 3, 4, 6, 8, 12, 16)
+#: Numbers of even partitions, as many as few rows have, and their widths in units of the centres'
+#: distance.
+COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 WIDTHS = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 #: Least rate of a column beside the largest.
 LEAST_RATE_SHARE = 1e-2

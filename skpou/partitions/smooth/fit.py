@@ -32,7 +32,7 @@ from skpou.partitions.smooth.prior_fits import LeftOutRows
 
 #: Most rows, and most of rows on lines; most columns of X.
 MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
-#: How many of each family, by evidence, are judged by left-out rows.
+#: How many of each family and degree, by evidence, are judged by left-out rows.
 LIKELIEST = 5
 #: How many of the best are confirmed by fits without the left-out rows.
 CONFIRMED = 4
@@ -44,10 +44,17 @@ EXPLAINED = 2.0
 #: Numbers of partitions that are scaled by the evidence: many, for columns of codes; and the error
 #: at left-out rows, in units of y, below which columns are none.
 SCALED_COUNTS, CLEAR_ERROR = (8, 20, 50), 0.05
+#: Noise, in units of the distance of a target's levels, up to which they are levels: that of
+#: rounding is 0.3.
+LEVEL_NOISE = 0.1
 #: Fewest rows.
 LEAST_ROWS = 5
-#: Degrees of the polynomials of even partitions, by the number of columns of X.
-DEGREES = {1: (5,), 2: (3, 5), 3: (2, 3)}
+#: Degrees of the polynomials of even partitions, by the number of columns of X. Many constants in
+#: partitions that overlap widely are what a Gaussian process makes of few rows.
+DEGREES = {1: (0, 5), 2: (3, 5), 3: (2, 3)}
+#: Residual, in units of y, beyond which round-off is no proof of pieces: single precision's is met
+#: by the polynomials of anything smooth.
+MOST_FLOOR = 1e-8
 #: Ratio of the smallest to the largest diagonal entry of a factor of full rank.
 FULL_RANK = 1e-7
 
@@ -76,7 +83,7 @@ def smooth_where_better(
     if not _is_case(rows, options) or _are_exact(pieces.state, rows):
         return pieces
     try:
-        some = LeftOutRows(rows)
+        some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
         best = _best(some, options)
@@ -85,9 +92,11 @@ def smooth_where_better(
         own = _left_out(pieces.state, some)
         if report:
             report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
-        # Gates that were found with all rows remember levels that are left out.
+        # Gates that were found with all rows remember levels that are left out; cuts of a line
+        # have been searched for no less than smooth functions.
         remembered = some.on_levels and own > EXPLAINED * _noise(pieces.state, rows)
-        fair = REMEMBERED if remembered else 1 - 2 / rows.n_rows**0.5
+        searched = rows.n_features == 1 and pieces.state.tree.first_soft
+        fair = REMEMBERED if remembered else 1.0 if searched else 1 - 2 / rows.n_rows**0.5
         if not best.fit.left_out < own * fair:
             return pieces
         state = _in_dtype(best.mixture(), rows)
@@ -112,10 +121,20 @@ def _are_exact(mixture: Mixture, rows: Rows) -> bool:
     diagonal = mixture.experts[-1].factor.diagonal(dim1=-2, dim2=-1).abs()
     full = bool((diagonal.amin(1) > FULL_RANK * diagonal.amax(1)).all())
     floor = 3 * ROUND_OFF * torch.finfo(rows.y.dtype).eps
+    if floor > MOST_FLOOR:
+        return False
     left = float(residual_squares(mixture, rows).sum()) / (rows.total_weight * rows.n_outputs)
     if not full or left > floor**2:
         return False
     return not may_be_a_sum(rows.X, mixture.tree.choose(rows.X)[-1], mixture.basis.n_factors)
+
+
+def _lie_on_contours(mixture: Mixture, rows: Rows) -> bool:
+    """Whether equal targets can be no accident of their noise, or of rounding."""
+    if rows.n_features == 1 or rows.n_outputs > 1:
+        return False
+    gaps = torch.unique(rows.y).diff()
+    return len(gaps) > 0 and _noise(mixture, rows) <= LEVEL_NOISE * float(gaps.median())
 
 
 def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
@@ -154,11 +173,11 @@ def _extend(found: list[Candidate], families: Iterable[OnePolynomial | EvenParti
 
 
 def _likeliest(found: list[Candidate]) -> list[Candidate]:
-    """Those of largest evidence of each family."""
-    ranked = sorted(found, key=lambda one: one.fit.evidence)
-    families = (OnePolynomial, EvenPartitions)
-    of_each = [[one for one in ranked if isinstance(one.family, kind)] for kind in families]
-    return [one for likely in of_each for one in likely[:LIKELIEST]]
+    """Those of largest evidence of each family and degree."""
+    of_each: dict[tuple[type, int], list[Candidate]] = {}
+    for one in sorted(found, key=lambda one: one.fit.evidence):
+        of_each.setdefault((type(one.family), one.family.basis.degree), []).append(one)
+    return [one for likely in of_each.values() for one in likely[:LIKELIEST]]
 
 
 def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:

@@ -152,7 +152,7 @@ def test_few_rows_give_what_columns_give(noise):
     # Values at the rows: at little noise all that is left over is of its size.
     fitted, expected = (task.F @ (width * found.mean) for found in (rows, orthogonal))
     np.testing.assert_allclose(fitted, expected, rtol=1e-12, atol=1e-6 * noise)
-    assert rows.inverse is None
+    assert not rows.inverse.numel()
     one, two = task.fit(start(task), noise, 1, 0.0), orthogonal.inverse * width
     np.testing.assert_allclose(one.root @ one.root.T, two.T @ two, rtol=1e-5, atol=1e-8)
     spread = (task.F @ two.T).square().sum(1) / noise

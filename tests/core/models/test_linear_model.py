@@ -5,13 +5,16 @@ import pytest
 import torch
 
 from skpou.additive.basis import Block, spline_basis
+from skpou.core.fourier import FourierProducts
 from skpou.core.models.linear_model import BASES, LinearModel, Stage, finish, mean_slope
 from skpou.core.polynomials import TotalDegreePolynomials
+from skpou.multi_stage.families.pieces import PieceColumns
 from skpou.networks.architecture import Network
 from skpou.networks.basis import NetworkBasis
 from skpou.search.bases.cubic_splines import CubicSplines
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
 from skpou.search.bases.units import UnitBasis, Units
+from skpou.search.bases.warped import WarpedBasis
 from skpou.sines.features import SineFeatures
 from skpou.sines.symmetric import SymmetricFeatures
 from tests.examples import tensor
@@ -33,6 +36,8 @@ def bases(rng):
         ),
         SineFeatures(tensor(rng.standard_normal((3, 2))), tensor(rng.random(3)), degree=3),
         splines(tensor(rng.random((20, 2)))),
+        FourierProducts(2, 2),
+        WarpedBasis(TotalDegreePolynomials(2, 2), tensor([0.1, torch.inf])),
     ]
 
 
@@ -56,9 +61,10 @@ POINTS = tensor(np.random.default_rng(5).random((7, 2)))
 
 
 def test_every_kind_of_basis_is_tried():
-    assert {type(basis) for basis in bases(np.random.default_rng(0))} == set(BASES.values()) - {
-        CubicSplines
-    }
+    # Splines of one column, and pieces, whose columns jump, have tests of their own.
+    others = {CubicSplines, PieceColumns}
+    found = {type(basis) for basis in bases(np.random.default_rng(0))}
+    assert found == set(BASES.values()) - others
 
 
 def test_mean_is_the_sum_of_the_stages():

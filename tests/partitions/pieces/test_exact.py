@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou import HierarchicalPOURegressor, POURegressor
-from skpou.partitions.pieces.exact import exact_pieces, may_be_a_sum
+from skpou.partitions.pieces.exact import exact_pieces, may_be_a_sum, may_be_strips
 from skpou.partitions.pieces.problem import PieceProblem
 from tests.examples import relative_error, rows_of
 
@@ -87,3 +87,20 @@ def test_cells_of_a_grid_are_no_planes_of_an_additive_function():
     cell, strip = (X < 0.2).all(1), X[:, 1] < 0.2
     assert may_be_a_sum(X[cell], torch.zeros(4, dtype=torch.int64), 2)
     assert not may_be_a_sum(X[strip], torch.zeros(16, dtype=torch.int64), 2)
+    assert may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 2)
+    assert not may_be_strips(X[strip], torch.zeros(16, dtype=torch.int64), 1)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.37])
+def test_a_kink_of_the_curvature_on_a_grid_is_not_cut_into_strips(between):
+    """Planes meet every second pair of lines of the parabola's side; two pieces meet it all."""
+    axis = np.linspace(0, 1, 10)
+    X = np.stack([a.ravel() for a in np.meshgrid(axis, axis, indexing="ij")], 1)
+    kink = (4 + between) / 9
+
+    def bend(X):
+        return np.maximum(X[:, 0] - kink, 0) ** 2 + 0.5 * X[:, 1]
+
+    model = HierarchicalPOURegressor().fit(X, bend(X))
+    points = np.random.default_rng(1).random((2000, 2))
+    assert np.abs(model.predict(points) - bend(points)).max() < 1e-12

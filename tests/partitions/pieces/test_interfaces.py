@@ -126,6 +126,27 @@ def test_a_jump_has_no_roots():
     np.testing.assert_allclose(interface.jump, 2 / interface.spacing, rtol=1e-10)
 
 
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_models_that_touch_meet_where_they_are_closest(n_outputs):
+    """A kink of the curvature along a line: no difference of the two models changes its sign."""
+    level = 0.4137
+
+    def distance(X):
+        return (X @ [0.6, 0.8]) - level
+
+    def bend(X):
+        y = np.maximum(distance(X), 0) ** 2 + X[:, 0]
+        return np.stack([y, 2 * y - X[:, 1]], 1)[:, :n_outputs]
+
+    problem = problem_of(bend, 300, 2, 2)
+    interface = interface_of(problem, labels_by(problem, lambda X: distance(X) > 0))
+    assert len(interface.roots) > 10
+    assert np.abs(distance(interface.roots.numpy())).max() < 1e-7
+    sign = np.where(interface.first.numpy() == 1, 1.0, -1.0)[:, None]
+    np.testing.assert_allclose(interface.normal, sign * [[0.6, 0.8]], atol=1e-6)
+    assert float(interface.weight.min()) > 0.5
+
+
 def test_one_piece_has_no_interface():
     problem = problem_of(kink, 50, 2, 1)
     interface = interface_of(problem, torch.zeros(50, dtype=torch.int64))

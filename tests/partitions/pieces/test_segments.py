@@ -7,7 +7,7 @@ import pytest
 
 from skpou import HierarchicalPOURegressor
 from skpou.partitions.pieces.problem import PieceProblem
-from skpou.partitions.pieces.segments import best_segments, criterion
+from skpou.partitions.pieces.segments import best_segments, criterion, max_segments
 from tests.examples import rows_of
 
 
@@ -46,8 +46,55 @@ def test_the_criterion_counts_coefficients_and_cuts():
     problem = problem_of(40, 1)
     one, two = best_segments(problem, 2, 3)
     rss = [float(problem.fit(labels).rss.sum()) for labels in (one, two)]
-    gain = 40 * np.log(rss[0] / rss[1]) - (2 + 2) * np.log(40)
+    # Two coefficients and no cut, or four and one: each costs more where fewer rows are left.
+    price = np.log(40) * np.array([2 * 40 / (40 - 2 - 1), 6 * 40 / (40 - 6 - 1)])
+    gain = 40 * np.log(rss[0] / rss[1]) + price[0] - price[1]
     np.testing.assert_allclose(criterion(problem, one) - criterion(problem, two), gain, rtol=1e-10)
+
+
+def test_segments_leave_rows_to_spare():
+    problem = problem_of(15, 1)
+    most = max_segments(15, problem.n_columns)
+    assert most == 3
+    assert np.isfinite(criterion(problem, best_segments(problem, most, 3)[-1]))
+    too_many = problem._tensor(np.repeat(np.arange(5), 3))
+    assert criterion(problem, too_many) == np.inf
+    assert max_segments(2, 3) == 1
+
+
+@pytest.mark.parametrize(("n", "degree"), [(15, 1), (15, 2), (33, 2)])
+def test_a_kink_of_few_noisy_rows_is_found(n, degree):
+    """No more than 1.5 times the error of one who knows the kink."""
+    x, t = np.linspace(-1, 1, n)[:, None], np.linspace(-1, 1, 1001)[:, None]
+    kink = x[3 * n // 5, 0] + 0.05
+
+    def function(X):
+        return np.maximum(X[:, 0] - kink, 0) ** degree + 0.3 * X[:, 0]
+
+    noise = 1e-3 * np.std(function(x))
+    y = function(x) + noise * np.random.default_rng(3).standard_normal(n)
+    known = np.empty(len(t))
+    for side in (-1, 1):
+        rows, points = side * (x[:, 0] - kink) > 0, side * (t[:, 0] - kink) > 0
+        known[points] = np.polyval(np.polyfit(x[rows, 0], y[rows], degree), t[points, 0])
+    model = HierarchicalPOURegressor().fit(x, y)
+    error, least = (np.sqrt(np.mean((p - function(t)) ** 2)) for p in (model.predict(t), known))
+    assert len(model.coef_) == 2
+    assert error < 1.5 * least
+
+
+@pytest.mark.parametrize("n", [15, 51])
+@pytest.mark.parametrize("between", [0.0, 0.37])
+def test_a_kink_of_the_curvature_is_found_to_round_off(n, between):
+    x = np.sort(np.random.default_rng(n).uniform(-1, 1, n))[:, None]
+    at, after = x[3 * n // 5, 0], x[3 * n // 5 + 1, 0]
+    kink, t = at + between * (after - at), np.linspace(x.min(), x.max(), 2001)[:, None]
+
+    def function(X):
+        return np.maximum(X[:, 0] - kink, 0) ** 2 + 0.5 * X[:, 0]
+
+    model = HierarchicalPOURegressor().fit(x, function(x))
+    assert np.abs(model.predict(t) - function(t)).max() < 1e-12
 
 
 def test_a_level_shift_in_noise_is_found_and_no_other():

@@ -21,15 +21,23 @@ def sine(X):
     return np.sin(7 * X[:, 0])
 
 
+def peak(X):
+    return np.exp(-200 * (X[:, 0] - 0.45) ** 2)
+
+
 def packet(X):
     return np.sin(5 * X[:, 0]) * (1 - np.tanh(X[:, 0] ** 2))
 
 
-# Three times the error of the likeliest Gaussian process of two kernels: 4.2e-4 and 1.4e-3.
+# Three times the error of the likeliest Gaussian process of two kernels: 4.2e-4, 1.4e-3, 1.6e-4.
 @pytest.mark.parametrize(
     ("rows", "function", "most"),
-    [(line(-1, 1, 25), runge, 1.3e-3), (line(-2, 2, 20), packet, 4.2e-3)],
-    ids=["runge", "packet"],
+    [
+        (line(-1, 1, 25), runge, 1.3e-3),
+        (line(-2, 2, 20), packet, 4.2e-3),
+        (line(0, 1, 35), peak, 4.8e-4),
+    ],
+    ids=["runge", "packet", "peak"],
 )
 def test_few_rows_of_a_smooth_function(rows, function, most):
     points = line(rows.min(), rows.max(), 1001)

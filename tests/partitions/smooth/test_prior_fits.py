@@ -1,0 +1,48 @@
+"""Rows that are left out to judge smooth functions."""
+
+import numpy as np
+
+from skpou.partitions.smooth.prior_fits import LeftOutRows, are_inside
+from tests.examples import rows_of
+
+
+def test_rows_at_the_rim_are_not_among_their_neighbours():
+    axes = [np.linspace(0, 1, n) for n in (6, 9)]
+    X = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], 1)
+    rim = ((X == 0) | (X == 1)).any(1)
+    # Rows on a side lie between two others of it; the corners do not.
+    corners = ((X == 0) | (X == 1)).all(1)
+    inside = are_inside(X)
+    assert inside[~rim].all()
+    assert not inside[corners].any()
+    assert are_inside(X[:, :1]).all()
+
+
+def test_hardly_any_rows_inside_tell_nothing():
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    assert are_inside(np.stack([np.cos(angle), np.sin(angle)], 1)).all()
+
+
+def test_contours_of_the_target_are_left_out_whole():
+    rng = np.random.default_rng(1)
+    level = np.repeat(np.arange(8.0), 12)
+    X = np.stack([rng.random(96), 0.1 * level + 0.02 * rng.random(96)], 1)
+    rows = rows_of(X, level - 3.5)
+    plain, contours = LeftOutRows(rows), LeftOutRows(rows, of_targets=True)
+    assert not plain.on_levels
+    assert contours.on_levels
+    found = contours.sets[contours.n_folds :]
+    # The lowest and the highest would be extrapolated.
+    assert len(found) == 6
+    for part in found:
+        assert len(part) == 12
+        assert len(np.unique(contours.rows.y.numpy()[part])) == 1
+
+
+def test_errors_at_the_rim_do_not_count_in_folds():
+    X = np.random.default_rng(2).random((80, 2))
+    some = LeftOutRows(rows_of(X, np.ones(80)))
+    rim = ~are_inside(some.rows.X.numpy())
+    assert 4 <= rim.sum() <= 20
+    square = np.where(rim[np.concatenate(some.sets)], 1e6, 4.0)
+    np.testing.assert_allclose(some.pooled(square), 2.0)
