@@ -228,7 +228,8 @@ def test_ridges_after_mackay(K, alpha):
 def test_given_ridge_stays():
     problem, theta = make(sample(3), Ridges(0.07, 4.0, 1.0))
     fit = problem.adapt(problem.solve(theta))
-    assert problem.kept(fit)["chosen"] == {"alpha": 0.07, "decay": 4.0}
+    chosen = {"alpha": 0.07, "decay": 4.0, "spread": problem.ridges.spread}
+    assert problem.kept(fit)["chosen"] == chosen
     assert problem.kept(fit)["coef"] is fit.coef
     assert first_class_ridges(0.5) == Ridges(0.5, GIVEN_DECAY, 1.0)
 
