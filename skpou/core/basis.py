@@ -127,6 +127,13 @@ class Basis(ABC):
         """
         return self.matrix(X)
 
+    def unresolved(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Variance (n, m) of the values that no coefficient knows: here none.
+
+        A basis with fitted parameters may add that of those which no row told.
+        """
+        return X.new_zeros((len(X), coef.shape[1]))
+
     def evaluate_beside(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
         """What `evaluate` and `posterior_columns` return, of one matrix where both need it."""
         own = type(self)

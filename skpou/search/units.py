@@ -313,7 +313,8 @@ class UnitSearch:
         if not float(residual.square().sum()) <= float(fit.residual.square().sum()):
             coef, residual = fit.coef, fit.residual
         reach = coef[len(coef) - len(units) :].norm(dim=1)
-        basis = UnitBasis(units, rows.n_features, reach, self.background)
+        gaps = units.gaps(2 * rows.X - 1, reach, float((residual / problem.root).abs().max()))
+        basis = UnitBasis(units, rows.n_features, reach, self.background, gaps)
         scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
         calibrated = scores.calibrated(basis.posterior_columns(self.probes))
         return Candidate(

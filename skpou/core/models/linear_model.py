@@ -128,7 +128,13 @@ class LinearModel:
         for stage in self.stages:
             solved = stage.solved(inside)
             spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
-        return spread * self.noise.to(X) + square[:, None] * self._steepness(X, square)
+        beyond = square[:, None] * self._steepness(X, square)
+        return spread * self.noise.to(X) + beyond + self._unresolved(inside)
+
+    def _unresolved(self, X: Tensor) -> Tensor:
+        """Variance (n, m) inside the box by parameters that no row told."""
+        parts = [stage.basis.unresolved(X, stage.coef) for stage in self.stages]
+        return torch.stack(parts).sum(0)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m), in float64, of which `epistemic` is the diagonal."""
@@ -141,7 +147,8 @@ class LinearModel:
         steep = self._steepness(X, square).double().sqrt()
         steps = outside_steps(X).double()
         beyond = (steps @ steps.T)[..., None] * steep[:, None] * steep
-        return shared.permute(1, 2, 0) * self.noise.double() + beyond
+        own = torch.diag_embed(self._unresolved(inside).double().T).permute(1, 2, 0)
+        return shared.permute(1, 2, 0) * self.noise.double() + beyond + own
 
     def _steepness(self, X: Tensor, square: Tensor) -> Tensor:
         """Squares (n, m) of the slopes outside the box, by the squared distances (n,) from it."""
@@ -179,7 +186,7 @@ class LinearModel:
             means.append(mean)
             spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
         noise = self.noise.to(X)
-        epistemic = (spread * noise)[:, None, :]
+        epistemic = (spread * noise + self._unresolved(X))[:, None, :]
         return Components(
             X.new_zeros((len(X), 1)), torch.stack(means).sum(0)[:, None, :], noise[None], epistemic
         )

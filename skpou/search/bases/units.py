@@ -18,6 +18,9 @@ from skpou.sines import SineFeatures
 #: Kinds by their index: two ridge units, then two radial ones.
 KINDS = ("tanh", "log_cosh", "gaussian", "lorentzian")
 N_RIDGE = 2
+#: Bends of which all rows see less than so many of the largest residuals are lost in these: no row
+#: tells their place.
+SEEN = 2.0
 #: Largest logarithm of a radial unit's inverse width.
 LARGEST_LOG = 20.0
 
@@ -39,6 +42,12 @@ def unit_slopes(kind: int, z: Tensor) -> Tensor:
     if kind == 1:
         return torch.tanh(z)
     return -torch.exp(-z) if kind == 2 else -1 / (1 + z).square()
+
+
+def distance_from_bend(kind: int, z: Tensor) -> Tensor:
+    """How far a ridge unit is from its limit of infinite slope."""
+    tail = torch.exp(-2 * z.abs())
+    return 2 * tail / (1 + tail) if kind == 0 else torch.log1p(tail)
 
 
 class Units:
@@ -125,6 +134,57 @@ class Units:
                 by_bias[:, index] = 2 * z * slope * (biases <= LARGEST_LOG)
         return by_weight, by_bias
 
+    def gaps(self, t: Tensor, sizes: Tensor, residual: float) -> Tensor:
+        """Where bends lie that no point tells apart from infinitely sharp ones.
+
+        Parameters
+        ----------
+        t : Tensor of shape (n, d)
+            Points of the rows.
+        sizes : Tensor of shape (u,)
+            Of the units' coefficients.
+        residual : float
+            The largest that the fit leaves at a row.
+
+        Returns
+        -------
+        Tensor of shape (u, 2)
+            Arguments z of the points next to the bend on both sides; zeros for other units.
+        """
+        result = t.new_zeros((len(self), 2))
+        for kind, index in self.parts():
+            if kind >= N_RIDGE:
+                continue
+            z = self.argument(kind, index, t)
+            seen = (sizes[index] * distance_from_bend(kind, z)).amax(0) > SEEN * residual
+            below = torch.where(z < 0, z, -torch.inf).amax(0)
+            above = torch.where(z >= 0, z, torch.inf).amin(0)
+            inside = torch.isfinite(below) & torch.isfinite(above) & ~seen
+            gap = torch.stack([below, above], 1)
+            result[index] = torch.where(inside[:, None], gap, torch.zeros_like(gap))
+        return result
+
+    def unresolved(self, t: Tensor, gaps: Tensor) -> Tensor:
+        """Mean squares (n, u) of what units are from those that the rows would allow as well.
+
+        A step may be anywhere between its two rows. A kink is where two lines meet, but may be
+        round or sharp.
+        """
+        result = t.new_zeros((len(t), len(self)))
+        for kind, index in self.parts():
+            if kind >= N_RIDGE:
+                continue
+            z, (low, high) = self.argument(kind, index, t), gaps[index].to(t).T
+            between = (z > low) & (z < high)
+            if kind == 0:
+                share = ((z - low) / (high - low).clamp_min(1e-300)).clamp(0, 1)
+                mean = torch.tanh(z)
+                square = share * (1 - mean).square() + (1 - share) * (1 + mean).square()
+            else:
+                square = distance_from_bend(kind, z).square()
+            result[:, index] = torch.where(between, square, torch.zeros_like(square))
+        return result
+
     def partial(self, t: Tensor, feature: int) -> Tensor:
         """Derivatives (n, u) along one coordinate of t."""
         result = t.new_empty((len(t), len(self)))
@@ -152,6 +212,8 @@ class UnitBasis(Basis, kind="units"):
         parameters.
     background : SineFeatures, default=None
         Columns that come first.
+    gaps : Tensor of shape (u, 2), default=None
+        See `Units.gaps`. With them the variance knows that bends may be elsewhere in these.
     """
 
     def __init__(
@@ -160,10 +222,12 @@ class UnitBasis(Basis, kind="units"):
         n_features: int,
         reach: Tensor | None = None,
         background: SineFeatures | None = None,
+        gaps: Tensor | None = None,
     ):
         self.units = units
         self.reach = reach
         self.background = background
+        self.gaps = gaps
         self.n_features = n_features
         self.n_fixed = 1 + n_features if background is None else background.n_columns
         self.n_columns = self.n_fixed + len(units)
@@ -172,8 +236,9 @@ class UnitBasis(Basis, kind="units"):
         """State as numpy arrays."""
         names = ("kinds", "weights", "biases")
         arrays: dict[str, Any] = {name: getattr(self.units, name).cpu().numpy() for name in names}
-        if self.reach is not None:
-            arrays["reach"] = self.reach.cpu().numpy()
+        for name in ("reach", "gaps"):
+            if (part := getattr(self, name)) is not None:
+                arrays[name] = part.cpu().numpy()
         if self.background is not None:
             arrays["background"] = self.background.arrays()
         return arrays
@@ -183,11 +248,14 @@ class UnitBasis(Basis, kind="units"):
         """Rebuild from `arrays`, on the device of `like`."""
         names = ("kinds", "weights", "biases")
         units = Units(*(torch.tensor(arrays[name], device=like.device) for name in names))
-        reach = torch.tensor(arrays["reach"], device=like.device) if "reach" in arrays else None
+        reach, gaps = (
+            torch.tensor(arrays[name], device=like.device) if name in arrays else None
+            for name in ("reach", "gaps")
+        )
         background = None
         if "background" in arrays:
             background = SineFeatures.from_arrays(arrays["background"], like)
-        return cls(units, units.weights.shape[1], reach, background)
+        return cls(units, units.weights.shape[1], reach, background, gaps)
 
     def fixed(self, X: Tensor) -> Tensor:
         """The columns before the units (n, n_fixed)."""
@@ -208,6 +276,12 @@ class UnitBasis(Basis, kind="units"):
             fixed = t.new_zeros((len(t), 1 + self.n_features))
             fixed[:, 1 + feature] = 2.0
         return torch.cat([fixed, 2 * self.units.partial(t, feature)], 1)
+
+    def unresolved(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Variance by the places of bends between the rows; see `Basis.unresolved`."""
+        if self.gaps is None:
+            return super().unresolved(X, coef)
+        return self.units.unresolved(2 * X - 1, self.gaps) @ coef[self.n_fixed :].to(X).square()
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns, then their derivatives times `reach`; see `Basis.posterior_columns`."""

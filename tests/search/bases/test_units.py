@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from skpou import LSGDRegressor
 from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from tests.contracts import BasisContract, ParametricBasisContract, same_bits
+from tests.examples import tensor
 
 
 def naive_unit(kind, w, b, t):
@@ -92,3 +94,56 @@ def test_joined_and_selected_units():
     torch.testing.assert_close(joined.values(t), units.values(t)[:, [2, 0, 1]])
     again = Units.from_theta(joined.kinds, joined.theta(), 2)
     assert same_bits(again.weights, joined.weights)
+
+
+ONE = tensor([1.0])
+
+
+def steep(kind, slope=400.0):
+    """One unit that bends at t = 0.03, and equidistant points t."""
+    units = Units(torch.tensor([kind]), tensor([[slope]]), tensor([-0.03 * slope]))
+    return units, tensor(np.linspace(-1, 1, 21))[:, None]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_gap_of_a_bend_that_no_row_sees(kind):
+    units, t = steep(kind)
+    gap = units.gaps(t, ONE, 1e-9)
+    np.testing.assert_allclose(gap, [[400 * (0 - 0.03), 400 * (0.1 - 0.03)]])
+    # Rows that see the bend tell its place.
+    assert not steep(kind, 10.0)[0].gaps(t, ONE, 1e-9).any()
+    # Beyond the rows there is none.
+    assert not units.gaps(t[:5], ONE, 1e-9).any()
+
+
+def test_a_step_may_be_anywhere_between_two_rows():
+    units, t = steep(0)
+    gap, x = (
+        units.gaps(t, ONE, 1e-9),
+        tensor([[0.0], [0.02], [0.031], [0.09], [0.1]]),
+    )
+    place = np.random.default_rng(0).uniform(0, 0.1, 100_000)
+    others = np.where(x.numpy() > place, 1.0, -1.0)
+    expected = ((others - units.values(x).numpy()) ** 2).mean(1)
+    np.testing.assert_allclose(units.unresolved(x, gap)[:, 0], expected, atol=0.03)
+    assert units.unresolved(t, gap).max() < 1e-6
+
+
+def test_a_kink_may_be_round_or_sharp():
+    units, t = steep(1)
+    gap, x = (
+        units.gaps(t, ONE, 1e-9),
+        tensor([[0.03], [0.031], [0.09]]),
+    )
+    sharp = np.abs(400 * (x.numpy() - 0.03)) - np.log(2)
+    found = units.unresolved(x, gap).sqrt()
+    np.testing.assert_allclose(found, np.abs(units.values(x).numpy() - sharp), atol=1e-12)
+
+
+def test_bars_know_of_a_kink_between_rows():
+    X, query = np.linspace(-1, 1, 21)[:, None], np.linspace(-1, 1, 2001)[:, None]
+    model = LSGDRegressor().fit(X, np.abs(X[:, 0] - 0.23))
+    mean, std = model.predict(query, return_std=True)
+    error = np.abs(mean - np.abs(query[:, 0] - 0.23))
+    assert np.mean(error <= 3 * std + 1e-12) >= 0.97
+    assert np.sqrt(np.mean(std**2)) >= np.sqrt(np.mean(error**2)) / 3
