@@ -147,7 +147,7 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
 
     def _calibrated(self, like: Tensor) -> ClassPredictor:
         """The fitted model with its calibration, on the device of `like`."""
-        model, state = self._model(like), self.__dict__.get("_calibration")
+        model, state = self._unpacked_model(like), self.__dict__.get("_calibration")
         if state is None:
             return model
         return CalibratedClasses(model, Calibration.from_arrays(state, like))

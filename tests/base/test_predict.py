@@ -8,7 +8,7 @@ from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifi
 from tests.estimators import QUERY, each_class, each_class_with_a_model, fitted, same_bits, stepped
 
 #: Rows that no regressor predicts in one block.
-MANY = np.random.default_rng(0).uniform(-1, 1, (60_000, 2))
+MANY = np.random.default_rng(0).uniform(-1, 1, (100_000, 2))
 
 CALLS = {
     "predict": {},

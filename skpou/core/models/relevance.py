@@ -25,6 +25,8 @@ N_STEPS = 25
 RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
 #: First variances of line, process and noise, in units of y.
 FIRST = (0.3, 0.5, 0.05)
+#: Rates are whole powers of two to this: no data know them better, and round-off must not show.
+STEP = 1 / 16
 #: Standard deviation of the logarithms of the rates about their mean.
 SPREAD = 1.5
 #: Variance of the constant, and least noise, which bounds the condition of the covariances.
@@ -39,7 +41,8 @@ class Relevance:
     X : ndarray of shape (n, d)
         Rows in the unit box.
     y : ndarray of shape (n, m)
-        Targets of about unit rms; several share the rates and count together.
+        Targets of about unit rms; several share the rates, and the mean over them counts: copies
+        of one target have its rates.
     weight : ndarray of shape (n,)
         Their noise is divided by it.
     """
@@ -69,10 +72,11 @@ class Relevance:
         solved = cho_solve(factor, np.column_stack([self.y, np.eye(n)]), check_finite=False)
         alpha, inverse = solved[:, :m], solved[:, m:]
         away = (rates - rates.mean()) / SPREAD
-        value = 0.5 * float((self.y * alpha).sum()) + m * float(np.log(factor[0].diagonal()).sum())
+        value = 0.5 * float((self.y * alpha).sum()) / m
+        value += float(np.log(factor[0].diagonal()).sum())
         value += 0.5 * float(away @ away)
         # Half the derivative of the evidence with respect to the covariances.
-        slope = 0.5 * (m * inverse - alpha @ alpha.T)
+        slope = 0.5 * (inverse - alpha @ alpha.T / m)
         of_kernel = slope * kernel
         gradient = np.empty_like(theta)
         gradient[:d] = -np.exp(2 * rates) * (self.squares @ of_kernel.ravel())
@@ -124,4 +128,5 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
         found = [relevance.maximise(rates) for rates in starts]
     except np.linalg.LinAlgError:
         return None
-    return max(found, key=lambda one: one[0])[1]
+    rates = max(found, key=lambda one: one[0])[1]
+    return np.exp2(np.round(np.log2(rates) / STEP) * STEP)
