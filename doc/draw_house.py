@@ -51,7 +51,8 @@ def rules():
 def estimator_rooms():
     """Rooms that skpou/__init__.py takes estimators from."""
     tree = ast.parse((ROOT / "skpou" / "__init__.py").read_text("utf-8"))
-    return {n.module.split(".")[1] for n in tree.body if isinstance(n, ast.ImportFrom)}
+    froms = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    return {module.split(".")[1] for module in froms if module.startswith("skpou.")}
 
 
 def kind_of(room):
