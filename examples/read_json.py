@@ -21,6 +21,7 @@ FUNCTIONS = {
     "log_cosh": lambda z: np.abs(z) + np.log1p(np.exp(-2 * np.abs(z))) - np.log(2),
     "exp_minus": lambda z: np.exp(-z),
     "inverse": lambda z: 1 / (1 + z),
+    "stretch": lambda z: np.log1p(np.maximum(z, 0)) + np.minimum(z, 0),
 }
 
 

@@ -238,6 +238,7 @@ FUNCTION_SOURCES = {
     "    return a + log1p(exp(-2.0 * a)) - 0.69314718055994530942;",
     "exp_minus": "double s = exp(-z); *slope = -s; return s;",
     "inverse": "double s = 1.0 / (1.0 + z); *slope = -s * s; return s;",
+    "stretch": "*slope = z > 0.0 ? 1.0 / (1.0 + z) : 1.0; return z > 0.0 ? log1p(z) : z;",
 }
 
 

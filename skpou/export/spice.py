@@ -34,6 +34,7 @@ FUNCTION_TEXTS = {
     "log_cosh": "(abs({z})+ln(1+exp(-2*abs({z})))-0.69314718055994531)",
     "exp_minus": "exp(-({z}))",
     "inverse": "(1/(1+{z}))",
+    "stretch": "(ln(1+max({z},0))+min({z},0))",
 }
 
 

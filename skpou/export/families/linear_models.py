@@ -17,6 +17,8 @@ from skpou.export.families.program import Program, double
 #: the search writes them.
 LARGEST_LOG = 20.0
 RIDGE_UNITS, RADIAL_UNITS = {0: "tanh", 1: "log_cosh"}, {2: "exp_minus", 3: "inverse"}
+#: Kind of a stage in stretched coordinates.
+WARPED = "warped"
 
 
 def linear_program(model: Any) -> Program:
@@ -28,9 +30,10 @@ def linear_program(model: Any) -> Program:
         If a stage keeps the rows of the fit, or is made of splines of single columns, or of pieces.
     """
     for number, stage in enumerate(model.model_["stages"]):
-        if stage["kind"] not in STAGES:
+        kind = stage["basis"]["kind"] if stage["kind"] == WARPED else stage["kind"]
+        if kind not in STAGES:
             raise ValueError(
-                f"Stage {number} of this {type(model).__name__} has the basis {stage['kind']!r}, "
+                f"Stage {number} of this {type(model).__name__} has the basis {kind!r}, "
                 f"which has a column for every row of the fit, or each term of a table, or pieces. "
                 f"Only {', '.join(map(repr, STAGES))} can be exported: fit a LSGDRegressor, or a "
                 "MultiStageRegressor with hidden_layer_sizes."
@@ -40,7 +43,11 @@ def linear_program(model: Any) -> Program:
     points = (program.scale(box), program.scale(box, factor=2.0, shift=-1.0))
     parts: list[str] = []
     for stage in model.model_["stages"]:
-        parts += STAGES[stage["kind"]](program, points, stage["basis"], double(stage["coef"]))
+        kind, basis, at = stage["kind"], stage["basis"], points
+        if kind == WARPED:
+            at = _stretched(program, points[0], double(basis["steps"]))
+            kind, basis = basis["kind"], basis["base"]
+        parts += STAGES[kind](program, at, basis, double(stage["coef"]))
     return program.finish(program.add(parts), box)
 
 
@@ -48,6 +55,18 @@ def linear_program(model: Any) -> Program:
 # in the box from -1 to 1.
 
 Points = tuple[str, str]
+
+
+def _stretched(program: Program, u: str, steps: np.ndarray) -> Points:
+    """Points whose columns are stretched near 0, those with finite steps."""
+    bent = np.isfinite(steps)
+    rate = np.where(bent, 1 / np.where(bent, steps, 1.0), 0.0)
+    scale = np.where(bent, 1 / np.log1p(np.where(bent, rate, 1.0)), 0.0)
+    moved = program.affine(
+        program.apply(program.affine(u, np.diag(rate)), "stretch"), np.diag(scale)
+    )
+    u = program.add([moved, program.affine(u, np.diag(np.where(bent, 0.0, 1.0)))])
+    return u, program.affine(u, 2 * np.eye(len(steps)), -np.ones(len(steps)))
 
 
 def _network(program: Program, points: Points, basis: dict, coef: np.ndarray) -> list[str]:

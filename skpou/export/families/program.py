@@ -23,6 +23,7 @@ FUNCTIONS = {
     "log_cosh": "log(cosh(z))",
     "exp_minus": "exp(-z)",
     "inverse": "1 / (1 + z)",
+    "stretch": "log(1 + max(z, 0)) + min(z, 0)",
 }
 
 #: Operations, and what entry i of their result is; v is the only or first input, w the second.
@@ -86,7 +87,7 @@ class Program:
     n_features: int
     columns: np.ndarray
     steps: list[Step] = field(default_factory=list)
-    _polynomials: dict[int, str] = field(default_factory=dict)
+    _polynomials: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def size(self, name: str) -> int:
         """Number of entries of a result."""
@@ -155,14 +156,14 @@ class Program:
 
     def polynomials(self, t: str, degree: int) -> str:
         """All products of Legendre polynomials of the entries of t up to a total degree."""
-        if degree not in self._polynomials:
+        if (t, degree) not in self._polynomials:
             basis = TotalDegreePolynomials(self.size(t), degree)
             table = self._add("legendre", [t], basis.n_features * (degree + 1), degree=degree)
             parent, factor = products_plan(basis.exponents, degree)
-            self._polynomials[degree] = self._add(
+            self._polynomials[t, degree] = self._add(
                 "products", [table], len(parent), parent=parent, factor=factor
             )
-        return self._polynomials[degree]
+        return self._polynomials[t, degree]
 
     def waves(self, u: str, degree: int) -> str:
         """All products of sines and cosines of entries of u up to a total frequency."""
