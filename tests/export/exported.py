@@ -61,6 +61,7 @@ def _special():
         "waves": (HierarchicalPOURegressor(2, 3, experts="fourier"), X, _two_outputs(X)),
         "waves on a line": (POURegressor(2, 4, experts="fourier"), x, smooth),
         "sines": (MultiStageRegressor(), x, smooth),
+        "pieces in a stage": (MultiStageRegressor(), x, np.abs(x[:, 0] - 0.23)),
         "stretched columns": (LSGDRegressor(), doses, effect),
         "relu": (relu, X, _two_outputs(X)),
         "recipe": (

@@ -11,6 +11,7 @@ import numpy as np
 
 from skpou.core import TotalDegreePolynomials
 from skpou.export.families.networks import hidden_layers
+from skpou.export.families.partitions import blended, partitions
 from skpou.export.families.program import Program, double
 
 #: Logarithm of a unit's inverse width at which it is cut, and kinds of units by their index, as
@@ -27,14 +28,14 @@ def linear_program(model: Any) -> Program:
     Raises
     ------
     ValueError
-        If a stage keeps the rows of the fit, or is made of splines of single columns, or of pieces.
+        If a stage keeps the rows of the fit, or is made of splines of single columns.
     """
     for number, stage in enumerate(model.model_["stages"]):
         kind = stage["basis"]["kind"] if stage["kind"] == WARPED else stage["kind"]
         if kind not in STAGES:
             raise ValueError(
                 f"Stage {number} of this {type(model).__name__} has the basis {kind!r}, "
-                f"which has a column for every row of the fit, or each term of a table, or pieces. "
+                f"which has a column for every row of the fit, or each term of a table. "
                 f"Only {', '.join(map(repr, STAGES))} can be exported: fit a LSGDRegressor, or a "
                 "MultiStageRegressor with hidden_layer_sizes."
             )
@@ -143,6 +144,14 @@ def _units(program: Program, points: Points, basis: dict, coef: np.ndarray) -> l
     return parts
 
 
+def _pieces(program: Program, points: Points, basis: dict, coef: np.ndarray) -> list[str]:
+    """Polynomials on the leaves of a tree of sharp gates."""
+    pi = partitions(program, points[1], basis["tree"], {})
+    polynomials = program.polynomials(points[1], basis["degree"])
+    each = coef.reshape(-1, program.size(polynomials), coef.shape[1])
+    return [blended(program, pi, polynomials, each)]
+
+
 StageSteps = Callable[[Program, Points, dict, np.ndarray], Sequence[str]]
 
 #: Stages by the name under which saved models keep their basis.
@@ -152,4 +161,5 @@ STAGES: dict[str, StageSteps] = {
     "sine": _sines,
     "symmetric sine": _symmetric_sines,
     "units": _units,
+    "pieces": _pieces,
 }

@@ -18,22 +18,26 @@ def partition_program(model: Any) -> Program:
     box, levels = model.scaling_, model.mixture_
     program = Program(model.n_features_in_, np.asarray(box["columns"]))
     t = program.scale(box, factor=2.0, shift=-1.0)
-    pi = _partitions(program, t, levels, box)
-    coef = double(levels[-1]["coef"])  # (N, P, m)
-    n_leaves, _, m = coef.shape
+    pi = partitions(program, t, levels, box)
     if levels[-1].get("space") == "fourier":
         functions = program.waves(program.scale(box), model.degree_)
     else:
         functions = program.polynomials(t, model.degree_)
+    return program.finish(blended(program, pi, functions, double(levels[-1]["coef"])), box)
+
+
+def blended(program: Program, pi: str, functions: str, coef: np.ndarray) -> str:
+    """Sum (m,) over partitions of their experts, with coefficients (N, P, m); Eq. 8."""
+    n_leaves, _, m = coef.shape
     # Entry k * m + i is target i of expert k.
     values = program.affine(functions, coef.transpose(0, 2, 1).reshape(n_leaves * m, -1))
     entry = np.arange(n_leaves * m)
     weighted = program.multiply(pi, values, entry // m, entry)
-    return program.finish(program.sum(weighted, entry % m, m), box)
+    return program.sum(weighted, entry % m, m)
 
 
-def _partitions(program: Program, t: str, levels: list[dict], box: dict[str, np.ndarray]) -> str:
-    """Partitions of the finest level, Eqs. 20 to 22."""
+def partitions(program: Program, t: str, levels: list[dict], box: dict[str, np.ndarray]) -> str:
+    """Partitions of the finest level, Eqs. 20 to 22; gates of networks need the `box`."""
     pi = ""
     for level in levels:
         logits = _logits(program, t, level, box)
