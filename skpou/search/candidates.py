@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from skpou.core import Basis
 from skpou.core.models import Stage
+from skpou.search.scores import RidgePath
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,30 @@ class Candidate:
     n_units: int = 0
     handicap: float = 1.0
     bandwidths: tuple[float, ...] = (0.0,)
+
+    @classmethod
+    def from_path(
+        cls, family: str, basis: Basis, path: RidgePath, alpha: float, gap: float, **known: Any
+    ) -> Candidate:
+        """Columns with one ridge, whose left-out errors are those of its path.
+
+        Parameters
+        ----------
+        family : str
+        basis : Basis
+        path : RidgePath
+            Of the basis' columns at the rows.
+        alpha : float
+            The ridge that was chosen.
+        gap : float
+            Variance of the mean between the rows.
+        **known
+            Further attributes.
+        """
+        stages = (Stage(basis, path.coef(alpha), path.factor(alpha)),)
+        expected = math.sqrt(path.spread(alpha) + gap)
+        left_out, dof = path.leave_one_out(alpha), path.dof(alpha)
+        return cls(family, stages, left_out, expected, dof, alpha, gap_variance=gap, **known)
 
     def mean(self, X: Tensor) -> Tensor:
         """Prediction (n, m) in scaled units."""

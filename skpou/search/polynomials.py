@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from skpou.core import TotalDegreePolynomials, count_columns
-from skpou.core.models import Stage
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
 from skpou.search.scores import MARGIN, RIDGES, RidgePath
@@ -67,18 +65,15 @@ class Polynomials:
         yield seen.with_candidate(self._candidate(task, best))
 
     def _candidate(self, task: Task, best: _Fit) -> Candidate:
-        path, alpha = best.path, best.alpha
-        spread = path.spread(alpha)
+        basis, path, alpha = best.basis, best.path, best.alpha
         # No probes: between the rows a polynomial varies no more than at them.
-        gap = spread * path.dof(alpha) / task.rows.n_rows
-        return Candidate(
+        gap = path.spread(alpha) * path.dof(alpha) / task.rows.n_rows
+        return Candidate.from_path(
             self.name,
-            (Stage(best.basis, path.coef(alpha), path.factor(alpha)),),
-            path.leave_one_out(alpha),
-            math.sqrt(spread + gap),
-            path.dof(alpha),
+            basis,
+            path,
             alpha,
+            gap,
             evidence=best.score,
-            gap_variance=gap,
-            n_units=best.basis.n_columns,
+            n_units=basis.n_columns,
         )

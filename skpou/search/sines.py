@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, at_once, count_columns
-from skpou.core.models import Stage, evident_rates
+from skpou.core.models import evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
@@ -293,19 +293,15 @@ class SineSearch:
     def _candidate(self, best: SineFit) -> Candidate:
         path = best.path
         alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
-        spread = path.spread(alpha)
-        gap = spread * path.probed(alpha, best.basis.matrix(self.probes))
+        gap = path.spread(alpha) * path.probed(alpha, best.basis.matrix(self.probes))
         basis = best.basis if self.steps is None else WarpedBasis(best.basis, self.steps)
-        stage = Stage(basis, path.coef(alpha), path.factor(alpha))
-        return Candidate(
+        return Candidate.from_path(
             "sine",
-            (stage,),
-            path.leave_one_out(alpha),
-            math.sqrt(spread + gap),
-            path.dof(alpha),
+            basis,
+            path,
             alpha,
+            gap,
             evidence=best.score,
-            gap_variance=gap,
             n_units=2 * len(best.basis.phases),
             bandwidths=(best.spectrum.bandwidth,),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis, TotalDegreePolynomials
-from skpou.core.models import Stage
 from skpou.partitions import PartitionTree, PieceOptions, fit_sharp_pieces
 from skpou.search import Candidate, RidgePath, Seen, Task
 
@@ -88,15 +86,13 @@ def pieces_candidate(task: Task, basis: PieceColumns) -> Candidate:
     # Left-out errors do not know that edges were searched for, too (as of `grow_units`).
     edges = sum(gate.theta.numel() - gate.theta.shape[1] for gate in basis.tree.levels)
     n, found = rows.n_rows, dof + edges
-    return Candidate(
+    return Candidate.from_path(
         "pieces",
-        (Stage(basis, path.coef(alpha), path.factor(alpha)),),
-        path.leave_one_out(alpha),
-        math.sqrt(spread + gap),
-        dof,
+        basis,
+        path,
         alpha,
+        gap,
         evidence=score,
-        gap_variance=gap,
         n_units=basis.n_columns,
         handicap=max(HANDICAP, (n + found) / max(n - found, 1.0)),
     )
