@@ -114,6 +114,8 @@ display = PartitionDisplay.from_estimator(
 for part, line, band in zip(display.partitions_, display.lines_, display.bands_):
     line.set_color(COLORS[part])
     band.set_color(COLORS[part])
+# The legend was drawn in the colours of before.
+curve.legend(handles=[display.scatter_, *display.lines_, display.bands_[0]], loc="lower right")
 curve.set(xlabel="", ylabel=r"$\log_{10}$ (current / A)", xlim=volts)
 curve.set_title("A diode's current; grey: the data")
 parts.stackplot(
