@@ -109,7 +109,7 @@ class TargetModel:
     slope: float
     local: LocalBlock | None = None
 
-    @property
+    @cached_property
     def shares(self) -> Tensor:
         """Shares (M,) of all members."""
         first = self.experts[0].members[0].coef

@@ -363,10 +363,15 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         """The fitted model, unpacked once."""
         return self._unpacked("model", like, self._model)
 
+    def _units(self, like: Tensor) -> tuple[Scaling, torch.dtype | None]:
+        """The scaling, and the precision of results in units of y, where there are such."""
+        return Scaling.from_arrays(self.scaling_, like), None
+
     def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
         """Scaled points on the device, the scaling, and where X came from."""
         X, origin = self._given_points(X)
-        scaling = self._unpacked("scaling", X, lambda x: Scaling.from_arrays(self.scaling_, x))
+        scaling, dtype = self._unpacked("units", X, self._units)
+        origin = validation.Origin(origin.is_tensor, origin.device, dtype)
         points = scaling.points(X).to(self._torch_dtype())
         # A sum tells faster; one that overflows need not mean that a part does.
         if not math.isfinite(points.sum()) and not bool(torch.isfinite(points).all()):

@@ -261,9 +261,12 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
 
     def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
         """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
-        result = result.to(self._unpacked("dtype", result, lambda _: self._result_dtype()))
+        result = result.to(origin.dtype or self._result_dtype())
         single = self._target_ndim == 1
         return origin.send(result.squeeze(-1) if single else result.moveaxis(-1, 1).contiguous())
+
+    def _units(self, like: Tensor) -> tuple[Scaling, torch.dtype | None]:
+        return Scaling.from_arrays(self.scaling_, like), self._result_dtype()
 
     def _result_dtype(self) -> torch.dtype:
         """Single precision only where it was asked for and holds y, its offset and its size."""

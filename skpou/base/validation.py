@@ -30,10 +30,13 @@ class Origin:
         Whether X was a torch tensor.
     device : torch.device
         Its device; the CPU for anything else.
+    dtype : torch.dtype, default=None
+        That of results in units of y, where it is known.
     """
 
     is_tensor: bool
     device: torch.device
+    dtype: torch.dtype | None = None
 
     def send(self, result: Tensor) -> Any:
         """Return a tensor on the device of X, or a numpy array."""
@@ -369,6 +372,8 @@ def query_points(estimator: Any, X: Any) -> Any:
     if isinstance(X, Tensor) and X.device.type != "cpu":
         X = _finite_tensor(X, "X", (2,))
         check_columns(estimator, X, reset=False)
+        return X
+    if _is_plain(estimator, X):
         return X
     X = _cpu_array(X, "X")
     if _is_plain(estimator, X):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class LinearCompanion:
         """Variance (n, m) of the truth about the values, times the doubt."""
         Z = self._standard(X)
         along = (Z @ self.vectors).square()
-        share = 1 / self.total + along @ (1 / self.squares)
+        share = 1 / self.total + along @ self._inverse_squares
         if self.vectors.shape[0] > self.vectors.shape[1]:
             # Directions that no row has keep their prior.
             rest = (Z.square().sum(1) - along.sum(1)).clamp_min(0)
@@ -105,11 +106,16 @@ class LinearCompanion:
     def _standard(self, X: Tensor) -> Tensor:
         return (X.to(self.centre) - self.centre) / self.spread
 
+    @cached_property
+    def _inverse_squares(self) -> Tensor:
+        return 1 / self.squares
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
         return {
             name: value.cpu().contiguous().numpy() if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
+            for name, value in values.items()
         }
 
     @classmethod

@@ -88,7 +88,9 @@ class Restrained:
             parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
         mean = parts.expectation()
         within = self._within(mean, X)
-        return parts if torch.equal(mean, within) else _moved(parts, within - mean)
+        if within is mean or torch.equal(mean, within):
+            return parts
+        return _moved(parts, within - mean)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
@@ -131,6 +133,8 @@ class Restrained:
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held by y's range where it has left it far and is not known to do so."""
         spread, low, high = self._bounds(mean)
+        if torch.equal(mean, torch.clamp(mean, low, high)):
+            return mean
         far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
         if not len(far):
             return mean
