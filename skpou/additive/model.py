@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.additive.basis import AdditiveBasis
+from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
+from skpou.additive.spline_columns import SplineColumns
 from skpou.core import Rows
 from skpou.core.models import (
     EXACT_NOISE,
@@ -117,10 +118,19 @@ class TargetModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n,) at the points X (n, d)."""
-        parts = [expert.basis.matrix(X.double()) @ expert.coef for expert in self.experts]
+        evaluated = self._evaluated(X.double())
+        parts = [F @ e.coef for e, (F, _) in zip(self.experts, evaluated, strict=True)]
         if self.local is not None:
             parts.append(self.local.mean(X) @ self.shares)
         return torch.stack(parts).sum(0)
+
+    def _evaluated(self, X: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Columns and coordinates of every expert at points X (n, d), in float64."""
+        return evaluated_together([expert.basis for expert in self.experts], self._joint, X)
+
+    @cached_property
+    def _joint(self) -> SplineColumns | None:
+        return joint_splines([expert.basis for expert in self.experts])
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
@@ -148,11 +158,9 @@ class TargetModel:
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
-        for expert in self.experts:
-            F, T = expert.basis.evaluated(X)
-            within = F
-            if not is_inside:
-                within, T = expert.basis.evaluated(inside)
+        evaluated = self._evaluated(X)
+        at_inside = evaluated if is_inside else self._evaluated(inside)
+        for expert, (F, _), (within, T) in zip(self.experts, evaluated, at_inside, strict=True):
             means.append(F @ expert.coef)
             for member in expert.members:
                 inner = within @ member.coef
