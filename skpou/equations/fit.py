@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, sobol_points
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
@@ -80,20 +80,18 @@ class ShapedSearch(Search):
         if best.n_columns >= self.most_columns:
             return self._refitted(best)
         growth = (self.most_columns / best.n_columns) ** (1 / self.d)
-        found: Solution | None = None
+        found: BestSoFar[Solution] = BestSoFar()
         for power in range(5):
             bandwidth = best.spectrum.bandwidth * growth ** (power / 2)
             spectrum = replace(best.spectrum, bandwidth=bandwidth)
             tried = self._solve(
                 spectrum, self.most_columns, self.problem.terms, best, best.rotation
             )
-            gained = found is None or tried.criterion < 0.5 * found.criterion
-            if found is None or tried.criterion < found.criterion:
-                found = tried
-            if not gained or found.criterion <= EXACT:
+            gained = found.is_empty or tried.criterion < 0.5 * found.score
+            found.show(tried, tried.criterion)
+            if not gained or found.score <= EXACT:
                 break
-        assert found is not None
-        return found if found.criterion < best.criterion else self._refitted(best)
+        return found.best if found.score < best.criterion else self._refitted(best)
 
 
 class AffineSearch(ShapedSearch):
@@ -108,18 +106,18 @@ class AffineSearch(ShapedSearch):
         one = (1.0,) * self.d
         pilot = self.problem.pilot
         most = self.most_columns if self.d == 1 else min(PILOT_COLUMNS, self.most_columns)
-        best: Solution | None = None
+        found: BestSoFar[Solution] = BestSoFar()
         worse = 0
         for bandwidth in self._ladder():
             tried = self._solve(Spectrum("flat", bandwidth, one), self._columns(bandwidth, most),
                                 pilot)  # fmt: skip
-            if best is None or tried.criterion < best.criterion:
-                best, worse = tried, 0
+            if found.show(tried, tried.criterion):
+                worse = 0
             else:
-                worse += tried.criterion > 100 * best.criterion
+                worse += tried.criterion > 100 * found.score
             if worse >= 4:
                 break
-        assert best is not None
+        best = found.best
         if self.d == 1:
             return best if pilot is self.problem.terms else self._refitted(best)
         best = self._scaled(best, most)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, handing_over
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
@@ -210,7 +210,7 @@ class NetworkTraining:
         if options.quick and self.quick and options.alpha is None and not self.dual:
             least = RidgeSchedule.least
             tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
-        best: TrainingResult | None = None
+        ends: BestSoFar[TrainingResult] = BestSoFar()
         for ridge, max_iter in tries:
             result = levenberg_marquardt(
                 self.problem,
@@ -220,11 +220,10 @@ class NetworkTraining:
                 tol=options.tol,
                 watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
             )
-            if best is None or result.score < best.score:
-                best = result
+            ends.show(result, result.score)
             if result.code == "converged" and result.score <= 1e-10 * self.size:
                 break
-        assert best is not None
+        best = ends.best
         self.progress.best = self._iterate(best.state, best.chosen.get("ridge", 0.0))
         self.progress.code = best.code
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from skpou.core import ParametricBasis, TrainingResult
+from skpou.core import BestSoFar, ParametricBasis, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     is_deficient,
@@ -366,8 +366,8 @@ class RidgeSchedule:
         return self.share >= self.least_share
 
 
-class BestSoFar:
-    """Keeps the best of the fits that it is shown, by a judge of its own.
+class _Judged:
+    """Judges fits, each once, and keeps the best with its ridge.
 
     Parameters
     ----------
@@ -375,23 +375,18 @@ class BestSoFar:
         Maps a fit to its score; lower is better.
     """
 
-    def __init__(self, judge: Callable[[ProjectedFit], float]):
+    def __init__(self, judge: Callable[[Any], float]):
         self.judge = judge
-        self.fit: ProjectedFit | None = None
-        self.score = math.inf
-        self.ridge = 0.0
-        self._shown: tuple[ProjectedFit | None, float] = (None, math.inf)
+        self.kept: BestSoFar[tuple[Any, float]] = BestSoFar()
+        self._last: Any = None
 
-    def show(self, fit: ProjectedFit, ridge: float) -> float:
-        """Judge a fit and keep it if it is the best."""
-        if fit is self._shown[0]:
-            return self._shown[1]
+    def show(self, fit: Any, ridge: float) -> None:
+        """Judge a fit, unless it is the one of before."""
+        if fit is self._last:
+            return
+        self._last = fit
         score = self.judge(fit)
-        score = math.inf if math.isnan(score) else score
-        self._shown = fit, score
-        if self.fit is None or score < self.score:
-            self.fit, self.score, self.ridge = fit, score, ridge
-        return score
+        self.kept.show((fit, ridge), math.inf if math.isnan(score) else score)
 
 
 def levenberg_marquardt(
@@ -438,8 +433,8 @@ def levenberg_marquardt(
     curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
     if not math.isfinite(fit.value):
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
-    best = BestSoFar(judge)
-    best.show(fit, ridge.value)
+    judged = _Judged(judge)
+    judged.show(fit, ridge.value)
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
@@ -452,7 +447,7 @@ def levenberg_marquardt(
         slow = slow + 1 if gain < 1e-3 else 0
         stuck = moved is None or slow > 3
         if stuck or step % 10 == 9:
-            best.show(fit, ridge.value)
+            judged.show(fit, ridge.value)
         if fit.rms() <= tol * problem.rms:
             code = "converged"
             break
@@ -465,10 +460,12 @@ def levenberg_marquardt(
         if (stuck or step % 10 == 9) and ridge.follow(fit.rms() / problem.rms):
             fit = problem.solve(fit.theta, ridge.value)
             damping.value = max(damping.value, 1e-4)
-    best.show(fit, ridge.value)
+    judged.show(fit, ridge.value)
     message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
-    chosen = {"ridge": best.ridge}
-    return TrainingResult(best.fit, best.score, len(curve), curve, code, message, chosen)
+    best, chosen = judged.kept.best
+    return TrainingResult(
+        best, judged.kept.score, len(curve), curve, code, message, {"ridge": chosen}
+    )
 
 
 def _try_steps(
