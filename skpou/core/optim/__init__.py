@@ -1,5 +1,6 @@
 """Training loops: first-order descent, variable projection, logistic regression."""
 
+from skpou.core.optim.damping import TenfoldDamping, first_decrease
 from skpou.core.optim.descents import (
     Descent,
     Iterate,
@@ -36,7 +37,8 @@ from skpou.core.optim.varpro import (
 # fmt: off
 __all__ = ["Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent", "Iterate",
            "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature", "ProjectedFit",
-           "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead", "TriangularModel",
-           "descend", "descend_hidden", "follow", "hessian", "levenberg_marquardt",
-           "logits_of_shares", "minibatches", "shares_of_classes", "spread_of"]
+           "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead", "TenfoldDamping",
+           "TriangularModel", "descend", "descend_hidden", "first_decrease", "follow", "hessian",
+           "levenberg_marquardt", "logits_of_shares", "minibatches", "shares_of_classes",
+           "spread_of"]
 # fmt: on

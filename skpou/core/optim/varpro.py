@@ -27,6 +27,7 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factor,
 )
+from skpou.core.optim.damping import DampingControl, first_decrease
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
@@ -321,25 +322,6 @@ def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
 
 
 @dataclass
-class DampingControl:
-    """Damping by the ratio of actual to predicted decrease (Nielsen 1999)."""
-
-    value: float = 1e-3
-    growth: float = 2.0
-    least: float = 1e-12
-
-    def succeed(self, ratio: float) -> None:
-        """Trust the linear model more, the better it predicted."""
-        self.value = max(self.value * max(1 / 5, 1 - (2 * ratio - 1) ** 3), self.least)
-        self.growth = 2.0
-
-    def fail(self) -> None:
-        """Trust it less, and ever less if it fails again."""
-        self.value *= self.growth
-        self.growth *= 2
-
-
-@dataclass
 class RidgeSchedule:
     """Ridge tied to progress: ``lam <- min(lam, (share * relative rms residual)^2)``.
 
@@ -475,18 +457,15 @@ def _try_steps(
     damping: DampingControl,
     negligible: float = 0.0,
 ) -> ProjectedFit | None:
-    """First of eight ever shorter steps that lowers the value, or None."""
+    """First of ever shorter steps that lowers the value, or None."""
     model = problem.linearise(fit)
     if not model.is_finite():
         return None
-    for _ in range(8):
-        step, predicted = model.step(damping.value)
+
+    def propose(damping: float) -> tuple[ProjectedFit | None, float]:
+        step, predicted = model.step(damping)
         if predicted < negligible * fit.value:
-            return None
-        candidate = problem.solve(fit.theta + step, ridge)
-        if candidate.value < fit.value:
-            decrease = fit.value - candidate.value
-            damping.succeed(min(decrease / predicted, 1.0) if predicted > 0 else 0.5)
-            return candidate
-        damping.fail()
-    return None
+            return None, predicted
+        return problem.solve(fit.theta + step, ridge), predicted
+
+    return first_decrease(propose, fit.value, damping)
