@@ -69,17 +69,19 @@ class LSGDClassifier(BaseClassifier):
         ``"lsgd"`` stop when it is below the square of `tol`, or 100 passes lower it by less than
         this share.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for starts; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: starts.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. The network is trained in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the starts and of the minibatches. None is a fixed one: two fits give the same
-        bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are
+        starts and minibatches.
     verbose : int, default=0
-        Above 0: print a line for each iteration.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is an iteration.
 
     Attributes
     ----------
