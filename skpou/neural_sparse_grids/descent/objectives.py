@@ -230,12 +230,7 @@ class DensityShares(Objective):
         return -(weight @ (y * log_shares(values, floor)).sum(1))
 
 
-def objective_for(method: str | None, coef_solver: str) -> type[Objective]:
-    """Loss of a classification method (None: regression) and a solver of the coefficients."""
-    if method == "density":
-        return DensityShares
-    if coef_solver in ("direct", "varpro"):
-        return SolvedSquares
-    if coef_solver == "iterative":
-        return IteratedSquares
-    return JointSoftmax if method == "softmax" else JointSquares
+def squares_for(coef_solver: str) -> type[Objective]:
+    """Squared errors, and a way to the coefficients."""
+    ways: dict[str, type[Objective]] = {"direct": SolvedSquares, "iterative": IteratedSquares}
+    return ways.get(coef_solver, JointSquares)
