@@ -165,23 +165,23 @@ class ContinuedSearch(ShapedSearch):
 
     def _start(self, unknowns: Tensor, flat: bool = False) -> Solution:
         """Few features of small bandwidth, near the data or `flat`; unknowns are held at first."""
-        last: Solution | None = None
+        found: list[Solution] = []
         for position, bandwidth in enumerate(STARTING):
             spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
             n_columns = min(STARTING_COLUMNS * self.d, self.most_columns)
             basis = self._basis(spectrum, n_columns)
             level = self._level(basis, self.problem.pilot)
-            if last is None:
+            if not found:
                 coef = level.zero() if flat else self._smooth_data(level)
                 first = Iterate(coef, unknowns, math.inf)
             else:
-                first = self._carried(level, last)
+                first = self._carried(level, found[-1])
             scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
             options = {"alpha": max(self.alpha, 1e-10), "damping": 1e-4}
             if not position and len(unknowns):
                 first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
             iterate = gauss_newton(level, first, scales, max_iter=40, **options)
-            last = Solution(
+            solution = Solution(
                 spectrum,
                 basis,
                 iterate,
@@ -189,9 +189,9 @@ class ContinuedSearch(ShapedSearch):
                 n_columns,
                 tuple(scales),
             )
-            self._tell(last)
-        assert last is not None
-        return last
+            self._tell(solution)
+            found.append(solution)
+        return found[-1]
 
     def _smooth_data(self, level: Level) -> Tensor:
         """Coefficients that fit the data as smoothly as the ridge makes them."""
@@ -226,7 +226,6 @@ class ContinuedSearch(ShapedSearch):
 
     def correction(self) -> Solution:
         """Solve for what the stages before leave over: a few steps for each bandwidth."""
-        assert self.solution is not None
         found: list[Solution] = []
         for factor in (0.5, 1.0, 2.0):
             bandwidth = factor * self.solution.spectrum.bandwidth

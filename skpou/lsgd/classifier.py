@@ -23,7 +23,7 @@ from skpou.core import Rows, TrainingResult
 from skpou.lsgd.class_model import NetworkClasses
 from skpou.lsgd.classes import CLASS_SOLVERS, fit_network_classes
 from skpou.lsgd.fit import NetworkOptions
-from skpou.lsgd.sizes import network_sizes, pick_init
+from skpou.lsgd.sizes import given_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 
 
@@ -211,8 +211,7 @@ class LSGDClassifier(BaseClassifier):
         -------
         self : LSGDClassifier
         """
-        sizes = network_sizes(self, {})
-        assert sizes is not None
+        sizes = given_sizes(self)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)
             options, report = self._options(sizes, prepared.rows), self._reporter()

@@ -42,6 +42,19 @@ class MultiStageOptions:
     tol: float = 1e-14
 
     @property
+    def given_network(self) -> Network:
+        """The network of every stage.
+
+        Raises
+        ------
+        ValueError
+            If bases are to be chosen in its place.
+        """
+        if self.network is None:
+            raise ValueError("Bases that are chosen automatically have no network.")
+        return self.network
+
+    @property
     def most(self) -> int:
         """Most stages."""
         return MOST_STAGES if self.n_stages is None else self.n_stages

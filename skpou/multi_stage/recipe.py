@@ -132,8 +132,7 @@ class RecipeTraining:
 
     def _network(self, index: int) -> tuple[Network, float]:
         """Network of a stage and its scale factor: 2 pi times the residue's frequency."""
-        network = self.options.network
-        assert network is not None
+        network = self.options.given_network
         if not index:
             return network, 1.0
         factor = self.options.scale_factor

@@ -350,7 +350,7 @@ class NeuralGridTraining:
         derivatives = EncoderDerivatives(encoder, part.X)
         alpha = self.options.descent.alpha
         problem = EncodedProblem(derivatives, grid, part, first_ridges(alpha), alpha is not None)
-        fit = problem.solve(encoder.body.theta.detach())  # type: ignore[union-attr, operator]
+        fit = problem.solve(encoder.network_body.theta.detach())
         for _ in range(2):  # Ridges, then what is determined under them
             fit = problem.adapt(fit)
         self.encoder.to(rows.X.dtype)

@@ -167,27 +167,26 @@ class IteratedSquares(Objective):
             rows = GridRows(self.grid, u.detach(), weight)
             penalty = float(weight.sum()) * self.penalty()[:, 0]
             right = y * weight.sqrt()[:, None]
-            fresh = self.factor is None or self.n_steps > STALE
-            if fresh:
-                self._precondition(rows, penalty)
-            self._steps(rows, right, penalty)
+            factor, fresh = self.factor, False
+            if factor is None or self.n_steps > STALE:
+                factor, fresh = self._preconditioner(rows, penalty), True
+            self._steps(rows, right, penalty, factor)
             if self.n_steps == INNER_STEPS and not fresh:
                 # The embedding has moved too far from where the factor was made.
-                self._precondition(rows, penalty)
-                self._steps(rows, right, penalty)
+                factor = self._preconditioner(rows, penalty)
+                self._steps(rows, right, penalty, factor)
+            self.factor = factor
         return self.error(u, y, weight) / weight.sum()
 
-    def _precondition(self, rows: GridRows, penalty: Tensor) -> None:
+    def _preconditioner(self, rows: GridRows, penalty: Tensor) -> Tensor:
         """Factor of the Gram matrix, or norms of the columns where these are many."""
         if self.grid.n_columns > MOST_PRECONDITIONED:
-            self.factor = (rows.column_squares() + penalty).sqrt()
-        else:
-            self.factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
+            return (rows.column_squares() + penalty).sqrt()
+        return factored(rows.gram() + torch.diag(penalty), 0.0)[0]
 
-    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor) -> None:
-        assert self.factor is not None
+    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor, factor: Tensor) -> None:
         self.coef, self.n_steps = lsmr(
-            rows, right, penalty, self.factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
+            rows, right, penalty, factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
         )
 
 

@@ -190,7 +190,8 @@ class ConvolutionalBody(nn.Module):
 
     def __init__(self, form: EncoderForm):
         super().__init__()
-        assert form.image_shape is not None
+        if form.image_shape is None:
+            raise ValueError("An encoder of images needs their shape.")
         channels, height, width = self.shape = form.image_shape
         layers: list[nn.Module] = []
         for filters in FILTERS:
@@ -293,6 +294,19 @@ class Encoder(nn.Module):
         self.register_buffer("offset", (offset - low) / size)
         self.register_buffer("width", width / size)
 
+    @property
+    def network_body(self) -> NetworkBody:
+        """The body of an ``"mlp"``, whose derivatives are at hand.
+
+        Raises
+        ------
+        TypeError
+            If it has another one.
+        """
+        if not isinstance(self.body, NetworkBody):
+            raise TypeError(f"An encoder {self.form.kind!r} has no derivatives row by row.")
+        return self.body
+
     def inputs(self, X: Tensor) -> Tensor:
         """What the network reads: for an ``"mlp"`` the points, else all columns on one scale."""
         if self.form.kind == "mlp":
@@ -387,9 +401,8 @@ class EncoderDerivatives:
     """
 
     def __init__(self, encoder: Encoder, X: Tensor):
-        assert isinstance(encoder.body, NetworkBody)
         self.encoder = encoder
-        self.body = encoder.body
+        self.body = encoder.network_body
         self.hidden = NetworkColumns(self.body.network, self.body.standardised(X))
         self.n_parameters = self.body.theta.numel()
 

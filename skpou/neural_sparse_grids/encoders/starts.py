@@ -35,8 +35,7 @@ TEACHING_STEPS = 300
 @torch.no_grad()
 def whiten(encoder: Encoder, rows: Rows) -> None:
     """Give the latent coordinates zero mean and unit covariance, by the output layer."""
-    body = encoder.body
-    assert isinstance(body, NetworkBody)
+    body = encoder.network_body
     z = body(rows.X)
     share = (rows.weight / rows.weight.sum())[:, None]
     mean = (share * z).sum(0)
@@ -137,8 +136,7 @@ def _geodesics(points: np.ndarray) -> np.ndarray | None:
 
 def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
     """Fit the encoder to a given embedding (l, d) of points X (l, k), by L-BFGS."""
-    body = encoder.body
-    assert isinstance(body, NetworkBody)
+    body = encoder.network_body
     # The logistic function's inverse: squares of latent coordinates have no flat tails.
     target = torch.logit(embedding) / LOGIT_SLOPE
     theta = body.theta.detach().clone().requires_grad_()

@@ -141,7 +141,7 @@ class VarproTraining:
         return next(first + i for i, u in enumerate(unexplained) if u <= ENOUGH * least)
 
     def _theta(self) -> Tensor:
-        return self.encoder.body.theta.detach()  # type: ignore[union-attr, operator]
+        return self.encoder.network_body.theta.detach()
 
     def _climb(self, rows: Rows, levels: range, rest: bool = False) -> bool:
         """A round on every level, then, with `rest`, until rest; whether it stopped early."""
@@ -202,7 +202,7 @@ class VarproTraining:
         fit = self.problem.adapt(result.state)
         trained.n_iter += max(len(result.curve) - 1, 1)
         with torch.no_grad():
-            self.encoder.body.theta.copy_(fit.theta)  # type: ignore[union-attr, operator]
+            self.encoder.network_body.theta.copy_(fit.theta)
         trained.curve.append(self.problem.loss(fit))
         return fit
 
