@@ -16,6 +16,7 @@ from skpou.base import (
     BaseClassifier,
     StrOptions,
     fit_context,
+    gigabytes,
     refuse_beyond_memory,
     unless_auto,
 )
@@ -254,7 +255,7 @@ class LSGDClassifier(BaseClassifier):
             numbers += 5.0 * (k + K * p) ** 2
             advice = ", or take solver='lsgd'"
         refuse_beyond_memory(
-            8e-9 * numbers,
+            gigabytes(numbers),
             f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
             f"at {n} distinct rows of {K} classes, which",
             f"hidden_layer_sizes{advice}",

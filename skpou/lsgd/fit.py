@@ -15,6 +15,7 @@ from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
     evidence_ridge,
+    free_rows,
     split_factor,
     triangular_factor,
 )
@@ -320,7 +321,7 @@ class NetworkTraining:
         square = residual.square().sum(0) + within
         if n - dof - hidden >= n / 2:
             return square / (n - dof - hidden)
-        return torch.maximum(square / max(n - dof, 0.1 * n), left_out)
+        return torch.maximum(square / free_rows(n, dof), left_out)
 
 
 def fit_network(

@@ -13,6 +13,7 @@ from skpou.base import (
     POSITIVE,
     StrOptions,
     fit_context,
+    gigabytes,
     refuse_beyond_memory,
     unless_auto,
 )
@@ -329,9 +330,8 @@ class LSGDRegressor(PhysicsMixin):
         if self.solver == "varpro":
             numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
             advice = ", or take solver='lsgd'"
-        needed = 8e-9 * numbers
         refuse_beyond_memory(
-            needed,
+            gigabytes(numbers),
             f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
             f"at {n} distinct rows, which",
             f"hidden_layer_sizes{advice}",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
-from skpou.core.linalg import triangular_factor
+from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import Stage, finish
 from skpou.multi_stage.joint_descent import JointDescent
 from skpou.multi_stage.options import MultiStageOptions
@@ -150,7 +150,7 @@ class RecipeTraining:
         hidden = sum(stage.basis.network.n_parameters for stage in used)  # type: ignore[attr-defined]
         dof = sum(stage.basis.n_columns for stage in used) + hidden
         left = n - dof
-        noise = square / (left if left >= n / 2 else max(left, 0.1 * n))
+        noise = square / (left if left >= n / 2 else free_rows(n, dof))
         model = finish(tuple(self.stages), noise, rows.X, rows.weight)
         rms = self._rms(self.residue)
         messages = {
