@@ -24,7 +24,7 @@ from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.networks import NetworkBasis, NetworkColumns
 
 CLASS_SOLVERS = ("varpro", "lsgd", "gd")
-#: Steps between two choices of the ridges.
+#: Steps between two choices of the ridges: evidence takes about the matrices of a step.
 ROUND = 5
 #: Decrease, relative to the value, that no step is tried for: Newton's method may leave as much.
 NEGLIGIBLE = 1e-5

@@ -18,7 +18,7 @@ from skpou.multi_stage.periodogram import dominant_frequency
 from skpou.networks import Network, NetworkBasis, glorot
 from skpou.search import HALF, neighbour_correlation, white_correlation
 
-#: Adam's step in stages of "adam_lbfgs".
+#: Adam's step in stages of "adam_lbfgs": its authors' default (Kingma and Ba 2015).
 LEARNING_RATE = 1e-3
 
 

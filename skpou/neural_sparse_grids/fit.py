@@ -42,8 +42,12 @@ from skpou.sparse_grids import (
 )
 
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
-#: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
+#: Most columns of the joint Gram matrix, 128 MB, and most multiplications of a step of variable
+#: projection, some seconds on one core.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
+#: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
+#: `free_rows`, since the number of parameters that rows determine is but an estimate.
+LEAST_FREE_OF_ENCODER = 0.2
 
 
 @dataclass(frozen=True)
@@ -417,7 +421,8 @@ def fit_head(
     result = fit_on_grid(latent, grid, None, grid_options, rng, report)
     n = latent.total_weight
     if latent.n_rows > 1:
-        result.state.noise = result.state.noise * (n / max(n - determined, 0.2 * n))
+        free = max(n - determined, LEAST_FREE_OF_ENCODER * n)
+        result.state.noise = result.state.noise * (n / free)
     return result
 
 

@@ -31,6 +31,9 @@ from skpou.core.optim.damping import DampingControl, first_decrease
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
+#: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
+#: are round-off.
+LEAST_LEFT = 1e-6
 
 
 @dataclass
@@ -86,7 +89,7 @@ class ProjectedFit:
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
-        left_out = self.residual / (1 - self._leverage).clamp_min(1e-6)[:, None]
+        left_out = self.residual / (1 - self._leverage).clamp_min(LEAST_LEFT)[:, None]
         return float(left_out.square().mean().sqrt())
 
     def calibrated(self, columns: Tensor) -> float:
@@ -100,7 +103,7 @@ class ProjectedFit:
         columns : Tensor of shape (k, p)
             Basis columns at the probes.
         """
-        spread = self.residual.square().mean(1) / (1 - self._leverage).clamp_min(1e-6)
+        spread = self.residual.square().mean(1) / (1 - self._leverage).clamp_min(LEAST_LEFT)
         inner = columns if self.span is None else columns @ self.span
         probed = torch.linalg.solve_triangular(self.factor, inner, upper=True, left=False)
         variance = probed.square().sum(1)

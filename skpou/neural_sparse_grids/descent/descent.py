@@ -23,12 +23,16 @@ from skpou.sparse_grids import (
 )
 
 OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
-#: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate.
+#: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate. The first two
+#: are torch's own; the last is small enough for the coefficients to settle.
 RISING, FIRST_RATE, LAST_RATE = 0.3, 1 / 25, 1e-4
 #: Weight of the pull inwards on latent coordinates, whose loss is of order one.
 PULL = 1.0
-#: Rows that are evaluated together.
+#: Rows that are evaluated together: enough to keep the processor busy, and few for any memory.
 EVALUATED = 4096
+#: A loss that has fallen by more than a tenth in the last tenth of the passes, where the rate is
+#: below a twentieth of the highest, was cut short.
+TAIL, FALLEN = 10, 0.9
 
 
 def pull_inside(z: Tensor) -> Tensor:
@@ -172,8 +176,8 @@ def descend_encoder(
             break
     else:
         # The rate has gone down to nothing: a loss that still falls has been cut short.
-        curve, tail = trained.curve, max(options.max_iter // 10, 1)
-        falling = len(curve) > tail and min(curve) < 0.9 * min(curve[:-tail])
+        curve, tail = trained.curve, max(options.max_iter // TAIL, 1)
+        falling = len(curve) > tail and min(curve) < FALLEN * min(curve[:-tail])
         trained.code = "max_iter" if falling else "converged"
     encoder.eval().requires_grad_(False)
 

@@ -20,10 +20,15 @@ FIRST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 #: Slope of the logistic function that comes nearest to the normal distribution function: latent
 #: coordinates of unit variance then fill the box evenly.
 LOGIT_SLOPE = 1.702
-#: Filters of the convolutional layers.
+#: Filters of the convolutional layers: twice as many where pooling leaves a quarter of the pixels.
 FILTERS = (16, 32, 64)
-#: Share of a batch in the running moments of a latent coordinate.
+#: Share of a batch in the running moments of a latent coordinate: that of torch's own layers.
 MOMENTUM = 0.1
+#: Added to variances that are divided by: coordinates that hardly vary get no endless slope.
+LEAST_VARIANCE = 1e-10
+#: Variance up to which a latent coordinate counts as constant: a deviation of 1e-10 may be
+#: round-off of sums of numbers of order one.
+NO_VARIANCE = 1e-20
 
 
 @dataclass(frozen=True)
@@ -239,14 +244,19 @@ class LatentScaling(nn.Module):
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.variance.lerp_(variance, MOMENTUM)
-        return (z - mean) / (variance + 1e-10).sqrt()
+        return (z - mean) / _deviation(variance)
 
     @torch.no_grad()
     def measure(self, z: Tensor, weight: Tensor) -> None:
         """Set the moments to those of rows."""
         mean, variance = _moments(z, weight)
         self.mean.copy_(mean)
-        self.variance.copy_(torch.where(variance > 1e-20, variance, 1.0))
+        self.variance.copy_(torch.where(variance > NO_VARIANCE, variance, 1.0))
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """What latent coordinates of a variance are divided by."""
+    return (variance + LEAST_VARIANCE).sqrt()
 
 
 def _moments(z: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -435,7 +445,9 @@ class EncoderDerivatives:
             The functions' derivatives by the latent coordinates.
         """
         hidden, output = self.body.parts(theta)
-        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
+        delta = slope * (
+            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
+        )
         n, m, _ = delta.shape
         result = delta.new_empty((n, m, self.n_parameters))
         result[:, :, : len(hidden)] = self.hidden.chain(hidden, delta @ output)
@@ -446,6 +458,8 @@ class EncoderDerivatives:
     def pull_back(self, theta: Tensor, columns: Tensor, slope: Tensor) -> Tensor:
         """Gradient (k,) of a function with derivatives `slope` (n, d) by the latent coordinates."""
         hidden, output = self.body.parts(theta)
-        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
+        delta = slope * (
+            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
+        )
         inner = self.hidden.pull_back(hidden, delta @ output)
         return torch.cat([inner, (delta.T @ columns).reshape(-1)])
