@@ -14,6 +14,7 @@ from skpou.base.compat import (
     validate_params,
 )
 from skpou.base.density import ResidueDensityMixin
+from skpou.base.docstrings import sections_of
 from skpou.base.estimator import DocumentedEstimator, TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
@@ -54,5 +55,6 @@ __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseR
            "check_return_std", "check_weights", "column_names", "fit_context", "gigabytes",
            "indicators_of", "lies_on_disk", "noise_lines", "number", "of_all_processes",
            "origin_of", "owned", "polynomial_text", "random_generator", "refuse_beyond_memory",
-           "seed_of", "target_values", "unless_auto", "validate_params", "warn_of_rows_outside"]
+           "sections_of", "seed_of", "target_values", "unless_auto", "validate_params",
+           "warn_of_rows_outside"]
 # fmt: on
