@@ -383,3 +383,16 @@ def query_points(estimator: Any, X: Any) -> Any:
         return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
     except ValueError as error:
         raise _explained(error, X, "X") from error
+
+
+def not_finite(state: Any, name: str) -> str:
+    """Path of the first array of floats in a state that is not finite; "" if there is none."""
+    if isinstance(state, dict):
+        parts = [(f"{name}[{key!r}]", value) for key, value in state.items()]
+    elif isinstance(state, list | tuple):
+        parts = [(f"{name}[{i}]", value) for i, value in enumerate(state)]
+    elif isinstance(state, np.ndarray) and state.dtype.kind == "f":
+        return "" if np.isfinite(state).all() else name
+    else:
+        return ""
+    return next((found for key, value in parts if (found := not_finite(value, key))), "")
