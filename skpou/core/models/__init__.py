@@ -39,12 +39,13 @@ from skpou.core.models.form_error import (
 )
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
-from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion
+from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion, joined_errors
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
 from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
 from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
+from skpou.core.models.process_companion import fit_process
 from skpou.core.models.relevance import evident_rates
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
@@ -68,7 +69,7 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "ResidueDensity", "Restrained", "Stage", "WithFormError", "better_residues",
            "choose_components", "conformal_rank", "evident_rates", "finish", "fit_companion",
            "fit_density", "fit_form_errors", "fit_level_errors", "fit_local_kernel",
-           "fit_residues", "interval_of_score", "interval_scores", "is_exact", "is_gain",
+           "fit_process", "fit_residues", "interval_of_score", "interval_scores", "is_exact", "is_gain", "joined_errors",
            "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors", "mean_slope",
            "no_form_errors", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
            "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
