@@ -24,6 +24,7 @@ from skpou.core.models import (
     Predictor,
     Restrained,
     WithFormError,
+    degrees_of_noise,
     fit_companion,
     fit_form_errors,
     fit_process,
@@ -189,12 +190,13 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        process = None
+        process = degrees = None
         if leans and self._may_lean() and left_out is not None:
             left_out = self._left_out_to_lean(model, rows, left_out)
             errors = companion and joined_errors(companion, model, rows, left_out)
             process = fit_process(rows, left_out, errors)
-        self._restraint = restrained(model, companion, prepared.rows, process).arrays()
+            degrees = degrees_of_noise(rows, left_out)
+        self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""

@@ -60,6 +60,7 @@ from skpou.core.models.residue_density import (
     rounding,
 )
 from skpou.core.models.restraint import Restrained, restrained
+from skpou.core.models.tails import degrees_of_noise
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS",
@@ -67,7 +68,7 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "IndependentComponents", "LeftOut", "LeftOver", "LinearModel", "LocalBlock",
            "LocalKernel", "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue",
            "ResidueDensity", "Restrained", "Stage", "WithFormError", "better_residues",
-           "choose_components", "conformal_rank", "evident_rates", "finish", "fit_companion",
+           "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish", "fit_companion",
            "fit_density", "fit_form_errors", "fit_level_errors", "fit_local_kernel",
            "fit_process", "fit_residues", "interval_of_score", "interval_scores", "is_exact", "is_gain", "joined_errors",
            "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors", "mean_slope",

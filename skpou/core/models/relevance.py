@@ -150,7 +150,10 @@ def evident_kernel(
     index = np.sort(rng.permutation(n)[:MOST_ROWS])
     X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
     relevance = Relevance(X, y - y.mean(0), weight)
-    starts = [np.full(d, SMOOTH / math.sqrt(d)), *([np.full(d, ROUGH)] if starts is None else starts)]
+    starts = [
+        np.full(d, SMOOTH / math.sqrt(d)),
+        *([np.full(d, ROUGH)] if starts is None else starts),
+    ]
     try:
         found = [relevance.maximise(rates) for rates in starts]
     except np.linalg.LinAlgError:

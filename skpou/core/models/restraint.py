@@ -16,6 +16,7 @@ from skpou.core.models.form_error import WithFormError
 from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
+from skpou.core.models.tails import variance_factors, with_tails
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of the
 #: companion's share: their errors by curvature and by round-off are about equal.
@@ -43,6 +44,8 @@ class Restrained:
         for the density alone: the mean is the same with and without.
     process : ProcessCompanion, default=None
         What the mean leans on everywhere.
+    degrees : ndarray of shape (m,), default=None
+        Degrees of freedom by which each target's noise is known, where these are few.
     """
 
     model: Predictor
@@ -51,6 +54,7 @@ class Restrained:
     high: Tensor
     bars: WithFormError | None = None
     process: ProcessCompanion | None = None
+    degrees: np.ndarray | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
@@ -104,7 +108,14 @@ class Restrained:
             parts = self.process.with_density(parts, X, posterior)
         mean = parts.expectation()
         within = self._within(mean, X)
-        return parts if torch.equal(mean, within) else moved(parts, within - mean)
+        parts = parts if torch.equal(mean, within) else moved(parts, within - mean)
+        if self.degrees is None or not posterior:
+            return parts
+        return with_tails(parts, self._factors)
+
+    @cached_property
+    def _factors(self) -> Tensor:
+        return torch.as_tensor(variance_factors(self.degrees), device=self.low.device)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
@@ -183,6 +194,8 @@ class Restrained:
             "high": self.high.cpu().numpy(),
             "companion": None if companion is None else companion.arrays(),
             "process": None if self.process is None else self.process.arrays(),
+            # Infinite where there are many, which a saved state must not be.
+            "degrees": None if self.degrees is None else 1 / self.degrees,
         }
 
     @classmethod
@@ -195,6 +208,7 @@ class Restrained:
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
         companion, process = arrays["companion"], arrays.get("process")
+        degrees = arrays.get("degrees")
         low, high = (
             torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
         )
@@ -205,6 +219,9 @@ class Restrained:
             high,
             bars,
             None if process is None else ProcessCompanion.from_arrays(process, like),
+            None
+            if degrees is None
+            else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
         )
 
 
@@ -213,7 +230,8 @@ def restrained(
     companion: LinearCompanion | None,
     rows: Rows,
     process: ProcessCompanion | None = None,
+    degrees: np.ndarray | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
-    return Restrained(model, companion, y.amin(0), y.amax(0), process=process)
+    return Restrained(model, companion, y.amin(0), y.amax(0), process=process, degrees=degrees)
