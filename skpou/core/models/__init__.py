@@ -68,12 +68,13 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "IndependentComponents", "LeftOut", "LeftOver", "LinearModel", "LocalBlock",
            "LocalKernel", "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue",
            "ResidueDensity", "Restrained", "Stage", "WithFormError", "better_residues",
-           "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish", "fit_companion",
-           "fit_density", "fit_form_errors", "fit_level_errors", "fit_local_kernel",
-           "fit_process", "fit_residues", "interval_of_score", "interval_scores", "is_exact", "is_gain", "joined_errors",
-           "kept_rows", "least_rows", "leave_out", "left_out", "left_out_errors", "mean_slope",
-           "no_form_errors", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
-           "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
-           "sets_of_levels", "sets_to_leave_out", "shared_tensor", "standard_draws",
-           "worse_than_the_mean", "worse_than_the_shares"]
+           "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish",
+           "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
+           "fit_local_kernel", "fit_process", "fit_residues", "interval_of_score",
+           "interval_scores", "is_exact", "is_gain", "joined_errors", "kept_rows", "least_rows",
+           "leave_out", "left_out", "left_out_errors", "mean_slope", "no_form_errors",
+           "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
+           "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
+           "sets_to_leave_out", "shared_tensor", "standard_draws", "worse_than_the_mean",
+           "worse_than_the_shares"]
 # fmt: on

@@ -30,8 +30,8 @@ class Restrained:
     """A predictor whose mean gives way where its own variance is large.
 
     Its density is joined with that of a linear model by precision: the product of both. A weighted
-    mean with that of a Gaussian process follows, where left-out rows ask for it. And no mean leaves the range of y at the rows by more than this range where its standard deviation
-    exceeds it.
+    mean with that of a Gaussian process follows, where left-out rows ask for it. And no mean leaves
+    the range of y at the rows by more than this range where its standard deviation exceeds it.
 
     Attributes
     ----------
@@ -123,8 +123,8 @@ class Restrained:
         if self.companion is not None:
             root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
             covariance = root[:, None] * covariance * root
-        if self.process is not None:
-            # Correlated as the fit's errors are, with the variance of the weighted mean.
+        if self.process is not None or self.degrees is not None:
+            # Correlated as the fit's errors are, with the variance of what is predicted.
             own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
             root = (self.components(X).variances()[1].to(covariance) / own).sqrt()
             covariance = root[:, None] * covariance * root

@@ -27,7 +27,7 @@ SHARES = (1e-4, 3e-3, 3.69e-2, 0.16, 0.4, 0.4)
 #: Degrees of freedom from which on the tails are those of a Gaussian, and the fewest that are told
 #: apart: with one the mean itself would have no error.
 MOST_DEGREES, FEWEST_DEGREES = 30.0, 2.0
-#: Standard deviation at left-out rows, in units of y, below which a fit is exact and knows no noise.
+#: Standard deviation at left-out rows, in units of y, below which a fit is exact: it has no noise.
 CLEAR_NOISE = 1e-3
 
 

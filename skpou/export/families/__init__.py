@@ -53,8 +53,9 @@ def program_of(model: Any, fit_alone: bool = False) -> Program:
             if beside and not fit_alone:
                 raise ValueError(
                     "The mean of this model gives way to a linear model where it knows less, or "
-                    "leans on a Gaussian process, which takes its rows and whole posterior. fit_alone=True writes the mean of the fit, which "
-                    "differs from predict there; to_table writes what predict returns."
+                    "leans on a Gaussian process, which take a posterior and rows. fit_alone=True "
+                    "writes the mean of the fit, which differs from predict there; to_table "
+                    "writes what predict returns."
                 )
             return write(model)
     names = ", ".join(family.__name__ for family in FAMILIES)
