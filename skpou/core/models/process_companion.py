@@ -12,7 +12,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -48,7 +48,7 @@ MOST_FACTOR = 10.0
 
 @dataclass(frozen=True)
 class ProcessCompanion:
-    """Gaussian processes of all targets (m of them) with one kernel, and their weights.
+    """Gaussian processes of all targets (m of them), each with a kernel and a weight.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class ProcessCompanion:
         Rows in scaled units.
     weight : Tensor of shape (k,)
         Their noise is divided by it.
-    rates : Tensor of shape (d,)
+    rates : Tensor of shape (m, d)
         Reciprocals of the lengths.
-    variances : Tensor of shape (3,)
+    variances : Tensor of shape (m, 3)
         Of line, process and noise.
     centre : Tensor of shape (d,)
         Where the line is zero.
@@ -67,7 +67,7 @@ class ProcessCompanion:
     coef : Tensor of shape (k, m)
         Weights of the kernel's values.
     share : Tensor of shape (m,)
-        Weight beside the fit's.
+        Weight beside the fit's; what has none is not evaluated.
     factor : Tensor of shape (m,)
         Of the variance of the weighted mean, that left-out errors ask for.
     """
@@ -82,58 +82,90 @@ class ProcessCompanion:
     share: Tensor
     factor: Tensor
 
-    def _kernel(self, X: Tensor) -> tuple[Tensor, Tensor]:
+    def _kernel(self, X: Tensor, target: int) -> tuple[Tensor, Tensor]:
         """Covariances (n, k) with the rows, and the part of them that is not the line's."""
+        rates, (of_line, of_process, _) = self.rates[target], self.variances[target]
         distance = torch.cdist(
-            X * self.rates, self.points * self.rates, compute_mode="donot_use_mm_for_euclid_dist"
+            X * rates, self.points * rates, compute_mode="donot_use_mm_for_euclid_dist"
         )
-        bent = self.variances[1] * torch.exp(-0.5 * distance.square())
+        bent = of_process * torch.exp(-0.5 * distance.square())
         line = (X - self.centre) @ (self.points - self.centre).T
-        return CONSTANT + self.variances[0] * line + bent, bent
+        return CONSTANT + of_line * line + bent, bent
+
+    def _of_targets(self, of_one: Callable[[int], Tensor], like: Tensor) -> Tensor:
+        """What is asked for of every target with a weight, on a last axis; 0 for the others."""
+        some = self.share.tolist()
+        return torch.stack([of_one(k) if part else like for k, part in enumerate(some)], -1)
+
+    def _slope(self, target: int) -> Tensor:
+        """Slopes (d,) of the line."""
+        return self.variances[target, 0] * self.coef[:, target] @ (self.points - self.centre)
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
-        return self.intercept + self._kernel(X.to(self.points))[0] @ self.coef
+        X = X.to(self.points)
+
+        def of_one(k: int) -> Tensor:
+            # Constant and line apart, whose parts cancel; and the same bits in any block.
+            coef = self.coef[:, k]
+            bent = (self._kernel(X, k)[1] * coef).sum(1)
+            line = ((X - self.centre) * self._slope(k)).sum(1)
+            return self.intercept[k] + CONSTANT * coef.sum() + line + bent
+
+        return self._of_targets(of_one, torch.zeros_like(X[:, 0]))
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the values."""
         X = X.to(self.points)
-        bent = self._kernel(X)[1]
-        # With step from row to point: sum_k bent_k (z_k - x) coef_k, without the (n, k, d) array.
-        inner = torch.einsum("nk,kd,km->ndm", bent, self.points, self.coef)
-        inner = inner - X[:, :, None] * (bent @ self.coef)[:, None]
-        slope = self.variances[0] * (self.points - self.centre).T @ self.coef
-        return self.rates.square()[:, None] * inner + slope
+
+        def of_one(k: int) -> Tensor:
+            pull = self._kernel(X, k)[1] * self.coef[:, k]
+            inner = pull @ self.points - X * pull.sum(1, keepdim=True)
+            return self.rates[k].square() * inner + self._slope(k)
+
+        return self._of_targets(of_one, torch.zeros_like(X))
 
     @property
     def noise(self) -> Tensor:
-        """Variance of the noise."""
-        return self.variances[2]
+        """Variance (m,) of the noise."""
+        return self.variances[:, 2]
 
     @cached_property
-    def _factor(self) -> Tensor:
-        K = self._kernel(self.points)[0]
-        K.diagonal().add_(self.noise / self.weight)
-        return torch.linalg.cholesky(K)
+    def _factors(self) -> list[Tensor]:
+        factors = []
+        for target, noise in enumerate(self.noise):
+            K = self._kernel(self.points, target)[0]
+            K.diagonal().add_(noise / self.weight)
+            factors.append(torch.linalg.cholesky(K))
+        return factors
 
     def variance(self, X: Tensor) -> Tensor:
-        """Variance (n,) of the values, without the noise's, the same for all targets."""
+        """Variance (n, m) of the values, without the noise's."""
         X = X.to(self.points)
-        columns = torch.linalg.solve_triangular(self._factor, self._kernel(X)[0].T, upper=False)
-        prior = CONSTANT + self.variances[1]
-        prior = prior + self.variances[0] * (X - self.centre).square().sum(1)
-        return (prior - columns.square().sum(0)).clamp_min(0)
+
+        def of_one(k: int) -> Tensor:
+            kernel = self._kernel(X, k)[0]
+            columns = torch.linalg.solve_triangular(self._factors[k], kernel.T, upper=False)
+            line = self.variances[k, 0] * (X - self.centre).square().sum(1)
+            prior = CONSTANT + self.variances[k, 1] + line
+            return (prior - columns.square().sum(0)).clamp_min(0)
+
+        return self._of_targets(of_one, torch.zeros_like(X[:, 0]))
 
     def left_out(self, sets: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Errors (l, m) at rows that are left out in sets, and their variances (l,)."""
-        inverse = torch.cholesky_inverse(self._factor)
-        errors, variances = [], []
-        for part in sets:
-            index = torch.as_tensor(part, device=inverse.device)
-            block = torch.linalg.inv(inverse[index][:, index])
-            errors.append(block @ self.coef[index])
-            variances.append(block.diagonal())
-        return torch.cat(errors), torch.cat(variances)
+        """Errors (l, m) at rows that are left out in sets, and their variances (l, m)."""
+        of_targets = []
+        for factor, coef in zip(self._factors, self.coef.T, strict=True):
+            inverse = torch.cholesky_inverse(factor)
+            errors, variances = [], []
+            for part in sets:
+                index = torch.as_tensor(part, device=inverse.device)
+                block = torch.linalg.inv(inverse[index][:, index])
+                errors.append(block @ coef[index])
+                variances.append(block.diagonal())
+            of_targets.append((torch.cat(errors), torch.cat(variances)))
+        errors, variances = zip(*of_targets, strict=True)
+        return torch.stack(errors, 1), torch.stack(variances, 1)
 
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
         """The weighted mean (n, m) with a fit's at the same points."""
@@ -144,9 +176,9 @@ class ProcessCompanion:
         own, mean = sum(parts.variances()), parts.expectation()
         step = self.mean(X).to(mean) - mean
         share = self.share.to(mean)
-        other = self.noise.to(mean).expand(len(X), 1)
+        other = self.noise.to(mean).expand_as(mean)
         if posterior:
-            other = other + self.variance(X).to(mean)[:, None]
+            other = other + self.variance(X).to(mean)
         total = (1 - share) * own + share * other + share * (1 - share) * step.square()
         total = torch.where(share > 0, self.factor.to(mean) * total, own)
         added = (total - own).clamp_min(0)
@@ -161,7 +193,7 @@ class ProcessCompanion:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        return 4 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
+        return 6 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
 
     def arrays(self) -> dict[str, Any]:
         """State as numpy arrays."""
@@ -185,33 +217,46 @@ def moved(parts: Components, step: Tensor) -> Components:
     return replace(parts, mean=parts.mean + step[:, None])
 
 
-def _fit_process(rows: Rows, starts: Sequence[np.ndarray] | None = None) -> ProcessCompanion | None:
-    """The process of largest evidence on the rows, with no weight yet."""
+def _fit_process(
+    rows: Rows, starts: Sequence[np.ndarray | None] | None = None
+) -> ProcessCompanion | None:
+    """The processes of largest evidence on the rows, of full weight; from rates of each target."""
     X, y, weight = rows.X, rows.y, rows.weight
-    found = evident_kernel(rows, starts, np.random.default_rng(9))
-    if found is None:
-        return None
-    rates, variances = (torch.as_tensor(part, device="cpu").to(X) for part in found)
-    intercept = (weight @ y) / weight.sum()
-    none = torch.zeros_like(intercept)
-    empty = ProcessCompanion(
-        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), none, none + 1
+    kernels = []
+    for target in range(rows.n_outputs):
+        only = slice(target, target + 1)
+        one = Rows(X, y[:, only], weight, rows.within[:, only])
+        start = None if starts is None else [starts[target]]
+        found = evident_kernel(one, start, np.random.default_rng(9))
+        if found is None:
+            return None
+        kernels.append(found)
+    rates, variances = (
+        torch.as_tensor(np.stack(part), device="cpu").to(X) for part in zip(*kernels, strict=True)
     )
-    coef = torch.cholesky_solve(y - intercept, empty._factor)
-    return replace(empty, coef=coef)
+    intercept = (weight @ y) / weight.sum()
+    ones = torch.ones_like(intercept)
+    empty = ProcessCompanion(
+        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), ones, ones
+    )
+    coef = [
+        torch.cholesky_solve(part[:, None], factor)
+        for part, factor in zip((y - intercept).T, empty._factors, strict=True)
+    ]
+    return replace(empty, coef=torch.cat(coef, 1))
 
 
 def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
     """Errors (n, m) of processes that were searched for without the part that a row is in."""
     part = np.random.default_rng(9).permutation(rows.n_rows) % N_PARTS
-    start = process.rates.cpu().numpy()
+    starts = list(process.rates.cpu().numpy())
     errors = torch.zeros_like(rows.y)
     for number in range(N_PARTS):
         kept, gone = (
             torch.as_tensor(np.flatnonzero(some), device=errors.device)
             for some in (part != number, part == number)
         )
-        found = _fit_process(rows.subset(kept), [start])
+        found = _fit_process(rows.subset(kept), starts)
         if found is None:
             return None
         errors[gone] = rows.y[gone] - found.mean(rows.X[gone])
@@ -239,7 +284,10 @@ def fit_process(
     if left_out is None or rows.n_rows > MOST_ROWS or not 1 <= rows.n_features <= MOST_FEATURES:
         return None
     errors = [one.error[:, 0] for one in left_out] if errors is None else errors
-    if max(_in_folds(one, error, rows)[3] for one, error in zip(left_out, errors)) < CLEAR_ERROR:
+    if (
+        max(_in_folds(one, error, rows)[3] for one, error in zip(left_out, errors, strict=True))
+        < CLEAR_ERROR
+    ):
         return None
     try:
         process = _fit_process(rows)
@@ -251,10 +299,10 @@ def fit_process(
 
     def weighed(others: Tensor) -> ProcessCompanion | None:
         judged = [
-            _weigh(one, error, others[:, k].cpu().numpy(), variances.cpu().numpy(), rows)
-            for k, (one, error) in enumerate(zip(left_out, errors))
+            _weigh(one, error, others[:, k].cpu().numpy(), variances[:, k].cpu().numpy(), rows)
+            for k, (one, error) in enumerate(zip(left_out, errors, strict=True))
         ]
-        share, factor = (rows.y.new_tensor(part) for part in zip(*judged))
+        share, factor = (rows.y.new_tensor(part) for part in zip(*judged, strict=True))
         return replace(process, share=share, factor=factor) if bool((share > 0).any()) else None
 
     found = weighed(others)

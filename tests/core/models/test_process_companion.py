@@ -36,18 +36,24 @@ def process():
 
 
 def dense(found, rows, X):
-    """Posterior mean and variance by the textbook's equations (Rasmussen, Williams 2006, 2.25)."""
-    line, bent, noise = found.variances.tolist()
+    """Posterior means and variances (n, m) by the textbook (Rasmussen, Williams 2006, 2.25)."""
+    parts = [dense_of(found, rows, X, k) for k in range(rows.n_outputs)]
+    return (np.stack(part, 1) for part in zip(*parts, strict=True))
+
+
+def dense_of(found, rows, X, target):
+    line, bent, noise = found.variances[target].tolist()
 
     def kernel(A, B):
-        distance = ((A[:, None] - B) * found.rates.numpy()) ** 2
+        distance = ((A[:, None] - B) * found.rates[target].numpy()) ** 2
         own = line * (A - found.centre.numpy()) @ (B - found.centre.numpy()).T
         return CONSTANT + own + bent * np.exp(-0.5 * distance.sum(2))
 
-    Z, y = rows.X.numpy(), rows.y.numpy() - found.intercept.numpy()
+    intercept = found.intercept[target].item()
+    Z, y = rows.X.numpy(), rows.y[:, target].numpy() - intercept
     K = kernel(Z, Z) + np.diag(noise / rows.weight.numpy())
     columns = kernel(X, Z)
-    mean = found.intercept.numpy() + columns @ np.linalg.solve(K, y)
+    mean = intercept + columns @ np.linalg.solve(K, y)
     spread = np.diag(kernel(X, X) - columns @ np.linalg.solve(K, columns.T))
     return mean, spread
 
@@ -68,7 +74,7 @@ def test_left_out_errors_are_those_of_fits_without_the_rows(process):
     mean, spread = dense(found, rows.subset(kept), rows.X[part].numpy())
     # Both about the mean of all rows, which the variance of the constant hardly bounds.
     np.testing.assert_allclose(error.numpy(), rows.y[part].numpy() - mean, atol=1e-6)
-    own = found.variances[2].item() / rows.weight[part].numpy()
+    own = found.noise.numpy() / rows.weight[part].numpy()[:, None]
     np.testing.assert_allclose(variance.numpy(), spread + own, rtol=1e-4)
 
 
@@ -152,7 +158,9 @@ def test_predictions_of_all_kinds_know_the_process(leaning):
     quantiles = model.predict_quantile(points, [0.1, 0.5, 0.9])
     assert (np.diff(quantiles, axis=1) > 0).all()
     step = 1e-4  # Curvature errs by its square, round-off by its reciprocal.
-    slope = (model.predict(points + [0, step]) - model.predict(points - [0, step])) / (2 * step)
+    slope = (
+        model.predict(points + np.array([0, step])) - model.predict(points - np.array([0, step]))
+    ) / (2 * step)
     np.testing.assert_allclose(model.predict_gradient(points)[:, 1], slope, rtol=1e-4, atol=1e-5)
 
 
