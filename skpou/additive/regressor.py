@@ -327,9 +327,11 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         return self._may_give_way()
 
     def _left_out_to_lean(self, model: AdditiveModel, rows: Rows, left_out: Any) -> Any:
-        if rows.n_features >= FEWEST_OF_TABLE:
-            return left_out
-        return leave_out(model.residual_makers(rows, plain=True), rows)
+        # In an order that does not depend on that of the columns, as folds do.
+        X, y = rows.X.cpu().numpy(), rows.y.cpu().numpy()
+        order = np.lexsort((X.sum(1), *y.T))
+        rows = rows.subset(torch.as_tensor(order, device=rows.X.device))
+        return rows, leave_out(model.residual_makers(rows, plain=True), rows)
 
     def _as_stored(self, state: AdditiveModel, like: Tensor) -> AdditiveModel:
         # A local block is there because left-out rows are predicted better by it.

@@ -76,9 +76,11 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         """Whether the mean may lean on a Gaussian process: not where its form was asked for."""
         return False
 
-    def _left_out_to_lean(self, model: Any, rows: Rows, left_out: list[LeftOut]) -> Any:
-        """Errors at left-out rows that those of a Gaussian process are compared with."""
-        return left_out
+    def _left_out_to_lean(
+        self, model: Any, rows: Rows, left_out: list[LeftOut]
+    ) -> tuple[Rows, list[LeftOut] | None]:
+        """Rows, and errors at left-out ones that those of a Gaussian process are compared with."""
+        return rows, left_out
 
     def _evaluate(self, points: Tensor) -> None:
         model = self._restrained(self._model(points), points)
@@ -192,10 +194,10 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process = degrees = None
         if leans and self._may_lean() and left_out is not None:
-            left_out = self._left_out_to_lean(model, rows, left_out)
-            errors = companion and joined_errors(companion, model, rows, left_out)
-            process = fit_process(rows, left_out, errors)
-            degrees = degrees_of_noise(rows, left_out)
+            some, left_out = self._left_out_to_lean(model, rows, left_out)
+            errors = companion and left_out and joined_errors(companion, model, some, left_out)
+            process = fit_process(some, left_out, errors or None)
+            degrees = degrees_of_noise(some, left_out)
         self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:

@@ -29,7 +29,7 @@ N_STEPS = 25
 RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
 #: First variances of line, process and noise, in units of y.
 FIRST = (0.3, 0.5, 0.05)
-#: Rates are whole powers of two to this: no data know them better, and round-off must not show.
+#: Rates and variances are whole powers of two to this: no data know them better, and round-off must not show.
 STEP = 1 / 16
 #: Standard deviation of the logarithms of the rates about their mean.
 SPREAD = 1.5
@@ -159,6 +159,5 @@ def evident_kernel(
     except np.linalg.LinAlgError:
         return None
     best = max(found, key=lambda one: one[0])[1]
-    rates, variances = np.exp2(np.round(np.log2(best[:d]) / STEP) * STEP), best[d:].copy()
-    variances[2] += LEAST_NOISE
-    return rates, variances
+    best = np.exp2(np.round(np.log2(best) / STEP) * STEP)
+    return best[:d], best[d:] + np.array([0.0, 0.0, LEAST_NOISE])
