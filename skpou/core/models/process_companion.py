@@ -312,7 +312,11 @@ def fit_process(
         anew = _anew(process, rows)
     except NUMERICAL_FAILURES:
         return None
-    return None if anew is None else weighed(anew[torch.as_tensor(left_out[0].row)])
+    return (
+        None
+        if anew is None
+        else weighed(anew[torch.as_tensor(left_out[0].row, device=anew.device)])
+    )
 
 
 def _in_folds(
