@@ -29,7 +29,8 @@ N_STEPS = 25
 RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
 #: First variances of line, process and noise, in units of y.
 FIRST = (0.3, 0.5, 0.05)
-#: Rates and variances are whole powers of two to this: no data know them better, and round-off must not show.
+#: Rates and variances are whole powers of two to this: no data know them better, and round-off must
+#: not show.
 STEP = 1 / 16
 #: Standard deviation of the logarithms of the rates about their mean.
 SPREAD = 1.5
