@@ -23,6 +23,8 @@ FEWEST_ROWS, ROWS_A_COLUMN = 8, 3
 #: Equal rates to begin with, of smooth functions (over the root of the columns) and of codes: from
 #: long lengths on, the evidence of few rows does not see that a column of codes needs a short one.
 SMOOTH, ROUGH = 2.0, 8.0
+#: Rows for each value of a column on average from which on it may hold codes.
+CODED = 3
 #: Steps of the search from every start.
 N_STEPS = 25
 #: Bounds of the logarithms of the rates, in units of the box, and of the three variances.
@@ -113,7 +115,7 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
     rows : Rows
         Distinct rows in scaled units.
     start : ndarray of shape (d,)
-        Rates to begin with, beside equal ones.
+        Rates to begin with, beside equal ones: those of codes where a column may hold them.
     rng : numpy.random.Generator
         Draws the rows where there are many.
 
@@ -122,7 +124,9 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
     ndarray or None
         None where rows are too few, or columns too many, to tell.
     """
-    found = evident_kernel(rows, [start, np.full(len(start), ROUGH)], rng)
+    X = rows.X.cpu().numpy()
+    coded = any(CODED * len(np.unique(column)) <= len(X) for column in X.T)
+    found = evident_kernel(rows, [start, np.full(len(start), ROUGH)] if coded else [start], rng)
     return None if found is None else found[0]
 
 
