@@ -164,8 +164,8 @@ class ProcessCompanion:
                 errors.append(block @ coef[index])
                 variances.append(block.diagonal())
             of_targets.append((torch.cat(errors), torch.cat(variances)))
-        errors, variances = zip(*of_targets, strict=True)
-        return torch.stack(errors, 1), torch.stack(variances, 1)
+        error, variance = (torch.stack(part, 1) for part in zip(*of_targets, strict=True))
+        return error, variance
 
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
         """The weighted mean (n, m) with a fit's at the same points."""
@@ -173,7 +173,8 @@ class ProcessCompanion:
 
     def with_density(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
         """A fit's density about the weighted mean, with the variance of the mixture of both."""
-        own, mean = sum(parts.variances()), parts.expectation()
+        noise, epistemic = parts.variances()
+        own, mean = noise + epistemic, parts.expectation()
         step = self.mean(X).to(mean) - mean
         share = self.share.to(mean)
         other = self.noise.to(mean).expand_as(mean)
@@ -217,9 +218,7 @@ def moved(parts: Components, step: Tensor) -> Components:
     return replace(parts, mean=parts.mean + step[:, None])
 
 
-def _fit_process(
-    rows: Rows, starts: Sequence[np.ndarray | None] | None = None
-) -> ProcessCompanion | None:
+def _fit_process(rows: Rows, starts: Sequence[np.ndarray] | None = None) -> ProcessCompanion | None:
     """The processes of largest evidence on the rows, of full weight; from rates of each target."""
     X, y, weight = rows.X, rows.y, rows.weight
     kernels = []

@@ -115,6 +115,7 @@ class Restrained:
 
     @cached_property
     def _factors(self) -> Tensor:
+        assert self.degrees is not None
         return torch.as_tensor(variance_factors(self.degrees), device=self.low.device)
 
     def covariance(self, X: Tensor) -> Tensor:
