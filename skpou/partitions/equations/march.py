@@ -19,6 +19,7 @@ from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
+    SLOW,
     Child,
     as_boxes,
     copied,
@@ -42,7 +43,10 @@ EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
 EASY_ROUGH = 0.1
 #: Tail across kinks that is accepted: it is lost once, not in every slab.
-KINK_ACROSS = 1e-4
+KINK_ACROSS = 3e-5
+#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
+#: by their own tails: finer pieces would ask for shorter slabs.
+KINK_FIRST = 2e-4
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -53,7 +57,7 @@ FALLING = 3.0
 IN_VAIN = 3
 #: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
 #: more, every slab would smooth the kinks anew.
-KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-9
+KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-11
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
 #: Tail of a slab with as many pieces as there may be that is no solution any more.
@@ -289,7 +293,9 @@ class March:
             n_rows = np.array([len(part) for part in solved.elimination.own])
             n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
-            marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
+            kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
+            marks = (across > self.tol) & (across > SHARE * across.max()) & ~kinks
+            marks &= n_rows >= DETERMINED * np.array(system.sizes)
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
                 break
             top = self.degree or DEGREES[-1]
@@ -379,8 +385,9 @@ class March:
             if along > max(self._along(), 0.5 * across.max(initial=0.0)):
                 return None, False, along
             misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
-            # What neither tail shows is refined where the larger one is.
-            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
+            # What neither tail shows is refined where the larger one is; at kinks nothing helps.
+            seen = self.rough > 0 or across < found.tail[:, self.column]
+            hidden = np.where(seen, 0.0, misfit)
             across = np.maximum(across, hidden) if self.others else across
             worst = float(across.max(initial=0.0))
             marks = (across > self._across()) & (across > SHARE * worst)
@@ -388,7 +395,7 @@ class March:
             if not marks.any() or full:
                 if along > self._along() or worst > NO_SOLUTION:
                     return None, False, along
-                if marks.any():
+                if marks.any() and not self.rough:
                     # More pieces than there may be: what they leave is what can be had.
                     self.tol = max(self.tol, worst)
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
