@@ -41,7 +41,7 @@ LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
-EASY_ROUGH = 0.1
+EASY_ROUGH = 0.05
 #: Tail across kinks that is accepted: it is lost once, not in every slab.
 KINK_ACROSS = 3e-5
 #: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
