@@ -41,9 +41,9 @@ LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
-EASY_ROUGH = 0.05
+EASY_ROUGH = 0.1
 #: Tail across kinks that is accepted: it is lost once, not in every slab.
-KINK_ACROSS = 3e-5
+KINK_ACROSS = 1e-4
 #: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
 #: by their own tails: finer pieces would ask for shorter slabs.
 KINK_FIRST = 2e-4
@@ -385,9 +385,8 @@ class March:
             if along > max(self._along(), 0.5 * across.max(initial=0.0)):
                 return None, False, along
             misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
-            # What neither tail shows is refined where the larger one is; at kinks nothing helps.
-            seen = self.rough > 0 or across < found.tail[:, self.column]
-            hidden = np.where(seen, 0.0, misfit)
+            # What neither tail shows is refined where the larger one is.
+            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
             across = np.maximum(across, hidden) if self.others else across
             worst = float(across.max(initial=0.0))
             marks = (across > self._across()) & (across > SHARE * worst)
@@ -395,7 +394,7 @@ class March:
             if not marks.any() or full:
                 if along > self._along() or worst > NO_SOLUTION:
                     return None, False, along
-                if marks.any() and not self.rough:
+                if marks.any():
                     # More pieces than there may be: what they leave is what can be had.
                     self.tol = max(self.tol, worst)
                 slab = Slab(boxes, solved.coef, solved, system, max(along, worst))
