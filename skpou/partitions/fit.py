@@ -362,7 +362,8 @@ class _PieceTraining:
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
         if self.options.exactly:
-            level = tree.levels[0].padded(self._most_pieces(problem))
+            most = max(self._most_pieces(problem), self.options.padded_to)
+            level = tree.levels[0].padded(most)
             tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
