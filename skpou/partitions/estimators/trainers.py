@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from skpou.core import Report, Rows, TrainingResult
+from skpou.partitions.blends.joint import fit_blend
 from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partitions
 from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
 from skpou.partitions.fit import (
     PieceOptions,
     affordable_forms,
     discover_tree,
-    fit_blend,
     fit_pieces,
 )
 from skpou.partitions.gates.steps import random_gates

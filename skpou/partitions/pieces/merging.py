@@ -16,6 +16,8 @@ from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 
+#: Levels without a better score after which merging stops where the residual has grown, too.
+LATE = 10
 #: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
 MOST_HOSTS = 3
 
@@ -376,7 +378,9 @@ def merge_multilevel(
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
         # Plain scores are compared with plain ones: those after joins are on another footing.
         least = min(history.scores)
-        hopeless = value > least + max(0.2 * abs(least), problem.total_weight)
+        worse = value - least
+        late = least < min(history.scores[-LATE:]) and worse > problem.total_weight
+        hopeless = late or worse > max(0.2 * abs(least), problem.total_weight)
         if last or (pieces.n_pieces <= max_pieces and hopeless):
             break
     if pieces.n_pieces > 1:
