@@ -24,7 +24,7 @@ from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.race import cannot_win
+from skpou.partitions.pieces.race import cannot_win, one_is_enough
 from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.pieces.splitting import split_pieces
@@ -148,6 +148,7 @@ class _PieceTraining:
         self.curve: list[float] = []
         self.tried: list[_Candidate] = []
         self.seeds: dict[int, int] = {}
+        self._enough: dict[int, bool] = {}
         self._starts: dict[int, tuple[PieceProblem, Pieces]] = {}
         self.converged = True
 
@@ -214,9 +215,13 @@ class _PieceTraining:
 
     def _cannot_win(self, degree: int) -> bool:
         """Whether fine cells of a degree lose to those of a higher one; see `cannot_win`."""
-        if degree == 0 or not self._may_be_cut(degree):
+        if degree == 0 or not self._may_be_cut(degree) or self._is_one_enough(degree):
             return False
-        higher = [m for m in self.seeds if m > degree and self._may_be_cut(m)]
+        higher = [
+            m
+            for m in self.seeds
+            if m > degree and self._may_be_cut(m) and not self._is_one_enough(m)
+        ]
         lost = cannot_win(*self._start(degree), [self._start(m) for m in higher])
         if lost and self.report:
             self.report(f"degree {degree}: cannot win")
@@ -226,6 +231,12 @@ class _PieceTraining:
         """Whether the rows carry more than one piece of a degree."""
         price = space_columns(self.options.space, self.rows.n_features, degree)
         return self.rows.n_rows >= MANY_ROWS * price
+
+    def _is_one_enough(self, degree: int) -> bool:
+        """Whether many rows ask for one polynomial of a degree; see `one_is_enough`."""
+        if degree not in self._enough:
+            self._enough[degree] = one_is_enough(self._problem(degree))
+        return self._enough[degree]
 
     def _start(self, degree: int) -> tuple[PieceProblem, Pieces]:
         """The problem of a degree and its fine cells, found once."""
@@ -277,6 +288,9 @@ class _PieceTraining:
             self._best = candidate
         if exact is not None:
             history.offer(score(problem, problem.fit(exact)), exact)
+            history.scores.append(history.score)
+        elif self._enough.get(degree):
+            history.offer(score(problem, problem.fit(single)), single)
             history.scores.append(history.score)
         elif whole or problem.n < 2 * (problem.n_columns + 3):
             history.offer(self._whole_score(problem, single), single)
