@@ -20,8 +20,6 @@ from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few; at least eight a cell.
 MOST_BALLS = 4000
-#: Operations that balls may take, roughly: of many columns fewer are tried.
-BALL_BUDGET = 1e9
 
 #: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
 EXACT = 100.0
@@ -42,11 +40,9 @@ def lloyd(
     return centres, cKDTree(centres).query(X)[1]
 
 
-def _draw_candidates(
-    cell: np.ndarray, n_cells: int, rng: np.random.Generator, most: int = MOST_BALLS
-) -> np.ndarray:
+def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
     """Samples at which balls are tried, all of them or eight random members of each cell."""
-    n_draws = max(8, most // n_cells)
+    n_draws = max(8, MOST_BALLS // n_cells)
     shuffled = rng.permutation(len(cell))
     order = shuffled[np.argsort(cell[shuffled], kind="stable")]
     count = np.bincount(cell, minlength=n_cells)
@@ -106,10 +102,8 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
     weight = problem.rows.weight.cpu().numpy()
     centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
-    size = _ball_size(problem, n_cells)
-    affordable = int(BALL_BUDGET / (size * problem.n_columns**2))
-    tried = _draw_candidates(cell, n_cells, rng, min(MOST_BALLS, affordable))
-    coef, error = _two_sizes(problem, tried, size)
+    tried = _draw_candidates(cell, n_cells, rng)
+    coef, error = _two_sizes(problem, tried, _ball_size(problem, n_cells))
     _, best = _best_of_each(cell[tried], error)
     index = problem._tensor(best)
     error = error[index]
