@@ -16,11 +16,14 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
-from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
 from skpou.partitions.pieces.problem import ROUND_OFF
+from skpou.partitions.pieces.spaces import space_columns
 
 #: Factor between the numbers of pieces that are compared: all together cost twice the largest.
 FACTOR = 2
+#: Rows for each unknown below which left-out rows tell nothing: gates have met them all.
+ROWS_AN_UNKNOWN = 2
 #: Rows on which pieces are judged: more only cost time.
 MOST_ROWS = 4000
 #: Folds of rows that are left out.
@@ -50,14 +53,19 @@ def fit_no_worse(
     TrainingInterrupted
         On Ctrl-C, with the best pieces so far.
     """
-    judge, most = Judge(rows), math.prod(options.sizes or (1,))
+    most = math.prod(options.sizes or (1,))
+    if rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
+        return fit_pieces(rows, options, rng, None, report)
+    judge = Judge(rows)
     best: TrainingResult | None = None
     error, size = math.inf, float(rows.y.square().mean().sqrt()) or 1.0
     round_off = ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
     try:
         for number in _numbers(most):
             some = replace(options, sizes=(number,), padded_to=most)
-            found = fit_pieces(rows, some, rng, None, report)
+            # So many as are asked for start as they would alone.
+            start = rng if number == most else np.random.default_rng(number)
+            found = fit_pieces(rows, some, start, None, report)
             new = judge(found)
             if report:
                 report(f"{number} pieces: expected error {new:.3g}, of fewer {error:.3g}")
@@ -73,6 +81,12 @@ def fit_no_worse(
         raise TrainingInterrupted(kept) from None
     assert best is not None
     return best
+
+
+def _unknowns(rows: Rows, options: PieceOptions) -> int:
+    """Coefficients of one piece and its gate."""
+    gate = affordable_forms(options.gates, rows)[0].basis(rows.n_features).n_columns
+    return gate + space_columns(options.space, rows.n_features, options.degree or 0)
 
 
 def _numbers(most: int) -> list[int]:

@@ -38,9 +38,6 @@ LIKELIEST = 5
 CONFIRMED = 4
 #: Factor by which pieces must predict left-out levels better, so that these are not remembered.
 REMEMBERED = 30.0
-#: Factor of left-out errors within which one polynomial is preferred, if it leaves no more at the
-#: rows than such a part of them: what leaves more follows noise.
-ABOUT_AS_GOOD, MET = 2.0, 1e-2
 #: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
 #: levels add up.
 EXPLAINED = 2.0
@@ -165,23 +162,7 @@ def _best(rows: LeftOutRows, options: PieceOptions) -> Candidate | None:
         # Evidence knows noise; only lines are what left-out rows alone know.
         found = [one.judged() for one in _likeliest(found)]
     likely = sorted(found, key=lambda one: one.fit.left_out)[:CONFIRMED]
-    return _simplest([one.confirmed() for one in likely], rows)
-
-
-def _simplest(found: list[Candidate], rows: LeftOutRows) -> Candidate:
-    """The best at left-out rows, or one polynomial that meets the rows and is about as good.
-
-    The rim rules errors at few rows that are left out; between them one polynomial converges faster
-    than partitions with a ridge.
-    """
-    found = sorted(found, key=lambda one: one.fit.left_out)
-    most = ABOUT_AS_GOOD * found[0].fit.left_out
-    for one in found:
-        if isinstance(one.family, OnePolynomial) and one.fit.left_out <= most:
-            square = residual_squares(one.mixture(), rows.rows).sum() / rows.rows.n_outputs
-            if float(square) <= (MET * one.fit.left_out) ** 2 * rows.count:
-                return one
-    return found[0]
+    return min((one.confirmed() for one in likely), key=lambda one: one.fit.left_out)
 
 
 def _extend(found: list[Candidate], families: Iterable[OnePolynomial | EvenPartitions]) -> None:
