@@ -57,30 +57,32 @@ def fit_no_worse(
     if rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
         return fit_pieces(rows, options, rng, None, report)
     judge = Judge(rows)
-    best: TrainingResult | None = None
-    error, size = math.inf, float(rows.y.square().mean().sqrt()) or 1.0
-    round_off = ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
+    tried: list[tuple[float, TrainingResult]] = []
+    size = float(rows.y.square().mean().sqrt()) or 1.0
+    exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
     try:
         for number in _numbers(most):
             some = replace(options, sizes=(number,), padded_to=most)
             # So many as are asked for start as they would alone.
             start = rng if number == most else np.random.default_rng(number)
             found = fit_pieces(rows, some, start, None, report)
-            new = judge(found)
+            tried.append((judge(found), found))
             if report:
-                report(f"{number} pieces: expected error {new:.3g}, of fewer {error:.3g}")
-            if best is None or new < error:
-                best, error = found, new
-            if error <= EXACT * round_off:
+                report(f"{number} pieces: expected error {tried[-1][0]:.3g}")
+            if tried[-1][0] <= exact:
                 break
     except (KeyboardInterrupt, TrainingInterrupted) as stopped:
-        kept = best or getattr(stopped, "result", None)
+        kept = _best(tried) if tried else getattr(stopped, "result", None)
         if kept is not None:
             message = "The best pieces found so far are kept."
             kept = replace(kept, code="interrupted", message=message)
         raise TrainingInterrupted(kept) from None
-    assert best is not None
-    return best
+    return _best(tried)
+
+
+def _best(tried: list[tuple[float, TrainingResult]]) -> TrainingResult:
+    """That of the least expected error; of the fewest pieces among equals."""
+    return min(tried, key=lambda pair: pair[0])[1]
 
 
 def _unknowns(rows: Rows, options: PieceOptions) -> int:

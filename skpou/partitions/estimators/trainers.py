@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from skpou.core import Report, Rows, TrainingResult
-from skpou.partitions.blends.joint import fit_blend
 from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partitions
 from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
 from skpou.partitions.fit import (
@@ -20,6 +19,7 @@ from skpou.partitions.fit import (
 )
 from skpou.partitions.gates.steps import random_gates
 from skpou.partitions.gates.tree import GateForm, PartitionTree
+from skpou.partitions.joint import fit_blend
 from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
 from skpou.partitions.pieces.noise_parts import split_by_noise, tree_of_labels
 from skpou.partitions.pieces.problem import PieceProblem, compact
