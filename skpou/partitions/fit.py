@@ -378,6 +378,7 @@ class _PieceTraining:
                 "degree": problem.degree,
                 "alpha": alpha,
                 "gate": self.options.gates[0],
+                "n_pieces": tree.levels[-1].n_partitions,
                 "tried": [
                     {
                         "what": f"pieces of degree {c.problem.degree}",

@@ -229,7 +229,7 @@ class _TableChoice:
         options, degree = self.options, self.pieces.chosen["degree"]
         if degree:
             # Chosen on all rows: the search for it is most of the time.
-            sizes = (1,) if self.pieces.state.n_leaves == 1 else options.sizes
+            sizes = (1,) if self.pieces.chosen.get("n_pieces") == 1 else options.sizes
             options = replace(options, degree=degree, sizes=sizes)
         for (kept, _), held in zip(self.parts, self.held, strict=True):
             mixture = fit_pieces(kept, options, self._rng()).state
