@@ -30,6 +30,7 @@ NAMES = {
     "noise_levels": "Figs. 8, 9: three levels of noise, both ways to estimate it",
     "rates": "Theorem 1: error against the diameter of the partitions",
     "cross": "one level on a cross: partitions against degrees, all trainings",
+    "more_pieces": "more is never worse: errors over pieces and degrees, and how far they rise",
     "triangle_waves": "one level on triangle waves with 2 to 32 pieces, exact and with noise",
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
     "lsgd_depth": "deep ReLU networks under three initializations",
@@ -61,7 +62,7 @@ FOLDERS = {
     "networks": ("lsgd", "lsgd_depth", "steep"),
     "partitions": (
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
-        *("diode", "transistor", "scaling", "cross", "triangle_waves"),
+        *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves"),
     ),
     "scale": ("rows", "gpu"),
     "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),

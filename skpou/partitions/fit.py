@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult, handing_over
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
+from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
@@ -23,10 +24,14 @@ from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.race import cannot_win, one_is_enough
 from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
+#: Rows from which on degrees that cannot win are not merged, up to which all are held at once, and
+#: rows for each column with which the fine cells of a degree tell anything.
+RACED_ROWS, MOST_RACED_ROWS, MANY_ROWS = 500, 20_000, 8
 #: Degree from which pieces tell whether there is hope: up to it they cost the least.
 PILOT_DEGREE = 2
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
@@ -116,64 +121,6 @@ def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm,
     return (GateForm(1),)
 
 
-def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
-    """Variable projection of all gates at once, from the partitions that a tree chooses.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    options : PieceOptions
-        A degree, the gates' shape, ridge and steps.
-    tree : PartitionTree
-        Partitions to start from; their number stays.
-
-    Returns
-    -------
-    TrainingResult
-        Its state is a `Mixture` of a single blend, its score the leave-one-out error.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C.
-    """
-    try:
-        form = options.gates[0]
-        degree = 1 if options.degree is None else options.degree
-        problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
-        everything = torch.arange(problem.n, device=rows.X.device)
-        trainer = BlendTrainer(problem, everything, _blend_options(options))
-        blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
-        # One part: below no level of its own.
-        trained = PartitionTree(problem.d, compose([blend], form))
-        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(None) from None
-    result = blend.result
-    return TrainingResult(
-        state=Mixture(trained, experts, problem.degree, 0, problem.space),
-        score=result.score,
-        n_iter=max(result.n_iter, 1),
-        curve=result.curve or [result.score],
-        chosen={"degree": problem.degree, "alpha": alpha, "gate": form},
-    )
-
-
-def _blend_options(options: PieceOptions) -> BlendOptions:
-    sizes = options.sizes
-    return BlendOptions(
-        form=options.gates[0],
-        alpha=options.alpha,
-        tol=options.tol,
-        max_iter=min(300, options.max_iter),
-        most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
-        # A default fit should not keep anybody waiting.
-        budget=2e9 if sizes is None else 5e9,
-        restart_above=math.inf if sizes is None else 1e-8,
-    )
-
-
 @dataclass
 class _Candidate:
     """One degree's problem and the history of its merging."""
@@ -200,6 +147,9 @@ class _PieceTraining:
         self._best: _Candidate | None = None
         self.curve: list[float] = []
         self.tried: list[_Candidate] = []
+        self.seeds: dict[int, int] = {}
+        self._enough: dict[int, bool] = {}
+        self._starts: dict[int, tuple[PieceProblem, Pieces]] = {}
         self.converged = True
 
     @property
@@ -220,9 +170,13 @@ class _PieceTraining:
         self, rng: np.random.Generator, labels: Tensor | None, hopeless: float = math.inf
     ) -> bool:
         """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
-        for degree in self._candidate_degrees():
-            seed = int(rng.integers(2**63))
-            candidate = self._merge(degree, np.random.default_rng(seed), labels)
+        degrees = self._candidate_degrees()
+        self.seeds = {degree: int(rng.integers(2**63)) for degree in degrees}
+        raced = self._is_raced(labels) and math.isinf(hopeless)
+        for degree in degrees:
+            if raced and self._cannot_win(degree):
+                continue
+            candidate = self._merge(degree, labels)
             self.tried.append(candidate)
             if self.report:
                 self.report(f"degree {degree}: score {candidate.score:.6g}")
@@ -254,6 +208,44 @@ class _PieceTraining:
         history = MergeHistory(labels, score(problem, problem.fit(labels)))
         self._best = _Candidate(problem, history, history.score, apart=True)
 
+    def _is_raced(self, labels: Tensor | None) -> bool:
+        """Whether rows are so many that looking at all degrees first saves time."""
+        raced = RACED_ROWS <= self.rows.n_rows <= MOST_RACED_ROWS
+        return raced and self.options.degree is None and labels is None
+
+    def _cannot_win(self, degree: int) -> bool:
+        """Whether fine cells of a degree lose to those of a higher one; see `cannot_win`."""
+        if degree == 0 or not self._may_be_cut(degree) or self._is_one_enough(degree):
+            return False
+        higher = [
+            m
+            for m in self.seeds
+            if m > degree and self._may_be_cut(m) and not self._is_one_enough(m)
+        ]
+        lost = cannot_win(*self._start(degree), [self._start(m) for m in higher])
+        if lost and self.report:
+            self.report(f"degree {degree}: cannot win")
+        return lost
+
+    def _may_be_cut(self, degree: int) -> bool:
+        """Whether the rows carry more than one piece of a degree."""
+        price = space_columns(self.options.space, self.rows.n_features, degree)
+        return self.rows.n_rows >= MANY_ROWS * price
+
+    def _is_one_enough(self, degree: int) -> bool:
+        """Whether many rows ask for one polynomial of a degree; see `one_is_enough`."""
+        if degree not in self._enough:
+            self._enough[degree] = one_is_enough(self._problem(degree))
+        return self._enough[degree]
+
+    def _start(self, degree: int) -> tuple[PieceProblem, Pieces]:
+        """The problem of a degree and its fine cells, found once."""
+        if degree not in self._starts:
+            problem = self._problem(degree)
+            cells = fine_cells(problem, np.random.default_rng(self.seeds[degree]))
+            self._starts[degree] = problem, cells
+        return self._starts[degree]
+
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
         if self.options.degree is not None:
@@ -282,8 +274,8 @@ class _PieceTraining:
             return math.prod(self.options.sizes)
         return max(problem.n // (problem.n_columns + 1), 1)
 
-    def _merge(self, degree: int, rng: np.random.Generator, labels: Tensor | None) -> _Candidate:
-        problem = self._problem(degree)
+    def _merge(self, degree: int, labels: Tensor | None) -> _Candidate:
+        problem = self._starts[degree][0] if degree in self._starts else self._problem(degree)
         history = MergeHistory()
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
@@ -297,11 +289,15 @@ class _PieceTraining:
         if exact is not None:
             history.offer(score(problem, problem.fit(exact)), exact)
             history.scores.append(history.score)
+        elif self._enough.get(degree):
+            history.offer(score(problem, problem.fit(single)), single)
+            history.scores.append(history.score)
         elif whole or problem.n < 2 * (problem.n_columns + 3):
             history.offer(self._whole_score(problem, single), single)
             history.scores.append(history.score)
         else:
-            start = fine_cells(problem, rng) if labels is None else smooth(problem, labels, 6)
+            start = self._start(degree)[1] if labels is None else smooth(problem, labels, 6)
+            self._starts.pop(degree, None)
             pieces = merge_multilevel(
                 problem, start, most, self.options.max_iter, history, self.report
             )
@@ -362,7 +358,8 @@ class _PieceTraining:
             built = self._soft(problem, pieces, plan)
         tree, labels, first_soft = built
         if self.options.exactly:
-            level = tree.levels[0].padded(self._most_pieces(problem))
+            most = max(self._most_pieces(problem), self.options.padded_to)
+            level = tree.levels[0].padded(most)
             tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
@@ -381,6 +378,7 @@ class _PieceTraining:
                 "degree": problem.degree,
                 "alpha": alpha,
                 "gate": self.options.gates[0],
+                "n_pieces": tree.levels[-1].n_partitions,
                 "tried": [
                     {
                         "what": f"pieces of degree {c.problem.degree}",
@@ -441,7 +439,7 @@ class _PieceTraining:
         self, problem: PieceProblem, pieces: Pieces, plan: Plan
     ) -> tuple[PartitionTree, Tensor, int]:
         """Blends below sharp gates, or one blend alone."""
-        options = _blend_options(self.options)
+        options = blend_options(self.options)
         labels = torch.zeros_like(pieces.labels)
         if plan.first_soft:
             labels = torch.as_tensor(plan.levels[0], device=labels.device)[pieces.labels]

@@ -35,6 +35,8 @@ class PieceOptions:
         pieces, soft otherwise.
     space : str, default="polynomial"
         Space of the experts.
+    padded_to : int, default=0
+        With `exactly`, partitions in all, of which those beyond `sizes` are empty.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -46,6 +48,7 @@ class PieceOptions:
     tol: float = 0.0
     exactly: bool = False
     space: str = POLYNOMIAL
+    padded_to: int = 0
 
     #: Most pieces when their number is chosen.
     most_pieces = 32

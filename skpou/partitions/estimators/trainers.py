@@ -15,11 +15,11 @@ from skpou.partitions.fit import (
     PieceOptions,
     affordable_forms,
     discover_tree,
-    fit_blend,
     fit_pieces,
 )
 from skpou.partitions.gates.steps import random_gates
 from skpou.partitions.gates.tree import GateForm, PartitionTree
+from skpou.partitions.joint import fit_blend
 from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
 from skpou.partitions.pieces.noise_parts import split_by_noise, tree_of_labels
 from skpou.partitions.pieces.problem import PieceProblem, compact

@@ -177,14 +177,14 @@ class Mixture:
         """Of the polynomials times the partitions, for every ridge where the fit is exact."""
         prior = self.experts[-1].prior
         if prior is not None:
-            columns = self._columns(rows.X) * prior.reshape(-1)
+            columns = self.columns(rows.X) * prior.reshape(-1)
             return [prior_residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
         if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
             return [[own_maker(self, self._influence(rows.X), rows)]]
-        columns = self._columns(rows.X).double() * rows.weight.sqrt()[:, None]
+        columns = self.columns(rows.X).double() * rows.weight.sqrt()[:, None]
         return [residual_makers(columns)]
 
-    def _columns(self, X: Tensor) -> Tensor:
+    def columns(self, X: Tensor) -> Tensor:
         """Polynomials times partitions (n, N P)."""
         X = X.to(self.experts[-1].coef)
         pi, phi = self.tree.log_proba(X, harden=True).exp(), self.basis.matrix(X)

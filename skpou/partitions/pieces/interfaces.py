@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import TotalDegreePolynomials
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -43,6 +44,11 @@ class NodeModels:
         self.basis = problem.basis
         self.coef = coef
         self.gates = PartitionTree(problem.d, finer)
+
+    def degree_along(self) -> int | None:
+        """Degree of the models along a line; None where they are no polynomials."""
+        polynomial = isinstance(self.basis, TotalDegreePolynomials) and not self.gates.levels
+        return self.basis.degree if polynomial else None
 
     def values(self, X: Tensor) -> Tensor:
         """Values (n, N, m) of every partition's model."""
@@ -245,11 +251,39 @@ class _Segments:
         low = torch.zeros(len(self.a), dtype=self.a.dtype, device=self.a.device)
         high = torch.ones_like(low)
         n_bisections = int(-math.log2(torch.finfo(low.dtype).eps)) + 4
+        along = self._along(function)
         for _ in range(n_bisections if len(low) else 0):
             middle = 0.5 * (low + high)
-            positive = function(self.a + middle[:, None] * (self.b - self.a)) > 0
+            positive = along(middle) > 0
             low, high = torch.where(positive, middle, low), torch.where(positive, high, middle)
         return self.a + (0.5 * (low + high))[:, None] * (self.b - self.a)
+
+    def _along(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A function of points as one of the share (r,) of the way from a to b.
+
+        Polynomials stay polynomials on the way: a few values tell of all, to round-off.
+        """
+
+        def directly(share: Tensor) -> Tensor:
+            return function(self.a + share[:, None] * (self.b - self.a))
+
+        degree = self.models.degree_along()
+        if degree is None or not len(self.a):
+            return directly
+        angles = (torch.arange(degree + 1, dtype=self.a.dtype, device=self.a.device) + 0.5) * (
+            math.pi / (degree + 1)
+        )
+        orders = torch.arange(degree + 1, dtype=self.a.dtype, device=self.a.device)
+        shares = 0.5 * (1 + angles.cos())
+        values = torch.stack([directly(share.expand(len(self.a))) for share in shares], 1)
+        coef = values @ (angles[:, None] * orders).cos() * (2 / (degree + 1))
+        coef[:, 0] *= 0.5
+
+        def interpolated(share: Tensor) -> Tensor:
+            angle = (2 * share - 1).clamp(-1, 1).acos()
+            return ((angle[:, None] * orders).cos() * coef).sum(1)
+
+        return interpolated
 
     def growth(self, roots: Tensor) -> tuple[Tensor, Tensor]:
         """How fast the difference grows away from its roots (r,), and unit normals towards a.

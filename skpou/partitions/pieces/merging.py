@@ -16,6 +16,11 @@ from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 
+#: Levels without a better score after which merging stops where the residual has grown, too.
+LATE = 10
+#: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
+MOST_HOSTS = 3
+
 
 def _joint_rss(problem: PieceProblem, first: Tensor, second: Tensor) -> Tensor:
     """Residual sums of squares (b,) of one polynomial for two pieces, from their factors."""
@@ -373,7 +378,9 @@ def merge_multilevel(
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
         # Plain scores are compared with plain ones: those after joins are on another footing.
         least = min(history.scores)
-        hopeless = value > least + max(0.2 * abs(least), problem.total_weight)
+        worse = value - least
+        late = least < min(history.scores[-LATE:]) and worse > problem.total_weight
+        hopeless = late or worse > max(0.2 * abs(least), problem.total_weight)
         if last or (pieces.n_pieces <= max_pieces and hopeless):
             break
     if pieces.n_pieces > 1:
@@ -400,9 +407,9 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
         searching = False
         small = pieces.count < problem.n / (2 * pieces.n_pieces)
         for j in torch.nonzero(small).squeeze(1).tolist():
-            others = [k for k in range(pieces.n_pieces) if k != j]
             attempts = [_without(problem, pieces, j)]
-            attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in others]
+            hosts = _hosts(problem, pieces, j)
+            attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in hosts]
             tried = [smooth(problem, labels, max_sweeps=6) for labels in attempts]
             values = [score(problem, fewer) for fewer in tried]
             best = min(range(len(values)), key=values.__getitem__)
@@ -410,6 +417,17 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
                 pieces, value, searching = tried[best], values[best], True
                 break
     return pieces
+
+
+def _hosts(problem: PieceProblem, pieces: Pieces, j: int) -> list[int]:
+    """The other pieces whose polynomials take the samples of piece j with the least residual."""
+    others = torch.arange(pieces.n_pieces, device=pieces.labels.device)
+    others = others[others != j]
+    first = pieces.factors[others]
+    joined = _joint_rss(problem, first, pieces.factors[j].expand_as(first))
+    within = (pieces.rss - split_factor(pieces.factors, problem.n_columns)[2].mean(1)).clamp_min(0)
+    increase = joined + within[others] - pieces.rss[others]
+    return others[increase.argsort(stable=True)[:MOST_HOSTS]].tolist()
 
 
 def _without(problem: PieceProblem, pieces: Pieces, j: int) -> Tensor:

@@ -229,7 +229,8 @@ class _TableChoice:
         options, degree = self.options, self.pieces.chosen["degree"]
         if degree:
             # Chosen on all rows: the search for it is most of the time.
-            options = replace(options, degree=degree)
+            sizes = (1,) if self.pieces.chosen.get("n_pieces") == 1 else options.sizes
+            options = replace(options, degree=degree, sizes=sizes)
         for (kept, _), held in zip(self.parts, self.held, strict=True):
             mixture = fit_pieces(kept, options, self._rng()).state
             found = mixture.components(held.X)

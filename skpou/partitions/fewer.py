@@ -1,0 +1,147 @@
+"""Exactly so many pieces, no worse than fewer of them.
+
+The descent of many soft gates has many ends, and the more gates the more of them are bad: twice the
+pieces were seen to err a thousand times as much. So the numbers below the one that is asked for are
+candidates, too, all judged alike by rows that are left out. Pieces that are not needed stay empty.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
+from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
+from skpou.partitions.pieces.problem import ROUND_OFF
+from skpou.partitions.pieces.spaces import space_columns
+
+#: Factor between the numbers of pieces that are compared: all together cost twice the largest.
+FACTOR = 2
+#: Rows for each unknown below which left-out rows tell nothing: gates have met them all.
+ROWS_AN_UNKNOWN = 2
+#: Rows on which pieces are judged: more only cost time.
+MOST_ROWS = 4000
+#: Folds of rows that are left out.
+N_FOLDS = 5
+#: Errors, in units of round-off, at which a number of pieces is exact and no larger one is tried.
+EXACT = 0.1
+
+
+def fit_no_worse(
+    rows: Rows, options: PieceOptions, rng: np.random.Generator, report: Report | None = None
+) -> TrainingResult:
+    """`fit_pieces` for exactly so many pieces, or fewer and empty ones where these err less.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        One size, a degree, and `exactly`.
+    rng : numpy.random.Generator
+        Draws the starts.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best pieces so far.
+    """
+    most = math.prod(options.sizes or (1,))
+    if rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
+        return fit_pieces(rows, options, rng, None, report)
+    judge = Judge(rows)
+    tried: list[tuple[float, TrainingResult]] = []
+    size = float(rows.y.square().mean().sqrt()) or 1.0
+    exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
+    try:
+        for number in _numbers(most):
+            some = replace(options, sizes=(number,), padded_to=most)
+            # So many as are asked for start as they would alone.
+            start = rng if number == most else np.random.default_rng(number)
+            found = fit_pieces(rows, some, start, None, report)
+            tried.append((judge(found), found))
+            if report:
+                report(f"{number} pieces: expected error {tried[-1][0]:.3g}")
+            if tried[-1][0] <= exact:
+                break
+    except (KeyboardInterrupt, TrainingInterrupted) as stopped:
+        kept = _best(tried) if tried else getattr(stopped, "result", None)
+        if kept is not None:
+            message = "The best pieces found so far are kept."
+            kept = replace(kept, code="interrupted", message=message)
+        raise TrainingInterrupted(kept) from None
+    return _best(tried)
+
+
+def _best(tried: list[tuple[float, TrainingResult]]) -> TrainingResult:
+    """That of the least expected error; of the fewest pieces among equals."""
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def _unknowns(rows: Rows, options: PieceOptions) -> int:
+    """Coefficients of one piece and its gate."""
+    gate = affordable_forms(options.gates, rows)[0].basis(rows.n_features).n_columns
+    return gate + space_columns(options.space, rows.n_features, options.degree or 0)
+
+
+def _numbers(most: int) -> list[int]:
+    """The number of pieces that is asked for and its halves, the smallest first."""
+    numbers = [most]
+    while numbers[-1] > 1:
+        numbers.append(numbers[-1] // FACTOR)
+    return numbers[::-1]
+
+
+class Judge:
+    """Expected errors of mixtures, whatever their gates: those at left-out folds.
+
+    Leave-one-out is blind where a row alone tells of a coefficient: pieces of hardly more rows than
+    columns meet them all. So folds are left out.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    """
+
+    def __init__(self, rows: Rows):
+        n, rng = rows.n_rows, np.random.default_rng(3)
+        drawn = rng.permutation(n)[:MOST_ROWS]
+        order = torch.as_tensor(np.sort(drawn), device=rows.X.device)
+        self.some = rows.subset(order)
+        self.root = self.some.weight.sqrt()[:, None]
+        self.fold = torch.as_tensor(rng.permutation(len(drawn)) % N_FOLDS, device=order.device)
+
+    def __call__(self, found: TrainingResult) -> float:
+        """Error at left-out folds for the gates and the ridge that were found; inf on failure."""
+        columns = found.state.columns(self.some.X)
+        used = (columns != 0).any(0)
+        columns = columns[:, used]
+        norm = float((columns * self.root).square().sum(0).max()) ** 0.5
+        ridge = max(float(found.chosen["alpha"]), torch.finfo(columns.dtype).eps) * norm
+        try:
+            error = self._left_out(columns, ridge)
+        except NUMERICAL_FAILURES:
+            return math.inf
+        return error if math.isfinite(error) else math.inf
+
+    def _left_out(self, columns: Tensor, ridge: float) -> float:
+        """Root mean square error (weighted) of each fold by the others."""
+        q, y = columns.shape[1], self.some.y
+        stacked = torch.cat([columns, y], 1) * self.root
+        prior = stacked.new_zeros((q, stacked.shape[1]))
+        prior[:, :q].diagonal().fill_(ridge)
+        square = y.new_zeros(())
+        for fold in range(min(N_FOLDS, len(y))):
+            out = self.fold == fold
+            R = triangular_factor(torch.cat([stacked[~out], prior]))
+            coef = torch.linalg.solve_triangular(R[:q, :q], R[:q, q:], upper=True)
+            square = square + (stacked[out, q:] - stacked[out, :q] @ coef).square().sum()
+        return float((square / (self.some.weight.sum() * y.shape[1])).sqrt())

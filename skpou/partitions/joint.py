@@ -1,0 +1,74 @@
+"""Variable projection of all gates of a tree at once, and how soft parts are trained."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.partitions.blends.blends import BlendOptions, BlendTrainer, compose
+from skpou.partitions.gates.tree import PartitionTree
+from skpou.partitions.mixtures.experts import fit_level_experts
+from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.options import PieceOptions
+from skpou.partitions.pieces.problem import PieceProblem
+
+
+def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
+    """Variable projection of all gates at once, from the partitions that a tree chooses.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        A degree, the gates' shape, ridge and steps.
+    tree : PartitionTree
+        Partitions to start from; their number stays.
+
+    Returns
+    -------
+    TrainingResult
+        Its state is a `Mixture` of a single blend, its score the leave-one-out error.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C.
+    """
+    try:
+        form = options.gates[0]
+        degree = 1 if options.degree is None else options.degree
+        problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
+        everything = torch.arange(problem.n, device=rows.X.device)
+        trainer = BlendTrainer(problem, everything, blend_options(options))
+        blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
+        # One part: below no level of its own.
+        trained = PartitionTree(problem.d, compose([blend], form))
+        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(None) from None
+    result = blend.result
+    return TrainingResult(
+        state=Mixture(trained, experts, problem.degree, 0, problem.space),
+        score=result.score,
+        n_iter=max(result.n_iter, 1),
+        curve=result.curve or [result.score],
+        chosen={"degree": problem.degree, "alpha": alpha, "gate": form},
+    )
+
+
+def blend_options(options: PieceOptions) -> BlendOptions:
+    """How soft parts are trained, from how pieces are found."""
+    sizes = options.sizes
+    return BlendOptions(
+        form=options.gates[0],
+        alpha=options.alpha,
+        tol=options.tol,
+        max_iter=min(300, options.max_iter),
+        most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
+        # A default fit should not keep anybody waiting.
+        budget=2e9 if sizes is None else 5e9,
+        restart_above=math.inf if sizes is None else 1e-8,
+    )

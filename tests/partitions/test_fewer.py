@@ -1,0 +1,62 @@
+"""Exactly so many pieces that are no worse than fewer."""
+
+import numpy as np
+import torch
+
+from skpou.core import Rows
+from skpou.partitions.fewer import Judge, fit_no_worse
+from skpou.partitions.fit import PieceOptions, fit_pieces
+
+
+def rows_of(X, y):
+    X, y = torch.as_tensor(X), torch.as_tensor(y)[:, None]
+    return Rows(X, y, torch.ones(len(X), dtype=X.dtype), torch.zeros_like(y))
+
+
+def crossed(n):
+    rng = np.random.default_rng(0)
+    X = rng.random((n, 2))
+    ridge = X[:, 1] - (X[:, 0] - 0.5) ** 2
+    return X, np.where(ridge < 0.4, np.cos(3 * X[:, 0]), 3 * ridge)
+
+
+def test_judges_as_fits_without_the_rows():
+    X, y = crossed(120)
+    rows = rows_of(X, y)
+    options = PieceOptions(sizes=(2,), degree=1, exactly=True, alpha=1e-3)
+    found = fit_pieces(rows, options, np.random.default_rng(0))
+    judge = Judge(rows)
+    columns = found.state.columns(judge.some.X)
+    ridge = 1e-3 * float(columns.square().sum(0).max()) ** 0.5
+    errors = []
+    for fold in judge.fold.unique():
+        out = judge.fold == fold
+        A, b = columns[~out], judge.some.y[~out]
+        normal = A.T @ A + ridge**2 * torch.eye(A.shape[1], dtype=A.dtype)
+        errors.append(columns[out] @ torch.linalg.solve(normal, A.T @ b) - judge.some.y[out])
+    expected = float(torch.cat(errors).square().mean().sqrt())
+    assert abs(judge(found) - expected) < 1e-8 * expected
+
+
+def test_no_worse_by_left_out_rows_than_fewer():
+    rows = rows_of(*crossed(100))
+    judge = Judge(rows)
+    options = PieceOptions(sizes=(4,), degree=1, exactly=True)
+    found = fit_no_worse(rows, options, np.random.default_rng(0))
+    assert found.state.n_leaves == 4
+    few = PieceOptions(sizes=(2,), degree=1, exactly=True)
+    assert judge(found) <= 1.01 * judge(fit_pieces(rows, few, np.random.default_rng(1)))
+
+
+def test_stops_at_exact_pieces():
+    x = np.random.default_rng(0).random((200, 1))
+    rows = rows_of(x, np.abs(x[:, 0] - 0.4))
+    lines = []
+    options = PieceOptions(sizes=(16,), degree=1, exactly=True)
+    found = fit_no_worse(rows, options, np.random.default_rng(0), lines.append)
+    tried = [line.split()[0] for line in lines if "expected error" in line]
+    assert tried == ["1", "2"]
+    T = torch.linspace(0.01, 0.99, 500, dtype=torch.float64)[:, None]
+    far = (T[:, 0] - 0.4).abs() > 0.01
+    assert float((found.state.mean(T)[:, 0] - (T[:, 0] - 0.4).abs())[far].abs().max()) < 1e-12
+    assert found.state.n_leaves == 16
