@@ -29,6 +29,7 @@ from skpou.core.models.cross_validation import (
     makers_of_target,
     sets_to_leave_out,
 )
+from skpou.core.models.discrepancy import Discrepancy, fit_discrepancy
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
     LEAST_GAIN,
@@ -94,6 +95,8 @@ class FormError:
         Squared error there over the one expected, and by itself, both without the noise's part.
     levels : list of dict
         What is added between the levels of columns; see `LevelError`.
+    discrepancy : dict, default=None
+        What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
     """
 
     scales: np.ndarray
@@ -105,19 +108,34 @@ class FormError:
     ratio: np.ndarray
     square: np.ndarray
     levels: list[dict[str, Any]]
+    discrepancy: dict[str, Any] | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
         result = np.zeros(len(X))
         for level in self._level_errors:
             result += level.variance(X)
+        return result + np.maximum(self._between_rows(X), self._hidden(X))
+
+    def _hidden(self, X: np.ndarray) -> np.ndarray:
+        """What noise hides of the form's variance (n,) at scaled points X (n, d)."""
+        hidden = self._discrepancy
+        return np.zeros(len(X)) if hidden is None else hidden.variance(X)
+
+    def _between_rows(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) that errors at left-out rows have told, at scaled points X (n, d)."""
         if not len(self.points):
-            return result
+            return np.zeros(len(X))
         Z = X * self.scales
         power = self._weighed.variance(NearRows.of(Z, self.points, self._tree_of_points))
         ratio, square = self._local(Z)
         floor = np.maximum(SHARE_OF_ERROR**2 * square, self.least**2)
-        return result + power * np.maximum(ratio, 1.0) + floor
+        return power * np.maximum(ratio, 1.0) + floor
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a variance anywhere in the box."""
+        return bool(len(self.points) or self.levels or self.discrepancy)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
@@ -142,6 +160,10 @@ class FormError:
     @cached_property
     def _level_errors(self) -> tuple[LevelError, ...]:
         return tuple(LevelError(**level) for level in self.levels)
+
+    @cached_property
+    def _discrepancy(self) -> Discrepancy | None:
+        return None if self.discrepancy is None else Discrepancy(**self.discrepancy)
 
     @cached_property
     def _weighed(self) -> WeighedKernels:
@@ -219,7 +241,7 @@ class WithFormError:
         noise, own = parts.variances()
         known = noise + own
         added = self._runaway(X).to(known)
-        if any(len(form.points) or form.levels for form in self.forms):
+        if any(form.is_known for form in self.forms):
             points = X.detach().cpu().double().numpy()
             found = np.stack([form.variance(points) for form in self.forms], 1)
             between = torch.as_tensor(found, device="cpu").to(known)
@@ -267,6 +289,8 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
         own = makers_of_target(makers[min(target, len(makers) - 1)], target)
         try:
             left_out = _bounded(left_out_errors(own, one, sets))
+            if isinstance(own, list):
+                left_out = replace(left_out, maker=own[0])
         except NUMERICAL_FAILURES:
             return None
         if not len(_known(left_out)):
@@ -302,9 +326,24 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
+        hidden = _hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
-        forms.append(replace(form, largest=largest, levels=levels))
+        forms.append(replace(form, largest=largest, levels=levels, discrepancy=hidden))
     return forms
+
+
+def _hidden_by_noise(
+    X: np.ndarray, scales: np.ndarray, left_out: LeftOut, rows: Rows, target: int
+) -> dict[str, Any] | None:
+    """State of the `Discrepancy` of a target with noise; None of a fit without."""
+    if left_out.maker is None or not left_out.variance.min() >= NOISY:
+        return None
+    root = rows.weight.sqrt()
+    y = rows.y[:, target] * root
+    residual = left_out.maker.apply(y[:, None])[:, 0]
+    influence = left_out.maker.influence()
+    found = fit_discrepancy(X * scales, scales, residual, influence, y, root)
+    return None if found is None else found.arrays()
 
 
 def _known(left_out: LeftOut) -> np.ndarray:

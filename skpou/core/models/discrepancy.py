@@ -1,0 +1,170 @@
+"""What the rows' noise hides of the difference between a form and the truth.
+
+Rows with noise are met as well by a form that is a little too stiff: the variance of its
+coefficients does not know what it lacks. Let y be the form, a Gaussian process g and the noise
+(Kennedy and O'Hagan, "Bayesian calibration of computer models", J. R. Stat. Soc. B 2001, without
+its correction of the mean). With the fit's ``I - H`` the evidence of each size of g beside the
+noise is that of what the fit leaves over; all sizes and lengths count by theirs, so that g is as
+large as the rows allow it, not only as they ask for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core.models.power_function import KERNELS, double
+
+#: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
+MOST_FUNCTIONS = 60
+#: Kernels and lengths, in units of the scaled box, steepest column.
+CHOICES = tuple((k, float(v)) for k in ("gaussian", "matern52") for v in (0.1, 0.2, 0.4, 0.8, 1.6))
+#: Mean part of g's variance at the rows that its functions may miss: shorter lengths are left out.
+MOST_MISSED = 0.1
+#: Variances of g over that of the noise, and the largest one in units of y's mean square.
+RATIOS, LARGEST = np.geomspace(1e-3, 1e4, 22), 1.0
+#: Kernels that are kept, and the share below which none is.
+MOST_KEPT, LEAST_SHARE = 2, 0.1
+#: Nugget of the kernel between the functions' rows, and ridge of what the form takes of them.
+NUGGET, RIDGE = 1e-8, 1e-8
+#: Least degrees of freedom of the noise.
+LEAST_DEGREES = 1.0
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """The variance of g after the rows, less what the form takes for its own.
+
+    Attributes
+    ----------
+    scales : ndarray of shape (d,)
+        Factors of the scaled coordinates.
+    points : ndarray of shape (k, d)
+        Rows of the functions, in coordinates times `scales`.
+    parts : list of dict
+        For each kernel its `kernel`, `length` and `share`, `columns` (k, k) that make independent
+        functions of it, variances `square` (k,) and means `mean` (k,) of their coefficients, the
+        map `free` (k, k) of what the form leaves of them, and `size`, the variance of g.
+    """
+
+    scales: np.ndarray
+    points: np.ndarray
+    parts: list[dict[str, Any]]
+
+    def variance(self, X: np.ndarray) -> np.ndarray:
+        """Mean square (n,) of g at scaled points X (n, d), those outside the box at its sides."""
+        Z = double(np.clip(X, 0, 1) * self.scales)
+        result = Z.new_zeros(len(Z))
+        for part in self.parts:
+            kernel = _kernel(part["kernel"], part["length"], Z, double(self.points))
+            functions = kernel @ double(part["columns"])
+            missed = (1 - functions.square().sum(1)).clamp_min(0)
+            free = functions @ double(part["free"])
+            square = free.square() @ double(part["square"])
+            mean = free @ double(part["mean"])
+            result += part["share"] * (square + mean.square() + part["size"] * missed)
+        return result.numpy()
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return dict(vars(self))
+
+
+def fit_discrepancy(
+    Z: np.ndarray, scales: np.ndarray, residual: Tensor, G: Tensor, y: Tensor, root: Tensor
+) -> Discrepancy | None:
+    """All sizes and lengths by their evidence; None where the rows leave no noise.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n, d)
+        Rows in scaled coordinates times `scales`.
+    scales : ndarray of shape (d,)
+        How much the mean changes along each column of the box.
+    residual : Tensor of shape (n,)
+        What the fit leaves, times the roots of the weights.
+    G : Tensor of shape (n, q)
+        ``H = G G'`` is the fit's influence at the weighted rows.
+    y : Tensor of shape (n,)
+        Targets times the roots of the weights.
+    root : Tensor of shape (n,)
+        Roots of the weights.
+    """
+    degrees = max(len(Z) - float(G.square().sum()), LEAST_DEGREES)
+    # y'(I - H) y, of which rounding or a fit that is not linear may leave less than the residual.
+    total = max(float(residual @ y), float(residual @ residual))
+    if not total > 0:
+        return None
+    points = Z[_far_apart(Z)]
+    parts: list[dict[str, Any]] = []
+    scores = []
+    for kernel, length in reversed(CHOICES):
+        factor = _kernel(kernel, length, double(points), double(points))
+        factor.diagonal().add_(NUGGET)
+        values, vectors = torch.linalg.eigh(factor)
+        columns = vectors / values.clamp_min(NUGGET).sqrt()
+        functions = _kernel(kernel, length, double(Z), double(points)) @ columns
+        missed = float((1 - functions.square().sum(1)).clamp_min(0).mean())
+        if parts and missed > MOST_MISSED:
+            continue
+        weighted = functions * root.cpu()[:, None]
+        score, part = _with_evidence(weighted, residual.cpu(), G.cpu(), total, degrees)
+        scores.append(score)
+        parts.append({"kernel": kernel, "length": length, "columns": columns.numpy(), **part})
+    share = np.exp(np.array(scores) - max(scores))
+    kept = np.argsort(-share, kind="stable")[:MOST_KEPT]
+    kept = kept[share[kept] >= LEAST_SHARE]
+    shares = share[kept] / share[kept].sum()
+    chosen = [{**parts[k], "share": float(s)} for k, s in zip(kept, shares, strict=True)]
+    return Discrepancy(scales, points, chosen)
+
+
+def _with_evidence(
+    functions: Tensor, residual: Tensor, G: Tensor, total: float, degrees: float
+) -> tuple[float, dict[str, Any]]:
+    """Log evidence of functions (n, k) of all sizes, and what is known of their coefficients."""
+    taken = G @ (G.T @ functions)
+    left = functions - taken
+    values, vectors = torch.linalg.eigh(functions.T @ left)
+    values = values.clamp_min(0)
+    right = vectors.T @ (functions.T @ residual)
+    ratios = double(RATIOS)
+    ratios = ratios[(ratios * total / degrees <= LARGEST) | (ratios == ratios[0])][:, None]
+    gains = ratios / (1 + ratios * values)
+    square = (total - (gains * right.square()).sum(1)).clamp_min(1e-12 * total)
+    score = -0.5 * torch.log1p(ratios * values).sum(1) - 0.5 * degrees * square.log()
+    share = torch.softmax(score, 0)[:, None]
+    noise = square[:, None] / degrees
+    mean = (share * gains * right).sum(0)
+    spread = (share * (gains * right - mean).square()).sum(0)
+    # What the form takes of a function is smooth, too, and made of the functions between the rows.
+    gram = functions.T @ functions
+    gram.diagonal().add_(RIDGE * float(gram.diagonal().max()))
+    free = vectors - torch.linalg.solve(gram, functions.T @ (taken @ vectors))
+    known = {
+        "free": free.numpy(),
+        "square": ((share * noise * gains).sum(0) + spread).numpy(),
+        "mean": mean.numpy(),
+        "size": float((share * noise * ratios).sum()),
+    }
+    return float(torch.logsumexp(score, 0)) - float(np.log(len(ratios))), known
+
+
+def _far_apart(Z: np.ndarray) -> np.ndarray:
+    """Numbers of at most `MOST_FUNCTIONS` rows, each the farthest from those before."""
+    chosen = [int(((Z - Z.mean(0)) ** 2).sum(1).argmin())]
+    distance = ((Z - Z[chosen[0]]) ** 2).sum(1)
+    while len(chosen) < MOST_FUNCTIONS and distance.max() > 0:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, ((Z - Z[chosen[-1]]) ** 2).sum(1))
+    return np.array(chosen)
+
+
+def _kernel(kernel: str, length: float, left: Tensor, right: Tensor) -> Tensor:
+    """Values (n, k) of a kernel between points."""
+    distance = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+    return KERNELS[kernel](distance / length)
