@@ -22,13 +22,13 @@ from skpou.core.models.power_function import KERNELS, double
 #: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
 MOST_FUNCTIONS = 60
 #: Kernels and lengths, in units of the scaled box, steepest column.
-CHOICES = tuple((k, float(v)) for k in ("gaussian", "matern52") for v in (0.1, 0.2, 0.4, 0.8, 1.6))
+CHOICES = tuple((k, float(v)) for k in ("matern52",) for v in (0.1, 0.2, 0.4, 0.8, 1.6))
 #: Mean part of g's variance at the rows that its functions may miss: shorter lengths are left out.
 MOST_MISSED = 0.1
 #: Variances of g over that of the noise, and the largest one in units of y's mean square.
-RATIOS, LARGEST = np.geomspace(1e-3, 1e4, 22), 1.0
+RATIOS, LARGEST = np.geomspace(1e-2, 1e4, 19), 1.0
 #: Kernels that are kept, and the share below which none is.
-MOST_KEPT, LEAST_SHARE = 2, 0.1
+MOST_KEPT, LEAST_SHARE = 5, 0.05
 #: Nugget of the kernel between the functions' rows, and ridge of what the form takes of them.
 NUGGET, RIDGE = 1e-8, 1e-8
 #: Least degrees of freedom of the noise.
