@@ -31,6 +31,8 @@ RATIOS, LARGEST = np.geomspace(1e-2, 1e4, 19), 1.0
 MOST_KEPT, LEAST_SHARE = 5, 0.05
 #: Nugget of the kernel between the functions' rows, and ridge of what the form takes of them.
 NUGGET, RIDGE = 1e-8, 1e-8
+#: Distance of a residual from what the influence leaves, in units of it, that is round-off.
+LEAST_LIKE = 0.01
 #: Least degrees of freedom of the noise.
 LEAST_DEGREES = 1.0
 
@@ -74,6 +76,21 @@ class Discrepancy:
         return dict(vars(self))
 
 
+def influence_of(G: Tensor, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns (n, q) of an influence that leaves what it says of y (n,), and what it leaves (n,).
+
+    A fit that gave its rows other weights has its posterior's influence, which does not make its
+    residual. What such a fit takes more of than not counts as taken whole.
+    """
+    left = y - G @ (G.T @ y)
+    if float((left - residual).norm()) <= LEAST_LIKE * float(residual.norm()):
+        return G, residual
+    values, vectors = torch.linalg.eigh(G.T @ G)
+    share = torch.where(values > 0.5, 1.0, values.clamp_min(0))
+    G = (G @ vectors) * (share / values.clamp_min(NUGGET)).sqrt()
+    return G, y - G @ (G.T @ y)
+
+
 def fit_discrepancy(
     Z: np.ndarray, scales: np.ndarray, residual: Tensor, G: Tensor, y: Tensor, root: Tensor
 ) -> Discrepancy | None:
@@ -94,9 +111,9 @@ def fit_discrepancy(
     root : Tensor of shape (n,)
         Roots of the weights.
     """
+    G, residual = influence_of(G, y, residual)
     degrees = max(len(Z) - float(G.square().sum()), LEAST_DEGREES)
-    # y'(I - H) y, of which rounding or a fit that is not linear may leave less than the residual.
-    total = max(float(residual @ y), float(residual @ residual))
+    total = float(residual @ y)
     if not total > 0:
         return None
     points = Z[_far_apart(Z)]

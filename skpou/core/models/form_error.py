@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,8 @@ MOST_ERROR = 1e8
 #: Points of the box at which a model's own variance is asked for, and the part of that of errors at
 #: left-out rows below which it does not know them: a fifth of their standard deviation.
 N_PROBES, SURER = 64, 0.04
+#: Degrees of freedom below which the variance of a Student's t would be of no use.
+FEWEST_DEGREES = 5.0
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
 
@@ -97,6 +99,8 @@ class FormError:
         What is added between the levels of columns; see `LevelError`.
     discrepancy : dict, default=None
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
+    unsure : float, default=1.0
+        Factor of the variances by which that of the noise, told by few rows, may be larger.
     """
 
     scales: np.ndarray
@@ -109,6 +113,7 @@ class FormError:
     square: np.ndarray
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
+    unsure: float = 1.0
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -154,8 +159,10 @@ class FormError:
         return ratio, (weight * self.square[near]).sum(1) / total
 
     def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        """State as plain values and numpy arrays, those left out that are as by default."""
+        state = {part.name: getattr(self, part.name) for part in fields(self)}
+        defaults = {part.name: part.default for part in fields(self) if part.default is not MISSING}
+        return {k: v for k, v in state.items() if k not in defaults or v != defaults[k]}
 
     @cached_property
     def _level_errors(self) -> tuple[LevelError, ...]:
@@ -217,6 +224,8 @@ class WithFormError:
     def widened(self, parts: Components, X: Tensor) -> Components:
         """The model's density at points X (n, d), and the error of the form."""
         added = self._added(X, parts)
+        unsure = parts.noise.new_tensor([form.unsure for form in self.forms])
+        parts = replace(parts, noise=parts.noise * unsure, epistemic=parts.epistemic * unsure)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
@@ -328,8 +337,21 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
         hidden = _hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
-        forms.append(replace(form, largest=largest, levels=levels, discrepancy=hidden))
+        more = {"discrepancy": hidden, "unsure": _unsure(left_out)}
+        forms.append(replace(form, largest=largest, levels=levels, **more))
     return forms
+
+
+def _unsure(left_out: LeftOut) -> float:
+    """Mean of the noise's variance over its estimate, as rows without prior tell of it.
+
+    With k degrees of freedom the density is Student's t, whose variance is k / (k - 2) times that
+    of the normal one.
+    """
+    if left_out.maker is None or not left_out.variance.min() >= NOISY:
+        return 1.0
+    degrees = max(left_out.maker.degrees_left(), FEWEST_DEGREES)
+    return degrees / (degrees - 2)
 
 
 def _hidden_by_noise(
