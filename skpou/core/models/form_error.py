@@ -156,7 +156,8 @@ class FormError:
         weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
         total = weight.sum(1)
         ratio = ((weight * self.ratio[near]).sum(1) + PRIOR_ERRORS) / (total + PRIOR_ERRORS)
-        return ratio, (weight * self.square[near]).sum(1) / total
+        size = (weight * np.sqrt(self.square[near])).sum(1) / total
+        return ratio, size**2
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays, those left out that are as by default."""
