@@ -23,6 +23,7 @@ from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import (
+    EXACT_NOISE,
     LeftOut,
     Makers,
     left_out_errors,
@@ -359,7 +360,7 @@ def _hidden_by_noise(
     X: np.ndarray, scales: np.ndarray, left_out: LeftOut, rows: Rows, target: int
 ) -> dict[str, Any] | None:
     """State of the `Discrepancy` of a target with noise; None of a fit without."""
-    if left_out.maker is None or not left_out.variance.min() >= NOISY:
+    if left_out.maker is None or not left_out.variance.min() > EXACT_NOISE:
         return None
     root = rows.weight.sqrt()
     y = rows.y[:, target] * root
