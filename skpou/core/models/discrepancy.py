@@ -21,7 +21,7 @@ from skpou.core.models.power_function import KERNELS, double
 
 #: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
 MOST_FUNCTIONS = 60
-#: Kernels and lengths, in units of the scaled box, steepest column.
+#: Kernels and lengths, in units of the box along the steepest column.
 CHOICES = tuple((k, float(v)) for k in ("matern52",) for v in (0.1, 0.2, 0.4, 0.8, 1.6))
 #: Mean part of g's variance at the rows that its functions may miss: shorter lengths are left out.
 MOST_MISSED = 0.1
@@ -59,11 +59,10 @@ class Discrepancy:
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Mean square (n,) of g at scaled points X (n, d), those outside the box at its sides."""
-        Z = double(np.clip(X, 0, 1) * self.scales)
-        result = Z.new_zeros(len(Z))
+        distance = _distances(double(np.clip(X, 0, 1) * self.scales), double(self.points))
+        result = distance.new_zeros(len(X))
         for part in self.parts:
-            kernel = _kernel(part["kernel"], part["length"], Z, double(self.points))
-            functions = kernel @ double(part["columns"])
+            functions = KERNELS[part["kernel"]](distance / part["length"]) @ double(part["columns"])
             missed = (1 - functions.square().sum(1)).clamp_min(0)
             free = functions @ double(part["free"])
             square = free.square() @ double(part["square"])
@@ -71,12 +70,19 @@ class Discrepancy:
             result += part["share"] * (square + mean.square() + part["size"] * missed)
         return result.numpy()
 
+    def correlation(self, X: Tensor) -> Tensor:
+        """The mean kernel (n, n) between scaled points X (n, d), before any row was seen."""
+        distance = _distances(X * double(self.scales), X * double(self.scales))
+        weight = np.array([part["share"] * part["size"] for part in self.parts])
+        kernels = [KERNELS[part["kernel"]](distance / part["length"]) for part in self.parts]
+        return (torch.stack(kernels) * double(weight / weight.sum())[:, None, None]).sum(0)
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return dict(vars(self))
 
 
-def influence_of(G: Tensor, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def _influence_of(G: Tensor, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Columns (n, q) of an influence that leaves what it says of y (n,), and what it leaves (n,).
 
     A fit that gave its rows other weights has its posterior's influence, which does not make its
@@ -111,7 +117,7 @@ def fit_discrepancy(
     root : Tensor of shape (n,)
         Roots of the weights.
     """
-    G, residual = influence_of(G, y, residual)
+    G, residual = _influence_of(G, y, residual)
     degrees = max(len(Z) - float(G.square().sum()), LEAST_DEGREES)
     total = float(residual @ y)
     if not total > 0:
@@ -119,12 +125,13 @@ def fit_discrepancy(
     points = Z[_far_apart(Z)]
     parts: list[dict[str, Any]] = []
     scores = []
+    among, across = (_distances(double(rows), double(points)) for rows in (points, Z))
     for kernel, length in reversed(CHOICES):
-        factor = _kernel(kernel, length, double(points), double(points))
+        factor = KERNELS[kernel](among / length)
         factor.diagonal().add_(NUGGET)
         values, vectors = torch.linalg.eigh(factor)
         columns = vectors / values.clamp_min(NUGGET).sqrt()
-        functions = _kernel(kernel, length, double(Z), double(points)) @ columns
+        functions = KERNELS[kernel](across / length) @ columns
         missed = float((1 - functions.square().sum(1)).clamp_min(0).mean())
         if parts and missed > MOST_MISSED:
             continue
@@ -181,7 +188,6 @@ def _far_apart(Z: np.ndarray) -> np.ndarray:
     return np.array(chosen)
 
 
-def _kernel(kernel: str, length: float, left: Tensor, right: Tensor) -> Tensor:
-    """Values (n, k) of a kernel between points."""
-    distance = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
-    return KERNELS[kernel](distance / length)
+def _distances(left: Tensor, right: Tensor) -> Tensor:
+    """Distances (n, k) between points, without the cancellation of a product."""
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")

@@ -30,7 +30,7 @@ from skpou.core.models.cross_validation import (
     makers_of_target,
     sets_to_leave_out,
 )
-from skpou.core.models.discrepancy import Discrepancy, fit_discrepancy
+from skpou.core.models.discrepancy import MOST_FUNCTIONS, Discrepancy, fit_discrepancy
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
     LEAST_GAIN,
@@ -145,6 +145,8 @@ class FormError:
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
+        if self._discrepancy is not None and not len(self.points):
+            return self._discrepancy.correlation(X)
         Z = X * double(self.scales)
         distance = torch.cdist(Z, Z, compute_mode="donot_use_mm_for_euclid_dist")
         return WeighedKernels(**self.kernels).correlation(distance)
@@ -216,7 +218,7 @@ class WithFormError:
         """Numbers that an evaluation allocates for each point."""
         n, d = max(len(form.points) for form in self.forms), len(self.forms[0].scales)
         k = n_nearest(n, d)
-        return max(self.model.numbers_per_row(), 4 * k * (k + d))
+        return max(self.model.numbers_per_row(), 4 * k * (k + d), 4 * MOST_FUNCTIONS)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
@@ -244,6 +246,7 @@ class WithFormError:
         points = X.detach().cpu().double()
         for target, form in enumerate(self.forms):
             own = deviation[:, target]
+            shared[..., target] *= form.unsure
             shared[..., target] += form.correlation(points).to(own) * own[:, None] * own
         return shared
 
