@@ -3,7 +3,8 @@
 Ten functions for each number of columns and rows: sums of cosines with the spectrum of a Gaussian
 kernel of a drawn length. Exact targets: where the error is above `SEEN` of y's rms, 95 % and 50 %
 intervals are counted on the truth; below it errors beyond three standard deviations, and the median
-of these: fresh points lie outside the rows' box, too, where no fit is known to be exact. Noisy ones: both intervals on fresh noisy targets, and 95 % bars of the mean alone.
+of these: fresh points lie outside the rows' box, too, where no fit is known to be exact. Noisy
+ones: both intervals on fresh noisy targets, and 95 % bars of the mean alone.
 """
 
 import inspect
@@ -90,9 +91,9 @@ def methods():
     found = {"Gaussian process": GaussianProcess}
     for name in skpou.__all__:
         kind = getattr(skpou, name)
-        if name.endswith("Regressor") and hasattr(kind, "fit"):
-            if "return_std" in inspect.signature(kind.predict).parameters:
-                found[name] = kind
+        predict = getattr(kind, "predict", None) if name.endswith("Regressor") else None
+        if predict is not None and "return_std" in inspect.signature(predict).parameters:
+            found[name] = kind
     return found
 
 
