@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import Rows
+from skpou.core.models.cross_validation import EXACT_NOISE, LeftOut
+from skpou.core.models.level_error import NOISY
 from skpou.core.models.power_function import KERNELS, double
 
 #: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
@@ -33,6 +36,8 @@ MOST_KEPT, LEAST_SHARE = 5, 0.05
 NUGGET, RIDGE = 1e-8, 1e-8
 #: Distance of a residual from what the influence leaves, in units of it, that is round-off.
 LEAST_LIKE = 0.01
+#: Degrees of freedom below which the variance of a Student's t would be of no use.
+FEWEST_DEGREES = 5.0
 #: Least degrees of freedom of the noise.
 LEAST_DEGREES = 1.0
 
@@ -51,11 +56,14 @@ class Discrepancy:
         For each kernel its `kernel`, `length` and `share`, `columns` (k, k) that make independent
         functions of it, variances `square` (k,) and means `mean` (k,) of their coefficients, the
         map `free` (k, k) of what the form leaves of them, and `size`, the variance of g.
+    noise : float
+        Variance of the noise without g.
     """
 
     scales: np.ndarray
     points: np.ndarray
     parts: list[dict[str, Any]]
+    noise: float
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Mean square (n,) of g at scaled points X (n, d), those outside the box at its sides."""
@@ -80,6 +88,32 @@ class Discrepancy:
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return dict(vars(self))
+
+
+def doubt_of_noise(left_out: LeftOut) -> float:
+    """Mean of the noise's variance over its estimate, as rows without prior tell of it.
+
+    With k degrees of freedom the density is Student's t, whose variance is k / (k - 2) times that
+    of the normal one.
+    """
+    if left_out.maker is None or not left_out.variance.min() >= NOISY:
+        return 1.0
+    degrees = max(left_out.maker.degrees_left(), FEWEST_DEGREES)
+    return degrees / (degrees - 2)
+
+
+def hidden_by_noise(
+    X: np.ndarray, scales: np.ndarray, left_out: LeftOut, rows: Rows, target: int
+) -> dict[str, Any] | None:
+    """State of the `Discrepancy` of a target with noise; None of a fit without."""
+    if left_out.maker is None or not left_out.variance.min() > EXACT_NOISE:
+        return None
+    root = rows.weight.sqrt()
+    y = rows.y[:, target] * root
+    residual = left_out.maker.apply(y[:, None])[:, 0]
+    influence = left_out.maker.influence()
+    found = fit_discrepancy(X * scales, scales, residual, influence, y, root)
+    return None if found is None else found.arrays()
 
 
 def _influence_of(G: Tensor, y: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +178,8 @@ def fit_discrepancy(
     kept = kept[share[kept] >= LEAST_SHARE]
     shares = share[kept] / share[kept].sum()
     chosen = [{**parts[k], "share": float(s)} for k, s in zip(kept, shares, strict=True)]
-    return Discrepancy(scales, points, chosen)
+    usual = float(residual @ residual) / degrees
+    return Discrepancy(scales, points, chosen, usual)
 
 
 def _with_evidence(

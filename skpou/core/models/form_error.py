@@ -23,14 +23,18 @@ from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import (
-    EXACT_NOISE,
     LeftOut,
     Makers,
     left_out_errors,
     makers_of_target,
     sets_to_leave_out,
 )
-from skpou.core.models.discrepancy import MOST_FUNCTIONS, Discrepancy, fit_discrepancy
+from skpou.core.models.discrepancy import (
+    MOST_FUNCTIONS,
+    Discrepancy,
+    doubt_of_noise,
+    hidden_by_noise,
+)
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
     LEAST_GAIN,
@@ -69,8 +73,6 @@ MOST_ERROR = 1e8
 #: Points of the box at which a model's own variance is asked for, and the part of that of errors at
 #: left-out rows below which it does not know them: a fifth of their standard deviation.
 N_PROBES, SURER = 64, 0.04
-#: Degrees of freedom below which the variance of a Student's t would be of no use.
-FEWEST_DEGREES = 5.0
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
 
@@ -121,12 +123,17 @@ class FormError:
         result = np.zeros(len(X))
         for level in self._level_errors:
             result += level.variance(X)
-        return result + np.maximum(self._between_rows(X), self._hidden(X))
+        return result + self._between_rows(X)
 
-    def _hidden(self, X: np.ndarray) -> np.ndarray:
-        """What noise hides of the form's variance (n,) at scaled points X (n, d)."""
-        hidden = self._discrepancy
-        return np.zeros(len(X)) if hidden is None else hidden.variance(X)
+    def hidden(self, X: np.ndarray) -> np.ndarray:
+        """What usual noise hides of the form's variance (n,) at scaled points X (n, d)."""
+        found = self._discrepancy
+        return np.zeros(len(X)) if found is None else found.variance(X)
+
+    @property
+    def usual_noise(self) -> float:
+        """Variance of the noise by which `hidden` was told."""
+        return 1.0 if self._discrepancy is None else self._discrepancy.noise
 
     def _between_rows(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) that errors at left-out rows have told, at scaled points X (n, d)."""
@@ -140,8 +147,8 @@ class FormError:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a variance anywhere in the box."""
-        return bool(len(self.points) or self.levels or self.discrepancy)
+        """Whether errors at left-out rows tell a variance anywhere in the box."""
+        return bool(len(self.points) or self.levels)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
@@ -227,13 +234,25 @@ class WithFormError:
 
     def widened(self, parts: Components, X: Tensor) -> Components:
         """The model's density at points X (n, d), and the error of the form."""
-        added = self._added(X, parts)
+        added = self._added_to_each(X, parts)
         unsure = parts.noise.new_tensor([form.unsure for form in self.forms])
-        parts = replace(parts, noise=parts.noise * unsure, epistemic=parts.epistemic * unsure)
+        noise, own = parts.noise * unsure, parts.epistemic * unsure
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
-            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
-        return replace(parts, epistemic=parts.epistemic + added[:, None])
+            added = added / parts.log_pi.exp().square().sum(1)[:, None, None]
+        return replace(parts, noise=noise, epistemic=own + added)
+
+    def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
+        """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
+        added = self._added(X, parts)[:, None]
+        if all(form.discrepancy is None for form in self.forms):
+            return added
+        points = X.detach().cpu().double().numpy()
+        found = np.stack([form.hidden(points) for form in self.forms], 1)
+        hidden = torch.as_tensor(found, device="cpu").to(added)[:, None]
+        # What noise hides is as small as it is: next to nothing of a narrow component.
+        usual = added.new_tensor([form.usual_noise for form in self.forms])
+        return torch.maximum(added, hidden * (parts.noise / usual).clamp_max(1))
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.
@@ -242,7 +261,11 @@ class WithFormError:
         any row was seen: given the rows it falls off faster.
         """
         shared = self.model.covariance(X)  # type: ignore[attr-defined]
-        deviation = self._added(X, self.model.components(X)).double().sqrt()
+        parts = self.model.components(X)
+        added, pi = self._added_to_each(X, parts).double(), parts.log_pi.exp().double()
+        if not isinstance(parts, IndependentComponents):
+            pi = (pi.square() / pi.square().sum(1, keepdim=True))[..., None]
+        deviation = (pi * added).sum(1).sqrt()
         points = X.detach().cpu().double()
         for target, form in enumerate(self.forms):
             own = deviation[:, target]
@@ -340,37 +363,11 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
-        hidden = _hidden_by_noise(X, scales, left_out, rows, target)
+        hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
-        more = {"discrepancy": hidden, "unsure": _unsure(left_out)}
+        more = {"discrepancy": hidden, "unsure": doubt_of_noise(left_out)}
         forms.append(replace(form, largest=largest, levels=levels, **more))
     return forms
-
-
-def _unsure(left_out: LeftOut) -> float:
-    """Mean of the noise's variance over its estimate, as rows without prior tell of it.
-
-    With k degrees of freedom the density is Student's t, whose variance is k / (k - 2) times that
-    of the normal one.
-    """
-    if left_out.maker is None or not left_out.variance.min() >= NOISY:
-        return 1.0
-    degrees = max(left_out.maker.degrees_left(), FEWEST_DEGREES)
-    return degrees / (degrees - 2)
-
-
-def _hidden_by_noise(
-    X: np.ndarray, scales: np.ndarray, left_out: LeftOut, rows: Rows, target: int
-) -> dict[str, Any] | None:
-    """State of the `Discrepancy` of a target with noise; None of a fit without."""
-    if left_out.maker is None or not left_out.variance.min() > EXACT_NOISE:
-        return None
-    root = rows.weight.sqrt()
-    y = rows.y[:, target] * root
-    residual = left_out.maker.apply(y[:, None])[:, 0]
-    influence = left_out.maker.influence()
-    found = fit_discrepancy(X * scales, scales, residual, influence, y, root)
-    return None if found is None else found.arrays()
 
 
 def _known(left_out: LeftOut) -> np.ndarray:
