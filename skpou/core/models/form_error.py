@@ -365,8 +365,8 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
-        more = {"discrepancy": hidden, "unsure": doubt_of_noise(left_out)}
-        forms.append(replace(form, largest=largest, levels=levels, **more))
+        form = replace(form, discrepancy=hidden, unsure=doubt_of_noise(left_out))
+        forms.append(replace(form, largest=largest, levels=levels))
     return forms
 
 
