@@ -10,7 +10,8 @@ large as the rows allow it, not only as they ask for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from skpou.core.models.power_function import KERNELS, double
 
 #: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
 MOST_FUNCTIONS = 60
-#: Kernels and lengths, in units of the box along the steepest column.
-CHOICES = tuple((k, float(v)) for k in ("matern52",) for v in (0.1, 0.2, 0.4, 0.8, 1.6))
+#: The kernel and its lengths, in units of the box along the steepest column.
+CHOICES = tuple(("matern52", float(v)) for v in (0.1, 0.2, 0.4, 0.8, 1.6))
 #: Mean part of g's variance at the rows that its functions may miss: shorter lengths are left out.
 MOST_MISSED = 0.1
 #: Variances of g over that of the noise, and the largest one in units of y's mean square.
@@ -68,15 +69,31 @@ class Discrepancy:
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Mean square (n,) of g at scaled points X (n, d), those outside the box at its sides."""
         distance = _distances(double(np.clip(X, 0, 1) * self.scales), double(self.points))
-        result = distance.new_zeros(len(X))
-        for part in self.parts:
-            functions = KERNELS[part["kernel"]](distance / part["length"]) @ double(part["columns"])
-            missed = (1 - functions.square().sum(1)).clamp_min(0)
-            free = functions @ double(part["free"])
-            square = free.square() @ double(part["square"])
-            mean = free @ double(part["mean"])
-            result += part["share"] * (square + mean.square() + part["size"] * missed)
-        return result.numpy()
+        lengths, columns, free, square, mean, share, size = self._stacked
+        # All lengths at once: one row is asked for often, and each call costs more than its sums.
+        functions = KERNELS[self.parts[0]["kernel"]](distance / lengths) @ columns
+        missed = (1 - functions.square().sum(2)).clamp_min(0)
+        left = functions @ free
+        own = (left.square() @ square + (left @ mean).square())[..., 0] + size * missed
+        return (share * own).sum(0).numpy()
+
+    @cached_property
+    def _stacked(self) -> tuple[Tensor, ...]:
+        """The parts together: lengths (K, 1, 1), maps, columns (K, k, 1), shares, sizes (K, 1)."""
+
+        def together(name: str, *shape: int) -> Tensor:
+            values = double(np.stack([np.asarray(part[name]) for part in self.parts]))
+            return values.reshape(*values.shape, *shape)
+
+        return (
+            together("length", 1, 1),
+            together("columns"),
+            together("free"),
+            together("square", 1),
+            together("mean", 1),
+            together("share", 1),
+            together("size", 1),
+        )
 
     def correlation(self, X: Tensor) -> Tensor:
         """The mean kernel (n, n) between scaled points X (n, d), before any row was seen."""
@@ -87,7 +104,7 @@ class Discrepancy:
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        return dict(vars(self))
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 def doubt_of_noise(left_out: LeftOut) -> float:
