@@ -48,6 +48,7 @@ NAMES = {
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
+    "bars": "error bars on random smooth functions, exact and noisy, beside a Gaussian process",
     "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
     "gpu": "a graphics card beside two cores, at most six minutes; kept where there is a card",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
@@ -65,6 +66,7 @@ FOLDERS = {
         *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves"),
     ),
     "scale": ("rows", "gpu"),
+    "shared": ("bars",),
     "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
     "tables": ("tables", "real_tables", "intervals"),
     "trask_2022": (

@@ -70,6 +70,8 @@ class LeftOut:
         over its variance, has the variance 2 / count.
     told : ndarray of shape (s,)
         Whether the errors of each set are more than round-off of the whole fit.
+    maker : Maker, default=None
+        The residual maker of the fit as it is, where it is one.
     """
 
     sets: list[np.ndarray]
@@ -79,6 +81,7 @@ class LeftOut:
     noise: np.ndarray
     count: np.ndarray
     told: np.ndarray
+    maker: Maker | None = None
 
     @property
     def row(self) -> np.ndarray:
@@ -139,6 +142,10 @@ class ResidualMaker:
             return self.U @ (self.lost[:, None] * inner)
         return y - self.U @ (self.kept[:, None] * inner)
 
+    def influence(self) -> Tensor:
+        """``G`` (n, k) of ``H = G G'``."""
+        return self.U[:, : len(self.kept)] * self.kept.sqrt()
+
     def block(self, index: Tensor) -> Tensor:
         """Rows and columns of ``I - H`` at some rows."""
         part = self.U[index]
@@ -183,6 +190,10 @@ class OwnResidualMaker:
     def apply(self, y: Tensor) -> Tensor:
         """The residual, whose targets are known."""
         return self.residual
+
+    def influence(self) -> Tensor:
+        """``G`` (n, q) of ``H = G G'``."""
+        return self.G
 
     def block(self, index: Tensor) -> Tensor:
         """Rows and columns of ``I - H`` at some rows."""

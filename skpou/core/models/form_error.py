@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,12 @@ from skpou.core.models.cross_validation import (
     left_out_errors,
     makers_of_target,
     sets_to_leave_out,
+)
+from skpou.core.models.discrepancy import (
+    MOST_FUNCTIONS,
+    Discrepancy,
+    doubt_of_noise,
+    hidden_by_noise,
 )
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import (
@@ -94,6 +100,10 @@ class FormError:
         Squared error there over the one expected, and by itself, both without the noise's part.
     levels : list of dict
         What is added between the levels of columns; see `LevelError`.
+    discrepancy : dict, default=None
+        What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
+    unsure : float, default=1.0
+        Factor of the variances by which that of the noise, told by few rows, may be larger.
     """
 
     scales: np.ndarray
@@ -105,22 +115,45 @@ class FormError:
     ratio: np.ndarray
     square: np.ndarray
     levels: list[dict[str, Any]]
+    discrepancy: dict[str, Any] | None = None
+    unsure: float = 1.0
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
         result = np.zeros(len(X))
         for level in self._level_errors:
             result += level.variance(X)
+        return result + self._between_rows(X)
+
+    def hidden(self, X: np.ndarray) -> np.ndarray:
+        """What usual noise hides of the form's variance (n,) at scaled points X (n, d)."""
+        found = self._discrepancy
+        return np.zeros(len(X)) if found is None else found.variance(X)
+
+    @property
+    def usual_noise(self) -> float:
+        """Variance of the noise by which `hidden` was told."""
+        return 1.0 if self._discrepancy is None else self._discrepancy.noise
+
+    def _between_rows(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) that errors at left-out rows have told, at scaled points X (n, d)."""
         if not len(self.points):
-            return result
+            return np.zeros(len(X))
         Z = X * self.scales
         power = self._weighed.variance(NearRows.of(Z, self.points, self._tree_of_points))
         ratio, square = self._local(Z)
         floor = np.maximum(SHARE_OF_ERROR**2 * square, self.least**2)
-        return result + power * np.maximum(ratio, 1.0) + floor
+        return power * np.maximum(ratio, 1.0) + floor
+
+    @property
+    def is_known(self) -> bool:
+        """Whether errors at left-out rows tell a variance anywhere in the box."""
+        return bool(len(self.points) or self.levels)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
+        if self._discrepancy is not None and not len(self.points):
+            return self._discrepancy.correlation(X)
         Z = X * double(self.scales)
         distance = torch.cdist(Z, Z, compute_mode="donot_use_mm_for_euclid_dist")
         return WeighedKernels(**self.kernels).correlation(distance)
@@ -133,15 +166,22 @@ class FormError:
         weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
         total = weight.sum(1)
         ratio = ((weight * self.ratio[near]).sum(1) + PRIOR_ERRORS) / (total + PRIOR_ERRORS)
-        return ratio, (weight * self.square[near]).sum(1) / total
+        size = (weight * np.sqrt(self.square[near])).sum(1) / total
+        return ratio, size**2
 
     def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        """State as plain values and numpy arrays, those left out that are as by default."""
+        state = {part.name: getattr(self, part.name) for part in fields(self)}
+        defaults = {part.name: part.default for part in fields(self) if part.default is not MISSING}
+        return {k: v for k, v in state.items() if k not in defaults or v != defaults[k]}
 
     @cached_property
     def _level_errors(self) -> tuple[LevelError, ...]:
         return tuple(LevelError(**level) for level in self.levels)
+
+    @cached_property
+    def _discrepancy(self) -> Discrepancy | None:
+        return None if self.discrepancy is None else Discrepancy(**self.discrepancy)
 
     @cached_property
     def _weighed(self) -> WeighedKernels:
@@ -185,7 +225,7 @@ class WithFormError:
         """Numbers that an evaluation allocates for each point."""
         n, d = max(len(form.points) for form in self.forms), len(self.forms[0].scales)
         k = n_nearest(n, d)
-        return max(self.model.numbers_per_row(), 4 * k * (k + d))
+        return max(self.model.numbers_per_row(), 4 * k * (k + d), 4 * MOST_FUNCTIONS)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
@@ -194,11 +234,25 @@ class WithFormError:
 
     def widened(self, parts: Components, X: Tensor) -> Components:
         """The model's density at points X (n, d), and the error of the form."""
-        added = self._added(X, parts)
+        added = self._added_to_each(X, parts)
+        unsure = parts.noise.new_tensor([form.unsure for form in self.forms])
+        noise, own = parts.noise * unsure, parts.epistemic * unsure
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
-            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
-        return replace(parts, epistemic=parts.epistemic + added[:, None])
+            added = added / parts.log_pi.exp().square().sum(1)[:, None, None]
+        return replace(parts, noise=noise, epistemic=own + added)
+
+    def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
+        """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
+        added = self._added(X, parts)[:, None]
+        if all(form.discrepancy is None for form in self.forms):
+            return added
+        points = X.detach().cpu().double().numpy()
+        found = np.stack([form.hidden(points) for form in self.forms], 1)
+        hidden = torch.as_tensor(found, device="cpu").to(added)[:, None]
+        # What noise hides is as small as it is: next to nothing of a narrow component.
+        usual = added.new_tensor([form.usual_noise for form in self.forms])
+        return torch.maximum(added, hidden * (parts.noise / usual).clamp_max(1))
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.
@@ -207,10 +261,15 @@ class WithFormError:
         any row was seen: given the rows it falls off faster.
         """
         shared = self.model.covariance(X)  # type: ignore[attr-defined]
-        deviation = self._added(X, self.model.components(X)).double().sqrt()
+        parts = self.model.components(X)
+        added, pi = self._added_to_each(X, parts).double(), parts.log_pi.exp().double()
+        if not isinstance(parts, IndependentComponents):
+            pi = (pi.square() / pi.square().sum(1, keepdim=True))[..., None]
+        deviation = (pi * added).sum(1).sqrt()
         points = X.detach().cpu().double()
         for target, form in enumerate(self.forms):
             own = deviation[:, target]
+            shared[..., target] *= form.unsure
             shared[..., target] += form.correlation(points).to(own) * own[:, None] * own
         return shared
 
@@ -219,7 +278,7 @@ class WithFormError:
         noise, own = parts.variances()
         known = noise + own
         added = self._runaway(X).to(known)
-        if any(len(form.points) or form.levels for form in self.forms):
+        if any(form.is_known for form in self.forms):
             points = X.detach().cpu().double().numpy()
             found = np.stack([form.variance(points) for form in self.forms], 1)
             between = torch.as_tensor(found, device="cpu").to(known)
@@ -267,6 +326,8 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
         own = makers_of_target(makers[min(target, len(makers) - 1)], target)
         try:
             left_out = _bounded(left_out_errors(own, one, sets))
+            if isinstance(own, list):
+                left_out = replace(left_out, maker=own[0])
         except NUMERICAL_FAILURES:
             return None
         if not len(_known(left_out)):
@@ -302,7 +363,9 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
+        hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
+        form = replace(form, discrepancy=hidden, unsure=doubt_of_noise(left_out))
         forms.append(replace(form, largest=largest, levels=levels))
     return forms
 

@@ -1,0 +1,111 @@
+"""What noise hides of a form's error, against dense algebra and on forms that are too stiff."""
+
+import numpy as np
+import pytest
+import torch
+
+from skpou import LSGDRegressor
+from skpou.core.models import discrepancy
+from skpou.core.models.discrepancy import Discrepancy, fit_discrepancy
+
+
+def ridge_fit(A, y, ridge=1e-3):
+    """Influence ``G`` and residual of a ridge regression."""
+    U, S, _ = torch.linalg.svd(A, full_matrices=False)
+    G = U * (S.square() / (S.square() + ridge)).sqrt()
+    return G, y - G @ (G.T @ y)
+
+
+def matern(left, right, length):
+    s = np.sqrt(5) * np.abs(left - right.T) / length
+    return (1 + s + s**2 / 3) * np.exp(-s)
+
+
+def found(X, A, y):
+    G, residual = ridge_fit(A, y)
+    return fit_discrepancy(X, np.ones(1), residual, G, y, torch.ones(len(y), dtype=y.dtype))
+
+
+def test_a_known_size_gives_the_joint_posterior(monkeypatch):
+    ratio, length, ridge = 0.5, 0.2, 1e-3
+    monkeypatch.setattr(discrepancy, "CHOICES", (("matern52", length),))
+    monkeypatch.setattr(discrepancy, "RATIOS", np.array([ratio]))
+    rng = np.random.default_rng(0)
+    X = np.linspace(0, 1, 14)[:, None]
+    A = np.hstack([np.ones_like(X), X])
+    y = A @ [0.3, -1.0] + 0.2 * np.sin(9 * X[:, 0]) + 0.1 * rng.standard_normal(14)
+    variance = found(X, torch.as_tensor(A), torch.as_tensor(y)).variance(X)
+
+    among = A @ A.T / ridge + ratio * matern(X, X, length)
+    gain = among @ np.linalg.inv(among + np.eye(14))
+    H = A @ np.linalg.solve(A.T @ A + ridge * np.eye(2), A.T)
+    noise = y @ np.linalg.solve(among + np.eye(14), y) / (14 - np.trace(H))
+    moved = gain @ y - H @ y
+    expected = noise * np.diag(among - gain @ among - H) + moved**2
+    np.testing.assert_allclose(variance, expected, rtol=1e-4)
+
+
+def test_a_stiff_form_is_not_trusted_and_the_right_one_is():
+    covered, own_covered, sizes = [], [], []
+    query = np.linspace(0, 1, 101)[:, None]
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X = rng.random((30, 1))
+        for bend in (0.0, 0.4):
+            y = X[:, 0] - 0.5 + bend * np.sin(np.pi * X[:, 0] + seed)
+            y = torch.as_tensor(y + 0.1 * rng.standard_normal(30))
+            A = torch.as_tensor(np.hstack([np.ones_like(X), X]))
+            hidden = found(X, A, y).variance(query)
+            residual = ridge_fit(A, y)[1]
+            noise = float(residual.square().sum()) / 28
+            B = np.hstack([np.ones_like(query), query])
+            coef = np.linalg.lstsq(A.numpy(), y.numpy(), rcond=None)[0]
+            own = noise * np.einsum("ij,jk,ik->i", B, np.linalg.inv((A.T @ A).numpy()), B)
+            true = query[:, 0] - 0.5 + bend * np.sin(np.pi * query[:, 0] + seed)
+            error = np.abs(B @ coef - true)
+            if bend:
+                covered.append(np.mean(error <= 1.96 * np.sqrt(own + hidden)))
+                own_covered.append(np.mean(error <= 1.96 * np.sqrt(own)))
+            else:
+                sizes.append(np.sqrt(hidden.mean() / noise))
+    assert np.mean(covered) > 0.88 > np.mean(own_covered)
+    assert np.median(sizes) < 0.5
+
+
+def test_an_influence_of_other_weights_still_leaves_what_it_says():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((30, 1)), torch.as_tensor(rng.standard_normal(30))
+    G, residual = ridge_fit(torch.as_tensor(np.hstack([np.ones_like(X), X])), y, 1e-12)
+    for factor in (0.9, 1.3):
+        own, left = discrepancy._influence_of(factor * G, y, residual)
+        np.testing.assert_allclose(own @ own.T, G @ G.T, atol=1e-9)
+        np.testing.assert_allclose(left, residual, atol=1e-9)
+    same, left = discrepancy._influence_of(G, y, residual)
+    assert same is G and left is residual
+
+
+def test_state_goes_through_arrays():
+    rng = np.random.default_rng(0)
+    X = rng.random((20, 1))
+    A = torch.as_tensor(np.hstack([np.ones_like(X), X]))
+    made = found(X, A, torch.as_tensor(rng.standard_normal(20)))
+    again = Discrepancy(**made.arrays())
+    np.testing.assert_array_equal(made.variance(X), again.variance(X))
+
+
+@pytest.mark.parametrize("n", [12, 100])
+def test_bars_with_noise(n):
+    """Few rows tell the noise badly; its bars and those of the mean make up all."""
+    rng = np.random.default_rng(3)
+    X = rng.random((n, 1))
+    model = LSGDRegressor(density="gaussian").fit(X, X[:, 0] + 0.1 * rng.standard_normal(n))
+    std, noise, own = (
+        model.predict(X, return_std=kind)[1] for kind in (True, "noise", "epistemic")
+    )
+    np.testing.assert_allclose(std, np.hypot(noise, own), rtol=1e-9)
+    factor = noise**2 / model.noise_**2
+    np.testing.assert_allclose(factor, factor[0], rtol=1e-9)
+    # k / (k - 2) for k of the n degrees of freedom, at least five.
+    assert 1 + 2 / (n - 2) <= factor[0] <= 5 / 3
+    covariance = model.predict(X, return_cov="epistemic")[1]
+    np.testing.assert_allclose(np.diag(covariance), own**2, rtol=1e-6)
