@@ -12,10 +12,21 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skpou.auto.claims import is_calibrated
 from skpou.auto.finish import Outcome, finish
 from skpou.auto.members import check_members, default_members, named_member, names_of
 from skpou.auto.predictive import Stack, unit_of
-from skpou.auto.race import FACTORS, Data, Race, Rung, count_trials, plan_rungs, run_race
+from skpou.auto.race import (
+    FACTORS,
+    LEAST_POINTS,
+    MANY,
+    Data,
+    Race,
+    Rung,
+    count_trials,
+    plan_rungs,
+    run_race,
+)
 from skpou.auto.summary import summary_of
 from skpou.base import (
     AUTO,
@@ -44,6 +55,8 @@ class Plan(NamedTuple):
         Unfitted.
     data : Data
         Rows in units of X and y.
+    racing, trusted : list of int
+        Members that race, and those that are fitted to all rows without.
     rungs : list of Rung
     scaling : Scaling
         Box of the data, mean and scale of the targets.
@@ -54,6 +67,8 @@ class Plan(NamedTuple):
 
     members: list[Any]
     data: Data
+    racing: list[int]
+    trusted: list[int]
     rungs: list[Rung]
     scaling: Scaling
     target_ndim: int
@@ -220,10 +235,12 @@ class AutoRegressor(BaseRegressor):
         data = Data.from_rows(merge_rows(X, y, weight, counts=True), scaling.scale.cpu().numpy())
         seed = seed_of(self.random_state)
         members = self._members(data.n_points, len(scaling.columns), seed)
-        most = min(int(self.n_members), len(members))
-        rungs = plan_rungs(data, random_generator(seed)) if len(members) > 1 else []
-        n_trials = count_trials(rungs, len(members), most)
-        return Plan(members, data, rungs, scaling, ndim, n_trials, n_trials + most)
+        racing, trusted = _who_races(members, data.n_points)
+        rungs = plan_rungs(data, random_generator(seed)) if racing else []
+        n_racing = min(len(racing), max(int(self.n_members), 2))
+        n_trials = count_trials(rungs, len(racing), int(self.n_members))
+        n_steps = n_trials + n_racing + len(trusted)
+        return Plan(members, data, racing, trusted, rungs, scaling, ndim, n_trials, n_steps)
 
     def _members(self, n_rows: int, n_columns: int, seed: int) -> list[Any]:
         """Unfitted members."""
@@ -238,7 +255,7 @@ class AutoRegressor(BaseRegressor):
     def _race(self, plan: Plan) -> list[Warning]:
         """Race and whole fits; the warnings of the latter."""
         members, data, most = plan.members, plan.data, int(self.n_members)
-        race = Race(names_of(members), list(range(len(members))))
+        race = Race(names_of(members), plan.racing, plan.trusted)
         steps = _Steps(plan.n_steps, self._reporter())
         try:
             run_race(members, race, data, plan.rungs, most, self.n_jobs, steps)
@@ -251,15 +268,17 @@ class AutoRegressor(BaseRegressor):
 
     def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
         lines = [{**line, "weight": 0.0} for line in race.board]
-        fitted = [(k, whole, 0.0) for k, whole in outcome.dropped.items()]
+        fitted = [(k, whole, 0.0) for k, whole in outcome.others.items()]
         fitted += zip(outcome.members, outcome.whole, outcome.weights)
+        unit = float(np.log(plan.data.spread).sum())
         for k, whole, weight in fitted:
+            known = whole.claim is not None and whole.is_good
             lines.append(
                 {
                     "member": race.names[k],
                     "rows": plan.data.n_points,
-                    "log_density": np.nan,
-                    "error": np.nan,
+                    "log_density": whole.claim.score - unit if known else np.nan,
+                    "error": whole.claim.error if known else np.nan,
                     "seconds": whole.seconds,
                     "weight": weight,
                 }
@@ -270,6 +289,8 @@ class AutoRegressor(BaseRegressor):
             weights_=outcome.weights,
             widened_=outcome.shares,
             factors_=np.array(FACTORS),
+            doubter_=outcome.doubter,
+            doubt_=outcome.doubt,
             leaderboard_={key: np.array([line[key] for line in lines]) for key in lines[-1]},
             scaling_=plan.scaling.arrays(),
             _target_ndim=plan.target_ndim,
@@ -304,7 +325,10 @@ class AutoRegressor(BaseRegressor):
         width[self.scaling_["columns"]] = self.scaling_["width"]
         unit = torch.as_tensor(self._unit(), device="cpu")
         members = (self.estimators_, self.weights_, self.widened_, self.factors_)
-        return Stack(*members, width, unit)
+        # Models that an earlier version saved have no doubt.
+        state = vars(self)
+        doubt = (state.get("doubter_"), state.get("doubt_", 0.0))
+        return Stack(*members, width, unit, True, *doubt)
 
     def _check_state(self) -> None:
         """Refuse a state with weights that are none; members refuse what is damaged in them."""
@@ -378,6 +402,19 @@ class AutoRegressor(BaseRegressor):
         parts = self._model(points).components(points)
         draws = parts.sample(int(n_samples), random_generator(random_state))
         return self._leave(scaling.original_targets(draws), origin)
+
+
+def _who_races(members: list[Any], n_points: int) -> tuple[list[int], list[int]]:
+    """Members that are judged by left-out rows first, and those that are taken at their word.
+
+    A single one has nobody to race with, and of a few rows none can be left out: then the first
+    member is taken.
+    """
+    every = list(range(len(members)))
+    if len(members) == 1 or n_points < LEAST_POINTS:
+        return [], every[:1]
+    trusted = [k for k in every if n_points <= MANY and is_calibrated(members[k])]
+    return [k for k in every if k not in trusted], trusted
 
 
 class _Steps:
