@@ -61,6 +61,8 @@ class Claim:
         Mean log density that it expects there, per unit of the spread of y.
     error : float
         Root mean square of the errors of the mean that it expects, in units of the spread.
+    total : float
+        That of the distance of targets from the mean.
     exact : bool
         Whether it takes its mean for exact in all points.
     mean, std : ndarray of shape (n, m)
@@ -69,6 +71,7 @@ class Claim:
 
     score: float
     error: float
+    total: float
     exact: bool
     mean: np.ndarray
     std: np.ndarray
@@ -88,10 +91,12 @@ def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
     unit = math.log(math.sqrt(2 * math.pi)) + 0.5
     score = float(-(np.log(np.maximum(std, LEAST_STD)) + unit).sum(1).mean())
     exact = bool((std <= LEAST_STD).all())
-    error = max(float(np.sqrt(np.square(unsure).mean())), ROUND_OFF)
-    if not (np.isfinite(score) and np.isfinite(error)):
-        score, error, exact = -np.inf, np.inf, False
-    return Claim(score, error, exact, mean, std * data.spread)
+    error, total = (
+        max(float(np.sqrt(np.square(part).mean())), ROUND_OFF) for part in (unsure, std)
+    )
+    if not np.isfinite([score, error, total]).all():
+        score, error, total, exact = -np.inf, np.inf, np.inf, False
+    return Claim(score, error, total, exact, mean, std * data.spread)
 
 
 def jumps(model: Any, data: Data) -> bool:

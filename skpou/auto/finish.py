@@ -20,6 +20,7 @@ from skpou.auto.claims import (
     chance_of_error,
     claim_of,
     contradicted,
+    is_calibrated,
     jumps,
     order_of,
     probes_of,
@@ -160,12 +161,15 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
         kept, weights, shares = _in_their_place(n_members, race, whole, fits)
         return _outcome(kept, weights, shares, whole, data)
     scores, errors, own = [], [], _as_they_are(1)[0]
+    # Errors with noise, where one does not tell it from the rest.
+    told = all(is_calibrated(whole[k].model) for k in good)
     for k in good:
         claim, standing = whole[k].claim, race.standings.get(k)
         assert claim is not None
         # What left-out rows say of one that is not taken at its word.
         scores.append(claim.score if standing is None else min(claim.score, standing.score))
-        errors.append(claim.error if standing is None else max(claim.error, standing.error))
+        error = claim.error if told else claim.total
+        errors.append(error if standing is None else max(error, standing.error))
     chosen, weights = weights_by_claims(scores, errors, most)
     order = np.argsort(-weights, kind="stable")
     kept = [good[chosen[i]] for i in order]
@@ -224,8 +228,10 @@ def _in_their_place(
     Exception
         The first failure, where no member can be fitted.
     """
-    for k in [k for k in race.alive if k not in whole and k in race.standings]:
-        whole.update(fits([k]))
+    unfitted = [k for k in race.alive if k not in whole and k in race.standings]
+    for k in [*whole, *unfitted]:
+        if k not in whole:
+            whole.update(fits([k]))
         if whole[k].is_good:
             return [k], np.ones(1), _as_they_are(1)
     others = [k for k in range(n_members) if k not in whole and k not in race.failures]
