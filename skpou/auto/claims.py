@@ -20,7 +20,7 @@ from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data
 from skpou.auto.stacking import STEP
 
 #: Points at which bars are read. In the box of the rows up to so many columns; in more of them the
-#: box is mostly empty, and points are taken between two rows.
+#: box is mostly empty, and points are taken between a row and one that is near.
 N_PROBES, COLUMNS_OF_BOX = 512, 3
 #: Exponent of the weights, by the difference of what is claimed: at 0.1 nats, within what a claim
 #: is known to, a member keeps three quarters of the leader's weight, at one nat a twentieth.
@@ -47,8 +47,18 @@ def probes_of(data: Data) -> np.ndarray:
     if d <= COLUMNS_OF_BOX:
         low, high = points.min(0), points.max(0)
         return low + (high - low) * rng.random((N_PROBES, d))
-    first, second = points[rng.integers(n, size=(2, N_PROBES))]
-    return first + rng.random((N_PROBES, 1)) * (second - first)
+    start = rng.integers(n, size=N_PROBES)
+    near = neighbours(points, start)
+    end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
+    return points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+
+
+def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Numbers of the d + 1 nearest other points of some, in units of the box, or of all others."""
+    n, d = points.shape
+    width = np.ptp(points, axis=0)
+    scaled = points / np.where(width > 0, width, 1.0)
+    return cKDTree(scaled).query(scaled[some], k=min(n, d + 2))[1][:, 1:]
 
 
 @dataclass(frozen=True)
@@ -108,11 +118,8 @@ def jumps(model: Any, data: Data) -> bool:
     if len(points) < 2:
         return False
     some = np.sort(np.random.default_rng(0).permutation(len(points))[:N_WAYS])
-    width = np.ptp(points, axis=0)
-    scaled = points / np.where(width > 0, width, 1.0)
-    near = cKDTree(scaled).query(scaled[some], k=min(len(points), points.shape[1] + 2))[1]
-    start = np.repeat(points[some], near.shape[1] - 1, axis=0)
-    end = points[near[:, 1:].ravel()]
+    near = neighbours(points, some)
+    start, end = np.repeat(points[some], near.shape[1], axis=0), points[near.ravel()]
 
     def mean(X: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict(X), dtype=float).reshape(len(X), -1) / data.spread
