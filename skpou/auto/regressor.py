@@ -1,4 +1,4 @@
-"""AutoRegressor: members race on left-out rows, the densities of the best are stacked."""
+"""AutoRegressor: members are fitted and compared, the densities of the best are stacked."""
 
 from __future__ import annotations
 
@@ -77,13 +77,15 @@ class Plan(NamedTuple):
 
 
 class AutoRegressor(BaseRegressor):
-    """The regressor to begin with: members race, and the best two or three predict together.
+    """The regressor to begin with: members are compared, the best two or three predict together.
 
-    Rows are left out, folds of distinct points and whole levels of columns with few values. All
-    members are fitted to a small sample of the others and judged by the density of the left-out
-    targets, the better ones to larger samples (successive halving [1]_), the best to all rows.
-    Their predictive densities are stacked: the weights are those under which the left-out
-    targets are most likely [2]_, and so are factors that widen bars which were too narrow.
+    Members of skpou have bars that know errors at left-out rows: up to 2000 distinct points all are
+    fitted to all rows, once, and compared by the log density that they expect between the rows.
+    Others, and all of them on more points, race: rows are left out, members are fitted to a small
+    sample of the others and judged by the density of the left-out targets, the better ones to
+    larger samples (successive halving [1]_), the best to all rows. The predictive densities of the
+    best are stacked, by what they expect, or by the weights under which left-out targets are most
+    likely [2]_ where all raced; with a small chance that they are wrong altogether.
 
     Parameters
     ----------
@@ -117,17 +119,22 @@ class AutoRegressor(BaseRegressor):
         Members of the stack, fitted to all rows, the heaviest first.
     weights_ : ndarray of shape (n_members,)
         Their weights, which add up to one.
+    doubter_ : regressor or None
+        Fitted member whose bars, and whose distance, are how far the stack may be off.
+    doubt_ : float
+        Chance that it is, one in the number of distinct points and two; 0 for one member, and where
+        one is exact and none contradicts it. It widens density and bars and moves no mean.
     widened_ : ndarray of shape (n_members, n_factors)
         With what probability the bars of each are wider by each of `factors_`.
     factors_ : ndarray of shape (n_factors,)
         Factors of standard deviations, the first 1.
     leaderboard_ : dict of ndarray
         A line for each member and size, those of all rows at the end: ``"member"``, ``"rows"``
-        (distinct points that were fitted), ``"log_density"`` (mean at left-out rows, per unit of
-        y, bars widened as far as these rows ask for), ``"error"`` (root mean square there, in
-        units of the spread of y), ``"seconds"`` of the processor and ``"weight"``. NaN stands for
-        what failed, and for errors of fits to all rows. ``pandas.DataFrame(leaderboard_)`` is a
-        table.
+        (distinct points that were fitted), ``"log_density"`` (per unit of y: mean at left-out rows,
+        bars widened as far as these rows ask for; of fits to all rows the one that the member
+        expects between them), ``"error"`` (root mean square, of the mean, in units of the spread of
+        y, likewise), ``"seconds"`` of the processor and ``"weight"``. NaN stands for what failed.
+        ``pandas.DataFrame(leaderboard_)`` is a table.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     n_features_in_ : int
@@ -200,7 +207,7 @@ class AutoRegressor(BaseRegressor):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None) -> AutoRegressor:
-        """Race the members, and fit the best to all rows.
+        """Fit the members, compare them, and keep the best.
 
         Parameters
         ----------
@@ -297,7 +304,7 @@ class AutoRegressor(BaseRegressor):
         )
 
     def summary(self) -> str:
-        """Which members raced, and why those of the stack were taken.
+        """Which members were compared, and why those of the stack were taken.
 
         Returns
         -------

@@ -72,7 +72,11 @@ def test_doubt(gaussians):
     """A chance of being as far off as another member is: the mean stays, the density has tails."""
     doubter = Constant(2.0, 0.1).fit(X, Y)
     doubted = replace(gaussians, doubter=doubter, doubt=0.02)
-    x, found, before = POINTS[:, 0].numpy(), doubted.components(POINTS), gaussians.components(POINTS)
+    x, found, before = (
+        POINTS[:, 0].numpy(),
+        doubted.components(POINTS),
+        gaussians.components(POINTS),
+    )
     center = before.expectation()[:, 0].numpy()
     assert same_bits(found.expectation().numpy(), before.expectation().numpy())
     own = sum(before.variances())[:, 0].numpy()

@@ -39,7 +39,8 @@ def run(members, data, most=3):
 
 
 @pytest.mark.parametrize(
-    ("n", "sizes"), [(7, []), (40, [30]), (200, [150]), (800, [400]), (2000, [250, 1000]), (4000, [500, 1000])]
+    ("n", "sizes"),
+    [(7, []), (40, [30]), (200, [150]), (800, [400]), (2000, [250, 1000]), (4000, [500, 1000])],
 )
 def test_sizes_of_the_samples(n, sizes):
     rungs = rungs_of(scattered(n))
