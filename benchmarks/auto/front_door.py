@@ -2,7 +2,7 @@
 
 The tasks were chosen before any was fitted; half have noise. Log densities are those of new rows,
 no larger than that of a standard deviation of a millionth of y's root mean square; errors are root
-mean squares, where the truth is known from the truth without noise, relative to y's root mean square.
+mean squares, where the truth is known from the truth without noise, in units of that of y.
 
 What does not change with AutoRegressor, its members alone and the rivals, is in a table of its own,
 ``front_door_members.csv``; what stands there is not measured again. Remove the file to do so.

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
 from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data

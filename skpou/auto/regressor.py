@@ -279,13 +279,13 @@ class AutoRegressor(BaseRegressor):
         fitted += zip(outcome.members, outcome.whole, outcome.weights)
         unit = float(np.log(plan.data.spread).sum())
         for k, whole, weight in fitted:
-            known = whole.claim is not None and whole.is_good
+            claim = whole.claim if whole.is_good else None
             lines.append(
                 {
                     "member": race.names[k],
                     "rows": plan.data.n_points,
-                    "log_density": whole.claim.score - unit if known else np.nan,
-                    "error": whole.claim.error if known else np.nan,
+                    "log_density": np.nan if claim is None else claim.score - unit,
+                    "error": np.nan if claim is None else claim.error,
                     "seconds": whole.seconds,
                     "weight": weight,
                 }

@@ -24,11 +24,11 @@ def summary_of(board: dict[str, np.ndarray]) -> str:
         return "\n".join([*lines, "There was no race."])
     if len(known) > 1:
         lines.append("Their bars between the rows said (log density, error in spreads of y):")
-        for i in sorted(known, key=lambda i: -board["log_density"][i]):
+        for i in sorted(known.tolist(), key=lambda i: -board["log_density"][i]):
             lines.append(f"  {names[i]}: {_numbers(board, i)}")
     if len(raced):
         lines.append("Left-out rows said (log density a row, error in units of the spread of y):")
-    last = {name: i for i, name in enumerate(names) if i in raced}
+    last = {names[i]: i for i in raced.tolist()}
     largest = max((board["rows"][i] for i in last.values()), default=0)
     # The members that came farthest first, among them the likeliest.
     order = sorted(last.values(), key=lambda i: (-board["rows"][i], -_score(board, i)))

@@ -16,10 +16,10 @@ SMALL, LARGE = 4.0, 9.0
 class LeaderboardDisplay:
     """Log density of every member of a :class:`~skpou.AutoRegressor` between the rows.
 
-    A row a member, the best above. A dot is a fit, larger ones are of more rows, those of all rows by
-    what the member itself expects, others at left-out rows; a line leads from small samples to large
-    ones. The weight in the stack stands at the right; members without one were less likely, dropped
-    on the way, or not needed. Use :meth:`from_estimator` to create one.
+    A row a member, the best above. A dot is a fit, larger ones are of more rows, those of all rows
+    by what the member itself expects, others at left-out rows; a line leads from small samples to
+    large ones. The weight in the stack stands at the right; members without one were less likely,
+    dropped on the way, or not needed. Use :meth:`from_estimator` to create one.
 
     Parameters
     ----------
