@@ -1,9 +1,10 @@
 """
-Which regressor? A race
-=======================
+Which regressor? Ask them all
+=============================
 
 The target has a kink along a parabola, a wave along the second column, and noise of standard
-deviation 0.02. ``AutoRegressor`` lets its members race on left-out rows and predicts with the best.
+deviation 0.02. ``AutoRegressor`` fits its members, asks each how well it knows what is between the
+rows, and predicts with the best.
 """
 
 import matplotlib.pyplot as plt
@@ -31,7 +32,7 @@ mean, std = model.predict(points, return_std="epistemic")
 print(f"error {np.sqrt(np.mean((mean - target(points)) ** 2)):.4f}, predicted {std.mean():.4f}")
 
 # %%
-# The natural logarithm of each member's density at the rows that were left out, and the weights.
+# The natural logarithm of the density that each member expects between the rows, and the weights.
 
 LeaderboardDisplay.from_estimator(model)
 plt.show()

@@ -1,11 +1,11 @@
-"""The end of a race: which densities are stacked, and the fits to all rows."""
+"""The end of a race: the fits to all rows, and which densities are stacked."""
 
 from __future__ import annotations
 
 import copy
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,18 +13,33 @@ import joblib
 import numpy as np
 import torch
 
+from skpou.auto.claims import (
+    COLUMNS_OF_BOX,
+    MOST_ERROR,
+    Claim,
+    chance_of_error,
+    claim_of,
+    contradicted,
+    is_calibrated,
+    jumps,
+    order_of,
+    probes_of,
+    weights_by_claims,
+)
 from skpou.auto.members import fit_member
-from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race
+from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race, is_exact
 from skpou.auto.stacking import without_small
+from skpou.base import StopRequested
 from skpou.core import Report
 
-#: Errors of the members of a stack relative to the leader's: a mean with a share of a larger error
-#: would lose what the leader knows.
-MOST_ERROR = 2.0
-#: Points between rows at which a mean is looked at, as many again in the box of the rows up to so
-#: many columns (in more of them the box is mostly empty), and distance from all targets, in units
-#: of their range, that no mean may have there where another keeps within.
-N_BETWEEN, COLUMNS_OF_BOX, BEYOND = 1000, 3, 1.0
+#: Points between rows at which a mean is looked at, as many again in the box of the rows where
+#: these have few columns, and distance from all targets, in units of their range, that no mean may
+#: have there where another keeps within.
+N_BETWEEN, BEYOND = 1000, 1.0
+#: Fits to all rows of some members, in order, as they are done.
+Fits = Callable[..., Iterator[tuple[int, "Whole"]]]
+#: Members that are fitted before one that is exact ends the fits: another must not contradict it.
+LEAST_FITS = 2
 
 
 class Whole(NamedTuple):
@@ -40,6 +55,8 @@ class Whole(NamedTuple):
     failure : Exception or None
     is_wild : bool
         Whether the mean leaves the range of the targets by far between the rows.
+    claim : Claim or None
+        What it says of targets between the rows.
     """
 
     model: Any
@@ -47,6 +64,12 @@ class Whole(NamedTuple):
     messages: list[Warning]
     failure: Exception | None
     is_wild: bool = False
+    claim: Claim | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it may predict."""
+        return self.failure is None and not self.is_wild
 
 
 @dataclass(frozen=True)
@@ -61,15 +84,21 @@ class Outcome:
     weights : ndarray of shape (K,)
     shares : ndarray of shape (K, S)
         With what probability each is widened by each of `FACTORS`.
-    dropped : dict of int to Whole
-        Fits to all rows that failed or were wild.
+    others : dict of int to Whole
+        Other fits to all rows: less likely ones, and those that failed or were wild.
+    doubter : regressor or None
+        Fitted member whose bars and whose distance are how far the stack may be off.
+    doubt : float
+        Chance that it is.
     """
 
     members: list[int]
     whole: list[Whole]
     weights: np.ndarray
     shares: np.ndarray
-    dropped: dict[int, Whole]
+    others: dict[int, Whole]
+    doubter: Any = None
+    doubt: float = 0.0
 
 
 def finish(
@@ -80,7 +109,7 @@ def finish(
     n_jobs: int | None,
     report: Report,
 ) -> Outcome:
-    """Stack the densities of the best and fit these to all rows.
+    """Fit the members that are left to all rows, and stack the densities of the best.
 
     A member that fails there, or leaves the range of the targets by far between the rows, is left
     out; where all do, the next one takes their place.
@@ -91,32 +120,130 @@ def finish(
         The first failure, where no member can be fitted.
     """
 
-    def fits(which: list[int]) -> list[Whole]:
-        return list(_whole_fits(members, race.names, which, data, n_jobs, report))
+    def fits(
+        which: Sequence[int], until: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Whole]]:
+        for k, one in zip(which, _whole_fits(members, which, data, n_jobs)):
+            yield k, one
+            what = "fitted to all rows" if one.failure is None else f"failed: {one.failure}"
+            what += ", but far from all targets between them" if one.is_wild else ""
+            report(f"{race.names[k]} {what}")
+            if until():
+                return
 
+    if race.trusted:
+        return _by_claims(race, data, most, fits)
     kept, weights, shares = stack(race, most)
-    whole = fits(kept)
-    good = [i for i, one in enumerate(whole) if one.failure is None and not one.is_wild]
+    second = [k for k in race.alive if k not in kept and k in race.standings]
+    alone = len(kept) == 1 and kept[0] in race.standings
+    second = second[:1] if alone and not is_exact(race.standings[kept[0]]) else []
+    whole = dict(fits([*kept, *second]))
+    good = [i for i, k in enumerate(kept) if whole[k].is_good]
     if not good:
-        # In the order of the race.
-        for k in [k for k in race.alive if k not in kept and k in race.standings]:
-            other = fits([k])
-            if other[0].failure is None and not other[0].is_wild:
-                return Outcome([k], other, np.ones(1), _as_they_are(1), dict(zip(kept, whole)))
-        good = [i for i, one in enumerate(whole) if one.failure is None]
-    others = [k for k in range(len(members)) if k not in (*kept, *race.failures)]
-    while not good:
-        for k, one in zip(kept, whole):
+        kept, weights, shares = _in_their_place(len(members), race, whole, fits)
+        good = [0]
+    weights = weights[good] / weights[good].sum()
+    return _outcome([kept[i] for i in good], weights, shares[good], whole, data)
+
+
+def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
+    """The stack of members of which some are taken at their word."""
+    whole: dict[int, Whole] = {}
+    try:
+        which = sorted([*race.trusted, *race.alive])
+        for k, one in fits(which, lambda: _none_is_better(whole, data)):
+            whole[k] = one
+    except StopRequested:
+        most = 1
+    good = [k for k, one in whole.items() if one.is_good]
+    if not good:
+        n_members = len(race.names)
+        kept, weights, shares = _in_their_place(n_members, race, whole, fits)
+        return _outcome(kept, weights, shares, whole, data)
+    scores, errors, own = [], [], _as_they_are(1)[0]
+    # Errors with noise, where one does not tell it from the rest.
+    told = all(is_calibrated(whole[k].model) for k in good)
+    for k in good:
+        claim, standing = whole[k].claim, race.standings.get(k)
+        assert claim is not None
+        # What left-out rows say of one that is not taken at its word.
+        scores.append(claim.score if standing is None else min(claim.score, standing.score))
+        error = claim.error if told else claim.total
+        errors.append(error if standing is None else max(error, standing.error))
+    chosen, weights = weights_by_claims(scores, errors, most)
+    order = np.argsort(-weights, kind="stable")
+    kept = [good[chosen[i]] for i in order]
+    of_members = {k: s.shares.numpy() for k, s in race.standings.items()}
+    shares = np.stack([of_members.get(k, own) for k in kept])
+    return _outcome(kept, weights[order], shares, whole, data)
+
+
+def _none_is_better(whole: dict[int, Whole], data: Data) -> bool:
+    """Whether one is exact, and nothing says that it is not."""
+    good = [one for one in whole.values() if one.is_good]
+    return len(whole) >= LEAST_FITS and any(
+        one.claim is not None and one.claim.exact and not _may_be_wrong(one, good, data)
+        for one in good
+    )
+
+
+def _may_be_wrong(one: Whole, others: Sequence[Whole], data: Data) -> bool:
+    """Whether a fit that takes itself for exact jumps, or another often contradicts it."""
+    claims = [other.claim for other in others if other is not one and other.claim is not None]
+    assert one.claim is not None
+    against = any(contradicted(one.claim, claim) for claim in claims)
+    return against or jumps(one.model, data)
+
+
+def _outcome(
+    kept: list[int], weights: np.ndarray, shares: np.ndarray, whole: dict[int, Whole], data: Data
+) -> Outcome:
+    """The stack of some of the whole fits, and who doubts it."""
+    others = {k: one for k, one in whole.items() if k not in kept}
+    stacked = [whole[k] for k in kept]
+    outcome = Outcome(kept, stacked, weights, shares, others)
+    good = [one for one in others.values() if one.is_good and one.claim is not None]
+    if good:
+        claims = [one.claim for one in good if one.claim is not None]
+        order = order_of([claim.score for claim in claims], [claim.error for claim in claims])
+        second = good[order[0]]
+    elif len(kept) > 1:
+        second = stacked[-1]
+    else:
+        return outcome
+    exact = all(one.claim is not None and one.claim.exact for one in stacked)
+    if exact and not any(_may_be_wrong(one, [second], data) for one in stacked):
+        return outcome
+    doubt = chance_of_error(data.n_points)
+    return Outcome(kept, stacked, weights, shares, others, second.model, doubt)
+
+
+def _in_their_place(
+    n_members: int, race: Race, whole: dict[int, Whole], fits: Fits
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Another member, where none is good: in the order of the race; else a wild one.
+
+    Raises
+    ------
+    Exception
+        The first failure, where no member can be fitted.
+    """
+    unfitted = [k for k in race.alive if k not in whole and k in race.standings]
+    for k in [*whole, *unfitted]:
+        if k not in whole:
+            whole.update(fits([k]))
+        if whole[k].is_good:
+            return [k], np.ones(1), _as_they_are(1)
+    others = [k for k in range(n_members) if k not in whole and k not in race.failures]
+    while True:
+        fitted = [k for k, one in whole.items() if one.failure is None]
+        if fitted:
+            return fitted[:1], np.ones(1), _as_they_are(1)
+        for k, one in whole.items():
             race.failures.setdefault(k, one.failure or RuntimeError())
         if not others:
             raise next(iter(race.failures.values()))
-        kept, weights, shares = [others.pop(0)], np.ones(1), _as_they_are(1)
-        whole = fits(kept)
-        good = [i for i, one in enumerate(whole) if one.failure is None]
-    weights = weights[good] / weights[good].sum()
-    dropped = {k: whole[i] for i, k in enumerate(kept) if i not in good}
-    which = [kept[i] for i in good]
-    return Outcome(which, [whole[i] for i in good], weights, shares[good], dropped)
+        whole.update(fits([others.pop(0)]))
 
 
 def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -160,23 +287,13 @@ def _as_they_are(n_members: int) -> np.ndarray:
 
 
 def _whole_fits(
-    members: Sequence[Any],
-    names: Sequence[str],
-    which: Sequence[int],
-    data: Data,
-    n_jobs: int | None,
-    report: Report,
+    members: Sequence[Any], which: Sequence[int], data: Data, n_jobs: int | None
 ) -> Iterator[Whole]:
     """Fits to all rows, in order, as they are done."""
     threads = torch.get_num_threads()
-    fits = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
+    return joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
         joblib.delayed(_fit_whole)(members[k], data, threads) for k in which
     )
-    for k, whole in zip(which, fits):
-        what = "fitted to all rows" if whole.failure is None else f"failed: {whole.failure}"
-        what += ", but far from all targets between them" if whole.is_wild else ""
-        report(f"{names[k]} {what}")
-        yield whole
 
 
 def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
@@ -187,12 +304,13 @@ def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
         try:
             model = copy.deepcopy(member)
             fit_member(model, data.X, data.targets(), data.weight)
-            wild = is_wild(model, data)
+            seconds = time.process_time() - start
+            wild, claim = is_wild(model, data), claim_of(model, data, probes_of(data))
         # Whatever a member meets, the others go on.
         except Exception as failure:
             return Whole(None, time.process_time() - start, [], failure)
     messages = [one.message for one in caught if isinstance(one.message, Warning)]
-    return Whole(model, time.process_time() - start, messages, None, wild)
+    return Whole(model, seconds, messages, None, wild, claim)
 
 
 def is_wild(model: Any, data: Data) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -148,18 +148,22 @@ class MemberDensity:
 
 @dataclass(frozen=True)
 class Part:
-    """One summand of the mixture: a member's density, its weight, by what factor it is wider."""
+    """One summand of the mixture: a member's density, its weight, by what factor it is wider.
+
+    With ``may_be_own=False`` it is Gaussian, whatever density the member has.
+    """
 
     member: MemberDensity
     weight: float
     factor: float
     mean: Tensor
     std: Tensor
+    may_be_own: bool = True
 
     @property
     def is_own(self) -> bool:
         """Whether the density is the member's own and no Gaussian."""
-        return self.factor == 1.0 and self.member.is_own
+        return self.may_be_own and self.factor == 1.0 and self.member.is_own
 
     def log_density(self, y: Tensor) -> Tensor:
         """Logarithm (n,) of the joint density at y (n, m)."""
@@ -200,11 +204,20 @@ class StackedDensity:
         Mean of y.
     kind : bool or str
         Which standard deviation is asked for.
+    doubt : Part or None
+        Gaussian about the center as wide as another member says, for the chance that the members
+        are wrong. It moves no mean.
     """
 
     parts: list[Part]
     center: Tensor
     kind: bool | str = True
+    doubt: Part | None = None
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """The members' parts, and the doubt."""
+        return self.parts if self.doubt is None else [*self.parts, self.doubt]
 
     def expectation(self) -> Tensor:
         """Mean (n, m) of y."""
@@ -220,6 +233,8 @@ class StackedDensity:
         wider = sum_of(
             part.weight * (part.factor**2 - 1) * part.std.square() for part in self.parts
         )
+        if self.doubt is not None:
+            apart = apart + self.doubt.weight * self.doubt.std.square()
         if self.kind is True:
             total = sum_of(part.weight * part.std.square() for part in self.parts)
             return total + wider + apart, torch.zeros_like(total)
@@ -227,11 +242,15 @@ class StackedDensity:
             sum_of(part.weight * part.member.moments(kind)[1].square() for part in self.parts)
             for kind in ("noise", "epistemic")
         )
+        if self.doubt is not None:
+            # The noise is there in any case, and the doubt is not narrower.
+            more = noise * self.doubt.weight / (1 - self.doubt.weight)
+            noise, wider = noise + more, wider - more
         return noise, epistemic + wider + apart
 
     def log_density(self, y: Tensor) -> Tensor:
         """Logarithm (n,) of the joint density at y (n, m)."""
-        logs = [math.log(part.weight) + part.log_density(y) for part in self.parts]
+        logs = [math.log(part.weight) + part.log_density(y) for part in self.all_parts]
         return torch.stack(logs).logsumexp(0)
 
     @property
@@ -246,14 +265,14 @@ class StackedDensity:
 
     def cumulative(self, y: Tensor) -> Tensor:
         """Probability (n, q, m) of a target below y (n, q, m)."""
-        return sum_of(part.weight * part.cumulative(y) for part in self.parts)
+        return sum_of(part.weight * part.cumulative(y) for part in self.all_parts)
 
     def sample(self, n_samples: int, rng: np.random.Generator) -> Tensor:
         """Draws (n, s, m) of y: for each a member, then a target by this member."""
-        total = np.cumsum([part.weight for part in self.parts])
+        total = np.cumsum([part.weight for part in self.all_parts])
         uniform = rng.random((len(self.center), n_samples)) * total[-1]
         pick = torch.as_tensor(np.searchsorted(total[:-1], uniform, side="right"), device="cpu")
-        draws = torch.stack([part.sample(n_samples, rng) for part in self.parts])
+        draws = torch.stack([part.sample(n_samples, rng) for part in self.all_parts])
         index = pick[None, :, :, None].expand(1, -1, -1, draws.shape[3])
         return draws.gather(0, index)[0]
 
@@ -266,11 +285,11 @@ class StackedDensity:
         if probabilities.ndim == 2:
             each = [self.quantiles(p)[:, :, j] for j, p in enumerate(probabilities.unbind(1))]
             return torch.stack(each, 2)
-        own = torch.stack([part.quantiles(probabilities) for part in self.parts])
+        own = torch.stack([part.quantiles(probabilities) for part in self.all_parts])
         low, high = own.amin(0), own.amax(0)
         n, q, m = low.shape
         share = torch.linspace(0, 1, PARTS + 1, dtype=low.dtype, device=low.device)[1:-1]
-        for _ in range(ROUNDS if len(self.parts) > 1 and q else 0):
+        for _ in range(ROUNDS if len(self.all_parts) > 1 and q else 0):
             if not (high - low > torch.finfo(low.dtype).eps * high.abs()).any():
                 break
             inner = low[:, :, None] + (high - low)[:, :, None] * share[:, None]
@@ -310,6 +329,10 @@ class Stack:
         Powers of two that all targets are in units of.
     kind : bool or str
         Which standard deviation is asked for.
+    doubter : regressor or None
+        Fitted member whose bars and distance say how far the others may be off.
+    doubt : float
+        Chance that they are.
     """
 
     estimators: Sequence[Any]
@@ -319,6 +342,8 @@ class Stack:
     width: np.ndarray
     unit: Tensor
     kind: bool | str = True
+    doubter: Any = None
+    doubt: float = 0.0
 
     def _members(self, X: Tensor) -> list[MemberDensity]:
         return [MemberDensity(member, X.numpy(), self.unit) for member in self.estimators]
@@ -339,15 +364,30 @@ class Stack:
         """The density of y at points X (n, d)."""
         members = self._members(X)
         moments = [member.moments() for member in members]
+        trusted = 1.0 - self._doubt
         parts = [
-            Part(member, float(weight * share), float(factor), mean, std)
+            Part(member, float(trusted * weight * share), float(factor), mean, std)
             for member, (mean, std), weight, shares in zip(
                 members, moments, self.weights, self.shares
             )
             for share, factor in zip(shares, self.factors)
             if share > 0
         ]
-        return StackedDensity(parts, self._average(mean for mean, _ in moments), self.kind)
+        density = StackedDensity(parts, self._average(mean for mean, _ in moments), self.kind)
+        return density if self._doubt == 0.0 else self._doubted(density, X)
+
+    @property
+    def _doubt(self) -> float:
+        return 0.0 if self.doubter is None else self.doubt
+
+    def _doubted(self, density: StackedDensity, X: Tensor) -> StackedDensity:
+        """The density with a Gaussian that is no narrower, as wide as the doubter is away."""
+        member, center = MemberDensity(self.doubter, X.numpy(), self.unit), density.center
+        mean, std = member.moments()
+        own = sum_of(replace(density, kind=True).variances()) / (1.0 - self._doubt)
+        wide = (std.square() + (mean - center).square()).maximum(own).sqrt()
+        part = Part(member, self._doubt, 1.0, center, wide, may_be_own=False)
+        return replace(density, doubt=part)
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point, members' own ones aside."""

@@ -29,6 +29,9 @@ THREE_FITS, TWO_FITS, WHOLE_SAMPLES = 60, 200, 400
 #: Share of the points in the samples of the first rung, and in those of the last; small samples
 #: have so many at least, and are not worth their fits beyond this share of the large ones.
 SMALL, LARGE = 1 / 8, 1 / 2
+#: Points up to which members that can be taken at their word are fitted to all of them at once:
+#: with more, samples tell which are not worth it, and the large ones have so small a share.
+MANY, LARGE_OF_MANY = 2000, 1 / 4
 LEAST_SMALL, WORTH = 200, 1 / 4
 #: Folds that one fit leaves out: a quarter of the rows.
 FOLDS_A_FIT = N_FOLDS // 4
@@ -124,6 +127,8 @@ def plan_rungs(data: Data, rng: np.random.Generator) -> list[Rung]:
         return [Rung([(np.sort(others), left_out) for others, left_out in fits])]
     small, large = max(LEAST_SMALL, int(SMALL * n)), int(LARGE * n)
     sizes = (small, large) if small <= WORTH * large else (large,)
+    if n > MANY:
+        sizes = (small, int(LARGE_OF_MANY * n))
     return [Rung([(np.sort(others[:size]), out) for others, out in fits]) for size in sizes]
 
 
@@ -242,7 +247,9 @@ class Race:
     ----------
     names : list of str
     alive : list of int
-        Members that are left, the leader first.
+        Members that race and are left, the leader first.
+    trusted : list of int
+        Members that need no race: their own bars tell how good they are.
     standings : dict of int to Standing
         Of the members in the last rung.
     weight : Tensor of shape (k,)
@@ -255,16 +262,17 @@ class Race:
 
     names: list[str]
     alive: list[int]
+    trusted: list[int] = field(default_factory=list)
     standings: dict[int, Standing] = field(default_factory=dict)
     weight: Tensor | None = None
     board: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[int, Exception] = field(default_factory=dict)
 
 
-def count_trials(rungs: Sequence[Rung], n_members: int, most: int) -> int:
+def count_trials(rungs: Sequence[Rung], n_racing: int, most: int) -> int:
     """Most trials that the rungs can take."""
-    alive = [n_members, *[min(n_members, max(most, 2))] * len(rungs)]
-    return sum(len(rung.fits) * k for rung, k in zip(rungs, alive)) if n_members > 1 else 0
+    alive = [n_racing, *[min(n_racing, max(most, 2))] * len(rungs)]
+    return sum(len(rung.fits) * k for rung, k in zip(rungs, alive))
 
 
 def run_race(
@@ -276,7 +284,7 @@ def run_race(
     n_jobs: int | None,
     report: Report,
 ) -> None:
-    """Fit all members to small samples, those that may still win to larger ones.
+    """Fit all members that race to small samples, those that may still win to larger ones.
 
     Parameters
     ----------
@@ -295,8 +303,8 @@ def run_race(
     report : callable
         Takes a line for each trial, `count_trials` of them.
     """
-    planned = len(members)
-    for rung in rungs if planned > 1 else ():
+    planned = len(race.alive)
+    for rung in rungs if planned else ():
         before = len(race.board)
         _run_rung(members, race, data, rung, n_jobs, report)
         for _ in range((planned - (len(race.board) - before)) * len(rung.fits)):
@@ -309,7 +317,7 @@ def _run_rung(
     members: Sequence[Any], race: Race, data: Data, rung: Rung, n_jobs: int | None, report: Report
 ) -> None:
     """Trials of all members that are left; none where one has been exact before."""
-    if any(_is_exact(standing) for standing in race.standings.values()):
+    if any(is_exact(standing) for standing in race.standings.values()):
         return
     race.weight = torch.as_tensor(
         np.concatenate([data.at(out).weight for _, out in rung.fits]), device="cpu"
@@ -327,11 +335,11 @@ def _run_rung(
             race.failures.setdefault(k, failure)
         race.board.append(_board_line(race.names[k], own, race.standings[k], data))
         race.alive = _order(race, alive)
-        if _is_exact(race.standings[k]):
+        if is_exact(race.standings[k]):
             break
 
 
-def _is_exact(standing: Standing) -> bool:
+def is_exact(standing: Standing) -> bool:
     """Whether a member is as good as floating-point numbers allow: no other can be better."""
     best = -standing.n_outputs * math.log(LEAST_STD * math.sqrt(2 * math.pi)) - ABOUT
     return standing.error <= ROUND_OFF and standing.score >= best

@@ -1,4 +1,4 @@
-"""AutoRegressor: members race on left-out rows, the densities of the best are stacked."""
+"""AutoRegressor: members are fitted and compared, the densities of the best are stacked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skpou.auto.claims import is_calibrated
 from skpou.auto.finish import Outcome, finish
 from skpou.auto.members import check_members, default_members, named_member, names_of
 from skpou.auto.predictive import Stack, unit_of
-from skpou.auto.race import FACTORS, Data, Race, Rung, count_trials, plan_rungs, run_race
+from skpou.auto.race import (
+    FACTORS,
+    LEAST_POINTS,
+    MANY,
+    Data,
+    Race,
+    Rung,
+    count_trials,
+    plan_rungs,
+    run_race,
+)
 from skpou.auto.summary import summary_of
 from skpou.base import (
     AUTO,
@@ -44,6 +55,8 @@ class Plan(NamedTuple):
         Unfitted.
     data : Data
         Rows in units of X and y.
+    racing, trusted : list of int
+        Members that race, and those that are fitted to all rows without.
     rungs : list of Rung
     scaling : Scaling
         Box of the data, mean and scale of the targets.
@@ -54,6 +67,8 @@ class Plan(NamedTuple):
 
     members: list[Any]
     data: Data
+    racing: list[int]
+    trusted: list[int]
     rungs: list[Rung]
     scaling: Scaling
     target_ndim: int
@@ -62,13 +77,15 @@ class Plan(NamedTuple):
 
 
 class AutoRegressor(BaseRegressor):
-    """The regressor to begin with: members race, and the best two or three predict together.
+    """The regressor to begin with: members are compared, the best two or three predict together.
 
-    Rows are left out, folds of distinct points and whole levels of columns with few values. All
-    members are fitted to a small sample of the others and judged by the density of the left-out
-    targets, the better ones to larger samples (successive halving [1]_), the best to all rows.
-    Their predictive densities are stacked: the weights are those under which the left-out
-    targets are most likely [2]_, and so are factors that widen bars which were too narrow.
+    Members of skpou have bars that know errors at left-out rows: up to 2000 distinct points all are
+    fitted to all rows, once, and compared by the log density that they expect between the rows.
+    Others, and all of them on more points, race: rows are left out, members are fitted to a small
+    sample of the others and judged by the density of the left-out targets, the better ones to
+    larger samples (successive halving [1]_), the best to all rows. The predictive densities of the
+    best are stacked, by what they expect, or by the weights under which left-out targets are most
+    likely [2]_ where all raced; with a small chance that they are wrong altogether.
 
     Parameters
     ----------
@@ -102,17 +119,22 @@ class AutoRegressor(BaseRegressor):
         Members of the stack, fitted to all rows, the heaviest first.
     weights_ : ndarray of shape (n_members,)
         Their weights, which add up to one.
+    doubter_ : regressor or None
+        Fitted member whose bars, and whose distance, are how far the stack may be off.
+    doubt_ : float
+        Chance that it is, one in the number of distinct points and two; 0 for one member, and where
+        one is exact and none contradicts it. It widens density and bars and moves no mean.
     widened_ : ndarray of shape (n_members, n_factors)
         With what probability the bars of each are wider by each of `factors_`.
     factors_ : ndarray of shape (n_factors,)
         Factors of standard deviations, the first 1.
     leaderboard_ : dict of ndarray
         A line for each member and size, those of all rows at the end: ``"member"``, ``"rows"``
-        (distinct points that were fitted), ``"log_density"`` (mean at left-out rows, per unit of
-        y, bars widened as far as these rows ask for), ``"error"`` (root mean square there, in
-        units of the spread of y), ``"seconds"`` of the processor and ``"weight"``. NaN stands for
-        what failed, and for errors of fits to all rows. ``pandas.DataFrame(leaderboard_)`` is a
-        table.
+        (distinct points that were fitted), ``"log_density"`` (per unit of y: mean at left-out rows,
+        bars widened as far as these rows ask for; of fits to all rows the one that the member
+        expects between them), ``"error"`` (root mean square, of the mean, in units of the spread of
+        y, likewise), ``"seconds"`` of the processor and ``"weight"``. NaN stands for what failed.
+        ``pandas.DataFrame(leaderboard_)`` is a table.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, offset, width), mean and scale of the targets.
     n_features_in_ : int
@@ -185,7 +207,7 @@ class AutoRegressor(BaseRegressor):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None) -> AutoRegressor:
-        """Race the members, and fit the best to all rows.
+        """Fit the members, compare them, and keep the best.
 
         Parameters
         ----------
@@ -220,10 +242,12 @@ class AutoRegressor(BaseRegressor):
         data = Data.from_rows(merge_rows(X, y, weight, counts=True), scaling.scale.cpu().numpy())
         seed = seed_of(self.random_state)
         members = self._members(data.n_points, len(scaling.columns), seed)
-        most = min(int(self.n_members), len(members))
-        rungs = plan_rungs(data, random_generator(seed)) if len(members) > 1 else []
-        n_trials = count_trials(rungs, len(members), most)
-        return Plan(members, data, rungs, scaling, ndim, n_trials, n_trials + most)
+        racing, trusted = _who_races(members, data.n_points)
+        rungs = plan_rungs(data, random_generator(seed)) if racing else []
+        n_racing = min(len(racing), max(int(self.n_members), 2))
+        n_trials = count_trials(rungs, len(racing), int(self.n_members))
+        n_steps = n_trials + n_racing + len(trusted)
+        return Plan(members, data, racing, trusted, rungs, scaling, ndim, n_trials, n_steps)
 
     def _members(self, n_rows: int, n_columns: int, seed: int) -> list[Any]:
         """Unfitted members."""
@@ -238,7 +262,7 @@ class AutoRegressor(BaseRegressor):
     def _race(self, plan: Plan) -> list[Warning]:
         """Race and whole fits; the warnings of the latter."""
         members, data, most = plan.members, plan.data, int(self.n_members)
-        race = Race(names_of(members), list(range(len(members))))
+        race = Race(names_of(members), plan.racing, plan.trusted)
         steps = _Steps(plan.n_steps, self._reporter())
         try:
             run_race(members, race, data, plan.rungs, most, self.n_jobs, steps)
@@ -251,15 +275,17 @@ class AutoRegressor(BaseRegressor):
 
     def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
         lines = [{**line, "weight": 0.0} for line in race.board]
-        fitted = [(k, whole, 0.0) for k, whole in outcome.dropped.items()]
+        fitted = [(k, whole, 0.0) for k, whole in outcome.others.items()]
         fitted += zip(outcome.members, outcome.whole, outcome.weights)
+        unit = float(np.log(plan.data.spread).sum())
         for k, whole, weight in fitted:
+            claim = whole.claim if whole.is_good else None
             lines.append(
                 {
                     "member": race.names[k],
                     "rows": plan.data.n_points,
-                    "log_density": np.nan,
-                    "error": np.nan,
+                    "log_density": np.nan if claim is None else claim.score - unit,
+                    "error": np.nan if claim is None else claim.error,
                     "seconds": whole.seconds,
                     "weight": weight,
                 }
@@ -270,13 +296,15 @@ class AutoRegressor(BaseRegressor):
             weights_=outcome.weights,
             widened_=outcome.shares,
             factors_=np.array(FACTORS),
+            doubter_=outcome.doubter,
+            doubt_=outcome.doubt,
             leaderboard_={key: np.array([line[key] for line in lines]) for key in lines[-1]},
             scaling_=plan.scaling.arrays(),
             _target_ndim=plan.target_ndim,
         )
 
     def summary(self) -> str:
-        """Which members raced, and why those of the stack were taken.
+        """Which members were compared, and why those of the stack were taken.
 
         Returns
         -------
@@ -304,7 +332,10 @@ class AutoRegressor(BaseRegressor):
         width[self.scaling_["columns"]] = self.scaling_["width"]
         unit = torch.as_tensor(self._unit(), device="cpu")
         members = (self.estimators_, self.weights_, self.widened_, self.factors_)
-        return Stack(*members, width, unit)
+        # Models that an earlier version saved have no doubt.
+        state = vars(self)
+        doubt = (state.get("doubter_"), state.get("doubt_", 0.0))
+        return Stack(*members, width, unit, True, *doubt)
 
     def _check_state(self) -> None:
         """Refuse a state with weights that are none; members refuse what is damaged in them."""
@@ -378,6 +409,19 @@ class AutoRegressor(BaseRegressor):
         parts = self._model(points).components(points)
         draws = parts.sample(int(n_samples), random_generator(random_state))
         return self._leave(scaling.original_targets(draws), origin)
+
+
+def _who_races(members: list[Any], n_points: int) -> tuple[list[int], list[int]]:
+    """Members that are judged by left-out rows first, and those that are taken at their word.
+
+    A single one has nobody to race with, and of a few rows none can be left out: then the first
+    member is taken.
+    """
+    every = list(range(len(members)))
+    if len(members) == 1 or n_points < LEAST_POINTS:
+        return [], every[:1]
+    trusted = [k for k in every if n_points <= MANY and is_calibrated(members[k])]
+    return [k for k in every if k not in trusted], trusted
 
 
 class _Steps:

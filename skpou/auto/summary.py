@@ -11,31 +11,39 @@ def summary_of(board: dict[str, np.ndarray]) -> str:
     names, whole = board["member"], board["rows"][stacked[0]]
     weights = ", ".join(f"{names[i]} {board['weight'][i]:.2f}" for i in stacked)
     lines = [f"Fitted to all {whole} distinct points, with weights: {weights}."]
-    dropped = (board["weight"] == 0) & (board["rows"] == whole)
+    whole_fits = (board["weight"] == 0) & (board["rows"] == whole)
+    failed = whole_fits & np.isnan(board["log_density"])
     lines += [
         f"{names[i]} was dropped: with all rows it failed, or its mean leaves the range of y by "
         "far between them."
-        for i in np.flatnonzero(dropped)
+        for i in np.flatnonzero(failed)
     ]
-    raced = np.flatnonzero((board["weight"] == 0) & ~dropped)
-    if not len(raced):
+    known = np.flatnonzero(~np.isnan(board["log_density"]) & (board["rows"] == whole))
+    raced = np.flatnonzero(board["rows"] < whole)
+    if len(known) + len(raced) < 2:
         return "\n".join([*lines, "There was no race."])
-    lines.append("Left-out rows said (log density a row, error in units of the spread of y):")
-    last = {name: i for i, name in enumerate(names) if i in raced}
-    largest = max(board["rows"][i] for i in last.values())
+    if len(known) > 1:
+        lines.append("Their bars between the rows said (log density, error in spreads of y):")
+        for i in sorted(known.tolist(), key=lambda i: -board["log_density"][i]):
+            lines.append(f"  {names[i]}: {_numbers(board, i)}")
+    if len(raced):
+        lines.append("Left-out rows said (log density a row, error in units of the spread of y):")
+    last = {names[i]: i for i in raced.tolist()}
+    largest = max((board["rows"][i] for i in last.values()), default=0)
     # The members that came farthest first, among them the likeliest.
     order = sorted(last.values(), key=lambda i: (-board["rows"][i], -_score(board, i)))
     for i in order:
-        name = names[i]
-        text = f"  {name}: {board['log_density'][i]:.3g}, error {board['error'][i]:.2g}"
+        text = f"  {names[i]}: {_numbers(board, i)}"
         if np.isnan(board["log_density"][i]):
-            text = f"  {name} failed"
+            text = f"  {names[i]} failed"
         elif board["rows"][i] < 0.9 * largest:
             text += f", after {board['rows'][i]} points: it could not win any more"
         lines.append(text)
-    if len(stacked) > 1:
-        lines.append("The weights are those under which these rows are likeliest.")
     return "\n".join(lines)
+
+
+def _numbers(board: dict[str, np.ndarray], i: int) -> str:
+    return f"{board['log_density'][i]:.3g}, error {board['error'][i]:.2g}"
 
 
 def _score(board: dict[str, np.ndarray], i: int) -> float:

@@ -55,6 +55,10 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     `_store_result` and `_model`; predictions of every kind follow.
     """
 
+    #: Whether bars between the rows are set by errors at left-out rows, so that they may be taken
+    #: at their word.
+    bars_are_calibrated = True
+
     # Written by a subclass
 
     def _model(self, like: Tensor) -> Predictor:

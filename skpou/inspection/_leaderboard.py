@@ -14,11 +14,12 @@ SMALL, LARGE = 4.0, 9.0
 
 
 class LeaderboardDisplay:
-    """Log density of every member of a :class:`~skpou.AutoRegressor` at left-out rows.
+    """Log density of every member of a :class:`~skpou.AutoRegressor` between the rows.
 
-    A row a member, the best above. A dot is a sample, larger ones are of more rows; a line leads
-    from small samples to large ones. The weight in the stack stands at the right; members without
-    one were dropped on the way, or not needed. Use :meth:`from_estimator` to create one.
+    A row a member, the best above. A dot is a fit, larger ones are of more rows, those of all rows
+    by what the member itself expects, others at left-out rows; a line leads from small samples to
+    large ones. The weight in the stack stands at the right; members without one were less likely,
+    dropped on the way, or not needed. Use :meth:`from_estimator` to create one.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class LeaderboardDisplay:
             )
         ax.set(
             yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.7),
-            xlabel="log density at left-out rows (dots: points fitted)",
+            xlabel="log density between the rows (dots: points fitted)",
         )  # fmt: skip
         ax.margins(x=0.08)
         ax.text(1.02, -0.7, "weight", transform=ax.get_yaxis_transform(), va="bottom")

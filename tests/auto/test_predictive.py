@@ -1,5 +1,7 @@
 """The mixture of members' densities beside what scipy says of Gaussians."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,39 @@ def test_draws(gaussians):
         at = gaussians.components(POINTS).quantiles(torch.tensor([level]).double())[:, 0, 0]
         np.testing.assert_allclose((draws < at.numpy()[:, None]).mean(1), level, atol=0.01)
     assert np.abs(np.corrcoef(draws) - np.eye(7)).max() < 0.05
+
+
+def test_doubt(gaussians):
+    """A chance of being as far off as another member is: the mean stays, the density has tails."""
+    doubter = Constant(2.0, 0.1).fit(X, Y)
+    doubted = replace(gaussians, doubter=doubter, doubt=0.02)
+    x, found, before = (
+        POINTS[:, 0].numpy(),
+        doubted.components(POINTS),
+        gaussians.components(POINTS),
+    )
+    center = before.expectation()[:, 0].numpy()
+    assert same_bits(found.expectation().numpy(), before.expectation().numpy())
+    own = sum(before.variances())[:, 0].numpy()
+    wide = np.sqrt(np.maximum((2 - center) ** 2 + 0.01, own))
+    np.testing.assert_allclose(sum(found.variances())[:, 0], 0.98 * own + 0.02 * wide**2)
+    y = np.full(7, 1.3)
+    pdf = 0.98 * sum(w * p.pdf(y) for w, p in parts(x)) + 0.02 * norm(center, wide).pdf(y)
+    targets = torch.as_tensor(y)[:, None]
+    np.testing.assert_allclose(found.log_density(targets), np.log(pdf), rtol=1e-11)
+    cdf = 0.98 * sum(w * p.cdf(y) for w, p in parts(x)) + 0.02 * norm(center, wide).cdf(y)
+    np.testing.assert_allclose(found.tails(targets)[0][:, 0], cdf, rtol=1e-11)
+    assert found.sample(3, np.random.default_rng(0)).shape == (7, 3, 1)
+
+
+def test_doubt_tells_noise_from_the_rest():
+    members = [SparseGridRegressor(level=level).fit(X, Y) for level in (1, 4)]
+    stack = replace(stack_of(members[:1], [1.0]), doubter=members[1], doubt=0.03)
+    parts_of = replace(stack, kind="noise").components(POINTS).variances()
+    whole = sum(stack.components(POINTS).variances())
+    np.testing.assert_allclose(sum(parts_of), whole, rtol=1e-9)
+    noise = members[0].predict(POINTS.numpy(), return_std="noise")[1]
+    np.testing.assert_allclose(parts_of[0][:, 0], noise**2, rtol=1e-12)
 
 
 def test_gradient_of_members_without_one_is_that_of_differences(gaussians):

@@ -71,8 +71,8 @@ def test_intervals_that_are_counted(mixed):
 def test_leaderboard_and_summary(mixed):
     board = pd.DataFrame(mixed.leaderboard_)
     assert board.columns.tolist() == ["member", "rows", "log_density", "error", "seconds", "weight"]
-    assert board["member"].tolist()[:2] == ["GaussianProcessRegressor", "SparseGridRegressor"]
-    assert (board["rows"][:2] < 60).all()
+    # The grid's bars know left-out rows: it need not race.
+    assert (board["member"][board["rows"] < 60] == "GaussianProcessRegressor").all()
     whole = board[board["rows"] == 60]
     np.testing.assert_array_equal(whole["weight"], mixed.weights_)
     assert whole["weight"].sum() == 1
@@ -265,7 +265,7 @@ def test_progress_knows_its_end(members):
     steps = Steps()
     AutoRegressor(members).set_callbacks(steps).fit(X, Y)
     assert len(steps.lines) == steps.wanted
-    early = Steps(most=3)
+    early = Steps(most=1)
     model = AutoRegressor(members).set_callbacks(early).fit(X, Y)
     assert len(model.estimators_) == 1
     assert np.isfinite(model.predict(QUERY)).all()

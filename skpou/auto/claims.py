@@ -1,0 +1,191 @@
+"""What fitted members claim between the rows, and weights of their densities by that.
+
+Members whose bars were set by errors at left-out rows say themselves how well they know what is
+between the rows: no fit without some of the rows tells it better, and none is needed. What they
+cannot know is whether all their forms are wrong, and where between two rows a mean jumps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data
+from skpou.auto.stacking import STEP
+
+#: Points at which bars are read. In the box of the rows up to so many columns; in more of them the
+#: box is mostly empty, and points are taken between a row and one that is near.
+N_PROBES, COLUMNS_OF_BOX = 512, 3
+#: Exponent of the weights, by the difference of what is claimed: at 0.1 nats, within what a claim
+#: is known to, a member keeps three quarters of the leader's weight, at one nat a twentieth.
+SHARPNESS = 3.0
+#: Errors of the members of a stack relative to the leader's: a mean with a share of a larger error
+#: would lose what the leader knows.
+MOST_ERROR = 2.0
+#: Rows from which it is looked at whether a mean jumps on the way to the nearest other row, how
+#: often the way is halved, and the difference, in units of the spread, that is a jump there.
+N_WAYS, HALVINGS, JUMP = 500, 40, 1e-3
+#: Standard deviations of another member that contradict an exact one, at such a share of points.
+CONTRADICTS, OFTEN = 6.0, 0.05
+
+
+def is_calibrated(member: Any) -> bool:
+    """Whether a member says that its bars were set by errors at left-out rows."""
+    return bool(getattr(member, "bars_are_calibrated", False))
+
+
+def probes_of(data: Data) -> np.ndarray:
+    """Points (n, d) between the rows, the same ones for the same rows."""
+    rng, points = np.random.default_rng(0), data.points
+    n, d = points.shape
+    if d <= COLUMNS_OF_BOX:
+        low, high = points.min(0), points.max(0)
+        return low + (high - low) * rng.random((N_PROBES, d))
+    start = rng.integers(n, size=N_PROBES)
+    near = neighbours(points, start)
+    end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
+    return points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+
+
+def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Numbers of the d + 1 nearest other points of some, in units of the box, or of all others."""
+    n, d = points.shape
+    width = np.ptp(points, axis=0)
+    scaled = points / np.where(width > 0, width, 1.0)
+    return cKDTree(scaled).query(scaled[some], k=min(n, d + 2))[1][:, 1:]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a fitted member says of targets between the rows.
+
+    Attributes
+    ----------
+    score : float
+        Mean log density that it expects there, per unit of the spread of y.
+    error : float
+        Root mean square of the errors of the mean that it expects, in units of the spread.
+    total : float
+        That of the distance of targets from the mean.
+    exact : bool
+        Whether it takes its mean for exact in all points.
+    mean, std : ndarray of shape (n, m)
+        At the points.
+    """
+
+    score: float
+    error: float
+    total: float
+    exact: bool
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
+    """What a fitted member claims at some points."""
+
+    def moments(kind: bool | str) -> tuple[np.ndarray, np.ndarray]:
+        found = model.predict(probes, return_std=kind)
+        mean, std = (np.asarray(part, dtype=float).reshape(len(probes), -1) for part in found)
+        return mean, std / data.spread
+
+    mean, std = moments(True)
+    # Where noise is the larger part, means are told apart by what is not noise.
+    unsure = moments("epistemic")[1] if is_calibrated(model) else std
+    unit = math.log(math.sqrt(2 * math.pi)) + 0.5
+    score = float(-(np.log(np.maximum(std, LEAST_STD)) + unit).sum(1).mean())
+    exact = bool((std <= LEAST_STD).all())
+    error, total = (
+        max(float(np.sqrt(np.square(part).mean())), ROUND_OFF) for part in (unsure, std)
+    )
+    if not np.isfinite([score, error, total]).all():
+        score, error, total, exact = -np.inf, np.inf, np.inf, False
+    return Claim(score, error, total, exact, mean, std * data.spread)
+
+
+def jumps(model: Any, data: Data) -> bool:
+    """Whether a mean has a jump between a row and the nearest other one, by halving the way.
+
+    Where between the two it lies no row tells.
+    """
+    points = data.points
+    if len(points) < 2:
+        return False
+    some = np.sort(np.random.default_rng(0).permutation(len(points))[:N_WAYS])
+    near = neighbours(points, some)
+    start, end = np.repeat(points[some], near.shape[1], axis=0), points[near.ravel()]
+
+    def mean(X: np.ndarray) -> np.ndarray:
+        return np.asarray(model.predict(X), dtype=float).reshape(len(X), -1) / data.spread
+
+    left, right = mean(start), mean(end)
+    for _ in range(HALVINGS):
+        steep = (np.abs(right - left) > JUMP).any(1)
+        if not steep.any():
+            return False
+        start, end, left, right = (part[steep] for part in (start, end, left, right))
+        middle = start + 0.5 * (end - start)
+        between = mean(middle)
+        first = (np.abs(between - left).max(1) > np.abs(right - between).max(1))[:, None]
+        start, end = np.where(first, start, middle), np.where(first, middle, end)
+        left, right = np.where(first, left, between), np.where(first, between, right)
+    return bool((np.abs(right - left) > JUMP).any())
+
+
+def order_of(scores: Sequence[float], errors: Sequence[float]) -> list[int]:
+    """Numbers of members, the leader first: the least error among the about likeliest."""
+    best = max(scores)
+
+    def key(k: int) -> tuple[bool, float, int]:
+        about = scores[k] >= best - ABOUT
+        return (not about, errors[k] if about else -scores[k], k)
+
+    return sorted(range(len(scores)), key=key)
+
+
+def weights_by_claims(
+    scores: Sequence[float], errors: Sequence[float], most: int
+) -> tuple[list[int], np.ndarray]:
+    """Members of the stack, the heaviest first, and the weights of their densities.
+
+    Parameters
+    ----------
+    scores, errors : sequence of float
+        Of each member, as `Claim` has them.
+    most : int
+        Most members of the stack.
+    """
+    order = order_of(scores, errors)
+    leader = order[0]
+    near = [k for k in order if errors[k] <= MOST_ERROR * errors[leader]][:most]
+    score = np.array([scores[k] for k in near])
+    if not np.isfinite(score).all():
+        return [leader], np.ones(1)
+    pi = np.exp(SHARPNESS * (score - score.max()))
+    # The leader may be a hair less likely than another.
+    pi[0] = pi.max()
+    kept = pi / pi.sum() >= LEAST_WEIGHT
+    pi = np.round(pi[kept] / pi[kept].sum() / STEP) * STEP
+    pi[0] += 1 - pi.sum()
+    return [k for k, good in zip(near, kept) if good], pi
+
+
+def contradicted(claim: Claim, other: Claim) -> bool:
+    """Whether another member's bars often do not hold a mean that takes itself for exact."""
+    distance = np.abs(claim.mean - other.mean)
+    return bool((distance > CONTRADICTS * (other.std + claim.std)).any(1).mean() > OFTEN)
+
+
+def chance_of_error(n_points: int) -> float:
+    """Chance that the next target is far from a fit which has held at n points.
+
+    References
+    ----------
+    Laplace's rule of succession.
+    """
+    return 1.0 / (n_points + 2)

@@ -1,0 +1,97 @@
+"""What members claim between the rows, and the weights by it."""
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+
+from skpou import HierarchicalPOURegressor, SparseGridRegressor
+from skpou.auto.claims import (
+    claim_of,
+    contradicted,
+    is_calibrated,
+    jumps,
+    order_of,
+    probes_of,
+    weights_by_claims,
+)
+from tests.auto.members import Constant, Line
+from tests.auto.test_race import data_of
+
+
+@pytest.fixture(scope="module")
+def data():
+    X = np.random.default_rng(0).random((60, 2))
+    return data_of(X, X[:, 0])
+
+
+def fitted(member, data):
+    return member.fit(data.X, data.targets())
+
+
+def test_who_is_taken_at_its_word():
+    assert is_calibrated(SparseGridRegressor())
+    assert not is_calibrated(GaussianProcessRegressor())
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_probes_lie_between_the_rows(d):
+    X = np.random.default_rng(1).normal(3, 2, (40, d))
+    probes = probes_of(data_of(X, X[:, 0]))
+    assert ((X.min(0) <= probes) & (probes <= X.max(0))).all()
+    assert np.ptp(probes, axis=0) == pytest.approx(np.ptp(X, axis=0), rel=0.3)
+
+
+def test_the_score_is_the_expected_log_density(data):
+    claim = claim_of(fitted(Line(std=0.2), data), data, probes_of(data))
+    y = np.random.default_rng(0).normal(0, 0.2, 100_000)
+    logs = -0.5 * (y / 0.2) ** 2 - np.log(0.2 * np.sqrt(2 * np.pi))
+    assert claim.score == pytest.approx(logs.mean() + np.log(data.spread[0]), abs=0.01)
+    assert claim.error == pytest.approx(0.2 / data.spread[0])
+    assert not claim.exact
+
+
+def test_what_is_no_number_is_the_least_likely(data):
+    probes = probes_of(data)
+    members = [Line(std=0.2), Line(std=np.nan)]
+    claims = [claim_of(fitted(member, data), data, probes) for member in members]
+    scores, errors = [c.score for c in claims], [c.error for c in claims]
+    assert weights_by_claims(scores, errors, 3)[0] == [0]
+
+
+def test_order_and_weights():
+    assert order_of([1.0, 1.02, 0.2], [0.1, 0.2, 0.01]) == [0, 1, 2]
+    members, weights = weights_by_claims([1.0, 1.0, 0.9, 0.9], [0.1, 0.1, 0.1, 0.5], 3)
+    assert members == [0, 1, 2]
+    assert weights.sum() == 1
+    assert weights[2] / weights[1] == pytest.approx(np.exp(-0.3), abs=0.01)
+    # A larger error is left out, and what is much less likely.
+    assert weights_by_claims([3.0, 2.9, 0.0], [0.1, 0.21, 0.1], 3)[0] == [0]
+    assert weights_by_claims([1.0, 1.0], [0.1, 0.1], 1)[1].tolist() == [1.0]
+
+
+def test_jumps_and_kinks(data):
+    class Step(Line):
+        def predict(self, X, return_std=False):
+            return 1.0 * (super().predict(X) > 0.5)
+
+    class Kink(Line):
+        def predict(self, X, return_std=False):
+            return 100 * np.maximum(super().predict(X) - 0.5, 0)
+
+    assert jumps(fitted(Step(), data), data)
+    assert not jumps(fitted(Kink(), data), data)
+
+
+def test_bars_between_rows_order_members_as_new_rows_do():
+    """A kink: pieces know it between the rows, and they say so."""
+    x = np.linspace(-1, 1, 30)[:, None]
+    line = data_of(x, np.abs(x[:, 0] - 0.21))
+    models = [fitted(m, line) for m in (HierarchicalPOURegressor(), SparseGridRegressor())]
+    pieces, grid = (claim_of(model, line, probes_of(line)) for model in models)
+    assert pieces.exact
+    assert not jumps(models[0], line)
+    assert not contradicted(pieces, grid)
+    assert contradicted(pieces, claim_of(fitted(Constant(0.0, 1e-3), line), line, probes_of(line)))
+    T = np.random.default_rng(0).uniform(-1, 1, (500, 1))
+    logs = models[1].log_density(T, np.abs(T[:, 0] - 0.21)) + np.log(line.spread[0])
+    assert grid.score == pytest.approx(logs.mean(), abs=1.0)
