@@ -105,6 +105,21 @@ class NearestRows:
         return result
 
 
+def near_distances(offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (n, m, m) among the m rows next to each point, and (n, m) from it.
+
+    Parameters
+    ----------
+    offset : Tensor of shape (n, m, d)
+        Scaled coordinates of the rows, from the point.
+    """
+    square = offset.square().sum(2)
+    between = square[:, :, None] + square[:, None]
+    between.baddbmm_(offset, offset.mT, alpha=-2)
+    between.diagonal(dim1=1, dim2=2).zero_()  # Round-off there would be noise of the mean.
+    return between.clamp_min_(LEAST_SQUARE).sqrt_(), square.clamp_min(LEAST_SQUARE).sqrt()
+
+
 def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
     """Covariances among the rows next to points, noise included, and with the points themselves.
 
@@ -120,11 +135,10 @@ def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
     among : Tensor of shape (n, m, m)
     across : Tensor of shape (n, m)
     """
-    square = offset.square().sum(2)
-    between = square[:, :, None] + square[:, None] - 2 * offset @ offset.mT
-    between.diagonal(dim1=1, dim2=2).zero_()  # Round-off there would be noise of the mean.
-    among = torch.exp(-between.clamp_min(LEAST_SQUARE).sqrt()) + torch.diag_embed(nugget)
-    return among, torch.exp(-square.clamp_min(LEAST_SQUARE).sqrt())
+    between, away = near_distances(offset)
+    among = between.neg_().exp_()
+    among.diagonal(dim1=1, dim2=2).add_(nugget)
+    return among, away.neg_().exp_()
 
 
 @dataclass(frozen=True)
