@@ -267,6 +267,7 @@ class TermSearch:
         room = max_columns - 1
         self.n_splines = max(min(n_splines, room // max(len(basis.columns), 1)), 1)
         self.max_order, self.max_columns, self.max_iter = max_order, max_columns, max_iter
+        self._last: tuple[AdditiveBasis, EvidenceProblem] | None = None
         self.T = basis.coordinates(rows.X)
         self.values = basis.functions(self.T)
         strength = [float((rows.weight * rows.y) @ value[:, 0]) for value in self.values]
@@ -306,15 +307,22 @@ class TermSearch:
             for number, block in enumerate(basis.blocks, 1):
                 first = float(alpha[number])
                 alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
-        problem = EvidenceProblem(
-            self.matrix(basis), self.rows.y, self.rows.weight, self.rows.within, groups
-        )
+        problem = self._problem(basis, groups)
         n_iter = COLD if start is None else n_iter
         fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
         score = fit.log_evidence - len(basis.blocks)
         if not fit.total_dof <= LARGEST_SHARE * self.rows.n_rows:
             score = -torch.inf
         return Candidate(basis, decay, groups, fit, score)
+
+    def _problem(self, basis: AdditiveBasis, groups: Groups) -> EvidenceProblem:
+        """That of a basis; one that was fitted last shares its sums."""
+        if self._last is not None and self._last[0] is basis:
+            return self._last[1].with_groups(groups)
+        rows = self.rows
+        problem = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
+        self._last = basis, problem
+        return problem
 
     # Terms
 
@@ -394,8 +402,9 @@ class TermSearch:
         blocks = self.first_terms() if given is None else given
         best: Candidate | None = None
         start: Start | None = None
+        basis = self.basis.with_blocks(blocks)
         for decay in DECAYS:
-            candidate = self.fit(self.basis.with_blocks(blocks), decay, start)
+            candidate = self.fit(basis, decay, start)
             start = candidate.start()
             if best is None or candidate.score > best.score:
                 best = candidate
