@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,11 @@ SLOPE_ROWS = 1000
 #: Rows with more than this leverage count as if they had no more, and least part of a smoothed
 #: value that is not the row's own: round-off.
 LARGEST_LEVERAGE, LEAST_FREE = 0.99, 1e-9
+#: Share of the rows that the degrees of freedom may reach: beyond, too few are left that tell how
+#: large the noise is.
+LARGEST_SHARE = 0.5
+#: Factor by which a block must be better at least, as its lengths were found on the same rows.
+HANDICAP = 1.1
 #: Least share of the squared error that is the block's not knowing, whatever the noise explains.
 LEAST_SHARE = 0.01
 #: Stream of the task's seed.
@@ -96,11 +101,62 @@ class LocalColumns(Basis, kind="local"):
         return cls(block, float(arrays["unit"]))
 
 
+@dataclass(frozen=True)
+class JointErrors:
+    """A linear model and a block behind it, at rows of which each is left out with all its weight.
+
+    Attributes
+    ----------
+    base, joint : Tensor of shape (n,)
+        Errors of the model, and of both together.
+    leverage, own : Tensor of shape (n,)
+        Of each row on its own value in the model, and in the block.
+    smoothed : Tensor of shape (n,)
+        Values of the block, no row left out.
+    around : Tensor of shape (n,)
+        Variance of the truth about the block without the row.
+    """
+
+    base: Tensor
+    joint: Tensor
+    leverage: Tensor
+    own: Tensor
+    smoothed: Tensor
+    around: Tensor
+
+    @classmethod
+    def of(
+        cls, block: LocalBlock, X: Tensor, weight: Tensor, value: Tensor, solved: Tensor
+    ) -> JointErrors:
+        """Those of a block; see ``skpou.additive.local`` for the formula.
+
+        Parameters
+        ----------
+        block : LocalBlock
+        X : Tensor of shape (n, d)
+            All rows.
+        weight, value : Tensor of shape (n,)
+            Their weights, and what the model leaves there.
+        solved : Tensor of shape (q, n)
+            The model's columns: products are covariances for unit noise.
+        """
+        number = torch.arange(len(value), device=value.device)
+        near, share, around = block.smoother(number, X)
+        own = (share * (near == number[:, None])).sum(1)
+        # What a row tells the columns, it tells the values at the rows near it.
+        indices = torch.stack([number.repeat_interleave(near.shape[1]), near.flatten()])
+        size = (len(value), len(value))
+        shares = torch.sparse_coo_tensor(indices, share.flatten(), size, check_invariants=False)
+        told = weight * (torch.sparse.mm(shares, solved.T) * solved.T).sum(1)
+        leverage = (weight * solved.square().sum(0)).clamp_max(LARGEST_LEVERAGE)
+        base, smoothed = value / (1 - leverage), (share * value[near]).sum(1)
+        free = (1 - own).clamp_min(LEAST_FREE)
+        joint = (base * (1 - told) - smoothed) / free
+        return cls(base, joint, leverage, own, smoothed, around / free)
+
+
 def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     """A linear model of one stage, and a local block behind it.
-
-    Errors at left-out rows are those of both together: see ``skpou.additive.local``, here with
-    all of a row's weight left out.
 
     Parameters
     ----------
@@ -111,42 +167,32 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     Returns
     -------
     Candidate or None
-        None where left-out rows are not predicted better.
+        None where left-out rows are not predicted better, or too few degrees of freedom are left.
     """
     rows, weight = task.rows, task.rows.weight
     value = (rows.y - base.mean(rows.X))[:, 0]
     solved = base.stages[0].solved(rows.X)
     leverage = (weight * solved.square().sum(0)).clamp_max(LARGEST_LEVERAGE)
-    error = value / (1 - leverage)
-    over = LeftOver(rows.X, value, error, weight, weight, 0.0)
+    over = LeftOver(rows.X, value, value / (1 - leverage), weight, weight, 0.0)
     slopes = _slopes(base, rows.X, weight)
     kernel = fit_local_kernel(over, slopes.cpu().numpy(), task.generator(STREAM))
     if kernel is None:
         return None
     block = LocalBlock.of_rows(kernel, rows.X, weight, value[:, None])
-    number = torch.arange(len(value), device=value.device)
-    near, share, around = block.smoother(number, rows.X)
-    own = (share * (near == number[:, None])).sum(1)
-    # What a row tells the columns, it tells the values at the rows near it.
-    indices = torch.stack([number.repeat_interleave(near.shape[1]), near.flatten()])
-    size = (len(value), len(value))
-    shares = torch.sparse_coo_tensor(indices, share.flatten(), size, check_invariants=False)
-    told = weight * (torch.sparse.mm(shares, solved.T) * solved.T).sum(1)
-    smoothed = (share * value[near]).sum(1)
-    free = (1 - own).clamp_min(LEAST_FREE)
-    joint = (error * (1 - told) - smoothed) / free
-    before, after = (weight @ e.square() / weight.sum() for e in (error, joint))
-    gain = error.square() / before - joint.square() / after + torch.log(before / after)
-    if not is_gain(0.5 * gain, weight):
+    found = JointErrors.of(block, rows.X, weight, value, solved)
+    total, within = rows.total_weight, float(rows.within.sum())
+    before, after = (float(weight @ e.square()) / total for e in (found.base, found.joint))
+    gain = found.base.square() / before - found.joint.square() / after + math.log(before / after)
+    dof = base.dof + float((found.own * (1 - leverage)).sum())
+    if dof > LARGEST_SHARE * rows.n_rows or not is_gain(0.5 * gain, weight):
         return None
-    square = float(weight @ joint.square() + rows.within.sum()) / rows.total_weight
-    dof = base.dof + float((own * (1 - leverage)).sum())
-    left = max(rows.total_weight - dof, LEAST_LEFT * rows.total_weight)
-    noise = float(weight @ (value - smoothed).square() + rows.within.sum()) / left
+    square = after + within / total
+    left = max(total - dof, LEAST_LEFT * total)
+    noise = (float(weight @ (value - found.smoothed).square()) + within) / left
     # Noise and block together are as wide as what is left out errs, on average.
-    known = noise * float(weight @ (1 / (1 - leverage))) / rows.total_weight
-    wanted = float(weight @ (around / free)) / rows.total_weight
-    unit = noise * wanted / max(square - known, LEAST_SHARE * square)
+    known = noise * float(weight @ (1 / (1 - leverage))) / total
+    around = float(weight @ found.around) / total
+    unit = noise * around / max(square - known, LEAST_SHARE * square)
     columns = LocalColumns(block, max(unit, torch.finfo(value.dtype).tiny))
     stage = Stage(columns, value[:, None], torch.eye(1, dtype=value.dtype).to(value))
     return replace(
@@ -156,6 +202,7 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
         leave_one_out=math.sqrt(square),
         calibrated=math.sqrt(square + base.gap_variance),
         dof=dof,
+        handicap=HANDICAP * base.handicap,
         bandwidths=(*base.bandwidths, 0.0),
     )
 
