@@ -307,22 +307,17 @@ class TermSearch:
             for number, block in enumerate(basis.blocks, 1):
                 first = float(alpha[number])
                 alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
-        problem = self._problem(basis, groups)
+        rows = self.rows
+        if self._last is None or self._last[0] is not basis:  # Else its sums are known.
+            problem = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
+            self._last = basis, problem
+        problem = self._last[1].with_groups(groups)
         n_iter = COLD if start is None else n_iter
         fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
         score = fit.log_evidence - len(basis.blocks)
         if not fit.total_dof <= LARGEST_SHARE * self.rows.n_rows:
             score = -torch.inf
         return Candidate(basis, decay, groups, fit, score)
-
-    def _problem(self, basis: AdditiveBasis, groups: Groups) -> EvidenceProblem:
-        """That of a basis; one that was fitted last shares its sums."""
-        if self._last is not None and self._last[0] is basis:
-            return self._last[1].with_groups(groups)
-        rows = self.rows
-        problem = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
-        self._last = basis, problem
-        return problem
 
     # Terms
 
