@@ -45,7 +45,7 @@ export MPLBACKEND ?= Agg
 help:
 	@echo "make demo               run examples/diode.py; it writes diode.png"
 	@echo "make test               lint, types and tests"
-	@echo "make lint               ruff and mypy alone"
+	@echo "make lint               ruff, mypy and numpydoc alone"
 	@echo "make format             put the sources into ruff's format"
 	@echo "make test-slow          the tests marked slow"
 	@echo "make test-gpu           the tests that need a CUDA device"
@@ -92,6 +92,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) doc/check_docstrings.py
 
 format: $(STAMP)
 	$(PY) -m ruff check --fix .

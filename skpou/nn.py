@@ -130,7 +130,13 @@ class SparseGridLayer(nn.Module):
         return values.reshape(*x.shape[:-1], self.coef.shape[1])
 
     def extra_repr(self) -> str:
-        """Sizes, for the printed network."""
+        """Sizes, for the printed network.
+
+        Returns
+        -------
+        str
+            A line.
+        """
         grid = self.grid
         return (
             f"n_components={grid.n_features}, level={grid.level}, "

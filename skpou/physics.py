@@ -116,7 +116,18 @@ class Equation:
         return f"{type(self).__name__}({self.name}, {where})"
 
     def evaluate(self, u: Field, x: Tensor, p: Mapping[str, Any]) -> Any:
-        """The residual, which need not take the unknowns."""
+        """Evaluate the residual, which need not take the unknowns.
+
+        Parameters
+        ----------
+        u, x, p : Field, Tensor, Constants
+            What `residual` takes.
+
+        Returns
+        -------
+        Tensor or sequence of Tensor
+            What `residual` returns.
+        """
         takes_constants = self.__dict__.get("takes_constants", True)  # Saved before it was known.
         return self.residual(u, x, p) if takes_constants else self.residual(u, x)
 
@@ -372,7 +383,18 @@ class Field:
         return self._get(())
 
     def d(self, *coordinates: int) -> Tensor:
-        """Derivative along these columns of X, one after the other."""
+        """Derivative along columns of X, one after the other.
+
+        Parameters
+        ----------
+        *coordinates : int
+            Columns, counted from 0, at least one: ``u.d(0, 0)`` is a second derivative.
+
+        Returns
+        -------
+        Tensor of shape (N,)
+            At the points.
+        """
         if not coordinates:
             raise TypeError("u.d needs the columns of X to differentiate along, such as u.d(0).")
         for j in coordinates:

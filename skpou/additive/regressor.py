@@ -87,18 +87,20 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         Lower and upper bound of every column. None: those of the rows, in `partial_fit` of those
         of its first call, where knots are at equal distances between them.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for targets, for columns with and without a transform,
-        and for errors at left-out rows; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: targets, columns
+        with and without a transform, and errors at left-out rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. Coefficients are solved for in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows of the remainder where there are many. None is a fixed one: two fits
-        give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        rows of the remainder where there are many.
     verbose : int, default=0
-        Above 0: print a line for each step of growth.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is one of growth.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ from skpou.additive.terms import (
     given_terms,
     groups_of,
 )
-from skpou.core import Pairs, Report, Rows, TrainingResult, pairs_of
+from skpou.core import BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums
 from skpou.core.models import ResidueDensity, choose_components, fit_density, left_out, noise_floor
 
@@ -156,16 +156,14 @@ def _fit_target(
     if found is not None:
         problem = EvidenceProblem(F, y, weight, 0.0, found.groups, sums.total)
         return problem.fit(found.fit.alpha, found.fit.noise, options.max_iter, enough)
-    best, start = None, None
+    tried: BestSoFar[tuple[EvidenceProblem, EvidenceFit]] = BestSoFar()
     for decay in DECAYS:
         groups = groups_of(basis.blocks, decay, F)
         problem = EvidenceProblem(F, y, weight, 0.0, groups, sums.total)
         steps = min(COLD, options.max_iter)
         fit = problem.fit(first_variances(groups), FIRST_NOISE, steps, ENOUGH)
-        if best is None or fit.log_evidence > best:
-            best, start = fit.log_evidence, (problem, fit)
-    assert start is not None
-    problem, fit = start
+        tried.show((problem, fit), -fit.log_evidence)
+    problem, fit = tried.best
     return problem.fit(fit.alpha, fit.noise, options.max_iter, enough)
 
 

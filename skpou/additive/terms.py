@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, Block, line_products
-from skpou.core import Report
+from skpou.core import BestSoFar, Report
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, Groups
 
 #: Kinds of groups whose prior variances lean on each other.
@@ -395,17 +395,16 @@ class TermSearch:
     def first(self, given: list[Block] | None = None) -> Candidate:
         """Given terms, or main effects and pairs, in the decay of largest evidence."""
         blocks = self.first_terms() if given is None else given
-        best: Candidate | None = None
+        tried: BestSoFar[Candidate] = BestSoFar()
         start: Start | None = None
         basis = self.basis.with_blocks(blocks)
         for decay in DECAYS:
             candidate = self.fit(basis, decay, start)
             start = candidate.start()
-            if best is None or candidate.score > best.score:
-                best = candidate
-            elif candidate.score < best.score - 5:
+            better = tried.show(candidate, -candidate.score)
+            if not better and candidate.score < tried.best.score - 5:
                 break
-        assert best is not None
+        best = tried.best
         if best.score == -torch.inf and given is None:
             bases = [self.basis.with_blocks(blocks) for blocks in self.screened_terms()]
             best = max((self.fit(b, DECAYS[0]) for b in bases), key=lambda found: found.score)

@@ -90,11 +90,11 @@ class AutoRegressor(BaseRegressor):
     dtype : {"float64", "float32"}, default="float64"
         Precision of predictions, and of members that are not given.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the folds and samples, and of members that are not given. None is a fixed one:
-        two fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are
+        folds and samples; members that are not given take it.
     verbose : int, default=0
-        Above 0: print a line for each fit of a member, and
-        what remains where the number of lines is known.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is a fit of a member.
 
     Attributes
     ----------

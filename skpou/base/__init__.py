@@ -14,6 +14,7 @@ from skpou.base.compat import (
     validate_params,
 )
 from skpou.base.density import ResidueDensityMixin
+from skpou.base.docstrings import sections_of
 from skpou.base.estimator import DocumentedEstimator, TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
@@ -26,6 +27,7 @@ from skpou.base.parameters import (
     check_n_samples,
     check_quantiles,
     check_return_std,
+    gigabytes,
     random_generator,
     refuse_beyond_memory,
     seed_of,
@@ -50,8 +52,9 @@ __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseR
            "StopRequested", "StrOptions", "Summary", "SummedClassifier", "SummedEstimator",
            "SummedRegressor", "TorchEstimator", "available_if", "box_of_edges", "check_coverage",
            "check_is_fitted", "check_matplotlib_support", "check_n_samples", "check_quantiles",
-           "check_return_std", "check_weights", "column_names", "fit_context", "indicators_of",
-           "lies_on_disk", "noise_lines", "number", "of_all_processes", "origin_of", "owned",
-           "polynomial_text", "random_generator", "refuse_beyond_memory", "seed_of",
-           "target_values", "unless_auto", "validate_params", "warn_of_rows_outside"]
+           "check_return_std", "check_weights", "column_names", "fit_context", "gigabytes",
+           "indicators_of", "lies_on_disk", "noise_lines", "number", "of_all_processes",
+           "origin_of", "owned", "polynomial_text", "random_generator", "refuse_beyond_memory",
+           "sections_of", "seed_of", "target_values", "unless_auto", "validate_params",
+           "warn_of_rows_outside"]
 # fmt: on

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skpou.base.parameters import check_n_samples, random_generator, refuse_beyond_memory
+from skpou.base.parameters import check_n_samples, gigabytes, random_generator, refuse_beyond_memory
 from skpou.core.models import standard_draws
 
 #: Matrices of all pairs of points that are held at a time, for each target.
@@ -37,7 +37,7 @@ class JointMixin:
                 f"{what} needs one posterior of all coefficients. {type(self).__name__} averages "
                 "over several models."
             )
-        needed = 8e-9 * MATRICES * n_targets * float(n_points) ** 2
+        needed = gigabytes(MATRICES * n_targets * float(n_points) ** 2)
         refuse_beyond_memory(needed, f"{what} at {n_points} points", "the number of points")
 
     def _predict_covariance(

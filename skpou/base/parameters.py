@@ -100,6 +100,11 @@ def check_return_std(return_std: Any) -> None:
         )
 
 
+def gigabytes(numbers: float) -> float:
+    """GB that so many float64 take."""
+    return 8e-9 * numbers
+
+
 def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
     """Refuse a size before anything is allocated, where the machine tells its memory.
 

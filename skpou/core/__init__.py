@@ -12,6 +12,7 @@ from skpou.core.polynomials import (
     total_degree_exponents,
 )
 from skpou.core.records import (
+    BestSoFar,
     Report,
     TrainingInterrupted,
     TrainingResult,
@@ -24,8 +25,8 @@ from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 
 # fmt: off
-__all__ = ["BASES", "Basis", "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample",
-           "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
+__all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis", "Report",
+           "RowSample", "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
            "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
            "handing_over", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
            "target_unit", "tell", "to_powers", "total_degree_exponents"]

@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 #: Takes a line of progress; it may raise to end the training.
 Report = Callable[[str], None]
+
+Candidate = TypeVar("Candidate")
+
+
+class BestSoFar(Generic[Candidate]):
+    """The best of what it was shown: that of the lowest score, the first of equals.
+
+    Attributes
+    ----------
+    score : float
+        Score of the best; infinite before anything was shown.
+    """
+
+    def __init__(self) -> None:
+        self._shown: list[Candidate] = []
+        self.score = math.inf
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was shown yet."""
+        return not self._shown
+
+    @property
+    def best(self) -> Candidate:
+        """What has the lowest score.
+
+        Raises
+        ------
+        LookupError
+            If nothing was shown yet.
+        """
+        if not self._shown:
+            raise LookupError("There is no best of nothing.")
+        return self._shown[0]
+
+    def show(self, candidate: Candidate, score: float) -> bool:
+        """Keep a candidate if it is the first, or better than the best; whether it was kept."""
+        better = self.is_empty or score < self.score
+        if better:
+            self._shown, self.score = [candidate], score
+        return better
 
 
 @dataclass

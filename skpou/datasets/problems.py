@@ -215,7 +215,7 @@ def make_diode(n_samples=1000, *, noise=0.0, random_state=None, X=None, log=True
 
     %(returns)s
     y : ndarray of shape (n,)
-        log10(I / A), in [-14, -0.38], or I in ampere, in [1e-14, 0.42], without noise.
+        Values of log10(I / A), in [-14, -0.38], or I in ampere, in [1e-14, 0.42], without noise.
 
     %(raises)s
         Also if a voltage is not positive.

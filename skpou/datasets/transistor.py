@@ -34,7 +34,7 @@ def make_transistor(n_samples=1000, *, noise=0.0, random_state=None, X=None, log
 
     %(returns)s
     y : ndarray of shape (n,)
-        log10(I / A), in [-9.2, -1], or I in ampere, without noise.
+        Values of log10(I / A), in [-9.2, -1], or I in ampere, without noise.
 
     %(raises)s
         Also if the current is not positive somewhere, for which it has no logarithm.

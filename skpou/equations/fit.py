@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, sobol_points
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations.level import Iterate, Level, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
@@ -80,20 +80,18 @@ class ShapedSearch(Search):
         if best.n_columns >= self.most_columns:
             return self._refitted(best)
         growth = (self.most_columns / best.n_columns) ** (1 / self.d)
-        found: Solution | None = None
+        found: BestSoFar[Solution] = BestSoFar()
         for power in range(5):
             bandwidth = best.spectrum.bandwidth * growth ** (power / 2)
             spectrum = replace(best.spectrum, bandwidth=bandwidth)
             tried = self._solve(
                 spectrum, self.most_columns, self.problem.terms, best, best.rotation
             )
-            gained = found is None or tried.criterion < 0.5 * found.criterion
-            if found is None or tried.criterion < found.criterion:
-                found = tried
-            if not gained or found.criterion <= EXACT:
+            gained = found.is_empty or tried.criterion < 0.5 * found.score
+            found.show(tried, tried.criterion)
+            if not gained or found.score <= EXACT:
                 break
-        assert found is not None
-        return found if found.criterion < best.criterion else self._refitted(best)
+        return found.best if found.score < best.criterion else self._refitted(best)
 
 
 class AffineSearch(ShapedSearch):
@@ -108,18 +106,18 @@ class AffineSearch(ShapedSearch):
         one = (1.0,) * self.d
         pilot = self.problem.pilot
         most = self.most_columns if self.d == 1 else min(PILOT_COLUMNS, self.most_columns)
-        best: Solution | None = None
+        found: BestSoFar[Solution] = BestSoFar()
         worse = 0
         for bandwidth in self._ladder():
             tried = self._solve(Spectrum("flat", bandwidth, one), self._columns(bandwidth, most),
                                 pilot)  # fmt: skip
-            if best is None or tried.criterion < best.criterion:
-                best, worse = tried, 0
+            if found.show(tried, tried.criterion):
+                worse = 0
             else:
-                worse += tried.criterion > 100 * best.criterion
+                worse += tried.criterion > 100 * found.score
             if worse >= 4:
                 break
-        assert best is not None
+        best = found.best
         if self.d == 1:
             return best if pilot is self.problem.terms else self._refitted(best)
         best = self._scaled(best, most)
@@ -167,23 +165,23 @@ class ContinuedSearch(ShapedSearch):
 
     def _start(self, unknowns: Tensor, flat: bool = False) -> Solution:
         """Few features of small bandwidth, near the data or `flat`; unknowns are held at first."""
-        last: Solution | None = None
+        found: list[Solution] = []
         for position, bandwidth in enumerate(STARTING):
             spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
             n_columns = min(STARTING_COLUMNS * self.d, self.most_columns)
             basis = self._basis(spectrum, n_columns)
             level = self._level(basis, self.problem.pilot)
-            if last is None:
+            if not found:
                 coef = level.zero() if flat else self._smooth_data(level)
                 first = Iterate(coef, unknowns, math.inf)
             else:
-                first = self._carried(level, last)
+                first = self._carried(level, found[-1])
             scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
             options = {"alpha": max(self.alpha, 1e-10), "damping": 1e-4}
             if not position and len(unknowns):
                 first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
             iterate = gauss_newton(level, first, scales, max_iter=40, **options)
-            last = Solution(
+            solution = Solution(
                 spectrum,
                 basis,
                 iterate,
@@ -191,9 +189,9 @@ class ContinuedSearch(ShapedSearch):
                 n_columns,
                 tuple(scales),
             )
-            self._tell(last)
-        assert last is not None
-        return last
+            self._tell(solution)
+            found.append(solution)
+        return found[-1]
 
     def _smooth_data(self, level: Level) -> Tensor:
         """Coefficients that fit the data as smoothly as the ridge makes them."""
@@ -228,7 +226,6 @@ class ContinuedSearch(ShapedSearch):
 
     def correction(self) -> Solution:
         """Solve for what the stages before leave over: a few steps for each bandwidth."""
-        assert self.solution is not None
         found: list[Solution] = []
         for factor in (0.5, 1.0, 2.0):
             bandwidth = factor * self.solution.spectrum.bandwidth

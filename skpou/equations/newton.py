@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from skpou.core.linalg import ridge_coefficients
+from skpou.core.optim import TenfoldDamping, first_decrease
 from skpou.equations.level import Iterate, Level, norm, stacked
 
 #: Largest change of an unknown in one step, as a share of its bounds or of its size.
@@ -59,48 +61,77 @@ def gauss_newton(
     coef, unknowns = start.coef, start.unknowns
     value = norm(level.residuals(coef, unknowns), scales)
     m, p, done, slow = level.n_outputs, level.n_columns, 0, 0
+    control = TenfoldDamping(damping)
     for _ in range(max_iter):
         residual, jacobian = stacked(level.blocks(coef, unknowns), scales)
         if not free:
             jacobian = jacobian[:, : m * p]
         if not bool(torch.isfinite(jacobian).all() and torch.isfinite(residual).all()):
             break
-        size = jacobian.square().sum(0).sqrt()
-        least = torch.zeros_like(size)  # Unknowns have units of their own.
-        least[: m * p] = 1e-14 * size[: m * p].max()
-        size = torch.where(size > least, size, 1.0)
-        Q, R = torch.linalg.qr(jacobian / size)
-        target = -(Q.T @ residual)
-        moved = None
-        for _ in range(8):
-            ridge = max(damping, alpha)
-            step = _bounded_step(R, target, ridge, size, unknowns, limits if free else [])
-            change = step[m * p :] if free else unknowns.new_zeros(len(unknowns))
-            # Unknowns are nearly free in a rich basis: no step may carry them far.
-            share = _share(change, unknowns, limits)
-            unknowns_new = inside(unknowns + share * change, limits)
-            limited = free and not torch.equal(unknowns_new, unknowns + change)
-            if limited:
-                # What is best for the coefficients with unknowns that go no further.
-                kept = R[:, m * p :] @ ((unknowns_new - unknowns) * size[m * p :])
-                step = ridge_coefficients(R[:, : m * p], (target - kept)[:, None], ridge)[0][:, 0]
-                step = step / size[: m * p]
-            coef_new = coef + step[: m * p].reshape(m, p).T
-            value_new = norm(level.residuals(coef_new, unknowns_new), scales)
-            if value_new < value:
-                moved = Iterate(coef_new, unknowns_new, value_new)
-                break
-            damping = max(damping * 10, 1e-15)
+        step = _StepModel(residual, jacobian, coef, unknowns, limits, free)
+
+        def propose(damping: float, step: _StepModel = step) -> tuple[_Moved, float]:
+            moved = step.moved(max(damping, alpha))
+            moved.value = norm(level.residuals(moved.coef, moved.unknowns), scales)
+            return moved, 0.0
+
+        moved = first_decrease(propose, value, control)
         done += 1
         if moved is None:
             break
         # Steps that were cut short are not slow because the end is near.
-        slow = slow + 1 if moved.value > 0.5 * value and not limited else 0
+        slow = slow + 1 if moved.value > 0.5 * value and not moved.limited else 0
         coef, unknowns, value = moved.coef, moved.unknowns, moved.value
-        damping = max(damping / 10, 1e-17)
         if slow >= PATIENCE or not value:
             break
     return Iterate(coef, unknowns, value, done)
+
+
+@dataclass
+class _Moved(Iterate):
+    """Where a step leads, and whether bounds or the trust in it have cut it short."""
+
+    limited: bool = False
+
+
+class _StepModel:
+    """Linear model of the residual at an iterate, and its damped, bounded steps."""
+
+    def __init__(
+        self,
+        residual: Tensor,
+        jacobian: Tensor,
+        coef: Tensor,
+        unknowns: Tensor,
+        limits: Sequence,
+        free: bool,
+    ):
+        self.coef, self.unknowns, self.limits, self.free = coef, unknowns, limits, free
+        n = self.n_coefficients = coef.numel()
+        size = jacobian.square().sum(0).sqrt()
+        least = torch.zeros_like(size)  # Unknowns have units of their own.
+        least[:n] = 1e-14 * size[:n].max()
+        self.size = torch.where(size > least, size, 1.0)
+        Q, self.R = torch.linalg.qr(jacobian / self.size)
+        self.target = -(Q.T @ residual)
+
+    def moved(self, ridge: float) -> _Moved:
+        """Where the step of a ridge leads; its value is not known yet."""
+        n, R, size, unknowns = self.n_coefficients, self.R, self.size, self.unknowns
+        limits = self.limits if self.free else []
+        step = _bounded_step(R, self.target, ridge, size, unknowns, limits)
+        change = step[n:] if self.free else unknowns.new_zeros(len(unknowns))
+        # Unknowns are nearly free in a rich basis: no step may carry them far.
+        share = _share(change, unknowns, self.limits)
+        to = inside(unknowns + share * change, self.limits)
+        limited = self.free and not torch.equal(to, unknowns + change)
+        if limited:
+            # What is best for the coefficients with unknowns that go no further.
+            known = R[:, n:] @ ((to - unknowns) * size[n:])
+            step = ridge_coefficients(R[:, :n], (self.target - known)[:, None], ridge)[0][:, 0]
+            step = step / size[:n]
+        p, m = self.coef.shape
+        return _Moved(self.coef + step[:n].reshape(m, p).T, to, math.inf, limited=limited)
 
 
 def _bounded_step(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import triangular_factor
+from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, finish
 from skpou.equations.level import Iterate, Level, stacked
 
@@ -60,7 +60,7 @@ def noise_variance(
     # As if all outputs were like it: rows less columns are counted together. Equations determine
     # no more columns than they have rows.
     columns = min(len(R), float(dof.sum()) + sum(map(len, residual[1:])))
-    misfit = m * misfit / max(n - columns, 0.1 * n)
+    misfit = m * misfit / free_rows(n, columns)
     left = total - dof
     return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
 

@@ -118,7 +118,7 @@ class Search:
     report: Report | None = None
     curve: list[float] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
-    solution: Solution | None = None
+    found: Solution | None = None
     boost: float = 1.0
 
     def __post_init__(self):
@@ -134,6 +134,23 @@ class Search:
             [unknown.init for unknown in self.problem.unknowns.values()]
         )
         self.mirrors, self.periods = self._symmetries()
+
+    @property
+    def solution(self) -> Solution:
+        """The solution so far.
+
+        Raises
+        ------
+        LookupError
+            If there is none yet.
+        """
+        if self.found is None:
+            raise LookupError("No stage has been solved yet.")
+        return self.found
+
+    @solution.setter
+    def solution(self, solution: Solution) -> None:
+        self.found = solution
 
     def _symmetries(self) -> tuple[list[Mirror], dict[int, float]]:
         """Symmetries in units of the unit box."""
@@ -234,7 +251,7 @@ class Search:
         """Search; on Ctrl-C the best so far is inside the exception."""
 
         def interrupted() -> TrainingResult | None:
-            return None if self.solution is None else self._result("interrupted")
+            return None if self.found is None else self._result("interrupted")
 
         with handing_over(interrupted):
             self._run()
@@ -255,7 +272,6 @@ class Search:
         The judge is the residual of the equations themselves on fresh points, in the units of
         the stage before.
         """
-        assert self.solution is not None
         last, unknowns = self.solution, self.unknowns
         level, scales = self._final()
         before = criterion(level, last.iterate, scales, self.boost)
@@ -285,7 +301,6 @@ class Search:
         terms = self.problem.terms
         if all(term.rule != "balanced" for term in terms) or not len(self.rows.X):
             return
-        assert self.solution is not None
         level, _ = self._final()
         found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         data, *others = (float(r.square().mean()) for r in found)
@@ -309,7 +324,6 @@ class Search:
             return
         losses = self._losses()
         for boost in BOOSTS if max(losses[0], losses[2]) > NOISE else ():
-            assert self.solution is not None
             before = (self.solution, self.boost)
             self.boost = boost
             self.solution = self._refitted(self.solution)
@@ -327,7 +341,6 @@ class Search:
         The third is that of the equations on fresh points, over the size of their terms.
         """
         level, scales = self._final()
-        assert self.solution is not None
         found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         # The data may be tiny beside the solution, as a boundary at 0 is.
         points = self.problem.terms[0].points
@@ -343,12 +356,10 @@ class Search:
 
     def _final(self) -> tuple[Level, list[float]]:
         """Level and factors of the solution on all points."""
-        assert self.solution is not None
         return self._level(self.solution.basis, self.problem.terms), list(self.solution.scales)
 
     def _result(self, code: str) -> TrainingResult:
         solution = self.solution
-        assert solution is not None
         level, scales = self._final()
         model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
         chosen = {

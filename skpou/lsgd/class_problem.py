@@ -28,7 +28,8 @@ from skpou.core.optim import (
 )
 from skpou.networks import NetworkColumns
 
-#: Promised decrease of the objective that ends Newton's method, and its most steps.
+#: Promised decrease of the objective that ends Newton's method, far below the decrease of 1 that
+#: counts as progress, and its most steps.
 NEWTON_TOL, NEWTON_STEPS = 1e-6, 30
 #: First ridge of alpha="auto", and that of "gd", which has no evidence: as in `MultinomialRidge`
 #: the logits are then known to be of order one.
@@ -37,7 +38,7 @@ FIRST_ALPHA = 1e-2
 MOST_ALPHA = 1.0
 #: First variance of the parameters of the hidden layers, whose inputs are of order one.
 FIRST_SPREAD = 1.0
-#: Passes between two choices of the ridge.
+#: Passes between two choices of the ridge, whose evidence takes a factor of the Hessian.
 PASSES_A_RIDGE = 10
 
 

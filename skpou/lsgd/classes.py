@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult
+from skpou.core import BestSoFar, Report, Rows, TrainingResult
 from skpou.core.classes import LeftOutClasses, best_factors, left_out_logits
 from skpou.core.optim import Iterate, RidgeSchedule, descend_hidden, levenberg_marquardt
 from skpou.lsgd.class_model import NetworkClasses
@@ -24,7 +24,7 @@ from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.networks import NetworkBasis, NetworkColumns
 
 CLASS_SOLVERS = ("varpro", "lsgd", "gd")
-#: Steps between two choices of the ridges.
+#: Steps between two choices of the ridges: evidence takes about the matrices of a step.
 ROUND = 5
 #: Decrease, relative to the value, that no step is tried for: Newton's method may leave as much.
 NEGLIGIBLE = 1e-5
@@ -78,8 +78,8 @@ class ClassTraining(NetworkTraining):
     def _varpro(self, theta: Tensor) -> None:
         """Levenberg-Marquardt in rounds, both ridges by evidence after each; the best is kept."""
         options, problem, progress = self.options, self.problem, self.progress
-        best: ClassFit | None = None
-        ridges, worse, left = (problem.alpha, problem.spread), 0, options.max_iter
+        rounds: BestSoFar[tuple[ClassFit, tuple[float, float]]] = BestSoFar()
+        worse, left = 0, options.max_iter
         while left > 0 and worse < PATIENCE:
             result = levenberg_marquardt(
                 problem,
@@ -97,18 +97,16 @@ class ClassTraining(NetworkTraining):
             used = problem.alpha, problem.spread
             fit = problem.adapt(result.state)
             theta, left = fit.theta, left - max(len(result.curve) - 1, 1)
-            gain = math.inf if best is None else best.score - fit.score
+            gain = math.inf if rounds.is_empty else rounds.score - fit.score
             if abs(gain) < PROGRESS:
                 worse = PATIENCE
             else:
                 worse = 0 if gain > 0 else worse + 1
-            if best is None or gain > 0:
-                best, ridges = result.state, used
-                best.score = fit.score
+            rounds.show((result.state, used), fit.score)
             if fit.nll <= options.tol:
                 break
-        if best is not None:
-            problem.alpha, problem.spread = ridges
+        if not rounds.is_empty:
+            best, (problem.alpha, problem.spread) = rounds.best
             progress.best = self._iterate(best, problem.alpha**2)
             progress.code = "converged" if left > 0 else progress.code
 

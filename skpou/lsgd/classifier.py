@@ -16,6 +16,7 @@ from skpou.base import (
     BaseClassifier,
     StrOptions,
     fit_context,
+    gigabytes,
     refuse_beyond_memory,
     unless_auto,
 )
@@ -23,7 +24,7 @@ from skpou.core import Rows, TrainingResult
 from skpou.lsgd.class_model import NetworkClasses
 from skpou.lsgd.classes import CLASS_SOLVERS, fit_network_classes
 from skpou.lsgd.fit import NetworkOptions
-from skpou.lsgd.sizes import network_sizes, pick_init
+from skpou.lsgd.sizes import given_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 
 
@@ -69,17 +70,19 @@ class LSGDClassifier(BaseClassifier):
         ``"lsgd"`` stop when it is below the square of `tol`, or 100 passes lower it by less than
         this share.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for starts; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: starts.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. The network is trained in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the starts and of the minibatches. None is a fixed one: two fits give the same
-        bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are
+        starts and minibatches.
     verbose : int, default=0
-        Above 0: print a line for each iteration.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is an iteration.
 
     Attributes
     ----------
@@ -209,8 +212,7 @@ class LSGDClassifier(BaseClassifier):
         -------
         self : LSGDClassifier
         """
-        sizes = network_sizes(self, {})
-        assert sizes is not None
+        sizes = given_sizes(self)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)
             options, report = self._options(sizes, prepared.rows), self._reporter()
@@ -253,7 +255,7 @@ class LSGDClassifier(BaseClassifier):
             numbers += 5.0 * (k + K * p) ** 2
             advice = ", or take solver='lsgd'"
         refuse_beyond_memory(
-            8e-9 * numbers,
+            gigabytes(numbers),
             f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
             f"at {n} distinct rows of {K} classes, which",
             f"hidden_layer_sizes{advice}",

@@ -24,7 +24,7 @@ from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.lsgd.joint import NonlinearProblem
 from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
 
-#: Ridge of the posterior where none is given.
+#: Ridge of the posterior where none is given: some units of round-off of the largest column.
 ALPHA = 1e-15
 
 

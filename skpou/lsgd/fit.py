@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, handing_over
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     back_substitute,
     effective_parameters,
     evidence_ridge,
+    free_rows,
     split_factor,
     triangular_factor,
 )
 from skpou.core.models import Stage, finish
 from skpou.core.optim import (
+    LEAST_LEFT,
     Descent,
     Iterate,
     Progress,
@@ -35,6 +37,11 @@ from skpou.lsgd.projected import minimise_projected
 from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumns
 
 SOLVERS = ("varpro", "lsgd", "lbfgs", "gd")
+#: Share of the residual that the ridge follows: a tenth of the schedule's own, since a ridge that
+#: is felt is the floor of the error.
+RIDGE_SHARE = 1e-3
+#: Error relative to the targets at which a descent is exact: no other end could be better.
+EXACT = 1e-10
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
 QUICK_STEPS = 100
 
@@ -74,8 +81,8 @@ class NetworkOptions:
     def schedule(self, value: float = 1e-10) -> RidgeSchedule:
         """Ridge of the descent: tied to its progress, or the given one."""
         if self.alpha is None:
-            return RidgeSchedule(value, share=1e-3)
-        return RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)
+            return RidgeSchedule(value, share=RIDGE_SHARE)
+        return RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
 
 
 def is_dual(network: Network, rows: Rows) -> bool:
@@ -210,7 +217,7 @@ class NetworkTraining:
         if options.quick and self.quick and options.alpha is None and not self.dual:
             least = RidgeSchedule.least
             tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
-        best: TrainingResult | None = None
+        ends: BestSoFar[TrainingResult] = BestSoFar()
         for ridge, max_iter in tries:
             result = levenberg_marquardt(
                 self.problem,
@@ -220,11 +227,10 @@ class NetworkTraining:
                 tol=options.tol,
                 watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
             )
-            if best is None or result.score < best.score:
-                best = result
-            if result.code == "converged" and result.score <= 1e-10 * self.size:
+            ends.show(result, result.score)
+            if result.code == "converged" and result.score <= EXACT * self.size:
                 break
-        assert best is not None
+        best = ends.best
         self.progress.best = self._iterate(best.state, best.chosen.get("ridge", 0.0))
         self.progress.code = best.code
 
@@ -297,7 +303,7 @@ class NetworkTraining:
         # Leverages from an orthogonal factor: A R^-1 loses them where R is close to singular.
         eye = torch.eye(p, dtype=A.dtype, device=A.device)
         Q = torch.linalg.qr(torch.cat([A, max(alpha, eps) * unit * eye])).Q[: len(A)]
-        left = (1 - Q.square().sum(1)).clamp_min(1e-6)[:, None]
+        left = (1 - Q.square().sum(1)).clamp_min(LEAST_LEFT)[:, None]
         if self.options.solver == "gd":
             left = torch.ones_like(left)  # Coefficients that no solve has fitted to the rows
         within = rows.within.sum(0)
@@ -321,7 +327,7 @@ class NetworkTraining:
         square = residual.square().sum(0) + within
         if n - dof - hidden >= n / 2:
             return square / (n - dof - hidden)
-        return torch.maximum(square / max(n - dof, 0.1 * n), left_out)
+        return torch.maximum(square / free_rows(n, dof), left_out)
 
 
 def fit_network(

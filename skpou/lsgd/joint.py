@@ -18,8 +18,11 @@ from skpou.core.optim import LinearModel, ProjectedFit, ProjectedProblem, Triang
 from skpou.equations import Level, inside, norm, stacked
 from skpou.networks import Coordinates, Network, NetworkBasis, NetworkColumns, NetworkDerivatives
 
-#: Steps of the inner problem, and the gain below which it is done.
+#: Steps of the inner problem, and the gain below which it is done: each begins where the last one
+#: ended, so that more accuracy than the outer step has would be lost.
 INNER_STEPS, INNER_GAIN = 6, 1e-3
+#: Most steps that are tried from one place, each a quarter of the one before: the last is 1/256.
+TRIES, SHORTER = 5, 4
 
 
 class NonlinearProblem(ProjectedProblem):
@@ -97,12 +100,12 @@ class NonlinearProblem(ProjectedProblem):
                 break
             step = -_ridge_step(A, residual, strength, inner)
             tried, moved = math.inf, inner
-            for _ in range(5):
+            for _ in range(TRIES):
                 moved = self._moved(inner, step)
                 tried = value_of(moved)
                 if tried < value:
                     break
-                step = step / 4
+                step = step / SHORTER
             if not tried < value:
                 break
             gained = tried < (1 - INNER_GAIN) * value

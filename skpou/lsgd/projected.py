@@ -17,8 +17,9 @@ from skpou.core.optim import Iterate, ProjectedProblem, RidgeSchedule
 
 #: Iterations before the loss is scaled anew. torch compares it with absolute tolerances.
 ROUND = 100
+#: Steps that L-BFGS remembers: as many vectors as parameters, next to nothing beside the columns.
 HISTORY = 50
-#: Share of the loss that a round must gain.
+#: Share of the loss that a round must gain: 100 iterations that gain less are at rest.
 GAIN = 1e-4
 
 

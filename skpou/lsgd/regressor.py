@@ -13,6 +13,7 @@ from skpou.base import (
     POSITIVE,
     StrOptions,
     fit_context,
+    gigabytes,
     refuse_beyond_memory,
     unless_auto,
 )
@@ -83,7 +84,7 @@ class LSGDRegressor(PhysicsMixin):
         bandwidth chosen by the residual on fresh points; max_iter bounds the Gauss-Newton steps
         for a bandwidth.
     unknowns : dict of str to Unknown, default=None
-        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
+        Constants of the equations that are fitted, see `skpou.physics.Unknown`.
     n_init : int, default=1
         Number of starts, of which the one with the best leave-one-out error is kept.
     max_iter : int, default=1000
@@ -92,19 +93,21 @@ class LSGDRegressor(PhysicsMixin):
         Residual, relative to the rms of y, below which a fit counts as exact. ``"gd"`` and
         ``"lsgd"`` also stop when 100 passes improve the loss by less than this share.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for starts, for bandwidths and shapes of sine features,
-        and for errors at left-out rows; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: starts, bandwidths
+        and shapes of sine features, and errors at left-out rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the computations and results. The automatic search always computes in
-        float64.
+        Precision of inputs and predictions. Networks are trained in it; the automatic search always
+        computes in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the random starts. None is a fixed one: two fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        starts.
     verbose : int, default=0
-        Above 0: print a line for each iteration, or each model that was tried, and
-        what remains where the number of lines is known.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is an iteration, or a model that was tried.
 
     Attributes
     ----------
@@ -327,9 +330,8 @@ class LSGDRegressor(PhysicsMixin):
         if self.solver == "varpro":
             numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
             advice = ", or take solver='lsgd'"
-        needed = 8e-9 * numbers
         refuse_beyond_memory(
-            needed,
+            gigabytes(numbers),
             f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
             f"at {n} distinct rows, which",
             f"hidden_layer_sizes{advice}",

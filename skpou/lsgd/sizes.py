@@ -37,6 +37,18 @@ def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, 
                     f"{default!r} while hidden_layer_sizes='auto'."
                 )
         return None
+    return given_sizes(estimator)
+
+
+def given_sizes(estimator: Any) -> tuple[int, ...]:
+    """Sizes of the hidden layers of an estimator that names them.
+
+    Raises
+    ------
+    ValueError
+        If one is no size.
+    """
+    given = estimator.hidden_layer_sizes
     sizes = (given,) if isinstance(given, Integral) else tuple(given)
     architecture = getattr(estimator, "architecture", "plain")
     network = Network(1, sizes, architecture, estimator.activation)  # refuses bad sizes

@@ -73,19 +73,20 @@ class EquationStages:
             if self.result is None:
                 raise TrainingInterrupted(None) from None
             message = "The best parameters so far are kept."
-            interrupted = replace(self._finished(), code="interrupted", message=message)
+            interrupted = replace(self._finished(self.result), code="interrupted", message=message)
             raise TrainingInterrupted(interrupted) from None
-        return self._finished()
+        if self.result is None:
+            raise ValueError(f"n_stages must be at least 1. Got {self.options.most}.")
+        return self._finished(self.result)
 
-    def _finished(self) -> TrainingResult:
-        assert self.result is not None and self.options.network is not None
+    def _finished(self, result: TrainingResult) -> TrainingResult:
         chosen = {
-            **self.result.chosen,
+            **result.chosen,
             "scale_factors": tuple(self.scale_factors),
-            "hidden_layer_sizes": self.options.network.hidden_layer_sizes,
+            "hidden_layer_sizes": self.options.given_network.hidden_layer_sizes,
         }
-        curve = self.curve or self.result.curve
-        return replace(self.result, chosen=chosen, curve=curve, n_iter=max(len(curve), 1))
+        curve = self.curve or result.curve
+        return replace(result, chosen=chosen, curve=curve, n_iter=max(len(curve), 1))
 
     def _add_stage(self, index: int) -> bool:
         """One more network; False where nothing is left, or less than half of it was gained."""
@@ -98,8 +99,7 @@ class EquationStages:
         else:
             result = self._descend(training, theta, factor)
         self.curve += result.curve
-        assert training.progress.best is not None
-        level, solution = training.solution(training.progress.best)
+        level, solution = training.solution(training.progress.reached)
         if self.solved is not None:
             before, last, scales = self.solved
             # The judge is the residual on fresh points, in the units of the stage before.
@@ -122,8 +122,7 @@ class EquationStages:
         )
         stages: tuple[Stage, ...] = ()
         problem = self.problem
-        if self.solved is not None:
-            assert self.result is not None
+        if self.solved is not None and self.result is not None:
             stages = self.result.state.stages
             found = self.solved[1].unknowns.tolist()
             unknowns = {
@@ -160,8 +159,7 @@ class EquationStages:
 
     def _network(self) -> tuple[Network, float]:
         """Network of a stage and its scale factor: 2 pi times the residual's frequency."""
-        network = self.options.network
-        assert network is not None
+        network = self.options.given_network
         if self.solved is None:
             return network, 1.0
         factor = self.options.scale_factor

@@ -61,12 +61,11 @@ def _network_then_sines(
     rows: Rows, options: MultiStageOptions, rng: np.random.Generator, report: Report | None
 ) -> TrainingResult:
     """A network by variable projection, then sine features for what it leaves over."""
-    assert options.network is not None
-    several = options.most > 1
+    network, several = options.given_network, options.most > 1
     # Smooth units: what they leave over is smooth, too, where that of steep ones sits at edges.
-    smooth = options.network.activation != "relu"
+    smooth = network.activation != "relu"
     network_options = NetworkOptions(
-        options.network,
+        network,
         init="glorot" if smooth else "he",
         max_iter=options.max_iter,
         alpha=HAND_OVER_RIDGE if several else None,
@@ -85,14 +84,14 @@ def _network_then_sines(
     if not several or too_few or rows.X.dtype != torch.float64:
         return first
     search = AutomaticSearch(rows, search_options(options), rng, report)
-    dof = min(options.network.n_parameters + options.network.n_columns, rows.total_weight / 2)
+    dof = min(network.n_parameters + network.n_columns, rows.total_weight / 2)
     start = Candidate("network", model.stages, first.score, first.score, dof, first.chosen["alpha"],
-                      n_units=options.network.n_columns - 1, bandwidths=(1.0,))  # fmt: skip
+                      n_units=network.n_columns - 1, bandwidths=(1.0,))  # fmt: skip
     try:
         return _joined(first, search.refine(start))
     except TrainingInterrupted as stopped:
-        assert stopped.result is not None
-        raise TrainingInterrupted(_joined(first, stopped.result)) from None
+        more = stopped.result
+        raise TrainingInterrupted(first if more is None else _joined(first, more)) from None
 
 
 def _joined(first: TrainingResult, more: TrainingResult) -> TrainingResult:

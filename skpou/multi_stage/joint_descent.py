@@ -15,9 +15,10 @@ from skpou.equations import inside, norm
 from skpou.lsgd import EquationNetworkTraining
 from skpou.networks import Coordinates, Network, NetworkColumns, NetworkDerivatives
 
-#: Memory of L-BFGS, and its iterations a round: a round ends where a line search fails.
+#: Memory of L-BFGS, in vectors of all parameters, and its iterations a round: a round ends where a
+#: line search fails.
 HISTORY, ROUND = 50, 500
-#: Share of the loss that a round of L-BFGS must gain.
+#: Share of the loss that a round of L-BFGS must gain: one that gains less is at rest.
 GAIN = 1e-3
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from skpou.networks import Network
 
-#: Most stages of "auto".
+#: Most stages of "auto": each gains several of the sixteen digits that there are.
 MOST_STAGES = 4
 #: Residual at which a network hands over to further stages: descended to its floor, its
 #: coefficients would be large, and their round-off is what no stage can remove.
@@ -40,6 +40,19 @@ class MultiStageOptions:
     scale_factor: float | None = None
     max_iter: int = 1000
     tol: float = 1e-14
+
+    @property
+    def given_network(self) -> Network:
+        """The network of every stage.
+
+        Raises
+        ------
+        ValueError
+            If bases are to be chosen in its place.
+        """
+        if self.network is None:
+            raise ValueError("Bases that are chosen automatically have no network.")
+        return self.network
 
     @property
     def most(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
-from skpou.core.linalg import triangular_factor
+from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import Stage, finish
 from skpou.multi_stage.joint_descent import JointDescent
 from skpou.multi_stage.options import MultiStageOptions
@@ -18,7 +18,7 @@ from skpou.multi_stage.periodogram import dominant_frequency
 from skpou.networks import Network, NetworkBasis, glorot
 from skpou.search import HALF, neighbour_correlation, white_correlation
 
-#: Adam's step in stages of "adam_lbfgs".
+#: Adam's step in stages of "adam_lbfgs": its authors' default (Kingma and Ba 2015).
 LEARNING_RATE = 1e-3
 
 
@@ -132,8 +132,7 @@ class RecipeTraining:
 
     def _network(self, index: int) -> tuple[Network, float]:
         """Network of a stage and its scale factor: 2 pi times the residue's frequency."""
-        network = self.options.network
-        assert network is not None
+        network = self.options.given_network
         if not index:
             return network, 1.0
         factor = self.options.scale_factor
@@ -151,7 +150,7 @@ class RecipeTraining:
         hidden = sum(stage.basis.network.n_parameters for stage in used)  # type: ignore[attr-defined]
         dof = sum(stage.basis.n_columns for stage in used) + hidden
         left = n - dof
-        noise = square / (left if left >= n / 2 else max(left, 0.1 * n))
+        noise = square / (left if left >= n / 2 else free_rows(n, dof))
         model = finish(tuple(self.stages), noise, rows.X, rows.weight)
         rms = self._rms(self.residue)
         messages = {

@@ -79,7 +79,7 @@ class MultiStageRegressor(PhysicsMixin):
         over, and must halve the residual on fresh points; the scale factor is 2 pi times the
         dominant frequency of the residual.
     unknowns : dict of str to Unknown, default=None
-        Constants of the equations that are fitted too, see `skpou.physics.Unknown`.
+        Constants of the equations that are fitted, see `skpou.physics.Unknown`.
     max_iter : int, default=1000
         Most iterations of a stage, of each of its optimisers.
     tol : float, default=1e-14
@@ -87,19 +87,20 @@ class MultiStageRegressor(PhysicsMixin):
     batch_size : int, default=None
         Rows a block in predictions. None: as many as fit into memory.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for bandwidths and shapes of sine features, for sums of
-        functions of few columns, and for errors at left-out rows; None is 1. Results do not
-        depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: bandwidths and
+        shapes of sine features, sums of functions of few columns, and errors at left-out rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the computations and results. Bases are always chosen in float64; networks in
-        float32 have no further stages of sine features.
+        Precision of inputs and predictions. Networks are trained in it, and have no further stages
+        of sine features in float32; bases are always chosen in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the random draws. None is a fixed one: two fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits.
     verbose : int, default=0
-        Above 0: print a line for each iteration, or each model that was tried.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is an iteration, or a model that was tried.
 
     Attributes
     ----------

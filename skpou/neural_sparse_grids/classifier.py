@@ -92,19 +92,20 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         Lower and upper bound of every column, from which points are scaled. None: those of the
         rows, in `partial_fit` of those of its first call.
     n_jobs : int, default=None
-        Taken as by all estimators; nothing in this fit runs in parallel.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: nothing.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the encoder and of predictions. ``"varpro"`` and the last coefficients are
-        computed in float64.
+        Precision of inputs and predictions. The encoder is trained in it; ``"varpro"`` and the last
+        coefficients are computed in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the start and of the minibatches. None is a fixed one: two fits give the same
-        bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        start and the minibatches.
     verbose : int, default=0
-        Above 0: print a line for each pass, or for each round of steps, and
-        what remains where the number of lines is known.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is a pass, or a round of steps.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ from skpou.neural_sparse_grids.fit import (
     pick_coef_solver,
     with_slope,
 )
-from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded
+from skpou.neural_sparse_grids.model import NEAR_FACE, NeuralGrid, active_fraction, embedded
 from skpou.neural_sparse_grids.steps import Steps, teach_block
 from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
 
@@ -51,7 +51,8 @@ MANY_ROWS = 10_000
 MOST_POINTS = 1_000_000
 #: Most points of a grid whose dense matrices are inverted: of more that takes some ten seconds.
 MOST_DENSE_POINTS = 3000
-#: Share of the embeddings near the faces from which on a warning is due.
+#: Share of the embeddings near the faces from which on a warning is due: beyond half, most
+#: rows lie where training stops.
 MANY_ON_FACES = 0.5
 
 
@@ -213,9 +214,9 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         if share > MANY_ON_FACES:
             # Past this method, fit and its wrapper, to the line that called fit.
             warnings.warn(
-                f"{100 * share:.0f} % of the embeddings lie within 0.02 of a face of the grid's "
-                "box, where most of its functions are zero and boundary='zero' stops training. "
-                "Raise margin or alpha, or lower learning_rate.",
+                f"{100 * share:.0f} % of the embeddings lie within {NEAR_FACE} of a face of the "
+                "grid's box, where most of its functions are zero and boundary='zero' stops "
+                "training. Raise margin or alpha, or lower learning_rate.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -13,13 +13,13 @@ from torch import Tensor
 from skpou.core import Report, Rows, TrainingResult, handing_over, tell
 from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
-from skpou.core.optim import logits_of_shares, shares_of_classes
+from skpou.core.optim import shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import descend_encoder
-from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
 from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
+from skpou.neural_sparse_grids.heads import HEADS, ClassHead
 from skpou.neural_sparse_grids.left_out import left_out_by_newton, left_out_by_split
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
 from skpou.neural_sparse_grids.projected.rows import FIRST_SPREAD, Ridges
@@ -30,25 +30,24 @@ from skpou.neural_sparse_grids.projected.varpro import (
     FIRST_LEVEL_OF_MANIFOLD,
     VarproOptions,
     VarproTraining,
-    least_squares_problem,
-    softmax_problem,
 )
 from skpou.sparse_grids import (
     GIVEN_DECAY,
-    GridClasses,
     GridOptions,
     SparseGrid,
     SparseGridModel,
     count_points,
     fit_classes,
     fit_on_grid,
-    indicators,
-    one_hot_model,
 )
 
 COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
-#: Most columns of the joint Gram matrix, and most work of a step, of variable projection.
+#: Most columns of the joint Gram matrix, 128 MB, and most multiplications of a step of variable
+#: projection, some seconds on one core.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
+#: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
+#: `free_rows`, since the number of parameters that rows determine is but an estimate.
+LEAST_FREE_OF_ENCODER = 0.2
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,12 @@ class NeuralGridOptions:
     init: str = "auto"
     validation_fraction: float | None = None
     gain: float = 1.0
+
+    @property
+    def start(self) -> str:
+        """Start of the encoder: only that of a regression has another one than "scale"."""
+        plain = self.method is not None or self.form.kind != "mlp"
+        return "scale" if self.init == "auto" and plain else self.init
 
 
 def pick_coef_solver(options: NeuralGridOptions, n_rows: int, n_inputs: int, n_outputs: int) -> str:
@@ -169,6 +174,7 @@ class NeuralGridTraining:
         self.rng, self.report = rng, report
         self.trained = Trained(level=options.level)
         self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
+        self.head = HEADS[options.method](self.solver, options.descent.alpha)
         self.start = "scale"
 
     def run(self) -> None:
@@ -177,10 +183,7 @@ class NeuralGridTraining:
         part, held_out = self._split()
         self.part = part
         encoder.eval().requires_grad_(False)
-        init = options.init
-        if init == "auto" and (options.method is not None or options.form.kind != "mlp"):
-            init = "scale"
-        self.start = start_encoder(encoder, part, init, self.rng)
+        self.start = start_encoder(encoder, part, options.start, self.rng)
         # The moments of minibatches suit classes; a regression's grid must not move beneath it.
         encoder.scaling.follows = self.start == "scale" and options.method is not None
         if options.gain != 1.0:
@@ -191,19 +194,14 @@ class NeuralGridTraining:
             self.trained.keep(encoder, options.level, 0.0)
             self.trained.code, self.trained.n_iter = "converged", 1
             return
-        # All that squares are minimised for learns the classes' indicators.
-        squares = self.solver != "gradient" or options.method == "one_hot"
-        if options.method is not None and squares and not self.is_softmax_varpro():
-            held_out = None if held_out is None else indicators(held_out, part)[0]
-            part = indicators(part)[0]
-            options = replace(options, method=None)
+        taught = self.head.taught(part)
+        judged = None if held_out is None else self.head.taught(held_out, part)
         if self.solver == "varpro":
-            self._varpro(part, held_out)
+            self._varpro(taught, judged)
             return
         grid = SparseGrid(options.form.n_components, options.level, options.boundary)
-        descent = replace(options.descent, coef_solver=self.solver)
         descend_encoder(
-            encoder, grid, part, held_out, options.method, descent, self.rng,
+            encoder, grid, taught, judged, self.head.objective(), options.descent, self.rng,
             self.trained, self._told(),
         )  # fmt: skip
 
@@ -220,10 +218,6 @@ class NeuralGridTraining:
         part.encoder, part.trained = copy.deepcopy(self.encoder), copy.copy(self.trained)
         part.trained.curve, part.rng = list(self.trained.curve), np.random.default_rng(0)
         return part.result()
-
-    def is_softmax_varpro(self) -> bool:
-        """Whether the coefficients of logits are eliminated."""
-        return self.solver == "varpro" and self.options.method == "softmax"
 
     def _split(self) -> tuple[Rows, Rows | None]:
         """Rows to train with, and those held out."""
@@ -243,7 +237,7 @@ class NeuralGridTraining:
         Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
         """
         few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
-        if not few or self.is_softmax_varpro():
+        if not few or not self.head.climbs_twice:
             self._climb(part, held_out, self.trained, cautious=False)
             return
         start = {k: v.clone() for k, v in self.encoder.state_dict().items()}
@@ -258,13 +252,12 @@ class NeuralGridTraining:
         self, part: Rows, held_out: Rows | None, trained: Trained, *, cautious: bool
     ) -> None:
         options, descent = self.options, self.options.descent
-        problem = softmax_problem if self.is_softmax_varpro() else least_squares_problem
         manifold = self.start == "isomap"
         VarproTraining(
             self.encoder,
             part,
             held_out,
-            problem(descent.alpha, cautious),
+            self.head.problem(cautious),
             VarproOptions(
                 first_level=FIRST_LEVEL_OF_MANIFOLD if manifold else FIRST_LEVEL,
                 level=options.level,
@@ -295,7 +288,7 @@ class NeuralGridTraining:
         encoder.eval().requires_grad_(False)
         latent = embedded(encoder, self.rows)
         grid = SparseGrid(options.form.n_components, trained.level, options.boundary)
-        head = self._head(latent, grid)
+        head = self._fitted_head(latent, grid)
         chosen = {
             **head.chosen,
             "level": trained.level,
@@ -317,48 +310,39 @@ class NeuralGridTraining:
         """What the model says of observations that coefficients trained along do not know."""
         if self.held_out is not None:
             return left_out_by_split(model, self.rows, self.held_out)
-        if self.options.method != "softmax":
+        if not self.head.has_logits:
             return None
-        chosen, given = self.trained.chosen, self.options.descent.alpha
-        alpha = chosen.get("alpha", CLASS_ALPHA if given is None else given)
+        chosen = self.trained.chosen
         ridges = Ridges(
-            alpha, chosen.get("decay", GIVEN_DECAY), 1.0, chosen.get("spread", FIRST_SPREAD)
+            self._alpha(), chosen.get("decay", GIVEN_DECAY), 1.0, chosen.get("spread", FIRST_SPREAD)
         )
         return left_out_by_newton(model, self.rows, latent, ridges, self.rng)
 
-    def _head(self, latent: Rows, grid: SparseGrid) -> TrainingResult:
+    def _alpha(self) -> float:
+        """Ridge of the coefficients that were trained along."""
+        given = self.head.default_alpha if self.head.alpha is None else self.head.alpha
+        return self.trained.chosen.get("alpha", given)
+
+    def _fitted_head(self, latent: Rows, grid: SparseGrid) -> TrainingResult:
         """Coefficients on the grid: those trained along, or the solution for all rows."""
-        options, trained = self.options, self.trained
-        if options.method is None:
+        options, head = self.options, self.head
+        coef = self.trained.coef if head.keeps_coef() else None
+        if not isinstance(head, ClassHead):
             result = fit_head(latent, grid, options, self.rng, self._determined(grid))
-            if trained.coef is not None and self.solver == "gradient":
-                result.state = with_coef(result.state, trained.coef, latent)
+            if coef is not None:
+                result.state = with_coef(result.state, coef, latent)
             return result
-        by_squares = options.method != "softmax" and self.solver != "gradient"
-        if trained.coef is None or options.method == "density" or by_squares:
+        if coef is None:
             return fit_head(latent, grid, options, self.rng)
-        if options.method == "softmax" and self.solver in ("direct", "iterative"):
-            return fit_head(latent, grid, options, self.rng)
-        coef = trained.coef.to(latent.X)
-        # The coefficients go with the shares of the classes that they were trained with.
-        part = self.part.to(latent.X.dtype)
-        default = CLASS_ALPHA
-        if options.method == "one_hot":
-            model = one_hot_model(grid, coef, indicators(part)[1], part)
-            default = REGRESSION_ALPHA
-        else:
-            floor = 1 / part.total_weight
-            model = GridClasses(grid, coef, logits_of_shares(part), "softmax", floor)
+        model = head.model(grid, coef.to(latent.X), self.part.to(latent.X.dtype))
         terms = latent.weight @ (latent.y * model.log_proba(latent.X)).sum(1)
-        given = options.descent.alpha
-        alpha = trained.chosen.get("alpha", default if given is None else given)
         score = -float(terms) / latent.total_weight
         if self.part is not self.rows and worse_than_the_shares(
             model, latent, shares_of_classes(latent)
         ):
             # The rows held out may be most of all: those that are left know nothing of them.
             return fit_head(latent, grid, options, self.rng)
-        return TrainingResult(model, score, 1, chosen={"alpha": alpha})
+        return TrainingResult(model, score, 1, chosen={"alpha": self._alpha()})
 
     def _determined(self, grid: SparseGrid) -> float:
         """Parameters of the encoder that the rows have determined, where that is affordable."""
@@ -370,7 +354,7 @@ class NeuralGridTraining:
         derivatives = EncoderDerivatives(encoder, part.X)
         alpha = self.options.descent.alpha
         problem = EncodedProblem(derivatives, grid, part, first_ridges(alpha), alpha is not None)
-        fit = problem.solve(encoder.body.theta.detach())  # type: ignore[union-attr, operator]
+        fit = problem.solve(encoder.network_body.theta.detach())
         for _ in range(2):  # Ridges, then what is determined under them
             fit = problem.adapt(fit)
         self.encoder.to(rows.X.dtype)
@@ -437,7 +421,8 @@ def fit_head(
     result = fit_on_grid(latent, grid, None, grid_options, rng, report)
     n = latent.total_weight
     if latent.n_rows > 1:
-        result.state.noise = result.state.noise * (n / max(n - determined, 0.2 * n))
+        free = max(n - determined, LEAST_FREE_OF_ENCODER * n)
+        result.state.noise = result.state.noise * (n / free)
     return result
 
 

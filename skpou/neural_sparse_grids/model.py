@@ -16,8 +16,11 @@ from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.sparse_grids import GridClasses, SparseGrid, SparseGridModel
 
 HEADS: dict[str, Any] = {"regression": SparseGridModel, "classes": GridClasses}
-#: Value from which on a function of the grid counts as active at a point.
+#: Value from which on a function of the grid counts as active at a point: above the round-off of a
+#: product of hats, below what any coefficient could make matter.
 ACTIVE = 1e-9
+#: Distance from a face within which embeddings are counted: beyond where the pull inwards begins.
+NEAR_FACE = 0.02
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,6 @@ def active_fraction(grid: SparseGrid, points: Tensor) -> float:
 
 
 def share_on_faces(points: Tensor, margin: float) -> float:
-    """Share of the points within 0.02 of a face of the box, or of its margin."""
-    near = 0.02 + margin
+    """Share of the points within `NEAR_FACE` of a face of the box, or of its margin."""
+    near = NEAR_FACE + margin
     return float(((points < near) | (points > 1 - near)).any(1).double().mean())

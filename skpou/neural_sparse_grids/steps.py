@@ -13,10 +13,11 @@ from torch import Tensor
 from skpou.core import Rows, TrainingResult
 from skpou.core.optim import minibatches
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, take_step
-from skpou.neural_sparse_grids.descent.objectives import JointSoftmax, JointSquares
+from skpou.neural_sparse_grids.descent.objectives import JointSoftmax
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.fit import NeuralGridOptions, fit_head, with_coef, with_slope
+from skpou.neural_sparse_grids.heads import HEADS
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
 from skpou.sparse_grids import GridClasses, SparseGrid
 
@@ -100,14 +101,11 @@ def teach_block(
     grid = SparseGrid(options.form.n_components, options.level, options.boundary)
     if steps is None:
         encoder.eval().requires_grad_(False)
-        init = options.init
-        if init == "auto" and (options.method is not None or options.form.kind != "mlp"):
-            init = "scale"
-        start_encoder(encoder, rows, init, rng)
+        start_encoder(encoder, rows, options.start, rng)
     # What later blocks are scaled by must not move beneath the grid.
     encoder.scaling.follows = False
-    kind = JointSquares if options.method is None else JointSoftmax
-    objective = kind(grid, rows, options.descent, rng)
+    head = HEADS[options.method]("gradient", options.descent.alpha)
+    objective = head.objective()(grid, rows, options.descent, rng)
     if steps is not None:
         objective.coef = steps.coef.clone().requires_grad_()
         if isinstance(objective, JointSoftmax):

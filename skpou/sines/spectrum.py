@@ -12,8 +12,13 @@ from torch import Tensor
 from skpou.core import sobol_points
 from skpou.sines.features import SineFeatures
 
-#: Smoothness of the Matern shape.
+#: Smoothness of the Matern shape: between the rough 5/2 and the Gaussian, with three derivatives.
 SMOOTHNESS = 3.5
+#: Share of its stratum that a frequency in one dimension is drawn from: two that fall together make
+#: columns alike.
+JITTER = 0.8
+#: Distance of levels from 0 and 1, where quantiles are infinite.
+EDGE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Spectrum:
         """Features with `n_sines` frequencies, stratified or of low discrepancy."""
         d, rng = len(self.scales), np.random.default_rng([seed, 2])
         if d == 1:
-            jitter = 0.8 * (rng.random(n_sines) - 0.5)
+            jitter = JITTER * (rng.random(n_sines) - 0.5)
             uniform = ((np.arange(n_sines) + 0.5 + jitter) / n_sines)[:, None]
         else:
             uniform = sobol_points(d + 1, n_sines, seed).numpy()
@@ -57,10 +62,10 @@ class Spectrum:
         if self.shape == "flat":
             return uniform if d == 1 else 2 * uniform[:, :d] - 1
         # In one dimension a frequency and its negative are the same function.
-        quantile = np.clip(0.5 + uniform / 2 if d == 1 else uniform[:, :d], 1e-9, 1 - 1e-9)
+        quantile = np.clip(0.5 + uniform / 2 if d == 1 else uniform[:, :d], EDGE, 1 - EDGE)
         normal = torch.special.ndtri(torch.as_tensor(quantile, device="cpu")).numpy()
         if self.shape == "gauss":
             return normal
         level = rng.random(len(uniform)) if d == 1 else uniform[:, d]
-        chi_square = 2 * gammaincinv(SMOOTHNESS, np.clip(level, 1e-9, 1 - 1e-9))
+        chi_square = 2 * gammaincinv(SMOOTHNESS, np.clip(level, EDGE, 1 - EDGE))
         return normal / np.sqrt(chi_square)[:, None]

@@ -77,17 +77,19 @@ class SparseGridClassifier(SummedClassifier):
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
     n_jobs : int, default=None
-        Taken as by all estimators; nothing in this fit runs in parallel.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: nothing.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. Coefficients are solved for in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows that choose `alpha`. None is a fixed one: two fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        rows that choose `alpha`.
     verbose : int, default=0
-        Above 0: print a line for each alpha tried, and
-        what remains where the number of lines is known.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is an alpha that was tried.
 
     Attributes
     ----------

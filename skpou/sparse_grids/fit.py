@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult, handing_over
+from skpou.core import BestSoFar, Rows, TrainingInterrupted, TrainingResult, handing_over
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.basis.plans import CONSTANT, LEFT, RIGHT, Factors, make_factors
 from skpou.sparse_grids.model import COLUMNS
@@ -227,10 +227,10 @@ def _fit_refined(
     try:
         search.run(report)
     except KeyboardInterrupt:
-        if search.best is None:
+        if search.sizes.is_empty:
             raise TrainingInterrupted(None) from None
         interrupted = True
-    n_points = search.best_size
+    n_points = search.sizes.best
     grid, numbers = points.grid(n_points)
     active = torch.as_tensor(numbers, device=rows.X.device)
     gram = search.gram_of_all(n_points)
@@ -257,8 +257,7 @@ class _Refinement:
         self.parts = [_part(rows, order[n_held_out:]), _part(rows, order[:n_held_out])]
         self.grams = [rows.X.new_zeros((0, 0)) for _ in self.parts]
         self.curve: list[float] = []
-        self.best: float | None = None
-        self.best_size = len(points)
+        self.sizes: BestSoFar[int] = BestSoFar()
         self.ridge: tuple[float, float] | None = None
 
     def run(self, report: Report | None) -> None:
@@ -271,10 +270,7 @@ class _Refinement:
             solution, squares = self._solve(matrices[0])
             error = self._error(solution, matrices)
             self.curve.append(error)
-            if self.best is None or error < self.best:
-                self.best, self.best_size, since_best = error, len(self.points), 0
-            else:
-                since_best += 1
+            since_best = 0 if self.sizes.show(len(self.points), error) else since_best + 1
             if report is not None:
                 report(f"{len(self.points)} points, alpha {solution.alpha:.1e}: {error:.4g}")
             if since_best >= PATIENCE or step == self.options.n_refinements:

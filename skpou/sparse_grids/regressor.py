@@ -84,18 +84,19 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         Lower and upper bound of every column: the box of the grid. None: that of the rows, in
         `partial_fit` those of its first call.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for errors at left-out rows of exact fits, the only part
-        that runs in parallel; None is 1. Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: errors at left-out
+        rows of exact fits.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
         Precision of inputs and predictions. Coefficients are solved for in float64.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows held out and of those that choose a ridge. None is a fixed one: two
-        fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        rows held out and those that choose a ridge.
     verbose : int, default=0
-        Above 0: print a line for each step.
+        Above 0: print a line for each step, and what remains where the number of steps is known.
 
     Attributes
     ----------

@@ -26,6 +26,7 @@ from skpou.base import (
     fit_context,
     of_all_processes,
     origin_of,
+    sections_of,
     target_values,
 )
 from skpou.sparse_grids import SparseGridRegressor
@@ -316,53 +317,17 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
             ends = self._quantiles(X, ONE_DEVIATION)
         return _like(X, median), _like(X, np.abs(_width(ends)) / 2)
 
+    @sections_of(BaseRegressor.predict_quantile)
     def predict_quantile(self, X, quantiles=(0.05, 0.5, 0.95)) -> Any:
-        """Quantiles of the predictive density; they never cross.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        quantiles : array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
-            Probabilities between 0 and 1, exclusive.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_quantiles) or (n, n_outputs, n_quantiles)
-            In units of y.
-
-        Raises
-        ------
-        ValueError
-            If a probability does not lie between 0 and 1.
-        """
+        """Quantiles of the predictive density; they never cross."""
         levels = check_quantiles(quantiles)
         order = np.argsort(levels, kind="stable")
         found = self._quantiles(X, levels[order])
         return _like(X, found[..., np.argsort(order, kind="stable")])
 
+    @sections_of(BaseRegressor.predict_interval)
     def predict_interval(self, X, coverage=0.9) -> Any:
-        """Central intervals for new measurements, those of `conformalize` after a call of it.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        coverage : float, default=0.9
-            Probability that a new measurement lies in its interval, between 0 and 1, exclusive;
-            of each output by itself.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, 2) or (n, n_outputs, 2)
-            Lower and upper ends, in units of y.
-
-        Raises
-        ------
-        ValueError
-            If the coverage does not lie between 0 and 1, or is more than the rows given to
-            `conformalize` can tell.
-        """
+        """Central intervals for new measurements, those of `conformalize` after a call of it."""
         coverage, transform = check_coverage(coverage), self._fitted()
         if not hasattr(self.regressor_, "predict_interval"):
             return _like(X, self._quantiles(X, [(1 - coverage) / 2, (1 + coverage) / 2]))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import BestSoFar, Rows
 from skpou.core.classes.left_out import left_out_of_columns
 from skpou.core.optim import DenseRows, MultinomialRidge, logits_of_shares
 
@@ -189,19 +189,15 @@ class _Search:
         ridges: Callable[[float], tuple[float, float]],
     ) -> _Attempt:
         """From strong ridges to weak ones, as long as left-out rows are better for it."""
-        best: _Attempt | None = None
+        tried: BestSoFar[_Attempt] = BestSoFar()
         worse = 0
         for alpha in alphas:
             found = self._attempt(start, *ridges(alpha))._replace(alpha=alpha)
             start = found.coef
-            if best is None or found.loss < best.loss:
-                best, worse = found, 0
-                continue
-            worse += 1
+            worse = 0 if tried.show(found, found.loss) else worse + 1
             if worse == PATIENCE:
                 break
-        assert best is not None
-        return best
+        return tried.best
 
     def _attempt(self, start: Tensor, slope: float, ramp: float) -> _Attempt:
         rows, offset = self.rows, self.companion.offset

@@ -15,6 +15,7 @@ from skpou.core.linalg.least_squares import (
     coefficients,
     effective_parameters,
     evidence_ridge,
+    free_rows,
     is_deficient,
     leave_one_out,
     ridge_coefficients,
@@ -34,7 +35,7 @@ from skpou.core.linalg.statistics import (
 # fmt: off
 __all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups",
            "RowSums", "add_gram", "alone", "back_substitute", "check_alike", "coefficients",
-           "count", "effective_parameters", "evidence_ridge", "factored", "gather",
+           "count", "effective_parameters", "evidence_ridge", "factored", "free_rows", "gather",
            "gather_objects", "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
            "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
            "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",

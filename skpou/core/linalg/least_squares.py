@@ -16,6 +16,9 @@ from skpou.core.linalg.statistics import triangular_factor
 
 #: What factorisations raise for matrices that are singular or not finite.
 NUMERICAL_FAILURES = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
+#: Share of the rows that counts as free whatever was fitted: what as many columns as rows leave
+#: over is round-off, and would pass for exact data.
+LEAST_FREE = 0.1
 
 
 def split_factor(factor: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -248,3 +251,21 @@ def ridge_coefficients(A: Tensor, y: Tensor, alpha: float) -> tuple[Tensor, Tens
     coef = solve(torch.cat([y, y.new_zeros((p, y.shape[1]))]))
     # The second pass works on what the first one's round-off left.
     return coef + solve(torch.cat([y - A @ coef, -strength * coef])), R
+
+
+def free_rows(n: float, used: float) -> float:
+    """Rows that a fit has left free: what a sum of squared residuals is divided by, for the noise.
+
+    Parameters
+    ----------
+    n : float
+        Number of rows, positive.
+    used : float
+        Degrees of freedom of the fit.
+
+    Returns
+    -------
+    float
+        At least `LEAST_FREE` of all rows.
+    """
+    return max(n - used, LEAST_FREE * n)

@@ -1,5 +1,6 @@
 """Training loops: first-order descent, variable projection, logistic regression."""
 
+from skpou.core.optim.damping import TenfoldDamping, first_decrease
 from skpou.core.optim.descents import (
     Descent,
     Iterate,
@@ -25,6 +26,7 @@ from skpou.core.optim.softmax import (
     shares_of_classes,
 )
 from skpou.core.optim.varpro import (
+    LEAST_LEFT,
     LinearModel,
     ProjectedFit,
     ProjectedProblem,
@@ -34,9 +36,10 @@ from skpou.core.optim.varpro import (
 )
 
 # fmt: off
-__all__ = ["Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent", "Iterate",
-           "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature", "ProjectedFit",
-           "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead", "TriangularModel",
-           "descend", "descend_hidden", "follow", "hessian", "levenberg_marquardt",
-           "logits_of_shares", "minibatches", "shares_of_classes", "spread_of"]
+__all__ = ["LEAST_LEFT", "Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent",
+           "Iterate", "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature",
+           "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead",
+           "TenfoldDamping", "TriangularModel", "descend", "descend_hidden", "first_decrease",
+           "follow", "hessian", "levenberg_marquardt", "logits_of_shares", "minibatches",
+           "shares_of_classes", "spread_of"]
 # fmt: on

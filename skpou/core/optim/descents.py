@@ -198,6 +198,19 @@ class Progress:
     curve: list[float] = field(default_factory=list)
     code: str = "max_iter"
 
+    @property
+    def reached(self) -> Iterate:
+        """The iterate of least loss.
+
+        Raises
+        ------
+        FloatingPointError
+            If there is none: not even the first loss was finite.
+        """
+        if self.best is None:
+            raise FloatingPointError("The first evaluation is not finite.")
+        return self.best
+
 
 def follow(
     iterates: Iterator[Iterate],

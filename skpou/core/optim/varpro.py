@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from skpou.core import ParametricBasis, TrainingResult
+from skpou.core import BestSoFar, ParametricBasis, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     is_deficient,
@@ -27,9 +27,13 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factor,
 )
+from skpou.core.optim.damping import DampingControl, first_decrease
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
+#: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
+#: are round-off.
+LEAST_LEFT = 1e-6
 
 
 @dataclass
@@ -85,7 +89,7 @@ class ProjectedFit:
 
     def leave_one_out(self) -> float:
         """Root mean square over rows and targets of the left-out weighted residuals."""
-        left_out = self.residual / (1 - self._leverage).clamp_min(1e-6)[:, None]
+        left_out = self.residual / (1 - self._leverage).clamp_min(LEAST_LEFT)[:, None]
         return float(left_out.square().mean().sqrt())
 
     def calibrated(self, columns: Tensor) -> float:
@@ -99,7 +103,7 @@ class ProjectedFit:
         columns : Tensor of shape (k, p)
             Basis columns at the probes.
         """
-        spread = self.residual.square().mean(1) / (1 - self._leverage).clamp_min(1e-6)
+        spread = self.residual.square().mean(1) / (1 - self._leverage).clamp_min(LEAST_LEFT)
         inner = columns if self.span is None else columns @ self.span
         probed = torch.linalg.solve_triangular(self.factor, inner, upper=True, left=False)
         variance = probed.square().sum(1)
@@ -321,25 +325,6 @@ def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
 
 
 @dataclass
-class DampingControl:
-    """Damping by the ratio of actual to predicted decrease (Nielsen 1999)."""
-
-    value: float = 1e-3
-    growth: float = 2.0
-    least: float = 1e-12
-
-    def succeed(self, ratio: float) -> None:
-        """Trust the linear model more, the better it predicted."""
-        self.value = max(self.value * max(1 / 5, 1 - (2 * ratio - 1) ** 3), self.least)
-        self.growth = 2.0
-
-    def fail(self) -> None:
-        """Trust it less, and ever less if it fails again."""
-        self.value *= self.growth
-        self.growth *= 2
-
-
-@dataclass
 class RidgeSchedule:
     """Ridge tied to progress: ``lam <- min(lam, (share * relative rms residual)^2)``.
 
@@ -366,8 +351,8 @@ class RidgeSchedule:
         return self.share >= self.least_share
 
 
-class BestSoFar:
-    """Keeps the best of the fits that it is shown, by a judge of its own.
+class _Judged:
+    """Judges fits, each once, and keeps the best with its ridge.
 
     Parameters
     ----------
@@ -375,23 +360,18 @@ class BestSoFar:
         Maps a fit to its score; lower is better.
     """
 
-    def __init__(self, judge: Callable[[ProjectedFit], float]):
+    def __init__(self, judge: Callable[[Any], float]):
         self.judge = judge
-        self.fit: ProjectedFit | None = None
-        self.score = math.inf
-        self.ridge = 0.0
-        self._shown: tuple[ProjectedFit | None, float] = (None, math.inf)
+        self.kept: BestSoFar[tuple[Any, float]] = BestSoFar()
+        self._last: Any = None
 
-    def show(self, fit: ProjectedFit, ridge: float) -> float:
-        """Judge a fit and keep it if it is the best."""
-        if fit is self._shown[0]:
-            return self._shown[1]
+    def show(self, fit: Any, ridge: float) -> None:
+        """Judge a fit, unless it is the one of before."""
+        if fit is self._last:
+            return
+        self._last = fit
         score = self.judge(fit)
-        score = math.inf if math.isnan(score) else score
-        self._shown = fit, score
-        if self.fit is None or score < self.score:
-            self.fit, self.score, self.ridge = fit, score, ridge
-        return score
+        self.kept.show((fit, ridge), math.inf if math.isnan(score) else score)
 
 
 def levenberg_marquardt(
@@ -438,8 +418,8 @@ def levenberg_marquardt(
     curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
     if not math.isfinite(fit.value):
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
-    best = BestSoFar(judge)
-    best.show(fit, ridge.value)
+    judged = _Judged(judge)
+    judged.show(fit, ridge.value)
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
@@ -452,7 +432,7 @@ def levenberg_marquardt(
         slow = slow + 1 if gain < 1e-3 else 0
         stuck = moved is None or slow > 3
         if stuck or step % 10 == 9:
-            best.show(fit, ridge.value)
+            judged.show(fit, ridge.value)
         if fit.rms() <= tol * problem.rms:
             code = "converged"
             break
@@ -465,10 +445,12 @@ def levenberg_marquardt(
         if (stuck or step % 10 == 9) and ridge.follow(fit.rms() / problem.rms):
             fit = problem.solve(fit.theta, ridge.value)
             damping.value = max(damping.value, 1e-4)
-    best.show(fit, ridge.value)
+    judged.show(fit, ridge.value)
     message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
-    chosen = {"ridge": best.ridge}
-    return TrainingResult(best.fit, best.score, len(curve), curve, code, message, chosen)
+    best, chosen = judged.kept.best
+    return TrainingResult(
+        best, judged.kept.score, len(curve), curve, code, message, {"ridge": chosen}
+    )
 
 
 def _try_steps(
@@ -478,18 +460,15 @@ def _try_steps(
     damping: DampingControl,
     negligible: float = 0.0,
 ) -> ProjectedFit | None:
-    """First of eight ever shorter steps that lowers the value, or None."""
+    """First of ever shorter steps that lowers the value, or None."""
     model = problem.linearise(fit)
     if not model.is_finite():
         return None
-    for _ in range(8):
-        step, predicted = model.step(damping.value)
+
+    def propose(damping: float) -> tuple[ProjectedFit | None, float]:
+        step, predicted = model.step(damping)
         if predicted < negligible * fit.value:
-            return None
-        candidate = problem.solve(fit.theta + step, ridge)
-        if candidate.value < fit.value:
-            decrease = fit.value - candidate.value
-            damping.succeed(min(decrease / predicted, 1.0) if predicted > 0 else 0.5)
-            return candidate
-        damping.fail()
-    return None
+            return None, predicted
+        return problem.solve(fit.theta + step, ridge), predicted
+
+    return first_decrease(propose, fit.value, damping)

@@ -21,7 +21,7 @@ FEWEST_ROWS, MOST_ROWS = 10, 10_000
 #: Error relative to the rms of y below which a smooth basis is what the target needs, and terms
 #: would only take longer.
 ENOUGH = 1e-7
-#: Stream of the task's seed.
+#: Stream of the task's seed: any number that no other family has.
 STREAM = 8
 
 

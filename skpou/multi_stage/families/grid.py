@@ -17,13 +17,14 @@ from skpou.sparse_grids import GridOptions, SparseGrid, SparseGridModel, fit_spa
 
 #: Columns and rows from which grids are tried: with fewer, splines and units resolve more.
 FEWEST_COLUMNS, FEWEST_ROWS = 3, 2000
-#: Most functions: their factor is kept, and solved with for every prediction.
+#: Most functions: their factor, 72 MB, is kept, and solved with for every prediction.
 MOST_FUNCTIONS = 3000
 #: Error relative to the rms of y below which smooth bases resolve what hats do not.
 ENOUGH = 1e-4
-#: Largest leverage that errors at left-out rows are divided by one minus of.
+#: Largest leverage that errors at left-out rows are divided by one minus of: beyond, that is
+#: round-off.
 LARGEST_LEVERAGE = 1 - 1e-10
-#: Stream of the task's seed.
+#: Stream of the task's seed: any number that no other family has.
 STREAM = 13
 
 

@@ -18,7 +18,7 @@ ENOUGH = 1e-6
 FEWEST_ROWS = 20
 #: Factor by which pieces must be better at least, as the best of a search among many.
 HANDICAP = 1.1
-#: Stream of the task's seed.
+#: Stream of the task's seed: any number that no other family has.
 STREAM = 12
 
 

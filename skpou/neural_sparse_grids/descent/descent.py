@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from skpou.core import Report, Rows
 from skpou.core.linalg import row_blocks
 from skpou.core.optim import Adam, GradientDescent, minibatches
-from skpou.neural_sparse_grids.descent.objectives import Objective, objective_for
+from skpou.neural_sparse_grids.descent.objectives import Objective, squares_for
 from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
@@ -22,12 +23,16 @@ from skpou.sparse_grids import (
 )
 
 OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
-#: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate.
+#: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate. The first two
+#: are torch's own; the last is small enough for the coefficients to settle.
 RISING, FIRST_RATE, LAST_RATE = 0.3, 1 / 25, 1e-4
 #: Weight of the pull inwards on latent coordinates, whose loss is of order one.
 PULL = 1.0
-#: Rows that are evaluated together.
+#: Rows that are evaluated together: enough to keep the processor busy, and few for any memory.
 EVALUATED = 4096
+#: A loss that has fallen by more than a tenth in the last tenth of the passes, where the rate is
+#: below a twentieth of the highest, was cut short.
+TAIL, FALLEN = 10, 0.9
 
 
 def pull_inside(z: Tensor) -> Tensor:
@@ -83,45 +88,21 @@ def take_step(
     return float(loss.detach())
 
 
-def descend_encoder(
+def passes(
     encoder: Encoder,
-    grid: SparseGrid,
+    objective: Objective,
     rows: Rows,
-    held_out: Rows | None,
-    method: str | None,
     options: DescentOptions,
     rng: np.random.Generator,
-    trained: Trained,
-    report: Report | None = None,
-) -> None:
-    """Passes over shuffled rows with a one-cycle schedule; the best state is kept.
+) -> Iterator[float]:
+    """Passes over shuffled rows with a one-cycle schedule; yields the mean loss of each.
 
-    Parameters
-    ----------
-    encoder : Encoder
-        Changed in place.
-    grid : SparseGrid
-        The grid.
-    rows, held_out : Rows
-        Those to fit to, and those that judge; None: the former judge.
-    method : {"softmax", "one_hot", "density"} or None
-        None for a regression.
-    options : DescentOptions
-    rng : numpy.random.Generator
-        Order of the rows, first coefficients.
-    trained : Trained
-        Filled on the way, so that an interrupt leaves it usable.
-    report : callable, default=None
-        Takes a line for every pass.
+    A loss that is not finite ends its pass.
     """
-    objective = objective_for(method, options.coef_solver)(grid, rows, options, rng)
-    encoder.train()
     parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
-    trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
     mover: Any = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
     n, size = rows.n_rows, objective.batch_size()
-    n_steps, step, since_best = options.max_iter * -(-n // size), 0, 0
-    judged = rows if held_out is None else held_out
+    n_steps, step = options.max_iter * -(-n // size), 0
     for _ in range(options.max_iter):
         total = 0.0
         for index in minibatches(n, size, rng):
@@ -135,7 +116,46 @@ def descend_encoder(
             total += loss * float(weight.sum())
             if not math.isfinite(total):
                 break
-        mean = total / rows.total_weight
+        yield total / rows.total_weight
+
+
+def descend_encoder(
+    encoder: Encoder,
+    grid: SparseGrid,
+    rows: Rows,
+    held_out: Rows | None,
+    kind: type[Objective] | None,
+    options: DescentOptions,
+    rng: np.random.Generator,
+    trained: Trained,
+    report: Report | None = None,
+) -> None:
+    """Follow `passes`, and keep the best state.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Changed in place.
+    grid : SparseGrid
+        The grid.
+    rows, held_out : Rows
+        Those to fit to, and those that judge; None: the former judge.
+    kind : type of Objective or None
+        What is minimised; None: the squares of a regression.
+    options : DescentOptions
+    rng : numpy.random.Generator
+        Order of the rows, first coefficients.
+    trained : Trained
+        Filled on the way, so that an interrupt leaves it usable.
+    report : callable, default=None
+        Takes a line for every pass.
+    """
+    objective = (kind or squares_for(options.coef_solver))(grid, rows, options, rng)
+    encoder.train()
+    trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
+    since_best = 0
+    judged = rows if held_out is None else held_out
+    for mean in passes(encoder, objective, rows, options, rng):
         trained.n_iter += 1
         if not math.isfinite(mean):
             trained.code = "non_finite"
@@ -156,8 +176,8 @@ def descend_encoder(
             break
     else:
         # The rate has gone down to nothing: a loss that still falls has been cut short.
-        curve, tail = trained.curve, max(options.max_iter // 10, 1)
-        falling = len(curve) > tail and min(curve) < 0.9 * min(curve[:-tail])
+        curve, tail = trained.curve, max(options.max_iter // TAIL, 1)
+        falling = len(curve) > tail and min(curve) < FALLEN * min(curve[:-tail])
         trained.code = "max_iter" if falling else "converged"
     encoder.eval().requires_grad_(False)
 

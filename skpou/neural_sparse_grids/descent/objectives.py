@@ -26,16 +26,23 @@ from skpou.sparse_grids import (
 
 #: Rows a step where the coefficients are solved for, for each function of the grid, and at least.
 ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
-#: Numbers of a dense basis matrix that may be differentiated through.
+#: Numbers of a dense basis matrix that may be differentiated through: 160 MB, and its gradient.
 DENSE_NUMBERS = 20_000_000
 #: Most steps of LSMR (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
 #: three steps never come to the coefficients of fine functions, by which an embedding unfolds.
 INNER_STEPS, INNER_TOL = 20, 1e-4
 #: Steps of LSMR beyond which the Gram matrix that preconditions it is made anew for the next step
-#: of the encoder, and most columns of one. Without it hundreds of steps would be needed.
+#: of the encoder, and most columns of one, whose factor takes less than a second. Without it
+#: hundreds of steps would be needed.
 STALE, MOST_PRECONDITIONED = 5, 3000
-#: Ridge of alpha="auto": of a regression, and of classes.
+#: Ridge of alpha="auto": of a regression, and of classes, whose logits would else grow without end
+#: where a class stands alone.
 REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
+#: Standard deviation of the first coefficients of level 1: small beside targets of about unit rms,
+#: and not zero, for the encoder would have no gradient.
+FIRST_DEVIATION = 0.1
+#: Ridge of a step of smoothing relative to its diagonal: above round-off, far below any smoothing.
+SMOOTHING_RIDGE = 1e-12
 
 
 class Objective(ABC):
@@ -97,7 +104,7 @@ class JointSquares(Objective):
         """Draws of standard deviation 0.1, halved from level to level."""
         shape = (self.grid.n_columns, self.rows.n_outputs)
         draws = torch.as_tensor(rng.standard_normal(shape), device="cpu").to(self.rows.y)
-        return (0.1 * draws * 0.5**self.costs).requires_grad_()
+        return (FIRST_DEVIATION * draws * 0.5**self.costs).requires_grad_()
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -167,27 +174,26 @@ class IteratedSquares(Objective):
             rows = GridRows(self.grid, u.detach(), weight)
             penalty = float(weight.sum()) * self.penalty()[:, 0]
             right = y * weight.sqrt()[:, None]
-            fresh = self.factor is None or self.n_steps > STALE
-            if fresh:
-                self._precondition(rows, penalty)
-            self._steps(rows, right, penalty)
+            factor, fresh = self.factor, False
+            if factor is None or self.n_steps > STALE:
+                factor, fresh = self._preconditioner(rows, penalty), True
+            self._steps(rows, right, penalty, factor)
             if self.n_steps == INNER_STEPS and not fresh:
                 # The embedding has moved too far from where the factor was made.
-                self._precondition(rows, penalty)
-                self._steps(rows, right, penalty)
+                factor = self._preconditioner(rows, penalty)
+                self._steps(rows, right, penalty, factor)
+            self.factor = factor
         return self.error(u, y, weight) / weight.sum()
 
-    def _precondition(self, rows: GridRows, penalty: Tensor) -> None:
+    def _preconditioner(self, rows: GridRows, penalty: Tensor) -> Tensor:
         """Factor of the Gram matrix, or norms of the columns where these are many."""
         if self.grid.n_columns > MOST_PRECONDITIONED:
-            self.factor = (rows.column_squares() + penalty).sqrt()
-        else:
-            self.factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
+            return (rows.column_squares() + penalty).sqrt()
+        return factored(rows.gram() + torch.diag(penalty), 0.0)[0]
 
-    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor) -> None:
-        assert self.factor is not None
+    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor, factor: Tensor) -> None:
         self.coef, self.n_steps = lsmr(
-            rows, right, penalty, self.factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
+            rows, right, penalty, factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
         )
 
 
@@ -198,6 +204,7 @@ class DensityShares(Objective):
     through; each row is left out of its own density. See `sparse_grid_classes.DensityProblem`.
     """
 
+    #: Length of the smoothing: about the mesh width of level 5, the default.
     default_alpha = 0.03
 
     def __init__(self, *args) -> None:
@@ -205,7 +212,7 @@ class DensityShares(Objective):
         mass, stiffness = self.grid.mass_and_stiffness(self.rows.X)
         root = mass.diagonal().rsqrt()[:, None]
         step = mass + self.alpha**2 / N_STEPS * stiffness
-        factor, _ = factored(step * root * root.T, 1e-12)
+        factor, _ = factored(step * root * root.T, SMOOTHING_RIDGE)
         smoother = root * torch.cholesky_solve(torch.diag(root[:, 0]), factor)
         for _ in range(N_STEPS - 1):
             smoother = root * torch.cholesky_solve(root * (mass @ smoother), factor)
@@ -230,12 +237,7 @@ class DensityShares(Objective):
         return -(weight @ (y * log_shares(values, floor)).sum(1))
 
 
-def objective_for(method: str | None, coef_solver: str) -> type[Objective]:
-    """Loss of a classification method (None: regression) and a solver of the coefficients."""
-    if method == "density":
-        return DensityShares
-    if coef_solver in ("direct", "varpro"):
-        return SolvedSquares
-    if coef_solver == "iterative":
-        return IteratedSquares
-    return JointSoftmax if method == "softmax" else JointSquares
+def squares_for(coef_solver: str) -> type[Objective]:
+    """Squared errors, and a way to the coefficients."""
+    ways: dict[str, type[Objective]] = {"direct": SolvedSquares, "iterative": IteratedSquares}
+    return ways.get(coef_solver, JointSquares)

@@ -20,10 +20,15 @@ FIRST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 #: Slope of the logistic function that comes nearest to the normal distribution function: latent
 #: coordinates of unit variance then fill the box evenly.
 LOGIT_SLOPE = 1.702
-#: Filters of the convolutional layers.
+#: Filters of the convolutional layers: twice as many where pooling leaves a quarter of the pixels.
 FILTERS = (16, 32, 64)
-#: Share of a batch in the running moments of a latent coordinate.
+#: Share of a batch in the running moments of a latent coordinate: that of torch's own layers.
 MOMENTUM = 0.1
+#: Added to variances that are divided by: coordinates that hardly vary get no endless slope.
+LEAST_VARIANCE = 1e-10
+#: Variance up to which a latent coordinate counts as constant: a deviation of 1e-10 may be
+#: round-off of sums of numbers of order one.
+NO_VARIANCE = 1e-20
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,8 @@ class ConvolutionalBody(nn.Module):
 
     def __init__(self, form: EncoderForm):
         super().__init__()
-        assert form.image_shape is not None
+        if form.image_shape is None:
+            raise ValueError("An encoder of images needs their shape.")
         channels, height, width = self.shape = form.image_shape
         layers: list[nn.Module] = []
         for filters in FILTERS:
@@ -238,14 +244,19 @@ class LatentScaling(nn.Module):
             with torch.no_grad():
                 self.mean.lerp_(mean, MOMENTUM)
                 self.variance.lerp_(variance, MOMENTUM)
-        return (z - mean) / (variance + 1e-10).sqrt()
+        return (z - mean) / _deviation(variance)
 
     @torch.no_grad()
     def measure(self, z: Tensor, weight: Tensor) -> None:
         """Set the moments to those of rows."""
         mean, variance = _moments(z, weight)
         self.mean.copy_(mean)
-        self.variance.copy_(torch.where(variance > 1e-20, variance, 1.0))
+        self.variance.copy_(torch.where(variance > NO_VARIANCE, variance, 1.0))
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """What latent coordinates of a variance are divided by."""
+    return (variance + LEAST_VARIANCE).sqrt()
 
 
 def _moments(z: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -292,6 +303,19 @@ class Encoder(nn.Module):
         self.register_buffer("columns", columns)
         self.register_buffer("offset", (offset - low) / size)
         self.register_buffer("width", width / size)
+
+    @property
+    def network_body(self) -> NetworkBody:
+        """The body of an ``"mlp"``, whose derivatives are at hand.
+
+        Raises
+        ------
+        TypeError
+            If it has another one.
+        """
+        if not isinstance(self.body, NetworkBody):
+            raise TypeError(f"An encoder {self.form.kind!r} has no derivatives row by row.")
+        return self.body
 
     def inputs(self, X: Tensor) -> Tensor:
         """What the network reads: for an ``"mlp"`` the points, else all columns on one scale."""
@@ -387,9 +411,8 @@ class EncoderDerivatives:
     """
 
     def __init__(self, encoder: Encoder, X: Tensor):
-        assert isinstance(encoder.body, NetworkBody)
         self.encoder = encoder
-        self.body = encoder.body
+        self.body = encoder.network_body
         self.hidden = NetworkColumns(self.body.network, self.body.standardised(X))
         self.n_parameters = self.body.theta.numel()
 
@@ -422,7 +445,9 @@ class EncoderDerivatives:
             The functions' derivatives by the latent coordinates.
         """
         hidden, output = self.body.parts(theta)
-        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
+        delta = slope * (
+            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
+        )
         n, m, _ = delta.shape
         result = delta.new_empty((n, m, self.n_parameters))
         result[:, :, : len(hidden)] = self.hidden.chain(hidden, delta @ output)
@@ -433,6 +458,8 @@ class EncoderDerivatives:
     def pull_back(self, theta: Tensor, columns: Tensor, slope: Tensor) -> Tensor:
         """Gradient (k,) of a function with derivatives `slope` (n, d) by the latent coordinates."""
         hidden, output = self.body.parts(theta)
-        delta = slope * (self.encoder.gain / (self.encoder.scaling.variance + 1e-10).sqrt())
+        delta = slope * (
+            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
+        )
         inner = self.hidden.pull_back(hidden, delta @ output)
         return torch.cat([inner, (delta.T @ columns).reshape(-1)])

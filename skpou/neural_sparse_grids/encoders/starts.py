@@ -18,32 +18,40 @@ from skpou.core.linalg import row_blocks
 from skpou.neural_sparse_grids.encoders.encoder import LOGIT_SLOPE, Encoder, NetworkBody
 
 STARTS = ("auto", "whiten", "isomap", "scale")
-#: Most points between which geodesic distances are computed, and their nearest neighbours.
+#: Most points between which geodesic distances are computed, a matrix of 18 MB, and their nearest
+#: neighbours: few, since more of them cut through the bends of a manifold.
 LANDMARKS, NEIGHBOURS = 1500, 8
 #: Fewest points of a manifold that can be told from noise.
 LEAST_LANDMARKS = 200
 #: Share of the variance that d coordinates must explain along the manifold, and may in a plane.
 MANIFOLD_SHARE, PLANE_SHARE = 0.93, 0.9
-#: Distance of an embedded manifold from the faces.
+#: Distance of an embedded manifold from the faces, so that the outermost points keep a slope.
 FACE = 0.05
-#: Least standard deviation of a column in the unit box that first-order steps divide by.
+#: Least standard deviation of a column in the unit box that first-order steps divide by: a third of
+#: that of even points. Outliers that make a column narrow would else be driven far out.
 LEAST_WIDTH = 0.1
-#: Iterations that teach an encoder a given embedding.
-TEACHING_STEPS = 300
+#: Iterations that teach an encoder a given embedding, and the memory of L-BFGS. Training goes on
+#: from there, so that a rough likeness is enough.
+TEACHING_STEPS, TEACHING_HISTORY = 300, 30
+#: Weight of squared parameters beside the mean square: it only bounds those that do not matter.
+TEACHING_RIDGE = 1e-7
+#: Variance along a direction, relative to the largest, up to which the latent coordinates are flat.
+FLAT = 1e-12
+#: The smallest number that is divided by: its inverse is finite.
+TINY = 1e-300
 
 
 @torch.no_grad()
 def whiten(encoder: Encoder, rows: Rows) -> None:
     """Give the latent coordinates zero mean and unit covariance, by the output layer."""
-    body = encoder.body
-    assert isinstance(body, NetworkBody)
+    body = encoder.network_body
     z = body(rows.X)
     share = (rows.weight / rows.weight.sum())[:, None]
     mean = (share * z).sum(0)
     centred = z - mean
     values, vectors = torch.linalg.eigh(centred.T @ (share * centred))
-    kept = values > 1e-12 * values.max().clamp_min(1e-300)
-    inverse = torch.where(kept, values.clamp_min(1e-300).rsqrt(), 1.0)
+    kept = values > FLAT * values.max().clamp_min(TINY)
+    inverse = torch.where(kept, values.clamp_min(TINY).rsqrt(), 1.0)
     body.move_output(mean, (vectors * inverse) @ vectors.T)
 
 
@@ -137,8 +145,7 @@ def _geodesics(points: np.ndarray) -> np.ndarray | None:
 
 def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
     """Fit the encoder to a given embedding (l, d) of points X (l, k), by L-BFGS."""
-    body = encoder.body
-    assert isinstance(body, NetworkBody)
+    body = encoder.network_body
     # The logistic function's inverse: squares of latent coordinates have no flat tails.
     target = torch.logit(embedding) / LOGIT_SLOPE
     theta = body.theta.detach().clone().requires_grad_()
@@ -146,7 +153,7 @@ def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
     optimiser = torch.optim.LBFGS(
         [theta],
         max_iter=TEACHING_STEPS,
-        history_size=30,
+        history_size=TEACHING_HISTORY,
         tolerance_grad=0,
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
@@ -155,7 +162,7 @@ def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
     def loss() -> Tensor:
         hidden, output = body.parts(theta)
         z = body.network.forward(hidden, inputs) @ output.T
-        value = (z - target).square().mean() + 1e-7 * theta.square().mean()
+        value = (z - target).square().mean() + TEACHING_RIDGE * theta.square().mean()
         (theta.grad,) = torch.autograd.grad(value, theta)
         return value.detach()
 

@@ -41,9 +41,10 @@ from skpou.sparse_grids import (
 if TYPE_CHECKING:
     from typing import Self
 
-#: Promised decrease of the objective that ends Newton's method, and its most steps.
+#: Promised decrease of the objective that ends Newton's method, and its most steps. A step of the
+#: encoder whose gain is not far above that could not be told from what Newton's method leaves.
 NEWTON_TOL, NEWTON_STEPS = 1e-7, 30
-#: First ridge of alpha="auto".
+#: First ridge of alpha="auto": the evidence replaces it after a round.
 FIRST_ALPHA = 1e-2
 
 

@@ -38,11 +38,13 @@ from skpou.sparse_grids import (
     direct_problem,
 )
 
-#: Numbers of a Jacobian that are formed at a time.
+#: Numbers of a Jacobian that are formed at a time: 64 MB.
 JACOBIAN_NUMBERS = 8_000_000
 #: First guesses of the noise's variance and of that of the encoder's parameters. From bold ones few
 #: noisy rows are memorised at once; cautious ones flatten an embedding that is known to be good.
 BOLD, CAUTIOUS = (1e-2, 1.0), (1.0, 0.1)
+#: First ridge of alpha="auto": the evidence replaces it after a round.
+FIRST_ALPHA = 1e-3
 
 
 @dataclass
@@ -227,4 +229,4 @@ class EncodedProblem(EncodedRows):
 def first_ridges(alpha: float | None, cautious: bool = False) -> Ridges:
     """Ridges to start from; cautious ones take all for noise until the evidence says otherwise."""
     noise, spread = CAUTIOUS if cautious else BOLD
-    return Ridges(1e-3 if alpha is None else alpha, GIVEN_DECAY, noise, spread)
+    return Ridges(FIRST_ALPHA if alpha is None else alpha, GIVEN_DECAY, noise, spread)

@@ -21,20 +21,22 @@ from skpou.sparse_grids import SparseGrid
 
 #: Levels of the first grid, for a random start and for one along the data's manifold.
 FIRST_LEVEL, FIRST_LEVEL_OF_MANIFOLD = 2, 3
-#: Steps between two choices of the ridges.
+#: Steps between two choices of the ridges: evidence takes about the matrices of a step.
 ROUND = 5
 #: Decrease of the score for each row in a round that counts as progress: of many rows, and the
 #: number of rows of which it is half.
 PROGRESS, FEW_ROWS = 0.2, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
 COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
+#: Ratio of all rows to these from which on the detour is tried: below, it saves less than it costs.
+DETOUR = 1.5
 #: Ratio of what two levels leave unexplained from which on the finer one sees no more, and of what
 #: the first grid may leave to what the best leaves, where the coarse ones see nothing.
 PLATEAU, ENOUGH = 0.8, 2.0
 #: Rows up to which training begins with cautious ridges, and every level is trained until its
 #: evidence no longer grows.
 CAUTIOUS_ROWS = 1000
-#: Rounds without a better score after which training ends.
+#: Rounds without a better score after which training ends: one may only have changed the ridges.
 PATIENCE = 2
 
 
@@ -104,7 +106,7 @@ class VarproTraining:
         options, trained = self.options, self.trained
         first, last = self._first_level(rng), options.level
         enough = max(COARSE_ROWS, COARSE_ROWS_A_PARAMETER * self._theta().numel())
-        if self.rows.n_rows > 1.5 * enough and first < last:
+        if self.rows.n_rows > DETOUR * enough and first < last:
             order = rng.permutation(self.rows.n_rows)[:enough]
             some = self.rows.subset(torch.as_tensor(np.sort(order), device=self.rows.X.device))
             stopped = self._climb(some, range(first, last))
@@ -141,7 +143,7 @@ class VarproTraining:
         return next(first + i for i, u in enumerate(unexplained) if u <= ENOUGH * least)
 
     def _theta(self) -> Tensor:
-        return self.encoder.body.theta.detach()  # type: ignore[union-attr, operator]
+        return self.encoder.network_body.theta.detach()
 
     def _climb(self, rows: Rows, levels: range, rest: bool = False) -> bool:
         """A round on every level, then, with `rest`, until rest; whether it stopped early."""
@@ -202,7 +204,7 @@ class VarproTraining:
         fit = self.problem.adapt(result.state)
         trained.n_iter += max(len(result.curve) - 1, 1)
         with torch.no_grad():
-            self.encoder.body.theta.copy_(fit.theta)  # type: ignore[union-attr, operator]
+            self.encoder.network_body.theta.copy_(fit.theta)
         trained.curve.append(self.problem.loss(fit))
         return fit
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import TrainingResult
+from skpou.core import BestSoFar, TrainingResult
 from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
 from skpou.partitions.gates.logistic import fit_logistic
 from skpou.partitions.gates.products import LinearLogits, PartitionPolynomials
@@ -195,14 +195,13 @@ class BlendTrainer:
         n_leaves = len(parents[-1])
         thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
-        best: TrainingResult | None = None
+        tried: BestSoFar[TrainingResult] = BestSoFar()
         first = self.steps(problem, self.pilot_budget, 3)
         for ridges in starts if n_leaves > 1 and first else starts[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
             result = self._descend(problem, theta, parents, first)
-            if best is None or result.score < best.score:
-                best = result
-        assert best is not None
+            tried.show(result, result.score)
+        best = tried.best
         if steps > 3 and n_leaves > 1:
             steps = self.steps(problem, self.pilot_budget, steps)
             best = self._descend(problem, best.state.theta, parents, steps)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import free_rows
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.newton import Solved
@@ -38,8 +39,8 @@ def row_variance(solved: Solved) -> float:
     elimination = solved.elimination
     n_rows = sum(len(rows) for rows in elimination.own)
     n_rows += sum(len(pair.rows) for pair in elimination.pairs)
-    freedom = max(n_rows - sum(elimination.sizes) - elimination.q, 0.1 * n_rows, 1.0)
-    return solved.squares / freedom
+    used = sum(elimination.sizes) + elimination.q
+    return solved.squares / max(free_rows(n_rows, used), 1.0)
 
 
 def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
@@ -79,7 +80,7 @@ def noise_variance(
         own = covariances[e][:N, :N]
         share += float(torch.einsum("kn,np,kp,k->", phi, own, phi, root.square()))
     total = float(system.rows.weight.sum())
-    noise = misfit * total / max(total - share, 0.1 * total)
+    noise = misfit * total / free_rows(total, share)
     # The rows of the data count with their weight: so does the noise of all rows.
     unit = noise.mean() * system.data_unit
     spread = spreads(system, covariances) * unit

@@ -62,7 +62,7 @@ class Elimination:
     q: int = 0
     ridge: float = 0.0
     fronts: list[Front] = field(default_factory=list)
-    last: Tensor | None = None
+    last: Tensor = field(init=False, repr=False)
 
     def factor(self) -> Elimination:
         """Eliminate all pieces; fills `fronts` and `last`, the rows of the unknowns alone."""
@@ -122,7 +122,6 @@ class Elimination:
 
     def solve(self, hold: bool = False) -> tuple[list[Tensor], Tensor]:
         """Columns' coefficients piece by piece, and the unknowns, which are 0 where held."""
-        assert self.last is not None
         q = self.q
         unknowns = self.last.new_zeros(q)
         if q and not hold:
@@ -138,19 +137,16 @@ class Elimination:
 
     def tangents(self) -> list[list[Tensor]]:
         """Derivatives of the pieces' coefficients with respect to each unknown."""
-        assert self.last is not None
         eye = torch.eye(self.q, dtype=self.last.dtype, device=self.last.device)
         return [self._substituted(row, 0.0) for row in eye]
 
     @property
     def residual(self) -> float:
         """Norm of what no coefficients explain."""
-        assert self.last is not None
         return float(self.last[self.q :, self.q].norm())
 
     def n_open(self) -> int:
         """Number of directions that the rows leave open."""
-        assert self.last is not None
         blocks = [front.R for front in self.fronts]
         singular = [torch.linalg.svdvals(block) for block in blocks]
         return sum(int((part < OPEN).sum()) for part in singular)
@@ -161,7 +157,6 @@ class Elimination:
         From the last piece to the first (the equations of Takahashi): what is eliminated later
         is known, and pieces that a front touches touch each other.
         """
-        assert self.last is not None
         q = self.q
         known: dict[tuple[int, int], Tensor] = {}
         eye = torch.eye(q, dtype=self.last.dtype, device=self.last.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import ridge_coefficients
+from skpou.core.linalg import free_rows, ridge_coefficients
 from skpou.equations import Problem, inside
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
@@ -136,7 +136,7 @@ class Shooting:
         n, m, q = self.measured.n_rows, self.measured.n_outputs, len(self.unknowns)
         squares = residual.reshape(n, m).square().sum(0) + self.measured.within.sum(0)
         total = float(self.measured.weight.sum())
-        self.noise = squares / max(total - q / m, 0.1 * total, 1e-300)
+        self.noise = squares / max(free_rows(total, q / m), 1e-300)
         if q and n:
             R = ridge_coefficients(slopes, residual[:, None], 1e-14)[1]
             self.covariance = self._covariance(R, float(self.noise.mean()))

@@ -6,7 +6,7 @@ import math
 from numbers import Integral
 from typing import Any
 
-from skpou.base import refuse_beyond_memory
+from skpou.base import gigabytes, refuse_beyond_memory
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 
@@ -132,15 +132,14 @@ def check_memory(
     if degree != "auto" and n_columns > max(4 * n_rows, MOST_POLYNOMIALS):
         raise ValueError(
             f"degree={degree} in {d} dimensions has {n_columns} "
-            f"{functions} ({8e-9 * n_columns**2:.3g} GB a factor), more than {n_rows} "
+            f"{functions} ({gigabytes(n_columns**2):.3g} GB a factor), more than {n_rows} "
             "distinct rows can determine. Lower degree, or reduce the number of columns of X."
         )
     n_pieces = n_partitions if soft else min(n_partitions, n_rows)
     numbers = 3 * n_rows * n_columns + (n_pieces + 4) * n_columns**2
     numbers += 8 * n_pieces * n_rows if soft else 0
-    needed = 8e-9 * numbers
     refuse_beyond_memory(
-        needed,
+        gigabytes(numbers),
         f"degree={degree} in {d} dimensions has {n_columns} {functions}, whose fit in {n_pieces} "
         "partitions",
         "degree or n_partitions, or reduce the number of columns of X",

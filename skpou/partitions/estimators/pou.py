@@ -99,17 +99,20 @@ class POURegressor(BasePartitionRegressor):
         need. Pieces are then kept whatever even
         partitions would do.
     n_jobs : int, default=None
-        Threads, as joblib counts them, for starts and for errors at left-out rows; None is 1.
-        Results do not depend on it.
+        Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
+        by side; None is 1. Results do not depend on it. Side by side in a fit: starts, and errors
+        at left-out rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of all computations and results.
+        Precision of inputs and predictions. All is computed in it.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the random starts. None is a fixed one: two fits give the same bits.
+        Source of all random draws. None is a fixed one: two fits give the same bits. Drawn are the
+        starts.
     verbose : int, default=0
-        Above 0: print a line for each level of merging.
+        Above 0: print a line for each step, and what remains where the number of steps is known. A
+        step is a level of merging.
 
     Attributes
     ----------

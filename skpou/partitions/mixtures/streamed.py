@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import BestSoFar, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     ridge_factor,
@@ -158,7 +158,8 @@ class StreamedEM:
 
     def run(self) -> TrainingResult:
         """The best state of all cycles, judged by all rows."""
-        best, last, curve = None, math.inf, []
+        best: BestSoFar[tuple[_Sums, list[Tensor]]] = BestSoFar()
+        last, curve = math.inf, []
         still = max(self.options.tol, self.options.least_change)
         for cycle in range(MOST_CYCLES + 1):
             sums = self._sums()
@@ -168,18 +169,17 @@ class StreamedEM:
             curve.append(sums.loss())
             if self.report:
                 self.report(f"all rows, cycle {cycle}: loss {curve[-1]:.6g}, score {score:.6g}")
-            if best is None or score < best[0]:
-                best = (score, sums, [gate.theta.clone() for gate in self.gates])
+            best.show((sums, [gate.theta.clone() for gate in self.gates]), score)
             if abs(last - score) <= still * abs(score):
                 break
             last = score
             if cycle < MOST_CYCLES:
                 self._move(sums)
-        if best is None:
+        if best.is_empty:
             raise FloatingPointError(
                 "The mixture that a sample of the rows has found is not finite on all of them."
             )
-        return self._result(*best, curve)
+        return self._result(best.score, *best.best, curve)
 
     def _result(
         self, score: float, sums: _Sums, thetas: list[Tensor], curve: list[float]
