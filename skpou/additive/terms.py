@@ -24,16 +24,14 @@ DECAYS = (1.0, 1.5, 2.0)
 FIRST_PAIR, LARGEST_PAIR, LARGEST_TRIPLE = 6, 10, 5
 #: Most columns of the basis before it grows.
 FIRST_COLUMNS = 500
-#: Degrees of freedom below which a term goes, and beyond which it gets more functions.
-PRUNED, ACTIVE = 0.05, 1.0
-GROWTH = 1.6
+#: Degrees of freedom below which a term goes, and beyond which it gets so many times the functions.
+PRUNED, ACTIVE, GROWTH = 0.05, 1.0, 1.6
 #: Most pairs that join at a time, and standard deviations by which they must stand out.
 NEW_PAIRS, STRIKING = 5, 3.0
 #: Share of the functions of a main effect that asks for more of them.
 STRAINED = 0.5
-#: Share of the rows that the degrees of freedom may reach.
-LARGEST_SHARE = 0.7
-ROUNDS = 3
+#: Share of the rows that the degrees of freedom may reach, and most rounds of growth.
+LARGEST_SHARE, ROUNDS = 0.7, 3
 #: Iterations of a cold and of a warm start, and the change of the log evidence that ends them.
 COLD, WARM, ENOUGH = 25, 9, 0.05
 
@@ -309,8 +307,8 @@ class TermSearch:
                 alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
         rows = self.rows
         if self._last is None or self._last[0] is not basis:  # Else its sums are known.
-            problem = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
-            self._last = basis, problem
+            new = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
+            self._last = basis, new
         problem = self._last[1].with_groups(groups)
         n_iter = COLD if start is None else n_iter
         fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
