@@ -16,7 +16,6 @@ from torch import Tensor
 from skpou.core import Basis
 from skpou.core.models import LeftOver, LinearModel, LocalBlock, Stage, fit_local_kernel, is_gain
 from skpou.search import Candidate, Seen, Task
-from skpou.search.residues import LEAST_LEFT
 
 #: Rows from which the nearest may tell what columns miss, and up to which they are all judged.
 FEWEST_ROWS, MOST_ROWS = 500, 20_000
@@ -184,11 +183,10 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     before, after = (float(weight @ e.square()) / total for e in (found.base, found.joint))
     gain = found.base.square() / before - found.joint.square() / after + math.log(before / after)
     dof = base.dof + float((found.own * (1 - leverage)).sum())
-    if dof > LARGEST_SHARE * rows.n_rows or not is_gain(0.5 * gain, weight):
+    if dof > LARGEST_SHARE * min(rows.n_rows, total) or not is_gain(0.5 * gain, weight):
         return None
     square = after + within / total
-    left = max(total - dof, LEAST_LEFT * total)
-    noise = (float(weight @ (value - found.smoothed).square()) + within) / left
+    noise = (float(weight @ (value - found.smoothed).square()) + within) / (total - dof)
     # Noise and block together are as wide as what is left out errs, on average.
     known = noise * float(weight @ (1 / (1 - leverage))) / total
     around = float(weight @ found.around) / total
