@@ -192,7 +192,7 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     around = float(weight @ found.around) / total
     unit = noise * around / max(square - known, LEAST_SHARE * square)
     columns = LocalColumns(block, max(unit, torch.finfo(value.dtype).tiny))
-    stage = Stage(columns, value[:, None], torch.eye(1, dtype=value.dtype).to(value))
+    stage = Stage(columns, value[:, None], value.new_ones((1, 1)))
     return replace(
         base,
         family="local",
