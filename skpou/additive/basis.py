@@ -79,6 +79,7 @@ class Landmarks:
         self.scales = scales
         self.points = points
         self.weights = weights
+        self._lengths = points.square().sum(1)
 
     @classmethod
     def from_rows(cls, scales: Tensor, T: Tensor, n_columns: int) -> Landmarks:
@@ -96,7 +97,7 @@ class Landmarks:
         return self.weights.shape[1]
 
     def _kernel(self, A: Tensor) -> Tensor:
-        square = A.square().sum(1)[:, None] + self.points.square().sum(1) - 2 * A @ self.points.T
+        square = A.square().sum(1)[:, None] + self._lengths - 2 * A @ self.points.T
         return torch.exp(-0.5 * square.clamp_min(0))
 
     def matrix(self, T: Tensor) -> Tensor:
@@ -159,6 +160,7 @@ class AdditiveBasis(Basis, kind="additive"):
     ):
         self.n_features = n_features
         self.kept = tuple(kept)
+        self._keeps_all = self.kept == tuple(range(n_features))
         self.columns = tuple(columns)
         self.splines = SplineColumns(self.columns) if self.columns else None
         self.blocks = tuple(blocks)
@@ -184,7 +186,11 @@ class AdditiveBasis(Basis, kind="additive"):
         X = X.double()
         if self.splines is None:
             return X[:, :0]
-        return self.splines.coordinates(X[:, list(self.kept)])
+        return self.splines.coordinates(self.kept_of(X))
+
+    def kept_of(self, X: Tensor) -> Tensor:
+        """The columns that have functions."""
+        return X if self._keeps_all else X[:, list(self.kept)]
 
     def functions(self, T: Tensor) -> list[Tensor]:
         """Values of the functions of every column kept at the coordinates T (n, k)."""
@@ -246,7 +252,7 @@ class AdditiveBasis(Basis, kind="additive"):
         return result
 
     def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:
-        X = X[:, list(self.kept)].double()
+        X = self.kept_of(X).double()
         T, slopes = splines.coordinates(X), splines.coordinate_slopes(X)
         return _Evaluated(T, slopes, splines.functions(T), splines.slopes(T, slopes))
 
@@ -297,6 +303,40 @@ class AdditiveBasis(Basis, kind="additive"):
             blocks,
             None if landmarks is None else Landmarks.from_arrays(landmarks, like),
         )
+
+
+def joint_splines(bases: Sequence[AdditiveBasis]) -> SplineColumns | None:
+    """The splines of several bases as those of one; None where they are no such splines."""
+    splines = [basis.splines for basis in bases]
+    if len(bases) < 2 or any(part is None or part.lines is not None for part in splines):
+        return None
+    return SplineColumns([column for basis in bases for column in basis.columns])
+
+
+def evaluated_together(
+    bases: Sequence[AdditiveBasis], joint: SplineColumns | None, X: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """What `evaluated` returns for every basis, few points by their `joint_splines`.
+
+    Parameters
+    ----------
+    bases : sequence of AdditiveBasis
+    joint : SplineColumns or None
+        From `joint_splines`.
+    X : Tensor of shape (n, d)
+        Points in float64.
+    """
+    if joint is None or not 0 < len(X) <= FEW_ROWS:
+        return [basis.evaluated(X) for basis in bases]
+    T = joint.coordinates(torch.cat([basis.kept_of(X) for basis in bases], 1))
+    values = joint.functions(T)
+    results, start = [], 0
+    for basis in bases:
+        end = start + len(basis.columns)
+        own = T[:, start:end]
+        results.append((basis.from_functions(values[start:end], own), own))
+        start = end
+    return results
 
 
 def _products(block: Block, values: list[Tensor]) -> Tensor:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.additive.basis import AdditiveBasis
+from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
+from skpou.additive.spline_columns import SplineColumns
 from skpou.core import Rows
 from skpou.core.models import (
     EXACT_NOISE,
@@ -109,7 +110,7 @@ class TargetModel:
     slope: float
     local: LocalBlock | None = None
 
-    @property
+    @cached_property
     def shares(self) -> Tensor:
         """Shares (M,) of all members."""
         first = self.experts[0].members[0].coef
@@ -117,10 +118,19 @@ class TargetModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n,) at the points X (n, d)."""
-        parts = [expert.basis.matrix(X.double()) @ expert.coef for expert in self.experts]
+        evaluated = self._evaluated(X.double())
+        parts = [F @ e.coef for e, (F, _) in zip(self.experts, evaluated, strict=True)]
         if self.local is not None:
             parts.append(self.local.mean(X) @ self.shares)
         return torch.stack(parts).sum(0)
+
+    def _evaluated(self, X: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Columns and coordinates of every expert at points X (n, d), in float64."""
+        return evaluated_together([expert.basis for expert in self.experts], self._joint, X)
+
+    @cached_property
+    def _joint(self) -> SplineColumns | None:
+        return joint_splines([expert.basis for expert in self.experts])
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d) of the mean."""
@@ -148,11 +158,9 @@ class TargetModel:
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
-        for expert in self.experts:
-            F, T = expert.basis.evaluated(X)
-            within = F
-            if not is_inside:
-                within, T = expert.basis.evaluated(inside)
+        evaluated = self._evaluated(X)
+        at_inside = evaluated if is_inside else self._evaluated(inside)
+        for expert, (F, _), (within, T) in zip(self.experts, evaluated, at_inside, strict=True):
             means.append(F @ expert.coef)
             for member in expert.members:
                 inner = within @ member.coef
@@ -365,13 +373,14 @@ class AdditiveModel:
         parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
         return IndependentComponents.of_targets(parts, torch.stack(means, 1))
 
-    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+    def residual_makers(self, rows: Rows, plain: bool = False) -> list[list[Maker]]:
         """Those of the likeliest expert of every target, with its own shrinkage.
 
         In tables its first fit counts, whose covariance is that of rows of equal weights. Functions
         of few columns take that of the likeliest member, which density has given weights: rows
         with a small residue have more leverage than is theirs, and the errors without them are
         rather too large, as is safe where rows are regular and the noise is what the terms miss.
+        `plain` has the first fit count in any case: where errors are weighed against others'.
         None with a local block: its errors at left-out rows are in the density already.
         """
         if self.has_local:
@@ -380,7 +389,7 @@ class AdditiveModel:
         for number, target in enumerate(self.targets):
             pairs = [(e, m) for e in target.experts for m in e.members]
             expert, member = max(pairs, key=lambda pair: pair[1].share)
-            if rows.n_features >= FEWEST_OF_TABLE and expert.first is not None:
+            if (plain or rows.n_features >= FEWEST_OF_TABLE) and expert.first is not None:
                 member = expert.first
             columns = expert.basis.matrix(rows.X)
             if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:

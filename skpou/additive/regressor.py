@@ -35,7 +35,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
-from skpou.core.models import FEWEST_OF_TABLE, no_form_errors
+from skpou.core.models import FEWEST_OF_TABLE, leave_out, no_form_errors
 
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
@@ -293,7 +293,8 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         model = result.state
         columns = prepared.scaling.columns.tolist()
         terms = {term for target in model.targets for term in target.terms()}
-        if self._restraint is not None and self._restraint["companion"] is not None:
+        beside = self._restraint or {}
+        if beside.get("companion") or beside.get("process"):
             # What the mean gives way by depends on all columns.
             terms.add(model.targets[0].experts[0].basis.kept)
         found = sorted(terms, key=_order)
@@ -324,17 +325,29 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         # It takes a term of all columns.
         return self.remainder not in (False, True) and isinstance(self.terms, str)
 
+    def _may_lean(self) -> bool:
+        return self._may_give_way()
+
+    def _left_out_to_lean(self, model: AdditiveModel, rows: Rows, left_out: Any) -> Any:
+        # In an order that does not depend on that of the columns, as folds do.
+        X, y = rows.X.cpu().numpy(), rows.y.cpu().numpy()
+        order = np.lexsort((X.sum(1), *y.T))
+        rows = rows.subset(torch.as_tensor(order, device=rows.X.device))
+        return rows, leave_out(model.residual_makers(rows, plain=True), rows)
+
     def _as_stored(self, state: AdditiveModel, like: Tensor) -> AdditiveModel:
         # A local block is there because left-out rows are predicted better by it.
         return super()._as_stored(state.without_local(), like)
 
-    def _judge_between_rows(self, model: AdditiveModel, prepared: Prepared) -> None:
+    def _judge_between_rows(
+        self, model: AdditiveModel, prepared: Prepared, leans: bool = True
+    ) -> None:
         rows = prepared.rows
         if model.has_local and rows.n_features < FEWEST_OF_TABLE:
             # What is between lines and in gaps no left-out row has told the block.
-            super()._judge_between_rows(model.without_local(), prepared)
+            super()._judge_between_rows(model.without_local(), prepared, leans=False)
             return
-        super()._judge_between_rows(model, prepared)
+        super()._judge_between_rows(model, prepared, leans)
         if model.has_local:
             # Left-out rows have calibrated terms and block together.
             self._form_error = [form.arrays() for form in no_form_errors(rows)]

@@ -363,10 +363,15 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         """The fitted model, unpacked once."""
         return self._unpacked("model", like, self._model)
 
+    def _units(self, like: Tensor) -> tuple[Scaling, torch.dtype | None]:
+        """The scaling, and the precision of results in units of y, where there are such."""
+        return Scaling.from_arrays(self.scaling_, like), None
+
     def _query(self, X: Any) -> tuple[Tensor, Scaling, validation.Origin]:
         """Scaled points on the device, the scaling, and where X came from."""
         X, origin = self._given_points(X)
-        scaling = self._unpacked("scaling", X, lambda x: Scaling.from_arrays(self.scaling_, x))
+        scaling, dtype = self._unpacked("units", X, self._units)
+        origin = validation.Origin(origin.is_tensor, origin.device, dtype)
         points = scaling.points(X).to(self._torch_dtype())
         # A sum tells faster; one that overflows need not mean that a part does.
         if not math.isfinite(points.sum()) and not bool(torch.isfinite(points).all()):
@@ -468,7 +473,7 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
         """
         # What left-out rows tell is bounded when it is used, and may be infinite.
         for name in [name for name in self._state_names if name != "_form_error"]:
-            bad = _not_finite(self.__dict__.get(name), name)
+            bad = validation.not_finite(self.__dict__.get(name), name)
             if bad:
                 raise ValueError(
                     f"This saved {type(self).__name__} is damaged: {bad} is not finite."
@@ -484,16 +489,3 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     def _evaluate(self, points: Tensor) -> None:
         """Evaluate all that the fitted state holds at scaled points."""
         raise NotImplementedError
-
-
-def _not_finite(state: Any, name: str) -> str:
-    """Path of the first array of floats in a state that is not finite; "" if there is none."""
-    if isinstance(state, dict):
-        parts = [(f"{name}[{key!r}]", value) for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        parts = [(f"{name}[{i}]", value) for i, value in enumerate(state)]
-    elif isinstance(state, np.ndarray) and state.dtype.kind == "f":
-        return "" if np.isfinite(state).all() else name
-    else:
-        return ""
-    return next((found for key, value in parts if (found := _not_finite(value, key))), "")

@@ -20,11 +20,15 @@ from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import gather
 from skpou.core.models import (
     FormError,
+    LeftOut,
     Predictor,
     Restrained,
     WithFormError,
+    degrees_of_noise,
     fit_companion,
     fit_form_errors,
+    fit_process,
+    joined_errors,
     kept_rows,
     leave_out,
     restrained,
@@ -67,6 +71,16 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _may_give_way(self) -> bool:
         """Whether the mean gives way to a linear model where it knows less."""
         return True
+
+    def _may_lean(self) -> bool:
+        """Whether the mean may lean on a Gaussian process: not where its form was asked for."""
+        return False
+
+    def _left_out_to_lean(
+        self, model: Any, rows: Rows, left_out: list[LeftOut]
+    ) -> tuple[Rows, list[LeftOut] | None]:
+        """Rows, and errors at left-out ones that those of a Gaussian process are compared with."""
+        return rows, left_out
 
     def _evaluate(self, points: Tensor) -> None:
         model = self._restrained(self._model(points), points)
@@ -160,11 +174,12 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         self._store_result(result, prepared)
         return result
 
-    def _judge_between_rows(self, model: Any, prepared: Prepared) -> None:
+    def _judge_between_rows(self, model: Any, prepared: Prepared, leans: bool = True) -> None:
         """Store what errors at rows that are left out tell of the model between the rows.
 
         That is the error of its form, and how it is restrained where it knows little; see
-        `WithFormError` and `Restrained`.
+        `WithFormError` and `Restrained`. Whether it leans on a Gaussian process is not asked where
+        the errors are those of a part of it.
         """
         self._form_error: list[dict[str, Any]] | None = None
         self._restraint: dict[str, Any] | None = None
@@ -177,7 +192,13 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        self._restraint = restrained(model, companion, prepared.rows).arrays()
+        process = degrees = None
+        if leans and self._may_lean() and left_out is not None:
+            some, left_out = self._left_out_to_lean(model, rows, left_out)
+            errors = companion and left_out and joined_errors(companion, model, some, left_out)
+            process = fit_process(some, left_out, errors or None)
+            degrees = degrees_of_noise(some, left_out)
+        self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""
@@ -261,9 +282,12 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
 
     def _leave(self, result: Tensor, origin: validation.Origin) -> Any:
         """Results (n, ..., m) as (n, m, ...), or (n, ...) if y had no axis; as what X was."""
-        result = result.to(self._unpacked("dtype", result, lambda _: self._result_dtype()))
+        result = result.to(origin.dtype or self._result_dtype())
         single = self._target_ndim == 1
         return origin.send(result.squeeze(-1) if single else result.moveaxis(-1, 1).contiguous())
+
+    def _units(self, like: Tensor) -> tuple[Scaling, torch.dtype | None]:
+        return Scaling.from_arrays(self.scaling_, like), self._result_dtype()
 
     def _result_dtype(self) -> torch.dtype:
         """Single precision only where it was asked for and holds y, its offset and its size."""

@@ -30,10 +30,13 @@ class Origin:
         Whether X was a torch tensor.
     device : torch.device
         Its device; the CPU for anything else.
+    dtype : torch.dtype, default=None
+        That of results in units of y, where it is known.
     """
 
     is_tensor: bool
     device: torch.device
+    dtype: torch.dtype | None = None
 
     def send(self, result: Tensor) -> Any:
         """Return a tensor on the device of X, or a numpy array."""
@@ -370,6 +373,8 @@ def query_points(estimator: Any, X: Any) -> Any:
         X = _finite_tensor(X, "X", (2,))
         check_columns(estimator, X, reset=False)
         return X
+    if _is_plain(estimator, X):
+        return X
     X = _cpu_array(X, "X")
     if _is_plain(estimator, X):
         return X
@@ -378,3 +383,16 @@ def query_points(estimator: Any, X: Any) -> Any:
         return validate_data(estimator, X, reset=False, dtype=[np.float64, np.float32])
     except ValueError as error:
         raise _explained(error, X, "X") from error
+
+
+def not_finite(state: Any, name: str) -> str:
+    """Path of the first array of floats in a state that is not finite; "" if there is none."""
+    if isinstance(state, dict):
+        parts = [(f"{name}[{key!r}]", value) for key, value in state.items()]
+    elif isinstance(state, list | tuple):
+        parts = [(f"{name}[{i}]", value) for i, value in enumerate(state)]
+    elif isinstance(state, np.ndarray) and state.dtype.kind == "f":
+        return "" if np.isfinite(state).all() else name
+    else:
+        return ""
+    return next((found for key, value in parts if (found := not_finite(value, key))), "")

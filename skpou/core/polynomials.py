@@ -209,7 +209,8 @@ class TotalDegreeProducts(Basis):
         """Multiply the factors of `table` (d * n_factors, n) into columns (n, p)."""
         columns = torch.ones((self.n_columns, len(X)), dtype=X.dtype, device=X.device)
         for index, parents, factors in self._plan_on(X.device):
-            columns[index] = columns[parents] * table[factors]
+            product = columns.index_select(0, parents) * table.index_select(0, factors)
+            columns.index_copy_(0, index, product)
         return columns.T.contiguous()
 
     def _table(self, X: Tensor, differentiated: int | None = None) -> Tensor:

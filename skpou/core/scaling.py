@@ -85,7 +85,9 @@ class Scaling:
 
     def points(self, X: Tensor) -> Tensor:
         """Points (n, k) in the unit box."""
-        return (X[:, self.columns] - self.offset) / self.width
+        # Columns ascend: as many as X has are those of X.
+        varying = X if len(self.columns) == X.shape[1] else X[:, self.columns]
+        return (varying - self.offset) / self.width
 
     def targets(self, y: Tensor) -> Tensor:
         """Targets (n, m) in units of their rms deviation."""

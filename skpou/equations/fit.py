@@ -31,6 +31,15 @@ STARTING_COLUMNS = 60
 STEPS = 60
 #: Residual relative to an equation's terms that is round-off.
 ROUND_OFF = 1e-13
+#: Columns of X from which on directions are measured again: a first solution with few features for
+#: so many columns tells directions in which nothing happens from others only roughly.
+MANY_COLUMNS = 3
+#: Least scales of a direction, at first and when it is measured again.
+LEAST_SCALE, LEAST_AGAIN = 0.05, 1e-3
+#: Directions are measured again as often as the criterion falls by this factor, up to a bound.
+AGAIN, MOST_AGAIN = 0.3, 4
+#: Bandwidths tried then, in units of the last one: it was wide for directions that are gone now.
+NARROWER = (0.35, 0.7, 1.0)
 
 
 class ShapedSearch(Search):
@@ -38,6 +47,14 @@ class ShapedSearch(Search):
 
     def _scaled(self, best: Solution, most: int) -> Solution:
         """Coordinates scaled, or turned and scaled, by the sizes of the solution's gradient."""
+        for sizes, rotation in self._directions(best):
+            scales = (sizes / sizes.max()).clamp_min(LEAST_SCALE)
+            if float(scales.min()) < 0.8:
+                best = self._shaped(best, most, scales, rotation)
+        return best if self.d < MANY_COLUMNS else self._measured_again(best, most)
+
+    def _directions(self, best: Solution) -> list[tuple[Tensor, Tensor | None]]:
+        """Root mean squares of the gradient along the columns, and along its own axes."""
         gradient = torch.stack(
             [
                 best.basis.partial(self.problem.terms[0].points, j) @ best.iterate.coef
@@ -46,17 +63,33 @@ class ShapedSearch(Search):
         ).flatten(1)
         outer = gradient @ gradient.T / gradient.shape[1]
         if not bool(torch.isfinite(outer).all()) or float(outer.trace()) <= 0:
-            return best
+            return []
         straight = outer.diagonal().sqrt()
         shapes: list[tuple[Tensor, Tensor | None]] = [(straight, None)]
         if not (self.mirrors or self.periods):
             squares, axes = torch.linalg.eigh(outer)
             if float(squares[0]) < 0.5 * float(straight.min()) ** 2:
                 shapes.append((squares.clamp_min(0).sqrt(), axes))
-        for sizes, rotation in shapes:
-            scales = (sizes / sizes.max()).clamp_min(0.05)
-            if float(scales.min()) < 0.8:
-                best = self._shaped(best, most, scales, rotation)
+        return shapes
+
+    def _measured_again(self, best: Solution, most: int) -> Solution:
+        """The same by better and better solutions: features for the directions that matter."""
+        for _ in range(MOST_AGAIN):
+            before, shapes = best.criterion, self._directions(best)
+            if before <= EXACT or not shapes:
+                break
+            sizes, rotation = shapes[-1]
+            scales = (sizes / sizes.max()).clamp_min(LEAST_AGAIN)
+            if float(scales.min()) >= LEAST_SCALE:
+                break
+            widest = best.spectrum.bandwidth * max(best.spectrum.scales)
+            for factor in NARROWER:
+                spectrum = Spectrum("flat", factor * widest, tuple(scales.tolist()))
+                tried = self._solve(spectrum, most, self.problem.pilot, best, rotation)
+                if tried.criterion < best.criterion:
+                    best = tried
+            if best.criterion > AGAIN * before:
+                break
         return best
 
     def _shaped(

@@ -321,6 +321,10 @@ class LSGDRegressor(PhysicsMixin):
                 "unknowns. Take 'varpro'."
             )
 
+    def _may_lean(self) -> bool:
+        # A network of a given size is what was asked for.
+        return isinstance(self.hidden_layer_sizes, str) and isinstance(self.alpha, str)
+
     def _check_memory(self, network: Network, rows: Rows) -> None:
         """Refuse a network that does not fit into memory, before allocating it."""
         n, m = rows.n_rows, rows.n_outputs

@@ -303,6 +303,10 @@ class MultiStageRegressor(PhysicsMixin):
         options, report = self._options(sizes, rows), self._reporter()
         return lambda rng: fit_multi_stage(rows, options, rng, report)
 
+    def _may_lean(self) -> bool:
+        # Networks and stages of given sizes are what was asked for.
+        return isinstance(self.hidden_layer_sizes, str) and isinstance(self.n_stages, str)
+
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         rows, residue, left = prepared.rows, prepared.rows.y.double(), []
         for stage in result.state.stages:

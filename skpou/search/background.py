@@ -21,6 +21,9 @@ BANDWIDTHS = tuple(2.0**k for k in range(2, 9))
 #: Sines beyond those that a band has independent ones, and the part of the error below which a
 #: wider band must bring it to be the one to be bettered.
 SPARE_SINES, WORTH = 4, 0.8
+#: Units so many times worse than the best family lack more than a curve beside them: no band has
+#: made up for it where sines alone were that much better.
+FAR = 1e3
 #: Number that the seed of the sines is apart from the task's.
 TAG = 11
 
@@ -41,7 +44,9 @@ class UnitsOnBackground:
         doubted = seen.noise and not seen.white
         if task.rows.n_features > 1 or units is None or doubted:
             return False
-        return units.leave_one_out > SMOOTH and not seen.residue_of(units, task).is_white
+        far = units.score(seen.white) > FAR * seen.best.score(seen.white)
+        may_gain = units.leave_one_out > SMOOTH and not far
+        return may_gain and not seen.residue_of(units, task).is_white
 
     def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
         """Widen the band; see `Family.fit`."""

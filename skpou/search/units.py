@@ -33,6 +33,9 @@ UNIT_STREAM = 4
 #: Errors relative to the rms of y below which nothing is left for units: their search ends in
 #: round-off.
 SMOOTH = 1e-12
+#: Error in several dimensions from which on units are tried up to a number alone: a network that
+#: small may have made the rows, and larger ones add but digits for most of a search's time.
+DIGITS, FEW_UNITS = 1e-9, 4
 #: Rows for each parameter of a unit beside a plane from which units are grown: with fewer they
 #: could interpolate, noise or not.
 ROWS_A_PARAMETER = 2
@@ -405,7 +408,10 @@ class GrownUnits:
             if handicap == DOUBT:
                 seen = replace(seen, white=False)
                 yield seen
-        yield seen.with_candidate(grow_units(task, least, handicap))
+        most: dict[str, int] = {}
+        if task.rows.n_features > 1 and least <= DIGITS:
+            most["most"] = FEW_UNITS
+        yield seen.with_candidate(grow_units(task, least, handicap, **most))
 
     @staticmethod
     def _least(seen: Seen) -> float:

@@ -80,6 +80,8 @@ class SineFeatures(Basis, kind="sine"):
 
     def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
         """Values (n, m), block by block; see `Basis.evaluate`."""
+        if self._is_whole(len(X)):
+            return self.matrix(X) @ coef.to(X)
         return torch.cat([self.matrix(part) @ coef.to(X) for part in X.split(BLOCK_ROWS)])
 
     def _is_whole(self, n_rows: int) -> bool:

@@ -109,10 +109,8 @@ class SparseGridModel:
     def _columns(self, X: Tensor, values: Tensor, functions: Tensor) -> Tensor:
         """The same from the functions that are not zero at the points."""
         p = self.n_columns
-        if self.active is not None:
-            column_of = torch.full((self.grid.n_columns,), p, device=X.device)
-            column_of[self.active] = torch.arange(p, device=X.device)
-            functions = column_of[functions]
+        if self._column_of is not None:
+            functions = self._column_of[functions]
         return X.new_zeros((len(X), p + 1)).scatter_(1, functions, values)[:, :p]
 
     def mean(self, X: Tensor) -> Tensor:
@@ -191,6 +189,16 @@ class SparseGridModel:
         if self.active is None:
             return self.grid.kernel_diagonal(X, decay)
         return self.columns(X).square() @ decay ** -self.costs(X)
+
+    @cached_property
+    def _column_of(self) -> Tensor | None:
+        """Column of every function, p where it has none; None where each has its own."""
+        if self.active is None:
+            return None
+        p, device = self.n_columns, self.active.device
+        column_of = torch.full((self.grid.n_columns,), p, device=device)
+        column_of[self.active] = torch.arange(p, device=device)
+        return column_of
 
     @cached_property
     def _roots(self) -> Tensor:

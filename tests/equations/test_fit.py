@@ -185,3 +185,24 @@ def test_directions_of_a_plane(residual):
     # Characteristics that begin on none of these sides are unknown.
     known = fresh[:, 0] + 2 * fresh[:, 1] < 3
     np.testing.assert_allclose(found[known], plane_wave(*fresh[known].T), atol=1e-5)
+
+
+def test_directions_are_measured_again():
+    """Laplace's equation in four columns; the solution varies along two directions of four."""
+    box = units([0.0] * 4, [1.0] * 4, [0.0], [1.0])
+
+    def exact(X):
+        return np.exp(X[:, 0] + X[:, 1]) * np.sin(X[:, 2] + X[:, 3])
+
+    equation = Equation(lambda u, x, p: sum(u.d(j, j) for j in range(4)), points_in(box, 400))
+    problem = compile_problem([equation], {}, box, 4, seed=0)
+    faces = np.random.default_rng(1).random((400, 4))
+    faces[np.arange(400), np.arange(400) % 4] = np.arange(400) // 4 % 2
+    search = AffineSearch(
+        rows_of(faces, exact(faces)), problem, EquationOptions(), np.random.default_rng(0)
+    )
+    found = search.run()
+    fresh = np.random.default_rng(5).random((200, 4))
+    np.testing.assert_allclose(found.state.mean(tensor(fresh))[:, 0], exact(fresh), atol=1e-7)
+    sizes = np.linalg.svd(search.solution.basis.frequencies.numpy(), compute_uv=False)
+    assert sizes[2] < 0.02 * sizes[1]

@@ -48,6 +48,9 @@ def left_out_logits(
         Rows to leave out, in their order.
     """
     n, K = logits.shape
+    fits = n * K * len(ridge) <= JACOBIAN_NUMBERS
+    if n * K < len(ridge) and fits and bool((ridge > 0).all()):
+        jacobian, ridge = _in_their_span(jacobian(slice(0, n)), ridge)
     q = len(ridge)
     pi = torch.softmax(logits, 1)
     H = logits.new_zeros((q, q))
@@ -72,6 +75,18 @@ def left_out_logits(
         own = logits[block][part], targets[block][part], weight[block][part]
         moved.append(_without_themselves(*own, inner @ inner.mT))
     return torch.cat(moved)
+
+
+def _in_their_span(J: Tensor, ridge: Tensor) -> tuple[Callable[[slice], Tensor], Tensor]:
+    """Derivatives (k, K, n K) by as many parameters as there are logits, and their ridge, ones.
+
+    Parameters in units of their ridge, turned so that the logits depend on no others: ``J H^-1 J'``
+    is the same.
+    """
+    n, K, q = J.shape
+    turned = torch.linalg.qr((J.reshape(n * K, q) / ridge.sqrt()).T, mode="r").R.T
+    rows = turned.reshape(n, K, n * K)
+    return lambda block: rows[block], ridge.new_ones(n * K)
 
 
 def left_out_of_columns(

@@ -38,6 +38,8 @@ class IndependentComponents(Components):
         most = max(target.log_pi.shape[1] for target in targets)
 
         def padded(part: Tensor, value: float) -> Tensor:
+            if part.shape[1] == most:
+                return part
             missing = part.new_full((len(part), most - part.shape[1]), value)
             return torch.cat([part, missing], 1)
 

@@ -7,7 +7,8 @@ several columns leave adds up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ class LevelError:
         """Variance (n,) at scaled points X (n, d)."""
         x, kernels = X[:, self.column], WeighedKernels(**self.kernels)
         values, of_point = np.unique(x, return_inverse=True)
-        power = kernels.variance(NearRows.of(values[:, None], self.levels[:, None]))
+        rows = NearRows.of(values[:, None], self.levels[:, None], self._tree)
+        power = kernels.variance(rows)
         right = np.clip(np.searchsorted(self.levels, values), 1, len(self.levels) - 1)
         low, high = self.levels[right - 1], self.levels[right]
         share = np.clip((values - low) / (high - low), 0, 1)
@@ -78,9 +80,13 @@ class LevelError:
         local = (weight @ self.ratio + PRIOR_LEVELS) / (weight.sum(1) + PRIOR_LEVELS)
         return np.maximum(local, 1.0)
 
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.levels[:, None])
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        return dict(vars(self))
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 def sets_of_levels(left_out: LeftOut, X: np.ndarray) -> dict[int, dict[int, float]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class LinearCompanion:
         """Variance (n, m) of the truth about the values, times the doubt."""
         Z = self._standard(X)
         along = (Z @ self.vectors).square()
-        share = 1 / self.total + along @ (1 / self.squares)
+        share = 1 / self.total + along @ self._inverse_squares
         if self.vectors.shape[0] > self.vectors.shape[1]:
             # Directions that no row has keep their prior.
             rest = (Z.square().sum(1) - along.sum(1)).clamp_min(0)
@@ -105,11 +106,16 @@ class LinearCompanion:
     def _standard(self, X: Tensor) -> Tensor:
         return (X.to(self.centre) - self.centre) / self.spread
 
+    @cached_property
+    def _inverse_squares(self) -> Tensor:
+        return 1 / self.squares
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
         return {
             name: value.cpu().contiguous().numpy() if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
+            for name, value in values.items()
         }
 
     @classmethod
@@ -149,7 +155,6 @@ def _fit_line(rows: Rows) -> _LeftOutLine:
     apart = 1.0 if rank + 1 < rows.n_rows else 0.0
     outside = apart * (y - U @ component)
     free_outside = apart * (1 - U.square().sum(1) - weight[:, 0] / total)
-    largest = float(square[0]) if rank else 1.0
     largest = float(square[0]) if rank else 1.0
     best = [math.inf] * rows.n_outputs
     residuals, errors, frees = (torch.zeros_like(y) for _ in range(3))
@@ -204,8 +209,7 @@ def fit_companion(
         line = _fit_line(rows)
     except NUMERICAL_FAILURES:
         return None
-    noise = model.components(rows.X).variances()[0].double()
-    noise = (rows.weight[:, None] * noise).sum(0) / rows.weight.sum()
+    noise = _noise_of(model, rows)
     doubt = [
         _least_doubt(line, rows, float(noise[k]), None if left_out is None else left_out[k], k)
         for k in range(rows.n_outputs)
@@ -240,6 +244,38 @@ def share_of(
     return own / (own + companion.variance(inside))
 
 
+def _noise_of(model: Predictor, rows: Rows) -> Tensor:
+    """Mean variance (m,) of the noise at the rows."""
+    noise = model.components(rows.X).variances()[0].double()
+    return (rows.weight[:, None] * noise).sum(0) / rows.weight.sum()
+
+
+def joined_errors(
+    companion: LinearCompanion, model: Predictor, rows: Rows, left_out: Sequence[LeftOut]
+) -> list[np.ndarray]:
+    """Errors of the joined model at left-out rows, for each target; see `fit_companion`."""
+    line, noise = _fit_line(rows), _noise_of(model, rows)
+    return [
+        _joined(line, rows, float(noise[k]), one, k, float(companion.doubt[k]))
+        for k, one in enumerate(left_out)
+    ]
+
+
+def _joined(
+    line: _LeftOutLine, rows: Rows, noise: float, left_out: LeftOut, target: int, doubt: float
+) -> np.ndarray:
+    """Errors (l,) of one target's joined model at left-out rows."""
+    row = left_out.row
+    error, variance = left_out.error[:, 0], left_out.variance[:, 0]
+    weight, share, other = (
+        part.cpu().numpy()[row]
+        for part in (rows.weight, line.share[:, target], line.error[:, target])
+    )
+    own = np.maximum(variance - noise / weight, 0)
+    linear = float(line.companion.noise[target]) * (1 + share)
+    return error + own / (own + doubt * linear) * (other - error)
+
+
 def _least_doubt(
     line: _LeftOutLine, rows: Rows, noise: float, left_out: LeftOut | None, target: int
 ) -> float:
@@ -248,16 +284,10 @@ def _least_doubt(
         return LARGEST_DOUBT
     known = left_out.group < left_out.n_folds
     known &= np.isfinite(left_out.error[:, 0]) & np.isfinite(left_out.variance[:, 0])
-    row = left_out.row[known]
-    error, variance = left_out.error[known, 0], left_out.variance[known, 0]
-    weight, share, other = (
-        part.cpu().numpy()[row]
-        for part in (rows.weight, line.share[:, target], line.error[:, target])
-    )
-    own = np.maximum(variance - noise / weight, 0)
-    linear = float(line.companion.noise[target]) * (1 + share)
+    weight = rows.weight.cpu().numpy()[left_out.row[known]]
+    error = left_out.error[known, 0]
     joined = [
-        float(np.mean(weight * (error + own / (own + doubt * linear) * (other - error)) ** 2))
+        float(np.mean(weight * _joined(line, rows, noise, left_out, target, doubt)[known] ** 2))
         for doubt in DOUBTS
     ]
     least = min(*joined, float(np.mean(weight * error**2)))

@@ -103,7 +103,7 @@ class LinearModel:
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m) at the points X (n, d)."""
-        return torch.stack([stage.mean(X) for stage in self.stages]).sum(0)
+        return _total([stage.mean(X) for stage in self.stages])
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean."""
@@ -133,8 +133,7 @@ class LinearModel:
 
     def _unresolved(self, X: Tensor) -> Tensor:
         """Variance (n, m) inside the box by parameters that no row told."""
-        parts = [stage.basis.unresolved(X, stage.coef) for stage in self.stages]
-        return torch.stack(parts).sum(0)
+        return _total([stage.basis.unresolved(X, stage.coef) for stage in self.stages])
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m), in float64, of which `epistemic` is the diagonal."""
@@ -188,7 +187,7 @@ class LinearModel:
         noise = self.noise.to(X)
         epistemic = (spread * noise + self._unresolved(X))[:, None, :]
         return Components(
-            X.new_zeros((len(X), 1)), torch.stack(means).sum(0)[:, None, :], noise[None], epistemic
+            X.new_zeros((len(X), 1)), _total(means)[:, None, :], noise[None], epistemic
         )
 
     def residual_makers(self, rows: Rows) -> list[Makers]:
@@ -252,6 +251,11 @@ class LinearModel:
             torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("noise", "slope")
         )
         return cls(stages, *(part.to(like.device) for part in parts))
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    """Sum of tensors of one shape."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
 def mean_slope(model: Predictor, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:

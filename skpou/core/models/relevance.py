@@ -8,6 +8,7 @@ need a hundredth of the length of the others, which gradients of a first smooth 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -18,14 +19,20 @@ from skpou.core import Rows
 #: Most rows, whose covariances are factored at every step, and most columns.
 MOST_ROWS, MOST_FEATURES = 150, 30
 #: Fewest rows, and fewest for each column: fewer do not tell one length from another.
-FEWEST_ROWS, ROWS_A_COLUMN = 12, 3
+FEWEST_ROWS, ROWS_A_COLUMN = 8, 3
+#: Equal rates to begin with, of smooth functions (over the root of the columns) and of codes: from
+#: long lengths on, the evidence of few rows does not see that a column of codes needs a short one.
+SMOOTH, ROUGH = 2.0, 8.0
+#: Rows for each value of a column on average from which on it may hold codes.
+CODED = 3
 #: Steps of the search from every start.
 N_STEPS = 25
 #: Bounds of the logarithms of the rates, in units of the box, and of the three variances.
 RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
 #: First variances of line, process and noise, in units of y.
 FIRST = (0.3, 0.5, 0.05)
-#: Rates are whole powers of two to this: no data know them better, and round-off must not show.
+#: Rates and variances are whole powers of two to this: no data know them better, and round-off must
+#: not show.
 STEP = 1 / 16
 #: Standard deviation of the logarithms of the rates about their mean.
 SPREAD = 1.5
@@ -87,7 +94,7 @@ class Relevance:
         return value, gradient
 
     def maximise(self, rates: np.ndarray) -> tuple[float, np.ndarray]:
-        """Log evidence and rates that a few steps from given ones reach."""
+        """Log evidence, and rates and variances that a few steps from given rates reach."""
         start = np.r_[np.clip(np.log(rates), *RATES), np.log(FIRST)]
         found = minimize(
             self.evidence,
@@ -97,7 +104,7 @@ class Relevance:
             bounds=[RATES] * len(rates) + [VARIANCES] * 3,
             options={"maxiter": N_STEPS, "maxfun": 2 * N_STEPS},
         )
-        return -float(found.fun), np.exp(found.x[: len(rates)])
+        return -float(found.fun), np.exp(found.x)
 
 
 def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
@@ -108,7 +115,7 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
     rows : Rows
         Distinct rows in scaled units.
     start : ndarray of shape (d,)
-        Rates to begin with, beside equal ones.
+        Rates to begin with, beside equal ones: those of codes where a column may hold them.
     rng : numpy.random.Generator
         Draws the rows where there are many.
 
@@ -117,16 +124,45 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
     ndarray or None
         None where rows are too few, or columns too many, to tell.
     """
+    X = rows.X.cpu().numpy()
+    coded = any(CODED * len(np.unique(column)) <= len(X) for column in X.T)
+    found = evident_kernel(rows, [start, np.full(len(start), ROUGH)] if coded else [start], rng)
+    return None if found is None else found[0]
+
+
+def evident_kernel(
+    rows: Rows, starts: Sequence[np.ndarray] | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rates (d,), and variances (3,) of line, process and noise, of largest evidence.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    starts : sequence of ndarray of shape (d,) or None
+        Rates to begin with, beside equal ones; None: equal ones, of smooth functions and of codes.
+    rng : numpy.random.Generator
+        Draws the rows where there are many.
+
+    Returns
+    -------
+    rates, variances : ndarray
+        None where rows are too few, or columns too many, to tell.
+    """
     n, d = rows.X.shape
     if n < max(FEWEST_ROWS, ROWS_A_COLUMN * d) or d > MOST_FEATURES:
         return None
     index = np.sort(rng.permutation(n)[:MOST_ROWS])
     X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
     relevance = Relevance(X, y - y.mean(0), weight)
-    starts = [start, np.full(d, 2 / math.sqrt(d))]
+    starts = [
+        np.full(d, SMOOTH / math.sqrt(d)),
+        *([np.full(d, ROUGH)] if starts is None else starts),
+    ]
     try:
         found = [relevance.maximise(rates) for rates in starts]
     except np.linalg.LinAlgError:
         return None
-    rates = max(found, key=lambda one: one[0])[1]
-    return np.exp2(np.round(np.log2(rates) / STEP) * STEP)
+    best = max(found, key=lambda one: one[0])[1]
+    best = np.exp2(np.round(np.log2(best) / STEP) * STEP)
+    return best[:d], best[d:] + np.array([0.0, 0.0, LEAST_NOISE])

@@ -139,6 +139,8 @@ class ResidueDensity:
 
     def at(self, points: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms of the gates (n, K) and the variances (K,) at points with their means."""
+        if self.n_components == 1:
+            return self.variance.new_zeros((len(points), 1)), self.variance
         inputs = torch.cat([points, mean[:, None]], 1).to(self.variance)
         return torch.log_softmax(self.features(inputs) @ self.gates, 1), self.variance
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
-from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
+from skpou.core.models.process_companion import ProcessCompanion, moved
+from skpou.core.models.tails import variance_factors, with_tails
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of the
 #: companion's share: their errors by curvature and by round-off are about equal.
@@ -28,9 +29,9 @@ MOST_SHIFTED = 4000
 class Restrained:
     """A predictor whose mean gives way where its own variance is large.
 
-    Its density is joined with that of a linear model by precision: the product of both. And no
-    mean leaves the range of y at the rows by more than this range where its standard deviation
-    exceeds it.
+    Its density is joined with that of a linear model by precision: the product of both. A weighted
+    mean with that of a Gaussian process follows, where left-out rows ask for it. And no mean leaves
+    the range of y at the rows by more than this range where its standard deviation exceeds it.
 
     Attributes
     ----------
@@ -41,6 +42,10 @@ class Restrained:
     bars : WithFormError, default=None
         The model whose variance knows the error of its form; None: that is not known. It counts
         for the density alone: the mean is the same with and without.
+    process : ProcessCompanion, default=None
+        What the mean leans on everywhere.
+    degrees : ndarray of shape (m,), default=None
+        Degrees of freedom by which each target's noise is known, where these are few.
     """
 
     model: Predictor
@@ -48,15 +53,24 @@ class Restrained:
     low: Tensor
     high: Tensor
     bars: WithFormError | None = None
+    process: ProcessCompanion | None = None
+    degrees: np.ndarray | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
+        return self._within(self._leaning(self._mean_beside_line(X), X), X)
+
+    def _mean_beside_line(self, X: Tensor) -> Tensor:
         if self.companion is None:
-            return self._within(self.model.mean(X), X)
+            return self.model.mean(X)
         # One evaluation has the mean and the variance that the companion's share needs.
         inside, parts = self._parts_inside(X)
         mean = parts.expectation() if torch.equal(X, inside) else self.model.mean(X)
-        return self._within(self._joined(mean, X, parts)[0], X)
+        return self._joined(mean, X, parts)[0]
+
+    def _leaning(self, mean: Tensor, X: Tensor) -> Tensor:
+        """The mean beside the line, weighted with the process'."""
+        return mean if self.process is None else self.process.beside(mean, X)
 
     def _parts_inside(self, X: Tensor) -> tuple[Tensor, Components]:
         """The nearest points of the box, and the model's density there."""
@@ -72,6 +86,10 @@ class Restrained:
             bent = other[:, None] * self._share_slopes(X)
             own = self.companion.gradient().to(gradient) - gradient
             gradient, mean = gradient + share[:, None] * own + bent, joined
+        if self.process is not None:
+            step = self.process.gradient(X).to(gradient) - gradient
+            gradient = gradient + self.process.share.to(gradient) * step
+            mean = self._leaning(mean, X)
         held = self._within(mean, X) != mean
         return gradient.masked_fill(held[:, None], 0.0)
 
@@ -84,23 +102,40 @@ class Restrained:
             mean = parts.expectation()
             known = posterior and torch.equal(X, X.clamp(0, 1))
             joined, share = self._joined(mean, X, own if known else None)
-            parts = _moved(parts, joined - mean)
+            parts = moved(parts, joined - mean)
             parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
+        if self.process is not None:
+            parts = self.process.with_density(parts, X, posterior)
         mean = parts.expectation()
         within = self._within(mean, X)
-        return parts if torch.equal(mean, within) else _moved(parts, within - mean)
+        if within is not mean and not torch.equal(mean, within):
+            parts = moved(parts, within - mean)
+        if self.degrees is None or not posterior:
+            return parts
+        return with_tails(parts, self._factors)
+
+    @cached_property
+    def _factors(self) -> Tensor:
+        assert self.degrees is not None
+        return torch.as_tensor(variance_factors(self.degrees), device=self.low.device)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
         covariance = (self.bars or self.model).covariance(X)  # type: ignore[attr-defined]
-        if self.companion is None:
-            return covariance
-        root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
-        return root[:, None] * covariance * root
+        if self.companion is not None:
+            root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
+            covariance = root[:, None] * covariance * root
+        if self.process is not None or self.degrees is not None:
+            # Correlated as the fit's errors are, with the variance of what is predicted.
+            own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
+            root = (self.components(X).variances()[1].to(covariance) / own).sqrt()
+            covariance = root[:, None] * covariance * root
+        return covariance
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
         beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
+        beside += 0 if self.process is None else self.process.numbers_per_row()
         return (self.bars or self.model).numbers_per_row() + beside
 
     def _joined(
@@ -131,6 +166,8 @@ class Restrained:
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held by y's range where it has left it far and is not known to do so."""
         spread, low, high = self._bounds(mean)
+        if torch.equal(mean, torch.clamp(mean, low, high)):
+            return mean
         far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
         if not len(far):
             return mean
@@ -160,6 +197,9 @@ class Restrained:
             "low": self.low.cpu().numpy(),
             "high": self.high.cpu().numpy(),
             "companion": None if companion is None else companion.arrays(),
+            "process": None if self.process is None else self.process.arrays(),
+            # Infinite where there are many, which a saved state must not be.
+            "degrees": None if self.degrees is None else 1 / self.degrees,
         }
 
     @classmethod
@@ -171,7 +211,8 @@ class Restrained:
         bars: WithFormError | None = None,
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
-        companion = arrays["companion"]
+        companion, process = arrays["companion"], arrays.get("process")
+        degrees = arrays.get("degrees")
         low, high = (
             torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
         )
@@ -181,17 +222,20 @@ class Restrained:
             low,
             high,
             bars,
+            None if process is None else ProcessCompanion.from_arrays(process, like),
+            None
+            if degrees is None
+            else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
         )
 
 
-def _moved(parts: Components, step: Tensor) -> Components:
-    """The same components about another mean."""
-    if isinstance(parts, IndependentComponents) and parts.center is not None:
-        return replace(parts, mean=parts.mean + step[:, None], center=parts.center + step)
-    return replace(parts, mean=parts.mean + step[:, None])
-
-
-def restrained(model: Predictor, companion: LinearCompanion | None, rows: Rows) -> Restrained:
-    """A fitted model with the range of y at the rows."""
+def restrained(
+    model: Predictor,
+    companion: LinearCompanion | None,
+    rows: Rows,
+    process: ProcessCompanion | None = None,
+    degrees: np.ndarray | None = None,
+) -> Restrained:
+    """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
-    return Restrained(model, companion, y.amin(0), y.amax(0))
+    return Restrained(model, companion, y.amin(0), y.amax(0), process=process, degrees=degrees)

@@ -49,11 +49,13 @@ def program_of(model: Any, fit_alone: bool = False) -> Program:
         if isinstance(model, family):
             check_is_fitted(model)
             restraint = model.__dict__.get("_restraint")
-            if restraint and restraint["companion"] is not None and not fit_alone:
+            beside = restraint and (restraint["companion"] or restraint.get("process"))
+            if beside and not fit_alone:
                 raise ValueError(
-                    "The mean of this model gives way to a linear model where it knows less, which "
-                    "takes its whole posterior. fit_alone=True writes the mean of the fit, which "
-                    "differs from predict there; to_table writes what predict returns."
+                    "The mean of this model gives way to a linear model where it knows less, or "
+                    "leans on a Gaussian process, which take a posterior and rows. fit_alone=True "
+                    "writes the mean of the fit, which differs from predict there; to_table "
+                    "writes what predict returns."
                 )
             return write(model)
     names = ", ".join(family.__name__ for family in FAMILIES)

@@ -59,8 +59,8 @@ Points = tuple[str, str]
 
 
 def _stretched(program: Program, u: str, steps: np.ndarray) -> Points:
-    """Points whose columns are stretched near 0, those with finite steps."""
-    bent = np.isfinite(steps)
+    """Points whose columns are stretched near 0, those whose step is not 0."""
+    bent = steps > 0
     rate = np.where(bent, 1 / np.where(bent, steps, 1.0), 0.0)
     scale = np.where(bent, 1 / np.log1p(np.where(bent, rate, 1.0)), 0.0)
     moved = program.affine(

@@ -19,6 +19,7 @@ from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
     SHARE,
+    SLOW,
     Child,
     as_boxes,
     copied,
@@ -43,6 +44,9 @@ EASY = 3e-3
 EASY_ROUGH = 0.1
 #: Tail across kinks that is accepted: it is lost once, not in every slab.
 KINK_ACROSS = 1e-4
+#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
+#: by their own tails: finer pieces would ask for shorter slabs.
+KINK_FIRST = 2e-4
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -53,9 +57,11 @@ FALLING = 3.0
 IN_VAIN = 3
 #: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
 #: more, every slab would smooth the kinks anew.
-KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-9
+KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-11
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
+#: Tail of a slab with as many pieces as there may be that is no solution any more.
+NO_SOLUTION = 0.3
 #: Height of the pieces on which conditions at the lower end are resolved.
 THIN = 2.0**-30
 #: Rows for each column of such a piece, for its halves to be determined, too.
@@ -169,6 +175,8 @@ class March:
         #: Tail that is accepted where the solution is not smooth.
         self.rough = 0.0
         self.first_tol, self.smoothed = tol, False
+        #: What was accepted before the solution was taken for smooth again.
+        self.kinked: tuple[float, float] | None = None
         self.is_affine = problem.is_affine or self._affine_for_unknowns()
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
@@ -216,7 +224,12 @@ class March:
                     falls = before >= FALLING * along or along == np.inf
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
-                    if vain >= IN_VAIN:
+                    only_seemed = self.kinked is not None and not self.rough
+                    if only_seemed and (vain >= IN_VAIN or length < LEAST_KINK):
+                        # Nothing was smooth again: as before, with slabs as long.
+                        assert self.kinked is not None
+                        (self.rough, self.tol), length = self.kinked, SHORT
+                    elif vain >= IN_VAIN:
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
             if not self.slabs:
@@ -237,6 +250,7 @@ class March:
                 length *= 2
                 if self.rough and length > SHORT and not self.smoothed:
                     # What was a kink at first is smooth by now: once, lest this go back and forth.
+                    self.kinked = self.rough, self.tol
                     self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
         return self
 
@@ -279,7 +293,9 @@ class March:
             n_rows = np.array([len(part) for part in solved.elimination.own])
             n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
-            marks = (across > self.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
+            kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
+            marks = (across > self.tol) & (across > SHARE * across.max()) & ~kinks
+            marks &= n_rows >= DETERMINED * np.array(system.sizes)
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
                 break
             top = self.degree or DEGREES[-1]
@@ -376,7 +392,7 @@ class March:
             marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
-                if along > self._along():
+                if along > self._along() or worst > NO_SOLUTION:
                     return None, False, along
                 if marks.any():
                     # More pieces than there may be: what they leave is what can be had.

@@ -38,7 +38,7 @@ SLACK = 0.1
 PATIENCE = 5
 #: A solution is better where its largest tail is so much smaller.
 BETTER = 0.7
-#: Multiplications of an elimination that are too many: about half a minute on one core.
+#: Multiplications of all eliminations that are too many: about a minute and a half on one core.
 MOST_WORK = 1.5e11
 #: Those that are spent before patience ends.
 PATIENT_WORK = 2e10

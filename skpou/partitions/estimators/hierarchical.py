@@ -37,7 +37,7 @@ from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.em import cycles_a_line
-from skpou.partitions.pieces.spaces import SPACES
+from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.smooth.fit import smooth_where_better
 from skpou.partitions.tables.fit import experts_where_better
@@ -413,6 +413,11 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
             tol=min(float(self.tol), 1.0),
             space=self.experts,
         )
+
+    def _may_lean(self) -> bool:
+        # Where pieces are asked for, they are what predicts.
+        auto = (self.n_partitions, self.degree, self.solver, self.alpha)
+        return auto == ("auto",) * 4 and self.experts == POLYNOMIAL
 
     def _has_pieces(self, warm: bool) -> bool:
         """Whether there are pieces to go on from: what has a prior is found anew."""

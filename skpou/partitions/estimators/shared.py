@@ -201,9 +201,11 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     # Prediction
 
     def _check_level(self, level: int | None) -> None:
+        if level is None:
+            return
         last = len(self.tree_) - 1
         whole = isinstance(level, Integral) and not isinstance(level, bool)
-        if level is not None and not (whole and 0 <= int(level) <= last):
+        if not (whole and 0 <= int(level) <= last):
             raise ValueError(
                 f"level must be None or an int between 0 and {last}, the finest. Got {level!r}."
             )
@@ -243,7 +245,8 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         ValueError
             If there is no such level, or both deviation and covariance are asked for.
         """
-        check_is_fitted(self)
+        if "scaling_" not in self.__dict__:  # Looking for the reason takes long for one row.
+            check_is_fitted(self)
         self._check_level(level)
         view = None if level is None or self._is_on_boxes() else lambda model: model.at(level)
         return self._predict(X, return_std, view, return_cov)

@@ -148,7 +148,7 @@ class Mixture:
             log_pi = self.tree.log_proba(X, first - 1, harden)
         if not posterior:
             return Components(log_pi, mean, noise, torch.zeros_like(mean[:1]))
-        epistemic = self._reduced(phi, X).square().sum(1).T[..., None] * noise
+        epistemic = self._reduced(phi, X, weight).square().sum(1).T[..., None] * noise
         return Components(log_pi, mean, noise, epistemic)
 
     def mean(self, X: Tensor) -> Tensor:
@@ -209,11 +209,14 @@ class Mixture:
             shared += (columns.T @ columns)[..., None] * own[:, None] * own
         return shared
 
-    def _reduced(self, phi: Tensor, X: Tensor) -> Tensor:
-        """Columns (G, q, n) of every expert or blend: products are covariances for unit noise."""
+    def _reduced(self, phi: Tensor, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Columns (G, q, n) of every expert or blend: products are covariances for unit noise.
+
+        `weight` are the partitions within their blends, where these are known.
+        """
         first, factor, columns = self.first_blended, self.experts[-1].factor, phi.T[None]
         if first < len(self.tree.levels):
-            weight = self.tree.log_below(X, first).exp()
+            weight = self.tree.log_below(X, first).exp() if weight is None else weight
             columns = blend_columns(weight, phi, self.tree.ancestors(first))
             columns = columns[:, : factor.shape[-1]]
         return torch.linalg.solve_triangular(factor.mT, columns, upper=False)

@@ -45,14 +45,16 @@ class WarpedBasis(Basis, kind="warped"):
         return {
             "kind": self.base.kind,
             "base": self.base.arrays(),
-            "steps": self.steps.cpu().numpy(),
+            # A state is finite: 0 stands for a column that stays as it is.
+            "steps": torch.where(self.steps.isinf(), 0.0, self.steps).cpu().numpy(),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> WarpedBasis:
         """Rebuild from `arrays`, on the device of `like`."""
         base = BASES[arrays["kind"]].from_arrays(arrays["base"], like)
-        return cls(base, torch.tensor(np.asarray(arrays["steps"]), device=like.device))
+        steps = torch.tensor(np.asarray(arrays["steps"]), device=like.device)
+        return cls(base, torch.where(steps > 0, steps, math.inf))
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""

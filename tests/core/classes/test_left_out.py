@@ -57,3 +57,20 @@ def test_both_ways_agree(K):
     found = left_out_logits(*known, jacobian, ridge.repeat(K), some)
     torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge, some))
     torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge)[some])
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_more_parameters_than_logits(K):
+    """Ridges as far apart as those of coefficients and of an encoder; a block of rows at a time."""
+    Phi, y, weight = problem(K, n=8, p=30)
+    rng = np.random.default_rng(1)
+    logits, ridge = tensor(rng.standard_normal((8, K))), tensor(10.0 ** rng.uniform(-3, 1, 30))
+
+    def jacobian(block):
+        eye = torch.eye(K, dtype=torch.float64)
+        return torch.einsum("np,kl->nklp", Phi[block], eye).flatten(2)
+
+    some = torch.tensor([1, 4, 6])
+    known = logits, y, weight
+    found = left_out_logits(*known, jacobian, ridge.repeat(K), some)
+    torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge, some))

@@ -240,6 +240,30 @@ def test_kink_is_carried():
     assert errors(model, exact, [0, 0], [1, 0.02], 2)[0] < 1e-3
 
 
+def test_first_values_are_cut_at_their_kinks_alone():
+    """Elsewhere the pieces at the lower end are wide, where the kinks are they are narrow."""
+    kinks = np.array([0.2, 0.4, 0.6])
+    x, t = np.linspace(0, 1, 30), np.linspace(0, 1e-3, 20)
+
+    def hat(x):
+        return torch.relu(1 - (x[:, 0] - 0.4).abs() / 0.2)
+
+    physics = [
+        Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, 1e-3]]),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
+        Condition(lambda u, x: u(), np.c_[0 * t, t]),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
+    assert errors(model, exact, [0, 0], [1, 1e-3], 2)[0] < 1e-3
+    low, high = (model.model_[name] for name in ("low", "high"))
+    first = low[:, 1] == 0
+    middle, width = (low + high)[first, 0] / 2, (high - low)[first, 0]
+    assert len(width) < 60 and width.min() < 1 / 100
+    narrow = np.abs(middle[width < 1 / 32, None] - kinks).min(1)
+    assert narrow.max() < 1 / 16 and (width > 1 / 20).any()
+
+
 def test_exactly_so_many_pieces():
     model = POURegressor(3, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
     assert len(model.coef_) == 3

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skpou import LSGDRegressor
+from skpou.core import TotalDegreePolynomials
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.sines import SineFeatures
 from tests.contracts import BasisContract, same_bits
@@ -76,3 +77,11 @@ def test_a_dose_response_with_a_zero():
     between = np.geomspace(1, 250, 200)
     error = model.predict(between[:, None]) - response(between)
     assert np.sqrt(np.mean(error**2)) < 0.03
+
+
+def test_columns_that_stay_are_saved_as_finite_numbers():
+    steps = torch.tensor([0.01, torch.inf], dtype=torch.float64)
+    basis = WarpedBasis(TotalDegreePolynomials(2, 2), steps)
+    arrays = basis.arrays()
+    assert np.isfinite(arrays["steps"]).all()
+    assert torch.equal(WarpedBasis.from_arrays(arrays, steps).steps, steps)
