@@ -168,13 +168,13 @@ def test_inverse_by_halves(p):
 
 def test_other_groups_of_the_same_columns_share_the_sums():
     task = problem()
-    task.fit(*start(task), 3, 0.0)
+    task.fit(start(task), 0.1, 3, 0.0)
     index = torch.where(task.groups.index == 2, 1, task.groups.index)
     groups = Groups(index, task.groups.shape, task.groups.kind[:2])
     other = task.with_groups(groups)
     assert other.gram is task.gram
     anew = EvidenceProblem(task.F, task.y, task.weight, task.within, groups)
-    found, expected = (one.fit(*(start(one)), 5, 0.0) for one in (other, anew))
+    found, expected = (one.fit(start(one), 0.1, 5, 0.0) for one in (other, anew))
     assert found.log_evidence == pytest.approx(expected.log_evidence, rel=1e-12)
     torch.testing.assert_close(found.coef, expected.coef)
 
