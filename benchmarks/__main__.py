@@ -87,7 +87,7 @@ def module_of(name):
     return ".".join(["benchmarks", *folders, FILES.get(name, name)])
 
 
-def tables(name, section, seeds, quick):
+def tables(name, section, seeds, quick, only=None):
     """Name and table of each section or of the one asked for; of a benchmark that has none.
 
     A benchmark with ``CASES`` has one table for all of them, and keeps the rows not asked for.
@@ -100,6 +100,8 @@ def tables(name, section, seeds, quick):
         raise SystemExit(f"{name} has no section {section}; there are {known}")
     if not sections:
         some = {"cases": [section]} if section else {}
+        if only:
+            some["only"] = only.split(",")
         yield name, module.run(seeds, quick, **some)
     for key, part in sections.items():
         if section in ("", key):
@@ -118,6 +120,7 @@ def main():
         "names", nargs="*", metavar="NAME", help="or NAME:SECTION; default: all, in this order"
     )
     parser.add_argument("--seeds", type=int, help="random samples of each task, else 10 or less")
+    parser.add_argument("--methods", help="of tables: these alone, by commas; other rows are kept")
     parser.add_argument("--quick", action="store_true", help="2 seeds, few cases, nothing written")
     options = parser.parse_args()
     unknown = {name.partition(":")[0] for name in options.names} - set(NAMES)
@@ -125,12 +128,12 @@ def main():
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are\n{listing}")
     if not options.names:
         print(f"All benchmarks:\n{listing}")
-    failed = 0
+    failed, asked_for = 0, (options.seeds, options.quick, options.methods)
     for asked in options.names or NAMES:
         name, _, section = asked.partition(":")
         start = time.perf_counter()
         print(f"\n== {asked}: {NAMES[name]}", flush=True)
-        for results, table in tables(name, section, options.seeds, options.quick):
+        for results, table in tables(name, section, *asked_for):
             if not table.rows:
                 continue
             table.show()

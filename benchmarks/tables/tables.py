@@ -41,6 +41,9 @@ DROPOUT = {
 FRESH = "fresh"
 CASES = (*DROPOUT, FRESH)
 OURS = "AdditivePOURegressor"
+PUBLISHED = "MC dropout, published"
+#: The process whose noise is never narrower than the rounding of y, as ours is.
+FLOORED = (f"{GAUSSIAN_PROCESS}, noise floor",)
 
 
 class Scores(NamedTuple):
@@ -178,36 +181,63 @@ def bounds_of(name, ours):
     ]
 
 
-def run_table(table, name, X, y, splits, quick=False):
+def rival_bounds(method, error, density, ours):
+    """Both scores beside a rival's on the same splits: ahead, or within our standard error."""
+    root = np.sqrt(max(len(ours) - 1, 1))
+    errors, densities = (np.array([run[i] for run in ours]) for i in range(2))
+    found = [(f"log density of {method}", -densities.mean(), -density + densities.std() / root)]
+    if method == BOOSTING:
+        found.append((f"RMSE of {method}", errors.mean(), error + errors.std() / root))
+    return found
+
+
+def run_table(table, name, X, y, splits, quick=False, only=None):
     """Rows of all methods; where some have fewer splits, rows for ours on the same.
 
-    Densities are compared on the splits that a rival has.
+    Scores are compared on the splits that a rival has. Rows of methods that are not in `only`, if
+    it is given, are the earlier ones.
     """
-    ours = judge(AdditivePOURegressor, X, y, splits)[""]
-    bounds = bounds_of(name, ours) if name in DROPOUT else []
+    kept = {row["method"]: row for row in table.rows if row["table"] == name}
+    chosen = {} if quick else methods()
+    chosen = {k: make for k, make in chosen.items() if only is None or k in only}
+    table.rows = [row for row in table.rows if row["table"] != name]
+    ours = judge(AdditivePOURegressor, X, y, splits)[""] if only is None or OURS in only else []
+    bounds = bounds_of(name, ours) if ours and name in DROPOUT else []
     runs = {}
-    for method, make in ({} if quick else methods()).items():
+    for method, make in chosen.items():
         part = splits[: SPLITS.get(method, len(splits))]
         found = judge(make, X, y, part)
         runs |= {method + suffix: scores for suffix, scores in found.items()}
-        if name in DROPOUT and method in (GAUSSIAN_PROCESS, BOOSTING):
-            pair = (-mean_density(some) for some in (ours[: len(part)], found[""]))
-            bounds.append((f"log density of {method}", *pair))
-    table.add(row(name, OURS, ours), bounds)
-    for n in sorted({len(found) for found in runs.values()} - {len(ours)}, reverse=True):
-        table.add(row(name, f"{OURS}, first {n} splits", ours[:n]))
-    for method, found in runs.items():
-        table.add(row(name, method, found))
+    new = [row(name, method, found) for method, found in runs.items()]
+    is_old = {} if only is None else kept
+    rows = {found["method"]: found for found in (*is_old.values(), *new)}
+    if ours and name in DROPOUT:
+        for method in (*FLOORED, BOOSTING):
+            if method in rows:
+                rival = rows[method]
+                scores = (float(rival[key]) for key in ("RMSE", "log density"))
+                bounds += rival_bounds(method, *scores, ours[: int(rival["splits"])])
+    counts = {int(found["splits"]) for found in rows.values() if found.get("splits")}
+    if ours:
+        table.add(row(name, OURS, ours), bounds)
+        for n in sorted({n for n in counts if n < len(ours)}, reverse=True):
+            table.add(row(name, f"{OURS}, first {n} splits", ours[:n]))
+        rows = {key: found for key, found in rows.items() if not key.startswith(OURS)}
+    for found in rows.values():
+        if found in new:
+            table.add(found)
+        elif found["method"] != PUBLISHED:
+            table.rows.append(found)
 
 
 def case_of(row):
     return row["table"] if row["table"] in DROPOUT else FRESH
 
 
-def run(seeds, quick, cases=CASES):
+def run(seeds, quick, cases=CASES, only=None):
     table = harness.Table()
     if not quick:
-        table.take_over("tables", lambda row: case_of(row) not in cases)
+        table.take_over("tables", lambda row: only is not None or case_of(row) not in cases)
 
     def write():
         # After each table: an interrupted run keeps what it has measured.
@@ -221,11 +251,11 @@ def run(seeds, quick, cases=CASES):
             print(f"  {name}: {'no data' if name in cases else 'not asked for'}, left out")
             continue
         X, y, masks = data
-        run_table(table, name, X, y, masks[: min(seeds, len(masks))], quick)
+        run_table(table, name, X, y, masks[: min(seeds, len(masks))], quick, only)
         published = {"RMSE": f"{rmse:.2f}", "log density": f"{density:.2f}"}
-        table.add({"table": name, "method": "MC dropout, published", **published})
+        table.add({"table": name, "method": PUBLISHED, **published})
         write()
     for name, (X, y) in (fresh_tables() if FRESH in cases and not quick else {}).items():
-        run_table(table, name, X, y, masks_of(len(X), min(seeds, FRESH_SEEDS)))
+        run_table(table, name, X, y, masks_of(len(X), min(seeds, FRESH_SEEDS)), only=only)
         write()
     return table

@@ -23,7 +23,7 @@ from skpou.additive.local import (
 )
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
-from skpou.additive.terms import Candidate, TargetRows, TermSearch, given_terms
+from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch, given_terms
 from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
@@ -49,6 +49,8 @@ BEHIND = 20.0
 FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
 #: Iterations of the evidence after the weights have changed.
 REFIT = 6
+#: Most that the variances of the density are multiplied by, since strengths were found on its rows.
+MOST_FOUND = 2.0
 #: Rows that measure the slope of the mean.
 SLOPE_ROWS = 1000
 
@@ -407,6 +409,7 @@ class TargetFit:
         for terms in fits:
             fit = terms.fit
             density = fit_density(terms.residue, terms.count, floor)
+            density = density.scaled(searched_factor(fit, float(self.all.weight.sum())))
             if len(self.y) == 1:
                 # One row says nothing about noise: the size of its target stands for it.
                 density = ResidueDensity.single(1.0, self.y)
@@ -414,6 +417,22 @@ class TargetFit:
             members.append(Member(fit.coef, fit.root, fit.noise, fit.dof[1:], share, density))
             densities.append(density.log_density(terms.residue)[1] + math.log(share))
         return tuple(members), torch.logsumexp(torch.stack(densities), 0)
+
+
+def searched_factor(fit: EvidenceFit, total: float) -> float:
+    """What errors at left-out rows are too small by, squared: strengths were found on these rows.
+
+    Each strength that counts takes a degree of freedom as a coefficient that was fitted would,
+    ``n / (n - k)``. Without, intervals of 50 and 90 % held 48 and 88 % on 200 rows of six columns.
+
+    Parameters
+    ----------
+    fit : EvidenceFit
+    total : float
+        Number n of observations.
+    """
+    found = float((fit.dof[1:] > PRUNED).sum())
+    return min(total / max(total - found, 1.0), MOST_FOUND)
 
 
 def stacked_shares(log_density: Tensor, weight: Tensor, n_steps: int = 200) -> list[float]:

@@ -22,8 +22,9 @@ from skpou.additive.terms import Candidate, Start, TermSearch
 from skpou.core import sobol_points
 from skpou.core.linalg import lower_inverse
 
-#: Rows and random features of the pilot, and rows that are landmarks.
-PILOT_ROWS, PILOT_FEATURES, LANDMARK_ROWS = 1000, 200, 1000
+#: Rows and random features of the pilot, which finds but scales and directions, and rows that are
+#: landmarks.
+PILOT_ROWS, PILOT_FEATURES, LANDMARK_ROWS = 500, 200, 1000
 #: Columns of the block: a share of the rows within bounds.
 SHARE, FEWEST, MOST = 6, 300, 500
 #: Typical scale over all columns that the search starts from, in three places.
@@ -31,7 +32,10 @@ FIRST_SCALES = (0.25, 0.6, 1.4)
 #: The same after a rotation, relative to the scales before.
 ROTATED_SCALES = (0.5, 1.0)
 #: Iterations from every start, and from the best of them.
-SHORT, SHORT_ROTATED, LONG = 6, 5, 25
+SHORT, SHORT_ROTATED, LONG = 6, 5, 15
+#: Log density a left-out row by which the pilot may be behind the terms: a block never made up for
+#: more, which is errors two thirds larger.
+HOPELESS = 0.5
 #: Iterations of the evidence with the block.
 N_ITER = 20
 #: Bounds of the logarithms of scales and of the three variances.
@@ -39,6 +43,8 @@ SCALE_BOUNDS, LINE_BOUNDS, BLOCK_BOUNDS, NOISE_BOUNDS = (-6, 2), (-12, 5), (-7, 
 #: Standard deviation of the logarithms of the scales about their mean.
 SCALE_SPREAD = 2.0
 CONSTANT_VARIANCE, LEAST_NOISE = 100.0, 1e-9
+#: Rows with more than this leverage on the pilot count as if they had no more.
+LARGEST_LEVERAGE = 0.99
 ROTATIONS = 2
 
 
@@ -171,6 +177,17 @@ class Pilot:
         )
         return -value, -gradient
 
+    def left_out_density(self, fit: PilotFit) -> float:
+        """Mean Gaussian log density of rows that were left out."""
+        c = self._columns(fit.theta, self.T @ fit.rotation)
+        coef, _, _, covariance = self._posterior(c)
+        spread = (covariance * c.F).sum(1)  # Of the mean, in units of y
+        leverage = (self.weight * spread / c.noise).clamp_max(LARGEST_LEVERAGE)
+        variance = c.noise + spread / (1 - leverage)
+        square = ((self.y - c.F @ coef) / (1 - leverage)).square()
+        terms = torch.log(2 * math.pi * variance) + square / variance
+        return -0.5 * float(self.weight @ terms / self.weight.sum())
+
     def maximise(self, theta: np.ndarray, rotation: Tensor, n_iter: int) -> PilotFit:
         """L-BFGS from a start, within bounds."""
         T = self.T @ rotation
@@ -257,7 +274,10 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
     pilot = Pilot(search.T[picked], lines[picked], rows.y[picked], rows.weight[picked], seed)
     try:
         fit = pilot.best()
+        behind = _left_out(search, best) / float(rows.weight.sum()) - pilot.left_out_density(fit)
     except torch.linalg.LinAlgError:
+        return best
+    if behind > HOPELESS:
         return best
     m = min(max(n // SHARE, FEWEST), MOST, search.max_columns)
     picked = torch.as_tensor(landmark_rows, device=search.T.device)

@@ -24,16 +24,14 @@ DECAYS = (1.0, 1.5, 2.0)
 FIRST_PAIR, LARGEST_PAIR, LARGEST_TRIPLE = 6, 10, 5
 #: Most columns of the basis before it grows.
 FIRST_COLUMNS = 500
-#: Degrees of freedom below which a term goes, and beyond which it gets more functions.
-PRUNED, ACTIVE = 0.05, 1.0
-GROWTH = 1.6
+#: Degrees of freedom below which a term goes, and beyond which it gets so many times the functions.
+PRUNED, ACTIVE, GROWTH = 0.05, 1.0, 1.6
 #: Most pairs that join at a time, and standard deviations by which they must stand out.
 NEW_PAIRS, STRIKING = 5, 3.0
 #: Share of the functions of a main effect that asks for more of them.
 STRAINED = 0.5
-#: Share of the rows that the degrees of freedom may reach.
-LARGEST_SHARE = 0.7
-ROUNDS = 3
+#: Share of the rows that the degrees of freedom may reach, and most rounds of growth.
+LARGEST_SHARE, ROUNDS = 0.7, 3
 #: Iterations of a cold and of a warm start, and the change of the log evidence that ends them.
 COLD, WARM, ENOUGH = 25, 9, 0.05
 
@@ -267,6 +265,7 @@ class TermSearch:
         room = max_columns - 1
         self.n_splines = max(min(n_splines, room // max(len(basis.columns), 1)), 1)
         self.max_order, self.max_columns, self.max_iter = max_order, max_columns, max_iter
+        self._last: tuple[AdditiveBasis, EvidenceProblem] | None = None
         self.T = basis.coordinates(rows.X)
         self.values = basis.functions(self.T)
         strength = [float((rows.weight * rows.y) @ value[:, 0]) for value in self.values]
@@ -306,9 +305,11 @@ class TermSearch:
             for number, block in enumerate(basis.blocks, 1):
                 first = float(alpha[number])
                 alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
-        problem = EvidenceProblem(
-            self.matrix(basis), self.rows.y, self.rows.weight, self.rows.within, groups
-        )
+        rows = self.rows
+        if self._last is None or self._last[0] is not basis:  # Else its sums are known.
+            new = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
+            self._last = basis, new
+        problem = self._last[1].with_groups(groups)
         n_iter = COLD if start is None else n_iter
         fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
         score = fit.log_evidence - len(basis.blocks)
@@ -394,8 +395,9 @@ class TermSearch:
         blocks = self.first_terms() if given is None else given
         tried: BestSoFar[Candidate] = BestSoFar()
         start: Start | None = None
+        basis = self.basis.with_blocks(blocks)
         for decay in DECAYS:
-            candidate = self.fit(self.basis.with_blocks(blocks), decay, start)
+            candidate = self.fit(basis, decay, start)
             start = candidate.start()
             better = tried.show(candidate, -candidate.score)
             if not better and candidate.score < tried.best.score - 5:

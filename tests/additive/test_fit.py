@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from skpou.additive.basis import spline_basis
-from skpou.additive.fit import AdditiveOptions, fit_additive, merge_pairs, stacked_shares
+from skpou.additive.fit import (
+    MOST_FOUND,
+    AdditiveOptions,
+    fit_additive,
+    merge_pairs,
+    searched_factor,
+    stacked_shares,
+)
 from skpou.additive.remainder import Pilot, with_remainder
 from skpou.additive.terms import TargetRows, TermSearch
 from skpou.core.rows import Pairs
@@ -131,3 +138,28 @@ def test_pure_noise_and_exact_targets():
     parts = result.state.components(tensor(X))
     np.testing.assert_allclose(parts.expectation()[:, 0], line, atol=1e-12)
     assert float(sum(parts.variances()).sqrt().max()) < 1e-11
+
+
+def test_bars_know_how_many_strengths_were_found():
+    class Fit:
+        dof = torch.tensor([1.0, 1.0, 0.01, 2.5, 0.3])
+
+    assert searched_factor(Fit, 100.0) == pytest.approx(100 / 97)
+    assert searched_factor(Fit, 1e6) == pytest.approx(1, abs=1e-5)
+    assert searched_factor(Fit, 4.0) == MOST_FOUND
+
+
+def test_intervals_of_few_rows_hold_what_they_say():
+    inside = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = rng.random((400, 6))
+        y = np.sin(4 * X[:, 0]) + X[:, 1] * X[:, 2] + 0.3 * rng.standard_normal(400)
+        rows = rows_of(X[:100], y[:100])
+        options = AdditiveOptions(mixture=False, remainder=False, transforms=(False,))
+        model = fit_additive(rows, options, np.random.default_rng(0)).state
+        parts = model.components(tensor(X[100:]))
+        variance = (parts.noise + parts.epistemic).numpy().ravel()
+        error = y[100:] - model.mean(tensor(X[100:])).numpy()[:, 0]
+        inside.append(np.mean(np.abs(error) < 0.6745 * np.sqrt(variance)))
+    assert np.mean(inside) == pytest.approx(0.5, abs=0.05)

@@ -67,6 +67,22 @@ def test_evidence_is_the_density_of_a_gaussian(turned):
     np.testing.assert_allclose(offsets, offsets[0], rtol=1e-9)
 
 
+def test_left_out_density_is_that_of_refits():
+    pilot, turned = make_pilot(), rotation()
+    F, prior, noise = dense(pilot, THETA, turned)
+    y, weight = pilot.y.numpy(), pilot.weight.numpy()
+    terms = []
+    for row in range(len(y)):
+        kept = np.arange(len(y)) != row
+        A = F[kept].T * weight[kept]
+        covariance = np.linalg.inv(A @ F[kept] / noise + np.diag(1 / prior))
+        mean = F[row] @ covariance @ (A @ y[kept]) / noise
+        variance = noise + F[row] @ covariance @ F[row]
+        terms.append(-0.5 * (math.log(2 * math.pi * variance) + (y[row] - mean) ** 2 / variance))
+    found = pilot.left_out_density(PilotFit(0.0, THETA, turned))
+    assert found == pytest.approx(np.average(terms, weights=weight), rel=1e-6)
+
+
 def test_kernel_of_many_frequencies_is_gaussian(monkeypatch):
     monkeypatch.setattr(additive_remainder, "PILOT_FEATURES", 2**14)
     pilot = make_pilot(12)

@@ -31,6 +31,8 @@ ROUND_OFF = 1e-26
 #: Order of a triangular matrix up to which one solve for the unit matrix is faster than two halves
 #: and their product (measured: half the time at 300, the same from 1000 on).
 SOLVED_AT_ONCE = 800
+#: Noise variance below which the Gram matrix has lost the last digits of what is left over.
+LOST_DIGITS = 1e-5
 #: Columns for each row from which on the iterations are in the span of the rows.
 FEW_ROWS = 2
 #: Kinds of groups: the constant is never shrunk further.
@@ -143,6 +145,10 @@ class _Posterior(NamedTuple):
     spread: Tensor
 
 
+#: What `EvidenceProblem` keeps of its rows, whatever the groups.
+_SUMS = ("gram", "moment", "square")
+
+
 class EvidenceProblem:
     """Weighted rows ``y = F c + noise`` with shrunken groups of columns.
 
@@ -212,8 +218,7 @@ class EvidenceProblem:
             posterior = self._posterior(width, noise)
             z = posterior.mean
             coef = width * z
-            fitted = self.F @ coef
-            rss = self.within + float((self.weight * (self.y - fitted).square()).sum())
+            rss = self.within + self._square_of_rest(coef, noise)
             rss = max(rss, self.total * torch.finfo(self.F.dtype).eps ** 2)
             evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z))
             evidence -= posterior.log_det
@@ -227,6 +232,7 @@ class EvidenceProblem:
             # At least a part of the rows, however many columns there are.
             free = max(self.total - float(dof.sum()), 0.02 * self.total)
             noise = rss / free
+        fitted = self.F @ coef
         if posterior.spread.numel():
             spread = posterior.spread
             make_root: Callable[[], Tensor] = functools.partial(self._root, width, noise)
@@ -238,6 +244,24 @@ class EvidenceProblem:
         return EvidenceFit(
             coef, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged, make_root
         )
+
+    def with_groups(self, groups: Groups) -> EvidenceProblem:
+        """The same rows and columns, these in other groups."""
+        other = EvidenceProblem(self.F, self.y, self.weight, self.within, groups, self.total)
+        known = {name: self.__dict__[name] for name in _SUMS if name in self.__dict__}
+        other.__dict__.update(known)
+        return other
+
+    @functools.cached_property
+    def square(self) -> Tensor:
+        """Weighted square sum of the targets."""
+        return self.weight @ self.y.square()
+
+    def _square_of_rest(self, coef: Tensor, noise: float) -> float:
+        """Weighted square sum of what coefficients leave over, by sums where these have digits."""
+        if noise > LOST_DIGITS and "gram" in self.__dict__ and len(self.F) > len(coef):
+            return float(self.square + coef @ (self.gram @ coef - 2 * self.moment))
+        return float(self.weight @ (self.y - self.F @ coef).square())
 
     def _root(self, width: Tensor, noise: float) -> Tensor:
         """Root (p, p) of the coefficients' covariance."""
@@ -271,7 +295,7 @@ class EvidenceProblem:
             return self._orthogonal(width, noise)
         inverse = lower_inverse(L)
         z = inverse.T @ (inverse @ (width * self.moment)) / noise
-        if noise < 1e-5:
+        if noise < LOST_DIGITS:
             # One step of refinement from the data: the Gram matrix has lost their last digits.
             residual = self.weight * (self.y - self.F @ (width * z))
             z = z + inverse.T @ (inverse @ (width * (self.F.T @ residual) / noise - z))
@@ -294,7 +318,7 @@ class EvidenceProblem:
         inverse = lower_inverse(L)
         V = inverse @ G
         z = V.T @ (inverse @ target)
-        if noise < 1e-5:
+        if noise < LOST_DIGITS:
             # One step of refinement, as with the columns
             missing = G.T @ (target - G @ z) - z
             z = z + missing - V.T @ (V @ missing)

@@ -10,7 +10,7 @@ The mean has small steps where one row takes the place of another among the near
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -105,6 +105,21 @@ class NearestRows:
         return result
 
 
+def near_distances(offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (n, m, m) among the m rows next to each point, and (n, m) from it.
+
+    Parameters
+    ----------
+    offset : Tensor of shape (n, m, d)
+        Scaled coordinates of the rows, from the point.
+    """
+    square = offset.square().sum(2)
+    between = square[:, :, None] + square[:, None]
+    between.baddbmm_(offset, offset.mT, alpha=-2)
+    between.diagonal(dim1=1, dim2=2).zero_()  # Round-off there would be noise of the mean.
+    return between.clamp_min_(LEAST_SQUARE).sqrt_(), square.clamp_min(LEAST_SQUARE).sqrt()
+
+
 def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
     """Covariances among the rows next to points, noise included, and with the points themselves.
 
@@ -120,11 +135,10 @@ def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
     among : Tensor of shape (n, m, m)
     across : Tensor of shape (n, m)
     """
-    square = offset.square().sum(2)
-    between = square[:, :, None] + square[:, None] - 2 * offset @ offset.mT
-    between.diagonal(dim1=1, dim2=2).zero_()  # Round-off there would be noise of the mean.
-    among = torch.exp(-between.clamp_min(LEAST_SQUARE).sqrt()) + torch.diag_embed(nugget)
-    return among, torch.exp(-square.clamp_min(LEAST_SQUARE).sqrt())
+    between, away = near_distances(offset)
+    among = between.neg_().exp_()
+    among.diagonal(dim1=1, dim2=2).add_(nugget)
+    return among, away.neg_().exp_()
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,12 @@ class LocalBlock:
     def nearest(self) -> NearestRows:
         """The search among the rows, made once a prediction."""
         return NearestRows(self.points.cpu().numpy())
+
+    def with_values(self, values: Tensor) -> LocalBlock:
+        """The same rows with other values (N, M); the search among them is shared."""
+        other = replace(self, values=values)
+        other.__dict__["nearest"] = self.nearest
+        return other
 
     def _systems(self, X: Tensor):
         """For blocks of points: nearest rows, offsets, Cholesky factor, covariances with them."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from skpou.core.models.local_block import LocalKernel, NearestRows, kernel_system
+from skpou.core.models.local_block import LocalKernel, NearestRows, near_distances
 from skpou.core.models.residue_density import is_gain
 
 #: Rows that are left out, and nearest rows that tell them: a start on fewer than predict.
@@ -61,6 +62,35 @@ class LeftOver:
     floor: float
 
 
+class _System(NamedTuple):
+    """Covariances of judges and the m rows near each, in units of the kernel's variance.
+
+    Attributes
+    ----------
+    offset : Tensor of shape (l, m, d)
+        Scaled coordinates of the rows, from the judge.
+    own : Tensor of shape (l, m)
+        Noise of the rows.
+    between, away : Tensor of shape (l, m, m) and (l, m)
+        Distances among the rows, and from the judge.
+    kernel, across : Tensor of shape (l, m, m) and (l, m)
+        Covariances at these distances.
+    share, whitened : Tensor of shape (l, m)
+        Covariances with the judge, and values, over those of the rows with their noise.
+    nugget : float
+    """
+
+    offset: Tensor
+    own: Tensor
+    between: Tensor
+    away: Tensor
+    kernel: Tensor
+    across: Tensor
+    share: Tensor
+    whitened: Tensor
+    nugget: float
+
+
 class _Judges:
     """Left-out errors of some rows, as the kernel's scales, nugget and noise have them."""
 
@@ -83,38 +113,90 @@ class _Judges:
         farthest = (self.offset[:, -1] * _like(scales, self.offset)).square().sum(1)
         return float(farthest.sqrt().median())
 
-    def left_out(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors (l,) for scales and nugget, and their variance over that of the noise, less 1."""
+    def _system(self, theta: np.ndarray) -> _System:
+        """Systems of the rows near each judge, solved."""
         d = self.offset.shape[2]
-        scales, nugget = theta[:d].exp(), theta[d].exp()
-        among, across = kernel_system(self.offset * scales, nugget / self.near_weight)
-        share = torch.linalg.solve(among, across[..., None])[..., 0]
-        error = self.error - (share * self.value).sum(1)
-        return error, (1 - (share * across).sum(1)).clamp_min(0) / nugget
+        nugget = math.exp(theta[d])
+        offset = self.offset * _like(np.exp(theta[:d]), self.offset)
+        own = nugget / self.near_weight
+        between, away = near_distances(offset)
+        kernel, across = torch.exp(-between), torch.exp(-away)
+        factor = torch.linalg.cholesky_ex(kernel + torch.diag_embed(own))[0]
+        right = torch.stack([across, self.value], 2)
+        solved = torch.cholesky_solve(right, factor)
+        share, whitened = solved.unbind(2)
+        return _System(offset, own, between, away, kernel, across, share, whitened, nugget)
 
-    def log_density(self, theta: Tensor) -> Tensor:
+    def left_out(self, theta: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Errors (l,) for scales and nugget, and their variance over that of the noise, less 1."""
+        return self._left_out(self._system(np.asarray(theta)))
+
+    def _left_out(self, system: _System) -> tuple[Tensor, Tensor]:
+        error = self.error - (system.share * self.value).sum(1)
+        told = (system.share * system.across).sum(1)
+        return error, (1 - told).clamp_min(0) / system.nugget
+
+    def log_density(self, theta: np.ndarray) -> Tensor:
         """Of each error (l,), for scales, nugget and noise."""
         error, spread = self.left_out(theta)
-        return _normal(error, theta[-1].exp() * (1 + spread) + self.rows.floor**2)
+        return _normal(error, math.exp(theta[-1]) * (1 + spread) + self.rows.floor**2)
 
     def without(self) -> Tensor:
         """Log density (l,) of the errors where there is no block."""
         variance = self.weight @ self.error.square() / self.weight.sum()
         return _normal(self.error, variance.clamp_min(self.rows.floor**2))
 
+    def penalised(self, theta: np.ndarray, first: np.ndarray) -> float:
+        """Negative log density of all, with the penalty on the scales."""
+        apart = _apart(theta, first)
+        value = -float(self.weight @ self.log_density(theta))
+        return value + float(apart @ apart) / (2 * SCALE_SPREAD**2)
+
     def value_of(self, theta: np.ndarray, first: np.ndarray) -> tuple[float, np.ndarray]:
-        """Negative log density of all, with the penalty on the scales, and its gradient."""
-        d = len(first)
-        variable = torch.tensor(theta, dtype=torch.float64, device=self.error.device)
-        with torch.enable_grad():
-            variable.requires_grad_()
-            total = -(self.weight @ self.log_density(variable))
-            (gradient,) = torch.autograd.grad(total, variable)
-        apart = theta[:d] - first - np.mean(theta[:d] - first)
-        value = float(total.detach()) + float(apart @ apart) / (2 * SCALE_SPREAD**2)
-        slope = gradient.cpu().numpy().copy()
-        slope[:d] += apart / SCALE_SPREAD**2
-        return value, slope
+        """The same and its gradient.
+
+        With ``s = A^-1 c`` and ``w = A^-1 v`` for the covariances c of a judge with the rows near
+        it, those among these A, and their values v, the smoothed value ``s v`` changes by
+        ``dc w - s dA w``, and what the rows tell of it, ``s c``, by ``2 dc s - s dA s``.
+        """
+        system = self._system(theta)
+        error, spread = self._left_out(system)
+        noise = math.exp(theta[-1])
+        variance = noise * (1 + spread) + self.rows.floor**2
+        value = -float(self.weight @ _normal(error, variance))
+        of_variance = 0.5 * self.weight * (1 / variance - (error / variance).square())
+        of_smoothed = -self.weight * error / variance
+        of_told = torch.where(spread > 0, -of_variance * noise / system.nugget, 0.0)
+        # - share' dA both is the change by A, dc' (both + of_told * share) that by c.
+        both = of_smoothed[:, None] * system.whitened + of_told[:, None] * system.share
+        of_across = both + of_told[:, None] * system.share
+        by_noise = (system.share * both * system.own).sum() + noise * (of_variance @ spread)
+        nugget = -float(by_noise)
+        scales = self._slope_of_scales(system, both, of_across)
+        rest = [nugget, float((of_variance * (variance - self.rows.floor**2)).sum())]
+        apart = _apart(theta, first)
+        value += float(apart @ apart) / (2 * SCALE_SPREAD**2)
+        return value, np.r_[scales.cpu().numpy() + apart / SCALE_SPREAD**2, rest]
+
+    @staticmethod
+    def _slope_of_scales(system: _System, both: Tensor, of_across: Tensor) -> Tensor:
+        """Derivatives (d,) by the logarithms of the scales.
+
+        A covariance k falls by ``k / distance`` times the square of the offset along the column.
+        """
+        z, square = system.offset, system.offset.square()
+        by_pair = system.share[:, :, None] * both[:, None] * (system.kernel / system.between)
+        by_pair = by_pair + by_pair.mT
+        by_pair.diagonal(dim1=1, dim2=2).zero_()
+        among = by_pair.sum(2)[..., None] * square - z * (by_pair @ z)
+        across = (of_across * system.across / system.away)[..., None] * square
+        return (among - across).sum((0, 1))
+
+
+def _apart(theta: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Logarithms of the scales about the first ones, less their mean."""
+    apart = theta[: len(first)] - first
+    return apart - apart.mean()
 
 
 def _like(values: np.ndarray, like: Tensor) -> Tensor:
@@ -174,12 +256,12 @@ def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         start = scales + math.log(distance / max(farthest, LEAST_DISTANCE))
         for nugget in FIRST_NUGGETS:
             theta = np.r_[start, math.log(nugget), 0.0]
-            error, spread = task.left_out(_like(theta, task.error))
+            error, spread = task.left_out(theta)
             square = error.square() / (1 + spread)
             noise = float(task.weight @ square / task.weight.sum())
             least = max(LEAST_OF_NOISE * noise, 1e-300)
             theta[-1] = np.clip(math.log(max(noise - task.rows.floor**2, least)), *NOISE_BOUNDS)
-            value = task.value_of(theta, start)[0]
+            value = task.penalised(theta, start)
             if value < best:
                 best, found = value, theta
     return found, found[:-2]
@@ -202,7 +284,7 @@ def _likeliest(task: _Judges, theta: np.ndarray, first: np.ndarray) -> np.ndarra
         )
         if np.isfinite(found.x).all():
             theta = found.x
-        gain = task.log_density(_like(theta, task.error)) - task.without()
+        gain = task.log_density(theta) - task.without()
         if number == 0 and not is_gain(gain, task.weight):
             return None
     return theta

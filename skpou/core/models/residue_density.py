@@ -150,8 +150,13 @@ class ResidueDensity:
 
     def log_density(self, residue: Residue) -> tuple[Tensor, Tensor]:
         """Of the errors of each row: of each component with its gate, and of all; (n, K), (n,)."""
-        joint = _joint(self.features(residue.inputs) @ self.gates, self.variance, residue)
-        return joint, torch.logsumexp(joint, 1)
+        logits = self.gates.T @ self.features(residue.inputs).T
+        own = self.variance[:, None] * (1 + residue.spread)
+        if residue.added is not None:
+            own = own + residue.added
+        square = residue.error.square() / own
+        joint = torch.log_softmax(logits, 0) - 0.5 * (square + torch.log(2 * math.pi * own))
+        return joint.T, torch.logsumexp(joint, 0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """State as numpy arrays."""
@@ -163,15 +168,6 @@ class ResidueDensity:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
         names = ("centre", "width", "gates", "variance")
         return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
-
-
-def _joint(logits: Tensor, variance: Tensor, residue: Residue) -> Tensor:
-    """Log density (n, K) of the errors under each component, with its gate."""
-    own = variance * (1 + residue.spread)[:, None]
-    if residue.added is not None:
-        own = own + residue.added[:, None]
-    square = residue.error.square()[:, None] / own
-    return torch.log_softmax(logits, 1) - 0.5 * (square + torch.log(2 * math.pi * own))
 
 
 def rounding(y: Tensor) -> float:
@@ -228,18 +224,19 @@ class GateSteps:
     n_steps = 2
 
     def __init__(self, Z: Tensor, weight: Tensor):
-        self.Z, self.weight = Z, weight[:, None]
+        # Rows last: sums over a few components are far quicker so.
+        self.rows, self.weight = Z.T.contiguous(), weight
         self.ridge = Z.new_full((Z.shape[1], 1), RIDGE)
         self.ridge[0] *= 0.01
         # An upper bound of the logits' Hessian (Boehning 1992): one factorization for all steps.
-        bound = 0.5 * Z.T @ (self.weight * Z) + torch.diag(self.ridge[:, 0])
+        bound = 0.5 * Z.T @ (weight[:, None] * Z) + torch.diag(self.ridge[:, 0])
         self.factor = torch.linalg.cholesky(bound)
 
     def ascend(self, gates: Tensor, responsibility: Tensor) -> Tensor:
         """Coefficients (q, K) after a few steps towards responsibilities (n, K)."""
         for _ in range(self.n_steps):
-            gap = self.weight * (responsibility - torch.softmax(self.Z @ gates, 1))
-            step = self.Z.T @ gap - self.ridge * gates
+            gap = self.weight * (responsibility.T - torch.softmax(gates.T @ self.rows, 0))
+            step = self.rows @ gap.T - self.ridge * gates
             gates = gates + torch.cholesky_solve(step, self.factor)
         return gates
 
@@ -279,15 +276,18 @@ def fit_density(
     gate_steps = GateSteps(Z, residue.weight)
     scaled = residue.weight * residue.squares()
     for _ in range(n_steps):
-        responsibility = torch.softmax(_joint(Z @ gates, variance, residue), 1)
+        # Components first, rows last: sums over the few are quicker so.
+        noise = variance[:, None] * (1 + residue.spread)
+        own = noise if residue.added is None else noise + residue.added
+        unlikely = 0.5 * (residue.error.square() / own + torch.log(own))
+        responsibility = torch.softmax(gates.T @ gate_steps.rows - unlikely, 0)
+        informed = responsibility
         if residue.added is not None:
-            informed = responsibility * residue.informed(variance)
-        else:
-            informed = responsibility
-        count = residue.weight @ informed
-        square = scaled @ informed + PRIOR_ROWS * 0.5 * overall
+            informed = responsibility * (noise / own).square()  # See `Residue.informed`.
+        count = informed @ residue.weight
+        square = informed @ scaled + PRIOR_ROWS * 0.5 * overall
         variance = (square / (count + PRIOR_ROWS)).clamp_min(least)
-        gates = gate_steps.ascend(gates, responsibility)
+        gates = gate_steps.ascend(gates, responsibility.T)
     return ResidueDensity(centre, width, gates, variance)
 
 

@@ -164,3 +164,25 @@ def test_inverse_by_halves(p):
     L = torch.tril(torch.as_tensor(np.random.default_rng(0).standard_normal((p, p)))) * 0.1
     L.diagonal().add_(3.0)
     np.testing.assert_allclose(lower_inverse(L) @ L, np.eye(p), atol=1e-10)
+
+
+def test_other_groups_of_the_same_columns_share_the_sums():
+    task = problem()
+    task.fit(start(task), 0.1, 3, 0.0)
+    index = torch.where(task.groups.index == 2, 1, task.groups.index)
+    groups = Groups(index, task.groups.shape, task.groups.kind[:2])
+    other = task.with_groups(groups)
+    assert other.gram is task.gram
+    anew = EvidenceProblem(task.F, task.y, task.weight, task.within, groups)
+    found, expected = (one.fit(start(one), 0.1, 5, 0.0) for one in (other, anew))
+    assert found.log_evidence == pytest.approx(expected.log_evidence, rel=1e-12)
+    torch.testing.assert_close(found.coef, expected.coef)
+
+
+def test_what_is_left_over_is_the_same_by_sums():
+    task = problem(noise=0.3)
+    coef = torch.linspace(-1, 1, task.F.shape[1]).double()
+    by_rows = task._square_of_rest(coef, 0.1)
+    assert "gram" not in task.__dict__
+    _ = task.gram
+    assert task._square_of_rest(coef, 0.1) == pytest.approx(by_rows, rel=1e-12)
