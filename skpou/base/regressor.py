@@ -196,7 +196,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        process = degrees = None
+        process, degrees = None, degrees_of_noise(rows, left_out)
         if leans and self._may_lean() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
             errors = companion and left_out and joined_errors(companion, model, some, left_out)

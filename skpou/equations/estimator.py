@@ -151,10 +151,10 @@ class EquationsMixin:
                 f"Got {points.shape[1]}."
             )
 
-    def _judge_between_rows(self, model: Any, prepared: Prepared) -> None:
+    def _judge_between_rows(self, model: Any, prepared: Prepared, leans: bool = True) -> None:
         # Equations, not the rows beside them, say what is between the rows.
         if self.physics is None:
-            super()._judge_between_rows(model, prepared)  # type: ignore[misc]
+            super()._judge_between_rows(model, prepared, leans)  # type: ignore[misc]
         else:
             self.__dict__.update(_form_error=None, _restraint=None)
 

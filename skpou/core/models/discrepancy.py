@@ -20,7 +20,6 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.models.cross_validation import EXACT_NOISE, LeftOut
-from skpou.core.models.level_error import NOISY
 from skpou.core.models.power_function import KERNELS, double
 
 #: Functions that g is made of, one a row far from the others: a fit with noise is smooth.
@@ -37,8 +36,6 @@ MOST_KEPT, LEAST_SHARE = 5, 0.05
 NUGGET, RIDGE = 1e-8, 1e-8
 #: Distance of a residual from what the influence leaves, in units of it, that is round-off.
 LEAST_LIKE = 0.01
-#: Degrees of freedom below which the variance of a Student's t would be of no use.
-FEWEST_DEGREES = 5.0
 #: Least degrees of freedom of the noise.
 LEAST_DEGREES = 1.0
 
@@ -105,18 +102,6 @@ class Discrepancy:
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
-
-
-def doubt_of_noise(left_out: LeftOut) -> float:
-    """Mean of the noise's variance over its estimate, as rows without prior tell of it.
-
-    With k degrees of freedom the density is Student's t, whose variance is k / (k - 2) times that
-    of the normal one.
-    """
-    if left_out.maker is None or not left_out.variance.min() >= NOISY:
-        return 1.0
-    degrees = max(left_out.maker.degrees_left(), FEWEST_DEGREES)
-    return degrees / (degrees - 2)
 
 
 def hidden_by_noise(

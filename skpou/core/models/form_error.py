@@ -32,7 +32,6 @@ from skpou.core.models.cross_validation import (
 from skpou.core.models.discrepancy import (
     MOST_FUNCTIONS,
     Discrepancy,
-    doubt_of_noise,
     hidden_by_noise,
 )
 from skpou.core.models.independent import IndependentComponents
@@ -102,8 +101,6 @@ class FormError:
         What is added between the levels of columns; see `LevelError`.
     discrepancy : dict, default=None
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
-    unsure : float, default=1.0
-        Factor of the variances by which that of the noise, told by few rows, may be larger.
     """
 
     scales: np.ndarray
@@ -116,7 +113,6 @@ class FormError:
     square: np.ndarray
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
-    unsure: float = 1.0
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -235,12 +231,10 @@ class WithFormError:
     def widened(self, parts: Components, X: Tensor) -> Components:
         """The model's density at points X (n, d), and the error of the form."""
         added = self._added_to_each(X, parts)
-        unsure = parts.noise.new_tensor([form.unsure for form in self.forms])
-        noise, own = parts.noise * unsure, parts.epistemic * unsure
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             added = added / parts.log_pi.exp().square().sum(1)[:, None, None]
-        return replace(parts, noise=noise, epistemic=own + added)
+        return replace(parts, epistemic=parts.epistemic + added)
 
     def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
@@ -269,7 +263,6 @@ class WithFormError:
         points = X.detach().cpu().double()
         for target, form in enumerate(self.forms):
             own = deviation[:, target]
-            shared[..., target] *= form.unsure
             shared[..., target] += form.correlation(points).to(own) * own[:, None] * own
         return shared
 
@@ -365,7 +358,7 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
-        form = replace(form, discrepancy=hidden, unsure=doubt_of_noise(left_out))
+        form = replace(form, discrepancy=hidden)
         forms.append(replace(form, largest=largest, levels=levels))
     return forms
 
