@@ -6,7 +6,7 @@ from pathlib import Path
 ORDER = (
     *("diode", "error_bars", "sensor", "steep_front", "stages", "transistor"),
     *("curved_ridge", "phase_change", "steam_table"),
-    *("spectra", "table", "which_one", "grid_search", "large_table"),
+    *("spectra", "table", "categories", "which_one", "grid_search", "large_table"),
     *("sparse_grids", "swiss_roll", "digits"),
     *("logistic_growth", "advection", "helmholtz", "burgers"),
     *("viscous_burgers", "unknown_viscosity"),

@@ -329,9 +329,9 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         return self._may_give_way()
 
     def _left_out_to_lean(self, model: AdditiveModel, rows: Rows, left_out: Any) -> Any:
-        # In an order that does not depend on that of the columns, as folds do.
+        # In an order that depends neither on that of the columns, as folds do, nor on y's sign.
         X, y = rows.X.cpu().numpy(), rows.y.cpu().numpy()
-        order = np.lexsort((X.sum(1), *y.T))
+        order = np.lexsort((*y.T, *np.abs(y).T, np.round(X.sum(1), 12)))
         rows = rows.subset(torch.as_tensor(order, device=rows.X.device))
         return rows, leave_out(model.residual_makers(rows, plain=True), rows)
 

@@ -43,7 +43,7 @@ def probes_of(data: Data) -> np.ndarray:
     """Points (n, d) between the rows, the same ones for the same rows."""
     rng, points = np.random.default_rng(0), data.points
     n, d = points.shape
-    if d <= COLUMNS_OF_BOX:
+    if d <= COLUMNS_OF_BOX or n == 1:
         low, high = points.min(0), points.max(0)
         return low + (high - low) * rng.random((N_PROBES, d))
     start = rng.integers(n, size=N_PROBES)
@@ -57,7 +57,7 @@ def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:
     n, d = points.shape
     width = np.ptp(points, axis=0)
     scaled = points / np.where(width > 0, width, 1.0)
-    return cKDTree(scaled).query(scaled[some], k=min(n, d + 2))[1][:, 1:]
+    return cKDTree(scaled).query(scaled[some], k=range(1, min(n, d + 2) + 1))[1][:, 1:]
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,9 @@ def test_busy_terms_get_more_functions(task):
     most = Block((0, 2), (0, 0), (10, 9))
     assert task._finer(most) == Block((0, 2), (0, 0), (10, 10))
     assert task._finer(Block((0, 1, 2), (0,) * 3, (4, 5, 1))).last == (5, 5, 2)
-    few = spline_basis(tensor(np.arange(12.0)[:, None] % 4), torch.ones(12).double(), 9, False)
+    few = spline_basis(
+        tensor(np.arange(12.0)[:, None] % [4, 12, 12]), torch.ones(12).double(), 9, False
+    )
     assert few.columns[0].n_functions == 3
     task = TermSearch(task.rows.subset(torch.arange(12), task.rows.y), few, 3, 1, 99, 9)
     assert task._finer(Block((0,), (1,), (3,))) == Block((0,), (1,), (3,))

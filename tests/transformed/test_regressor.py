@@ -90,7 +90,7 @@ def test_density_integrates_to_one_and_to_the_quantiles(name):
     levels = np.array([0.05, 0.1587, 0.5, 0.8413, 0.95])
     for point in ([0.5, 0.2], [0.0, -0.4]):
         # Even steps in the quantiles of the density, dense where it is.
-        probabilities = norm.cdf(np.linspace(-5.5, 5.5, 1501))
+        probabilities = norm.cdf(np.linspace(-5.5, 5.5, 6001))
         grid = model.predict_quantile([point], probabilities)[0]
         density = np.exp(model.log_density(np.tile(point, (len(grid), 1)), grid))
         mass = np.append(0, np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(grid)))

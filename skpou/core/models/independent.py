@@ -102,6 +102,7 @@ class IndependentComponents(Components):
         """Draws (n, s, m) of y from random numbers (n, s, m) of two kinds, or three.
 
         Where errors of the mean are shared between points they have one size for all components.
+        Uniform numbers (n, s) pick the same component for all outputs.
         """
         targets, epistemic = [], self.variances()[1]
         for k in range(self.mean.shape[2]):
@@ -109,5 +110,6 @@ class IndependentComponents(Components):
             if shared is not None:
                 own = shared[..., only]
                 part = replace(part, epistemic=epistemic[:, None, only].expand_as(part.mean))
-            targets.append(part.sample(uniform[..., k], normal[..., only], own))
+            picks = uniform if uniform.ndim == 2 else uniform[..., k]
+            targets.append(part.sample(picks, normal[..., only], own))
         return torch.cat(targets, 2)
