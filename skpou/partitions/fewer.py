@@ -1,8 +1,8 @@
 """Exactly so many pieces, no worse than fewer of them.
 
 The descent of many soft gates has many ends, and the more gates the more of them are bad: twice the
-pieces were seen to err a thousand times as much. So the numbers below the one that is asked for are
-candidates, too, all judged alike by rows that are left out. Pieces that are not needed stay empty.
+pieces were seen to err twice as much and more. So where many are asked for, fewer are candidates,
+too, all judged alike by rows that are left out. Pieces that are not needed stay empty.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
@@ -22,6 +23,15 @@ from skpou.partitions.pieces.spaces import space_columns
 
 #: Factor between the numbers of pieces that are compared: all together cost twice the largest.
 FACTOR = 2
+#: Pieces up to which fewer are tried for noise alone: descents of no more gates were not seen to
+#: end worse than those of fewer (three starts, crosses and waves).
+SURE = 8
+#: Part of the residual's variance that nearest rows share, from which on pieces are too few.
+SHARED = 0.5
+#: Rows whose nearest ones are asked.
+ROWS_ASKED = 1000
+#: Factor of the least error so far beyond which half as many pieces are not tried either.
+WORSE = 1.5
 #: Rows for each unknown below which left-out rows tell nothing: gates have met them all.
 ROWS_AN_UNKNOWN = 2
 #: Rows on which pieces are judged: more only cost time.
@@ -54,22 +64,19 @@ def fit_no_worse(
         On Ctrl-C, with the best pieces so far.
     """
     most = math.prod(options.sizes or (1,))
-    if rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
+    report = report or (lambda line: None)
+    if most == 1 or rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
         return fit_pieces(rows, options, rng, None, report)
     judge = Judge(rows)
     tried: list[tuple[float, TrainingResult]] = []
-    size = float(rows.y.square().mean().sqrt()) or 1.0
-    exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
     try:
         for number in _numbers(most):
             some = replace(options, sizes=(number,), padded_to=most)
             # So many as are asked for start as they would alone.
             start = rng if number == most else np.random.default_rng(number)
-            found = fit_pieces(rows, some, start, None, report)
-            tried.append((judge(found), found))
-            if report:
-                report(f"{number} pieces: expected error {tried[-1][0]:.3g}")
-            if tried[-1][0] <= exact:
+            tried.append(judge.judged(fit_pieces(rows, some, start, None, report)))
+            report(f"{number} pieces: expected error {tried[-1][0]:.3g}")
+            if judge.is_enough(tried, most):
                 break
     except (KeyboardInterrupt, TrainingInterrupted) as stopped:
         kept = _best(tried) if tried else getattr(stopped, "result", None)
@@ -82,7 +89,7 @@ def fit_no_worse(
 
 def _best(tried: list[tuple[float, TrainingResult]]) -> TrainingResult:
     """That of the least expected error; of the fewest pieces among equals."""
-    return min(tried, key=lambda pair: pair[0])[1]
+    return min(tried[::-1], key=lambda pair: pair[0])[1]
 
 
 def _unknowns(rows: Rows, options: PieceOptions) -> int:
@@ -92,11 +99,11 @@ def _unknowns(rows: Rows, options: PieceOptions) -> int:
 
 
 def _numbers(most: int) -> list[int]:
-    """The number of pieces that is asked for and its halves, the smallest first."""
+    """The number of pieces that is asked for and its halves, the largest first."""
     numbers = [most]
     while numbers[-1] > 1:
         numbers.append(numbers[-1] // FACTOR)
-    return numbers[::-1]
+    return numbers
 
 
 class Judge:
@@ -118,6 +125,31 @@ class Judge:
         self.some = rows.subset(order)
         self.root = self.some.weight.sqrt()[:, None]
         self.fold = torch.as_tensor(rng.permutation(len(drawn)) % N_FOLDS, device=order.device)
+
+        size = float(rows.y.square().mean().sqrt()) or 1.0
+        self.exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
+
+    def judged(self, found: TrainingResult) -> tuple[float, TrainingResult]:
+        """The expected error and the fit."""
+        return self(found), found
+
+    def is_enough(self, tried: list[tuple[float, TrainingResult]], most: int) -> bool:
+        """Whether fewer pieces than the last cannot err less than the best of these."""
+        error, found = tried[-1]
+        if error <= self.exact:
+            return True
+        if len(tried) == 1:
+            return most <= SURE and self.shared_by_neighbours(found) > SHARED
+        return error > WORSE * min(error for error, _ in tried)
+
+    def shared_by_neighbours(self, found: TrainingResult) -> float:
+        """Correlation of what is left at rows and at the nearest others; noise has none."""
+        some = self.some.subset(torch.arange(min(ROWS_ASKED, len(self.fold))))
+        left = (some.y - found.state.mean(some.X)) * some.weight.sqrt()[:, None]
+        points = some.X.cpu().numpy()
+        nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
+        near = left[torch.as_tensor(nearest, device=left.device)]
+        return float((left * near).sum() / left.square().sum().clamp_min(1e-300))
 
     def __call__(self, found: TrainingResult) -> float:
         """Error at left-out folds for the gates and the ridge that were found; inf on failure."""

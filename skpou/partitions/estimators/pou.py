@@ -44,7 +44,7 @@ class POURegressor(BasePartitionRegressor):
     n_partitions : int, default=8
         Number of partitions. Those without samples enough for a polynomial stay empty; with
         ``init="data"`` and ``solver="varpro"`` so do those without which left-out rows are
-        predicted better: half as many, a quarter and so on are tried, too.
+        predicted better: with noise, or of more than eight, half as many and so on are tried.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
