@@ -34,6 +34,9 @@ ROWS_ASKED = 1000
 WORSE = 1.5
 #: Rows for each unknown below which left-out rows tell nothing: gates have met them all.
 ROWS_AN_UNKNOWN = 2
+#: Rows for each unknown above which so few pieces are kept: noise moves the mean by a fifth of its
+#: size.
+ROWS_ENOUGH = 25
 #: Rows on which pieces are judged: more only cost time.
 MOST_ROWS = 4000
 #: Folds of rows that are left out.
@@ -65,7 +68,9 @@ def fit_no_worse(
     """
     most = math.prod(options.sizes or (1,))
     report = report or (lambda line: None)
-    if most == 1 or rows.n_rows < ROWS_AN_UNKNOWN * most * _unknowns(rows, options):
+    rows_an_unknown = rows.n_rows / (most * _unknowns(rows, options))
+    plenty = most <= SURE and rows_an_unknown > ROWS_ENOUGH
+    if most == 1 or plenty or rows_an_unknown < ROWS_AN_UNKNOWN:
         return fit_pieces(rows, options, rng, None, report)
     judge = Judge(rows)
     tried: list[tuple[float, TrainingResult]] = []
