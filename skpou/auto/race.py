@@ -30,7 +30,9 @@ THREE_FITS, TWO_FITS, WHOLE_SAMPLES = 60, 200, 400
 #: have so many at least, and are not worth their fits beyond this share of the large ones.
 SMALL, LARGE = 1 / 8, 1 / 2
 #: Points up to which members that can be taken at their word are fitted to all of them at once:
-#: with more, samples tell which are not worth it, and the large ones have so small a share.
+#: with more, samples tell which are not worth it; races of 2600 took twice as long.
+AT_THEIR_WORD = 5000
+#: Points above which the large samples have so small a share.
 MANY, LARGE_OF_MANY = 2000, 1 / 4
 LEAST_SMALL, WORTH = 200, 1 / 4
 #: Folds that one fit leaves out: a quarter of the rows.

@@ -17,9 +17,9 @@ from skpou.auto.finish import Outcome, finish
 from skpou.auto.members import check_members, default_members, named_member, names_of
 from skpou.auto.predictive import Stack, unit_of
 from skpou.auto.race import (
+    AT_THEIR_WORD,
     FACTORS,
     LEAST_POINTS,
-    MANY,
     Data,
     Race,
     Rung,
@@ -79,7 +79,7 @@ class Plan(NamedTuple):
 class AutoRegressor(BaseRegressor):
     """The regressor to begin with: members are compared, the best two or three predict together.
 
-    Members of skpou have bars that know errors at left-out rows: up to 2000 distinct points all are
+    Members of skpou have bars that know errors at left-out rows: up to 5000 distinct points all are
     fitted to all rows, once, and compared by the log density that they expect between the rows.
     Others, and all of them on more points, race: rows are left out, members are fitted to a small
     sample of the others and judged by the density of the left-out targets, the better ones to
@@ -420,7 +420,7 @@ def _who_races(members: list[Any], n_points: int) -> tuple[list[int], list[int]]
     every = list(range(len(members)))
     if len(members) == 1 or n_points < LEAST_POINTS:
         return [], every[:1]
-    trusted = [k for k in every if n_points <= MANY and is_calibrated(members[k])]
+    trusted = [k for k in every if n_points <= AT_THEIR_WORD and is_calibrated(members[k])]
     return [k for k in every if k not in trusted], trusted
 
 

@@ -128,7 +128,7 @@ def solve_whole(
     for _ in range(ROUNDS):
         boxes, coef = within_points(boxes, coef, problem)
         spent += work(boxes, rings, rows.n_outputs)
-        if spent > MOST_WORK:
+        if spent > MOST_WORK and best is not None:
             break
         system = System(boxes, problem, rows, rings, data_weight=weight)
         start = system.zero() if coef is None or problem.is_affine else coef
