@@ -149,7 +149,9 @@ class Judge:
 
     def shared_by_neighbours(self, found: TrainingResult) -> float:
         """Correlation of what is left at rows and at the nearest others; noise has none."""
-        some = self.some.subset(torch.arange(min(ROWS_ASKED, len(self.fold))))
+        some = self.some.subset(
+            torch.arange(min(ROWS_ASKED, len(self.fold)), device=self.fold.device)
+        )
         left = (some.y - found.state.mean(some.X)) * some.weight.sqrt()[:, None]
         points = some.X.cpu().numpy()
         nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
