@@ -15,7 +15,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
 from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -41,7 +41,7 @@ ROWS_ENOUGH = 25
 MOST_ROWS = 4000
 #: Folds of rows that are left out.
 N_FOLDS = 5
-#: Errors, in units of round-off, at which a number of pieces is exact and no larger one is tried.
+#: Errors, in units of round-off, at which a number of pieces is exact and no smaller one is tried.
 EXACT = 0.1
 
 
@@ -68,33 +68,34 @@ def fit_no_worse(
     """
     most = math.prod(options.sizes or (1,))
     report = report or (lambda line: None)
+
+    def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
+        some = replace(options, sizes=(number,), padded_to=most)
+        return fit_pieces(rows, some, rng, None, report)
+
+    # So many as are asked for start as they would alone.
+    first = of_number(most, rng)
     rows_an_unknown = rows.n_rows / (most * _unknowns(rows, options))
     plenty = most <= SURE and rows_an_unknown > ROWS_ENOUGH
     if most == 1 or plenty or rows_an_unknown < ROWS_AN_UNKNOWN:
-        return fit_pieces(rows, options, rng, None, report)
-    judge = Judge(rows)
-    tried: list[tuple[float, TrainingResult]] = []
-    try:
+        return first
+    judge, best = Judge(rows), BestSoFar[TrainingResult]()
+
+    def interrupted() -> TrainingResult:
+        message = "The best pieces found so far are kept."
+        return replace(first if best.is_empty else best.best, code="interrupted", message=message)
+
+    with handing_over(interrupted):
         for number in _numbers(most):
-            some = replace(options, sizes=(number,), padded_to=most)
-            # So many as are asked for start as they would alone.
-            start = rng if number == most else np.random.default_rng(number)
-            tried.append(judge.judged(fit_pieces(rows, some, start, None, report)))
-            report(f"{number} pieces: expected error {tried[-1][0]:.3g}")
-            if judge.is_enough(tried, most):
+            found = first if number == most else of_number(number, np.random.default_rng(number))
+            error = judge(found)
+            best.show(found, error)
+            report(f"{number} pieces: expected error {error:.3g}")
+            if error <= judge.exact or error > WORSE * best.score:
                 break
-    except (KeyboardInterrupt, TrainingInterrupted) as stopped:
-        kept = _best(tried) if tried else getattr(stopped, "result", None)
-        if kept is not None:
-            message = "The best pieces found so far are kept."
-            kept = replace(kept, code="interrupted", message=message)
-        raise TrainingInterrupted(kept) from None
-    return _best(tried)
-
-
-def _best(tried: list[tuple[float, TrainingResult]]) -> TrainingResult:
-    """That of the least expected error; of the fewest pieces among equals."""
-    return min(tried[::-1], key=lambda pair: pair[0])[1]
+            if number == most <= SURE and judge.shared_by_neighbours(found) > SHARED:
+                break
+    return best.best
 
 
 def _unknowns(rows: Rows, options: PieceOptions) -> int:
@@ -133,19 +134,6 @@ class Judge:
 
         size = float(rows.y.square().mean().sqrt()) or 1.0
         self.exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
-
-    def judged(self, found: TrainingResult) -> tuple[float, TrainingResult]:
-        """The expected error and the fit."""
-        return self(found), found
-
-    def is_enough(self, tried: list[tuple[float, TrainingResult]], most: int) -> bool:
-        """Whether fewer pieces than the last cannot err less than the best of these."""
-        error, found = tried[-1]
-        if error <= self.exact:
-            return True
-        if len(tried) == 1:
-            return most <= SURE and self.shared_by_neighbours(found) > SHARED
-        return error > WORSE * min(error for error, _ in tried)
 
     def shared_by_neighbours(self, found: TrainingResult) -> float:
         """Correlation of what is left at rows and at the nearest others; noise has none."""

@@ -26,6 +26,12 @@ def solved(Phi, y, weight, ridge):
     return fit.fit(np.sqrt(ridge) / fit.scale, 1.0)[0]
 
 
+def jacobian_of(Phi, K):
+    """Derivatives (n, K, p K) of a block's logits by the coefficients of all columns."""
+    eye = torch.eye(K, dtype=torch.float64)
+    return lambda block: torch.einsum("np,kl->nklp", Phi[block], eye).flatten(2)
+
+
 @pytest.mark.parametrize("K", [2, 3])
 def test_one_observation_is_left_out(K):
     Phi, y, weight = problem(K)
@@ -48,13 +54,9 @@ def test_both_ways_agree(K):
     Phi, y, weight = problem(K)
     logits, ridge = tensor(np.random.default_rng(1).standard_normal((40, K))), tensor([1, 2, 3.0])
 
-    def jacobian(block):
-        eye = torch.eye(K, dtype=torch.float64)
-        return torch.einsum("np,kl->nklp", Phi[block], eye).flatten(2)
-
     some = torch.tensor([1, 4, 30])
     known = logits, y, weight
-    found = left_out_logits(*known, jacobian, ridge.repeat(K), some)
+    found = left_out_logits(*known, jacobian_of(Phi, K), ridge.repeat(K), some)
     torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge, some))
     torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge)[some])
 
@@ -66,11 +68,7 @@ def test_more_parameters_than_logits(K):
     rng = np.random.default_rng(1)
     logits, ridge = tensor(rng.standard_normal((8, K))), tensor(10.0 ** rng.uniform(-3, 1, 30))
 
-    def jacobian(block):
-        eye = torch.eye(K, dtype=torch.float64)
-        return torch.einsum("np,kl->nklp", Phi[block], eye).flatten(2)
-
     some = torch.tensor([1, 4, 6])
     known = logits, y, weight
-    found = left_out_logits(*known, jacobian, ridge.repeat(K), some)
+    found = left_out_logits(*known, jacobian_of(Phi, K), ridge.repeat(K), some)
     torch.testing.assert_close(found, left_out_of_columns(*known, Phi, ridge, some))
