@@ -200,7 +200,8 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         if leans and self._may_lean() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
-            process = fit_process(some, left_out, errors or None)
+            noise = model.components(some.X).variances()[0]
+            process = fit_process(some, left_out, errors or None, noise)
             degrees = degrees_of_noise(some, left_out)
         self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
 

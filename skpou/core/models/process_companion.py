@@ -2,7 +2,11 @@
 
 What a form errs by on few rows with noise is variance for the most part, and that of two unlike
 models is not the same: a weighted mean of both errs by less than either [1]_. The weight is the one
-under which left-out errors are least, drawn towards one half where few rows tell.
+under which left-out errors are least, drawn towards one half where few rows tell. Where the process
+knows less than at the rows that told its weight, it has less: the odds fall as its variance grows.
+The variance is that of either, or between both, whichever left-out errors are likeliest under.
+
+Of many columns, as those of spectra, the process sees principal components of equal range.
 
 References
 ----------
@@ -26,7 +30,15 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.relevance import CONSTANT, MOST_FEATURES, evident_kernel
+from skpou.core.models.relevance import (
+    CONSTANT,
+    MOST_FEATURES,
+    Kernel,
+    evident_kernel,
+    gaussian,
+    matern,
+    refined_kernel,
+)
 
 #: Most rows: their covariance is factored, and they are kept.
 MOST_ROWS = 600
@@ -39,11 +51,21 @@ PRIOR_ROWS = 8.0
 WORTH, CLEAR = 0.99, 1.0
 #: Least weight that matters, and the step of the weights: round-off of the errors must not show.
 LEAST_SHARE, STEP = 0.05, 2.0**-7
+SHARES = np.arange(0, 1 + STEP, STEP)
 #: Rows for each number of the kernel below which its search must stand without parts of the rows:
 #: the kernel remembers them; and the number of parts.
 ROWS_A_NUMBER, N_PARTS = 20, 4
-#: Most by which the variances are raised where left-out errors are larger than they say.
+#: Most by which the variances are raised where left-out errors are larger than they say, or lowered
+#: where they are smaller.
 MOST_FACTOR = 10.0
+#: Shares of the process' variance in that of the weighted mean which are compared.
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: Variance of the noise, in units of y, below which more rows tell shorter lengths from noise.
+LITTLE_NOISE = 0.01
+#: Least variance, in units of y.
+ROUND_OFF = 1e-24
+#: Most principal components of more columns than a kernel has lengths for, and rows for each.
+MOST_DIRECTIONS, ROWS_A_DIRECTION = 20, 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,16 @@ class ProcessCompanion:
         Weight beside the fit's; what has none is not evaluated.
     factor : Tensor of shape (m,)
         Of the variance of the weighted mean, that left-out errors ask for.
+    usual : Tensor of shape (m,), default=None
+        Variance, the noise's too, at the rows that told the weight. None: it is the same everywhere.
+    part : Tensor of shape (m,), default=None
+        Share of the process' variance in that of the weighted mean. None: that is the variance of a
+        mixture of both, whose components stay as far apart as they are.
+    rough : Tensor of shape (m,), default=None
+        Whether the kernel is that of a rough process. None: all are smooth.
+    directions : Tensor of shape (d, q), default=None
+        The process sees these combinations of the columns; `points` are in their coordinates. None:
+        the columns.
     """
 
     points: Tensor
@@ -81,16 +113,26 @@ class ProcessCompanion:
     coef: Tensor
     share: Tensor
     factor: Tensor
+    usual: Tensor | None = None
+    part: Tensor | None = None
+    rough: Tensor | None = None
+    directions: Tensor | None = None
 
-    def _kernel(self, X: Tensor, target: int) -> tuple[Tensor, Tensor]:
-        """Covariances (n, k) with the rows, and the part of them that is not the line's."""
+    def _seen(self, X: Tensor) -> Tensor:
+        """Points in the coordinates of the kernel."""
+        X = X.to(self.points)
+        return X if self.directions is None else X @ self.directions
+
+    def _kernel(self, X: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariances (n, k) with the rows, the part that is not the line's, and how that falls."""
         rates, (of_line, of_process, _) = self.rates[target], self.variances[target]
         distance = torch.cdist(
             X * rates, self.points * rates, compute_mode="donot_use_mm_for_euclid_dist"
         )
-        bent = of_process * torch.exp(-0.5 * distance.square())
+        of_kind = matern if self.rough is not None and bool(self.rough[target]) else gaussian
+        bent, fall = (of_process * part for part in of_kind(distance.square()))
         line = (X - self.centre) @ (self.points - self.centre).T
-        return CONSTANT + of_line * line + bent, bent
+        return CONSTANT + of_line * line + bent, bent, fall
 
     def _of_targets(self, of_one: Callable[[int], Tensor], like: Tensor) -> Tensor:
         """What is asked for of every target with a weight, on a last axis; 0 for the others."""
@@ -103,7 +145,7 @@ class ProcessCompanion:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
-        X = X.to(self.points)
+        X = self._seen(X)
 
         def of_one(k: int) -> Tensor:
             # Constant and line apart, whose parts cancel; and the same bits in any block.
@@ -116,14 +158,24 @@ class ProcessCompanion:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the values."""
-        X = X.to(self.points)
+        X = self._seen(X)
 
         def of_one(k: int) -> Tensor:
-            pull = self._kernel(X, k)[1] * self.coef[:, k]
-            inner = pull @ self.points - X * pull.sum(1, keepdim=True)
-            return self.rates[k].square() * inner + self._slope(k)
+            pull = self._kernel(X, k)[2] * self.coef[:, k]
+            return self._bend(X, pull, k) + self._slope(k)
 
-        return self._of_targets(of_one, torch.zeros_like(X))
+        return self._in_columns(self._of_targets(of_one, torch.zeros_like(X)))
+
+    def _bend(self, X: Tensor, pull: Tensor, target: int) -> Tensor:
+        """Gradient (n, q) of sums of the kernel's bent part, each fall times its weight, `pull`."""
+        inner = pull @ self.points - X * pull.sum(1, keepdim=True)
+        return self.rates[target].square() * inner
+
+    def _in_columns(self, gradient: Tensor) -> Tensor:
+        """Gradients (n, q, m) in the kernel's coordinates as those (n, d, m) in the columns."""
+        if self.directions is None:
+            return gradient
+        return torch.einsum("dq,nqm->ndm", self.directions, gradient)
 
     @property
     def noise(self) -> Tensor:
@@ -141,7 +193,7 @@ class ProcessCompanion:
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
-        X = X.to(self.points)
+        X = self._seen(X)
 
         def of_one(k: int) -> Tensor:
             kernel = self._kernel(X, k)[0]
@@ -167,12 +219,77 @@ class ProcessCompanion:
         error, variance = (torch.stack(part, 1) for part in zip(*of_targets, strict=True))
         return error, variance
 
+    def _variance_gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the variance."""
+        X = self._seen(X)
+
+        def of_one(k: int) -> Tensor:
+            kernel, _, fall = self._kernel(X, k)
+            solved = torch.cholesky_solve(kernel.T, self._factors[k]).T
+            pull = self._bend(X, solved * fall, k)
+            from_line = X - self.centre - solved @ (self.points - self.centre)
+            return 2 * (self.variances[k, 0] * from_line - pull)
+
+        return self._in_columns(self._of_targets(of_one, torch.zeros_like(X)))
+
+    def _odds(self, variance: Tensor) -> Tensor | float:
+        """By what the odds against the process exceed those at its rows, for its variance there."""
+        if self.usual is None:
+            return 1.0
+        return ((variance + self.noise) / self.usual).clamp_min(1)
+
+    def weight_at(self, X: Tensor, variance: Tensor | None = None) -> Tensor:
+        """Weight (n, m) beside a fit's; `variance` is that of the values, where it is known."""
+        if self.usual is None or bool(((self.share == 0) | (self.share == 1)).all()):
+            return self.share.expand(len(X), -1)
+        return _local(self.share, self._odds(self.variance(X) if variance is None else variance))
+
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
         """The weighted mean (n, m) with a fit's at the same points."""
-        return mean + self.share.to(mean) * (self.mean(X).to(mean) - mean)
+        return mean + self.weight_at(X).to(mean) * (self.mean(X).to(mean) - mean)
+
+    def gradient_beside(self, gradient: Tensor, mean: Tensor, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the weighted mean with a fit's gradient and mean."""
+        weight = self.weight_at(X)
+        step = self.gradient(X).to(gradient) - gradient
+        gradient = gradient + weight.to(gradient)[:, None] * step
+        if self.usual is None:
+            return gradient
+        odds = self._odds(self.variance(X))
+        # The derivative of w = s / (s + (1 - s) r) with respect to r is -w^2 (1 - s) / s.
+        bend = -weight.square() * (1 - self.share) / self.share.clamp_min(LEAST_SHARE)
+        bend = bend * (torch.as_tensor(odds) > 1) / self.usual
+        apart = self.mean(X) - mean.to(self.points)
+        return gradient + ((bend * apart)[:, None] * self._variance_gradient(X)).to(gradient)
 
     def with_density(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
-        """A fit's density about the weighted mean, with the variance of the mixture of both."""
+        """A fit's density about the weighted mean, with the variance of both."""
+        if self.part is None:
+            return self._as_mixture(parts, X, posterior)
+        mean, values = parts.expectation(), self.variance(X)
+        step = self.mean(X).to(mean) - mean
+        share = self.weight_at(X, values).to(mean)
+        part = torch.where(share > 0, _local(self.part, self._odds(values)).to(mean), 0.0)
+        factor = torch.where(share > 0, self.factor.to(mean), 1.0)
+        of_own, of_other = (1 - part) * factor, part * factor
+        # The components come closer as their own variances count for less.
+        kept = of_own.sqrt().clamp_max(1)
+        parts, apart = _drawn_together(parts, kept)
+        beside = factor * share * (1 - share) * step.square() + (of_own - kept.square()) * apart
+        if posterior:
+            beside = beside + of_other * values.to(mean)
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            beside = beside / parts.log_pi.exp().square().sum(1, keepdim=True)
+        parts = moved(parts, share * step)
+        return replace(
+            parts,
+            noise=parts.noise * of_own[:, None] + (of_other * self.noise.to(mean))[:, None],
+            epistemic=parts.epistemic * of_own[:, None] + beside[:, None],
+        )
+
+    def _as_mixture(self, parts: Components, X: Tensor, posterior: bool) -> Components:
+        """The same with the variance of a mixture of both."""
         noise, epistemic = parts.variances()
         own, mean = noise + epistemic, parts.expectation()
         step = self.mean(X).to(mean) - mean
@@ -184,7 +301,6 @@ class ProcessCompanion:
         total = torch.where(share > 0, self.factor.to(mean) * total, own)
         added = (total - own).clamp_min(0)
         if not isinstance(parts, IndependentComponents):
-            # The components' own variances of the mean count by the squares of their shares.
             added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
         less = (total / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp_max(1)[:, None]
         parts = moved(parts, share * step)
@@ -194,11 +310,15 @@ class ProcessCompanion:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        return 6 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
+        return 8 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
 
     def arrays(self) -> dict[str, Any]:
         """State as numpy arrays."""
-        return {k: v.cpu().contiguous().numpy() for k, v in vars(self).items() if k in _FIELDS}
+        return {
+            k: v.cpu().contiguous().numpy()
+            for k, v in vars(self).items()
+            if k in _FIELDS and v is not None
+        }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> ProcessCompanion:
@@ -211,6 +331,21 @@ class ProcessCompanion:
 _FIELDS = tuple(ProcessCompanion.__dataclass_fields__)
 
 
+def _local(share: Tensor, odds: Tensor | float) -> Tensor:
+    """The share where the odds against it are so much larger."""
+    return share / (share + (1 - share) * odds)
+
+
+def _drawn_together(parts: Components, kept: Tensor) -> tuple[Components, Tensor]:
+    """Components whose distances from the mean are multiplied, and their former mean square."""
+    if parts.mean.shape[1] == 1:
+        return parts, torch.zeros_like(kept)
+    mean = parts.expectation()[:, None]
+    apart = parts.mean - mean
+    square = (parts._shares() * apart.square()).sum(1)
+    return replace(parts, mean=mean + kept[:, None] * apart), square
+
+
 def moved(parts: Components, step: Tensor) -> Components:
     """The same components about another mean."""
     if isinstance(parts, IndependentComponents) and parts.center is not None:
@@ -218,31 +353,59 @@ def moved(parts: Components, step: Tensor) -> Components:
     return replace(parts, mean=parts.mean + step[:, None])
 
 
-def _fit_process(rows: Rows, starts: Sequence[np.ndarray] | None = None) -> ProcessCompanion | None:
+def _fit_process(
+    rows: Rows, starts: Sequence[np.ndarray] | None = None, directions: Tensor | None = None
+) -> ProcessCompanion | None:
     """The processes of largest evidence on the rows, of full weight; from rates of each target."""
-    X, y, weight = rows.X, rows.y, rows.weight
-    kernels = []
+    X = rows.X if directions is None else rows.X @ directions
+    y, weight = rows.y, rows.weight
+    kernels: list[Kernel] = []
     for target in range(rows.n_outputs):
         only = slice(target, target + 1)
         one = Rows(X, y[:, only], weight, rows.within[:, only])
         start = None if starts is None else [starts[target]]
-        found = evident_kernel(one, start, np.random.default_rng(9))
+        found = evident_kernel(one, start, np.random.default_rng(9), rough=True)
         if found is None:
             return None
+        if found.variances[2] < LITTLE_NOISE and starts is None:
+            found = refined_kernel(one, found, np.random.default_rng(9))
         kernels.append(found)
     rates, variances = (
-        torch.as_tensor(np.stack(part), device="cpu").to(X) for part in zip(*kernels, strict=True)
+        torch.as_tensor(np.stack(part), device="cpu").to(X)
+        for part in ([k.rates for k in kernels], [k.variances for k in kernels])
     )
+    rough = torch.as_tensor([k.rough for k in kernels], device=X.device)
     intercept = (weight @ y) / weight.sum()
     ones = torch.ones_like(intercept)
     empty = ProcessCompanion(
-        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), ones, ones
-    )
+        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), ones, ones,
+        rough=rough if bool(rough.any()) else None,
+    )  # fmt: skip
     coef = [
         torch.cholesky_solve(part[:, None], factor)
         for part, factor in zip((y - intercept).T, empty._factors, strict=True)
     ]
-    return replace(empty, coef=torch.cat(coef, 1))
+    return replace(empty, coef=torch.cat(coef, 1), directions=directions)
+
+
+def _directions(rows: Rows) -> Tensor | None:
+    """Principal components (d, q) in which the rows have the range one, of too many columns.
+
+    None where a kernel has a length for each column.
+    """
+    if rows.n_features <= MOST_FEATURES:
+        return None
+    centred = rows.X - rows.X.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    _, S, Vh = torch.linalg.svd(centred / spread, full_matrices=False)
+    most = max(1, min(MOST_DIRECTIONS, rows.n_rows // ROWS_A_DIRECTION))
+    rank = int((S > len(S) * torch.finfo(S.dtype).eps * S[:1]).sum())
+    V = Vh[: min(most, rank)].T
+    # The largest entry of each is positive: a decomposition leaves the sign open.
+    V = V * V.gather(0, V.abs().argmax(0, keepdim=True)).sign() / spread[:, None]
+    seen = rows.X @ V
+    return V / (seen.amax(0) - seen.amin(0))
 
 
 def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
@@ -255,7 +418,7 @@ def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
             torch.as_tensor(np.flatnonzero(some), device=errors.device)
             for some in (part != number, part == number)
         )
-        found = _fit_process(rows.subset(kept), starts)
+        found = _fit_process(rows.subset(kept), starts, process.directions)
         if found is None:
             return None
         errors[gone] = rows.y[gone] - found.mean(rows.X[gone])
@@ -263,7 +426,10 @@ def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
 
 
 def fit_process(
-    rows: Rows, left_out: Sequence[LeftOut] | None, errors: Sequence[np.ndarray] | None = None
+    rows: Rows,
+    left_out: Sequence[LeftOut] | None,
+    errors: Sequence[np.ndarray] | None = None,
+    noise: Tensor | None = None,
 ) -> ProcessCompanion | None:
     """The process beside a fit, where left-out errors of the weighted mean are less.
 
@@ -275,12 +441,14 @@ def fit_process(
         Errors of the fit at left-out rows, one a target; None where there are none.
     errors : sequence of ndarray, default=None
         The same errors where something else is joined with the fit already.
+    noise : Tensor of shape (n, m), default=None
+        Variance of the noise that the fit promises at the rows. None: that of the left-out errors.
 
     Returns
     -------
     ProcessCompanion or None
     """
-    if left_out is None or rows.n_rows > MOST_ROWS or not 1 <= rows.n_features <= MOST_FEATURES:
+    if left_out is None or rows.n_rows > MOST_ROWS or rows.n_features < 1:
         return None
     errors = [one.error[:, 0] for one in left_out] if errors is None else errors
     if (
@@ -289,7 +457,7 @@ def fit_process(
     ):
         return None
     try:
-        process = _fit_process(rows)
+        process = _fit_process(rows, None, _directions(rows))
         if process is None:
             return None
         others, variances = process.left_out(left_out[0].sets)
@@ -298,14 +466,24 @@ def fit_process(
 
     def weighed(others: Tensor) -> ProcessCompanion | None:
         judged = [
-            _weigh(one, error, others[:, k].cpu().numpy(), variances[:, k].cpu().numpy(), rows)
+            _weigh(
+                one,
+                error,
+                others[:, k].cpu().numpy(),
+                variances[:, k].cpu().numpy(),
+                rows,
+                None if noise is None else noise[:, k].double().cpu().numpy(),
+            )
             for k, (one, error) in enumerate(zip(left_out, errors, strict=True))
         ]
-        share, factor = (rows.y.new_tensor(part) for part in zip(*judged, strict=True))
-        return replace(process, share=share, factor=factor) if bool((share > 0).any()) else None
+        share, factor, usual, part = (rows.y.new_tensor(p) for p in zip(*judged, strict=True))
+        if not bool((share > 0).any()):
+            return None
+        return replace(process, share=share, factor=factor, usual=usual, part=part)
 
     found = weighed(others)
-    if found is None or rows.n_rows >= ROWS_A_NUMBER * (rows.n_features + 3):
+    n_rates = process.rates.shape[1]
+    if found is None or rows.n_rows >= ROWS_A_NUMBER * (n_rates + 3):
         return found
     try:
         anew = _anew(process, rows)
@@ -330,26 +508,53 @@ def _in_folds(
 
 
 def _weigh(
-    left_out: LeftOut, error: np.ndarray, other: np.ndarray, variance: np.ndarray, rows: Rows
-) -> tuple[float, float]:
-    """Weight of the process beside a fit, and the factor of the variance of both."""
+    left_out: LeftOut,
+    error: np.ndarray,
+    other: np.ndarray,
+    variance: np.ndarray,
+    rows: Rows,
+    noise: np.ndarray | None,
+) -> tuple[float, float, float, float]:
+    """Weight of the process beside a fit, factor of the variance, and `usual` and `part`."""
+    alone = 0.0, 1.0, 1.0, 0.0
     known, own, weight, size = _in_folds(left_out, error, rows)
     if not len(own) or not size > CLEAR_ERROR:
-        return 0.0, 1.0
-    other, step = other[known], own - other[known]
+        return alone
+    variance, step = variance[known], own - other[known]
+    usual = max(float(np.median(variance)), ROUND_OFF)
+    odds = np.maximum(variance / usual, 1)
     square = float(weight @ step**2) / len(own)
-    n = len(own)
-    share = n * float(weight @ (own * step)) / len(own) + 0.5 * PRIOR_ROWS * square
-    share = share / max((n + PRIOR_ROWS) * square, 1e-300)
-    share = float(np.clip(round(share / STEP) * STEP, 0, 1))
-    joined = own - share * step
+    scores = [
+        float(weight @ (own - _at(share, odds) * step) ** 2)
+        + PRIOR_ROWS * square * (share - 0.5) ** 2
+        for share in SHARES
+    ]
+    share = float(SHARES[int(np.argmin(scores))])
+    at_rows = _at(share, odds)
+    joined = own - at_rows * step
     least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
     gain = own**2 - joined**2
     unsure = math.sqrt(float(weight**2 @ (gain - weight @ gain / weight.sum()) ** 2))
     clear = float(weight @ gain) > CLEAR * unsure
     if share < LEAST_SHARE or not least < WORTH * size or not clear:
-        return 0.0, 1.0
+        return alone
     own_variance = left_out.variance[known, 0]
-    total = (1 - share) * own_variance + share * variance[known] + share * (1 - share) * step**2
-    ratio = float(weight @ (joined**2 / np.maximum(total, 1e-300))) / float(weight.sum())
-    return share, float(np.clip(ratio, 1.0, MOST_FACTOR))
+    if noise is not None:
+        promised = noise[left_out.row[known]] / weight
+        own_variance = own_variance - left_out.noise[known, 0] + promised
+    apart = at_rows * (1 - at_rows) * step**2
+    best, factor, part = -math.inf, 1.0, 0.0
+    for tried in PARTS:
+        here = _at(tried, odds)
+        total = np.maximum((1 - here) * own_variance + here * variance + apart, ROUND_OFF)
+        ratio = (float(weight @ (joined**2 / total)) + PRIOR_ROWS) / (weight.sum() + PRIOR_ROWS)
+        ratio = float(np.clip(ratio, 1 / MOST_FACTOR, MOST_FACTOR))
+        likely = -float(weight @ (np.log(ratio * total) + joined**2 / (ratio * total)))
+        if likely > best:
+            best, factor, part = likely, ratio, tried
+    return share, factor, usual, part
+
+
+def _at(share: float, odds: np.ndarray) -> np.ndarray:
+    """The share at rows, by the odds against it; see `_local`."""
+    return share / np.maximum(share + (1 - share) * odds, 1e-300)

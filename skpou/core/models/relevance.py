@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
+from torch import Tensor
 
 from skpou.core import Rows
 
@@ -25,8 +27,8 @@ FEWEST_ROWS, ROWS_A_COLUMN = 8, 3
 SMOOTH, ROUGH = 2.0, 8.0
 #: Rows for each value of a column on average from which on it may hold codes.
 CODED = 3
-#: Steps of the search from every start.
-N_STEPS = 25
+#: Steps of the search from every start, and from rates that fewer rows told.
+N_STEPS, REFINING_STEPS = 25, 15
 #: Bounds of the logarithms of the rates, in units of the box, and of the three variances.
 RATES, VARIANCES = (-5.0, 5.0), (-20.0, 6.0)
 #: First variances of line, process and noise, in units of y.
@@ -38,6 +40,27 @@ STEP = 1 / 16
 SPREAD = 1.5
 #: Variance of the constant, and least noise, which bounds the condition of the covariances.
 CONSTANT, LEAST_NOISE = 100.0, 1e-8
+
+
+def gaussian(square: Any) -> tuple[Any, Any]:
+    """Correlation at squared distances, and its derivative with respect to them, times -2."""
+    value = (-0.5 * square).exp() if isinstance(square, Tensor) else np.exp(-0.5 * square)
+    return value, value
+
+
+def matern(square: Any) -> tuple[Any, Any]:
+    """The same of a Matern process of order 5/2 (Rasmussen, Williams 2006, Eq. 4.17)."""
+    root = (5 * square) ** 0.5
+    fall = (-root).exp() if isinstance(square, Tensor) else np.exp(-root)
+    return (1 + root + root * root / 3) * fall, 5 / 3 * (1 + root) * fall
+
+
+class Kernel(NamedTuple):
+    """Rates (d,), and variances (3,) of line, process and noise; whether the process is rough."""
+
+    rates: np.ndarray
+    variances: np.ndarray
+    rough: bool
 
 
 class Relevance:
@@ -52,10 +75,12 @@ class Relevance:
         of one target have its rates.
     weight : ndarray of shape (n,)
         Their noise is divided by it.
+    rough : bool, default=False
+        The process has two derivatives only, and not all of them.
     """
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray):
-        self.y, self.weight = y, weight
+    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, rough: bool = False):
+        self.y, self.weight, self.rough = y, weight, rough
         n, d = X.shape
         columns = X.T[:, :, None] - X.T[:, None]
         self.squares = (columns**2).reshape(d, n * n)
@@ -71,7 +96,7 @@ class Relevance:
         d = len(self.squares)
         rates, (line, process, noise) = theta[:d], np.exp(theta[d:])
         distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
-        kernel = process * np.exp(-0.5 * distance)
+        kernel, fall = (process * part for part in (matern if self.rough else gaussian)(distance))
         own = (noise + LEAST_NOISE) / self.weight
         K = CONSTANT + line * self.line + kernel
         K[np.diag_indices(n)] += own
@@ -86,14 +111,14 @@ class Relevance:
         slope = 0.5 * (inverse - alpha @ alpha.T / m)
         of_kernel = slope * kernel
         gradient = np.empty_like(theta)
-        gradient[:d] = -np.exp(2 * rates) * (self.squares @ of_kernel.ravel())
+        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
         gradient[:d] += away / SPREAD
         gradient[d] = line * float((slope * self.line).sum())
         gradient[d + 1] = float(of_kernel.sum())
         gradient[d + 2] = noise * float(slope.diagonal() @ (1 / self.weight))
         return value, gradient
 
-    def maximise(self, rates: np.ndarray) -> tuple[float, np.ndarray]:
+    def maximise(self, rates: np.ndarray, n_steps: int = N_STEPS) -> tuple[float, np.ndarray]:
         """Log evidence, and rates and variances that a few steps from given rates reach."""
         start = np.r_[np.clip(np.log(rates), *RATES), np.log(FIRST)]
         found = minimize(
@@ -102,7 +127,7 @@ class Relevance:
             jac=True,
             method="L-BFGS-B",
             bounds=[RATES] * len(rates) + [VARIANCES] * 3,
-            options={"maxiter": N_STEPS, "maxfun": 2 * N_STEPS},
+            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
         )
         return -float(found.fun), np.exp(found.x)
 
@@ -127,13 +152,13 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
     X = rows.X.cpu().numpy()
     coded = any(CODED * len(np.unique(column)) <= len(X) for column in X.T)
     found = evident_kernel(rows, [start, np.full(len(start), ROUGH)] if coded else [start], rng)
-    return None if found is None else found[0]
+    return None if found is None else found.rates
 
 
 def evident_kernel(
-    rows: Rows, starts: Sequence[np.ndarray] | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rates (d,), and variances (3,) of line, process and noise, of largest evidence.
+    rows: Rows, starts: Sequence[np.ndarray] | None, rng: np.random.Generator, rough: bool = False
+) -> Kernel | None:
+    """The kernel of largest evidence.
 
     Parameters
     ----------
@@ -143,26 +168,60 @@ def evident_kernel(
         Rates to begin with, beside equal ones; None: equal ones, of smooth functions and of codes.
     rng : numpy.random.Generator
         Draws the rows where there are many.
+    rough : bool, default=False
+        Whether the process may be rough.
 
     Returns
     -------
-    rates, variances : ndarray
+    Kernel or None
         None where rows are too few, or columns too many, to tell.
     """
     n, d = rows.X.shape
     if n < max(FEWEST_ROWS, ROWS_A_COLUMN * d) or d > MOST_FEATURES:
         return None
-    index = np.sort(rng.permutation(n)[:MOST_ROWS])
-    X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
-    relevance = Relevance(X, y - y.mean(0), weight)
+    some = _some(rows, MOST_ROWS, rng)
     starts = [
         np.full(d, SMOOTH / math.sqrt(d)),
         *([np.full(d, ROUGH)] if starts is None else starts),
     ]
     try:
-        found = [relevance.maximise(rates) for rates in starts]
+        relevance = Relevance(*some)
+        best = max((relevance.maximise(rates) for rates in starts), key=lambda one: one[0])
+        if rough:
+            other = Relevance(*some, rough=True).maximise(best[1][:d])
+            if other[0] > best[0]:
+                return _rounded(other[1], True)
     except np.linalg.LinAlgError:
         return None
-    best = max(found, key=lambda one: one[0])[1]
+    return _rounded(best[1], False)
+
+
+def refined_kernel(rows: Rows, kernel: Kernel, rng: np.random.Generator) -> Kernel:
+    """That with twice as many rows, if there are more, from rates that fewer rows told."""
+    if rows.n_rows <= MOST_ROWS:
+        return kernel
+    some = _some(rows, 2 * MOST_ROWS, rng)
+    try:
+        found = [
+            (*Relevance(*some, rough=rough).maximise(kernel.rates, REFINING_STEPS), rough)
+            for rough in (False, True)
+        ]
+    except np.linalg.LinAlgError:
+        return kernel
+    return _rounded(*max(found, key=lambda one: one[0])[1:])
+
+
+def _some(
+    rows: Rows, most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, targets about their mean, and weights of so many rows at most."""
+    index = np.sort(rng.permutation(rows.n_rows)[:most])
+    X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
+    return X, y - y.mean(0), weight
+
+
+def _rounded(best: np.ndarray, rough: bool) -> Kernel:
+    """Rates and variances in whole steps."""
+    d = len(best) - 3
     best = np.exp2(np.round(np.log2(best) / STEP) * STEP)
-    return best[:d], best[d:] + np.array([0.0, 0.0, LEAST_NOISE])
+    return Kernel(best[:d], best[d:] + np.array([0.0, 0.0, LEAST_NOISE]), rough)

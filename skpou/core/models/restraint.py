@@ -87,8 +87,7 @@ class Restrained:
             own = self.companion.gradient().to(gradient) - gradient
             gradient, mean = gradient + share[:, None] * own + bent, joined
         if self.process is not None:
-            step = self.process.gradient(X).to(gradient) - gradient
-            gradient = gradient + self.process.share.to(gradient) * step
+            gradient = self.process.gradient_beside(gradient, mean, X)
             mean = self._leaning(mean, X)
         held = self._within(mean, X) != mean
         return gradient.masked_fill(held[:, None], 0.0)
