@@ -33,6 +33,7 @@ from skpou.core.models import (
     leave_out,
     restrained,
     worse_than_the_mean,
+    wrong_claims,
 )
 
 #: Size of y from which on single precision holds its errors, too, and distance of y from zero, in
@@ -203,7 +204,10 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             noise = model.components(some.X).variances()[0]
             process = fit_process(some, left_out, errors or None, noise)
             degrees = degrees_of_noise(some, left_out)
-        self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
+        claims = wrong_claims(model, rows)
+        self._restraint = restrained(
+            model, companion, prepared.rows, process, degrees, claims
+        ).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""

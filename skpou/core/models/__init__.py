@@ -61,6 +61,7 @@ from skpou.core.models.residue_density import (
 )
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import degrees_of_noise
+from skpou.core.models.wrong_claims import wrong_claims
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS",
@@ -76,5 +77,5 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_F
            "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
            "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
            "sets_to_leave_out", "shared_tensor", "standard_draws", "worse_than_the_mean",
-           "worse_than_the_shares"]
+           "worse_than_the_shares", "wrong_claims"]
 # fmt: on

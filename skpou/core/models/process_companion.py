@@ -3,7 +3,8 @@
 What a form errs by on few rows with noise is variance for the most part, and that of two unlike
 models is not the same: a weighted mean of both errs by less than either [1]_. The weight is the one
 under which left-out errors are least, drawn towards one half where few rows tell. Where the process
-knows less than at the rows that told its weight, it has less: the odds fall as its variance grows.
+knows less of itself than at the rows that told its weight, it has less: far from all rows it is its
+own mean.
 The variance is that of either, or between both, whichever left-out errors are likeliest under.
 
 Of many columns, as those of spectra, the process sees principal components of equal range.
@@ -62,10 +63,10 @@ MOST_FACTOR = 10.0
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Variance of the noise, in units of y, below which more rows tell shorter lengths from noise.
 LITTLE_NOISE = 0.01
-#: Least variance, in units of y.
-ROUND_OFF = 1e-24
+#: Least variance, in units of y, and least part of a process that its rows know.
+ROUND_OFF, LEAST_TOLD = 1e-24, 1e-3
 #: Most principal components of more columns than a kernel has lengths for, and rows for each.
-MOST_DIRECTIONS, ROWS_A_DIRECTION = 20, 8
+MOST_DIRECTIONS, ROWS_A_DIRECTION = 10, 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class ProcessCompanion:
     factor : Tensor of shape (m,)
         Of the variance of the weighted mean, that left-out errors ask for.
     usual : Tensor of shape (m,), default=None
-        Variance, the noise's too, at the rows that told the weight. None: it is the same everywhere.
+        Part of the process that is known at the rows that told the weight. None: that is the same
+        everywhere.
     part : Tensor of shape (m,), default=None
         Share of the process' variance in that of the weighted mean. None: that is the variance of a
         mixture of both, whose components stay as far apart as they are.
@@ -232,17 +234,17 @@ class ProcessCompanion:
 
         return self._in_columns(self._of_targets(of_one, torch.zeros_like(X)))
 
-    def _odds(self, variance: Tensor) -> Tensor | float:
-        """By what the odds against the process exceed those at its rows, for its variance there."""
-        if self.usual is None:
-            return 1.0
-        return ((variance + self.noise) / self.usual).clamp_min(1)
+    def _told(self, variance: Tensor) -> Tensor:
+        """Part (n, m) of the process that is known, of that at its rows, for its variance there."""
+        assert self.usual is not None
+        return _known_part(variance, self.variances[:, 1]) / self.usual
 
     def weight_at(self, X: Tensor, variance: Tensor | None = None) -> Tensor:
         """Weight (n, m) beside a fit's; `variance` is that of the values, where it is known."""
-        if self.usual is None or bool(((self.share == 0) | (self.share == 1)).all()):
+        if self.usual is None:
             return self.share.expand(len(X), -1)
-        return _local(self.share, self._odds(self.variance(X) if variance is None else variance))
+        variance = self.variance(X) if variance is None else variance
+        return self.share * self._told(variance).clamp_max(1)
 
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
         """The weighted mean (n, m) with a fit's at the same points."""
@@ -255,10 +257,9 @@ class ProcessCompanion:
         gradient = gradient + weight.to(gradient)[:, None] * step
         if self.usual is None:
             return gradient
-        odds = self._odds(self.variance(X))
-        # The derivative of w = s / (s + (1 - s) r) with respect to r is -w^2 (1 - s) / s.
-        bend = -weight.square() * (1 - self.share) / self.share.clamp_min(LEAST_SHARE)
-        bend = bend * (torch.as_tensor(odds) > 1) / self.usual
+        variance = self.variance(X)
+        bends = (self._told(variance) < 1) & (variance < self.variances[:, 1])
+        bend = -bends * self.share / (self.usual * self.variances[:, 1])
         apart = self.mean(X) - mean.to(self.points)
         return gradient + ((bend * apart)[:, None] * self._variance_gradient(X)).to(gradient)
 
@@ -269,7 +270,8 @@ class ProcessCompanion:
         mean, values = parts.expectation(), self.variance(X)
         step = self.mean(X).to(mean) - mean
         share = self.weight_at(X, values).to(mean)
-        part = torch.where(share > 0, _local(self.part, self._odds(values)).to(mean), 0.0)
+        part = torch.where(share > 0, self.part.to(mean), 0.0)
+        part = part * self._told(values).to(mean).clamp_max(1) if self.usual is not None else part
         factor = torch.where(share > 0, self.factor.to(mean), 1.0)
         of_own, of_other = (1 - part) * factor, part * factor
         # The components come closer as their own variances count for less.
@@ -331,9 +333,9 @@ class ProcessCompanion:
 _FIELDS = tuple(ProcessCompanion.__dataclass_fields__)
 
 
-def _local(share: Tensor, odds: Tensor | float) -> Tensor:
-    """The share where the odds against it are so much larger."""
-    return share / (share + (1 - share) * odds)
+def _known_part(variance: Any, prior: Any) -> Any:
+    """Part of a process that is known: the prior variance has been cut by it."""
+    return (1 - variance / prior).clip(0)
 
 
 def _drawn_together(parts: Components, kept: Tensor) -> tuple[Components, Tensor]:
@@ -472,6 +474,7 @@ def fit_process(
                 others[:, k].cpu().numpy(),
                 variances[:, k].cpu().numpy(),
                 rows,
+                process.variances[k].cpu().numpy(),
                 None if noise is None else noise[:, k].double().cpu().numpy(),
             )
             for k, (one, error) in enumerate(zip(left_out, errors, strict=True))
@@ -513,6 +516,7 @@ def _weigh(
     other: np.ndarray,
     variance: np.ndarray,
     rows: Rows,
+    kernel: np.ndarray,
     noise: np.ndarray | None,
 ) -> tuple[float, float, float, float]:
     """Weight of the process beside a fit, factor of the variance, and `usual` and `part`."""
@@ -521,16 +525,18 @@ def _weigh(
     if not len(own) or not size > CLEAR_ERROR:
         return alone
     variance, step = variance[known], own - other[known]
-    usual = max(float(np.median(variance)), ROUND_OFF)
-    odds = np.maximum(variance / usual, 1)
-    square = float(weight @ step**2) / len(own)
+    told = _known_part(variance - kernel[2] / weight, kernel[1])
+    usual = max(float(np.median(told)), LEAST_TOLD)
+    told = np.minimum(told / usual, 1)
+    # What is far worse than the other is not believed to be as good.
+    square = min(float(weight @ part**2) for part in (step, own, other[known])) / len(own)
     scores = [
-        float(weight @ (own - _at(share, odds) * step) ** 2)
+        float(weight @ (own - share * told * step) ** 2)
         + PRIOR_ROWS * square * (share - 0.5) ** 2
         for share in SHARES
     ]
     share = float(SHARES[int(np.argmin(scores))])
-    at_rows = _at(share, odds)
+    at_rows = share * told
     joined = own - at_rows * step
     least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
     gain = own**2 - joined**2
@@ -545,7 +551,7 @@ def _weigh(
     apart = at_rows * (1 - at_rows) * step**2
     best, factor, part = -math.inf, 1.0, 0.0
     for tried in PARTS:
-        here = _at(tried, odds)
+        here = tried * told
         total = np.maximum((1 - here) * own_variance + here * variance + apart, ROUND_OFF)
         ratio = (float(weight @ (joined**2 / total)) + PRIOR_ROWS) / (weight.sum() + PRIOR_ROWS)
         ratio = float(np.clip(ratio, 1 / MOST_FACTOR, MOST_FACTOR))
@@ -553,8 +559,3 @@ def _weigh(
         if likely > best:
             best, factor, part = likely, ratio, tried
     return share, factor, usual, part
-
-
-def _at(share: float, odds: np.ndarray) -> np.ndarray:
-    """The share at rows, by the odds against it; see `_local`."""
-    return share / np.maximum(share + (1 - share) * odds, 1e-300)

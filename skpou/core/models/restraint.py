@@ -17,6 +17,7 @@ from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
 from skpou.core.models.tails import variance_factors, with_tails
+from skpou.core.models.wrong_claims import WrongClaims
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of the
 #: companion's share: their errors by curvature and by round-off are about equal.
@@ -46,6 +47,8 @@ class Restrained:
         What the mean leans on everywhere.
     degrees : ndarray of shape (m,), default=None
         Degrees of freedom by which each target's noise is known, where these are few.
+    claims : WrongClaims, default=None
+        How often components that claim exactness amid noise are wrong.
     """
 
     model: Predictor
@@ -55,6 +58,7 @@ class Restrained:
     bars: WithFormError | None = None
     process: ProcessCompanion | None = None
     degrees: np.ndarray | None = None
+    claims: WrongClaims | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
@@ -97,6 +101,8 @@ class Restrained:
         own = parts = self.model.components(X, posterior)
         if self.bars is not None and posterior:
             parts = self.bars.widened(own, X)
+        if self.claims is not None:
+            parts = self.claims.doubted(parts)
         if self.companion is not None:
             mean = parts.expectation()
             known = posterior and torch.equal(X, X.clamp(0, 1))
@@ -199,6 +205,7 @@ class Restrained:
             "process": None if self.process is None else self.process.arrays(),
             # Infinite where there are many, which a saved state must not be.
             "degrees": None if self.degrees is None else 1 / self.degrees,
+            "claims": None if self.claims is None else self.claims.arrays(),
         }
 
     @classmethod
@@ -211,7 +218,7 @@ class Restrained:
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
         companion, process = arrays["companion"], arrays.get("process")
-        degrees = arrays.get("degrees")
+        degrees, claims = arrays.get("degrees"), arrays.get("claims")
         low, high = (
             torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
         )
@@ -225,6 +232,7 @@ class Restrained:
             None
             if degrees is None
             else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
+            None if claims is None else WrongClaims(**claims),
         )
 
 
@@ -234,7 +242,10 @@ def restrained(
     rows: Rows,
     process: ProcessCompanion | None = None,
     degrees: np.ndarray | None = None,
+    claims: WrongClaims | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
-    return Restrained(model, companion, y.amin(0), y.amax(0), process=process, degrees=degrees)
+    return Restrained(
+        model, companion, y.amin(0), y.amax(0), process=process, degrees=degrees, claims=claims
+    )
