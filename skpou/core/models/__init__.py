@@ -45,7 +45,7 @@ from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
 from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
-from skpou.core.models.process_companion import fit_process
+from skpou.core.models.process_fit import fit_process
 from skpou.core.models.relevance import evident_rates
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,

@@ -30,6 +30,9 @@ LEAST_FREE = 1e-15
 #: Columns from which rows are those of a table, too far from each other to tell what is between
 #: them. Functions of fewer columns are seldom near a line where they are not known.
 FEWEST_OF_TABLE = 4
+#: Fewest columns, and error at left-out rows in units of y, from which on rows of fewer columns are
+#: too few and too noisy for more than a line in places.
+FEWEST_WITH_NOISE, NOISY = 2, 0.1
 #: Fewest rows that say how large the errors of a linear model are, and most numbers of the
 #: singular vectors: a saved default model stays below 1 MB.
 FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
@@ -203,7 +206,9 @@ def fit_companion(
     LinearCompanion or None
     """
     n, d = rows.X.shape
-    if n < FEWEST_ROWS or d < FEWEST_OF_TABLE or d * min(n, d) > MOST_NUMBERS:
+    if n < FEWEST_ROWS or d * min(n, d) > MOST_NUMBERS:
+        return None
+    if d < FEWEST_OF_TABLE and not (d >= FEWEST_WITH_NOISE and _is_noisy(left_out)):
         return None
     try:
         line = _fit_line(rows)
@@ -216,6 +221,14 @@ def fit_companion(
     ]
     companion = replace(line.companion, doubt=noise.new_tensor(doubt))
     return companion if _moves(companion, model, sobol_points(d, N_PROBES, seed=0)) else None
+
+
+def _is_noisy(left_out: Sequence[LeftOut] | None) -> bool:
+    """Whether errors at left-out rows are a large part of y for every target."""
+    if left_out is None:
+        return False
+    errors = [one.error[one.group < one.n_folds, 0] for one in left_out]
+    return all(float(np.sqrt(np.mean(error**2))) > NOISY for error in errors)
 
 
 def _moves(companion: LinearCompanion, model: Predictor, probes: Tensor) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.models.components import Components

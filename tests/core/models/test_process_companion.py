@@ -9,7 +9,8 @@ import torch
 from skpou import HierarchicalPOURegressor, LSGDRegressor
 from skpou.core import Rows
 from skpou.core.models import LeftOut, sets_to_leave_out
-from skpou.core.models.process_companion import ProcessCompanion, _fit_process, fit_process
+from skpou.core.models.process_companion import ProcessCompanion
+from skpou.core.models.process_fit import _fit_process, fit_process
 from skpou.core.models.relevance import CONSTANT
 from tests.examples import tensor
 

@@ -14,10 +14,11 @@ def rows_of(X, y):
     return Rows(torch.tensor(X), y, torch.ones(len(X), dtype=torch.float64), torch.zeros_like(y))
 
 
-def test_gradient_of_the_evidence():
+@pytest.mark.parametrize("rough", [False, True])
+def test_gradient_of_the_evidence(rough):
     rng = np.random.default_rng(0)
     X, weight = rng.random((20, 3)), rng.integers(1, 4, 20).astype(float)
-    relevance = Relevance(X, rng.standard_normal((20, 2)), weight)
+    relevance = Relevance(X, rng.standard_normal((20, 2)), weight, rough)
     theta = rng.standard_normal(6)
     numeric = approx_fprime(theta, lambda t: relevance.evidence(t)[0], 1e-6)
     assert relevance.evidence(theta)[1] == pytest.approx(numeric, rel=1e-4, abs=1e-4)

@@ -1,0 +1,249 @@
+"""The process beside a fit: a kernel by evidence, weight and variance by left-out rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.process_companion import ProcessCompanion, known_part
+from skpou.core.models.relevance import MOST_FEATURES, Kernel, evident_kernel, refined_kernel
+
+#: Most rows: their covariance is factored, and they are kept.
+MOST_ROWS = 600
+#: Error at left-out rows, in units of y, below which a form needs nothing beside it.
+CLEAR_ERROR = 1e-3
+#: Rows' worth of belief that both are as good.
+PRIOR_ROWS = 8.0
+#: Part of the left-out error to which the weighted mean must bring it to be worth its evaluation,
+#: and standard errors that the gain in squared errors must exceed: not one row alone says so.
+WORTH, CLEAR = 0.99, 1.0
+#: Least weight that matters, and the step of the weights: round-off of the errors must not show.
+LEAST_SHARE, STEP = 0.05, 2.0**-7
+SHARES = np.arange(0, 1 + STEP, STEP)
+#: Rows for each number of the kernel below which its search must stand without parts of the rows:
+#: the kernel remembers them; and the number of parts.
+ROWS_A_NUMBER, N_PARTS = 20, 4
+#: Most by which the variances are raised where left-out errors are larger than they say, or lowered
+#: where they are smaller.
+MOST_FACTOR = 10.0
+#: Shares of the process' variance in that of the weighted mean which are compared.
+PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: Variance of the noise, in units of y, below which more rows tell shorter lengths from noise.
+LITTLE_NOISE = 0.01
+#: Least variance, in units of y, and least part of a process that its rows know.
+ROUND_OFF, LEAST_TOLD = 1e-24, 1e-3
+#: Most principal components of more columns than a kernel has lengths for, and rows for each.
+MOST_DIRECTIONS, ROWS_A_DIRECTION = 10, 8
+
+
+def _fit_process(
+    rows: Rows, starts: Sequence[np.ndarray] | None = None, directions: Tensor | None = None
+) -> ProcessCompanion | None:
+    """The processes of largest evidence on the rows, of full weight; from rates of each target."""
+    X = rows.X if directions is None else rows.X @ directions
+    y, weight = rows.y, rows.weight
+    kernels: list[Kernel] = []
+    for target in range(rows.n_outputs):
+        only = slice(target, target + 1)
+        one = Rows(X, y[:, only], weight, rows.within[:, only])
+        start = None if starts is None else [starts[target]]
+        found = evident_kernel(one, start, np.random.default_rng(9), rough=True)
+        if found is None:
+            return None
+        if found.variances[2] < LITTLE_NOISE and starts is None:
+            found = refined_kernel(one, found, np.random.default_rng(9))
+        kernels.append(found)
+    rates, variances = (
+        torch.as_tensor(np.stack(part), device="cpu").to(X)
+        for part in ([k.rates for k in kernels], [k.variances for k in kernels])
+    )
+    rough = torch.as_tensor([k.rough for k in kernels], device=X.device)
+    intercept = (weight @ y) / weight.sum()
+    ones = torch.ones_like(intercept)
+    empty = ProcessCompanion(
+        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), ones, ones,
+        rough=rough if bool(rough.any()) else None,
+    )  # fmt: skip
+    coef = [
+        torch.cholesky_solve(part[:, None], factor)
+        for part, factor in zip((y - intercept).T, empty._factors, strict=True)
+    ]
+    return replace(empty, coef=torch.cat(coef, 1), directions=directions)
+
+
+def _directions(rows: Rows) -> Tensor | None:
+    """Principal components (d, q) in which the rows have the range one, of too many columns.
+
+    None where a kernel has a length for each column.
+    """
+    if rows.n_features <= MOST_FEATURES:
+        return None
+    centred = rows.X - rows.X.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    _, S, Vh = torch.linalg.svd(centred / spread, full_matrices=False)
+    most = max(1, min(MOST_DIRECTIONS, rows.n_rows // ROWS_A_DIRECTION))
+    rank = int((S > len(S) * torch.finfo(S.dtype).eps * S[:1]).sum())
+    V = Vh[: min(most, rank)].T
+    # The largest entry of each is positive: a decomposition leaves the sign open.
+    V = V * V.gather(0, V.abs().argmax(0, keepdim=True)).sign() / spread[:, None]
+    seen = rows.X @ V
+    return V / (seen.amax(0) - seen.amin(0))
+
+
+def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
+    """Errors (n, m) of processes that were searched for without the part that a row is in."""
+    part = np.random.default_rng(9).permutation(rows.n_rows) % N_PARTS
+    starts = list(process.rates.cpu().numpy())
+    errors = torch.zeros_like(rows.y)
+    for number in range(N_PARTS):
+        kept, gone = (
+            torch.as_tensor(np.flatnonzero(some), device=errors.device)
+            for some in (part != number, part == number)
+        )
+        found = _fit_process(rows.subset(kept), starts, process.directions)
+        if found is None:
+            return None
+        errors[gone] = rows.y[gone] - found.mean(rows.X[gone])
+    return errors
+
+
+def fit_process(
+    rows: Rows,
+    left_out: Sequence[LeftOut] | None,
+    errors: Sequence[np.ndarray] | None = None,
+    noise: Tensor | None = None,
+) -> ProcessCompanion | None:
+    """The process beside a fit, where left-out errors of the weighted mean are less.
+
+    Parameters
+    ----------
+    rows : Rows
+        Those of the fit, in float64.
+    left_out : sequence of LeftOut or None
+        Errors of the fit at left-out rows, one a target; None where there are none.
+    errors : sequence of ndarray, default=None
+        The same errors where something else is joined with the fit already.
+    noise : Tensor of shape (n, m), default=None
+        Variance of the noise that the fit promises at the rows. None: that of the left-out errors.
+
+    Returns
+    -------
+    ProcessCompanion or None
+    """
+    if left_out is None or rows.n_rows > MOST_ROWS or rows.n_features < 1:
+        return None
+    errors = [one.error[:, 0] for one in left_out] if errors is None else errors
+    if (
+        max(_in_folds(one, error, rows)[3] for one, error in zip(left_out, errors, strict=True))
+        < CLEAR_ERROR
+    ):
+        return None
+    try:
+        process = _fit_process(rows, None, _directions(rows))
+        if process is None:
+            return None
+        others, variances = process.left_out(left_out[0].sets)
+    except NUMERICAL_FAILURES:
+        return None
+
+    def weighed(others: Tensor) -> ProcessCompanion | None:
+        judged = [
+            _weigh(
+                one,
+                error,
+                others[:, k].cpu().numpy(),
+                variances[:, k].cpu().numpy(),
+                rows,
+                process.variances[k].cpu().numpy(),
+                None if noise is None else noise[:, k].double().cpu().numpy(),
+            )
+            for k, (one, error) in enumerate(zip(left_out, errors, strict=True))
+        ]
+        share, factor, usual, part = (rows.y.new_tensor(p) for p in zip(*judged, strict=True))
+        if not bool((share > 0).any()):
+            return None
+        return replace(process, share=share, factor=factor, usual=usual, part=part)
+
+    found = weighed(others)
+    n_rates = process.rates.shape[1]
+    if found is None or rows.n_rows >= ROWS_A_NUMBER * (n_rates + 3):
+        return found
+    try:
+        anew = _anew(process, rows)
+    except NUMERICAL_FAILURES:
+        return None
+    return (
+        None
+        if anew is None
+        else weighed(anew[torch.as_tensor(left_out[0].row, device=anew.device)])
+    )
+
+
+def _in_folds(
+    left_out: LeftOut, error: np.ndarray, rows: Rows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Which errors are those of random folds, they and their weights, and their rms."""
+    known = (left_out.group < left_out.n_folds) & np.isfinite(error)
+    weight = rows.weight.cpu().numpy()[left_out.row[known]]
+    inner = error[known]
+    total = max(float(weight.sum()), 1e-300)
+    return known, inner, weight, math.sqrt(float(weight @ inner**2) / total)
+
+
+def _weigh(
+    left_out: LeftOut,
+    error: np.ndarray,
+    other: np.ndarray,
+    variance: np.ndarray,
+    rows: Rows,
+    kernel: np.ndarray,
+    noise: np.ndarray | None,
+) -> tuple[float, float, float, float]:
+    """Weight of the process beside a fit, factor of the variance, and `usual` and `part`."""
+    alone = 0.0, 1.0, 1.0, 0.0
+    known, own, weight, size = _in_folds(left_out, error, rows)
+    if not len(own) or not size > CLEAR_ERROR:
+        return alone
+    variance, step = variance[known], own - other[known]
+    told = known_part(variance - kernel[2] / weight, kernel[1])
+    usual = max(float(np.median(told)), LEAST_TOLD)
+    told = np.minimum(told / usual, 1)
+    # What is far worse than the other is not believed to be as good.
+    square = min(float(weight @ part**2) for part in (step, own, other[known])) / len(own)
+    scores = [
+        float(weight @ (own - share * told * step) ** 2) + PRIOR_ROWS * square * (share - 0.5) ** 2
+        for share in SHARES
+    ]
+    share = float(SHARES[int(np.argmin(scores))])
+    at_rows = share * told
+    joined = own - at_rows * step
+    least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
+    gain = own**2 - joined**2
+    unsure = math.sqrt(float(weight**2 @ (gain - weight @ gain / weight.sum()) ** 2))
+    clear = float(weight @ gain) > CLEAR * unsure
+    if share < LEAST_SHARE or not least < WORTH * size or not clear:
+        return alone
+    own_variance = left_out.variance[known, 0]
+    if noise is not None:
+        promised = noise[left_out.row[known]] / weight
+        own_variance = own_variance - left_out.noise[known, 0] + promised
+    apart = at_rows * (1 - at_rows) * step**2
+    best, factor, part = -math.inf, 1.0, 0.0
+    for tried in PARTS:
+        here = tried * told
+        total = np.maximum((1 - here) * own_variance + here * variance + apart, ROUND_OFF)
+        ratio = (float(weight @ (joined**2 / total)) + PRIOR_ROWS) / (weight.sum() + PRIOR_ROWS)
+        ratio = float(np.clip(ratio, 1 / MOST_FACTOR, MOST_FACTOR))
+        likely = -float(weight @ (np.log(ratio * total) + joined**2 / (ratio * total)))
+        if likely > best:
+            best, factor, part = likely, ratio, tried
+    return share, factor, usual, part
