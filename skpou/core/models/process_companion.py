@@ -235,6 +235,9 @@ class ProcessCompanion:
         part = part * self._told(values).to(mean).clamp_max(1) if self.usual is not None else part
         factor = torch.where(share > 0, self.factor.to(mean), 1.0)
         of_own, of_other = (1 - part) * factor, part * factor
+        # No left-out row has told which goes on better outside the box: no variance is less there.
+        outside = (X != X.clamp(0, 1)).any(1, keepdim=True)
+        of_own = torch.where(outside, of_own.clamp_min(1), of_own)
         # The components come closer as their own variances count for less.
         kept = of_own.sqrt().clamp_max(1)
         parts, apart = _drawn_together(parts, kept)

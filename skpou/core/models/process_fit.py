@@ -34,6 +34,11 @@ ROWS_A_NUMBER, N_PARTS = 20, 4
 #: Most by which the variances are raised where left-out errors are larger than they say, or lowered
 #: where they are smaller.
 MOST_FACTOR = 10.0
+#: Squared error over its variance from which on one row says no more: a form's run away.
+MOST_RATIO = 25.0
+#: Part of the noise in the process' variance from which on rows tell that variance: without noise
+#: it is that between the rows.
+NOISY_PART = 0.2
 #: Shares of the process' variance in that of the weighted mean which are compared.
 PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Variance of the noise, in units of y, below which more rows tell shorter lengths from noise.
@@ -213,7 +218,7 @@ def _weigh(
     known, own, weight, size = _in_folds(left_out, error, rows)
     if not len(own) or not size > CLEAR_ERROR:
         return alone
-    variance, step = variance[known], own - other[known]
+    everywhere, variance, step = variance, variance[known], own - other[known]
     told = known_part(variance - kernel[2] / weight, kernel[1])
     usual = max(float(np.median(told)), LEAST_TOLD)
     told = np.minimum(told / usual, 1)
@@ -237,13 +242,28 @@ def _weigh(
         promised = noise[left_out.row[known]] / weight
         own_variance = own_variance - left_out.noise[known, 0] + promised
     apart = at_rows * (1 - at_rows) * step**2
+    noisy = float(np.median(kernel[2] / (weight * variance))) > NOISY_PART
+    noisy &= kernel[2] > CLEAR_ERROR**2
+    least_factor = 1 / MOST_FACTOR if noisy else 1.0
     best, factor, part = -math.inf, 1.0, 0.0
-    for tried in PARTS:
+    for tried in PARTS if noisy else (share,):
         here = tried * told
         total = np.maximum((1 - here) * own_variance + here * variance + apart, ROUND_OFF)
-        ratio = (float(weight @ (joined**2 / total)) + PRIOR_ROWS) / (weight.sum() + PRIOR_ROWS)
-        ratio = float(np.clip(ratio, 1 / MOST_FACTOR, MOST_FACTOR))
+        each = np.minimum(joined**2 / total, MOST_RATIO)
+        ratio = (float(weight @ each) + PRIOR_ROWS) / float(weight.sum() + PRIOR_ROWS)
+        ratio = float(np.clip(ratio, least_factor, MOST_FACTOR))
         likely = -float(weight @ (np.log(ratio * total) + joined**2 / (ratio * total)))
         if likely > best:
             best, factor, part = likely, ratio, tried
+    if not noisy:
+        # Without noise rows on the lines of a grid say nothing of what is between these.
+        beyond = left_out.group >= left_out.n_folds
+        beyond &= np.isfinite(error) & np.isfinite(left_out.variance[:, 0])
+        here = share * np.minimum(known_part(everywhere[beyond], kernel[1]) / usual, 1)
+        step = error[beyond] - other[beyond]
+        total = (1 - here) * left_out.variance[beyond, 0] + here * everywhere[beyond]
+        total = np.maximum(total + here * (1 - here) * step**2, ROUND_OFF)
+        each = np.minimum((error[beyond] - here * step) ** 2 / total, MOST_RATIO)
+        ratio = float(each.mean()) if len(each) else 1.0
+        factor = min(max(factor, ratio), MOST_FACTOR)
     return share, factor, usual, part
