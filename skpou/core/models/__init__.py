@@ -1,5 +1,6 @@
 """Fitted models and their predictive densities."""
 
+from skpou.core.models.claims import wrong_claims
 from skpou.core.models.components import Components
 from skpou.core.models.conformal import (
     conformal_rank,
@@ -61,7 +62,6 @@ from skpou.core.models.residue_density import (
 )
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import degrees_of_noise
-from skpou.core.models.wrong_claims import wrong_claims
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS",

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
 from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
 from skpou.core.models.tails import variance_factors, with_tails
-from skpou.core.models.wrong_claims import WrongClaims
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of the
 #: companion's share: their errors by curvature and by round-off are about equal.
