@@ -32,7 +32,7 @@ LEAST_FREE = 1e-15
 FEWEST_OF_TABLE = 4
 #: Fewest columns, and error at left-out rows in units of y, from which on rows of fewer columns are
 #: too few and too noisy for more than a line in places.
-FEWEST_WITH_NOISE, NOISY = 2, 0.1
+FEWEST_WITH_NOISE, NOISY = 3, 0.1
 #: Fewest rows that say how large the errors of a linear model are, and most numbers of the
 #: singular vectors: a saved default model stays below 1 MB.
 FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
