@@ -34,7 +34,6 @@ from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 
-
 #: Rows from which on experts are fitted to sums of products, where these have digits enough:
 #: many times as fast as factors of the rows, which keep all digits of few.
 MANY_ROWS = 5000

@@ -21,6 +21,8 @@ from skpou.core.linalg import (
     count,
     gather,
     ridge_factor,
+    row_blocks,
+    rows_within,
     split_factor,
 )
 from skpou.partitions.gates.logistic import MultinomialLogistic, damped_direction
@@ -36,8 +38,10 @@ from skpou.partitions.pieces.problem import PieceProblem
 Blocks = Callable[[], Iterator[Rows]]
 #: Most cycles over all rows: pieces are there already, what is left is the sample's error.
 MOST_CYCLES = 10
-#: Parts of a Newton step that are tried, the first that helps is taken.
-LENGTHS = (1.0, 0.5, 0.25, 0.125)
+#: Parts of a Newton step: those of the second pass are tried where the whole one does not help.
+LENGTHS = ((1.0,), (0.5, 0.25, 0.125))
+#: Numbers of posteriors that are held at a time: they should stay in a core's cache.
+POSTERIORS = 200_000
 
 
 @dataclass
@@ -50,14 +54,11 @@ class _Family:
     children : Tensor of shape (F, K), int64
     gradient : Tensor of shape (F, K, q)
         Sum over the rows.
-    value : Tensor of shape (1 + lengths, F)
-        Objectives before a step and after parts of it, summed over the rows.
     """
 
     level: int
     children: Tensor
     gradient: Tensor
-    value: Tensor
 
 
 @dataclass
@@ -210,8 +211,10 @@ class StreamedEM:
 
     def _read(self) -> Iterator[_Block]:
         """All rows, with the posteriors of the state as it is."""
+        size = rows_within(sum(self.sizes), POSTERIORS)
         for rows in self.blocks():
-            yield self._posteriors(rows)
+            for block in row_blocks(rows.n_rows, size):
+                yield self._posteriors(_part(rows, block))
 
     def _posteriors(self, rows: Rows) -> _Block:
         """Some rows, with the posteriors of the state as it is."""
@@ -274,9 +277,7 @@ class StreamedEM:
         result = []
         for level, gate in enumerate(self.gates):
             for children in families_of(gate.parent):
-                gradient = torch.zeros_like(gate.theta[children])
-                value = gradient.new_zeros((1 + len(LENGTHS), len(children)))
-                result.append(_Family(level, children, gradient, value))
+                result.append(_Family(level, children, torch.zeros_like(gate.theta[children])))
         return result
 
     # The M-step
@@ -299,26 +300,37 @@ class StreamedEM:
                 self.variance[level] = variance.clamp_min(self.sample.floor**2)
 
     def _search(self, sums: _Sums) -> None:
-        """Move the gates, by another pass over the rows."""
-        families = sums.families
-        directions = self._directions(sums)
+        """Move the gates by the first part of their steps that helps."""
+        families, directions = sums.families, self._directions(sums)
+        taken = [torch.zeros_like(step[:, 0, 0]) for step in directions]
+        for lengths in LENGTHS:
+            if all(bool(length.all()) for length in taken):
+                break
+            values = self._objectives(families, directions, lengths)
+            for value, length in zip(values, taken, strict=True):
+                lower = value[1:] < value[0]
+                first = value.new_tensor(lengths)[lower.to(torch.int64).argmax(0)]
+                length.copy_(torch.where((length == 0) & lower.any(0), first, length))
+        for family, direction, length in zip(families, directions, taken, strict=True):
+            gate = self.gates[family.level]
+            gate.theta[family.children] -= length[:, None, None] * direction
+
+    def _objectives(
+        self, families: list[_Family], directions: list[Tensor], lengths: tuple[float, ...]
+    ) -> list[Tensor]:
+        """Objectives (1 + lengths, F) before a step and after parts of it: a pass of the rows."""
+        values = [step.new_zeros((1 + len(lengths), len(step))) for step in directions]
         for block in self._read():
-            for family, direction in zip(families, directions, strict=True):
+            for family, direction, value in zip(families, directions, values, strict=True):
                 theta = self.gates[family.level].theta[family.children]
                 problem = _logistic(family, block)
                 tried = [
-                    problem.objective(theta - length * direction, 0.0)
-                    for length in (0.0, *LENGTHS)
+                    problem.objective(theta - length * direction, 0.0) for length in (0.0, *lengths)
                 ]
-                family.value += torch.stack(tried)
-        for family, direction in zip(families, directions, strict=True):
-            _add_others(family.value)
-            lower = family.value[1:] < family.value[0]
-            lengths = family.value.new_tensor(LENGTHS)
-            first = lower.to(torch.int64).argmax(0)
-            length = torch.where(lower.any(0), lengths[first], 0.0)
-            gate = self.gates[family.level]
-            gate.theta[family.children] -= length[:, None, None] * direction
+                value += torch.stack(tried)
+        for value in values:
+            _add_others(value)
+        return values
 
     def _directions(self, sums: _Sums) -> list[Tensor]:
         """Steps (F, K, q) of families: gradients of all rows, Hessians of the sample."""
@@ -335,6 +347,11 @@ class StreamedEM:
             gradient = family.gradient + ridge[:, None, None] * theta
             result.append(damped_direction(gradient, hessian, torch.zeros_like(size)))
         return result
+
+
+def _part(rows: Rows, block: slice) -> Rows:
+    """Some rows, without a copy."""
+    return Rows(rows.X[block], rows.y[block], rows.weight[block], rows.within[block])
 
 
 def _add_others(total: Tensor) -> None:
