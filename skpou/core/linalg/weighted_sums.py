@@ -94,11 +94,31 @@ class WeightedSums:
         gram = self._products.new_zeros((self._products.shape[1], self.n_columns, self.n_columns))
         gram[:, self._first, self._second] = self._products.T
         gram[:, self._second, self._first] = self._products.T
-        norm = gram.diagonal(dim1=-2, dim2=-1).sqrt()
-        size = torch.where(norm > 0, norm, 1.0)
-        factor, _ = torch.linalg.cholesky_ex(gram / (size[:, :, None] * size[:, None]), upper=True)
-        pivot = factor.diagonal(dim1=-2, dim2=-1)
-        # Of column norm one: the square of a pivot is what earlier columns do not explain.
-        least = LEAST_PART * torch.finfo(gram.dtype).eps
-        kept = (pivot.square() >= least).all(1) & factor.isfinite().all(2).all(1)
-        return factor.triu() * size[:, None], ~kept
+        factor, kept = factor_of_products(gram)
+        return factor, ~kept
+
+
+def factor_of_products(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Triangular factor of sums of products, and whether it has digits enough.
+
+    Parameters
+    ----------
+    gram : Tensor of shape (.., p, p)
+        Sums ``A' W A``.
+
+    Returns
+    -------
+    factor : Tensor of shape (.., p, p)
+        Upper triangular.
+    kept : Tensor of shape (..), bool
+        Whether its digits are kept; if not it is of no use.
+    """
+    norm = gram.diagonal(dim1=-2, dim2=-1).sqrt()
+    size = torch.where(norm > 0, norm, 1.0)
+    unit = gram / (size[..., :, None] * size[..., None, :])
+    factor, _ = torch.linalg.cholesky_ex(unit, upper=True)
+    pivot = factor.diagonal(dim1=-2, dim2=-1)
+    # Of column norm one: the square of a pivot is what earlier columns do not explain.
+    least = LEAST_PART * torch.finfo(gram.dtype).eps
+    kept = (pivot.square() >= least).all(-1) & factor.isfinite().all(-1).all(-1)
+    return factor.triu() * size[..., None, :], kept
