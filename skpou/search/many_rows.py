@@ -65,8 +65,8 @@ def _with_more_rows(stage: Stage, rows: Rows) -> Stage:
         _updated(stage, own, stage.coef[:, k : k + 1], replace(rows, y=rows.y[:, k : k + 1]))
         for k, own in enumerate(stage.factor)
     ]
-    coef, factor = zip(*pairs, strict=True)
-    return Stage(stage.basis, torch.cat(coef, 1), torch.stack(factor))
+    coef = torch.cat([pair[0] for pair in pairs], 1)
+    return Stage(stage.basis, coef, torch.stack([pair[1] for pair in pairs]))
 
 
 def _updated(stage: Stage, factor: Tensor, coef: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
