@@ -22,7 +22,7 @@ from skpou.partitions.options import PieceOptions
 
 #: Rows up to which all take part in the search for pieces of free number or degree, and how many
 #: are drawn of more: every degree and number that is tried costs as much as there are rows.
-MANY_ROWS, SEARCHED = 20_000, 10_000
+MANY_ROWS, SEARCHED = 10_000, 5_000
 
 
 def searched_points(rows: Rows, options: PieceOptions) -> Tensor | None:
