@@ -18,6 +18,7 @@ from torch import Tensor
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
 from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
+from skpou.partitions.grown import grown_pieces
 from skpou.partitions.pieces.problem import ROUND_OFF
 from skpou.partitions.pieces.spaces import space_columns
 
@@ -69,6 +70,8 @@ def fit_no_worse(
     most = math.prod(options.sizes or (1,))
     report = report or (lambda line: None)
 
+    options = replace(options, restarted=False)
+
     def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
         some = replace(options, sizes=(number,), padded_to=most)
         return fit_pieces(rows, some, rng, None, report)
@@ -76,8 +79,7 @@ def fit_no_worse(
     # So many as are asked for start as they would alone.
     first = of_number(most, rng)
     rows_an_unknown = rows.n_rows / (most * _unknowns(rows, options))
-    plenty = most <= SURE and rows_an_unknown > ROWS_ENOUGH
-    if most == 1 or plenty or rows_an_unknown < ROWS_AN_UNKNOWN:
+    if most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN:
         return first
     judge, best = Judge(rows), BestSoFar[TrainingResult]()
 
@@ -85,16 +87,23 @@ def fit_no_worse(
         message = "The best pieces found so far are kept."
         return replace(first if best.is_empty else best.best, code="interrupted", message=message)
 
+    def show(found: TrainingResult, what: str) -> float:
+        error = judge(found)
+        best.show(found, error)
+        report(f"{what} pieces: expected error {error:.3g}")
+        return error
+
     with handing_over(interrupted):
-        for number in _numbers(most):
-            found = first if number == most else of_number(number, np.random.default_rng(number))
-            error = judge(found)
-            best.show(found, error)
-            report(f"{number} pieces: expected error {error:.3g}")
-            if error <= judge.exact or error > WORSE * best.score:
-                break
-            if number == most <= SURE and judge.shared_by_neighbours(found) > SHARED:
-                break
+        if show(first, str(most)) <= judge.exact:
+            return first
+        if judge.shared_by_neighbours(first) > SHARED:
+            for found in grown_pieces(rows, options):
+                show(found, f"{most} grown")
+        elif most > SURE or rows_an_unknown <= ROWS_ENOUGH:
+            for number in _numbers(most)[1:]:
+                error = show(of_number(number, np.random.default_rng(number)), str(number))
+                if error <= judge.exact or error > WORSE * best.score:
+                    break
     return best.best
 
 
