@@ -118,6 +118,9 @@ def halved(mixture: Mixture, rows: Rows, form: GateForm, n_pieces: int) -> Tenso
         upper = share[:, k] * torch.sigmoid(2 * logit)
         share = torch.cat([share, upper[:, None]], 1)
         share[:, k] -= upper
+        # Two halves have twice the weight of one: their sum is to be the whole.
+        doubled = weight[:, k] @ torch.logaddexp(logit, -logit) / total
+        theta[k, 0] -= doubled
         theta = torch.cat([theta, (theta[k] + tilt)[None]])
         theta[k] -= tilt
     return theta

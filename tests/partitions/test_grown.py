@@ -40,9 +40,10 @@ def test_halves_together_are_nearly_the_whole():
         features = FORMS[form].basis(2).matrix(rows.X)
         share = torch.softmax(features @ theta.T, 1)
         whole = found.state.tree.log_proba(rows.X).exp()
-        # One of the two is as it was, but for what the halves' tilt adds to their sum.
-        change = (share[:, :2] - whole).abs().mean(0)
-        assert float(change.min()) < 0.05
+        both = share[:, :2] + share[:, 2:]
+        # The new one is a half of either; the tilt adds little to their sum.
+        change = (both - whole).abs().mean(0)
+        assert float(change.min()) < 0.03
 
 
 def test_growing_leaves_less():
