@@ -30,6 +30,8 @@ EMPTY = 1e-6
 TILT = 0.5
 #: Pieces that others grow from.
 FEWEST = 2
+#: Steps of each descent but the last: what goes on need not be at its end.
+STEPS = 100
 
 
 def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
@@ -52,12 +54,14 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
         if len(chain) == 1:
             continue
         number, k = chain[0]
-        first = replace(some, sizes=(number,), degree=k)
+        first = replace(some, sizes=(number,), degree=k, max_iter=STEPS)
         found = fit_pieces(rows, first, np.random.default_rng(number))
         for number, k in chain[1:]:
             if not can_grow(found):
                 break
-            found = grow(rows, replace(some, sizes=(number,), degree=k), found)
+            steps = options.max_iter if (number, k) == (most, degree) else STEPS
+            now = replace(some, sizes=(number,), degree=k, max_iter=min(steps, options.max_iter))
+            found = grow(rows, now, found)
         else:
             yield found
 

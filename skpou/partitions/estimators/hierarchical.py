@@ -35,6 +35,7 @@ from skpou.partitions.estimators.options import (
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
+from skpou.partitions.fewer import grown_where_better
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
@@ -431,6 +432,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
             pieces = plausible_pieces(rows, options, rng, labels, report)
             if warm:
                 return pieces
+            pieces = grown_where_better(pieces, rows, options, report)
             pieces = smooth_where_better(pieces, rows, options, report)
             return experts_where_better(pieces, rows, options, rng, report)
 

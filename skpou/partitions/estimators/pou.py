@@ -44,7 +44,9 @@ class POURegressor(BasePartitionRegressor):
     n_partitions : int, default=8
         Number of partitions. Those without samples enough for a polynomial stay empty; with
         ``init="data"`` and ``solver="varpro"`` so do those without which left-out rows are
-        predicted better: with noise, or of more than eight, half as many and so on are tried.
+        predicted better: with noise half as many and so on are tried. Without, soft pieces are
+        found a second and a third time, from half as many and from a degree less, so that more
+        pieces and higher degrees are no worse.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
