@@ -13,10 +13,15 @@ from skpou.core.linalg import ridge_coefficients
 from skpou.core.optim import TenfoldDamping, first_decrease
 from skpou.equations.level import Iterate, Level, norm, stacked
 
-#: Largest change of an unknown in one step, as a share of its bounds or of its size.
-TRUST = 0.03
+#: Largest change of an unknown in one step, as a share of its bounds; without bounds as a share of
+#: its size, and what counts as the size of one that starts at zero.
+TRUST, TRUST_OF_SIZE, LEAST_SIZE = 0.03, 0.3, 1e-3
+#: First damping near a solution: steps are Gauss and Newton's but for round-off.
+DAMPING = 1e-9
 #: Steps that may gain little before the descent ends.
 PATIENCE = 8
+#: Norm of a column, relative to the largest, that is round-off of zero.
+NO_COLUMN = 1e-14
 
 
 def solve_affine(level: Level, scales: Sequence[float], alpha: float) -> Iterate:
@@ -38,7 +43,7 @@ def gauss_newton(
     alpha: float,
     max_iter: int,
     free: bool = True,
-    damping: float = 1e-9,
+    damping: float = DAMPING,
 ) -> Iterate:
     """Damped steps from a start, bounded in the unknowns.
 
@@ -110,7 +115,7 @@ class _StepModel:
         n = self.n_coefficients = coef.numel()
         size = jacobian.square().sum(0).sqrt()
         least = torch.zeros_like(size)  # Unknowns have units of their own.
-        least[:n] = 1e-14 * size[:n].max()
+        least[:n] = NO_COLUMN * size[:n].max()
         self.size = torch.where(size > least, size, 1.0)
         Q, self.R = torch.linalg.qr(jacobian / self.size)
         self.target = -(Q.T @ residual)
@@ -161,7 +166,7 @@ def _share(change: Tensor, unknowns: Tensor, limits: Sequence) -> float:
         if unknown.bounds is not None:
             most = TRUST * (unknown.bounds[1] - unknown.bounds[0])
         else:
-            most = 0.3 * max(abs(value), abs(unknown.init), 1e-3)
+            most = TRUST_OF_SIZE * max(abs(value), abs(unknown.init), LEAST_SIZE)
         if abs(delta) > most:
             share = min(share, most / abs(delta))
     return share

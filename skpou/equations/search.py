@@ -31,8 +31,11 @@ from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
 
 #: Ridge relative to the largest column norm.
 ALPHA = 1e-15
-#: Most columns of a solve by dimension.
-MOST_COLUMNS = (400, 1000, 1500)
+#: Most columns of a solve by dimension, and fewest.
+MOST_COLUMNS, FEWEST_COLUMNS = (400, 1000, 1500), 8
+#: Columns in one dimension: so many, and so many for each half wave that a bandwidth has room for.
+#: A band-limited function needs one; the others are for the ends.
+COLUMNS_AT_ENDS, COLUMNS_A_HALF_WAVE = 30, 1.5
 #: Rows a column, at least.
 ROWS_PER_COLUMN = 1.5
 #: Largest weight, and inverse of the smallest, that balancing gives.
@@ -41,6 +44,11 @@ HEAVIEST = 1e3
 MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
 NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
+#: Heavier equations are kept where data and equations as a product fall by the first factor, or as
+#: a root sum of squares by the second: less is what another draw of points makes.
+PRODUCT_GAIN, NEARER = 0.5, 0.9
+#: Share of the equations' losses below which they count as nothing: its inverse is a number.
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Search:
         per_axis = max(term.n_points for term in self.problem.terms) ** (1 / max(self.d, 1))
         self.nyquist = math.pi * per_axis / 2
         most = MOST_COLUMNS[min(max(self.d, 1), len(MOST_COLUMNS)) - 1]
-        self.most_columns = max(8, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
+        self.most_columns = max(FEWEST_COLUMNS, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
         self.unknowns = self.rows.X.new_tensor(
             [unknown.init for unknown in self.problem.unknowns.values()]
         )
@@ -182,7 +190,8 @@ class Search:
         if self.d > 1:
             return most
         halved = 1 if self.mirrors else 2
-        return min(most, int(halved * (30 + 1.5 * bandwidth * 2 / math.pi)))
+        inner = COLUMNS_A_HALF_WAVE * bandwidth * 2 / math.pi
+        return min(most, int(halved * (COLUMNS_AT_ENDS + inner)))
 
     def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
         return Level(basis, self.rows, terms, self.problem, self.stages)
@@ -308,7 +317,7 @@ class Search:
         for term, loss in zip(terms, others, strict=True):
             if term.rule == "balanced" and not term.length and data > 0 and loss > 0:
                 gamma = data / (loss + data)
-                share = math.sqrt(gamma / max(1 - gamma, 1e-300))
+                share = math.sqrt(gamma / max(1 - gamma, TINY))
                 term = replace(term, weight=min(max(share, 1 / HEAVIEST), HEAVIEST))
             weighted.append(term)
         self.problem = replace(self.problem, terms=tuple(weighted))
@@ -328,8 +337,9 @@ class Search:
             self.boost = boost
             self.solution = self._refitted(self.solution)
             heavier = self._losses()
-            gains = heavier[0] * heavier[1] < 0.5 * losses[0] * losses[1]
-            nearer = math.hypot(heavier[0], heavier[2]) < 0.9 * math.hypot(losses[0], losses[2])
+            gains = heavier[0] * heavier[1] < PRODUCT_GAIN * losses[0] * losses[1]
+            distance = math.hypot(losses[0], losses[2])
+            nearer = math.hypot(heavier[0], heavier[2]) < NEARER * distance
             if not (gains or nearer):
                 self.solution, self.boost = before
                 break

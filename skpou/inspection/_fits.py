@@ -6,6 +6,7 @@ import numpy as np
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._sections import (
+    CURVE_POINTS,
     DATA,
     MANY_DOTS,
     MODEL,
@@ -26,6 +27,8 @@ from skpou.inspection._sections import (
 REACH = 2
 #: Area of the mark of the largest residual on a map, in square points.
 LARGEST_MARK = 60
+#: Points along each side of a map: standard deviations of more take their time.
+MAP_POINTS = 100
 #: Times the largest standard deviation is black: dots must be seen on the map of it.
 LIGHTER = 1.7
 
@@ -187,7 +190,7 @@ class FitDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         section = Section(estimator, X)
         shown = section.shown(features)
-        n = check_resolution(grid_resolution, 1000 if len(shown) == 1 else 100)
+        n = check_resolution(grid_resolution, CURVE_POINTS if len(shown) == 1 else MAP_POINTS)
         name = target_name(y, target)
         y = given_target(section.values, y, target)
         *labels, name = with_units([*section.labels, name], units)

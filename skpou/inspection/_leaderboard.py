@@ -11,6 +11,8 @@ from skpou.base import check_matplotlib_support
 SHOWN = 12.0
 #: Sizes of the dots of the smallest and of the largest sample, in points.
 SMALL, LARGE = 4.0, 9.0
+#: Place of the weights: right of the axes, in widths of these, and their head above the first row.
+BESIDE, ABOVE = 1.02, -0.7
 
 
 class LeaderboardDisplay:
@@ -115,14 +117,14 @@ class LeaderboardDisplay:
                 )  # fmt: skip
             text = f"{weights[name]:.2f}" if weights[name] else "–"
             self.texts_.append(
-                ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center")
+                ax.text(BESIDE, place, text, transform=ax.get_yaxis_transform(), va="center")
             )
         ax.set(
-            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.7),
+            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, ABOVE),
             xlabel="log density between the rows (dots: points fitted)",
         )  # fmt: skip
         ax.margins(x=0.08)
-        ax.text(1.02, -0.7, "weight", transform=ax.get_yaxis_transform(), va="bottom")
+        ax.text(BESIDE, ABOVE, "weight", transform=ax.get_yaxis_transform(), va="bottom")
         return self
 
     def _standing(self):

@@ -11,29 +11,22 @@ from sklearn.utils import check_consistent_length
 from skpou.base import check_matplotlib_support
 from skpou.inspection._boundaries import bisect, boundary_segments
 from skpou.inspection._sections import (
+    CURVE_POINTS,
     MANY_DOTS,
+    PALETTE,
     Section,
     as_numpy,
     check_resolution,
     column,
+    distinct_colors,
     target_name,
     with_units,
 )
 
-# Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
-# to the boundaries and yellow, faint as a line, comes last.
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
-
-
-def _partition_colors(n):
-    """Return n distinct RGBA colours, shape (n, 4), neighbours far apart."""
-    import matplotlib as mpl
-
-    if n <= len(_PALETTE):
-        return mpl.colors.to_rgba_array(_PALETTE[:n])
-    # Steps of the golden ratio never repeat and keep consecutive colours far apart; the end of
-    # the map is too light on white.
-    return mpl.colormaps["viridis"](0.92 * (np.arange(n) * 0.6180339887498949 % 1))
+#: Points along each side of a map: boundaries are found between them, on the edges.
+MAP_POINTS = 200
+#: Place of the legend below a new figure, in heights of its axes, and names in one of its rows.
+BELOW, IN_A_ROW = -0.14, 4
 
 
 class PartitionDisplay:
@@ -228,7 +221,7 @@ class PartitionDisplay:
             )
         section = Section(estimator, X)
         shown = section.shown(features)
-        n = check_resolution(grid_resolution, 1000 if len(shown) == 1 else 200)
+        n = check_resolution(grid_resolution, CURVE_POINTS if len(shown) == 1 else MAP_POINTS)
         of_target = target_name(y, target)
         if y is not None:
             y = column(y, target, "y")
@@ -333,14 +326,14 @@ class PartitionDisplay:
             _, ax = plt.subplots(layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         self.partitions_ = np.unique(self.partition)
-        self.colors_ = _partition_colors(len(self.partitions_))
+        self.colors_ = distinct_colors(len(self.partitions_))
         # Artists, as far as they are drawn.
         self.lines_: Any = None
         self.bands_: Any = None
         self.scatter_: Any = None
         self.surface_ = self.colorbar_ = self.texts_ = self.legend_ = None
         self.boundaries_: list[Any] = []
-        few = len(self.partitions_) <= len(_PALETTE)
+        few = len(self.partitions_) <= len(PALETTE)
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
             if few:
@@ -442,5 +435,5 @@ class PartitionDisplay:
         ]
         place = {"loc": "upper right", "fontsize": "small"}
         if new_figure:
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "frameon": False}
-        self.legend_ = self.ax_.legend(handles=handles, ncols=min(len(handles), 4), **place)
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, BELOW), "frameon": False}
+        self.legend_ = self.ax_.legend(handles=handles, ncols=min(len(handles), IN_A_ROW), **place)

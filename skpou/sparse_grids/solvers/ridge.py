@@ -28,6 +28,8 @@ EXACT_ALPHA = 1e-12
 GRAM_ROWS = 20_000
 #: Growths of the ridge from one level to the next: kinks, smooth functions, few interactions.
 DECAYS = (4.0, 16.0, 64.0)
+#: First ridge and growth that are tried: in the middle of both.
+START = (1e-3, DECAYS[1])
 #: Difference of twice the log evidence that says nothing.
 INDIFFERENCE = 0.5
 
@@ -329,7 +331,7 @@ def best_ridge(
     within: Tensor,
     *,
     decays: tuple[float, ...] = DECAYS,
-    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    start: tuple[float, float] = START,
     stride: int = 2,
     report: Report | None = None,
 ) -> RidgeSolution:
@@ -360,7 +362,7 @@ def search_ridge(
     score: Callable[[float, float], float],
     *,
     decays: tuple[float, ...] = DECAYS,
-    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    start: tuple[float, float] = START,
     stride: int = 2,
     report: Report | None = None,
 ) -> tuple[float, float]:
@@ -386,11 +388,11 @@ def search_ridge(
     alpha, decay : float
     """
     tried: dict[tuple[int, int], float] = {}
-    lowest = round(-2 * math.log10(LEAST_ALPHA))
+    lowest = _half_decades(LEAST_ALPHA)
 
     def value(k: int, j: int) -> float:
         if (k, j) not in tried:
-            alpha = 10.0 ** (-k / 2)
+            alpha = _ridge(k)
             tried[k, j] = score(alpha, decays[j])
             if report is not None:
                 report(f"alpha {alpha:.1e}, decay {decays[j]:g}: score {tried[k, j]:.6g}")
@@ -406,7 +408,7 @@ def search_ridge(
         return k
 
     j = decays.index(start[1])
-    k = climb(round(-2 * math.log10(start[0])), j)
+    k = climb(_half_decades(start[0]), j)
     for direction in (1, -1):
         moved = False
         while 0 <= j + direction < len(decays):
@@ -418,4 +420,14 @@ def search_ridge(
             break
     least = value(k, j)
     k = min(i for i, other in tried if other == j and tried[i, j] <= least + INDIFFERENCE)
-    return 10.0 ** (-k / 2), decays[j]
+    return _ridge(k), decays[j]
+
+
+def _half_decades(alpha: float) -> int:
+    """Half decades that a ridge is below 1."""
+    return round(-2 * math.log10(alpha))
+
+
+def _ridge(half_decades: int) -> float:
+    """Ridge so many half decades below 1."""
+    return 10.0 ** (-half_decades / 2)
