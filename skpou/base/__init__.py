@@ -1,5 +1,6 @@
 """What all estimators owe to scikit-learn: validation, callbacks, predictions of every kind."""
 
+from skpou.base.between_rows import Prepared
 from skpou.base.callbacks import StopRequested
 from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import (
@@ -15,7 +16,7 @@ from skpou.base.compat import (
 )
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.docstrings import sections_of
-from skpou.base.estimator import DocumentedEstimator, TorchEstimator
+from skpou.base.estimator import TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
 from skpou.base.parameters import (
@@ -33,7 +34,7 @@ from skpou.base.parameters import (
     seed_of,
     unless_auto,
 )
-from skpou.base.regressor import BaseRegressor, Prepared
+from skpou.base.regressor import BaseRegressor
 from skpou.base.streams import (
     Summary,
     box_of_edges,
@@ -43,6 +44,7 @@ from skpou.base.streams import (
 )
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.summed import SummedClassifier, SummedEstimator, SummedRegressor, indicators_of
+from skpou.base.training import DocumentedEstimator
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
