@@ -37,6 +37,7 @@ from skpou.base import (
     check_n_samples,
     fit_context,
     random_generator,
+    sections_of,
     seed_of,
 )
 from skpou.core import Report, Scaling, merge_rows
@@ -206,22 +207,9 @@ class AutoRegressor(BaseRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> AutoRegressor:
-        """Fit the members, compare them, and keep the best.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : AutoRegressor
-        """
+        """Fit the members, compare them, and keep the best."""
         if not isinstance(self.members, str):
             check_members(self.members)
         with self._earlier_fit_kept():

@@ -25,6 +25,24 @@ class BaseRegressor(PredictiveRegressor):
 
     # Written by a subclass
 
+    def fit(self, X, y, sample_weight=None) -> Any:
+        """Train on rows, alone or weighted.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,) or (n, n_outputs)
+            Targets.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : estimator
+        """
+        raise NotImplementedError
+
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model in scaled units, on the device and in the dtype of `like`.
 

@@ -72,7 +72,30 @@ class RidgeSolution:
 
 
 class RidgeProblem(ABC):
-    """Weighted rows and targets, to be solved for several ridges."""
+    """Weighted rows and targets, to be solved for several ridges.
+
+    Attributes
+    ----------
+    scale : float
+        Unit of alpha: the largest column norm, unless another is given.
+    """
+
+    scale: float
+
+    def ridge(self, alpha: float) -> float:
+        """What a relative ridge adds to squares of columns: lambda."""
+        return (alpha * self.scale) ** 2
+
+    def factored_ridge(self, alpha: float) -> float:
+        """The same, no less than a matrix that is factored needs."""
+        return self.ridge(max(alpha, LEAST_ALPHA))
+
+    def explained(self, solution: RidgeSolution) -> float:
+        """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
+        factor = solution.factor
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return len(identity) - self.factored_ridge(solution.alpha) * float(inverse.square().sum())
 
     @abstractmethod
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
@@ -88,15 +111,6 @@ class RidgeProblem(ABC):
     @abstractmethod
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """Trace of the hat matrix."""
-
-
-def _explained(solution: RidgeSolution, scale: float) -> float:
-    """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
-    factor = solution.factor
-    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-    ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
-    return len(identity) - ridge * float(inverse.square().sum())
 
 
 class GramProblem(RidgeProblem):
@@ -125,8 +139,7 @@ class GramProblem(RidgeProblem):
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`."""
         d = decay ** (-0.5 * self.costs)
-        ridge = (alpha * self.scale) ** 2
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        ridge, least = self.ridge(alpha), self.factored_ridge(alpha)
         factor, used = factored(self.gram * d[:, None] * d, least)
         log_det = float(2 * factor.diagonal().log().sum() - len(d) * math.log(used))
 
@@ -147,7 +160,7 @@ class GramProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``p - lambda trace((A'A + lambda)^-1)``."""
-        return _explained(solution, self.scale)
+        return self.explained(solution)
 
 
 class KernelProblem(RidgeProblem):
@@ -178,8 +191,7 @@ class KernelProblem(RidgeProblem):
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`; coefficients are those of the rows."""
         kernel = self.kernel(decay)
-        ridge = (alpha * self.scale) ** 2
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        ridge, least = self.ridge(alpha), self.factored_ridge(alpha)
         factor, used = factored(kernel, least)
         n = len(kernel)
         log_det = float(2 * factor.diagonal().log().sum() - n * math.log(used))
@@ -192,7 +204,7 @@ class KernelProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``n - lambda trace((A A' + lambda)^-1)``."""
-        return _explained(solution, self.scale)
+        return self.explained(solution)
 
     def of_columns(self, solution: RidgeSolution) -> Tensor:
         """See `RidgeProblem.of_columns`."""
@@ -262,13 +274,13 @@ class IterativeProblem(RidgeProblem):
         """
         k = len(self.gram)
         d = decay ** (-0.5 * self.costs[:k])
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        least = self.factored_ridge(alpha)
         factor, _ = factored(self.gram * d[:, None] * d, least)
         return factor, (self.squares + least * decay**self.costs)[k:]
 
     def penalty(self, alpha: float, decay: float) -> Tensor:
         """Ridge of every column, (p,)."""
-        return (alpha * self.scale) ** 2 * decay**self.costs
+        return self.ridge(alpha) * decay**self.costs
 
     def preconditioner(self, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
         """Approximate inverse of ``A'A + ridge``; to round-off where rows are few."""
@@ -290,7 +302,7 @@ class IterativeProblem(RidgeProblem):
         It is ``P^-1 - P^-1 A' (I + A P^-1 A')^-1 A P^-1`` (Woodbury).
         """
         alpha = max(alpha, LEAST_ALPHA)
-        strength, penalty = (alpha * self.scale) ** 2, self.penalty(alpha, decay)[:, None]
+        strength, penalty = self.ridge(alpha), self.penalty(alpha, decay)[:, None]
         factor, _ = factored(self.rows.kernel(decay), strength)
 
         def precondition(g: Tensor) -> Tensor:
@@ -322,7 +334,7 @@ class IterativeProblem(RidgeProblem):
         """That of the block and of the other columns as if each were alone."""
         _, rest = self.blocks(solution.alpha, solution.decay)
         alone = (self.squares[len(self.gram) :] / rest).sum()
-        return _explained(solution, self.scale) + float(alone)
+        return self.explained(solution) + float(alone)
 
 
 def best_ridge(
