@@ -1,6 +1,5 @@
 """What all estimators owe to scikit-learn: validation, callbacks, predictions of every kind."""
 
-from skpou.base.between_rows import Prepared
 from skpou.base.callbacks import StopRequested
 from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import (
@@ -34,7 +33,7 @@ from skpou.base.parameters import (
     seed_of,
     unless_auto,
 )
-from skpou.base.regressor import BaseRegressor
+from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.streams import (
     Summary,
     box_of_edges,

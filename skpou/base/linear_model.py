@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skpou.base.between_rows import Prepared
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.fitted_model import FittedModelRegressor
+from skpou.base.regressor import Prepared
 from skpou.base.summary import noise_lines, stage_lines
 from skpou.core import TrainingResult
 from skpou.core.models import LinearModel

@@ -11,7 +11,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from torch import Tensor
 
 from skpou.base import validation
-from skpou.base.between_rows import JudgedRegressor
+from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
 from skpou.base.parameters import check_quantiles, check_return_std
@@ -24,7 +24,7 @@ LEAST_SINGLE, MOST_OFFSET = 1e-30, 1e4
 
 
 class PredictiveRegressor(
-    IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin, JudgedRegressor
+    IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin, TorchEstimator
 ):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them."""
 

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.base.between_rows import Prepared
 from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import available_if, fit_context
 from skpou.base.docstrings import sections_of
 from skpou.base.estimator import TorchEstimator
-from skpou.base.regressor import BaseRegressor
+from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.streams import (
     NO_WEIGHT,
     Columns,

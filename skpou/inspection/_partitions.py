@@ -243,7 +243,7 @@ class PartitionDisplay:
                 return estimator.predict(rows, **options), None
             return estimator.predict(rows, return_std=return_std, **options)
 
-        display = cls(**_curve_of(label, predict, *grid, target), ylabel=of_target, **given)
+        display = cls(**_curve_of(label, predict, grid[0], target), ylabel=of_target, **given)
         return display.plot(ax=ax, **kwargs)
 
     def plot(
