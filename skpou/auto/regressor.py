@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
-from skpou.auto.finish import Outcome, finish
 from skpou.auto.members import check_members, default_members, named_member, names_of
+from skpou.auto.outcome import Outcome, outcome_of
 from skpou.auto.predictive import Stack, unit_of
 from skpou.auto.race import (
     AT_THEIR_WORD,
@@ -256,7 +256,7 @@ class AutoRegressor(BaseRegressor):
             run_race(members, race, data, plan.rungs, most, self.n_jobs, steps)
         except StopRequested:
             most = 1
-        outcome = finish(members, race, data, most, self.n_jobs, steps)
+        outcome = outcome_of(members, race, data, most, self.n_jobs, steps)
         steps.skip_the_rest()
         self._store_stack(plan, race, outcome)
         return [message for whole in outcome.whole for message in whole.messages]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
-from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.newton import gauss_newton, solve_affine
 from skpou.equations.posterior import UNSOLVED
 from skpou.equations.problem import Problem
@@ -155,9 +155,11 @@ class ShapedSearch(Search):
 class AffineSearch(ShapedSearch):
     """Equations that one least-squares pass solves, for each of the bandwidths."""
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
-        scales = level.scales(level.blocks(level.zero(), self.unknowns[:0]), self.boost)
-        return solve_affine(level, scales, self.alpha), scales
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
+        scales = system.scales(system.blocks(system.zero(), self.unknowns[:0]), self.boost)
+        return solve_affine(system, scales, self.alpha), scales
 
     def stage(self) -> Solution:
         """Bandwidths of a half-octave ladder, then scales of the columns, then all columns."""
@@ -192,19 +194,21 @@ class ContinuedSearch(ShapedSearch):
     Unknown constants are well determined by few features, and nearly free in a rich basis.
     """
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
-        first = self._carried(level, start)
-        scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
+        first = self._carried(system, start)
+        scales = system.scales(system.blocks(first.coef, first.unknowns), self.boost)
         steps = min(self.options.max_iter, STEPS)
-        return gauss_newton(level, first, scales, alpha=self.alpha, max_iter=steps), scales
+        return gauss_newton(system, first, scales, alpha=self.alpha, max_iter=steps), scales
 
-    def _carried(self, level: Level, start: Solution | None) -> Iterate:
-        """Another solution in the basis of a level."""
+    def _carried(self, system: CollocationSystem, start: Solution | None) -> Iterate:
+        """Another solution in the basis of a system."""
         if start is None:
-            return Iterate(level.zero(), self.unknowns, math.inf)
-        points = torch.cat([level.rows.X, *(term.points for term in level.terms)])
+            return Iterate(system.zero(), self.unknowns, math.inf)
+        points = torch.cat([system.rows.X, *(term.points for term in system.terms)])
         values = start.basis.matrix(points) @ start.iterate.coef
-        coef, _ = ridge_coefficients(level.basis.matrix(points), values, self.alpha)
+        coef, _ = ridge_coefficients(system.basis.matrix(points), values, self.alpha)
         return Iterate(coef, start.iterate.unknowns, math.inf)
 
     def _starts(self) -> list[Tensor]:
@@ -228,24 +232,24 @@ class ContinuedSearch(ShapedSearch):
             spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
             n_columns = min(STARTING_COLUMNS * self.d, self.most_columns)
             basis = self._basis(spectrum, n_columns)
-            level = self._level(basis, self.problem.pilot)
+            system = self._system(basis, self.problem.pilot)
             if not found:
-                coef = level.zero() if flat else self._smooth_data(level)
+                coef = system.zero() if flat else self._smooth_data(system)
                 first = Iterate(coef, unknowns, math.inf)
             else:
-                first = self._carried(level, found[-1])
-            scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
+                first = self._carried(system, found[-1])
+            scales = system.scales(system.blocks(first.coef, first.unknowns), self.boost)
             options = {"alpha": max(self.alpha, STARTING_RIDGE), "damping": STARTING_DAMPING}
             if not position and len(unknowns):
                 first = gauss_newton(
-                    level, first, scales, max_iter=HELD_STEPS, free=False, **options
+                    system, first, scales, max_iter=HELD_STEPS, free=False, **options
                 )
-            iterate = gauss_newton(level, first, scales, max_iter=FREE_STEPS, **options)
+            iterate = gauss_newton(system, first, scales, max_iter=FREE_STEPS, **options)
             solution = Solution(
                 spectrum,
                 basis,
                 iterate,
-                criterion(level, iterate, scales, self.boost),
+                criterion(system, iterate, scales, self.boost),
                 n_columns,
                 tuple(scales),
             )
@@ -253,12 +257,12 @@ class ContinuedSearch(ShapedSearch):
             found.append(solution)
         return found[-1]
 
-    def _smooth_data(self, level: Level) -> Tensor:
+    def _smooth_data(self, system: CollocationSystem) -> Tensor:
         """Coefficients that fit the data as smoothly as the ridge makes them."""
         if not len(self.rows.X):
-            return level.zero()
-        root = level.root[:, None]
-        return ridge_coefficients(root * level.phi, root * level.y, SMOOTH_RIDGE)[0]
+            return system.zero()
+        root = system.root[:, None]
+        return ridge_coefficients(root * system.phi, root * system.y, SMOOTH_RIDGE)[0]
 
     def stage(self) -> Solution:
         """Larger and larger bandwidths, each from the last solution, kept while they help."""

@@ -56,14 +56,14 @@ class HeldOut:
 
     Attributes
     ----------
-    kept, left : Tensor of int64
+    fitted, left_out : Tensor of int64
         Rows of the equation's points that are fitted and that are left out.
     x : Tensor of shape (k, d) or None
         Fresh points instead; then all rows are fitted.
     """
 
-    kept: Tensor
-    left: Tensor
+    fitted: Tensor
+    left_out: Tensor
     x: Tensor | None
 
 

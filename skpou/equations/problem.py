@@ -84,7 +84,7 @@ class Term:
 
     def fitted(self, held: HeldOut, seed: int) -> Term:
         """The same equation at the points of a search, which are not too many."""
-        term = self if held.x is not None else self.subset(held.kept)
+        term = self if held.x is not None else self.subset(held.fitted)
         if term.n_points <= PILOT_POINTS or term.points.shape[1] == 1:
             return term
         rng = np.random.default_rng([seed, OF_PILOT])
@@ -94,7 +94,7 @@ class Term:
     def judged(self, held: HeldOut, scaling: Scaling) -> Term:
         """The same equation at the points of the judgement."""
         if held.x is None:
-            return self.subset(held.left)
+            return self.subset(held.left_out)
         return self.moved(held.x, scaling.points(held.x))
 
     def subset(self, index: Tensor) -> Term:

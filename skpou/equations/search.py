@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skpou.core import Basis, Report, Rows, TrainingResult, handing_over
 from skpou.core.models import Stage
-from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.posterior import (
     UNSOLVED,
     fitted_model,
@@ -193,8 +193,8 @@ class Search:
         inner = COLUMNS_A_HALF_WAVE * bandwidth * 2 / math.pi
         return min(most, int(halved * (COLUMNS_AT_ENDS + inner)))
 
-    def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
-        return Level(basis, self.rows, terms, self.problem, self.stages)
+    def _system(self, basis: Basis, terms: Sequence[Term]) -> CollocationSystem:
+        return CollocationSystem(basis, self.rows, terms, self.problem, self.stages)
 
     def _solve(
         self,
@@ -206,13 +206,13 @@ class Search:
     ) -> Solution:
         """Solve for one spectrum; equations that are not affine from the values of a start."""
         basis = self._basis(spectrum, n_columns, rotation)
-        level = self._level(basis, terms)
-        iterate, scales = self._solved(level, start)
+        system = self._system(basis, terms)
+        iterate, scales = self._solved(system, start)
         solution = Solution(
             spectrum,
             basis,
             iterate,
-            criterion(level, iterate, scales, self.boost),
+            criterion(system, iterate, scales, self.boost),
             n_columns,
             tuple(scales),
             rotation,
@@ -220,7 +220,9 @@ class Search:
         self._tell(solution)
         return solution
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
         """Coefficients and unknowns, and the factors of the rows."""
         raise NotImplementedError
 
@@ -250,9 +252,9 @@ class Search:
         raise NotImplementedError
 
     def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
-        """See `Level.relative_residual`."""
-        level = self._level(basis, self.problem.fresh)
-        return level.relative_residual(iterate.coef, iterate.unknowns)
+        """See `CollocationSystem.relative_residual`."""
+        system = self._system(basis, self.problem.fresh)
+        return system.relative_residual(iterate.coef, iterate.unknowns)
 
     # Noise, the result
 
@@ -282,16 +284,16 @@ class Search:
         the stage before.
         """
         last, unknowns = self.solution, self.unknowns
-        level, scales = self._final()
-        before = criterion(level, last.iterate, scales, self.boost)
-        R = rows_factor(level, last.iterate, scales, self.alpha)[0] / scales[0]
-        stage = Stage(last.basis, last.iterate.coef, output_factors(R, level))
+        system, scales = self._final()
+        before = criterion(system, last.iterate, scales, self.boost)
+        R = rows_factor(system, last.iterate, scales, self.alpha)[0] / scales[0]
+        stage = Stage(last.basis, last.iterate.coef, output_factors(R, system))
         n_stages = len(self.stages)
         try:
             self.stages.append(stage)
             self.unknowns = last.iterate.unknowns
             more = self.correction()
-            after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
+            after = criterion(self._system(more.basis, self.problem.terms), more.iterate, scales,
                               self.boost)  # fmt: skip
             if after < GAIN * before:
                 self.solution = more
@@ -310,8 +312,8 @@ class Search:
         terms = self.problem.terms
         if all(term.rule != "balanced" for term in terms) or not len(self.rows.X):
             return
-        level, _ = self._final()
-        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        system, _ = self._final()
+        found = system.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         data, *others = (float(r.square().mean()) for r in found)
         weighted = []
         for term, loss in zip(terms, others, strict=True):
@@ -350,28 +352,28 @@ class Search:
 
         The third is that of the equations on fresh points, over the size of their terms.
         """
-        level, scales = self._final()
-        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        system, scales = self._final()
+        found = system.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         # The data may be tiny beside the solution, as a boundary at 0 is.
         points = self.problem.terms[0].points
-        solution = level.basis.matrix(points) @ self.solution.iterate.coef
+        solution = system.basis.matrix(points) @ self.solution.iterate.coef
         size = max(1.0, float(solution.square().mean()))
-        data = float(found[0].square().sum()) / (level.total * level.n_outputs) / size
+        data = float(found[0].square().sum()) / (system.total * system.n_outputs) / size
         equation = sum(
             float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
         )
         iterate = self.solution.iterate
-        fresh = self.relative_residual(level.basis, iterate)
+        fresh = self.relative_residual(system.basis, iterate)
         return math.sqrt(data), math.sqrt(equation), fresh
 
-    def _final(self) -> tuple[Level, list[float]]:
-        """Level and factors of the solution on all points."""
-        return self._level(self.solution.basis, self.problem.terms), list(self.solution.scales)
+    def _final(self) -> tuple[CollocationSystem, list[float]]:
+        """CollocationSystem and factors of the solution on all points."""
+        return self._system(self.solution.basis, self.problem.terms), list(self.solution.scales)
 
     def _result(self, code: str) -> TrainingResult:
         solution = self.solution
-        level, scales = self._final()
-        model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
+        system, scales = self._final()
+        model, reported = fitted_model(system, solution.iterate, scales, self.alpha)
         chosen = {
             "alpha": self.alpha,
             "hidden_layer_sizes": (sum(s.basis.n_columns for s in model.stages),),

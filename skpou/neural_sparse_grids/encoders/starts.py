@@ -52,8 +52,8 @@ def whiten(encoder: Encoder, rows: Rows) -> None:
     mean = (share * z).sum(0)
     centred = z - mean
     values, vectors = torch.linalg.eigh(centred.T @ (share * centred))
-    kept = values > FLAT * values.max().clamp_min(TINY)
-    inverse = torch.where(kept, values.clamp_min(TINY).rsqrt(), 1.0)
+    varies = values > FLAT * values.max().clamp_min(TINY)
+    inverse = torch.where(varies, values.clamp_min(TINY).rsqrt(), 1.0)
     body.move_output(mean, (vectors * inverse) @ vectors.T)
 
 

@@ -314,10 +314,10 @@ class SparseGrid(Basis):
                     for cost, product in by_cost.items()
                     if cost <= total and (before := sums[total - cost]) is not None
                 ]
-                kept = sums[total] if self.factors.skips else None
+                found = sums[total] if self.factors.skips else None
                 for before, product in terms:
-                    kept = before * product if kept is None else kept.addcmul_(before, product)
-                sums[total] = kept
+                    found = before * product if found is None else found.addcmul_(before, product)
+                sums[total] = found
         return torch.stack([s for s in sums if s is not None]).sum(0)
 
     def numbers_per_row(self) -> int:
