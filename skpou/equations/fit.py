@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
-from skpou.equations.collocation import CollocationSystem, Iterate, criterion
+from skpou.equations.collocation import CollocationSystem, Iterate
 from skpou.equations.newton import gauss_newton, solve_affine
 from skpou.equations.posterior import UNSOLVED
 from skpou.equations.problem import Problem
@@ -245,16 +245,7 @@ class ContinuedSearch(ShapedSearch):
                     system, first, scales, max_iter=HELD_STEPS, free=False, **options
                 )
             iterate = gauss_newton(system, first, scales, max_iter=FREE_STEPS, **options)
-            solution = Solution(
-                spectrum,
-                basis,
-                iterate,
-                criterion(system, iterate, scales, self.boost),
-                n_columns,
-                tuple(scales),
-            )
-            self._tell(solution)
-            found.append(solution)
+            found.append(self._noted(spectrum, system, iterate, scales, n_columns))
         return found[-1]
 
     def _smooth_data(self, system: CollocationSystem) -> Tensor:

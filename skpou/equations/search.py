@@ -208,15 +208,21 @@ class Search:
         basis = self._basis(spectrum, n_columns, rotation)
         system = self._system(basis, terms)
         iterate, scales = self._solved(system, start)
-        solution = Solution(
-            spectrum,
-            basis,
-            iterate,
-            criterion(system, iterate, scales, self.boost),
-            n_columns,
-            tuple(scales),
-            rotation,
-        )
+        return self._noted(spectrum, system, iterate, scales, n_columns, rotation)
+
+    def _noted(
+        self,
+        spectrum: Spectrum,
+        system: CollocationSystem,
+        iterate: Iterate,
+        scales: Sequence[float],
+        n_columns: int,
+        rotation: Tensor | None = None,
+    ) -> Solution:
+        """What was solved, with its criterion, which is told and noted."""
+        judged = criterion(system, iterate, scales, self.boost)
+        of_basis = (spectrum, system.basis, iterate, judged)
+        solution = Solution(*of_basis, n_columns, tuple(scales), rotation)
         self._tell(solution)
         return solution
 

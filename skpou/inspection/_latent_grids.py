@@ -8,7 +8,14 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
-from skpou.inspection._sections import MODEL, PALETTE, as_numpy, column, distinct_colors
+from skpou.inspection._sections import (
+    MODEL,
+    PALETTE,
+    as_numpy,
+    column,
+    distinct_colors,
+    one_axes,
+)
 
 #: Ends of both axes: the faces of the box and dots on them are seen whole.
 ENDS = (-0.03, 1.03)
@@ -157,10 +164,7 @@ class LatentGridDisplay:
         LatentGridDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = one_axes(ax)
         self.ax_, self.figure_ = ax, ax.figure
         self.colorbar_ = self.legend_ = None
         flat = self.u.shape[1] == 1

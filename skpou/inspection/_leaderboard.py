@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
+from skpou.inspection._sections import one_axes
 
 #: Natural units of log density below the best that are shown: what is worse is worse.
 SHOWN = 12.0
@@ -94,10 +95,7 @@ class LeaderboardDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         board = self.leaderboard
         names, weights = self._standing()
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(figsize=(7, 1.2 + 0.45 * len(names)), layout="constrained")
+        ax = one_axes(ax, figsize=(7, 1.2 + 0.45 * len(names)))
         self.ax_, self.figure_, self.lines_, self.texts_ = ax, ax.figure, [], []
         finite = board["log_density"][np.isfinite(board["log_density"])]
         least = finite.max() - SHOWN if len(finite) else 0.0

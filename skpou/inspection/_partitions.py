@@ -19,6 +19,7 @@ from skpou.inspection._sections import (
     check_resolution,
     column,
     distinct_colors,
+    one_axes,
     target_name,
     with_units,
 )
@@ -293,13 +294,9 @@ class PartitionDisplay:
         (2, 4)
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         if self.xx1 is None and self.prediction is None:
             raise ValueError("prediction is needed to draw partitions along one feature.")
-        new_figure = ax is None
-        if new_figure:
-            _, ax = plt.subplots(layout="constrained")
+        new_figure, ax = ax is None, one_axes(ax)
         self.ax_, self.figure_ = ax, ax.figure
         self.partitions_ = np.unique(self.partition)
         self.colors_ = distinct_colors(len(self.partitions_))

@@ -221,6 +221,13 @@ def predict_with_std(estimator, X, return_std="auto"):
     return mean, std
 
 
+def one_axes(ax, **figure):
+    """The axes given, or those of a new figure."""
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(layout="constrained", **figure)[1] if ax is None else ax
+
+
 def panels(ax, n_rows, n_columns, *, figsize, **grid):
     """Axes (n_rows * n_columns,) of a figure of several panels.
 
