@@ -20,7 +20,7 @@ POSITIVE = Interval(Real, 0, None, closed="neither")
 N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 
 
-#: Seeds are below this: the largest integers that every generator of random numbers takes.
+#: Seeds are below this: numpy's integers have 31 bits and a sign on some systems.
 SEEDS = 2**31
 #: Numbers of 32 bits of which numpy makes the state of a generator, 128 bits.
 STATE_WORDS = 4

@@ -45,7 +45,7 @@ MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
 NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
 #: Heavier equations are kept where data and equations as a product fall by the first factor, or as
-#: a root sum of squares by the second: less is what another draw of points makes.
+#: a root sum of squares by the second: less may be chance.
 PRODUCT_GAIN, NEARER = 0.5, 0.9
 #: Share of the equations' losses below which they count as nothing: its inverse is a number.
 TINY = 1e-300

@@ -28,7 +28,7 @@ EXACT_ALPHA = 1e-12
 GRAM_ROWS = 20_000
 #: Growths of the ridge from one level to the next: kinks, smooth functions, few interactions.
 DECAYS = (4.0, 16.0, 64.0)
-#: First ridge and growth that are tried: in the middle of both.
+#: First ridge and growth that are tried, in the midst of what the evidence chooses.
 START = (1e-3, DECAYS[1])
 #: Difference of twice the log evidence that says nothing.
 INDIFFERENCE = 0.5
