@@ -227,14 +227,19 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
                 result = self._fit_streamed(X, y, sample_weight)
             else:
                 prepared = self._prepare(X, y, sample_weight)
-                options = self._options(prepared.scaling)
-                rng = random_generator(self.random_state)
-                result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
-                result = self._no_worse_than_the_mean(result, prepared)
+                result, prepared = self._without_outliers(
+                    self._trained(prepared), prepared, self._trained
+                )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    def _trained(self, prepared: Prepared) -> TrainingResult:
+        """A fit to prepared rows."""
+        options, rng = self._options(prepared.scaling), random_generator(self.random_state)
+        result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+        return self._no_worse_than_the_mean(result, prepared)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
         columns = columns_of_box(len(box.columns), self._options(box), box.offset)

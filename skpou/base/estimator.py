@@ -105,6 +105,7 @@ class TorchEstimator(CallbackSupportMixin, DocumentedEstimator):
     #: Attributes that hold the fitted state, as arrays in dicts and lists.
     _state_names: tuple[str, ...] = (
         "scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint", "_form_error",
+        "_outliers",
     )  # fmt: skip
     #: Attributes that a new fit drops: they were found for the model before.
     _dropped_by_fit: tuple[str, ...] = ("_summary",)

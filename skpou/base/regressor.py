@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
+from skpou.base.outliers import Given, OutlierMixin, Prepared
 from skpou.base.parameters import check_quantiles, check_return_std
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import gather
@@ -40,15 +41,9 @@ from skpou.core.models import (
 LEAST_SINGLE, MOST_OFFSET = 1e-30, 1e4
 
 
-class Prepared(NamedTuple):
-    """Training data in the units and on the device of the fit."""
-
-    rows: Rows
-    scaling: Scaling
-    target_ndim: int
-
-
-class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin, TorchEstimator):
+class BaseRegressor(
+    OutlierMixin, IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin, TorchEstimator
+):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
@@ -121,10 +116,8 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             further = beside(X)
             ones = further.new_ones(len(further))
             box = Scaling.from_box(torch.cat([X, further]), torch.cat([weight, ones]))
-        rows, scaling, unit = self._merged(X, y[:, None] if ndim == 1 else y, weight, box)
-        share = scaling.scale / unit
-        rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
-        return Prepared(rows, scaling, ndim)
+        self._outliers = None
+        return self._prepared(Given(X, y[:, None] if ndim == 1 else y, weight), ndim, box)
 
     def _given_rows(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
@@ -164,12 +157,29 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         return X, y, weight
 
-    def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
-        """Best of several starts, stored; what an interrupt leaves is stored, too."""
-        try:
+    def _train_and_store(
+        self,
+        train: Any,
+        n_init: int,
+        prepared: Prepared,
+        again: Callable[[Prepared], Any] | None = None,
+    ) -> TrainingResult:
+        """Best of several starts, stored; what an interrupt leaves is stored, too.
+
+        `again` makes a training of the rows without outliers; None: none are set apart.
+        """
+
+        def best(prepared: Prepared, train: Any) -> TrainingResult:
             with self._training_on(prepared):
                 result = self._best_of(train, n_init)
-            result = self._no_worse_than_the_mean(result, prepared)
+            return self._no_worse_than_the_mean(result, prepared)
+
+        try:
+            result = best(prepared, train)
+            if again is not None:
+                result, prepared = self._without_outliers(
+                    result, prepared, lambda others: best(others, again(others))
+                )
         except TrainingInterrupted as stopped:
             if stopped.result is not None:
                 self._judge_between_rows(stopped.result.state, prepared)
@@ -229,10 +239,10 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _unpack_mean(self, like: Tensor) -> Predictor:
         return self._restrained(self._unpacked_model(like), like)
 
-    def _density_of(
+    def _regular_density_of(
         self, points: Tensor, view: Callable[[Any], Predictor] | None = None
     ) -> Predictor:
-        """The model, or a part of it that `view` makes, with all that is known of its errors."""
+        """The model, or a part that `view` makes, with what is known of its errors; no outliers."""
         if view is not None:
             model = view(self._unpacked_model(points))
             return self._with_form_error(model) or model
@@ -317,7 +327,8 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
                 )
             return self._predict_covariance(X, return_cov, view)
         points, scaling, origin = self._query(X)
-        model = self._density_of(points, view) if return_std else self._mean_of(points, view)
+        unpack = self._regular_density_of if return_std else self._mean_of
+        model = unpack(points, view)
         if not return_std:
             mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)

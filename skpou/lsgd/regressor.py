@@ -254,13 +254,15 @@ class LSGDRegressor(PhysicsMixin):
         sizes = network_sizes(self, OF_FIXED_SIZES)
         physics = self._physics()
         with self._fitting(X, y, sample_weight):
+            again = None
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
-                train = self._training(sizes, prepared.rows)
+                again = lambda others: self._training(sizes, others.rows)  # noqa: E731
+                train = again(prepared)
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
                 train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(train, self.n_init, prepared, again)
         self._warn_if_not_converged(result)
         return self
 

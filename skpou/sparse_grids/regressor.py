@@ -236,9 +236,11 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
                 prepared = self._prepare(X, y, sample_weight)
                 choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
                 report = self._reporter(stoppable=options.n_refinements > 0)
-                result = self._train_and_store(
-                    lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
-                )
+
+                def training(prepared: Prepared) -> Any:
+                    return lambda rng: fit_sparse_grid(prepared.rows, options, rng, report)
+
+                result = self._train_and_store(training(prepared), 1, prepared, training)
         self._warn_if_not_converged(result)
         return self
 

@@ -360,14 +360,17 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
                 tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly, self.experts
             )
             pieces = self._piece_options(sizes, warm)
-            if self.solver == "em":
-                last = self._mixture(rows.X).tree if warm else None
-                train = em_training(rows, self.get_params(), pieces, last, self._reporter())
-            elif exactly:
-                train = joint_training(rows, pieces)
-            else:
-                train = self._discovery(prepared, pieces, self._has_pieces(warm))
-            result = self._train_and_store(train, self.n_init, prepared)
+            last = self._mixture(rows.X).tree if warm and self.solver == "em" else None
+
+            def training(prepared: Prepared) -> Train:
+                if self.solver == "em":
+                    report = self._reporter()
+                    return em_training(prepared.rows, self.get_params(), pieces, last, report)
+                if exactly:
+                    return joint_training(prepared.rows, pieces)
+                return self._discovery(prepared, pieces, self._has_pieces(warm))
+
+            result = self._train_and_store(training(prepared), self.n_init, prepared, training)
         self._warn_if_not_converged(result)
         return self
 

@@ -293,7 +293,9 @@ class POURegressor(BasePartitionRegressor):
                 self.experts,
             )
             train = self._training(prepared, form)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(
+                train, self.n_init, prepared, lambda others: self._training(others, form)
+            )
         self._warn_if_not_converged(result)
         return self
 

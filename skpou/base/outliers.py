@@ -1,0 +1,227 @@
+"""Fits without the rows that lie far from all others; see `skpou.core.models.outliers`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult, group_rows
+from skpou.core.linalg import count
+from skpou.core.models import (
+    FEWEST_OF_OUTLIERS,
+    LeftOutErrors,
+    OutlierSplit,
+    Predictor,
+    WithOutliers,
+    are_clustered,
+    left_out_by_leverage,
+    log_density_of,
+    may_hold_outliers,
+    split,
+    without_clusters,
+)
+from skpou.core.models.outliers import MOST_TESTED
+
+#: Fits without outliers: the first finds others that those it left out had hidden.
+MOST_FITS = 2
+
+
+class Given(NamedTuple):
+    """Validated rows as they came, on the device of the fit.
+
+    Attributes
+    ----------
+    X, y, weight : Tensor of shape (n, d), (n, m) and (n,)
+    """
+
+    X: Tensor
+    y: Tensor
+    weight: Tensor
+
+
+class Prepared(NamedTuple):
+    """Training data in the units and on the device of the fit."""
+
+    rows: Rows
+    scaling: Scaling
+    target_ndim: int
+    given: Given | None = None
+
+
+class _Pairs:
+    """Distinct pairs of point and target, and what a fit to some of them leaves at all."""
+
+    def __init__(self, given: Given, prepared: Prepared):
+        dtype = prepared.rows.X.dtype
+        used = torch.nonzero(given.weight > 0).squeeze(1)
+        points = prepared.scaling.points(given.X[used]).to(dtype).double()
+        group, first = group_rows(torch.cat([points, given.y[used]], 1))
+        self.used, self.group, self.given = used, group, given
+        self.X, self.y = points[first].to(dtype), given.y[used[first]]
+        weight = given.weight[used]
+        self.weight = weight.new_zeros(len(first)).index_add_(0, group, weight)
+
+    def rows_of(self, pairs: Tensor) -> Tensor:
+        """Which given rows (n,), bool, are in some of the pairs (k,), bool."""
+        result = torch.zeros_like(self.given.weight, dtype=torch.bool)
+        result[self.used] = pairs[self.group]
+        return result
+
+    def errors(
+        self, model: Predictor, prepared: Prepared, kept: Tensor
+    ) -> list[LeftOutErrors] | None:
+        """Left-out errors of every target in scaled units, for a fit to those that were kept."""
+        fitted = self.weight * kept
+        if prepared.rows.repeats is None:
+            fitted = fitted / fitted[kept].mean()
+        y = prepared.scaling.targets(self.y)
+        return left_out_by_leverage(model, self.X, y, fitted, self.weight)
+
+
+class _Judged(NamedTuple):
+    """What is far from a fit, by its errors at all pairs."""
+
+    errors: list[LeftOutErrors]
+    found: list[OutlierSplit | None]
+    log_density: float
+
+    def far(self) -> np.ndarray:
+        """Pairs (k,), bool, that are far in any target."""
+        return np.any([own.far for own in self.found if own is not None], axis=0)
+
+
+class OutlierMixin:
+    """Regressor that sets outliers apart: it fits anew to the other rows.
+
+    The density contains them as a wide component of their share.
+    """
+
+    _merged: Callable[..., Any]
+    _torch_dtype: Callable[..., torch.dtype]
+    _unpacked: Callable[..., Any]
+    _regular_density_of: Callable[..., Any]
+    #: Rows, share and variance of the outliers of the last fit.
+    _outliers: dict[str, Any] | None
+
+    @property
+    def outliers_(self) -> np.ndarray:
+        """Numbers of the rows that were set apart as outliers."""
+        check_is_fitted(self)
+        state = self.__dict__.get("_outliers")
+        return np.zeros(0, dtype=np.int64) if state is None else state["rows"]
+
+    def _density_of(
+        self, points: Tensor, view: Callable[[Any], Predictor] | None = None
+    ) -> Predictor:
+        """The density of all rows, outliers among them."""
+        model, state = self._regular_density_of(points, view), self.__dict__.get("_outliers")
+        if state is None or getattr(self, "density", None) == "gaussian":
+            return model
+        return WithOutliers(model, state["share"], state["variance"])
+
+    def _without_outliers(
+        self,
+        result: TrainingResult,
+        prepared: Prepared,
+        train: Callable[[Prepared], TrainingResult],
+    ) -> tuple[TrainingResult, Prepared]:
+        """The result and its rows; where there are outliers, those of a fit without them.
+
+        It is kept where it predicts rows that were left out, outliers among them, better.
+
+        Parameters
+        ----------
+        result : TrainingResult
+            Of a fit to all rows.
+        prepared : Prepared
+            All rows.
+        train : callable
+            Fits to others.
+        """
+        given = prepared.given
+        if given is None or prepared.rows.total_weight < FEWEST_OF_OUTLIERS or count() > 1:
+            return result, prepared
+        if not prepared.rows.n_features or not self._may_hold_outliers(result.state, prepared):
+            return result, prepared
+        pairs = _Pairs(given, prepared)
+        kept = torch.ones_like(pairs.weight, dtype=torch.bool)
+        first = now = self._judged(result.state, prepared, pairs, kept)
+        fit, rows = result, prepared
+        for _ in range(MOST_FITS):
+            if now is None or not now.far().any():
+                return result, prepared
+            far = torch.as_tensor(now.far(), device=kept.device)
+            if torch.equal(far, ~kept):
+                break
+            kept = ~far
+            rows = self._prepared_without(prepared, pairs, kept)
+            try:
+                fit = train(rows)
+            except TrainingInterrupted:
+                return result, prepared
+            now = self._judged(fit.state, rows, pairs, kept)
+        assert first is not None
+        if now is None or now.log_density <= first.log_density or _any_clustered(now):
+            return result, prepared
+        self._outliers = _state(now, pairs, kept)
+        return fit, rows
+
+    def _may_hold_outliers(self, model: Predictor, prepared: Prepared) -> bool:
+        """A quick look at some of the rows, each point with the mean of its targets."""
+        rows = prepared.rows.pairs()
+        some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
+        weight = rows.weight[some]
+        errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
+        return errors is not None and any(map(may_hold_outliers, errors))
+
+    def _prepared_without(self, prepared: Prepared, pairs: _Pairs, kept: Tensor) -> Prepared:
+        """Some of the pairs, in the same box."""
+        assert prepared.given is not None
+        X, y, weight = prepared.given
+        weight = weight * pairs.rows_of(kept)
+        return self._prepared(Given(X, y, weight), prepared.target_ndim, prepared.scaling)
+
+    def _prepared(self, given: Given, ndim: int, box: Scaling | None) -> Prepared:
+        """Distinct rows in scaled units."""
+        rows, scaling, unit = self._merged(*given, box)
+        rows = rows.in_units(scaling.mean / unit, scaling.scale / unit, self._torch_dtype())
+        return Prepared(rows, scaling, ndim, given)
+
+    @staticmethod
+    def _judged(
+        model: Predictor, prepared: Prepared, pairs: _Pairs, kept: Tensor
+    ) -> _Judged | None:
+        """What is far from a fit to some pairs; None where nothing is for certain."""
+        errors = pairs.errors(model, prepared, kept)
+        if errors is None:
+            return None
+        found: list[OutlierSplit | None] = []
+        for one in errors:
+            own = split(one)
+            found.append(own and without_clusters(own, one))
+        if not any(found):
+            return None
+        # In units of y: those of two fits differ.
+        unit = float(prepared.scaling.scale.log().sum()) * float(errors[0].weight.sum())
+        return _Judged(errors, found, log_density_of(found, errors) - unit)
+
+
+def _any_clustered(judged: _Judged) -> bool:
+    """Whether rows that are far from a fit without them lie side by side."""
+    pairs = zip(judged.found, judged.errors, strict=True)
+    return any(own is not None and are_clustered(own, one) for own, one in pairs)
+
+
+def _state(judged: _Judged, pairs: _Pairs, kept: Tensor) -> dict[str, Any]:
+    """Numbers of the rows, and for each target share and variance of its wide component."""
+    found = judged.found
+    return {
+        "rows": torch.nonzero(pairs.rows_of(~kept)).squeeze(1).cpu().numpy(),
+        "share": np.array([0.0 if own is None else own.share for own in found]),
+        "variance": np.array([1.0 if own is None else own.wide**2 for own in found]),
+    }

@@ -1,0 +1,358 @@
+"""Rows that lie far from a fit to the others, each for itself: outliers.
+
+They are told by errors of predictions that have not seen their row. A mixture of a Gaussian and a
+wide one must explain these errors far better than a Gaussian alone, and better than a skewed
+density; a row is an outlier where the wide one is likelier. Where noise varies, the scale is that
+of the errors nearby; and rows next to each other that err alike are no outliers, but something that
+the fit has missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.stats import binom
+from torch import Tensor
+
+from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import is_exact
+from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.model import Predictor
+
+#: Rows below which nothing is set apart: so few do not tell a wide component.
+FEWEST_OF_OUTLIERS = 20
+#: Rows that are looked at first, to see whether there may be outliers at all.
+MOST_TESTED = 2000
+#: An error so many standard deviations of the others away is none of a Gaussian's.
+LEAST_FAR = 6.0
+#: Standard deviation of the wide component over that of the others, at least.
+LEAST_RATIO = 4.0
+#: Share of the rows beyond which what is far is no exception.
+MOST_SHARE = 0.1
+#: Nats by which the mixture must be likelier than one Gaussian, beside half the logarithm of the
+#: number of rows for each of its two further parameters, and than the skewed density.
+LEAST_GAIN = 5.0
+#: Steps of expectation maximization for share and widths.
+STEPS = 30
+#: Errors of which the median is the local scale, and columns from which on neighbours tell nothing.
+NEARBY, MOST_COLUMNS = 15, 6
+#: Most of the nearest rows of which one may err alike: two along each column.
+MOST_NEAREST = 6
+#: Standard deviations from which on a neighbour errs alike.
+ALIKE = 3.0
+#: How often chance may place outliers side by side: before a fit without them, which rows they are
+#: is asked; after it, whether there are any.
+SIDE_BY_SIDE, HARDLY_SIDE_BY_SIDE = 0.1, 0.01
+#: A row with more leverage on itself than this counts as if it had no more.
+LARGEST_LEVERAGE = 0.99
+#: Median over standard deviation of the absolute values of a Gaussian.
+MEDIAN_OF_SIZE = 0.6745
+#: Origins of the skewed density below the least error, in standard deviations of all.
+ORIGINS = tuple(np.geomspace(0.02, 30, 30))
+
+
+class LeftOutErrors(NamedTuple):
+    """Errors of one target at rows that the prediction has not seen.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d)
+        Points in the unit box.
+    mean : ndarray of shape (n,)
+        Predictions.
+    error : ndarray of shape (n,)
+        Errors.
+    factor : ndarray of shape (n,)
+        Their standard deviation over that of the noise.
+    weight : ndarray of shape (n,)
+        Frequencies.
+    """
+
+    X: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    factor: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class OutlierSplit:
+    """A mixture of two Gaussians about zero, fitted to scaled errors.
+
+    Attributes
+    ----------
+    share : float
+        That of the wide one.
+    narrow, wide : float
+        Standard deviations.
+    far : ndarray of shape (n,), bool
+        Where the wide one is likelier.
+    scaled : ndarray of shape (n,)
+        Errors over their scale, in standard deviations of the narrow one.
+    log_density : float
+        Of all errors.
+    """
+
+    share: float
+    narrow: float
+    wide: float
+    far: np.ndarray
+    scaled: np.ndarray
+    log_density: float
+
+
+def left_out_by_leverage(
+    model: Predictor, X: Tensor, y: Tensor, fitted: Tensor, weight: Tensor
+) -> list[LeftOutErrors] | None:
+    """Errors of every target, each of its row alone left out; None where a fit is exact.
+
+    Parameters
+    ----------
+    model : Predictor
+        In scaled units.
+    X, y : Tensor of shape (n, d) and (n, m)
+        Points and targets.
+    fitted : Tensor of shape (n,)
+        Weights of the rows in the fit: 0 where it has not seen them.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    """
+    means, spreads = [], []
+    for block in row_blocks(len(X), rows_within(model.numbers_per_row())):
+        parts = model.components(X[block])
+        noise, epistemic = (part.double() for part in parts.variances())
+        if is_exact(noise.amin(0)):
+            return None
+        means.append(parts.expectation().double())
+        spreads.append(epistemic / noise)
+    mean, spread = torch.cat(means), torch.cat(spreads)
+    leverage = (fitted.double()[:, None] * spread).clamp_max(LARGEST_LEVERAGE)
+    error = (y.double() - mean) / (1 - leverage)
+    factor = (1 + spread / (1 - leverage)).sqrt()
+    if not bool(torch.isfinite(error).all() and torch.isfinite(factor).all()):
+        return None
+    points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
+    frequency = frequency * len(frequency) / frequency.sum()
+    columns = [part.cpu().numpy().T for part in (mean, error, factor)]
+    return [LeftOutErrors(points, *parts, frequency) for parts in zip(*columns, strict=True)]
+
+
+def may_hold_outliers(errors: LeftOutErrors) -> bool:
+    """Whether an error is far beyond the usual ones: a quick look."""
+    size = np.abs(errors.error) / errors.factor
+    far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
+    return bool(far.any() and far.mean() < MOST_SHARE)
+
+
+def split(errors: LeftOutErrors) -> OutlierSplit | None:
+    """Share and width of a wide component; None where nothing says for certain that there is one.
+
+    Parameters
+    ----------
+    errors : LeftOutErrors
+        Of one target.
+    """
+    if len(errors.error) < FEWEST_OF_OUTLIERS or not may_hold_outliers(errors):
+        return None
+    scale = errors.factor * _local_scales(errors)
+    u, weight = errors.error / scale, errors.weight
+    found = _two_widths(u, weight)
+    if found is None:
+        return None
+    share, narrow, wide, responsibility, log_density = found
+    least = LEAST_GAIN + math.log(len(u))
+    others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
+    if log_density < others:
+        return None
+    far = responsibility > 0.5
+    total = log_density - float(weight @ np.log(scale))
+    return OutlierSplit(share, narrow, wide, far, u / narrow, total) if far.any() else None
+
+
+def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit:
+    """The split whose far rows have no neighbours that err alike, to the same side.
+
+    A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
+    it has drawn the fit.
+    """
+    far = found.far
+    alike, chance = _side_by_side(found, errors, signed=True)
+    if chance < SIDE_BY_SIDE:
+        far = far & ~alike
+    return replace(found, far=far)
+
+
+def are_clustered(found: OutlierSplit, errors: LeftOutErrors) -> bool:
+    """Whether far rows lie side by side more than chance has it, for a fit without them."""
+    return _side_by_side(found, errors, signed=False)[1] < HARDLY_SIDE_BY_SIDE
+
+
+def _side_by_side(
+    found: OutlierSplit, errors: LeftOutErrors, signed: bool
+) -> tuple[np.ndarray, float]:
+    """Far rows (n,), bool, with a neighbour that errs alike, and how probable so many are."""
+    X, z, far = errors.X, found.scaled, found.far
+    n, d = X.shape
+    none = np.zeros(n, dtype=bool)
+    if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not far.any():
+        return none, 1.0
+    k = min(2 * d, MOST_NEAREST)
+    place = np.flatnonzero(far)
+    near = _nearest(X, place, k)
+    large = np.abs(z) > ALIKE
+    same = large[near] & ((np.sign(z[near]) == np.sign(z[place])[:, None]) | (not signed))
+    share = np.array([np.sum(large & ((z * side > 0) | (not signed))) for side in z[place]])
+    by_chance = 1 - (1 - np.maximum(share - 1, 1) / n) ** k
+    alike = none.copy()
+    alike[place] = same.any(1)
+    probability = binom.sf(alike.sum() - 1, len(place), by_chance.mean())
+    return alike, float(probability)
+
+
+def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
+    """Numbers (l, k) of the rows nearest to some, without these themselves."""
+    near = cKDTree(X).query(X[place], k=k + 1)[1]
+    own = near == place[:, None]
+    own[~own.any(1), -1] = True  # Others at the same point came before it.
+    return near[~own].reshape(len(place), k)
+
+
+def _local_scales(errors: LeftOutErrors) -> np.ndarray:
+    """Factors (n,), at least 1, by which errors nearby, or of like means, exceed the usual ones."""
+    size = np.abs(errors.error) / errors.factor
+    usual = max(float(np.median(size)), 1e-300)
+    count = min(NEARBY, len(size))
+    order = np.argsort(errors.mean, kind="stable")
+    half = count // 2
+    padded = np.pad(size[order], (half, count - 1 - half), mode="reflect")
+    local = np.empty_like(size)
+    local[order] = np.median(np.lib.stride_tricks.sliding_window_view(padded, count), 1)
+    if 0 < errors.X.shape[1] <= MOST_COLUMNS:
+        near = cKDTree(errors.X).query(errors.X, k=count)[1]
+        local = np.maximum(local, np.median(size[near.reshape(len(size), count)], 1))
+    return np.maximum(local / usual, 1.0)
+
+
+def _two_widths(
+    u: np.ndarray, weight: np.ndarray
+) -> tuple[float, float, float, np.ndarray, float] | None:
+    """Share, both standard deviations, responsibilities (n,) and log density of the likeliest."""
+    total, square = weight.sum(), u**2
+    narrow = float(np.median(np.abs(u))) / MEDIAN_OF_SIZE
+    if narrow <= 0:
+        return None
+    wide = responsibility = square > (LEAST_RATIO * narrow) ** 2
+    if not wide.any():
+        return None
+    log_density = np.zeros_like(u)
+    for _ in range(STEPS):
+        of_wide, of_narrow = weight * responsibility, weight * (1 - responsibility)
+        share = float(of_wide.sum() / total)
+        variances = np.array(
+            [(of_narrow @ square) / of_narrow.sum(), (of_wide @ square) / of_wide.sum()]
+        )
+        if not (0 < share < MOST_SHARE and variances[1] > LEAST_RATIO**2 * variances[0] > 0):
+            return None
+        logs = np.log([1 - share, share]) - 0.5 * np.log(2 * math.pi * variances)
+        joint = logs - 0.5 * square[:, None] / variances
+        log_density = np.logaddexp(*joint.T)
+        responsibility = np.exp(joint[:, 1] - log_density)
+    narrow, outer = np.sqrt(variances).tolist()
+    return share, narrow, outer, responsibility, float(weight @ log_density)
+
+
+def _gaussian(u: np.ndarray, weight: np.ndarray) -> float:
+    """Log density of the likeliest Gaussian about zero."""
+    total = float(weight.sum())
+    return -0.5 * total * (math.log(2 * math.pi * float(weight @ u**2) / total) + 1)
+
+
+def _skewed(u: np.ndarray, weight: np.ndarray) -> float:
+    """Log density of the likeliest lognormal with an origin of its own, to either side."""
+    total = weight.sum()
+    width = math.sqrt(float(weight @ u**2) / total)
+    best = -math.inf
+    for v in (u, -u):
+        logs = np.log(v - v.min() + width * np.array(ORIGINS)[:, None])
+        centre = logs @ weight / total
+        variance = (logs - centre[:, None]) ** 2 @ weight / total
+        values = -0.5 * total * (np.log(2 * math.pi * variance) + 1) - logs @ weight
+        best = max(best, float(values.max()))
+    return best
+
+
+@dataclass(frozen=True)
+class WithOutliers:
+    """A predictor whose density knows the outliers: with its share each Gaussian is a wide one.
+
+    Attributes
+    ----------
+    model : Predictor
+        Of the other rows.
+    share : ndarray of shape (m,)
+        Of the outliers, for each target.
+    variance : ndarray of shape (m,)
+        Theirs about the mean, in scaled units.
+    """
+
+    model: Predictor
+    share: np.ndarray
+    variance: np.ndarray
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of the model."""
+        return self.model.mean(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the model's mean."""
+        return self.model.gradient(X)
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the model's mean."""
+        return self.model.covariance(X)  # type: ignore[attr-defined]
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        return self.model.numbers_per_row()
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d)."""
+        parts = self.model.components(X, posterior)
+        n, count, m = parts.mean.shape
+        independent = isinstance(parts, IndependentComponents)
+        log_pi, share = parts.log_pi, parts.mean.new_tensor(self.share)
+        if not independent and count > 1 and m > 1:
+            # Targets that share their components share the outliers.
+            shares: Tensor = share.max()
+        else:
+            shares = share
+            log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
+        wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(self.variance)
+        arguments: list[Any] = [
+            torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1),
+            torch.cat([parts.mean, parts.mean], 1),
+            torch.cat([parts.noise.expand(n, count, m), wide], 1),
+            torch.cat([parts.epistemic.expand(n, count, m)] * 2, 1),
+        ]
+        if log_pi.ndim == 2:
+            return Components(*arguments)
+        return IndependentComponents(*arguments, parts.expectation())
+
+
+def log_density_of(found: Sequence[OutlierSplit | None], errors: Sequence[LeftOutErrors]) -> float:
+    """Log density of all errors; by one Gaussian where there is no wide component."""
+    total = 0.0
+    for own, one in zip(found, errors, strict=True):
+        if own is not None:
+            total += own.log_density
+            continue
+        scale = one.factor * _local_scales(one)
+        total += _gaussian(one.error / scale, one.weight) - float(one.weight @ np.log(scale))
+    return total
