@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from scipy.stats import binom
+from scipy.stats import poisson
 from torch import Tensor
 
 from skpou.core.linalg import row_blocks, rows_within
@@ -41,15 +41,15 @@ MOST_SHARE = 0.1
 LEAST_GAIN = 5.0
 #: Steps of expectation maximization for share and widths.
 STEPS = 30
-#: Errors of which the median is the local scale, and columns from which on neighbours tell nothing.
-NEARBY, MOST_COLUMNS = 15, 6
+#: Errors of which the median is the local scale, by what factor it varies by chance, and columns
+#: from which on neighbours tell nothing.
+NEARBY, BY_CHANCE, MOST_COLUMNS = 15, 1.5, 6
 #: Most of the nearest rows of which one may err alike: two along each column.
 MOST_NEAREST = 6
 #: Standard deviations from which on a neighbour errs alike.
 ALIKE = 3.0
-#: How often chance may place outliers side by side: before a fit without them, which rows they are
-#: is asked; after it, whether there are any.
-SIDE_BY_SIDE, HARDLY_SIDE_BY_SIDE = 0.1, 0.01
+#: How often chance may place so many outliers side by side.
+SIDE_BY_SIDE = 0.05
 #: A row with more leverage on itself than this counts as if it had no more.
 LARGEST_LEVERAGE = 0.99
 #: Median over standard deviation of the absolute values of a Gaussian.
@@ -80,6 +80,11 @@ class LeftOutErrors(NamedTuple):
     error: np.ndarray
     factor: np.ndarray
     weight: np.ndarray
+
+    def centred(self) -> np.ndarray:
+        """Errors (n,) of unit factor about their median: outliers may have drawn the mean."""
+        scaled = self.error / self.factor
+        return scaled - np.median(scaled)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def left_out_by_leverage(
 
 def may_hold_outliers(errors: LeftOutErrors) -> bool:
     """Whether an error is far beyond the usual ones: a quick look."""
-    size = np.abs(errors.error) / errors.factor
+    size = np.abs(errors.centred())
     far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
     return bool(far.any() and far.mean() < MOST_SHARE)
 
@@ -161,8 +166,8 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     """
     if len(errors.error) < FEWEST_OF_OUTLIERS or not may_hold_outliers(errors):
         return None
-    scale = errors.factor * _local_scales(errors)
-    u, weight = errors.error / scale, errors.weight
+    scale = _local_scales(errors)
+    u, weight = errors.centred() / scale, errors.weight
     found = _two_widths(u, weight)
     if found is None:
         return None
@@ -171,8 +176,8 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
     if log_density < others:
         return None
-    far = responsibility > 0.5
-    total = log_density - float(weight @ np.log(scale))
+    far = (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
+    total = log_density - float(weight @ np.log(scale * errors.factor))
     return OutlierSplit(share, narrow, wide, far, u / narrow, total) if far.any() else None
 
 
@@ -191,7 +196,7 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
 
 def are_clustered(found: OutlierSplit, errors: LeftOutErrors) -> bool:
     """Whether far rows lie side by side more than chance has it, for a fit without them."""
-    return _side_by_side(found, errors, signed=False)[1] < HARDLY_SIDE_BY_SIDE
+    return _side_by_side(found, errors, signed=False)[1] < SIDE_BY_SIDE
 
 
 def _side_by_side(
@@ -200,20 +205,19 @@ def _side_by_side(
     """Far rows (n,), bool, with a neighbour that errs alike, and how probable so many are."""
     X, z, far = errors.X, found.scaled, found.far
     n, d = X.shape
-    none = np.zeros(n, dtype=bool)
+    alike = np.zeros(n, dtype=bool)
     if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not far.any():
-        return none, 1.0
-    k = min(2 * d, MOST_NEAREST)
-    place = np.flatnonzero(far)
+        return alike, 1.0
+    k, place = min(2 * d, MOST_NEAREST), np.flatnonzero(far)
     near = _nearest(X, place, k)
+    side = np.sign(z) if signed else np.ones(n)
     large = np.abs(z) > ALIKE
-    same = large[near] & ((np.sign(z[near]) == np.sign(z[place])[:, None]) | (not signed))
-    share = np.array([np.sum(large & ((z * side > 0) | (not signed))) for side in z[place]])
-    by_chance = 1 - (1 - np.maximum(share - 1, 1) / n) ** k
-    alike = none.copy()
+    same = large[near] & (side[near] == side[place][:, None])
+    others = np.array([np.sum(large & (side == own)) - 1 for own in side[place]])
+    # Two far rows are neighbours of each other: their pair is found twice.
+    expected = float(np.maximum(others, 1).sum()) * k / n / 2
     alike[place] = same.any(1)
-    probability = binom.sf(alike.sum() - 1, len(place), by_chance.mean())
-    return alike, float(probability)
+    return alike, float(poisson.sf((same.sum() + 1) // 2 - 1, expected))
 
 
 def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
@@ -226,7 +230,7 @@ def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
 
 def _local_scales(errors: LeftOutErrors) -> np.ndarray:
     """Factors (n,), at least 1, by which errors nearby, or of like means, exceed the usual ones."""
-    size = np.abs(errors.error) / errors.factor
+    size = np.abs(errors.centred())
     usual = max(float(np.median(size)), 1e-300)
     count = min(NEARBY, len(size))
     order = np.argsort(errors.mean, kind="stable")
@@ -237,7 +241,7 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
     if 0 < errors.X.shape[1] <= MOST_COLUMNS:
         near = cKDTree(errors.X).query(errors.X, k=count)[1]
         local = np.maximum(local, np.median(size[near.reshape(len(size), count)], 1))
-    return np.maximum(local / usual, 1.0)
+    return np.maximum(local / (BY_CHANCE * usual), 1.0)
 
 
 def _two_widths(
@@ -353,6 +357,7 @@ def log_density_of(found: Sequence[OutlierSplit | None], errors: Sequence[LeftOu
         if own is not None:
             total += own.log_density
             continue
-        scale = one.factor * _local_scales(one)
-        total += _gaussian(one.error / scale, one.weight) - float(one.weight @ np.log(scale))
+        scale = _local_scales(one)
+        total += _gaussian(one.centred() / scale, one.weight)
+        total -= float(one.weight @ np.log(scale * one.factor))
     return total
