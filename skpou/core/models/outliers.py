@@ -65,8 +65,8 @@ class LeftOutErrors(NamedTuple):
     ----------
     X : ndarray of shape (n, d)
         Points in the unit box.
-    mean : ndarray of shape (n,)
-        Predictions.
+    y, mean : ndarray of shape (n,)
+        Targets, and predictions of all.
     error : ndarray of shape (n,)
         Errors.
     factor : ndarray of shape (n,)
@@ -76,6 +76,7 @@ class LeftOutErrors(NamedTuple):
     """
 
     X: np.ndarray
+    y: np.ndarray
     mean: np.ndarray
     error: np.ndarray
     factor: np.ndarray
@@ -145,7 +146,7 @@ def left_out_by_leverage(
         return None
     points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
     frequency = frequency * len(frequency) / frequency.sum()
-    columns = [part.cpu().numpy().T for part in (mean, error, factor)]
+    columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor)]
     return [LeftOutErrors(points, *parts, frequency) for parts in zip(*columns, strict=True)]
 
 
@@ -185,9 +186,11 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
     """The split whose far rows have no neighbours that err alike, to the same side.
 
     A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
-    it has drawn the fit.
+    it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
+    there may be a jump, in a place that the fit has missed by a row.
     """
-    far = found.far
+    far = found.far & ~_is_across(found, errors)
+    found = replace(found, far=far)
     alike, chance = _side_by_side(found, errors, signed=True)
     if chance < SIDE_BY_SIDE:
         far = far & ~alike
@@ -218,6 +221,18 @@ def _side_by_side(
     expected = float(np.maximum(others, 1).sum()) * k / n / 2
     alike[place] = same.any(1)
     return alike, float(poisson.sf((same.sum() + 1) // 2 - 1, expected))
+
+
+def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
+    """Far rows (n,), bool, whose target is what is predicted for one of their neighbours."""
+    across = np.zeros(len(found.far), dtype=bool)
+    n, d = errors.X.shape
+    if 0 < d <= MOST_COLUMNS and n > MOST_NEAREST and found.far.any():
+        place = np.flatnonzero(found.far)
+        near = _nearest(errors.X, place, min(2 * d, MOST_NEAREST))
+        step = np.abs(errors.y[place, None] - errors.mean[near]).min(1)
+        across[place] = step < ALIKE * found.narrow * errors.factor[place]
+    return across
 
 
 def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
