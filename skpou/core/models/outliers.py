@@ -229,7 +229,7 @@ def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
     n, d = errors.X.shape
     if 0 < d <= MOST_COLUMNS and n > MOST_NEAREST and found.far.any():
         place = np.flatnonzero(found.far)
-        near = _nearest(errors.X, place, min(2 * d, MOST_NEAREST))
+        near = _nearest(errors.X, place, MOST_NEAREST)
         step = np.abs(errors.y[place, None] - errors.mean[near]).min(1)
         across[place] = step < ALIKE * found.narrow * errors.factor[place]
     return across
