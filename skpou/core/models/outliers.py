@@ -46,9 +46,11 @@ STEPS = 30
 NEARBY, BY_CHANCE, MOST_COLUMNS = 15, 1.5, 6
 #: Most of the nearest rows of which one may err alike: two along each column.
 MOST_NEAREST = 6
+#: Rows that tell how often an error agrees with a neighbour by chance.
+MOST_COMPARED = 200
 #: Standard deviations from which on a neighbour errs alike.
 ALIKE = 3.0
-#: How often chance may place so many outliers side by side.
+#: How often chance may place so many outliers side by side, or one where its neighbours are.
 SIDE_BY_SIDE = 0.05
 #: A row with more leverage on itself than this counts as if it had no more.
 LARGEST_LEVERAGE = 0.99
@@ -224,14 +226,26 @@ def _side_by_side(
 
 
 def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
-    """Far rows (n,), bool, whose target is what is predicted for one of their neighbours."""
+    """Far rows (n,), bool, whose target is what is predicted for a neighbour, as chance hardly has.
+
+    How often chance has it, where predictions change much from row to row, errors of their size
+    would tell at other rows.
+    """
     across = np.zeros(len(found.far), dtype=bool)
     n, d = errors.X.shape
-    if 0 < d <= MOST_COLUMNS and n > MOST_NEAREST and found.far.any():
-        place = np.flatnonzero(found.far)
-        near = _nearest(errors.X, place, MOST_NEAREST)
-        step = np.abs(errors.y[place, None] - errors.mean[near]).min(1)
-        across[place] = step < ALIKE * found.narrow * errors.factor[place]
+    if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not found.far.any():
+        return across
+    place, others = np.flatnonzero(found.far), np.flatnonzero(~found.far)
+    others = others[:: -(-len(others) // MOST_COMPARED)]
+    left = (errors.y - errors.mean)[place]
+    most = ALIKE * found.narrow * errors.factor[place]
+    steps, usual = (
+        errors.mean[_nearest(errors.X, some, MOST_NEAREST)] - errors.mean[some, None]
+        for some in (place, others)
+    )
+    agrees = (np.abs(left[:, None] - steps) < most[:, None]).any(1)
+    by_chance = (np.abs(left[:, None, None] - usual) < most[:, None, None]).any(2).mean(1)
+    across[place] = agrees & (by_chance < SIDE_BY_SIDE)
     return across
 
 
