@@ -29,6 +29,9 @@ from skpou.core.models.outliers import MOST_TESTED
 
 #: Fits without outliers: the first finds others that those it left out had hidden.
 MOST_FITS = 2
+#: Outliers that may come to light after the last fit, over those it was done without: where there
+#: are more, each fit finds others, and the rows are not of two kinds.
+MOST_NEW = 0.5
 
 
 class Given(NamedTuple):
@@ -84,10 +87,20 @@ class _Pairs:
 
 
 class _Judged(NamedTuple):
-    """What is far from a fit, by its errors at all pairs."""
+    """What is far from a fit, by its errors at all pairs.
 
-    errors: list[LeftOutErrors]
+    Attributes
+    ----------
+    found : list of OutlierSplit or None
+        For each target, without rows side by side that err alike.
+    clustered : bool
+        Whether far rows lie side by side more than chance has it.
+    log_density : float
+        Of all errors, in units of y.
+    """
+
     found: list[OutlierSplit | None]
+    clustered: bool
     log_density: float
 
     def far(self) -> np.ndarray:
@@ -165,8 +178,7 @@ class OutlierMixin:
             except TrainingInterrupted:
                 return result, prepared
             now = self._judged(fit.state, rows, pairs, kept)
-        assert first is not None
-        if now is None or now.log_density <= first.log_density or _any_clustered(now):
+        if first is None or now is None or not _is_settled(now, first, kept):
             return result, prepared
         self._outliers = _state(now, pairs, kept)
         return fit, rows
@@ -200,21 +212,22 @@ class OutlierMixin:
         errors = pairs.errors(model, prepared, kept)
         if errors is None:
             return None
-        found: list[OutlierSplit | None] = []
-        for one in errors:
-            own = split(one)
-            found.append(own and without_clusters(own, one))
+        pairs_of_all = [(split(one), one) for one in errors]
+        clustered = any(own and are_clustered(own, one) for own, one in pairs_of_all)
+        found = [own and without_clusters(own, one) for own, one in pairs_of_all]
         if not any(found):
             return None
         # In units of y: those of two fits differ.
         unit = float(prepared.scaling.scale.log().sum()) * float(errors[0].weight.sum())
-        return _Judged(errors, found, log_density_of(found, errors) - unit)
+        return _Judged(found, clustered, log_density_of(found, errors) - unit)
 
 
-def _any_clustered(judged: _Judged) -> bool:
-    """Whether rows that are far from a fit without them lie side by side."""
-    pairs = zip(judged.found, judged.errors, strict=True)
-    return any(own is not None and are_clustered(own, one) for own, one in pairs)
+def _is_settled(judged: _Judged, first: _Judged, kept: Tensor) -> bool:
+    """Whether rows without which a fit was done are its outliers, and it is the better for it."""
+    out, far = (~kept).cpu().numpy(), judged.far()
+    if judged.clustered or (out & ~far).any() or (far & ~out).sum() > MOST_NEW * out.sum():
+        return False
+    return judged.log_density > first.log_density
 
 
 def _state(judged: _Judged, pairs: _Pairs, kept: Tensor) -> dict[str, Any]:
