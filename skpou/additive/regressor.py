@@ -112,6 +112,10 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         What terms are added to, in units of y: the mean of the predictions over the data.
     noise_ : float or ndarray of shape (n_outputs,)
         Root mean square of the noise over the data, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. It is missing where rows are
+        streamed.
     n_iter_ : int
         Most iterations that a target took.
     scaling_ : dict of ndarray

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult, group_rows
@@ -116,17 +115,18 @@ class OutlierMixin:
 
     _merged: Callable[..., Any]
     _torch_dtype: Callable[..., torch.dtype]
-    _unpacked: Callable[..., Any]
+    _training_on: Callable[..., Any]
+    _best_of: Callable[..., TrainingResult]
+    _no_worse_than_the_mean: Callable[..., TrainingResult]
     _regular_density_of: Callable[..., Any]
     #: Rows, share and variance of the outliers of the last fit.
     _outliers: dict[str, Any] | None
 
-    @property
-    def outliers_(self) -> np.ndarray:
-        """Numbers of the rows that were set apart as outliers."""
-        check_is_fitted(self)
-        state = self.__dict__.get("_outliers")
-        return np.zeros(0, dtype=np.int64) if state is None else state["rows"]
+    outliers_: np.ndarray
+
+    def _set_outliers(self, state: dict[str, Any] | None) -> None:
+        self._outliers = state
+        self.outliers_ = np.zeros(0, dtype=np.int64) if state is None else state["rows"]
 
     def _density_of(
         self, points: Tensor, view: Callable[[Any], Predictor] | None = None
@@ -136,6 +136,12 @@ class OutlierMixin:
         if state is None or getattr(self, "density", None) == "gaussian":
             return model
         return WithOutliers(model, state["share"], state["variance"])
+
+    def _best_no_worse(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
+        """Best of several starts, or what is simpler where it is worse than the mean."""
+        with self._training_on(prepared):
+            result = self._best_of(train, n_init)
+        return self._no_worse_than_the_mean(result, prepared)
 
     def _without_outliers(
         self,
@@ -156,6 +162,7 @@ class OutlierMixin:
         train : callable
             Fits to others.
         """
+        self._set_outliers(None)
         given = prepared.given
         if given is None or prepared.rows.total_weight < FEWEST_OF_OUTLIERS or count() > 1:
             return result, prepared
@@ -180,7 +187,7 @@ class OutlierMixin:
             now = self._judged(fit.state, rows, pairs, kept)
         if first is None or now is None or not _is_settled(now, first, kept):
             return result, prepared
-        self._outliers = _state(now, pairs, kept)
+        self._set_outliers(_state(now, pairs, kept))
         return fit, rows
 
     def _may_hold_outliers(self, model: Predictor, prepared: Prepared) -> bool:

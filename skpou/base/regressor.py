@@ -116,7 +116,6 @@ class BaseRegressor(
             further = beside(X)
             ones = further.new_ones(len(further))
             box = Scaling.from_box(torch.cat([X, further]), torch.cat([weight, ones]))
-        self._outliers = None
         return self._prepared(Given(X, y[:, None] if ndim == 1 else y, weight), ndim, box)
 
     def _given_rows(
@@ -168,17 +167,13 @@ class BaseRegressor(
 
         `again` makes a training of the rows without outliers; None: none are set apart.
         """
-
-        def best(prepared: Prepared, train: Any) -> TrainingResult:
-            with self._training_on(prepared):
-                result = self._best_of(train, n_init)
-            return self._no_worse_than_the_mean(result, prepared)
-
+        if again is not None:
+            self._set_outliers(None)
         try:
-            result = best(prepared, train)
+            result = self._best_no_worse(train, n_init, prepared)
             if again is not None:
                 result, prepared = self._without_outliers(
-                    result, prepared, lambda others: best(others, again(others))
+                    result, prepared, lambda rest: self._best_no_worse(again(rest), n_init, rest)
                 )
         except TrainingInterrupted as stopped:
             if stopped.result is not None:

@@ -28,6 +28,6 @@ from skpou.core.sobol import sobol_points
 __all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis", "Report",
            "RowSample", "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
            "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
-           "group_rows", "handing_over", "jobs", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
-           "target_unit", "tell", "to_powers", "total_degree_exponents"]
+           "group_rows", "handing_over", "jobs", "largest_powers", "merge_rows", "pairs_of",
+           "sobol_points", "target_unit", "tell", "to_powers", "total_degree_exponents"]
 # fmt: on

@@ -132,7 +132,7 @@ def _group_starts(A: Tensor) -> Tensor:
 
 
 def group_rows(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Number (n,) of each row of A among its distinct rows, sorted, and a place of each of these."""
+    """Number (n,) of each row of A among its sorted distinct rows, and where each of these is."""
     order = lexicographic_order(A)
     starts = _group_starts(A[order])
     group = torch.empty_like(starts)

@@ -118,6 +118,9 @@ class LSGDRegressor(PhysicsMixin):
         Mean of y, which the columns add to.
     noise_ : float or ndarray of shape (n_outputs,)
         Standard deviation of the noise, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     basis_ : list of str
         Bases whose sum is the model: ``"network"``, or those that were chosen.
     hidden_layer_sizes_ : tuple of int

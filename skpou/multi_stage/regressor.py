@@ -122,6 +122,9 @@ class MultiStageRegressor(PhysicsMixin):
         Mean of y, which the columns add to.
     noise_ : float or ndarray of shape (n_outputs,)
         Standard deviation of the noise, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     hidden_layer_sizes_ : tuple of int
         Widths; with ``"auto"`` the number of columns that are no polynomials.
     alpha_ : float

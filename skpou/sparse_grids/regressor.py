@@ -115,6 +115,10 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         Factor by which the ridge grows from one level to the next.
     noise_ : float or ndarray of shape (n_outputs,)
         Noise standard deviation in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. It is missing where rows are
+        streamed.
     n_iter_ : int
         Iterations of an iterative solution, grids of a refinement, 1 otherwise.
     loss_curve_ : list of float

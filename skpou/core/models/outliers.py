@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -149,7 +149,10 @@ def left_out_by_leverage(
     points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
     frequency = frequency * len(frequency) / frequency.sum()
     columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor)]
-    return [LeftOutErrors(points, *parts, frequency) for parts in zip(*columns, strict=True)]
+    return [
+        LeftOutErrors(points, y, mean, error, factor, frequency)
+        for y, mean, error, factor in zip(*columns, strict=True)
+    ]
 
 
 def may_hold_outliers(errors: LeftOutErrors) -> bool:
@@ -368,15 +371,13 @@ class WithOutliers:
             shares = share
             log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
         wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(self.variance)
-        arguments: list[Any] = [
-            torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1),
-            torch.cat([parts.mean, parts.mean], 1),
-            torch.cat([parts.noise.expand(n, count, m), wide], 1),
-            torch.cat([parts.epistemic.expand(n, count, m)] * 2, 1),
-        ]
+        log_pi = torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1)
+        mean = torch.cat([parts.mean, parts.mean], 1)
+        noise = torch.cat([parts.noise.expand(n, count, m), wide], 1)
+        epistemic = torch.cat([parts.epistemic.expand(n, count, m)] * 2, 1)
         if log_pi.ndim == 2:
-            return Components(*arguments)
-        return IndependentComponents(*arguments, parts.expectation())
+            return Components(log_pi, mean, noise, epistemic)
+        return IndependentComponents(log_pi, mean, noise, epistemic, parts.expectation())
 
 
 def log_density_of(found: Sequence[OutlierSplit | None], errors: Sequence[LeftOutErrors]) -> float:

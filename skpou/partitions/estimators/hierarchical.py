@@ -195,6 +195,9 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         `loss_curve_` are those of the pieces then.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or V-cycles.
     loss_curve_ : list of float

@@ -140,6 +140,9 @@ class POURegressor(BasePartitionRegressor):
         Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or steps on the gates with ``init="box"``, networks or
         ``solver="lsgd"``.
