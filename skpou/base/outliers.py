@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ from skpou.core.models import (
     log_density_of,
     may_hold_outliers,
     split,
+    swallowed,
     without_clusters,
 )
 from skpou.core.models.outliers import MOST_TESTED
 
-#: Fits without outliers: the first finds others that those it left out had hidden.
-MOST_FITS = 2
+#: Fits without outliers: each finds others that those before had hidden, or swallowed.
+MOST_FITS = 3
 #: Outliers that may come to light after the last fit, over those it was done without: where there
 #: are more, each fit finds others, and the rows are not of two kinds.
 MOST_NEW = 0.5
@@ -94,17 +96,24 @@ class _Judged(NamedTuple):
         For each target, without rows side by side that err alike.
     clustered : bool
         Whether far rows lie side by side more than chance has it.
-    log_density : float
-        Of all errors, in units of y.
+    swallowed : ndarray of shape (k,), bool
+        Pairs that a part of the fit is there for alone.
+    log_density : ndarray of shape (k,)
+        Of the errors of each pair, times its frequency, in units of y.
     """
 
     found: list[OutlierSplit | None]
     clustered: bool
-    log_density: float
+    swallowed: np.ndarray
+    log_density: np.ndarray
 
     def far(self) -> np.ndarray:
         """Pairs (k,), bool, that are far in any target."""
-        return np.any([own.far for own in self.found if own is not None], axis=0)
+        far = np.zeros_like(self.swallowed)
+        for own in self.found:
+            if own is not None:
+                far |= own.far
+        return far
 
 
 class OutlierMixin:
@@ -172,11 +181,12 @@ class OutlierMixin:
         kept = torch.ones_like(pairs.weight, dtype=torch.bool)
         first = now = self._judged(result.state, prepared, pairs, kept)
         fit, rows = result, prepared
-        for _ in range(MOST_FITS):
-            if now is None or not now.far().any():
+        for number in range(MOST_FITS):
+            if now is None:
                 return result, prepared
-            far = torch.as_tensor(now.far(), device=kept.device)
-            if torch.equal(far, ~kept):
+            out = now.far() if number else now.far() | now.swallowed
+            far = torch.as_tensor(out, device=kept.device)
+            if not out.any() or torch.equal(far, ~kept):
                 break
             kept = ~far
             rows = self._prepared_without(prepared, pairs, kept)
@@ -196,7 +206,9 @@ class OutlierMixin:
         some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
         weight = rows.weight[some]
         errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
-        return errors is not None and any(map(may_hold_outliers, errors))
+        return errors is not None and any(
+            may_hold_outliers(one) or swallowed(one).any() for one in errors
+        )
 
     def _prepared_without(self, prepared: Prepared, pairs: _Pairs, kept: Tensor) -> Prepared:
         """Some of the pairs, in the same box."""
@@ -215,26 +227,31 @@ class OutlierMixin:
     def _judged(
         model: Predictor, prepared: Prepared, pairs: _Pairs, kept: Tensor
     ) -> _Judged | None:
-        """What is far from a fit to some pairs; None where nothing is for certain."""
+        """What is far from a fit to some pairs; None where it is exact."""
         errors = pairs.errors(model, prepared, kept)
         if errors is None:
             return None
-        pairs_of_all = [(split(one), one) for one in errors]
-        clustered = any(own and are_clustered(own, one) for own, one in pairs_of_all)
-        found = [own and without_clusters(own, one) for own, one in pairs_of_all]
-        if not any(found):
-            return None
+        of_all = [(one, split(one)) for one in errors]
+        clustered = any(own and are_clustered(own, one) for one, own in of_all)
         # In units of y: those of two fits differ.
-        unit = float(prepared.scaling.scale.log().sum()) * float(errors[0].weight.sum())
-        return _Judged(found, clustered, log_density_of(found, errors) - unit)
+        unit = float(prepared.scaling.scale.log().sum())
+        density = errors[0].weight * (sum(log_density_of(one, own) for one, own in of_all) - unit)
+        own_part = np.any([swallowed(one) for one in errors], axis=0)
+        found = [own and without_clusters(own, one) for one, own in of_all]
+        return _Judged(found, clustered, own_part, density)
 
 
 def _is_settled(judged: _Judged, first: _Judged, kept: Tensor) -> bool:
     """Whether rows without which a fit was done are its outliers, and it is the better for it."""
     out, far = (~kept).cpu().numpy(), judged.far()
-    if judged.clustered or (out & ~far).any() or (far & ~out).sum() > MOST_NEW * out.sum():
+    new = (far & ~out).sum()
+    if judged.clustered or not out.any() or (out & ~far).any() or new > MOST_NEW * out.sum():
         return False
-    return judged.log_density > first.log_density
+    # How likely rows are that the first fit has a part for is not known, but that each took one
+    # parameter at least is, as in the Bayesian information criterion.
+    spared = 0.5 * math.log(len(out)) * (out & first.swallowed).sum()
+    gain = judged.log_density - first.log_density
+    return bool(gain[~first.swallowed].sum() + spared > 0)
 
 
 def _state(judged: _Judged, pairs: _Pairs, kept: Tensor) -> dict[str, Any]:

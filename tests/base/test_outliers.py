@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from skpou import (
     AdditivePOURegressor,
@@ -33,6 +34,7 @@ def data(n=120, seed=0):
     """Points, targets, and the same with three far ones."""
     rng = np.random.default_rng(seed)
     X = rng.random((n, 1))
+    X[FAR, 0] = [0.3, 0.55, 0.8]
     y = truth(X) + 0.05 * rng.standard_normal(n)
     wild = y.copy()
     wild[FAR] += [1.0, -1.2, 1.1]
@@ -47,7 +49,7 @@ def fits(request):
 
 
 def test_outliers_are_set_apart_and_the_fit_is_that_of_the_others(fits):
-    model, X, y, wild = fits
+    model, X, _, wild = fits
     assert list(model.outliers_) == list(FAR)
     weight = np.ones(len(X))
     weight[FAR] = 0
@@ -62,7 +64,8 @@ def test_outliers_are_set_apart_and_the_fit_is_that_of_the_others(fits):
     # What is certain to be no outlier is as likely as it was, less their share.
     loss = others.log_density(T, truth(T)) - model.log_density(T, truth(T))
     assert np.all((loss > 0) & (loss < 2 * len(FAR) / len(X)))
-    assert model.log_density(T, truth(T) + 1).min() > -5  # nearly -200 without them
+    expected = np.log(len(FAR) / len(X)) + norm.logpdf(1, scale=1.1)  # nearly -200 without them
+    assert model.log_density(T, model.predict(T) + 1) == pytest.approx(expected, abs=0.3)
 
 
 def test_density_integrates_to_one_and_has_the_share_beyond(fits):
@@ -85,6 +88,11 @@ def test_order_and_doubling_of_rows_do_not_matter():
     assert np.array_equal(model.predict(X), turned.predict(X))
     twice = SparseGridRegressor().fit(np.r_[X, X], np.r_[wild, wild])
     assert list(twice.outliers_) == [*FAR, *(FAR + len(X))]
+    weight = 1 + (np.arange(len(X)) % 2)
+    repeated = SparseGridRegressor().fit(np.repeat(X, weight, 0), np.repeat(wild, weight))
+    weighted = SparseGridRegressor().fit(X, wild, sample_weight=weight)
+    assert np.array_equal(weighted.predict(X), repeated.predict(X))
+    assert list(weighted.outliers_) == list(FAR)
 
 
 def test_a_sentinel_does_not_hide_the_rest():

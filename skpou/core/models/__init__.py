@@ -55,6 +55,7 @@ from skpou.core.models.outliers import (
     log_density_of,
     may_hold_outliers,
     split,
+    swallowed,
     without_clusters,
 )
 from skpou.core.models.process_companion import fit_process
@@ -89,6 +90,6 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
            "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
            "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
-           "split", "standard_draws", "without_clusters", "worse_than_the_mean",
+           "split", "standard_draws", "swallowed", "without_clusters", "worse_than_the_mean",
            "worse_than_the_shares"]
 # fmt: on

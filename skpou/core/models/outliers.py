@@ -10,7 +10,6 @@ the fit has missed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -54,6 +53,8 @@ ALIKE = 3.0
 SIDE_BY_SIDE = 0.05
 #: A row with more leverage on itself than this counts as if it had no more.
 LARGEST_LEVERAGE = 0.99
+#: Leverage from which on a row is fitted by a part of the fit that is there for it alone.
+LEAST_OWN = 0.8
 #: Median over standard deviation of the absolute values of a Gaussian.
 MEDIAN_OF_SIZE = 0.6745
 #: Origins of the skewed density below the least error, in standard deviations of all.
@@ -75,6 +76,8 @@ class LeftOutErrors(NamedTuple):
         Their standard deviation over that of the noise.
     weight : ndarray of shape (n,)
         Frequencies.
+    leverage : ndarray of shape (n,)
+        Part that each target has in its own fitted value.
     """
 
     X: np.ndarray
@@ -83,6 +86,7 @@ class LeftOutErrors(NamedTuple):
     error: np.ndarray
     factor: np.ndarray
     weight: np.ndarray
+    leverage: np.ndarray
 
     def centred(self) -> np.ndarray:
         """Errors (n,) of unit factor about their median: outliers may have drawn the mean."""
@@ -104,8 +108,8 @@ class OutlierSplit:
         Where the wide one is likelier.
     scaled : ndarray of shape (n,)
         Errors over their scale, in standard deviations of the narrow one.
-    log_density : float
-        Of all errors.
+    log_density : ndarray of shape (n,)
+        Of the errors.
     """
 
     share: float
@@ -113,7 +117,7 @@ class OutlierSplit:
     wide: float
     far: np.ndarray
     scaled: np.ndarray
-    log_density: float
+    log_density: np.ndarray
 
 
 def left_out_by_leverage(
@@ -148,11 +152,20 @@ def left_out_by_leverage(
         return None
     points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
     frequency = frequency * len(frequency) / frequency.sum()
-    columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor)]
+    columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor, leverage)]
     return [
-        LeftOutErrors(points, y, mean, error, factor, frequency)
-        for y, mean, error, factor in zip(*columns, strict=True)
+        LeftOutErrors(points, y, mean, error, factor, frequency, own)
+        for y, mean, error, factor, own in zip(*columns, strict=True)
     ]
+
+
+def swallowed(errors: LeftOutErrors) -> np.ndarray:
+    """Rows (n,), bool, that a part of the fit is there for alone; none where these are many.
+
+    What it would be without them is not known: what this part is of was found for them, too.
+    """
+    own = errors.leverage > LEAST_OWN
+    return own & (own.mean() < MOST_SHARE)
 
 
 def may_hold_outliers(errors: LeftOutErrors) -> bool:
@@ -180,11 +193,11 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     share, narrow, wide, responsibility, log_density = found
     least = LEAST_GAIN + math.log(len(u))
     others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
-    if log_density < others:
+    if float(weight @ log_density) < others:
         return None
     far = (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
-    total = log_density - float(weight @ np.log(scale * errors.factor))
-    return OutlierSplit(share, narrow, wide, far, u / narrow, total) if far.any() else None
+    log_density = log_density - np.log(scale * errors.factor)
+    return OutlierSplit(share, narrow, wide, far, u / narrow, log_density) if far.any() else None
 
 
 def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit:
@@ -278,8 +291,8 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
 
 def _two_widths(
     u: np.ndarray, weight: np.ndarray
-) -> tuple[float, float, float, np.ndarray, float] | None:
-    """Share, both standard deviations, responsibilities (n,) and log density of the likeliest."""
+) -> tuple[float, float, float, np.ndarray, np.ndarray] | None:
+    """Share, both standard deviations, responsibilities and log densities (n,) of the likeliest."""
     total, square = weight.sum(), u**2
     narrow = float(np.median(np.abs(u))) / MEDIAN_OF_SIZE
     if narrow <= 0:
@@ -301,7 +314,7 @@ def _two_widths(
         log_density = np.logaddexp(*joint.T)
         responsibility = np.exp(joint[:, 1] - log_density)
     narrow, outer = np.sqrt(variances).tolist()
-    return share, narrow, outer, responsibility, float(weight @ log_density)
+    return share, narrow, outer, responsibility, log_density
 
 
 def _gaussian(u: np.ndarray, weight: np.ndarray) -> float:
@@ -380,14 +393,12 @@ class WithOutliers:
         return IndependentComponents(log_pi, mean, noise, epistemic, parts.expectation())
 
 
-def log_density_of(found: Sequence[OutlierSplit | None], errors: Sequence[LeftOutErrors]) -> float:
-    """Log density of all errors; by one Gaussian where there is no wide component."""
-    total = 0.0
-    for own, one in zip(found, errors, strict=True):
-        if own is not None:
-            total += own.log_density
-            continue
-        scale = _local_scales(one)
-        total += _gaussian(one.centred() / scale, one.weight)
-        total -= float(one.weight @ np.log(scale * one.factor))
-    return total
+def log_density_of(errors: LeftOutErrors, found: OutlierSplit | None) -> np.ndarray:
+    """Log density of the errors (n,); by one Gaussian where there is no wide component."""
+    if found is not None:
+        return found.log_density
+    scale = _local_scales(errors)
+    u, weight = errors.centred() / scale, errors.weight
+    variance = max(float(weight @ u**2) / float(weight.sum()), 1e-300)
+    density = -0.5 * (np.log(2 * math.pi * variance) + u**2 / variance)
+    return density - np.log(scale * errors.factor)
