@@ -247,11 +247,11 @@ def _is_settled(judged: _Judged, first: _Judged, kept: Tensor) -> bool:
     new = (far & ~out).sum()
     if judged.clustered or not out.any() or (out & ~far).any() or new > MOST_NEW * out.sum():
         return False
-    # How likely rows are that the first fit has a part for is not known, but that each took one
-    # parameter at least is, as in the Bayesian information criterion.
+    # How likely rows are that a fit has a part for is not known, but that each took a parameter is,
+    # which counts as in the Bayesian information criterion.
     spared = 0.5 * math.log(len(out)) * (out & first.swallowed).sum()
-    gain = judged.log_density - first.log_density
-    return bool(gain[~first.swallowed].sum() + spared > 0)
+    gain = (judged.log_density - first.log_density)[~(first.swallowed | judged.swallowed)]
+    return bool(gain.sum() + spared > 0)
 
 
 def _state(judged: _Judged, pairs: _Pairs, kept: Tensor) -> dict[str, Any]:

@@ -172,6 +172,7 @@ def may_hold_outliers(errors: LeftOutErrors) -> bool:
     """Whether an error is far beyond the usual ones: a quick look."""
     size = np.abs(errors.centred())
     far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
+    far &= errors.leverage <= LEAST_OWN
     return bool(far.any() and far.mean() < MOST_SHARE)
 
 
@@ -186,8 +187,10 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     if len(errors.error) < FEWEST_OF_OUTLIERS or not may_hold_outliers(errors):
         return None
     scale = _local_scales(errors)
-    u, weight = errors.centred() / scale, errors.weight
-    found = _two_widths(u, weight)
+    # Errors of rows that are fitted for themselves tell nothing.
+    known = errors.leverage <= LEAST_OWN
+    u, weight = errors.centred() / scale, errors.weight * known
+    found = _two_widths(u, weight) if known.sum() >= FEWEST_OF_OUTLIERS else None
     if found is None:
         return None
     share, narrow, wide, responsibility, log_density = found
@@ -195,7 +198,7 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
     if float(weight @ log_density) < others:
         return None
-    far = (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
+    far = known & (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
     log_density = log_density - np.log(scale * errors.factor)
     return OutlierSplit(share, narrow, wide, far, u / narrow, log_density) if far.any() else None
 
@@ -297,8 +300,8 @@ def _two_widths(
     narrow = float(np.median(np.abs(u))) / MEDIAN_OF_SIZE
     if narrow <= 0:
         return None
-    wide = responsibility = square > (LEAST_RATIO * narrow) ** 2
-    if not wide.any():
+    responsibility = (square > (LEAST_RATIO * narrow) ** 2).astype(float)
+    if not weight @ responsibility:
         return None
     log_density = np.zeros_like(u)
     for _ in range(STEPS):
