@@ -19,16 +19,15 @@ from skpou.core.models import (
     Predictor,
     WithOutliers,
     are_clustered,
+    fitted_alone,
     left_out_by_leverage,
     log_density_of,
     may_hold_outliers,
-    split,
-    swallowed,
+    split_outliers,
     without_clusters,
 )
-from skpou.core.models.outliers import MOST_TESTED
 
-#: Fits without outliers: each finds others that those before had hidden, or swallowed.
+#: Fits without outliers: each finds others that those before had hidden, or fitted alone.
 MOST_FITS = 3
 #: Outliers that may come to light after the last fit, over those it was done without: where there
 #: are more, each fit finds others, and the rows are not of two kinds.
@@ -96,7 +95,7 @@ class _Judged(NamedTuple):
         For each target, without rows side by side that err alike.
     clustered : bool
         Whether far rows lie side by side more than chance has it.
-    swallowed : ndarray of shape (k,), bool
+    alone : ndarray of shape (k,), bool
         Pairs that a part of the fit is there for alone.
     log_density : ndarray of shape (k,)
         Of the errors of each pair, times its frequency, in units of y.
@@ -104,12 +103,12 @@ class _Judged(NamedTuple):
 
     found: list[OutlierSplit | None]
     clustered: bool
-    swallowed: np.ndarray
+    alone: np.ndarray
     log_density: np.ndarray
 
     def far(self) -> np.ndarray:
         """Pairs (k,), bool, that are far in any target."""
-        far = np.zeros_like(self.swallowed)
+        far = np.zeros_like(self.alone)
         for own in self.found:
             if own is not None:
                 far |= own.far
@@ -175,7 +174,7 @@ class OutlierMixin:
         given = prepared.given
         if given is None or prepared.rows.total_weight < FEWEST_OF_OUTLIERS or count() > 1:
             return result, prepared
-        if not prepared.rows.n_features or not self._may_hold_outliers(result.state, prepared):
+        if not prepared.rows.n_features or not may_hold_outliers(result.state, prepared.rows):
             return result, prepared
         pairs = _Pairs(given, prepared)
         kept = torch.ones_like(pairs.weight, dtype=torch.bool)
@@ -184,7 +183,7 @@ class OutlierMixin:
         for number in range(MOST_FITS):
             if now is None:
                 return result, prepared
-            out = now.far() if number else now.far() | now.swallowed
+            out = now.far() if number else now.far() | now.alone
             far = torch.as_tensor(out, device=kept.device)
             if not out.any() or torch.equal(far, ~kept):
                 break
@@ -199,16 +198,6 @@ class OutlierMixin:
             return result, prepared
         self._set_outliers(_state(now, pairs, kept))
         return fit, rows
-
-    def _may_hold_outliers(self, model: Predictor, prepared: Prepared) -> bool:
-        """A quick look at some of the rows, each point with the mean of its targets."""
-        rows = prepared.rows.pairs()
-        some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
-        weight = rows.weight[some]
-        errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
-        return errors is not None and any(
-            may_hold_outliers(one) or swallowed(one).any() for one in errors
-        )
 
     def _prepared_without(self, prepared: Prepared, pairs: _Pairs, kept: Tensor) -> Prepared:
         """Some of the pairs, in the same box."""
@@ -231,12 +220,12 @@ class OutlierMixin:
         errors = pairs.errors(model, prepared, kept)
         if errors is None:
             return None
-        of_all = [(one, split(one)) for one in errors]
+        of_all = [(one, split_outliers(one)) for one in errors]
         clustered = any(own and are_clustered(own, one) for one, own in of_all)
         # In units of y: those of two fits differ.
         unit = float(prepared.scaling.scale.log().sum())
         density = errors[0].weight * (sum(log_density_of(one, own) for one, own in of_all) - unit)
-        own_part = np.any([swallowed(one) for one in errors], axis=0)
+        own_part = np.any([fitted_alone(one) for one in errors], axis=0)
         found = [own and without_clusters(own, one) for one, own in of_all]
         return _Judged(found, clustered, own_part, density)
 
@@ -249,8 +238,8 @@ def _is_settled(judged: _Judged, first: _Judged, kept: Tensor) -> bool:
         return False
     # How likely rows are that a fit has a part for is not known, but that each took a parameter is,
     # which counts as in the Bayesian information criterion.
-    spared = 0.5 * math.log(len(out)) * (out & first.swallowed).sum()
-    gain = (judged.log_density - first.log_density)[~(first.swallowed | judged.swallowed)]
+    spared = 0.5 * math.log(len(out)) * (out & first.alone).sum()
+    gain = (judged.log_density - first.log_density)[~(first.alone | judged.alone)]
     return bool(gain.sum() + spared > 0)
 
 

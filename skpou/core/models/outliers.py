@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import poisson
 from torch import Tensor
 
+from skpou.core import Rows
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import is_exact
@@ -159,7 +160,7 @@ def left_out_by_leverage(
     ]
 
 
-def swallowed(errors: LeftOutErrors) -> np.ndarray:
+def fitted_alone(errors: LeftOutErrors) -> np.ndarray:
     """Rows (n,), bool, that a part of the fit is there for alone; none where these are many.
 
     What it would be without them is not known: what this part is of was found for them, too.
@@ -168,15 +169,24 @@ def swallowed(errors: LeftOutErrors) -> np.ndarray:
     return own & (own.mean() < MOST_SHARE)
 
 
-def may_hold_outliers(errors: LeftOutErrors) -> bool:
-    """Whether an error is far beyond the usual ones: a quick look."""
+def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
+    """Whether there may be outliers: a quick look at some of the rows of a fit."""
+    rows = rows.pairs()
+    some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
+    weight = rows.weight[some]
+    errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
+    return errors is not None and any(_any_far(one) or fitted_alone(one).any() for one in errors)
+
+
+def _any_far(errors: LeftOutErrors) -> bool:
+    """Whether an error is far beyond the usual ones."""
     size = np.abs(errors.centred())
     far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
     far &= errors.leverage <= LEAST_OWN
     return bool(far.any() and far.mean() < MOST_SHARE)
 
 
-def split(errors: LeftOutErrors) -> OutlierSplit | None:
+def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
     """Share and width of a wide component; None where nothing says for certain that there is one.
 
     Parameters
@@ -184,7 +194,7 @@ def split(errors: LeftOutErrors) -> OutlierSplit | None:
     errors : LeftOutErrors
         Of one target.
     """
-    if len(errors.error) < FEWEST_OF_OUTLIERS or not may_hold_outliers(errors):
+    if len(errors.error) < FEWEST_OF_OUTLIERS or not _any_far(errors):
         return None
     scale = _local_scales(errors)
     # Errors of rows that are fitted for themselves tell nothing.

@@ -11,7 +11,7 @@ from skpou.core.models.outliers import (
     WithOutliers,
     are_clustered,
     left_out_by_leverage,
-    split,
+    split_outliers,
     without_clusters,
 )
 from tests.core.models.test_mixed_residues import BASIS, linear
@@ -35,7 +35,7 @@ def test_share_and_widths_of_a_mixture_are_found():
     rng, n = np.random.default_rng(5), 4000
     is_wide = rng.random(n) < 0.03
     error = 2 * np.where(is_wide, 12, 1) * rng.standard_normal(n)
-    found = split(errors_of(error))
+    found = split_outliers(errors_of(error))
     assert found.share == pytest.approx(0.03, abs=3 * np.sqrt(0.03 / n))
     assert found.narrow == pytest.approx(2, abs=3 * 2 / np.sqrt(2 * n))
     assert found.wide == pytest.approx(24, rel=3 / np.sqrt(2 * 0.03 * n))
@@ -50,7 +50,7 @@ def test_rows_beyond_the_others_are_far(sign):
     error = noise(400)
     far = np.arange(20, 400, 40)
     error[far] += 15 * (1 if sign == "one" else np.resize([1, -1], len(far)))
-    assert set(np.flatnonzero(split(errors_of(error)).far)) == set(far)
+    assert set(np.flatnonzero(split_outliers(errors_of(error)).far)) == set(far)
 
 
 KINDS = {
@@ -66,13 +66,13 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_noise_without_outliers_has_none(kind):
     rng = np.random.default_rng(3)
-    assert all(split(errors_of(KINDS[kind](rng, 300))) is None for _ in range(20))
+    assert all(split_outliers(errors_of(KINDS[kind](rng, 300))) is None for _ in range(20))
 
 
 def test_a_peak_that_was_missed_is_none():
     error = noise(200)
     error[[100, 101, 102]] += [12, 25, 12]
-    found = split(errors_of(error))
+    found = split_outliers(errors_of(error))
     assert found.far[101]
     assert not without_clusters(found, errors_of(error)).far.any()
     assert are_clustered(found, errors_of(error))
@@ -81,18 +81,18 @@ def test_a_peak_that_was_missed_is_none():
 def test_neighbours_that_err_to_the_other_side_do_not_save_an_outlier():
     error = noise(200)
     error[[99, 100, 101]] += [-4, 25, -4]
-    found = without_clusters(split(errors_of(error)), errors_of(error))
+    found = without_clusters(split_outliers(errors_of(error)), errors_of(error))
     assert found.far[100]
 
 
 def test_two_far_rows_side_by_side_are_clustered_and_some_of_many_are_not():
     error = noise(200)
     error[[100, 101]] += [-15, 15]
-    found = split(errors_of(error))
+    found = split_outliers(errors_of(error))
     assert are_clustered(found, errors_of(error))
     many = noise(200)
     many[[10, 60, 61, 90, 120, 150, 170, 185]] += 15
-    found = split(errors_of(many))
+    found = split_outliers(errors_of(many))
     assert not are_clustered(found, errors_of(many))
     assert without_clusters(found, errors_of(many)).far.sum() == 8
 
@@ -103,11 +103,11 @@ def test_a_row_on_the_other_side_of_a_jump_is_none():
     error = noise(n)
     error[80] -= 20  # It is as the rows before it.
     at_jump = errors_of(error, mean=mean)
-    assert split(at_jump).far[80]
-    assert not without_clusters(split(at_jump), at_jump).far[80]
+    assert split_outliers(at_jump).far[80]
+    assert not without_clusters(split_outliers(at_jump), at_jump).far[80]
     error[80], error[140] = error[140], error[80]
     inside = errors_of(error, mean=mean)
-    assert without_clusters(split(inside), inside).far[140]
+    assert without_clusters(split_outliers(inside), inside).far[140]
 
 
 def test_left_out_errors_are_those_of_fits_without_the_row():
