@@ -142,11 +142,7 @@ class SineSearch:
             return self._candidate(best)
         spectra = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
-            width = WIDTHS[shape] / WIDTHS[best.spectrum.shape]
-            bandwidth = max(width * best.spectrum.bandwidth, LEAST_START)
-            if best.spectrum.shape == shape:
-                bandwidth = best.spectrum.bandwidth
-            spectra.append(dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth))
+            spectra.append(self._start_of(shape, best))
         shapes = at_once(lambda spectrum: self._raced(self._fit(spectrum), best), spectra)
         best = min([best, *shapes], key=_score)
         best = self._beside_polynomials(best)
@@ -168,6 +164,18 @@ class SineSearch:
         best = min([best, *at_once(self._fit, ladder[n_first:])], key=_score)
         self.noisy = best.alpha > LEAST_SQUARED_RIDGE
         return best
+
+    @staticmethod
+    def _start_of(shape: str, best: SineFit) -> Spectrum:
+        """Another shape about as wide as the best spectrum, or half as wide where that is cheap."""
+        old, bandwidth = best.spectrum, best.spectrum.bandwidth
+        if best.basis.n_columns >= SQUARED_COLUMNS:
+            bandwidth *= WIDTHS[shape] / WIDTHS[old.shape]
+        elif old.shape == "flat":
+            bandwidth /= 2
+        if bandwidth != old.bandwidth:
+            bandwidth = max(bandwidth, LEAST_START)
+        return dataclasses.replace(old, shape=shape, bandwidth=bandwidth)
 
     def _raced(self, fit: SineFit, best: SineFit) -> SineFit:
         """The best bandwidth of a costly fit, unless it is out of the reach of another one."""
@@ -435,9 +443,8 @@ class Sines:
 
     def _followed(self, task: Task, seen: Seen, sine: Candidate) -> Iterator[Seen]:
         residue = seen.residue_of(sine, task)
-        more, scales = search_sines(
-            task, residue.rows, SECOND_TAG, rescale=False, worth=SOME * residue.rms
-        )
+        worth = max(SOME * residue.rms, FOLLOWED_WORTH * sine.leave_one_out)
+        more, scales = search_sines(task, residue.rows, SECOND_TAG, rescale=False, worth=worth)
         both = sine.followed_by(more)
         seen = dataclasses.replace(seen, scales=scales, exhausted=sine)
         yield seen
