@@ -254,7 +254,8 @@ class UnitSearch:
                 best = candidate
             add = max(1, len(units) // 2)
             exact = candidate.leave_one_out < 1e-14
-            if exact or self._is_hopeless(best, len(units)) or flat >= PATIENCE or len(units) + add > self.most:
+            hopeless = self._is_hopeless(best, len(units))
+            if exact or hopeless or flat >= PATIENCE or len(units) + add > self.most:
                 return best
 
     def _is_hopeless(self, best: Candidate, size: int) -> bool:
