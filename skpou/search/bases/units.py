@@ -7,6 +7,7 @@ Ridge units are functions of ``z = w . t + b``, radial ones of ``z = exp(2 b) |t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -61,33 +62,20 @@ class Units:
         Directions times slopes of ridge units, centres of radial ones.
     biases : Tensor of shape (u,)
         Biases of ridge units, logarithms of the inverse widths of radial ones.
-    parts : list of (int, Tensor), default=None
-        What `parts` of the same kinds returned; None: not known.
     """
 
-    def __init__(
-        self,
-        kinds: Tensor,
-        weights: Tensor,
-        biases: Tensor,
-        parts: list[tuple[int, Tensor]] | None = None,
-    ):
-        self.kinds, self.weights, self.biases, self._parts = kinds, weights, biases, parts
+    def __init__(self, kinds: Tensor, weights: Tensor, biases: Tensor):
+        self.kinds, self.weights, self.biases = kinds, weights, biases
+        self._parts: list[tuple[int, Tensor]] | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
 
     @classmethod
-    def from_theta(
-        cls,
-        kinds: Tensor,
-        theta: Tensor,
-        n_features: int,
-        parts: list[tuple[int, Tensor]] | None = None,
-    ) -> Units:
+    def from_theta(cls, kinds: Tensor, theta: Tensor, n_features: int) -> Units:
         """Units whose parameters are one flat vector: all weights, then all biases."""
         split = len(kinds) * n_features
-        return cls(kinds, theta[:split].reshape(-1, n_features), theta[split:], parts)
+        return cls(kinds, theta[:split].reshape(-1, n_features), theta[split:])
 
     def theta(self) -> Tensor:
         """Weights, then biases, as one vector."""
@@ -130,9 +118,8 @@ class Units:
     def values(self, t: Tensor, arguments: list[Tensor] | None = None) -> Tensor:
         """Columns (n, u), from the `arguments` at t where these are known."""
         result = t.new_empty((len(t), len(self)))
-        for number, (kind, index) in enumerate(self.parts()):
-            known = arguments is not None
-            z = arguments[number] if known else self.argument(kind, index, t)
+        each: Iterable[Tensor] = arguments or (self.argument(*part, t) for part in self.parts())
+        for (kind, index), z in zip(self.parts(), each, strict=True):
             result[:, index] = unit_values(kind, z)
         return result
 
@@ -342,7 +329,8 @@ class UnitColumns(ParametricBasis):
 
     def units(self, theta: Tensor) -> Units:
         """Units with the parameters theta."""
-        units = Units.from_theta(self.kinds, theta, self.X.shape[1], self._parts)
+        units = Units.from_theta(self.kinds, theta, self.X.shape[1])
+        units._parts = self._parts
         self._parts = units.parts()
         return units
 
