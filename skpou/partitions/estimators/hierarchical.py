@@ -18,6 +18,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult, with_all_targets
@@ -320,21 +321,11 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> HierarchicalPOURegressor:
         """Find the pieces, their gates and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the pieces.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : HierarchicalPOURegressor
+        Several outputs share the pieces.
         """
         sizes = parse_sizes(self.n_partitions)
         check_together(self.get_params(), sizes)
