@@ -113,6 +113,10 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         What terms are added to, in units of y: the mean of the predictions over the data.
     noise_ : float or ndarray of shape (n_outputs,)
         Root mean square of the noise over the data, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. It is missing where rows are
+        streamed.
     n_iter_ : int
         Most iterations that a target took.
     scaling_ : dict of ndarray
@@ -218,14 +222,19 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
                 result = self._fit_streamed(X, y, sample_weight)
             else:
                 prepared = self._prepare(X, y, sample_weight)
-                options = self._options(prepared.scaling)
-                rng = random_generator(self.random_state)
-                result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
-                result = self._no_worse_than_the_mean(result, prepared)
+                result, prepared = self._without_outliers(
+                    self._trained(prepared), prepared, self._trained
+                )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    def _trained(self, prepared: Prepared) -> TrainingResult:
+        """A fit to prepared rows."""
+        options, rng = self._options(prepared.scaling), random_generator(self.random_state)
+        result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+        return self._no_worse_than_the_mean(result, prepared)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
         columns = columns_of_box(len(box.columns), self._options(box), box.offset)

@@ -153,7 +153,7 @@ def attributes_of(estimator: Any, result: Any, prepared: Any) -> dict[str, Any] 
         return None
     fitted = object.__new__(type(estimator))
     # What judges a whole fit by left-out rows knows nothing of a part of it.
-    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None)
+    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None, _outliers=None)
     fitted._store_result(result, prepared)
     own = vars(estimator)
     return {key: value for key, value in vars(fitted).items() if own.get(key, own) is not value}

@@ -83,7 +83,8 @@ class PredictiveRegressor(
                 )
             return self._predict_covariance(X, return_cov, view)
         points, scaling, origin = self._query(X)
-        model = self._density_of(points, view) if return_std else self._mean_of(points, view)
+        unpack = self._regular_density_of if return_std else self._mean_of
+        model = unpack(points, view)
         if not return_std:
             mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
             return self._leave(scaling.original_targets(mean), origin)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from skpou.base import validation
+from skpou.base.outliers import Given, OutlierMixin, Prepared
 from skpou.base.predictions import PredictiveRegressor
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import gather
@@ -31,15 +32,7 @@ from skpou.core.models import (
 )
 
 
-class Prepared(NamedTuple):
-    """Training data in the units and on the device of the fit."""
-
-    rows: Rows
-    scaling: Scaling
-    target_ndim: int
-
-
-class BaseRegressor(PredictiveRegressor):
+class BaseRegressor(OutlierMixin, PredictiveRegressor):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
@@ -126,10 +119,7 @@ class BaseRegressor(PredictiveRegressor):
             further = beside(X)
             ones = further.new_ones(len(further))
             box = Scaling.from_box(torch.cat([X, further]), torch.cat([weight, ones]))
-        rows, scaling, unit = self._merged(X, y[:, None] if ndim == 1 else y, weight, box)
-        share = scaling.scale / unit
-        rows = rows.in_units(scaling.mean / unit, share, self._torch_dtype())
-        return Prepared(rows, scaling, ndim)
+        return self._prepared(Given(X, y[:, None] if ndim == 1 else y, weight), ndim, box)
 
     def _given_rows(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True, may_be_empty: bool = False
@@ -169,12 +159,25 @@ class BaseRegressor(PredictiveRegressor):
         X, y, weight = (validation.owned(part, torch.float64, device) for part in (X, y, weight))
         return X, y, weight
 
-    def _train_and_store(self, train: Any, n_init: int, prepared: Prepared) -> TrainingResult:
-        """Best of several starts, stored; what an interrupt leaves is stored, too."""
+    def _train_and_store(
+        self,
+        train: Any,
+        n_init: int,
+        prepared: Prepared,
+        again: Callable[[Prepared], Any] | None = None,
+    ) -> TrainingResult:
+        """Best of several starts, stored; what an interrupt leaves is stored, too.
+
+        `again` makes a training of the rows without outliers; None: none are set apart.
+        """
+        if again is not None:
+            self._set_outliers(None)
         try:
-            with self._training_on(prepared):
-                result = self._best_of(train, n_init)
-            result = self._no_worse_than_the_mean(result, prepared)
+            result = self._best_no_worse(train, n_init, prepared)
+            if again is not None:
+                result, prepared = self._without_outliers(
+                    result, prepared, lambda rest: self._best_no_worse(again(rest), n_init, rest)
+                )
         except TrainingInterrupted as stopped:
             if stopped.result is not None:
                 self._judge_between_rows(stopped.result.state, prepared)
@@ -234,10 +237,10 @@ class BaseRegressor(PredictiveRegressor):
     def _unpack_mean(self, like: Tensor) -> Predictor:
         return self._restrained(self._unpacked_model(like), like)
 
-    def _density_of(
+    def _regular_density_of(
         self, points: Tensor, view: Callable[[Any], Predictor] | None = None
     ) -> Predictor:
-        """The model, or a part of it that `view` makes, with all that is known of its errors."""
+        """The model, or a part that `view` makes, with what is known of its errors; no outliers."""
         if view is not None:
             model = view(self._unpacked_model(points))
             return self._with_form_error(model) or model

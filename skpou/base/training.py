@@ -62,6 +62,8 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
     n_jobs: int | None = None
     #: Attributes that a new fit drops: they were found for the model before.
     _dropped_by_fit: tuple[str, ...] = ("_summary",)
+    #: Those that a new fit drops before it starts: not every way of fitting sets them.
+    _dropped_before_fit: tuple[str, ...] = ("_outliers", "outliers_")
     #: What to lower where memory runs out.
     _size_parameters = "the size of the model"
 
@@ -115,6 +117,7 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
         """
         before = self.__dict__.copy()
         UNPACKED.drop(self)
+        self.__dict__ = {k: v for k, v in before.items() if k not in self._dropped_before_fit}
         try:
             with torch.inference_mode(False), jobs(self._threads()):
                 yield

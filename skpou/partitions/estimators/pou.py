@@ -143,6 +143,9 @@ class POURegressor(BasePartitionRegressor):
         Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or steps on the gates with ``init="box"``, networks or
         ``solver="lsgd"``.
@@ -286,7 +289,9 @@ class POURegressor(BasePartitionRegressor):
                 self.experts,
             )
             train = self._training(prepared, form)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(
+                train, self.n_init, prepared, lambda others: self._training(others, form)
+            )
         self._warn_if_not_converged(result)
         return self
 
