@@ -27,6 +27,7 @@ from skpou.core.models import (
     degrees_of_noise,
     fit_companion,
     fit_form_errors,
+    fit_interpolant,
     fit_process,
     joined_errors,
     kept_rows,
@@ -79,6 +80,10 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
     def _may_lean(self) -> bool:
         """Whether the mean may lean on a Gaussian process: not where its form was asked for."""
         return False
+
+    def _may_interpolate(self) -> bool:
+        """Whether a Gaussian process may predict in its place where rows are few."""
+        return self._may_lean()
 
     def _left_out_to_lean(
         self, model: Any, rows: Rows, left_out: list[LeftOut]
@@ -196,13 +201,16 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        process, degrees = None, degrees_of_noise(rows, left_out)
-        if leans and self._may_lean() and left_out is not None:
+        process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
+        if leans and self._may_interpolate() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
+            interpolant = fit_interpolant(some, left_out)
+        if leans and self._may_lean() and left_out is not None and interpolant is None:
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
             process = fit_process(some, left_out, errors or None)
             degrees = degrees_of_noise(some, left_out)
-        self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
+        beside = restrained(model, companion, prepared.rows, process, degrees, interpolant)
+        self._restraint = beside.arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""
