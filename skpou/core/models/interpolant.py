@@ -3,13 +3,16 @@
 Few rows do not tell a form: what a search finds may be exact at the rows and off between them. A
 process with a smooth kernel has no form to find, and its lengths are those of largest evidence
 [1]_, Chapter 5, of two kernels: of functions that are as smooth as any, and of such as have two
-derivatives. Its size is the best one for each set of lengths, so that it may exceed y's by far, as
+derivatives; in a single column that may be stretched by a logarithm towards one of its ends, as
+calibration points often are [2]_. Its size is the best one for each set of lengths, so that it may exceed y's by far, as
 it does where lengths are large: that limit is a polynomial.
 
 References
 ----------
 .. [1] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", MIT Press
    (2006).
+.. [2] E. Snelson, C. E. Rasmussen, Z. Ghahramani, "Warped Gaussian processes", NIPS 16 (2003),
+   which warps targets; here inputs are.
 """
 
 from __future__ import annotations
@@ -31,14 +34,18 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors
+from skpou.core.models.model import Predictor
+from skpou.core.sobol import sobol_points
 
 #: Fewest rows, most of them, most columns, and fewest rows for each column: more rows tell a form.
 FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 64, 8, 4
 #: Error at left-out rows, in units of y, below which a form needs no other.
-EXACT_ENOUGH = 1e-8
-#: Part of the form's left-out error that the process' must not exceed, as a mean of logarithms
-#: less its standard error, and as a root mean square: half is what folds may be wrong by.
+EXACT_ENOUGH = 1e-6
+#: Part of the form's expected error that the process' must not exceed: half is what either may be
+#: wrong by.
 BETTER = 0.5
+#: Points of the box at which errors are expected.
+N_PROBES = 128
 #: Noise beside the process' variance that bounds the condition of the covariances.
 NUGGET = 1e-13
 #: Variance of the constant beside the process'.
@@ -48,8 +55,8 @@ FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
 #: Bounds of the logarithms of the rates, of the line's variance and the noise's, in units of the
 #: process': a line may be nothing, and all of the rows may be noise.
 RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
-#: Searches of each kernel, their steps, and those from where one has ended.
-N_SEARCHES, N_STEPS, N_STEPS_AGAIN = 2, 60, 15
+#: Searches of each kernel, and their steps.
+N_SEARCHES, N_STEPS = 3, 60
 #: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
 #: rows do not tell a length by themselves.
 CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
@@ -57,6 +64,9 @@ CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
 STEP = 1 / 16
 #: The kernels.
 GAUSSIAN, MATERN = 0, 1
+#: Stretches: none, and of the lower and the upper end by so many times the other end's. Rows must
+#: be placed so: an end that is drawn out between two rows would be claimed to be known.
+STRETCHES = (0.0, 30.0, 1000.0, -30.0, -1000.0)
 
 
 def _kernel(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
@@ -67,6 +77,21 @@ def _kernel(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
     r = library.sqrt(5 * square)
     fall = library.exp(-r)
     return (1 + r + r * r / 3) * fall, (5 / 3) * (1 + r) * fall
+
+
+def _stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
+    """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
+
+    The box stays the box, and outside of it the coordinate goes on straight.
+    """
+    if stretch == 0:
+        return X, library.ones_like(X)
+    Z = X if stretch > 0 else 1 - X
+    inside = Z.clip(0, 1)
+    most, whole = abs(stretch), math.log1p(abs(stretch))
+    slope = most / (1 + most * inside) / whole
+    value = library.log1p(most * inside) / whole + slope * (Z - inside)
+    return (value if stretch > 0 else 1 - value), slope
 
 
 class _Evidence:
@@ -153,6 +178,8 @@ class Interpolant:
         Their noise is divided by it.
     kinds : Tensor of shape (m,)
         0 for the Gaussian kernel, 1 for Matern's with two derivatives.
+    stretches : Tensor of shape (m,)
+        By how much one end of the box is drawn out, see `_stretched`.
     rates : Tensor of shape (m, d)
         Reciprocals of the lengths.
     variances : Tensor of shape (m, 4)
@@ -170,6 +197,7 @@ class Interpolant:
     points: Tensor
     weight: Tensor
     kinds: Tensor
+    stretches: Tensor
     rates: Tensor
     variances: Tensor
     centre: Tensor
@@ -181,18 +209,25 @@ class Interpolant:
         """Covariances (n, k), the part of the process, and minus its gradient over the step."""
         constant, of_line, of_process, _ = self.variances[target]
         rates = self.rates[target]
+        X, Z = (_stretched(part, float(self.stretches[target]), torch)[0] for part in (X, Z))
         distance = torch.cdist(X * rates, Z * rates, compute_mode="donot_use_mm_for_euclid_dist")
         bent, fall = _kernel(distance.square(), int(self.kinds[target]), torch)
         bent, fall = of_process * bent, of_process * fall
-        line = (X - self.centre) @ (Z - self.centre).T
+        centre = self._centre(target)
+        line = (X - centre) @ (Z - centre).T
         return constant + of_line * line + bent, bent, fall
+
+    def _centre(self, target: int) -> Tensor:
+        """Where the line is zero, in stretched coordinates."""
+        return _stretched(self.centre, float(self.stretches[target]), torch)[0]
 
     def _of_targets(self, of_one: Callable[[int], Tensor]) -> Tensor:
         return torch.stack([of_one(k) for k in range(len(self.intercept))], -1)
 
     def _slope(self, target: int) -> Tensor:
-        """Slopes (d,) of the line."""
-        return self.variances[target, 1] * self.coef[:, target] @ (self.points - self.centre)
+        """Slopes (d,) of the line in stretched coordinates."""
+        points = _stretched(self.points, float(self.stretches[target]), torch)[0]
+        return self.variances[target, 1] * self.coef[:, target] @ (points - self._centre(target))
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
@@ -202,7 +237,8 @@ class Interpolant:
             # Constant and line apart, whose parts cancel; and the same bits in any block.
             coef = self.coef[:, k]
             bent = (self._covariance(Z, self.points, k)[1] * coef).sum(1)
-            line = ((Z - self.centre) * self._slope(k)).sum(1)
+            at = _stretched(Z, float(self.stretches[k]), torch)[0]
+            line = ((at - self._centre(k)) * self._slope(k)).sum(1)
             return self.intercept[k] + self.variances[k, 0] * coef.sum() + line + bent
 
         return self._of_targets(of_one).to(X.dtype)
@@ -213,8 +249,11 @@ class Interpolant:
 
         def of_one(k: int) -> Tensor:
             pull = self._covariance(Z, self.points, k)[2] * self.coef[:, k]
-            inner = pull @ self.points - Z * pull.sum(1, keepdim=True)
-            return self.rates[k].square() * inner + self._slope(k)
+            stretch = float(self.stretches[k])
+            at, slope = _stretched(Z, stretch, torch)
+            points = _stretched(self.points, stretch, torch)[0]
+            inner = pull @ points - at * pull.sum(1, keepdim=True)
+            return slope * (self.rates[k].square() * inner + self._slope(k))
 
         return self._of_targets(of_one).to(X.dtype)
 
@@ -238,7 +277,8 @@ class Interpolant:
 
         def of_one(k: int) -> Tensor:
             constant, of_line, of_process, _ = self.variances[k]
-            prior = constant + of_process + of_line * (Z - self.centre).square().sum(1)
+            at = _stretched(Z, float(self.stretches[k]), torch)[0]
+            prior = constant + of_process + of_line * (at - self._centre(k)).square().sum(1)
             return (prior - self._columns(Z, k).square().sum(0)).clamp_min(0)
 
         return self._of_targets(of_one)
@@ -287,13 +327,14 @@ class Interpolant:
 
 _TENSORS = tuple(name for name in Interpolant.__dataclass_fields__ if name != "forms")
 
-#: Kernel, rates, line and noise of one target, the latter two over the process' variance.
-_Choice = tuple[int, np.ndarray]
+#: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
+#: process' variance.
+_Choice = tuple[int, float, np.ndarray]
 
 
-def _as_numpy(rows: Rows, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _evidence(rows: Rows, target: int, kind: int, stretch: float) -> _Evidence:
     X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
-    return X, y - weight @ y / weight.sum(), weight
+    return _Evidence(_stretched(X, stretch, np)[0], y - weight @ y / weight.sum(), weight, kind)
 
 
 def _rounded(theta: np.ndarray) -> np.ndarray:
@@ -301,10 +342,18 @@ def _rounded(theta: np.ndarray) -> np.ndarray:
     return np.round(theta / unit) * unit
 
 
+def _stretches(X: np.ndarray) -> list[float]:
+    """Those by which the largest gap between rows of a single column becomes smaller."""
+    if X.shape[1] > 1:
+        return [0.0]
+    x = np.sort(X[:, 0])
+    gaps = {k: float(np.diff(_stretched(x, k, np)[0]).max()) for k in STRETCHES}
+    return [k for k, gap in gaps.items() if k == 0 or gap < gaps[0.0]]
+
+
 def _likeliest(rows: Rows, target: int) -> _Choice:
-    """Of all kernels and starts."""
-    X, y, weight = _as_numpy(rows, target)
-    d = X.shape[1]
+    """Of all kernels, stretches and starts."""
+    d = rows.n_features
     starts = [
         np.r_[np.full(d, math.log(rate / math.sqrt(d))), math.log(FIRST_LINE), math.log(noise)]
         for rate in FIRST_RATES
@@ -312,20 +361,17 @@ def _likeliest(rows: Rows, target: int) -> _Choice:
     ]
     ends = []
     for kind in (GAUSSIAN, MATERN):
-        evidence = _Evidence(X, y, weight, kind)
-        values = [evidence(start)[0] for start in starts]
-        for k in np.argsort(values, kind="stable")[:N_SEARCHES]:
-            value, theta = evidence.search(starts[k], N_STEPS)
-            ends.append((value, kind, theta))
-    _, kind, theta = min(ends, key=lambda end: end[0])
-    return kind, _rounded(theta)
-
-
-def _again(rows: Rows, target: int, choice: _Choice) -> _Choice:
-    """From where a search has ended on more rows."""
-    kind, theta = choice
-    evidence = _Evidence(*_as_numpy(rows, target), kind)
-    return kind, _rounded(evidence.search(theta, N_STEPS_AGAIN)[1])
+        begun = []
+        for stretch in _stretches(rows.X.cpu().numpy()):
+            evidence = _evidence(rows, target, kind, stretch)
+            begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
+        begun.sort(key=lambda one: one[0])
+        for _, stretch, evidence, start in begun[:N_SEARCHES]:
+            value, theta = evidence.search(start, N_STEPS)
+            ends.append((value, kind, stretch, theta))
+    _, kind, stretch, theta = min(ends, key=lambda end: end[0])
+    unit = STEP * math.log(2)
+    return kind, stretch, np.round(theta / unit) * unit
 
 
 def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
@@ -333,8 +379,8 @@ def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
     X, y, weight = rows.X, rows.y, rows.weight
     d = X.shape[1]
     rates, variances = [], []
-    for target, (kind, theta) in enumerate(choices):
-        size = _Evidence(*_as_numpy(rows, target), kind).size(theta)
+    for target, (kind, stretch, theta) in enumerate(choices):
+        size = _evidence(rows, target, kind, stretch).size(theta)
         noise = math.exp(theta[d + 1]) + NUGGET
         rates.append(np.exp(theta[:d]))
         variances.append([size * CONSTANT, size * math.exp(theta[d]), size, size * noise])
@@ -342,7 +388,8 @@ def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
     empty = Interpolant(
         X,
         weight,
-        torch.as_tensor([kind for kind, _ in choices], device=X.device),
+        torch.as_tensor([kind for kind, _, _ in choices], device=X.device),
+        X.new_tensor([stretch for _, stretch, _ in choices]),
         X.new_tensor(np.stack(rates)),
         X.new_tensor(np.array(variances)),
         X.mean(0),
@@ -357,55 +404,69 @@ def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
 
 
 def _left_out(rows: Rows, choices: Sequence[_Choice], sets: LeftOut) -> list[LeftOut]:
-    """Errors of fits without each set, for each target.
+    """Errors of fits without each set, for each target, with the kernels of all rows.
 
-    Without a random fold the kernel is searched for anew: it remembers the rows. Few enough are
-    kept that each is factored anew, too: round-off does not spoil errors far below y then.
+    Each is factored anew: round-off does not spoil errors far below y then.
     """
     of_sets = []
-    for number, part in enumerate(sets.sets):
+    for part in sets.sets:
         kept, gone = (
             torch.as_tensor(some, device=rows.X.device)
             for some in (np.setdiff1d(np.arange(rows.n_rows), part), part)
         )
-        rest = rows.subset(kept)
-        own = choices
-        if number < sets.n_folds:
-            own = [_again(rest, target, choice) for target, choice in enumerate(choices)]
-        found = _solved(rest, own)
+        found = _solved(rows.subset(kept), choices)
         noise = found.variances[:, 3] / rows.weight[gone, None]
-        of_sets.append((rows.y[gone] - found.mean(rows.X[gone]), found.variance(rows.X[gone]), noise))  # fmt: skip
-    error, own, noise = (torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True))
-    known = np.ones(len(sets.sets), dtype=bool)
+        error = rows.y[gone] - found.mean(rows.X[gone])
+        of_sets.append((error, noise + found.variance(rows.X[gone]), noise))
+    error, variance, noise = (torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True))
+    told = np.ones(len(sets.sets), dtype=bool)
     count = np.array([len(part) for part in sets.sets], dtype=float)
     return [
         LeftOut(
-            sets.sets, sets.n_folds, error[:, [k]], (own + noise)[:, [k]], noise[:, [k]], count, known
-        )  # fmt: skip
+            sets.sets,
+            sets.n_folds,
+            *(values[:, k : k + 1] for values in (error, variance, noise)),
+            count,
+            told,
+        )
         for k in range(rows.n_outputs)
     ]
 
 
-def _size(own: LeftOut) -> float:
+def _in_folds(left_out: LeftOut) -> np.ndarray:
+    """Which errors are those of random folds, and known."""
+    return (left_out.group < left_out.n_folds) & np.isfinite(left_out.error[:, 0])
+
+
+def _size(left_out: LeftOut) -> float:
     """Root mean square of the errors in random folds."""
-    known = (own.group < own.n_folds) & np.isfinite(own.error[:, 0])
-    return math.sqrt(float(np.mean(own.error[known, 0] ** 2))) if known.any() else 0.0
+    error = left_out.error[_in_folds(left_out), 0]
+    return math.sqrt(float(np.mean(error**2))) if len(error) else 0.0
 
 
-def _is_better(own: LeftOut, other: LeftOut) -> bool:
-    """Whether another model's errors in random folds are less by more than luck."""
-    known = (own.group < own.n_folds) & np.isfinite(own.error[:, 0])
+def _is_better(own: LeftOut, other: LeftOut, expected: float, of_other: float) -> bool:
+    """Whether another model is the better one, by left-out errors and by what both expect.
+
+    Errors at left-out rows of a form that was searched for are too small, and those of an exact
+    fit say what is far from rows. So the other one need not have less of them, but as little; and
+    what it expects between the rows counts, as far as its own left-out errors bear it out.
+    """
+    known = _in_folds(own)
     before, after = np.abs(own.error[known, 0]), np.abs(other.error[known, 0])
-    size = math.sqrt(float(np.mean(before**2)))
-    floor = EXACT_ENOUGH * size
+    floor = EXACT_ENOUGH * _size(own)
     gain = np.log((before + floor) / (after + floor))
     unsure = float(gain.std()) / math.sqrt(len(gain))
-    least = math.sqrt(float(np.mean(after**2)))
-    return least < BETTER * size and float(gain.mean()) - unsure > -math.log(BETTER)
+    if gain.mean() - unsure > -math.log(BETTER) and _size(other) < _size(own):
+        return True
+    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
+    bears_out = math.sqrt(max(ratio, 1.0))
+    return float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 
-def fit_interpolant(rows: Rows, left_out: Sequence[LeftOut] | None) -> Interpolant | None:
-    """The processes of few rows where they predict left-out ones far better than a fit does.
+def fit_interpolant(
+    rows: Rows, left_out: Sequence[LeftOut] | None, model: Predictor
+) -> Interpolant | None:
+    """The processes of few rows where they are better than a fit.
 
     Parameters
     ----------
@@ -413,6 +474,8 @@ def fit_interpolant(rows: Rows, left_out: Sequence[LeftOut] | None) -> Interpola
         Those of the fit, in float64.
     left_out : sequence of LeftOut or None
         Errors of the fit at left-out rows, one a target; None where there are none.
+    model : Predictor
+        The fit, with what is known of its errors.
 
     Returns
     -------
@@ -429,9 +492,15 @@ def fit_interpolant(rows: Rows, left_out: Sequence[LeftOut] | None) -> Interpola
     try:
         choices = [_likeliest(rows, target) for target in range(rows.n_outputs)]
         others = _left_out(rows, choices, left_out[0])
-        if not all(_is_better(own, other) for own, other in zip(left_out, others, strict=True)):
-            return None
         found = _solved(rows, choices)
+        probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
+        expected, of_found = (
+            one.components(probes).variances()[1].double().median(0).values.sqrt().tolist()
+            for one in (model, found)
+        )
+        judged = zip(left_out, others, expected, of_found, strict=True)
+        if not all(_is_better(*of_target) for of_target in judged):
+            return None
         return replace(found, forms=tuple(fit_form_errors(found, others, rows)))
     except NUMERICAL_FAILURES:
         return None
