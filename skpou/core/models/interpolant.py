@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -56,10 +56,13 @@ FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
 #: process': a line may be nothing, and all of the rows may be noise.
 RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
 #: Searches of each kernel, and their steps.
-N_SEARCHES, N_STEPS = 3, 60
+N_SEARCHES, N_STEPS = 2, 60
 #: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
 #: rows do not tell a length by themselves.
 CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
+#: Numbers of a process beside its rates: constant and noise. What they take from few rows is missing
+#: in what is left.
+N_OTHERS = 2
 #: Rates and variances are whole powers of two to this: round-off must not show.
 STEP = 1 / 16
 #: The kernels.
@@ -125,17 +128,18 @@ class _Evidence:
         kernel, fall = _kernel(distance, self.kind, np)
         K = CONSTANT + line * self.line + kernel
         K[np.diag_indices(n)] += (noise + NUGGET) / self.weight
-        try:
-            factor = cho_factor(K, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        factor, fault = dpotrf(K, lower=1)
+        if fault:
             return math.inf, np.zeros_like(theta)
-        inverse = cho_solve(factor, np.eye(n), check_finite=False)
-        alpha = cho_solve(factor, self.y, check_finite=False)
+        half = np.tril(dpotri(factor, lower=1)[0])
+        inverse = half + half.T
+        inverse[np.diag_indices(n)] *= 0.5
+        alpha = dpotrs(factor, self.y, lower=1)[0]
         size = max(float(self.y @ alpha) / n, np.finfo(float).tiny)
         slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
         mean = rates.mean()
         apart = (rates - mean) / SPREAD_APART**2
-        value = 0.5 * n * math.log(size) + float(np.log(factor[0].diagonal()).sum())
+        value = 0.5 * n * math.log(size) + float(np.log(factor.diagonal()).sum())
         value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
         gradient = np.empty_like(theta)
         gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
@@ -145,13 +149,16 @@ class _Evidence:
         return value, gradient
 
     def size(self, theta: np.ndarray) -> float:
-        """The best variance of the process."""
+        """The variance of the process, by the rows that its numbers leave."""
         n, d = len(self.y), len(self.squares)
         distance = (np.exp(2 * theta[:d]) @ self.squares).reshape(n, n)
         K = CONSTANT + np.exp(theta[d]) * self.line + _kernel(distance, self.kind, np)[0]
         K[np.diag_indices(n)] += (np.exp(theta[d + 1]) + NUGGET) / self.weight
-        factor = cho_factor(K, lower=True, check_finite=False)
-        return max(float(self.y @ cho_solve(factor, self.y)) / n, np.finfo(float).tiny)
+        factor, fault = dpotrf(K, lower=1)
+        if fault:
+            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
+        square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
+        return max(square / max(n - d - N_OTHERS, 1), np.finfo(float).tiny)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
