@@ -20,16 +20,9 @@ POSITIVE = Interval(Real, 0, None, closed="neither")
 N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 
 #: Parameters that say how a fit is done, not what of.
-WITHOUT_SHAPE = {
-    "device",
-    "dtype",
-    "max_iter",
-    "n_init",
-    "n_jobs",
-    "random_state",
-    "tol",
-    "verbose",
-}
+WITHOUT_SHAPE = frozenset(
+    ("device", "dtype", "max_iter", "n_init", "n_jobs", "random_state", "tol", "verbose")
+)
 #: What is compared by its value.
 PLAIN = (str, int, float, tuple)
 

@@ -4,8 +4,8 @@ Few rows do not tell a form: what a search finds may be exact at the rows and of
 process with a smooth kernel has no form to find, and its lengths are those of largest evidence
 [1]_, Chapter 5, of two kernels: of functions that are as smooth as any, and of such as have two
 derivatives; in a single column that may be stretched by a logarithm towards one of its ends, as
-calibration points often are [2]_. Its size is the best one for each set of lengths, so that it may exceed y's by far, as
-it does where lengths are large: that limit is a polynomial.
+calibration points often are [2]_. Its size is the best one for each set of lengths, so that it may
+exceed y's by far, as it does where lengths are large: that limit is a polynomial.
 
 References
 ----------
@@ -60,8 +60,8 @@ N_SEARCHES, N_STEPS = 2, 60
 #: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
 #: rows do not tell a length by themselves.
 CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
-#: Numbers of a process beside its rates: constant and noise. What they take from few rows is missing
-#: in what is left.
+#: Numbers of a process beside its rates: constant and noise. What they take from few rows is
+#: missing in what is left.
 N_OTHERS = 2
 #: Rates and variances are whole powers of two to this: round-off must not show.
 STEP = 1 / 16
