@@ -204,11 +204,12 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
         if leans and self._may_interpolate() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
-            interpolant = fit_interpolant(some, left_out, self._with_form_error(model) or model)
+            known = self._with_form_error(model) or model
+            interpolant, of_best = fit_interpolant(some, left_out, known)
+            degrees = degrees_of_noise(some, of_best)
         if leans and self._may_lean() and left_out is not None and interpolant is None:
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
             process = fit_process(some, left_out, errors or None)
-            degrees = degrees_of_noise(some, left_out)
         beside = restrained(model, companion, prepared.rows, process, degrees, interpolant)
         self._restraint = beside.arrays()
 

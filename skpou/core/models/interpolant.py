@@ -67,6 +67,9 @@ N_OTHERS = 2
 STEP = 1 / 16
 #: The kernels.
 GAUSSIAN, MATERN = 0, 1
+#: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
+#: smooth gain more with each row, and what is not is missed between the rows by much less else.
+SMOOTHER = 0.1
 #: Stretches: none, and of the lower and the upper end by so many times the other end's. Rows must
 #: be placed so: an end that is drawn out between two rows would be claimed to be known.
 STRETCHES = (0.0, 30.0, 1000.0, -30.0, -1000.0)
@@ -375,7 +378,9 @@ def _likeliest(rows: Rows, target: int) -> _Choice:
         begun.sort(key=lambda one: one[0])
         for _, stretch, evidence, start in begun[:N_SEARCHES]:
             value, theta = evidence.search(start, N_STEPS)
-            ends.append((value, kind, stretch, theta))
+            # What is barely likelier by being smooth may as well be rough.
+            claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0
+            ends.append((value + claim, kind, stretch, theta))
     _, kind, stretch, theta = min(ends, key=lambda end: end[0])
     unit = STEP * math.log(2)
     return kind, stretch, np.round(theta / unit) * unit
@@ -470,9 +475,23 @@ def _is_better(own: LeftOut, other: LeftOut, expected: float, of_other: float) -
     return float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 
+def _is_bent(rows: Rows) -> bool:
+    """Whether most rows of a single column are on a line with their neighbours, but not all.
+
+    Where the lines meet between rows no smooth function says so.
+    """
+    if rows.n_features > 1 or rows.n_rows < FEWEST_ROWS:
+        return False
+    order = rows.X[:, 0].argsort()
+    x, y = rows.X[order], rows.y[order]
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    off = (y[1:-1] - y[:-2] - share * (y[2:] - y[:-2])).abs().amax(1)
+    return float(off.median()) < EXACT_ENOUGH < float(off.max())
+
+
 def fit_interpolant(
     rows: Rows, left_out: Sequence[LeftOut] | None, model: Predictor
-) -> Interpolant | None:
+) -> tuple[Interpolant | None, Sequence[LeftOut] | None]:
     """The processes of few rows where they are better than a fit.
 
     Parameters
@@ -488,14 +507,13 @@ def fit_interpolant(
     -------
     Interpolant or None
         None where a target's fit is about as good, or rows are too few or too many.
+    sequence of LeftOut or None
+        Errors of what predicts at left-out rows.
     """
     n, d = rows.X.shape
-    if left_out is None or not 1 <= d <= MOST_FEATURES:
-        return None
-    if not max(FEWEST_ROWS, ROWS_A_COLUMN * d) <= n <= MOST_ROWS:
-        return None
-    if min(map(_size, left_out)) <= EXACT_ENOUGH:
-        return None
+    few = 1 <= d <= MOST_FEATURES and max(FEWEST_ROWS, ROWS_A_COLUMN * d) <= n <= MOST_ROWS
+    if not few or left_out is None or min(map(_size, left_out)) <= EXACT_ENOUGH or _is_bent(rows):
+        return None, left_out
     try:
         choices = [_likeliest(rows, target) for target in range(rows.n_outputs)]
         others = _left_out(rows, choices, left_out[0])
@@ -507,7 +525,9 @@ def fit_interpolant(
         )
         judged = zip(left_out, others, expected, of_found, strict=True)
         if not all(_is_better(*of_target) for of_target in judged):
-            return None
-        return replace(found, forms=tuple(fit_form_errors(found, others, rows)))
+            return None, left_out
+        # The variance that a kernel claims has no part in what its errors are told by.
+        plain = [replace(one, variance=one.noise) for one in others]
+        return replace(found, forms=tuple(fit_form_errors(found, plain, rows))), others
     except NUMERICAL_FAILURES:
-        return None
+        return None, left_out
