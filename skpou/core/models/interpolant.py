@@ -34,11 +34,13 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors
+from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.model import Predictor
+from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
 
 #: Fewest rows, most of them, most columns, and fewest rows for each column: more rows tell a form.
-FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 64, 8, 4
+FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 150, 8, 4
 #: Error at left-out rows, in units of y, below which a form needs no other.
 EXACT_ENOUGH = 1e-6
 #: Part of the form's expected error that the process' must not exceed: half is what either may be
@@ -55,8 +57,8 @@ FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
 #: Bounds of the logarithms of the rates, of the line's variance and the noise's, in units of the
 #: process': a line may be nothing, and all of the rows may be noise.
 RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
-#: Searches of each kernel, and their steps.
-N_SEARCHES, N_STEPS = 2, 60
+#: Searches of each kernel, one where rows are more than so many, and their steps.
+N_SEARCHES, MANY_ROWS, N_STEPS = 2, 64, 60
 #: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
 #: rows do not tell a length by themselves.
 CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
@@ -376,7 +378,7 @@ def _likeliest(rows: Rows, target: int) -> _Choice:
             evidence = _evidence(rows, target, kind, stretch)
             begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
         begun.sort(key=lambda one: one[0])
-        for _, stretch, evidence, start in begun[:N_SEARCHES]:
+        for _, stretch, evidence, start in begun[: 1 if rows.n_rows > MANY_ROWS else N_SEARCHES]:
             value, theta = evidence.search(start, N_STEPS)
             # What is barely likelier by being smooth may as well be rough.
             claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0
@@ -445,30 +447,33 @@ def _left_out(rows: Rows, choices: Sequence[_Choice], sets: LeftOut) -> list[Lef
     ]
 
 
-def _in_folds(left_out: LeftOut) -> np.ndarray:
-    """Which errors are those of random folds, and known."""
-    return (left_out.group < left_out.n_folds) & np.isfinite(left_out.error[:, 0])
+def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:
+    """Which errors are those of random folds and of levels, and known."""
+    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    sets = np.array([k < left_out.n_folds or k in levels for k in range(len(left_out.sets))])
+    return sets[left_out.group] & np.isfinite(left_out.error[:, 0])
 
 
-def _size(left_out: LeftOut) -> float:
-    """Root mean square of the errors in random folds."""
-    error = left_out.error[_in_folds(left_out), 0]
+def _size(left_out: LeftOut, known: np.ndarray) -> float:
+    """Root mean square of some of the errors."""
+    error = left_out.error[known, 0]
     return math.sqrt(float(np.mean(error**2))) if len(error) else 0.0
 
 
-def _is_better(own: LeftOut, other: LeftOut, expected: float, of_other: float) -> bool:
+def _is_better(
+    own: LeftOut, other: LeftOut, known: np.ndarray, expected: float, of_other: float
+) -> bool:
     """Whether another model is the better one, by left-out errors and by what both expect.
 
     Errors at left-out rows of a form that was searched for are too small, and those of an exact
     fit say what is far from rows. So the other one need not have less of them, but as little; and
     what it expects between the rows counts, as far as its own left-out errors bear it out.
     """
-    known = _in_folds(own)
     before, after = np.abs(own.error[known, 0]), np.abs(other.error[known, 0])
-    floor = EXACT_ENOUGH * _size(own)
+    floor = EXACT_ENOUGH * _size(own, known)
     gain = np.log((before + floor) / (after + floor))
     unsure = float(gain.std()) / math.sqrt(len(gain))
-    if gain.mean() - unsure > -math.log(BETTER) and _size(other) < _size(own):
+    if gain.mean() - unsure > -math.log(BETTER) and _size(other, known) < _size(own, known):
         return True
     ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
     bears_out = math.sqrt(max(ratio, 1.0))
@@ -511,8 +516,12 @@ def fit_interpolant(
         Errors of what predicts at left-out rows.
     """
     n, d = rows.X.shape
+    X = rows.X.cpu().numpy()
     few = 1 <= d <= MOST_FEATURES and max(FEWEST_ROWS, ROWS_A_COLUMN * d) <= n <= MOST_ROWS
-    if not few or left_out is None or min(map(_size, left_out)) <= EXACT_ENOUGH or _is_bent(rows):
+    if not few or left_out is None or _is_bent(rows):
+        return None, left_out
+    known = [_counted(one, X) for one in left_out]
+    if min(map(_size, left_out, known)) <= EXACT_ENOUGH:
         return None, left_out
     try:
         choices = [_likeliest(rows, target) for target in range(rows.n_outputs)]
@@ -523,11 +532,14 @@ def fit_interpolant(
             one.components(probes).variances()[1].double().median(0).values.sqrt().tolist()
             for one in (model, found)
         )
-        judged = zip(left_out, others, expected, of_found, strict=True)
+        judged = zip(left_out, others, known, expected, of_found, strict=True)
         if not all(_is_better(*of_target) for of_target in judged):
             return None, left_out
         # The variance that a kernel claims has no part in what its errors are told by.
         plain = [replace(one, variance=one.noise) for one in others]
-        return replace(found, forms=tuple(fit_form_errors(found, plain, rows))), others
+        found = replace(found, forms=tuple(fit_form_errors(found, plain, rows)))
+        # Exact rows have no noise whose size few of them would leave open.
+        noisy = [bool(np.median(one.noise) >= CLEAR_NOISE**2) for one in others]
+        return found, [others[k] if part else plain[k] for k, part in enumerate(noisy)]
     except NUMERICAL_FAILURES:
         return None, left_out
