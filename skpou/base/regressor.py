@@ -82,7 +82,7 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         return False
 
     def _may_interpolate(self) -> bool:
-        """Whether a Gaussian process may predict in its place where rows are few."""
+        """Whether a Gaussian process may predict instead where rows are few."""
         return self._may_lean()
 
     def _left_out_to_lean(
@@ -205,13 +205,13 @@ class BaseRegressor(IntervalMixin, JointMixin, MultiOutputMixin, RegressorMixin,
         if leans and self._may_interpolate() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
             known = self._with_form_error(model) or model
-            interpolant, of_best = fit_interpolant(some, left_out, known)
-            degrees = degrees_of_noise(some, of_best)
+            interpolant, told = fit_interpolant(some, left_out, known)
+            degrees = degrees_of_noise(some, told)
         if leans and self._may_lean() and left_out is not None and interpolant is None:
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
             process = fit_process(some, left_out, errors or None)
-        beside = restrained(model, companion, prepared.rows, process, degrees, interpolant)
-        self._restraint = beside.arrays()
+        beside = (companion, prepared.rows, process, degrees, interpolant)
+        self._restraint = restrained(model, *beside).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""

@@ -3,16 +3,12 @@
 Few rows do not tell a form: what a search finds may be exact at the rows and off between them. A
 process with a smooth kernel has no form to find, and its lengths are those of largest evidence
 [1]_, Chapter 5, of two kernels: of functions that are as smooth as any, and of such as have two
-derivatives; in a single column that may be stretched by a logarithm towards one of its ends, as
-calibration points often are [2]_. Its size is the best one for each set of lengths, so that it may
-exceed y's by far, as it does where lengths are large: that limit is a polynomial.
+derivatives.
 
 References
 ----------
 .. [1] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", MIT Press
    (2006).
-.. [2] E. Snelson, C. E. Rasmussen, Z. Ghahramani, "Warped Gaussian processes", NIPS 16 (2003),
-   which warps targets; here inputs are.
 """
 
 from __future__ import annotations
@@ -25,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
-from scipy.optimize import minimize
 from torch import Tensor
 
 from skpou.core import Rows
@@ -35,6 +29,16 @@ from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors
 from skpou.core.models.level_error import sets_of_levels
+from skpou.core.models.likely_kernels import (
+    CONSTANT,
+    MANY_ROWS,
+    NUGGET,
+    KernelChoice,
+    correlation,
+    evidence_of,
+    likeliest_kernel,
+    stretched,
+)
 from skpou.core.models.model import Predictor
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
@@ -48,134 +52,6 @@ EXACT_ENOUGH = 1e-6
 BETTER = 0.5
 #: Points of the box at which errors are expected.
 N_PROBES = 128
-#: Noise beside the process' variance that bounds the condition of the covariances.
-NUGGET = 1e-13
-#: Variance of the constant beside the process'.
-CONSTANT = 1.0
-#: First rates in units of the box (over the root of the columns), noises and part of the line.
-FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
-#: Bounds of the logarithms of the rates, of the line's variance and the noise's, in units of the
-#: process': a line may be nothing, and all of the rows may be noise.
-RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
-#: Searches of each kernel, one where rows are more than so many, and their steps.
-N_SEARCHES, MANY_ROWS, N_STEPS = 2, 64, 60
-#: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
-#: rows do not tell a length by themselves.
-CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
-#: Numbers of a process beside its rates: constant and noise. What they take from few rows is
-#: missing in what is left.
-N_OTHERS = 2
-#: Rates and variances are whole powers of two to this: round-off must not show.
-STEP = 1 / 16
-#: The kernels.
-GAUSSIAN, MATERN = 0, 1
-#: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
-#: smooth gain more with each row, and what is not is missed between the rows by much less else.
-SMOOTHER = 0.1
-#: Stretches: none, and of the lower and the upper end by so many times the other end's. Rows must
-#: be placed so: an end that is drawn out between two rows would be claimed to be known.
-STRETCHES = (0.0, 30.0, 1000.0, -30.0, -1000.0)
-
-
-def _kernel(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
-    """Correlations at squared distances, and what times a step is minus their gradient."""
-    if kind == GAUSSIAN:
-        value = library.exp(-0.5 * square)
-        return value, value
-    r = library.sqrt(5 * square)
-    fall = library.exp(-r)
-    return (1 + r + r * r / 3) * fall, (5 / 3) * (1 + r) * fall
-
-
-def _stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
-    """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
-
-    The box stays the box, and outside of it the coordinate goes on straight.
-    """
-    if stretch == 0:
-        return X, library.ones_like(X)
-    Z = X if stretch > 0 else 1 - X
-    inside = Z.clip(0, 1)
-    most, whole = abs(stretch), math.log1p(abs(stretch))
-    slope = most / (1 + most * inside) / whole
-    value = library.log1p(most * inside) / whole + slope * (Z - inside)
-    return (value if stretch > 0 else 1 - value), slope
-
-
-class _Evidence:
-    """The evidence of rates, line and noise, for the size of the process that is best with them.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, d)
-        Rows in the unit box.
-    y : ndarray of shape (n,)
-        Targets about their mean.
-    weight : ndarray of shape (n,)
-        Their noise is divided by it.
-    kind : int
-        One of the kernels.
-    """
-
-    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, kind: int):
-        self.y, self.weight, self.kind = y, weight, kind
-        n, d = X.shape
-        columns = X.T[:, :, None] - X.T[:, None]
-        self.squares = (columns**2).reshape(d, n * n)
-        Z = X - X.mean(0)
-        self.line = Z @ Z.T
-
-    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Its negative logarithm with the prior, and the gradient."""
-        n, d = len(self.y), len(self.squares)
-        rates, (line, noise) = theta[:d], np.exp(theta[d:])
-        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
-        kernel, fall = _kernel(distance, self.kind, np)
-        K = CONSTANT + line * self.line + kernel
-        K[np.diag_indices(n)] += (noise + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
-            return math.inf, np.zeros_like(theta)
-        half = np.tril(dpotri(factor, lower=1)[0])
-        inverse = half + half.T
-        inverse[np.diag_indices(n)] *= 0.5
-        alpha = dpotrs(factor, self.y, lower=1)[0]
-        size = max(float(self.y @ alpha) / n, np.finfo(float).tiny)
-        slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
-        mean = rates.mean()
-        apart = (rates - mean) / SPREAD_APART**2
-        value = 0.5 * n * math.log(size) + float(np.log(factor.diagonal()).sum())
-        value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
-        gradient = np.empty_like(theta)
-        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
-        gradient[:d] += apart + (mean - CENTRE) / SPREAD**2 / d
-        gradient[d] = line * float((slope * self.line).sum())
-        gradient[d + 1] = noise * float(slope.diagonal() @ (1 / self.weight))
-        return value, gradient
-
-    def size(self, theta: np.ndarray) -> float:
-        """The variance of the process, by the rows that its numbers leave."""
-        n, d = len(self.y), len(self.squares)
-        distance = (np.exp(2 * theta[:d]) @ self.squares).reshape(n, n)
-        K = CONSTANT + np.exp(theta[d]) * self.line + _kernel(distance, self.kind, np)[0]
-        K[np.diag_indices(n)] += (np.exp(theta[d + 1]) + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
-            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
-        square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
-        return max(square / max(n - d - N_OTHERS, 1), np.finfo(float).tiny)
-
-    def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
-        """The least value that a few steps reach, and where."""
-        found = minimize(
-            self,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[RATES] * len(self.squares) + [LINE, NOISE],
-            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
-        )
-        return float(found.fun), found.x
 
 
 @dataclass(frozen=True)
@@ -191,7 +67,7 @@ class Interpolant:
     kinds : Tensor of shape (m,)
         0 for the Gaussian kernel, 1 for Matern's with two derivatives.
     stretches : Tensor of shape (m,)
-        By how much one end of the box is drawn out, see `_stretched`.
+        By how much one end of the box is drawn out, see `stretched`.
     rates : Tensor of shape (m, d)
         Reciprocals of the lengths.
     variances : Tensor of shape (m, 4)
@@ -221,9 +97,9 @@ class Interpolant:
         """Covariances (n, k), the part of the process, and minus its gradient over the step."""
         constant, of_line, of_process, _ = self.variances[target]
         rates = self.rates[target]
-        X, Z = (_stretched(part, float(self.stretches[target]), torch)[0] for part in (X, Z))
+        X, Z = (stretched(part, float(self.stretches[target]), torch)[0] for part in (X, Z))
         distance = torch.cdist(X * rates, Z * rates, compute_mode="donot_use_mm_for_euclid_dist")
-        bent, fall = _kernel(distance.square(), int(self.kinds[target]), torch)
+        bent, fall = correlation(distance.square(), int(self.kinds[target]), torch)
         bent, fall = of_process * bent, of_process * fall
         centre = self._centre(target)
         line = (X - centre) @ (Z - centre).T
@@ -231,14 +107,14 @@ class Interpolant:
 
     def _centre(self, target: int) -> Tensor:
         """Where the line is zero, in stretched coordinates."""
-        return _stretched(self.centre, float(self.stretches[target]), torch)[0]
+        return stretched(self.centre, float(self.stretches[target]), torch)[0]
 
     def _of_targets(self, of_one: Callable[[int], Tensor]) -> Tensor:
         return torch.stack([of_one(k) for k in range(len(self.intercept))], -1)
 
     def _slope(self, target: int) -> Tensor:
         """Slopes (d,) of the line in stretched coordinates."""
-        points = _stretched(self.points, float(self.stretches[target]), torch)[0]
+        points = stretched(self.points, float(self.stretches[target]), torch)[0]
         return self.variances[target, 1] * self.coef[:, target] @ (points - self._centre(target))
 
     def mean(self, X: Tensor) -> Tensor:
@@ -249,7 +125,7 @@ class Interpolant:
             # Constant and line apart, whose parts cancel; and the same bits in any block.
             coef = self.coef[:, k]
             bent = (self._covariance(Z, self.points, k)[1] * coef).sum(1)
-            at = _stretched(Z, float(self.stretches[k]), torch)[0]
+            at = stretched(Z, float(self.stretches[k]), torch)[0]
             line = ((at - self._centre(k)) * self._slope(k)).sum(1)
             return self.intercept[k] + self.variances[k, 0] * coef.sum() + line + bent
 
@@ -262,8 +138,8 @@ class Interpolant:
         def of_one(k: int) -> Tensor:
             pull = self._covariance(Z, self.points, k)[2] * self.coef[:, k]
             stretch = float(self.stretches[k])
-            at, slope = _stretched(Z, stretch, torch)
-            points = _stretched(self.points, stretch, torch)[0]
+            at, slope = stretched(Z, stretch, torch)
+            points = stretched(self.points, stretch, torch)[0]
             inner = pull @ points - at * pull.sum(1, keepdim=True)
             return slope * (self.rates[k].square() * inner + self._slope(k))
 
@@ -289,7 +165,7 @@ class Interpolant:
 
         def of_one(k: int) -> Tensor:
             constant, of_line, of_process, _ = self.variances[k]
-            at = _stretched(Z, float(self.stretches[k]), torch)[0]
+            at = stretched(Z, float(self.stretches[k]), torch)[0]
             prior = constant + of_process + of_line * (at - self._centre(k)).square().sum(1)
             return (prior - self._columns(Z, k).square().sum(0)).clamp_min(0)
 
@@ -339,62 +215,14 @@ class Interpolant:
 
 _TENSORS = tuple(name for name in Interpolant.__dataclass_fields__ if name != "forms")
 
-#: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
-#: process' variance.
-_Choice = tuple[int, float, np.ndarray]
 
-
-def _evidence(rows: Rows, target: int, kind: int, stretch: float) -> _Evidence:
-    X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
-    return _Evidence(_stretched(X, stretch, np)[0], y - weight @ y / weight.sum(), weight, kind)
-
-
-def _rounded(theta: np.ndarray) -> np.ndarray:
-    unit = STEP * math.log(2)
-    return np.round(theta / unit) * unit
-
-
-def _stretches(X: np.ndarray) -> list[float]:
-    """Those by which the largest gap between rows of a single column becomes smaller."""
-    if X.shape[1] > 1:
-        return [0.0]
-    x = np.sort(X[:, 0])
-    gaps = {k: float(np.diff(_stretched(x, k, np)[0]).max()) for k in STRETCHES}
-    return [k for k, gap in gaps.items() if k == 0 or gap < gaps[0.0]]
-
-
-def _likeliest(rows: Rows, target: int) -> _Choice:
-    """Of all kernels, stretches and starts."""
-    d = rows.n_features
-    starts = [
-        np.r_[np.full(d, math.log(rate / math.sqrt(d))), math.log(FIRST_LINE), math.log(noise)]
-        for rate in FIRST_RATES
-        for noise in FIRST_NOISES
-    ]
-    ends = []
-    for kind in (GAUSSIAN, MATERN):
-        begun = []
-        for stretch in _stretches(rows.X.cpu().numpy()):
-            evidence = _evidence(rows, target, kind, stretch)
-            begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
-        begun.sort(key=lambda one: one[0])
-        for _, stretch, evidence, start in begun[: 1 if rows.n_rows > MANY_ROWS else N_SEARCHES]:
-            value, theta = evidence.search(start, N_STEPS)
-            # What is barely likelier by being smooth may as well be rough.
-            claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0
-            ends.append((value + claim, kind, stretch, theta))
-    _, kind, stretch, theta = min(ends, key=lambda end: end[0])
-    unit = STEP * math.log(2)
-    return kind, stretch, np.round(theta / unit) * unit
-
-
-def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
+def _solved(rows: Rows, choices: Sequence[KernelChoice]) -> Interpolant:
     """The processes of all targets with given kernels."""
     X, y, weight = rows.X, rows.y, rows.weight
     d = X.shape[1]
     rates, variances = [], []
     for target, (kind, stretch, theta) in enumerate(choices):
-        size = _evidence(rows, target, kind, stretch).size(theta)
+        size = evidence_of(rows, target, kind, stretch).size(theta)
         noise = math.exp(theta[d + 1]) + NUGGET
         rates.append(np.exp(theta[:d]))
         variances.append([size * CONSTANT, size * math.exp(theta[d]), size, size * noise])
@@ -417,7 +245,7 @@ def _solved(rows: Rows, choices: Sequence[_Choice]) -> Interpolant:
     return replace(empty, coef=torch.cat(coef, 1))
 
 
-def _left_out(rows: Rows, choices: Sequence[_Choice], sets: LeftOut) -> list[LeftOut]:
+def _left_out(rows: Rows, choices: Sequence[KernelChoice], sets: LeftOut) -> list[LeftOut]:
     """Errors of fits without each set, for each target, with the kernels of all rows.
 
     Each is factored anew: round-off does not spoil errors far below y then.
@@ -477,7 +305,9 @@ def _is_better(
         return True
     ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
     bears_out = math.sqrt(max(ratio, 1.0))
-    return float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
+    # Many rows tell of a form what few do not.
+    as_little = int(own.row.max()) < MANY_ROWS or _size(other, known) < _size(own, known)
+    return as_little and float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 
 def _is_bent(rows: Rows) -> bool:
@@ -524,7 +354,7 @@ def fit_interpolant(
     if min(map(_size, left_out, known)) <= EXACT_ENOUGH:
         return None, left_out
     try:
-        choices = [_likeliest(rows, target) for target in range(rows.n_outputs)]
+        choices = [likeliest_kernel(rows, target) for target in range(rows.n_outputs)]
         others = _left_out(rows, choices, left_out[0])
         found = _solved(rows, choices)
         probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
