@@ -32,6 +32,7 @@ from skpou.base import (
     fit_context,
     noise_lines,
     random_generator,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
@@ -206,21 +207,11 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> AdditivePOURegressor:
         """Find the terms, their coefficients and the density of the rest.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets, each with terms of its own.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : AdditivePOURegressor
+        Each of several outputs has terms of its own.
         """
         with self._fitting(X, y, sample_weight):
             if self._streams(X):

@@ -15,6 +15,7 @@ from skpou.base import (
     fit_context,
     gigabytes,
     refuse_beyond_memory,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows
@@ -235,21 +236,11 @@ class LSGDRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(PhysicsMixin.fit)
     def fit(self, X, y, sample_weight=None) -> LSGDRegressor:
         """Search for the hidden layers, or for the basis, and solve for the coefficients.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the hidden layers.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : LSGDRegressor
+        Several outputs share the hidden layers.
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
         physics = self._physics()

@@ -18,6 +18,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows, TrainingResult
@@ -232,21 +233,11 @@ class MultiStageRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(PhysicsMixin.fit)
     def fit(self, X, y, sample_weight=None) -> MultiStageRegressor:
         """Fit stage after stage.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the bases.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : MultiStageRegressor
+        Several outputs share the bases.
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
         self._check_scale_factor()

@@ -23,6 +23,7 @@ from skpou.base import (
     fit_context,
     is_by_default,
     noise_lines,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
@@ -213,21 +214,11 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> SparseGridRegressor:
         """Choose the grid and the ridge, and solve for the surpluses.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share grid and ridge.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : SparseGridRegressor
+        Several outputs share grid and ridge.
         """
         options = self._options()
         with self._fitting(X, y, sample_weight):

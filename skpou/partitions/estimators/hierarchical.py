@@ -18,9 +18,10 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
-from skpou.core import Scaling, TrainingResult
+from skpou.core import Scaling, TrainingResult, with_all_targets
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
@@ -36,6 +37,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
+from skpou.partitions.many_rows import fit_to_the_others, searched_points
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 from skpou.partitions.plausible import plausible_pieces
@@ -319,21 +321,11 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> HierarchicalPOURegressor:
         """Find the pieces, their gates and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the pieces.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : HierarchicalPOURegressor
+        Several outputs share the pieces.
         """
         sizes = parse_sizes(self.n_partitions)
         check_together(self.get_params(), sizes)
@@ -428,11 +420,14 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         rows, report = prepared.rows, self._reporter()
 
         def train(rng: np.random.Generator) -> TrainingResult:
-            pieces = plausible_pieces(rows, options, rng, labels, report)
             if warm:
-                return pieces
-            pieces = smooth_where_better(pieces, rows, options, report)
-            return experts_where_better(pieces, rows, options, rng, report)
+                return plausible_pieces(rows, options, rng, labels, report)
+            some = searched_points(rows, options)
+            few = rows if some is None else with_all_targets(rows, some)
+            pieces = plausible_pieces(few, options, rng, labels, report)
+            pieces = smooth_where_better(pieces, few, options, report)
+            pieces = experts_where_better(pieces, few, options, rng, report)
+            return pieces if some is None else fit_to_the_others(pieces, rows, some)
 
         return train
 

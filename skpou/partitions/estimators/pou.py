@@ -13,6 +13,7 @@ from skpou.base import (
     StrOptions,
     fit_context,
     is_by_default,
+    sections_of,
     unless_auto,
 )
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
@@ -258,21 +259,11 @@ class POURegressor(BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> POURegressor:
         """Find the partitions and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the partitions.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : POURegressor
+        Several outputs share the partitions.
         """
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
