@@ -12,6 +12,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    is_by_default,
     sections_of,
     unless_auto,
 )
@@ -311,6 +312,10 @@ class POURegressor(BasePartitionRegressor):
             result = self._train_and_store(train, 1, prepared)
         self._warn_if_unsolved(result)
         return self
+
+    def _may_interpolate(self) -> bool:
+        # Partitions of a number that was given are what was asked for.
+        return is_by_default(self)
 
     def _most_lines(self) -> int | None:
         soft = self.gate in NETWORK_GATES or self.solver == "lsgd"
