@@ -15,7 +15,7 @@ from skpou.base.compat import (
 )
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.docstrings import sections_of
-from skpou.base.estimator import DocumentedEstimator, TorchEstimator
+from skpou.base.estimator import TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
 from skpou.base.parameters import (
@@ -28,6 +28,7 @@ from skpou.base.parameters import (
     check_quantiles,
     check_return_std,
     gigabytes,
+    is_by_default,
     random_generator,
     refuse_beyond_memory,
     seed_of,
@@ -43,6 +44,7 @@ from skpou.base.streams import (
 )
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.summed import SummedClassifier, SummedEstimator, SummedRegressor, indicators_of
+from skpou.base.training import DocumentedEstimator
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
@@ -53,8 +55,8 @@ __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseR
            "SummedRegressor", "TorchEstimator", "available_if", "box_of_edges", "check_coverage",
            "check_is_fitted", "check_matplotlib_support", "check_n_samples", "check_quantiles",
            "check_return_std", "check_weights", "column_names", "fit_context", "gigabytes",
-           "indicators_of", "lies_on_disk", "noise_lines", "number", "of_all_processes",
-           "origin_of", "owned", "polynomial_text", "random_generator", "refuse_beyond_memory",
-           "sections_of", "seed_of", "target_values", "unless_auto", "validate_params",
-           "warn_of_rows_outside"]
+           "indicators_of", "is_by_default", "lies_on_disk", "noise_lines", "number",
+           "of_all_processes", "origin_of", "owned", "polynomial_text", "random_generator",
+           "refuse_beyond_memory", "sections_of", "seed_of", "target_values", "unless_auto",
+           "validate_params", "warn_of_rows_outside"]
 # fmt: on

@@ -12,6 +12,8 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    is_by_default,
+    sections_of,
     unless_auto,
 )
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
@@ -44,7 +46,9 @@ class POURegressor(BasePartitionRegressor):
     n_partitions : int, default=8
         Number of partitions. Those without samples enough for a polynomial stay empty; with
         ``init="data"`` and ``solver="varpro"`` so do those without which left-out rows are
-        predicted better: with noise, or of more than eight, half as many and so on are tried.
+        predicted better: with noise half as many and so on are tried. Without, soft pieces are
+        found a second and a third time, from half as many and from a degree less, so that more
+        pieces and higher degrees are no worse.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
@@ -140,6 +144,9 @@ class POURegressor(BasePartitionRegressor):
         Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or steps on the gates with ``init="box"``, networks or
         ``solver="lsgd"``.
@@ -257,21 +264,11 @@ class POURegressor(BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> POURegressor:
         """Find the partitions and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the partitions.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : POURegressor
+        Several outputs share the partitions.
         """
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
@@ -293,7 +290,9 @@ class POURegressor(BasePartitionRegressor):
                 self.experts,
             )
             train = self._training(prepared, form)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(
+                train, self.n_init, prepared, lambda others: self._training(others, form)
+            )
         self._warn_if_not_converged(result)
         return self
 
@@ -313,6 +312,10 @@ class POURegressor(BasePartitionRegressor):
             result = self._train_and_store(train, 1, prepared)
         self._warn_if_unsolved(result)
         return self
+
+    def _may_interpolate(self) -> bool:
+        # Partitions of a number that was given are what was asked for.
+        return is_by_default(self)
 
     def _most_lines(self) -> int | None:
         soft = self.gate in NETWORK_GATES or self.solver == "lsgd"
