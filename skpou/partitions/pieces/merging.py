@@ -15,6 +15,7 @@ from torch import Tensor
 from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.race import is_beaten
 
 #: Levels without a better score after which merging stops where the residual has grown, too.
 LATE = 10
@@ -145,15 +146,19 @@ def merge_order(problem: PieceProblem, pieces: Pieces) -> list[tuple[int, int]]:
 
 
 def smooth(
-    problem: PieceProblem, labels: Tensor, max_sweeps: int, smoothness: float = 1.5
+    problem: PieceProblem,
+    labels: Tensor,
+    max_sweeps: int,
+    smoothness: float = 1.5,
+    known: Pieces | None = None,
 ) -> Pieces:
     """Samples with a foreign neighbour choose again among their neighbours' labels.
 
     Iterated conditional modes on the surprise less `smoothness` times the share of neighbours
     that agree. Labels left with fewer than P + 2 samples vanish; their samples take the label
-    nearby that explains them best.
+    nearby that explains them best. `known` is a fit of labels that differ in a few samples.
     """
-    pieces = problem.fit(compact(labels))
+    pieces = problem.refit(known, labels) if known else problem.fit(compact(labels))
     for _ in range(max_sweeps):
         around = torch.cat([pieces.labels[:, None], pieces.labels[problem.neighbours]], 1)
         active = torch.nonzero((around != around[:, :1]).any(1)).squeeze(1)
@@ -168,7 +173,7 @@ def smooth(
         new = _starve(problem, pieces, new)
         if not changed and bool((new == pieces.labels).all()):
             break
-        pieces = problem.fit(compact(new))
+        pieces = problem.refit(pieces, new)
         if not changed:
             break
     return pieces
@@ -244,7 +249,7 @@ def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
             n_alive -= 1
     if n_alive == pieces.n_pieces:
         return pieces
-    return problem.fit(compact(labels))
+    return problem.refit(pieces, labels)
 
 
 def score(problem: PieceProblem, pieces: Pieces) -> float:
@@ -333,6 +338,7 @@ def merge_multilevel(
     max_iter: int,
     history: MergeHistory,
     report: Report | None = None,
+    rival: float = math.inf,
 ) -> Pieces:
     """Step C: from many fine cells to the pieces of best score, at most `max_pieces`.
 
@@ -350,6 +356,8 @@ def merge_multilevel(
         Filled as levels pass, so that an interrupted run leaves the best labels there.
     report : callable, default=None
         Receives a line a level.
+    rival : float, default=math.inf
+        A score of others at which to stop once these pieces, however merged, cannot reach it.
 
     Returns
     -------
@@ -376,6 +384,10 @@ def merge_multilevel(
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
+        if is_beaten(problem, pieces, rival):
+            whole = problem.fit(torch.zeros_like(pieces.labels))
+            history.offer(score(problem, whole), whole.labels)
+            return whole
         # Plain scores are compared with plain ones: those after joins are on another footing.
         least = min(history.scores)
         worse = value - least
@@ -403,14 +415,20 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
         return pieces
     value = score(problem, pieces)
     searching = True
+    # Piece and hosts that are what they were fare as they did.
+    failed: set[tuple[tuple[int, float], ...]] = set()
     while searching and pieces.n_pieces > 1:
         searching = False
         small = pieces.count < problem.n / (2 * pieces.n_pieces)
         for j in torch.nonzero(small).squeeze(1).tolist():
-            attempts = [_without(problem, pieces, j)]
             hosts = _hosts(problem, pieces, j)
+            what = tuple((int(pieces.count[k]), float(pieces.rss[k])) for k in (j, *hosts))
+            if what in failed:
+                continue
+            failed.add(what)
+            attempts = [_without(problem, pieces, j)]
             attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in hosts]
-            tried = [smooth(problem, labels, max_sweeps=6) for labels in attempts]
+            tried = [smooth(problem, labels, 6, known=pieces) for labels in attempts]
             values = [score(problem, fewer) for fewer in tried]
             best = min(range(len(values)), key=values.__getitem__)
             if values[best] < value:
