@@ -26,8 +26,9 @@ STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-
 #: more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain, half
 #: a decade.
 EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
-#: Starts that are followed to the end where the descent has ended far above round-off.
-RESTARTS = ((1.0,), *STARTS)
+#: Starts that are tried where the descent has ended far above round-off, and how many of the best are
+#: followed to the end.
+RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,8 @@ class _Ladder:
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
         if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
             for k in self._restarted(rungs):
-                finished += [self.trainer.finish(*self.rung(k, (start,))) for start in RESTARTS]
+                others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
+                finished += [self.trainer.finish(*rung) for rung in others[:FOLLOWED]]
         return min(finished, key=lambda blend: blend.result.score)
 
     def _is_affordable(self, k: int) -> bool:
@@ -398,13 +400,17 @@ def _is_settled(rungs: list[Rung], part: PieceProblem) -> bool:
     return min(before, pilot.score) < NEAR_EXACT * projected.rms or _is_white(pilot, part)
 
 
+def _pilot_score(rung: Rung) -> float:
+    return rung[0].score
+
+
 def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
     """The first rung that white noise allows, or the best two by their pilots if they are close."""
     best = min(rung[0].score for rung in rungs)
     for rung in rungs:
         if rung[0].score <= 3 * best and _is_white(rung[0], part):
             return [rung]
-    ranked = sorted(rungs, key=lambda rung: rung[0].score)
+    ranked = sorted(rungs, key=_pilot_score)
     return [rung for rung in ranked[:2] if rung[0].score <= 3 * best]
 
 

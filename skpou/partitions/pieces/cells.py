@@ -18,8 +18,9 @@ from skpou.core.linalg import (
 )
 from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
-#: Balls that are tried in all when cells are few; at least eight a cell.
-MOST_BALLS = 4000
+#: Balls that are tried in all when cells are few, and their rows times columns squared; at least
+#: eight a cell.
+MOST_BALLS, MOST_WORK = 4000, 2e10
 #: Rows times columns squared from which on balls are compared by Gram matrices first, in a third of
 #: the time, and how many of each cell are not decided on by these.
 SCREENED_WORK, UNSCREENED = 5e8, 16
@@ -43,9 +44,11 @@ def lloyd(
     return centres, cKDTree(centres).query(X)[1]
 
 
-def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Samples at which balls are tried, all of them or eight random members of each cell."""
-    n_draws = max(8, MOST_BALLS // n_cells)
+def _draw_candidates(
+    cell: np.ndarray, n_cells: int, most: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Samples at which balls are tried: of `most` each cell's part, at least eight of a cell."""
+    n_draws = max(8, most // n_cells)
     shuffled = rng.permutation(len(cell))
     order = shuffled[np.argsort(cell[shuffled], kind="stable")]
     count = np.bincount(cell, minlength=n_cells)
@@ -138,8 +141,9 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     weight = problem.rows.weight.cpu().numpy()
     centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
     size = _ball_size(problem, n_cells)
-    tried = _draw_candidates(cell, n_cells, rng)
-    if len(tried) * min(size, problem.n) * problem.n_columns**2 > SCREENED_WORK:
+    work = min(size, problem.n) * problem.n_columns**2
+    tried = _draw_candidates(cell, n_cells, min(MOST_BALLS, int(MOST_WORK / work)), rng)
+    if len(tried) * work > SCREENED_WORK:
         tried = _screened(problem, tried, cell[tried], size)
     coef, error = _two_sizes(problem, tried, size)
     _, best = _best_of_each(cell[tried], error)

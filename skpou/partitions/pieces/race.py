@@ -21,6 +21,8 @@ EXACT_SHARE = 0.05
 #: Logarithm of the mean square by which cells may lose to those of a higher degree, since smoothing
 #: lowers the residual of a few.
 MARGIN = 1.0
+#: The same for pieces that are smoothed at every level, each by its own error.
+MERGED_MARGIN = 0.25
 
 
 #: Rows for each column with which the fine cells of a degree tell anything.
@@ -87,14 +89,23 @@ def cannot_win(
     """
     if some_are_exact(problem, cells):
         return False
-    rivals = [best, *(promise(of, start) for of, start in others)]
-    return is_beaten(problem, cells, min(rivals))
+    least = _misfit(problem, cells) - MARGIN * problem.total_weight * problem.rows.n_outputs
+    beaten = any(promise(of, start) < least for of, start in others)
+    return beaten or is_beaten(problem, cells, best)
 
 
 def is_beaten(problem: PieceProblem, pieces: Pieces, best: float) -> bool:
-    """Whether what pieces leave over, which merging makes larger, costs more than a best score."""
-    margin = MARGIN * problem.total_weight * problem.rows.n_outputs
-    return _misfit(problem, pieces) - margin > best
+    """Whether pieces, however merged further, cannot reach a best score of others.
+
+    Each piece counts by its own error, so that the few which lie across a kink, and will not for
+    long, tell little; merging makes all of them larger.
+    """
+    if not math.isfinite(best) or some_are_exact(problem, pieces):
+        return False
+    m, total = problem.rows.n_outputs, problem.total_weight
+    square = pieces.error.square() + (3 * problem.floor) ** 2
+    misfit = m * float(pieces.weight @ square.log())
+    return misfit + _price(problem, pieces) / pieces.n_pieces - MERGED_MARGIN * m * total > best
 
 
 def some_are_exact(problem: PieceProblem, cells: Pieces) -> bool:

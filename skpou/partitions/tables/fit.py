@@ -25,6 +25,8 @@ LEAST_FEATURES, LEAST_ROWS = 4, 50
 LEAST_RESIDUAL = 0.01
 #: Most rows that choose, and the folds they are cut into.
 MOST_ROWS, N_FOLDS = 3000, 4
+#: Rows of a fold that tell a gain which is worth having from one by chance.
+MANY_LEFT_OUT = 500
 #: Degrees and numbers of experts that are compared.
 DEGREES, COUNTS = (1, 2, 3, 4), (1, 2, 4, 8)
 #: Fewest rows for each column of a polynomial, and most columns.
@@ -194,16 +196,22 @@ class _TableChoice:
 
     def _climbed(self, degree: int) -> list[_Candidate]:
         """Candidates of a degree by the first fold alone."""
-        common = CommonPolynomial(self.parts[0][0], degree)
+        common, weight = CommonPolynomial(self.parts[0][0], degree), self.held[0].weight
         found: list[_Candidate] = []
         for count in self._counts():
             found.append(self._candidate([common], count))
-            values = [one.total(self.held[0].weight) for one in found[-2:]]
+            value = found[-1].total(weight)
             if self.report:
-                self.report(f"degree {degree}, {count} experts: log density {values[-1]:.6g}")
-            if len(values) == 2 and values[1] <= values[0]:
+                self.report(f"degree {degree}, {count} experts: log density {value:.6g}")
+            if count > 1 and not self._rises(found[-1].log_density - found[-2].log_density):
                 break
         return found
+
+    def _rises(self, gain: Tensor) -> bool:
+        """Whether a larger number of experts promises more by what it gains on the first fold."""
+        weight = self.held[0].weight
+        many = len(weight) >= MANY_LEFT_OUT
+        return is_gain(gain, weight) if many else float(weight @ gain) > 0
 
     def _degrees(self) -> list[int]:
         if self.options.degree is not None:
