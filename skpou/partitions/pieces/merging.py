@@ -19,6 +19,9 @@ from skpou.partitions.pieces.race import is_beaten
 
 #: Levels without a better score after which merging stops where the residual has grown, too.
 LATE = 10
+#: Sweeps of smoothing at a level of merging: a kink takes some to be found, but where noise is all
+#: that pieces leave over, it moves rows to and fro for ever.
+SWEEPS, NOISY_SWEEPS = 6, 2
 #: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
 MOST_HOSTS = 3
 
@@ -376,7 +379,8 @@ def merge_multilevel(
             target = min(max_pieces, K - 1)
             history.converged = False
         labels = agglomerate(problem, pieces, max(target, 1))
-        pieces = smooth(problem, labels, max_sweeps=6)
+        noisy = problem.residuals_are_white(pieces)
+        pieces = smooth(problem, labels, max_sweeps=NOISY_SWEEPS if noisy else SWEEPS)
         # Where nothing fits well, all pieces would go at once and no number be scored.
         K = pieces.n_pieces
         pieces = dissolve(problem, pieces, max_pieces if K > max_pieces else -(-7 * K // 10))
