@@ -263,7 +263,9 @@ class _PieceTraining:
             history.scores.append(history.score)
         else:
             start = self.race.start(degree)[1] if labels is None else smooth(problem, labels, 6)
-            rival = self.best.score if self.best is not candidate else math.inf
+            # Pieces of few rows may yet become exact.
+            alone = self.best is candidate or problem.n < RACED_ROWS
+            rival = math.inf if alone else self.best.score
             pieces = merge_multilevel(
                 problem, start, most, self.options.max_iter, history, self.report, rival
             )

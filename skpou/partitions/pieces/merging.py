@@ -20,8 +20,8 @@ from skpou.partitions.pieces.race import is_beaten
 #: Levels without a better score after which merging stops where the residual has grown, too.
 LATE = 10
 #: Sweeps of smoothing at a level of merging: a kink takes some to be found, but where noise is all
-#: that pieces leave over, it moves rows to and fro for ever.
-SWEEPS, NOISY_SWEEPS = 6, 2
+#: that pieces leave over, it moves rows to and fro for ever. Of fewer rows noise is not known.
+SWEEPS, NOISY_SWEEPS, NOISY_ROWS = 6, 2, 1000
 #: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
 MOST_HOSTS = 3
 
@@ -379,7 +379,7 @@ def merge_multilevel(
             target = min(max_pieces, K - 1)
             history.converged = False
         labels = agglomerate(problem, pieces, max(target, 1))
-        noisy = problem.residuals_are_white(pieces)
+        noisy = problem.n >= NOISY_ROWS and problem.residuals_are_white(pieces)
         pieces = smooth(problem, labels, max_sweeps=NOISY_SWEEPS if noisy else SWEEPS)
         # Where nothing fits well, all pieces would go at once and no number be scored.
         K = pieces.n_pieces
