@@ -22,12 +22,11 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
 STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
-#: Relative error of a finished blend that counts as exact; that of a pilot which more steps, and not
-#: more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain, half
-#: a decade.
+#: Relative error of a finished blend that counts as exact; that of a pilot which more steps, and
+#: not more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain.
 EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
-#: Starts that are tried where the descent has ended far above round-off, and how many of the best are
-#: followed to the end.
+#: Starts that are tried where the descent has ended far above round-off, and how many of the best
+#: are followed to the end.
 RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
 
 

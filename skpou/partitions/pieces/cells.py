@@ -76,9 +76,7 @@ def _balls(
     return torch.cat(coefs), torch.cat(errors)
 
 
-def _screened(
-    problem: PieceProblem, tried: np.ndarray, cell: np.ndarray, size: int
-) -> np.ndarray:
+def _screened(problem: PieceProblem, tried: np.ndarray, cell: np.ndarray, size: int) -> np.ndarray:
     """Those of each cell whose balls leave the least, as Gram matrices tell with half the digits.
 
     Parameters
