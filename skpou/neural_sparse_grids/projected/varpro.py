@@ -36,6 +36,8 @@ PLATEAU, ENOUGH = 0.8, 2.0
 #: Rows up to which training begins with cautious ridges, and every level is trained until its
 #: evidence no longer grows.
 CAUTIOUS_ROWS = 1000
+#: Steps after which a climb must be ahead of a rival, in units of those that it took.
+SLOWER = 2
 #: Rounds without a better score after which training ends: one may only have changed the ridges.
 PATIENCE = 2
 
@@ -57,8 +59,8 @@ class VarproOptions:
     cautious : bool
         Whether every level is trained until its evidence no longer grows.
     rival : Trained or None
-        Another climb with the same rows: after as many steps as that took, one goes on only while
-        its score is better. Cautious steps find noise soon, and are slow where there is none.
+        Another climb with the same rows: after twice as many steps as that took, one goes on only
+        while its score is better. Cautious steps find noise soon, and are slow where there is none.
     """
 
     first_level: int
@@ -189,7 +191,7 @@ class VarproTraining:
 
     def _is_behind(self) -> bool:
         rival, trained = self.options.rival, self.trained
-        if rival is None or trained.n_iter < rival.n_iter:
+        if rival is None or trained.n_iter < SLOWER * rival.n_iter:
             return False
         return not trained.score < rival.score
 
