@@ -336,7 +336,7 @@ class _Ladder:
 
     def climb(self, numbers: tuple[int, ...] | None) -> Blend:
         """The best of the most promising numbers, from several starts if it is far from exact."""
-        rungs = []
+        rungs: list[Rung] = []
         for k in numbers or self.numbers():
             if numbers is None and len(rungs) > 1 and not self._is_affordable(k):
                 break
