@@ -45,6 +45,7 @@ class POURegressor(BasePartitionRegressor):
         Number of partitions. Those without samples enough for a polynomial stay empty; with
         ``init="data"`` and ``solver="varpro"`` so do those without which left-out rows are
         predicted better: with noise, or of more than eight, half as many and so on are tried.
+        Polynomials of more than 100 columns are no more than there are rows for their unknowns.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"
