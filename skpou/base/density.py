@@ -7,8 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, drawn_points, with_all_targets
 from skpou.core.models import MixedResidues, Predictor, better_residues, fit_residues
+
+#: Rows that tell how wide the noise is where: more tell no more.
+MOST_ROWS = 20_000
 
 
 class ResidueDensityMixin:
@@ -24,6 +27,8 @@ class ResidueDensityMixin:
 
     def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian."""
+        if rows.n_rows > MOST_ROWS:
+            rows = with_all_targets(rows, drawn_points(rows, MOST_ROWS))
         if self.density == "mixture":
             return fit_residues(model, rows)
         if self.density == "auto" and getattr(self, "physics", None) is None:

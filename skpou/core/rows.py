@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,6 +114,26 @@ def pairs_of(rows: Rows, output: int) -> Pairs:
         point = torch.arange(rows.n_rows, device=rows.X.device)
         pairs = Pairs(point, rows.y, rows.weight)
     return Pairs(pairs.point, pairs.y[:, output : output + 1], pairs.weight)
+
+
+def with_all_targets(rows: Rows, kept: Tensor) -> Rows:
+    """The points that are kept, a mask (n,), with all of their targets."""
+    part = rows.subset(torch.nonzero(kept).squeeze(1))
+    if rows.repeats is None:
+        return part
+    inside = kept[rows.repeats.point]
+    number = kept.cumsum(0) - 1
+    pairs = rows.repeats
+    repeats = Pairs(number[pairs.point[inside]], pairs.y[inside], pairs.weight[inside])
+    return replace(part, repeats=repeats)
+
+
+def drawn_points(rows: Rows, most: int, seed: int = 0) -> Tensor:
+    """Mask (n,) of at most so many points, drawn at random."""
+    kept = torch.zeros(rows.n_rows, dtype=torch.bool, device=rows.X.device)
+    order = np.random.default_rng(seed).permutation(rows.n_rows)
+    kept[torch.as_tensor(order[:most], device=rows.X.device)] = True
+    return kept
 
 
 def lexicographic_order(A: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from skpou.search import (
     Sines,
     Stages,
     UnitsOnBackground,
+    fit_automatic,
 )
 
 #: What is tried, cheap families first: where pieces are exact, units are spared. With splines and
@@ -137,7 +138,7 @@ def fit_multi_stage(
         On Ctrl-C, with the best result so far.
     """
     if options.network is None:
-        return AutomaticSearch(rows, search_options(options), rng, report).run()
+        return fit_automatic(rows, search_options(options), rng, report)
     if options.solver == "adam_lbfgs":
         return RecipeTraining(rows, options, rng, report).run()
     return _network_then_sines(rows, options, rng, report)

@@ -10,13 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from skpou.core import Report, Rows, TrainingResult, handing_over
+from skpou.core import (
+    Report,
+    Rows,
+    TrainingResult,
+    drawn_points,
+    handing_over,
+    with_all_targets,
+)
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import finish
 from skpou.search.candidates import Candidate
 from skpou.search.choice import choose
 from skpou.search.family import Family, Progress, Seen, Stages, Task
+from skpou.search.many_rows import MANY_ROWS, SEARCHED, fit_to_the_others
 from skpou.search.polynomials import Polynomials
 from skpou.search.residues import LEAST_LEFT
 from skpou.search.sines import Sines
@@ -186,7 +195,7 @@ def fit_automatic(
     rng: np.random.Generator,
     report: Report | None = None,
 ) -> TrainingResult:
-    """Choose and fit a basis.
+    """Choose and fit a basis; of many rows some choose, and all fit.
 
     Parameters
     ----------
@@ -208,4 +217,8 @@ def fit_automatic(
     TrainingInterrupted
         On Ctrl-C, with the best result so far.
     """
-    return AutomaticSearch(rows, options, rng, report).run()
+    if rows.n_rows <= MANY_ROWS:
+        return AutomaticSearch(rows, options, rng, report).run()
+    searched = drawn_points(rows, SEARCHED)
+    found = AutomaticSearch(with_all_targets(rows, searched), options, rng, report).run()
+    return fit_to_the_others(found, rows.to(torch.float64), searched)

@@ -35,6 +35,9 @@ SUMMED = {
         level=3, batch_size=50, alpha=0.01, bounds=[[-1, 1], [-1.5, 1], [-6, 6]]
     ),
     "terms": AdditivePOURegressor(terms=TERMS, n_splines=6, density="gaussian", batch_size=50),
+    "em": HierarchicalPOURegressor(
+        (2, 2), 1, gate="linear", init="box", solver="em", tol=1e-2, batch_size=50
+    ),
 }
 GATHERED = {
     "grid": SparseGridRegressor(level=2, n_refinements=1),

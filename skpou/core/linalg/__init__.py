@@ -31,12 +31,14 @@ from skpou.core.linalg.statistics import (
     triangular_factors,
     weighted_factors,
 )
+from skpou.core.linalg.weighted_sums import WeightedSums, factor_of_products
 
 # fmt: off
 __all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups",
-           "RowSums", "add_gram", "alone", "back_substitute", "check_alike", "coefficients",
-           "count", "effective_parameters", "evidence_ridge", "factored", "free_rows", "gather",
-           "gather_objects", "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
+           "RowSums", "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike",
+           "coefficients", "count", "effective_parameters", "evidence_ridge",
+           "factor_of_products", "factored", "free_rows", "gather", "gather_objects",
+           "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
            "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
            "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
            "whitened_factor"]

@@ -20,7 +20,7 @@ from skpou.base import (
     fit_context,
     unless_auto,
 )
-from skpou.core import Scaling, TrainingResult
+from skpou.core import Scaling, TrainingResult, with_all_targets
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
@@ -36,6 +36,7 @@ from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fit import PieceOptions
+from skpou.partitions.many_rows import fit_to_the_others, searched_points
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 from skpou.partitions.plausible import plausible_pieces
@@ -428,11 +429,14 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         rows, report = prepared.rows, self._reporter()
 
         def train(rng: np.random.Generator) -> TrainingResult:
-            pieces = plausible_pieces(rows, options, rng, labels, report)
             if warm:
-                return pieces
-            pieces = smooth_where_better(pieces, rows, options, report)
-            return experts_where_better(pieces, rows, options, rng, report)
+                return plausible_pieces(rows, options, rng, labels, report)
+            some = searched_points(rows, options)
+            few = rows if some is None else with_all_targets(rows, some)
+            pieces = plausible_pieces(few, options, rng, labels, report)
+            pieces = smooth_where_better(pieces, few, options, report)
+            pieces = experts_where_better(pieces, few, options, rng, report)
+            return pieces if some is None else fit_to_the_others(pieces, rows, some)
 
         return train
 

@@ -1,4 +1,4 @@
-"""Expectation maximization of rows that lie on disk."""
+"""Expectation maximization of rows that lie on disk, or in many processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 
 class StreamedPartitions(SummedEstimator):
-    """What `HierarchicalPOURegressor` does with rows on disk, where its training is a sum."""
+    """What `HierarchicalPOURegressor` does with rows in blocks, where its training is a sum."""
 
     bounds = None
 
@@ -26,7 +26,7 @@ class StreamedPartitions(SummedEstimator):
         """Whether fit reads rows in blocks: not networks, nor what other trainings find."""
         summed = self.solver == "em" and self.gate not in NETWORK_GATES and not self.warm_start
         plain = summed and self.physics is None and self.batch_size is not None
-        return plain and lies_on_disk(X) and count() == 1
+        return plain and (lies_on_disk(X) or count() > 1)
 
     def _fit_streamed(
         self, X: Any, y: Any, sample_weight: Any, sizes: tuple[int, ...] | None
@@ -47,7 +47,7 @@ class StreamedPartitions(SummedEstimator):
 
         edges = self._first_pass(stream, self._validated_rows, keep)
         ndim, sample, sums = kept
-        summary = Summary(edges, box_of_edges(edges), sums, sample)
+        summary = Summary(edges, box_of_edges(edges), sums, sample).of_all_processes()
         scaling, dtype = summary.scaled(), self._torch_dtype()
         rows = summary.rows(scaling, dtype)
         shape = (rows.n_rows, rows.n_features)

@@ -129,12 +129,20 @@ class MultinomialLogistic:
         jitter = 50 * torch.finfo(theta.dtype).eps * largest
         ridge = torch.as_tensor(ridge, dtype=theta.dtype, device=theta.device)
         hessian.diagonal(dim1=-2, dim2=-1).add_((ridge + jitter)[..., None])
+        return self._gradient(theta, ridge, pi), hessian
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Gradients (.., K, q) of the objectives without a ridge."""
+        pi = torch.softmax(self.features @ theta.mT, -1)
+        return self._gradient(theta, theta.new_zeros(()), pi)
+
+    def _gradient(self, theta: Tensor, ridge: Tensor, pi: Tensor) -> Tensor:
+        """Gradients; `pi` is overwritten."""
         if self.labels is None:
-            pi = pi - self.targets
+            pi -= self.targets
         else:
             pi[self._rows, self.labels] -= 1
-        gradient = (pi * self.weight[..., None]).mT @ self.features
-        return gradient + ridge[..., None, None] * theta, hessian
+        return (pi * self.weight[..., None]).mT @ self.features + ridge[..., None, None] * theta
 
     def _hessian(self, pi: Tensor) -> Tensor:
         """``sum_n w pi_k (delta_kl - pi_l) F F'``, of shape (.., K q, K q), over uncertain rows."""

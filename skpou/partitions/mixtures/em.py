@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
+    WeightedSums,
     back_substitute,
     ridge_factor,
     row_blocks,
@@ -32,6 +33,10 @@ from skpou.partitions.mixtures.likelihood import log_normal, marginalise, poster
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
+
+#: Rows from which on experts are fitted to sums of products, where these have digits enough:
+#: many times as fast as factors of the rows, which keep all digits of few.
+MANY_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,11 @@ class _EM:
             make_step(gate, pairs.X, options.learning_rate, options.batch_size) for gate in gates
         ]
         m = pairs.n_outputs
+        #: Partitions of each level whose rows are factored.
+        self.exact = [
+            torch.full_like(gate.parent, pairs.n_rows < MANY_ROWS, dtype=torch.bool)
+            for gate in gates
+        ]
         self.variance = [pairs.y.new_ones((gate.n_partitions, m)) for gate in gates]
         self.coef: list[Tensor] = []
         for level in range(len(gates)):
@@ -326,7 +336,7 @@ class _EM:
         """Weighted least squares of all partitions of a level, Eqs. 17, 36 and 37."""
         P = self.problem.n_columns
         alpha = max(self.options.alpha or 0.0, torch.finfo(share.dtype).eps)
-        factors = weighted_factors(self.problem.weighted, share)
+        factors = self._factors(level, share)
         R, projected, _ = split_factor(ridge_factor(factors, P, alpha), P)
         self.coef[level] = back_substitute(R, projected)
         if self.options.noise == "em":
@@ -337,6 +347,19 @@ class _EM:
             # A partition without samples keeps the spread of the targets.
             variance = torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)  # Eq. 18
             self.variance[level] = variance.clamp_min(self.problem.floor**2)
+
+    def _factors(self, level: int, share: Tensor) -> Tensor:
+        """Triangular factors (N, P + m, P + m) of the partitions of a level."""
+        rows = self.problem.weighted
+        if bool(self.exact[level].all()):
+            return weighted_factors(rows, share)
+        sums = WeightedSums(rows.shape[1], self.exact[level], rows)
+        sums.add(rows, share)
+        factors, lost = sums.factors()
+        if bool(lost.any()):
+            factors[lost] = weighted_factors(rows, share[:, lost])
+            self.exact[level] = self.exact[level] | lost
+        return factors
 
     def _set_sigma(self, cycle: int) -> None:
         """Geometric fall of sigma over the cycles."""

@@ -1,8 +1,8 @@
 """Expectation maximization over rows that are read block by block, as often as it takes.
 
 Pieces are found on a sample of the rows. Cycles over all of them follow: one pass sums what experts
-and gates need, for all levels together, another one looks along the gates' Newton steps. Nothing is
-kept of a row.
+and gates need, for all levels together, another one looks along the gates' steps, those of Newton
+with the curvature of the sample. Nothing is kept of a row. Of many processes each reads its own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
+    WeightedSums,
     back_substitute,
+    count,
+    gather,
     ridge_factor,
+    row_blocks,
+    rows_within,
     split_factor,
-    triangular_factor,
-    weighted_factors,
 )
 from skpou.partitions.gates.logistic import MultinomialLogistic, damped_direction
 from skpou.partitions.gates.steps import NewtonStep, families_of, family_targets
@@ -35,8 +38,10 @@ from skpou.partitions.pieces.problem import PieceProblem
 Blocks = Callable[[], Iterator[Rows]]
 #: Most cycles over all rows: pieces are there already, what is left is the sample's error.
 MOST_CYCLES = 10
-#: Parts of a Newton step that are tried, the first that helps is taken.
-LENGTHS = (1.0, 0.5, 0.25, 0.125)
+#: Parts of a Newton step: those of the second pass are tried where the whole one does not help.
+LENGTHS = ((1.0,), (0.5, 0.25, 0.125))
+#: Numbers of posteriors that are held at a time: they should stay in a core's cache.
+POSTERIORS = 200_000
 
 
 @dataclass
@@ -47,18 +52,13 @@ class _Family:
     ----------
     level : int
     children : Tensor of shape (F, K), int64
-    gradient, hessian, value : Tensor
-        Sums over the rows: (F, K, q), (F, K q, K q), and objectives (F,) or (lengths, F).
-    direction : Tensor of shape (F, K, q)
-        Newton's.
+    gradient : Tensor of shape (F, K, q)
+        Sum over the rows.
     """
 
     level: int
     children: Tensor
-    gradient: Tensor | float = 0.0
-    hessian: Tensor | float = 0.0
-    value: Tensor | float = 0.0
-    direction: Tensor | float = 0.0
+    gradient: Tensor
 
 
 @dataclass
@@ -70,7 +70,7 @@ class _Sums:
     factors : list of Tensor (N, P + m, P + m)
         Of the experts of every level.
     mass : list of Tensor (N,)
-    weight, density, square : float
+    total : Tensor of shape (3,)
         Sums of the weights, of the log densities, and of the mean squares of residuals.
     families : list of _Family
     """
@@ -78,17 +78,19 @@ class _Sums:
     factors: list[Tensor]
     mass: list[Tensor]
     families: list[_Family]
-    weight: float = 0.0
-    density: float = 0.0
-    square: float = 0.0
+    total: Tensor
+
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.total[0])
 
     def loss(self) -> float:
         """Negative log-likelihood a row."""
-        return -self.density / self.weight
+        return -float(self.total[1] / self.total[0])
 
     def rms(self) -> float:
         """Root mean square of the residual."""
-        return math.sqrt(self.square / self.weight)
+        return math.sqrt(float(self.total[2] / self.total[0]))
 
 
 @dataclass
@@ -155,6 +157,9 @@ class StreamedEM:
             part.noise.clone() if sigma is None else torch.full_like(part.noise, sigma**2)
             for part in mixture.experts
         ]
+        self.sizes = [gate.n_partitions for gate in self.gates]
+        #: Partitions, those of all levels behind each other, whose rows are factored.
+        self.exact = self.coef[-1].new_zeros(sum(self.sizes), dtype=torch.bool)
 
     def run(self) -> TrainingResult:
         """The best state of all cycles, judged by all rows."""
@@ -206,59 +211,80 @@ class StreamedEM:
 
     def _read(self) -> Iterator[_Block]:
         """All rows, with the posteriors of the state as it is."""
-        d, basis = self.sample.d, self.sample.basis
+        size = rows_within(sum(self.sizes), POSTERIORS)
         for rows in self.blocks():
-            phi, root = basis.matrix(rows.X), rows.weight.sqrt()[:, None]
-            features, shares = [], []
-            above: Tensor | None = None
-            density = square = root[:, 0]
-            for gate, coef, variance in zip(self.gates, self.coef, self.variance, strict=True):
-                features.append(gate.basis(d).matrix(rows.X))
-                log_pi = log_softmax_among_siblings(features[-1] @ gate.theta.T, gate.parent)
-                log_pi = log_pi if above is None else log_pi + above[:, gate.parent]
-                above = log_pi
-                mean = torch.einsum("np,kpm->nkm", phi, coef)
-                share, density = posterior(log_pi + log_normal(rows.y, mean, variance))
-                expected = torch.einsum("nk,nkm->nm", log_pi.exp(), mean)
-                square = (rows.y - expected).square().mean(1)
-                shares.append(share)
-            weighted = torch.cat([phi * root, rows.y * root], 1)
-            yield _Block(rows.weight, weighted, features, shares, density, square)
+            for block in row_blocks(rows.n_rows, size):
+                yield self._posteriors(_part(rows, block))
+
+    def _posteriors(self, rows: Rows) -> _Block:
+        """Some rows, with the posteriors of the state as it is."""
+        d, basis = self.sample.d, self.sample.basis
+        phi, root = basis.matrix(rows.X), rows.weight.sqrt()[:, None]
+        features, shares = [], []
+        above: Tensor | None = None
+        density = square = root[:, 0]
+        for gate, coef, variance in zip(self.gates, self.coef, self.variance, strict=True):
+            features.append(gate.basis(d).matrix(rows.X))
+            log_pi = log_softmax_among_siblings(features[-1] @ gate.theta.T, gate.parent)
+            log_pi = log_pi if above is None else log_pi + above[:, gate.parent]
+            above = log_pi
+            mean = torch.einsum("np,kpm->nkm", phi, coef)
+            share, density = posterior(log_pi + log_normal(rows.y, mean, variance))
+            expected = torch.einsum("nk,nkm->nm", log_pi.exp(), mean)
+            square = (rows.y - expected).square().mean(1)
+            shares.append(share)
+        weighted = torch.cat([phi * root, rows.y * root], 1)
+        return _Block(rows.weight, weighted, features, shares, density, square)
 
     def _sums(self) -> _Sums:
-        size = self.sample.n_columns + self.sample.rows.n_outputs
         like = self.coef[-1]
-        sums = _Sums(
-            [like.new_zeros((gate.n_partitions, size, size)) for gate in self.gates],
-            [like.new_zeros(gate.n_partitions) for gate in self.gates],
-            [
-                _Family(level, children)
-                for level, gate in enumerate(self.gates)
-                for children in families_of(gate.parent)
-            ],
-        )
+        products = self._new_sums(self.exact)
+        mass = like.new_zeros(sum(self.sizes))
+        total = like.new_zeros(3, dtype=torch.float64)
+        families = self._families()
         for block in self._read():
-            sums.weight += float(block.weight.sum())
-            sums.density += float(block.weight @ block.density)
-            sums.square += float(block.weight @ block.square)
-            for level, share in enumerate(block.shares):
-                own = weighted_factors(block.weighted, share)
-                sums.factors[level] = triangular_factor(torch.cat([sums.factors[level], own], 1))
-                sums.mass[level] += share.T @ block.weight
-            for family in sums.families:
+            shares = torch.cat(block.shares, 1)
+            products.add(block.weighted, shares)
+            mass += shares.T @ block.weight
+            of_rows = torch.stack([torch.ones_like(block.density), block.density, block.square])
+            total += (of_rows @ block.weight).to(torch.float64)
+            for family in families:
                 theta = self.gates[family.level].theta[family.children]
-                gradient, hessian = _logistic(family, block).derivatives(theta, 0.0)
-                family.gradient, family.hessian = (
-                    family.gradient + gradient,
-                    family.hessian + hessian,
-                )
-        return sums
+                family.gradient += _logistic(family, block).gradient(theta)
+        products.of_all_processes()
+        for part in (mass, total, *(family.gradient for family in families)):
+            _add_others(part)
+        factors = self._factors(products)
+        return _Sums(list(factors.split(self.sizes)), list(mass.split(self.sizes)), families, total)
+
+    def _new_sums(self, exact: Tensor) -> WeightedSums:
+        n_columns = self.sample.n_columns + self.sample.rows.n_outputs
+        return WeightedSums(n_columns, exact, self.coef[-1])
+
+    def _factors(self, products: WeightedSums) -> Tensor:
+        """Factors of all partitions; another pass for those whose fit is too close for products."""
+        factors, lost = products.factors()
+        if bool(lost.any()):
+            again = self._new_sums(lost[lost])
+            for block in self._read():
+                again.add(block.weighted, torch.cat(block.shares, 1)[:, lost])
+            again.of_all_processes()
+            factors[lost] = again.factors()[0]
+            self.exact = self.exact | lost
+        return factors
+
+    def _families(self) -> list[_Family]:
+        result = []
+        for level, gate in enumerate(self.gates):
+            for children in families_of(gate.parent):
+                result.append(_Family(level, children, torch.zeros_like(gate.theta[children])))
+        return result
 
     # The M-step
 
     def _move(self, sums: _Sums) -> None:
         """Experts by least squares, gates by the first part of a Newton step that helps."""
-        self._search(sums.families)
+        self._search(sums)
         P = self.sample.n_columns
         least = torch.finfo(self.coef[-1].dtype).eps
         alpha = max(self.options.alpha or 0.0, least)
@@ -273,36 +299,65 @@ class StreamedEM:
                 variance = torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)  # Eq. 18
                 self.variance[level] = variance.clamp_min(self.sample.floor**2)
 
-    def _search(self, families: list[_Family]) -> None:
-        """Move the gates, by another pass over the rows."""
-        for family in families:
-            theta = self.gates[family.level].theta[family.children]
-            # Logits that all children share are free.
-            hessian = family.hessian
-            assert isinstance(hessian, Tensor)
-            size = hessian.diagonal(dim1=-2, dim2=-1).amax(-1)
-            ridge = NewtonStep.ridge * torch.where(size > 0, size, 1.0)
-            hessian.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
-            family.direction = damped_direction(
-                family.gradient + ridge[:, None, None] * theta, hessian, torch.zeros_like(size)
-            )
+    def _search(self, sums: _Sums) -> None:
+        """Move the gates by the first part of their steps that helps."""
+        families, directions = sums.families, self._directions(sums)
+        taken = [torch.zeros_like(step[:, 0, 0]) for step in directions]
+        for lengths in LENGTHS:
+            if all(bool(length.all()) for length in taken):
+                break
+            values = self._objectives(families, directions, lengths)
+            for value, length in zip(values, taken, strict=True):
+                lower = value[1:] < value[0]
+                first = value.new_tensor(lengths)[lower.to(torch.int64).argmax(0)]
+                length.copy_(torch.where((length == 0) & lower.any(0), first, length))
+        for family, direction, length in zip(families, directions, taken, strict=True):
+            gate = self.gates[family.level]
+            gate.theta[family.children] -= length[:, None, None] * direction
+
+    def _objectives(
+        self, families: list[_Family], directions: list[Tensor], lengths: tuple[float, ...]
+    ) -> list[Tensor]:
+        """Objectives (1 + lengths, F) before a step and after parts of it: a pass of the rows."""
+        values = [step.new_zeros((1 + len(lengths), len(step))) for step in directions]
         for block in self._read():
-            for family in families:
+            for family, direction, value in zip(families, directions, values, strict=True):
                 theta = self.gates[family.level].theta[family.children]
                 problem = _logistic(family, block)
                 tried = [
-                    problem.objective(theta - length * family.direction, 0.0)
-                    for length in (0.0, *LENGTHS)
+                    problem.objective(theta - length * direction, 0.0) for length in (0.0, *lengths)
                 ]
-                family.value = family.value + torch.stack(tried)
-        for family in families:
-            assert isinstance(family.value, Tensor)
-            lower = family.value[1:] < family.value[0]
-            lengths = family.value.new_tensor(LENGTHS)
-            first = lower.to(torch.int64).argmax(0)
-            length = torch.where(lower.any(0), lengths[first], 0.0)
-            gate = self.gates[family.level]
-            gate.theta[family.children] -= length[:, None, None] * family.direction
+                value += torch.stack(tried)
+        for value in values:
+            _add_others(value)
+        return values
+
+    def _directions(self, sums: _Sums) -> list[Tensor]:
+        """Steps (F, K, q) of families: gradients of all rows, Hessians of the sample."""
+        block = self._posteriors(self.sample.rows)
+        rows_a_row = sums.weight() / float(block.weight.sum())
+        result = []
+        for family in sums.families:
+            theta = self.gates[family.level].theta[family.children]
+            hessian = rows_a_row * _logistic(family, block).derivatives(theta, 0.0)[1]
+            # Logits that all children share are free.
+            size = hessian.diagonal(dim1=-2, dim2=-1).amax(-1)
+            ridge = NewtonStep.ridge * torch.where(size > 0, size, 1.0)
+            hessian.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
+            gradient = family.gradient + ridge[:, None, None] * theta
+            result.append(damped_direction(gradient, hessian, torch.zeros_like(size)))
+        return result
+
+
+def _part(rows: Rows, block: slice) -> Rows:
+    """Some rows, without a copy."""
+    return Rows(rows.X[block], rows.y[block], rows.weight[block], rows.within[block])
+
+
+def _add_others(total: Tensor) -> None:
+    """Add in place what the other processes of a group have, the same bits on each."""
+    if count() > 1:
+        total.copy_(torch.stack(gather(total)).sum(0))
 
 
 def _logistic(family: _Family, block: _Block) -> MultinomialLogistic:

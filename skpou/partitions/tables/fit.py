@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Pairs, Report, Rows, TrainingResult, count_columns, handing_over
+from skpou.core import (
+    Report,
+    Rows,
+    TrainingResult,
+    count_columns,
+    drawn_points,
+    handing_over,
+    with_all_targets,
+)
 from skpou.core.models import Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
@@ -87,25 +95,11 @@ def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool
     return left > LEAST_RESIDUAL**2 * float(share @ some.y.square()[:, 0])
 
 
-def _part(rows: Rows, kept: Tensor) -> Rows:
-    """Some of the points with all of their targets."""
-    part = rows.subset(torch.nonzero(kept).squeeze(1))
-    if rows.repeats is None:
-        return part
-    inside = kept[rows.repeats.point]
-    number = kept.cumsum(0) - 1
-    pairs = rows.repeats
-    repeats = Pairs(number[pairs.point[inside]], pairs.y[inside], pairs.weight[inside])
-    return replace(part, repeats=repeats)
-
-
 def _some(rows: Rows) -> Rows:
     """As many points as choose, drawn at random."""
     if rows.n_rows <= MOST_ROWS:
         return rows
-    kept = torch.zeros(rows.n_rows, dtype=torch.bool, device=rows.X.device)
-    kept[_shuffled(rows)[:MOST_ROWS]] = True
-    return _part(rows, kept)
+    return with_all_targets(rows, drawn_points(rows, MOST_ROWS))
 
 
 def _shuffled(rows: Rows) -> Tensor:
@@ -154,7 +148,10 @@ class _TableChoice:
         some = _some(rows)
         fold = torch.empty_like(_shuffled(some))
         fold[_shuffled(some)] = torch.arange(some.n_rows, device=fold.device) % N_FOLDS
-        self.parts = [(_part(some, fold != k), _part(some, fold == k)) for k in range(N_FOLDS)]
+        self.parts = [
+            (with_all_targets(some, fold != k), with_all_targets(some, fold == k))
+            for k in range(N_FOLDS)
+        ]
         self.held = [held.pairs() for _, held in self.parts]
         self.weight = torch.cat([held.weight for held in self.held])
 

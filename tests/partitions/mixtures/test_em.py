@@ -364,3 +364,18 @@ def test_three_levels_predict_on_each(dtype):
 )
 def test_degree_that_rows_can_determine(n, d, N, expected):
     assert affordable_degree(n, d, N) == expected
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_sums_of_products_are_what_many_rows_need(monkeypatch, outputs):
+    """The same cycles, until a fit is so close that products lose it."""
+    noisy, fresh = kinked_rows(400, outputs=outputs), torch.rand((50, 2), dtype=torch.float64)
+    found = [run(noisy, max_iter=12).state.mean(fresh)]
+    monkeypatch.setattr(module, "MANY_ROWS", 0)
+    found.append(run(noisy, max_iter=12).state.mean(fresh))
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-8)
+    assert not start(noisy).exact[0].any()
+    exact = start(rows_of(np.linspace(0, 1, 60)[:, None], np.linspace(-1, 1, 60)))
+    assert exact.exact[0].all()
+    exact.relax(0)
+    assert exact.evaluate()[1] < 1e-14

@@ -71,7 +71,7 @@ def test_a_step_on_the_gates_goes_uphill(options, found):
     for _ in range(3):
         sums = em._sums()
         losses.append(sums.loss())
-        em._search(sums.families)
+        em._search(sums)
     assert losses[0] > losses[1] > losses[2]
 
 

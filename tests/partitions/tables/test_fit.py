@@ -12,13 +12,13 @@ from scipy.optimize import minimize_scalar
 from skpou.core.models.components import Components
 from skpou.core.polynomials import count_columns
 from skpou.core.records import TrainingResult
+from skpou.core.rows import with_all_targets
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.tables import fit as table_pieces
 from skpou.partitions.tables.fit import (
     N_FOLDS,
     _is_table,
-    _part,
     _scaled,
     _some,
     _square,
@@ -66,7 +66,7 @@ def choice(rows, options=None, pieces=None):
 def test_part_of_the_points_keeps_all_of_their_targets():
     rows = table()
     kept = torch.as_tensor(np.random.default_rng(1).random(rows.n_rows) < 0.4)
-    parts = [_part(rows, kept), _part(rows, ~kept)]
+    parts = [with_all_targets(rows, kept), with_all_targets(rows, ~kept)]
     assert sorted(observations(parts[0]) + observations(parts[1])) == observations(rows)
     for part, mask in zip(parts, (kept, ~kept), strict=True):
         assert torch.equal(part.X, rows.X[mask])
@@ -74,7 +74,7 @@ def test_part_of_the_points_keeps_all_of_their_targets():
         mean = torch.zeros_like(part.y)
         mean.index_add_(0, part.repeats.point, part.repeats.weight[:, None] * part.repeats.y)
         torch.testing.assert_close(mean / part.weight[:, None], part.y)
-    assert _part(table(repeated=False), kept[:1].expand(120)).repeats is None
+    assert with_all_targets(table(repeated=False), kept[:1].expand(120)).repeats is None
 
 
 def test_some_of_many_rows(monkeypatch):
