@@ -388,7 +388,7 @@ def merge_multilevel(
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
-        if is_beaten(problem, pieces, rival):
+        if history.score >= rival and is_beaten(problem, pieces, rival):
             whole = problem.fit(torch.zeros_like(pieces.labels))
             history.offer(score(problem, whole), whole.labels)
             return whole

@@ -63,6 +63,9 @@ def test_pieces_are_beaten_by_a_score_that_no_merging_of_them_reaches():
     reached = history.score
     assert not is_beaten(problem, cells, reached)
     assert not is_beaten(problem, cells, float("inf"))
+    ahead = MergeHistory()
+    merge_multilevel(problem, cells, 32, 1000, ahead, rival=reached + 1e-6 * abs(reached))
+    assert (ahead.score, ahead.scores) == (reached, history.scores)
     beaten = MergeHistory()
     pieces = merge_multilevel(problem, cells, 32, 1000, beaten, rival=reached - 8000)
     assert is_beaten(problem, cells, reached - 8000)
