@@ -32,6 +32,7 @@ from skpou.base import (
     fit_context,
     noise_lines,
     random_generator,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
@@ -112,6 +113,10 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         What terms are added to, in units of y: the mean of the predictions over the data.
     noise_ : float or ndarray of shape (n_outputs,)
         Root mean square of the noise over the data, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. It is missing where rows are
+        streamed.
     n_iter_ : int
         Most iterations that a target took.
     scaling_ : dict of ndarray
@@ -206,35 +211,30 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> AdditivePOURegressor:
         """Find the terms, their coefficients and the density of the rest.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets, each with terms of its own.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : AdditivePOURegressor
+        Each of several outputs has terms of its own.
         """
         with self._fitting(X, y, sample_weight):
             if self._streams(X):
                 result = self._fit_streamed(X, y, sample_weight)
             else:
                 prepared = self._prepare(X, y, sample_weight)
-                options = self._options(prepared.scaling)
-                rng = random_generator(self.random_state)
-                result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
-                result = self._no_worse_than_the_mean(result, prepared)
+                result, prepared = self._without_outliers(
+                    self._trained(prepared), prepared, self._trained
+                )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
+
+    def _trained(self, prepared: Prepared) -> TrainingResult:
+        """A fit to prepared rows."""
+        options, rng = self._options(prepared.scaling), random_generator(self.random_state)
+        result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+        return self._no_worse_than_the_mean(result, prepared)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
         columns = columns_of_box(len(box.columns), self._options(box), box.offset)

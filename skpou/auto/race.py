@@ -25,16 +25,17 @@ from skpou.core.models import MOST_TOGETHER, N_FOLDS, sets_to_leave_out
 LEAST_POINTS = 8
 #: Points up to which three fits leave rows out, and two: each has few rows to judge by. Up to the
 #: last number a sample is all that is not left out: trials of half the rows cost about as much.
-THREE_FITS, TWO_FITS, WHOLE_SAMPLES = 60, 200, 400
-#: Share of the points in the samples of the first rung, and in those of the last; small samples
-#: have so many at least, and are not worth their fits beyond this share of the large ones.
+MOST_FITS, THREE_FITS, TWO_FITS, WHOLE_SAMPLES = 3, 60, 200, 400
+#: Share of the points in the samples of the first rung, and in those of the last.
 SMALL, LARGE = 1 / 8, 1 / 2
+#: Small samples have so many points at least, and are not worth their fits beyond this share of the
+#: large ones.
+LEAST_SMALL, WORTH = 200, 1 / 4
 #: Points up to which members that can be taken at their word are fitted to all of them at once:
 #: with more, samples tell which are not worth it; races of 2600 took twice as long.
 AT_THEIR_WORD = 5000
 #: Points above which the large samples have so small a share.
 MANY, LARGE_OF_MANY = 2000, 1 / 4
-LEAST_SMALL, WORTH = 200, 1 / 4
 #: Folds that one fit leaves out: a quarter of the rows.
 FOLDS_A_FIT = N_FOLDS // 4
 #: Standard deviations below this part of the spread of y count as this part: where data are exact
@@ -121,7 +122,7 @@ def plan_rungs(data: Data, rng: np.random.Generator) -> list[Rung]:
     n = data.n_points
     if n < LEAST_POINTS:
         return []
-    n_fits = 3 if n <= THREE_FITS else 2 if n <= TWO_FITS else 1
+    n_fits = MOST_FITS if n <= THREE_FITS else 2 if n <= TWO_FITS else 1
     order, fits = rng.permutation(n), []
     for left_out in _left_out(data.points, n_fits, rng):
         fits.append((order[~np.isin(order, left_out)], left_out))

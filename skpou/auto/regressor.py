@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
-from skpou.auto.finish import Outcome, finish
 from skpou.auto.members import check_members, default_members, named_member, names_of
+from skpou.auto.outcome import Outcome, outcome_of
 from skpou.auto.predictive import Stack, unit_of
 from skpou.auto.race import (
     AT_THEIR_WORD,
@@ -37,6 +37,7 @@ from skpou.base import (
     check_n_samples,
     fit_context,
     random_generator,
+    sections_of,
     seed_of,
 )
 from skpou.core import Report, Scaling, merge_rows
@@ -206,22 +207,9 @@ class AutoRegressor(BaseRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> AutoRegressor:
-        """Fit the members, compare them, and keep the best.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : AutoRegressor
-        """
+        """Fit the members, compare them, and keep the best."""
         if not isinstance(self.members, str):
             check_members(self.members)
         with self._earlier_fit_kept():
@@ -268,7 +256,7 @@ class AutoRegressor(BaseRegressor):
             run_race(members, race, data, plan.rungs, most, self.n_jobs, steps)
         except StopRequested:
             most = 1
-        outcome = finish(members, race, data, most, self.n_jobs, steps)
+        outcome = outcome_of(members, race, data, most, self.n_jobs, steps)
         steps.skip_the_rest()
         self._store_stack(plan, race, outcome)
         return [message for whole in outcome.whole for message in whole.messages]

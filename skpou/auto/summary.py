@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+#: Points relative to the most: a member that was raced with fewer had been left behind. Rungs
+#: double at least, and what is left out differs by less.
+FEWER = 0.9
+
 
 def summary_of(board: dict[str, np.ndarray]) -> str:
     """Some lines of text: the stack, and each member's last standing in the race."""
@@ -36,7 +40,7 @@ def summary_of(board: dict[str, np.ndarray]) -> str:
         text = f"  {names[i]}: {_numbers(board, i)}"
         if np.isnan(board["log_density"][i]):
             text = f"  {names[i]} failed"
-        elif board["rows"][i] < 0.9 * largest:
+        elif board["rows"][i] < FEWER * largest:
             text += f", after {board['rows'][i]} points: it could not win any more"
         lines.append(text)
     return "\n".join(lines)

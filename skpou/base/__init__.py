@@ -15,7 +15,7 @@ from skpou.base.compat import (
 )
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.docstrings import sections_of
-from skpou.base.estimator import DocumentedEstimator, TorchEstimator
+from skpou.base.estimator import TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor
 from skpou.base.linear_model import LinearModelRegressor
 from skpou.base.parameters import (
@@ -43,6 +43,7 @@ from skpou.base.streams import (
 )
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.summed import SummedClassifier, SummedEstimator, SummedRegressor, indicators_of
+from skpou.base.training import DocumentedEstimator
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off

@@ -16,6 +16,8 @@ _CONTEXT, _STOPPED = "_callback_fit_ctx", "_callback_stopped"
 _MOST_LINES = "_fit_most_lines"
 #: Data of the fit that runs, as callbacks are told of them.
 _DATA = "_fit_data"
+#: Units of time, in seconds, and their names; seconds up to the last number have a decimal.
+UNITS_OF_TIME, WHOLE_SECONDS = ((3600, "h"), (60, "min")), 10
 NO_MODEL = "A callback ended fit before there was any model."
 
 
@@ -72,10 +74,10 @@ class Remaining:
 
 def in_words(seconds: float) -> str:
     """A time in the largest unit of which there are two or more."""
-    for unit, name in ((3600, "h"), (60, "min")):
+    for unit, name in UNITS_OF_TIME:
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds >= WHOLE_SECONDS else f"{seconds:.1f} s"
 
 
 @contextmanager
@@ -151,7 +153,7 @@ def attributes_of(estimator: Any, result: Any, prepared: Any) -> dict[str, Any] 
         return None
     fitted = object.__new__(type(estimator))
     # What judges a whole fit by left-out rows knows nothing of a part of it.
-    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None)
+    fitted.__dict__.update(vars(estimator), _form_error=None, _restraint=None, _outliers=None)
     fitted._store_result(result, prepared)
     own = vars(estimator)
     return {key: value for key, value in vars(fitted).items() if own.get(key, own) is not value}

@@ -38,6 +38,24 @@ class BaseClassifier(ClassifierMixin, TorchEstimator):
     _counts_repeats = True
     _state_names: tuple[str, ...] = (*TorchEstimator._state_names, "_calibration")
 
+    def fit(self, X, y, sample_weight=None) -> Any:
+        """Train on rows, alone or weighted.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+            Points.
+        y : array-like or Tensor of shape (n,)
+            Class labels: numbers or strings.
+        sample_weight : array-like or Tensor of shape (n,), default=None
+            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
+
+        Returns
+        -------
+        self : estimator
+        """
+        raise NotImplementedError
+
     def _model(self, like: Tensor) -> ClassPredictor:
         """The fitted model, on the device and in the dtype of `like`."""
         raise NotImplementedError

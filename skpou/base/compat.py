@@ -43,6 +43,8 @@ __all__ = [
 
 #: Weights relative to the largest one that count as so much: a trillionth is round-off to a fit.
 LEAST_WEIGHT = 1e-12
+#: Largest weight: the sum of 10^8 such is a number still.
+LARGEST_WEIGHT = 1e300
 
 fit_context = _fit_context
 callback_management = callback_management_context
@@ -62,7 +64,7 @@ def check_weights(sample_weight, X, dtype):
         if "could not convert" not in str(error):
             raise
         raise ValueError(f"sample_weight must be numeric: {error}.") from error
-    if weight.max(initial=0) > 1e300:
+    if weight.max(initial=0) > LARGEST_WEIGHT:
         raise ValueError(f"sample_weight as large as {weight.max():.3g} overflows. Rescale it.")
     if not (weight > 0).any():
         raise ValueError("sample_weight must have at least one non-zero weight. All are zero.")

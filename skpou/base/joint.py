@@ -27,6 +27,7 @@ class JointMixin:
     _result_dtype: Callable[..., Any]
     _mean_of: Callable[..., Any]
     _density_of: Callable[..., Any]
+    _regular_density_of: Callable[..., Any]
     _gates_per_row: Callable[..., int]
     _target_ndim: int
 
@@ -53,7 +54,7 @@ class JointMixin:
             self._unpacked_model(points), len(points), len(scaling.scale), "return_cov=True"
         )
         mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
-        model = self._density_of(points, view)
+        model = self._regular_density_of(points, view)
         covariance = model.covariance(points)
         if flag:
             noise, _ = self._in_blocks(points, model, lambda x, _: model.components(x).variances())

@@ -20,6 +20,17 @@ POSITIVE = Interval(Real, 0, None, closed="neither")
 N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 
 
+#: Seeds are below this: numpy's integers have 31 bits and a sign on some systems.
+SEEDS = 2**31
+#: Numbers of 32 bits of which numpy makes the state of a generator, 128 bits.
+STATE_WORDS = 4
+#: Share of the physical memory that a fit may take; the rest is for the system, the data and what
+#: is freed late.
+SHARE_OF_MEMORY = 0.8
+#: Bytes of a float64, and in a GB.
+BYTES, GIGA = 8, 1e9
+
+
 def unless_auto(value: Any, kind: Callable[[Any], Any] = float) -> Any:
     """None for "auto" and None; anything else as a plain number."""
     return None if value is None or isinstance(value, str) else kind(value)
@@ -33,7 +44,7 @@ def random_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.Generator):
         return random_state
     if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**31, size=4))
+        return np.random.default_rng(random_state.randint(SEEDS, size=STATE_WORDS))
     return np.random.default_rng(seed_of(random_state))
 
 
@@ -46,7 +57,7 @@ def seed_of(random_state: Any) -> int:
         If it is none of what scikit-learn takes, nor a Generator.
     """
     if isinstance(random_state, np.random.Generator | np.random.RandomState):
-        return int(random_generator(random_state).integers(2**31))
+        return int(random_generator(random_state).integers(SEEDS))
     seed = 0 if random_state is None else random_state
     if not isinstance(seed, Integral) or isinstance(seed, bool) or int(seed) < 0:
         raise ValueError(
@@ -102,7 +113,7 @@ def check_return_std(return_std: Any) -> None:
 
 def gigabytes(numbers: float) -> float:
     """GB that so many float64 take."""
-    return 8e-9 * numbers
+    return BYTES / GIGA * numbers
 
 
 def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
@@ -122,9 +133,8 @@ def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
     """
     if not hasattr(os, "sysconf"):  # Windows
         return
-    physical = 1e-9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # The rest is for the system, the data and what is freed late.
-    if needed > 0.8 * physical:
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGA
+    if needed > SHARE_OF_MEMORY * physical:
         raise ValueError(
             f"{what} needs about {needed:.3g} GB of {physical:.3g} GB. Lower {advice}."
         )

@@ -140,8 +140,8 @@ def _stage(stage: dict[str, Any]) -> str:
         case "symmetric sine":
             return f"sine features with symmetries, {n_columns} columns"
         case "units":
-            kinds = np.bincount(np.asarray(basis["kinds"]), minlength=4)
             words = ("steps (tanh)", "hinges (log cosh)", "bumps (Gaussian)", "peaks (Lorentz)")
+            kinds = np.bincount(np.asarray(basis["kinds"]), minlength=len(words))
             found = [f"{k} {word}" for k, word in zip(kinds, words) if k]
             return f"{', '.join(found) or 'no units'}, beside {n_columns - kinds.sum()} columns"
         case "cubic_splines":

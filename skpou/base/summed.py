@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.compat import available_if, fit_context
+from skpou.base.docstrings import sections_of
 from skpou.base.estimator import TorchEstimator
 from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.streams import (
@@ -124,6 +125,7 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
 
     @available_if(SummedEstimator._is_sum)
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseRegressor.fit)
     def partial_fit(self, X, y, sample_weight=None) -> Any:
         """Add rows to those of earlier calls, and fit to all of them.
 
@@ -132,20 +134,6 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
         Otherwise the box of the rows of the first call is that of the model; rows outside count
         with the functions' continuation, and a warning says how many there are. The first call
         after `fit` starts anew.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : object
-            The regressor itself.
         """
         state = self.__dict__.get("_summary")
         with self._earlier_fit_kept():
@@ -245,8 +233,7 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
 
         Returns
         -------
-        self : object
-            The classifier itself.
+        self : estimator
         """
         state = self.__dict__.get("_summary")
         with self._earlier_fit_kept():

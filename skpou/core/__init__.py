@@ -19,16 +19,24 @@ from skpou.core.records import (
     handing_over,
     tell,
 )
-from skpou.core.rows import Pairs, Rows, drawn_points, merge_rows, pairs_of, with_all_targets
+from skpou.core.rows import (
+    Pairs,
+    Rows,
+    drawn_points,
+    group_rows,
+    merge_rows,
+    pairs_of,
+    with_all_targets,
+)
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 
 # fmt: off
-__all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis",
-           "Report", "RowSample", "Rows", "Scaling", "TotalDegreePolynomials",
-           "TotalDegreeProducts", "TrainingInterrupted", "TrainingResult", "at_once",
-           "count_columns", "count_waves", "drawn_points", "handing_over", "jobs",
-           "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "tell",
-           "to_powers", "total_degree_exponents", "with_all_targets"]
+__all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis", "Report",
+           "RowSample", "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
+           "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
+           "drawn_points", "group_rows", "handing_over", "jobs", "largest_powers", "merge_rows",
+           "pairs_of", "sobol_points", "target_unit", "tell", "to_powers", "total_degree_exponents",
+           "with_all_targets"]
 # fmt: on

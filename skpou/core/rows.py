@@ -152,6 +152,16 @@ def _group_starts(A: Tensor) -> Tensor:
     return changed.cumsum(0) - 1
 
 
+def group_rows(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Number (n,) of each row of A among its sorted distinct rows, and where each of these is."""
+    order = lexicographic_order(A)
+    starts = _group_starts(A[order])
+    group = torch.empty_like(starts)
+    group[order] = starts
+    numbers = torch.arange(int(starts[-1]) + 1, device=A.device)
+    return group, order[torch.searchsorted(starts, numbers)]
+
+
 def merge_rows(X: Tensor, y: Tensor, weight: Tensor, *, counts: bool = False) -> Rows:
     """Drop rows of weight 0, merge equal (point, target) pairs, then equal points.
 

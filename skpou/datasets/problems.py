@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skpou.base import Interval, StrOptions
-from skpou.datasets.shared import generator, noisy, points
+from skpou.datasets.shared import BOLTZMANN, CHARGE, TEMPERATURE, generator, noisy, points
 
 
 def _bump(x):
@@ -151,10 +151,17 @@ def make_curved_ridge(
 
 
 # Silicon diode: saturation current, knee of high-level injection, recombination current (A),
-# series resistance (ohm), their emission coefficients and the thermal voltage k T / q (V) at 27
-# degrees Celsius, with the constants of CODATA 2014 that ngspice 39 uses.
+# series resistance (ohm), and the emission coefficients times the thermal voltage k T / q (V).
 _IS, _IKF, _ISR, _RS = 2.52e-14, 0.05, 1e-16, 0.568
-_N_VT, _NR_VT = (n * 1.38064852e-23 * 300.15 / 1.6021766208e-19 for n in (1.15, 2.0))
+_N_VT, _NR_VT = (n * BOLTZMANN * TEMPERATURE / CHARGE for n in (1.15, 2.0))
+# What SPICE adds to the square of the depletion region's voltage, which vanishes at 1 V, and half
+# the grading coefficient 1/2 of an abrupt junction.
+_NO_DEPLETION, _GRADING = 0.005, 0.25
+# Newton steps, of which about ten are taken, and the last one in the logarithm of the current: they
+# converge quadratically, so that what is left of such a step is rounding.
+_MOST_STEPS, _LAST_STEP = 100, 1e-8
+# Of a Swiss roll: first and last angle, and height.
+_ROLL, _ROLL_HEIGHT = (1.5 * np.pi, 4.5 * np.pi), 3
 
 
 def _log_junction_current(u):
@@ -164,9 +171,9 @@ def _log_junction_current(u):
     log_ratio = (log_ideal - np.log(_IKF)) / 2
     diffusion = log_ideal - np.logaddexp(0, log_ratio)
     d_diffusion = (1 - 0.5 / (1 + np.exp(-log_ratio))) / (-_N_VT * np.expm1(-u / _N_VT))
-    depletion = (1 - u) ** 2 + 0.005
+    depletion = (1 - u) ** 2 + _NO_DEPLETION
     recombination = np.log(_ISR) + u / _NR_VT + np.log(-np.expm1(-u / _NR_VT))
-    recombination += 0.25 * np.log(depletion)
+    recombination += _GRADING * np.log(depletion)
     d_recombination = -1 / (_NR_VT * np.expm1(-u / _NR_VT)) - 0.5 * (1 - u) / depletion
     total = np.logaddexp(diffusion, recombination)
     share = np.exp(recombination - total)
@@ -181,7 +188,7 @@ def _log_diode_current(voltage):
         np.minimum(_log_junction_current(u)[0], np.log(u / _RS)) for u in (voltage / 2, voltage)
     )
     log_current = low.copy()
-    for _ in range(100):
+    for _ in range(_MOST_STEPS):
         drop = _RS * np.exp(log_current)
         junction, slope = _log_junction_current(voltage - drop)
         residual = log_current - junction
@@ -191,9 +198,9 @@ def _log_diode_current(voltage):
         moved = log_current + step
         outside = (moved < low) | (moved > high)
         moved = np.where(outside, (low + high) / 2, moved)
-        converged = np.all(np.abs(moved - log_current) < 1e-8)
+        converged = np.all(np.abs(moved - log_current) < _LAST_STEP)
         log_current = moved
-        if converged:  # quadratically: what is left of such a step is rounding
+        if converged:
             break
     return log_current
 
@@ -369,7 +376,7 @@ def make_swiss_roll(
     rng = check_random_state(random_state)
     displaced = X is None
     if X is None:
-        t, h = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n_samples), rng.uniform(0, 3, n_samples)
+        t, h = rng.uniform(*_ROLL, n_samples), rng.uniform(0, _ROLL_HEIGHT, n_samples)
         X = np.column_stack([t * np.cos(t), h, t * np.sin(t)])
     X = points(X, n_samples, rng, 0.0, 1.0, 3)
     t, h = np.hypot(X[:, 0], X[:, 2]), X[:, 1]

@@ -7,6 +7,10 @@ from sklearn.utils import check_array
 
 from skpou.base import Interval, validate_params
 
+#: Boltzmann constant (J/K) and elementary charge (C) of CODATA 2014, which ngspice 39 uses, and 27
+#: degrees Celsius in kelvin.
+BOLTZMANN, CHARGE, TEMPERATURE = 1.38064852e-23, 1.6021766208e-19, 300.15
+
 _PARAMETERS = """Parameters
     ----------
     n_samples : int, default=1000

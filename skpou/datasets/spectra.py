@@ -25,6 +25,15 @@ STRONG = np.array([3933.7, 3968.5, 5167.3, 5172.7, 5183.6, 5890.0, 5895.9, 8498.
 STRONG_ION = np.array([1, 1, -1, -1, -1, -1, -1, 1, 1, 1])
 #: Weak lines of metals, at places that are drawn once and for all, more of them in the blue.
 N_WEAK, SEED = 400, 7
+#: Log10 of the depths of strong lines, and mean and standard deviation of those of weak ones: most
+#: do not saturate in the sun. Excitation energies in electron volts, of weak lines between the two.
+STRONG_DEPTH, WEAK_DEPTH = 1.2, (-0.6, 0.5)
+STRONG_ENERGY, WEAK_ENERGY = 0.3, (0.0, 4.0)
+#: Share of ions among the weak lines, and how much tenfold gravity changes lines, in decades.
+SHARE_OF_IONS, PRESSURE = 0.2, 0.25
+#: Depth of hydrogen's first line at its peak; share of its wings, their width in that of a narrow
+#: line, and how they grow with gravity, in decades.
+BALMER_DEPTH, WINGS, STARK, BROADENING = 1.5, 0.35, 12, 0.2
 #: Resolving power of the instrument: wavelength over the standard deviation of a narrow line.
 RESOLUTION = 4000.0
 #: Temperature at which the second level of hydrogen is fullest, and the width in its logarithm.
@@ -51,14 +60,16 @@ def _lines():
     rng = np.random.RandomState(SEED)
     weak = FIRST + (LAST - FIRST) * rng.beta(1.0, 2.0, N_WEAK)
     place = np.concatenate([STRONG, weak])
-    strength = np.concatenate([np.full(len(STRONG), 1.2), rng.normal(-0.6, 0.5, N_WEAK)])
-    excitation = np.concatenate([np.full(len(STRONG), 0.3), rng.uniform(0.0, 4.0, N_WEAK)])
-    ion = np.concatenate([STRONG_ION, np.where(rng.random_sample(N_WEAK) < 0.2, 1, -1)])
+    strength = np.concatenate([np.full(len(STRONG), STRONG_DEPTH), rng.normal(*WEAK_DEPTH, N_WEAK)])
+    excitation = np.concatenate(
+        [np.full(len(STRONG), STRONG_ENERGY), rng.uniform(*WEAK_ENERGY, N_WEAK)]
+    )
+    ion = np.concatenate([STRONG_ION, np.where(rng.random_sample(N_WEAK) < SHARE_OF_IONS, 1, -1)])
     narrow = np.exp(-0.5 * (RESOLUTION * np.log(wavelength / place[:, None])) ** 2)
     # Hydrogen has a core as all lines and wings by the pressure of charged particles (Stark).
     distance = np.log(wavelength / BALMER[:, None])
     core = np.exp(-0.5 * (RESOLUTION / 2 * distance) ** 2)
-    wings = 1 / (1 + (RESOLUTION / 12 * distance) ** 2)
+    wings = 1 / (1 + (RESOLUTION / STARK * distance) ** 2)
     scale = BALMER_STRENGTH[:, None]
     profiles = np.vstack([narrow, (scale * core).sum(0), (scale * wings).sum(0)])
     return wavelength, profiles, strength, excitation, ion
@@ -71,10 +82,10 @@ def _flux(labels, dust):
     # Relative to the sun: Boltzmann's factor, Saha's for atoms, and the pressure of electrons
     inverse = ELECTRON_VOLT * (1 / temperature - 1 / SUN)
     metals = strength + iron + (IONISATION * (ion < 0) - excitation) * inverse / np.log(10)
-    metals = 10 ** (metals - 0.25 * ion * (gravity - SUN_GRAVITY))
+    metals = 10 ** (metals - PRESSURE * ion * (gravity - SUN_GRAVITY))
     metals = np.log1p(metals)  # Saturated lines grow by their logarithm only.
-    hydrogen = 1.5 * np.exp(-0.5 * (np.log(temperature / BALMER_PEAK) / BALMER_WIDTH) ** 2)
-    wings = 0.35 * hydrogen * 10 ** (0.2 * (gravity - SUN_GRAVITY))
+    hydrogen = BALMER_DEPTH * np.exp(-0.5 * (np.log(temperature / BALMER_PEAK) / BALMER_WIDTH) ** 2)
+    wings = WINGS * hydrogen * 10 ** (BROADENING * (gravity - SUN_GRAVITY))
     depth = np.hstack([metals, hydrogen, wings]) @ profiles
     continuum = wavelength**-5 / np.expm1(PLANCK / (wavelength * temperature))
     continuum = continuum * (wavelength / FIRST) ** (REDDENING * dust[:, None])

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+#: Channels of the spectra of meat, which come first in its table, and their range in nanometres.
+CHANNELS, RANGE = 100, (850, 1050)
+
 
 def _read(name):
     """Names of the columns and the numbers of a table beside this file."""
@@ -53,11 +56,11 @@ def load_meats() -> Any:
     """
     names, table = _read("meats.csv.gz")
     return Bunch(
-        data=table[:, :100],
-        target=table[:, 100:],
-        feature_names=names[:100],
-        target_names=names[100:],
-        wavelength=np.linspace(850, 1050, 100),
+        data=table[:, :CHANNELS],
+        target=table[:, CHANNELS:],
+        feature_names=names[:CHANNELS],
+        target_names=names[CHANNELS:],
+        wavelength=np.linspace(*RANGE, CHANNELS),
     )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skpou.datasets.shared import generator, noisy, points
+from skpou.datasets.shared import BOLTZMANN, CHARGE, TEMPERATURE, generator, noisy, points
 
 # An NPN transistor of small signals: saturation current, knee of high-level injection (A), Early
-# voltages forward and reverse (V), reverse current gain, and the thermal voltage k T / q (V) at 27
-# degrees Celsius with the constants of CODATA 2014.
+# voltages forward and reverse (V), reverse current gain, and the thermal voltage k T / q (V).
 _IS, _IKF, _VAF, _VAR, _BR = 6.734e-15, 0.06678, 74.03, 20.0, 0.7371
-_VT = 1.38064852e-23 * 300.15 / 1.6021766208e-19
+_VT = BOLTZMANN * TEMPERATURE / CHARGE
+# Ranges of the two voltages.
+_LEAST, _MOST = (0.3, 0.1), (0.8, 5.0)
 
 
 @generator(2, log=["boolean"])
@@ -46,7 +47,7 @@ def make_transistor(n_samples=1000, *, noise=0.0, random_state=None, X=None, log
     array([-4.0851, -4.1365])
     """
     rng = check_random_state(random_state)
-    X = points(X, n_samples, rng, [0.3, 0.1], [0.8, 5.0], 2)
+    X = points(X, n_samples, rng, _LEAST, _MOST, 2)
     base, collector = X[:, 0], X[:, 0] - X[:, 1]
     forward, reverse = np.exp(base / _VT), np.exp(collector / _VT)
     early = 1 / (1 - collector / _VAF - base / _VAR)

@@ -1,12 +1,12 @@
 """Differential equations in the fit."""
 
+from skpou.equations.collocation import CollocationSystem, Iterate, criterion, norm, stacked
 from skpou.equations.estimator import (
     PHYSICS_CONSTRAINTS,
     EquationsMixin,
     Physics,
     PhysicsMixin,
 )
-from skpou.equations.level import Iterate, Level, criterion, norm, stacked
 from skpou.equations.newton import inside
 from skpou.equations.posterior import UNSOLVED, fitted_model, open_message, unsolved_message
 from skpou.equations.problem import Problem
@@ -16,10 +16,10 @@ from skpou.equations.search import EquationOptions
 __all__ = [
     "PHYSICS_CONSTRAINTS",
     "UNSOLVED",
+    "CollocationSystem",
     "EquationOptions",
     "EquationsMixin",
     "Iterate",
-    "Level",
     "Physics",
     "PhysicsMixin",
     "Problem",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, sobol_points
 from skpou.core.linalg import ridge_coefficients
-from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.collocation import CollocationSystem, Iterate
 from skpou.equations.newton import gauss_newton, solve_affine
 from skpou.equations.posterior import UNSOLVED
 from skpou.equations.problem import Problem
@@ -24,9 +24,22 @@ from skpou.sines import Spectrum
 PILOT_COLUMNS = 300
 #: Criterion at round-off: nothing is left to gain.
 EXACT = 1e-16
-#: Bandwidths at which a continuation starts, with few features and with unknowns held first.
+#: Bandwidths at which a continuation starts, with so few features for each column of X and with
+#: unknowns held first.
 STARTING = (2.0, 3.0, 4.5)
 STARTING_COLUMNS = 60
+#: Steps there, with the unknowns held and free; ridge and first damping: far from a solution steps
+#: in directions that few features hardly know lead away from it.
+HELD_STEPS, FREE_STEPS = 15, 40
+STARTING_RIDGE, STARTING_DAMPING = 1e-10, 1e-4
+#: Ridge with which the data alone are fitted before: only what is smooth is wanted of them.
+SMOOTH_RIDGE = 1e-4
+#: Further starts of unknowns with bounds, as shares of these: a single one along its interval, more
+#: of them at so many points of a Sobol sequence.
+SHARES_OF_ONE, STARTS_OF_MORE = ((0.1,), (0.3,), (0.5,), (0.8,)), 4
+#: Factor of the best criterion from which on a bandwidth is hopeless, since a criterion that rises
+#: less may fall again, and how many of them end a ladder.
+HOPELESS, MOST_HOPELESS = 100.0, 4
 #: Most Gauss-Newton steps for a bandwidth.
 STEPS = 60
 #: Residual relative to an equation's terms that is round-off.
@@ -34,8 +47,20 @@ ROUND_OFF = 1e-13
 #: Columns of X from which on directions are measured again: a first solution with few features for
 #: so many columns tells directions in which nothing happens from others only roughly.
 MANY_COLUMNS = 3
-#: Least scales of a direction, at first and when it is measured again.
-LEAST_SCALE, LEAST_AGAIN = 0.05, 1e-3
+#: Least scales of a direction, at first and when it is measured again; nothing is tried where all
+#: are above the last one, alike to within what a first solution tells.
+LEAST_SCALE, LEAST_AGAIN, ALIKE = 0.05, 1e-3, 0.8
+#: Powers of the scales, half and all of what is measured, and bandwidths tried with each, in
+#: units of the one with the volume of before.
+POWERS, BESIDE = (0.5, 1.0), (0.7, 1.0, 1.4)
+#: Most bandwidths, half an octave apart, tried with all columns.
+MOST_WIDENED = 5
+#: Factor by which a wider one must lower the criterion for the next to be tried.
+WIDER_GAIN = 0.5
+#: Bandwidths of a later stage in units of the one before: what is left over may vary faster.
+CORRECTING = (0.5, 1.0, 2.0)
+#: Factor by which the criterion must fall where the equations hold to round-off.
+GAIN_AT_ROUND_OFF = 0.1
 #: Directions are measured again as often as the criterion falls by this factor, up to a bound.
 AGAIN, MOST_AGAIN = 0.3, 4
 #: Bandwidths tried then, in units of the last one: it was wide for directions that are gone now.
@@ -49,7 +74,7 @@ class ShapedSearch(Search):
         """Coordinates scaled, or turned and scaled, by the sizes of the solution's gradient."""
         for sizes, rotation in self._directions(best):
             scales = (sizes / sizes.max()).clamp_min(LEAST_SCALE)
-            if float(scales.min()) < 0.8:
+            if float(scales.min()) < ALIKE:
                 best = self._shaped(best, most, scales, rotation)
         return best if self.d < MANY_COLUMNS else self._measured_again(best, most)
 
@@ -96,12 +121,12 @@ class ShapedSearch(Search):
         self, best: Solution, most: int, scales: Tensor, rotation: Tensor | None
     ) -> Solution:
         """Best of some spectra with given scales of the coordinates."""
-        for power in (0.5, 1.0):
+        for power in POWERS:
             shaped = tuple((scales**power).tolist())
             # The volume of the band stays what it was, or nearly.
             volume = math.prod(best.spectrum.scales) / math.prod(shaped)
             centre = best.spectrum.bandwidth * volume ** (1 / self.d)
-            for factor in (0.7, 1.0, 1.4):
+            for factor in BESIDE:
                 spectrum = Spectrum("flat", factor * centre, shaped)
                 tried = self._solve(spectrum, most, self.problem.pilot, best, rotation)
                 if tried.criterion < best.criterion:
@@ -114,13 +139,13 @@ class ShapedSearch(Search):
             return self._refitted(best)
         growth = (self.most_columns / best.n_columns) ** (1 / self.d)
         found: BestSoFar[Solution] = BestSoFar()
-        for power in range(5):
+        for power in range(MOST_WIDENED):
             bandwidth = best.spectrum.bandwidth * growth ** (power / 2)
             spectrum = replace(best.spectrum, bandwidth=bandwidth)
             tried = self._solve(
                 spectrum, self.most_columns, self.problem.terms, best, best.rotation
             )
-            gained = found.is_empty or tried.criterion < 0.5 * found.score
+            gained = found.is_empty or tried.criterion < WIDER_GAIN * found.score
             found.show(tried, tried.criterion)
             if not gained or found.score <= EXACT:
                 break
@@ -130,9 +155,11 @@ class ShapedSearch(Search):
 class AffineSearch(ShapedSearch):
     """Equations that one least-squares pass solves, for each of the bandwidths."""
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
-        scales = level.scales(level.blocks(level.zero(), self.unknowns[:0]), self.boost)
-        return solve_affine(level, scales, self.alpha), scales
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
+        scales = system.scales(system.blocks(system.zero(), self.unknowns[:0]), self.boost)
+        return solve_affine(system, scales, self.alpha), scales
 
     def stage(self) -> Solution:
         """Bandwidths of a half-octave ladder, then scales of the columns, then all columns."""
@@ -147,8 +174,8 @@ class AffineSearch(ShapedSearch):
             if found.show(tried, tried.criterion):
                 worse = 0
             else:
-                worse += tried.criterion > 100 * found.score
-            if worse >= 4:
+                worse += tried.criterion > HOPELESS * found.score
+            if worse >= MOST_HOPELESS:
                 break
         best = found.best
         if self.d == 1:
@@ -167,19 +194,21 @@ class ContinuedSearch(ShapedSearch):
     Unknown constants are well determined by few features, and nearly free in a rich basis.
     """
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
-        first = self._carried(level, start)
-        scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
+        first = self._carried(system, start)
+        scales = system.scales(system.blocks(first.coef, first.unknowns), self.boost)
         steps = min(self.options.max_iter, STEPS)
-        return gauss_newton(level, first, scales, alpha=self.alpha, max_iter=steps), scales
+        return gauss_newton(system, first, scales, alpha=self.alpha, max_iter=steps), scales
 
-    def _carried(self, level: Level, start: Solution | None) -> Iterate:
-        """Another solution in the basis of a level."""
+    def _carried(self, system: CollocationSystem, start: Solution | None) -> Iterate:
+        """Another solution in the basis of a system."""
         if start is None:
-            return Iterate(level.zero(), self.unknowns, math.inf)
-        points = torch.cat([level.rows.X, *(term.points for term in level.terms)])
+            return Iterate(system.zero(), self.unknowns, math.inf)
+        points = torch.cat([system.rows.X, *(term.points for term in system.terms)])
         values = start.basis.matrix(points) @ start.iterate.coef
-        coef, _ = ridge_coefficients(level.basis.matrix(points), values, self.alpha)
+        coef, _ = ridge_coefficients(system.basis.matrix(points), values, self.alpha)
         return Iterate(coef, start.iterate.unknowns, math.inf)
 
     def _starts(self) -> list[Tensor]:
@@ -190,9 +219,9 @@ class ContinuedSearch(ShapedSearch):
             return starts
         low = self.unknowns.new_tensor([u.bounds[0] for u in unknowns if u.bounds])
         high = self.unknowns.new_tensor([u.bounds[1] for u in unknowns if u.bounds])
-        share = sobol_points(len(unknowns), 4, self.seed)
+        share = sobol_points(len(unknowns), STARTS_OF_MORE, self.seed)
         if len(unknowns) == 1:
-            share = torch.tensor([[0.1], [0.3], [0.5], [0.8]], dtype=torch.float64, device="cpu")
+            share = torch.tensor(SHARES_OF_ONE, dtype=torch.float64, device="cpu")
         starts += list(low + (high - low) * share.to(low))
         return starts
 
@@ -203,35 +232,28 @@ class ContinuedSearch(ShapedSearch):
             spectrum = Spectrum("flat", bandwidth, (1.0,) * self.d)
             n_columns = min(STARTING_COLUMNS * self.d, self.most_columns)
             basis = self._basis(spectrum, n_columns)
-            level = self._level(basis, self.problem.pilot)
+            system = self._system(basis, self.problem.pilot)
             if not found:
-                coef = level.zero() if flat else self._smooth_data(level)
+                coef = system.zero() if flat else self._smooth_data(system)
                 first = Iterate(coef, unknowns, math.inf)
             else:
-                first = self._carried(level, found[-1])
-            scales = level.scales(level.blocks(first.coef, first.unknowns), self.boost)
-            options = {"alpha": max(self.alpha, 1e-10), "damping": 1e-4}
+                first = self._carried(system, found[-1])
+            scales = system.scales(system.blocks(first.coef, first.unknowns), self.boost)
+            options = {"alpha": max(self.alpha, STARTING_RIDGE), "damping": STARTING_DAMPING}
             if not position and len(unknowns):
-                first = gauss_newton(level, first, scales, max_iter=15, free=False, **options)
-            iterate = gauss_newton(level, first, scales, max_iter=40, **options)
-            solution = Solution(
-                spectrum,
-                basis,
-                iterate,
-                criterion(level, iterate, scales, self.boost),
-                n_columns,
-                tuple(scales),
-            )
-            self._tell(solution)
-            found.append(solution)
+                first = gauss_newton(
+                    system, first, scales, max_iter=HELD_STEPS, free=False, **options
+                )
+            iterate = gauss_newton(system, first, scales, max_iter=FREE_STEPS, **options)
+            found.append(self._noted(spectrum, system, iterate, scales, n_columns))
         return found[-1]
 
-    def _smooth_data(self, level: Level) -> Tensor:
+    def _smooth_data(self, system: CollocationSystem) -> Tensor:
         """Coefficients that fit the data as smoothly as the ridge makes them."""
         if not len(self.rows.X):
-            return level.zero()
-        root = level.root[:, None]
-        return ridge_coefficients(root * level.phi, root * level.y, 1e-4)[0]
+            return system.zero()
+        root = system.root[:, None]
+        return ridge_coefficients(root * system.phi, root * system.y, SMOOTH_RIDGE)[0]
 
     def stage(self) -> Solution:
         """Larger and larger bandwidths, each from the last solution, kept while they help."""
@@ -248,7 +270,8 @@ class ContinuedSearch(ShapedSearch):
             spectrum = Spectrum("flat", bandwidth, one)
             tried = self._solve(spectrum, self._columns(bandwidth, most), terms, best)
             # Where nothing but round-off is left, a rougher basis only hides the unknowns.
-            needed = 0.1 if self.relative_residual(best.basis, best.iterate) < ROUND_OFF else 1.0
+            exact = self.relative_residual(best.basis, best.iterate) < ROUND_OFF
+            needed = GAIN_AT_ROUND_OFF if exact else 1.0
             failed = 0 if tried.criterion < needed * best.criterion else failed + 1
             if not failed:
                 best = tried
@@ -260,7 +283,7 @@ class ContinuedSearch(ShapedSearch):
     def correction(self) -> Solution:
         """Solve for what the stages before leave over: a few steps for each bandwidth."""
         found: list[Solution] = []
-        for factor in (0.5, 1.0, 2.0):
+        for factor in CORRECTING:
             bandwidth = factor * self.solution.spectrum.bandwidth
             if found and bandwidth > self.nyquist:
                 break

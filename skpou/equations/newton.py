@@ -11,43 +11,48 @@ from torch import Tensor
 
 from skpou.core.linalg import ridge_coefficients
 from skpou.core.optim import TenfoldDamping, first_decrease
-from skpou.equations.level import Iterate, Level, norm, stacked
+from skpou.equations.collocation import CollocationSystem, Iterate, norm, stacked
 
-#: Largest change of an unknown in one step, as a share of its bounds or of its size.
-TRUST = 0.03
+#: Largest change of an unknown in one step, as a share of its bounds; without bounds as a share of
+#: its size, and what counts as the size of one that starts at zero.
+TRUST, TRUST_OF_SIZE, LEAST_SIZE = 0.03, 0.3, 1e-3
+#: First damping near a solution: steps are Gauss and Newton's but for round-off.
+DAMPING = 1e-9
 #: Steps that may gain little before the descent ends.
 PATIENCE = 8
+#: Norm of a column, relative to the largest, that is round-off of zero.
+NO_COLUMN = 1e-14
 
 
-def solve_affine(level: Level, scales: Sequence[float], alpha: float) -> Iterate:
+def solve_affine(system: CollocationSystem, scales: Sequence[float], alpha: float) -> Iterate:
     """One least-squares pass: all there is to do for affine equations."""
-    unknowns = level.phi.new_zeros(0)
-    blocks = level.blocks(level.zero(), unknowns)
+    unknowns = system.phi.new_zeros(0)
+    blocks = system.blocks(system.zero(), unknowns)
     residual, jacobian = stacked(blocks, scales)
     solution, R = ridge_coefficients(jacobian, -residual[:, None], alpha)
-    coef = solution.reshape(level.n_outputs, level.n_columns).T.contiguous()
+    coef = solution.reshape(system.n_outputs, system.n_columns).T.contiguous()
     left = residual + jacobian @ solution[:, 0]
     return Iterate(coef, unknowns, float(left.norm()), 1, R)
 
 
 def gauss_newton(
-    level: Level,
+    system: CollocationSystem,
     start: Iterate,
     scales: Sequence[float],
     *,
     alpha: float,
     max_iter: int,
     free: bool = True,
-    damping: float = 1e-9,
+    damping: float = DAMPING,
 ) -> Iterate:
     """Damped steps from a start, bounded in the unknowns.
 
     Parameters
     ----------
-    level : Level
+    system : CollocationSystem
     start : Iterate
     scales : sequence of float
-        Factors of the level's blocks.
+        Factors of the system's blocks.
     alpha : float
         Ridge of a step relative to the largest column norm.
     max_iter : int
@@ -57,13 +62,13 @@ def gauss_newton(
     damping : float, default=1e-9
         First damping; it falls with success and rises with failure.
     """
-    limits = list(level.problem.unknowns.values())
+    limits = list(system.problem.unknowns.values())
     coef, unknowns = start.coef, start.unknowns
-    value = norm(level.residuals(coef, unknowns), scales)
-    m, p, done, slow = level.n_outputs, level.n_columns, 0, 0
+    value = norm(system.residuals(coef, unknowns), scales)
+    m, p, done, slow = system.n_outputs, system.n_columns, 0, 0
     control = TenfoldDamping(damping)
     for _ in range(max_iter):
-        residual, jacobian = stacked(level.blocks(coef, unknowns), scales)
+        residual, jacobian = stacked(system.blocks(coef, unknowns), scales)
         if not free:
             jacobian = jacobian[:, : m * p]
         if not bool(torch.isfinite(jacobian).all() and torch.isfinite(residual).all()):
@@ -72,7 +77,7 @@ def gauss_newton(
 
         def propose(damping: float, step: _StepModel = step) -> tuple[_Moved, float]:
             moved = step.moved(max(damping, alpha))
-            moved.value = norm(level.residuals(moved.coef, moved.unknowns), scales)
+            moved.value = norm(system.residuals(moved.coef, moved.unknowns), scales)
             return moved, 0.0
 
         moved = first_decrease(propose, value, control)
@@ -110,7 +115,7 @@ class _StepModel:
         n = self.n_coefficients = coef.numel()
         size = jacobian.square().sum(0).sqrt()
         least = torch.zeros_like(size)  # Unknowns have units of their own.
-        least[:n] = 1e-14 * size[:n].max()
+        least[:n] = NO_COLUMN * size[:n].max()
         self.size = torch.where(size > least, size, 1.0)
         Q, self.R = torch.linalg.qr(jacobian / self.size)
         self.target = -(Q.T @ residual)
@@ -161,7 +166,7 @@ def _share(change: Tensor, unknowns: Tensor, limits: Sequence) -> float:
         if unknown.bounds is not None:
             most = TRUST * (unknown.bounds[1] - unknown.bounds[0])
         else:
-            most = 0.3 * max(abs(value), abs(unknown.init), 1e-3)
+            most = TRUST_OF_SIZE * max(abs(value), abs(unknown.init), LEAST_SIZE)
         if abs(delta) > most:
             share = min(share, most / abs(delta))
     return share

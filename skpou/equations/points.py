@@ -15,6 +15,14 @@ from skpou.physics import N_POINTS, Equation, as_tensor, sampled
 CELLS = 8
 #: Most points of the solves of a search in several dimensions.
 PILOT_POINTS = 900
+#: Of points that fill no box one in so many is left out; below so many points none is.
+LEFT_OUT, FEW_POINTS = 5, 10
+#: Fewest and most fresh points: a residual's root mean square is known to some per cent.
+FEWEST_FRESH, MOST_FRESH = 200, 1000
+#: Beside a seed, so that draws of unlike things from it have nothing in common: points left out,
+#: points of a search, trial functions. Seeds of the points of an equation are so far from those of
+#: its fresh ones.
+OF_LEFT_OUT, OF_PILOT, OF_TRIALS, FRESH_SEEDS = 5, 7, 11, 1000
 
 
 def full_box(scaling: Scaling, n_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,14 +56,14 @@ class HeldOut:
 
     Attributes
     ----------
-    kept, left : Tensor of int64
+    fitted, left_out : Tensor of int64
         Rows of the equation's points that are fitted and that are left out.
     x : Tensor of shape (k, d) or None
         Fresh points instead; then all rows are fitted.
     """
 
-    kept: Tensor
-    left: Tensor
+    fitted: Tensor
+    left_out: Tensor
     x: Tensor | None
 
 
@@ -69,12 +77,12 @@ def held_out(
 ) -> HeldOut:
     """Fresh points where the equation holds in a whole box, every fifth of its points elsewhere."""
     n = len(x)
-    rng = np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([seed, OF_LEFT_OUT])
     points = x.cpu().numpy()
     # A target that is given point by point is not known at others.
     fills = len(target) == 1 and (isinstance(equation.points, str) or fills_its_box(points))
     if fills:
-        inner = rng.random((max(min(n, 1000), 200), x.shape[1]))
+        inner = rng.random((max(min(n, MOST_FRESH), FEWEST_FRESH), x.shape[1]))
         low, high = points.min(0), points.max(0)
         return HeldOut(
             torch.arange(0, device="cpu"),
@@ -82,8 +90,8 @@ def held_out(
             as_tensor(low + (high - low) * inner, x),
         )
     order = torch.as_tensor(rng.permutation(n), device=x.device)
-    cut = n // 5
-    if n < 10:
+    cut = n // LEFT_OUT
+    if n < FEW_POINTS:
         every = torch.arange(n, device=x.device)
         return HeldOut(every, every, None)
     return HeldOut(order[cut:].sort().values, order[:cut].sort().values, None)

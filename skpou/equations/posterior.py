@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, finish
-from skpou.equations.level import Iterate, Level, stacked
+from skpou.equations.collocation import CollocationSystem, Iterate, stacked
 
 #: Points at which open directions are looked for.
 N_PROBES = 100
@@ -22,39 +22,39 @@ UNSOLVED = 0.05
 
 
 def rows_factor(
-    level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
+    system: CollocationSystem, iterate: Iterate, scales: Sequence[float], alpha: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Triangular factor of the weighted rows, and their residuals."""
     if iterate.factor is not None:
-        found = level.residuals(iterate.coef, iterate.unknowns)
+        found = system.residuals(iterate.coef, iterate.unknowns)
         return iterate.factor, [s * r for s, r in zip(scales, found, strict=True)]
-    blocks = level.blocks(iterate.coef, iterate.unknowns)
+    blocks = system.blocks(iterate.coef, iterate.unknowns)
     residual, jacobian = stacked(blocks, scales)
     size = jacobian.square().sum(0).sqrt()
     # Unknowns have units of their own.
-    size[: level.n_coefficients] = size[: level.n_coefficients].max()
+    size[: system.n_coefficients] = size[: system.n_coefficients].max()
     ridge = torch.diag_embed(alpha * torch.where(size > 0, size, 1.0))
     lengths = [len(block.residual) for block in blocks]
     return triangular_factor(torch.cat([jacobian, ridge])), list(residual.split(lengths))
 
 
 def noise_variance(
-    level: Level, R: Tensor, residual: Sequence[Tensor], scales: Sequence[float]
+    system: CollocationSystem, R: Tensor, residual: Sequence[Tensor], scales: Sequence[float]
 ) -> Tensor:
     """Variance (m,) of the data about the solution.
 
     Degrees of freedom are what the equations leave to the data. At least it is the misfit of
     all rows, which stands for it where the data are too few to tell.
     """
-    m, total = level.n_outputs, float(level.rows.weight.sum())
-    A = scales[0] * torch.block_diag(*[level.root[:, None] * level.phi] * m)
+    m, total = system.n_outputs, float(system.rows.weight.sum())
+    A = scales[0] * torch.block_diag(*[system.root[:, None] * system.phi] * m)
     A = torch.cat([A, A.new_zeros((len(A), len(R) - A.shape[1]))], 1)
     share = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
     dof = share.reshape(m, -1).sum(1)
-    squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + level.rows.within.sum(0)
+    squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + system.rows.within.sum(0)
     n = sum(map(len, residual))
     misfit = (residual[0] / scales[0]).reshape(m, -1).square().sum(1)
-    for term, part in zip(level.terms, residual[1:], strict=True):
+    for term, part in zip(system.terms, residual[1:], strict=True):
         outputs = sorted({output for output, _ in term.pointwise.keys})
         misfit[outputs] += (part / scales[0]).square().sum() / len(outputs)
     # As if all outputs were like it: rows less columns are counted together. Equations determine
@@ -65,13 +65,13 @@ def noise_variance(
     return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
 
 
-def output_factors(R: Tensor, level: Level) -> Tensor:
+def output_factors(R: Tensor, system: CollocationSystem) -> Tensor:
     """Factor (p, p) of the coefficients of one output; of several outputs one each, (m, p, p).
 
     All others are free: of rows that these cannot explain. With the others first in the order,
     the rows below theirs are what is left.
     """
-    m, p = level.n_outputs, level.n_columns
+    m, p = system.n_outputs, system.n_columns
     if R.shape[1] == p:
         return R
     factors = []
@@ -91,7 +91,7 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
     return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
 
 
-def open_directions(level: Level, R: Tensor) -> tuple[Tensor, Tensor]:
+def open_directions(system: CollocationSystem, R: Tensor) -> tuple[Tensor, Tensor]:
     """Directions that the rows leave open, and by how much a unit of their noise moves them.
 
     They are functions that change no row: singular vectors of the columns at some points in units
@@ -99,7 +99,7 @@ def open_directions(level: Level, R: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    level : Level
+    system : CollocationSystem
     R : Tensor of shape (p m + q, p m + q)
         Triangular factor of the weighted rows.
 
@@ -110,10 +110,10 @@ def open_directions(level: Level, R: Tensor) -> tuple[Tensor, Tensor]:
     sizes : Tensor of shape (k,)
         Root mean squares over the points.
     """
-    points = torch.cat([term.points for term in level.problem.fresh if not term.is_condition])
+    points = torch.cat([term.points for term in system.problem.fresh if not term.is_condition])
     step = max(1, len(points) // N_PROBES)
-    phi = level.basis.matrix(points[::step][:N_PROBES])
-    columns = torch.block_diag(*[phi] * level.n_outputs)
+    phi = system.basis.matrix(points[::step][:N_PROBES])
+    columns = torch.block_diag(*[phi] * system.n_outputs)
     q = len(R) - columns.shape[1]
     columns = torch.cat([columns, columns.new_zeros((len(columns), q))], 1)
     moved = torch.linalg.solve_triangular(R, columns, upper=True, left=False)
@@ -150,13 +150,13 @@ def unsolved_message(left: float) -> str:
 
 
 def fitted_model(
-    level: Level, iterate: Iterate, scales: Sequence[float], alpha: float
+    system: CollocationSystem, iterate: Iterate, scales: Sequence[float], alpha: float
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Model of a solution with its error bars, and what is reported about the equations.
 
     Parameters
     ----------
-    level : Level
+    system : CollocationSystem
         At the points of the solve.
     iterate : Iterate
     scales : sequence of float
@@ -164,32 +164,32 @@ def fitted_model(
     alpha : float
         Ridge relative to the largest column norm.
     """
-    R, residual = rows_factor(level, iterate, scales, alpha)
-    noise = noise_variance(level, R, residual, scales)
-    directions, sizes = open_directions(level, R)
+    R, residual = rows_factor(system, iterate, scales, alpha)
+    noise = noise_variance(system, R, residual, scales)
+    directions, sizes = open_directions(system, R)
     if len(sizes):
-        points = level.terms[0].points
-        size = max(1.0, float((level.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
+        points = system.terms[0].points
+        size = max(1.0, float((system.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
         deviation = scales[0] * float(noise.mean().sqrt()) + torch.finfo(R.dtype).eps
         R = widened(R, directions, sizes, size / deviation)
     R = R / scales[0]
-    stage = Stage(level.basis, iterate.coef, output_factors(R, level))
+    stage = Stage(system.basis, iterate.coef, output_factors(R, system))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
-    points, weight = level.terms[0].points, level.rows.weight
+    points, weight = system.terms[0].points, system.rows.weight
     model = finish(
-        (*level.before, stage),
+        (*system.before, stage),
         noise,
-        torch.cat([level.rows.X, points]),
+        torch.cat([system.rows.X, points]),
         torch.cat([weight, weight.new_ones(len(points))]),
     )
-    fresh = level.at(level.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
-    names = level.problem.names
+    fresh = system.at(system.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
+    names = system.problem.names
     return model, {
         "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
         "unknowns_std": dict(zip(names, deviations, strict=True)),
         "equation_residual": [
             float(part.square().mean().sqrt())
-            for term, part in zip(level.problem.fresh, fresh, strict=True)
+            for term, part in zip(system.problem.fresh, fresh, strict=True)
             if not term.is_condition
         ],
         "n_open": len(sizes),

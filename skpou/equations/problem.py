@@ -18,6 +18,9 @@ from torch import Tensor
 
 from skpou.core import Scaling
 from skpou.equations.points import (
+    FRESH_SEEDS,
+    OF_PILOT,
+    OF_TRIALS,
     PILOT_POINTS,
     HeldOut,
     equation_points,
@@ -81,17 +84,17 @@ class Term:
 
     def fitted(self, held: HeldOut, seed: int) -> Term:
         """The same equation at the points of a search, which are not too many."""
-        term = self if held.x is not None else self.subset(held.kept)
+        term = self if held.x is not None else self.subset(held.fitted)
         if term.n_points <= PILOT_POINTS or term.points.shape[1] == 1:
             return term
-        rng = np.random.default_rng([seed, 7])
+        rng = np.random.default_rng([seed, OF_PILOT])
         index = np.sort(rng.choice(term.n_points, PILOT_POINTS, replace=False))
         return term.subset(torch.as_tensor(index, device=term.x.device))
 
     def judged(self, held: HeldOut, scaling: Scaling) -> Term:
         """The same equation at the points of the judgement."""
         if held.x is None:
-            return self.subset(held.left)
+            return self.subset(held.left_out)
         return self.moved(held.x, scaling.points(held.x))
 
     def subset(self, index: Tensor) -> Term:
@@ -184,7 +187,7 @@ def compile_problem(
     ValueError
         If an equation cannot be evaluated as it should, or an unknown is in none of them.
     """
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, OF_TRIALS])
     like = scaling.offset
     constants = Constants({k: as_tensor(v.init, like) for k, v in unknowns.items()})
     low, high = full_box(scaling, n_features)
@@ -198,7 +201,7 @@ def compile_problem(
         tracer = Tracer(equation, x, constants, scaling, rng)
         used |= tracer.used
         affine &= tracer.is_affine
-        held = held_out(equation, x, low, high, seed + 1000 + group, tracer.target)
+        held = held_out(equation, x, low, high, seed + FRESH_SEEDS + group, tracer.target)
         region = region_of(equation, x, low, high, tracer.target)
         for pointwise, target, weight, length in tracer.parts():
             term = Term(

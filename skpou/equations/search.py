@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skpou.core import Basis, Report, Rows, TrainingResult, handing_over
 from skpou.core.models import Stage
-from skpou.equations.level import Iterate, Level, criterion
+from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.posterior import (
     UNSOLVED,
     fitted_model,
@@ -31,8 +31,11 @@ from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
 
 #: Ridge relative to the largest column norm.
 ALPHA = 1e-15
-#: Most columns of a solve by dimension.
-MOST_COLUMNS = (400, 1000, 1500)
+#: Most columns of a solve by dimension, and fewest.
+MOST_COLUMNS, FEWEST_COLUMNS = (400, 1000, 1500), 8
+#: Columns in one dimension: so many, and so many for each half wave that a bandwidth has room for.
+#: A band-limited function needs one; the others are for the ends.
+COLUMNS_AT_ENDS, COLUMNS_A_HALF_WAVE = 30, 1.5
 #: Rows a column, at least.
 ROWS_PER_COLUMN = 1.5
 #: Largest weight, and inverse of the smallest, that balancing gives.
@@ -41,6 +44,11 @@ HEAVIEST = 1e3
 MOST_STAGES, GAIN = 4, 0.5
 #: Data residual relative to the data that may be noise, and factors of the equations tried then.
 NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
+#: Heavier equations are kept where data and equations as a product fall by the first factor, or as
+#: a root sum of squares by the second: less may be chance.
+PRODUCT_GAIN, NEARER = 0.5, 0.9
+#: Share of the equations' losses below which they count as nothing: its inverse is a number.
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Search:
         per_axis = max(term.n_points for term in self.problem.terms) ** (1 / max(self.d, 1))
         self.nyquist = math.pi * per_axis / 2
         most = MOST_COLUMNS[min(max(self.d, 1), len(MOST_COLUMNS)) - 1]
-        self.most_columns = max(8, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
+        self.most_columns = max(FEWEST_COLUMNS, min(most, int(self.n_rows / ROWS_PER_COLUMN)))
         self.unknowns = self.rows.X.new_tensor(
             [unknown.init for unknown in self.problem.unknowns.values()]
         )
@@ -182,10 +190,11 @@ class Search:
         if self.d > 1:
             return most
         halved = 1 if self.mirrors else 2
-        return min(most, int(halved * (30 + 1.5 * bandwidth * 2 / math.pi)))
+        inner = COLUMNS_A_HALF_WAVE * bandwidth * 2 / math.pi
+        return min(most, int(halved * (COLUMNS_AT_ENDS + inner)))
 
-    def _level(self, basis: Basis, terms: Sequence[Term]) -> Level:
-        return Level(basis, self.rows, terms, self.problem, self.stages)
+    def _system(self, basis: Basis, terms: Sequence[Term]) -> CollocationSystem:
+        return CollocationSystem(basis, self.rows, terms, self.problem, self.stages)
 
     def _solve(
         self,
@@ -197,21 +206,29 @@ class Search:
     ) -> Solution:
         """Solve for one spectrum; equations that are not affine from the values of a start."""
         basis = self._basis(spectrum, n_columns, rotation)
-        level = self._level(basis, terms)
-        iterate, scales = self._solved(level, start)
-        solution = Solution(
-            spectrum,
-            basis,
-            iterate,
-            criterion(level, iterate, scales, self.boost),
-            n_columns,
-            tuple(scales),
-            rotation,
-        )
+        system = self._system(basis, terms)
+        iterate, scales = self._solved(system, start)
+        return self._noted(spectrum, system, iterate, scales, n_columns, rotation)
+
+    def _noted(
+        self,
+        spectrum: Spectrum,
+        system: CollocationSystem,
+        iterate: Iterate,
+        scales: Sequence[float],
+        n_columns: int,
+        rotation: Tensor | None = None,
+    ) -> Solution:
+        """What was solved, with its criterion, which is told and noted."""
+        judged = criterion(system, iterate, scales, self.boost)
+        of_basis = (spectrum, system.basis, iterate, judged)
+        solution = Solution(*of_basis, n_columns, tuple(scales), rotation)
         self._tell(solution)
         return solution
 
-    def _solved(self, level: Level, start: Solution | None) -> tuple[Iterate, list[float]]:
+    def _solved(
+        self, system: CollocationSystem, start: Solution | None
+    ) -> tuple[Iterate, list[float]]:
         """Coefficients and unknowns, and the factors of the rows."""
         raise NotImplementedError
 
@@ -241,9 +258,9 @@ class Search:
         raise NotImplementedError
 
     def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
-        """See `Level.relative_residual`."""
-        level = self._level(basis, self.problem.fresh)
-        return level.relative_residual(iterate.coef, iterate.unknowns)
+        """See `CollocationSystem.relative_residual`."""
+        system = self._system(basis, self.problem.fresh)
+        return system.relative_residual(iterate.coef, iterate.unknowns)
 
     # Noise, the result
 
@@ -273,16 +290,16 @@ class Search:
         the stage before.
         """
         last, unknowns = self.solution, self.unknowns
-        level, scales = self._final()
-        before = criterion(level, last.iterate, scales, self.boost)
-        R = rows_factor(level, last.iterate, scales, self.alpha)[0] / scales[0]
-        stage = Stage(last.basis, last.iterate.coef, output_factors(R, level))
+        system, scales = self._final()
+        before = criterion(system, last.iterate, scales, self.boost)
+        R = rows_factor(system, last.iterate, scales, self.alpha)[0] / scales[0]
+        stage = Stage(last.basis, last.iterate.coef, output_factors(R, system))
         n_stages = len(self.stages)
         try:
             self.stages.append(stage)
             self.unknowns = last.iterate.unknowns
             more = self.correction()
-            after = criterion(self._level(more.basis, self.problem.terms), more.iterate, scales,
+            after = criterion(self._system(more.basis, self.problem.terms), more.iterate, scales,
                               self.boost)  # fmt: skip
             if after < GAIN * before:
                 self.solution = more
@@ -301,14 +318,14 @@ class Search:
         terms = self.problem.terms
         if all(term.rule != "balanced" for term in terms) or not len(self.rows.X):
             return
-        level, _ = self._final()
-        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        system, _ = self._final()
+        found = system.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         data, *others = (float(r.square().mean()) for r in found)
         weighted = []
         for term, loss in zip(terms, others, strict=True):
             if term.rule == "balanced" and not term.length and data > 0 and loss > 0:
                 gamma = data / (loss + data)
-                share = math.sqrt(gamma / max(1 - gamma, 1e-300))
+                share = math.sqrt(gamma / max(1 - gamma, TINY))
                 term = replace(term, weight=min(max(share, 1 / HEAVIEST), HEAVIEST))
             weighted.append(term)
         self.problem = replace(self.problem, terms=tuple(weighted))
@@ -328,8 +345,9 @@ class Search:
             self.boost = boost
             self.solution = self._refitted(self.solution)
             heavier = self._losses()
-            gains = heavier[0] * heavier[1] < 0.5 * losses[0] * losses[1]
-            nearer = math.hypot(heavier[0], heavier[2]) < 0.9 * math.hypot(losses[0], losses[2])
+            gains = heavier[0] * heavier[1] < PRODUCT_GAIN * losses[0] * losses[1]
+            distance = math.hypot(losses[0], losses[2])
+            nearer = math.hypot(heavier[0], heavier[2]) < NEARER * distance
             if not (gains or nearer):
                 self.solution, self.boost = before
                 break
@@ -340,28 +358,28 @@ class Search:
 
         The third is that of the equations on fresh points, over the size of their terms.
         """
-        level, scales = self._final()
-        found = level.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
+        system, scales = self._final()
+        found = system.residuals(self.solution.iterate.coef, self.solution.iterate.unknowns)
         # The data may be tiny beside the solution, as a boundary at 0 is.
         points = self.problem.terms[0].points
-        solution = level.basis.matrix(points) @ self.solution.iterate.coef
+        solution = system.basis.matrix(points) @ self.solution.iterate.coef
         size = max(1.0, float(solution.square().mean()))
-        data = float(found[0].square().sum()) / (level.total * level.n_outputs) / size
+        data = float(found[0].square().sum()) / (system.total * system.n_outputs) / size
         equation = sum(
             float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
         )
         iterate = self.solution.iterate
-        fresh = self.relative_residual(level.basis, iterate)
+        fresh = self.relative_residual(system.basis, iterate)
         return math.sqrt(data), math.sqrt(equation), fresh
 
-    def _final(self) -> tuple[Level, list[float]]:
-        """Level and factors of the solution on all points."""
-        return self._level(self.solution.basis, self.problem.terms), list(self.solution.scales)
+    def _final(self) -> tuple[CollocationSystem, list[float]]:
+        """CollocationSystem and factors of the solution on all points."""
+        return self._system(self.solution.basis, self.problem.terms), list(self.solution.scales)
 
     def _result(self, code: str) -> TrainingResult:
         solution = self.solution
-        level, scales = self._final()
-        model, reported = fitted_model(level, solution.iterate, scales, self.alpha)
+        system, scales = self._final()
+        model, reported = fitted_model(system, solution.iterate, scales, self.alpha)
         chosen = {
             "alpha": self.alpha,
             "hidden_layer_sizes": (sum(s.basis.n_columns for s in model.stages),),

@@ -5,6 +5,9 @@ import numpy as np
 #: Halvings of an edge of the grid on which a label changes: a thousandth of it is less than any
 #: line is wide.
 HALVINGS = 10
+#: Halvings of an interval along a line: neighbouring floats of one size are left after 64; near
+#: zero they lie closer.
+MOST_HALVINGS = 100
 
 
 def bisect(label, x):
@@ -25,7 +28,7 @@ def bisect(label, x):
     labels = label(x)
     change = np.flatnonzero(labels[1:] != labels[:-1])
     below, above, start = x[change], x[change + 1], labels[change]
-    for _ in range(100):
+    for _ in range(MOST_HALVINGS):
         middle = below + (above - below) / 2
         if not np.any((middle > below) & (middle < above)):
             break

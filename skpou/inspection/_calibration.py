@@ -25,8 +25,8 @@ N_LEVELS = 99
 N_SIMULATIONS = 2000
 #: Probability that a calibrated model stays inside the band at all levels.
 CONFIDENCE = 0.95
-#: Ratio of the ends of an axis up to which three labels a decade have room.
-FEW_DECADES = 100
+#: Ratio of the ends of an axis up to which these three labels a decade have room.
+FEW_DECADES, TICKS = 100, (1, 2, 5)
 #: Label of the line that is no estimator's; legends leave out what begins with an underscore.
 DIAGONAL = "_diagonal"
 
@@ -307,7 +307,7 @@ def _few_ticks(axis):
     from matplotlib import ticker
 
     low, high = axis.get_xlim()
-    subs = (1, 2, 5) if high < FEW_DECADES * low else (1,)
+    subs = TICKS if high < FEW_DECADES * low else (1,)
     axis.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
     axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(ticker.NullFormatter())

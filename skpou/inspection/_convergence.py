@@ -15,6 +15,7 @@ from skpou.inspection._sections import (
     as_numpy,
     check_stages,
     given_target,
+    one_axes,
     target_name,
     with_units,
 )
@@ -231,10 +232,7 @@ class ConvergenceDisplay:
         ConvergenceDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = one_axes(ax)
         self.ax_, self.figure_, self.lines_, self.bands_ = ax, ax.figure, [], []
         self.legend_ = None
         places, ticks = _places([values for values, _ in self.curves.values()])

@@ -6,6 +6,7 @@ import numpy as np
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._sections import (
+    CURVE_POINTS,
     DATA,
     MANY_DOTS,
     MODEL,
@@ -26,6 +27,8 @@ from skpou.inspection._sections import (
 REACH = 2
 #: Area of the mark of the largest residual on a map, in square points.
 LARGEST_MARK = 60
+#: Points along each side of a map: standard deviations of more take their time.
+MAP_POINTS = 100
 #: Times the largest standard deviation is black: dots must be seen on the map of it.
 LIGHTER = 1.7
 
@@ -187,7 +190,7 @@ class FitDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         section = Section(estimator, X)
         shown = section.shown(features)
-        n = check_resolution(grid_resolution, 1000 if len(shown) == 1 else 100)
+        n = check_resolution(grid_resolution, CURVE_POINTS if len(shown) == 1 else MAP_POINTS)
         name = target_name(y, target)
         y = given_target(section.values, y, target)
         *labels, name = with_units([*section.labels, name], units)
@@ -305,15 +308,8 @@ class FitDisplay:
             self._plot_maps(ax, surface_kw or {}, scatter_kw or {})
         # A title says what the panel below it shows.
         style = {"fontsize": "small" if self.xx1 is None else "medium", "loc": "right", "pad": 3}
-        self.text_ = self.axes_[-1].set_title(self._words(), **style)
+        self.text_ = self.axes_[-1].set_title(_words(self.residuals, self.residual_std), **style)
         return self
-
-    def _words(self):
-        words = f"rms {np.sqrt(np.mean(self.residuals**2)):.2g}"
-        if self.residual_std is not None:
-            within = np.mean(np.abs(self.residuals) <= REACH * self.residual_std)
-            words += f"; {within:.0%} within {REACH} std"
-        return words
 
     def _plot_curve(self, ax, line_kw, band_kw, scatter_kw):
         self.axes_ = panels(ax, 2, 1, figsize=(6.4, 5.4), height_ratios=[2.6, 1])
@@ -383,30 +379,40 @@ class FitDisplay:
             second.plot(*self.X.T, ".", color="k", markersize=2, rasterized=many)
             self.figure_.colorbar(self.std_surface_, ax=second, label=f"std of {self.zlabel}")
             second.set_title("standard deviation")
-        self._plot_triangles(self.axes_[-1], many)
+        self.residuals_ = _draw_triangles(self.axes_[-1], self.X, self.residuals, many)
         for axis in self.axes_:
             axis.set_xlabel(self.xlabel)
         first.set_ylabel(self.ylabel)
         limits = {"xlim": first.get_xlim(), "ylim": first.get_ylim()}
         self.axes_[-1].set(**limits)
 
-    def _plot_triangles(self, axis, many):
-        """Residuals as triangles, up and full or down and hollow; larger ones are further off."""
-        size = np.abs(self.residuals)
-        largest = size.max()
-        area = LARGEST_MARK * size / (largest or 1.0)
-        self.residuals_ = []
-        for marker, color, face, chosen, label in (
-            ("^", OTHER, OTHER, self.residuals > 0, "above the mean"),
-            ("v", MODEL, "none", self.residuals <= 0, "below"),
-        ):
-            style = {"marker": marker, "edgecolors": color, "facecolors": face}
-            style |= {"linewidths": 0.7, "rasterized": many}
-            dots = axis.scatter(*self.X[chosen].T, s=area[chosen], label=label, **style)
-            self.residuals_.append(dots)
-        legend = axis.legend(
-            title=f"residuals, up to {largest:.2g}", ncols=2, frameon=False, fontsize="small",
-            loc="upper center", bbox_to_anchor=(0.5, -0.18), title_fontsize="small",
-        )  # fmt: skip
-        for handle in legend.legend_handles:
-            handle.set_sizes([LARGEST_MARK / 2])
+
+def _words(residuals, std):
+    """Root mean square of the residuals, and the share within two standard deviations."""
+    words = f"rms {np.sqrt(np.mean(residuals**2)):.2g}"
+    if std is not None:
+        within = np.mean(np.abs(residuals) <= REACH * std)
+        words += f"; {within:.0%} within {REACH} std"
+    return words
+
+
+def _draw_triangles(axis, X, residuals, many):
+    """Residuals as triangles, up and full or down and hollow; larger ones are further off."""
+    size = np.abs(residuals)
+    largest = size.max()
+    area = LARGEST_MARK * size / (largest or 1.0)
+    drawn = []
+    for marker, color, face, chosen, label in (
+        ("^", OTHER, OTHER, residuals > 0, "above the mean"),
+        ("v", MODEL, "none", residuals <= 0, "below"),
+    ):
+        style = {"marker": marker, "edgecolors": color, "facecolors": face}
+        style |= {"linewidths": 0.7, "rasterized": many}
+        drawn.append(axis.scatter(*X[chosen].T, s=area[chosen], label=label, **style))
+    legend = axis.legend(
+        title=f"residuals, up to {largest:.2g}", ncols=2, frameon=False, fontsize="small",
+        loc="upper center", bbox_to_anchor=(0.5, -0.18), title_fontsize="small",
+    )  # fmt: skip
+    for handle in legend.legend_handles:
+        handle.set_sizes([LARGEST_MARK / 2])
+    return drawn

@@ -8,8 +8,21 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
-from skpou.inspection._partitions import _partition_colors
-from skpou.inspection._sections import as_numpy, column
+from skpou.inspection._sections import (
+    MODEL,
+    PALETTE,
+    as_numpy,
+    column,
+    distinct_colors,
+    one_axes,
+)
+
+#: Ends of both axes: the faces of the box and dots on them are seen whole.
+ENDS = (-0.03, 1.03)
+#: Height of the grid points along a single axis, in heights of the axes: marks stand on it.
+FOOT = 0.015
+#: Colours of matplotlib's cycle.
+CYCLE = 10
 
 
 class LatentGridDisplay:
@@ -151,10 +164,7 @@ class LatentGridDisplay:
         LatentGridDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = one_axes(ax)
         self.ax_, self.figure_ = ax, ax.figure
         self.colorbar_ = self.legend_ = None
         flat = self.u.shape[1] == 1
@@ -164,15 +174,15 @@ class LatentGridDisplay:
         if flat:
             self.faces_ = [ax.axvline(x, **style) for x in (0.0, 1.0)]
             marks |= {"marker": "|", "markersize": 8, "transform": ax.get_xaxis_transform()}
-            heights = np.full(len(self.grid_points), 0.015)
+            heights = np.full(len(self.grid_points), FOOT)
         else:
             self.faces_ = ax.plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], **style)
             marks |= {"marker": "+", "markersize": 3.5, "markeredgewidth": 0.6}
             heights = self.grid_points[:, 1]
-            ax.set(ylim=(-0.03, 1.03), aspect="equal")
+            ax.set(ylim=ENDS, aspect="equal")
             ax.spines[:].set_visible(False)  # The faces frame the figure.
         (self.grid_,) = ax.plot(self.grid_points[:, 0], heights, **marks | (grid_kw or {}))
-        ax.set(xlim=(-0.03, 1.03), xlabel=self.xlabel, ylabel=self.ylabel)
+        ax.set(xlim=ENDS, xlabel=self.xlabel, ylabel=self.ylabel)
         return self
 
     def _plot_embeddings(self, flat, scatter_kw):
@@ -196,11 +206,11 @@ class LatentGridDisplay:
             return
         if self.y is None:
             heights = np.zeros(len(self.u)) if flat else self.u[:, 1]
-            style["color"] = "#0072B2"
+            style["color"] = MODEL
             if flat:
                 ax.set_yticks([])
         elif flat:
-            heights, style["color"] = self.y, "#0072B2"
+            heights, style["color"] = self.y, MODEL
         else:
             heights, style["c"], style["cmap"] = self.u[:, 1], self.y, "viridis"
         self.scatters_ = [ax.scatter(self.u[:, 0], heights, **style | scatter_kw)]
@@ -212,9 +222,9 @@ def _class_colors(n):
     """Return n distinct RGBA colours, those of matplotlib's cycle for up to ten classes."""
     import matplotlib as mpl
 
-    if 7 < n <= 10:
+    if len(PALETTE) < n <= CYCLE:
         return mpl.colormaps["tab10"](np.arange(n))
-    return _partition_colors(n)
+    return distinct_colors(n)
 
 
 def _components(components, n_components):

@@ -6,11 +6,14 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
+from skpou.inspection._sections import one_axes
 
 #: Natural units of log density below the best that are shown: what is worse is worse.
 SHOWN = 12.0
 #: Sizes of the dots of the smallest and of the largest sample, in points.
 SMALL, LARGE = 4.0, 9.0
+#: Place of the weights: right of the axes, in widths of these, and their head above the first row.
+BESIDE, ABOVE = 1.02, -0.7
 
 
 class LeaderboardDisplay:
@@ -92,10 +95,7 @@ class LeaderboardDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         board = self.leaderboard
         names, weights = self._standing()
-        if ax is None:
-            from matplotlib import pyplot as plt
-
-            _, ax = plt.subplots(figsize=(7, 1.2 + 0.45 * len(names)), layout="constrained")
+        ax = one_axes(ax, figsize=(7, 1.2 + 0.45 * len(names)))
         self.ax_, self.figure_, self.lines_, self.texts_ = ax, ax.figure, [], []
         finite = board["log_density"][np.isfinite(board["log_density"])]
         least = finite.max() - SHOWN if len(finite) else 0.0
@@ -115,14 +115,14 @@ class LeaderboardDisplay:
                 )  # fmt: skip
             text = f"{weights[name]:.2f}" if weights[name] else "–"
             self.texts_.append(
-                ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center")
+                ax.text(BESIDE, place, text, transform=ax.get_yaxis_transform(), va="center")
             )
         ax.set(
-            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.7),
+            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, ABOVE),
             xlabel="log density between the rows (dots: points fitted)",
         )  # fmt: skip
         ax.margins(x=0.08)
-        ax.text(1.02, -0.7, "weight", transform=ax.get_yaxis_transform(), va="bottom")
+        ax.text(BESIDE, ABOVE, "weight", transform=ax.get_yaxis_transform(), va="bottom")
         return self
 
     def _standing(self):

@@ -5,35 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 from sklearn.utils import check_consistent_length
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._boundaries import bisect, boundary_segments
+from skpou.inspection._partition_maps import draw_boundaries, draw_legend, draw_map, draw_numbers
 from skpou.inspection._sections import (
+    CURVE_POINTS,
     MANY_DOTS,
+    PALETTE,
     Section,
     as_numpy,
     check_resolution,
     column,
+    distinct_colors,
+    one_axes,
     target_name,
     with_units,
 )
 
-# Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left
-# to the boundaries and yellow, faint as a line, comes last.
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
-
-
-def _partition_colors(n):
-    """Return n distinct RGBA colours, shape (n, 4), neighbours far apart."""
-    import matplotlib as mpl
-
-    if n <= len(_PALETTE):
-        return mpl.colors.to_rgba_array(_PALETTE[:n])
-    # Steps of the golden ratio never repeat and keep consecutive colours far apart; the end of
-    # the map is too light on white.
-    return mpl.colormaps["viridis"](0.92 * (np.arange(n) * 0.6180339887498949 % 1))
+#: Points along each side of a map: boundaries are found between them, on the edges.
+MAP_POINTS = 200
 
 
 class PartitionDisplay:
@@ -228,7 +220,7 @@ class PartitionDisplay:
             )
         section = Section(estimator, X)
         shown = section.shown(features)
-        n = check_resolution(grid_resolution, 1000 if len(shown) == 1 else 200)
+        n = check_resolution(grid_resolution, CURVE_POINTS if len(shown) == 1 else MAP_POINTS)
         of_target = target_name(y, target)
         if y is not None:
             y = column(y, target, "y")
@@ -240,41 +232,19 @@ class PartitionDisplay:
             rows = section.rows(shown, *coordinates)
             return np.asarray(as_numpy(estimator.predict_partition(rows, **options)))
 
-        data = {"X": section.values[:, shown], "y": y, "xlabel": labels[shown[0]]}
+        given = {"X": section.values[:, shown], "y": y, "xlabel": labels[shown[0]]}
         grid = section.grid(shown, n)
-        if len(shown) == 1:
-            below, above = bisect(label, *grid)
-            # Both sides of every boundary, so that jumps are drawn as jumps.
-            x = np.unique(np.concatenate([*grid, below, above]))
-            std = None
+        if len(shown) == 2:
+            names = {"ylabel": labels[shown[1]], "zlabel": of_target}
+            return cls(**_map_of(label, *grid), **names, **given).plot(ax=ax, **kwargs)
+
+        def predict(x):
+            rows = section.rows(shown, x)
             if return_std is False:
-                prediction = estimator.predict(section.rows(shown, x), **options)
-            else:
-                prediction, std = estimator.predict(
-                    section.rows(shown, x), return_std=return_std, **options
-                )
-                std = column(std, target, "the standard deviation")
-            display = cls(
-                xx0=x,
-                partition=label(x),
-                prediction=column(prediction, target, "the prediction"),
-                std=std,
-                boundaries=above,
-                ylabel=of_target,
-                **data,
-            )
-        else:
-            xx0, xx1 = grid
-            partition = label(xx0.ravel(), xx1.ravel()).reshape(xx0.shape)
-            display = cls(
-                xx0=xx0,
-                xx1=xx1,
-                partition=partition,
-                boundaries=boundary_segments(label, xx0, xx1, partition),
-                ylabel=labels[shown[1]],
-                zlabel=of_target,
-                **data,
-            )
+                return estimator.predict(rows, **options), None
+            return estimator.predict(rows, return_std=return_std, **options)
+
+        display = cls(**_curve_of(label, predict, grid[0], target), ylabel=of_target, **given)
         return display.plot(ax=ax, **kwargs)
 
     def plot(
@@ -324,36 +294,23 @@ class PartitionDisplay:
         (2, 4)
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
         if self.xx1 is None and self.prediction is None:
             raise ValueError("prediction is needed to draw partitions along one feature.")
-        new_figure = ax is None
-        if new_figure:
-            _, ax = plt.subplots(layout="constrained")
+        new_figure, ax = ax is None, one_axes(ax)
         self.ax_, self.figure_ = ax, ax.figure
         self.partitions_ = np.unique(self.partition)
-        self.colors_ = _partition_colors(len(self.partitions_))
+        self.colors_ = distinct_colors(len(self.partitions_))
         # Artists, as far as they are drawn.
         self.lines_: Any = None
         self.bands_: Any = None
         self.scatter_: Any = None
         self.surface_ = self.colorbar_ = self.texts_ = self.legend_ = None
         self.boundaries_: list[Any] = []
-        few = len(self.partitions_) <= len(_PALETTE)
         if self.xx1 is None:
             self._plot_curve(line_kw or {}, band_kw or {}, boundary_kw or {}, scatter_kw or {})
-            if few:
-                data: list[Any] = [] if self.scatter_ is None else [self.scatter_]
-                handles = [*data, *(self.lines_ or []), *(self.bands_ or [])[:1]]
-                # A new figure has room beside the curve; "best" would look at every dot.
-                place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
-                many = {"loc": "upper right"} if data and len(self.y) > MANY_DOTS else {}
-                self.legend_ = ax.legend(handles=handles, **many | place)
         else:
             self._plot_map(surface_kw or {}, boundary_kw or {}, scatter_kw or {})
-            if few:
-                self._name_pieces(new_figure)
+        self._name_partitions(new_figure)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         return self
 
@@ -378,69 +335,51 @@ class PartitionDisplay:
                 self.bands_.append(ax.fill_between(self.xx0, low, high, **style | band_kw))
 
     def _plot_map(self, surface_kw, boundary_kw, scatter_kw):
-        import matplotlib as mpl
-
-        ax = self.ax_
+        ax, grid = self.ax_, (self.xx0, self.xx1)
         rank = np.searchsorted(self.partitions_, self.partition)
-        n = len(self.partitions_)
-        style = {"cmap": mpl.colors.ListedColormap(self.colors_), "vmin": -0.5, "vmax": n - 0.5}
-        style |= {"alpha": 0.45, "shading": "nearest", "rasterized": True, "zorder": -1}
-        self.surface_ = ax.pcolormesh(self.xx0, self.xx1, rank, **style | surface_kw)
-        self._plot_boundaries(rank, boundary_kw)
-        self.texts_ = self._number_pieces()
+        self.surface_ = draw_map(ax, grid, rank, self.colors_, surface_kw)
+        self.boundaries_ = draw_boundaries(ax, grid, rank, self.boundaries, boundary_kw)
+        self.texts_ = draw_numbers(ax, grid, rank, self.partitions_)
         if self.y is not None:
             style = {"c": self.y, "s": 14, "cmap": "cividis", "edgecolors": "w", "linewidths": 0.4}
             style["rasterized"] = len(self.y) > MANY_DOTS
             self.scatter_ = ax.scatter(*self.X.T, **style | scatter_kw)
             self.colorbar_ = self.figure_.colorbar(self.scatter_, ax=ax, label=self.zlabel)
 
-    def _plot_boundaries(self, rank, boundary_kw):
-        """Segments, or level sets of each partition's indicator where there are none."""
-        from matplotlib.collections import LineCollection
-
-        ax, style = self.ax_, {"colors": "0.2", "linewidths": 1.2}
-        if self.boundaries is not None:
-            style |= {"capstyle": "round"}
-            lines = LineCollection(self.boundaries, **style | boundary_kw)
-            self.boundaries_ = [ax.add_collection(lines, autolim=False)]
+    def _name_partitions(self, new_figure):
+        """A legend: beside a new figure of a curve, below one of a map."""
+        if len(self.partitions_) > len(PALETTE):
             return
-        n = len(self.partitions_)
-        # Contours of the numbers themselves would run through all those between two neighbours.
-        for part in range(n if n > 1 else 0):
-            inside = (rank == part).astype(float)
-            contour = ax.contour(self.xx0, self.xx1, inside, levels=[0.5], **style | boundary_kw)
-            self.boundaries_.append(contour)
+        if self.xx1 is not None:
+            alpha = self.surface_.get_alpha()
+            names = (self.partitions_, self.colors_)
+            self.legend_ = draw_legend(self.ax_, *names, alpha, new_figure)
+            return
+        data: list[Any] = [] if self.scatter_ is None else [self.scatter_]
+        handles = [*data, *(self.lines_ or []), *(self.bands_ or [])[:1]]
+        # A new figure has room beside the curve; "best" would look at every dot.
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if new_figure else {}
+        many = {"loc": "upper right"} if data and len(self.y) > MANY_DOTS else {}
+        self.legend_ = self.ax_.legend(handles=handles, **many | place)
 
-    def _number_pieces(self):
-        """Numbers of the partitions, where each has the most room: colours are lost in grey."""
-        from matplotlib.patheffects import withStroke
 
-        texts = []
-        for part in self.partitions_:
-            room = distance_transform_edt(np.pad(self.partition == part, 1))[1:-1, 1:-1]
-            place = np.unravel_index(room.argmax(), room.shape)
-            texts.append(
-                self.ax_.text(
-                    self.xx0[place],
-                    self.xx1[place],
-                    str(part),
-                    ha="center",
-                    va="center",
-                    path_effects=[withStroke(linewidth=3, foreground="w")],
-                )
-            )
-        return texts
+def _curve_of(label, predict, x, target):
+    """Partitions, mean and standard deviation along one feature, with the boundaries."""
+    below, above = bisect(label, x)
+    # Both sides of every boundary, so that jumps are drawn as jumps.
+    x = np.unique(np.concatenate([x, below, above]))
+    prediction, std = predict(x)
+    return {
+        "xx0": x,
+        "partition": label(x),
+        "prediction": column(prediction, target, "the prediction"),
+        "std": None if std is None else column(std, target, "the standard deviation"),
+        "boundaries": above,
+    }
 
-    def _name_pieces(self, new_figure):
-        """A legend of the partitions, below a new figure, where no scale of colours is."""
-        from matplotlib.patches import Patch
 
-        alpha = self.surface_.get_alpha()
-        handles = [
-            Patch(facecolor=color, alpha=alpha, edgecolor="0.2", label=f"partition {part}")
-            for part, color in zip(self.partitions_, self.colors_)
-        ]
-        place = {"loc": "upper right", "fontsize": "small"}
-        if new_figure:
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "frameon": False}
-        self.legend_ = self.ax_.legend(handles=handles, ncols=min(len(handles), 4), **place)
+def _map_of(label, xx0, xx1):
+    """Partitions over two features, with the boundaries."""
+    partition = label(xx0.ravel(), xx1.ravel()).reshape(xx0.shape)
+    boundaries = boundary_segments(label, xx0, xx1, partition)
+    return {"xx0": xx0, "xx1": xx1, "partition": partition, "boundaries": boundaries}

@@ -14,6 +14,14 @@ OTHER = "#D55E00"
 MANY_DOTS = 2000
 #: Points up to which dots have their full size.
 FEW_DOTS = 500
+#: Points of a curve: more than a figure has pixels across.
+CURVE_POINTS = 1000
+#: Okabe and Ito's colours, told apart under the common colour-vision deficiencies; black is left to
+#: boundaries and yellow, faint as a line, comes last.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+#: Of more colours the next is a step of the golden ratio away, which never repeats and keeps
+#: neighbours far apart, on the part of a map that is not too light on white.
+GOLDEN_STEP, LIGHTEST = 0.6180339887498949, 0.92
 
 
 def as_numpy(values):
@@ -54,6 +62,15 @@ def finite_columns(given):
 def dot_area(n, area):
     """Area of each of n dots, in square points: smaller where they would cover the figure."""
     return area * min(1.0, (FEW_DOTS / n) ** 0.5)
+
+
+def distinct_colors(n):
+    """Return n distinct RGBA colours, shape (n, 4), neighbours far apart."""
+    import matplotlib as mpl
+
+    if n <= len(PALETTE):
+        return mpl.colors.to_rgba_array(PALETTE[:n])
+    return mpl.colormaps["viridis"](LIGHTEST * (np.arange(n) * GOLDEN_STEP % 1))
 
 
 def target_name(y, target=0):
@@ -202,6 +219,13 @@ def predict_with_std(estimator, X, return_std="auto"):
         return estimator.predict(X), None
     mean, std = estimator.predict(X, return_std=return_std)
     return mean, std
+
+
+def one_axes(ax, **figure):
+    """The axes given, or those of a new figure."""
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(layout="constrained", **figure)[1] if ax is None else ax
 
 
 def panels(ax, n_rows, n_columns, *, figsize, **grid):

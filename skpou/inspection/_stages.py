@@ -19,6 +19,9 @@ from skpou.inspection._sections import (
 
 #: Root mean squares that the colours of a map reach to: few residuals are beyond.
 REACH = 2.5
+#: Area of all dots of a map in square points, did that of one not fall a little more slowly than
+#: their number rises: dots that cover each other still show where they lie. Fewer are not larger.
+AREA, THINNER, FEW_DOTS = 2e3, 0.8, 60
 
 
 class StageDisplay:
@@ -159,10 +162,14 @@ class StageDisplay:
             self.lines_ += axis.plot(self.x[order], residual[order], **style)
         self.axes_[0].set_ylabel("residual / rms")
 
+    def _area(self):
+        """Area of a dot, in square points."""
+        return AREA / max(len(self.x), FEW_DOTS) ** THINNER
+
     def _plot_maps(self, scaled, kwargs):
         # A map that goes from dark to light: the sign is seen in grey, too.
         style = {"cmap": "cividis", "vmin": -REACH, "vmax": REACH, "linewidths": 0}
-        style |= {"s": 2e3 / max(len(self.x), 60) ** 0.8, "rasterized": len(self.x) > MANY_DOTS}
+        style |= {"s": self._area(), "rasterized": len(self.x) > MANY_DOTS}
         style |= kwargs
         self.scatters_ = [
             axis.scatter(*self.x.T, c=residual, **style)

@@ -29,6 +29,12 @@ MOST_TERMS, IN_A_ROW = 9, 3
 MOST_NAMES, MOST_WORDS = 3, 4
 #: Share of the variance from which on a term is shown unasked: the eye sees no less.
 LEAST_SHARE = 1e-3
+#: Points of a curve, and along each side of a map: panels are small.
+POINTS = (200, 50)
+#: Contours of a map, so many that their numbers have room.
+CONTOURS = 6
+#: Tenths of the data, and the height of their marks in heights of the axes.
+TENTHS, TICK = np.linspace(0, 1, 11), 0.04
 
 
 class TermsDisplay:
@@ -190,7 +196,7 @@ class TermsDisplay:
         grids, values, stds = [], [], []
         for k in places:
             shown = list(found[k])
-            grid = section.grid(shown, check_resolution(grid_resolution, (200, 50)[len(shown) - 1]))
+            grid = section.grid(shown, check_resolution(grid_resolution, POINTS[len(shown) - 1]))
             rows = section.rows(shown, *(xx.ravel() for xx in grid))
             value, std = (a[:, k] for a in contributions(rows, return_std=True))
             grids.append(tuple(grid))
@@ -295,9 +301,9 @@ class TermsDisplay:
         (self.lines_[k],) = axis.plot(x, value, **style | line_kw)
         axis.axhline(0, color="0.3", linewidth=0.6, linestyle=":")
         if column is not None:
-            tenths = np.unique(np.quantile(column, np.linspace(0, 1, 11)))
+            tenths = np.unique(np.quantile(column, TENTHS))
             ends = axis.get_xaxis_transform()
-            axis.vlines(tenths, 0, 0.04, transform=ends, color="0.2", linewidth=0.8)
+            axis.vlines(tenths, 0, TICK, transform=ends, color="0.2", linewidth=0.8)
 
     def _plot_map(self, k, axis, surface_kw, scatter_kw):
         (xx0, xx1), value = self.grids[k], self.values[k]
@@ -305,7 +311,7 @@ class TermsDisplay:
         style = {"cmap": "cividis", "shading": "nearest", "rasterized": True, "zorder": -1}
         self.surfaces_[k] = axis.pcolormesh(xx0, xx1, value, **style | surface_kw)
         if np.ptp(value) > 0:
-            lines = axis.contour(xx0, xx1, value, levels=6, colors="w", linewidths=0.7)
+            lines = axis.contour(xx0, xx1, value, levels=CONTOURS, colors="w", linewidths=0.7)
             axis.clabel(lines, fontsize="x-small")
         if self.X is not None:
             style = {"s": 3, "color": "k", "alpha": 0.3, "linewidths": 0, "rasterized": True}

@@ -18,6 +18,7 @@ from skpou.base import (
     fit_context,
     gigabytes,
     refuse_beyond_memory,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows, TrainingResult
@@ -196,22 +197,9 @@ class LSGDClassifier(BaseClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseClassifier.fit)
     def fit(self, X, y, sample_weight=None) -> LSGDClassifier:
-        """Search for the hidden layers, and solve for the coefficients.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            Class labels: numbers or strings.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : LSGDClassifier
-        """
+        """Search for the hidden layers, and solve for the coefficients."""
         sizes = given_sizes(self)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)

@@ -18,7 +18,14 @@ from torch import Tensor
 from skpou.core import ParametricBasis, Report, Rows, TrainingResult
 from skpou.core.models import LinearModel, Stage
 from skpou.core.optim import Iterate, ProjectedProblem
-from skpou.equations import UNSOLVED, Level, Problem, criterion, fitted_model, unsolved_message
+from skpou.equations import (
+    UNSOLVED,
+    CollocationSystem,
+    Problem,
+    criterion,
+    fitted_model,
+    unsolved_message,
+)
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.lsgd.joint import NonlinearProblem
@@ -126,20 +133,20 @@ class SomeRows(ParametricBasis):
         return self.whole.gradient(theta, coef, full)
 
 
-def row_sets(network: Network, level: Level, scales: Sequence[float]) -> list[RowSet]:
-    """Rows of a level, which belongs to affine equations, for any parameters of its network."""
-    problem, rows = level.problem, level.rows
-    n = sum(len(term.x) for term in level.terms) + len(rows.X) * level.n_outputs
+def row_sets(network: Network, system: CollocationSystem, scales: Sequence[float]) -> list[RowSet]:
+    """Rows of a system, which belongs to affine equations, for any parameters of its network."""
+    problem, rows = system.problem, system.rows
+    n = sum(len(term.x) for term in system.terms) + len(rows.X) * system.n_outputs
     size = math.sqrt(n)  # The mean square over all rows is the sum of the terms' mean squares.
     sets = []
     if len(rows.X):
         derivatives = NetworkDerivatives(network, rows.X, [()])
-        root = size * scales[0] * level.root
-        for output in range(level.n_outputs):
-            sets.append(RowSet(derivatives, {(output, ()): root}, root * level.y[:, output]))
-    zero, unknowns = level.zero(), rows.X.new_zeros(0)
-    for i, (term, scale) in enumerate(zip(level.terms, scales[1:], strict=True)):
-        result, slopes, _ = level.linearised(i, zero, unknowns)
+        root = size * scales[0] * system.root
+        for output in range(system.n_outputs):
+            sets.append(RowSet(derivatives, {(output, ()): root}, root * system.y[:, output]))
+    zero, unknowns = system.zero(), rows.X.new_zeros(0)
+    for i, (term, scale) in enumerate(zip(system.terms, scales[1:], strict=True)):
+        result, slopes, _ = system.linearised(i, zero, unknowns)
         derivatives = NetworkDerivatives(
             network, term.points, [problem.scaled(key) for key in slopes]
         )
@@ -191,50 +198,50 @@ class EquationNetworkTraining(NetworkTraining):
             first = INITIALIZATIONS[options.init](options.network, rng, points)
         self.first = first
         basis = NetworkBasis(options.network, first)
-        self.base = Level(basis, rows, equations.terms, equations, before)
+        self.base = CollocationSystem(basis, rows, equations.terms, equations, before)
         super().__init__(rows, options, rng, report)
 
     def start(self) -> Tensor:
         """First parameters of the hidden layers."""
         return self.first
 
-    def _level(self, theta: Tensor) -> Level:
+    def _system(self, theta: Tensor) -> CollocationSystem:
         return self.base.with_basis(NetworkBasis(self.options.network, theta))
 
     def _problem(self) -> ProjectedProblem:
         network = self.options.network
-        level = self._level(self.first)
+        system = self._system(self.first)
         first = [unknown.init for unknown in self.equations.unknowns.values()]
-        blocks = level.blocks(level.zero(), self.rows.X.new_tensor(first))
+        blocks = system.blocks(system.zero(), self.rows.X.new_tensor(first))
         width = max(network.hidden_layer_sizes)
         epsilon = [1.0]
         for term in self.equations.terms:
             epsilon.append(width**-0.25 if term.rule == "auto" else 1.0)  # Eq. 14, squared there
-        self.scales = [s * e for s, e in zip(level.scales(blocks), epsilon, strict=True)]
+        self.scales = [s * e for s, e in zip(system.scales(blocks), epsilon, strict=True)]
         if not self.equations.is_affine:
             self.quick = False  # Large coefficients leave no way for the inner problem.
-            return NonlinearProblem(network, level, self.scales)
-        columns = EquationColumns(network, row_sets(network, level, self.scales), level.n_outputs)
+            return NonlinearProblem(network, system, self.scales)
+        columns = EquationColumns(network, row_sets(network, system, self.scales), system.n_outputs)
         y = torch.cat([part.target for part in columns.sets])[:, None]
         return ProjectedProblem(
             columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
         )
 
-    def solution(self, best: Iterate) -> tuple[Level, Solution]:
+    def solution(self, best: Iterate) -> tuple[CollocationSystem, Solution]:
         """Rows at some hidden layers, with their coefficients and unknowns."""
-        level = self._level(best.theta)
-        inner, size = best.coef[:, 0], level.n_coefficients
-        coef = inner[:size].reshape(level.n_outputs, level.n_columns).T.contiguous()
-        return level, Solution(coef, inner[size:], best.loss)
+        system = self._system(best.theta)
+        inner, size = best.coef[:, 0], system.n_coefficients
+        coef = inner[:size].reshape(system.n_outputs, system.n_columns).T.contiguous()
+        return system, Solution(coef, inner[size:], best.loss)
 
     def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
         """Linear model, its score and the ridge of its coefficients."""
-        level, solution = self.solution(best)
-        self.left = level.relative_residual(solution.coef, solution.unknowns)
+        system, solution = self.solution(best)
+        self.left = system.relative_residual(solution.coef, solution.unknowns)
         alpha = self.options.alpha
         alpha = math.sqrt(best.ridge) if alpha is None else alpha
-        model, self.reported = fitted_model(level, solution, self.scales, max(alpha, ALPHA))
-        return model, criterion(level, solution, self.scales), alpha
+        model, self.reported = fitted_model(system, solution, self.scales, max(alpha, ALPHA))
+        return model, criterion(system, solution, self.scales), alpha
 
     def finished(self) -> TrainingResult:
         """The result of the best iterate so far, whoever found it."""

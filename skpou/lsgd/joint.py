@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skpou.core.linalg import back_substitute, split_factor, triangular_factor
 from skpou.core.optim import LinearModel, ProjectedFit, ProjectedProblem, TriangularModel
-from skpou.equations import Level, inside, norm, stacked
+from skpou.equations import CollocationSystem, inside, norm, stacked
 from skpou.networks import Coordinates, Network, NetworkBasis, NetworkColumns, NetworkDerivatives
 
 #: Steps of the inner problem, and the gain below which it is done: each begins where the last one
@@ -33,15 +33,15 @@ class NonlinearProblem(ProjectedProblem):
     Parameters
     ----------
     network : Network
-    level : Level
+    system : CollocationSystem
         Data and equations, after earlier stages if there are any, for any hidden layers.
     scales : sequence of float
         Factors of data and equations.
     """
 
-    def __init__(self, network: Network, level: Level, scales: Sequence[float]):
-        self.network, self.rows, self.equations = network, level.rows, level.problem
-        self.base = level
+    def __init__(self, network: Network, system: CollocationSystem, scales: Sequence[float]):
+        self.network, self.rows, self.equations = network, system.rows, system.problem
+        self.base = system
         rows, equations = self.rows, self.equations
         self.data = NetworkDerivatives(network, rows.X, [()])
         self.derivatives = [
@@ -51,19 +51,19 @@ class NonlinearProblem(ProjectedProblem):
             for t in equations.terms
         ]
         theta = rows.X.new_zeros(network.n_parameters)
-        level = self.level(theta)
+        system = self.system(theta)
         first = [unknown.init for unknown in equations.unknowns.values()]
         unknowns = rows.X.new_tensor(first)
-        found = level.residuals(level.zero(), unknowns)
+        found = system.residuals(system.zero(), unknowns)
         size = math.sqrt(sum(map(len, found)))
         self.scales = [size * s for s in scales]
         y = torch.cat([s * r for s, r in zip(self.scales, found, strict=True)])[:, None]
         super().__init__(
             NetworkColumns(network, rows.X), y, torch.ones_like(y[:, 0]), relative=True
         )
-        self.anchor = torch.cat([rows.X.new_zeros(level.n_coefficients), unknowns])
+        self.anchor = torch.cat([rows.X.new_zeros(system.n_coefficients), unknowns])
 
-    def level(self, theta: Tensor) -> Level:
+    def system(self, theta: Tensor) -> CollocationSystem:
         """Rows for the columns of some hidden layers."""
         return self.base.with_basis(NetworkBasis(self.network, theta))
 
@@ -83,15 +83,15 @@ class NonlinearProblem(ProjectedProblem):
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
         """Solve the inner problem from the anchor; see `ProjectedProblem.solve`."""
-        level, inner = self.level(theta), self.anchor
-        residual, A = stacked(level.blocks(*self.split(inner)), self.scales)
+        system, inner = self.system(theta), self.anchor
+        residual, A = stacked(system.blocks(*self.split(inner)), self.scales)
         if self.unit is None:
             largest = float(A.square().sum(0).max())
             self.unit = largest if math.isfinite(largest) else self.total
         strength = math.sqrt(ridge * self.unit)
 
         def value_of(inner: Tensor) -> float:
-            size = norm(level.residuals(*self.split(inner)), self.scales)
+            size = norm(system.residuals(*self.split(inner)), self.scales)
             return size**2 + float((strength * inner).square().sum())
 
         value = value_of(inner)
@@ -110,7 +110,7 @@ class NonlinearProblem(ProjectedProblem):
                 break
             gained = tried < (1 - INNER_GAIN) * value
             inner, value = moved, tried
-            residual, A = stacked(level.blocks(*self.split(inner)), self.scales)
+            residual, A = stacked(system.blocks(*self.split(inner)), self.scales)
             if not gained:
                 break
         p = len(inner)
@@ -120,14 +120,14 @@ class NonlinearProblem(ProjectedProblem):
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Derivatives (N, 1, k) of the weighted rows by the hidden layers."""
-        level = self.level(fit.theta)
+        system = self.system(fit.theta)
         coef, unknowns = self.split(fit.coef[:, 0])
-        root = level.root[:, None]
+        root = system.root[:, None]
         parts = [
             self.scales[0] * self.data.chain(fit.theta, {(): root * column}) for column in coef.T
         ]
         for i, scale in enumerate(self.scales[1:]):
-            _, by_value, _ = level.linearised(i, coef, unknowns)
+            _, by_value, _ = system.linearised(i, coef, unknowns)
             columns = []
             for k in range(next(iter(by_value.values())).shape[1]):
                 slopes: dict[Coordinates, Tensor] = {}

@@ -15,6 +15,7 @@ from skpou.base import (
     fit_context,
     gigabytes,
     refuse_beyond_memory,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows
@@ -118,6 +119,9 @@ class LSGDRegressor(PhysicsMixin):
         Mean of y, which the columns add to.
     noise_ : float or ndarray of shape (n_outputs,)
         Standard deviation of the noise, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     basis_ : list of str
         Bases whose sum is the model: ``"network"``, or those that were chosen.
     hidden_layer_sizes_ : tuple of int
@@ -235,32 +239,24 @@ class LSGDRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(PhysicsMixin.fit)
     def fit(self, X, y, sample_weight=None) -> LSGDRegressor:
         """Search for the hidden layers, or for the basis, and solve for the coefficients.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the hidden layers.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : LSGDRegressor
+        Several outputs share the hidden layers.
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
         physics = self._physics()
         with self._fitting(X, y, sample_weight):
+            again = None
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
-                train = self._training(sizes, prepared.rows)
+                again = lambda others: self._training(sizes, others.rows)  # noqa: E731
+                train = again(prepared)
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
                 train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(train, self.n_init, prepared, again)
         self._warn_if_not_converged(result)
         return self
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.models import Stage
 from skpou.core.optim import Iterate
+from skpou.equations import CollocationSystem, Problem, criterion
 from skpou.equations import Iterate as Solution
-from skpou.equations import Level, Problem, criterion
 from skpou.lsgd import EquationNetworkTraining, NetworkOptions
 from skpou.multi_stage.joint_descent import EquationDescent
 from skpou.multi_stage.options import HAND_OVER, HAND_OVER_RIDGE, MultiStageOptions
@@ -56,7 +56,7 @@ class EquationStages:
             rows, problem, options, rng, report,
         )  # fmt: skip
         self.result: TrainingResult | None = None
-        self.solved: tuple[Level, Solution, list[float]] | None = None
+        self.solved: tuple[CollocationSystem, Solution, list[float]] | None = None
         self.scale_factors: list[float] = []
         self.curve: list[float] = []
 
@@ -99,13 +99,13 @@ class EquationStages:
         else:
             result = self._descend(training, theta, factor)
         self.curve += result.curve
-        level, solution = training.solution(training.progress.reached)
+        system, solution = training.solution(training.progress.reached)
         if self.solved is not None:
             before, last, scales = self.solved
             # The judge is the residual on fresh points, in the units of the stage before.
-            if criterion(level, solution, scales) >= HALF * criterion(before, last, scales):
+            if criterion(system, solution, scales) >= HALF * criterion(before, last, scales):
                 return False
-        self.solved = level, solution, training.scales
+        self.solved = system, solution, training.scales
         self.result = result
         self.scale_factors.append(factor)
         return result.score > self.options.tol
@@ -164,15 +164,15 @@ class EquationStages:
             return network, 1.0
         factor = self.options.scale_factor
         if factor is None:
-            level, solution, _ = self.solved
-            found = level.residuals(solution.coef, solution.unknowns)[1:]
-            factor = max(2 * math.pi * self._frequency(level, found), 1.0)
+            system, solution, _ = self.solved
+            found = system.residuals(solution.coef, solution.unknowns)[1:]
+            factor = max(2 * math.pi * self._frequency(system, found), 1.0)
         return replace(network, first_activation="sin"), factor
 
     @staticmethod
-    def _frequency(level: Level, found: list[Tensor]) -> float:
+    def _frequency(system: CollocationSystem, found: list[Tensor]) -> float:
         """Dominant frequency of the residual of the first equation that is no condition."""
-        for term, residual in zip(level.terms, found, strict=True):
+        for term, residual in zip(system.terms, found, strict=True):
             if not term.is_condition:
                 values = residual.reshape(term.n_points, -1)
                 weight = values.new_ones(term.n_points)

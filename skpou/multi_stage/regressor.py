@@ -18,6 +18,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Rows, TrainingResult
@@ -122,6 +123,9 @@ class MultiStageRegressor(PhysicsMixin):
         Mean of y, which the columns add to.
     noise_ : float or ndarray of shape (n_outputs,)
         Standard deviation of the noise, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     hidden_layer_sizes_ : tuple of int
         Widths; with ``"auto"`` the number of columns that are no polynomials.
     alpha_ : float
@@ -232,33 +236,25 @@ class MultiStageRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(PhysicsMixin.fit)
     def fit(self, X, y, sample_weight=None) -> MultiStageRegressor:
         """Fit stage after stage.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the bases.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : MultiStageRegressor
+        Several outputs share the bases.
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
         self._check_scale_factor()
         physics = self._physics()
         with self._fitting(X, y, sample_weight):
+            again = None
             if physics is None:
                 prepared = self._prepare(X, y, sample_weight)
-                train = self._training(sizes, prepared.rows)
+                again = lambda others: self._training(sizes, others.rows)  # noqa: E731
+                train = again(prepared)
             else:
                 prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
                 train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            result = self._train_and_store(train, 1, prepared)
+            result = self._train_and_store(train, 1, prepared, again)
         self._warn_if_not_converged(result)
         return self
 

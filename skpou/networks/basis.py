@@ -143,20 +143,9 @@ class NetworkColumns(ParametricBasis):
         return result
 
     def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
-        """Product J^T v with the transposed Jacobian, which is not formed.
+        """Product J^T v with the transposed Jacobian, which is not formed, for v (n, m).
 
         With the residuals for v it is the gradient of half the sum of their squares.
-
-        Parameters
-        ----------
-        theta : Tensor of shape (n_parameters,)
-        coef : Tensor of shape (p, m)
-        cotangent : Tensor of shape (n, m)
-            The vector v.
-
-        Returns
-        -------
-        Tensor of shape (n_parameters,)
         """
         return self.pull_back(theta, cotangent @ coef.T)
 

@@ -108,19 +108,19 @@ class NetworkDerivatives:
             if len(order) == 1:
                 inputs[order] = torch.zeros_like(X)
                 inputs[order][:, order[0]] = 1.0
-        kept = []
+        layers = []
         for index, (weight, bias) in enumerate(network.unflatten(theta)):
             arguments = {order: a @ weight.T for order, a in inputs.items()}
             arguments[()] = arguments[()] + bias
             if keep and not index:
                 arguments = {k: z.detach().requires_grad_() for k, z in arguments.items()}
-            kept.append((arguments, inputs))
+            layers.append((arguments, inputs))
             outputs = self._through(arguments, network.activation_of(index))
             if network.adds_input(index):
                 for order, a in inputs.items():
                     outputs[order] = outputs[order] + a if order in outputs else a
             inputs = outputs
-        return inputs, kept
+        return inputs, layers
 
     def _through(
         self, arguments: Mapping[Coordinates, Tensor], name: str
@@ -187,18 +187,18 @@ class NetworkDerivatives:
 
     def _sensitivities(self, theta: Tensor, slopes: Mapping[Coordinates, Tensor]):
         with torch.enable_grad():
-            found, kept = self._layers(theta.detach(), keep=True)
+            found, layers = self._layers(theta.detach(), keep=True)
             total = self.X.new_zeros(())
             for order, slope in slopes.items():
                 if order in found:
                     total = total + (found[order] * slope[:, 1:].detach()).sum()
-        wanted = [z for arguments, _ in kept for z in arguments.values()]
+        wanted = [z for arguments, _ in layers for z in arguments.values()]
         if total.requires_grad:
             grads = iter(list(torch.autograd.grad(total, wanted, allow_unused=True)))
         else:
             grads = iter([torch.zeros_like(z) for z in wanted])
         result = []
-        for arguments, inputs in kept:
+        for arguments, inputs in layers:
             deltas = {}
             for order, z in arguments.items():
                 grad = next(grads)

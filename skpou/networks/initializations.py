@@ -111,18 +111,7 @@ def he(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
     It is meant for plain ReLU networks; the columns of residual ones grow geometrically with
     depth under it.
 
-    Parameters
-    ----------
-    network : Network
-        The hidden layers.
-    rng : numpy.random.Generator
-        Source of the draws. The same state gives the same bits.
-    X : Tensor
-        Gives dtype and device; its entries do not matter.
-
-    Returns
-    -------
-    Tensor of shape (n_parameters,)
+    Parameters and result are those of `box`.
     """
     blocks = []
     for n_out, n_in in network.shapes:
@@ -134,18 +123,7 @@ def he(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
 def glorot(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
     """Uniform weights of variance 2 / (inputs + outputs), Glorot, Bengio (2010), Eq. 16; biases 0.
 
-    Parameters
-    ----------
-    network : Network
-        The hidden layers.
-    rng : numpy.random.Generator
-        Source of the draws. The same state gives the same bits.
-    X : Tensor
-        Gives dtype and device; its entries do not matter.
-
-    Returns
-    -------
-    Tensor of shape (n_parameters,)
+    Parameters and result are those of `box`.
     """
     blocks = []
     for n_out, n_in in network.shapes:

@@ -12,9 +12,11 @@ from skpou.base import (
     BaseClassifier,
     PreparedClasses,
     StrOptions,
+    SummedClassifier,
     available_if,
     fit_context,
     indicators_of,
+    sections_of,
 )
 from skpou.core import Scaling
 from skpou.core.linalg import gather
@@ -230,22 +232,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         return self.method
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseClassifier.fit)
     def fit(self, X, y, sample_weight=None) -> NeuralSparseGridClassifier:
-        """Train the encoder and the grid.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            Class labels: numbers or strings.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridClassifier
-        """
+        """Train the encoder and the grid."""
         form = self._form()
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare_classes(X, y, sample_weight)
@@ -257,22 +246,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BaseClassifier.fit)
     def refit_grid(self, X, y, sample_weight=None) -> NeuralSparseGridClassifier:
-        """Fit the grid again by `method`, the encoder as it is: ``NSG*``.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            Class labels.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridClassifier
-        """
+        """Fit the grid again by `method`, the encoder as it is: ``NSG*``."""
         check_is_fitted(self)
         with self._earlier_fit_kept():
             prepared = self._prepare_classes(X, y, sample_weight, box=self._box())
@@ -288,6 +264,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
 
     @available_if(_has_partial_fit)
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedClassifier.partial_fit)
     def partial_fit(self, X, y, classes=None, sample_weight=None) -> Any:
         """Take minibatch steps through a block of rows, after those through earlier blocks.
 
@@ -295,21 +272,6 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
         for the encoder and the coefficients together, as with ``coef_solver="gradient"``. The
         first block sets the level, the start, the classes' shares and, unless `bounds` are given,
         the box; it should be like all others. The first call after `fit` starts anew.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            Class labels: numbers or strings.
-        classes : array-like of shape (n_classes,), default=None
-            All labels, in the first call. None: those of its rows are all.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridClassifier
         """
         form, state = self._form(), self.__dict__.get("_steps")
         with self._earlier_fit_kept():

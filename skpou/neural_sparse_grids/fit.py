@@ -226,10 +226,10 @@ class NeuralGridTraining:
         if not n_held_out or n_held_out >= rows.n_rows:
             return rows, None
         order = torch.as_tensor(self.rng.permutation(rows.n_rows), device=rows.X.device)
-        kept, self.held_out = (
+        fitted, self.held_out = (
             part.sort().values for part in (order[n_held_out:], order[:n_held_out])
         )
-        return rows.subset(kept), rows.subset(self.held_out)
+        return rows.subset(fitted), rows.subset(self.held_out)
 
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
         """Climb from the start; with few rows twice, from bold and from cautious ridges.

@@ -19,6 +19,9 @@ HEADS: dict[str, Any] = {"regression": SparseGridModel, "classes": GridClasses}
 #: Value from which on a function of the grid counts as active at a point: above the round-off of a
 #: product of hats, below what any coefficient could make matter.
 ACTIVE = 1e-9
+#: Numbers a point that an encoder allocates: of a network whose kind is "mlp" so many whatever its
+#: columns, of others so many a column; and so many for each hidden unit.
+NUMBERS_MLP, NUMBERS_A_COLUMN, NUMBERS_A_UNIT = 100, 20, 4
 #: Distance from a face within which embeddings are counted: beyond where the pull inwards begins.
 NEAR_FACE = 0.02
 
@@ -111,8 +114,9 @@ class NeuralGrid:
     def numbers_per_row(self) -> int:
         """Numbers that a prediction allocates for each point, to size blocks of rows."""
         form = self.encoder.form
-        sizes = 100 if form.kind == "mlp" else 20 * form.n_features
-        return sizes + 4 * sum(form.hidden_layer_sizes) + self.head.numbers_per_row()
+        sizes = NUMBERS_MLP if form.kind == "mlp" else NUMBERS_A_COLUMN * form.n_features
+        units = NUMBERS_A_UNIT * sum(form.hidden_layer_sizes)
+        return sizes + units + self.head.numbers_per_row()
 
     # State
 
@@ -136,8 +140,9 @@ class NeuralGrid:
 
 def embedded(encoder: Encoder, rows: Rows) -> Rows:
     """The rows with their embeddings for points, in double precision."""
-    numbers = 20 * encoder.form.n_features + 4 * sum(encoder.form.hidden_layer_sizes)
-    blocks = row_blocks(rows.n_rows, rows_within(numbers))
+    form = encoder.form
+    units = NUMBERS_A_UNIT * sum(form.hidden_layer_sizes)
+    blocks = row_blocks(rows.n_rows, rows_within(NUMBERS_A_COLUMN * form.n_features + units))
     with torch.no_grad():
         points = torch.cat([encoder(rows.X[block]) for block in blocks]).to(torch.float64)
     found = rows.to(torch.float64)
@@ -147,7 +152,7 @@ def embedded(encoder: Encoder, rows: Rows) -> Rows:
 def active_fraction(grid: SparseGrid, points: Tensor) -> float:
     """Share of the grid's functions that are not zero at one of the points at least."""
     seen = torch.zeros(grid.n_columns, dtype=torch.bool, device=points.device)
-    for block in row_blocks(len(points), rows_within(3 * grid.n_subspaces)):
+    for block in row_blocks(len(points), rows_within(grid.numbers_per_row())):
         values, functions = grid.nonzeros(points[block])
         seen[functions[values.abs() > ACTIVE]] = True
     return float(seen.double().mean())

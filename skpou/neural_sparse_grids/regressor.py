@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skpou.base import FittedModelRegressor, Prepared, StrOptions, fit_context
+from skpou.base import FittedModelRegressor, Prepared, StrOptions, fit_context, sections_of
 from skpou.core import Scaling, TrainingResult
 from skpou.neural_sparse_grids.encoders.starts import STARTS
 from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
@@ -213,21 +213,11 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(FittedModelRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
         """Train the encoder and solve for the coefficients of the grid.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the encoder and the grid.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridRegressor
+        Several outputs share the encoder and the grid.
         """
         form = self._form()
         with self._fitting(X, y, sample_weight):
@@ -240,22 +230,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(FittedModelRegressor.fit)
     def refit_grid(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
-        """Solve for the coefficients of the grid again, the encoder as it is: ``NSG*``.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridRegressor
-        """
+        """Solve for the coefficients of the grid again, the encoder as it is: ``NSG*``."""
         check_is_fitted(self)
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight, box=self._box())
@@ -266,6 +243,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(FittedModelRegressor.fit)
     def partial_fit(self, X, y, sample_weight=None) -> Any:
         """Take minibatch steps through a block of rows, after those through earlier blocks.
 
@@ -274,19 +252,6 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
         first block sets the level, the start, the units of y and, unless `bounds` are given, the
         box; it should be like all others. Error bars are those of the last block's rows. The first
         call after `fit` starts anew.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : NeuralSparseGridRegressor
         """
         form, state = self._form(), self.__dict__.get("_steps")
         with self._earlier_fit_kept():

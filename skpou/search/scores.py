@@ -21,6 +21,10 @@ from skpou.core.linalg import row_blocks, triangular_factor
 #: are what bounds the coefficients, which takes many more rows than columns.
 RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
 LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
+#: Ridge that inner products of the columns must exceed: squared it is then four decades above their
+#: round-off. From so many columns on they are worth a try: a third of the time of a decomposition
+#: of the columns themselves.
+LEAST_SQUARED_RIDGE, SQUARED_COLUMNS = 1e-6, 200
 #: Twice the log evidence by which a rougher or larger model must be better: "strong" evidence on
 #: the scale of Kass and Raftery (1995).
 MARGIN = 6.0
@@ -33,8 +37,8 @@ CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by, and least part of a row that is its own where
 #: that is known to its last digit: ridges below round-off, squared.
 LARGEST_LEVERAGE, LEAST_FREE = 1 - 1e-10, 1e-40
-#: Probes and neighbours are looked at for so many rows at most.
-MOST_PROBED = 1000
+#: Probes and neighbours are looked at for so many rows at most, and so many probes in all.
+MOST_PROBED, MOST_PROBES = 1000, 4000
 #: Neighbours' correlations are those of so many rows at most, and errors at left-out rows where the
 #: columns are not kept.
 MOST_CORRELATED = MOST_LOOKED = 10_000
@@ -57,12 +61,12 @@ def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
     """
     n, d = X.shape
     if d == 1:
-        count = min(max(4 * n, 200), 4000)
+        count = min(max(4 * n, 200), MOST_PROBES)
         return torch.linspace(0, 1, count, dtype=X.dtype, device=X.device)[:, None]
     points = X.cpu().numpy()
-    chosen = np.arange(n)
-    if n > MOST_PROBED:
-        chosen = np.sort(rng.choice(n, MOST_PROBED, replace=False))
+    chosen, most = np.arange(n), min(MOST_PROBED, -(-MOST_PROBES // (d + 1)))
+    if n > most:
+        chosen = np.sort(rng.choice(n, most, replace=False))
     _, near = cKDTree(points).query(points[chosen], min(n, d + 2))
     near = near.reshape(len(chosen), -1)[:, 1:]
     middle = (points[chosen, None] + points[near]) / 2
@@ -100,6 +104,13 @@ def _corrections(alpha: float) -> int:
 
 def _ridges_from(least: float) -> tuple[float, ...]:
     return tuple(ridge for ridge in RIDGES if ridge >= least)
+
+
+def _of_squares(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values (p,), falling, and right singular vectors (p, p) by inner products (p, p)."""
+    square, vectors = torch.linalg.eigh(gram)
+    square = square.flip(0).clamp_min(torch.finfo(square.dtype).eps * float(square[-1]))
+    return square.sqrt(), vectors.flip(1).T
 
 
 class RidgePath:
@@ -252,6 +263,60 @@ class RidgePath:
         return triangular_factor(torch.cat([self.S[:, None] * self.Vh, ridge]))
 
 
+class SquaredRidgePath(RidgePath):
+    """`RidgePath` by the inner products of the columns, with half of the digits.
+
+    Enough for ridges above `LEAST_SQUARED_RIDGE`, which are the only ones that it offers.
+
+    Parameters
+    ----------
+    A : Tensor of shape (n, p)
+        Columns, no more than rows.
+    rows : Rows
+        Targets, weights and sums of squares within the points.
+    """
+
+    def __init__(self, A: Tensor, rows: Rows):
+        self.rows = rows
+        self.root = rows.weight.sqrt()[:, None]
+        self.A, self.y = A * self.root, rows.y * self.root
+        self.total = rows.total_weight
+        self.ridges = _ridges_from(LEAST_SQUARED_RIDGE)
+        self.S, self.Vh = _of_squares(self.A.T @ self.A)
+        self.component = (self.Vh @ (self.A.T @ self.y)) / self.S[:, None]
+        rest = self.y.square().sum(0) - self.component.square().sum(0)
+        self.rest = rest.clamp_min(0) + rows.within.sum(0)
+
+    @cached_property
+    def U(self) -> Tensor:
+        """Left singular vectors (n, p)."""
+        return self.A @ (self.Vh.T / self.S)
+
+    def _lost(self, alpha: float) -> None:
+        """Nothing: what ridges as large as these take is far above round-off."""
+
+
+def evident_path(A: Tensor, rows: Rows, noisy: bool) -> tuple[RidgePath, float, float]:
+    """All ridges of a problem, with the one of largest evidence and its score.
+
+    Parameters
+    ----------
+    A : Tensor of shape (n, p)
+        Columns.
+    rows : Rows
+    noisy : bool
+        Whether a ridge far above round-off is to be expected: then inner products are tried first.
+    """
+    n, p = A.shape
+    if noisy and SQUARED_COLUMNS <= p <= n:
+        path: RidgePath = SquaredRidgePath(A, rows)
+        alpha, score = path.evidence()
+        if alpha > min(path.ridges):
+            return path, alpha, score
+    path = RidgePath(A, rows)
+    return path, *path.evidence()
+
+
 class StreamedRidgePath(RidgePath):
     """`RidgePath` of many rows, whose columns are evaluated block by block and never kept.
 
@@ -298,9 +363,7 @@ class StreamedRidgePath(RidgePath):
             A = self._columns(block)
             gram += A.T @ A
             product += A.T @ self.y[block]
-        square, vectors = torch.linalg.eigh(gram)
-        square, self.Vh = square.flip(0), vectors.flip(1).T
-        self.S = square.clamp_min(torch.finfo(square.dtype).eps * float(square[0])).sqrt()
+        self.S, self.Vh = _of_squares(gram)
         self.component = (self.Vh @ product) / self.S[:, None]
         rest = self.y.square().sum(0) - self.component.square().sum(0)
         self.rest = rest.clamp_min(0) + self.rows.within.sum(0)

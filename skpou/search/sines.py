@@ -23,7 +23,14 @@ from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
 from skpou.search.polynomials import MOST_DEGREE
-from skpou.search.scores import MARGIN, RidgePath, StreamedRidgePath
+from skpou.search.scores import (
+    LEAST_SQUARED_RIDGE,
+    MARGIN,
+    SQUARED_COLUMNS,
+    RidgePath,
+    StreamedRidgePath,
+    evident_path,
+)
 from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
 
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
@@ -33,10 +40,19 @@ MOST_COLUMNS, MOST_NOISY_COLUMNS, MOST_PLANE_COLUMNS = 2000, 1500, 1000
 STREAMED = 6e10
 #: Rows times squared columns up to which neighbouring bandwidths are tried with all columns, too.
 QUICK = 2.5e9
+#: Probes times squared columns that are looked at, but so many probes at least.
+MOST_PROBING, FEWEST_PROBES = 2.5e9, 1000
 #: Ridge of the pilot from which inner products suffice.
 NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.
 OVERSAMPLING = {"flat": 1.5, "gauss": 3.0, "matern": 4.0}
+#: Bandwidth of a normal density, and of a Matern one, over that of a box whose band is as wide.
+WIDTHS = {"flat": 1.0, "gauss": 0.5, "matern": 1.0}
+#: Least bandwidth that another shape begins with.
+LEAST_START = 0.25
+#: Score for each row by which another shape may be behind at first: more than half-octave steps of
+#: its bandwidth make good.
+REACH = 1.0
 #: Share of the columns that polynomials beside the sines may have at most.
 CURVED_SHARE = 0.2
 #: Neighbours' correlation from which a residue is smooth enough for further sines, degrees of
@@ -83,7 +99,7 @@ class SineSearch:
     rival : float
         Twice the negative log evidence of a simpler model. Behind it no other shapes are tried.
     worth : float
-        Error at left-out rows of the pilot from which all rows are not tried.
+        Error at left-out rows of the pilot from which neither other shapes nor all rows are tried.
     """
 
     def __init__(
@@ -107,6 +123,7 @@ class SineSearch:
         self.pilot_columns = self.most_columns if d == 1 else min(PILOT_COLUMNS, self.most_columns)
         self.nyquist = math.pi * self.pilot.n_rows ** (1 / d) / 2
         self.memory: dict[tuple, SineFit] = {}
+        self.noisy = False
         self.scales = (1.0,) * d
         self.steps: Tensor | None = None
 
@@ -117,18 +134,16 @@ class SineSearch:
         largest = max(math.log2(self.nyquist), 1.0)
         ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
         first = [Spectrum("flat", k, start) for k in ladder]
-        best = min(at_once(self._fit, first), key=_score)
-        best = self._climb(self._stretched(best, first))
+        best = self._climb(self._stretched(self._best_of(first), first))
         if self.rescale:
             best = self._evident(self._scaled(best))
+        hopeless = self.worth < math.inf and best.path.leave_one_out(best.alpha) >= self.worth
+        if hopeless:
+            return self._candidate(best)
         spectra = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
-            bandwidth = best.spectrum.bandwidth
-            if best.spectrum.shape == "flat":
-                bandwidth = max(bandwidth / 2, 0.25)
-            spectrum = dataclasses.replace(best.spectrum, shape=shape, bandwidth=bandwidth)
-            spectra.append(spectrum)
-        shapes = at_once(lambda spectrum: self._climb(self._fit(spectrum)), spectra)
+            spectra.append(self._start_of(shape, best))
+        shapes = at_once(lambda spectrum: self._raced(self._fit(spectrum), best), spectra)
         best = min([best, *shapes], key=_score)
         best = self._beside_polynomials(best)
         best = self._smoothest(best)
@@ -139,6 +154,35 @@ class SineSearch:
         if self.steps is None:
             self.scales = best.spectrum.scales
         return self._candidate(best)
+
+    def _best_of(self, ladder: list[Spectrum]) -> SineFit:
+        """The likeliest of some spectra, whose first ones tell whether there is noise."""
+        sizes = [self._n_columns(spectrum, self.pilot_columns) for spectrum in ladder]
+        n_first = max(sum(size < SQUARED_COLUMNS for size in sizes), 1)
+        best = min(at_once(self._fit, ladder[:n_first]), key=_score)
+        self.noisy = best.alpha > LEAST_SQUARED_RIDGE
+        best = min([best, *at_once(self._fit, ladder[n_first:])], key=_score)
+        self.noisy = best.alpha > LEAST_SQUARED_RIDGE
+        return best
+
+    @staticmethod
+    def _start_of(shape: str, best: SineFit) -> Spectrum:
+        """Another shape about as wide as the best spectrum, or half as wide where that is cheap."""
+        old, bandwidth = best.spectrum, best.spectrum.bandwidth
+        if best.basis.n_columns >= SQUARED_COLUMNS:
+            bandwidth *= WIDTHS[shape] / WIDTHS[old.shape]
+        elif old.shape == "flat":
+            bandwidth /= 2
+        if bandwidth != old.bandwidth:
+            bandwidth = max(bandwidth, LEAST_START)
+        return dataclasses.replace(old, shape=shape, bandwidth=bandwidth)
+
+    def _raced(self, fit: SineFit, best: SineFit) -> SineFit:
+        """The best bandwidth of a costly fit, unless it is out of the reach of another one."""
+        behind = fit.score > best.score + REACH * self.pilot.n_rows
+        if behind and fit.basis.n_columns >= SQUARED_COLUMNS:
+            return fit
+        return self._climb(fit)
 
     def _stretched(self, best: SineFit, ladder: list[Spectrum]) -> SineFit:
         """The same in coordinates that are stretched where columns are skewed, if that is likelier.
@@ -152,11 +196,11 @@ class SineSearch:
         self.rows = dataclasses.replace(self.rows, X=stretched(self.rows.X, steps))
         self.pilot = self.rows if self.whole else _subset(self.rows, PILOT_ROWS, self.seed)
         self.probes, self.memory, self.steps = stretched(self.probes, steps), {}, steps
-        tried = min(at_once(self._fit, ladder), key=_score)
+        noisy, tried = self.noisy, self._best_of(ladder)
         if tried.score < best.score - MARGIN:
             return tried
         self.rows, self.pilot, self.probes, self.memory = plain
-        self.steps = None
+        self.steps, self.noisy = None, noisy
         return best
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
@@ -167,21 +211,26 @@ class SineSearch:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
         return self.memory[key]
 
+    def _n_columns(self, spectrum: Spectrum, most: int) -> int:
+        """Sines of a fit: in one dimension at most what the band has independent ones, and more."""
+        if self.rows.n_features > 1:
+            return most
+        wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
+        return min(most, int(2 * wanted))
+
     def _solve(self, spectrum: Spectrum, most: int, rows: Rows, ridge: float = 0.0) -> SineFit:
         """Fit of given rows; `ridge` is about the one to be expected."""
-        n_columns = most
-        if rows.n_features == 1:
-            wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
-            n_columns = min(most, int(2 * wanted))
+        n_columns = self._n_columns(spectrum, most)
         basis = spectrum.draw(max(n_columns // 2, 1), self.seed, rows.X)
         path: RidgePath
         if rows.n_rows * float(basis.n_columns) ** 2 < STREAMED:
-            path = RidgePath(basis.matrix(rows.X), rows)
+            noisy = self.alpha is None and (self.noisy or ridge > LEAST_SQUARED_RIDGE)
+            path, alpha, score = evident_path(basis.matrix(rows.X), rows, noisy)
         else:
             squared = ridge >= NOISY
             batch_size = BLOCK_ROWS if squared else max(4096, 4 * basis.n_columns)
             path = StreamedRidgePath(basis, rows, batch_size, squared)
-        alpha, score = path.evidence()
+            alpha, score = path.evidence()
         return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
 
     def _climb(self, best: SineFit) -> SineFit:
@@ -248,7 +297,8 @@ class SineSearch:
         n_curved = count_columns(self.rows.n_features, MOST_DEGREE)
         if n_curved > CURVED_SHARE * min(self.pilot.n_rows, self.pilot_columns):
             return best
-        curved = self._climb(self._fit(dataclasses.replace(best.spectrum, degree=MOST_DEGREE)))
+        first = self._fit(dataclasses.replace(best.spectrum, degree=MOST_DEGREE))
+        curved = self._raced(first, best)
         return curved if curved.score < best.score - MARGIN else best
 
     def _smoothest(self, best: SineFit) -> SineFit:
@@ -269,8 +319,17 @@ class SineSearch:
         return [*others, best][index] if least < 0.7 * errors[-1][0] else best
 
     def _calibrated(self, fit: SineFit) -> float:
-        probed = fit.path.probed(fit.alpha, fit.basis.matrix(self.probes))
-        return math.sqrt(fit.path.spread(fit.alpha) * (1 + probed))
+        return math.sqrt(fit.path.spread(fit.alpha) * (1 + self._probed(fit, fit.alpha)))
+
+    def _probed(self, fit: SineFit, alpha: float) -> float:
+        """Mean variance at the probes, of which as many are looked at as the columns allow."""
+        n = len(self.probes)
+        most = max(FEWEST_PROBES, int(MOST_PROBING / fit.basis.n_columns**2))
+        looked = self.probes
+        if n > most:
+            even = torch.linspace(0, n - 1, most, dtype=torch.float64, device=looked.device)
+            looked = looked[even.round().long()]
+        return fit.path.probed(alpha, fit.basis.matrix(looked))
 
     def _full(self, best: SineFit) -> SineFit:
         """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""
@@ -283,17 +342,19 @@ class SineSearch:
                 factors = [math.sqrt(2)]
             if self.rows.n_rows * float(most) ** 2 < QUICK:
                 factors = [1.0, math.sqrt(2), 2.0]
-        fits = []
+        fits: list[SineFit] = []
         for factor in factors:
             bandwidth = best.spectrum.bandwidth * factor
             spectrum = dataclasses.replace(best.spectrum, bandwidth=bandwidth)
             fits.append(self._solve(spectrum, most, self.rows, best.alpha))
+            if fits[-1].score > fits[0].score:
+                break  # Wider bands are still less likely.
         return min(fits, key=_score)
 
     def _candidate(self, best: SineFit) -> Candidate:
         path = best.path
         alpha = best.alpha if self.alpha is not None else path.beyond_round_off(best.alpha)
-        gap = path.spread(alpha) * path.probed(alpha, best.basis.matrix(self.probes))
+        gap = path.spread(alpha) * self._probed(best, alpha)
         basis = best.basis if self.steps is None else WarpedBasis(best.basis, self.steps)
         return Candidate.from_path(
             "sine",
@@ -382,9 +443,8 @@ class Sines:
 
     def _followed(self, task: Task, seen: Seen, sine: Candidate) -> Iterator[Seen]:
         residue = seen.residue_of(sine, task)
-        more, scales = search_sines(
-            task, residue.rows, SECOND_TAG, rescale=False, worth=SOME * residue.rms
-        )
+        worth = max(SOME * residue.rms, FOLLOWED_WORTH * sine.leave_one_out)
+        more, scales = search_sines(task, residue.rows, SECOND_TAG, rescale=False, worth=worth)
         both = sine.followed_by(more)
         seen = dataclasses.replace(seen, scales=scales, exhausted=sine)
         yield seen

@@ -24,8 +24,9 @@ from skpou.search.family import Seen, Task
 from skpou.search.scores import TangentScores
 from skpou.sines import SineFeatures
 
-#: Rows that the dictionary is compared with, and about the number of its ridge units.
-PURSUIT_ROWS, DICTIONARY_SIZE = 2000, 3000
+#: Rows that the dictionary is compared with, fewer where few units are looked for, and about the
+#: number of its ridge units.
+PURSUIT_ROWS, PURSUIT_ROWS_OF_FEW, DICTIONARY_SIZE = 1000, 500, 3000
 #: Most units, and Levenberg-Marquardt steps after each addition.
 MOST_UNITS, MOST_STEPS = 48, 250
 #: Stream of the task's seed that dictionaries are drawn from.
@@ -49,6 +50,10 @@ FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
 LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
+#: Sizes from which growth has no hope, and the factors by which its error must then exceed that of
+#: the best other family; on more rows, where sizes take seconds, these.
+HOPELESS = ((10, 30.0),)
+MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (10, 3.0))
 
 
 @dataclass
@@ -226,9 +231,9 @@ class UnitSearch:
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
         self.background = background
         n, d = rows.n_rows, rows.n_features
-        index = np.arange(n)
-        if n > PURSUIT_ROWS:
-            index = np.sort(rng.choice(n, PURSUIT_ROWS, replace=False))
+        index, looked = np.arange(n), PURSUIT_ROWS if most > FEW_UNITS else PURSUIT_ROWS_OF_FEW
+        if n > looked:
+            index = np.sort(rng.choice(n, looked, replace=False))
         where = torch.as_tensor(index, device=rows.X.device)
         self.some = rows.subset(where)
         self.dictionary = make_dictionary(self.some, n, rng)
@@ -247,11 +252,19 @@ class UnitSearch:
             flat = 0 if best is None or score < 0.8 * self._worst(best) else flat + 1
             if best is None or score < self._worst(best):
                 best = candidate
-            hopeless = len(units) >= 10 and self._worst(best) > 30 * self.target > 0
             add = max(1, len(units) // 2)
             exact = candidate.leave_one_out < 1e-14
+            hopeless = self._is_hopeless(best, len(units))
             if exact or hopeless or flat >= PATIENCE or len(units) + add > self.most:
                 return best
+
+    def _is_hopeless(self, best: Candidate, size: int) -> bool:
+        """Whether the best so far is too far behind the best other family for its size."""
+        bounds = HOPELESS_OF_MANY if self.rows.n_rows > MANY_ROWS else HOPELESS
+        return any(
+            size >= least and self._worst(best) > factor * self.target > 0
+            for least, factor in bounds
+        )
 
     def _grown(self, units: Units, count: int) -> Units:
         """More units, all polished. The first is the best of its kinds after the polish.

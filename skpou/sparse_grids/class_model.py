@@ -10,6 +10,9 @@ from torch import Tensor
 
 from skpou.sparse_grids.basis.grid import SparseGrid
 
+#: Numbers a point and a class: function, logit, its exponential, and what torch makes of each.
+NUMBERS_A_CLASS = 6
+
 
 @dataclass
 class GridClasses:
@@ -54,7 +57,7 @@ class GridClasses:
 
     def numbers_per_row(self) -> int:
         """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
-        return 3 * self.grid.n_subspaces + 6 * self.coef.shape[1]
+        return self.grid.numbers_per_row() + NUMBERS_A_CLASS * self.coef.shape[1]
 
     # State
 

@@ -21,6 +21,7 @@ from skpou.base import (
     TorchEstimator,
     fit_context,
     random_generator,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
@@ -194,22 +195,9 @@ class SparseGridClassifier(SummedClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedClassifier.fit)
     def fit(self, X, y, sample_weight=None) -> SparseGridClassifier:
-        """Choose the grid and alpha, and solve for the surpluses.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,)
-            Class labels: numbers or strings.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : SparseGridClassifier
-        """
+        """Choose the grid and alpha, and solve for the surpluses."""
         options = self._options()
         with self._fitting(X, y, sample_weight):
             if self._streams(X):

@@ -39,6 +39,8 @@ FUNCTIONS_A_POINT = 64
 LEAST_REFINED = 10
 #: Share of the distinct rows that judge a refinement.
 VALIDATION_SHARE = 0.15
+#: Rows from which on any do: three are left out.
+LEAST_TO_JUDGE = 20
 #: Steps without a better validation error after which refinement stops.
 PATIENCE = 2
 
@@ -252,7 +254,7 @@ class _Refinement:
         self, rows: Rows, points: PointSet, options: GridOptions, rng: np.random.Generator
     ):
         self.points, self.options, self.rng = points, options, rng
-        n_held_out = int(VALIDATION_SHARE * rows.n_rows) if rows.n_rows >= 20 else 0
+        n_held_out = int(VALIDATION_SHARE * rows.n_rows) if rows.n_rows >= LEAST_TO_JUDGE else 0
         order = torch.as_tensor(rng.permutation(rows.n_rows), device=rows.X.device)
         self.parts = [_part(rows, order[n_held_out:]), _part(rows, order[:n_held_out])]
         self.grams = [rows.X.new_zeros((0, 0)) for _ in self.parts]

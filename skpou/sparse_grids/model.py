@@ -22,6 +22,11 @@ from skpou.sparse_grids.basis.grid import SparseGrid
 
 #: Most columns that are decomposed; of more, the kernel of the rows.
 MOST_COLUMNS = 3000
+#: Numbers that a prediction allocates for each point and column, or row whose kernel is kept, and
+#: without either.
+NUMBERS_A_COLUMN, NUMBERS_A_ROW, NUMBERS_ELSE = 3, 4, 100
+#: Most that are counted: a thousand rows a block at least, since a block reads the whole factor.
+MOST_NUMBERS = 2000
 #: How the variance of the coefficients is kept.
 COLUMNS, ROWS = "columns", "rows"
 
@@ -258,9 +263,12 @@ class SparseGridModel:
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
-        columns = {COLUMNS: 3 * self.n_columns, ROWS: 4 * len(self.posterior.points)}
-        # A thousand rows a block at least: a block reads the whole factor.
-        return min(3 * self.grid.n_subspaces + columns.get(self.posterior.kind, 100), 2000)
+        columns = {
+            COLUMNS: NUMBERS_A_COLUMN * self.n_columns,
+            ROWS: NUMBERS_A_ROW * len(self.posterior.points),
+        }
+        own = columns.get(self.posterior.kind, NUMBERS_ELSE)
+        return min(self.grid.numbers_per_row() + own, MOST_NUMBERS)
 
     # State
 

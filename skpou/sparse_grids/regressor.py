@@ -22,6 +22,7 @@ from skpou.base import (
     SummedRegressor,
     fit_context,
     noise_lines,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
@@ -115,6 +116,10 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         Factor by which the ridge grows from one level to the next.
     noise_ : float or ndarray of shape (n_outputs,)
         Noise standard deviation in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. It is missing where rows are
+        streamed.
     n_iter_ : int
         Iterations of an iterative solution, grids of a refinement, 1 otherwise.
     loss_curve_ : list of float
@@ -212,21 +217,11 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(SummedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> SparseGridRegressor:
         """Choose the grid and the ridge, and solve for the surpluses.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share grid and ridge.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : SparseGridRegressor
+        Several outputs share grid and ridge.
         """
         options = self._options()
         with self._fitting(X, y, sample_weight):
@@ -236,9 +231,11 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
                 prepared = self._prepare(X, y, sample_weight)
                 choose_level(prepared.rows.n_features, options)  # refuses one that does not fit
                 report = self._reporter(stoppable=options.n_refinements > 0)
-                result = self._train_and_store(
-                    lambda rng: fit_sparse_grid(prepared.rows, options, rng, report), 1, prepared
-                )
+
+                def training(prepared: Prepared) -> Any:
+                    return lambda rng: fit_sparse_grid(prepared.rows, options, rng, report)
+
+                result = self._train_and_store(training(prepared), 1, prepared, training)
         self._warn_if_not_converged(result)
         return self
 

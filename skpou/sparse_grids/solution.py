@@ -34,6 +34,17 @@ MANY_COLUMNS = 1500
 RIDGE_ROWS = 1500
 #: Ridge's growth from level to level where alpha is given.
 GIVEN_DECAY = 4.0
+#: Steps that polish a solution: by a given ridge, which may be next to nothing and then needs them,
+#: and by one of largest evidence, which is above what a Cholesky factor loses.
+POLISH, FEW_POLISH = 30, 2
+#: Levels by default, of a grid that is refined and of one that is not.
+LEVEL_REFINED, LEVEL = 3, 4
+#: Ridges up to so many times the least are the least: those tried are half decades apart.
+AS_THE_LEAST = 1.01
+#: Degrees of freedom relative to the rows: fewer say nothing of the noise, and none is divided by.
+FEW_FREEDOMS, NO_FREEDOM = 0.05, 1e-6
+#: Variance relative to that of the targets that is none.
+NO_VARIANCE = 1e-20
 #: Columns whose joint posterior is known after an iterative solution.
 N_EXACT = 2000
 #: Residual, relative to the targets' rms, that counts as none.
@@ -99,7 +110,7 @@ def choose_level(n_features: int, options: GridOptions) -> int:
                 "raise max_points, or use level='auto'."
             )
         return level
-    highest = 3 if options.n_refinements else 4
+    highest = LEVEL_REFINED if options.n_refinements else LEVEL
     for level in range(highest, 0, -1):
         if count_points(n_features, level, options.boundary)[0] <= options.max_points:
             return level
@@ -182,10 +193,10 @@ def fit_on_grid(
     problem = direct_problem(matrix, rows.y, gram=gram)
     likeliest = False
     if options.alpha is not None:
-        solution = problem.solve(options.alpha, GIVEN_DECAY, polish=30)
+        solution = problem.solve(options.alpha, GIVEN_DECAY, polish=POLISH)
     elif n_columns > MANY_COLUMNS and rows.n_rows > RIDGE_ROWS and active is None:
         alpha, decay = ridge_of_some_rows(rows, grid, problem.scale, rng, report)
-        solution = problem.solve(alpha, decay, polish=2)
+        solution = problem.solve(alpha, decay, polish=FEW_POLISH)
     else:
         solution = best_of_evidence(problem, rows, ridge, report)
         likeliest = True
@@ -215,14 +226,14 @@ def best_of_evidence(
         best = best_ridge(
             problem, total, within, decays=ridge[1:], start=ridge, stride=1, report=report
         )
-    solution = problem.solve(best.alpha, best.decay, polish=2)
-    if best.alpha > 1.01 * LEAST_ALPHA or not isinstance(problem, GramProblem):
+    solution = problem.solve(best.alpha, best.decay, polish=FEW_POLISH)
+    if best.alpha > AS_THE_LEAST * LEAST_ALPHA or not isinstance(problem, GramProblem):
         return solution
     # Without a ridge nothing would be known of columns that no row determines, nor of their error.
     if problem.effective_parameters(solution) < len(solution.factor) - 0.5:
         return solution
     # The ridge wants to vanish: the columns may represent the data.
-    exact = problem.solve(EXACT_ALPHA, best.decay, polish=30)
+    exact = problem.solve(EXACT_ALPHA, best.decay, polish=POLISH)
     return exact if _is_likelier(exact, solution, rows) else solution
 
 
@@ -246,11 +257,11 @@ def noise_variance(rows: Rows, solution: RidgeSolution, n_parameters: float | No
     variance = (residual + solution.size) / n
     if n_parameters is not None:
         left = n - n_parameters
-        by_freedom = residual / max(left, 1e-6 * n)
-        variance = by_freedom if left > 0.05 * n else torch.maximum(variance, by_freedom)
+        by_freedom = residual / max(left, NO_FREEDOM * n)
+        variance = by_freedom if left > FEW_FREEDOMS * n else torch.maximum(variance, by_freedom)
     variance = variance + ROUND_OFF**2
     # One target says nothing about noise: its own size stands for it.
-    return torch.where((variance > 1e-20) | (rows.n_rows > 1), variance, 1.0)
+    return torch.where((variance > NO_VARIANCE) | (rows.n_rows > 1), variance, 1.0)
 
 
 def posterior_of(

@@ -23,6 +23,7 @@ from skpou.sparse_grids.model import COLUMNS, SparseGridModel
 from skpou.sparse_grids.solution import (
     DIRECT_LIMIT,
     GIVEN_DECAY,
+    POLISH,
     GridOptions,
     best_of_evidence,
     noise_variance,
@@ -125,7 +126,7 @@ def fit_sums(
     rows = _stand_in(sums, y)
     n_parameters = None
     if options.alpha is not None:
-        solution = problem.solve(options.alpha, GIVEN_DECAY, polish=30)
+        solution = problem.solve(options.alpha, GIVEN_DECAY, polish=POLISH)
         n_parameters = problem.effective_parameters(solution)
     else:
         solution = best_of_evidence(problem, rows, None, report)

@@ -335,46 +335,22 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return _like(X, self._ordered(ends if transform.increasing else ends[..., ::-1]))
 
     @inner_has("conformalize")
+    @sections_of(BaseRegressor.conformalize)
     def conformalize(self, X, y) -> Any:
         """Calibrate `predict_interval` by rows that took no part in the fit.
 
         Central intervals go over into each other by the transform: what the regressor inside
         guarantees for its own holds in units of y. See `HierarchicalPOURegressor.conformalize`.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points of rows set aside.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Their targets.
-
-        Returns
-        -------
-        self : TransformedRegressor
         """
         self.regressor_.conformalize(X, self._fitted().forward(_targets(y)))
         return self
 
     @inner_has("log_density")
+    @sections_of(BaseRegressor.log_density)
     def log_density(self, X, y) -> Any:
         """Logarithm of the predictive density ``p(y | x)``, by the change of variables.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets; several outputs give their joint density.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n,)
-            Natural logarithm, per unit of y.
-
-        Raises
-        ------
-        ValueError
-            If a target has no transformed value, or y another shape than in fit.
+        A target without a transformed value is an error, too.
         """
         transform, values = self._fitted(), _targets(y)
         targets = transform.forward(values)
@@ -383,46 +359,21 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         return _like(X, inside + slopes.sum(1))
 
     @inner_has("sample_y")
+    @sections_of(BaseRegressor.sample_y)
     def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
-        """Draw targets from the predictive density.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        n_samples : int, default=1
-            Draws a point.
-        random_state : int, RandomState, Generator or None, default=0
-            Source of the draws, as the regressor inside takes it.
-        joint : bool, default=False
-            True: each draw is that of a whole function, where the regressor inside knows it.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
-            In units of y.
-        """
+        """Draw targets from the predictive density."""
         transform = self._fitted()
         given = {"joint": joint} if joint else {}
         draws = self.regressor_.sample_y(X, n_samples, random_state, **given)
         return _like(X, transform.inverse(_array(draws)))
 
     @inner_has("predict_gradient")
+    @sections_of(BaseRegressor.predict_gradient)
     def predict_gradient(self, X) -> Any:
         """Gradient of the predicted median by the chain rule.
 
         It is that of what the inverse makes of the mean inside, which is the median wherever the
         density inside is symmetric.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, d) or (n, n_outputs, d)
-            Derivatives in units of y over units of X.
         """
         transform = self._fitted()
         gradient = _array(self.regressor_.predict_gradient(X))

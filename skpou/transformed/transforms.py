@@ -20,9 +20,13 @@ EXPONENTS = (0.0, 2.0)
 #: Digits of the exponent that are kept: far more than rows can tell, and fewer than round-off in
 #: the order of their sum reaches, so that weights equal repeated rows.
 DIGITS = 4
+#: How closely the exponent is found: far below these digits.
+EXPONENT_ACCURACY = 1e-7
 #: Halvings of the step of a numerical slope, to 1e-8 of the first one, which may reach beyond the
 #: end of a function's domain; and orders that are extrapolated: more amplify round-off.
 HALVINGS, ORDERS = 26, 7
+#: Factor by which the error of central differences falls with every halving: squares of steps.
+FALL = 4
 #: First step, in units of the transformed targets' spread.
 FIRST_STEP = 0.5
 #: How closely the inverse of a pair of functions must undo the function, in units of the largest
@@ -249,7 +253,9 @@ def _exponent(z: np.ndarray, share: np.ndarray) -> float:
         variance = share @ (t - share @ t) ** 2
         return 0.5 * np.log(variance) - (exponent - 1) * log_slope
 
-    found = minimize_scalar(loss, bounds=EXPONENTS, method="bounded", options={"xatol": 1e-7})
+    found = minimize_scalar(
+        loss, bounds=EXPONENTS, method="bounded", options={"xatol": EXPONENT_ACCURACY}
+    )
     return round(float(found.x), DIGITS)
 
 
@@ -314,7 +320,7 @@ def slope(function: Callable[[np.ndarray], np.ndarray], t: np.ndarray, step: flo
             # Where steps are so small that rounded values agree by chance, or are the same.
             noise = np.finfo(float).eps * (np.abs(above) + np.abs(below)) / (ahead - behind)
             for k, coarse in enumerate(last[:ORDERS]):
-                row.append(row[k] + (row[k] - coarse) / (4 ** (k + 1) - 1))
+                row.append(row[k] + (row[k] - coarse) / (FALL ** (k + 1) - 1))
                 doubt = np.maximum(np.abs(row[-1] - row[k]), np.abs(row[-1] - coarse)) + noise
                 better = doubt < error
                 best, error = np.where(better, row[-1], best), np.where(better, doubt, error)

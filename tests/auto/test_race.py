@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou.auto import race as race_module
-from skpou.auto.finish import finish, stack
+from skpou.auto.outcome import outcome_of, stack
 from skpou.auto.race import FACTORS, Data, Race, count_trials, plan_rungs, run_race
 from skpou.core import merge_rows
 from tests.auto.members import Constant, Failing, Line, Wild
@@ -179,7 +179,7 @@ def test_a_member_that_fails_with_all_rows_gives_way():
     data, members = scattered(100), [Failing(0.5, 0.3, most=100), Constant(5.0, 1.0)]
     race = run(members, data, most=1)
     assert race.alive[0] == 0
-    outcome = finish(members, race, data, 1, None, lambda line: None)
+    outcome = outcome_of(members, race, data, 1, None, lambda line: None)
     assert outcome.members == [1]
     assert outcome.weights.tolist() == [1.0]
     assert outcome.whole[0].model.n_rows_ == 100
@@ -190,23 +190,23 @@ def test_a_member_that_is_wild_between_the_rows_gives_way():
     data, members = scattered(100), [Wild(std=0.1), Constant(0.5, 0.3)]
     race = run(members, data)
     assert race.alive[0] == 0
-    outcome = finish(members, race, data, 3, None, lambda line: None)
+    outcome = outcome_of(members, race, data, 3, None, lambda line: None)
     assert outcome.members == [1]
     # Where there is no other, it stays.
     race = run(members[:1], data)
-    assert finish(members[:1], race, data, 3, None, lambda line: None).members == [0]
+    assert outcome_of(members[:1], race, data, 3, None, lambda line: None).members == [0]
 
 
 def test_where_all_fail_the_first_failure_is_raised():
     data, members = scattered(100), [Failing(most=0), Failing(most=0)]
     race = run(members, data)
     with pytest.raises(ValueError, match="too many rows for me"):
-        finish(members, race, data, 3, None, lambda line: None)
+        outcome_of(members, race, data, 3, None, lambda line: None)
 
 
 def test_one_member_does_not_race():
     race = Race(["m0"], [], [0])
-    outcome = finish([Constant()], race, scattered(100), 3, None, lambda line: None)
+    outcome = outcome_of([Constant()], race, scattered(100), 3, None, lambda line: None)
     assert race.board == []
     assert outcome.weights.tolist() == [1.0]
     assert outcome.doubter is None
@@ -217,7 +217,7 @@ def test_one_member_does_not_race():
 
 def trusting(members, data, most=3):
     race, lines = Race([f"m{k}" for k in range(len(members))], [], list(range(len(members)))), []
-    outcome = finish(members, race, data, most, None, lines.append)
+    outcome = outcome_of(members, race, data, most, None, lines.append)
     return outcome, lines
 
 
@@ -267,7 +267,7 @@ def test_one_at_its_word_and_one_that_races():
     data, members = scattered(100), [Line(std=0.1), Constant(0.5, 1e-4)]
     race = Race(["m0", "m1"], [1], [0])
     run_race(members, race, data, rungs_of(data), 3, None, lambda line: None)
-    outcome = finish(members, race, data, 3, None, lambda line: None)
+    outcome = outcome_of(members, race, data, 3, None, lambda line: None)
     assert {line["member"] for line in race.board} == {"m1"}
     assert outcome.members == [0]
 

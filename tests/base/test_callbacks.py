@@ -231,7 +231,7 @@ def test_an_interrupt_leaves_no_count(monkeypatch):
 
         return step
 
-    monkeypatch.setattr("skpou.base.estimator.step_task", stop)
+    monkeypatch.setattr("skpou.base.training.step_task", stop)
     with pytest.warns(UserWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
     assert model.n_iter_ == 3

@@ -39,7 +39,17 @@ def test_without_docstrings_there_are_none(monkeypatch):
     assert sections_of(other)(method).__doc__ is None
 
 
-@pytest.mark.parametrize("name", ["predict_quantile", "predict_interval"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "predict_quantile",
+        "predict_interval",
+        "conformalize",
+        "log_density",
+        "sample_y",
+        "predict_gradient",
+    ],
+)
 def test_transformed_predictions_take_and_return_what_others_do(name):
     own, others = (
         inspect.getdoc(getattr(cls, name)) for cls in (TransformedRegressor, LSGDRegressor)

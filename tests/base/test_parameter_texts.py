@@ -6,7 +6,7 @@ import re
 import pytest
 
 import skpou
-from skpou.base import TorchEstimator
+from skpou.base import BaseClassifier, BaseRegressor, TorchEstimator
 
 CLASSES = [
     thing
@@ -68,3 +68,11 @@ def test_shared_parameters_have_one_text(cls):
         if name in found and (cls.__name__, name) not in OF_MEMBERS:
             assert found[name][0] == kind, name
             assert found[name][1].startswith(text), name
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_fit_takes_and_returns_the_same_everywhere(cls):
+    base = BaseClassifier if issubclass(cls, BaseClassifier) else BaseRegressor
+    own, shared = (inspect.getdoc(one.fit) for one in (cls, base))
+    assert own[own.index("Parameters\n-") :] == shared[shared.index("Parameters\n-") :]
+    assert own.split("\n")[0] != shared.split("\n")[0]

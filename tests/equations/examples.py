@@ -1,11 +1,11 @@
-"""Levels with known answers, in boxes and units of their own, for the tests of equations."""
+"""Systems with known answers, in boxes and units of their own, for the tests of equations."""
 
 import numpy as np
 import torch
 
 from skpou.core.rows import Rows
 from skpou.core.scaling import Scaling
-from skpou.equations.level import Level
+from skpou.equations.collocation import CollocationSystem
 from skpou.equations.problem import compile_problem
 from skpou.physics import Equation, Unknown
 from skpou.sines.spectrum import Spectrum
@@ -57,24 +57,24 @@ def sines(d, n_sines=5, bandwidth=3.0, seed=0):
     return Spectrum("flat", bandwidth, (1.0,) * d).draw(n_sines, seed, tensor([0.0]))
 
 
-def level_of(equations, scaling=LINE, unknowns=None, rows=None, n_sines=5, before=()):
-    """A level at all points of some equations."""
+def system_of(equations, scaling=LINE, unknowns=None, rows=None, n_sines=5, before=()):
+    """A system at all points of some equations."""
     d, m = len(scaling.width), len(scaling.mean)
     equations = [equations] if isinstance(equations, Equation) else equations
     problem = compile_problem(equations, unknowns or {}, scaling, d, seed=0)
     rows = random_rows(12, d, m) if rows is None else rows
-    return Level(sines(d, n_sines), rows, problem.terms, problem, before)
+    return CollocationSystem(sines(d, n_sines), rows, problem.terms, problem, before)
 
 
-def coupled_level(before=(), **options):
+def coupled_system(before=(), **options):
     equation = Equation(coupled, points_in(PLANE, 30), **options)
     rows = random_rows(12, 2, 2)
-    return level_of(equation, PLANE, UNKNOWNS, rows, before=before)
+    return system_of(equation, PLANE, UNKNOWNS, rows, before=before)
 
 
-def random_state(level, seed=0):
+def random_state(system, seed=0):
     """Coefficients and unknowns."""
     rng = np.random.default_rng(seed)
-    shape = level.n_columns, level.n_outputs
-    q = len(level.problem.unknowns)
+    shape = system.n_columns, system.n_outputs
+    q = len(system.problem.unknowns)
     return tensor(rng.standard_normal(shape) / 3), tensor(rng.uniform(1, 2, q))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.equations.collocation import Iterate
 from skpou.equations.fit import AffineSearch, ContinuedSearch, fit_equations
-from skpou.equations.level import Iterate
 from skpou.equations.problem import compile_problem
 from skpou.equations.search import EquationOptions, Solution
 from skpou.physics import Equation, Unknown
@@ -123,26 +123,26 @@ def test_solutions_are_carried_to_other_bases():
     last = Solution(
         Spectrum("flat", 2.0, (1.0,)), basis, Iterate(coef, tensor([1.5, 3.0]), 0.0), 0.0
     )
-    level = search._level(wide, search.problem.terms)
-    carried = search._carried(level, last)
+    system = search._system(wide, search.problem.terms)
+    carried = search._carried(system, last)
     assert carried.unknowns.tolist() == [1.5, 3.0]
     torch.testing.assert_close(
         wide.matrix(FINE) @ carried.coef, basis.matrix(FINE) @ coef, rtol=0, atol=1e-8
     )
-    fresh = search._carried(level, None)
+    fresh = search._carried(system, None)
     assert not fresh.coef.any()
     assert torch.equal(fresh.unknowns, search.unknowns)
 
 
 def test_a_start_near_the_data_fits_them():
     search = continued({"a": Unknown(1.0)})
-    level = search._level(sines(1, 20, 3.0), search.problem.pilot)
-    coef = search._smooth_data(level)
-    torch.testing.assert_close(level.phi @ coef, level.y, rtol=0, atol=1e-2)
+    system = search._system(sines(1, 20, 3.0), search.problem.pilot)
+    coef = search._smooth_data(system)
+    torch.testing.assert_close(system.phi @ coef, system.y, rtol=0, atol=1e-2)
     empty = search.rows.subset(torch.arange(0))
-    level = type(level)(level.basis, empty, level.terms, level.problem)
+    system = type(system)(system.basis, empty, system.terms, system.problem)
     search.rows = empty
-    assert not search._smooth_data(level).any()
+    assert not search._smooth_data(system).any()
 
 
 @pytest.mark.parametrize(

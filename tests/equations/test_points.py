@@ -68,14 +68,14 @@ def test_points_that_do_not_fill_a_box_are_divided(n):
     x = points_in(PLANE, n)
     held = held_out(any_equation(x), tensor(x), *full_box(PLANE, 2), 4, ZERO)
     assert held.x is None
-    both = torch.cat([held.kept, held.left]).tolist()
+    both = torch.cat([held.fitted, held.left_out]).tolist()
     if n < 10:
-        assert held.kept.tolist() == held.left.tolist() == list(range(n))
+        assert held.fitted.tolist() == held.left_out.tolist() == list(range(n))
     else:
         assert sorted(both) == list(range(n))
-        assert len(held.left) == n // 5
-        assert (held.kept.diff() > 0).all()
-        assert (held.left.diff() > 0).all()
+        assert len(held.left_out) == n // 5
+        assert (held.fitted.diff() > 0).all()
+        assert (held.left_out.diff() > 0).all()
 
 
 @pytest.mark.parametrize("n", [64, 400, 3000])

@@ -7,8 +7,8 @@ import torch
 from skpou.core.records import TrainingInterrupted
 from skpou.core.rows import merge_rows
 from skpou.core.scaling import Scaling
+from skpou.equations.collocation import root_of_squares
 from skpou.equations.fit import fit_equations
-from skpou.equations.level import root_of_squares
 from skpou.equations.points import fills_its_box
 from skpou.equations.problem import compile_problem
 from skpou.equations.search import EquationOptions

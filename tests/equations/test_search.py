@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from skpou.core.records import TrainingInterrupted
+from skpou.equations.collocation import Iterate
 from skpou.equations.fit import AffineSearch, ContinuedSearch, fit_equations
-from skpou.equations.level import Iterate
 from skpou.equations.problem import compile_problem
 from skpou.equations.search import ALPHA, MOST_COLUMNS, EquationOptions, Search, largest_frequency
 from skpou.physics import Equation, Symmetry, Unknown
@@ -93,7 +93,7 @@ def test_stages_are_summed():
     assert len(result.state.stages) == 2
     first, second = (stage.mean(FINE) for stage in result.state.stages)
     torch.testing.assert_close(result.state.mean(FINE), first + second)
-    judged = search._level(search.solution.basis, search.problem.fresh)
+    judged = search._system(search.solution.basis, search.problem.fresh)
     found = judged.residuals(search.solution.iterate.coef, search.unknowns[:0])[1]
     assert result.chosen["equation_residual"] == pytest.approx(
         [float(found.square().mean().sqrt())]
@@ -162,18 +162,18 @@ def test_relative_residual_has_no_units(size):
     equation = Equation(lambda u, x, p: size * (u.d(0) + 3 * u()), X, target=5 * size)
     box = units([0.0], [1.0], [0.0], [2.0])
     search = searched(Search, equation, box=box)
-    level = search._level(sines(1), search.problem.fresh)
-    zero = Iterate(level.zero(), search.unknowns, 0.0)
+    system = search._system(sines(1), search.problem.fresh)
+    zero = Iterate(system.zero(), search.unknowns, 0.0)
     # Values of size 2 that change by it over half of the box.
     expected = 5 / math.hypot(4, 3 * 2)
-    assert search.relative_residual(level.basis, zero) == pytest.approx(expected)
+    assert search.relative_residual(system.basis, zero) == pytest.approx(expected)
 
 
 def balanced(rows, seed=0):
     search = searched(AffineSearch, Equation(relaxation, X, weight="balanced"), rows)
     search.solution = search.stage()
-    level, _ = search._final()
-    data, equation = level.residuals(search.solution.iterate.coef, search.unknowns)
+    system, _ = search._final()
+    data, equation = system.residuals(search.solution.iterate.coef, search.unknowns)
     losses = float(data.square().mean()), float(equation.square().mean())
     search._balance()
     return losses, search
@@ -188,8 +188,8 @@ def test_balanced_weights_are_those_of_the_losses():
     expected = min(max(math.sqrt(gamma / (1 - gamma)), 1e-3), 1e3)
     assert search.problem.terms[0].weight == pytest.approx(expected)
     # The final solve has the weight: its rows' norms.
-    level, scales = search._final()
-    block = level.blocks(search.solution.iterate.coef, search.unknowns)[1]
+    system, scales = search._final()
+    block = system.blocks(search.solution.iterate.coef, search.unknowns)[1]
     assert float((scales[1] * block.jacobian).norm()) == pytest.approx(expected)
 
 

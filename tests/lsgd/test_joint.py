@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from skpou.equations.level import Level, stacked
+from skpou.equations.collocation import CollocationSystem, stacked
 from skpou.equations.problem import compile_problem
 from skpou.lsgd.joint import NonlinearProblem
 from skpou.networks.architecture import Network
@@ -33,7 +33,9 @@ def riccati(u, x, p):
 
 def problem_of(network, rows, equations, scales):
     basis = NetworkBasis(network, rows.X.new_zeros(network.n_parameters))
-    return NonlinearProblem(network, Level(basis, rows, equations.terms, equations), scales)
+    return NonlinearProblem(
+        network, CollocationSystem(basis, rows, equations.terms, equations), scales
+    )
 
 
 def plane_problem(n_rows=10, sizes=(4,), architecture="plain"):
@@ -65,7 +67,7 @@ def settled(problem, theta, ridge, n=20):
 
 
 def residuals(problem, theta, inner):
-    blocks = problem.level(theta).blocks(*problem.split(inner))
+    blocks = problem.system(theta).blocks(*problem.split(inner))
     return stacked(blocks, problem.scales)
 
 

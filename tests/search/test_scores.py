@@ -10,8 +10,10 @@ from scipy.stats import multivariate_normal
 from skpou.search import scores
 from skpou.search.scores import (
     RidgePath,
+    SquaredRidgePath,
     StreamedRidgePath,
     TangentScores,
+    evident_path,
     neighbour_correlation,
     neighbour_difference,
     probe_points,
@@ -118,6 +120,60 @@ def test_streamed_path_against_the_whole(alpha):
     for name in ("leave_one_out", "spread", "dof"):
         expected = getattr(whole, name)(alpha)
         assert getattr(streamed, name)(alpha) == pytest.approx(expected, rel=1e-5)
+
+
+def sines_of(noise, n=400, n_sines=110):
+    """Columns of sines at rows of a smooth function with noise."""
+    rng = np.random.default_rng(0)
+    X = rng.random((n, 2))
+    y = np.sin(4 * X[:, 0]) + X[:, 1] + noise * rng.standard_normal(n)
+    rows = rows_of(X, (y - y.mean()) / y.std(), rng.integers(1, 4, n))
+    basis = Spectrum("flat", 4.0, (1.0, 1.0)).draw(n_sines, 0, rows.X)
+    return basis.matrix(rows.X), rows
+
+
+def test_path_by_inner_products_against_the_whole():
+    A, rows = sines_of(0.1)
+    whole, squared = RidgePath(A, rows), SquaredRidgePath(A, rows)
+    alpha, score = whole.evidence()
+    assert alpha > 1e-4
+    assert squared.evidence() == (alpha, pytest.approx(score, abs=1e-3))
+    for ridge in (alpha, 3e-6):
+        for name in ("residual", "free"):
+            torch.testing.assert_close(
+                getattr(squared, name)(ridge), getattr(whole, name)(ridge), rtol=1e-4, atol=1e-5
+            )
+        for name in ("leave_one_out", "spread", "dof"):
+            expected = getattr(whole, name)(ridge)
+            assert getattr(squared, name)(ridge) == pytest.approx(expected, rel=1e-4)
+        probed = whole.probed(ridge, A[:9])
+        assert squared.probed(ridge, A[:9]) == pytest.approx(probed, rel=1e-4)
+        expected = whole.factor(ridge)
+        factor = squared.factor(ridge)
+        torch.testing.assert_close(factor.T @ factor, expected.T @ expected)
+        fitted = A @ whole.coef(ridge)
+        torch.testing.assert_close(A @ squared.coef(ridge), fitted, rtol=1e-4, atol=1e-5)
+
+
+def test_inner_products_are_for_noise_alone():
+    noisy, alpha, score = evident_path(*sines_of(0.1), noisy=True)
+    assert isinstance(noisy, SquaredRidgePath)
+    assert (alpha, pytest.approx(score, abs=1e-3)) == RidgePath(*sines_of(0.1)).evidence()
+    exact, alpha, score = evident_path(*sines_of(0.0), noisy=True)
+    assert not isinstance(exact, SquaredRidgePath)
+    assert (alpha, score) == RidgePath(*sines_of(0.0)).evidence()
+    assert not isinstance(evident_path(*sines_of(0.1), noisy=False)[0], SquaredRidgePath)
+    few = evident_path(*sines_of(0.1, n_sines=40), noisy=True)[0]
+    assert not isinstance(few, SquaredRidgePath)
+
+
+def test_probes_of_many_columns_are_no_more_than_of_few():
+    X = tensor(np.random.default_rng(0).random((1000, 19)))
+    probes = probe_points(X, np.random.default_rng(1))
+    assert probes.shape == (200 * 20, 19)
+    # Each is in the middle of two rows.
+    mirrored = 2 * probes[::100, None] - X
+    assert float(torch.cdist(mirrored, X[None]).amin((1, 2)).max()) < 1e-6
 
 
 def test_variance_at_probes():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.search import sines
 from skpou.search.scores import probe_points
 from skpou.search.sines import SineSearch
 from skpou.sines.spectrum import Spectrum
@@ -99,3 +100,31 @@ def test_polynomials_join_where_they_are_likelier():
     assert error < 1e-3
     candidate, _, _ = search(lambda X: np.sin(25 * X[:, 0]), n=200, noise=0.1)
     assert candidate.stages[0].basis.degree == 1
+
+
+def test_a_stage_without_hope_tries_no_other_shapes():
+    rng = np.random.default_rng(0)
+    X = rng.random((60, 1))
+    rows = rows_of(X, rng.standard_normal(60))
+    shapes = []
+    for worth in (0.9, math.inf):
+        stage = SineSearch(rows, probe_points(rows.X, rng), 0, worth=worth)
+        stage.run()
+        shapes.append({fit.spectrum.shape for fit in stage.memory.values()})
+    assert shapes == [{"flat"}, {"flat", "gauss", "matern"}]
+
+
+def test_variances_are_those_of_even_probes_where_columns_are_many(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.random((150, 2))
+    y = np.sin(9 * X[:, 0]) + 0.1 * rng.standard_normal(150)
+    rows = rows_of(X, y - y.mean())
+    found = SineSearch(rows, probe_points(rows.X, rng), 0)
+    fit = found._fit(Spectrum("flat", 8.0, (1.0, 1.0)))
+    whole = fit.path.probed(fit.alpha, fit.basis.matrix(found.probes))
+    assert found._probed(fit, fit.alpha) == whole
+    monkeypatch.setattr(sines, "MOST_PROBING", 300 * fit.basis.n_columns**2)
+    monkeypatch.setattr(sines, "FEWEST_PROBES", 100)
+    some = found._probed(fit, fit.alpha)
+    assert some != whole
+    assert some == pytest.approx(whole, rel=0.1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.search import units
 from skpou.search.scores import probe_points
 from skpou.search.units import UnitSearch, make_dictionary, pursue
 from tests.examples import rows_of, tensor
@@ -84,3 +85,16 @@ def test_growth_ends_when_the_others_are_out_of_reach():
 def test_given_ridge_is_the_least():
     rows = sample(lambda X: np.abs(X[:, 0] - 0.4), n=60)
     assert search(rows, alpha=1e-2, max_iter=20).run().alpha == pytest.approx(1e-2)
+
+
+def test_growth_without_hope_ends_early_on_many_rows(monkeypatch):
+    rows = sample(lambda X: np.abs(X[:, 0] - X[:, 1] ** 2), n=80, d=2)
+    sizes = []
+    for many in (80, 79):
+        monkeypatch.setattr(units, "MANY_ROWS", many)
+        told = []
+        search(
+            rows, target=1e-9, most=6, tell=lambda size, score, told=told: told.append(size)
+        ).run()
+        sizes.append(told)
+    assert sizes == [[1, 2, 3, 4, 6], [1, 2, 3, 4]]

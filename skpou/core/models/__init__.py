@@ -45,6 +45,19 @@ from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
 from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
+from skpou.core.models.outliers import (
+    FEWEST_OF_OUTLIERS,
+    LeftOutErrors,
+    OutlierSplit,
+    WithOutliers,
+    are_clustered,
+    fitted_alone,
+    left_out_by_leverage,
+    log_density_of,
+    may_hold_outliers,
+    split_outliers,
+    without_clusters,
+)
 from skpou.core.models.process_companion import fit_process
 from skpou.core.models.relevance import evident_rates
 from skpou.core.models.residue_density import (
@@ -63,18 +76,20 @@ from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import degrees_of_noise
 
 # fmt: off
-__all__ = ["EXACT_NOISE", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS",
-           "PRIOR_ROWS", "ClassPredictor", "Components", "FormError", "GateSteps",
-           "IndependentComponents", "LeftOut", "LeftOver", "LinearModel", "LocalBlock",
-           "LocalKernel", "Maker", "MixedResidues", "Predictor", "ResidualMaker", "Residue",
-           "ResidueDensity", "Restrained", "Stage", "WithFormError", "better_residues",
-           "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish",
-           "fit_companion", "fit_density", "fit_form_errors", "fit_level_errors",
-           "fit_local_kernel", "fit_process", "fit_residues", "interval_of_score",
-           "interval_scores", "is_exact", "is_gain", "joined_errors", "kept_rows", "least_rows",
-           "leave_out", "left_out", "left_out_errors", "mean_slope", "no_form_errors",
-           "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
-           "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
-           "sets_to_leave_out", "shared_tensor", "standard_draws", "worse_than_the_mean",
+__all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER",
+           "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components", "FormError", "GateSteps",
+           "IndependentComponents", "LeftOut", "LeftOutErrors", "LeftOver", "LinearModel",
+           "LocalBlock", "LocalKernel", "Maker", "MixedResidues", "OutlierSplit", "Predictor",
+           "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
+           "WithOutliers", "are_clustered", "better_residues", "choose_components",
+           "conformal_rank", "degrees_of_noise", "evident_rates", "finish", "fit_companion",
+           "fit_density", "fit_form_errors", "fit_level_errors", "fit_local_kernel", "fit_process",
+           "fit_residues", "fitted_alone", "interval_of_score", "interval_scores", "is_exact",
+           "is_gain", "joined_errors", "kept_rows", "least_rows", "leave_out", "left_out",
+           "left_out_by_leverage", "left_out_errors", "log_density_of", "may_hold_outliers",
+           "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
+           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
+           "split_outliers", "standard_draws", "without_clusters", "worse_than_the_mean",
            "worse_than_the_shares"]
 # fmt: on

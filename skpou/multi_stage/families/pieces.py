@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Basis, TotalDegreePolynomials
+from skpou.core import Basis, Rows, TotalDegreePolynomials, TrainingResult
 from skpou.partitions import PartitionTree, PieceOptions, fit_sharp_pieces
 from skpou.search import Candidate, RidgePath, Seen, Task
 
@@ -18,6 +19,8 @@ ENOUGH = 1e-6
 FEWEST_ROWS = 20
 #: Factor by which pieces must be better at least, as the best of a search among many.
 HANDICAP = 1.1
+#: Rows that are looked at first, where there are at least so many times more.
+PILOT_ROWS, TIMES_MORE = 600, 2
 #: Stream of the task's seed: any number that no other family has.
 STREAM = 12
 
@@ -118,10 +121,21 @@ class SharpPieces:
 
     def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
         """One search for pieces; see `Family.fit`."""
-        options = PieceOptions(tol=task.tol)
-        # Pieces of low degree that leave more at their own rows than others err at left-out ones
-        # are hopeless: it spares smooth targets most of the search.
-        found = fit_sharp_pieces(task.rows, options, task.generator(STREAM), self._left(seen))
-        if found is not None and found.state.n_leaves > 1:
+        options, rows = PieceOptions(tol=task.tol), task.rows
+
+        def pieces_of(rows: Rows) -> TrainingResult | None:
+            # Pieces of low degree that leave more at their own rows than others err at left-out
+            # ones are hopeless: it spares smooth targets most of the search.
+            found = fit_sharp_pieces(rows, options, task.generator(STREAM), self._left(seen))
+            return found if found is not None and found.state.n_leaves > 1 else None
+
+        if rows.n_rows >= TIMES_MORE * PILOT_ROWS:
+            some = task.generator(STREAM).choice(rows.n_rows, PILOT_ROWS, replace=False)
+            pilot = rows.subset(torch.as_tensor(np.sort(some), device=rows.X.device))
+            # Few rows find fewer pieces than many, but some of them.
+            if pieces_of(pilot) is None:
+                return
+        found = pieces_of(rows)
+        if found is not None:
             basis = PieceColumns(found.state.tree, found.state.degree)
             yield seen.with_candidate(pieces_candidate(task, basis))

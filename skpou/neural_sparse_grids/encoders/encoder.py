@@ -22,6 +22,8 @@ FIRST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 LOGIT_SLOPE = 1.702
 #: Filters of the convolutional layers: twice as many where pooling leaves a quarter of the pixels.
 FILTERS = (16, 32, 64)
+#: Side of their windows: the least with a middle; three layers see 22 pixels.
+WINDOW = 3
 #: Share of a batch in the running moments of a latent coordinate: that of torch's own layers.
 MOMENTUM = 0.1
 #: Added to variances that are divided by: coordinates that hardly vary get no endless slope.
@@ -200,7 +202,7 @@ class ConvolutionalBody(nn.Module):
         channels, height, width = self.shape = form.image_shape
         layers: list[nn.Module] = []
         for filters in FILTERS:
-            layers.append(nn.Conv2d(channels, filters, 3, padding=1, **FIRST))
+            layers.append(nn.Conv2d(channels, filters, WINDOW, padding=WINDOW // 2, **FIRST))
             layers.append(nn.BatchNorm2d(filters, **FIRST))
             layers += [nn.ReLU()]
             if min(height, width) > 1:

@@ -35,6 +35,8 @@ LEAST_WIDTH = 0.1
 TEACHING_STEPS, TEACHING_HISTORY = 300, 30
 #: Weight of squared parameters beside the mean square: it only bounds those that do not matter.
 TEACHING_RIDGE = 1e-7
+#: Change of loss or weights that ends it: round-off of a loss of about one.
+TEACHING_CHANGE = 1e-12
 #: Variance along a direction, relative to the largest, up to which the latent coordinates are flat.
 FLAT = 1e-12
 #: The smallest number that is divided by: its inverse is finite.
@@ -50,8 +52,8 @@ def whiten(encoder: Encoder, rows: Rows) -> None:
     mean = (share * z).sum(0)
     centred = z - mean
     values, vectors = torch.linalg.eigh(centred.T @ (share * centred))
-    kept = values > FLAT * values.max().clamp_min(TINY)
-    inverse = torch.where(kept, values.clamp_min(TINY).rsqrt(), 1.0)
+    varies = values > FLAT * values.max().clamp_min(TINY)
+    inverse = torch.where(varies, values.clamp_min(TINY).rsqrt(), 1.0)
     body.move_output(mean, (vectors * inverse) @ vectors.T)
 
 
@@ -155,7 +157,7 @@ def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:
         max_iter=TEACHING_STEPS,
         history_size=TEACHING_HISTORY,
         tolerance_grad=0,
-        tolerance_change=1e-12,
+        tolerance_change=TEACHING_CHANGE,
         line_search_fn="strong_wolfe",
     )
 

@@ -123,7 +123,7 @@ class EncodedClasses(EncodedRows):
         logits = problem.logits(coef)
         nll = problem.negative_log_likelihood(logits)
         value = 2 * nll + float((self.penalty()[:, None] * coef.square()).sum())
-        value = self.held(value, theta, embedding)
+        value = self.penalised(value, theta, embedding)
         if math.isfinite(value):
             self.last = coef
         pi = torch.softmax(logits, 1)
@@ -181,8 +181,8 @@ class EncodedClasses(EncodedRows):
         terms = held_out.weight @ (held_out.y * torch.log_softmax(logits, 1)).sum(1)
         return -float(terms) / held_out.total_weight
 
-    def kept(self, fit: ClassesFit) -> dict[str, Any]:
-        """What the training keeps of a fit besides the encoder."""
+    def head_of(self, fit: ClassesFit) -> dict[str, Any]:
+        """What a training has of a fit besides the encoder: coefficients or ridges."""
         chosen = {k: getattr(self.ridges, k) for k in ("alpha", "decay", "spread")}
         return {"determined": fit.determined, "coef": fit.coef, "chosen": chosen}
 

@@ -98,7 +98,7 @@ class EncodedRows:
         part = self.encoded.rows(block)
         return part.jacobian(fit.theta, fit.embedding.columns[block], slope[block])
 
-    def held(self, value: float, theta: Tensor, embedding: Embedding) -> float:
+    def penalised(self, value: float, theta: Tensor, embedding: Embedding) -> float:
         """A value with what holds the encoder: its ridge, and the pull inwards."""
         value += self.ridges.weight * float(theta.square().sum())
         value += self.ridges.inward * outside(embedding.z, self.rows.weight)

@@ -121,7 +121,7 @@ class EncodedProblem(EncodedRows):
         solution = problem.solve(ridges.alpha, ridges.decay)
         coef = problem.of_columns(solution)
         residual = problem.y - problem.rows.matmul(coef)
-        value = self.held(float((solution.rss + solution.size).mean()), theta, embedding)
+        value = self.penalised(float((solution.rss + solution.size).mean()), theta, embedding)
         return EncodedFit(theta, embedding, problem, solution, coef, residual, value)
 
     def linearise(self, fit: EncodedFit) -> DampedModel:
@@ -138,10 +138,10 @@ class EncodedProblem(EncodedRows):
         cross = slope.new_zeros((m, self.grid.n_columns, k))
         pull = slope.new_zeros(k)
         d = fit.solution.decay ** (-0.5 * self.costs)
-        kept = fit.problem.rows
+        columns = fit.problem.rows
         for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
             J = self.encoded_rows(block, fit, slope)
-            K = kept.dense(block)
+            K = columns.dense(block)
             for o in range(m):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_(K.T, J[:, o])
@@ -221,8 +221,8 @@ class EncodedProblem(EncodedRows):
         squares = held_out.weight[:, None] * (held_out.y - values).square() + held_out.within
         return float(squares.sum(0).mean()) / held_out.total_weight
 
-    def kept(self, fit: EncodedFit) -> dict[str, Any]:
-        """What the training keeps of a fit besides the encoder."""
+    def head_of(self, fit: EncodedFit) -> dict[str, Any]:
+        """What a training has of a fit besides the encoder: coefficients or ridges."""
         chosen = {"alpha": fit.solution.alpha, "decay": fit.solution.decay}
         return {"determined": fit.determined, "chosen": chosen}
 

@@ -84,8 +84,8 @@ class VarproTraining:
     rows, held_out : Rows
         Those to fit to, and those that judge instead of the evidence; None: there are none.
     make : callable
-        Makes the problem of an encoder, a grid and rows, with `adapt`, `loss`, `error`, `kept` and
-        `on_grid` besides what `levenberg_marquardt` needs.
+        Makes the problem of an encoder, a grid and rows, with `adapt`, `loss`, `error`, `head_of`
+        and `on_grid` besides what `levenberg_marquardt` needs.
     options : VarproOptions
     trained : Trained
         Filled on the way, so that an interrupt leaves it usable.
@@ -170,7 +170,7 @@ class VarproTraining:
             least = PROGRESS * rows.n_rows / (rows.n_rows + FEW_ROWS)
             worse = 0 if score < trained.score and gain > least else worse + 1
             if score < trained.score:
-                trained.keep(self.encoder, now, score, **self.problem.kept(fit))
+                trained.keep(self.encoder, now, score, **self.problem.head_of(fit))
             before = min(score, before)
             if self.report is not None:
                 size = f"loss {trained.curve[-1]:.3e}, score {score:.6g}"

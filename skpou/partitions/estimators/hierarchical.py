@@ -18,6 +18,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult, with_all_targets
@@ -196,6 +197,9 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         `loss_curve_` are those of the pieces then.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or V-cycles.
     loss_curve_ : list of float
@@ -320,21 +324,11 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> HierarchicalPOURegressor:
         """Find the pieces, their gates and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the pieces.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : HierarchicalPOURegressor
+        Several outputs share the pieces.
         """
         sizes = parse_sizes(self.n_partitions)
         check_together(self.get_params(), sizes)
@@ -361,14 +355,17 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
                 tuple(rows.X.shape), total_partitions(sizes), self.degree, exactly, self.experts
             )
             pieces = self._piece_options(sizes, warm)
-            if self.solver == "em":
-                last = self._mixture(rows.X).tree if warm else None
-                train = em_training(rows, self.get_params(), pieces, last, self._reporter())
-            elif exactly:
-                train = joint_training(rows, pieces)
-            else:
-                train = self._discovery(prepared, pieces, self._has_pieces(warm))
-            result = self._train_and_store(train, self.n_init, prepared)
+            last = self._mixture(rows.X).tree if warm and self.solver == "em" else None
+
+            def training(prepared: Prepared) -> Train:
+                if self.solver == "em":
+                    report = self._reporter()
+                    return em_training(prepared.rows, self.get_params(), pieces, last, report)
+                if exactly:
+                    return joint_training(prepared.rows, pieces)
+                return self._discovery(prepared, pieces, self._has_pieces(warm))
+
+            result = self._train_and_store(training(prepared), self.n_init, prepared, training)
         self._warn_if_not_converged(result)
         return self
 

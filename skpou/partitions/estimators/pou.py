@@ -12,6 +12,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    sections_of,
     unless_auto,
 )
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
@@ -141,6 +142,9 @@ class POURegressor(BasePartitionRegressor):
         Form of the gates: ``"linear"`` where rows cannot carry the columns of `gate`.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every partition, in units of y.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
+        and so is `noise_`. Not with `physics`.
     n_iter_ : int
         Levels of merging, or steps on the gates with ``init="box"``, networks or
         ``solver="lsgd"``.
@@ -258,21 +262,11 @@ class POURegressor(BasePartitionRegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @sections_of(BasePartitionRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> POURegressor:
         """Find the partitions and their polynomials.
 
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        y : array-like or Tensor of shape (n,) or (n, n_outputs)
-            Targets. Several outputs share the partitions.
-        sample_weight : array-like or Tensor of shape (n,), default=None
-            Frequency weights: weight 2 is the row twice, weight 0 the row removed.
-
-        Returns
-        -------
-        self : POURegressor
+        Several outputs share the partitions.
         """
         form = parse_form(self.gate, self.hidden_layer_sizes, self.activation)
         if isinstance(self.n_partitions, bool):
@@ -294,7 +288,9 @@ class POURegressor(BasePartitionRegressor):
                 self.experts,
             )
             train = self._training(prepared, form)
-            result = self._train_and_store(train, self.n_init, prepared)
+            result = self._train_and_store(
+                train, self.n_init, prepared, lambda others: self._training(others, form)
+            )
         self._warn_if_not_converged(result)
         return self
 

@@ -7,6 +7,7 @@ Ridge units are functions of ``z = w . t + b``, radial ones of ``z = exp(2 b) |t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -65,6 +66,7 @@ class Units:
 
     def __init__(self, kinds: Tensor, weights: Tensor, biases: Tensor):
         self.kinds, self.weights, self.biases = kinds, weights, biases
+        self._parts: list[tuple[int, Tensor]] | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -92,12 +94,16 @@ class Units:
         )
         return Units(*(torch.cat(pair) for pair in pairs))
 
-    def parts(self):
-        """Indices of the units of each kind that occurs."""
-        for kind in range(len(KINDS)):
-            index = torch.nonzero(self.kinds == kind).squeeze(1)
-            if len(index):
-                yield kind, index
+    def parts(self) -> list[tuple[int, Tensor]]:
+        """Each kind that occurs, with the indices of its units."""
+        if self._parts is None:
+            found = ((k, torch.nonzero(self.kinds == k).squeeze(1)) for k in range(len(KINDS)))
+            self._parts = [(kind, index) for kind, index in found if len(index)]
+        return self._parts
+
+    def arguments(self, t: Tensor) -> list[Tensor]:
+        """Z of each of the `parts` at the points t."""
+        return [self.argument(kind, index, t) for kind, index in self.parts()]
 
     def argument(self, kind: int, index: Tensor, t: Tensor) -> Tensor:
         """Z of the units `index`, of one kind, at the points t (n, d)."""
@@ -109,19 +115,23 @@ class Units:
             return rate * (t - weights.T).square()
         return rate * (t[:, None, :] - weights).square().sum(2)
 
-    def values(self, t: Tensor) -> Tensor:
-        """Columns (n, u)."""
+    def values(self, t: Tensor, arguments: list[Tensor] | None = None) -> Tensor:
+        """Columns (n, u), from the `arguments` at t where these are known."""
         result = t.new_empty((len(t), len(self)))
-        for kind, index in self.parts():
-            result[:, index] = unit_values(kind, self.argument(kind, index, t))
+        each: Iterable[Tensor] = arguments or (self.argument(*part, t) for part in self.parts())
+        for (kind, index), z in zip(self.parts(), each, strict=True):
+            result[:, index] = unit_values(kind, z)
         return result
 
-    def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def derivatives(
+        self, t: Tensor, arguments: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Derivatives with respect to the weights (n, u, d) and the biases (n, u)."""
+        if arguments is None:
+            arguments = self.arguments(t)
         by_weight = t.new_empty((len(t), len(self), t.shape[1]))
         by_bias = t.new_empty((len(t), len(self)))
-        for kind, index in self.parts():
-            z = self.argument(kind, index, t)
+        for (kind, index), z in zip(self.parts(), arguments, strict=True):
             slope = unit_slopes(kind, z)
             if kind < N_RIDGE:
                 by_weight[:, index] = slope[:, :, None] * t[:, None, :]
@@ -310,6 +320,8 @@ class UnitColumns(ParametricBasis):
         self.fixed = torch.cat([X.new_ones((len(X), 1)), self.t], 1) if fixed is None else fixed
         self.n_columns = self.fixed.shape[1] + len(kinds)
         self.n_parameters = len(kinds) * (X.shape[1] + 1)
+        self._parts: list[tuple[int, Tensor]] | None = None
+        self._last: tuple[Tensor, Units, list[Tensor]] | None = None
 
     def rows(self, index: slice | Tensor) -> UnitColumns:
         """The same columns at some of the points."""
@@ -317,15 +329,28 @@ class UnitColumns(ParametricBasis):
 
     def units(self, theta: Tensor) -> Units:
         """Units with the parameters theta."""
-        return Units.from_theta(self.kinds, theta, self.X.shape[1])
+        units = Units.from_theta(self.kinds, theta, self.X.shape[1])
+        units._parts = self._parts
+        self._parts = units.parts()
+        return units
+
+    def _at(self, theta: Tensor) -> tuple[Units, list[Tensor]]:
+        """Units with their arguments at the points, which values and derivatives share."""
+        known = self._last
+        if known is None or known[0] is not theta:
+            units = self.units(theta)
+            known = self._last = theta, units, units.arguments(self.t)
+        return known[1:]
 
     def matrix(self, theta: Tensor) -> Tensor:
         """Columns; see `ParametricBasis.matrix`."""
-        return torch.cat([self.fixed, self.units(theta).values(self.t)], 1)
+        units, arguments = self._at(theta)
+        return torch.cat([self.fixed, units.values(self.t, arguments)], 1)
 
     def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
         """Derivatives of the outputs; see `ParametricBasis.jacobian`."""
-        by_weight, by_bias = self.units(theta).derivatives(self.t)
+        units, arguments = self._at(theta)
+        by_weight, by_bias = units.derivatives(self.t, arguments)
         own = coef[self.fixed.shape[1] :].T  # (m, u)
         weights = by_weight[:, None] * own[None, :, :, None]
         return torch.cat([weights.flatten(2), by_bias[:, None] * own[None]], 2)

@@ -21,6 +21,11 @@ from skpou.sparse_grids.basis.plans import CONSTANT, HAT, LEFT, MODIFIED, Factor
 BLOCK = {"cpu": (400_000, 256), "cuda": (50_000_000, 4096)}
 #: Points up to which the steps of a plan take longer than what they multiply.
 FEW_ROWS = 16
+#: Least rows of a block where a row needs columns beside: these are read as often anyway.
+FEW_ROWS_OF_COLUMNS = 64
+#: Outputs from which on a dense block of the basis matrix is worth it where no more than so many
+#: functions are for one that is not zero at a point.
+DENSE_OUTPUTS, DENSE_ZEROS = 3, 16
 
 
 class FactorTable:
@@ -312,7 +317,7 @@ def blocks_of(
         yield slice(0, len(X)), few
         return
     numbers, least = BLOCK["cuda" if X.device.type == "cuda" else "cpu"]
-    size = max(numbers // (plan.sizes[-1] + columns), 64 if columns else least)
+    size = max(numbers // (plan.sizes[-1] + columns), FEW_ROWS_OF_COLUMNS if columns else least)
     memory = None
     for start in range(0, len(X), size):
         rows = slice(start, min(start + size, len(X)))
@@ -325,7 +330,8 @@ def blocks_of(
 
 def _dense_columns(plan: Plan, n_outputs: int) -> int:
     """Columns of a dense block of the basis matrix where its zeros are worth it, else 0."""
-    dense = n_outputs >= 3 and plan.n_functions <= 16 * plan.sizes[-1]
+    few_zeros = plan.n_functions <= DENSE_ZEROS * plan.sizes[-1]
+    dense = n_outputs >= DENSE_OUTPUTS and few_zeros
     return plan.n_functions if dense else 0
 
 

@@ -38,6 +38,11 @@ from skpou.sparse_grids.basis.plans import (
 
 __all__ = ["BASES", "BOUNDARIES", "SparseGrid", "count_points"]
 
+#: Plans that are kept at a time: those of a few models side by side, each with its levels.
+PLANS = 16
+#: Numbers for each level vector at a point: value, function and cell.
+NUMBERS_A_SUBSPACE = 3
+
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
 #: Terms of an evaluation up to which nodal values do not pay.
@@ -309,11 +314,15 @@ class SparseGrid(Basis):
                     for cost, product in by_cost.items()
                     if cost <= total and (before := sums[total - cost]) is not None
                 ]
-                kept = sums[total] if self.factors.skips else None
+                found = sums[total] if self.factors.skips else None
                 for before, product in terms:
-                    kept = before * product if kept is None else kept.addcmul_(before, product)
-                sums[total] = kept
+                    found = before * product if found is None else found.addcmul_(before, product)
+                sums[total] = found
         return torch.stack([s for s in sums if s is not None]).sum(0)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point, to size blocks of rows."""
+        return NUMBERS_A_SUBSPACE * self.n_subspaces
 
     def kernel_diagonal(self, X: Tensor, decay: float) -> Tensor:
         """``kernel(x, x)`` at every point, (n,)."""
@@ -322,7 +331,7 @@ class SparseGrid(Basis):
         return (values.square_() * weight[functions]).sum(1)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=PLANS)
 def _plan(n_features: int, level: int, boundary: str, vectors: bytes | None) -> Plan:
     """Plan of a grid; a model that is rebuilt for every block of points needs it again."""
     factors = make_factors(n_features, level, boundary)

@@ -114,10 +114,10 @@ def vectors_within(n_features: int, factors: Factors) -> np.ndarray:
     for _ in range(n_features):
         blocks, costs = [], []
         for factor, cost in enumerate(factors.cost):
-            kept = spent + cost <= factors.budget
-            column = np.full((int(kept.sum()), 1), factor, dtype=np.int16)
-            blocks.append(np.hstack([vectors[kept], column]))
-            costs.append(spent[kept] + cost)
+            within = spent + cost <= factors.budget
+            column = np.full((int(within.sum()), 1), factor, dtype=np.int16)
+            blocks.append(np.hstack([vectors[within], column]))
+            costs.append(spent[within] + cost)
         vectors, spent = np.concatenate(blocks), np.concatenate(costs)
     return vectors
 

@@ -28,6 +28,8 @@ EXACT_ALPHA = 1e-12
 GRAM_ROWS = 20_000
 #: Growths of the ridge from one level to the next: kinks, smooth functions, few interactions.
 DECAYS = (4.0, 16.0, 64.0)
+#: First ridge and growth that are tried, in the midst of what the evidence chooses.
+START = (1e-3, DECAYS[1])
 #: Difference of twice the log evidence that says nothing.
 INDIFFERENCE = 0.5
 
@@ -70,7 +72,30 @@ class RidgeSolution:
 
 
 class RidgeProblem(ABC):
-    """Weighted rows and targets, to be solved for several ridges."""
+    """Weighted rows and targets, to be solved for several ridges.
+
+    Attributes
+    ----------
+    scale : float
+        Unit of alpha: the largest column norm, unless another is given.
+    """
+
+    scale: float
+
+    def ridge(self, alpha: float) -> float:
+        """What a relative ridge adds to squares of columns: lambda."""
+        return (alpha * self.scale) ** 2
+
+    def factored_ridge(self, alpha: float) -> float:
+        """The same, no less than a matrix that is factored needs."""
+        return self.ridge(max(alpha, LEAST_ALPHA))
+
+    def explained(self, solution: RidgeSolution) -> float:
+        """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
+        factor = solution.factor
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return len(identity) - self.factored_ridge(solution.alpha) * float(inverse.square().sum())
 
     @abstractmethod
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
@@ -86,15 +111,6 @@ class RidgeProblem(ABC):
     @abstractmethod
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """Trace of the hat matrix."""
-
-
-def _explained(solution: RidgeSolution, scale: float) -> float:
-    """Size of a factored matrix less ``lambda trace((.. + lambda)^-1)``."""
-    factor = solution.factor
-    identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-    ridge = (max(solution.alpha, LEAST_ALPHA) * scale) ** 2
-    return len(identity) - ridge * float(inverse.square().sum())
 
 
 class GramProblem(RidgeProblem):
@@ -123,8 +139,7 @@ class GramProblem(RidgeProblem):
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`."""
         d = decay ** (-0.5 * self.costs)
-        ridge = (alpha * self.scale) ** 2
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        ridge, least = self.ridge(alpha), self.factored_ridge(alpha)
         factor, used = factored(self.gram * d[:, None] * d, least)
         log_det = float(2 * factor.diagonal().log().sum() - len(d) * math.log(used))
 
@@ -145,7 +160,7 @@ class GramProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``p - lambda trace((A'A + lambda)^-1)``."""
-        return _explained(solution, self.scale)
+        return self.explained(solution)
 
 
 class KernelProblem(RidgeProblem):
@@ -176,8 +191,7 @@ class KernelProblem(RidgeProblem):
     def solve(self, alpha: float, decay: float, polish: int = 0) -> RidgeSolution:
         """See `RidgeProblem.solve`; coefficients are those of the rows."""
         kernel = self.kernel(decay)
-        ridge = (alpha * self.scale) ** 2
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        ridge, least = self.ridge(alpha), self.factored_ridge(alpha)
         factor, used = factored(kernel, least)
         n = len(kernel)
         log_det = float(2 * factor.diagonal().log().sum() - n * math.log(used))
@@ -190,7 +204,7 @@ class KernelProblem(RidgeProblem):
 
     def effective_parameters(self, solution: RidgeSolution) -> float:
         """``n - lambda trace((A A' + lambda)^-1)``."""
-        return _explained(solution, self.scale)
+        return self.explained(solution)
 
     def of_columns(self, solution: RidgeSolution) -> Tensor:
         """See `RidgeProblem.of_columns`."""
@@ -260,13 +274,13 @@ class IterativeProblem(RidgeProblem):
         """
         k = len(self.gram)
         d = decay ** (-0.5 * self.costs[:k])
-        least = (max(alpha, LEAST_ALPHA) * self.scale) ** 2
+        least = self.factored_ridge(alpha)
         factor, _ = factored(self.gram * d[:, None] * d, least)
         return factor, (self.squares + least * decay**self.costs)[k:]
 
     def penalty(self, alpha: float, decay: float) -> Tensor:
         """Ridge of every column, (p,)."""
-        return (alpha * self.scale) ** 2 * decay**self.costs
+        return self.ridge(alpha) * decay**self.costs
 
     def preconditioner(self, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
         """Approximate inverse of ``A'A + ridge``; to round-off where rows are few."""
@@ -288,7 +302,7 @@ class IterativeProblem(RidgeProblem):
         It is ``P^-1 - P^-1 A' (I + A P^-1 A')^-1 A P^-1`` (Woodbury).
         """
         alpha = max(alpha, LEAST_ALPHA)
-        strength, penalty = (alpha * self.scale) ** 2, self.penalty(alpha, decay)[:, None]
+        strength, penalty = self.ridge(alpha), self.penalty(alpha, decay)[:, None]
         factor, _ = factored(self.rows.kernel(decay), strength)
 
         def precondition(g: Tensor) -> Tensor:
@@ -320,7 +334,7 @@ class IterativeProblem(RidgeProblem):
         """That of the block and of the other columns as if each were alone."""
         _, rest = self.blocks(solution.alpha, solution.decay)
         alone = (self.squares[len(self.gram) :] / rest).sum()
-        return _explained(solution, self.scale) + float(alone)
+        return self.explained(solution) + float(alone)
 
 
 def best_ridge(
@@ -329,7 +343,7 @@ def best_ridge(
     within: Tensor,
     *,
     decays: tuple[float, ...] = DECAYS,
-    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    start: tuple[float, float] = START,
     stride: int = 2,
     report: Report | None = None,
 ) -> RidgeSolution:
@@ -360,7 +374,7 @@ def search_ridge(
     score: Callable[[float, float], float],
     *,
     decays: tuple[float, ...] = DECAYS,
-    start: tuple[float, float] = (1e-3, DECAYS[1]),
+    start: tuple[float, float] = START,
     stride: int = 2,
     report: Report | None = None,
 ) -> tuple[float, float]:
@@ -386,11 +400,11 @@ def search_ridge(
     alpha, decay : float
     """
     tried: dict[tuple[int, int], float] = {}
-    lowest = round(-2 * math.log10(LEAST_ALPHA))
+    lowest = _half_decades(LEAST_ALPHA)
 
     def value(k: int, j: int) -> float:
         if (k, j) not in tried:
-            alpha = 10.0 ** (-k / 2)
+            alpha = _ridge(k)
             tried[k, j] = score(alpha, decays[j])
             if report is not None:
                 report(f"alpha {alpha:.1e}, decay {decays[j]:g}: score {tried[k, j]:.6g}")
@@ -406,7 +420,7 @@ def search_ridge(
         return k
 
     j = decays.index(start[1])
-    k = climb(round(-2 * math.log10(start[0])), j)
+    k = climb(_half_decades(start[0]), j)
     for direction in (1, -1):
         moved = False
         while 0 <= j + direction < len(decays):
@@ -418,4 +432,14 @@ def search_ridge(
             break
     least = value(k, j)
     k = min(i for i, other in tried if other == j and tried[i, j] <= least + INDIFFERENCE)
-    return 10.0 ** (-k / 2), decays[j]
+    return _ridge(k), decays[j]
+
+
+def _half_decades(alpha: float) -> int:
+    """Half decades that a ridge is below 1."""
+    return round(-2 * math.log10(alpha))
+
+
+def _ridge(half_decades: int) -> float:
+    """Ridge so many half decades below 1."""
+    return 10.0 ** (-half_decades / 2)

@@ -61,7 +61,7 @@ class GridRows:
             # Functions that are no column go to one more, which is dropped.
             self.column_of = torch.full((grid.n_columns,), self.n_columns, device=X.device)
             self.column_of[active] = torch.arange(self.n_columns, device=X.device)
-        self.batch_size = batch_size or rows_within(3 * grid.n_subspaces + 1)
+        self.batch_size = batch_size or rows_within(grid.numbers_per_row() + 1)
         self._kept: tuple[Tensor, Tensor] | None = None
         if batch_size is None and len(X) * grid.n_subspaces <= MAX_KEPT:
             self._kept = self._entries(slice(0, len(X)))

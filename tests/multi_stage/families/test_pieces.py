@@ -6,6 +6,7 @@ import torch
 
 from skpou import MultiStageRegressor
 from skpou.core import BASES
+from skpou.multi_stage.families import pieces
 from skpou.multi_stage.families.pieces import PieceColumns, SharpPieces, pieces_candidate
 from skpou.partitions import PieceOptions, fit_sharp_pieces
 from skpou.search import AutomaticOptions, fit_automatic
@@ -92,3 +93,25 @@ def test_left_out_errors_are_those_of_refits(noise):
     assert found.leave_one_out == pytest.approx((square / rows.n_rows) ** 0.5, rel=0.02)
     assert found.handicap > 1.1
     assert bool(torch.isfinite(found.mean(tensor([[0.2, 1.3]]))).all())
+
+
+@pytest.mark.parametrize("some", [False, True], ids=["none", "some"])
+def test_all_rows_are_looked_at_only_where_few_have_pieces(some, monkeypatch):
+    X = np.random.default_rng(0).random((260, 2))
+    rows, looked, candidates = rows_of(X, fold(X) - fold(X).mean()), [], []
+
+    def watched(rows, *args):
+        looked.append(rows.n_rows)
+        return fit_sharp_pieces(rows, *args) if some else None
+
+    class Watched(SharpPieces):
+        def fit(self, task, seen):
+            for found in super().fit(task, seen):
+                candidates.append(found.candidates[-1].family)
+                yield found
+
+    monkeypatch.setattr(pieces, "PILOT_ROWS", 130)
+    monkeypatch.setattr(pieces, "fit_sharp_pieces", watched)
+    fit_automatic(rows, AutomaticOptions(families=(Watched(),)), np.random.default_rng(0))
+    assert looked == ([130, 260] if some else [130])
+    assert candidates == (["pieces"] if some else [])

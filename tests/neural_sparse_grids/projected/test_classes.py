@@ -112,7 +112,7 @@ class Dense:
 
 def bare(problem, fit):
     """Value without what holds the encoder."""
-    return fit.value - problem.held(0.0, fit.theta, fit.embedding)
+    return fit.value - problem.penalised(0.0, fit.theta, fit.embedding)
 
 
 # Coefficients
@@ -229,8 +229,8 @@ def test_given_ridge_stays():
     problem, theta = make(sample(3), Ridges(0.07, 4.0, 1.0))
     fit = problem.adapt(problem.solve(theta))
     chosen = {"alpha": 0.07, "decay": 4.0, "spread": problem.ridges.spread}
-    assert problem.kept(fit)["chosen"] == chosen
-    assert problem.kept(fit)["coef"] is fit.coef
+    assert problem.head_of(fit)["chosen"] == chosen
+    assert problem.head_of(fit)["coef"] is fit.coef
     assert first_class_ridges(0.5) == Ridges(0.5, GIVEN_DECAY, 1.0)
 
 

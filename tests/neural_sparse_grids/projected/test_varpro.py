@@ -36,7 +36,7 @@ class Scripted(VarproTraining):
         self.problem = SimpleNamespace(
             rms=2.0,
             error=lambda encoder, fit, part: fit.score if part is self.held_out else None,
-            kept=lambda fit: {"chosen": {"round": fit.number}},
+            head_of=lambda fit: {"chosen": {"round": fit.number}},
         )
 
     def _first_level(self, rng):

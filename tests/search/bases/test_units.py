@@ -147,3 +147,13 @@ def test_bars_know_of_a_kink_between_rows():
     error = np.abs(mean - np.abs(query[:, 0] - 0.23))
     assert np.mean(error <= 3 * std + 1e-12) >= 0.97
     assert np.sqrt(np.mean(std**2)) >= np.sqrt(np.mean(error**2)) / 3
+
+
+def test_values_and_derivatives_of_several_parameters_in_turn():
+    kinds, X = torch.tensor([0, 1, 2, 3, 1]), tensor(np.random.default_rng(0).random((20, 2)))
+    columns, coef = UnitColumns(kinds, X), torch.ones(8, 1, dtype=torch.float64)
+    thetas = [make_units(kinds.tolist(), 2, seed).theta() for seed in (0, 1)]
+    for theta in (*thetas, thetas[0]):
+        fresh = UnitColumns(kinds, X)
+        assert torch.equal(columns.matrix(theta), fresh.matrix(theta))
+        assert torch.equal(columns.jacobian(thetas[1], coef), fresh.jacobian(thetas[1], coef))

@@ -34,7 +34,7 @@ class Block:
 
 @dataclass
 class Iterate:
-    """Coefficients and unknowns of a level, with the norm of their weighted residual.
+    """Coefficients and unknowns of a system, with the norm of their weighted residual.
 
     `factor` is the triangular factor of the rows, where it is known.
     """
@@ -46,7 +46,7 @@ class Iterate:
     factor: Tensor | None = None
 
 
-class Level:
+class CollocationSystem:
     """Rows for one basis, at the points of some terms.
 
     Parameters
@@ -106,17 +106,17 @@ class Level:
         """Number p m of coefficients."""
         return self.n_columns * self.n_outputs
 
-    def with_basis(self, basis: Basis) -> Level:
+    def with_basis(self, basis: Basis) -> CollocationSystem:
         """Another basis at the same points, after the same stages."""
-        level = copy.copy(self)
-        level.basis, level.n_columns = basis, basis.n_columns
-        level.phi = basis.matrix(self.rows.X)
-        level.parts = [level._columns(term) for term in self.terms]
-        return level
+        system = copy.copy(self)
+        system.basis, system.n_columns = basis, basis.n_columns
+        system.phi = basis.matrix(self.rows.X)
+        system.parts = [system._columns(term) for term in self.terms]
+        return system
 
-    def at(self, terms: Sequence[Term]) -> Level:
+    def at(self, terms: Sequence[Term]) -> CollocationSystem:
         """The same basis with terms at other points."""
-        return Level(self.basis, self.rows, terms, self.problem, self.before)
+        return CollocationSystem(self.basis, self.rows, terms, self.problem, self.before)
 
     def zero(self) -> Tensor:
         """Coefficients (p, m) of nothing."""
@@ -242,17 +242,19 @@ def root_of_squares(values: Tensor) -> float:
     return unit * math.sqrt(float((values / unit).square().sum()))
 
 
-def criterion(level: Level, iterate: Iterate, scales: Sequence[float], boost: float = 1.0) -> float:
+def criterion(
+    system: CollocationSystem, iterate: Iterate, scales: Sequence[float], boost: float = 1.0
+) -> float:
     """Root of the sum of squares of held-out equation residuals and data residuals.
 
-    Each is in units of the rms row norm of the level's own rows. It ranks solutions, and is no
+    Each is in units of the rms row norm of the system's own rows. It ranks solutions, and is no
     error.
     """
-    judged = level.at(level.problem.fresh)
+    judged = system.at(system.problem.fresh)
     found = judged.residuals(iterate.coef, iterate.unknowns)
     square = float((scales[0] * found[0]).square().sum())
     norms: dict[int, float] = {}
-    for term, scale in zip(level.terms, scales[1:], strict=True):
+    for term, scale in zip(system.terms, scales[1:], strict=True):
         # The first term of a group is the equation itself; its gradient is not judged.
         norms.setdefault(term.group, scale / (boost * term.weight) * math.sqrt(term.n_points))
     for term, residual in zip(judged.terms, found[1:], strict=True):

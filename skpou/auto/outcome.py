@@ -101,7 +101,7 @@ class Outcome:
     doubt: float = 0.0
 
 
-def finish(
+def outcome_of(
     members: Sequence[Any],
     race: Race,
     data: Data,
@@ -133,17 +133,17 @@ def finish(
 
     if race.trusted:
         return _by_claims(race, data, most, fits)
-    kept, weights, shares = stack(race, most)
-    second = [k for k in race.alive if k not in kept and k in race.standings]
-    alone = len(kept) == 1 and kept[0] in race.standings
-    second = second[:1] if alone and not is_exact(race.standings[kept[0]]) else []
-    whole = dict(fits([*kept, *second]))
-    good = [i for i, k in enumerate(kept) if whole[k].is_good]
+    likely, weights, shares = stack(race, most)
+    second = [k for k in race.alive if k not in likely and k in race.standings]
+    alone = len(likely) == 1 and likely[0] in race.standings
+    second = second[:1] if alone and not is_exact(race.standings[likely[0]]) else []
+    whole = dict(fits([*likely, *second]))
+    good = [i for i, k in enumerate(likely) if whole[k].is_good]
     if not good:
-        kept, weights, shares = _in_their_place(len(members), race, whole, fits)
+        likely, weights, shares = _in_their_place(len(members), race, whole, fits)
         good = [0]
     weights = weights[good] / weights[good].sum()
-    return _outcome([kept[i] for i in good], weights, shares[good], whole, data)
+    return _outcome([likely[i] for i in good], weights, shares[good], whole, data)
 
 
 def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
@@ -158,8 +158,8 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
     good = [k for k, one in whole.items() if one.is_good]
     if not good:
         n_members = len(race.names)
-        kept, weights, shares = _in_their_place(n_members, race, whole, fits)
-        return _outcome(kept, weights, shares, whole, data)
+        likely, weights, shares = _in_their_place(n_members, race, whole, fits)
+        return _outcome(likely, weights, shares, whole, data)
     scores, errors, own = [], [], _as_they_are(1)[0]
     # Errors with noise, where one does not tell it from the rest.
     told = all(is_calibrated(whole[k].model) for k in good)
@@ -172,10 +172,10 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
         errors.append(error if standing is None else max(error, standing.error))
     chosen, weights = weights_by_claims(scores, errors, most)
     order = np.argsort(-weights, kind="stable")
-    kept = [good[chosen[i]] for i in order]
+    likely = [good[chosen[i]] for i in order]
     of_members = {k: s.shares.numpy() for k, s in race.standings.items()}
-    shares = np.stack([of_members.get(k, own) for k in kept])
-    return _outcome(kept, weights[order], shares, whole, data)
+    shares = np.stack([of_members.get(k, own) for k in likely])
+    return _outcome(likely, weights[order], shares, whole, data)
 
 
 def _none_is_better(whole: dict[int, Whole], data: Data) -> bool:
@@ -196,18 +196,18 @@ def _may_be_wrong(one: Whole, others: Sequence[Whole], data: Data) -> bool:
 
 
 def _outcome(
-    kept: list[int], weights: np.ndarray, shares: np.ndarray, whole: dict[int, Whole], data: Data
+    likely: list[int], weights: np.ndarray, shares: np.ndarray, whole: dict[int, Whole], data: Data
 ) -> Outcome:
     """The stack of some of the whole fits, and who doubts it."""
-    others = {k: one for k, one in whole.items() if k not in kept}
-    stacked = [whole[k] for k in kept]
-    outcome = Outcome(kept, stacked, weights, shares, others)
+    others = {k: one for k, one in whole.items() if k not in likely}
+    stacked = [whole[k] for k in likely]
+    outcome = Outcome(likely, stacked, weights, shares, others)
     good = [one for one in others.values() if one.is_good and one.claim is not None]
     if good:
         claims = [one.claim for one in good if one.claim is not None]
         order = order_of([claim.score for claim in claims], [claim.error for claim in claims])
         second = good[order[0]]
-    elif len(kept) > 1:
+    elif len(likely) > 1:
         second = stacked[-1]
     else:
         return outcome
@@ -215,7 +215,7 @@ def _outcome(
     if exact and not any(_may_be_wrong(one, [second], data) for one in stacked):
         return outcome
     doubt = chance_of_error(data.n_points)
-    return Outcome(kept, stacked, weights, shares, others, second.model, doubt)
+    return Outcome(likely, stacked, weights, shares, others, second.model, doubt)
 
 
 def _in_their_place(
@@ -274,9 +274,9 @@ def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     prior = torch.full_like(logs[0], PRIOR_ROWS)
     pi = without_small(logs, race.weight, prior, LEAST_WEIGHT, most).numpy()
     order = [i for i in np.argsort(-pi, kind="stable") if pi[i] > 0]
-    kept = [near[i] for i in order]
-    shares = torch.stack([race.standings[k].shares for k in kept]).numpy()
-    return kept, pi[order], shares
+    likely = [near[i] for i in order]
+    shares = torch.stack([race.standings[k].shares for k in likely]).numpy()
+    return likely, pi[order], shares
 
 
 def _as_they_are(n_members: int) -> np.ndarray:

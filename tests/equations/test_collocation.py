@@ -8,31 +8,31 @@ import torch
 
 from skpou.core.models.linear_model import Stage
 from skpou.core.rows import Rows
-from skpou.equations.level import Iterate, Level, criterion, norm, stacked
+from skpou.equations.collocation import CollocationSystem, Iterate, criterion, norm, stacked
 from skpou.physics import Constants, Equation, Field
 from tests.equations.examples import (
     LINE,
     LINES,
     PLANE,
     coupled,
-    coupled_level,
+    coupled_system,
     decay,
     decays,
-    level_of,
     points_in,
     random_rows,
     random_state,
     sines,
+    system_of,
     units,
 )
 from tests.examples import tensor
 
 
-def automatic(level, coef, unknowns, residual, x):
+def automatic(system, coef, unknowns, residual, x):
     """Residual in units of X and y, with all derivatives by torch."""
-    scaling, x = level.problem.scaling, x.clone().requires_grad_()
+    scaling, x = system.problem.scaling, x.clone().requires_grad_()
     points = scaling.points(x)
-    stages = [*((s.basis, s.coef) for s in level.before), (level.basis, coef)]
+    stages = [*((s.basis, s.coef) for s in system.before), (system.basis, coef)]
     values = scaling.original_targets(sum(basis.matrix(points) @ c for basis, c in stages))
 
     def ask(key):
@@ -41,7 +41,7 @@ def automatic(level, coef, unknowns, residual, x):
             value = torch.autograd.grad(value.sum(), x, create_graph=True)[0][:, j]
         return value
 
-    constants = Constants(zip(level.problem.names, unknowns, strict=True))
+    constants = Constants(zip(system.problem.names, unknowns, strict=True))
     field = Field({}, ask, (x.shape[1], values.shape[1]))
     return residual(field, x, constants).detach()
 
@@ -54,13 +54,13 @@ def earlier(m=2, d=2, seed=7):
 
 @pytest.mark.parametrize("before", [(), (earlier(), earlier(seed=8))], ids=["first", "third"])
 def test_residuals_are_those_of_the_equation_in_units_of_x_and_y(before):
-    level = coupled_level(before)
-    coef, unknowns = random_state(level)
-    data, equation = level.residuals(coef, unknowns)
-    expected = automatic(level, coef, unknowns, coupled, level.terms[0].x)
+    system = coupled_system(before)
+    coef, unknowns = random_state(system)
+    data, equation = system.residuals(coef, unknowns)
+    expected = automatic(system, coef, unknowns, coupled, system.terms[0].x)
     torch.testing.assert_close(equation.reshape(-1, 2), expected, rtol=1e-11, atol=1e-11)
-    rows = level.rows
-    values = level.basis.matrix(rows.X) @ coef + sum(s.mean(rows.X) for s in before)
+    rows = system.rows
+    values = system.basis.matrix(rows.X) @ coef + sum(s.mean(rows.X) for s in before)
     expected = rows.weight.sqrt()[:, None] * (values - rows.y)
     torch.testing.assert_close(data.reshape(2, -1).T, expected, rtol=1e-12, atol=1e-12)
 
@@ -70,23 +70,23 @@ def test_targets_are_taken_off(target):
     x = points_in(PLANE, 30)
     right = {"number": 3.0, "array": x[:, :2] ** 2, "function": lambda x: x[:, :2] ** 2}[target]
     expected = tensor(np.full((30, 2), 3.0) if target == "number" else x[:, :2] ** 2)
-    plain, other = coupled_level(), coupled_level(target=right)
+    plain, other = coupled_system(), coupled_system(target=right)
     state = random_state(plain)
     difference = plain.residuals(*state)[1] - other.residuals(*state)[1]
     torch.testing.assert_close(difference.reshape(-1, 2), expected)
 
 
 def test_jacobians_are_difference_quotients():
-    level = coupled_level((earlier(),))
-    coef, unknowns = random_state(level)
-    flat, h, size = torch.cat([coef.T.reshape(-1), unknowns]), 1e-6, level.n_coefficients
+    system = coupled_system((earlier(),))
+    coef, unknowns = random_state(system)
+    flat, h, size = torch.cat([coef.T.reshape(-1), unknowns]), 1e-6, system.n_coefficients
 
     def residuals(flat):
-        coef = flat[:size].reshape(level.n_outputs, level.n_columns).T
-        return level.residuals(coef, flat[size:])
+        coef = flat[:size].reshape(system.n_outputs, system.n_columns).T
+        return system.residuals(coef, flat[size:])
 
-    blocks = level.blocks(coef, unknowns)
-    for block, residual in zip(blocks, level.residuals(coef, unknowns), strict=True):
+    blocks = system.blocks(coef, unknowns)
+    for block, residual in zip(blocks, system.residuals(coef, unknowns), strict=True):
         torch.testing.assert_close(block.residual, residual, rtol=1e-13, atol=1e-13)
     for j, direction in enumerate(torch.eye(len(flat), dtype=flat.dtype)):
         ahead, behind = residuals(flat + h * direction), residuals(flat - h * direction)
@@ -95,13 +95,13 @@ def test_jacobians_are_difference_quotients():
             torch.testing.assert_close(block.jacobian[:, j], quotient, rtol=1e-7, atol=1e-7)
 
 
-def test_derivatives_at_other_points_are_those_of_a_level_there():
-    level = coupled_level((earlier(),))
-    state = random_state(level)
-    moved = level.at(level.problem.fresh)
-    expected = automatic(level, *state, coupled, level.problem.fresh[0].x)
+def test_derivatives_at_other_points_are_those_of_a_system_there():
+    system = coupled_system((earlier(),))
+    state = random_state(system)
+    moved = system.at(system.problem.fresh)
+    expected = automatic(system, *state, coupled, system.problem.fresh[0].x)
     torch.testing.assert_close(moved.residuals(*state)[1].reshape(-1, 2), expected)
-    assert moved.before == level.before
+    assert moved.before == system.before
 
 
 def test_weights_are_repeated_rows():
@@ -113,9 +113,9 @@ def test_weights_are_repeated_rows():
     equation = Equation(decays, points_in(LINES, 20))
     grams, scales = [], []
     for part in (weighted, copies):
-        level = level_of(equation, LINES, rows=part)
-        blocks = level.blocks(*random_state(level))
-        scales.append(level.scales(blocks))
+        system = system_of(equation, LINES, rows=part)
+        blocks = system.blocks(*random_state(system))
+        scales.append(system.scales(blocks))
         residual, jacobian = stacked(blocks, scales[-1])
         both = torch.cat([jacobian, residual[:, None]], 1)
         grams.append(both.T @ both)
@@ -131,13 +131,13 @@ def test_scaled_blocks_have_rows_of_their_weight(boost):
         Equation(lambda u, x, p: 1e4 * u[0].d(0, 0) + u[1](), x, weight=3.0),
         Equation(lambda u, x, p: torch.stack([u[0](), u[1].d(1)], 1), x[:7], gradient_weight=0.2),
     ]
-    level = level_of(equations, PLANE)
-    blocks = level.blocks(*random_state(level))
-    scales = level.scales(blocks, boost)
+    system = system_of(equations, PLANE)
+    blocks = system.blocks(*random_state(system))
+    scales = system.scales(blocks, boost)
     norms = [float((s * b.jacobian).norm()) for s, b in zip(scales, blocks, strict=True)]
     assert norms[:3] == pytest.approx([1.0, 3 * boost, boost])
     # Its gradient counts half a side of the box as the unit of length, for each coordinate.
-    lengths = 0.2 * level.problem.scaling.width.numpy() / 2
+    lengths = 0.2 * system.problem.scaling.width.numpy() / 2
     assert np.array(scales[3:]) == pytest.approx(scales[2] * lengths)
 
 
@@ -159,10 +159,10 @@ def test_scaled_rows_do_not_depend_on_units():
         (other, units([0.0], [length], [2.0 * size], [0.5 * size])),
     ):
         points = float(box.width[0]) * x
-        level = level_of(Equation(residual, points), box, rows=rows)
-        coef, unknowns = random_state(level)
-        blocks = level.blocks(coef, unknowns)
-        found.append(stacked(blocks, level.scales(blocks)))
+        system = system_of(Equation(residual, points), box, rows=rows)
+        coef, unknowns = random_state(system)
+        blocks = system.blocks(coef, unknowns)
+        found.append(stacked(blocks, system.scales(blocks)))
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
 
@@ -174,28 +174,28 @@ def test_size_of_terms():
     def residual(u, x, p):
         return 5 * u[0].d(0) - x[:, 1] * u[1]() ** 2
 
-    level = level_of(Equation(residual, x), PLANE)
-    coef, unknowns = random_state(level)
-    first = automatic(level, coef, unknowns, lambda u, x, p: u[0].d(0), tensor(x)).numpy()
-    second = automatic(level, coef, unknowns, lambda u, x, p: u[1](), tensor(x)).numpy()
+    system = system_of(Equation(residual, x), PLANE)
+    coef, unknowns = random_state(system)
+    first = automatic(system, coef, unknowns, lambda u, x, p: u[0].d(0), tensor(x)).numpy()
+    second = automatic(system, coef, unknowns, lambda u, x, p: u[1](), tensor(x)).numpy()
     # Targets of rms 2 vary by that over half of a side of length 3; the other's rms is 0.1.
     terms = 5 * np.maximum(np.abs(first), 2 / 1.5), 2 * x[:, 1] * second * second
     smallest = np.abs(second).min()
     assert smallest > 0.1
     expected = sum(np.mean(term**2) for term in terms)
-    assert level.size_of_terms(0, coef, unknowns) == pytest.approx(expected, rel=1e-10)
+    assert system.size_of_terms(0, coef, unknowns) == pytest.approx(expected, rel=1e-10)
 
 
 def test_without_rows_only_equations_are_left():
     empty = random_rows(0)
-    level = level_of(Equation(decay, points_in(LINE, 20)), rows=empty)
-    coef, unknowns = random_state(level)
-    blocks = level.blocks(coef, unknowns)
+    system = system_of(Equation(decay, points_in(LINE, 20)), rows=empty)
+    coef, unknowns = random_state(system)
+    blocks = system.blocks(coef, unknowns)
     assert [len(block.residual) for block in blocks] == [0, 20]
-    scales = level.scales(blocks)
+    scales = system.scales(blocks)
     assert scales[0] == 1
     assert float((scales[1] * blocks[1].jacobian).norm()) == pytest.approx(1)
-    assert level.total == 1
+    assert system.total == 1
 
 
 def test_norm_of_all_blocks():
@@ -208,14 +208,14 @@ def test_norm_of_all_blocks():
 @pytest.mark.parametrize("residual", [lambda u, x, p: u[0].d(0) + u[1](), decays, coupled])
 def test_criterion_at_the_points_of_the_solve_is_the_norm_of_its_rows(residual):
     """Both are in units of the rms row norm; fewer than ten points judge themselves."""
-    unknowns = {} if residual is not coupled else coupled_level().problem.unknowns
+    unknowns = {} if residual is not coupled else coupled_system().problem.unknowns
     box = PLANE if residual is coupled else LINES
-    level = level_of(Equation(residual, points_in(box, 9)), box, unknowns)
-    assert torch.equal(level.problem.fresh[0].x, level.terms[0].x)
-    state = random_state(level)
-    scales = level.scales(level.blocks(*state))
-    expected = norm(level.residuals(*state), scales)
-    assert criterion(level, Iterate(*state, 0.0), scales) == pytest.approx(expected, rel=1e-12)
+    system = system_of(Equation(residual, points_in(box, 9)), box, unknowns)
+    assert torch.equal(system.problem.fresh[0].x, system.terms[0].x)
+    state = random_state(system)
+    scales = system.scales(system.blocks(*state))
+    expected = norm(system.residuals(*state), scales)
+    assert criterion(system, Iterate(*state, 0.0), scales) == pytest.approx(expected, rel=1e-12)
 
 
 def test_criterion_knows_no_weights_and_no_gradients():
@@ -226,10 +226,10 @@ def test_criterion_knows_no_weights_and_no_gradients():
         (100.0, {"weight": 0.1}),
         (1.0, {"gradient_weight": 2.0}),
     ):
-        level = level_of(Equation(decay, x, **options))
-        state = random_state(level)
-        scales = level.scales(level.blocks(*state), boost)
-        found.append(criterion(level, Iterate(*state, 0.0), scales, boost))
+        system = system_of(Equation(decay, x, **options))
+        state = random_state(system)
+        scales = system.scales(system.blocks(*state), boost)
+        found.append(criterion(system, Iterate(*state, 0.0), scales, boost))
     assert found == pytest.approx([found[0]] * 4, rel=1e-12)
 
 
@@ -242,28 +242,30 @@ def test_system_is_worth_what_its_equations_are():
 
     found = []
     for residual in (decay, twice):
-        level = level_of(Equation(residual, x))
-        state = random_state(level)
-        scales = level.scales(level.blocks(*state))
-        found.append((norm(level.residuals(*state), scales),
-                      criterion(level, Iterate(*state, 0.0), scales)))  # fmt: skip
+        system = system_of(Equation(residual, x))
+        state = random_state(system)
+        scales = system.scales(system.blocks(*state))
+        found.append((norm(system.residuals(*state), scales),
+                      criterion(system, Iterate(*state, 0.0), scales)))  # fmt: skip
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
 def test_criterion_of_what_is_not_finite_is_infinite():
-    level = level_of(Equation(decay, points_in(LINE, 9)))
-    coef, unknowns = random_state(level)
-    scales = level.scales(level.blocks(coef, unknowns))
-    assert criterion(level, Iterate(math.nan * coef, unknowns, 0.0), scales) == math.inf
+    system = system_of(Equation(decay, points_in(LINE, 9)))
+    coef, unknowns = random_state(system)
+    scales = system.scales(system.blocks(coef, unknowns))
+    assert criterion(system, Iterate(math.nan * coef, unknowns, 0.0), scales) == math.inf
 
 
 def test_a_stage_adds_to_those_before():
     """Zero coefficients beside an earlier stage leave that stage's own residual."""
-    level = coupled_level()
-    coef, unknowns = random_state(level)
-    stage = Stage(level.basis, coef, torch.eye(level.n_columns, dtype=torch.float64))
-    later = Level(sines(2, 4, seed=9), level.rows, level.terms, level.problem, (stage,))
+    system = coupled_system()
+    coef, unknowns = random_state(system)
+    stage = Stage(system.basis, coef, torch.eye(system.n_columns, dtype=torch.float64))
+    later = CollocationSystem(
+        sines(2, 4, seed=9), system.rows, system.terms, system.problem, (stage,)
+    )
     for one, two in zip(
-        level.residuals(coef, unknowns), later.residuals(later.zero(), unknowns), strict=True
+        system.residuals(coef, unknowns), later.residuals(later.zero(), unknowns), strict=True
     ):
         torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)

@@ -1,0 +1,417 @@
+"""Rows that lie far from a fit to the others, each for itself: outliers.
+
+They are told by errors of predictions that have not seen their row. A mixture of a Gaussian and a
+wide one must explain these errors far better than a Gaussian alone, and better than a skewed
+density; a row is an outlier where the wide one is likelier. Where noise varies, the scale is that
+of the errors nearby; and rows next to each other that err alike are no outliers, but something that
+the fit has missed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.stats import poisson
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.models.components import Components
+from skpou.core.models.cross_validation import is_exact
+from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.model import Predictor
+
+#: Rows below which nothing is set apart: so few do not tell a wide component.
+FEWEST_OF_OUTLIERS = 20
+#: Rows that are looked at first, to see whether there may be outliers at all.
+MOST_TESTED = 2000
+#: An error so many standard deviations of the others away is none of a Gaussian's.
+LEAST_FAR = 6.0
+#: Standard deviation of the wide component over that of the others, at least.
+LEAST_RATIO = 4.0
+#: Share of the rows beyond which what is far is no exception.
+MOST_SHARE = 0.1
+#: Nats by which the mixture must be likelier than one Gaussian, beside half the logarithm of the
+#: number of rows for each of its two further parameters, and than the skewed density.
+LEAST_GAIN = 5.0
+#: Steps of expectation maximization for share and widths.
+STEPS = 30
+#: Errors of which the median is the local scale, by what factor it varies by chance, and columns
+#: from which on neighbours tell nothing.
+NEARBY, BY_CHANCE, MOST_COLUMNS = 15, 1.5, 6
+#: Most of the nearest rows of which one may err alike: two along each column.
+MOST_NEAREST = 6
+#: Rows that tell how often an error agrees with a neighbour by chance.
+MOST_COMPARED = 200
+#: Standard deviations from which on a neighbour errs alike.
+ALIKE = 3.0
+#: How often chance may place so many outliers side by side, or one where its neighbours are.
+SIDE_BY_SIDE = 0.05
+#: A row with more leverage on itself than this counts as if it had no more.
+LARGEST_LEVERAGE = 0.99
+#: Leverage from which on a row is fitted by a part of the fit that is there for it alone.
+LEAST_OWN = 0.8
+#: Median over standard deviation of the absolute values of a Gaussian.
+MEDIAN_OF_SIZE = 0.6745
+#: Origins of the skewed density below the least error, in standard deviations of all.
+ORIGINS = tuple(np.geomspace(0.02, 30, 30))
+
+
+class LeftOutErrors(NamedTuple):
+    """Errors of one target at rows that the prediction has not seen.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d)
+        Points in the unit box.
+    y, mean : ndarray of shape (n,)
+        Targets, and predictions of all.
+    error : ndarray of shape (n,)
+        Errors.
+    factor : ndarray of shape (n,)
+        Their standard deviation over that of the noise.
+    weight : ndarray of shape (n,)
+        Frequencies.
+    leverage : ndarray of shape (n,)
+        Part that each target has in its own fitted value.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    factor: np.ndarray
+    weight: np.ndarray
+    leverage: np.ndarray
+
+    def centred(self) -> np.ndarray:
+        """Errors (n,) of unit factor about their median: outliers may have drawn the mean."""
+        scaled = self.error / self.factor
+        return scaled - np.median(scaled)
+
+
+@dataclass(frozen=True)
+class OutlierSplit:
+    """A mixture of two Gaussians about zero, fitted to scaled errors.
+
+    Attributes
+    ----------
+    share : float
+        That of the wide one.
+    narrow, wide : float
+        Standard deviations.
+    far : ndarray of shape (n,), bool
+        Where the wide one is likelier.
+    scaled : ndarray of shape (n,)
+        Errors over their scale, in standard deviations of the narrow one.
+    log_density : ndarray of shape (n,)
+        Of the errors.
+    """
+
+    share: float
+    narrow: float
+    wide: float
+    far: np.ndarray
+    scaled: np.ndarray
+    log_density: np.ndarray
+
+
+def left_out_by_leverage(
+    model: Predictor, X: Tensor, y: Tensor, fitted: Tensor, weight: Tensor
+) -> list[LeftOutErrors] | None:
+    """Errors of every target, each of its row alone left out; None where a fit is exact.
+
+    Parameters
+    ----------
+    model : Predictor
+        In scaled units.
+    X, y : Tensor of shape (n, d) and (n, m)
+        Points and targets.
+    fitted : Tensor of shape (n,)
+        Weights of the rows in the fit: 0 where it has not seen them.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    """
+    means, spreads = [], []
+    for block in row_blocks(len(X), rows_within(model.numbers_per_row())):
+        parts = model.components(X[block])
+        noise, epistemic = (part.double() for part in parts.variances())
+        if is_exact(noise.amin(0)):
+            return None
+        means.append(parts.expectation().double())
+        spreads.append(epistemic / noise)
+    mean, spread = torch.cat(means), torch.cat(spreads)
+    leverage = (fitted.double()[:, None] * spread).clamp_max(LARGEST_LEVERAGE)
+    error = (y.double() - mean) / (1 - leverage)
+    factor = (1 + spread / (1 - leverage)).sqrt()
+    if not bool(torch.isfinite(error).all() and torch.isfinite(factor).all()):
+        return None
+    points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
+    frequency = frequency * len(frequency) / frequency.sum()
+    columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor, leverage)]
+    return [
+        LeftOutErrors(points, y, mean, error, factor, frequency, own)
+        for y, mean, error, factor, own in zip(*columns, strict=True)
+    ]
+
+
+def fitted_alone(errors: LeftOutErrors) -> np.ndarray:
+    """Rows (n,), bool, that a part of the fit is there for alone; none where these are many.
+
+    What it would be without them is not known: what this part is of was found for them, too.
+    """
+    own = errors.leverage > LEAST_OWN
+    return own & (own.mean() < MOST_SHARE)
+
+
+def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
+    """Whether there may be outliers: a quick look at some of the rows of a fit."""
+    rows = rows.pairs()
+    some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
+    weight = rows.weight[some]
+    errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
+    return errors is not None and any(_any_far(one) or fitted_alone(one).any() for one in errors)
+
+
+def _any_far(errors: LeftOutErrors) -> bool:
+    """Whether an error is far beyond the usual ones."""
+    size = np.abs(errors.centred())
+    far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
+    far &= errors.leverage <= LEAST_OWN
+    return bool(far.any() and far.mean() < MOST_SHARE)
+
+
+def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
+    """Share and width of a wide component; None where nothing says for certain that there is one.
+
+    Parameters
+    ----------
+    errors : LeftOutErrors
+        Of one target.
+    """
+    if len(errors.error) < FEWEST_OF_OUTLIERS or not _any_far(errors):
+        return None
+    scale = _local_scales(errors)
+    # Errors of rows that are fitted for themselves tell nothing.
+    known = errors.leverage <= LEAST_OWN
+    u, weight = errors.centred() / scale, errors.weight * known
+    found = _two_widths(u, weight) if known.sum() >= FEWEST_OF_OUTLIERS else None
+    if found is None:
+        return None
+    share, narrow, wide, responsibility, log_density = found
+    least = LEAST_GAIN + math.log(len(u))
+    others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
+    if float(weight @ log_density) < others:
+        return None
+    far = known & (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
+    log_density = log_density - np.log(scale * errors.factor)
+    return OutlierSplit(share, narrow, wide, far, u / narrow, log_density) if far.any() else None
+
+
+def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit:
+    """The split whose far rows have no neighbours that err alike, to the same side.
+
+    A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
+    it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
+    there may be a jump, in a place that the fit has missed by a row.
+    """
+    far = found.far & ~_is_across(found, errors)
+    found = replace(found, far=far)
+    alike, chance = _side_by_side(found, errors, signed=True)
+    if chance < SIDE_BY_SIDE:
+        far = far & ~alike
+    return replace(found, far=far)
+
+
+def are_clustered(found: OutlierSplit, errors: LeftOutErrors) -> bool:
+    """Whether far rows lie side by side more than chance has it, for a fit without them."""
+    return _side_by_side(found, errors, signed=False)[1] < SIDE_BY_SIDE
+
+
+def _side_by_side(
+    found: OutlierSplit, errors: LeftOutErrors, signed: bool
+) -> tuple[np.ndarray, float]:
+    """Far rows (n,), bool, with a neighbour that errs alike, and how probable so many are."""
+    X, z, far = errors.X, found.scaled, found.far
+    n, d = X.shape
+    alike = np.zeros(n, dtype=bool)
+    if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not far.any():
+        return alike, 1.0
+    k, place = min(2 * d, MOST_NEAREST), np.flatnonzero(far)
+    near = _nearest(X, place, k)
+    side = np.sign(z) if signed else np.ones(n)
+    large = np.abs(z) > ALIKE
+    same = large[near] & (side[near] == side[place][:, None])
+    others = np.array([np.sum(large & (side == own)) - 1 for own in side[place]])
+    # Two far rows are neighbours of each other: their pair is found twice.
+    expected = float(np.maximum(others, 1).sum()) * k / n / 2
+    alike[place] = same.any(1)
+    return alike, float(poisson.sf((same.sum() + 1) // 2 - 1, expected))
+
+
+def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
+    """Far rows (n,), bool, whose target is what is predicted for a neighbour, as chance hardly has.
+
+    How often chance has it, where predictions change much from row to row, errors of their size
+    would tell at other rows.
+    """
+    across = np.zeros(len(found.far), dtype=bool)
+    n, d = errors.X.shape
+    if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not found.far.any():
+        return across
+    place, others = np.flatnonzero(found.far), np.flatnonzero(~found.far)
+    others = others[:: -(-len(others) // MOST_COMPARED)]
+    left = (errors.y - errors.mean)[place]
+    most = ALIKE * found.narrow * errors.factor[place]
+    steps, usual = (
+        errors.mean[_nearest(errors.X, some, MOST_NEAREST)] - errors.mean[some, None]
+        for some in (place, others)
+    )
+    agrees = (np.abs(left[:, None] - steps) < most[:, None]).any(1)
+    by_chance = (np.abs(left[:, None, None] - usual) < most[:, None, None]).any(2).mean(1)
+    across[place] = agrees & (by_chance < SIDE_BY_SIDE)
+    return across
+
+
+def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
+    """Numbers (l, k) of the rows nearest to some, without these themselves."""
+    near = cKDTree(X).query(X[place], k=k + 1)[1]
+    own = near == place[:, None]
+    own[~own.any(1), -1] = True  # Others at the same point came before it.
+    return near[~own].reshape(len(place), k)
+
+
+def _local_scales(errors: LeftOutErrors) -> np.ndarray:
+    """Factors (n,), at least 1, by which errors nearby, or of like means, exceed the usual ones."""
+    size = np.abs(errors.centred())
+    usual = max(float(np.median(size)), 1e-300)
+    count = min(NEARBY, len(size))
+    order = np.argsort(errors.mean, kind="stable")
+    half = count // 2
+    padded = np.pad(size[order], (half, count - 1 - half), mode="reflect")
+    local = np.empty_like(size)
+    local[order] = np.median(np.lib.stride_tricks.sliding_window_view(padded, count), 1)
+    if 0 < errors.X.shape[1] <= MOST_COLUMNS:
+        near = cKDTree(errors.X).query(errors.X, k=count)[1]
+        local = np.maximum(local, np.median(size[near.reshape(len(size), count)], 1))
+    return np.maximum(local / (BY_CHANCE * usual), 1.0)
+
+
+def _two_widths(
+    u: np.ndarray, weight: np.ndarray
+) -> tuple[float, float, float, np.ndarray, np.ndarray] | None:
+    """Share, both standard deviations, responsibilities and log densities (n,) of the likeliest."""
+    total, square = weight.sum(), u**2
+    narrow = float(np.median(np.abs(u))) / MEDIAN_OF_SIZE
+    if narrow <= 0:
+        return None
+    responsibility = (square > (LEAST_RATIO * narrow) ** 2).astype(float)
+    if not weight @ responsibility:
+        return None
+    log_density = np.zeros_like(u)
+    for _ in range(STEPS):
+        of_wide, of_narrow = weight * responsibility, weight * (1 - responsibility)
+        share = float(of_wide.sum() / total)
+        variances = np.array(
+            [(of_narrow @ square) / of_narrow.sum(), (of_wide @ square) / of_wide.sum()]
+        )
+        if not (0 < share < MOST_SHARE and variances[1] > LEAST_RATIO**2 * variances[0] > 0):
+            return None
+        logs = np.log([1 - share, share]) - 0.5 * np.log(2 * math.pi * variances)
+        joint = logs - 0.5 * square[:, None] / variances
+        log_density = np.logaddexp(*joint.T)
+        responsibility = np.exp(joint[:, 1] - log_density)
+    narrow, outer = np.sqrt(variances).tolist()
+    return share, narrow, outer, responsibility, log_density
+
+
+def _gaussian(u: np.ndarray, weight: np.ndarray) -> float:
+    """Log density of the likeliest Gaussian about zero."""
+    total = float(weight.sum())
+    return -0.5 * total * (math.log(2 * math.pi * float(weight @ u**2) / total) + 1)
+
+
+def _skewed(u: np.ndarray, weight: np.ndarray) -> float:
+    """Log density of the likeliest lognormal with an origin of its own, to either side."""
+    total = weight.sum()
+    width = math.sqrt(float(weight @ u**2) / total)
+    best = -math.inf
+    for v in (u, -u):
+        logs = np.log(v - v.min() + width * np.array(ORIGINS)[:, None])
+        centre = logs @ weight / total
+        variance = (logs - centre[:, None]) ** 2 @ weight / total
+        values = -0.5 * total * (np.log(2 * math.pi * variance) + 1) - logs @ weight
+        best = max(best, float(values.max()))
+    return best
+
+
+@dataclass(frozen=True)
+class WithOutliers:
+    """A predictor whose density knows the outliers: with its share each Gaussian is a wide one.
+
+    Attributes
+    ----------
+    model : Predictor
+        Of the other rows.
+    share : ndarray of shape (m,)
+        Of the outliers, for each target.
+    variance : ndarray of shape (m,)
+        Theirs about the mean, in scaled units.
+    """
+
+    model: Predictor
+    share: np.ndarray
+    variance: np.ndarray
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of the model."""
+        return self.model.mean(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the model's mean."""
+        return self.model.gradient(X)
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the model's mean."""
+        return self.model.covariance(X)  # type: ignore[attr-defined]
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        return self.model.numbers_per_row()
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d)."""
+        parts = self.model.components(X, posterior)
+        n, count, m = parts.mean.shape
+        independent = isinstance(parts, IndependentComponents)
+        log_pi, share = parts.log_pi, parts.mean.new_tensor(self.share)
+        if not independent and count > 1 and m > 1:
+            # Targets that share their components share the outliers.
+            shares: Tensor = share.max()
+        else:
+            shares = share
+            log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
+        wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(self.variance)
+        log_pi = torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1)
+        mean = torch.cat([parts.mean, parts.mean], 1)
+        noise = torch.cat([parts.noise.expand(n, count, m), wide], 1)
+        epistemic = torch.cat([parts.epistemic.expand(n, count, m)] * 2, 1)
+        if log_pi.ndim == 2:
+            return Components(log_pi, mean, noise, epistemic)
+        return IndependentComponents(log_pi, mean, noise, epistemic, parts.expectation())
+
+
+def log_density_of(errors: LeftOutErrors, found: OutlierSplit | None) -> np.ndarray:
+    """Log density of the errors (n,); by one Gaussian where there is no wide component."""
+    if found is not None:
+        return found.log_density
+    scale = _local_scales(errors)
+    u, weight = errors.centred() / scale, errors.weight
+    variance = max(float(weight @ u**2) / float(weight.sum()), 1e-300)
+    density = -0.5 * (np.log(2 * math.pi * variance) + u**2 / variance)
+    return density - np.log(scale * errors.factor)
