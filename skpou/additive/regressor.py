@@ -294,7 +294,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         columns = prepared.scaling.columns.tolist()
         terms = {term for target in model.targets for term in target.terms()}
         beside = self._restraint or {}
-        if beside.get("companion") or beside.get("process"):
+        if any(beside.get(name) for name in ("companion", "process", "interpolant")):
             # What the mean gives way by depends on all columns.
             terms.add(model.targets[0].experts[0].basis.kept)
         found = sorted(terms, key=_order)

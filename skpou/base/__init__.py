@@ -28,6 +28,7 @@ from skpou.base.parameters import (
     check_quantiles,
     check_return_std,
     gigabytes,
+    is_by_default,
     random_generator,
     refuse_beyond_memory,
     seed_of,
@@ -54,8 +55,8 @@ __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseR
            "SummedRegressor", "TorchEstimator", "available_if", "box_of_edges", "check_coverage",
            "check_is_fitted", "check_matplotlib_support", "check_n_samples", "check_quantiles",
            "check_return_std", "check_weights", "column_names", "fit_context", "gigabytes",
-           "indicators_of", "lies_on_disk", "noise_lines", "number", "of_all_processes",
-           "origin_of", "owned", "polynomial_text", "random_generator", "refuse_beyond_memory",
-           "sections_of", "seed_of", "target_values", "unless_auto", "validate_params",
-           "warn_of_rows_outside"]
+           "indicators_of", "is_by_default", "lies_on_disk", "noise_lines", "number",
+           "of_all_processes", "origin_of", "owned", "polynomial_text", "random_generator",
+           "refuse_beyond_memory", "sections_of", "seed_of", "target_values", "unless_auto",
+           "validate_params", "warn_of_rows_outside"]
 # fmt: on

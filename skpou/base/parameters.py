@@ -19,6 +19,13 @@ POSITIVE = Interval(Real, 0, None, closed="neither")
 #: Numbers of jobs as joblib counts them: -1 are all processors, -2 all but one.
 N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 
+#: Parameters that say how a fit is done, not what of.
+WITHOUT_SHAPE = frozenset(
+    ("device", "dtype", "max_iter", "n_init", "n_jobs", "random_state", "tol", "verbose")
+)
+#: What is compared by its value.
+PLAIN = (str, int, float, tuple)
+
 
 #: Seeds are below this: numpy's integers have 31 bits and a sign on some systems.
 SEEDS = 2**31
@@ -145,3 +152,13 @@ def check_n_samples(n_samples: Any) -> None:
     whole = isinstance(n_samples, int | np.integer) and not isinstance(n_samples, bool)
     if not whole or n_samples < 1:
         raise ValueError(f"n_samples must be an int of at least 1. Got {n_samples!r}.")
+
+
+def is_by_default(estimator: Any) -> bool:
+    """Whether no parameter that shapes the model differs from its default."""
+    given, usual = (one.get_params(deep=False) for one in (estimator, type(estimator)()))
+    return all(
+        value is usual[name] or (isinstance(value, PLAIN) and value == usual[name])
+        for name, value in given.items()
+        if name not in WITHOUT_SHAPE
+    )

@@ -23,6 +23,7 @@ from skpou.core.models import (
     degrees_of_noise,
     fit_companion,
     fit_form_errors,
+    fit_interpolant,
     fit_process,
     joined_errors,
     kept_rows,
@@ -77,6 +78,10 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
     def _may_lean(self) -> bool:
         """Whether the mean may lean on a Gaussian process: not where its form was asked for."""
         return False
+
+    def _may_interpolate(self) -> bool:
+        """Whether a Gaussian process may predict instead where rows are few."""
+        return self._may_lean()
 
     def _left_out_to_lean(
         self, model: Any, rows: Rows, left_out: list[LeftOut]
@@ -204,13 +209,17 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        process, degrees = None, degrees_of_noise(rows, left_out)
-        if leans and self._may_lean() and left_out is not None:
+        process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
+        if leans and self._may_interpolate() and left_out is not None:
             some, left_out = self._left_out_to_lean(model, rows, left_out)
+            known = self._with_form_error(model) or model
+            interpolant, told = fit_interpolant(some, left_out, known)
+            degrees = degrees_of_noise(some, told)
+        if leans and self._may_lean() and left_out is not None and interpolant is None:
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
             process = fit_process(some, left_out, errors or None)
-            degrees = degrees_of_noise(some, left_out)
-        self._restraint = restrained(model, companion, prepared.rows, process, degrees).arrays()
+        beside = (companion, prepared.rows, process, degrees, interpolant)
+        self._restraint = restrained(model, *beside).arrays()
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""

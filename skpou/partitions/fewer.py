@@ -1,8 +1,9 @@
-"""Exactly so many pieces, no worse than fewer of them.
+"""Exactly so many pieces, no worse than fewer of them or than those of a lower degree.
 
 The descent of many soft gates has many ends, and the more gates the more of them are bad: twice the
-pieces were seen to err twice as much and more. So where many are asked for, fewer are candidates,
-too, all judged alike by rows that are left out. Pieces that are not needed stay empty.
+pieces were seen to err a thousand times as much. So there are other candidates, all judged alike by
+rows that are left out: pieces that have grown from fewer ones and from those of a lower degree;
+and with noise, which more pieces only follow, fewer. Pieces that are not needed stay empty.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from torch import Tensor
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
 from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
+from skpou.partitions.grown import can_grow, grown_pieces
 from skpou.partitions.pieces.problem import ROUND_OFF
 from skpou.partitions.pieces.spaces import space_columns
 
 #: Factor between the numbers of pieces that are compared: all together cost twice the largest.
 FACTOR = 2
-#: Pieces up to which fewer are tried for noise alone: descents of no more gates were not seen to
-#: end worse than those of fewer (three starts, crosses and waves).
+#: Pieces up to which fewer are not tried where rows are plenty.
 SURE = 8
-#: Part of the residual's variance that nearest rows share, from which on pieces are too few.
+#: Part of the residual's variance that nearest rows share, from which on it is the pieces' and not
+#: noise, and they are worth growing.
 SHARED = 0.5
 #: Rows whose nearest ones are asked.
 ROWS_ASKED = 1000
@@ -72,6 +74,8 @@ def fit_no_worse(
     most = min(asked, _carried(rows, options))
     report = report or (lambda line: None)
 
+    options = replace(options, restarted=False)
+
     def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
         some = replace(options, sizes=(number,), padded_to=asked)
         return fit_pieces(rows, some, rng, None, report)
@@ -79,26 +83,91 @@ def fit_no_worse(
     # So many as are asked for start as they would alone.
     first = of_number(most, rng)
     rows_an_unknown = rows.n_rows / (most * _unknowns(rows, options))
-    plenty = most <= SURE and rows_an_unknown > ROWS_ENOUGH
-    if most == 1 or plenty or rows_an_unknown < ROWS_AN_UNKNOWN:
+    if most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN:
         return first
-    judge, best = Judge(rows), BestSoFar[TrainingResult]()
+    contest = _Contest(rows, first, report)
+    with handing_over(contest.interrupted):
+        if contest.show(first, str(most)) <= contest.judge.exact:
+            return first
+        if contest.judge.shared_by_neighbours(first) > SHARED:
+            for found in grown_pieces(rows, options):
+                contest.show(found, f"{most} grown")
+        elif most > SURE or rows_an_unknown <= ROWS_ENOUGH:
+            for number in _numbers(most)[1:]:
+                found = of_number(number, np.random.default_rng(number))
+                error = contest.show(found, str(number))
+                if error <= contest.judge.exact or error > WORSE * contest.best.score:
+                    break
+    return contest.best.best
 
-    def interrupted() -> TrainingResult:
+
+def grown_where_better(
+    first: TrainingResult, rows: Rows, options: PieceOptions, report: Report | None = None
+) -> TrainingResult:
+    """Soft pieces that have grown in place of others where left-out rows are predicted better.
+
+    Parameters
+    ----------
+    first : TrainingResult
+        Of `fit_pieces` on these rows.
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        What pieces were found with; without one size and a degree they stay.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best pieces so far.
+    """
+    sizes = options.sizes or ()
+    if len(sizes) != 1 or options.degree is None or not can_grow(first):
+        return first
+    if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * _unknowns(rows, options):
+        return first
+    contest = _Contest(rows, first, report or (lambda line: None))
+    with handing_over(contest.interrupted):
+        if contest.show(first, str(sizes[0])) <= contest.judge.exact:
+            return first
+        if contest.judge.shared_by_neighbours(first) > SHARED:
+            for found in grown_pieces(rows, replace(options, exactly=True)):
+                contest.show(found, f"{sizes[0]} grown")
+    return contest.best.best
+
+
+class _Contest:
+    """Pieces that are judged alike, and the best of them.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples.
+    first : TrainingResult
+        What is kept if nothing has been shown.
+    report : callable
+        Receives a line for each.
+    """
+
+    def __init__(self, rows: Rows, first: TrainingResult, report: Report):
+        self.judge = Judge(rows)
+        self.best: BestSoFar[TrainingResult] = BestSoFar()
+        self.first = first
+        self.report = report
+
+    def show(self, found: TrainingResult, what: str) -> float:
+        """Expected error of pieces, the best of which are kept."""
+        error = self.judge(found)
+        self.best.show(found, error)
+        self.report(f"{what} pieces: expected error {error:.3g}")
+        return error
+
+    def interrupted(self) -> TrainingResult:
+        """The best so far, marked as such."""
         message = "The best pieces found so far are kept."
-        return replace(first if best.is_empty else best.best, code="interrupted", message=message)
-
-    with handing_over(interrupted):
-        for number in _numbers(most):
-            found = first if number == most else of_number(number, np.random.default_rng(number))
-            error = judge(found)
-            best.show(found, error)
-            report(f"{number} pieces: expected error {error:.3g}")
-            if error <= judge.exact or error > WORSE * best.score:
-                break
-            if number == most <= SURE and judge.shared_by_neighbours(found) > SHARED:
-                break
-    return best.best
+        kept = self.first if self.best.is_empty else self.best.best
+        return replace(kept, code="interrupted", message=message)
 
 
 def _unknowns(rows: Rows, options: PieceOptions) -> int:

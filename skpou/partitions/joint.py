@@ -7,8 +7,8 @@ import math
 import torch
 
 from skpou.core import Rows, TrainingInterrupted, TrainingResult
-from skpou.partitions.blends.blends import BlendOptions, BlendTrainer, compose
-from skpou.partitions.gates.tree import PartitionTree
+from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose
+from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
@@ -44,11 +44,31 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
         everything = torch.arange(problem.n, device=rows.X.device)
         trainer = BlendTrainer(problem, everything, blend_options(options))
         blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
-        # One part: below no level of its own.
-        trained = PartitionTree(problem.d, compose([blend], form))
-        experts, alpha = fit_level_experts(problem, trained, 0 * everything, 0, options.alpha)
+        return result_of_blend(problem, blend, form, options.alpha)
     except KeyboardInterrupt:
         raise TrainingInterrupted(None) from None
+
+
+def result_of_blend(
+    problem: PieceProblem, blend: Blend, form: GateForm, alpha: float | None
+) -> TrainingResult:
+    """Mixture of a single blend, its experts by all samples.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples.
+    blend : Blend
+        Gates.
+    form : GateForm
+        Their shape.
+    alpha : float or None
+        Ridge relative to the largest column norm; None: by log evidence.
+    """
+    # One part: below no level of its own.
+    trained = PartitionTree(problem.d, compose([blend], form))
+    nowhere = torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device)
+    experts, alpha = fit_level_experts(problem, trained, nowhere, 0, alpha)
     result = blend.result
     return TrainingResult(
         state=Mixture(trained, experts, problem.degree, 0, problem.space),
@@ -70,5 +90,5 @@ def blend_options(options: PieceOptions) -> BlendOptions:
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
         # A default fit should not keep anybody waiting.
         budget=2e9 if sizes is None else 5e9,
-        restart_above=math.inf if sizes is None else 1e-8,
+        restart_above=1e-8 if sizes is not None and options.restarted else math.inf,
     )

@@ -37,6 +37,8 @@ class PieceOptions:
         Space of the experts.
     padded_to : int, default=0
         With `exactly`, partitions in all, of which those beyond `sizes` are empty.
+    restarted : bool, default=True
+        Repeat the descent of soft pieces from several starts where it ends far from exact.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -49,6 +51,7 @@ class PieceOptions:
     exactly: bool = False
     space: str = POLYNOMIAL
     padded_to: int = 0
+    restarted: bool = True
 
     #: Most pieces when their number is chosen.
     most_pieces = 32

@@ -21,6 +21,7 @@ from skpou.base import (
     Summary,
     SummedRegressor,
     fit_context,
+    is_by_default,
     noise_lines,
     sections_of,
     unless_auto,
@@ -245,6 +246,10 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         if self.solver == "iterative":
             return "solver='iterative' needs all rows in memory. Use 'auto' or 'direct'."
         return ""
+
+    def _may_interpolate(self) -> bool:
+        # A grid of a given level, or refined, is what was asked for.
+        return is_by_default(self)
 
     def _grid(self, n_features: int) -> SparseGrid:
         level = choose_level(n_features, self._options())

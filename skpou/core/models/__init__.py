@@ -38,6 +38,7 @@ from skpou.core.models.form_error import (
     no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.interpolant import fit_interpolant
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion, joined_errors
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope
@@ -83,13 +84,13 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
            "WithOutliers", "are_clustered", "better_residues", "choose_components",
            "conformal_rank", "degrees_of_noise", "evident_rates", "finish", "fit_companion",
-           "fit_density", "fit_form_errors", "fit_level_errors", "fit_local_kernel", "fit_process",
-           "fit_residues", "fitted_alone", "interval_of_score", "interval_scores", "is_exact",
-           "is_gain", "joined_errors", "kept_rows", "least_rows", "leave_out", "left_out",
-           "left_out_by_leverage", "left_out_errors", "log_density_of", "may_hold_outliers",
-           "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
-           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
-           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
-           "split_outliers", "standard_draws", "without_clusters", "worse_than_the_mean",
-           "worse_than_the_shares"]
+           "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
+           "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone", "interval_of_score",
+           "interval_scores", "is_exact", "is_gain", "joined_errors", "kept_rows", "least_rows",
+           "leave_out", "left_out", "left_out_by_leverage", "left_out_errors", "log_density_of",
+           "may_hold_outliers", "mean_slope", "no_form_errors", "noise_floor", "outside_steps",
+           "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
+           "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
+           "shared_tensor", "split_outliers", "standard_draws", "without_clusters",
+           "worse_than_the_mean", "worse_than_the_shares"]
 # fmt: on

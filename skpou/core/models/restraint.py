@@ -13,6 +13,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
+from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.linear_companion import LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
@@ -46,6 +47,8 @@ class Restrained:
         What the mean leans on everywhere.
     degrees : ndarray of shape (m,), default=None
         Degrees of freedom by which each target's noise is known, where these are few.
+    interpolant : Interpolant, default=None
+        What predicts in place of the model, where rows are few: then nothing else counts.
     """
 
     model: Predictor
@@ -55,9 +58,12 @@ class Restrained:
     bars: WithFormError | None = None
     process: ProcessCompanion | None = None
     degrees: np.ndarray | None = None
+    interpolant: Interpolant | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
+        if self.interpolant is not None:
+            return self._within(self.interpolant.mean(X), X)
         return self._within(self._leaning(self._mean_beside_line(X), X), X)
 
     def _mean_beside_line(self, X: Tensor) -> Tensor:
@@ -79,6 +85,10 @@ class Restrained:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean; 0 where the range of y holds it."""
+        if self.interpolant is not None:
+            mean = self.interpolant.mean(X)
+            held = self._within(mean, X) != mean
+            return self.interpolant.gradient(X).masked_fill(held[:, None], 0.0)
         gradient, mean = self.model.gradient(X), self.model.mean(X)
         if self.companion is not None:
             joined, share = self._joined(mean, X)
@@ -95,6 +105,8 @@ class Restrained:
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
+        if self.interpolant is not None:
+            return self._held(self.interpolant.bars.components(X, posterior), X, posterior)
         own = parts = self.model.components(X, posterior)
         if self.bars is not None and posterior:
             parts = self.bars.widened(own, X)
@@ -106,6 +118,10 @@ class Restrained:
             parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
         if self.process is not None:
             parts = self.process.with_density(parts, X, posterior)
+        return self._held(parts, X, posterior)
+
+    def _held(self, parts: Components, X: Tensor, posterior: bool) -> Components:
+        """A density about a mean within the range of y, with the tails of few degrees."""
         mean = parts.expectation()
         within = self._within(mean, X)
         if within is not mean and not torch.equal(mean, within):
@@ -121,6 +137,8 @@ class Restrained:
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
+        if self.interpolant is not None:
+            return self.interpolant.bars.covariance(X)
         covariance = (self.bars or self.model).covariance(X)  # type: ignore[attr-defined]
         if self.companion is not None:
             root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
@@ -136,6 +154,8 @@ class Restrained:
         """Numbers that an evaluation allocates for each point."""
         beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
         beside += 0 if self.process is None else self.process.numbers_per_row()
+        if self.interpolant is not None:
+            return self.interpolant.bars.numbers_per_row()
         return (self.bars or self.model).numbers_per_row() + beside
 
     def _joined(
@@ -172,7 +192,7 @@ class Restrained:
         if not len(far):
             return mean
         held = torch.minimum(torch.maximum(mean[far], low), high)
-        variance = self.model.components(X[far]).variances()[1].to(mean)
+        variance = (self.interpolant or self.model).components(X[far]).variances()[1].to(mean)
         unknown = ~(variance <= spread.square())
         result = mean.clone()
         result[far] = torch.where(unknown, held, mean[far])
@@ -200,6 +220,7 @@ class Restrained:
             "process": None if self.process is None else self.process.arrays(),
             # Infinite where there are many, which a saved state must not be.
             "degrees": None if self.degrees is None else 1 / self.degrees,
+            **({} if self.interpolant is None else {"interpolant": self.interpolant.arrays()}),
         }
 
     @classmethod
@@ -212,7 +233,7 @@ class Restrained:
     ) -> Restrained:
         """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
         companion, process = arrays["companion"], arrays.get("process")
-        degrees = arrays.get("degrees")
+        degrees, interpolant = arrays.get("degrees"), arrays.get("interpolant")
         low, high = (
             torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
         )
@@ -226,6 +247,7 @@ class Restrained:
             None
             if degrees is None
             else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
+            None if interpolant is None else Interpolant.from_arrays(interpolant, like),
         )
 
 
@@ -235,7 +257,16 @@ def restrained(
     rows: Rows,
     process: ProcessCompanion | None = None,
     degrees: np.ndarray | None = None,
+    interpolant: Interpolant | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
-    return Restrained(model, companion, y.amin(0), y.amax(0), process=process, degrees=degrees)
+    return Restrained(
+        model,
+        companion,
+        y.amin(0),
+        y.amax(0),
+        process=process,
+        degrees=degrees,
+        interpolant=interpolant,
+    )

@@ -49,7 +49,9 @@ def program_of(model: Any, fit_alone: bool = False) -> Program:
         if isinstance(model, family):
             check_is_fitted(model)
             restraint = model.__dict__.get("_restraint")
-            beside = restraint and (restraint["companion"] or restraint.get("process"))
+            beside = restraint and any(
+                restraint.get(name) for name in ("companion", "process", "interpolant")
+            )
             if beside and not fit_alone:
                 raise ValueError(
                     "The mean of this model gives way to a linear model where it knows less, or "

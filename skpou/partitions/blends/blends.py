@@ -219,6 +219,33 @@ class BlendTrainer:
         steps = self.steps(problem, self.options.budget, self.options.max_iter)
         if len(parents[-1]) > 1 and steps:
             result = self._descend(problem, pilot.state.theta, parents, steps)
+        return self._solved(result, parents)
+
+    def resume(self, theta: Tensor, error: float) -> Blend:
+        """Descend to the end from coefficients (K, q) of the logits of one level.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (K, q)
+            Of gates that were found before.
+        error : float
+            Relative residual that they came with: the ridge starts where theirs ended, or their
+            coefficients would be lost at once.
+        """
+        parents = [torch.zeros(len(theta), dtype=torch.int64, device=theta.device)]
+        thinned = self.thinned(len(theta) * (self.problem.n_columns + theta.shape[1]))
+        problem = self._projected(self.index[thinned], parents)
+        ridge = self.options.ridge()
+        ridge.follow(error)
+        steps = self.steps(problem, self.options.budget, self.options.max_iter)
+        # Judged by left-out rows alone: what goes on from there is judged again.
+        result = levenberg_marquardt(
+            problem, theta.reshape(-1), max_iter=steps, ridge=ridge, tol=self.options.tol
+        )
+        return self._solved(result, parents)
+
+    def _solved(self, result: TrainingResult, parents: list[Tensor]) -> Blend:
+        """Experts on all samples of the part for gates that were found."""
         theta = result.state.theta
         full = self._projected(self.index, parents)
         fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))

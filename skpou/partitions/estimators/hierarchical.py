@@ -36,6 +36,7 @@ from skpou.partitions.estimators.options import (
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
+from skpou.partitions.fewer import grown_where_better
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.many_rows import fit_to_the_others, searched_points
 from skpou.partitions.mixtures.em import cycles_a_line
@@ -431,6 +432,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
             some = searched_points(rows, options)
             few = rows if some is None else with_all_targets(rows, some)
             pieces = plausible_pieces(few, options, rng, labels, report)
+            pieces = grown_where_better(pieces, few, options, report)
             pieces = smooth_where_better(pieces, few, options, report)
             pieces = experts_where_better(pieces, few, options, rng, report)
             return pieces if some is None else fit_to_the_others(pieces, rows, some)

@@ -12,6 +12,7 @@ from skpou.base import (
     Prepared,
     StrOptions,
     fit_context,
+    is_by_default,
     sections_of,
     unless_auto,
 )
@@ -45,7 +46,9 @@ class POURegressor(BasePartitionRegressor):
     n_partitions : int, default=8
         Number of partitions. Those without samples enough for a polynomial stay empty; with
         ``init="data"`` and ``solver="varpro"`` so do those without which left-out rows are
-        predicted better: with noise, or of more than eight, half as many and so on are tried.
+        predicted better: with noise half as many and so on are tried. Without, soft pieces are
+        found a second and a third time, from half as many and from a degree less, so that more
+        pieces and higher degrees are no worse.
         Polynomials of more than 100 columns are no more than there are rows for their unknowns.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
@@ -310,6 +313,10 @@ class POURegressor(BasePartitionRegressor):
             result = self._train_and_store(train, 1, prepared)
         self._warn_if_unsolved(result)
         return self
+
+    def _may_interpolate(self) -> bool:
+        # Partitions of a number that was given are what was asked for.
+        return is_by_default(self)
 
     def _most_lines(self) -> int | None:
         soft = self.gate in NETWORK_GATES or self.solver == "lsgd"

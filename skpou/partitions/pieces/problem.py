@@ -122,12 +122,21 @@ class PieceProblem:
 
     @cached_property
     def neighbours(self) -> Tensor:
-        """The 2 d + 6 nearest samples of every sample, (n, k) int64."""
+        """The 2 d + 6 nearest samples of every sample, (n, k) int64.
+
+        On a line both samples beside it are among them, however far they are: pieces meet there.
+        """
         if self.n == 1 or self.d == 0:
             return self._tensor(np.zeros((self.n, 0), dtype=np.int64))
         n_near = min(self.n, 2 * self.d + 7)
-        nearest = self.tree.query(self.host_points, n_near)[1]
-        return self._tensor(nearest.reshape(self.n, -1)[:, 1:])
+        nearest = self.tree.query(self.host_points, n_near)[1].reshape(self.n, -1)[:, 1:]
+        if self.d == 1 and n_near > 2:
+            order = np.argsort(self.host_points[:, 0], kind="stable")
+            pairs = ((order[:-1], order[1:]), (order[1:], order[:-1]))
+            for farthest, (own, beside) in zip((-1, -2), pairs, strict=True):
+                missed = (nearest[own] != beside[:, None]).all(1)
+                nearest[own[missed], farthest] = beside[missed]
+        return self._tensor(nearest)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, device=self.rows.X.device)

@@ -1,0 +1,191 @@
+"""Which kernel is likeliest to have made a few rows: its smoothness, lengths and stretch.
+
+The size of the process is the best one for each set of lengths, so that it may exceed y's by far,
+as it does where lengths are large: that limit is a polynomial. A single column may be stretched by
+a logarithm towards one of its ends where its rows are placed so, as calibration points often are.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
+from scipy.optimize import minimize
+
+from skpou.core import Rows
+
+#: Noise beside the process' variance that bounds the condition of the covariances.
+NUGGET = 1e-13
+#: Variance of the constant beside the process'.
+CONSTANT = 1.0
+#: First rates in units of the box (over the root of the columns), noises and part of the line.
+FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
+#: Bounds of the logarithms of the rates, of the line's variance and the noise's, in units of the
+#: process': a line may be nothing, and all of the rows may be noise.
+RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
+#: Searches of each kernel, one where rows are more than so many, and their steps.
+N_SEARCHES, MANY_ROWS, N_STEPS = 2, 64, 60
+#: Centre and standard deviation of the logarithms of the rates, and that about their mean: a few
+#: rows do not tell a length by themselves.
+CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
+#: Numbers of a process beside its rates: constant and noise. What they take from few rows is
+#: missing in what is left.
+N_OTHERS = 2
+#: Rates and variances are whole powers of two to this: round-off must not show.
+STEP = 1 / 16
+#: The kernels.
+GAUSSIAN, MATERN = 0, 1
+#: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
+#: smooth gain more with each row, and what is not is missed between the rows by much less else.
+SMOOTHER = 0.1
+#: Stretches: none, and of the lower and the upper end by so many times the other end's. Rows must
+#: be placed so: an end that is drawn out between two rows would be claimed to be known.
+STRETCHES = (0.0, 30.0, 1000.0, -30.0, -1000.0)
+
+
+def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
+    """Correlations at squared distances, and what times a step is minus their gradient."""
+    if kind == GAUSSIAN:
+        value = library.exp(-0.5 * square)
+        return value, value
+    r = library.sqrt(5 * square)
+    fall = library.exp(-r)
+    return (1 + r + r * r / 3) * fall, (5 / 3) * (1 + r) * fall
+
+
+def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
+    """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
+
+    The box stays the box, and outside of it the coordinate goes on straight.
+    """
+    if stretch == 0:
+        return X, library.ones_like(X)
+    Z = X if stretch > 0 else 1 - X
+    inside = Z.clip(0, 1)
+    most, whole = abs(stretch), math.log1p(abs(stretch))
+    slope = most / (1 + most * inside) / whole
+    value = library.log1p(most * inside) / whole + slope * (Z - inside)
+    return (value if stretch > 0 else 1 - value), slope
+
+
+class Evidence:
+    """The evidence of rates, line and noise, for the size of the process that is best with them.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+        Rows in the unit box.
+    y : ndarray of shape (n,)
+        Targets about their mean.
+    weight : ndarray of shape (n,)
+        Their noise is divided by it.
+    kind : int
+        One of the kernels.
+    """
+
+    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, kind: int):
+        self.y, self.weight, self.kind = y, weight, kind
+        n, d = X.shape
+        columns = X.T[:, :, None] - X.T[:, None]
+        self.squares = (columns**2).reshape(d, n * n)
+        Z = X - X.mean(0)
+        self.line = Z @ Z.T
+
+    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Its negative logarithm with the prior, and the gradient."""
+        n, d = len(self.y), len(self.squares)
+        rates, (line, noise) = theta[:d], np.exp(theta[d:])
+        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
+        kernel, fall = correlation(distance, self.kind, np)
+        K = CONSTANT + line * self.line + kernel
+        K[np.diag_indices(n)] += (noise + NUGGET) / self.weight
+        factor, fault = dpotrf(K, lower=1)
+        if fault:
+            return math.inf, np.zeros_like(theta)
+        half = np.tril(dpotri(factor, lower=1)[0])
+        inverse = half + half.T
+        inverse[np.diag_indices(n)] *= 0.5
+        alpha = dpotrs(factor, self.y, lower=1)[0]
+        size = max(float(self.y @ alpha) / n, np.finfo(float).tiny)
+        slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
+        mean = rates.mean()
+        apart = (rates - mean) / SPREAD_APART**2
+        value = 0.5 * n * math.log(size) + float(np.log(factor.diagonal()).sum())
+        value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
+        gradient = np.empty_like(theta)
+        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
+        gradient[:d] += apart + (mean - CENTRE) / SPREAD**2 / d
+        gradient[d] = line * float((slope * self.line).sum())
+        gradient[d + 1] = noise * float(slope.diagonal() @ (1 / self.weight))
+        return value, gradient
+
+    def size(self, theta: np.ndarray) -> float:
+        """The variance of the process, by the rows that its numbers leave."""
+        n, d = len(self.y), len(self.squares)
+        distance = (np.exp(2 * theta[:d]) @ self.squares).reshape(n, n)
+        K = CONSTANT + np.exp(theta[d]) * self.line + correlation(distance, self.kind, np)[0]
+        K[np.diag_indices(n)] += (np.exp(theta[d + 1]) + NUGGET) / self.weight
+        factor, fault = dpotrf(K, lower=1)
+        if fault:
+            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
+        square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
+        return max(square / max(n - d - N_OTHERS, 1), np.finfo(float).tiny)
+
+    def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
+        """The least value that a few steps reach, and where."""
+        found = minimize(
+            self,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[RATES] * len(self.squares) + [LINE, NOISE],
+            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
+        )
+        return float(found.fun), found.x
+
+
+#: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
+#: process' variance.
+KernelChoice = tuple[int, float, np.ndarray]
+
+
+def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
+    """That of the rows' stretched coordinates for one target."""
+    X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
+    return Evidence(stretched(X, stretch, np)[0], y - weight @ y / weight.sum(), weight, kind)
+
+
+def _stretches(X: np.ndarray) -> list[float]:
+    """Those by which the largest gap between rows of a single column becomes smaller."""
+    if X.shape[1] > 1:
+        return [0.0]
+    x = np.sort(X[:, 0])
+    gaps = {k: float(np.diff(stretched(x, k, np)[0]).max()) for k in STRETCHES}
+    return [k for k, gap in gaps.items() if k == 0 or gap < gaps[0.0]]
+
+
+def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
+    """Of all kernels, stretches and starts."""
+    d = rows.n_features
+    starts = [
+        np.r_[np.full(d, math.log(rate / math.sqrt(d))), math.log(FIRST_LINE), math.log(noise)]
+        for rate in FIRST_RATES
+        for noise in FIRST_NOISES
+    ]
+    ends = []
+    for kind in (GAUSSIAN, MATERN):
+        begun = []
+        for stretch in _stretches(rows.X.cpu().numpy()):
+            evidence = evidence_of(rows, target, kind, stretch)
+            begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
+        begun.sort(key=lambda one: one[0])
+        for _, stretch, evidence, start in begun[: 1 if rows.n_rows > MANY_ROWS else N_SEARCHES]:
+            value, theta = evidence.search(start, N_STEPS)
+            # What is barely likelier by being smooth may as well be rough.
+            claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0
+            ends.append((value + claim, kind, stretch, theta))
+    _, kind, stretch, theta = min(ends, key=lambda end: end[0])
+    unit = STEP * math.log(2)
+    return kind, stretch, np.round(theta / unit) * unit

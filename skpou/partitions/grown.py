@@ -1,0 +1,130 @@
+"""Soft pieces that go on from a fit with fewer of them, or with polynomials of a lower degree.
+
+Whatever fewer pieces can say more can, too: a partition that is halved with the same polynomial on
+both sides is still the same function. So a descent from there is no worse than where it began,
+which one from a start of its own may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows, TrainingResult
+from skpou.core.models import residual_squares
+from skpou.partitions.blends.blends import BlendTrainer
+from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
+from skpou.partitions.gates.tree import GateForm, coordinate_columns
+from skpou.partitions.joint import blend_options, result_of_blend
+from skpou.partitions.mixtures.mixture import Mixture
+from skpou.partitions.pieces.problem import PieceProblem
+
+#: Largest share of a partition at any row below which it is empty.
+EMPTY = 1e-6
+#: Difference of the logits of two halves over a standard deviation of their rows: small enough for
+#: their sum to be what the whole was, large enough for their columns to differ.
+TILT = 0.5
+#: Pieces that others grow from.
+FEWEST = 2
+#: Steps of each descent but the last: what goes on need not be at its end.
+STEPS = 100
+
+
+def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
+    """Soft pieces that have grown in number, and others that have grown in degree.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        One size, a degree and `exactly`.
+    """
+    (most,), degree = options.sizes or (1,), options.degree or 0
+    some = replace(options, soft=True, restarted=False)
+    numbers = [most]
+    while numbers[0] >= 2 * FEWEST:
+        numbers.insert(0, numbers[0] // 2)
+    chains = [[(number, degree) for number in numbers], [(most, k) for k in range(degree + 1)]]
+    for chain in chains:
+        if len(chain) == 1:
+            continue
+        number, k = chain[0]
+        first = replace(some, sizes=(number,), degree=k, max_iter=STEPS)
+        found = fit_pieces(rows, first, np.random.default_rng(number))
+        for number, k in chain[1:]:
+            if not can_grow(found):
+                break
+            steps = options.max_iter if (number, k) == (most, degree) else STEPS
+            now = replace(some, sizes=(number,), degree=k, max_iter=min(steps, options.max_iter))
+            found = grow(rows, now, found)
+        else:
+            yield found
+
+
+def can_grow(found: TrainingResult) -> bool:
+    """Whether pieces have one level of soft gates that are no networks."""
+    levels = found.state.tree.levels
+    return len(levels) == 1 and not levels[0].sharp and levels[0].network is None
+
+
+def grow(rows: Rows, options: PieceOptions, found: TrainingResult) -> TrainingResult:
+    """As many soft pieces as `options` says, by a descent from fewer or of a lower degree.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        One size and a degree.
+    found : TrainingResult
+        Of the same rows and the same form of gates; see `can_grow`.
+    """
+    form = affordable_forms(options.gates, rows)[0]
+    problem = PieceProblem(rows, options.degree or 0, tol=options.tol, space=options.space)
+    everything = torch.arange(problem.n, device=rows.X.device)
+    trainer = BlendTrainer(problem, everything, blend_options(options))
+    theta = halved(found.state, rows, form, (options.sizes or (1,))[0])
+    left = float(residual_squares(found.state, rows).mean()) / rows.total_weight
+    size = float(rows.y.square().mean()) or 1.0
+    blend = trainer.resume(theta, (left / size) ** 0.5)
+    return result_of_blend(problem, blend, form, options.alpha)
+
+
+def halved(mixture: Mixture, rows: Rows, form: GateForm, n_pieces: int) -> Tensor:
+    """Coefficients (n_pieces, q) of logits: those of the partitions that have rows, and of halves.
+
+    The partition of the largest misfit is halved across the column along which it is longest.
+    """
+    level = mixture.tree.levels[0]
+    share = mixture.tree.log_proba(rows.X).exp()
+    used = share.amax(0) > EMPTY
+    theta, share = level.theta[used], share[:, used]
+    square = (rows.y - mixture.mean(rows.X)).square().mean(1) * rows.weight
+    columns = coordinate_columns(form.basis(rows.n_features))
+    position = 2 * rows.X - 1
+    while len(theta) < n_pieces:
+        weight = share * rows.weight[:, None]
+        k = int((share * square[:, None]).sum(0).argmax())
+        total = weight[:, k].sum()
+        centre = (weight[:, k, None] * position).sum(0) / total
+        spread = (weight[:, k, None] * (position - centre).square()).sum(0) / total
+        column = int(spread.argmax())
+        tilt = torch.zeros_like(theta[k])
+        scale = TILT / spread[column].sqrt().clamp_min(torch.finfo(theta.dtype).eps)
+        tilt[columns[column]] = scale
+        tilt[0] = -scale * centre[column]
+        logit = scale * (position[:, column] - centre[column])
+        upper = share[:, k] * torch.sigmoid(2 * logit)
+        share = torch.cat([share, upper[:, None]], 1)
+        share[:, k] -= upper
+        # Two halves have twice the weight of one: their sum is to be the whole.
+        doubled = weight[:, k] @ torch.logaddexp(logit, -logit) / total
+        theta[k, 0] -= doubled
+        theta = torch.cat([theta, (theta[k] + tilt)[None]])
+        theta[k] -= tilt
+    return theta

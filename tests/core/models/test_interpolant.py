@@ -1,0 +1,181 @@
+"""The Gaussian process in place of a fit of few rows: its formulas, its choice, its bars."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from skpou import (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    LSGDRegressor,
+    POURegressor,
+    SparseGridRegressor,
+)
+from skpou.core import Rows
+from skpou.core.models.interpolant import Interpolant, _solved
+from skpou.core.models.likely_kernels import (
+    GAUSSIAN,
+    MATERN,
+    STRETCHES,
+    evidence_of,
+    likeliest_kernel,
+    stretched,
+)
+from tests.examples import tensor
+
+NEW = np.linspace(0, 1, 301)[:, None]
+
+
+def rows_of(X, y, weight=None):
+    y = tensor(y)[:, None] if np.ndim(y) == 1 else tensor(y)
+    weight = np.ones(len(X)) if weight is None else weight
+    return Rows(tensor(X), y, tensor(weight), torch.zeros_like(y))
+
+
+def smooth(X):
+    return np.sin(5 * X[:, 0]) / (1 + X.sum(1))
+
+
+def choice(kind, stretch, d):
+    return kind, stretch, np.log(np.r_[np.linspace(1.0, 2.0, d), 0.3, 1e-4])
+
+
+def interpolates(model):
+    return bool((model._restraint or {}).get("interpolant"))
+
+
+@pytest.fixture(scope="module", params=[(GAUSSIAN, 0.0, 2), (MATERN, 30.0, 1), (MATERN, 0.0, 2)])
+def solved(request):
+    kind, stretch, d = request.param
+    rng = np.random.default_rng(3)
+    X = rng.random((12, d))
+    rows = rows_of(X, np.c_[smooth(X), -3 * smooth(X)], rng.integers(1, 4, 12).astype(float))
+    return rows, _solved(rows, [choice(kind, stretch, d)] * 2), request.param
+
+
+def dense(found, rows, X, target):
+    """Posterior mean and variance by the textbook (Rasmussen, Williams 2006, 2.25)."""
+    constant, line, bent, noise = found.variances[target].tolist()
+    stretch, rates = float(found.stretches[target]), found.rates[target].numpy()
+    at, Z, centre = (
+        stretched(np.asarray(part), stretch, np)[0]
+        for part in (X, rows.X.numpy(), found.centre.numpy())
+    )
+
+    def kernel(A, B):
+        r = np.sqrt((((A[:, None] - B) * rates) ** 2).sum(2))
+        s = np.sqrt(5) * r
+        smooth = np.exp(-0.5 * r**2)
+        rough = (1 + s + s**2 / 3) * np.exp(-s)
+        own = smooth if int(found.kinds[target]) == GAUSSIAN else rough
+        return constant + line * (A - centre) @ (B - centre).T + bent * own
+
+    y = rows.y[:, target].numpy() - found.intercept[target].item()
+    K = kernel(Z, Z) + np.diag(noise / rows.weight.numpy())
+    columns = kernel(at, Z)
+    mean = found.intercept[target].item() + columns @ np.linalg.solve(K, y)
+    return mean, np.diag(kernel(at, at) - columns @ np.linalg.solve(K, columns.T))
+
+
+def test_predictions_are_the_posterior_of_the_process(solved):
+    rows, found, (_, _, d) = solved
+    X = np.random.default_rng(5).random((30, d)) * 1.4 - 0.2
+    mean, variance = found.mean(tensor(X)).numpy(), found.variance(tensor(X)).numpy()
+    for target in range(2):
+        expected = dense(found, rows, X, target)
+        np.testing.assert_allclose(mean[:, target], expected[0], rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(variance[:, target], expected[1], rtol=1e-6, atol=1e-9)
+    diagonal = found.covariance(tensor(X)).diagonal(dim1=0, dim2=1).T.numpy()
+    np.testing.assert_allclose(diagonal, variance, rtol=1e-6, atol=1e-9)
+
+
+def test_gradient_is_that_of_the_mean(solved):
+    _, found, (_, _, d) = solved
+    X = tensor(np.random.default_rng(6).random((9, d)) * 1.3 - 0.15).requires_grad_()
+    exact = [torch.autograd.grad(found.mean(X)[:, k].sum(), X)[0] for k in range(2)]
+    torch.testing.assert_close(found.gradient(X.detach()), torch.stack(exact, -1))
+
+
+@pytest.mark.parametrize("kind", [GAUSSIAN, MATERN])
+def test_slopes_of_the_evidence(kind):
+    X = np.random.default_rng(7).random((15, 2))
+    evidence = evidence_of(rows_of(X, smooth(X)), 0, kind, 0.0)
+    theta = choice(kind, 0.0, 2)[2]
+    for k, slope in enumerate(evidence(theta)[1]):
+        step = 1e-5 * np.eye(4)[k]
+        quotient = (evidence(theta + step)[0] - evidence(theta - step)[0]) / 2e-5
+        assert slope == pytest.approx(quotient, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_stretched_coordinates_fill_the_box(stretch):
+    x = np.linspace(-0.3, 1.3, 41)
+    value, slope = stretched(x, stretch, np)
+    ends, _ = stretched(np.array([0.0, 1.0]), stretch, np)
+    np.testing.assert_allclose(ends, [0, 1], atol=1e-15)
+    quotient = (stretched(x + 1e-7, stretch, np)[0] - stretched(x - 1e-7, stretch, np)[0]) / 2e-7
+    np.testing.assert_allclose(slope, quotient, rtol=1e-4)
+    assert (np.diff(value) > 0).all()
+
+
+def test_only_rows_that_are_placed_so_are_stretched():
+    even, series = np.linspace(0, 1, 12), np.geomspace(1, 200, 12) / 200
+    assert likeliest_kernel(rows_of(even[:, None], np.sqrt(even)), 0)[1] == 0
+    assert likeliest_kernel(rows_of(series[:, None], np.log(series)), 0)[1] > 0
+
+
+def test_the_state_survives_pickling(solved):
+    _, found, (_, _, d) = solved
+    X = tensor(np.random.default_rng(8).random((5, d)))
+    again = Interpolant.from_arrays(pickle.loads(pickle.dumps(found.arrays())), X)
+    assert torch.equal(again.mean(X), found.mean(X))
+
+
+@pytest.mark.parametrize("kind", [AdditivePOURegressor, SparseGridRegressor])
+def test_few_exact_rows_of_a_smooth_function(kind):
+    X = np.linspace(0, 1, 14)[:, None]
+    model = kind().fit(X, smooth(X))
+    mean, std = model.predict(NEW, return_std=True)
+    error = np.abs(mean - smooth(NEW))
+    assert interpolates(model)
+    assert error.max() < 1e-5
+    assert np.mean(error <= 3 * std) > 0.97
+    assert np.median(std) < 1e-4
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(NEW), mean)
+
+
+def test_two_outputs_and_their_units():
+    X = np.linspace(0, 1, 12)[:, None]
+    Y = np.c_[smooth(X), 1e5 * smooth(X) - 7e6]
+    mean, std = SparseGridRegressor().fit(X, Y).predict(NEW, return_std=True)
+    np.testing.assert_allclose(mean[:, 1], 1e5 * mean[:, 0] - 7e6, atol=1)
+    np.testing.assert_allclose(std[:, 1], 1e5 * std[:, 0], rtol=1e-2)
+
+
+def test_what_is_asked_for_and_what_is_exact_stay():
+    X = np.linspace(0, 1, 14)[:, None]
+    assert not interpolates(SparseGridRegressor(level=3).fit(X, smooth(X)))
+    assert not interpolates(POURegressor(4, 1).fit(X, smooth(X)))
+    assert not interpolates(LSGDRegressor((4,), random_state=0).fit(X, smooth(X)))
+    assert not interpolates(HierarchicalPOURegressor().fit(X, np.abs(X[:, 0] - 0.4)))
+
+
+def test_lines_that_meet_between_rows_are_no_smooth_function():
+    x = np.arange(20.0)
+    y = np.interp(x, [0, 4.5, 9.5, 14.5, 19], [0, 9, -1, 9, 0])
+    model = SparseGridRegressor().fit(x[:, None], y)
+    assert not interpolates(model)
+
+
+def test_calibration_points_in_a_geometric_series():
+    resistance = np.geomspace(500, 3e4, 10)
+
+    def kelvin(r):
+        return 1 / (1 / 298 + np.log(r / 1e4) / 3950)
+
+    model = HierarchicalPOURegressor().fit(resistance[:, None], kelvin(resistance))
+    new = np.linspace(500, 3e4, 401)
+    assert np.abs(model.predict(new[:, None]) - kelvin(new)).max() < 1.0
