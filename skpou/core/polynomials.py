@@ -136,6 +136,33 @@ def _legendre_as_powers(degree: int, offset: float, width: float) -> np.ndarray:
     return table
 
 
+#: Columns, their parents and their rows of the table of factors, for 1, 2, ... active variables.
+Generations = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _plan_of(all_factors: np.ndarray, n_factors: int) -> Generations:
+    """Every product as that of another and one factor more."""
+    position = {tuple(row): i for i, row in enumerate(all_factors)}
+    n_active = (all_factors > 0).sum(1)
+    generations = []
+    for active in range(1, int(n_active.max(initial=0)) + 1):
+        columns = np.flatnonzero(n_active == active)
+        parents, factors = [], []
+        for row in all_factors[columns]:
+            last = int(np.flatnonzero(row)[-1])
+            parent = row.copy()
+            parent[last] = 0
+            parents.append(position[tuple(parent)])
+            factors.append(last * n_factors + row[last])
+        generations.append((columns, np.array(parents), np.array(factors)))
+    return generations
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _polynomial_plan(n_features: int, degree: int) -> Generations:
+    return _plan_of(_exponents(n_features, degree), degree + 1)
+
+
 class TotalDegreeProducts(Basis):
     """Products of one factor for each variable, whose orders add up to a total degree at most.
 
@@ -176,22 +203,9 @@ class TotalDegreeProducts(Basis):
     def _values(self, t: Tensor, derivative: bool = False) -> Tensor:
         """Factors (n_factors, ...) at coordinates t of the unit box, or their derivatives."""
 
-    def _plan(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _plan(self) -> Generations:
         """Columns, their parents and their rows of the table, for 1, 2, ... active variables."""
-        position = {tuple(row): i for i, row in enumerate(self.factors)}
-        n_active = (self.factors > 0).sum(1)
-        generations = []
-        for active in range(1, int(n_active.max(initial=0)) + 1):
-            columns = np.flatnonzero(n_active == active)
-            parents, factors = [], []
-            for row in self.factors[columns]:
-                last = int(np.flatnonzero(row)[-1])
-                parent = row.copy()
-                parent[last] = 0
-                parents.append(position[tuple(parent)])
-                factors.append(last * self.n_factors + row[last])
-            generations.append((columns, np.array(parents), np.array(factors)))
-        return generations
+        return _plan_of(self.factors, self.n_factors)
 
     def _plan_on(self, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
         if device not in self._indices:
@@ -249,6 +263,10 @@ class TotalDegreePolynomials(TotalDegreeProducts, kind="polynomials"):
         self.exponents = total_degree_exponents(n_features, degree)
         super().__init__(n_features, degree, self.exponents, degree + 1)
         self.n_running = self.n_columns
+
+    def _plan(self) -> Generations:
+        """That of the exponents, made once."""
+        return _polynomial_plan(self.n_features, self.degree)
 
     def _values(self, t: Tensor, derivative: bool = False) -> Tensor:
         values = legendre_table(2 * t - 1, self.degree, derivative)

@@ -232,7 +232,7 @@ class NeuralGridTraining:
         return rows.subset(fitted), rows.subset(self.held_out)
 
     def _varpro(self, part: Rows, held_out: Rows | None) -> None:
-        """Climb from the start; with few rows twice, from cautious and from bold ridges.
+        """Climb from the start; with few rows twice, from bold and from cautious ridges.
 
         Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
         """
@@ -241,10 +241,10 @@ class NeuralGridTraining:
             self._climb(part, held_out, self.trained, cautious=False)
             return
         start = {k: v.clone() for k, v in self.encoder.state_dict().items()}
-        self._climb(part, held_out, self.trained, cautious=True)
+        self._climb(part, held_out, self.trained, cautious=False)
         self.encoder.load_state_dict(start)
         other = Trained(level=self.options.level)
-        self._climb(part, held_out, other, cautious=False)
+        self._climb(part, held_out, other, cautious=True)
         if other.score < self.trained.score:
             self.trained = other
 
@@ -265,6 +265,7 @@ class NeuralGridTraining:
                 max_iter=descent.max_iter,
                 tol=descent.tol,
                 cautious=cautious,
+                rival=None if trained is self.trained else self.trained,
             ),
             trained,
             self._told(),

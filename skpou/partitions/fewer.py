@@ -39,6 +39,8 @@ ROWS_AN_UNKNOWN = 2
 #: Rows for each unknown above which so few pieces are kept: noise moves the mean by a fifth of its
 #: size.
 ROWS_ENOUGH = 25
+#: Columns of a polynomial beyond which every piece has a row for each of its unknowns.
+MANY_COLUMNS = 100
 #: Rows on which pieces are judged: more only cost time.
 MOST_ROWS = 4000
 #: Folds of rows that are left out.
@@ -68,13 +70,14 @@ def fit_no_worse(
     TrainingInterrupted
         On Ctrl-C, with the best pieces so far.
     """
-    most = math.prod(options.sizes or (1,))
+    asked = math.prod(options.sizes or (1,))
+    most = min(asked, _carried(rows, options))
     report = report or (lambda line: None)
 
     options = replace(options, restarted=False)
 
     def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
-        some = replace(options, sizes=(number,), padded_to=most)
+        some = replace(options, sizes=(number,), padded_to=asked)
         return fit_pieces(rows, some, rng, None, report)
 
     # So many as are asked for start as they would alone.
@@ -171,6 +174,16 @@ def _unknowns(rows: Rows, options: PieceOptions) -> int:
     """Coefficients of one piece and its gate."""
     gate = affordable_forms(options.gates, rows)[0].basis(rows.n_features).n_columns
     return gate + space_columns(options.space, rows.n_features, options.degree or 0)
+
+
+def _carried(rows: Rows, options: PieceOptions) -> int:
+    """Most pieces for which there are rows, where polynomials are so large that more cost minutes.
+
+    Small ones share their rows, and hold by their ridge.
+    """
+    if space_columns(options.space, rows.n_features, options.degree or 0) <= MANY_COLUMNS:
+        return math.prod(options.sizes or (1,))
+    return max(rows.n_rows // _unknowns(rows, options), 1)
 
 
 def _numbers(most: int) -> list[int]:

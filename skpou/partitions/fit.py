@@ -17,21 +17,19 @@ from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
-from skpou.partitions.pieces.cells import fine_cells
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.race import cannot_win, one_is_enough
+from skpou.partitions.pieces.race import DegreeRace
 from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.pieces.splitting import split_pieces
 
-#: Rows from which on degrees that cannot win are not merged, up to which all are held at once, and
-#: rows for each column with which the fine cells of a degree tell anything.
-RACED_ROWS, MOST_RACED_ROWS, MANY_ROWS = 500, 20_000, 8
+#: Rows from which on degrees that cannot win are not merged, and up to which all are held at once.
+RACED_ROWS, MOST_RACED_ROWS = 250, 20_000
 #: Degree from which pieces tell whether there is hope: up to it they cost the least.
 PILOT_DEGREE = 2
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
@@ -148,8 +146,7 @@ class _PieceTraining:
         self.curve: list[float] = []
         self.tried: list[_Candidate] = []
         self.seeds: dict[int, int] = {}
-        self._enough: dict[int, bool] = {}
-        self._starts: dict[int, tuple[PieceProblem, Pieces]] = {}
+        self.race = DegreeRace(self._problem, self.seeds)
         self.converged = True
 
     @property
@@ -171,10 +168,12 @@ class _PieceTraining:
     ) -> bool:
         """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
         degrees = self._candidate_degrees()
-        self.seeds = {degree: int(rng.integers(2**63)) for degree in degrees}
+        self.seeds.update({degree: int(rng.integers(2**63)) for degree in degrees})
         raced = self._is_raced(labels) and math.isinf(hopeless)
-        for degree in degrees:
-            if raced and self._cannot_win(degree):
+        for degree in self.race.order(degrees) if raced else degrees:
+            if raced and self.race.is_lost(degree, self.best.score if self.begun else math.inf):
+                if self.report:
+                    self.report(f"degree {degree}: cannot win")
                 continue
             candidate = self._merge(degree, labels)
             self.tried.append(candidate)
@@ -196,12 +195,12 @@ class _PieceTraining:
         They count where they tell more than the best pieces, and than any one polynomial.
         """
         single = torch.zeros(self.rows.n_rows, dtype=torch.int64, device=self.rows.X.device)
-        wholes = [(self._problem(degree), single) for degree in self._candidate_degrees()]
+        wholes = [(self.race.problem(degree), single) for degree in self._candidate_degrees()]
         tried = [*wholes, (self.best.problem, self.best.labels)]
         asked = self.options.degree
         degrees = FREE_SHIFTS if asked is None else [m for m in SHIFTS if m == asked]
         most = None if self.options.sizes is None else math.prod(self.options.sizes)
-        found = likeliest_shifts([self._problem(degree) for degree in degrees], tried, most)
+        found = likeliest_shifts([self.race.problem(degree) for degree in degrees], tried, most)
         if found is None:
             return
         problem, labels = found
@@ -212,39 +211,6 @@ class _PieceTraining:
         """Whether rows are so many that looking at all degrees first saves time."""
         raced = RACED_ROWS <= self.rows.n_rows <= MOST_RACED_ROWS
         return raced and self.options.degree is None and labels is None
-
-    def _cannot_win(self, degree: int) -> bool:
-        """Whether fine cells of a degree lose to those of a higher one; see `cannot_win`."""
-        if degree == 0 or not self._may_be_cut(degree) or self._is_one_enough(degree):
-            return False
-        higher = [
-            m
-            for m in self.seeds
-            if m > degree and self._may_be_cut(m) and not self._is_one_enough(m)
-        ]
-        lost = cannot_win(*self._start(degree), [self._start(m) for m in higher])
-        if lost and self.report:
-            self.report(f"degree {degree}: cannot win")
-        return lost
-
-    def _may_be_cut(self, degree: int) -> bool:
-        """Whether the rows carry more than one piece of a degree."""
-        price = space_columns(self.options.space, self.rows.n_features, degree)
-        return self.rows.n_rows >= MANY_ROWS * price
-
-    def _is_one_enough(self, degree: int) -> bool:
-        """Whether many rows ask for one polynomial of a degree; see `one_is_enough`."""
-        if degree not in self._enough:
-            self._enough[degree] = one_is_enough(self._problem(degree))
-        return self._enough[degree]
-
-    def _start(self, degree: int) -> tuple[PieceProblem, Pieces]:
-        """The problem of a degree and its fine cells, found once."""
-        if degree not in self._starts:
-            problem = self._problem(degree)
-            cells = fine_cells(problem, np.random.default_rng(self.seeds[degree]))
-            self._starts[degree] = problem, cells
-        return self._starts[degree]
 
     def _candidate_degrees(self) -> list[int]:
         n, d = self.rows.X.shape
@@ -275,7 +241,7 @@ class _PieceTraining:
         return max(problem.n // (problem.n_columns + 1), 1)
 
     def _merge(self, degree: int, labels: Tensor | None) -> _Candidate:
-        problem = self._starts[degree][0] if degree in self._starts else self._problem(degree)
+        problem = self.race.problem(degree)
         history = MergeHistory()
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
@@ -289,17 +255,19 @@ class _PieceTraining:
         if exact is not None:
             history.offer(score(problem, problem.fit(exact)), exact)
             history.scores.append(history.score)
-        elif self._enough.get(degree):
+        elif self.race.enough.get(degree):
             history.offer(score(problem, problem.fit(single)), single)
             history.scores.append(history.score)
         elif whole or problem.n < 2 * (problem.n_columns + 3):
             history.offer(self._whole_score(problem, single), single)
             history.scores.append(history.score)
         else:
-            start = self._start(degree)[1] if labels is None else smooth(problem, labels, 6)
-            self._starts.pop(degree, None)
+            start = self.race.start(degree)[1] if labels is None else smooth(problem, labels, 6)
+            # Pieces of few rows may yet become exact.
+            alone = self.best is candidate or problem.n < RACED_ROWS
+            rival = math.inf if alone else self.best.score
             pieces = merge_multilevel(
-                problem, start, most, self.options.max_iter, history, self.report
+                problem, start, most, self.options.max_iter, history, self.report, rival
             )
             history.labels = pieces.labels
         self.curve += history.scores
@@ -385,7 +353,7 @@ class _PieceTraining:
                         "score": c.score,
                         "taken": c is self.best,
                     }
-                    for c in self.tried
+                    for c in sorted(self.tried, key=lambda one: one.problem.degree)
                 ],
             },
         )

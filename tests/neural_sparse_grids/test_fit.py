@@ -344,7 +344,7 @@ def test_better_of_two_climbs_from_one_start(scores):
     training = Climbs(rows, make_encoder(rows), make_options(rows), np.random.default_rng(0))
     training.scores = scores
     training.run()
-    assert training.seen == [True, False]
+    assert training.seen == [False, True]
     assert torch.equal(*training.starts)
     assert training.trained.score == min(scores)
     assert bool((training.trained.state["body.theta"] == 1 + np.argmin(scores)).all())

@@ -60,3 +60,18 @@ def test_stops_at_exact_pieces():
     far = (T[:, 0] - 0.4).abs() > 0.01
     assert float((found.state.mean(T)[:, 0] - (T[:, 0] - 0.4).abs())[far].abs().max()) < 1e-12
     assert found.state.n_leaves == 16
+
+
+def test_wide_polynomials_have_no_more_pieces_than_rows_carry():
+    rng = np.random.default_rng(0)
+    X = rng.random((250, 14))
+    slope = rng.random(14)
+    y = X @ slope
+    options = PieceOptions(sizes=(6,), degree=2, exactly=True)
+    found = fit_no_worse(rows_of(X, y), options, np.random.default_rng(0))
+    # 120 columns and a gate of 15: one piece; those that were asked for besides stay empty.
+    assert found.state.n_leaves == 6
+    assert len(np.unique(found.state.tree.choose(rows_of(X, y).X)[-1].numpy())) == 1
+    T = rng.random((500, 14))
+    error = found.state.mean(torch.as_tensor(T)).numpy()[:, 0] - T @ slope
+    assert np.abs(error).max() < 1e-6

@@ -60,7 +60,8 @@ def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Ten
 
 def symmetric(lower: Tensor) -> Tensor:
     """Symmetric matrix from its lower part."""
-    return torch.tril(lower) + torch.tril(lower, -1).T
+    full = torch.tril(lower)
+    return full.add_(torch.tril(full, -1).T)
 
 
 def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:

@@ -57,7 +57,8 @@ class DampedModel:
 
     def is_finite(self) -> bool:
         """Whether a step can be computed."""
-        return bool(torch.isfinite(self.gram).all() and torch.isfinite(self.pull).all())
+        # The sum of what is not finite is not finite.
+        return bool(torch.isfinite(self.gram.sum()) and torch.isfinite(self.pull).all())
 
     def _solve(self, right: Tensor, shift: float) -> Tensor:
         """``(J'J + shift)^-1 right``."""

@@ -107,8 +107,9 @@ class EncodedRows:
     def damped(self, gram: Tensor, pull: Tensor, fit: Fit) -> DampedModel:
         """Model with the pull inwards, which is added to both in place."""
         J, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
-        gram += self.ridges.inward * (J.T @ J)
-        pull += self.ridges.inward * (J.T @ far)
+        if len(J):
+            gram += self.ridges.inward * (J.T @ J)
+            pull += self.ridges.inward * (J.T @ far)
         return DampedModel(gram, None, pull, fit.theta, self.ridges.weight)
 
 

@@ -146,13 +146,14 @@ class EncodedProblem(EncodedRows):
                 add_gram(gram, J[:, o])
                 cross[o].addmm_(K.T, J[:, o])
             pull -= torch.einsum("nok,no->k", J, fit.residual[block])
-        gram = symmetric(gram)
+        projected = torch.zeros_like(gram)
         for o in range(m):
             inner = torch.linalg.solve_triangular(
                 fit.solution.factor, d[:, None] * cross[o], upper=False
             )
-            gram -= inner.T @ inner
-        return self.damped(gram / m, pull / m, fit)
+            add_gram(projected, inner)
+        gram = symmetric(gram.sub_(projected).div_(m))
+        return self.damped(gram, pull / m, fit)
 
     def _by_rows(self, fit: EncodedFit, slope: Tensor) -> DampedModel:
         """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""

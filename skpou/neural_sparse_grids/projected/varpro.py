@@ -36,6 +36,8 @@ PLATEAU, ENOUGH = 0.8, 2.0
 #: Rows up to which training begins with cautious ridges, and every level is trained until its
 #: evidence no longer grows.
 CAUTIOUS_ROWS = 1000
+#: Steps after which a climb must be ahead of a rival, in units of those that it took.
+SLOWER = 2
 #: Rounds without a better score after which training ends: one may only have changed the ridges.
 PATIENCE = 2
 
@@ -56,6 +58,9 @@ class VarproOptions:
         Residual, relative to the targets' rms, that counts as none.
     cautious : bool
         Whether every level is trained until its evidence no longer grows.
+    rival : Trained or None
+        Another climb with the same rows: after twice as many steps as that took, one goes on only
+        while its score is better. Cautious steps find noise soon, and are slow where there is none.
     """
 
     first_level: int
@@ -64,6 +69,7 @@ class VarproOptions:
     max_iter: int
     tol: float
     cautious: bool = False
+    rival: Trained | None = None
 
 
 class VarproTraining:
@@ -169,6 +175,9 @@ class VarproTraining:
             if self.report is not None:
                 size = f"loss {trained.curve[-1]:.3e}, score {score:.6g}"
                 self.report(f"level {now}, step {trained.n_iter}: {size}, {fit}")
+            if rows is self.rows and self._is_behind():
+                trained.code = "converged"
+                return True
             at_last = now == levels[-1]
             exact = fit.rms() <= options.tol * self.problem.rms
             if (at_last and (exact or worse >= 1)) or worse >= PATIENCE:
@@ -179,6 +188,12 @@ class VarproTraining:
             settled = worse or not options.cautious
             now = min(now + 1, levels[-1]) if settled else now
         return True
+
+    def _is_behind(self) -> bool:
+        rival, trained = self.options.rival, self.trained
+        if rival is None or trained.n_iter < SLOWER * rival.n_iter:
+            return False
+        return not trained.score < rival.score
 
     def _grid(self, level: int) -> SparseGrid:
         return SparseGrid(self.encoder.form.n_components, level, self.options.boundary)

@@ -22,8 +22,12 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
 STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
-#: Starts that are followed to the end where the descent has ended far above round-off.
-RESTARTS = ((1.0,), *STARTS)
+#: Relative error of a finished blend that counts as exact; that of a pilot which more steps, and
+#: not more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain.
+EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
+#: Starts that are tried where the descent has ended far above round-off, and how many of the best
+#: are followed to the end.
+RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class BlendTrainer:
     rows_an_unknown = 12
     least_rows = 2500
     #: Points between the rows at which a fit is judged.
-    most_probes = 4000
+    most_probes = 1000
     #: Rows times columns squared times steps that a pilot may spend.
     pilot_budget = 1.5e9
     #: Weight of the gates' coefficients in units of the ridge: without it gates may turn sharp
@@ -160,7 +164,7 @@ class BlendTrainer:
         )
         return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
 
-    def _thinned(self, n_unknowns: int) -> Tensor:
+    def thinned(self, n_unknowns: int) -> Tensor:
         """Positions within the part of the rows to train on."""
         n = len(self.index)
         most = max(self.least_rows, self.rows_an_unknown * n_unknowns)
@@ -193,7 +197,7 @@ class BlendTrainer:
         """Best of several logistic starts after a few steps."""
         n_features = self.options.form.basis(self.problem.d).n_columns
         n_leaves = len(parents[-1])
-        thinned = self._thinned(n_leaves * (self.problem.n_columns + n_features))
+        thinned = self.thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
         tried: BestSoFar[TrainingResult] = BestSoFar()
         first = self.steps(problem, self.pilot_budget, 3)
@@ -229,7 +233,7 @@ class BlendTrainer:
             coefficients would be lost at once.
         """
         parents = [torch.zeros(len(theta), dtype=torch.int64, device=theta.device)]
-        thinned = self._thinned(len(theta) * (self.problem.n_columns + theta.shape[1]))
+        thinned = self.thinned(len(theta) * (self.problem.n_columns + theta.shape[1]))
         problem = self._projected(self.index[thinned], parents)
         ridge = self.options.ridge()
         ridge.follow(error)
@@ -359,19 +363,34 @@ class _Ladder:
 
     def climb(self, numbers: tuple[int, ...] | None) -> Blend:
         """The best of the most promising numbers, from several starts if it is far from exact."""
-        rungs = []
+        rungs: list[Rung] = []
         for k in numbers or self.numbers():
-            rungs.append(self.rung(k))
-            pilot, projected, _ = rungs[-1]
-            if pilot.score < 1e-13 * projected.rms:
+            if numbers is None and len(rungs) > 1 and not self._is_affordable(k):
                 break
-        finished = [self.trainer.finish(*rung) for rung in _promising(rungs, self.part)]
+            rungs.append(self.rung(k))
+            if numbers is None and _is_settled(rungs, self.part):
+                break
+        finished: list[Blend] = []
+        for rung in _promising(rungs, self.part):
+            finished.append(self.trainer.finish(*rung))
+            if finished[-1].result.score <= EXACT * rung[1].rms:
+                break
         best = min(finished, key=lambda blend: blend.result.score)
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
         if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
             for k in self._restarted(rungs):
-                finished += [self.trainer.finish(*self.rung(k, (start,))) for start in RESTARTS]
+                others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
+                finished += [self.trainer.finish(*rung) for rung in others[:FOLLOWED]]
         return min(finished, key=lambda blend: blend.result.score)
+
+    def _is_affordable(self, k: int) -> bool:
+        """Whether the budget lets a pilot of k pieces descend for half of the steps of others.
+
+        With fewer it was never seen to come near them.
+        """
+        rows = len(self.trainer.thinned(k * self.unknowns))
+        cost = rows * (k * self.part.n_columns) ** 2
+        return self.trainer.pilot_budget >= 0.5 * self.options.pilot_iter * cost
 
     def _restarted(self, rungs: list[Rung]) -> list[int]:
         """Most pieces that the budget lets descend for at least a hundred steps, if any."""
@@ -392,13 +411,32 @@ class _Ladder:
         return pilot, projected, parents
 
 
+def _is_settled(rungs: list[Rung], part: PieceProblem) -> bool:
+    """Whether more pieces are not worth a trial: the last ones are exact, or have gained little.
+
+    Little is enough where neighbouring residuals are uncorrelated, or are so small that descending
+    further is what lowers them.
+    """
+    pilot, projected, _ = rungs[-1]
+    if pilot.score < 1e-13 * projected.rms:
+        return True
+    before = min((rung[0].score for rung in rungs[:-1]), default=math.inf)
+    if pilot.score < before / WORTH_MORE:
+        return False
+    return min(before, pilot.score) < NEAR_EXACT * projected.rms or _is_white(pilot, part)
+
+
+def _pilot_score(rung: Rung) -> float:
+    return rung[0].score
+
+
 def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
     """The first rung that white noise allows, or the best two by their pilots if they are close."""
     best = min(rung[0].score for rung in rungs)
     for rung in rungs:
         if rung[0].score <= 3 * best and _is_white(rung[0], part):
             return [rung]
-    ranked = sorted(rungs, key=lambda rung: rung[0].score)
+    ranked = sorted(rungs, key=_pilot_score)
     return [rung for rung in ranked[:2] if rung[0].score <= 3 * best]
 
 

@@ -49,6 +49,7 @@ class POURegressor(BasePartitionRegressor):
         predicted better: with noise half as many and so on are tried. Without, soft pieces are
         found a second and a third time, from half as many and from a degree less, so that more
         pieces and higher degrees are no worse.
+        Polynomials of more than 100 columns are no more than there are rows for their unknowns.
     degree : int, default=2
         Total degree of the polynomials, at least 0.
     gate : {"rbf", "quadratic", "linear", "residual", "mlp"}, default="rbf"

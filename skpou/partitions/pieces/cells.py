@@ -18,8 +18,12 @@ from skpou.core.linalg import (
 )
 from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
-#: Balls that are tried in all when cells are few; at least eight a cell.
-MOST_BALLS = 4000
+#: Balls that are tried in all when cells are few, and their rows times columns squared; at least
+#: eight a cell.
+MOST_BALLS, MOST_WORK = 4000, 2e10
+#: Rows times columns squared from which on balls are compared by Gram matrices first, in a third of
+#: the time, and how many of each cell are not decided on by these.
+SCREENED_WORK, UNSCREENED = 5e8, 16
 
 #: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
 EXACT = 100.0
@@ -40,9 +44,11 @@ def lloyd(
     return centres, cKDTree(centres).query(X)[1]
 
 
-def _draw_candidates(cell: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Samples at which balls are tried, all of them or eight random members of each cell."""
-    n_draws = max(8, MOST_BALLS // n_cells)
+def _draw_candidates(
+    cell: np.ndarray, n_cells: int, most: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Samples at which balls are tried: of `most` each cell's part, at least eight of a cell."""
+    n_draws = max(8, most // n_cells)
     shuffled = rng.permutation(len(cell))
     order = shuffled[np.argsort(cell[shuffled], kind="stable")]
     count = np.bincount(cell, minlength=n_cells)
@@ -68,6 +74,36 @@ def _balls(
         coefs.append(coef)
         errors.append(error)
     return torch.cat(coefs), torch.cat(errors)
+
+
+def _screened(problem: PieceProblem, tried: np.ndarray, cell: np.ndarray, size: int) -> np.ndarray:
+    """Those of each cell whose balls leave the least, as Gram matrices tell with half the digits.
+
+    Parameters
+    ----------
+    problem : PieceProblem
+        Samples.
+    tried : ndarray of shape (b,)
+        Centres of the balls.
+    cell : ndarray of shape (b,)
+        Their cells.
+    size : int
+        Samples of a ball.
+    """
+    size = min(problem.n, size)
+    P, points, left = problem.n_columns, problem.host_points[tried], []
+    for block in row_blocks(len(tried), rows_within(2 * size * P)):
+        ball = problem._tensor(problem.tree.query(points[block], size)[1].reshape(-1, size))
+        A = problem.weighted[ball]
+        L, failed = torch.linalg.cholesky_ex(A.mT @ A)
+        rss = L[:, P:, P:].square().sum((1, 2))
+        # What has no factor is of deficient rank, or exact: the orthogonal factors tell.
+        left.append(torch.where(failed > 0, 0.0, rss))
+    by_rest = np.argsort(torch.cat(left).cpu().numpy(), kind="stable")
+    by_cell = by_rest[np.argsort(cell[by_rest], kind="stable")]
+    _, first, count = np.unique(cell[by_cell], return_index=True, return_counts=True)
+    rank = np.arange(len(by_cell)) - np.repeat(first, count)
+    return np.sort(tried[by_cell[rank < UNSCREENED]])
 
 
 def _two_sizes(
@@ -102,8 +138,12 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
     weight = problem.rows.weight.cpu().numpy()
     centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
-    tried = _draw_candidates(cell, n_cells, rng)
-    coef, error = _two_sizes(problem, tried, _ball_size(problem, n_cells))
+    size = _ball_size(problem, n_cells)
+    work = min(size, problem.n) * problem.n_columns**2
+    tried = _draw_candidates(cell, n_cells, min(MOST_BALLS, int(MOST_WORK / work)), rng)
+    if len(tried) * work > SCREENED_WORK:
+        tried = _screened(problem, tried, cell[tried], size)
+    coef, error = _two_sizes(problem, tried, size)
     _, best = _best_of_each(cell[tried], error)
     index = problem._tensor(best)
     error = error[index]

@@ -15,9 +15,13 @@ from torch import Tensor
 from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.race import is_beaten
 
 #: Levels without a better score after which merging stops where the residual has grown, too.
 LATE = 10
+#: Sweeps of smoothing at a level of merging: a kink takes some to be found, but where noise is all
+#: that pieces leave over, it moves rows to and fro for ever. Of fewer rows noise is not known.
+SWEEPS, NOISY_SWEEPS, NOISY_ROWS = 6, 2, 1000
 #: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
 MOST_HOSTS = 3
 
@@ -145,15 +149,19 @@ def merge_order(problem: PieceProblem, pieces: Pieces) -> list[tuple[int, int]]:
 
 
 def smooth(
-    problem: PieceProblem, labels: Tensor, max_sweeps: int, smoothness: float = 1.5
+    problem: PieceProblem,
+    labels: Tensor,
+    max_sweeps: int,
+    smoothness: float = 1.5,
+    known: Pieces | None = None,
 ) -> Pieces:
     """Samples with a foreign neighbour choose again among their neighbours' labels.
 
     Iterated conditional modes on the surprise less `smoothness` times the share of neighbours
     that agree. Labels left with fewer than P + 2 samples vanish; their samples take the label
-    nearby that explains them best.
+    nearby that explains them best. `known` is a fit of labels that differ in a few samples.
     """
-    pieces = problem.fit(compact(labels))
+    pieces = problem.refit(known, labels) if known else problem.fit(compact(labels))
     for _ in range(max_sweeps):
         around = torch.cat([pieces.labels[:, None], pieces.labels[problem.neighbours]], 1)
         active = torch.nonzero((around != around[:, :1]).any(1)).squeeze(1)
@@ -168,7 +176,7 @@ def smooth(
         new = _starve(problem, pieces, new)
         if not changed and bool((new == pieces.labels).all()):
             break
-        pieces = problem.fit(compact(new))
+        pieces = problem.refit(pieces, new)
         if not changed:
             break
     return pieces
@@ -244,7 +252,7 @@ def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
             n_alive -= 1
     if n_alive == pieces.n_pieces:
         return pieces
-    return problem.fit(compact(labels))
+    return problem.refit(pieces, labels)
 
 
 def score(problem: PieceProblem, pieces: Pieces) -> float:
@@ -333,6 +341,7 @@ def merge_multilevel(
     max_iter: int,
     history: MergeHistory,
     report: Report | None = None,
+    rival: float = math.inf,
 ) -> Pieces:
     """Step C: from many fine cells to the pieces of best score, at most `max_pieces`.
 
@@ -350,6 +359,8 @@ def merge_multilevel(
         Filled as levels pass, so that an interrupted run leaves the best labels there.
     report : callable, default=None
         Receives a line a level.
+    rival : float, default=math.inf
+        A score of others at which to stop once these pieces, however merged, cannot reach it.
 
     Returns
     -------
@@ -368,7 +379,8 @@ def merge_multilevel(
             target = min(max_pieces, K - 1)
             history.converged = False
         labels = agglomerate(problem, pieces, max(target, 1))
-        pieces = smooth(problem, labels, max_sweeps=6)
+        noisy = problem.n >= NOISY_ROWS and problem.residuals_are_white(pieces)
+        pieces = smooth(problem, labels, max_sweeps=NOISY_SWEEPS if noisy else SWEEPS)
         # Where nothing fits well, all pieces would go at once and no number be scored.
         K = pieces.n_pieces
         pieces = dissolve(problem, pieces, max_pieces if K > max_pieces else -(-7 * K // 10))
@@ -376,6 +388,10 @@ def merge_multilevel(
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
+        if history.score >= rival and is_beaten(problem, pieces, rival):
+            whole = problem.fit(torch.zeros_like(pieces.labels))
+            history.offer(score(problem, whole), whole.labels)
+            return whole
         # Plain scores are compared with plain ones: those after joins are on another footing.
         least = min(history.scores)
         worse = value - least
@@ -403,14 +419,20 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
         return pieces
     value = score(problem, pieces)
     searching = True
+    # Piece and hosts that are what they were fare as they did.
+    failed: set[tuple[tuple[int, float], ...]] = set()
     while searching and pieces.n_pieces > 1:
         searching = False
         small = pieces.count < problem.n / (2 * pieces.n_pieces)
         for j in torch.nonzero(small).squeeze(1).tolist():
-            attempts = [_without(problem, pieces, j)]
             hosts = _hosts(problem, pieces, j)
+            what = tuple((int(pieces.count[k]), float(pieces.rss[k])) for k in (j, *hosts))
+            if what in failed:
+                continue
+            failed.add(what)
+            attempts = [_without(problem, pieces, j)]
             attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in hosts]
-            tried = [smooth(problem, labels, max_sweeps=6) for labels in attempts]
+            tried = [smooth(problem, labels, 6, known=pieces) for labels in attempts]
             values = [score(problem, fewer) for fewer in tried]
             best = min(range(len(values)), key=values.__getitem__)
             if values[best] < value:

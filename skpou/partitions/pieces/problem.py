@@ -20,6 +20,8 @@ from skpou.core.linalg import (
 )
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 
+#: Share of the samples up to which fits of changed pieces alone take less than those of all.
+MOST_AGAIN = 0.75
 #: Relative residual that counts as round-off, in units of the machine epsilon.
 ROUND_OFF = 450.0
 
@@ -145,16 +147,52 @@ class PieceProblem:
         A label without samples gets the zero polynomial.
         """
         K = int(labels.max()) + 1 if n_pieces is None else n_pieces
-        factors = triangular_factors(self.weighted, labels, K)
+        return self._fit(labels, K, slice(None))
+
+    def _fit(self, labels: Tensor, K: int, index: slice | Tensor) -> Pieces:
+        """Pieces 0 .. K-1 of some of the samples, whose labels these are."""
+        factors = triangular_factors(self.weighted[index], labels, K)
         count = torch.bincount(labels, minlength=K)
         weight = torch.zeros_like(self.rows.weight[:1]).expand(K).clone()
         within = weight.clone()
-        weight.index_add_(0, labels, self.rows.weight)
-        within.index_add_(0, labels, self.rows.within.mean(1))
+        weight.index_add_(0, labels, self.rows.weight[index])
+        within.index_add_(0, labels, self.rows.within[index].mean(1))
         rss = split_factor(factors, self.n_columns)[2].mean(1) + within
         error = (rss / (weight - self.n_columns).clamp_min(1)).sqrt()
         coef = coefficients(factors, self.n_columns)
         return Pieces(labels, factors, coef, rss, error, count, weight)
+
+    def refit(self, pieces: Pieces, labels: Tensor) -> Pieces:
+        """Fit of other labels, renumbered to those in use; pieces that keep their samples stay.
+
+        Parameters
+        ----------
+        pieces : Pieces
+            A fit of these samples.
+        labels : Tensor of shape (n,), int64
+            New labels, among those of `pieces`.
+        """
+        K = pieces.n_pieces
+        moved = labels != pieces.labels
+        changed = torch.zeros(K, dtype=torch.bool, device=labels.device)
+        changed[labels[moved]] = True
+        changed[pieces.labels[moved]] = True
+        used = torch.bincount(labels, minlength=K) > 0
+        number = used.cumsum(0) - 1
+        again = changed & used
+        if not bool(again.any()) and bool(used.all()):
+            return pieces
+        of_again = again.cumsum(0) - 1
+        index = torch.nonzero(again[labels]).squeeze(1)
+        if len(index) > MOST_AGAIN * len(labels):
+            return self.fit(number[labels])
+        fresh = self._fit(of_again[labels[index]], int(again.sum()), index)
+        parts = []
+        for name in ("factors", "coef", "rss", "error", "count", "weight"):
+            value = getattr(pieces, name)[used].clone()
+            value[number[again]] = getattr(fresh, name)
+            parts.append(value)
+        return Pieces(number[labels], *parts)
 
     def squared_residuals(self, coef: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
         """Mean square over targets of the residual of some samples under candidate pieces.

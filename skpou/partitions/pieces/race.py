@@ -7,11 +7,12 @@ polynomial of its own, leave no less than one polynomial for all, there are no p
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
-from skpou.partitions.pieces.cells import EXACT, lloyd
+from skpou.partitions.pieces.cells import EXACT, fine_cells, lloyd
 from skpou.partitions.pieces.problem import PieceProblem, Pieces
 
 #: A degree whose fine cells have found so many rows exact, as a share, stays: what is exact wins
@@ -20,8 +21,12 @@ EXACT_SHARE = 0.05
 #: Logarithm of the mean square by which cells may lose to those of a higher degree, since smoothing
 #: lowers the residual of a few.
 MARGIN = 1.0
+#: The same for pieces that are smoothed at every level, each by its own error.
+MERGED_MARGIN = 0.25
 
 
+#: Rows for each column with which the fine cells of a degree tell anything.
+MANY_ROWS = 8
 #: Rows for each column that blocks have, and most blocks.
 ROWS_A_COLUMN, MOST_BLOCKS = 3, 64
 #: Share of the price of one piece more that blocks must gain: they know no kink, and cut across it.
@@ -57,8 +62,12 @@ def one_is_enough(problem: PieceProblem) -> bool:
     return gain < LEAST_GAIN * _price(problem, whole)
 
 
-def cannot_win(problem: PieceProblem, cells: Pieces, others: list[tuple[PieceProblem, Pieces]]
-               ) -> bool:  # fmt: skip
+def cannot_win(
+    problem: PieceProblem,
+    cells: Pieces,
+    others: list[tuple[PieceProblem, Pieces]],
+    best: float = math.inf,
+) -> bool:
     """Whether pieces of one degree lose to those of higher degrees, however they are merged.
 
     Parameters
@@ -69,18 +78,45 @@ def cannot_win(problem: PieceProblem, cells: Pieces, others: list[tuple[PiecePro
         Fine cells of that degree, as of `fine_cells`.
     others : list of (PieceProblem, Pieces)
         The same of higher degrees.
+    best : float, default=math.inf
+        Score of pieces that are merged, of any degree.
 
     Returns
     -------
     bool
         Whether the residual of all the fine cells costs more, without any price for their number,
-        than fine cells of a higher degree with it.
+        than fine cells of a higher degree with it, or than the best pieces.
     """
-    exact = cells.error < EXACT * problem.floor
-    if float(cells.weight[exact].sum()) > EXACT_SHARE * problem.total_weight:
+    if some_are_exact(problem, cells):
         return False
     least = _misfit(problem, cells) - MARGIN * problem.total_weight * problem.rows.n_outputs
-    return any(_misfit(of, start) + _price(of, start) < least for of, start in others)
+    beaten = any(promise(of, start) < least for of, start in others)
+    return beaten or is_beaten(problem, cells, best)
+
+
+def is_beaten(problem: PieceProblem, pieces: Pieces, best: float) -> bool:
+    """Whether pieces, however merged further, cannot reach a best score of others.
+
+    Each piece counts by its own error, so that the few which lie across a kink, and will not for
+    long, tell little; merging makes all of them larger.
+    """
+    if not math.isfinite(best) or some_are_exact(problem, pieces):
+        return False
+    m, total = problem.rows.n_outputs, problem.total_weight
+    square = pieces.error.square() + (3 * problem.floor) ** 2
+    misfit = m * float(pieces.weight @ square.log())
+    return misfit + _price(problem, pieces) / pieces.n_pieces - MERGED_MARGIN * m * total > best
+
+
+def some_are_exact(problem: PieceProblem, cells: Pieces) -> bool:
+    """Whether fine cells have found rows exact: no residual of others tells against them."""
+    exact = cells.error < EXACT * problem.floor
+    return float(cells.weight[exact].sum()) > EXACT_SHARE * problem.total_weight
+
+
+def promise(problem: PieceProblem, cells: Pieces) -> float:
+    """Score of fine cells, but for the length of their labels; lower is better."""
+    return _misfit(problem, cells) + _price(problem, cells)
 
 
 def _misfit(problem: PieceProblem, cells: Pieces) -> float:
@@ -93,3 +129,70 @@ def _price(problem: PieceProblem, cells: Pieces) -> float:
     """What the cells' coefficients cost in `score`; labels are nobody's advantage."""
     columns = problem.rows.n_outputs * problem.n_columns + problem.n_gate_columns
     return cells.n_pieces * columns * math.log(max(problem.total_weight, 2.0))
+
+
+class DegreeRace:
+    """Degrees of many rows, judged by their fine cells before any are merged.
+
+    Parameters
+    ----------
+    make_problem : callable
+        Takes a degree, returns its problem.
+    seeds : mapping of int to int
+        Candidate degrees, and the seeds of their fine cells; read when asked.
+
+    Attributes
+    ----------
+    enough : dict of int to bool
+        Whether one polynomial of a degree is enough, for those that were looked at.
+    """
+
+    def __init__(self, make_problem: Callable[[int], PieceProblem], seeds: Mapping[int, int]):
+        self._make, self._seeds = make_problem, seeds
+        self.enough: dict[int, bool] = {}
+        self._problems: dict[int, PieceProblem] = {}
+        self._starts: dict[int, Pieces] = {}
+
+    def problem(self, degree: int) -> PieceProblem:
+        """The problem of a degree, made once."""
+        if degree not in self._problems:
+            self._problems[degree] = self._make(degree)
+        return self._problems[degree]
+
+    def start(self, degree: int) -> tuple[PieceProblem, Pieces]:
+        """The problem of a degree and its fine cells, found once."""
+        problem = self.problem(degree)
+        if degree not in self._starts:
+            rng = np.random.default_rng(self._seeds[degree])
+            self._starts[degree] = fine_cells(problem, rng)
+        return problem, self._starts[degree]
+
+    def order(self, degrees: list[int]) -> list[int]:
+        """Degrees in an order in which pieces of one spare the merging of others.
+
+        Where some rows are found to be exact, the lowest degree that makes all of them so is looked
+        for from below.
+        """
+        cut = [degree for degree in degrees if self._is_cut(degree)]
+        if any(some_are_exact(*self.start(degree)) for degree in cut):
+            return degrees
+        cut.sort(key=lambda degree: promise(*self.start(degree)))
+        return [degree for degree in degrees if degree not in cut] + cut
+
+    def is_lost(self, degree: int, best: float) -> bool:
+        """Whether fine cells of a degree lose to others, or to the best score; see `cannot_win`."""
+        if not self._is_cut(degree):
+            return False
+        higher = [m for m in self._seeds if m > degree and self._is_cut(m)]
+        return cannot_win(*self.start(degree), [self.start(m) for m in higher], best)
+
+    def _is_cut(self, degree: int) -> bool:
+        """Whether pieces of a degree, and not one polynomial, are to be looked for."""
+        if degree == 0:
+            return False
+        problem = self.problem(degree)
+        if problem.n < MANY_ROWS * problem.n_columns:
+            return False
+        if degree not in self.enough:
+            self.enough[degree] = one_is_enough(problem)
+        return not self.enough[degree]

@@ -36,6 +36,8 @@ MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
 LIKELIEST = 5
 #: How many of the best are confirmed by fits without the left-out rows.
 CONFIRMED = 4
+#: Left-out error of pieces, in units of y, below which there is nothing to gain.
+NEGLIGIBLE = 1e-12
 #: Factor by which pieces must predict left-out levels better, so that these are not remembered.
 REMEMBERED = 30.0
 #: Left-out errors of pieces, in units of their noise, that noise explains: those of folds and of
@@ -86,10 +88,12 @@ def smooth_where_better(
         some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
+        own = _left_out(pieces.state, some)
+        if own <= NEGLIGIBLE and not some.on_levels:
+            return pieces
         best = _best(some, options)
         if best is None:
             return pieces
-        own = _left_out(pieces.state, some)
         if report:
             report(f"left-out error {own:.3g}, {best.fit.left_out:.3g} of smooth functions")
         # Gates that were found with all rows remember levels that are left out; cuts of a line

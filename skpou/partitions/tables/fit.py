@@ -33,6 +33,8 @@ LEAST_FEATURES, LEAST_ROWS = 4, 50
 LEAST_RESIDUAL = 0.01
 #: Most rows that choose, and the folds they are cut into.
 MOST_ROWS, N_FOLDS = 3000, 4
+#: Rows of a fold that tell a gain which is worth having from one by chance.
+MANY_LEFT_OUT = 500
 #: Degrees and numbers of experts that are compared.
 DEGREES, COUNTS = (1, 2, 3, 4), (1, 2, 4, 8)
 #: Fewest rows for each column of a polynomial, and most columns.
@@ -115,6 +117,8 @@ class _Candidate:
         Of every pair of point and target in the order of folds.
     factor : float
         Of the variances, that makes the former largest.
+    judged : list of (Components, float)
+        What the fits of the folds say of the rows they have not seen, and the least variances.
     """
 
     degree: int
@@ -122,6 +126,7 @@ class _Candidate:
     log_density: Tensor
     square: Tensor
     factor: float
+    judged: list[tuple[Components, float]]
 
     def total(self, weight: Tensor) -> float:
         return float(weight @ self.log_density)
@@ -171,21 +176,39 @@ class _TableChoice:
         return np.random.default_rng(self.seed)
 
     def _best(self) -> _Candidate:
-        """The candidate of largest density; numbers go up as long as that rises."""
+        """The candidate of largest density; numbers go up as long as that rises.
+
+        The first fold drops those that are clearly behind on it.
+        """
+        weight = self.held[0].weight
+        begun = [one for degree in self._degrees() for one in self._climbed(degree)]
+        leader = max(begun, key=lambda one: one.total(weight)).log_density
+        kept = [one for one in begun if not is_gain(leader - one.log_density, weight)]
         ranked: list[_Candidate] = []
-        for degree in self._degrees():
-            commons = [CommonPolynomial(kept, degree) for kept, _ in self.parts]
-            last: _Candidate | None = None
-            for count in self._counts():
-                found = self._candidate(commons, count)
-                value = found.total(self.weight)
-                if self.report:
-                    self.report(f"degree {degree}, {count} experts: log density {value:.6g}")
-                if last is not None and value <= last.total(self.weight):
-                    break
-                last = found
-            ranked += [last] if last is not None else []
+        for degree in sorted({one.degree for one in kept}):
+            commons = [CommonPolynomial(part, degree) for part, _ in self.parts[1:]]
+            of_degree = [one for one in kept if one.degree == degree]
+            ranked += [self._candidate(commons, one.n_experts, one) for one in of_degree]
         return max(ranked, key=lambda found: found.total(self.weight))
+
+    def _climbed(self, degree: int) -> list[_Candidate]:
+        """Candidates of a degree by the first fold alone."""
+        common, weight = CommonPolynomial(self.parts[0][0], degree), self.held[0].weight
+        found: list[_Candidate] = []
+        for count in self._counts():
+            found.append(self._candidate([common], count))
+            value = found[-1].total(weight)
+            if self.report:
+                self.report(f"degree {degree}, {count} experts: log density {value:.6g}")
+            if count > 1 and not self._rises(found[-1].log_density - found[-2].log_density):
+                break
+        return found
+
+    def _rises(self, gain: Tensor) -> bool:
+        """Whether a larger number of experts promises more by what it gains on the first fold."""
+        weight = self.held[0].weight
+        many = len(weight) >= MANY_LEFT_OUT
+        return is_gain(gain, weight) if many else float(weight @ gain) > 0
 
     def _degrees(self) -> list[int]:
         if self.options.degree is not None:
@@ -199,18 +222,25 @@ class _TableChoice:
         most = self.options.sizes[0] if self.options.sizes else COUNTS[-1]
         return [count for count in COUNTS if count <= most]
 
-    def _candidate(self, commons: list[CommonPolynomial], n_experts: int) -> _Candidate:
-        fits = [fit_shrunk_experts(common, n_experts, self._rng()) for common in commons]
-        left = [fit.components(held.X) for fit, held in zip(fits, self.held, strict=True)]
-        y = [held.y for held in self.held]
-        factor = _variance_factor(left, y, self.weight)
+    def _candidate(
+        self, commons: list[CommonPolynomial], n_experts: int, begun: _Candidate | None = None
+    ) -> _Candidate:
+        """A candidate by the first folds, or one that is `begun` by those that follow, too."""
+        judged = [] if begun is None else begun.judged
+        held = self.held[: len(judged) + len(commons)]
+        judged = judged + [
+            (fit_shrunk_experts(common, n_experts, self._rng()).components(part.X), common.floor)
+            for common, part in zip(commons, held[len(judged) :], strict=True)
+        ]
+        left, y = [part for part, _ in judged], [part.y for part in held]
+        factor = _variance_factor(left, y, torch.cat([part.weight for part in held]))
         densities = [
             replace(
                 part,
-                noise=(factor * part.noise).clamp_min(common.floor),
+                noise=(factor * part.noise).clamp_min(floor),
                 epistemic=factor * part.epistemic,
             )
-            for part, common in zip(left, commons, strict=True)
+            for part, floor in judged
         ]
         return _Candidate(
             commons[0].degree,
@@ -218,6 +248,7 @@ class _TableChoice:
             torch.cat([part.log_density(z) for part, z in zip(densities, y, strict=True)]),
             torch.cat([_square(part, z) for part, z in zip(left, y, strict=True)]),
             factor,
+            judged,
         )
 
     def _beats_pieces(self, best: _Candidate) -> bool:

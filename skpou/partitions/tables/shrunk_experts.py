@@ -25,6 +25,9 @@ from skpou.partitions.pieces.cells import lloyd
 FORM = GateForm(1)
 #: Steps of expectation maximization, and those of the evidence of the common polynomial.
 STEPS, EVIDENCE_STEPS = 30, 60
+#: Mean change of the rows' shares at which expectation maximization rests: what follows moves the
+#: densities by less than which rows are left out.
+AT_REST = 1e-3
 #: Share of a row that its own cluster takes in the start.
 FIRST_SHARE = 0.9
 #: Weight of the target beside the columns in the clusters of the start.
@@ -172,8 +175,10 @@ def fit_shrunk_experts(
         variance = variance.clamp_min(common.floor)
         total = variance * (1 + spread)
         log_normal = -0.5 * (error.square() / total + total.log())
-        share = torch.softmax(torch.log_softmax(Z @ gates, 1) + log_normal, 1)
+        before, share = share, torch.softmax(torch.log_softmax(Z @ gates, 1) + log_normal, 1)
         gates = steps.ascend(gates, share)
+        if float(common.share @ (share - before).abs().sum(1)) < AT_REST:
+            break
     return common.mixture(fits, common.fit.coef, gates)
 
 

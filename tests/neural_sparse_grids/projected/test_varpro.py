@@ -89,6 +89,15 @@ def test_cautious_climb_stays_while_the_evidence_grows():
     assert training.kept() == (4, 7)
 
 
+@pytest.mark.parametrize(("score", "rounds"), [(-350, 4), (-250, 8)])
+def test_a_climb_that_is_behind_a_rival_after_twice_its_steps_ends(score, rounds):
+    scores = [0, -100, -200, -300, -400, -500, -600, -600]
+    rival = Trained(score=score, n_iter=2 * encoder_varpro.ROUND)
+    training = Scripted(scores, rival=rival)
+    assert len(training.climb()) == rounds
+    assert training.trained.code == "converged"
+
+
 def test_levels_that_make_it_worse_end_the_climb():
     training = Scripted([0, -100, 50, 60, -900], levels=(2, 9))
     assert training.climb() == [2, 3, 4, 5]

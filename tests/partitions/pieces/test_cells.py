@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from skpou.core.polynomials import TotalDegreePolynomials
-from skpou.partitions.pieces.cells import fine_cells, lloyd
+from skpou.partitions.pieces import cells as cells_module
+from skpou.partitions.pieces.cells import UNSCREENED, _screened, fine_cells, lloyd
 from skpou.partitions.pieces.problem import PieceProblem, compact
 from tests.contracts import DTYPES, EPS, same_bits
 from tests.examples import five_pieces, kink, problem_of, rows_of, tensor, wave
@@ -46,6 +47,55 @@ def test_fit_against_least_squares_of_every_label():
         expected = np.sqrt(residual.mean() / (w.sum() - problem.n_columns))
         np.testing.assert_allclose(pieces.error[k], expected, rtol=1e-11)
     torch.testing.assert_close(problem.fit(labels).coef, pieces.coef[:4])
+
+
+@pytest.mark.parametrize("moves", [(3, 1), (40, 1), (200, 2)])
+def test_fit_of_changed_pieces_alone_is_that_of_all(moves):
+    problem = problem_of(lambda X: np.sin(5 * X[:, 0] + X[:, 1]), 400, d=2, degree=2)
+    rng = np.random.default_rng(0)
+    pieces = problem.fit(torch.as_tensor(rng.integers(0, 9, 400)))
+    labels = pieces.labels.clone()
+    n_moved, lost = moves
+    labels[torch.as_tensor(rng.choice(400, n_moved, replace=False))] = 4
+    for piece in range(lost):
+        labels[labels == piece] = 7
+    found, expected = problem.refit(pieces, labels), problem.fit(compact(labels))
+    assert torch.equal(found.labels, expected.labels)
+    for name in ("coef", "rss", "error", "count", "weight"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    gram = found.factors.mT @ found.factors
+    torch.testing.assert_close(gram, expected.factors.mT @ expected.factors)
+    assert problem.refit(pieces, pieces.labels) is pieces
+
+
+def test_screened_balls_are_those_that_leave_the_least():
+    problem = problem_of(lambda X: np.sin(5 * X[:, 0] + X[:, 1]), 500, d=2, degree=3)
+    size, tried = 24, np.arange(0, 500, 2)
+    cell = tried % 3
+    kept = _screened(problem, tried, cell, size)
+    near = problem.tree.query(problem.host_points[tried], size)[1]
+    A, y = problem.polynomials.numpy(), problem.rows.y.numpy()
+    left = np.array([np.linalg.lstsq(A[rows], y[rows], rcond=None)[1].sum() for rows in near])
+    for k in range(3):
+        own = tried[cell == k]
+        expected = own[np.argsort(left[cell == k])][:UNSCREENED]
+        assert set(kept[np.isin(kept, own)]) == set(expected)
+
+
+def test_balls_of_many_columns_cost_no_more_than_some_work(monkeypatch):
+    problem = problem_of(lambda X: np.sin(5 * X[:, 0] + X[:, 1]), 400, d=2, degree=3)
+    seen = []
+    two_sizes = cells_module._two_sizes
+
+    def counted(problem, tried, *others):
+        seen.append(len(tried))
+        return two_sizes(problem, tried, *others)
+
+    monkeypatch.setattr(cells_module, "_two_sizes", counted)
+    cells_module._best_balls(problem, 4, np.random.default_rng(0))
+    monkeypatch.setattr(cells_module, "MOST_WORK", 1.0)
+    cells_module._best_balls(problem, 4, np.random.default_rng(0))
+    assert seen == [400, 32]
 
 
 def test_residuals_of_all_observations_are_kept():

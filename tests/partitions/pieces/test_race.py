@@ -6,8 +6,9 @@ import torch
 
 from skpou.core import Rows
 from skpou.partitions.pieces.cells import fine_cells
+from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score
 from skpou.partitions.pieces.problem import PieceProblem
-from skpou.partitions.pieces.race import cannot_win, one_is_enough
+from skpou.partitions.pieces.race import DegreeRace, cannot_win, is_beaten, one_is_enough
 
 
 def problem_of(function, degree, noise=0.0, n=800):
@@ -53,3 +54,35 @@ def test_low_degrees_of_a_smooth_function_cannot_win():
 
 def test_exact_pieces_of_a_low_degree_stay():
     assert not cannot_win(*cells_of(kinked, 1), [cells_of(kinked, 4)])
+
+
+def test_pieces_are_beaten_by_a_score_that_no_merging_of_them_reaches():
+    problem, cells = cells_of(smooth, 1)
+    history = MergeHistory()
+    merge_multilevel(problem, cells, 32, 1000, history)
+    reached = history.score
+    assert not is_beaten(problem, cells, reached)
+    assert not is_beaten(problem, cells, float("inf"))
+    ahead = MergeHistory()
+    merge_multilevel(problem, cells, 32, 1000, ahead, rival=reached + 1e-6 * abs(reached))
+    assert (ahead.score, ahead.scores) == (reached, history.scores)
+    beaten = MergeHistory()
+    pieces = merge_multilevel(problem, cells, 32, 1000, beaten, rival=reached - 8000)
+    assert is_beaten(problem, cells, reached - 8000)
+    assert pieces.n_pieces == 1 and len(beaten.scores) < len(history.scores)
+    assert beaten.score == score(problem, pieces)
+
+
+def test_exact_cells_are_never_beaten():
+    problem, cells = cells_of(kinked, 1)
+    assert not is_beaten(problem, cells, -1e9)
+
+
+def test_most_promising_degree_first_unless_some_rows_are_exact():
+    degrees = [0, 1, 2, 4]
+    for function, expected in ((smooth, [0, 4, 2, 1]), (kinked, degrees)):
+        seeds = dict.fromkeys(degrees, 3)
+        race = DegreeRace(lambda degree, f=function: problem_of(f, degree), seeds)
+        assert race.order(degrees) == expected
+        assert race.problem(2) is race.start(2)[0]
+    assert race.is_lost(0, -np.inf) is False

@@ -184,6 +184,34 @@ def test_candidate_is_judged_on_rows_that_its_fits_have_not_seen():
     assert found.total(task.weight) == pytest.approx(float(task.weight @ torch.cat(densities)))
 
 
+def test_candidate_begun_on_the_first_fold_is_that_of_all_folds():
+    task = choice(table())
+    commons = [CommonPolynomial(kept, 1) for kept, _ in task.parts]
+    whole = task._candidate(commons, 2)
+    found = task._candidate(commons[1:], 2, task._candidate(commons[:1], 2))
+    assert torch.equal(found.log_density, whole.log_density)
+    assert (found.factor, found.degree, found.n_experts) == (whole.factor, 1, 2)
+
+
+def test_candidates_that_the_first_fold_drops_are_not_fitted_to_others(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.random((600, 4))
+    y = (X[:, 0] - X[:, 1]) * X[:, 2] + 0.01 * rng.standard_normal(600)
+    task = choice(rows_of(X, y / y.std()))
+    fitted = []
+    fit = table_pieces.fit_shrunk_experts
+
+    def counted(common, n_experts, rng):
+        fitted.append(common.degree)
+        return fit(common, n_experts, rng)
+
+    monkeypatch.setattr(table_pieces, "fit_shrunk_experts", counted)
+    best = task._best()
+    assert best.degree >= 2
+    assert len(best.log_density) == 600
+    assert fitted.count(1) <= len(task._counts())
+
+
 @pytest.mark.parametrize(("n", "d", "degrees"), [(60, 4, [1, 2]), (300, 4, [1, 2, 3, 4]),
                                                  (60, 40, [1])])  # fmt: skip
 def test_degrees_whose_columns_rows_can_carry(n, d, degrees):
