@@ -25,9 +25,9 @@ PRIOR_ROWS = 8.0
 #: Part of the left-out error to which the weighted mean must bring it to be worth its evaluation,
 #: and standard errors that the gain in squared errors must exceed: not one row alone says so.
 WORTH, CLEAR = 0.99, 1.0
-#: The standard errors where the form leaves all of y's variance: that of pure noise is left so, too,
-#: and of the many kernels that were searched through one gains by two of them by chance; and the
-#: part left from which on the search must stand without parts of the rows, however many there are.
+#: The standard errors where the form leaves all of y's variance, as it does of pure noise, too: by
+#: chance the best of many kernels gains two of them. And the part left from which on the kernel's
+#: search must stand without parts of the rows, however many there are.
 CLEAR_OF_NOISE, MOSTLY_NOISE = 3.0, 0.8
 #: Least weight that matters, and the step of the weights: round-off of the errors must not show.
 LEAST_SHARE, STEP = 0.05, 2.0**-7
