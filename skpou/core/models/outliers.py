@@ -224,8 +224,8 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
 
     A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
     it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
-    there may be a jump, in a place that the fit has missed by a row; nor one among rows that, unlike
-    those elsewhere, differ from each other as much: they are on both sides of a jump.
+    there may be a jump, in a place that the fit has missed by a row; nor one among rows that differ
+    from each other as much, unlike those elsewhere: they are on both sides of a jump.
     """
     far = found.far & ~_is_across(found, errors) & ~_is_at_a_jump(found, errors)
     found = replace(found, far=far)
@@ -286,7 +286,7 @@ def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
 
 
 def _is_at_a_jump(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
-    """Far rows (n,), bool, that are no farther from a plane than rows nearby, which are so unusually.
+    """Far rows (n,), bool, no farther from a plane than rows nearby, where these are unusually so.
 
     Where targets change as much everywhere, and the fit follows, this is no reason for an error.
     """

@@ -113,11 +113,13 @@ def test_a_row_on_the_other_side_of_a_jump_is_none():
 def test_rows_beside_a_blurred_jump_are_none_and_others_are():
     rng, n = np.random.default_rng(2), 200
     X = rng.random((n, 2))
-    y = 20 * (X[:, 0] > 0.5) + noise(n)
-    # The fit leads half-way over the jump, and has missed the two rows next to it by much.
-    at = np.argsort(np.abs(X[:, 0] - 0.5))[:2]
+    y = 20 * (X[:, 0] > 0.5) + 100 * X[:, 1] + noise(n)
+    # The fit leads half-way over the jump, and has missed the rows on both sides of it by much.
+    order = np.argsort(X[:, 0])
+    first = np.searchsorted(X[order, 0], 0.5)
+    at = order[first - 1 : first + 1]
     error = noise(n, 1)
-    error[at] = y[at] - 10
+    error[at] = [-10, 10]
     far = np.argmin(np.sum((X - [0.2, 0.5]) ** 2, 1))
     error[far] += 10
     y[far] += 10
