@@ -14,6 +14,7 @@ from skpou import (
     POURegressor,
     SparseGridRegressor,
 )
+from tests.estimators import stepped
 
 REGRESSORS = {
     "additive": AdditivePOURegressor(),
@@ -131,6 +132,11 @@ def test_a_peak_of_a_few_rows_stays(height):
     y[60:63] += height * np.array([0.6, 1.0, 0.5])
     for model in (SparseGridRegressor(), AdditivePOURegressor()):
         assert not len(model.fit(X, y).outliers_)
+
+
+def test_rows_beside_a_jump_stay():
+    model = LSGDRegressor().fit(*stepped())
+    assert not len(model.outliers_)
 
 
 def test_exact_rows_have_none():

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
-from scipy.stats import poisson
+from scipy.stats import norm, poisson
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from skpou.core import Rows
@@ -48,6 +49,11 @@ NEARBY, BY_CHANCE, MOST_COLUMNS = 15, 1.5, 6
 MOST_NEAREST = 6
 #: Rows that tell how often an error agrees with a neighbour by chance.
 MOST_COMPARED = 200
+#: Nearest rows through which a plane is laid, for each of its coefficients.
+ROWS_PER_COEFFICIENT = 3
+#: Distance of rows from such planes, over that which a share of them does not exceed, from which on
+#: a place is rough: where rows are few, half of them may be beside a jump.
+LEAST_ROUGH, SMOOTH_SHARE = 2.0, 0.25
 #: Standard deviations from which on a neighbour errs alike.
 ALIKE = 3.0
 #: How often chance may place so many outliers side by side, or one where its neighbours are.
@@ -218,9 +224,10 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
 
     A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
     it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
-    there may be a jump, in a place that the fit has missed by a row.
+    there may be a jump, in a place that the fit has missed by a row; nor one among rows that differ
+    from each other as much, unlike those elsewhere: they are on both sides of a jump.
     """
-    far = found.far & ~_is_across(found, errors)
+    far = found.far & ~_is_across(found, errors) & ~_is_at_a_jump(found, errors)
     found = replace(found, far=far)
     alike, chance = _side_by_side(found, errors, signed=True)
     if chance < SIDE_BY_SIDE:
@@ -276,6 +283,49 @@ def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
     by_chance = (np.abs(left[:, None, None] - usual) < most[:, None, None]).any(2).mean(1)
     across[place] = agrees & (by_chance < SIDE_BY_SIDE)
     return across
+
+
+def _is_at_a_jump(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
+    """Far rows (n,), bool, no farther from a plane than rows nearby, where these are unusually so.
+
+    Where targets change as much everywhere, and the fit follows, this is no reason for an error.
+    """
+    jump = np.zeros(len(found.far), dtype=bool)
+    place, others = np.flatnonzero(found.far), np.flatnonzero(~found.far)
+    d = errors.X.shape[1]
+    k = min(ROWS_PER_COEFFICIENT * (d + 1), len(others) - 1)
+    if not 0 < d <= MOST_COLUMNS or k <= d + 1 or not len(place):
+        return jump
+    some = np.arange(0, len(others), -(-len(others) // MOST_COMPARED))
+    X, y = errors.X[others], errors.y[others]
+    near = cKDTree(X).query(errors.X[place], k=k)[1]
+    _, usual, _ = _planes(X[some], X, y, _nearest(X, some, k))
+    value, rough, factor = _planes(errors.X[place], X, y, near)
+    unusual = rough > LEAST_ROUGH * np.quantile(usual, SMOOTH_SHARE)
+    # As improbable as `ALIKE` is for a Gaussian of known width.
+    most = student_t.isf(norm.sf(ALIKE), k - d - 1)
+    jump[place] = unusual & (np.abs(errors.y[place] - value) < most * rough * factor)
+    return jump
+
+
+def _planes(
+    at: np.ndarray, X: np.ndarray, y: np.ndarray, near: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Planes of least squares through rows `near` (l, k) of X, y, at points (l, d).
+
+    Returns values (l,), standard deviations (l,) of the rows from each, and their factors (l,) for
+    another row at the point.
+    """
+    step = X[near] - at[:, None]
+    # Pseudo-inverses take singular values as zero relative to the largest.
+    step = step / np.maximum(np.abs(step).max(1, keepdims=True), 1e-300)
+    design = np.concatenate([np.ones_like(step[..., :1]), step], 2)
+    inverse = np.linalg.pinv(design)
+    coef = (inverse @ y[near][..., None])[..., 0]
+    left = y[near] - (design @ coef[..., None])[..., 0]
+    free = near.shape[1] - design.shape[2]
+    factor = np.sqrt(1 + np.sum(inverse[:, 0] ** 2, 1))
+    return coef[:, 0], np.sqrt(np.sum(left**2, 1) / free), factor
 
 
 def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:

@@ -110,6 +110,33 @@ def test_a_row_on_the_other_side_of_a_jump_is_none():
     assert without_clusters(split_outliers(inside), inside).far[140]
 
 
+def test_rows_beside_a_blurred_jump_are_none_and_others_are():
+    rng, n = np.random.default_rng(2), 200
+    X = rng.random((n, 2))
+    y = 20 * (X[:, 0] > 0.5) + 100 * X[:, 1] + noise(n)
+    # The fit leads half-way over the jump, and has missed the rows on both sides of it by much.
+    order = np.argsort(X[:, 0])
+    first = np.searchsorted(X[order, 0], 0.5)
+    at = order[first - 1 : first + 1]
+    error = noise(n, 1)
+    error[at] = [-10, 10]
+    far = np.argmin(np.sum((X - [0.2, 0.5]) ** 2, 1))
+    error[far] += 10
+    y[far] += 10
+    errors = errors_of(error, X, y - error)
+    found = split_outliers(errors)
+    assert set(np.flatnonzero(found.far)) == {*at, far}
+    assert np.flatnonzero(without_clusters(found, errors).far).tolist() == [far]
+
+
+def test_targets_that_change_as_much_everywhere_save_no_outlier():
+    n = 200
+    error = noise(n)
+    error[100] += 20
+    errors = errors_of(error, mean=20 * np.sin(np.arange(n)))
+    assert np.flatnonzero(without_clusters(split_outliers(errors), errors).far).tolist() == [100]
+
+
 def test_left_out_errors_are_those_of_fits_without_the_row():
     rng = np.random.default_rng(1)
     X = rng.random((30, 1))
