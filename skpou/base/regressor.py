@@ -258,8 +258,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         return self._unpacked("density", points, self._unpack_density)
 
     def _unpack_density(self, like: Tensor) -> Predictor:
-        model = self._unpacked_model(like)
-        return self._restrained(model, like, self._with_form_error(model))
+        mean = self._mean_of(like)
+        if not isinstance(mean, Restrained):
+            return self._with_form_error(mean) or mean
+        # What it leans on is unpacked once for both.
+        return replace(mean, bars=self._with_form_error(mean.model))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""
