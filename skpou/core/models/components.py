@@ -101,6 +101,17 @@ class Components:
         """Weights of the components, (n, N, 1), or (n, N, m) where each target has its own."""
         return self.log_pi.exp()[..., None]
 
+    def of_target(self, k: int) -> Components:
+        """The density of one target (m = 1), whatever the others are.
+
+        Its components share one variance of the mean: that of the weighted sum.
+        """
+        only = slice(k, k + 1)
+        noise, own = self.noise[..., only], self.epistemic[..., only]
+        epistemic = torch.minimum(self.variances()[1][:, None, only], noise + own)
+        noise = (noise + (own - epistemic)).clamp_min(0)
+        return Components(self.log_pi, self.mean[..., only], noise, epistemic)
+
     def tails(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, m) below and above targets y (n, m), each for itself, in float64."""
         z = (y.double()[:, None] - self.mean.double()) / self.variance.double().sqrt()
@@ -113,8 +124,9 @@ class Components:
 
         Parameters
         ----------
-        uniform : Tensor of shape (n, s)
-            Uniform on [0, 1): pick the components.
+        uniform : Tensor of shape (n, s) or (n, s, m)
+            Uniform on [0, 1): pick the components. They are those of all targets at once: of
+            numbers for each target the first ones count.
         normal : Tensor of shape (n, s, m)
             Standard normal: the components' deviations.
         shared : Tensor of shape (n, s, m), default=None
@@ -125,6 +137,7 @@ class Components:
         -------
         Tensor of shape (n, s, m)
         """
+        uniform = uniform if uniform.ndim == 2 else uniform[..., 0].contiguous()
         cumulative = self.log_pi.exp().cumsum(1)
         total = cumulative[:, -1:]
         pick = torch.searchsorted(cumulative, uniform * total, right=True)

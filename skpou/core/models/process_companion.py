@@ -118,6 +118,12 @@ class ProcessCompanion:
     rough: Tensor | None = None
     directions: Tensor | None = None
 
+    def without(self, targets: Tensor) -> ProcessCompanion | None:
+        """The same with no weight for some targets; None where none is left."""
+        share = self.share.clone()
+        share[targets] = 0.0
+        return replace(self, share=share) if bool((share > 0).any()) else None
+
     def _seen(self, X: Tensor) -> Tensor:
         """Points in the coordinates of the kernel."""
         X = X.to(self.points)
