@@ -101,17 +101,6 @@ class Components:
         """Weights of the components, (n, N, 1), or (n, N, m) where each target has its own."""
         return self.log_pi.exp()[..., None]
 
-    def of_target(self, k: int) -> Components:
-        """The density of one target (m = 1), whatever the others are.
-
-        Its components share one variance of the mean: that of the weighted sum.
-        """
-        only = slice(k, k + 1)
-        noise, own = self.noise[..., only], self.epistemic[..., only]
-        epistemic = torch.minimum(self.variances()[1][:, None, only], noise + own)
-        noise = (noise + (own - epistemic)).clamp_min(0)
-        return Components(self.log_pi, self.mean[..., only], noise, epistemic)
-
     def tails(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, m) below and above targets y (n, m), each for itself, in float64."""
         z = (y.double()[:, None] - self.mean.double()) / self.variance.double().sqrt()

@@ -78,21 +78,20 @@ class IndependentComponents(Components):
         log_normal = -0.5 * (square + variance.log() + np.log(2 * np.pi))
         return torch.logsumexp(self.log_pi + log_normal, dim=1).sum(1)
 
-    def of_target(self, k: int) -> Components:
-        """The density of one target (m = 1)."""
+    def _of_target(self, k: int) -> Components:
         parts = (getattr(self, name)[:, :, k : k + 1] for name in ("mean", "noise", "epistemic"))
         return Components(self.log_pi[:, :, k], *parts)
 
     def cumulative(self, y: Tensor) -> Tensor:
         """Probability (n, k, m) that a target is below each of k thresholds y (n, k, m)."""
         targets = range(self.mean.shape[2])
-        return torch.cat([self.of_target(k).cumulative(y[..., k : k + 1]) for k in targets], 2)
+        return torch.cat([self._of_target(k).cumulative(y[..., k : k + 1]) for k in targets], 2)
 
     def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
         """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
         m = self.mean.shape[2]
         own = probabilities if probabilities.ndim == 2 else probabilities[:, None].expand(-1, m)
-        targets = [self.of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)]
+        targets = [self._of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)]
         return torch.cat(targets, 2)
 
     def _shares(self) -> Tensor:
@@ -107,7 +106,7 @@ class IndependentComponents(Components):
         """
         targets, epistemic = [], self.variances()[1]
         for k in range(self.mean.shape[2]):
-            only, part, own = slice(k, k + 1), self.of_target(k), None
+            only, part, own = slice(k, k + 1), self._of_target(k), None
             if shared is not None:
                 own = shared[..., only]
                 part = replace(part, epistemic=epistemic[:, None, only].expand_as(part.mean))

@@ -100,7 +100,9 @@ class Interpolant:
     def with_those_of(self, other: Interpolant) -> Interpolant:
         """These and those of further targets at the same rows."""
         joined = {
-            name: torch.cat([getattr(self, name), getattr(other, name)], -1 if name == "coef" else 0)
+            name: torch.cat(
+                [getattr(self, name), getattr(other, name)], -1 if name == "coef" else 0
+            )
             for name in _OF_TARGETS
         }
         return replace(self, **joined, forms=self.forms + other.forms)
@@ -118,23 +120,20 @@ class Interpolant:
     def beside(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
         """The density of all outputs at points X (n, d), with that of the processes in place."""
         own = self.bars.components(X, posterior)
-        if not isinstance(parts, IndependentComponents) and parts.log_pi.shape[1] == 1:
-            names = ("mean", "noise", "epistemic")
-            put = {
-                name: self.instead(
-                    getattr(parts, name).expand_as(parts.mean),
-                    getattr(own, name).expand_as(own.mean),
-                )
-                for name in names
-            }
-            return replace(parts, **put)
-        places = {target: k for k, target in enumerate(self.targets.tolist())}
-        of_targets = [
-            own.of_target(places[target]) if target in places else parts.of_target(target)
-            for target in range(parts.mean.shape[2])
-        ]
-        center = self.instead(parts.expectation(), own.expectation())
-        return IndependentComponents.of_targets(of_targets, center)
+        epistemic = own.epistemic.expand_as(own.mean)
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            epistemic = epistemic / parts.log_pi.exp().square().sum(1)[:, None, None].to(epistemic)
+        # A mixture of equal components is one of them.
+        found = replace(
+            parts,
+            mean=self.instead(parts.mean, own.mean),
+            noise=self.instead(parts.noise.expand_as(parts.mean), own.noise.expand_as(own.mean)),
+            epistemic=self.instead(parts.epistemic.expand_as(parts.mean), epistemic),
+        )
+        if isinstance(found, IndependentComponents) and found.center is not None:
+            return replace(found, center=self.instead(found.center, own.expectation()))
+        return found
 
     def _covariance(self, X: Tensor, Z: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances (n, k), the part of the process, and minus its gradient over the step."""
@@ -305,9 +304,7 @@ def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         noise = found.variances[:, 3] / rows.weight[gone, None]
         error = rows.y[gone] - found.mean(rows.X[gone])
         of_sets.append((error, noise + found.variance(rows.X[gone]), noise))
-    error, variance, noise = (
-        torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True)
-    )
+    error, variance, noise = (torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True))
     told = np.ones(len(sets.sets), dtype=bool)
     count = np.array([len(part) for part in sets.sets], dtype=float)
     return LeftOut(
