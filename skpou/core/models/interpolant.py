@@ -304,15 +304,15 @@ def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         noise = found.variances[:, 3] / rows.weight[gone, None]
         error = rows.y[gone] - found.mean(rows.X[gone])
         of_sets.append((error, noise + found.variance(rows.X[gone]), noise))
-    error, variance, noise = (torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True))
+    found_of = [torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True)]
     told = np.ones(len(sets.sets), dtype=bool)
     count = np.array([len(part) for part in sets.sets], dtype=float)
     return LeftOut(
         sets.sets,
         sets.n_folds,
-        error=error,
-        variance=variance,
-        noise=noise,
+        error=found_of[0],
+        variance=found_of[1],
+        noise=found_of[2],
         count=count,
         told=told,
     )

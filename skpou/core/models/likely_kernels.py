@@ -35,8 +35,8 @@ CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
 N_OTHERS = 2
 #: Rates and variances are whole powers of two to this: round-off must not show.
 STEP = 1 / 16
-#: Decimals of rows and targets, in scaled units, by which a kernel is looked for: far below what the
-#: nugget covers, and far above round-off, which may turn a search that hardly sees the noise.
+#: Decimals of rows and targets, in scaled units, by which a kernel is looked for: far below what
+#: the nugget covers, and far above round-off, which may turn a search that hardly sees the noise.
 DECIMALS = 10
 #: The kernels.
 GAUSSIAN, MATERN = 0, 1

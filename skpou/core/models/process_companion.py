@@ -31,9 +31,11 @@ from skpou.core.models.relevance import CONSTANT, gaussian, matern
 
 
 class _Process(NamedTuple):
-    """What no query changes of one target: rates (q,), rows times the rates (k, q), variances of
-    line and process, whether that is rough, the kernel's weights (k,), the mean without line and
-    kernel, slopes (q,) of the line."""
+    """What no query changes of one target.
+
+    Rates (q,), rows times the rates (k, q), variances of line and process, whether that is rough,
+    the kernel's weights (k,), the mean without line and kernel, and slopes (q,) of the line.
+    """
 
     rates: Tensor
     points: Tensor

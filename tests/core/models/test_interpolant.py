@@ -16,8 +16,8 @@ from skpou import (
 )
 from skpou.core import Rows
 from skpou.core.models.components import Components
-from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.form_error import no_form_errors
+from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant import Interpolant, _solved
 from skpou.core.models.likely_kernels import (
     GAUSSIAN,
