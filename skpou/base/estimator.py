@@ -107,8 +107,7 @@ class TorchEstimator(TrainedEstimator):
         if bounds is None:
             return None
         edges = edges_of_bounds(bounds, X)
-        # Past this method, two that prepare, fit and its wrapper, to the line that called fit.
-        warn_of_rows_outside(count_outside(X, weight, edges), stacklevel=7)
+        warn_of_rows_outside(count_outside(X, weight, edges))
         return box_of_edges(edges)
 
     # Prediction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,16 +85,30 @@ def count_outside(X: Tensor, weight: Tensor, edges: Tensor) -> int:
     return int((outside & (weight > 0)).sum())
 
 
-def warn_of_rows_outside(n_outside: int, stacklevel: int) -> None:
-    """Say how many rows lay outside the box, if any."""
+def warn_of_rows_outside(n_outside: int) -> None:
+    """Say how many rows lay outside the box, if any, at the line that called a fit."""
     if n_outside:
         warnings.warn(
             f"{n_outside} rows lie outside the box that bounds, or the first rows, gave. "
             "They count with the values that functions have there, which only go on as they are "
             "at the edge. Give bounds that hold all rows.",
             UserWarning,
-            stacklevel=stacklevel,
+            stacklevel=_level_of_caller(),
         )
+
+
+def _level_of_caller() -> int:
+    """Level of the first line outside of this package and of what wraps its methods.
+
+    It is that of a warning in the function that asks.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None:
+        name = str(frame.f_globals.get("__name__"))
+        if name.partition(".")[0] != "skpou" and name != "sklearn.base":
+            break
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def of_all_processes(*values: np.ndarray) -> list[np.ndarray]:

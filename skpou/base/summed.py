@@ -151,8 +151,7 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
             whole = summary.of_all_processes()
             result = self._store_sums(whole, ndim, columns)
         self._summary = summary.arrays()
-        # Past this method and its wrapper, to the line that called partial_fit.
-        warn_of_rows_outside(whole.n_outside, stacklevel=4)
+        warn_of_rows_outside(whole.n_outside)
         self._warn_if_not_converged(result)
         return self
 
@@ -180,8 +179,7 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
                 summary.add_sums(points, targets, weight, columns, dtype)
         summary = summary.of_all_processes(with_sample=False)
         result = self._store_sums(summary, ndim, columns)
-        # Past this method, fit and its wrapper.
-        warn_of_rows_outside(summary.n_outside, stacklevel=5)
+        warn_of_rows_outside(summary.n_outside)
         return result
 
     def _store_sums(self, summary: Summary, ndim: int, columns: Columns) -> TrainingResult:
@@ -252,8 +250,7 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
             whole = summary.of_all_processes()
             result = self._store_sums(whole, known)
         self._summary = {**summary.arrays(), "classes": known}
-        # Past this method and its wrapper, to the line that called partial_fit.
-        warn_of_rows_outside(whole.n_outside, stacklevel=4)
+        warn_of_rows_outside(whole.n_outside)
         self._warn_if_not_converged(result)
         return self
 
@@ -274,8 +271,7 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
                 summary.add(points, indicators, weight, columns, self._torch_dtype())
         whole = summary.of_all_processes()
         result = self._store_sums(whole, known)
-        # Past this method, fit and its wrapper.
-        warn_of_rows_outside(whole.n_outside, stacklevel=5)
+        warn_of_rows_outside(whole.n_outside)
         return result
 
     def _store_sums(self, summary: Summary, classes: np.ndarray) -> TrainingResult:

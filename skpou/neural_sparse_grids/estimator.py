@@ -204,9 +204,8 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def _rows_in(self, scaling: Scaling, X: Tensor, y: Tensor, weight: Tensor) -> Rows:
         """Distinct rows of a later block, in the box of the first."""
         points = scaling.points(X).to(self._torch_dtype()).to(torch.float64)
-        # Past this method, that of the block, partial_fit and its wrapper.
         outside = ((points < 0) | (points > 1)).any(1) & (weight > 0)
-        warn_of_rows_outside(int(outside.sum()), stacklevel=6)
+        warn_of_rows_outside(int(outside.sum()))
         return merge_rows(points, y, weight, counts=self._counts_repeats)
 
     def _warn_of_faces(self, result: TrainingResult) -> None:

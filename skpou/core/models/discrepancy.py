@@ -122,14 +122,22 @@ def _influence_of(G: Tensor, y: Tensor, residual: Tensor) -> tuple[Tensor, Tenso
     """Columns (n, q) of an influence that leaves what it says of y (n,), and what it leaves (n,).
 
     A fit that gave its rows other weights has its posterior's influence, which does not make its
-    residual. What such a fit takes more of than not counts as taken whole.
+    residual. What such a fit takes more of than not counts as taken whole, and so does the next
+    until no more is left than the fit leaves: that much less than it explains is nothing it lacks.
     """
     left = y - G @ (G.T @ y)
     if float((left - residual).norm()) <= LEAST_LIKE * float(residual.norm()):
         return G, residual
     values, vectors = torch.linalg.eigh(G.T @ G)
-    share = torch.where(values > 0.5, 1.0, values.clamp_min(0))
-    G = (G @ vectors) * (share / values.clamp_min(NUGGET)).sqrt()
+    columns = (G @ vectors) / values.clamp_min(NUGGET).sqrt()
+    share, own = torch.where(values > 0.5, 1.0, values.clamp_min(0)), columns.T @ y
+    left = y - columns @ (share * own)
+    for k in reversed(torch.nonzero((values <= 0.5) & (values > NUGGET)).flatten().tolist()):
+        if float(left.norm()) <= float(residual.norm()):
+            break
+        left = left - columns[:, k] * ((1 - share[k]) * own[k])
+        share[k] = 1.0
+    G = columns * share.sqrt()
     return G, y - G @ (G.T @ y)
 
 

@@ -25,6 +25,10 @@ PRIOR_ROWS = 8.0
 #: Part of the left-out error to which the weighted mean must bring it to be worth its evaluation,
 #: and standard errors that the gain in squared errors must exceed: not one row alone says so.
 WORTH, CLEAR = 0.99, 1.0
+#: The standard errors where the form leaves all of y's variance, as it does of pure noise, too: by
+#: chance the best of many kernels gains two of them. And the part left from which on the kernel's
+#: search must stand without parts of the rows, however many there are.
+CLEAR_OF_NOISE, MOSTLY_NOISE = 3.0, 0.8
 #: Least weight that matters, and the step of the weights: round-off of the errors must not show.
 LEAST_SHARE, STEP = 0.05, 2.0**-7
 SHARES = np.arange(0, 1 + STEP, STEP)
@@ -168,6 +172,7 @@ def fit_process(
                 others[:, k].cpu().numpy(),
                 variances[:, k].cpu().numpy(),
                 rows,
+                rows.y[:, k].cpu().numpy(),
                 process.variances[k].cpu().numpy(),
                 None if noise is None else noise[:, k].double().cpu().numpy(),
             )
@@ -179,8 +184,8 @@ def fit_process(
         return replace(process, share=share, factor=factor, usual=usual, part=part)
 
     found = weighed(others)
-    n_rates = process.rates.shape[1]
-    if found is None or rows.n_rows >= ROWS_A_NUMBER * (n_rates + 3):
+    enough = rows.n_rows >= ROWS_A_NUMBER * (process.rates.shape[1] + 3)
+    if found is None or (enough and not _mostly_noise(left_out, errors, rows)):
         return found
     try:
         anew = _anew(process, rows)
@@ -204,12 +209,29 @@ def _in_folds(
     return known, inner, weight, math.sqrt(float(weight @ inner**2) / total)
 
 
+def _unexplained(y: np.ndarray, weight: np.ndarray, size: float) -> float:
+    """Part of the variance of targets (n,) that is left by errors of such an rms, at most 1."""
+    variance = float(weight @ (y - weight @ y / weight.sum()) ** 2) / float(weight.sum())
+    return min(size**2 / max(variance, ROUND_OFF), 1.0)
+
+
+def _mostly_noise(left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], rows: Rows) -> bool:
+    """Whether left-out rows say that the form leaves most of a target's variance."""
+    for k, (one, error) in enumerate(zip(left_out, errors, strict=True)):
+        known, _, weight, size = _in_folds(one, error, rows)
+        y = rows.y[:, k].cpu().numpy()[one.row[known]]
+        if len(y) and _unexplained(y, weight, size) > MOSTLY_NOISE:
+            return True
+    return False
+
+
 def _weigh(
     left_out: LeftOut,
     error: np.ndarray,
     other: np.ndarray,
     variance: np.ndarray,
     rows: Rows,
+    y: np.ndarray,
     kernel: np.ndarray,
     noise: np.ndarray | None,
 ) -> tuple[float, float, float, float]:
@@ -234,7 +256,8 @@ def _weigh(
     least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
     gain = own**2 - joined**2
     unsure = math.sqrt(float(weight**2 @ (gain - weight @ gain / weight.sum()) ** 2))
-    clear = float(weight @ gain) > CLEAR * unsure
+    left = _unexplained(y[left_out.row[known]], weight, size)
+    clear = float(weight @ gain) > (CLEAR + (CLEAR_OF_NOISE - CLEAR) * left**2) * unsure
     if share < LEAST_SHARE or not least < WORTH * size or not clear:
         return alone
     own_variance = left_out.variance[known, 0]

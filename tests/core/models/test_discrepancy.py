@@ -84,6 +84,23 @@ def test_an_influence_of_other_weights_still_leaves_what_it_says():
     assert same is G and left is residual
 
 
+def test_what_a_fit_of_other_weights_explains_is_nothing_it_lacks():
+    """Rows of little noise have most of the weight: the others' columns look hardly fitted."""
+    rng = np.random.default_rng(0)
+    x, few = rng.random(60), np.arange(60) < 30
+    A = np.stack([few, few * x, ~few, ~few * x, ~few * np.sin(9 * x)], 1).astype(float)
+    weight, ridge = np.where(few, 100.0, 1.0), 10.0
+    y = A @ [1.0, 2.0, -1.0, 1.0, 2.0] + rng.standard_normal(60) / np.sqrt(weight)
+    precision = A.T @ (weight[:, None] * A) + ridge * np.eye(5)
+    residual = torch.as_tensor(y - A @ np.linalg.lstsq(A, y, rcond=None)[0])
+    G = torch.as_tensor(A @ np.linalg.inv(np.linalg.cholesky(precision)).T)
+    y = torch.as_tensor(y)
+    own, left = discrepancy._influence_of(G, y, residual)
+    assert float((y - G @ (G.T @ y)).norm()) > 1.5 * float(residual.norm())
+    assert float(left.norm()) <= float(residual.norm()) * (1 + 1e-9)
+    np.testing.assert_allclose(left, y - own @ (own.T @ y), atol=1e-12)
+
+
 def test_state_goes_through_arrays():
     rng = np.random.default_rng(0)
     X = rng.random((20, 1))

@@ -106,3 +106,16 @@ def test_more_rows_tell_a_short_length_from_noise():
     X = rng.random((320, 2))
     y = np.exp(-60 * ((X - 0.4) ** 2).sum(1)) + np.exp(-90 * ((X - 0.7) ** 2).sum(1))
     assert _fit_process(rows_of(X, y)).noise.item() < 1e-5
+
+
+@pytest.mark.parametrize("n", [60, 150])
+def test_pure_noise_asks_for_no_process_and_a_wave_does(n):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, y = rng.random((n, 3)), rng.standard_normal(n)
+        rows = rows_of(X, (y - y.mean()) / y.std())
+        # A form that explains nothing leaves y itself.
+        assert fit_process(rows, left_out_with(rows, rows.y[:, 0].numpy())) is None
+    y = np.sin(12 * X[:, 0]) + 0.5 * y
+    rows = rows_of(X, (y - y.mean()) / y.std())
+    assert fit_process(rows, left_out_with(rows, rows.y[:, 0].numpy())).share.item() > 0.5
