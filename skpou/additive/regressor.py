@@ -36,7 +36,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
-from skpou.core.models import FEWEST_OF_TABLE, leave_out, no_form_errors
+from skpou.core.models import FEWEST_OF_TABLE, LeftOut, leave_out, no_form_errors
 
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
@@ -334,6 +334,15 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         order = np.lexsort((*y.T, *np.abs(y).T, np.round(X.sum(1), 12)))
         rows = rows.subset(torch.as_tensor(order, device=rows.X.device))
         return rows, leave_out(model.residual_makers(rows, plain=True), rows)
+
+    def _left_out_alone(
+        self, model: AdditiveModel, rows: Rows, left_out: Any, target: int
+    ) -> tuple[Rows, LeftOut]:
+        one = rows.of_target(target)
+        some, found = self._left_out_to_lean(
+            AdditiveModel([model.targets[target]]), one, left_out[target : target + 1]
+        )
+        return (one, left_out[target]) if found is None else (some, found[0])
 
     def _as_stored(self, state: AdditiveModel, like: Tensor) -> AdditiveModel:
         # A local block is there because left-out rows are predicted better by it.

@@ -90,6 +90,12 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         """Rows, and errors at left-out ones that those of a Gaussian process are compared with."""
         return rows, left_out
 
+    def _left_out_alone(
+        self, model: Any, rows: Rows, left_out: list[LeftOut], target: int
+    ) -> tuple[Rows, LeftOut]:
+        """The same of one of several targets, as without the others."""
+        return rows.of_target(target), left_out[target]
+
     def _evaluate(self, points: Tensor) -> None:
         model = self._restrained(self._model(points), points)
         m = len(self.scaling_["scale"])
@@ -212,14 +218,20 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
         if leans and self._may_interpolate() and left_out is not None:
-            some, left_out = self._left_out_to_lean(model, rows, left_out)
+            own = left_out
+            some, left_out = self._left_out_to_lean(model, rows, own)
             known = self._with_form_error(model) or model
-            interpolant, told = fit_interpolant(some, left_out, known)
+            interpolant, told = fit_interpolant(
+                some, left_out, known, lambda k: self._left_out_alone(model, rows, own, k)
+            )
             degrees = degrees_of_noise(some, told)
-        if leans and self._may_lean() and left_out is not None and interpolant is None:
+        predicts_all = interpolant is not None and interpolant.predicts_all(rows.n_outputs)
+        if leans and self._may_lean() and left_out is not None and not predicts_all:
             errors = companion and left_out and joined_errors(companion, model, some, left_out)
             noise = model.components(some.X).variances()[0]
             process = fit_process(some, left_out, errors or None, noise)
+            if process is not None and interpolant is not None:
+                process = process.without(interpolant.targets)
         beside = (companion, prepared.rows, process, degrees, interpolant)
         self._restraint = restrained(model, *beside, wrong_claims(model, rows)).arrays()
 
@@ -258,8 +270,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         return self._unpacked("density", points, self._unpack_density)
 
     def _unpack_density(self, like: Tensor) -> Predictor:
-        model = self._unpacked_model(like)
-        return self._restrained(model, like, self._with_form_error(model))
+        mean = self._mean_of(like)
+        if not isinstance(mean, Restrained):
+            return self._with_form_error(mean) or mean
+        # What it leans on is unpacked once for both.
+        return replace(mean, bars=self._with_form_error(mean.model))
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""

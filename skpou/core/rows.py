@@ -87,6 +87,11 @@ class Rows:
         """Some of the points, with the mean and the spread of their targets."""
         return Rows(self.X[index], self.y[index], self.weight[index], self.within[index])
 
+    def of_target(self, target: int) -> Rows:
+        """The points with one of the targets."""
+        only = slice(target, target + 1)
+        return Rows(self.X, self.y[:, only], self.weight, self.within[:, only])
+
     def to(self, dtype: torch.dtype) -> Rows:
         """The same rows in another precision."""
         return self.in_units(self.y.new_zeros(()), self.y.new_ones(()), dtype)

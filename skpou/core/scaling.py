@@ -75,9 +75,9 @@ class Scaling:
         share = (rows.weight / rows.weight.sum())[:, None]
         reference = rows.y[:1]
         # Deviations from one target: the mean of equal targets is exactly that target.
-        mean = reference + (share * (rows.y - reference)).sum(0, keepdim=True)
-        within = rows.within.sum(0) / rows.weight.sum()
-        rms = ((share * (rows.y - mean).square()).sum(0) + within).sqrt()
+        mean = reference + _sums(share * (rows.y - reference))
+        within = _sums(rows.within) / rows.weight.sum()
+        rms = (_sums(share * (rows.y - mean).square()) + within).sqrt()
         spread = torch.where(rms > 0, rms, 1.0)
         return Scaling(
             self.columns, self.offset, self.width, (mean * unit).squeeze(0), unit * spread
@@ -110,6 +110,11 @@ class Scaling:
         return cls(
             **{k: torch.tensor(np.asarray(v), device=like.device) for k, v in arrays.items()}
         )
+
+
+def _sums(values: Tensor) -> Tensor:
+    """Sums (m,) over the rows of values (n, m): those of a target have the bits they have alone."""
+    return values.mT.contiguous().sum(1)
 
 
 def target_unit(y: Tensor, weight: Tensor, largest: float) -> Tensor:

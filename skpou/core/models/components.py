@@ -113,8 +113,9 @@ class Components:
 
         Parameters
         ----------
-        uniform : Tensor of shape (n, s)
-            Uniform on [0, 1): pick the components.
+        uniform : Tensor of shape (n, s) or (n, s, m)
+            Uniform on [0, 1): pick the components. They are those of all targets at once: of
+            numbers for each target the first ones count.
         normal : Tensor of shape (n, s, m)
             Standard normal: the components' deviations.
         shared : Tensor of shape (n, s, m), default=None
@@ -125,6 +126,7 @@ class Components:
         -------
         Tensor of shape (n, s, m)
         """
+        uniform = uniform if uniform.ndim == 2 else uniform[..., 0].contiguous()
         cumulative = self.log_pi.exp().cumsum(1)
         total = cumulative[:, -1:]
         pick = torch.searchsorted(cumulative, uniform * total, right=True)

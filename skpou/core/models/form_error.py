@@ -314,8 +314,7 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     sets = sets_to_leave_out(rows.X.cpu().numpy(), np.random.default_rng(9))
     found: list[LeftOut] = []
     for target in range(rows.n_outputs):
-        only = slice(target, target + 1)
-        one = Rows(rows.X, rows.y[:, only], rows.weight, rows.within[:, only])
+        one = rows.of_target(target)
         own = makers_of_target(makers[min(target, len(makers) - 1)], target)
         try:
             left_out = _bounded(left_out_errors(own, one, sets))

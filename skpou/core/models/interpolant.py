@@ -28,6 +28,7 @@ from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors
+from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import (
     CONSTANT,
@@ -56,7 +57,7 @@ N_PROBES = 128
 
 @dataclass(frozen=True)
 class Interpolant:
-    """Gaussian processes of all targets (m of them), each with a kernel of its own.
+    """Gaussian processes of some targets (m of them), each with a kernel of its own.
 
     Attributes
     ----------
@@ -78,6 +79,8 @@ class Interpolant:
         Mean of the targets.
     coef : Tensor of shape (k, m)
         Weights of the kernel's values.
+    targets : Tensor of shape (m,)
+        Which of the outputs they predict, in order.
     forms : tuple of FormError
         What errors at left-out rows add to the variances, for each target.
     """
@@ -91,7 +94,46 @@ class Interpolant:
     centre: Tensor
     intercept: Tensor
     coef: Tensor
+    targets: Tensor
     forms: tuple[FormError, ...] = ()
+
+    def with_those_of(self, other: Interpolant) -> Interpolant:
+        """These and those of further targets at the same rows."""
+        joined = {
+            name: torch.cat(
+                [getattr(self, name), getattr(other, name)], -1 if name == "coef" else 0
+            )
+            for name in _OF_TARGETS
+        }
+        return replace(self, **joined, forms=self.forms + other.forms)
+
+    def predicts_all(self, n_outputs: int) -> bool:
+        """Whether no output is left to another model."""
+        return len(self.intercept) == n_outputs
+
+    def instead(self, values: Tensor, own: Tensor) -> Tensor:
+        """Values (..., n_outputs) of all outputs, with those (..., m) of the processes in place."""
+        result = values.clone()
+        result[..., self.targets] = own.to(values)
+        return result
+
+    def beside(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
+        """The density of all outputs at points X (n, d), with that of the processes in place."""
+        own = self.bars.components(X, posterior)
+        epistemic = own.epistemic.expand_as(own.mean)
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            epistemic = epistemic / parts.log_pi.exp().square().sum(1)[:, None, None].to(epistemic)
+        # A mixture of equal components is one of them.
+        found = replace(
+            parts,
+            mean=self.instead(parts.mean, own.mean),
+            noise=self.instead(parts.noise.expand_as(parts.mean), own.noise.expand_as(own.mean)),
+            epistemic=self.instead(parts.epistemic.expand_as(parts.mean), epistemic),
+        )
+        if isinstance(found, IndependentComponents) and found.center is not None:
+            return replace(found, center=self.instead(found.center, own.expectation()))
+        return found
 
     def _covariance(self, X: Tensor, Z: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances (n, k), the part of the process, and minus its gradient over the step."""
@@ -214,6 +256,7 @@ class Interpolant:
 
 
 _TENSORS = tuple(name for name in Interpolant.__dataclass_fields__ if name != "forms")
+_OF_TARGETS = ("kinds", "stretches", "rates", "variances", "intercept", "coef", "targets")
 
 
 def _solved(rows: Rows, choices: Sequence[KernelChoice]) -> Interpolant:
@@ -237,6 +280,7 @@ def _solved(rows: Rows, choices: Sequence[KernelChoice]) -> Interpolant:
         X.mean(0),
         intercept,
         torch.zeros_like(y),
+        torch.arange(len(choices), device=X.device),
     )
     coef = [
         torch.cholesky_solve(part[:, None], factor)
@@ -245,8 +289,8 @@ def _solved(rows: Rows, choices: Sequence[KernelChoice]) -> Interpolant:
     return replace(empty, coef=torch.cat(coef, 1))
 
 
-def _left_out(rows: Rows, choices: Sequence[KernelChoice], sets: LeftOut) -> list[LeftOut]:
-    """Errors of fits without each set, for each target, with the kernels of all rows.
+def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
+    """Errors of fits of one target without each set, with the kernel of all rows.
 
     Each is factored anew: round-off does not spoil errors far below y then.
     """
@@ -256,25 +300,22 @@ def _left_out(rows: Rows, choices: Sequence[KernelChoice], sets: LeftOut) -> lis
             torch.as_tensor(some, device=rows.X.device)
             for some in (np.setdiff1d(np.arange(rows.n_rows), part), part)
         )
-        found = _solved(rows.subset(kept), choices)
+        found = _solved(rows.subset(kept), [choice])
         noise = found.variances[:, 3] / rows.weight[gone, None]
         error = rows.y[gone] - found.mean(rows.X[gone])
         of_sets.append((error, noise + found.variance(rows.X[gone]), noise))
     found_of = [torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True)]
     told = np.ones(len(sets.sets), dtype=bool)
     count = np.array([len(part) for part in sets.sets], dtype=float)
-    return [
-        LeftOut(
-            sets.sets,
-            sets.n_folds,
-            error=found_of[0][:, k : k + 1],
-            variance=found_of[1][:, k : k + 1],
-            noise=found_of[2][:, k : k + 1],
-            count=count,
-            told=told,
-        )
-        for k in range(rows.n_outputs)
-    ]
+    return LeftOut(
+        sets.sets,
+        sets.n_folds,
+        error=found_of[0],
+        variance=found_of[1],
+        noise=found_of[2],
+        count=count,
+        told=told,
+    )
 
 
 def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:
@@ -326,8 +367,40 @@ def _is_bent(rows: Rows) -> bool:
     return float(off.median()) < EXACT_ENOUGH < float(off.max())
 
 
+def _of_target(
+    rows: Rows, left_out: LeftOut, expected: float, probes: Tensor
+) -> tuple[Interpolant, LeftOut] | None:
+    """The process of one target, and its errors at left-out rows; None where a fit is as good."""
+    known = _counted(left_out, rows.X.cpu().numpy())
+    if _is_bent(rows) or _size(left_out, known) <= EXACT_ENOUGH:
+        return None
+    try:
+        choice = likeliest_kernel(rows, 0)
+        other = _left_out(rows, choice, left_out)
+        found = _solved(rows, [choice])
+        if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
+            return None
+        # The variance that a kernel claims has no part in what its errors are told by.
+        plain = replace(other, variance=other.noise)
+        found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
+    except NUMERICAL_FAILURES:
+        return None
+    # Exact rows have no noise whose size few of them would leave open.
+    is_noisy = float(np.median(other.noise)) >= CLEAR_NOISE**2
+    return found, other if is_noisy else plain
+
+
+def _median_std(model: Predictor, probes: Tensor) -> list[float]:
+    """Median standard deviation that a model claims for the mean of each of its targets."""
+    epistemic = model.components(probes).variances()[1]
+    return epistemic.double().median(0).values.sqrt().tolist()
+
+
 def fit_interpolant(
-    rows: Rows, left_out: Sequence[LeftOut] | None, model: Predictor
+    rows: Rows,
+    left_out: Sequence[LeftOut] | None,
+    model: Predictor,
+    alone: Callable[[int], tuple[Rows, LeftOut]] | None = None,
 ) -> tuple[Interpolant | None, Sequence[LeftOut] | None]:
     """The processes of few rows where they are better than a fit.
 
@@ -339,39 +412,34 @@ def fit_interpolant(
         Errors of the fit at left-out rows, one a target; None where there are none.
     model : Predictor
         The fit, with what is known of its errors.
+    alone : callable, default=None
+        Rows of one of several targets and its errors, as they are without the others. None: those
+        of all of them.
 
     Returns
     -------
     Interpolant or None
-        None where a target's fit is about as good, or rows are too few or too many.
+        Of the targets whose fit is not about as good, each by itself; None where there is none, or
+        rows are too few or too many.
     sequence of LeftOut or None
         Errors of what predicts at left-out rows.
     """
     n, d = rows.X.shape
-    X = rows.X.cpu().numpy()
     few = 1 <= d <= MOST_FEATURES and max(FEWEST_ROWS, ROWS_A_COLUMN * d) <= n <= MOST_ROWS
-    if not few or left_out is None or _is_bent(rows):
+    if not few or left_out is None:
         return None, left_out
-    known = [_counted(one, X) for one in left_out]
-    if min(map(_size, left_out, known)) <= EXACT_ENOUGH:
-        return None, left_out
-    try:
-        choices = [likeliest_kernel(rows, target) for target in range(rows.n_outputs)]
-        others = _left_out(rows, choices, left_out[0])
-        found = _solved(rows, choices)
-        probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
-        expected, of_found = (
-            one.components(probes).variances()[1].double().median(0).values.sqrt().tolist()
-            for one in (model, found)
-        )
-        judged = zip(left_out, others, known, expected, of_found, strict=True)
-        if not all(_is_better(*of_target) for of_target in judged):
-            return None, left_out
-        # The variance that a kernel claims has no part in what its errors are told by.
-        plain = [replace(one, variance=one.noise) for one in others]
-        found = replace(found, forms=tuple(fit_form_errors(found, plain, rows)))
-        # Exact rows have no noise whose size few of them would leave open.
-        noisy = [bool(np.median(one.noise) >= CLEAR_NOISE**2) for one in others]
-        return found, [others[k] if part else plain[k] for k, part in enumerate(noisy)]
-    except NUMERICAL_FAILURES:
-        return None, left_out
+    probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
+    expected = _median_std(model, probes)
+    joined, told = None, list(left_out)
+    for target in range(len(told)):
+        if alone is None or len(told) == 1:
+            one = rows.of_target(target)
+        else:
+            one, told[target] = alone(target)
+        found = _of_target(one, told[target], expected[target], probes)
+        if found is None:
+            continue
+        process = replace(found[0], targets=found[0].targets + target)
+        joined = process if joined is None else joined.with_those_of(process)
+        told[target] = found[1]
+    return joined, told

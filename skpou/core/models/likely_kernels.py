@@ -35,6 +35,9 @@ CENTRE, SPREAD, SPREAD_APART = math.log(1.5), 2.0, 1.5
 N_OTHERS = 2
 #: Rates and variances are whole powers of two to this: round-off must not show.
 STEP = 1 / 16
+#: Decimals of rows and targets, in scaled units, by which a kernel is looked for: far below what
+#: the nugget covers, and far above round-off, which may turn a search that hardly sees the noise.
+DECIMALS = 10
 #: The kernels.
 GAUSSIAN, MATERN = 0, 1
 #: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
@@ -154,6 +157,7 @@ KernelChoice = tuple[int, float, np.ndarray]
 def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
     """That of the rows' stretched coordinates for one target."""
     X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
+    X, y = np.round(X, DECIMALS), np.round(y, DECIMALS)
     return Evidence(stretched(X, stretch, np)[0], y - weight @ y / weight.sum(), weight, kind)
 
 

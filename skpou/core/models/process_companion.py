@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,45 @@ from torch import Tensor
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.relevance import CONSTANT, gaussian, matern
+
+
+class _Process(NamedTuple):
+    """What no query changes of one target.
+
+    Rates (q,), rows times the rates (k, q), variances of line and process, whether that is rough,
+    the kernel's weights (k,), the mean without line and kernel, and slopes (q,) of the line.
+    """
+
+    rates: Tensor
+    points: Tensor
+    of_line: Tensor
+    of_process: Tensor
+    rough: bool
+    coef: Tensor
+    level: Tensor
+    slope: Tensor
+
+
+class _Kernel(NamedTuple):
+    """Covariances (n, k) with the rows, the part that is not the line's, and how that falls."""
+
+    whole: Tensor
+    bent: Tensor
+    fall: Tensor
+
+
+class _AtPoints(NamedTuple):
+    """Points (n, q) in the coordinates of the kernels, and these; None of a target of no weight."""
+
+    X: Tensor
+    kernels: list[_Kernel | None]
+
+    def of_targets(self, of_one: Callable[[int, _Kernel], Tensor], like: Tensor) -> Tensor:
+        """What is asked for of every target with a weight, on a last axis; 0 for the others."""
+        found = [
+            like if kernel is None else of_one(k, kernel) for k, kernel in enumerate(self.kernels)
+        ]
+        return torch.stack(found, -1)
 
 
 @dataclass(frozen=True)
@@ -81,53 +120,90 @@ class ProcessCompanion:
     rough: Tensor | None = None
     directions: Tensor | None = None
 
+    def without(self, targets: Tensor) -> ProcessCompanion | None:
+        """The same with no weight for some targets; None where none is left."""
+        share = self.share.clone()
+        share[targets] = 0.0
+        return replace(self, share=share) if bool((share > 0).any()) else None
+
     def _seen(self, X: Tensor) -> Tensor:
         """Points in the coordinates of the kernel."""
         X = X.to(self.points)
         return X if self.directions is None else X @ self.directions
 
-    def _kernel(self, X: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances (n, k) with the rows, the part that is not the line's, and how that falls."""
-        rates, (of_line, of_process, _) = self.rates[target], self.variances[target]
+    @cached_property
+    def _processes(self) -> list[_Process]:
+        """Those of all targets, with all that no query changes."""
+        rough = [False] * len(self.rates) if self.rough is None else self.rough.tolist()
+        processes = []
+        for k, (rates, (of_line, of_process, _)) in enumerate(
+            zip(self.rates, self.variances, strict=True)
+        ):
+            coef = self.coef[:, k]
+            processes.append(
+                _Process(
+                    rates,
+                    self.points * rates,
+                    of_line,
+                    of_process,
+                    bool(rough[k]),
+                    coef,
+                    self.intercept[k] + CONSTANT * coef.sum(),
+                    of_line * coef @ self._about_centre,
+                )
+            )
+        return processes
+
+    @cached_property
+    def _about_centre(self) -> Tensor:
+        return self.points - self.centre
+
+    @cached_property
+    def _is_used(self) -> list[bool]:
+        """Which targets have a weight."""
+        return [bool(part) for part in self.share.tolist()]
+
+    def _kernel(self, X: Tensor, target: int) -> _Kernel:
+        """Covariances with the rows at points (n, q) in the kernel's coordinates."""
+        own = self._processes[target]
         distance = torch.cdist(
-            X * rates, self.points * rates, compute_mode="donot_use_mm_for_euclid_dist"
+            X * own.rates, own.points, compute_mode="donot_use_mm_for_euclid_dist"
         )
-        of_kind = matern if self.rough is not None and bool(self.rough[target]) else gaussian
-        bent, fall = (of_process * part for part in of_kind(distance.square()))
-        line = (X - self.centre) @ (self.points - self.centre).T
-        return CONSTANT + of_line * line + bent, bent, fall
+        of_kind = matern if own.rough else gaussian
+        bent, fall = (own.of_process * part for part in of_kind(distance.square()))
+        line = (X - self.centre) @ self._about_centre.T
+        return _Kernel(CONSTANT + own.of_line * line + bent, bent, fall)
 
-    def _of_targets(self, of_one: Callable[[int], Tensor], like: Tensor) -> Tensor:
-        """What is asked for of every target with a weight, on a last axis; 0 for the others."""
-        some = self.share.tolist()
-        return torch.stack([of_one(k) if part else like for k, part in enumerate(some)], -1)
-
-    def _slope(self, target: int) -> Tensor:
-        """Slopes (d,) of the line."""
-        return self.variances[target, 0] * self.coef[:, target] @ (self.points - self.centre)
+    def _at(self, X: Tensor) -> _AtPoints:
+        """What values, variances and their gradients at scaled points X (n, d) are made of."""
+        X = self._seen(X)
+        kernels = [self._kernel(X, k) if used else None for k, used in enumerate(self._is_used)]
+        return _AtPoints(X, kernels)
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
-        X = self._seen(X)
+        return self._mean(self._at(X))
 
-        def of_one(k: int) -> Tensor:
+    def _mean(self, at: _AtPoints) -> Tensor:
+        def of_one(k: int, kernel: _Kernel) -> Tensor:
             # Constant and line apart, whose parts cancel; and the same bits in any block.
-            coef = self.coef[:, k]
-            bent = (self._kernel(X, k)[1] * coef).sum(1)
-            line = ((X - self.centre) * self._slope(k)).sum(1)
-            return self.intercept[k] + CONSTANT * coef.sum() + line + bent
+            own = self._processes[k]
+            bent = (kernel.bent * own.coef).sum(1)
+            line = ((at.X - self.centre) * own.slope).sum(1)
+            return own.level + line + bent
 
-        return self._of_targets(of_one, torch.zeros_like(X[:, 0]))
+        return at.of_targets(of_one, torch.zeros_like(at.X[:, 0]))
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the values."""
-        X = self._seen(X)
+        return self._gradient(self._at(X))
 
-        def of_one(k: int) -> Tensor:
-            pull = self._kernel(X, k)[2] * self.coef[:, k]
-            return self._bend(X, pull, k) + self._slope(k)
+    def _gradient(self, at: _AtPoints) -> Tensor:
+        def of_one(k: int, kernel: _Kernel) -> Tensor:
+            own = self._processes[k]
+            return self._bend(at.X, kernel.fall * own.coef, k) + own.slope
 
-        return self._in_columns(self._of_targets(of_one, torch.zeros_like(X)))
+        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)))
 
     def _bend(self, X: Tensor, pull: Tensor, target: int) -> Tensor:
         """Gradient (n, q) of sums of the kernel's bent part, each fall times its weight, `pull`."""
@@ -149,23 +225,24 @@ class ProcessCompanion:
     def _factors(self) -> list[Tensor]:
         factors = []
         for target, noise in enumerate(self.noise):
-            K = self._kernel(self.points, target)[0]
+            K = self._kernel(self.points, target).whole
             K.diagonal().add_(noise / self.weight)
             factors.append(torch.linalg.cholesky(K))
         return factors
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
-        X = self._seen(X)
+        return self._variance(self._at(X))
 
-        def of_one(k: int) -> Tensor:
-            kernel = self._kernel(X, k)[0]
-            columns = torch.linalg.solve_triangular(self._factors[k], kernel.T, upper=False)
-            line = self.variances[k, 0] * (X - self.centre).square().sum(1)
-            prior = CONSTANT + self.variances[k, 1] + line
+    def _variance(self, at: _AtPoints) -> Tensor:
+        def of_one(k: int, kernel: _Kernel) -> Tensor:
+            own = self._processes[k]
+            columns = torch.linalg.solve_triangular(self._factors[k], kernel.whole.T, upper=False)
+            line = own.of_line * (at.X - self.centre).square().sum(1)
+            prior = CONSTANT + own.of_process + line
             return (prior - columns.square().sum(0)).clamp_min(0)
 
-        return self._of_targets(of_one, torch.zeros_like(X[:, 0]))
+        return at.of_targets(of_one, torch.zeros_like(at.X[:, 0]))
 
     def left_out(self, sets: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Errors (l, m) at rows that are left out in sets, and their variances (l, m)."""
@@ -182,18 +259,16 @@ class ProcessCompanion:
         error, variance = (torch.stack(part, 1) for part in zip(*of_targets, strict=True))
         return error, variance
 
-    def _variance_gradient(self, X: Tensor) -> Tensor:
+    def _variance_gradient(self, at: _AtPoints) -> Tensor:
         """Gradient (n, d, m) of the variance."""
-        X = self._seen(X)
 
-        def of_one(k: int) -> Tensor:
-            kernel, _, fall = self._kernel(X, k)
-            solved = torch.cholesky_solve(kernel.T, self._factors[k]).T
-            pull = self._bend(X, solved * fall, k)
-            from_line = X - self.centre - solved @ (self.points - self.centre)
-            return 2 * (self.variances[k, 0] * from_line - pull)
+        def of_one(k: int, kernel: _Kernel) -> Tensor:
+            solved = torch.cholesky_solve(kernel.whole.T, self._factors[k]).T
+            pull = self._bend(at.X, solved * kernel.fall, k)
+            from_line = at.X - self.centre - solved @ self._about_centre
+            return 2 * (self._processes[k].of_line * from_line - pull)
 
-        return self._in_columns(self._of_targets(of_one, torch.zeros_like(X)))
+        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)))
 
     def _told(self, variance: Tensor) -> Tensor:
         """Part (n, m) of the process that is known, of that at its rows, for its variance there."""
@@ -207,29 +282,38 @@ class ProcessCompanion:
         variance = self.variance(X) if variance is None else variance
         return self.share * self._told(variance).clamp_max(1)
 
+    def _weight(self, at: _AtPoints) -> Tensor:
+        """The same where the kernels are known."""
+        if self.usual is None:
+            return self.share.expand(len(at.X), -1)
+        return self.share * self._told(self._variance(at)).clamp_max(1)
+
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
         """The weighted mean (n, m) with a fit's at the same points."""
-        return mean + self.weight_at(X).to(mean) * (self.mean(X).to(mean) - mean)
+        at = self._at(X)
+        return mean + self._weight(at).to(mean) * (self._mean(at).to(mean) - mean)
 
     def gradient_beside(self, gradient: Tensor, mean: Tensor, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the weighted mean with a fit's gradient and mean."""
-        weight = self.weight_at(X)
-        step = self.gradient(X).to(gradient) - gradient
+        at = self._at(X)
+        weight = self._weight(at)
+        step = self._gradient(at).to(gradient) - gradient
         gradient = gradient + weight.to(gradient)[:, None] * step
         if self.usual is None:
             return gradient
-        variance = self.variance(X)
+        variance = self._variance(at)
         bends = (self._told(variance) < 1) & (variance < self.variances[:, 1])
         bend = -bends.to(variance) * self.share / (self.usual * self.variances[:, 1])
-        apart = self.mean(X) - mean.to(self.points)
-        return gradient + ((bend * apart)[:, None] * self._variance_gradient(X)).to(gradient)
+        apart = self._mean(at) - mean.to(self.points)
+        return gradient + ((bend * apart)[:, None] * self._variance_gradient(at)).to(gradient)
 
     def with_density(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
         """A fit's density about the weighted mean, with the variance of both."""
         if self.part is None:
             return self._as_mixture(parts, X, posterior)
-        mean, values = parts.expectation(), self.variance(X)
-        step = self.mean(X).to(mean) - mean
+        at = self._at(X)
+        mean, values = parts.expectation(), self._variance(at)
+        step = self._mean(at).to(mean) - mean
         share = self.weight_at(X, values).to(mean)
         part = torch.where(share > 0, self.part.to(mean), 0.0)
         part = part * self._told(values).to(mean).clamp_max(1) if self.usual is not None else part
@@ -257,12 +341,12 @@ class ProcessCompanion:
     def _as_mixture(self, parts: Components, X: Tensor, posterior: bool) -> Components:
         """The same with the variance of a mixture of both."""
         noise, epistemic = parts.variances()
-        own, mean = noise + epistemic, parts.expectation()
-        step = self.mean(X).to(mean) - mean
+        own, mean, at = noise + epistemic, parts.expectation(), self._at(X)
+        step = self._mean(at).to(mean) - mean
         share = self.share.to(mean)
         other = self.noise.to(mean).expand_as(mean)
         if posterior:
-            other = other + self.variance(X).to(mean)
+            other = other + self._variance(at).to(mean)
         total = (1 - share) * own + share * other + share * (1 - share) * step.square()
         total = torch.where(share > 0, self.factor.to(mean) * total, own)
         added = (total - own).clamp_min(0)

@@ -49,7 +49,8 @@ class Restrained:
     degrees : ndarray of shape (m,), default=None
         Degrees of freedom by which each target's noise is known, where these are few.
     interpolant : Interpolant, default=None
-        What predicts in place of the model, where rows are few: then nothing else counts.
+        What predicts some of the targets in place of the model, where rows are few: for them
+        nothing else counts.
     claims : WrongClaims, default=None
         How often components that claim exactness amid noise are wrong.
     """
@@ -66,9 +67,18 @@ class Restrained:
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
+        if self._is_interpolant is not None:
+            return self._within(self._is_interpolant.mean(X), X)
+        mean = self._leaning(self._mean_beside_line(X), X)
         if self.interpolant is not None:
-            return self._within(self.interpolant.mean(X), X)
-        return self._within(self._leaning(self._mean_beside_line(X), X), X)
+            mean = self.interpolant.instead(mean, self.interpolant.mean(X))
+        return self._within(mean, X)
+
+    @cached_property
+    def _is_interpolant(self) -> Interpolant | None:
+        """The interpolant, where it predicts all targets."""
+        some = self.interpolant
+        return some if some is not None and some.predicts_all(len(self.low)) else None
 
     def _mean_beside_line(self, X: Tensor) -> Tensor:
         if self.companion is None:
@@ -89,10 +99,10 @@ class Restrained:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean; 0 where the range of y holds it."""
-        if self.interpolant is not None:
-            mean = self.interpolant.mean(X)
+        if self._is_interpolant is not None:
+            mean = self._is_interpolant.mean(X)
             held = self._within(mean, X) != mean
-            return self.interpolant.gradient(X).masked_fill(held[:, None], 0.0)
+            return self._is_interpolant.gradient(X).masked_fill(held[:, None], 0.0)
         gradient, mean = self.model.gradient(X), self.model.mean(X)
         if self.companion is not None:
             joined, share = self._joined(mean, X)
@@ -103,13 +113,23 @@ class Restrained:
         if self.process is not None:
             gradient = self.process.gradient_beside(gradient, mean, X)
             mean = self._leaning(mean, X)
+        if self.interpolant is not None:
+            gradient = self.interpolant.instead(gradient, self.interpolant.gradient(X))
+            mean = self.interpolant.instead(mean, self.interpolant.mean(X))
         held = self._within(mean, X) != mean
         return gradient.masked_fill(held[:, None], 0.0)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
+        if self._is_interpolant is not None:
+            return self._held(self._is_interpolant.bars.components(X, posterior), X, posterior)
+        parts = self._beside_interpolant(X, posterior)
         if self.interpolant is not None:
-            return self._held(self.interpolant.bars.components(X, posterior), X, posterior)
+            parts = self.interpolant.beside(parts, X, posterior)
+        return self._held(parts, X, posterior)
+
+    def _beside_interpolant(self, X: Tensor, posterior: bool) -> Components:
+        """The density of y at points X (n, d) without an interpolant and the range of y."""
         own = parts = self.model.components(X, posterior)
         if self.bars is not None and posterior:
             parts = self.bars.widened(own, X)
@@ -123,7 +143,7 @@ class Restrained:
             parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
         if self.process is not None:
             parts = self.process.with_density(parts, X, posterior)
-        return self._held(parts, X, posterior)
+        return parts
 
     def _held(self, parts: Components, X: Tensor, posterior: bool) -> Components:
         """A density about a mean within the range of y, with the tails of few degrees."""
@@ -142,12 +162,16 @@ class Restrained:
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
-        if self.interpolant is not None:
-            return self.interpolant.bars.covariance(X)
-        covariance = (self.bars or self.model).covariance(X)  # type: ignore[attr-defined]
-        if self.companion is not None:
-            root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
-            covariance = root[:, None] * covariance * root
+        if self._is_interpolant is not None:
+            covariance = self._is_interpolant.bars.covariance(X)
+        else:
+            covariance = (self.bars or self.model).covariance(X)  # type: ignore[attr-defined]
+            if self.companion is not None:
+                root = (1 - share_of(self.companion, self.model, X)).sqrt().to(covariance)
+                covariance = root[:, None] * covariance * root
+            if self.interpolant is not None:
+                own = self.interpolant.bars.covariance(X)
+                covariance = self.interpolant.instead(covariance, own)
         if self.process is not None or self.degrees is not None:
             # Correlated as the fit's errors are, with the variance of what is predicted.
             own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
@@ -159,8 +183,10 @@ class Restrained:
         """Numbers that an evaluation allocates for each point."""
         beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
         beside += 0 if self.process is None else self.process.numbers_per_row()
+        if self._is_interpolant is not None:
+            return self._is_interpolant.bars.numbers_per_row()
         if self.interpolant is not None:
-            return self.interpolant.bars.numbers_per_row()
+            beside += self.interpolant.bars.numbers_per_row()
         return (self.bars or self.model).numbers_per_row() + beside
 
     def _joined(
@@ -197,11 +223,20 @@ class Restrained:
         if not len(far):
             return mean
         held = torch.minimum(torch.maximum(mean[far], low), high)
-        variance = (self.interpolant or self.model).components(X[far]).variances()[1].to(mean)
+        variance = self._own_variance(X[far]).to(mean)
         unknown = ~(variance <= spread.square())
         result = mean.clone()
         result[far] = torch.where(unknown, held, mean[far])
         return result
+
+    def _own_variance(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of the mean that what predicts it knows of by itself."""
+        if self._is_interpolant is not None:
+            return self._is_interpolant.components(X).variances()[1]
+        variance = self.model.components(X).variances()[1]
+        if self.interpolant is None:
+            return variance
+        return self.interpolant.instead(variance, self.interpolant.variance(X))
 
     def _bounds(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Range of y, and how low and how high a mean may go, in the precision of `mean`."""

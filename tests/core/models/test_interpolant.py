@@ -1,6 +1,7 @@
 """The Gaussian process in place of a fit of few rows: its formulas, its choice, its bars."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from skpou import (
     SparseGridRegressor,
 )
 from skpou.core import Rows
+from skpou.core.models.components import Components
+from skpou.core.models.form_error import no_form_errors
+from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant import Interpolant, _solved
 from skpou.core.models.likely_kernels import (
     GAUSSIAN,
@@ -153,6 +157,94 @@ def test_two_outputs_and_their_units():
     mean, std = SparseGridRegressor().fit(X, Y).predict(NEW, return_std=True)
     np.testing.assert_allclose(mean[:, 1], 1e5 * mean[:, 0] - 7e6, atol=1)
     np.testing.assert_allclose(std[:, 1], 1e5 * std[:, 0], rtol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def noisy_and_smooth():
+    X, rng = np.linspace(0, 1, 14)[:, None], np.random.default_rng(2)
+    Y = np.c_[2 * X + 0.1 * rng.standard_normal((14, 1)), smooth(X)]
+    return X, Y
+
+
+@pytest.fixture(scope="module")
+def beside_noise(noisy_and_smooth):
+    return SparseGridRegressor().fit(*noisy_and_smooth)
+
+
+def test_each_output_has_a_process_or_not_by_itself(noisy_and_smooth):
+    X, Y = noisy_and_smooth
+    both, *alone = (AdditivePOURegressor().fit(X, y) for y in (Y, *Y.T))
+    assert [interpolates(one) for one in alone] == [False, True]
+    assert both._restraint["interpolant"]["targets"].tolist() == [1]
+    new = np.linspace(-0.2, 1.2, 41)[:, None]
+    gradient, quantiles = both.predict_gradient(new), both.predict_quantile(new, [0.1, 0.7])
+    for k, one in enumerate(alone):
+        for kind in ("noise", "epistemic", True):
+            for together, own in zip(
+                both.predict(new, return_std=kind), one.predict(new, return_std=kind), strict=True
+            ):
+                np.testing.assert_allclose(together[:, k], own, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(gradient[:, k], one.predict_gradient(new), rtol=1e-6)
+        np.testing.assert_allclose(
+            quantiles[:, k], one.predict_quantile(new, [0.1, 0.7]), rtol=1e-6
+        )
+    y = both.predict(new)
+    density = sum(one.log_density(new, y[:, k]) for k, one in enumerate(alone))
+    np.testing.assert_allclose(both.log_density(new, y), density, rtol=1e-6)
+
+
+def test_draws_of_both_kinds_of_outputs_have_their_density(beside_noise):
+    both, new = beside_noise, np.linspace(0.02, 0.98, 15)[:, None]
+    draws, probabilities = both.sample_y(new, 4000), [0.1, 0.7]
+    quantiles = both.predict_quantile(new, probabilities)
+    below = (draws[..., None] <= quantiles[:, :, None]).mean(2)
+    np.testing.assert_allclose(below, np.broadcast_to(probabilities, below.shape), atol=0.03)
+
+
+def test_draws_of_functions_and_covariances_of_both_kinds_of_outputs(beside_noise):
+    both, new = beside_noise, np.linspace(0.02, 0.98, 15)[:, None]
+    std, own = (both.predict(new, return_std=kind)[1] for kind in (True, "epistemic"))
+    draws = both.sample_y(new, 4000, joint=True)
+    np.testing.assert_allclose(draws[:, 1].std(-1), std[:, 1], rtol=0.1)
+    _, cov = both.predict(new, return_cov="epistemic")
+    np.testing.assert_allclose(np.sqrt(np.einsum("iik->ik", cov)), own, rtol=1e-6)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_process_in_place_of_one_target_of_a_mixture(independent):
+    rng = np.random.default_rng(4)
+    pi = tensor(rng.random((30, 3, 2) if independent else (30, 3)))
+    mean, noise, epistemic = (tensor(rng.random((30, 3, 2))) for _ in range(3))
+    kind = IndependentComponents if independent else Components
+    parts = kind((pi / pi.sum(1, keepdim=True)).log(), mean, noise, epistemic)
+    X, new = rng.random((12, 2)), tensor(rng.random((30, 2)))
+    rows = rows_of(X, smooth(X))
+    found = replace(
+        _solved(rows, [choice(GAUSSIAN, 0.0, 2)]),
+        targets=torch.tensor([1]),
+        forms=tuple(no_form_errors(rows)),
+    )
+    together, own = found.beside(parts, new), found.bars.components(new)
+    for got, first, second in zip(
+        (together.expectation(), *together.variances()),
+        (parts.expectation(), *parts.variances()),
+        (own.expectation(), *own.variances()),
+        strict=True,
+    ):
+        torch.testing.assert_close(got[:, :1], first[:, :1])
+        torch.testing.assert_close(got[:, 1:], second)
+    y = tensor(rng.random((30, 5, 2)))
+    torch.testing.assert_close(together.cumulative(y)[..., 0], parts.cumulative(y)[..., 0])
+    if independent:
+        torch.testing.assert_close(together.cumulative(y)[..., 1:], own.cumulative(y[..., 1:]))
+
+
+def test_the_choice_of_a_kernel_does_not_see_round_off():
+    X = np.random.default_rng(9).random((40, 2))
+    found = [likeliest_kernel(rows_of(X, smooth(X) * (1 + k * 1e-15)), 0) for k in range(3)]
+    for one in found[1:]:
+        assert one[:2] == found[0][:2]
+        np.testing.assert_array_equal(one[2], found[0][2])
 
 
 def test_what_is_asked_for_and_what_is_exact_stay():
