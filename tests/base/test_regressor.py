@@ -165,11 +165,13 @@ def test_outputs_together_and_one_at_a_time(name):
         # The likelihood of several outputs is a product: they part the points more sharply; first
         # steps of L-BFGS and its line searches know the number of outputs.
         alone = fitted(name).predict(X)
-        together = make(name).fit(X, Y[:, None] * factors).predict(X) / factors
+        # Powers of two leave every digit as it is: what steps make of round-off is not asked here.
+        powers = np.array([1.0, -4.0, 1024.0])
+        together = make(name).fit(X, Y[:, None] * powers).predict(X) / powers
         rms = np.sqrt(np.mean((together - alone[:, None]) ** 2, axis=0))
         assert (rms < 0.1).all()
         first = together[:, :1].repeat(3, 1)
-        np.testing.assert_allclose(together, first, rtol=1e-9, atol=tolerance(name))
+        np.testing.assert_allclose(together, first, rtol=1e-9, atol=min(tolerance(name), 1e-6))
         return
     for output, (factor, shift) in enumerate(zip(factors, [0, 2, 0], strict=True)):
         other = make(name).fit(X, Y * factor + shift) if output else fitted(name)
