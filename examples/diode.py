@@ -82,7 +82,10 @@ for name, method in methods.items():
     print(f"{name:20}" + "".join(f"{x:10.1e}" for x in figures) + f"{seconds:10.2f}")
 
 std = model.predict(X[test], return_std=True)[1]
-print(f"\n{len(model.coef_)} pieces of degree {model.degree_}")
+share = model.partition_proba(X)
+# A piece that has no hundredth of any row is there, but empty.
+n_used = int((share.max(0) > 0.01).sum())
+print(f"\n{n_used} of {len(model.coef_)} pieces in use, of degree {model.degree_}")
 print(f"within two predicted standard deviations: {np.mean(errors['skpou'] <= 2 * std):.0%}")
 
 # %%
@@ -118,11 +121,9 @@ for part, line, band in zip(display.partitions_, display.lines_, display.bands_)
 curve.legend(handles=[display.scatter_, *display.lines_, display.bands_[0]], loc="lower right")
 curve.set(xlabel="", ylabel=r"$\log_{10}$ (current / A)", xlim=volts)
 curve.set_title("A diode's current; grey: the data")
-parts.stackplot(
-    X[:, 0], model.partition_proba(X).T, colors=COLORS, edgecolor="white", linewidth=0.3
-)
+parts.stackplot(X[:, 0], share.T, colors=COLORS, edgecolor="white", linewidth=0.3)
 parts.set(ylim=(0, 1), yticks=(0, 1), ylabel="share")
-parts.set_title(f"The {len(model.coef_)} pieces found, a partition of unity")
+parts.set_title(f"The {n_used} pieces in use, a partition of unity")
 for ax in (curve, parts):
     ax.tick_params(axis="x", labelbottom=False)
 
