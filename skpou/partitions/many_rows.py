@@ -10,8 +10,7 @@ from torch import Tensor
 from skpou.core import Rows, TrainingResult, drawn_points, handing_over
 from skpou.core.linalg import (
     back_substitute,
-    row_blocks,
-    rows_within,
+    long_blocks,
     split_factor,
     triangular_factor,
     triangular_factors,
@@ -23,6 +22,8 @@ from skpou.partitions.options import PieceOptions
 #: Rows up to which all take part in the search for pieces of free number or degree, and how many
 #: are drawn of more: every degree and number that is tried costs as much as there are rows.
 MANY_ROWS, SEARCHED = 10_000, 5_000
+#: Part of a group's rows that its parameters may take off: what few rows leave tells no noise.
+MOST_TOLD = 0.5
 
 
 def searched_points(rows: Rows, options: PieceOptions) -> Tensor | None:
@@ -141,7 +142,7 @@ def _updated(experts: Experts, design: _Pieces | _Blends, others: Rows, rows: Ro
     """Coefficients, factors and noise by further rows."""
     q = experts.factor.shape[-1]
     joint = torch.cat([experts.factor, experts.factor @ design.together(experts.coef)], 2)
-    for block in _blocks(others, q):
+    for block in long_blocks(others.n_rows, q, 4 * q):
         group, columns, _ = design(others.X[block])
         new = torch.cat([columns, others.y[block]], 1) * others.weight[block].sqrt()[:, None]
         joint = triangular_factor(torch.cat([joint, triangular_factors(new, group, len(joint))], 1))
@@ -156,17 +157,12 @@ def _noise(solved: Tensor, design: _Pieces | _Blends, rows: Rows) -> Tensor:
     n_groups, q, _ = solved.shape
     mass = square = solved.new_zeros(())
     of_group = solved.new_zeros(n_groups)
-    for block in _blocks(rows, q):
+    for block in long_blocks(rows.n_rows, q, 4 * q):
         group, columns, share = design(rows.X[block])
         mean = torch.einsum("nq,nqm->nm", columns, solved[group])
         weight = rows.weight[block]
         left = weight[:, None] * (rows.y[block] - mean).square() + rows.within[block]
         mass, square = mass + share.T @ weight, square + share.T @ left
         of_group.index_add_(0, group, weight)
-    known = (q / of_group.clamp_min(2 * q)).amax()
+    known = (q / of_group).clamp_max(MOST_TOLD).amax()
     return square / (mass * (1 - known)).clamp_min(1)[:, None]
-
-
-def _blocks(rows: Rows, n_columns: int) -> list[slice]:
-    """Blocks much longer than wide: combining costs as much as so many rows more."""
-    return row_blocks(rows.n_rows, max(rows_within(4 * n_columns), 4 * n_columns))

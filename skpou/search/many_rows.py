@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, TrainingResult, handing_over
-from skpou.core.linalg import factor_of_products, row_blocks, rows_within, triangular_factor
+from skpou.core.linalg import (
+    factor_of_products,
+    long_blocks,
+    row_blocks,
+    rows_within,
+    triangular_factor,
+)
 from skpou.core.models import LinearModel, Stage, finish
+from skpou.search.residues import LEAST_LEFT
 
 #: Rows up to which all take part in a search, and how many are drawn of more: what a basis needs
 #: shows in ten thousand, while every size that is tried costs as much as there are rows.
@@ -94,8 +101,7 @@ def _with_rows_below(
     From sums of products where they have digits enough; rows are factored where not.
     """
     q = factor.shape[1]
-    # Blocks much longer than wide: combining costs as much as so many rows more.
-    blocks = row_blocks(rows.n_rows, max(rows_within(2 * q), 4 * q))
+    blocks = long_blocks(rows.n_rows, q, 2 * q)
 
     def weighted(block: slice) -> Tensor:
         return columns(rows.X[block], rows.y[block]) * rows.weight[block].sqrt()[:, None]
@@ -121,7 +127,7 @@ def _values(stage: Stage, X: Tensor) -> Tensor:
 def _noise(model: LinearModel, searched: Rows, stages: list[Stage], rows: Rows) -> Tensor:
     """Variance (m,) of what all rows leave over, with as many parameters as some rows told."""
     dof = searched.total_weight - _squares(model.stages, searched) / model.noise
-    left = (rows.total_weight - dof).clamp_min(rows.total_weight / 2)
+    left = (rows.total_weight - dof).clamp_min(LEAST_LEFT * rows.total_weight)
     return _squares(tuple(stages), rows) / left
 
 

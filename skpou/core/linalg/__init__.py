@@ -22,9 +22,17 @@ from skpou.core.linalg.least_squares import (
     ridge_factor,
     split_factor,
 )
-from skpou.core.linalg.processes import alone, check_alike, count, gather, gather_objects
+from skpou.core.linalg.processes import (
+    alone,
+    check_alike,
+    count,
+    gather,
+    gather_objects,
+    sum_of_all,
+)
 from skpou.core.linalg.statistics import (
     RowSums,
+    long_blocks,
     row_blocks,
     rows_within,
     triangular_factor,
@@ -38,8 +46,8 @@ __all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem"
            "RowSums", "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike",
            "coefficients", "count", "effective_parameters", "evidence_ridge",
            "factor_of_products", "factored", "free_rows", "gather", "gather_objects",
-           "is_deficient", "largest_norm", "leave_one_out", "lower_inverse",
+           "is_deficient", "largest_norm", "leave_one_out", "long_blocks", "lower_inverse",
            "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
-           "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
-           "whitened_factor"]
+           "sum_of_all", "symmetric", "triangular_factor", "triangular_factors",
+           "weighted_factors", "whitened_factor"]
 # fmt: on

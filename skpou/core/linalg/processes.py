@@ -79,6 +79,11 @@ def gather(tensor: Tensor) -> list[Tensor]:
     return [part[:n].to(tensor.device) for part, n in zip(found, lengths, strict=True)]
 
 
+def sum_of_all(tensor: Tensor) -> Tensor:
+    """Sum of a tensor of every process, the same bits on each."""
+    return tensor if count() == 1 else torch.stack(gather(tensor)).sum(0)
+
+
 def check_alike(facts: dict[str, Any], fault: Exception | None = None) -> None:
     """Compare what all processes must have in common.
 

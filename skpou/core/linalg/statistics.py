@@ -16,6 +16,9 @@ from torch import Tensor
 
 from skpou.core.linalg import processes
 
+#: Rows for each column of a block that is factored: combining adds a quarter of its cost, then.
+LENGTH = 4
+
 
 def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
     """Triangular factor of each segment of rows, ``R_s' R_s = A_s' A_s``.
@@ -87,10 +90,8 @@ def weighted_factors(A: Tensor, weight: Tensor) -> Tensor:
     """
     n, p = A.shape
     S = weight.shape[1]
-    # Blocks much longer than wide: combining costs p rows for each of them.
-    rows = max(rows_within(S * p), 4 * p)
     factors = A.new_zeros((S, 0, p))
-    for block in row_blocks(n, rows):
+    for block in long_blocks(n, p, S * p):
         stacked = weight[block].T.sqrt()[..., None] * A[block]
         factors = triangular_factor(torch.cat([factors, stacked], 1))
     return factors
@@ -139,6 +140,19 @@ def rows_within(n_numbers: int, budget: int = 2_000_000) -> int:
     return max(1, budget // max(n_numbers, 1))
 
 
+def long_blocks(n_rows: int, n_columns: int, n_numbers: int) -> list[slice]:
+    """Blocks for factors that are combined, which costs as much as `n_columns` rows more each.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Of the matrix; blocks are at least `LENGTH` times as long as wide.
+    n_numbers : int
+        Numbers a row that are held at a time, see `rows_within`.
+    """
+    return row_blocks(n_rows, max(rows_within(n_numbers), LENGTH * n_columns))
+
+
 @dataclass
 class RowSums:
     """What the rows of a least-squares problem add up to, whichever blocks they come in.
@@ -185,9 +199,7 @@ class RowSums:
         self.low = torch.minimum(self.low, y[kept].amin(0))
         self.high = torch.maximum(self.high, y[kept].amax(0))
         rows = torch.cat([A, y], 1) * weight.sqrt()[:, None]
-        # Blocks much longer than wide: combining costs as much as so many rows more.
-        size = max(rows_within(rows.shape[1]), 4 * rows.shape[1])
-        for block in row_blocks(len(rows), size):
+        for block in long_blocks(len(rows), rows.shape[1], rows.shape[1]):
             self.factor = triangular_factor(torch.cat([self.factor, rows[block]]))
 
     def merge(self, other: RowSums) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skpou.core.linalg.processes import count, gather
+from skpou.core.linalg.processes import count, gather, sum_of_all
 from skpou.core.linalg.statistics import (
     row_blocks,
     rows_within,
@@ -69,10 +69,7 @@ class WeightedSums:
         """Add what the other processes of a group have, the same bits on each."""
         if count() == 1:
             return
-        products, *others = gather(self._products)
-        for other in others:
-            products = products + other
-        self._products = products
+        self._products = sum_of_all(self._products)
         factors, *others = gather(self._factors)
         for other in others:
             factors = triangular_factor(torch.cat([factors, other], 1))

@@ -18,12 +18,11 @@ from skpou.core import BestSoFar, Report, Rows, TrainingInterrupted, TrainingRes
 from skpou.core.linalg import (
     WeightedSums,
     back_substitute,
-    count,
-    gather,
     ridge_factor,
     row_blocks,
     rows_within,
     split_factor,
+    sum_of_all,
 )
 from skpou.partitions.gates.logistic import MultinomialLogistic, damped_direction
 from skpou.partitions.gates.steps import NewtonStep, families_of, family_targets
@@ -252,8 +251,9 @@ class StreamedEM:
                 theta = self.gates[family.level].theta[family.children]
                 family.gradient += _logistic(family, block).gradient(theta)
         products.of_all_processes()
-        for part in (mass, total, *(family.gradient for family in families)):
-            _add_others(part)
+        mass, total = sum_of_all(mass), sum_of_all(total)
+        for family in families:
+            family.gradient = sum_of_all(family.gradient)
         factors = self._factors(products)
         return _Sums(list(factors.split(self.sizes)), list(mass.split(self.sizes)), families, total)
 
@@ -328,9 +328,7 @@ class StreamedEM:
                     problem.objective(theta - length * direction, 0.0) for length in (0.0, *lengths)
                 ]
                 value += torch.stack(tried)
-        for value in values:
-            _add_others(value)
-        return values
+        return [sum_of_all(value) for value in values]
 
     def _directions(self, sums: _Sums) -> list[Tensor]:
         """Steps (F, K, q) of families: gradients of all rows, Hessians of the sample."""
@@ -352,12 +350,6 @@ class StreamedEM:
 def _part(rows: Rows, block: slice) -> Rows:
     """Some rows, without a copy."""
     return Rows(rows.X[block], rows.y[block], rows.weight[block], rows.within[block])
-
-
-def _add_others(total: Tensor) -> None:
-    """Add in place what the other processes of a group have, the same bits on each."""
-    if count() > 1:
-        total.copy_(torch.stack(gather(total)).sum(0))
 
 
 def _logistic(family: _Family, block: _Block) -> MultinomialLogistic:
