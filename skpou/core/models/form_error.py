@@ -239,14 +239,20 @@ class WithFormError:
     def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
         added = self._added(X, parts)[:, None]
+        hidden = self.hidden(X, parts)
+        return added if hidden is None else torch.maximum(added, hidden.to(added))
+
+    def hidden(self, X: Tensor, parts: Components) -> Tensor | None:
+        """Variance (n, N, m) of each component that noise hides; None where it hides none."""
         if all(form.discrepancy is None for form in self.forms):
-            return added
+            return None
         points = X.detach().cpu().double().numpy()
         found = np.stack([form.hidden(points) for form in self.forms], 1)
-        hidden = torch.as_tensor(found, device="cpu").to(added)[:, None]
+        noise = parts.noise
+        hidden = torch.as_tensor(found, device="cpu").to(noise)[:, None]
         # What noise hides is as small as it is: next to nothing of a narrow component.
-        usual = added.new_tensor([form.usual_noise for form in self.forms])
-        return torch.maximum(added, hidden * (parts.noise / usual).clamp_max(1))
+        usual = noise.new_tensor([form.usual_noise for form in self.forms])
+        return hidden * (noise / usual).clamp_max(1)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.

@@ -201,6 +201,11 @@ class Interpolant:
         kernel = self._covariance(X, self.points, target)[0]
         return torch.linalg.solve_triangular(self._factors[target], kernel.T, upper=False)
 
+    def degrees_left(self, target: int) -> float:
+        """Degrees of freedom that the process leaves to the noise."""
+        own = torch.cholesky_inverse(self._factors[target]).diagonal() / self.weight
+        return float(self.variances[target, 3] * own.sum())
+
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
         Z = X.to(self.points)
@@ -315,6 +320,7 @@ def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         noise=found_of[2],
         count=count,
         told=told,
+        degrees=_solved(rows, [choice]).degrees_left(0),
     )
 
 
