@@ -101,6 +101,8 @@ class FormError:
         What is added between the levels of columns; see `LevelError`.
     discrepancy : dict, default=None
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
+    knows_outside : bool, default=False
+        Whether the model's own variance is that of the mean outside the box, too.
     """
 
     scales: np.ndarray
@@ -113,6 +115,7 @@ class FormError:
     square: np.ndarray
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
+    knows_outside: bool = False
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -197,7 +200,8 @@ class WithFormError:
     """A predictor whose epistemic variance knows the error of its form.
 
     Outside the box the standard deviation is at least the distance of the mean from its own
-    tangent at the box, since a basis may run away, and half the rise of that tangent.
+    tangent at the box, since a basis may run away, and half the rise of that tangent; not that of a
+    process whose claims left-out rows bear out.
 
     Attributes
     ----------
@@ -296,6 +300,7 @@ class WithFormError:
             rise = (slope * step[..., None]).sum(1)
             bent = self.model.mean(X[outside]).to(X) - self.model.mean(near).to(X) - rise
             result[outside] = bent.square() + (UNSURE * rise).square()
+            result[:, [form.knows_outside for form in self.forms]] = 0.0
         return result
 
 
