@@ -79,7 +79,7 @@ class Interpolant:
     kinds : Tensor of shape (m,)
         0 for the Gaussian kernel, 1 for Matern's with two derivatives.
     stretches : Tensor of shape (m,)
-        By how much one end of the box is drawn out, see `stretched`.
+        By how much ends of the box are drawn out, see `stretched`.
     rates : Tensor of shape (m, d)
         Reciprocals of the lengths.
     variances : Tensor of shape (m, 4)
