@@ -391,9 +391,7 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     parts = [square[kinds == kind] for kind in np.unique(kinds)]
     if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
         return None
-    factor = max(
-        (float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts
-    )
+    factor = max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
     return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
 
 
