@@ -89,10 +89,10 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
            "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone", "interval_of_score",
            "interval_scores", "is_exact", "is_gain", "is_scattered", "joined_errors", "kept_rows",
-           "least_rows", "leave_out", "left_out", "left_out_by_leverage", "left_out_errors", "log_density_of",
-           "may_hold_outliers", "mean_slope", "no_form_errors", "noise_floor", "outside_steps",
-           "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
-           "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
-           "shared_tensor", "split_outliers", "standard_draws", "without_clusters",
-           "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
+           "least_rows", "leave_out", "left_out", "left_out_by_leverage", "left_out_errors",
+           "log_density_of", "may_hold_outliers", "mean_slope", "no_form_errors", "noise_floor",
+           "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
+           "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
+           "sets_to_leave_out", "shared_tensor", "split_outliers", "standard_draws",
+           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
 # fmt: on

@@ -2,8 +2,8 @@
 
 The size of the process is the best one for each set of lengths, so that it may exceed y's by far,
 as it does where lengths are large: that limit is a polynomial. A single column may be stretched by
-a logarithm towards one or both of its ends where its rows are placed so, as calibration points often
-are.
+a logarithm towards one of its ends or both where its rows are placed so, as calibration points
+often are.
 """
 
 from __future__ import annotations
