@@ -145,11 +145,32 @@ def fit_member(member: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
         return member.fit(X, y)
     if _takes(member.fit, "sample_weight"):
         return member.fit(X, y, sample_weight=weight)
-    count = np.round(weight)
-    if not (count == weight).all():
+    index = _repeated(weight)
+    if not len(index):
         raise TypeError(
             f"members: {type(member).__name__} takes no sample_weight, and weights that are no "
             "whole numbers are no repetitions of rows."
         )
-    index = np.repeat(np.arange(len(X)), count.astype(np.int64))
     return member.fit(X[index], y[index])
+
+
+def _repeated(weight: np.ndarray) -> np.ndarray:
+    """Numbers of rows, each as often as it counts; none where weights are no whole numbers."""
+    count = np.round(weight)
+    if not (count == weight).all():
+        return np.zeros(0, dtype=np.int64)
+    return np.repeat(np.arange(len(weight)), count.astype(np.int64))
+
+
+def outliers_of(model: Any, weight: np.ndarray) -> np.ndarray:
+    """Which of the rows of `fit_member` (n,), bool, a fitted member has set apart."""
+    found = np.zeros(len(weight), dtype=bool)
+    numbers = np.asarray(getattr(model, "outliers_", ()))
+    rows = np.arange(len(weight))
+    if not (weight == 1).all() and not _takes(model.fit, "sample_weight"):
+        rows = _repeated(weight)
+    # Others may mean something else by the name.
+    are_rows = numbers.ndim == 1 and numbers.dtype.kind in "iu" and numbers.size > 0
+    if are_rows and 0 <= numbers.min() and numbers.max() < len(rows):
+        found[rows[numbers]] = True
+    return found

@@ -95,3 +95,19 @@ def test_bars_between_rows_order_members_as_new_rows_do():
     T = np.random.default_rng(0).uniform(-1, 1, (500, 1))
     logs = models[1].log_density(T, np.abs(T[:, 0] - 0.21)) + np.log(line.spread[0])
     assert grid.score == pytest.approx(logs.mean(), abs=1.0)
+
+
+def test_a_density_with_a_wide_component_expects_what_left_out_rows_have():
+    """Its bars are those of the other rows: a Gaussian by them would expect more."""
+    rng = np.random.default_rng(0)
+    x = rng.random((3000, 1))
+    width = np.where(rng.random(3000) < 0.06, 1.0, 0.05)
+    y = np.sin(5 * x[:, 0]) + width * rng.standard_normal(3000)
+    rows = data_of(x[:200], y[:200])
+    model = fitted(SparseGridRegressor(), rows)
+    assert len(model.outliers_)
+    claim = claim_of(model, rows, probes_of(rows))
+    found = model.log_density(x[200:], y[200:]).mean() + np.log(rows.spread[0])
+    assert claim.score == pytest.approx(found, abs=0.15)
+    gaussian = -np.log(claim.std / rows.spread).mean() - 0.5 * np.log(2 * np.pi) - 0.5
+    assert gaussian > claim.score + 0.2

@@ -276,3 +276,25 @@ def test_odd_data(seed):
     """Cases that the fuzzer draws for a sparse grid."""
     outcome = fuzz.run_case(draw_case(seed), AutoRegressor(NAMES))
     assert not outcome.failures, f"{outcome.text}\n{outcome.trace}"
+
+
+def test_outliers_are_those_of_most_of_the_stack():
+    """Rows in any order, twice, of weight 0: the numbers are those of the given rows."""
+    rng = np.random.default_rng(0)
+    x = rng.random((120, 1))
+    y = np.sin(5 * x[:, 0]) + 0.05 * rng.standard_normal(120)
+    far = [11, 47, 90]
+    y[far] += [1.0, -1.2, 1.1]
+    model = AutoRegressor(NAMES).fit(x, y)
+    assert model.outliers_.tolist() == far
+    assert "3 rows were set apart as outliers" in model.summary()
+    assert np.sqrt(np.mean((model.predict(x) - np.sin(5 * x[:, 0])) ** 2)) < 0.03
+    twice = AutoRegressor(NAMES).fit(np.r_[x, x], np.r_[y, y], np.r_[np.ones(120), np.zeros(120)])
+    assert twice.outliers_.tolist() == far
+    twice.fit(np.r_[x, x], np.r_[y, y])
+    assert twice.outliers_.tolist() == [*far, *np.add(far, 120)]
+    # A process sets nothing apart; alone it has no say, with a grid the heavier one has.
+    assert AutoRegressor([PROCESS]).fit(x, y).outliers_.tolist() == []
+    both = AutoRegressor([PROCESS, NAMES[1]]).fit(x, y)
+    assert type(both.estimators_[0]) is SparseGridRegressor
+    assert both.outliers_.tolist() == far
