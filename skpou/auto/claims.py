@@ -46,16 +46,33 @@ def is_calibrated(member: Any) -> bool:
 
 
 def probes_of(data: Data) -> np.ndarray:
-    """Points (n, d) between the rows, the same ones for the same rows."""
+    """Points (n, d) between the rows, the same ones for the same rows.
+
+    Where points have several targets, those of doses that were tried again and again, new targets
+    are had there as well: the share of the probes that lie between the rows is that of targets at
+    points with no other, the chance of a new point [1]_.
+
+    References
+    ----------
+    .. [1] I. J. Good, "The population frequencies of species and the estimation of population
+       parameters", Biometrika 40 (1953), Eq. 9.
+    """
     rng, points = np.random.default_rng(0), data.points
     n, d = points.shape
     if d <= COLUMNS_OF_BOX or n == 1:
         low, high = points.min(0), points.max(0)
-        return low + (high - low) * rng.random((N_PROBES, d))
-    start = rng.integers(n, size=N_PROBES)
-    near = neighbours(points, start)
-    end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
-    return points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+        probes = low + (high - low) * rng.random((N_PROBES, d))
+    else:
+        start = rng.integers(n, size=N_PROBES)
+        near = neighbours(points, start)
+        end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
+        probes = points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+    again = np.flatnonzero(np.bincount(data.point)[data.point] > 1)
+    if len(again):
+        # By the rule of succession, for few rows.
+        n_again = int(N_PROBES * (len(again) + 1) / (len(data.y) + 2))
+        probes[:n_again] = data.X[again[rng.integers(len(again), size=n_again)]]
+    return probes
 
 
 def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:

@@ -245,8 +245,8 @@ class AutoRegressor(BaseRegressor):
         used, pair = weight > 0, np.full(len(X), -1)
         pair[used.cpu().numpy()] = group_rows(torch.cat([X, y], 1)[used])[0].cpu().numpy()
         seed = seed_of(self.random_state)
-        members = self._members(data.n_points, len(scaling.columns), seed)
-        racing, trusted = _who_races(members, data.n_points)
+        members = self._members(len(data.y), len(scaling.columns), seed)
+        racing, trusted = _who_races(members, data)
         rungs = plan_rungs(data, random_generator(seed)) if racing else []
         n_racing = min(len(racing), max(int(self.n_members), 2))
         n_trials = count_trials(rungs, len(racing), int(self.n_members))
@@ -416,16 +416,18 @@ class AutoRegressor(BaseRegressor):
         return self._leave(scaling.original_targets(draws), origin)
 
 
-def _who_races(members: list[Any], n_points: int) -> tuple[list[int], list[int]]:
+def _who_races(members: list[Any], data: Data) -> tuple[list[int], list[int]]:
     """Members that are judged by left-out rows first, and those that are taken at their word.
 
-    A single one has nobody to race with, and of a few rows none can be left out: then the first
-    member is taken.
+    A single one has nobody to race with, and of a few points none can be left out: then the first
+    member is taken, or all that can be taken at their word, where the rows are enough.
     """
-    every = list(range(len(members)))
-    if len(members) == 1 or n_points < LEAST_POINTS:
+    every, n_points = list(range(len(members))), data.n_points
+    if len(members) == 1 or len(data.y) < LEAST_POINTS:
         return [], every[:1]
     trusted = [k for k in every if n_points <= AT_THEIR_WORD and is_calibrated(members[k])]
+    if n_points < LEAST_POINTS:
+        return [], trusted or every[:1]
     return [k for k in every if k not in trusted], trusted
 
 

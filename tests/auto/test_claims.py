@@ -41,6 +41,20 @@ def test_probes_lie_between_the_rows(d):
     assert np.ptp(probes, axis=0) == pytest.approx(np.ptp(X, axis=0), rel=0.3)
 
 
+def test_probes_are_where_new_rows_are():
+    """Of doses that were tried four times each all but a few rows are at these again."""
+    doses, new = np.arange(8.0)[:, None], np.array([[2.5]])
+    X = np.concatenate([np.repeat(doses, 4, 0), new])
+    data = data_of(X, np.random.default_rng(0).standard_normal(len(X)))
+    probes = probes_of(data)
+    at_doses = (probes == np.round(probes)).all(1)
+    assert at_doses.mean() == pytest.approx(33 / 35, abs=0.01)
+    assert set(probes[at_doses].ravel()) == set(doses.ravel())
+    # One that was given twice is one: an exact number.
+    once = data_of(doses[:, [0]], doses[:, 0], np.array([1, 2, 1, 1, 1, 1, 1, 1.0]))
+    assert not (probes_of(once) == np.round(probes_of(once))).any()
+
+
 def test_the_score_is_the_expected_log_density(data):
     claim = claim_of(fitted(Line(std=0.2), data), data, probes_of(data))
     y = np.random.default_rng(0).normal(0, 0.2, 100_000)

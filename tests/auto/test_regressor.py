@@ -171,6 +171,20 @@ def test_few_rows_do_not_race(n):
     assert "There was no race" in model.summary()
 
 
+def test_few_doses_with_many_rows_are_fitted_by_all():
+    """Members are compared: none has to be left out for that, and rows count, not doses."""
+    rng = np.random.default_rng(0)
+    x = np.repeat([0, 1, 2, 4, 8.0], 6)[:, None]
+    model = AutoRegressor().fit(x, np.exp(-x[:, 0]) + 0.1 * rng.standard_normal(30))
+    names = {"HierarchicalPOURegressor", "MultiStageRegressor", "AdditivePOURegressor"}
+    assert set(model.leaderboard_["member"]) == names
+    std = model.predict([[0.0], [2.0]], return_std=True)[1]
+    assert ((std > 0.06) & (std < 0.2)).all()
+    # Those that need rows left out do not take part.
+    alone = AutoRegressor([PROCESS, "SparseGridRegressor"]).fit(x, x[:, 0] + rng.random(30))
+    assert alone.leaderboard_["member"].tolist() == ["SparseGridRegressor"]
+
+
 def test_given_members_stay_as_they_are():
     member = SparseGridRegressor(level=2)
     model = AutoRegressor([member]).fit(X, Y)
