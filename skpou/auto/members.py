@@ -47,7 +47,7 @@ def _encoders(n_rows: int, n_columns: int) -> bool:
     return n_columns >= LEAST_COLUMNS_OF_ENCODERS and n_rows >= LEAST_ROWS_OF_ENCODERS
 
 
-#: Members by default, and for how many distinct points and columns each is worth a trial. The
+#: Members by default, and for how many different rows and columns each is worth a trial. The
 #: first is the one that is taken where there are too few rows for a race.
 RULES: dict[str, Callable[[int, int], bool]] = {
     "HierarchicalPOURegressor": lambda n, d: d <= MOST_COLUMNS_OF_PIECES,
@@ -60,12 +60,12 @@ RULES: dict[str, Callable[[int, int], bool]] = {
 
 
 def default_members(n_rows: int, n_columns: int, options: dict[str, Any]) -> list[Any]:
-    """Unfitted members that are worth a trial on so many distinct points.
+    """Unfitted members that are worth a trial on so many different rows.
 
     Parameters
     ----------
     n_rows, n_columns : int
-        Number of distinct points, and of columns that vary.
+        Number of distinct pairs of point and target, and of columns that vary.
     options : dict
         Parameters that all of them take: device, dtype, random_state.
     """
