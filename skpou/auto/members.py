@@ -116,12 +116,20 @@ def check_members(members: Sequence[Any]) -> None:
 
 
 def names_of(members: Sequence[Any]) -> list[str]:
-    """Name of each member's class, numbered where there are several of one."""
-    names = [type(member).__name__ for member in members]
+    """Name of each member's class, numbered where there are several of one.
+
+    A pipeline's is followed by that of its last step.
+    """
+    names = [_name(member) for member in members]
     return [
         f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
+
+
+def _name(member: Any) -> str:
+    name, steps = type(member).__name__, getattr(member, "steps", None)
+    return f"{name} to {type(steps[-1][1]).__name__}" if isinstance(steps, list) and steps else name
 
 
 def _takes(method: Callable[..., Any], parameter: str, or_any: bool = False) -> bool:

@@ -54,6 +54,8 @@ def test_every_other_regressor_may_be_named():
 def test_names_are_numbered_where_they_repeat():
     members = [Constant(), BayesianRidge(), Constant()]
     assert names_of(members) == ["Constant 1", "BayesianRidge", "Constant 2"]
+    pipeline = make_pipeline(StandardScaler(), BayesianRidge())
+    assert names_of([pipeline]) == ["Pipeline to BayesianRidge"]
 
 
 def test_members_need_error_bars():
