@@ -107,7 +107,8 @@ class AutoRegressor(BaseRegressor):
         a column on, :class:`~skpou.SparseGridRegressor` from two columns on, and
         :class:`~skpou.NeuralSparseGridRegressor` from six columns and 500 rows on. A list holds
         regressors with ``predict(X, return_std=True)``, of scikit-learn or others, or names of
-        skpou's classes. Their densities are Gaussian where they have none of their own.
+        skpou's classes. Their densities are Gaussian where they have none of their own. One that
+        cannot be fitted is left out, with a warning.
     n_members : int, default=3
         Most members of the stack. 1: the best alone.
     n_jobs : int, default=None
@@ -264,7 +265,7 @@ class AutoRegressor(BaseRegressor):
         ]
 
     def _race(self, plan: Plan) -> list[Warning]:
-        """Race and whole fits; the warnings of the latter."""
+        """Race and whole fits; the warnings of the latter, and of members that failed."""
         members, data, most = plan.members, plan.data, int(self.n_members)
         race = Race(names_of(members), plan.racing, plan.trusted)
         steps = _Steps(plan.n_steps, self._reporter())
@@ -275,7 +276,15 @@ class AutoRegressor(BaseRegressor):
         outcome = outcome_of(members, race, data, most, self.n_jobs, steps)
         steps.skip_the_rest()
         self._store_stack(plan, race, outcome)
-        return [message for whole in outcome.whole for message in whole.messages]
+        messages = [message for whole in outcome.whole for message in whole.messages]
+        if isinstance(self.members, str):
+            return messages
+        # Who is asked for by name is missed.
+        failures = {k: one.failure for k, one in outcome.others.items() if one.failure is not None}
+        return messages + [
+            UserWarning(f"members: {race.names[k]} failed, and is left out: {failure}")
+            for k, failure in sorted({**failures, **race.failures}.items())
+        ]
 
     def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
         lines = [{**line, "weight": 0.0} for line in race.board]

@@ -203,8 +203,14 @@ def test_a_dropped_member_is_told():
 def test_failures():
     with pytest.raises(ValueError, match="too many rows for me"):
         AutoRegressor([Failing()]).fit(X, Y)
-    model = AutoRegressor([Failing(), "SparseGridRegressor"]).fit(X, Y)
+    model = AutoRegressor([Failing(), "SparseGridRegressor"])
+    with pytest.warns(UserWarning, match="members: Failing failed, and is left out: too many rows"):
+        model.fit(X, Y)
     assert "Failing failed" in model.summary()
+    # Weights that are no repetitions, to one who takes none.
+    both = AutoRegressor([PROCESS, "SparseGridRegressor"])
+    with pytest.warns(UserWarning, match="GaussianProcessRegressor takes no sample_weight"):
+        both.fit(X, Y, sample_weight=np.linspace(0.5, 1.5, 60))
     with pytest.raises(TypeError, match="members"):
         model.set_params(members=[StandardScaler()]).fit(X, Y)
     with pytest.raises(ValueError, match=r"'members' parameter of .* Got 'all'"):
