@@ -11,10 +11,10 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
-from scipy.optimize import minimize
+from scipy.linalg.lapack import dpotrs
 
 from skpou.core import Rows
+from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Noise beside the process' variance that bounds the condition of the covariances.
 NUGGET = 1e-13
@@ -90,63 +90,59 @@ class Evidence:
 
     def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, kind: int):
         self.y, self.weight, self.kind = y, weight, kind
-        n, d = X.shape
-        columns = X.T[:, :, None] - X.T[:, None]
-        self.squares = (columns**2).reshape(d, n * n)
-        Z = X - X.mean(0)
-        self.line = Z @ Z.T
+        self.pairs = PairsOfRows(X)
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Its negative logarithm with the prior, and the gradient."""
-        n, d = len(self.y), len(self.squares)
+        pairs, n, d = self.pairs, len(self.y), len(self.pairs.squares)
         rates, (line, noise) = theta[:d], np.exp(theta[d:])
-        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
-        kernel, fall = correlation(distance, self.kind, np)
-        K = CONSTANT + line * self.line + kernel
-        K[np.diag_indices(n)] += (noise + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
+        between, fall, own = self._covariances(theta)
+        solved = pairs.solve(between, own, self.y)
+        if solved is None:
             return math.inf, np.zeros_like(theta)
-        half = np.tril(dpotri(factor, lower=1)[0])
-        inverse = half + half.T
-        inverse[np.diag_indices(n)] *= 0.5
-        alpha = dpotrs(factor, self.y, lower=1)[0]
+        alpha = solved.coef
         size = max(float(self.y @ alpha) / n, np.finfo(float).tiny)
-        slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
+        # Half the derivative by each entry; the entries of a pair are two.
+        slope = solved.inverse - pairs.products(alpha[:, None]) / size
+        slope_own = 0.5 * (solved.inverse_own - alpha**2 / size)
         mean = rates.mean()
         apart = (rates - mean) / SPREAD_APART**2
-        value = 0.5 * n * math.log(size) + float(np.log(factor.diagonal()).sum())
+        value = 0.5 * n * math.log(size) + solved.half_log_det
         value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
         gradient = np.empty_like(theta)
-        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
+        gradient[:d] = -np.exp(2 * rates) * (pairs.squares @ (slope * fall))
         gradient[:d] += apart + (mean - CENTRE) / SPREAD**2 / d
-        gradient[d] = line * float((slope * self.line).sum())
-        gradient[d + 1] = noise * float(slope.diagonal() @ (1 / self.weight))
+        gradient[d] = line * float(slope @ pairs.line + slope_own @ pairs.line_own)
+        gradient[d + 1] = noise * float(slope_own @ (1 / self.weight))
         return value, gradient
+
+    def _covariances(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Covariances of pairs, minus the process' gradient over the step, and of each row."""
+        pairs, d = self.pairs, len(self.pairs.squares)
+        line, noise = np.exp(theta[d:])
+        kernel, fall = correlation(pairs.distances(theta[:d]), self.kind, np)
+        own = CONSTANT + line * pairs.line_own + 1 + (noise + NUGGET) / self.weight
+        return CONSTANT + line * pairs.line + kernel, fall, own
 
     def size(self, theta: np.ndarray) -> float:
         """The variance of the process, by the rows that its numbers leave."""
-        n, d = len(self.y), len(self.squares)
-        distance = (np.exp(2 * theta[:d]) @ self.squares).reshape(n, n)
-        K = CONSTANT + np.exp(theta[d]) * self.line + correlation(distance, self.kind, np)[0]
-        K[np.diag_indices(n)] += (np.exp(theta[d + 1]) + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
+        n, d = len(self.y), len(self.pairs.squares)
+        between, _, own = self._covariances(theta)
+        factor = self.pairs.factor(between, own)
+        if factor is None:
             raise np.linalg.LinAlgError("the covariance of the rows is not positive")
         square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
-        return max(square / max(n - d - N_OTHERS, 1), np.finfo(float).tiny)
+        return size_of(square, n, d)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
-        found = minimize(
-            self,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[RATES] * len(self.squares) + [LINE, NOISE],
-            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
-        )
-        return float(found.fun), found.x
+        bounds = [RATES] * len(self.pairs.squares) + [LINE, NOISE]
+        return least(self, start, bounds, n_steps)
+
+
+def size_of(square: float, n_rows: int, n_features: int) -> float:
+    """The variance of a process by ``y' K^-1 y``, by the rows that its numbers leave."""
+    return max(square / max(n_rows - n_features - N_OTHERS, 1), np.finfo(float).tiny)
 
 
 #: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
