@@ -68,10 +68,10 @@ class PairsOfRows:
 
     def factor(self, between: np.ndarray, own: np.ndarray) -> np.ndarray | None:
         """Lower Cholesky factor (n, n) of the covariances of pairs and of each row; None: none."""
-        matrix = np.empty(self.n * self.n)
-        matrix[self._places] = between
-        matrix[:: self.n + 1] = own
-        matrix = matrix.reshape(self.n, self.n).T
+        entries = np.empty(self.n * self.n)
+        entries[self._places] = between
+        entries[:: self.n + 1] = own
+        matrix = entries.reshape(self.n, self.n).T
         factor, fault = dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
         return None if fault else factor
 
