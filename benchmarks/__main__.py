@@ -52,7 +52,7 @@ NAMES = {
     "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
     "gpu": "a graphics card beside two cores, at most six minutes; kept where there is a card",
     "defaults": "seconds of a default fit and of scikit-learn's checks",
-    "speed": "one row, default fits beside two rivals, several threads",
+    "speed": "one row, default fits, few rows, scikit-learn's checks, imports, several threads",
 }
 
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.

@@ -1,10 +1,14 @@
-"""What defaults cost: one row, a fit beside two rivals, several threads.
+"""What defaults cost: one row, a fit beside two rivals, few rows, checks, imports, several threads.
 
-Rows and fits are in processor seconds of one thread, ratios of fits made one after the other; the
-gain by several threads is in seconds of the clock, and says something on an idle machine alone.
+All but the last are in processor seconds of one thread, ratios of fits made one after the other;
+the gain by several threads is in seconds of the clock, and says something on an idle machine alone.
+All sections take some twenty minutes of one processor.
 """
 
+import subprocess
+import sys
 import time
+import warnings
 
 import numpy as np
 import torch
@@ -13,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.neural_network import MLPRegressor
+from sklearn.utils.estimator_checks import check_estimator
 
 import skpou
 from benchmarks.shared import harness
@@ -38,6 +43,11 @@ RATIOS = {
 WORST = 25
 #: Gain by two threads on two processors.
 GAINS = {"MultiStageRegressor": 1.6, "AdditivePOURegressor": 1.6, "HierarchicalPOURegressor": 1.4}
+#: Seconds of all of scikit-learn's checks of a default, and of an import over those of torch and
+#: scikit-learn.
+CHECKS, IMPORT = 20, 1.1
+#: Rows and columns of small tables.
+FEW = ((20, 1), (30, 2), (100, 3), (150, 4))
 #: Rows up to which a Gaussian process is a rival.
 MOST_OF_PROCESS = 1000
 
@@ -151,6 +161,54 @@ def fits(seeds, quick):
     return table
 
 
+def few(seeds, quick):
+    """Seconds of default fits to few rows: the least of three, without noise and with."""
+    table = harness.Table()
+    for n, d in FEW[: 1 if quick else None]:
+        X = harness.sample(d, n, 0)
+        for noise in (0.0, 0.1):
+            y = wave(X) + noise * np.random.default_rng(n).standard_normal(n)
+            row = {"task": f"{n} x {d}, noise {noise}"}
+            for name in REGRESSORS:
+                seconds = [harness.fit(getattr(skpou, name)(), X, y) for _ in range(3)]
+                row[name.removesuffix("Regressor") + " (s)"] = min(seconds)
+            table.add(row)
+    return table
+
+
+def checks(seeds, quick):
+    """Seconds of all of scikit-learn's checks of every default."""
+    table = harness.Table()
+    for name in (REGRESSORS[-1:]) if quick else (*REGRESSORS, *CLASSIFIERS):
+        start = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = check_estimator(getattr(skpou, name)(), on_skip=None, on_fail=None)
+        seconds = time.process_time() - start
+        failures = sum(result["status"] == "failed" for result in results)
+        row = {"method": name, "checks": len(results), "seconds": seconds, "failures": failures}
+        table.add(row, [(f"{CHECKS} s", seconds, CHECKS), ("all pass", failures, 0)])
+    return table
+
+
+def imports(seeds, quick):
+    """Seconds of an import in a process of its own, the least of five."""
+
+    def seconds(names):
+        code = f"import {names}, time; print(time.process_time())"
+        runs = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            for _ in range(2 if quick else 5)
+        ]
+        return min(float(run.stdout) for run in runs)
+
+    table = harness.Table()
+    beside, own = seconds("torch, sklearn"), seconds("torch, sklearn, skpou")
+    row = {"torch, sklearn (s)": beside, "with skpou (s)": own, "ratio": own / beside}
+    table.add(row, [(f"{IMPORT}", own / beside, IMPORT)])
+    return table
+
+
 def jobs(seeds, quick):
     """Two threads against one; each with one thread of torch."""
     table = harness.Table()
@@ -172,4 +230,11 @@ def jobs(seeds, quick):
     return table
 
 
-SECTIONS = {"rows": one_row, "fits": fits, "jobs": jobs}
+SECTIONS = {
+    "rows": one_row,
+    "fits": fits,
+    "few": few,
+    "checks": checks,
+    "imports": imports,
+    "jobs": jobs,
+}

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -114,7 +115,19 @@ def is_a_fault(record):
     return "failed to reach any of the inventories" not in str(record.msg)
 
 
+def only_tables_that_are_there(app, docname, source):
+    """Leave out tables of results that have not been kept."""
+
+    def kept(match):
+        return match[0] if (HERE / Path(docname).parent / match[1]).exists() else ""
+
+    source[0] = re.sub(
+        r"^\.\. csv-table::[^\n]*\n   :file: (\S+)\n(?:   :[^\n]*\n?)*", kept, source[0], flags=re.M
+    )
+
+
 def setup(app):
     for handler in logging.getLogger("sphinx").handlers:
         handler.filters.insert(0, is_a_fault)  # before the one that counts warnings
     app.connect("viewcode-follow-imported", defining_module)
+    app.connect("source-read", only_tables_that_are_there)

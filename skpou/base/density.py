@@ -26,14 +26,21 @@ class ResidueDensityMixin:
     _gaussian_model: Callable[[Tensor], Predictor]
 
     def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
-        """State of the mixture of every target; None for one Gaussian."""
+        """State of the mixture of every target; None for one Gaussian.
+
+        None, too, where a process predicts all targets in place of the model, unless a mixture was
+        asked for: no density of the model counts then.
+        """
         if rows.n_rows > MOST_ROWS:
             rows = with_all_targets(rows, drawn_points(rows, MOST_ROWS))
         if self.density == "mixture":
             return fit_residues(model, rows)
-        if self.density == "auto" and getattr(self, "physics", None) is None:
-            return better_residues(model, rows)
-        return None
+        if self.density != "auto" or getattr(self, "physics", None) is not None:
+            return None
+        instead = (self.__dict__.get("_restraint") or {}).get("interpolant")
+        if instead is not None and len(instead["targets"]) == rows.n_outputs:
+            return None
+        return better_residues(model, rows)
 
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model, with the density that was fitted to what it leaves over."""

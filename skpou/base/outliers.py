@@ -24,6 +24,7 @@ from skpou.core.models import (
     log_density_of,
     may_hold_outliers,
     split_outliers,
+    stands_out,
     without_clusters,
 )
 
@@ -97,6 +98,8 @@ class _Judged(NamedTuple):
         Whether far rows lie side by side more than chance has it.
     alone : ndarray of shape (k,), bool
         Pairs that a part of the fit is there for alone.
+    doubted : ndarray of shape (k,), bool
+        Those of them that are far from what pairs nearby tell.
     log_density : ndarray of shape (k,)
         Of the errors of each pair, times its frequency, in units of y.
     """
@@ -104,6 +107,7 @@ class _Judged(NamedTuple):
     found: list[OutlierSplit | None]
     clustered: bool
     alone: np.ndarray
+    doubted: np.ndarray
     log_density: np.ndarray
 
     def far(self) -> np.ndarray:
@@ -183,7 +187,7 @@ class OutlierMixin:
         for number in range(MOST_FITS):
             if now is None:
                 return result, prepared
-            out = now.far() if number else now.far() | now.alone
+            out = now.far() if number else now.far() | now.doubted
             far = torch.as_tensor(out, device=kept.device)
             if not out.any() or torch.equal(far, ~kept):
                 break
@@ -225,9 +229,11 @@ class OutlierMixin:
         # In units of y: those of two fits differ.
         unit = float(prepared.scaling.scale.log().sum())
         density = errors[0].weight * (sum(log_density_of(one, own) for one, own in of_all) - unit)
-        own_part = np.any([fitted_alone(one) for one in errors], axis=0)
+        own_parts = [fitted_alone(one) for one in errors]
+        doubted = [stands_out(*pair) for pair in zip(errors, own_parts, strict=True)]
+        own_part, doubt = np.any(own_parts, axis=0), np.any(doubted, axis=0)
         found = [own and without_clusters(own, one) for one, own in of_all]
-        return _Judged(found, clustered, own_part, density)
+        return _Judged(found, clustered, own_part, doubt, density)
 
 
 def _is_settled(judged: _Judged, first: _Judged, kept: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,6 +46,11 @@ COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 #: Most columns of the joint Gram matrix, 128 MB, and most multiplications of a step of variable
 #: projection, some seconds on one core.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
+#: Mean square of the residual, in units of y, that is nothing, and share of the rows that an
+#: encoder's parameters may use up for it to be no noise that was memorised.
+NOTHING_LEFT, FEW_DETERMINED = 1e-6, 0.05
+#: Mean square of the residual from which on a cautious climb has found nothing.
+NOTHING_FOUND = 0.8
 #: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
 #: `free_rows`, since the number of parameters that rows determine is but an estimate.
 LEAST_FREE_OF_ENCODER = 0.2
@@ -176,6 +182,8 @@ class NeuralGridTraining:
         self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
         self.head = HEADS[options.method](self.solver, options.descent.alpha)
         self.start = "scale"
+        #: Whether the climb that begins may be given up for another one.
+        self.yields = False
 
     def run(self) -> None:
         """Start the encoder and train it."""
@@ -235,18 +243,38 @@ class NeuralGridTraining:
         """Climb from the start; with few rows twice, from bold and from cautious ridges.
 
         Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
+        Where bold ones leave nothing and use up few of the rows, there is no noise to memorise;
+        and where they use up most, they go on only if cautious ones do no better.
         """
         few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
         if not few or not self.head.climbs_twice:
             self._climb(part, held_out, self.trained, cautious=False)
             return
         start = {k: v.clone() for k, v in self.encoder.state_dict().items()}
+        self.yields = held_out is None
         self._climb(part, held_out, self.trained, cautious=False)
+        self.yields = False
+        if self._is_clear(part):
+            return
         self.encoder.load_state_dict(start)
         other = Trained(level=self.options.level)
         self._climb(part, held_out, other, cautious=True)
+        yielded = self.trained.code == "memorised"
+        if yielded and other.curve[-1] > NOTHING_FOUND:
+            other.score = math.inf
         if other.score < self.trained.score:
             self.trained = other
+        elif yielded:
+            self.encoder.load_state_dict(start)
+            self.trained = Trained(level=self.options.level)
+            self._climb(part, held_out, self.trained, cautious=False)
+
+    def _is_clear(self, part: Rows) -> bool:
+        """Whether a climb has left nothing and could not have memorised it."""
+        trained = self.trained
+        known = bool(trained.curve) and trained.code != "memorised"
+        few = trained.determined <= FEW_DETERMINED * part.n_rows
+        return known and few and trained.curve[-1] < NOTHING_LEFT
 
     def _climb(
         self, part: Rows, held_out: Rows | None, trained: Trained, *, cautious: bool
@@ -265,7 +293,8 @@ class NeuralGridTraining:
                 max_iter=descent.max_iter,
                 tol=descent.tol,
                 cautious=cautious,
-                rival=None if trained is self.trained else self.trained,
+                rival=self.trained if cautious and self.trained.code != "memorised" else None,
+                yields=self.yields,
             ),
             trained,
             self._told(),

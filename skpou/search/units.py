@@ -154,7 +154,9 @@ def make_dictionary(rows: Rows, n_rows: int, rng: np.random.Generator) -> Dictio
     columns -= affine @ (affine.T @ columns)
     norms = columns.norm(dim=0)
     kept = torch.nonzero(norms > 1e-6 * norms.max()).squeeze(1)
-    return Dictionary(units.select(kept), columns[:, kept] / norms[kept])
+    if len(kept) < len(norms):
+        units, columns, norms = units.select(kept), columns[:, kept], norms[kept]
+    return Dictionary(units, columns.div_(norms))
 
 
 def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:

@@ -363,6 +363,42 @@ def test_one_climb_is_enough(kind, monkeypatch):
     assert training.seen == [False]
 
 
+class Told(Climbs):
+    """Climbs of given ends: score, mean square, parameters that are determined, code."""
+
+    def _climb(self, part, held_out, trained, *, cautious):
+        self.yielding = [*getattr(self, "yielding", []), self.yields]
+        super()._climb(part, held_out, trained, cautious=cautious)
+        trained.score, left, trained.determined, trained.code = self.ends[len(self.seen) - 1]
+        trained.curve.append(left)
+
+
+def told(*ends):
+    rows = regression()
+    training = Told(rows, make_encoder(rows), make_options(rows), np.random.default_rng(0))
+    training.ends, training.scores = ends, [1.0] * len(ends)
+    training.run()
+    return training
+
+
+def test_a_bold_climb_that_leaves_nothing_by_few_parameters_is_enough():
+    assert told((1.0, 1e-7, 3.0, "converged")).seen == [False]
+    cautious = (2.0, 1e-3, 3.0, "converged")
+    assert told((1.0, 1e-5, 3.0, "converged"), cautious).seen == [False, True]
+    assert told((1.0, 1e-7, 30.0, "converged"), cautious).seen == [False, True]
+
+
+def test_a_bold_climb_that_memorises_goes_on_if_a_cautious_one_is_no_better():
+    memorised, better = (5.0, 1e-3, 70.0, "memorised"), (1.0, 0.1, 3.0, "converged")
+    first = told(memorised, better)
+    assert (first.seen, first.yielding) == ([False, True], [True, False])
+    assert first.trained.score == 1.0
+    for other in ((6.0, 0.1, 3.0, "converged"), (1.0, 0.95, 0.0, "converged")):
+        again = told(memorised, other, (4.0, 1e-3, 75.0, "converged"))
+        assert (again.seen, again.yielding) == ([False, True, False], [True, False, False])
+        assert again.trained.score == 4.0
+
+
 # Coefficients on the grid
 
 

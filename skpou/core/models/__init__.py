@@ -59,6 +59,7 @@ from skpou.core.models.outliers import (
     log_density_of,
     may_hold_outliers,
     split_outliers,
+    stands_out,
     without_clusters,
 )
 from skpou.core.models.process_fit import fit_process
@@ -93,6 +94,6 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "log_density_of", "may_hold_outliers", "mean_slope", "no_form_errors", "noise_floor",
            "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
            "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
-           "sets_to_leave_out", "shared_tensor", "split_outliers", "standard_draws",
+           "sets_to_leave_out", "shared_tensor", "split_outliers", "standard_draws", "stands_out",
            "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
 # fmt: on

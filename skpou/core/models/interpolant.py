@@ -34,6 +34,7 @@ from skpou.core.models.form_error import (
     no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.kernel_left_out import kernel_left_out
 from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import (
     CONSTANT,
@@ -312,33 +313,9 @@ def _solved(rows: Rows, choices: Sequence[KernelChoice]) -> Interpolant:
 
 
 def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
-    """Errors of fits of one target without each set, with the kernel of all rows.
-
-    Each is factored anew: round-off does not spoil errors far below y then.
-    """
-    of_sets = []
-    for part in sets.sets:
-        kept, gone = (
-            torch.as_tensor(some, device=rows.X.device)
-            for some in (np.setdiff1d(np.arange(rows.n_rows), part), part)
-        )
-        found = _solved(rows.subset(kept), [choice])
-        noise = found.variances[:, 3] / rows.weight[gone, None]
-        error = rows.y[gone] - found.mean(rows.X[gone])
-        of_sets.append((error, noise + found.variance(rows.X[gone]), noise))
-    found_of = [torch.cat(part).cpu().numpy() for part in zip(*of_sets, strict=True)]
-    told = np.ones(len(sets.sets), dtype=bool)
-    count = np.array([len(part) for part in sets.sets], dtype=float)
-    return LeftOut(
-        sets.sets,
-        sets.n_folds,
-        error=found_of[0],
-        variance=found_of[1],
-        noise=found_of[2],
-        count=count,
-        told=told,
-        degrees=_solved(rows, [choice]).degrees_left(0),
-    )
+    """Errors of fits of one target without each set, and the degrees that all rows leave."""
+    degrees = _solved(rows, [choice]).degrees_left(0)
+    return replace(kernel_left_out(rows, choice, sets), degrees=degrees)
 
 
 def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
-from scipy.optimize import minimize
+from scipy.linalg.lapack import dpotrs
 
 from skpou.core import Rows
+from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Noise beside the process' variance that bounds the condition of the covariances.
 NUGGET = 1e-13
@@ -112,68 +112,72 @@ class Evidence:
     ):
         self.y, self.weight, self.kind = y, weight, kind
         self.further, self.within = further, within
-        n, d = X.shape
-        columns = X.T[:, :, None] - X.T[:, None]
-        self.squares = (columns**2).reshape(d, n * n)
-        Z = X - X.mean(0)
-        self.line = Z @ Z.T
+        self.pairs = PairsOfRows(X)
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Its negative logarithm with the prior, and the gradient."""
-        n, d = len(self.y), len(self.squares)
+        pairs, n, d = self.pairs, len(self.y), len(self.pairs.squares)
         n_targets = n + self.further
         rates, (line, noise) = theta[:d], np.exp(theta[d:])
-        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
-        kernel, fall = correlation(distance, self.kind, np)
-        K = CONSTANT + line * self.line + kernel
-        K[np.diag_indices(n)] += (noise + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
+        between, fall, own = self._covariances(theta)
+        solved = pairs.solve(between, own, self.y)
+        if solved is None:
             return math.inf, np.zeros_like(theta)
-        half = np.tril(dpotri(factor, lower=1)[0])
-        inverse = half + half.T
-        inverse[np.diag_indices(n)] *= 0.5
-        alpha = dpotrs(factor, self.y, lower=1)[0]
+        alpha = solved.coef
         of_means, of_others = float(self.y @ alpha), self.within / (noise + NUGGET)
         size = max((of_means + of_others) / n_targets, np.finfo(float).tiny)
-        slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
+        # Half the derivative by each entry; the entries of a pair are two.
+        slope = solved.inverse - pairs.products(alpha[:, None]) / size
+        slope_own = 0.5 * (solved.inverse_own - alpha**2 / size)
         mean = rates.mean()
         apart = (rates - mean) / SPREAD_APART**2
-        value = 0.5 * n_targets * math.log(size) + float(np.log(factor.diagonal()).sum())
+        value = 0.5 * n_targets * math.log(size) + solved.half_log_det
         value += 0.5 * self.further * math.log(noise + NUGGET)
         value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
         gradient = np.empty_like(theta)
-        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
+        gradient[:d] = -np.exp(2 * rates) * (pairs.squares @ (slope * fall))
         gradient[:d] += apart + (mean - CENTRE) / SPREAD**2 / d
-        gradient[d] = line * float((slope * self.line).sum())
-        gradient[d + 1] = noise * float(slope.diagonal() @ (1 / self.weight))
+        gradient[d] = line * float(slope @ pairs.line + slope_own @ pairs.line_own)
+        gradient[d + 1] = noise * float(slope_own @ (1 / self.weight))
         gradient[d + 1] += 0.5 * noise / (noise + NUGGET) * (self.further - of_others / size)
         return value, gradient
 
+    def _covariances(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Covariances of pairs, minus the process' gradient over the step, and of each row."""
+        pairs, d = self.pairs, len(self.pairs.squares)
+        line, noise = np.exp(theta[d:])
+        kernel, fall = correlation(pairs.distances(theta[:d]), self.kind, np)
+        own = CONSTANT + line * pairs.line_own + 1 + (noise + NUGGET) / self.weight
+        return CONSTANT + line * pairs.line + kernel, fall, own
+
     def size(self, theta: np.ndarray) -> float:
         """The variance of the process, by the rows that its numbers leave."""
-        n, d = len(self.y), len(self.squares)
-        distance = (np.exp(2 * theta[:d]) @ self.squares).reshape(n, n)
-        K = CONSTANT + np.exp(theta[d]) * self.line + correlation(distance, self.kind, np)[0]
-        K[np.diag_indices(n)] += (np.exp(theta[d + 1]) + NUGGET) / self.weight
-        factor, fault = dpotrf(K, lower=1)
-        if fault:
+        n, d = len(self.y), len(self.pairs.squares)
+        between, _, own = self._covariances(theta)
+        factor = self.pairs.factor(between, own)
+        if factor is None:
             raise np.linalg.LinAlgError("the covariance of the rows is not positive")
         square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
         square += self.within / (np.exp(theta[d + 1]) + NUGGET)
-        return max(square / max(n + self.further - d - N_OTHERS, 1), np.finfo(float).tiny)
+        return size_of(square, n + self.further, d)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
-        found = minimize(
-            self,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[RATES] * len(self.squares) + [LINE, NOISE],
-            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
-        )
-        return float(found.fun), found.x
+        bounds = [RATES] * len(self.pairs.squares) + [LINE, NOISE]
+        return least(self, start, bounds, n_steps)
+
+
+def size_of(square: float, n_targets: float, n_features: int) -> float:
+    """The variance of a process by ``y' K^-1 y``, by the targets that its numbers leave."""
+    return max(square / max(n_targets - n_features - N_OTHERS, 1), np.finfo(float).tiny)
+
+
+def further_targets(weight: np.ndarray, within: float) -> float:
+    """Number of targets beyond one a row, from the sum of squares of all about their rows' means.
+
+    Weights count targets where there are several of a row, and are one on average elsewhere.
+    """
+    return max(float(weight.sum()) - len(weight), 0.0) if within > 0 else 0.0
 
 
 #: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
@@ -186,8 +190,7 @@ def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
     X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
     X, y = np.round(X, DECIMALS), np.round(y, DECIMALS)
     within = float(np.round(rows.within[:, target].sum().item(), DECIMALS))
-    # Weights count targets where there are several of a row, and are one on average elsewhere.
-    further = max(float(weight.sum()) - len(y), 0.0) if within > 0 else 0.0
+    further = further_targets(weight, within)
     Z = stretched(X, stretch, np)[0]
     return Evidence(Z, y - weight @ y / weight.sum(), weight, kind, further, within)
 

@@ -175,6 +175,31 @@ def fitted_alone(errors: LeftOutErrors) -> np.ndarray:
     return own & (own.mean() < MOST_SHARE)
 
 
+def stands_out(errors: LeftOutErrors, own: np.ndarray) -> np.ndarray:
+    """Those of some rows (n,), bool, that are far from what the other rows nearby tell.
+
+    A part of a fit for one row may be there for an outlier, or for a bend or an edge where rows are
+    few. There the row is no farther from a plane through those nearby than these are themselves.
+    Where no planes can be laid all of the rows stand out.
+    """
+    place, others = np.flatnonzero(own), np.flatnonzero(~own)
+    d = errors.X.shape[1]
+    k = ROWS_PER_COEFFICIENT * (d + 1)
+    if not 0 < d <= MOST_COLUMNS or k > len(others) or not len(place):
+        return own
+    X, y = errors.X[others], errors.y[others]
+    near = cKDTree(X).query(errors.X[place], k=k)[1]
+    value, rough, factor = _planes(errors.X[place], X, y, near)
+    result = np.zeros_like(own)
+    result[place] = np.abs(errors.y[place] - value) > _usual_step(k - d - 1) * rough * factor
+    return result
+
+
+def _usual_step(n_free: int) -> float:
+    """Standard deviations, known from so few rows, as improbable as `ALIKE` is for a Gaussian."""
+    return float(student_t.isf(norm.sf(ALIKE), n_free))
+
+
 def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
     """Whether there may be outliers: a quick look at some of the rows of a fit."""
     rows = rows.pairs()
@@ -302,9 +327,8 @@ def _is_at_a_jump(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
     _, usual, _ = _planes(X[some], X, y, _nearest(X, some, k))
     value, rough, factor = _planes(errors.X[place], X, y, near)
     unusual = rough > LEAST_ROUGH * np.quantile(usual, SMOOTH_SHARE)
-    # As improbable as `ALIKE` is for a Gaussian of known width.
-    most = student_t.isf(norm.sf(ALIKE), k - d - 1)
-    jump[place] = unusual & (np.abs(errors.y[place] - value) < most * rough * factor)
+    most = _usual_step(k - d - 1) * rough * factor
+    jump[place] = unusual & (np.abs(errors.y[place] - value) < most)
     return jump
 
 

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Most rows, whose covariances are factored at every step, and most columns.
 MOST_ROWS, MOST_FEATURES = 150, 30
@@ -81,55 +80,44 @@ class Relevance:
 
     def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, rough: bool = False):
         self.y, self.weight, self.rough = y, weight, rough
-        n, d = X.shape
-        columns = X.T[:, :, None] - X.T[:, None]
-        self.squares = (columns**2).reshape(d, n * n)
-        Z = X - X.mean(0)
-        self.line = Z @ Z.T
+        self.pairs = PairsOfRows(X)
 
     def evidence(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Negative log evidence with the prior of the rates, and its gradient.
 
         `theta` holds logarithms: d rates, then the variances of line, process and noise.
         """
-        n, m = self.y.shape
-        d = len(self.squares)
+        pairs, m = self.pairs, self.y.shape[1]
+        d = len(pairs.squares)
         rates, (line, process, noise) = theta[:d], np.exp(theta[d:])
-        distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
-        kernel, fall = (process * part for part in (matern if self.rough else gaussian)(distance))
-        own = (noise + LEAST_NOISE) / self.weight
-        K = CONSTANT + line * self.line + kernel
-        K[np.diag_indices(n)] += own
-        factor = cho_factor(K, lower=True, check_finite=False)
-        solved = cho_solve(factor, np.column_stack([self.y, np.eye(n)]), check_finite=False)
-        alpha, inverse = solved[:, :m], solved[:, m:]
+        of_kind = matern if self.rough else gaussian
+        kernel, fall = of_kind(pairs.distances(rates))
+        own = CONSTANT + line * pairs.line_own + process + (noise + LEAST_NOISE) / self.weight
+        between = CONSTANT + line * pairs.line + process * kernel
+        solved = pairs.solve(between, own, self.y)
+        if solved is None:
+            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
+        alpha = solved.coef
         away = (rates - rates.mean()) / SPREAD
-        value = 0.5 * float((self.y * alpha).sum()) / m
-        value += float(np.log(factor[0].diagonal()).sum())
+        value = 0.5 * float((self.y * alpha).sum()) / m + solved.half_log_det
         value += 0.5 * float(away @ away)
-        # Half the derivative of the evidence with respect to the covariances.
-        slope = 0.5 * (inverse - alpha @ alpha.T / m)
-        of_kernel = slope * kernel
+        # Half the derivative by each entry; the entries of a pair are two.
+        slope = solved.inverse - pairs.products(alpha) / m
+        slope_own = 0.5 * (solved.inverse_own - (alpha**2).sum(1) / m)
         gradient = np.empty_like(theta)
-        gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
+        gradient[:d] = -process * np.exp(2 * rates) * (pairs.squares @ (slope * fall))
         gradient[:d] += away / SPREAD
-        gradient[d] = line * float((slope * self.line).sum())
-        gradient[d + 1] = float(of_kernel.sum())
-        gradient[d + 2] = noise * float(slope.diagonal() @ (1 / self.weight))
+        gradient[d] = line * float(slope @ pairs.line + slope_own @ pairs.line_own)
+        gradient[d + 1] = process * float(slope @ kernel + slope_own.sum())
+        gradient[d + 2] = noise * float(slope_own @ (1 / self.weight))
         return value, gradient
 
     def maximise(self, rates: np.ndarray, n_steps: int = N_STEPS) -> tuple[float, np.ndarray]:
         """Log evidence, and rates and variances that a few steps from given rates reach."""
         start = np.r_[np.clip(np.log(rates), *RATES), np.log(FIRST)]
-        found = minimize(
-            self.evidence,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[RATES] * len(rates) + [VARIANCES] * 3,
-            options={"maxiter": n_steps, "maxfun": 2 * n_steps},
-        )
-        return -float(found.fun), np.exp(found.x)
+        bounds = [RATES] * len(rates) + [VARIANCES] * 3
+        value, theta = least(self.evidence, start, bounds, n_steps)
+        return -value, np.exp(theta)
 
 
 def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:

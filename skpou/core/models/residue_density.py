@@ -9,7 +9,7 @@ that of the noise. Intervals come out calibrated without data set aside.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ LEAST_VARIANCE = 1e-12
 @dataclass(frozen=True)
 class Residue:
     """Errors of predictions that never saw their row.
+
+    Some parts (f) of the rows at once have this as first axis of all that has an axis of rows.
 
     Attributes
     ----------
@@ -134,8 +136,7 @@ class ResidueDensity:
         """Constant and standardized inputs, (n, q + 1)."""
         if self.n_components == 1:
             return inputs.new_ones((len(inputs), 1))
-        Z = ((inputs - self.centre) / self.width).clamp(-LARGEST_INPUT, LARGEST_INPUT)
-        return torch.cat([Z.new_ones((len(Z), 1)), Z], 1)
+        return _features(inputs, self.centre, self.width)
 
     def at(self, points: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms of the gates (n, K) and the variances (K,) at points with their means."""
@@ -150,12 +151,8 @@ class ResidueDensity:
 
     def log_density(self, residue: Residue) -> tuple[Tensor, Tensor]:
         """Of the errors of each row: of each component with its gate, and of all; (n, K), (n,)."""
-        logits = self.gates.T @ self.features(residue.inputs).T
-        own = self.variance[:, None] * (1 + residue.spread)
-        if residue.added is not None:
-            own = own + residue.added
-        square = residue.error.square() / own
-        joint = torch.log_softmax(logits, 0) - 0.5 * (square + torch.log(2 * math.pi * own))
+        rows = self.features(residue.inputs).T
+        joint = _log_joint(rows, self.gates, self.variance, residue)
         return joint.T, torch.logsumexp(joint, 0)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -209,14 +206,36 @@ def noise_floor(residue: Residue, y: Tensor) -> float:
     return 0.0 if residue.variance() ** 0.5 < EXACT * 2 * floor else floor
 
 
+def _features(inputs: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+    """Constant and standardized inputs, (..., n, q + 1)."""
+    Z = (inputs - centre[..., None, :]) / width[..., None, :]
+    Z = Z.clamp(-LARGEST_INPUT, LARGEST_INPUT)
+    return torch.cat([torch.ones_like(Z[..., :1]), Z], -1)
+
+
+def _log_joint(rows: Tensor, gates: Tensor, variance: Tensor, residue: Residue) -> Tensor:
+    """Log densities (..., K, n) of the errors under each component, with its gate."""
+    own = variance[..., None] * (1 + residue.spread[..., None, :])
+    if residue.added is not None:
+        own = own + residue.added[..., None, :]
+    square = residue.error.square()[..., None, :] / own
+    gated = torch.log_softmax(gates.mT @ rows, -2)
+    return gated - 0.5 * (square + torch.log(2 * math.pi * own))
+
+
+def _sums(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums (..., K) of values (..., K, n) over the rows."""
+    return values @ weight if weight.ndim == 1 else (values @ weight[..., None])[..., 0]
+
+
 class GateSteps:
     """Steps for the coefficients of logits, shrunk by a ridge, towards responsibilities.
 
     Parameters
     ----------
-    Z : Tensor of shape (n, q)
+    Z : Tensor of shape (..., n, q)
         Inputs of the gates, the constant first.
-    weight : Tensor of shape (n,)
+    weight : Tensor of shape (..., n)
         Frequencies.
     """
 
@@ -225,18 +244,18 @@ class GateSteps:
 
     def __init__(self, Z: Tensor, weight: Tensor):
         # Rows last: sums over a few components are far quicker so.
-        self.rows, self.weight = Z.T.contiguous(), weight
-        self.ridge = Z.new_full((Z.shape[1], 1), RIDGE)
+        self.rows, self.weight = Z.mT.contiguous(), weight[..., None, :]
+        self.ridge = Z.new_full((Z.shape[-1], 1), RIDGE)
         self.ridge[0] *= 0.01
         # An upper bound of the logits' Hessian (Boehning 1992): one factorization for all steps.
-        bound = 0.5 * Z.T @ (weight[:, None] * Z) + torch.diag(self.ridge[:, 0])
+        bound = 0.5 * Z.mT @ (weight[..., None] * Z) + torch.diag(self.ridge[:, 0])
         self.factor = torch.linalg.cholesky(bound)
 
     def ascend(self, gates: Tensor, responsibility: Tensor) -> Tensor:
-        """Coefficients (q, K) after a few steps towards responsibilities (n, K)."""
+        """Coefficients (..., q, K) after a few steps towards responsibilities (..., n, K)."""
         for _ in range(self.n_steps):
-            gap = self.weight * (responsibility.T - torch.softmax(gates.T @ self.rows, 0))
-            step = self.rows @ gap.T - self.ridge * gates
+            gap = self.weight * (responsibility.mT - torch.softmax(gates.mT @ self.rows, -2))
+            step = self.rows @ gap.mT - self.ridge * gates
             gates = gates + torch.cholesky_solve(step, self.factor)
         return gates
 
@@ -257,38 +276,57 @@ def fit_density(
     n_steps : int, default=40
         Steps.
     """
-    total = residue.weight.sum()
-    overall = residue.variance() + torch.finfo(residue.error.dtype).eps ** 2
-    least = max(floor**2, LEAST_VARIANCE * overall)
+    overall = residue.error.new_tensor(_overall(residue))
     if n_components == 1:
-        return ResidueDensity.single(max(overall, least), residue.error)
-    share = residue.weight / total
-    centre = share @ residue.inputs
-    width = (share @ (residue.inputs - centre).square()).sqrt()
+        least = _least(overall, floor)
+        return ResidueDensity.single(float(torch.maximum(overall, least)), residue.error)
+    return ResidueDensity(*_maximised(residue, overall, n_components, floor, n_steps))
+
+
+def _overall(residue: Residue) -> float:
+    """Variance of one Gaussian for all errors, above round-off."""
+    return residue.variance() + torch.finfo(residue.error.dtype).eps ** 2
+
+
+def _least(overall: Tensor, floor: float) -> Tensor:
+    """Least variance of a component."""
+    return (LEAST_VARIANCE * overall).clamp_min(floor**2)
+
+
+def _maximised(
+    residue: Residue, overall: Tensor, n_components: int, floor: float, n_steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centres, widths, gates and variances of a `ResidueDensity`, of several parts at once."""
+    weight, spread = residue.weight, residue.spread[..., None, :]
+    share = weight / weight.sum(-1, keepdim=True)
+    centre = _sums(residue.inputs.mT, share)
+    width = _sums((residue.inputs - centre[..., None, :]).square().mT, share).sqrt()
     width = torch.where(width > 1e-12, width, 1.0)
-    q, like = residue.inputs.shape[1] + 1, residue.error
+    q, like = residue.inputs.shape[-1] + 1, residue.error
     steps = torch.linspace(
         math.log(0.4), math.log(1.8), n_components, dtype=like.dtype, device="cpu"
     )
+    least, overall = _least(overall, floor)[..., None], overall[..., None]
     variance = overall * torch.exp(2 * steps).to(like.device)
-    gates = like.new_zeros((q, n_components))
-    Z = ResidueDensity(centre, width, gates, variance).features(residue.inputs)
-    gate_steps = GateSteps(Z, residue.weight)
-    scaled = residue.weight * residue.squares()
+    gates = like.new_zeros((*like.shape[:-1], q, n_components))
+    gate_steps = GateSteps(_features(residue.inputs, centre, width), weight)
+    scaled = weight * residue.squares()
+    square_error = residue.error.square()[..., None, :]
+    added = None if residue.added is None else residue.added[..., None, :]
     for _ in range(n_steps):
         # Components first, rows last: sums over the few are quicker so.
-        noise = variance[:, None] * (1 + residue.spread)
-        own = noise if residue.added is None else noise + residue.added
-        unlikely = 0.5 * (residue.error.square() / own + torch.log(own))
-        responsibility = torch.softmax(gates.T @ gate_steps.rows - unlikely, 0)
+        noise = variance[..., None] * (1 + spread)
+        own = noise if added is None else noise + added
+        unlikely = 0.5 * (square_error / own + torch.log(own))
+        responsibility = torch.softmax(gates.mT @ gate_steps.rows - unlikely, -2)
         informed = responsibility
-        if residue.added is not None:
+        if added is not None:
             informed = responsibility * (noise / own).square()  # See `Residue.informed`.
-        count = informed @ residue.weight
-        square = informed @ scaled + PRIOR_ROWS * 0.5 * overall
-        variance = (square / (count + PRIOR_ROWS)).clamp_min(least)
-        gates = gate_steps.ascend(gates, responsibility.T)
-    return ResidueDensity(centre, width, gates, variance)
+        count = _sums(informed, weight)
+        square = _sums(informed, scaled) + PRIOR_ROWS * 0.5 * overall
+        variance = torch.maximum(square / (count + PRIOR_ROWS), least)
+        gates = gate_steps.ascend(gates, responsibility.mT)
+    return centre, width, gates, variance
 
 
 def choose_components(residue: Residue, floor: float) -> int:
@@ -302,15 +340,39 @@ def choose_components(residue: Residue, floor: float) -> int:
     if n < 4 * N_FOLDS:
         return 1
     fold = torch.arange(n, device=residue.error.device) % N_FOLDS
+    others = [torch.nonzero(fold != k)[:, 0] for k in range(N_FOLDS)]
+    overall = residue.error.new_tensor([_overall(residue.subset(index)) for index in others])
     best, best_terms = 1, None
     for count in COUNTS:
-        terms = residue.error.new_zeros(n)
-        for k in range(N_FOLDS):
-            density = fit_density(residue.subset(fold != k), count, floor, TRIAL_STEPS)
-            terms[fold == k] = density.log_density(residue.subset(fold == k))[1]
+        terms = _left_out_density(residue, others, overall, count, floor)
         if best_terms is None or is_gain(terms - best_terms, residue.weight):
             best, best_terms = count, terms
     return best
+
+
+def _left_out_density(
+    residue: Residue, others: list[Tensor], overall: Tensor, n_components: int, floor: float
+) -> Tensor:
+    """Log density (n,) of each row's error by the rows of the other folds; all folds at once."""
+    fold = torch.arange(len(residue.error), device=residue.error.device) % len(others)
+    if n_components == 1:
+        variance = torch.maximum(overall, _least(overall, floor))[fold]
+        own = variance * (1 + residue.spread)
+        if residue.added is not None:
+            own = own + residue.added
+        return -0.5 * (residue.error.square() / own + torch.log(2 * math.pi * own))
+    # Folds of a row less have their first one once more, without weight.
+    most = max(len(index) for index in others)
+    index = torch.stack([torch.cat([part, part[: most - len(part)]]) for part in others])
+    some = residue.subset(index)
+    repeated = torch.arange(most, device=index.device) >= torch.tensor(
+        [[len(part)] for part in others], device=index.device
+    )
+    some = replace(some, weight=some.weight.masked_fill(repeated, 0.0))
+    centre, width, gates, variance = _maximised(some, overall, n_components, floor, TRIAL_STEPS)
+    rows = _features(residue.inputs, centre, width).mT
+    joint = _log_joint(rows, gates, variance, residue)
+    return torch.logsumexp(joint, -2)[fold, torch.arange(len(fold), device=fold.device)]
 
 
 def is_uneven(residue: Residue) -> bool:

@@ -38,6 +38,9 @@ PLATEAU, ENOUGH = 0.8, 2.0
 CAUTIOUS_ROWS = 1000
 #: Steps after which a climb must be ahead of a rival, in units of those that it took.
 SLOWER = 2
+#: Share of the rows that the parameters of an encoder may use up before a climb yields to a
+#: cautious one.
+MEMORISED = 0.5
 #: Rounds without a better score after which training ends: one may only have changed the ridges.
 PATIENCE = 2
 
@@ -61,6 +64,8 @@ class VarproOptions:
     rival : Trained or None
         Another climb with the same rows: after twice as many steps as that took, one goes on only
         while its score is better. Cautious steps find noise soon, and are slow where there is none.
+    yields : bool
+        Whether to stop, "memorised", once the parameters use up half of the rows.
     """
 
     first_level: int
@@ -70,6 +75,7 @@ class VarproOptions:
     tol: float
     cautious: bool = False
     rival: Trained | None = None
+    yields: bool = False
 
 
 class VarproTraining:
@@ -177,6 +183,9 @@ class VarproTraining:
                 self.report(f"level {now}, step {trained.n_iter}: {size}, {fit}")
             if rows is self.rows and self._is_behind():
                 trained.code = "converged"
+                return True
+            if options.yields and fit.determined > MEMORISED * rows.n_rows:
+                trained.code = "memorised"
                 return True
             at_last = now == levels[-1]
             exact = fit.rms() <= options.tol * self.problem.rms

@@ -12,6 +12,7 @@ from skpou.core.models.outliers import (
     are_clustered,
     left_out_by_leverage,
     split_outliers,
+    stands_out,
     without_clusters,
 )
 from tests.core.models.test_mixed_residues import BASIS, linear
@@ -135,6 +136,24 @@ def test_targets_that_change_as_much_everywhere_save_no_outlier():
     error[100] += 20
     errors = errors_of(error, mean=20 * np.sin(np.arange(n)))
     assert np.flatnonzero(without_clusters(split_outliers(errors), errors).far).tolist() == [100]
+
+
+def test_a_bend_does_not_stand_out_and_an_outlier_does():
+    rng = np.random.default_rng(0)
+    X = rng.random((300, 2))
+    y = np.abs(X[:, 0] - X[:, 1]) + 1e-3 * rng.standard_normal(300)
+    bend = np.abs(X[:, 0] - X[:, 1]) < 0.02
+    bend[np.argmax(X.sum(1))] = True  # the corner
+    ones = np.ones(300)
+    errors = LeftOutErrors(X, y, y, 0 * ones, ones, ones, 0.9 * bend)
+    assert bend.sum() > 8
+    assert not stands_out(errors, bend).any()
+    far = np.flatnonzero(bend)[3]
+    errors.y[far] += 0.5
+    assert np.flatnonzero(stands_out(errors, bend)).tolist() == [far]
+    # Too few others for a plane say nothing.
+    few = LeftOutErrors(*(part[:12] for part in errors))
+    assert stands_out(few, ones[:12] > 0).all()
 
 
 def test_left_out_errors_are_those_of_fits_without_the_row():

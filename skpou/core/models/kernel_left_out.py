@@ -1,0 +1,83 @@
+"""Errors of a process at rows that are left out in sets, each set's rest factored anew.
+
+Round-off does not spoil errors far below y then, as it does where all follow from one inverse.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from skpou.core import Rows
+from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.likely_kernels import (
+    CONSTANT,
+    NUGGET,
+    KernelChoice,
+    correlation,
+    further_targets,
+    size_of,
+    stretched,
+)
+
+
+def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
+    """Errors of fits of one target without each set, with the kernel of all rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        Those of the fit, with one target.
+    choice : KernelChoice
+        Kernel, stretch, rates, and line and noise over the process' variance.
+    sets : LeftOut
+        What is left out.
+
+    Raises
+    ------
+    LinAlgError
+        If the covariance of the rows that are left is not positive.
+    """
+    kind, stretch, theta = choice
+    given, y, weight, within = (
+        part.cpu().numpy() for part in (rows.X, rows.y[:, 0], rows.weight, rows.within[:, 0])
+    )
+    n, d = given.shape
+    X = stretched(given, stretch, np)[0]
+    scaled = X * np.exp(theta[:d])
+    distance = ((scaled[:, None] - scaled) ** 2).sum(2)
+    bent = correlation(distance, kind, np)[0]
+    line, noise = np.exp(theta[d]), np.exp(theta[d + 1]) + NUGGET
+    found = []
+    for part in sets.sets:
+        stays = np.ones(n, dtype=bool)
+        stays[part] = False
+        centre = stretched(given[stays].mean(0), stretch, np)[0]
+        Z, gone = X[stays] - centre, X[part] - centre
+        K = CONSTANT + line * (Z @ Z.T) + bent[np.ix_(stays, stays)]
+        K[np.diag_indices(len(K))] += noise / weight[stays]
+        factor, fault = dpotrf(K.T, lower=1, overwrite_a=1)
+        if fault:
+            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
+        level = weight[stays] @ y[stays] / weight[stays].sum()
+        step = y[stays] - level
+        coef = dpotrs(factor, step, lower=1)[0].reshape(-1)
+        others = float(within[stays].sum())
+        n_targets = len(K) + further_targets(weight[stays], others)
+        size = size_of(float(step @ coef) + others / noise, n_targets, d)
+        across = bent[np.ix_(part, stays)]
+        # Constant and line apart, whose parts cancel.
+        mean = level + CONSTANT * coef.sum() + line * (gone @ (coef @ Z)) + across @ coef
+        whole = CONSTANT + line * (gone @ Z.T) + across
+        columns = solve_triangular(factor, whole.T, lower=True, check_finite=False)
+        prior = CONSTANT + 1 + line * (gone**2).sum(1)
+        unknown = (prior - (columns**2).sum(0)).clip(0)
+        own = noise / weight[part]
+        found.append((y[part] - mean, size * (own + unknown), size * own))
+    error, variance, own = (np.concatenate(part)[:, None] for part in zip(*found, strict=True))
+    count = np.array([len(part) for part in sets.sets], dtype=float)
+    told = np.ones(len(sets.sets), dtype=bool)
+    return LeftOut(
+        sets.sets, sets.n_folds, error=error, variance=variance, noise=own, count=count, told=told
+    )
