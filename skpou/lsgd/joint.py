@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import ParametricBasis
-
 from skpou.core.linalg import back_substitute, split_factor, triangular_factor
 from skpou.core.optim import (
     Descent,
