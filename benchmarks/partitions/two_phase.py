@@ -12,8 +12,8 @@ from benchmarks.shared import harness
 from skpou import POURegressor
 from skpou.datasets import make_triangle_wave
 
-SEEDS = 2
-N, STEPS = 501, 600
+SEEDS = 1
+N, STEPS = 301, 400
 SHARES = (0.0, 0.5)
 X_TEST = np.linspace(0, 1, 5001)[:, None]
 
