@@ -2,8 +2,8 @@
 
 After the figures of Wang and Lai (2024): equations on a line and in the plane, Burgers' equation
 in self-similar coordinates with its exponent given and unknown. Networks of 3 x 20 units on a
-line and 2 x 20 in the plane; the iterations are some hundreds, the papers' tens of thousands. Errors
-are relative, at fresh points; the equation's residual is that at fresh points, too.
+line and 2 x 20 in the plane; the iterations are some hundreds, the papers' tens of thousands.
+Errors are relative, at fresh points; the equation's residual is that at fresh points, too.
 """
 
 import warnings
