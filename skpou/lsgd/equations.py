@@ -182,6 +182,8 @@ class EquationNetworkTraining(NetworkTraining):
         Hidden layers to start from instead of those of `init`.
     """
 
+    shared = True
+
     def __init__(
         self,
         rows: Rows,

@@ -107,6 +107,8 @@ class NetworkTraining:
     problem: Any
     #: What is reported.
     loss_name = "mean square"
+    #: Whether the two tries of "varpro" share their steps; of rows alone each has all of them.
+    shared = False
 
     def __init__(
         self,
@@ -209,14 +211,15 @@ class NetworkTraining:
         """Levenberg-Marquardt, first with next to no ridge: on smooth targets that is exact.
 
         On steep ones the coefficients explode, and the ridge must follow the progress. Of the
-        two ends the one with the smaller leave-one-out error is kept. Both together take no more
-        steps than were asked for.
+        two ends the one with the smaller leave-one-out error is kept. Where steps are shared, both
+        together take no more than were asked for.
         """
         options = self.options
         tries = [(options.schedule(), options.max_iter)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
         if options.quick and self.quick and options.alpha is None and not self.dual:
-            few = min(QUICK_STEPS, options.max_iter // 2)
+            few = options.max_iter // 2 if self.shared else options.max_iter
+            few = min(QUICK_STEPS, few)
             if few:
                 tries.insert(0, (options.schedule(RidgeSchedule.least), few))
         ends: BestSoFar[TrainingResult] = BestSoFar()
@@ -231,7 +234,8 @@ class NetworkTraining:
                 tol=options.tol,
                 watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
             )
-            left -= min(len(self.progress.curve) - before, most)
+            if self.shared:
+                left -= min(len(self.progress.curve) - before, most)
             ends.show(result, result.score)
             if result.code == "converged" and result.score <= EXACT * self.size:
                 break

@@ -405,7 +405,8 @@ class _Refinement:
         Each child is taken alone, under the ridge of the solution.
         """
         part = self.parts[0]
-        chosen = [child for some in children for child in some]
+        # Some are children along several columns.
+        chosen = list(dict.fromkeys(child for some in children for child in some))
         if not chosen:
             return [0.0] * len(children)
         left = part.y * matrix.root - matrix.matmul(solution.coef)
@@ -417,8 +418,9 @@ class _Refinement:
         ridge = solution.alpha**2 * float(squares.max()) * solution.decay ** rows.costs()
         size = (rows.column_squares() + ridge).clamp_min(tiny)
         gain = rows.rmatmul(left).square().sum(1) / size / max(noise, tiny)
-        parts = gain.split([len(some) for some in children])
-        return [float(own.mean()) if len(own) else 0.0 for own in parts]
+        place = {child: i for i, child in enumerate(chosen)}
+        parts = ([place[child] for child in some] for some in children)
+        return [float(gain[own].mean()) if own else 0.0 for own in parts]
 
     def gram_of_all(self, n_points: int) -> Tensor | None:
         """Gram matrix of the first points and all rows."""
