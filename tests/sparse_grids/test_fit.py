@@ -352,3 +352,13 @@ def test_no_points_are_spent_on_columns_that_do_nothing():
     assert len(points) > SparseGrid(3, 2).n_columns + 5
     assert level[:, 0].max() > 4
     assert level[:, 1:].max() == 2
+
+
+def test_more_points_than_rows_held_out(monkeypatch):
+    """Both parts have Gram matrices or none: that of all rows is their sum."""
+    rows, options = sample(400), {"n_refinements": 3, "alpha": 0.01}
+    expected = fit(rows, **options)
+    monkeypatch.setattr(solution, "FEW_COLUMNS", 10)
+    found = fit(rows, **options)
+    assert found.curve == expected.curve
+    torch.testing.assert_close(found.state.coef, expected.state.coef)
