@@ -95,7 +95,12 @@ def test_equation_that_is_not_affine():
 
 
 @pytest.mark.parametrize(
-    ("solver", "steps", "error"), [("lsgd", 150, 1e-3), ("lbfgs", 60, 1e-4), ("gd", 1500, 0.05)]
+    ("solver", "steps", "error"),
+    [
+        ("lsgd", 150, 1e-3),
+        ("lbfgs", 60, 1e-4),
+        pytest.param("gd", 1500, 0.05, marks=pytest.mark.slow),
+    ],
 )
 def test_equation_that_is_not_affine_by_descent(solver, steps, error):
     """With an unknown constant: u' = -p u^2 has the solution 1 / (1 + p t)."""
