@@ -301,6 +301,7 @@ class _Refinement:
         self.grams = [rows.X.new_zeros((0, 0)) for _ in self.parts]
         self.curve: list[float] = []
         self.sizes: BestSoFar[int] = BestSoFar()
+        self.columns: set[int] = set()
         self.ridge: tuple[float, float] | None = None
 
     def run(self, report: Report | None) -> None:
@@ -379,7 +380,7 @@ class _Refinement:
     def _refine(self, solution: RidgeSolution, squares: Tensor, matrix: GridRows) -> int:
         """Refine points whose functions carry most of the prediction's mean square.
 
-        Along the columns that matter: no point is spent on the others.
+        Along the columns that have mattered so far: no point is spent on the others.
         """
         if len(self.points) >= self.options.max_points:
             return 0
@@ -387,9 +388,9 @@ class _Refinement:
         n_refined = max(LEAST_REFINED, int(self.options.refine_fraction * len(self.points)))
         first = self.points.first_refined(score, n_refined)
         gains = self._gains(self.points.children(first), solution, squares, matrix)
-        columns = [j for j, gain in enumerate(gains) if gain > LEAST_GAIN]
+        self.columns |= {j for j, gain in enumerate(gains) if gain > LEAST_GAIN}
         # Where none does, noise is left, or what several columns do together further below.
-        columns = columns or list(range(len(gains)))
+        columns = sorted(self.columns) or list(range(len(gains)))
         n_refined = n_refined * len(gains) // len(columns)
         return self.points.refine(score, n_refined, self.options.max_points, columns)
 
