@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from skpou.auto.predictive import OWN_DENSITY
 from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data
 from skpou.auto.stacking import STEP
 
+#: Logarithm of the density of a Gaussian of unit standard deviation at its mean, negative.
+UNIT = 0.5 * math.log(2 * math.pi)
 #: Points at which bars are read. In the box of the rows up to so many columns; in more of them the
 #: box is mostly empty, and points are taken between a row and one that is near.
 N_PROBES, COLUMNS_OF_BOX = 512, 3
@@ -30,6 +33,9 @@ MOST_ERROR = 2.0
 #: Rows from which it is looked at whether a mean jumps on the way to the nearest other row, how
 #: often the way is halved, and the difference, in units of the spread, that is a jump there.
 N_WAYS, HALVINGS, JUMP = 500, 40, 1e-3
+#: Draws at each point, where the density has a wide component for outliers: together they tell the
+#: expected log density to two hundredths.
+N_DRAWS = 16
 #: Standard deviations of another member that contradict an exact one, at such a share of points.
 CONTRADICTS, OFTEN = 6.0, 0.05
 
@@ -40,16 +46,33 @@ def is_calibrated(member: Any) -> bool:
 
 
 def probes_of(data: Data) -> np.ndarray:
-    """Points (n, d) between the rows, the same ones for the same rows."""
+    """Points (n, d) between the rows, the same ones for the same rows.
+
+    Where points have several targets, those of doses that were tried again and again, new targets
+    are had there as well: the share of the probes that lie between the rows is that of targets at
+    points with no other, the chance of a new point [1]_.
+
+    References
+    ----------
+    .. [1] I. J. Good, "The population frequencies of species and the estimation of population
+       parameters", Biometrika 40 (1953), Eq. 9.
+    """
     rng, points = np.random.default_rng(0), data.points
     n, d = points.shape
     if d <= COLUMNS_OF_BOX or n == 1:
         low, high = points.min(0), points.max(0)
-        return low + (high - low) * rng.random((N_PROBES, d))
-    start = rng.integers(n, size=N_PROBES)
-    near = neighbours(points, start)
-    end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
-    return points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+        probes = low + (high - low) * rng.random((N_PROBES, d))
+    else:
+        start = rng.integers(n, size=N_PROBES)
+        near = neighbours(points, start)
+        end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
+        probes = points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+    again = np.flatnonzero(np.bincount(data.point)[data.point] > 1)
+    if len(again):
+        # By the rule of succession, for few rows.
+        n_again = int(N_PROBES * (len(again) + 1) / (len(data.y) + 2))
+        probes[:n_again] = data.X[again[rng.integers(len(again), size=n_again)]]
+    return probes
 
 
 def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -97,8 +120,9 @@ def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
     mean, std = moments(True)
     # Where noise is the larger part, means are told apart by what is not noise.
     unsure = moments("epistemic")[1] if is_calibrated(model) else std
-    unit = math.log(math.sqrt(2 * math.pi)) + 0.5
-    score = float(-(np.log(np.maximum(std, LEAST_STD)) + unit).sum(1).mean())
+    score = float(-(np.log(np.maximum(std, LEAST_STD)) + UNIT + 0.5).sum(1).mean())
+    if len(getattr(model, "outliers_", ())) and all(hasattr(model, name) for name in OWN_DENSITY):
+        score = _expected_log_density(model, data, probes)
     exact = bool((std <= LEAST_STD).all())
     error, total = (
         max(float(np.sqrt(np.square(part).mean())), ROUND_OFF) for part in (unsure, std)
@@ -106,6 +130,21 @@ def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
     if not np.isfinite([score, error, total]).all():
         score, error, total, exact = -np.inf, np.inf, np.inf, False
     return Claim(score, error, total, exact, mean, std * data.spread)
+
+
+def _expected_log_density(model: Any, data: Data, probes: np.ndarray) -> float:
+    """Mean log density that a member expects of its own draws, per unit of the spread of y.
+
+    Where it has set outliers apart its bars are those of the other rows: the density has a wide
+    component for them, and is less likely on average than a Gaussian by these bars.
+    """
+    m = data.y.shape[1]
+    draws = np.asarray(model.sample_y(probes, N_DRAWS, random_state=0), dtype=float)
+    y = np.moveaxis(draws.reshape(len(probes), m, N_DRAWS), 2, 1).reshape(-1, m)
+    points = np.repeat(probes, N_DRAWS, axis=0)
+    logs = model.log_density(points, y[:, 0] if m == 1 else y)
+    most = -m * (math.log(LEAST_STD) + UNIT)
+    return float(np.minimum(logs + np.log(data.spread).sum(), most).mean())
 
 
 def jumps(model: Any, data: Data) -> bool:

@@ -47,7 +47,7 @@ def _encoders(n_rows: int, n_columns: int) -> bool:
     return n_columns >= LEAST_COLUMNS_OF_ENCODERS and n_rows >= LEAST_ROWS_OF_ENCODERS
 
 
-#: Members by default, and for how many distinct points and columns each is worth a trial. The
+#: Members by default, and for how many different rows and columns each is worth a trial. The
 #: first is the one that is taken where there are too few rows for a race.
 RULES: dict[str, Callable[[int, int], bool]] = {
     "HierarchicalPOURegressor": lambda n, d: d <= MOST_COLUMNS_OF_PIECES,
@@ -60,12 +60,12 @@ RULES: dict[str, Callable[[int, int], bool]] = {
 
 
 def default_members(n_rows: int, n_columns: int, options: dict[str, Any]) -> list[Any]:
-    """Unfitted members that are worth a trial on so many distinct points.
+    """Unfitted members that are worth a trial on so many different rows.
 
     Parameters
     ----------
     n_rows, n_columns : int
-        Number of distinct points, and of columns that vary.
+        Number of distinct pairs of point and target, and of columns that vary.
     options : dict
         Parameters that all of them take: device, dtype, random_state.
     """
@@ -116,12 +116,20 @@ def check_members(members: Sequence[Any]) -> None:
 
 
 def names_of(members: Sequence[Any]) -> list[str]:
-    """Name of each member's class, numbered where there are several of one."""
-    names = [type(member).__name__ for member in members]
+    """Name of each member's class, numbered where there are several of one.
+
+    A pipeline's is followed by that of its last step.
+    """
+    names = [_name(member) for member in members]
     return [
         f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
     ]
+
+
+def _name(member: Any) -> str:
+    name, steps = type(member).__name__, getattr(member, "steps", None)
+    return f"{name} to {type(steps[-1][1]).__name__}" if isinstance(steps, list) and steps else name
 
 
 def _takes(method: Callable[..., Any], parameter: str, or_any: bool = False) -> bool:
@@ -145,11 +153,32 @@ def fit_member(member: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
         return member.fit(X, y)
     if _takes(member.fit, "sample_weight"):
         return member.fit(X, y, sample_weight=weight)
-    count = np.round(weight)
-    if not (count == weight).all():
+    index = _repeated(weight)
+    if not len(index):
         raise TypeError(
             f"members: {type(member).__name__} takes no sample_weight, and weights that are no "
             "whole numbers are no repetitions of rows."
         )
-    index = np.repeat(np.arange(len(X)), count.astype(np.int64))
     return member.fit(X[index], y[index])
+
+
+def _repeated(weight: np.ndarray) -> np.ndarray:
+    """Numbers of rows, each as often as it counts; none where weights are no whole numbers."""
+    count = np.round(weight)
+    if not (count == weight).all():
+        return np.zeros(0, dtype=np.int64)
+    return np.repeat(np.arange(len(weight)), count.astype(np.int64))
+
+
+def outliers_of(model: Any, weight: np.ndarray) -> np.ndarray:
+    """Which of the rows of `fit_member` (n,), bool, a fitted member has set apart."""
+    found = np.zeros(len(weight), dtype=bool)
+    numbers = np.asarray(getattr(model, "outliers_", ()))
+    rows = np.arange(len(weight))
+    if not (weight == 1).all() and not _takes(model.fit, "sample_weight"):
+        rows = _repeated(weight)
+    # Others may mean something else by the name.
+    are_rows = numbers.ndim == 1 and numbers.dtype.kind in "iu" and numbers.size > 0
+    if are_rows and 0 <= numbers.min() and numbers.max() < len(rows):
+        found[rows[numbers]] = True
+    return found

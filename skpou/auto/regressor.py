@@ -13,7 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
-from skpou.auto.members import check_members, default_members, named_member, names_of
+from skpou.auto.members import (
+    check_members,
+    default_members,
+    named_member,
+    names_of,
+    outliers_of,
+)
 from skpou.auto.outcome import Outcome, outcome_of
 from skpou.auto.predictive import Stack, unit_of
 from skpou.auto.race import (
@@ -40,11 +46,13 @@ from skpou.base import (
     sections_of,
     seed_of,
 )
-from skpou.core import Report, Scaling, merge_rows
+from skpou.core import Report, Scaling, group_rows, merge_rows
 from skpou.core.linalg import alone
 
 #: Relative difference of a variance and the sum of its two parts that is no round-off of float32.
 ROUND_OFF = 1e-3
+#: Weight of members that tells for all.
+MAJORITY = 0.5
 
 
 class Plan(NamedTuple):
@@ -56,6 +64,8 @@ class Plan(NamedTuple):
         Unfitted.
     data : Data
         Rows in units of X and y.
+    pair : ndarray of shape (n,)
+        Number of the pair in `data` that each given row is, -1 for rows of weight 0.
     racing, trusted : list of int
         Members that race, and those that are fitted to all rows without.
     rungs : list of Rung
@@ -68,6 +78,7 @@ class Plan(NamedTuple):
 
     members: list[Any]
     data: Data
+    pair: np.ndarray
     racing: list[int]
     trusted: list[int]
     rungs: list[Rung]
@@ -96,7 +107,8 @@ class AutoRegressor(BaseRegressor):
         a column on, :class:`~skpou.SparseGridRegressor` from two columns on, and
         :class:`~skpou.NeuralSparseGridRegressor` from six columns and 500 rows on. A list holds
         regressors with ``predict(X, return_std=True)``, of scikit-learn or others, or names of
-        skpou's classes. Their densities are Gaussian where they have none of their own.
+        skpou's classes. Their densities are Gaussian where they have none of their own. One that
+        cannot be fitted is left out, with a warning.
     n_members : int, default=3
         Most members of the stack. 1: the best alone.
     n_jobs : int, default=None
@@ -125,6 +137,9 @@ class AutoRegressor(BaseRegressor):
     doubt_ : float
         Chance that it is, one in the number of distinct points and two; 0 for one member, and where
         one is exact and none contradicts it. It widens density and bars and moves no mean.
+    outliers_ : ndarray of shape (k,)
+        Numbers of the rows of X that members of more than half the weight set apart as outliers,
+        as their own `outliers_` say: their fits are those of the other rows.
     widened_ : ndarray of shape (n_members, n_factors)
         With what probability the bars of each are wider by each of `factors_`.
     factors_ : ndarray of shape (n_factors,)
@@ -228,14 +243,16 @@ class AutoRegressor(BaseRegressor):
         y = y[:, None] if ndim == 1 else y
         scaling = self._merged(X, y, weight)[1]
         data = Data.from_rows(merge_rows(X, y, weight, counts=True), scaling.scale.cpu().numpy())
+        used, pair = weight > 0, np.full(len(X), -1)
+        pair[used.cpu().numpy()] = group_rows(torch.cat([X, y], 1)[used])[0].cpu().numpy()
         seed = seed_of(self.random_state)
-        members = self._members(data.n_points, len(scaling.columns), seed)
-        racing, trusted = _who_races(members, data.n_points)
+        members = self._members(len(data.y), len(scaling.columns), seed)
+        racing, trusted = _who_races(members, data)
         rungs = plan_rungs(data, random_generator(seed)) if racing else []
         n_racing = min(len(racing), max(int(self.n_members), 2))
         n_trials = count_trials(rungs, len(racing), int(self.n_members))
         n_steps = n_trials + n_racing + len(trusted)
-        return Plan(members, data, racing, trusted, rungs, scaling, ndim, n_trials, n_steps)
+        return Plan(members, data, pair, racing, trusted, rungs, scaling, ndim, n_trials, n_steps)
 
     def _members(self, n_rows: int, n_columns: int, seed: int) -> list[Any]:
         """Unfitted members."""
@@ -248,7 +265,7 @@ class AutoRegressor(BaseRegressor):
         ]
 
     def _race(self, plan: Plan) -> list[Warning]:
-        """Race and whole fits; the warnings of the latter."""
+        """Race and whole fits; the warnings of the latter, and of members that failed."""
         members, data, most = plan.members, plan.data, int(self.n_members)
         race = Race(names_of(members), plan.racing, plan.trusted)
         steps = _Steps(plan.n_steps, self._reporter())
@@ -259,7 +276,15 @@ class AutoRegressor(BaseRegressor):
         outcome = outcome_of(members, race, data, most, self.n_jobs, steps)
         steps.skip_the_rest()
         self._store_stack(plan, race, outcome)
-        return [message for whole in outcome.whole for message in whole.messages]
+        messages = [message for whole in outcome.whole for message in whole.messages]
+        if isinstance(self.members, str):
+            return messages
+        # Who is asked for by name is missed.
+        failures = {k: one.failure for k, one in outcome.others.items() if one.failure is not None}
+        return messages + [
+            UserWarning(f"members: {race.names[k]} failed, and is left out: {failure}")
+            for k, failure in sorted({**failures, **race.failures}.items())
+        ]
 
     def _store_stack(self, plan: Plan, race: Race, outcome: Outcome) -> None:
         lines = [{**line, "weight": 0.0} for line in race.board]
@@ -286,6 +311,7 @@ class AutoRegressor(BaseRegressor):
             factors_=np.array(FACTORS),
             doubter_=outcome.doubter,
             doubt_=outcome.doubt,
+            outliers_=_outliers(plan, outcome),
             leaderboard_={key: np.array([line[key] for line in lines]) for key in lines[-1]},
             scaling_=plan.scaling.arrays(),
             _target_ndim=plan.target_ndim,
@@ -300,7 +326,7 @@ class AutoRegressor(BaseRegressor):
             Some lines of text.
         """
         check_is_fitted(self)
-        return summary_of(self.leaderboard_)
+        return summary_of(self.leaderboard_, len(vars(self).get("outliers_", ())))
 
     # Prediction
 
@@ -365,11 +391,12 @@ class AutoRegressor(BaseRegressor):
         """Refuse members whose parts do not add up to the whole: they know but one."""
         points = self._query(X)[0][:1].numpy()
         for member, name in zip(self.estimators_, names_of(self.estimators_)):
-            total, *parts = (
-                np.square(np.asarray(member.predict(points, return_std=kind)[1], dtype=float))
+            total, noise, unsure = (
+                np.asarray(member.predict(points, return_std=kind)[1], dtype=float)
                 for kind in (True, "noise", "epistemic")
             )
-            if not np.allclose(parts[0] + parts[1], total, rtol=ROUND_OFF, atol=0):
+            # The squares of huge or tiny numbers are none.
+            if not np.allclose(np.hypot(noise, unsure), total, rtol=ROUND_OFF / 2, atol=0):
                 raise TypeError(
                     f"estimators_: {name} does not tell noise from what it does not know; ask "
                     "for return_std=True."
@@ -399,17 +426,27 @@ class AutoRegressor(BaseRegressor):
         return self._leave(scaling.original_targets(draws), origin)
 
 
-def _who_races(members: list[Any], n_points: int) -> tuple[list[int], list[int]]:
+def _who_races(members: list[Any], data: Data) -> tuple[list[int], list[int]]:
     """Members that are judged by left-out rows first, and those that are taken at their word.
 
-    A single one has nobody to race with, and of a few rows none can be left out: then the first
-    member is taken.
+    A single one has nobody to race with, and of a few points none can be left out: then the first
+    member is taken, or all that can be taken at their word, where the rows are enough.
     """
-    every = list(range(len(members)))
-    if len(members) == 1 or n_points < LEAST_POINTS:
+    every, n_points = list(range(len(members))), data.n_points
+    if len(members) == 1 or len(data.y) < LEAST_POINTS:
         return [], every[:1]
     trusted = [k for k in every if n_points <= AT_THEIR_WORD and is_calibrated(members[k])]
+    if n_points < LEAST_POINTS:
+        return [], trusted or every[:1]
     return [k for k in every if k not in trusted], trusted
+
+
+def _outliers(plan: Plan, outcome: Outcome) -> np.ndarray:
+    """Numbers of the given rows that members of more than half the weight set apart."""
+    votes = np.zeros(len(plan.data.weight) + 1)  # The last one is of rows of weight 0.
+    for whole, weight in zip(outcome.whole, outcome.weights):
+        votes[:-1] += weight * outliers_of(whole.model, plan.data.weight)
+    return np.flatnonzero(votes[plan.pair] > MAJORITY)
 
 
 class _Steps:

@@ -9,12 +9,18 @@ import numpy as np
 FEWER = 0.9
 
 
-def summary_of(board: dict[str, np.ndarray]) -> str:
-    """Some lines of text: the stack, and each member's last standing in the race."""
+def summary_of(board: dict[str, np.ndarray], n_outliers: int = 0) -> str:
+    """Some lines of text: the stack, and each member's last standing in the race.
+
+    `n_outliers` rows were set apart by most of the stack.
+    """
     stacked = np.flatnonzero(board["weight"] > 0)
     names, whole = board["member"], board["rows"][stacked[0]]
     weights = ", ".join(f"{names[i]} {board['weight'][i]:.2f}" for i in stacked)
     lines = [f"Fitted to all {whole} distinct points, with weights: {weights}."]
+    if n_outliers:
+        rows = "1 row was" if n_outliers == 1 else f"{n_outliers} rows were"
+        lines.append(f"{rows} set apart as outliers (outliers_): the fit is that of the others.")
     whole_fits = (board["weight"] == 0) & (board["rows"] == whole)
     failed = whole_fits & np.isnan(board["log_density"])
     lines += [

@@ -41,6 +41,20 @@ def test_probes_lie_between_the_rows(d):
     assert np.ptp(probes, axis=0) == pytest.approx(np.ptp(X, axis=0), rel=0.3)
 
 
+def test_probes_are_where_new_rows_are():
+    """Of doses that were tried four times each all but a few rows are at these again."""
+    doses, new = np.arange(8.0)[:, None], np.array([[2.5]])
+    X = np.concatenate([np.repeat(doses, 4, 0), new])
+    data = data_of(X, np.random.default_rng(0).standard_normal(len(X)))
+    probes = probes_of(data)
+    at_doses = (probes == np.round(probes)).all(1)
+    assert at_doses.mean() == pytest.approx(33 / 35, abs=0.01)
+    assert set(probes[at_doses].ravel()) == set(doses.ravel())
+    # One that was given twice is one: an exact number.
+    once = data_of(doses[:, [0]], doses[:, 0], np.array([1, 2, 1, 1, 1, 1, 1, 1.0]))
+    assert not (probes_of(once) == np.round(probes_of(once))).any()
+
+
 def test_the_score_is_the_expected_log_density(data):
     claim = claim_of(fitted(Line(std=0.2), data), data, probes_of(data))
     y = np.random.default_rng(0).normal(0, 0.2, 100_000)
@@ -95,3 +109,19 @@ def test_bars_between_rows_order_members_as_new_rows_do():
     T = np.random.default_rng(0).uniform(-1, 1, (500, 1))
     logs = models[1].log_density(T, np.abs(T[:, 0] - 0.21)) + np.log(line.spread[0])
     assert grid.score == pytest.approx(logs.mean(), abs=1.0)
+
+
+def test_a_density_with_a_wide_component_expects_what_left_out_rows_have():
+    """Its bars are those of the other rows: a Gaussian by them would expect more."""
+    rng = np.random.default_rng(0)
+    x = rng.random((3000, 1))
+    width = np.where(rng.random(3000) < 0.06, 1.0, 0.05)
+    y = np.sin(5 * x[:, 0]) + width * rng.standard_normal(3000)
+    rows = data_of(x[:200], y[:200])
+    model = fitted(SparseGridRegressor(), rows)
+    assert len(model.outliers_)
+    claim = claim_of(model, rows, probes_of(rows))
+    found = model.log_density(x[200:], y[200:]).mean() + np.log(rows.spread[0])
+    assert claim.score == pytest.approx(found, abs=0.15)
+    gaussian = -np.log(claim.std / rows.spread).mean() - 0.5 * np.log(2 * np.pi) - 0.5
+    assert gaussian > claim.score + 0.2

@@ -16,8 +16,9 @@ from skpou.auto.members import (
     fit_member,
     named_member,
     names_of,
+    outliers_of,
 )
-from tests.auto.members import Constant, Unweighted
+from tests.auto.members import Constant, Line, Unweighted
 
 OPTIONS = {"random_state": 3, "dtype": "float32"}
 
@@ -53,6 +54,8 @@ def test_every_other_regressor_may_be_named():
 def test_names_are_numbered_where_they_repeat():
     members = [Constant(), BayesianRidge(), Constant()]
     assert names_of(members) == ["Constant 1", "BayesianRidge", "Constant 2"]
+    pipeline = make_pipeline(StandardScaler(), BayesianRidge())
+    assert names_of([pipeline]) == ["Pipeline to BayesianRidge"]
 
 
 def test_members_need_error_bars():
@@ -75,3 +78,16 @@ def test_weights():
     assert fit_member(Unweighted(), X, y, np.array([1.0, 3.0, 1.0, 1.0])).n_rows_ == 6
     with pytest.raises(TypeError, match="Unweighted takes no sample_weight"):
         fit_member(Unweighted(), X, y, weight)
+
+
+def test_outliers_are_told_of_the_rows_that_were_handed_in():
+    weight = np.array([1.0, 3.0, 2.0])
+    of_rows, of_repeated = Constant(), Unweighted()
+    of_rows.outliers_ = np.array([1])
+    of_repeated.outliers_ = np.array([1, 2, 3])
+    for member in (of_rows, of_repeated):
+        assert outliers_of(member, weight).tolist() == [False, True, False]
+    for others in (np.array([7]), np.array([0.5]), np.array([[0]]), "none"):
+        of_rows.outliers_ = others
+        assert not outliers_of(of_rows, weight).any()
+    assert not outliers_of(Line(), weight).any()

@@ -118,6 +118,18 @@ def test_members_that_do_not_tell_noise_are_named(mixed):
             mixed.predict(QUERY, return_std=kind)
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_parts_of_the_std_in_units_whose_squares_are_no_numbers(size):
+    """Warnings are errors here; a member that does not tell the parts is still found."""
+    model = AutoRegressor([SparseGridRegressor(level=2)]).fit(X, size * Y)
+    parts = [model.predict(QUERY, return_std=kind)[1] for kind in ("noise", "epistemic")]
+    total = model.predict(QUERY, return_std=True)[1]
+    np.testing.assert_allclose(np.hypot(*parts), total, rtol=1e-9)
+    model.estimators_ = [Line(std=0.1 * size).fit(X, Y)]
+    with pytest.raises(TypeError, match="Line does not tell noise from"):
+        model.predict(QUERY, return_std="noise")
+
+
 def test_several_outputs():
     targets = np.column_stack([Y, 2 - 3 * Y, X[:, 1]])
     model = AutoRegressor([PROCESS, "SparseGridRegressor"], random_state=1).fit(X, targets)
@@ -171,6 +183,20 @@ def test_few_rows_do_not_race(n):
     assert "There was no race" in model.summary()
 
 
+def test_few_doses_with_many_rows_are_fitted_by_all():
+    """Members are compared: none has to be left out for that, and rows count, not doses."""
+    rng = np.random.default_rng(0)
+    x = np.repeat([0, 1, 2, 4, 8.0], 6)[:, None]
+    model = AutoRegressor().fit(x, np.exp(-x[:, 0]) + 0.1 * rng.standard_normal(30))
+    names = {"HierarchicalPOURegressor", "MultiStageRegressor", "AdditivePOURegressor"}
+    assert set(model.leaderboard_["member"]) == names
+    std = model.predict([[0.0], [2.0]], return_std=True)[1]
+    assert ((std > 0.06) & (std < 0.2)).all()
+    # Those that need rows left out do not take part.
+    alone = AutoRegressor([PROCESS, "SparseGridRegressor"]).fit(x, x[:, 0] + rng.random(30))
+    assert alone.leaderboard_["member"].tolist() == ["SparseGridRegressor"]
+
+
 def test_given_members_stay_as_they_are():
     member = SparseGridRegressor(level=2)
     model = AutoRegressor([member]).fit(X, Y)
@@ -189,8 +215,14 @@ def test_a_dropped_member_is_told():
 def test_failures():
     with pytest.raises(ValueError, match="too many rows for me"):
         AutoRegressor([Failing()]).fit(X, Y)
-    model = AutoRegressor([Failing(), "SparseGridRegressor"]).fit(X, Y)
+    model = AutoRegressor([Failing(), "SparseGridRegressor"])
+    with pytest.warns(UserWarning, match="members: Failing failed, and is left out: too many rows"):
+        model.fit(X, Y)
     assert "Failing failed" in model.summary()
+    # Weights that are no repetitions, to one who takes none.
+    both = AutoRegressor([PROCESS, "SparseGridRegressor"])
+    with pytest.warns(UserWarning, match="GaussianProcessRegressor takes no sample_weight"):
+        both.fit(X, Y, sample_weight=np.linspace(0.5, 1.5, 60))
     with pytest.raises(TypeError, match="members"):
         model.set_params(members=[StandardScaler()]).fit(X, Y)
     with pytest.raises(ValueError, match=r"'members' parameter of .* Got 'all'"):
@@ -276,3 +308,25 @@ def test_odd_data(seed):
     """Cases that the fuzzer draws for a sparse grid."""
     outcome = fuzz.run_case(draw_case(seed), AutoRegressor(NAMES))
     assert not outcome.failures, f"{outcome.text}\n{outcome.trace}"
+
+
+def test_outliers_are_those_of_most_of_the_stack():
+    """Rows in any order, twice, of weight 0: the numbers are those of the given rows."""
+    rng = np.random.default_rng(0)
+    x = rng.random((120, 1))
+    y = np.sin(5 * x[:, 0]) + 0.05 * rng.standard_normal(120)
+    far = [11, 47, 90]
+    y[far] += [1.0, -1.2, 1.1]
+    model = AutoRegressor(NAMES).fit(x, y)
+    assert model.outliers_.tolist() == far
+    assert "3 rows were set apart as outliers" in model.summary()
+    assert np.sqrt(np.mean((model.predict(x) - np.sin(5 * x[:, 0])) ** 2)) < 0.03
+    twice = AutoRegressor(NAMES).fit(np.r_[x, x], np.r_[y, y], np.r_[np.ones(120), np.zeros(120)])
+    assert twice.outliers_.tolist() == far
+    twice.fit(np.r_[x, x], np.r_[y, y])
+    assert twice.outliers_.tolist() == [*far, *np.add(far, 120)]
+    # A process sets nothing apart; alone it has no say, with a grid the heavier one has.
+    assert AutoRegressor([PROCESS]).fit(x, y).outliers_.tolist() == []
+    both = AutoRegressor([PROCESS, NAMES[1]]).fit(x, y)
+    assert type(both.estimators_[0]) is SparseGridRegressor
+    assert both.outliers_.tolist() == far

@@ -96,10 +96,22 @@ class Evidence:
         Their noise is divided by it.
     kind : int
         One of the kernels.
+    further, within : float, default=0.0
+        Number of targets beyond one a row, and sum of squares of all about the mean of their row:
+        these tell the noise by themselves.
     """
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, kind: int):
+    def __init__(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray,
+        kind: int,
+        further: float = 0.0,
+        within: float = 0.0,
+    ):
         self.y, self.weight, self.kind = y, weight, kind
+        self.further, self.within = further, within
         n, d = X.shape
         columns = X.T[:, :, None] - X.T[:, None]
         self.squares = (columns**2).reshape(d, n * n)
@@ -109,6 +121,7 @@ class Evidence:
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Its negative logarithm with the prior, and the gradient."""
         n, d = len(self.y), len(self.squares)
+        n_targets = n + self.further
         rates, (line, noise) = theta[:d], np.exp(theta[d:])
         distance = (np.exp(2 * rates) @ self.squares).reshape(n, n)
         kernel, fall = correlation(distance, self.kind, np)
@@ -121,17 +134,20 @@ class Evidence:
         inverse = half + half.T
         inverse[np.diag_indices(n)] *= 0.5
         alpha = dpotrs(factor, self.y, lower=1)[0]
-        size = max(float(self.y @ alpha) / n, np.finfo(float).tiny)
+        of_means, of_others = float(self.y @ alpha), self.within / (noise + NUGGET)
+        size = max((of_means + of_others) / n_targets, np.finfo(float).tiny)
         slope = 0.5 * (inverse - np.outer(alpha, alpha) / size)
         mean = rates.mean()
         apart = (rates - mean) / SPREAD_APART**2
-        value = 0.5 * n * math.log(size) + float(np.log(factor.diagonal()).sum())
+        value = 0.5 * n_targets * math.log(size) + float(np.log(factor.diagonal()).sum())
+        value += 0.5 * self.further * math.log(noise + NUGGET)
         value += 0.5 * float(apart @ (rates - mean)) + 0.5 * ((mean - CENTRE) / SPREAD) ** 2
         gradient = np.empty_like(theta)
         gradient[:d] = -np.exp(2 * rates) * (self.squares @ (slope * fall).ravel())
         gradient[:d] += apart + (mean - CENTRE) / SPREAD**2 / d
         gradient[d] = line * float((slope * self.line).sum())
         gradient[d + 1] = noise * float(slope.diagonal() @ (1 / self.weight))
+        gradient[d + 1] += 0.5 * noise / (noise + NUGGET) * (self.further - of_others / size)
         return value, gradient
 
     def size(self, theta: np.ndarray) -> float:
@@ -144,7 +160,8 @@ class Evidence:
         if fault:
             raise np.linalg.LinAlgError("the covariance of the rows is not positive")
         square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
-        return max(square / max(n - d - N_OTHERS, 1), np.finfo(float).tiny)
+        square += self.within / (np.exp(theta[d + 1]) + NUGGET)
+        return max(square / max(n + self.further - d - N_OTHERS, 1), np.finfo(float).tiny)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
@@ -168,7 +185,11 @@ def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
     """That of the rows' stretched coordinates for one target."""
     X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
     X, y = np.round(X, DECIMALS), np.round(y, DECIMALS)
-    return Evidence(stretched(X, stretch, np)[0], y - weight @ y / weight.sum(), weight, kind)
+    within = float(np.round(rows.within[:, target].sum().item(), DECIMALS))
+    # Weights count targets where there are several of a row, and are one on average elsewhere.
+    further = max(float(weight.sum()) - len(y), 0.0) if within > 0 else 0.0
+    Z = stretched(X, stretch, np)[0]
+    return Evidence(Z, y - weight @ y / weight.sum(), weight, kind, further, within)
 
 
 def _stretches(X: np.ndarray) -> list[float]:

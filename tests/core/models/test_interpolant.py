@@ -11,10 +11,11 @@ from skpou import (
     AdditivePOURegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
+    MultiStageRegressor,
     POURegressor,
     SparseGridRegressor,
 )
-from skpou.core import Rows
+from skpou.core import Rows, merge_rows
 from skpou.core.models import leave_out, residual_maker
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import no_form_errors
@@ -24,6 +25,7 @@ from skpou.core.models.likely_kernels import (
     GAUSSIAN,
     MATERN,
     STRETCHES,
+    Evidence,
     evidence_of,
     likeliest_kernel,
     stretched,
@@ -112,6 +114,37 @@ def test_slopes_of_the_evidence(kind):
         step = 1e-5 * np.eye(4)[k]
         quotient = (evidence(theta + step)[0] - evidence(theta - step)[0]) / 2e-5
         assert slope == pytest.approx(quotient, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [GAUSSIAN, MATERN])
+def test_evidence_of_repeated_measurements_is_that_of_all_of_them(kind):
+    """The one of means and sums of squares, up to a constant, is that of rows by themselves."""
+    rng = np.random.default_rng(8)
+    # Symmetric: the line is about the middle of the doses, however often each was tried.
+    x = np.array([[0.0], [0.1], [0.4], [0.6], [0.9], [1.0]])
+    every = np.repeat(x, [1, 3, 2, 2, 3, 1], 0)
+    y = smooth(every) + 0.2 * rng.standard_normal(len(every))
+    y -= y.mean()
+    merged = merge_rows(tensor(every), tensor(y)[:, None], torch.ones(len(y)).double())
+    found = evidence_of(merged, 0, kind, 0.0)
+    whole = Evidence(every, y, np.ones(len(y)), kind)
+    theta = np.log([[3.0, 0.2, 0.1], [1.0, 0.1, 0.5], [6.0, 0.5, 1e-2], [3.0, 0.2, 1e-3]])
+    apart = [found(one)[0] - whole(one)[0] for one in theta]
+    np.testing.assert_allclose(apart, apart[0], atol=1e-6)
+    np.testing.assert_allclose(
+        [found(t)[1] for t in theta], [whole(t)[1] for t in theta], rtol=1e-5
+    )
+    np.testing.assert_allclose(found.size(theta[0]), whole.size(theta[0]), rtol=1e-6)
+
+
+def test_noise_is_that_of_doses_which_were_tried_again_and_again():
+    rng = np.random.default_rng(9)
+    doses = np.array([0, 1, 2, 4, 8, 16, 32.0])
+    x = np.repeat(doses, 4)[:, None]
+    y = 8 / (1 + (x[:, 0] / 3) ** 2.5) + 0.5 * rng.standard_normal(len(x))
+    model = MultiStageRegressor().fit(x, y)
+    std = model.predict(doses[:, None], return_std=True)[1]
+    assert ((std > 0.3) & (std < 1.2)).all()
 
 
 @pytest.mark.parametrize("stretch", STRETCHES)
