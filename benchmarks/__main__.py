@@ -28,15 +28,19 @@ NAMES = {
     "diode_table": "Fig. 6, Table 1: a diode's current, one level and two",
     "transistor_surface": "Fig. 7: a transistor's current, logarithmic and linear",
     "noise_levels": "Figs. 8, 9: three levels of noise, both ways to estimate it",
+    "long_em": "Figs. 2 to 4, Table 1: the printed training to 12,000 cycles, one seed",
     "rates": "Theorem 1: error against the diameter of the partitions",
     "cross": "one level on a cross: partitions against degrees, all trainings",
     "more_pieces": "more is never worse: errors over pieces and degrees, and how far they rise",
     "triangle_waves": "one level on triangle waves with 2 to 32 pieces, exact and with noise",
+    "two_phase": "triangle waves by residual gates, in two phases of LSGD",
     "lsgd": "a sine by 32 tanh units: four solvers, ranks, images of the unit square",
+    "lsgd_classes": "LSGDClassifier on digits, moons, spirals, MNIST; loss against epochs",
     "lsgd_depth": "deep ReLU networks under three initializations",
     "equations": "differential equations by one fit: advection to Burgers, beside DeepXDE",
     "equation_pieces": "equations on pieces: fronts, layers, corners, what networks fail at",
     "equation_networks": "advection by networks: GD against LSGD, widths and depths",
+    "equation_stages": "networks in stages on equations: the error after each stage",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
@@ -47,6 +51,7 @@ NAMES = {
     "intervals": "coverage of predict_interval on UCI tables, before and after conformalize",
     "neural_sparse_grids": "an encoder before the grid: Swiss roll, the thesis' trainings, rivals",
     "neural_sparse_grid_classes": "moons, digits, MNIST, stuck starts, bursts of the loss",
+    "latent_spaces": "embeddings of two components, pass by pass, and MNIST by two encoders",
     "front_door": "forty tasks for AutoRegressor, beside its members, rivals",
     "bars": "error bars on random smooth functions, exact and noisy, beside a Gaussian process",
     "rows": "rows on disk: seconds and memory of fits that sum a million and ten million",
@@ -58,12 +63,12 @@ NAMES = {
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.
 FOLDERS = {
     "auto": ("front_door",),
-    "equations": ("equations", "equation_pieces", "equation_networks"),
-    "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes"),
-    "networks": ("lsgd", "lsgd_depth", "steep"),
+    "equations": ("equations", "equation_pieces", "equation_networks", "equation_stages"),
+    "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes", "latent_spaces"),
+    "networks": ("lsgd", "lsgd_classes", "lsgd_depth", "steep"),
     "partitions": (
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
-        *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves"),
+        *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves", "two_phase"),
     ),
     "scale": ("rows", "gpu"),
     "shared": ("bars",),
@@ -71,7 +76,7 @@ FOLDERS = {
     "tables": ("tables", "real_tables", "intervals"),
     "trask_2022": (
         *("bump", "sine_bump", "piecewise_quadratic", "curved_partitions", "diode_table"),
-        *("transistor_surface", "noise_levels", "rates"),
+        *("transistor_surface", "noise_levels", "long_em", "rates"),
     ),
 }
 FILES = {

@@ -1,10 +1,15 @@
 """Benchmarks whose scripts nothing else runs: they pass without a card, at small sizes."""
 
+import importlib.util
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import __main__
 from benchmarks.scale import gpu
+from benchmarks.trask_2022 import rates
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +40,27 @@ def test_figures_of_cores_alone_are_not_kept(monkeypatch):
     monkeypatch.setattr(gpu, "compare", lambda *args: gpu.harness.Table())
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
     assert gpu.run(1, False).is_kept is False
+
+
+@pytest.mark.parametrize("name", __main__.NAMES)
+def test_every_benchmark_that_is_named_is_there(name):
+    module = importlib.util.find_spec(__main__.module_of(name))
+    assert module is not None
+    source = Path(module.origin).read_text()
+    assert "\nSECTIONS = " in source or "\ndef run(seeds, quick" in source
+
+
+def test_a_wide_tail_counts_by_its_mass():
+    """An even piece has its own length; one percent far away adds little."""
+    shares = np.zeros((5001, 2))
+    shares[:2501, 0] = 1.0
+    shares[2501:, 1] = 1.0
+
+    class Model:
+        def partition_proba(self, X):
+            return shares
+
+    assert rates.weighed_diameter(Model()) == pytest.approx(0.5, rel=1e-3)
+    shares[-50:, :] = [0.02, 0.98]
+    assert rates.diameter(Model()) > 0.99
+    assert rates.weighed_diameter(Model()) == pytest.approx(0.5, rel=0.02)

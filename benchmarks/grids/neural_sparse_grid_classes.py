@@ -310,10 +310,10 @@ def boundaries(seeds, quick):
     """Table 3.8 of the thesis: treatments of the boundary, on digits."""
     table = harness.Table()
     X, y = load_digits(return_X_y=True)
-    some = DIGITS | ({"max_iter": 2} if quick else {}) | {"n_components": 3, "level": 4}
+    some = DIGITS | {"max_iter": 2 if quick else 8, "n_components": 3, "level": 4}
     for boundary in ("modified", "zero", "full", "truncated"):
         runs = []
-        for seed in range(1 if quick else min(seeds, 3)):
+        for seed in range(1 if quick else min(seeds, 2)):
             A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
             make = partial(NeuralSparseGridClassifier, **some, boundary=boundary)
             runs.append(fitted(lambda s, make=make: make(random_state=s), seed, A, a, B, b))
@@ -326,8 +326,8 @@ def burst_rates(seeds, quick):
     table = harness.Table()
     for solver in ("gradient", "direct", "iterative"):
         for rate in BURST_RATES[:1] if quick else BURST_RATES:
-            count = 1 if quick else min(seeds, 3)
-            found = [burst(solver, rate, seed, 5 if quick else 40) for seed in range(count)]
+            count = 1 if quick else min(seeds, 2)
+            found = [burst(solver, rate, seed, 5 if quick else 30) for seed in range(count)]
             row = {"task": "bursts of the loss", "method": solver, "learning rate": rate}
             table.add(row | {"share": float(np.mean(found)), "seeds": count})
     return table
@@ -353,7 +353,7 @@ def residual(seeds, quick):
     deep = {key: value for key, value in DIGITS.items() if key != "image_shape"}
     deep |= {"encoder": residual_encoder, "max_iter": 2 if quick else 15}
     runs = []
-    for seed in range(1 if quick else min(seeds, 3)):
+    for seed in range(1 if quick else min(seeds, 2)):
         A, B, a, b = train_test_split(X, y, test_size=0.15, random_state=seed)
         runs.append(
             fitted(lambda s: NeuralSparseGridClassifier(**deep, random_state=s), seed, A, a, B, b)

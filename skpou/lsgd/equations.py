@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skpou.core import ParametricBasis, Report, Rows, TrainingResult
 from skpou.core.models import LinearModel, Stage
-from skpou.core.optim import Iterate, ProjectedProblem
+from skpou.core.optim import Descent, Iterate, ProjectedProblem
 from skpou.equations import (
     UNSOLVED,
     CollocationSystem,
@@ -28,7 +28,7 @@ from skpou.equations import (
 )
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
-from skpou.lsgd.joint import NonlinearProblem
+from skpou.lsgd.joint import NonlinearDescent, NonlinearProblem
 from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
 
 #: Ridge of the posterior where none is given: some units of round-off of the largest column.
@@ -182,6 +182,8 @@ class EquationNetworkTraining(NetworkTraining):
         Hidden layers to start from instead of those of `init`.
     """
 
+    shared = True
+
     def __init__(
         self,
         rows: Rows,
@@ -220,12 +222,25 @@ class EquationNetworkTraining(NetworkTraining):
         self.scales = [s * e for s, e in zip(system.scales(blocks), epsilon, strict=True)]
         if not self.equations.is_affine:
             self.quick = False  # Large coefficients leave no way for the inner problem.
-            return NonlinearProblem(network, system, self.scales)
+            follows = self.options.solver != "varpro"
+            return NonlinearProblem(network, system, self.scales, follows)
         columns = EquationColumns(network, row_sets(network, system, self.scales), system.n_outputs)
         y = torch.cat([part.target for part in columns.sets])[:, None]
         return ProjectedProblem(
             columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
         )
+
+    def _zero(self) -> Tensor:
+        """Coefficients of all outputs, and the unknowns where they start, (N, 1)."""
+        if isinstance(self.problem, NonlinearProblem):
+            return self.problem.anchor[:, None].clone()
+        return self.first.new_zeros((self.problem.basis.n_columns, 1))
+
+    def _descent(self) -> Descent:
+        if self.equations.is_affine:
+            return super()._descent()
+        options = self.options
+        return NonlinearDescent(self.problem, options.learning_rate, options.batch_size, self.rng)
 
     def solution(self, best: Iterate) -> tuple[CollocationSystem, Solution]:
         """Rows at some hidden layers, with their coefficients and unknowns."""
@@ -264,9 +279,7 @@ def fit_equation_network(
     rng: np.random.Generator,
     report: Report | None = None,
 ) -> TrainingResult:
-    """Train a network of a given size on data and equations.
-
-    Those that are not affine need solver="varpro".
+    """Train a network of a given size on data and equations, affine or not.
 
     Parameters
     ----------

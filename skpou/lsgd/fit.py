@@ -107,6 +107,8 @@ class NetworkTraining:
     problem: Any
     #: What is reported.
     loss_name = "mean square"
+    #: Whether the two tries of "varpro" share their steps; of rows alone each has all of them.
+    shared = False
 
     def __init__(
         self,
@@ -163,19 +165,19 @@ class NetworkTraining:
         return Iterate(fit.theta, fit.coef, loss, ridge)
 
     def _gd(self, theta: Tensor) -> None:
-        options, rows = self.options, self.rows
-        # The last layer starts at zero: no output and no sign is preferred.
-        coef = theta.new_zeros((options.network.n_columns, rows.n_outputs))
-        start = Iterate(theta, coef, math.nan, self._first_ridge())
+        start = Iterate(theta, self._zero(), math.nan, self._first_ridge())
         self._follow(descend(self._descent(), start))
+
+    def _zero(self) -> Tensor:
+        """Last layer at the start: no output and no sign is preferred."""
+        return self.rows.X.new_zeros((self.options.network.n_columns, self.rows.n_outputs))
 
     def _first_ridge(self) -> float:
         """Ridge of "gd", relative to the sum of the weights."""
         return (self.options.alpha or 0.0) ** 2
 
     def _lsgd(self, theta: Tensor) -> None:
-        p, m = self.options.network.n_columns, self.rows.n_outputs
-        start = Iterate(theta, theta.new_zeros((p, m)), math.nan)
+        start = Iterate(theta, self._zero(), math.nan)
         schedule = self.options.schedule()
         self._follow(descend_hidden(self._descent(), start, schedule, self.size))
 
@@ -209,24 +211,31 @@ class NetworkTraining:
         """Levenberg-Marquardt, first with next to no ridge: on smooth targets that is exact.
 
         On steep ones the coefficients explode, and the ridge must follow the progress. Of the
-        two ends the one with the smaller leave-one-out error is kept.
+        two ends the one with the smaller leave-one-out error is kept. Where steps are shared, both
+        together take no more than were asked for.
         """
         options = self.options
         tries = [(options.schedule(), options.max_iter)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
         if options.quick and self.quick and options.alpha is None and not self.dual:
-            least = RidgeSchedule.least
-            tries.insert(0, (options.schedule(least), min(QUICK_STEPS, options.max_iter)))
+            few = options.max_iter // 2 if self.shared else options.max_iter
+            few = min(QUICK_STEPS, few)
+            if few:
+                tries.insert(0, (options.schedule(RidgeSchedule.least), few))
         ends: BestSoFar[TrainingResult] = BestSoFar()
-        for ridge, max_iter in tries:
+        left = options.max_iter
+        for ridge, most in tries:
+            before = len(self.progress.curve)
             result = levenberg_marquardt(
                 self.problem,
                 theta,
-                max_iter=max_iter,
+                max_iter=min(most, left),
                 ridge=ridge,
                 tol=options.tol,
                 watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
             )
+            if self.shared:
+                left -= min(len(self.progress.curve) - before, most)
             ends.show(result, result.score)
             if result.code == "converged" and result.score <= EXACT * self.size:
                 break

@@ -1,28 +1,93 @@
-"""Variable projection where the equations are not affine: the inner problem takes a few steps.
+"""Training where the equations are not affine: the inner problem takes a few steps.
 
 For given hidden layers the coefficients and the unknown constants solve a small nonlinear
 least-squares problem, by Gauss-Newton from where the last ones were. At its solution everything
-is as in the linear case: the hidden layers see what is left in the complement of its Jacobian.
+is as in the linear case: variable projection sees what is left in the complement of its Jacobian,
+and a gradient is that of the loss with the coefficients held fixed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from skpou.core import ParametricBasis
 from skpou.core.linalg import back_substitute, split_factor, triangular_factor
-from skpou.core.optim import LinearModel, ProjectedFit, ProjectedProblem, TriangularModel
+from skpou.core.optim import (
+    Descent,
+    LinearModel,
+    ProjectedFit,
+    ProjectedProblem,
+    TriangularModel,
+)
 from skpou.equations import CollocationSystem, inside, norm, stacked
-from skpou.networks import Coordinates, Network, NetworkBasis, NetworkColumns, NetworkDerivatives
+from skpou.networks import Coordinates, Network, NetworkBasis, NetworkDerivatives
 
 #: Steps of the inner problem, and the gain below which it is done: each begins where the last one
 #: ended, so that more accuracy than the outer step has would be lost.
 INNER_STEPS, INNER_GAIN = 6, 1e-3
 #: Most steps that are tried from one place, each a quarter of the one before: the last is 1/256.
 TRIES, SHORTER = 5, 4
+
+
+class NonlinearRows(ParametricBasis):
+    """Rows of data and equations as functions of the hidden layers and of the inner problem.
+
+    Parameters
+    ----------
+    problem : NonlinearProblem
+    index : slice or Tensor, default=slice(None)
+        Which of the rows.
+    """
+
+    def __init__(self, problem: NonlinearProblem, index: slice | Tensor = slice(None)):
+        self.problem, self.index = problem, index
+        self.n_parameters = problem.network.n_parameters
+        self.n_columns = len(problem.anchor)
+
+    def rows(self, index: slice | Tensor) -> NonlinearRows:
+        """Some of all rows."""
+        return NonlinearRows(self.problem, index)
+
+    def linearised(self, theta: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual (n,) and derivatives (n, p m + q) by the inner problem's vector."""
+        problem = self.problem
+        blocks = problem.system(theta).blocks(*problem.split(inner))
+        residual, A = stacked(blocks, problem.scales)
+        return residual[self.index], A[self.index]
+
+    def matrix(self, theta: Tensor) -> Tensor:
+        """Derivatives where the inner problem starts; see `ParametricBasis.matrix`."""
+        return self.linearised(theta, self.problem.anchor)[1]
+
+    def jacobian(self, theta: Tensor, coef: Tensor) -> Tensor:
+        """Derivatives (n, 1, k) of the rows by the hidden layers."""
+        return self.problem.jacobian_at(theta, coef[:, 0])[self.index]
+
+    def gradient(self, theta: Tensor, coef: Tensor, cotangent: Tensor) -> Tensor:
+        """Product of the transposed Jacobian with numbers (n, 1)."""
+        full = cotangent.new_zeros(len(self.problem.y))
+        full[self.index] = cotangent[:, 0]
+        return self.problem.pull_back(theta, coef[:, 0], full)
+
+
+class NonlinearDescent(Descent):
+    """`Descent` whose rows are not linear in the coefficients, unknown constants among these."""
+
+    def linearised(
+        self, basis: Any, theta: Tensor, coef: Tensor, y: Tensor, root: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """See `Descent.linearised`; y is none of the targets, these are within the rows."""
+        residual, A = basis.linearised(theta, coef[:, 0])
+        return A, residual[:, None], float(residual.square().sum())
+
+    def confined(self, coef: Tensor) -> Tensor:
+        """Unknown constants within their bounds."""
+        return self.problem.confined(coef[:, 0])[:, None]
 
 
 class NonlinearProblem(ProjectedProblem):
@@ -37,9 +102,19 @@ class NonlinearProblem(ProjectedProblem):
         Data and equations, after earlier stages if there are any, for any hidden layers.
     scales : sequence of float
         Factors of data and equations.
+    follows : bool, default=False
+        Whether each inner problem starts from the solution of the last; otherwise from where
+        `linearise` was last called.
     """
 
-    def __init__(self, network: Network, system: CollocationSystem, scales: Sequence[float]):
+    def __init__(
+        self,
+        network: Network,
+        system: CollocationSystem,
+        scales: Sequence[float],
+        follows: bool = False,
+    ):
+        self.follows = follows
         self.network, self.rows, self.equations = network, system.rows, system.problem
         self.base = system
         rows, equations = self.rows, self.equations
@@ -58,10 +133,8 @@ class NonlinearProblem(ProjectedProblem):
         size = math.sqrt(sum(map(len, found)))
         self.scales = [size * s for s in scales]
         y = torch.cat([s * r for s, r in zip(self.scales, found, strict=True)])[:, None]
-        super().__init__(
-            NetworkColumns(network, rows.X), y, torch.ones_like(y[:, 0]), relative=True
-        )
         self.anchor = torch.cat([rows.X.new_zeros(system.n_coefficients), unknowns])
+        super().__init__(NonlinearRows(self), y, torch.ones_like(y[:, 0]), relative=True)
 
     def system(self, theta: Tensor) -> CollocationSystem:
         """Rows for the columns of some hidden layers."""
@@ -73,13 +146,13 @@ class NonlinearProblem(ProjectedProblem):
         coef = inner[: len(inner) - q].reshape(self.rows.n_outputs, -1).T
         return coef, inner[len(inner) - q :]
 
-    def _moved(self, inner: Tensor, step: Tensor) -> Tensor:
+    def confined(self, inner: Tensor) -> Tensor:
+        """The inner problem's vector with the unknowns moved into their bounds."""
         q = len(self.equations.unknowns)
-        moved = inner + step
-        if q:
-            limits = list(self.equations.unknowns.values())
-            moved = torch.cat([moved[:-q], inside(moved[-q:], limits)])
-        return moved
+        if not q:
+            return inner
+        limits = list(self.equations.unknowns.values())
+        return torch.cat([inner[:-q], inside(inner[-q:], limits)])
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
         """Solve the inner problem from the anchor; see `ProjectedProblem.solve`."""
@@ -101,7 +174,7 @@ class NonlinearProblem(ProjectedProblem):
             step = -_ridge_step(A, residual, strength, inner)
             tried, moved = math.inf, inner
             for _ in range(TRIES):
-                moved = self._moved(inner, step)
+                moved = self.confined(inner + step)
                 tried = value_of(moved)
                 if tried < value:
                     break
@@ -116,28 +189,57 @@ class NonlinearProblem(ProjectedProblem):
         p = len(inner)
         R = triangular_factor(torch.cat([A, A.new_full((p,), strength).diag()]))
         value = value if math.isfinite(value) else math.inf
+        if self.follows and math.isfinite(value):
+            self.anchor = inner
         return ProjectedFit(theta, inner[:, None], value, A, R, residual[:, None], strength)
+
+    def _slopes(self, system: CollocationSystem, i: int, coef: Tensor, unknowns: Tensor):
+        """Derivatives (n, k) of a term's rows by the derivatives of the columns' sums."""
+        _, by_value, _ = system.linearised(i, coef, unknowns)
+        for key, slope in by_value.items():
+            order = tuple(sorted(self.equations.scaled(key)))
+            yield key[0], order, self.equations.unit(key) * slope
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Derivatives (N, 1, k) of the weighted rows by the hidden layers."""
-        system = self.system(fit.theta)
-        coef, unknowns = self.split(fit.coef[:, 0])
+        return self.jacobian_at(fit.theta, fit.coef[:, 0])
+
+    def jacobian_at(self, theta: Tensor, inner: Tensor) -> Tensor:
+        """Derivatives (N, 1, k) of the weighted rows at some inner vector."""
+        system = self.system(theta)
+        coef, unknowns = self.split(inner)
         root = system.root[:, None]
-        parts = [
-            self.scales[0] * self.data.chain(fit.theta, {(): root * column}) for column in coef.T
-        ]
+        parts = [self.scales[0] * self.data.chain(theta, {(): root * column}) for column in coef.T]
         for i, scale in enumerate(self.scales[1:]):
-            _, by_value, _ = system.linearised(i, coef, unknowns)
+            found = list(self._slopes(system, i, coef, unknowns))
             columns = []
-            for k in range(next(iter(by_value.values())).shape[1]):
+            for k in range(found[0][2].shape[1]):
                 slopes: dict[Coordinates, Tensor] = {}
-                for key, slope in by_value.items():
-                    order = tuple(sorted(self.equations.scaled(key)))
-                    part = self.equations.unit(key) * slope[:, k, None] * coef[:, key[0]]
+                for output, order, slope in found:
+                    part = slope[:, k, None] * coef[:, output]
                     slopes[order] = slopes[order] + part if order in slopes else part
-                columns.append(scale * self.derivatives[i].chain(fit.theta, slopes))
+                columns.append(scale * self.derivatives[i].chain(theta, slopes))
             parts.append(torch.stack(columns, 1).flatten(0, 1))
         return torch.cat(parts)[:, None, :]
+
+    def pull_back(self, theta: Tensor, inner: Tensor, cotangent: Tensor) -> Tensor:
+        """Product of the transposed Jacobian by the hidden layers with numbers (N,)."""
+        system = self.system(theta)
+        coef, unknowns = self.split(inner)
+        n, m = len(self.rows.X), self.rows.n_outputs
+        own = self.scales[0] * system.root[:, None] * cotangent[: n * m].reshape(m, n).T
+        total, start = self.data.pull_back(theta, {(): own @ coef.T}), n * m
+        for i, scale in enumerate(self.scales[1:]):
+            found = list(self._slopes(system, i, coef, unknowns))
+            shape = found[0][2].shape
+            own = scale * cotangent[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+            slopes: dict[Coordinates, Tensor] = {}
+            for output, order, slope in found:
+                part = (slope * own).sum(1)[:, None] * coef[:, output]
+                slopes[order] = slopes[order] + part if order in slopes else part
+            total = total + self.derivatives[i].pull_back(theta, slopes)
+        return total
 
     def linearise(self, fit: ProjectedFit) -> LinearModel:
         """Linear model of what the inner problem leaves over; the next one starts from here."""

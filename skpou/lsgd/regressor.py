@@ -311,11 +311,6 @@ class LSGDRegressor(PhysicsMixin):
     def _check_network_for(self, problem: Problem, physics: Physics) -> None:
         """Refuse what networks of a given size cannot do with equations."""
         check_network_for(self, problem, physics)
-        if not problem.is_affine and self.solver != "varpro":
-            raise ValueError(
-                f"solver={self.solver!r} is for equations that are affine in u and have no "
-                "unknowns. Take 'varpro'."
-            )
 
     def _may_lean(self) -> bool:
         # A network of a given size is what was asked for.

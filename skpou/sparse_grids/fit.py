@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import torch
@@ -37,6 +38,9 @@ HIGHEST_REFINED = 16
 FUNCTIONS_A_POINT = 64
 #: Least number of points refined in a step.
 LEAST_REFINED = 10
+#: Decrease of the squares for each child along a column, in units of the noise, above which the
+#: column matters: noise gives one, or less under a ridge.
+LEAST_GAIN = 2.0
 #: Share of the distinct rows that judge a refinement.
 VALIDATION_SHARE = 0.15
 #: Rows from which on any do: three are left out.
@@ -148,13 +152,13 @@ class PointSet:
                 self.add((*point[:j], parent, *point[j + 1 :]))
         self._append(point)
 
-    def missing_children(self, number: int) -> list[tuple]:
-        """Children of a point that are not in the set."""
+    def missing_children(self, number: int, columns: list[int] | None = None) -> list[tuple]:
+        """Children of a point, along some columns or all, that are not in the set."""
         point = self.points[number]
         children = [
             (*point[:j], child, *point[j + 1 :])
-            for j, (factor, cell) in enumerate(point)
-            for child in self._below(factor, cell)
+            for j in (range(self.n_features) if columns is None else columns)
+            for child in self._below(*point[j])
         ]
         return [child for child in children if child not in self.number]
 
@@ -182,13 +186,28 @@ class PointSet:
         """Functions of a subspace."""
         return 1 << int(self.factors.shift[list(vector)].sum())
 
-    def refine(self, score: np.ndarray, n_refined: int, max_points: int) -> int:
-        """Add the children of the points of largest score; returns how many points came."""
+    def first_refined(self, score: np.ndarray, n_refined: int) -> list[int]:
+        """Points of largest score that have children to come."""
+        order = np.argsort(-score, kind="stable").tolist()
+        some = (number for number in order if self.missing_children(number))
+        return list(itertools.islice(some, n_refined))
+
+    def refine(
+        self,
+        score: np.ndarray,
+        n_refined: int,
+        max_points: int,
+        columns: list[int] | None = None,
+    ) -> int:
+        """Add children of the points of largest score, along some columns or all.
+
+        Returns how many points came.
+        """
         before = len(self)
         room = FUNCTIONS_A_POINT * max_points
         refined = 0
         for number in np.argsort(-score, kind="stable").tolist():
-            children = self.missing_children(number)
+            children = self.missing_children(number, columns)
             missing = self._missing(children)
             if refined >= n_refined or len(self) + len(missing) > max_points:
                 break
@@ -199,10 +218,32 @@ class PointSet:
             refined += 1
         return len(self) - before
 
+    def children(self, numbers: list[int]) -> list[list[tuple]]:
+        """Children of some points along each column that are not in the set, each once."""
+        return [
+            list(dict.fromkeys(c for n in numbers for c in self.missing_children(n, [j])))
+            for j in range(self.n_features)
+        ]
+
     def grid(self, n_points: int | None = None) -> tuple[SparseGrid, np.ndarray]:
         """Grid that holds the first points, and their numbers in it."""
         points = np.array(self.points[:n_points]).reshape(-1, self.n_features, 2)
-        vectors = np.unique(points[:, :, 0], axis=0)
+        return self._grid_of(points, np.unique(points[:, :, 0], axis=0))
+
+    def grid_of(self, children: list[tuple]) -> tuple[SparseGrid, np.ndarray]:
+        """Grid that holds some children and little else, and their numbers in it."""
+        vectors = set()
+        for child in children:
+            vector = [factor for factor, _ in child]
+            vectors.add((*vector,))
+            if self.factors.kind[0] == CONSTANT:  # as `SparseGrid` asks for
+                for j in reversed(range(self.n_features)):
+                    vector[j] = 0
+                    vectors.add((*vector,))
+        points = np.array(children).reshape(-1, self.n_features, 2)
+        return self._grid_of(points, np.array(sorted(vectors)))
+
+    def _grid_of(self, points: np.ndarray, vectors: np.ndarray) -> tuple[SparseGrid, np.ndarray]:
         level = self._level(int(vectors.max(initial=0)))
         grid = SparseGrid(self.n_features, level, self.boundary, vectors, self.basis)
         return grid, grid.rows_of(points[:, :, 0], points[:, :, 1])
@@ -260,6 +301,7 @@ class _Refinement:
         self.grams = [rows.X.new_zeros((0, 0)) for _ in self.parts]
         self.curve: list[float] = []
         self.sizes: BestSoFar[int] = BestSoFar()
+        self.columns: set[int] = set()
         self.ridge: tuple[float, float] | None = None
 
     def run(self, report: Report | None) -> None:
@@ -277,13 +319,15 @@ class _Refinement:
                 report(f"{len(self.points)} points, alpha {solution.alpha:.1e}: {error:.4g}")
             if since_best >= PATIENCE or step == self.options.n_refinements:
                 return
-            if not self._refine(solution, squares):
+            if not self._refine(solution, squares, matrices[0]):
                 return
 
     def _grow(self, part: Rows, i: int, grid: SparseGrid, active: Tensor) -> GridRows:
         """Rows on the new grid; the Gram matrix gets the rows and columns of new points."""
         matrix = GridRows(grid, part.X, part.weight, active, self.options.batch_size)
-        if pick_solver(matrix.n_rows, matrix.n_columns, self.options.solver) == COLUMNS:
+        # Both parts or none: the matrix of all rows is their sum.
+        n_rows = self.parts[0].n_rows
+        if pick_solver(n_rows, matrix.n_columns, self.options.solver) == COLUMNS:
             old = self.grams[i]
             new = matrix.gram(first=len(old))
             upper = torch.cat([old, new[:, : len(old)].T], 1)
@@ -333,15 +377,55 @@ class _Refinement:
         residual = part.y * matrices[1].root - matrices[1].matmul(solution.coef)
         return float(residual.square().sum() / part.weight.sum())
 
-    def _refine(self, solution: RidgeSolution, squares: Tensor) -> int:
-        """Refine points whose functions carry most of the prediction's mean square."""
-        score = solution.coef.square().sum(1) * squares
+    def _refine(self, solution: RidgeSolution, squares: Tensor, matrix: GridRows) -> int:
+        """Refine points whose functions carry most of the prediction's mean square.
+
+        Along the columns that have mattered so far: no point is spent on the others.
+        """
+        if len(self.points) >= self.options.max_points:
+            return 0
+        score = (solution.coef.square().sum(1) * squares).cpu().numpy()
         n_refined = max(LEAST_REFINED, int(self.options.refine_fraction * len(self.points)))
-        return self.points.refine(score.cpu().numpy(), n_refined, self.options.max_points)
+        first = self.points.first_refined(score, n_refined)
+        gains = self._gains(self.points.children(first), solution, squares, matrix)
+        self.columns |= {j for j, gain in enumerate(gains) if gain > LEAST_GAIN}
+        # Where none does, noise is left, or what several columns do together further below.
+        columns = sorted(self.columns) or list(range(len(gains)))
+        n_refined = n_refined * len(gains) // len(columns)
+        return self.points.refine(score, n_refined, self.options.max_points, columns)
+
+    def _gains(
+        self,
+        children: list[list[tuple]],
+        solution: RidgeSolution,
+        squares: Tensor,
+        matrix: GridRows,
+    ) -> list[float]:
+        """Decrease of the squares by a child along each column, a mean in units of the noise.
+
+        Each child is taken alone, under the ridge of the solution.
+        """
+        part = self.parts[0]
+        # Some are children along several columns.
+        chosen = list(dict.fromkeys(child for some in children for child in some))
+        if not chosen:
+            return [0.0] * len(children)
+        left = part.y * matrix.root - matrix.matmul(solution.coef)
+        tiny = torch.finfo(left.dtype).tiny
+        noise = float(left.square().sum() + part.within.sum()) / part.total_weight
+        grid, numbers = self.points.grid_of(chosen)
+        active = torch.as_tensor(numbers, device=part.X.device)
+        rows = GridRows(grid, part.X, part.weight, active, self.options.batch_size)
+        ridge = solution.alpha**2 * float(squares.max()) * solution.decay ** rows.costs()
+        size = (rows.column_squares() + ridge).clamp_min(tiny)
+        gain = rows.rmatmul(left).square().sum(1) / size / max(noise, tiny)
+        place = {child: i for i, child in enumerate(chosen)}
+        parts = ([place[child] for child in some] for some in children)
+        return [float(gain[own].mean()) if own else 0.0 for own in parts]
 
     def gram_of_all(self, n_points: int) -> Tensor | None:
         """Gram matrix of the first points and all rows."""
-        if n_points > len(self.grams[0]):
+        if n_points > min(map(len, self.grams)):
             return None
         first, *others = (gram[:n_points, :n_points] for gram in self.grams)
         return sum(others, first)

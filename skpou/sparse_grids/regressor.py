@@ -68,7 +68,8 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         4500 grid points or rows.
     n_refinements : int, default=0
         Most steps of refinement. Each adds the children of the grid points that carry most of the
-        prediction; refinement ends when held-out rows are predicted worse twice.
+        prediction, along the columns where these lower the squares by more than noise gives;
+        refinement ends when held-out rows are predicted worse twice.
     refine_fraction : float, default=0.05
         Share of the grid points that are refined in a step, between 0 and 1; at least 10 are.
     max_points : int, default=10000

@@ -94,6 +94,56 @@ def test_equation_that_is_not_affine():
     np.testing.assert_allclose(model.predict(2 * LINE), 1 / (1 + 2 * LINE[:, 0]), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("solver", "steps", "error"),
+    [
+        ("lsgd", 150, 1e-3),
+        ("lbfgs", 60, 1e-4),
+        pytest.param("gd", 1500, 0.05, marks=pytest.mark.slow),
+    ],
+)
+def test_equation_that_is_not_affine_by_descent(solver, steps, error):
+    """With an unknown constant: u' = -p u^2 has the solution 1 / (1 + p t)."""
+
+    def riccati_at_a_rate(u, x, p):
+        return u.d(0) + p["rate"] * u() ** 2
+
+    model = LSGDRegressor(
+        (10,), solver=solver, learning_rate=0.02, max_iter=steps,
+        physics=Equation(riccati_at_a_rate, 2 * LINE),
+        unknowns={"rate": Unknown(0.7, (0.1, 1.9))},
+    )  # fmt: skip
+    X = 2 * LINE[::4]
+    fit(model, X, 1 / (1 + X[:, 0]))
+    assert abs(model.unknowns_["rate"] - 1) < 2 * error
+    np.testing.assert_allclose(model.predict(2 * LINE), 1 / (1 + 2 * LINE[:, 0]), atol=error)
+
+
+def test_minibatches_of_an_equation_that_is_not_affine():
+    model = LSGDRegressor(
+        (10,), solver="lsgd", batch_size=16, max_iter=100, physics=Equation(riccati, LINE)
+    )
+    fit(model, [[0.0]], [1.0])
+    np.testing.assert_allclose(model.predict(LINE), 1 / (1 + LINE[:, 0]), atol=1e-2)
+
+
+def test_descent_of_several_outputs():
+    physics = Equation(rotation, LINE)
+    for solver, error in (("gd", 0.1), ("lsgd", 1e-3)):
+        model = LSGDRegressor((12,), solver=solver, max_iter=400, learning_rate=0.02,
+                              physics=physics)  # fmt: skip
+        fit(model, [[0.0]], [[0.0, 1.0]])
+        exact = np.c_[np.sin(LINE), np.cos(LINE)]
+        np.testing.assert_allclose(model.predict(LINE), exact, atol=error)
+
+
+@pytest.mark.parametrize("residual", [decay, riccati])
+def test_no_more_iterations_than_asked_for(residual):
+    physics = Equation(residual, LINE)
+    model = fit(LSGDRegressor((12,), max_iter=20, physics=physics), [[0.0]], [1.0])
+    assert len(model.loss_curve_) <= model.n_iter_ <= 20
+
+
 def test_unknown_of_a_deep_network():
     X = 2 * LINE[::4]
     model = LSGDRegressor(
@@ -148,9 +198,8 @@ def test_rows_as_columns_of_a_basis():
         (Equation(curvature, LINE), {"activation": "relu"},
          "activation='relu' has no derivatives of order 2"),
         ([Equation(decay, LINE), Symmetry("odd", 0)], {}, "Symmetry.* needs hidden_layer_sizes"),
-        (Equation(riccati, LINE), {"solver": "lsgd"}, "solver='lsgd' is for equations that are"),
     ],
-    ids=["relu", "symmetry", "solver"],
+    ids=["relu", "symmetry"],
 )  # fmt: skip
 def test_refused(physics, options, match):
     with no_training(), pytest.raises(ValueError, match=match):

@@ -35,9 +35,12 @@ def parents(boundary, level, index):
 
 def named(points):
     """Points of a set as levels and indices."""
-    return [
-        tuple(level_and_index(points.boundary, *part) for part in point) for point in points.points
-    ]
+    return names_of(points, points.points)
+
+
+def names_of(points, some):
+    """Some points as levels and indices."""
+    return [tuple(level_and_index(points.boundary, *part) for part in point) for point in some]
 
 
 def refined(boundary, d, steps=4):
@@ -306,3 +309,56 @@ def test_units_of_the_targets_pass_through():
     assert len(other.state.coef) == len(result.state.coef)
     torch.testing.assert_close(other.state.coef, 1e-3 * result.state.coef, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(other.state.noise, 1e-6 * result.state.noise, rtol=1e-6, atol=0)
+
+
+# Which columns matter
+
+
+def test_gain_is_by_how_much_a_child_alone_lowers_the_squares():
+    rows = sample(60, n_outputs=2)
+    options = GridOptions(alpha=0.01)
+    found = _Refinement(rows, PointSet(SparseGrid(2, 2)), options, np.random.default_rng(0))
+    grid, numbers = found.points.grid()
+    matrix = found._grow(found.parts[0], 0, grid, torch.as_tensor(numbers))
+    solution, squares = found._solve(matrix)
+    part, children = found.parts[0], found.points.children(list(range(len(found.points))))
+    assert [len(some) for some in children] == [8, 8]
+    left = part.y * matrix.root - matrix.matmul(solution.coef)
+    noise = float(left.square().sum() / part.total_weight)
+    gains = found._gains(children, solution, squares, matrix)
+    for some, gain in zip(children, gains, strict=True):
+        larger, chosen = found.points.grid_of(some)
+        expected = [[i / 2.0**n for n, i in point] for point in names_of(found.points, some)]
+        np.testing.assert_array_equal(larger.points()[chosen], expected)
+        falls = []
+        for number in chosen:
+            phi = matrix.root * larger.matrix(part.X)[:, number, None]
+            growth = solution.decay ** int(larger.costs()[number])
+            ridge = math.sqrt(solution.alpha**2 * float(squares.max()) * growth)
+            A = torch.cat([phi, phi.new_full((1, 1), ridge)])
+            target = torch.cat([left, torch.zeros(1, 2).double()])
+            rest = target - A @ torch.linalg.lstsq(A, target).solution
+            falls.append(float(target.square().sum() - rest.square().sum()))
+        assert gain * noise == pytest.approx(np.mean(falls), rel=1e-6)
+
+
+def test_no_points_are_spent_on_columns_that_do_nothing():
+    rng = np.random.default_rng(0)
+    X = torch.tensor(rng.random((600, 3)))
+    y = (X[:, :1] - 0.3).abs() + 1e-3 * torch.tensor(rng.standard_normal((600, 1)))
+    rows = Rows(X, y, torch.ones(600).double(), torch.zeros_like(y))
+    points = search(rows, n_refinements=3).points
+    level = np.array([[part[0] for part in point] for point in named(points)])
+    assert len(points) > SparseGrid(3, 2).n_columns + 5
+    assert level[:, 0].max() > 4
+    assert level[:, 1:].max() == 2
+
+
+def test_more_points_than_rows_held_out(monkeypatch):
+    """Both parts have Gram matrices or none: that of all rows is their sum."""
+    rows, options = sample(400), {"n_refinements": 3, "alpha": 0.01}
+    expected = fit(rows, **options)
+    monkeypatch.setattr(solution, "FEW_COLUMNS", 10)
+    found = fit(rows, **options)
+    assert found.curve == expected.curve
+    torch.testing.assert_close(found.state.coef, expected.state.coef)

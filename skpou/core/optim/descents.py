@@ -131,6 +131,20 @@ class Descent:
         left = columns @ coef - y
         return left, float(left.square().sum())
 
+    def linearised(
+        self, basis: GradientBasis, theta: Tensor, coef: Tensor, y: Tensor, root: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """Weighted derivatives (n, p) of the rows by the coefficients, and what `residual` gives.
+
+        A subclass may have rows that are not linear in the coefficients.
+        """
+        A = basis.matrix(theta) * root
+        return A, *self.residual(A, coef, y, root)
+
+    def confined(self, coef: Tensor) -> Tensor:
+        """Coefficients after a step, moved to where they may be."""
+        return coef
+
     def loss(self, fit: Any) -> float:
         """Mean loss of a solution for the coefficients."""
         return float(fit.residual.square().sum()) / self.count
@@ -150,8 +164,7 @@ def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
     while True:
         before, total = Iterate(theta.clone(), coef.clone(), math.nan, start.ridge), 0.0
         for basis, root, y in state.batches():
-            A = basis.matrix(theta) * root
-            residual, part = state.residual(A, coef, y, root)
+            A, residual, part = state.linearised(basis, theta, coef, y, root)
             total += part
             scale = 2 / (state.problem.total * len(y) / len(state.problem.y))
             gradient = basis.gradient(theta, coef, scale / state.n_losses * residual * root)
@@ -160,6 +173,7 @@ def descend(state: Descent, start: Iterate) -> Iterator[Iterate]:
             if start.ridge:
                 slope = slope + 2 * start.ridge * coef
             adam.step([gradient, slope])
+            coef.copy_(state.confined(coef))
         # With minibatches the loss of each batch is the one before its step.
         before.loss = total / state.count
         yield before
@@ -184,7 +198,7 @@ def descend_hidden(
         for basis, root, y in state.batches():  # Line 5
             residual = fit.residual
             if len(y) < len(fit.A):
-                residual, _ = state.residual(basis.matrix(theta) * root, fit.coef, y, root)
+                _, residual, _ = state.linearised(basis, theta, fit.coef, y, root)
             scale = 2 / (state.count * len(y) / len(fit.A))
             gradient = basis.gradient(theta, fit.coef, scale * residual * root)
             adam.step([gradient])

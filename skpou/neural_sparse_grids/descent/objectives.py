@@ -29,8 +29,9 @@ ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
 #: Numbers of a dense basis matrix that may be differentiated through: 160 MB, and its gradient.
 DENSE_NUMBERS = 20_000_000
 #: Most steps of LSMR (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
-#: three steps never come to the coefficients of fine functions, by which an embedding unfolds.
-INNER_STEPS, INNER_TOL = 20, 1e-4
+#: three steps never come to the coefficients of fine functions, by which an embedding unfolds; and
+#: the encoder's gradient is that at the solution, from which it is off by as much as these are.
+INNER_STEPS, INNER_TOL = 20, 1e-6
 #: Steps of LSMR beyond which the Gram matrix that preconditions it is made anew for the next step
 #: of the encoder, and most columns of one, whose factor takes less than a second. Without it
 #: hundreds of steps would be needed.

@@ -1,0 +1,129 @@
+"""Networks in stages on equations: the error after each stage, by both solvers.
+
+After the figures of Wang and Lai (2024): equations on a line and in the plane, Burgers' equation
+in self-similar coordinates with its exponent given and unknown. Networks of 3 x 20 units on a
+line and 2 x 20 in the plane; the iterations are some hundreds, the papers' tens of thousands.
+Errors are relative, at fresh points; the equation's residual is that at fresh points, too.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+
+from benchmarks.equations.equations import burgers, known_burgers, middle_points, self_similar
+from benchmarks.shared import harness
+from skpou import MultiStageRegressor
+from skpou.physics import Equation, Unknown
+
+SEEDS = 1
+N_FRESH = 5000
+SOLVERS = ("adam_lbfgs", "varpro")
+#: Most iterations of a stage, of each of its optimisers.
+STEPS = {"adam_lbfgs": 300, "varpro": 60}
+STEPS_IN_THE_PLANE = {"adam_lbfgs": 100, "varpro": 30}
+COLORS = {"adam_lbfgs": "#d55e00", "varpro": "#0072b2"}
+LINE, PLANE = (20, 20, 20), (20, 20)
+PI = np.pi
+
+
+def forced(u, x):
+    """Of u(x) = sin(2 x + 1) + 0.2 exp(1.3 x)."""
+    return u.d(0) - 2 * torch.cos(2 * x[:, 0] + 1) - 0.26 * torch.exp(1.3 * x[:, 0])
+
+
+def regression_target(X):
+    return np.sin(2 * X[:, 0] + 1) + 0.2 * np.exp(1.3 * X[:, 0])
+
+
+def wave_equation(u, x):
+    """Poisson's equation with a source of high frequency."""
+    return u.d(0, 0) + (6 * PI) ** 2 * torch.sin(6 * PI * x[:, 0])
+
+
+def wave(X):
+    return np.sin(6 * PI * X[:, 0])
+
+
+def flat_equation(u, x):
+    source = torch.sin(PI * x[:, 0]) * torch.sin(PI * x[:, 1])
+    return u.d(0, 0) + u.d(1, 1) + 2 * PI**2 * source
+
+
+def flat(X):
+    return np.sin(PI * X[:, 0]) * np.sin(PI * X[:, 1])
+
+
+def edges(n):
+    t = np.linspace(-1, 1, n)
+    return np.unique(np.r_[np.c_[t, 0 * t - 1], np.c_[t, 0 * t + 1],
+                           np.c_[0 * t - 1, t], np.c_[0 * t + 1, t]], axis=0)  # fmt: skip
+
+
+def tasks(quick):
+    """Name, sizes, equations, unknowns, points of data, exact solution, box."""
+    line, ends = np.linspace(-1, 1, 60)[:, None], np.array([[-1.0], [1.0]])
+    yield "u' = f", LINE, Equation(forced, line), None, ends[:1], regression_target, (-1, 1)
+    if quick:
+        return
+    yield "Poisson 1-D, sin(6 pi x)", LINE, Equation(wave_equation, line), None, ends, wave, (-1, 1)
+    t = np.linspace(-1, 1, 12)
+    square = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
+    yield "Poisson 2-D", PLANE, Equation(flat_equation, square), None, edges(12), flat, (-1, 1)
+    given = np.array([[-2.0], [0.0], [2.0]])
+    similar = lambda X: self_similar(X[:, 0])  # noqa: E731
+    known = Equation(known_burgers, middle_points(40), gradient_weight=0.15)
+    yield "Burgers, lambda known", LINE, known, None, given, similar, (-2, 2)
+    unknowns = {"lam": Unknown(0.6, bounds=(0.3, 1.3))}
+    free = Equation(burgers, middle_points(40), gradient_weight=0.15)
+    yield "Burgers, lambda unknown", LINE, free, unknowns, given, similar, (-2, 2)
+
+
+def run(seeds, quick):
+    table, drawn = harness.Table(), {}
+    for name, sizes, physics, unknowns, X, exact, (low, high) in tasks(quick):
+        fresh = np.random.default_rng(30_000).uniform(low, high, (N_FRESH, X.shape[1]))
+        truth, y = exact(fresh), np.round(exact(X), 15)
+        for solver in SOLVERS:
+            steps = (STEPS_IN_THE_PLANE if X.shape[1] > 1 else STEPS)[solver]
+            for seed in range(seeds):
+                model = MultiStageRegressor(
+                    hidden_layer_sizes=sizes, solver=solver, physics=physics, unknowns=unknowns,
+                    max_iter=30 if quick else steps, random_state=seed,
+                )  # fmt: skip
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    seconds = harness.fit(model, X, y)
+                errors = [
+                    harness.rms(mean - truth) / harness.rms(truth)
+                    for mean in model.staged_predict(fresh)
+                ]
+                row = {"task": name, "method": solver, "stages": len(errors)}
+                row |= {f"error, stage {i + 1}": error for i, error in enumerate(errors)}
+                row["equation residual"] = float(np.max(model.equation_residual_))
+                if unknowns:
+                    row["deviation of lambda from 1/2"] = abs(model.unknowns_["lam"] - 0.5)
+                row["scale factors"] = " ".join(harness.digits(v) for v in model.scale_factors_)
+                table.add(row | {"fit (s)": seconds, "seed": seed})
+                drawn.setdefault(name, {}).setdefault(solver, []).append(errors)
+    if not quick:
+        draw(drawn)
+    return table
+
+
+def draw(found):
+    """Error against stage."""
+    from matplotlib.figure import Figure
+
+    harness.figure(1)  # The style of all figures
+    drawn = Figure(figsize=(3 * len(found), 3), layout="constrained")
+    for ax, (name, solvers) in zip(drawn.subplots(1, len(found), sharey=True), found.items()):
+        for solver, runs in solvers.items():
+            for i, errors in enumerate(runs):
+                stages = np.arange(1, len(errors) + 1)
+                label = None if i else solver
+                ax.semilogy(stages, errors, "o-", color=COLORS[solver], label=label)
+        ax.set(title=name, xlabel="stages", xticks=range(1, 5))
+    drawn.axes[0].set_ylabel("relative error")
+    drawn.axes[0].legend(frameon=False)
+    harness.save(drawn, "equation_stages")
