@@ -41,9 +41,9 @@ LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
-EASY_ROUGH = 0.1
-#: Tail across kinks that is accepted: it is lost once, not in every slab.
-KINK_ACROSS = 1e-4
+EASY_ROUGH = 0.3
+#: Slabs after one that was too long there, until a longer one is tried again.
+PAUSE = 8
 #: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
 #: by their own tails: finer pieces would ask for shorter slabs.
 KINK_FIRST = 2e-4
@@ -55,9 +55,12 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
-#: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
-#: more, every slab would smooth the kinks anew.
-KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-11
+#: Tail that is accepted then, along the column as across, if so many times as much is left, in slabs
+#: longer than this. A kink that moves is a kink along as across: pieces that are narrower than the
+#: way it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
+KINK, WITHIN_REACH, LEAST_KINK = 1e-4, 5, 2.0**-11
+#: Highest degree across kinks, about that along: beyond it the tail along is what is left.
+KINK_DEGREE = 12
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
 #: Tail of a slab with as many pieces as there may be that is no solution any more.
@@ -196,7 +199,11 @@ class March:
 
     def _across(self) -> float:
         """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough, KINK_ACROSS) if self.rough else self.tol
+        return max(self.tol, self.rough, KINK) if self.rough else self.tol
+
+    def _top(self) -> int:
+        """Highest degree."""
+        return self.degree or (KINK_DEGREE if self.rough else DEGREES[-1])
 
     def run(self) -> March:
         """March through the box.
@@ -206,7 +213,7 @@ class March:
         NotMarched
             If the conditions at the lower end leave the first slab open, or no slab is solved.
         """
-        at, length, last = 0.0, 1.0, None
+        at, length, last, pause = 0.0, 1.0, None, 0
         while at < 1.0:
             slab, easy, vain, before = None, False, 0, np.inf
             if at in self.before:
@@ -220,7 +227,7 @@ class March:
                     raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
                 slab, easy, along = self._slab(self._between(boxes, at, at + length))
                 if slab is None:
-                    length /= 2
+                    length, pause = length / 2, PAUSE
                     falls = before >= FALLING * along or along == np.inf
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
@@ -245,8 +252,9 @@ class March:
             length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
             self._tell(at, slab)
+            pause = max(pause - 1, 0) if self.rough else 0
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
-            if easy and (at / (2 * length)) % 1.0 == 0.0:
+            if easy and not pause and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
                 if self.rough and length > SHORT and not self.smoothed:
                     # What was a kink at first is smooth by now: once, lest this go back and forth.
@@ -369,7 +377,7 @@ class March:
 
         No slab where it must be shorter.
         """
-        system, top = self._system(boxes), self.degree or DEGREES[-1]
+        system, top = self._system(boxes), self._top()
         coef = self._start(boxes, system) if coef is None else coef
         for round_ in range(ROUNDS):
             solved = solve(
@@ -384,10 +392,12 @@ class March:
             across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
             if along > max(self._along(), 0.5 * across.max(initial=0.0)):
                 return None, False, along
-            misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
-            # What neither tail shows is refined where the larger one is.
-            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
-            across = np.maximum(across, hidden) if self.others else across
+            if self.others and not self.rough:
+                # What neither tail shows is refined where the larger one is. A residual at points
+                # beside a kink tells nothing: there the equation holds in its weak form alone.
+                misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
+                hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
+                across = np.maximum(across, hidden)
             worst = float(across.max(initial=0.0))
             marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
