@@ -44,9 +44,6 @@ EASY = 3e-3
 EASY_ROUGH = 0.3
 #: Slabs after one that was too long there, until a longer one is tried again.
 PAUSE = 8
-#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
-#: by their own tails: finer pieces would ask for shorter slabs.
-KINK_FIRST = 2e-4
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -59,6 +56,12 @@ IN_VAIN = 3
 #: longer than this. A kink that moves is a kink along as across: pieces that are narrower than the
 #: way it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
 KINK, WITHIN_REACH, LEAST_KINK = 1e-4, 5, 2.0**-11
+#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
+#: by their own tails: finer pieces would ask for shorter slabs.
+KINK_FIRST = 2e-4
+#: Factor by which halving a piece with a kink lowers its tail at most: about 2 with a kink in its
+#: middle, less than the 2^9 of what is smooth by far.
+HALVED_KINK = 4.0
 #: Highest degree across kinks, about that along: beyond it the tail along is what is left.
 KINK_DEGREE = 12
 #: Slabs shorter than this may be given up as not smooth along the column.
@@ -176,7 +179,7 @@ class March:
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
         #: Tail that is accepted where the solution is not smooth.
-        self.rough = 0.0
+        self.rough = self.rough_across = 0.0
         self.first_tol, self.smoothed = tol, False
         #: What was accepted before the solution was taken for smooth again.
         self.kinked: tuple[float, float] | None = None
@@ -199,7 +202,7 @@ class March:
 
     def _across(self) -> float:
         """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough, KINK) if self.rough else self.tol
+        return max(self.tol, self.rough_across) if self.rough else self.tol
 
     def _top(self) -> int:
         """Highest degree."""
@@ -239,6 +242,7 @@ class March:
                     elif vain >= IN_VAIN:
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
+                        self.rough_across = max(self.rough, KINK)
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -287,6 +291,7 @@ class March:
         boxes = Boxes(low, high, degree)
         at = torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1)
         rows = self.rows.subset(at)
+        of_parent = np.full(1, np.inf)
         for _ in range(ROUNDS if self.others else 1):
             system = System(boxes, self.problem, rows, self.rings, column=self.column,
                             conditions_only=True)  # fmt: skip
@@ -302,6 +307,12 @@ class March:
             n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
+            if self.time_order == 1:
+                kinks &= (across > self.tol) & (HALVED_KINK * across > of_parent)
+                # Whatever is done later, it is no better than this. A slope that is carried, too,
+                # jumps at a kink: there slabs are halved until that is resolved.
+                left = float(across[kinks].max(initial=0.0))
+                self.rough = self.rough_across = min(HALVED_KINK * left, KINK)
             marks = (across > self.tol) & (across > SHARE * across.max()) & ~kinks
             marks &= n_rows >= DETERMINED * np.array(system.sizes)
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
@@ -314,6 +325,8 @@ class March:
                 if not marks.any():
                     break
                 children = refined(boxes, found, across, marks, self.others, self.tol, top)
+            tails = np.where(marks, across, of_parent)
+            of_parent = tails[[child.parent for child in children]]
             boxes = as_boxes(children)
         degree = boxes.degree.copy()
         degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
