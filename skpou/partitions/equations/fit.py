@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
-from skpou.equations import Problem, Term, open_message
+from skpou.equations import Problem, open_message
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.evaluation import evaluate
@@ -325,7 +325,7 @@ def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) ->
 
 
 def _squares(
-    problem: Problem, term: Term, boxes: Boxes, coef, unknowns: Tensor
+    problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor
 ) -> tuple[float, float]:
     """Mean squares of a term's residual at its points, and of what it consists of."""
     values, terms = {}, 0.0
