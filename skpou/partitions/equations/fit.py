@@ -271,8 +271,8 @@ class _Fit:
             code = "max_iter"
             names = ", ".join(map(repr, self.alike))
             messages.append(
-                f"The unknowns {names} are not determined: other values of them solve the equations "
-                "as well. Give more data, or hold one of them."
+                f"The unknowns {names} are not determined: other values of them solve the "
+                "equations as well. Give more data, or hold one of them."
             )
         score = self.curve[-1] if self.curve else 0.0
         return TrainingResult(
@@ -324,9 +324,7 @@ def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) ->
     return worst
 
 
-def _squares(
-    problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor
-) -> tuple[float, float]:
+def _squares(problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor) -> tuple[float, float]:
     """Mean squares of a term's residual at its points, and of what it consists of."""
     values, terms = {}, 0.0
     points = term.points.cpu().numpy()

@@ -52,9 +52,9 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
-#: Tail that is accepted then, along the column as across, if so many times as much is left, in slabs
-#: longer than this. A kink that moves is a kink along as across: pieces that are narrower than the
-#: way it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
+#: Tail that is accepted then, along the column as across, if so many times as much is left, in
+#: slabs longer than this. A kink that moves is a kink along as across: pieces that are narrower than
+#: the way it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
 KINK, WITHIN_REACH, LEAST_KINK = 1e-4, 5, 2.0**-11
 #: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
 #: by their own tails: finer pieces would ask for shorter slabs.
@@ -183,14 +183,10 @@ class March:
         self.first_tol, self.smoothed = tol, False
         #: What was accepted before the solution was taken for smooth again.
         self.kinked: tuple[float, float] | None = None
-        self.is_affine = problem.is_affine or self._affine_for_unknowns()
+        self.is_affine = problem.is_affine
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
     # Slabs
-
-    def _affine_for_unknowns(self) -> bool:
-        """Whether the equations are affine for given unknowns; only asked where there are none."""
-        return False
 
     def _along(self) -> float:
         """Tail along the column that is small enough, of values and of the slopes at the end.
