@@ -102,8 +102,7 @@ def face_columns(
     degree: tuple[int, ...],
     counts: tuple[int, ...],
     axis: int,
-    start: Sequence[float],
-    end: Sequence[float],
+    ends: np.ndarray,
     like: Tensor,
 ) -> PieceColumns:
     """A piece's columns at Gauss nodes of what lies on one of its faces.
@@ -115,12 +114,12 @@ def face_columns(
         Nodes in each direction; that of the axis is not looked at.
     axis : int
         Direction across the face.
-    start, end : sequence of d float
+    ends : ndarray of shape (2, d)
         Ends in each direction within [-1, 1]^d; along the axis they are the same.
     like : Tensor
         Kind and device of the matrices.
     """
-    place = (tuple(counts), axis, tuple(map(float, start)), tuple(map(float, end)))
+    place = (counts, axis, tuple(ends[0].tolist()), tuple(ends[1].tolist()))
     if len(degree) > MOST_KEPT:
         return PieceColumns(degree, _face_nodes(*place), like)
     return _kept_columns(degree, place, like.dtype, like.device)

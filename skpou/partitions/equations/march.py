@@ -53,8 +53,8 @@ FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
 #: Tail that is accepted then, along the column as across, if so many times as much is left, in
-#: slabs longer than this. A kink that moves is a kink along as across: pieces that are narrower than
-#: the way it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
+#: slabs longer than this. A kink that moves is a kink along as across: pieces narrower than the way
+#: it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
 KINK, WITHIN_REACH, LEAST_KINK = 1e-4, 5, 2.0**-11
 #: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
 #: by their own tails: finer pieces would ask for shorter slabs.

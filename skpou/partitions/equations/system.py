@@ -160,8 +160,8 @@ class System:
         ends = np.stack([face.low, face.high])
         others = ends.copy()
         others[:, j] = face.other
-        A = face_columns(boxes.degrees(a), counts, j, *boxes.local(a, ends), self.like)
-        B = face_columns(boxes.degrees(b), counts, j, *boxes.local(b, others), self.like)
+        A = face_columns(boxes.degrees(a), counts, j, boxes.local(a, ends), self.like)
+        B = face_columns(boxes.degrees(b), counts, j, boxes.local(b, others), self.like)
         h = min(boxes.width[a, j], boxes.width[b, j])
         blocks = []
         for output in range(self.m):
@@ -186,9 +186,9 @@ class System:
         places, points = [], []
         for e in range(boxes.n_boxes):
             counts = tuple(int(p) + MORE_NODES for p in boxes.degree[e])
-            start, end = -np.ones(self.d), np.ones(self.d)
-            end[j] = -1.0
-            places.append(face_columns(boxes.degrees(e), counts, j, start, end, self.like))
+            ends = np.stack([-np.ones(self.d), np.ones(self.d)])
+            ends[1, j] = -1.0
+            places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
             nodes = tensor_nodes([0 if i == j else n for i, n in enumerate(counts)])
             points.append((boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes)
             points[-1][:, j] = boxes.low[e, j]
