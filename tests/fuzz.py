@@ -382,7 +382,7 @@ def wrong_classes(model, arrays, y, case):
         yield "classes that are none"
     yield from _wrong_shares(arrays, "probabilities")
     yield from _outside_box(arrays)
-    if y is not None and classes.shape == y.shape:
+    if y is not None and classes.shape == y.shape and case.follows_rows:
         weight = None if case.weight is None else case.weight[case.kept]
         right = np.average(classes == y, weights=weight)
         largest = max(np.average(y == label, weights=weight) for label in model.classes_)
@@ -481,10 +481,12 @@ def main(arguments=None):
     if options.only is not None:
         return 0 if show(options.only) else 1
     results = []
-    for outcome in outcomes(options.seed, options.seconds, options.jobs):
-        results.append(outcome)
-        if outcome.failures:
-            report(outcome)
+    # Whoever stops it wants to know what was found so far.
+    with contextlib.suppress(KeyboardInterrupt):
+        for outcome in outcomes(options.seed, options.seconds, options.jobs):
+            results.append(outcome)
+            if outcome.failures:
+                report(outcome)
     return 0 if summarize(results) else 1
 
 

@@ -18,6 +18,9 @@ FIRST_OF_ALL = 1000
 MADE_OF_OTHERS = ("AutoRegressor", "TransformedRegressor")
 ESTIMATORS = [n for n in skpou.__all__ if n[0] != "_" and n not in MADE_OF_OTHERS]
 
+#: Seeds from here on draw what has come since, too: tests remember cases of those before.
+FIRST_WITH_EXPERTS = 1_300_000
+
 #: Rows of a case, largest, and fresh rows, at which it is predicted only.
 MOST_ROWS, N_FRESH = 200, 20
 
@@ -269,6 +272,8 @@ PARAMETERS |= {
 }
 #: Shares of the cases from `FIRST_OF_ALL` on with equations and in blocks, where that can be.
 SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS = 0.3, 0.3
+#: Share of the cases from `FIRST_WITH_EXPERTS` on, of classes with pieces, that oscillate.
+SHARE_OF_EXPERTS = 0.2
 #: Parameters that only shape a network of a given size.
 OF_NETWORKS = ("activation", "architecture", "init", "solver", "alpha", "batch_size", "max_iter")
 
@@ -387,11 +392,22 @@ def draw_case(seed):
 def _with_more(case, rng):
     """The case with an equation, or with rows in blocks, or as it is."""
     equation, blocks = rng.random(2) < (SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS)
+    if case.seed >= FIRST_WITH_EXPERTS:
+        case = _with_experts(case, rng)
+        if equation and case.name == "POURegressor" and case.X.shape[1] <= COLUMNS_OF_EQUATIONS:
+            return replace(case, params={"n_partitions": 2, "degree": 3} | _pick(rng, EQUATIONS))
     if equation and case.name in SOLVERS and case.X.shape[1] <= COLUMNS_OF_EQUATIONS:
         return replace(case, params=SOLVERS[case.name] | _pick(rng, EQUATIONS))
     if not blocks or not hasattr(case.estimator(), "partial_fit"):
         return case
     return replace(case, n_blocks=min(int(rng.integers(2, 5)), len(case.X)))
+
+
+def _with_experts(case, rng):
+    """The case with pieces of sines and cosines, or as it is."""
+    if not hasattr(case.estimator(), "experts") or rng.random() > SHARE_OF_EXPERTS:
+        return case
+    return replace(case, params=case.params | {"experts": "fourier"})
 
 
 def _pick(rng, values):

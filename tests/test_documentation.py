@@ -1,6 +1,7 @@
 """Every snippet of the pages and of the docstrings runs as written, and prints what it says."""
 
 import contextlib
+import csv
 import doctest
 import importlib
 import importlib.util
@@ -178,3 +179,63 @@ def test_examples_are_in_the_order_of_the_gallery():
     """Every example has its place, and nothing of the list is gone."""
     gallery = script("gallery")
     assert set(gallery.ORDER) == {path.stem for path in (ROOT / "examples").glob("*.py")}
+
+
+#: Of each row of doc/guide/alternatives.rst: its file in benchmarks/results, and for something else
+#: and for skpou the cells that tell the line, the columns, and how the page says them.
+ALTERNATIVES = [
+    (
+        "diode",
+        (["spline, degree 9"], ("l2 error", "fit (s)"), "error 1.2e-9 in 0.3 ms"),
+        (["skpou, auto, auto"], ("l2 error", "fit (s)"), "1.0e-10 in 5 s"),
+    ),
+    (
+        "front_door",
+        (["Friedman 2, 200, 20 %"], ("error, Gaussian process",), "error 0.027"),
+        (["Friedman 2, 200, 20 %"], ("error",), "0.035"),
+    ),
+    (
+        "tables",
+        (["diabetes (scikit-learn)", "Gaussian process"], ("RMSE", "fit (s)"), "53.6 in 1.6 s"),
+        (["diabetes (scikit-learn)", "AdditivePOURegressor"], ("RMSE", "fit (s)"), "55.8 in 2.9 s"),
+    ),
+    (
+        "tables",
+        (["power_plant", "gradient boosting"], ("RMSE", "fit (s)"), "3.35 in 0.8 s"),
+        (["power_plant", "AdditivePOURegressor"], ("RMSE", "fit (s)"), "2.77, but in 15 s"),
+    ),
+    (
+        "multi_stage_lines",
+        (["atan", "uniform", "AAA, rational"], ("worst error",), "8.1e-10"),
+        (["atan", "uniform", "MultiStageRegressor"], ("worst error",), "4.2e-5"),
+    ),
+    (
+        "neural_sparse_grid_classes_mnist",
+        (["cnn, linear head"], ("accuracy",), "98.95 %"),
+        (["cnn, grid of level 3"], ("accuracy",), "98.70 %"),
+    ),
+]
+UNITS = {"ms": 1e-3, "%": 1e-2}
+
+
+@pytest.mark.parametrize(("name", "other", "own"), ALTERNATIVES)
+def test_numbers_beside_others_are_those_of_the_benchmarks(name, other, own):
+    """Rounded as the page writes them: to half a unit of the last digit that it has."""
+    page = (ROOT / "doc/guide/alternatives.rst").read_text("utf-8")
+    with open(ROOT / "benchmarks" / "results" / f"{name}.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for cells, columns, written in (other, own):
+        assert f"{written}\n" in page
+        line = next(line for line in lines if set(cells) <= set(line.values()))
+        found = re.findall(r"(\d+\.?(\d*)(?:e(-?\d+))?) ?(ms|%)?", written)
+        assert len(found) == len(columns)
+        for column, (number, decimals, exponent, unit) in zip(columns, found, strict=True):
+            size = UNITS.get(unit, 1.0)
+            half = 0.5 * 10.0 ** (int(exponent or 0) - len(decimals))
+            assert abs(float(line[column]) / size - float(number)) <= 1.001 * half, (line, column)
+
+
+def test_table_of_the_readme_is_that_of_the_benchmarks():
+    readme = importlib.import_module("benchmarks.shared.readme")
+    text = (ROOT / "README.rst").read_text("utf-8")
+    assert f"{readme.START}\n{readme.table()}\n\n{readme.END}" in text

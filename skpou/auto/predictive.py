@@ -357,7 +357,12 @@ class Stack:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean."""
-        return self._average(member.gradient(self.width) for member in self._members(X))
+        each = [member.gradient(self.width) for member in self._members(X)]
+        result = self._average(each)
+        # Slopes beyond all numbers may point in opposite ways: the heavier ones stand.
+        way = self._average(torch.where(slope.isinf(), slope.sign(), 0.0) for slope in each)
+        opposed = result.isnan() & ~torch.stack(each).isnan().any(0)
+        return torch.where(opposed, torch.where(way < 0, -math.inf, math.inf), result)
 
     # Any: no Components, but all that base classes ask of these.
     def components(self, X: Tensor, posterior: bool = True) -> Any:

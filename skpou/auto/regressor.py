@@ -365,11 +365,12 @@ class AutoRegressor(BaseRegressor):
         """Refuse members whose parts do not add up to the whole: they know but one."""
         points = self._query(X)[0][:1].numpy()
         for member, name in zip(self.estimators_, names_of(self.estimators_)):
-            total, *parts = (
-                np.square(np.asarray(member.predict(points, return_std=kind)[1], dtype=float))
+            total, noise, unsure = (
+                np.asarray(member.predict(points, return_std=kind)[1], dtype=float)
                 for kind in (True, "noise", "epistemic")
             )
-            if not np.allclose(parts[0] + parts[1], total, rtol=ROUND_OFF, atol=0):
+            # The squares of huge or tiny numbers are none.
+            if not np.allclose(np.hypot(noise, unsure), total, rtol=ROUND_OFF / 2, atol=0):
                 raise TypeError(
                     f"estimators_: {name} does not tell noise from what it does not know; ask "
                     "for return_std=True."

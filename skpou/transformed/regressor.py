@@ -377,8 +377,10 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         """
         transform = self._fitted()
         gradient = _array(self.regressor_.predict_gradient(X))
-        slope = transform.inverse_slope(_array(self.regressor_.predict(X)))
-        return _like(X, slope[..., None] * gradient)
+        slope = transform.inverse_slope(_array(self.regressor_.predict(X)))[..., None]
+        # A slope beyond all numbers is infinite, and none where the inverse is flat.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _like(X, np.where(slope == 0, 0.0, slope * gradient))
 
     score = BaseRegressor.score
 

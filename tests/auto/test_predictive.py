@@ -101,6 +101,31 @@ def test_doubt_tells_noise_from_the_rest():
     np.testing.assert_allclose(parts_of[0][:, 0], noise**2, rtol=1e-12)
 
 
+class Steep(Line):
+    """Its slopes are given."""
+
+    def __init__(self, mean=0.0, std=1.0, slope=0.0):
+        super().__init__(mean, std)
+        self.slope = slope
+
+    def predict_gradient(self, X):
+        return np.full(X.shape, self.slope)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        *((np.inf, -np.inf, -np.inf), (-np.inf, np.inf, np.inf), (np.inf, np.inf, np.inf)),
+        *((-np.inf, 1.0, -np.inf), (np.nan, np.inf, np.nan), (2.0, 4.0, 3.5)),
+    ],
+)
+def test_the_heavier_of_opposite_slopes_beyond_all_numbers_stands(first, second, expected):
+    """As along a column whose box is next to nothing."""
+    members = [Steep(slope=slope).fit(X, Y) for slope in (first, second)]
+    gradient = stack_of(members, [0.25, 0.75]).gradient(POINTS)
+    np.testing.assert_array_equal(gradient, np.full(gradient.shape, expected))
+
+
 def test_gradient_of_members_without_one_is_that_of_differences(gaussians):
     gradient = gaussians.gradient(POINTS)[..., 0].numpy()
     np.testing.assert_allclose(gradient, np.tile([0.25, 0.0], (7, 1)), atol=1e-10)

@@ -118,6 +118,18 @@ def test_members_that_do_not_tell_noise_are_named(mixed):
             mixed.predict(QUERY, return_std=kind)
 
 
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_parts_of_the_std_in_units_whose_squares_are_no_numbers(size):
+    """Warnings are errors here; a member that does not tell the parts is still found."""
+    model = AutoRegressor([SparseGridRegressor(level=2)]).fit(X, size * Y)
+    parts = [model.predict(QUERY, return_std=kind)[1] for kind in ("noise", "epistemic")]
+    total = model.predict(QUERY, return_std=True)[1]
+    np.testing.assert_allclose(np.hypot(*parts), total, rtol=1e-9)
+    model.estimators_ = [Line(std=0.1 * size).fit(X, Y)]
+    with pytest.raises(TypeError, match="Line does not tell noise from"):
+        model.predict(QUERY, return_std="noise")
+
+
 def test_several_outputs():
     targets = np.column_stack([Y, 2 - 3 * Y, X[:, 1]])
     model = AutoRegressor([PROCESS, "SparseGridRegressor"], random_state=1).fit(X, targets)

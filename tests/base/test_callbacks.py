@@ -1,5 +1,6 @@
 """Callbacks of scikit-learn from version 1.9 on."""
 
+import functools
 import pickle
 import warnings
 
@@ -80,11 +81,17 @@ def _quiet():
         yield
 
 
+@functools.cache
+def watched(name):
+    """The regressor after a fit to its end, and what was told of it."""
+    recorder = Recorder()
+    return clone(REGRESSORS[name]).set_callbacks(recorder).fit(*data()), recorder
+
+
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_every_step_is_a_task_and_changes_nothing(name):
     X, y = data()
-    recorder = Recorder()
-    told = clone(REGRESSORS[name]).set_callbacks(recorder).fit(X, y)
+    told, recorder = watched(name)
     hooks = recorder.hooks
     assert hooks[:2] == ["setup", "begin fit"]
     assert hooks[-2:] == ["end fit", "teardown"]
@@ -101,9 +108,7 @@ def test_every_step_is_a_task_and_changes_nothing(name):
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_a_callback_ends_training_and_the_best_model_is_kept(name, most):
     X, y = data()
-    model, whole = clone(REGRESSORS[name]), Recorder()
-    clone(model).set_callbacks(whole).fit(X, y)
-    recorder = Recorder(most)
+    model, whole, recorder = clone(REGRESSORS[name]), watched(name)[1], Recorder(most)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert model.set_callbacks(recorder).fit(X, y) is model

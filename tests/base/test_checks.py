@@ -1,6 +1,7 @@
 """scikit-learn's own checks of every class, none excepted."""
 
 import pytest
+from sklearn.base import is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import BayesianRidge
 from sklearn.utils import get_tags
@@ -83,27 +84,36 @@ CONFIGURATIONS = {
         **QUICK, method="one_hot", coef_solver="iterative", boundary="zero", margin=0.1
     ),
 }
+#: Regressors whose solver, or what it is behind, is none of those of tests/estimators.py.
+OF_NO_OTHER_TEST = ("neural gradient", "neural iterative", "powers", "another regressor")
 
 #: What depends on the training: few rows and columns, several outputs, weights, other orders of
 #: rows, a second fit, the fitted state. The other checks look at what the base classes read,
 #: refuse and hand on, which one configuration of each class shows for all: the quickest. Those of
 #: the defaults are slow.
-OF_TRAINING = {
+OF_EVERY_SOLVER = {
     "check_classifiers_one_label",
     "check_classifiers_train",
-    "check_dict_unchanged",
-    "check_estimators_pickle",
     "check_fit2d_1feature",
     "check_fit2d_1sample",
     "check_fit_idempotent",
-    "check_methods_sample_order_invariance",
-    "check_methods_subset_invariance",
     "check_non_transformer_estimators_n_iter",
     "check_regressor_multioutput",
     "check_regressors_train",
     "check_sample_weight_equivalence_on_dense_data",
     "check_transformer_general",
 }
+#: These look at predictions, which the solvers of a class share; test_regressor looks at those of
+#: every configuration, bit for bit.
+OF_PREDICTIONS = {
+    "check_dict_unchanged",
+    "check_estimators_pickle",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+}
+OF_TRAINING = OF_EVERY_SOLVER | OF_PREDICTIONS
+#: What test_regressor asks of every solver of the regressors, bit for bit.
+OF_BITS = {"check_fit_idempotent", "check_sample_weight_equivalence_on_dense_data"}
 
 #: Its targets are negative also for estimators whose tags ask for positive ones; those of
 #: test_regressor in tests/transformed take its place.
@@ -143,8 +153,11 @@ DEFAULTS["AutoRegressor"] = AutoRegressor(MEMBERS)
 
 #: Stand for a class whose default takes long to train.
 QUICKEST = {
-    "AdditivePOURegressor": AdditivePOURegressor(1, density="gaussian", transform_columns=False),
-    "HierarchicalPOURegressor": HierarchicalPOURegressor(2, 1),
+    "AdditivePOURegressor": AdditivePOURegressor(
+        1, density="gaussian", transform_columns=False, n_splines=2, remainder=False
+    ),
+    "AutoRegressor": AutoRegressor(MEMBERS[:1]),
+    "HierarchicalPOURegressor": HierarchicalPOURegressor(1, 1),
     "LSGDClassifier": LSGDClassifier((4,), max_iter=20),
     "LSGDRegressor": LSGDRegressor((4,), alpha=1e-3, max_iter=20),
     "MultiStageRegressor": MultiStageRegressor(1, hidden_layer_sizes=(4,), max_iter=20),
@@ -154,12 +167,23 @@ QUICKEST = {
     "NeuralSparseGridRegressor": NeuralSparseGridRegressor(
         **QUICK | {"max_iter": 5}, coef_solver="gradient"
     ),
-    "POURegressor": POURegressor(2, 1, gate="linear", alpha=1e-3),
+    "POURegressor": POURegressor(1, 1, gate="linear", alpha=1e-3),
+    "SparseGridClassifier": SparseGridClassifier(level=1),
+    "SparseGridRegressor": SparseGridRegressor(level=2),
+    "TransformedRegressor": TransformedRegressor(SparseGridRegressor(level=2)),
 }
 
 
 def is_of_training(kind):
     return kind in OF_TRAINING
+
+
+def checks_of_configurations():
+    """Those of the training; of regressors those that test_regressor does not hold for itself."""
+    for name, estimator in CONFIGURATIONS.items():
+        elsewhere = is_regressor(estimator) and name not in OF_NO_OTHER_TEST
+        quick = OF_EVERY_SOLVER - (OF_BITS if elsewhere else set())
+        yield from checks_of({name: estimator}, quick.__contains__)
 
 
 @pytest.mark.parametrize(("estimator", "check"), [*checks_of(DEFAULTS, is_of_training)])
@@ -181,7 +205,7 @@ def test_all_members(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(("estimator", "check"), [*checks_of(CONFIGURATIONS, is_of_training)])
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of_configurations()])
 def test_configuration(estimator, check):
     check(estimator)
 

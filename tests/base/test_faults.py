@@ -17,6 +17,8 @@ from skpou.base.compat import LEAST_WEIGHT, check_weights
 from skpou.multi_stage.families.additive import Additive
 from skpou.search import RoughSplines, Sines
 from tests.estimators import (
+    ONE_OF_EACH,
+    QUICK,
     each_class,
     each_class_with_a_model,
     each_quick_class,
@@ -113,9 +115,14 @@ def test_single_precision_with_every_density(density):
     assert model.score(X, Y) > 0.8
 
 
-@each_class
-@pytest.mark.parametrize(("size", "offset"), [(1e-50, 0.0), (1.0, 1e12), (1e-200, 1e-190)])
-def test_targets_that_single_precision_does_not_hold(name, size, offset):
+@pytest.mark.parametrize(
+    ("size", "offset", "name"),
+    [
+        *((1e-200, 1e-190, name) for name in ONE_OF_EACH),
+        *((*units, name) for units in [(1e-50, 0.0), (1.0, 1e12)] for name in QUICK),
+    ],
+)
+def test_targets_that_single_precision_does_not_hold(size, offset, name):
     model = make(name, dtype="float32").fit(X, size * Y + offset)
     mean, std = model.predict(X, return_std=True)
     assert mean.dtype == std.dtype == np.float64
@@ -123,7 +130,7 @@ def test_targets_that_single_precision_does_not_hold(name, size, offset):
     assert (std > 0).all()
 
 
-@each_class
+@each_quick_class
 @pytest.mark.parametrize(("dtype", "far"), [("float32", 1e39), ("float64", 1e308)])
 def test_queries_beyond_all_numbers(name, dtype, far):
     model = make(name, dtype=dtype).fit(X / 4, Y)

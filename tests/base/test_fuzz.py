@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tests.fuzz_data import (
     CONTAINERS,
     ESTIMATORS,
     FIRST_OF_ALL,
+    FIRST_WITH_EXPERTS,
     MADE_OF_OTHERS,
     Case,
     draw_case,
@@ -175,6 +177,14 @@ def test_a_refusal_that_names_the_cause_is_right():
     assert "eight" in outcome.refused
 
 
+@pytest.mark.parametrize(("n_blocks", "judged"), [(1, True), (2, False)])
+def test_minibatches_may_be_wrong_about_their_rows(n_blocks, judged):
+    """Of a network that takes a few steps with each block no more can be asked."""
+    case = plain_case("NeuralSparseGridClassifier", n_blocks=n_blocks)
+    arrays, model = {"classes": 1 - case.y}, SimpleNamespace(classes_=np.array([0, 1]))
+    assert bool([*fuzz.wrong_classes(model, arrays, case.y, case)]) == judged
+
+
 def test_a_seed_draws_the_same_case():
     for seed in range(30):
         first, second = draw_case(seed), draw_case(seed)
@@ -204,6 +214,13 @@ def test_later_seeds_draw_what_the_quick_ones_leave_out():
         *("NeuralSparseGridRegressor", "NeuralSparseGridClassifier"),
     }
     assert all(case.n_blocks <= len(case.X) for case in cases)
+
+
+def test_still_later_seeds_draw_pieces_that_oscillate_and_their_equations():
+    cases = [draw_case(seed) for seed in range(FIRST_WITH_EXPERTS, FIRST_WITH_EXPERTS + 600)]
+    with_pieces = {"HierarchicalPOURegressor", "POURegressor"}
+    assert {case.name for case in cases if "experts" in case.params} == with_pieces
+    assert {case.name for case in cases if "physics" in case.params} >= with_pieces
 
 
 def test_exit_status_says_whether_anything_failed(monkeypatch, capsys):

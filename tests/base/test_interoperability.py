@@ -26,6 +26,7 @@ from tests.estimators import (
     CONFIGURATIONS,
     ONE_OF_EACH,
     QUERY,
+    QUICK,
     assert_same_bits,
     each_class,
     each_configuration_slowly,
@@ -37,6 +38,7 @@ from tests.estimators import (
     members_of,
     predictions,
     same_bits,
+    slow_beyond,
     stepped,
     stepped_mean,
 )
@@ -134,7 +136,6 @@ def test_clone_and_parameters(name):
     copy = clone(model)
     assert copy.get_params() == model.get_params()
     assert not vars(copy).keys() - copy.get_params().keys()
-    assert_same_bits(predictions(copy.fit(X, Y)), predictions(model))
     for parameter, value in type(model)().get_params().items():
         assert copy.set_params(**{parameter: value}).get_params()[parameter] is value
     with pytest.raises(ValueError, match="Invalid parameter 'n_pieces'"):
@@ -164,7 +165,8 @@ def test_tags(name):
     assert not tags.regressor_tags.poor_score
 
 
-@each_class
+# One function reads the input of all classes; one of the kinds of estimators transforms.
+@slow_beyond((*QUICK, "neural grid"), ONE_OF_EACH)
 @pytest.mark.filterwarnings("error")
 def test_global_configuration(name):
     with config_context(transform_output="pandas", assume_finite=True):

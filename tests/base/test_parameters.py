@@ -8,7 +8,7 @@ import pytest
 from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
 from skpou.base.parameters import random_generator, refuse_beyond_memory, seed_of, unless_auto
 from skpou.physics import Equation
-from tests.estimators import each_class, make, same_bits, stepped
+from tests.estimators import same_bits, stepped
 
 X, Y = stepped()
 
@@ -60,12 +60,6 @@ def test_without_sysconf_nothing_is_refused(monkeypatch):
     """As on Windows."""
     monkeypatch.delattr(os, "sysconf")
     refuse_beyond_memory(1e9, "A cube", "it")
-
-
-@each_class
-def test_fit_without_sysconf(name, monkeypatch):
-    monkeypatch.delattr(os, "sysconf")
-    assert make(name).fit(X, Y).score(X, Y) > 0.8
 
 
 @pytest.mark.parametrize("cls", [HierarchicalPOURegressor, POURegressor])

@@ -28,6 +28,7 @@ from tests.estimators import (
     entwined,
     fitted,
     fitted_predictions,
+    fitted_to_two,
     kinked,
     kinked_mean,
     make,
@@ -106,9 +107,6 @@ def test_weights_are_repetitions(name):
     repeated = make(name).fit(points[order], Y[order])
     weighted = make(name).fit(points, Y, sample_weight=weight)
     assert_same_bits(predictions(weighted), predictions(repeated))
-    kept = weight > 0
-    removed = make(name).fit(points[kept], Y[kept], sample_weight=weight[kept])
-    assert_same_bits(predictions(weighted), predictions(removed))
 
 
 @each_solver
@@ -173,14 +171,15 @@ def test_outputs_together_and_one_at_a_time(name):
         first = together[:, :1].repeat(3, 1)
         np.testing.assert_allclose(together, first, rtol=1e-9, atol=min(tolerance(name), 1e-6))
         return
+    alone = fitted_predictions(name)
     for output, (factor, shift) in enumerate(zip(factors, [0, 2, 0], strict=True)):
-        other = make(name).fit(X, Y * factor + shift) if output else fitted(name)
-        alone = predictions(other)
-        for kind in ("mean", "gradient"):
-            assert_close(name, results[kind][:, output], alone[kind], scale=10 * abs(factor))
+        for kind, moved in (("mean", shift), ("gradient", 0)):
+            expected = factor * alone[kind] + moved
+            assert_close(name, results[kind][:, output], expected, scale=10 * abs(factor))
         for kind in ("std", "noise", "epistemic"):
             # Blends and sharp pieces estimate the noise in two ways; outputs may change which.
-            np.testing.assert_allclose(results[kind][:, output], alone[kind], rtol=0.2)
+            expected = abs(factor) * alone[kind]
+            np.testing.assert_allclose(results[kind][:, output], expected, rtol=0.2)
 
 
 @each_configuration_slowly
@@ -199,12 +198,6 @@ def test_pickled_against_original(name, transport, tmp_path):
         assert vars(other).keys() == vars(model).keys()
 
 
-@each_solver
-def test_same_bits_twice_by_default(name):
-    refitted = fitted(name).fit(-X, 3 * Y).fit(X, Y)
-    assert_same_bits(predictions(refitted), fitted_predictions(name))
-
-
 @pytest.mark.parametrize(
     ("name", "seed"),
     [
@@ -215,20 +208,23 @@ def test_same_bits_twice_by_default(name):
 )
 def test_random_state(name, seed):
     first, second = (
-        make(name, random_state=seed if isinstance(seed, int) else seed(3)).fit(X, Y)
+        make(name, random_state=seed if isinstance(seed, int) else seed(3)).fit(X[:30], Y[:30])
         for _ in range(2)
     )
     assert_same_bits(predictions(first), predictions(second))
 
 
 @each_solver
-def test_global_random_numbers_are_left_alone_and_unused(name):
+def test_a_fit_anew_has_the_same_bits_and_leaves_global_state_alone(name):
+    """It forgets an earlier fit to other rows, and does not use the global random numbers."""
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     states = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    assert_same_bits(predictions(make(name).fit(X, Y)), fitted_predictions(name))
+    refitted = fitted(name).fit(-X, 3 * Y).fit(X, Y)
+    assert_same_bits(predictions(refitted), fitted_predictions(name))
     assert same_bits(np.random.get_state()[1], states[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[1])
+    assert torch.is_grad_enabled()
 
 
 @each_configuration
@@ -310,10 +306,10 @@ def test_std_grows_outside_the_box(name):
 
 @each_configuration_slowly
 def test_scaling_one_target_scales_only_its_std(name):
-    both = make(name).fit(X, np.column_stack([Y, Y])).predict(QUERY, return_std=True)
+    both = fitted_to_two(name).predict(QUERY, return_std=True)
     scaled = make(name).fit(X, np.column_stack([Y, 1024 * Y])).predict(QUERY, return_std=True)
     for one, other in zip(both, scaled, strict=True):
-        assert same_bits(one * np.array([1, 1024], dtype=one.dtype), other)
+        assert same_bits(one * np.array([1, 512], dtype=one.dtype), other)
 
 
 # Quantiles, draws and density
@@ -387,7 +383,7 @@ def test_density_integrates_to_one_and_to_the_quantiles(name, point):
     quantiles = model.predict_quantile([point], levels)[0].astype(float)
     low, high = model.predict_quantile([point], [1e-6, 1 - 1e-6])[0].astype(float)
     width = high - low
-    grid = np.linspace(low - width, high + width, 20_001)
+    grid = np.linspace(low - width, high + width, 6001)
     density = np.exp(model.log_density(np.tile(point, (len(grid), 1)), grid).astype(float))
     mass = np.concatenate([[0], np.cumsum(0.5 * (density[1:] + density[:-1]) * np.diff(grid))])
     np.testing.assert_allclose(mass[-1], 1, atol=1e-4)
@@ -400,7 +396,7 @@ def test_density_integrates_to_one_and_to_the_quantiles(name, point):
 
 @each_solver
 def test_joint_density_of_outputs(name):
-    model, first = make(name).fit(X, np.column_stack([Y, 5 - 2 * Y])), fitted(name)
+    model, first = fitted_to_two(name), fitted(name)
     points = QUERY[np.abs(QUERY[:, 0]) > 0.4]
     mean = model.predict(points)
     joint = model.log_density(points, mean)

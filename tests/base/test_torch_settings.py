@@ -106,9 +106,3 @@ def test_tensors_that_were_made_there(mode):
         model = make("grid").fit(points, targets)
         gradient = model.predict_gradient(points)
     np.testing.assert_array_equal(gradient, make("grid").fit(X, Y).predict_gradient(X))
-
-
-@each_class
-def test_gradients_stay_enabled(name):
-    make(name).fit(X, Y).predict_gradient(X[:3])
-    assert torch.is_grad_enabled()

@@ -138,8 +138,8 @@ def test_fit_and_predict_change_nothing_of_the_caller(name, hold):
 
 @read(["float16", "float32", "int8", "int64", "uint8", "bool"], ["float16"])
 def test_dtype_of_input_matters_only_by_its_values(name, case):
-    points = (8 * X if "int" in case else X).astype(case)
-    targets = (8 * Y if "int" in case else Y).astype(case)
+    points = (8 * X if "int" in case else X)[::3].astype(case)
+    targets = (8 * Y if "int" in case else Y)[::3].astype(case)
     exact = make(name).fit(points.astype(float), targets.astype(float))
     for hold in (np.array, torch.tensor):
         given = make(name).fit(hold(points), hold(targets)).predict(hold(points[:9]))
@@ -367,7 +367,8 @@ def test_tiny_variation_on_a_large_offset(name):
     np.testing.assert_allclose(
         model.predict(1e9 + 1e-3 * QUERY), exact.predict(rounded), rtol=1e-3, atol=1e-3
     )
-    results = predictions(make(name).fit(1e9 + 1e-6 * X, Y), 1e9 + 1e-6 * QUERY)
+    # A thousandth of that leaves some twenty values to a column.
+    results = predictions(make(name).fit(1e9 + 1e-6 * X[::2], Y[::2]), 1e9 + 1e-6 * QUERY)
     assert all(np.isfinite(value).all() for value in results.values())
 
 
@@ -378,7 +379,7 @@ def test_tiny_variation_on_a_large_offset(name):
 @each_solver
 @pytest.mark.parametrize("outlier", ["X", "y"])
 def test_one_row_far_off(name, outlier):
-    points, targets = X.copy(), Y.copy()
+    points, targets = X[::2].copy(), Y[::2].copy()
     if outlier == "X":
         points[3, 0] = 1e150
     else:

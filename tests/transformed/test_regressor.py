@@ -56,6 +56,16 @@ MODELS = {
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
+def test_slopes_beyond_all_numbers_are_infinite():
+    """Warnings are errors here; along the other column the slope is a number."""
+    points = X * [1e-300, 1.0]
+    model = TransformedRegressor(GRID).fit(points, 1e12 * Y)
+    gradient = model.predict_gradient(points[:9])
+    assert np.isinf(gradient[:, 0]).any()
+    assert np.isfinite(gradient[:, 1]).all()
+    assert not np.isnan(gradient).any()
+
+
 def log_model(inner=GRID, **kw):
     return TransformedRegressor(inner).fit(X, Y, **kw)
 
