@@ -269,7 +269,7 @@ DRAWN = (l_shape, five_columns)
 #: Name, problem, bound of the error and of the seconds.
 PROBLEMS = {
     "viscous Burgers, 0.01 / pi": (viscous_burgers, 1e-6, 30),
-    "the same, tol=1e-15": (precise_burgers, 1e-8, 120),
+    "viscous Burgers, tol=1e-15": (precise_burgers, 1e-8, 120),
     "boundary layer of 1e-4": (boundary_layer, 1e-9, None),
     "Allen-Cahn, 1e-4": (allen_cahn, 1e-5, None),
     "Laplace, L-shape": (l_shape, 1e-5, None),

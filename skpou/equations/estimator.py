@@ -15,7 +15,7 @@ from skpou.core import Rows, TrainingResult
 from skpou.equations.fit import fit_equations
 from skpou.equations.problem import Problem, compile_problem
 from skpou.equations.search import EquationOptions
-from skpou.physics import Equation, Symmetry, Unknown
+from skpou.physics import Condition, Equation, Symmetry, Unknown
 
 #: Of `_parameter_constraints`.
 PHYSICS_CONSTRAINTS: dict[str, list] = {
@@ -65,8 +65,10 @@ def parse_physics(physics: Any, unknowns: Any) -> Physics | None:
                 f" Got {item!r}."
             )
     equations = [item for item in items if isinstance(item, Equation)]
-    if not equations:
-        raise ValueError(f"physics must hold at least one Equation. Got {physics!r}.")
+    if all(isinstance(equation, Condition) for equation in equations):
+        raise ValueError(
+            f"physics must hold at least one Equation, beside conditions. Got {physics!r}."
+        )
     given = unknowns or {}
     if not isinstance(given, Mapping):
         raise TypeError(f"unknowns must map names to Unknown. Got {unknowns!r}.")

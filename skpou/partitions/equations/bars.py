@@ -22,14 +22,18 @@ def spreads(system: System, covariances: list[Tensor]) -> Tensor:
     boxes, m = system.boxes, system.m
     nodes = variance_points(system.d)
     found = []
+    tables: dict[tuple[int, ...], Tensor] = {}
     for e, covariance in enumerate(covariances):
-        columns = PieceColumns(boxes.degrees(e), nodes, system.like)
-        phi = columns.derivative((0,) * system.d)
-        N = columns.n_columns
+        degree = boxes.degrees(e)
+        if degree not in tables:
+            columns = PieceColumns(degree, nodes, system.like)
+            tables[degree] = columns.derivative((0,) * system.d)
+        phi = tables[degree]
+        N = phi.shape[1]
         parts = []
         for i in range(m):
             own = covariance[i * N : (i + 1) * N, i * N : (i + 1) * N]
-            parts.append(torch.einsum("kn,np,kp->k", phi, own, phi).clamp_min(0))
+            parts.append(((phi @ own) * phi).sum(1).clamp_min(0))
         found.append(torch.stack(parts, 1))
     return torch.stack(found)
 

@@ -13,6 +13,8 @@ from skpou.core import total_degree_exponents
 
 #: Columns of X from which on polynomials are of total degree: products would be too many.
 TOTAL_DEGREE_FROM = 4
+#: Columns of X up to which those of faces are kept for other pieces: they are small there.
+MOST_KEPT = 2
 
 
 @functools.lru_cache(maxsize=256)
@@ -94,3 +96,42 @@ class PieceColumns:
             like = self.like
             self._found[orders] = torch.as_tensor(result, dtype=like.dtype, device=like.device)
         return self._found[orders]
+
+
+def face_columns(
+    degree: tuple[int, ...],
+    counts: tuple[int, ...],
+    axis: int,
+    ends: np.ndarray,
+    like: Tensor,
+) -> PieceColumns:
+    """A piece's columns at Gauss nodes of what lies on one of its faces.
+
+    Parameters
+    ----------
+    degree : tuple of int
+    counts : tuple of int
+        Nodes in each direction; that of the axis is not looked at.
+    axis : int
+        Direction across the face.
+    ends : ndarray of shape (2, d)
+        Ends in each direction within [-1, 1]^d; along the axis they are the same.
+    like : Tensor
+        Kind and device of the matrices.
+    """
+    place = (counts, axis, tuple(ends[0].tolist()), tuple(ends[1].tolist()))
+    if len(degree) > MOST_KEPT:
+        return PieceColumns(degree, _face_nodes(*place), like)
+    return _kept_columns(degree, place, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=512)
+def _kept_columns(degree, place, dtype, device) -> PieceColumns:
+    """Faces of equal pieces have equal columns."""
+    return PieceColumns(degree, _face_nodes(*place), torch.empty(0, dtype=dtype, device=device))
+
+
+def _face_nodes(counts, axis: int, start, end) -> np.ndarray:
+    nodes = tensor_nodes([0 if i == axis else n for i, n in enumerate(counts)])
+    low, high = np.array(start), np.array(end)
+    return (low + high) / 2 + (high - low) / 2 * nodes

@@ -34,6 +34,9 @@ MOST_IN_SLAB, MOST_PIECES = 64, 2000
 MOST_STEPS = 25
 #: Residual relative to an equation's terms that is no solution.
 UNSOLVED = 0.05
+#: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
+#: direction that names an unknown.
+ALIKE, SHARE = 1e-9, 0.1
 #: Misfit of the data, relative to their size, that is noise and nothing that pieces resolve.
 NOISE = 1e-6
 #: Factor of the weight of noisy data: equations, which hold, must not share their noise.
@@ -101,6 +104,8 @@ class _Fit:
         self.steps = min(options.max_iter, MOST_STEPS)
         self.unknowns = rows.X.new_tensor([u.init for u in problem.unknowns.values()])
         self.curve: list[float] = []
+        #: Unknowns that the rows do not determine.
+        self.alike: list[str] = []
 
     def run(self) -> TrainingResult:
         """Solve, and tell how well."""
@@ -163,6 +168,7 @@ class _Fit:
         if shooting is not None:
             unknowns = shooting.unknowns
             noise = shooting.noise
+            self.alike = undetermined(shooting.R, self.problem.names)
             deviation = shooting.widened(deviation, march)
             names = self.problem.names
             reported["unknowns"] = dict(zip(names, unknowns.tolist(), strict=True))
@@ -208,6 +214,7 @@ class _Fit:
             spread = unknown_deviations(solved)
         names = self.problem.names
         if q:
+            self.alike = undetermined(solved.elimination.last[:q, :q], names)
             reported["unknowns"] = dict(zip(names, solved.unknowns.tolist(), strict=True))
             reported["unknowns_std"] = dict(zip(names, spread, strict=True))
         return self._result(
@@ -249,9 +256,24 @@ class _Fit:
                 "the size of their terms. Allow more pieces, give more points, or check that they "
                 "and the data have a common solution."
             )
+        broken = broken_conditions(problem, boxes, coef, unknowns)
+        if broken > UNSOLVED:
+            code = "max_iter"
+            messages.append(
+                f"Conditions are not met: at their points they are off by {broken:.1e} of the size "
+                "of their terms. Check that they, the data and the equations do not contradict "
+                "each other."
+            )
         if n_open:
             code = "max_iter"
             messages.append(open_message(n_open))
+        if self.alike:
+            code = "max_iter"
+            names = ", ".join(map(repr, self.alike))
+            messages.append(
+                f"The unknowns {names} are not determined: other values of them solve the "
+                "equations as well. Give more data, or hold one of them."
+            )
         score = self.curve[-1] if self.curve else 0.0
         return TrainingResult(
             model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
@@ -283,26 +305,54 @@ def fresh_residuals(
     problem: Problem, boxes: Boxes, coef, unknowns: Tensor
 ) -> tuple[list[float], float]:
     """Root mean squares of the equations at fresh points, and all relative to their terms."""
-    found, squares, terms = [], 0.0, 0.0
-    d = boxes.low.shape[1]
-    constants = Constants(zip(problem.names, unknowns, strict=True))
-    for term in problem.fresh:
+    parts = [
+        _squares(problem, term, boxes, coef, unknowns)
+        for term in problem.fresh
+        if not term.is_condition
+    ]
+    squares, terms = (sum(column) for column in zip(*parts, strict=True))
+    return [math.sqrt(part) for part, _ in parts], math.sqrt(squares / terms) if terms else 0.0
+
+
+def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) -> float:
+    """Largest root mean square of a condition at its points, relative to its terms."""
+    worst = 0.0
+    for term in problem.terms:
         if term.is_condition:
-            continue
-        values = {}
-        points = term.points.cpu().numpy()
-        for key in term.pointwise.keys:
-            orders = [0] * d
-            for j in problem.scaled(key):
-                orders[j] += 1
-            part = evaluate(boxes, coef, points, tuple(orders))[:, key[0]]
-            values[key] = problem.unit(key) * part + problem.shift(key)
-        result, slopes, _ = term.pointwise.linearise(values, term.x, constants)
-        result = result - term.target
-        found.append(float(result.square().mean().sqrt()))
-        squares += float(result.square().mean())
-        for key, slope in slopes.items():
-            natural = problem.unit(key) * 2 ** len(key[1])
-            size = values[key].abs().clamp_min(natural)[:, None]
-            terms += float((slope * size).square().mean())
-    return found, math.sqrt(squares / terms) if terms > 0 else 0.0
+            squares, terms = _squares(problem, term, boxes, coef, unknowns)
+            worst = max(worst, math.sqrt(squares / terms) if terms else 0.0)
+    return worst
+
+
+def _squares(problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor) -> tuple[float, float]:
+    """Mean squares of a term's residual at its points, and of what it consists of."""
+    values, terms = {}, 0.0
+    points = term.points.cpu().numpy()
+    for key in term.pointwise.keys:
+        orders = [0] * boxes.low.shape[1]
+        for j in problem.scaled(key):
+            orders[j] += 1
+        part = evaluate(boxes, coef, points, tuple(orders))[:, key[0]]
+        values[key] = problem.unit(key) * part + problem.shift(key)
+    constants = Constants(zip(problem.names, unknowns, strict=True))
+    result, slopes, _ = term.pointwise.linearise(values, term.x, constants)
+    for key, slope in slopes.items():
+        natural = problem.unit(key) * 2 ** len(key[1])
+        size = values[key].abs().clamp_min(natural)[:, None]
+        terms += float((slope * size).square().mean())
+    return float((result - term.target).square().mean()), terms
+
+
+def undetermined(R: Tensor, names: Sequence[str]) -> list[str]:
+    """Unknowns whose triangular factor is singular, as far as digits tell."""
+    if len(names) < 2:
+        return []
+    norms = R.norm(dim=0)
+    if not bool((norms > 0).all()):
+        return [name for name, norm in zip(names, norms.tolist(), strict=True) if not norm]
+    _, singular, right = torch.linalg.svd(R / norms)
+    gone = singular < ALIKE * singular[0]
+    if not bool(gone.any()):
+        return []
+    alone = right[gone].abs().amax(0)
+    return [name for name, share in zip(names, alone.tolist(), strict=True) if share > SHARE]

@@ -41,12 +41,9 @@ LEAST_SLAB = 2.0**-16
 #: Tail along the marched column, in units of the tolerance, below which the next slab is longer.
 EASY = 3e-3
 #: The same where the solution is not smooth, and doubling a slab costs a small factor alone.
-EASY_ROUGH = 0.1
-#: Tail across kinks that is accepted: it is lost once, not in every slab.
-KINK_ACROSS = 1e-4
-#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
-#: by their own tails: finer pieces would ask for shorter slabs.
-KINK_FIRST = 2e-4
+EASY_ROUGH = 0.3
+#: Slabs after one that was too long there, until a longer one is tried again.
+PAUSE = 8
 #: Data at the lower end beside measured values, from which on they are a condition there.
 LEAST_BOTTOM = 8
 #: So many times more data inside than at the upper end are values that were measured anywhere.
@@ -55,9 +52,18 @@ MEASURED = 5
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
 IN_VAIN = 3
-#: Tail that is accepted then if so many times as much is left, in slabs longer than this: were it
-#: more, every slab would smooth the kinks anew.
-KINK, WITHIN_REACH, LEAST_KINK = 5e-6, 100, 2.0**-11
+#: Tail that is accepted then, along the column as across, if so many times as much is left, in
+#: slabs longer than this. A kink that moves is a kink along as across: pieces narrower than the way
+#: it goes in a slab do not resolve it, and a smaller tail along smooths it until it fits.
+KINK, WITHIN_REACH, LEAST_KINK = 1e-4, 5, 2.0**-11
+#: Tail across kinks in the conditions at the lower end below which the first slabs are told apart
+#: by their own tails: finer pieces would ask for shorter slabs.
+KINK_FIRST = 2e-4
+#: Factor by which halving a piece with a kink lowers its tail at most: about 2 with a kink in its
+#: middle, less than the 2^9 of what is smooth by far.
+HALVED_KINK = 4.0
+#: Highest degree across kinks, about that along: beyond it the tail along is what is left.
+KINK_DEGREE = 12
 #: Slabs shorter than this may be given up as not smooth along the column.
 SHORT = 2.0**-5
 #: Tail of a slab with as many pieces as there may be that is no solution any more.
@@ -173,18 +179,14 @@ class March:
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
         #: Tail that is accepted where the solution is not smooth.
-        self.rough = 0.0
+        self.rough = self.rough_across = 0.0
         self.first_tol, self.smoothed = tol, False
         #: What was accepted before the solution was taken for smooth again.
         self.kinked: tuple[float, float] | None = None
-        self.is_affine = problem.is_affine or self._affine_for_unknowns()
+        self.is_affine = problem.is_affine
         self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
 
     # Slabs
-
-    def _affine_for_unknowns(self) -> bool:
-        """Whether the equations are affine for given unknowns; only asked where there are none."""
-        return False
 
     def _along(self) -> float:
         """Tail along the column that is small enough, of values and of the slopes at the end.
@@ -196,7 +198,11 @@ class March:
 
     def _across(self) -> float:
         """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough, KINK_ACROSS) if self.rough else self.tol
+        return max(self.tol, self.rough_across) if self.rough else self.tol
+
+    def _top(self) -> int:
+        """Highest degree."""
+        return self.degree or (KINK_DEGREE if self.rough else DEGREES[-1])
 
     def run(self) -> March:
         """March through the box.
@@ -206,7 +212,7 @@ class March:
         NotMarched
             If the conditions at the lower end leave the first slab open, or no slab is solved.
         """
-        at, length, last = 0.0, 1.0, None
+        at, length, last, pause = 0.0, 1.0, None, 0
         while at < 1.0:
             slab, easy, vain, before = None, False, 0, np.inf
             if at in self.before:
@@ -220,7 +226,7 @@ class March:
                     raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
                 slab, easy, along = self._slab(self._between(boxes, at, at + length))
                 if slab is None:
-                    length /= 2
+                    length, pause = length / 2, PAUSE
                     falls = before >= FALLING * along or along == np.inf
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
@@ -232,6 +238,7 @@ class March:
                     elif vain >= IN_VAIN:
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
+                        self.rough_across = max(self.rough, KINK)
             if not self.slabs:
                 self.n_open = slab.solved.elimination.n_open()
                 if self.n_open:
@@ -245,8 +252,9 @@ class March:
             length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
             self._tell(at, slab)
+            pause = max(pause - 1, 0) if self.rough else 0
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
-            if easy and (at / (2 * length)) % 1.0 == 0.0:
+            if easy and not pause and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
                 if self.rough and length > SHORT and not self.smoothed:
                     # What was a kink at first is smooth by now: once, lest this go back and forth.
@@ -279,6 +287,7 @@ class March:
         boxes = Boxes(low, high, degree)
         at = torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1)
         rows = self.rows.subset(at)
+        of_parent = np.full(1, np.inf)
         for _ in range(ROUNDS if self.others else 1):
             system = System(boxes, self.problem, rows, self.rings, column=self.column,
                             conditions_only=True)  # fmt: skip
@@ -294,6 +303,12 @@ class March:
             n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
+            if self.time_order == 1:
+                kinks &= (across > self.tol) & (HALVED_KINK * across > of_parent)
+                # Whatever is done later, it is no better than this. A slope that is carried, too,
+                # jumps at a kink: there slabs are halved until that is resolved.
+                left = float(across[kinks].max(initial=0.0))
+                self.rough = self.rough_across = min(HALVED_KINK * left, KINK)
             marks = (across > self.tol) & (across > SHARE * across.max()) & ~kinks
             marks &= n_rows >= DETERMINED * np.array(system.sizes)
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
@@ -306,6 +321,8 @@ class March:
                 if not marks.any():
                     break
                 children = refined(boxes, found, across, marks, self.others, self.tol, top)
+            tails = np.where(marks, across, of_parent)
+            of_parent = tails[[child.parent for child in children]]
             boxes = as_boxes(children)
         degree = boxes.degree.copy()
         degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
@@ -369,7 +386,7 @@ class March:
 
         No slab where it must be shorter.
         """
-        system, top = self._system(boxes), self.degree or DEGREES[-1]
+        system, top = self._system(boxes), self._top()
         coef = self._start(boxes, system) if coef is None else coef
         for round_ in range(ROUNDS):
             solved = solve(
@@ -384,10 +401,12 @@ class March:
             across = found.tail[:, self.others].max(1) if self.others else np.zeros(boxes.n_boxes)
             if along > max(self._along(), 0.5 * across.max(initial=0.0)):
                 return None, False, along
-            misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
-            # What neither tail shows is refined where the larger one is.
-            hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
-            across = np.maximum(across, hidden) if self.others else across
+            if self.others and not self.rough:
+                # What neither tail shows is refined where the larger one is. A residual at points
+                # beside a kink tells nothing: there the equation holds in its weak form alone.
+                misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
+                hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
+                across = np.maximum(across, hidden)
             worst = float(across.max(initial=0.0))
             marks = (across > self._across()) & (across > SHARE * worst)
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1

@@ -66,7 +66,7 @@ def solve(
         Whether the unknowns stay as they are.
     """
     system.weigh(coef, unknowns)
-    value = system.squares(coef, unknowns)
+    value = math.inf if is_affine else system.squares(coef, unknowns)
     elimination = None
     converged = False
     for _ in range(max_iter):

@@ -56,6 +56,7 @@ class Shooting:
         self.before: list[Slab] = []
         self.noise = rows.y.new_zeros(rows.n_outputs)
         self.deviations: list[float] = []
+        self.R = torch.eye(len(unknowns), dtype=rows.X.dtype, device=rows.X.device)
         self.covariance = rows.X.new_zeros((len(unknowns), len(unknowns)))
 
     def run(self) -> March:
@@ -138,8 +139,8 @@ class Shooting:
         total = float(self.measured.weight.sum())
         self.noise = squares / max(free_rows(total, q / m), 1e-300)
         if q and n:
-            R = ridge_coefficients(slopes, residual[:, None], 1e-14)[1]
-            self.covariance = self._covariance(R, float(self.noise.mean()))
+            self.R = ridge_coefficients(slopes, residual[:, None], 1e-14)[1]
+            self.covariance = self._covariance(self.R, float(self.noise.mean()))
         self.deviations = [math.sqrt(v) for v in self.covariance.diagonal().tolist()]
 
     def widened(self, deviation: Tensor, march: March) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,12 @@ from torch import Tensor
 from skpou.core import Rows, sobol_points
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
-from skpou.partitions.equations.columns import PieceColumns, exponents, tensor_nodes
+from skpou.partitions.equations.columns import (
+    PieceColumns,
+    exponents,
+    face_columns,
+    tensor_nodes,
+)
 from skpou.partitions.equations.elimination import Elimination, Pair
 from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments
 
@@ -74,6 +80,8 @@ class System:
         self.held = GIVEN if column is None else HELD
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
+        self._scales: dict[Any, np.ndarray] = {}
+        self._kept: tuple[Coefficients, Tensor, list[list]] | None = None
         self.orders = highest_orders(problem, self.m)
         self.sizes = [self.m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
         self.terms = [
@@ -137,24 +145,23 @@ class System:
 
     def scale(self, key, pieces: np.ndarray, orders: tuple[int, ...]) -> Tensor:
         """Derivative in units of y and X, of what has derivative 1 on [-1, 1]^d, by piece."""
-        found = np.full(len(pieces), self.problem.unit(key))
-        for j, order in enumerate(orders):
-            found = found * (2 / self.boxes.width[pieces, j]) ** order
-        return self.tensor(found)
+        if key not in self._scales:
+            per_piece = ((2 / self.boxes.width) ** np.array(orders)).prod(1)
+            self._scales[key] = self.problem.unit(key) * per_piece
+        return self.tensor(self._scales[key][pieces])
 
     # Rows that do not depend on the iterate
 
     def _face(self, face: Face) -> tuple[int, int, Tensor] | None:
         """Rows of equal values, and slopes where an equation has second derivatives."""
         boxes, a, b, j = self.boxes, face.below, face.above, face.axis
-        counts = [max(boxes.degree[a, i], boxes.degree[b, i]) + 2 if i != j else 0
-                  for i in range(self.d)]  # fmt: skip
-        nodes = tensor_nodes(counts)
-        points = (face.low + face.high) / 2 + (face.high - face.low) / 2 * nodes
-        others = points.copy()
+        counts = tuple(int(n) + 2 for n in np.maximum(boxes.degree[a], boxes.degree[b]))
+        n_nodes = math.prod(n for i, n in enumerate(counts) if i != j)
+        ends = np.stack([face.low, face.high])
+        others = ends.copy()
         others[:, j] = face.other
-        A = PieceColumns(boxes.degrees(a), boxes.local(a, points), self.like)
-        B = PieceColumns(boxes.degrees(b), boxes.local(b, others), self.like)
+        A = face_columns(boxes.degrees(a), counts, j, boxes.local(a, ends), self.like)
+        B = face_columns(boxes.degrees(b), counts, j, boxes.local(b, others), self.like)
         h = min(boxes.width[a, j], boxes.width[b, j])
         blocks = []
         for output in range(self.m):
@@ -163,42 +170,52 @@ class System:
                 # Slopes times the smaller width: changes of the value, whatever the sizes are.
                 first = A.derivative(orders) * (h / boxes.width[a, j]) ** order
                 second = B.derivative(orders) * (h / boxes.width[b, j]) ** order
-                block = self.like.new_zeros((len(nodes), self.sizes[a] + self.sizes[b]))
+                block = self.like.new_zeros((n_nodes, self.sizes[a] + self.sizes[b]))
                 p, q = A.n_columns, B.n_columns
                 block[:, output * p : (output + 1) * p] = first
                 block[:, self.sizes[a] + output * q : self.sizes[a] + (output + 1) * q] = -second
                 blocks.append(block)
         if not blocks:
             return None
-        return a, b, HELD / math.sqrt(len(nodes)) * torch.cat(blocks)
+        return a, b, HELD / math.sqrt(n_nodes) * torch.cat(blocks)
 
     def _bottom(self) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
         """Rows of what the earlier slab ends with: piece, rows and right-hand side."""
         assert self.carried is not None and self.column is not None
         boxes, j, found = self.boxes, self.column, []
+        places, points = [], []
         for e in range(boxes.n_boxes):
-            counts = [p + MORE_NODES if i != j else 0 for i, p in enumerate(boxes.degree[e])]
-            nodes = tensor_nodes(counts)
-            nodes[:, j] = -1.0
-            points = (boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes
-            points[:, j] = boxes.low[e, j]
-            columns = PieceColumns(boxes.degrees(e), nodes, self.like)
+            counts = tuple(int(p) + MORE_NODES for p in boxes.degree[e])
+            ends = np.stack([-np.ones(self.d), np.ones(self.d)])
+            ends[1, j] = -1.0
+            places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
+            nodes = tensor_nodes([0 if i == j else n for i, n in enumerate(counts)])
+            points.append((boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes)
+            points[-1][:, j] = boxes.low[e, j]
+        joined = np.concatenate(points)
+        n_orders = int(self.orders[:, j].max())
+        count = [len(part) for part in points]
+        known = [self.carried(joined, order).split(count) for order in range(n_orders)]
+        moves = [
+            self.tangent(joined, order).split(count) if self.tangent is not None else None
+            for order in range(n_orders)
+        ]
+        for e, columns in enumerate(places):
             p, blocks, right, slopes = columns.n_columns, [], [], []
-            for order in range(int(self.orders[:, j].max())):
-                known = self.carried(points, order) * boxes.width[e, j] ** order
-                if self.tangent is not None:
-                    moves = self.tangent(points, order) * boxes.width[e, j] ** order
+            for order in range(n_orders):
+                unit = boxes.width[e, j] ** order
                 matrix = columns.derivative(tuple(order if i == j else 0 for i in range(self.d)))
                 matrix = matrix * 2.0**order
+                moved_by = moves[order]
                 for output in range(self.m):
                     if order < self.orders[output, j]:
-                        block = self.like.new_zeros((len(nodes), self.sizes[e]))
+                        block = self.like.new_zeros((count[e], self.sizes[e]))
                         block[:, output * p : (output + 1) * p] = matrix
                         blocks.append(block)
-                        right.append(known[:, output])
-                        if self.tangent is not None:
-                            slopes.append(moves[:, output])
-            factor = HELD / math.sqrt(len(nodes))
+                        right.append(unit * known[order][e][:, output])
+                        if moved_by is not None:
+                            slopes.append(unit * moved_by[e][:, output])
+            factor = HELD / math.sqrt(count[e])
             moved = -factor * torch.cat(slopes) if slopes else None
             found.append((e, factor * torch.cat(blocks), factor * torch.cat(right), moved))
         return found
@@ -237,9 +254,9 @@ class System:
         # What is transported adds up along the way, not so what a second derivative smooths: in
         # one dimension this makes the sum of squares of a first-order equation an integral.
         share = (volume / volume.sum()) ** (0.5 / self.d)
-        for term_rows in self.terms:
+        for term_rows, parts in zip(self.terms, self._parts(coef, unknowns), strict=True):
             found, squares, n_points = [], 0.0, 0
-            for pieces, _, scale, (result, slopes, _) in term_rows.parts(coef, unknowns):
+            for pieces, _, scale, (result, slopes, _) in parts:
                 natural = self.like.new_zeros((len(pieces), result.shape[2]))
                 for key, slope in slopes.items():
                     times = scale(key)
@@ -256,12 +273,21 @@ class System:
                 [weight / torch.where(part > 1e-10 * mean, part, mean) for part in found]
             )
 
+    def _parts(self, coef: Coefficients, unknowns: Tensor) -> list[list]:
+        """All terms, linearised at an iterate: the weights and the first step share them."""
+        kept = self._kept
+        if kept is None or kept[0] is not coef or kept[1] is not unknowns:
+            found = [list(term_rows.parts(coef, unknowns)) for term_rows in self.terms]
+            self._kept = kept = (coef, unknowns, found)
+        return kept[2]
+
     def elimination(self, coef: Coefficients, unknowns: Tensor) -> Elimination:
         """The linearised problem for a step from an iterate."""
         q = len(unknowns)
         own: list[list[Tensor]] = [[] for _ in self.sizes]
-        for term_rows, weights in zip(self.terms, self.weights, strict=True):
-            parts = term_rows.parts(coef, unknowns)
+        kept = self._parts(coef, unknowns)
+        self._kept = None  # The next iterate is another one.
+        for term_rows, weights, parts in zip(self.terms, self.weights, kept, strict=True):
             for weight, (pieces, columns, scale, found) in zip(weights, parts, strict=True):
                 block = self._block(term_rows, columns, scale, found, weight, q)
                 for e, rows in zip(pieces, block, strict=True):

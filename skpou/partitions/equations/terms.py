@@ -70,7 +70,8 @@ class TermRows:
         inside = (boxes.low >= low - SAME).all(1) & (boxes.high <= high + SAME).all(1)
         self._groups(inside)
         found, chosen = [], []
-        for e in np.flatnonzero(~inside).tolist():
+        near = (boxes.low <= high + SAME).all(1) & (boxes.high >= low - SAME).all(1)
+        for e in np.flatnonzero(near & ~inside).tolist():
             part = self._part(e, low, high)
             if part is not None:
                 found.append(part)
@@ -146,7 +147,7 @@ class TermRows:
         values = {}
         for key in self.term.pointwise.keys:
             matrix = columns.derivative(self.orders(key))
-            found = torch.einsum("qn,gn->gq", matrix, coef[:, :, key[0]]) * scale(key)[:, None]
+            found = coef[:, :, key[0]] @ matrix.T * scale(key)[:, None]
             values[key] = (found + problem.shift(key)).reshape(-1)
         constants = Constants(zip(problem.names, unknowns, strict=True))
         return values, constants

@@ -382,3 +382,42 @@ def test_unsolved_networks_name_pieces():
     points = np.linspace(-1, 1, 60)[:, None]
     with pytest.warns(ConvergenceWarning, match="HierarchicalPOURegressor"):
         LSGDRegressor(physics=Equation(front, points), max_iter=3).fit([[-1.0], [1.0]], [1, -1])
+
+
+def test_contradictions_and_undetermined_unknowns_are_warned_of():
+    """Two values at one point, by conditions or beside data; a rate that is a sum of two."""
+    start = [Condition(lambda u, x: u(), [[0.0]], value) for value in (1.0, 2.0)]
+    with pytest.warns(ConvergenceWarning, match="Conditions are not met"):
+        HierarchicalPOURegressor(physics=[Equation(decay, LINE), *start]).fit(NOTHING[0][:, :1], [])
+    with pytest.warns(ConvergenceWarning, match="Conditions are not met"):
+        HierarchicalPOURegressor(physics=[Equation(decay, LINE), start[1]]).fit([[0.0]], [1.0])
+    both = Equation(lambda u, x, p: u.d(0) + (p["a"] + p["b"]) * u(), LINE)
+    model = HierarchicalPOURegressor(physics=both, unknowns={"a": Unknown(0.3), "b": Unknown(0.4)})
+    X = LINE[::5]
+    with pytest.warns(ConvergenceWarning, match="'a', 'b' are not determined"):
+        model.fit(X, np.exp(-X[:, 0]))
+
+
+@pytest.mark.parametrize("estimator", [HierarchicalPOURegressor, LSGDRegressor])
+def test_conditions_alone_are_refused(estimator):
+    alone = Condition(lambda u, x: u(), LINE, 1.0)
+    with pytest.raises(ValueError, match="at least one Equation, beside conditions"):
+        estimator(physics=alone).fit(NOTHING[0][:, :1], [])
+
+
+def test_kink_that_hardly_moves_needs_no_slabs():
+    """What the lower end leaves of a kink is what slabs are asked for, no less."""
+    x, t = np.linspace(0, 1, 30), np.linspace(0, 1e-3, 20)
+
+    def hat(x):
+        return torch.relu(1 - (x[:, 0] - 0.55).abs() / 0.3)
+
+    physics = [
+        Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, 1e-3]]),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
+        Condition(lambda u, x: u(), np.c_[0 * t, t]),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
+    assert errors(model, exact, [0, 0], [1, 1e-3], 2)[0] < 1e-3
+    assert len(model.coef_) < 100
