@@ -47,6 +47,10 @@ MOST_ROWS = 4000
 N_FOLDS = 5
 #: Errors, in units of round-off and of y, at which a number of pieces is exact and no other tried.
 EXACT, LEAST_ERROR = 0.1, 1e-12
+#: Factor of the least error within which descents are close, and steps that these go on for.
+CLOSE, MORE = 3.0, 50
+#: Steps of a descent that goes on from the same pieces of hardly other rows.
+AGAIN = 10
 #: Errors, in units of these, from which a descent is quicker at its end than others begin; and
 #: factor by which pieces on their way may err more than others at their end.
 NEARLY, HOPE = 1e5, 100.0
@@ -102,7 +106,7 @@ def fit_no_worse(
             if error <= NEARLY * contest.judge.exact:
                 contest.finish(full, noisy=False)
             if contest.best.score > contest.judge.exact:
-                for found in grown_pieces(rows, full):
+                for found in grown_pieces(rows, full, first):
                     contest.show(found, f"{most} grown", most)
                 contest.finish(full, noisy=False)
         else:
@@ -141,7 +145,7 @@ def fit_again(
     with handing_over(contest.interrupted):
         asked = math.prod(options.sizes or (1,))
         number = used_pieces(found, rows)
-        some = replace(options, sizes=(number,), padded_to=asked, most_steps=STEPS)
+        some = replace(options, sizes=(number,), padded_to=asked, most_steps=AGAIN)
         contest.show(grow(rows, some, found, noisy=True), f"{number} again", number)
     return contest.winner()
 
@@ -178,7 +182,7 @@ def grown_where_better(
         error = contest.show(first, str(sizes[0]), sizes[0])
         if error <= contest.judge.exact or contest.judge.shared_by_neighbours(first) <= SHARED:
             return first
-        for found in grown_pieces(rows, full):
+        for found in grown_pieces(rows, full, first):
             grown.show(found, f"{sizes[0]} grown", sizes[0])
         if not grown.best.is_empty and grown.best.score < HOPE * error:
             grown.finish(full, noisy=False)
@@ -203,22 +207,35 @@ class _Contest:
         self.rows = rows
         self.judge = Judge(rows)
         self.best: BestSoFar[tuple[TrainingResult, int]] = BestSoFar()
+        self.shown: list[tuple[float, tuple[TrainingResult, int]]] = []
         self.first = first
         self.report = report
 
     def show(self, found: TrainingResult, what: str, number: int) -> float:
         """Expected error of so many pieces, the best of which are kept."""
         error = self.judge(found)
+        self.shown.append((error, (found, number)))
         self.best.show((found, number), error)
         self.report(f"{what} pieces: expected error {error:.3g}")
         return error
 
     def finish(self, options: PieceOptions, noisy: bool) -> None:
-        """Let the best descend to its end, if its gates are soft."""
-        found, number = self.best.best
+        """Let the best descend to its end, if its gates are soft.
+
+        Without noise those that are close go on together first: their order is chance.
+        """
+        near = [one for error, one in self.shown if error <= CLOSE * self.best.score]
+        if not noisy and len(near) > 1:
+            for one in near:
+                self._go_on(one, replace(options, most_steps=MORE), noisy)
+        self._go_on(self.best.best, options, noisy)
+
+    def _go_on(self, one: tuple[TrainingResult, int], options: PieceOptions, noisy: bool) -> None:
+        """Descend further, if gates are soft."""
+        found, number = one
         if can_grow(found) and number > 1:
-            finished = grow(self.rows, replace(options, sizes=(number,)), found, noisy)
-            self.show(finished, f"{number} to the end", number)
+            now = replace(options, sizes=(number,))
+            self.show(grow(self.rows, now, found, noisy), f"{number} further", number)
 
     def winner(self) -> TrainingResult:
         """The best; its score is the expected error, by which starts are compared."""

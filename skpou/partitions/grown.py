@@ -21,7 +21,7 @@ from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.joint import blend_options, result_of_blend
 from skpou.partitions.mixtures.mixture import Mixture
-from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.problem import PieceProblem, compact
 from skpou.partitions.pieces.spaces import space_columns
 
 #: Largest share of a partition at any row below which it is empty.
@@ -38,7 +38,9 @@ STEPS = 30
 ROWS_AN_UNKNOWN, FEWEST_ROWS = 12, 600
 
 
-def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
+def grown_pieces(
+    rows: Rows, options: PieceOptions, more: TrainingResult | None = None
+) -> Iterator[TrainingResult]:
     """Soft pieces that have grown in number, and others that have grown in degree.
 
     All are on their way, so that what cannot win need not go to its end; see `grow`. Constants have
@@ -50,6 +52,8 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
         Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size, a degree and `exactly`.
+    more : TrainingResult, default=None
+        As many pieces of these rows: fewer ones are merged from them.
     """
     (most,), degree = options.sizes or (1,), options.degree or 0
     options = replace(options, gates=affordable_forms(options.gates, rows)[:1], padded_to=0)
@@ -63,7 +67,8 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
         if len(chain) == 1:
             continue
         number, k = chain[0]
-        found = fit_pieces(few, replace(some, sizes=(number,), degree=k), _drawn(number))
+        labels = pieces_at(more, few) if more is not None and k == degree else None
+        found = fit_pieces(few, replace(some, sizes=(number,), degree=k), _drawn(number), labels)
         for number, k in chain[1:]:
             if not can_grow(found):
                 break
@@ -77,6 +82,11 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
 
 def _drawn(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def pieces_at(found: TrainingResult, rows: Rows) -> Tensor:
+    """Number of the piece at each row (n,), those without rows left out."""
+    return compact(found.state.tree.choose(rows.X)[-1])
 
 
 def _few_rows(rows: Rows, n_unknowns: int) -> Rows:

@@ -27,6 +27,9 @@ STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-
 EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
 #: Relative residual that is round-off in float64: descents below only wander.
 LEAST_TOL = 1e-13
+#: Relative decrease of the sum of squares below whose promise no step is tried: where less is
+#: promised, the ridge falls.
+NEGLIGIBLE = 1e-7
 #: Starts that are tried where the descent has ended far above round-off, and how many of the best
 #: are followed to the end.
 RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
@@ -249,6 +252,7 @@ class BlendTrainer:
             max_iter=steps,
             ridge=ridge,
             tol=self._tol(),
+            negligible=NEGLIGIBLE,
             patient=False,
         )
         return self._solved(result, parents)
@@ -286,6 +290,7 @@ class BlendTrainer:
             ridge=self.options.ridge(),
             tol=self._tol(),
             judge=self._judge(parents),
+            negligible=NEGLIGIBLE,
             patient=False,
         )
 
