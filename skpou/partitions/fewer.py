@@ -19,7 +19,7 @@ from torch import Tensor
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
 from skpou.partitions.fit import PieceOptions, fit_pieces
-from skpou.partitions.grown import EMPTY, STEPS, can_grow, grow, grown_pieces, unknowns
+from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
 from skpou.partitions.pieces.problem import ROUND_OFF
 from skpou.partitions.pieces.spaces import space_columns
 
@@ -47,8 +47,11 @@ MOST_ROWS = 4000
 N_FOLDS = 5
 #: Errors, in units of round-off and of y, at which a number of pieces is exact and no other tried.
 EXACT, LEAST_ERROR = 0.1, 1e-12
-#: Factor of the least error within which descents are close, and steps that these go on for.
-CLOSE, MORE = 3.0, 50
+#: Factor of the least error within which descents are close, and steps that these go on for, and
+#: how often.
+CLOSE, MORE, ROUNDS = 3.0, 50, 3
+#: Steps of the last descent of pieces that were just found: their first one has come as far.
+FIRST_STEPS = 5
 #: Steps of a descent that goes on from the same pieces of hardly other rows.
 AGAIN = 10
 #: Errors, in units of these, from which a descent is quicker at its end than others begin; and
@@ -86,11 +89,11 @@ def fit_no_worse(
     rows_an_unknown = rows.n_rows / (most * unknowns(rows, options))
     alone = most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN
 
-    def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
+    def of_number(number: int, rng: np.random.Generator, cells=None) -> TrainingResult:
         some = replace(options, sizes=(number,))
         if not alone:
-            some = replace(some, most_steps=STEPS)
-        return fit_pieces(rows, some, rng, None, report)
+            some = replace(some, most_steps=FIRST_STEPS)
+        return fit_pieces(rows, some, rng, cells, report)
 
     # So many as are asked for start as they would alone.
     first = of_number(most, rng)
@@ -112,7 +115,9 @@ def fit_no_worse(
         else:
             if most > SURE or rows_an_unknown <= ROWS_ENOUGH:
                 for number in _numbers(most)[1:]:
-                    found = of_number(number, np.random.default_rng(number))
+                    found = of_number(
+                        number, np.random.default_rng(number), first.chosen.get("cells")
+                    )
                     error = contest.show(found, str(number), number)
                     if error <= contest.judge.exact or error > WORSE * contest.best.score:
                         break
@@ -190,6 +195,10 @@ def grown_where_better(
     return contest.winner()
 
 
+#: Expected error, and pieces with their number.
+_Shown = tuple[float, tuple[TrainingResult, int]]
+
+
 class _Contest:
     """Pieces that are judged alike, and the best of them.
 
@@ -207,7 +216,7 @@ class _Contest:
         self.rows = rows
         self.judge = Judge(rows)
         self.best: BestSoFar[tuple[TrainingResult, int]] = BestSoFar()
-        self.shown: list[tuple[float, tuple[TrainingResult, int]]] = []
+        self.shown: list[_Shown] = []
         self.first = first
         self.report = report
 
@@ -224,18 +233,31 @@ class _Contest:
 
         Without noise those that are close go on together first: their order is chance.
         """
-        near = [one for error, one in self.shown if error <= CLOSE * self.best.score]
-        if not noisy and len(near) > 1:
-            for one in near:
-                self._go_on(one, replace(options, most_steps=MORE), noisy)
+        near = self._close(self.shown)
+        for _ in range(ROUNDS):
+            if noisy or len(near) < 2:
+                break
+            near = self._close([self._go_on(one, options, noisy, MORE) for _, one in near])
         self._go_on(self.best.best, options, noisy)
 
-    def _go_on(self, one: tuple[TrainingResult, int], options: PieceOptions, noisy: bool) -> None:
-        """Descend further, if gates are soft."""
+    def _close(self, shown: list[_Shown]) -> list[_Shown]:
+        least = min((error for error, _ in shown), default=math.inf)
+        return [one for one in shown if one[0] <= CLOSE * least and one[0] > self.judge.exact]
+
+    def _go_on(
+        self,
+        one: tuple[TrainingResult, int],
+        options: PieceOptions,
+        noisy: bool,
+        steps: int = PieceOptions.most_steps,
+    ) -> _Shown:
+        """What a further descent leads to, if gates are soft."""
         found, number = one
-        if can_grow(found) and number > 1:
-            now = replace(options, sizes=(number,))
-            self.show(grow(self.rows, now, found, noisy), f"{number} further", number)
+        if not can_grow(found) or number == 1:
+            return math.inf, one
+        now = replace(options, sizes=(number,), most_steps=steps)
+        found = grow(self.rows, now, found, noisy)
+        return self.show(found, f"{number} further", number), (found, number)
 
     def winner(self) -> TrainingResult:
         """The best; its score is the expected error, by which starts are compared."""
