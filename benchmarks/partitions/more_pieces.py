@@ -126,12 +126,12 @@ def rises(errors):
 def rows_of(name, method, seeds, part):
     """Row of each number of pieces on one task, with the bounds."""
     make, task = METHODS[method], TASKS[name]
-    runs = np.array(
-        [
-            [[error(make, task, N, m, seed, part) for seed in range(seeds)] for m in DEGREES]
-            for N in NUMBERS
-        ]
-    )
+    runs = np.zeros((len(NUMBERS), len(DEGREES), seeds, 2))
+    for i, N in enumerate(NUMBERS):
+        for j, m in enumerate(DEGREES):
+            runs[i, j] = [error(make, task, N, m, seed, part) for seed in range(seeds)]
+        medians = (harness.digits(float(value)) for value in np.median(runs[i, ..., 0], 1))
+        print(f"  {name}, {method}, {N}: {', '.join(medians)}", flush=True)
     errors = np.median(runs[..., 0], 2)
     up_numbers, up_degrees = rises(errors)
     for i, N in enumerate(NUMBERS):
@@ -143,10 +143,13 @@ def rows_of(name, method, seeds, part):
             "slowest fit (s)": float(runs[i, ..., 1].max()),
             "seeds": seeds,
         }
-        yield row, [
-            (f"{RISE} over pieces", row["rise over pieces"], RISE),
-            (f"{RISE} over degrees", row["rise over degrees"], RISE),
-        ]
+        yield (
+            row,
+            [
+                (f"{RISE} over pieces", row["rise over pieces"], RISE),
+                (f"{RISE} over degrees", row["rise over degrees"], RISE),
+            ],
+        )
 
 
 def run(seeds, quick, cases=CASES, only=None):
