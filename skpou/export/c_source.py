@@ -253,10 +253,10 @@ def to_c(model: Any, *, name: str = "model", fit_alone: bool = False) -> str:
 
     x are the columns of one row of X, y the outputs, and the gradient is row by row the
     derivatives of each output along all columns: what ``predict`` and ``predict_gradient`` return,
-    outside the box of the data, too, until a mean leaves the range of y by more than this range and
-    ``predict`` holds it. Numbers are written with all digits; what is left is the
-    round-off of sums in another order. A compiler must not be told to change the arithmetic
-    (``-ffast-math``).
+    outside the box of the data, too, until a mean leaves the range of y where its standard
+    deviation exceeds this range, and ``predict`` holds it. Numbers are written with all
+    digits; what is left is the round-off of sums in another order. A compiler must not be told to
+    change the arithmetic (``-ffast-math``).
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,13 +16,13 @@ from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
 from skpou.core.models.interpolant import Interpolant
-from skpou.core.models.linear_companion import LinearCompanion, share_of
+from skpou.core.models.linear_companion import FEWEST_OF_TABLE, LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
 from skpou.core.models.tails import variance_factors, with_tails
 
-#: Power of the precision that is the step, in units of the box, of the difference quotients of the
-#: companion's share: their errors by curvature and by round-off are about equal.
+#: Power of the precision that is the step, in units of the box, of the difference quotients of
+#: shares: their errors by curvature and by round-off are about equal.
 STEP_POWER = 1 / 3
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
@@ -32,8 +33,11 @@ class Restrained:
     """A predictor whose mean gives way where its own variance is large.
 
     Its density is joined with that of a linear model by precision: the product of both. A weighted
-    mean with that of a Gaussian process follows, where left-out rows ask for it. And no mean leaves
-    the range of y at the rows by more than this range where its standard deviation exceeds it.
+    mean with that of a Gaussian process follows, where left-out rows ask for it. And where its
+    standard deviation exceeds the range of y at the rows, no mean leaves this range by more than
+    the range. In a table of four and more columns, whose empty corners are no continuation of
+    anything, it comes back there: the share of its way that remains is the square of the range
+    over its variance.
 
     Attributes
     ----------
@@ -98,11 +102,10 @@ class Restrained:
         return inside, self.model.components(inside)
 
     def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the mean; 0 where the range of y holds it."""
+        """Gradient (n, d, m) of the mean."""
         if self._is_interpolant is not None:
             mean = self._is_interpolant.mean(X)
-            held = self._within(mean, X) != mean
-            return self._is_interpolant.gradient(X).masked_fill(held[:, None], 0.0)
+            return self._gradient_within(self._is_interpolant.gradient(X), mean, X)
         gradient, mean = self.model.gradient(X), self.model.mean(X)
         if self.companion is not None:
             joined, share = self._joined(mean, X)
@@ -116,8 +119,7 @@ class Restrained:
         if self.interpolant is not None:
             gradient = self.interpolant.instead(gradient, self.interpolant.gradient(X))
             mean = self.interpolant.instead(mean, self.interpolant.mean(X))
-        held = self._within(mean, X) != mean
-        return gradient.masked_fill(held[:, None], 0.0)
+        return self._gradient_within(gradient, mean, X)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
@@ -202,32 +204,57 @@ class Restrained:
 
     def _share_slopes(self, X: Tensor) -> Tensor:
         """Derivatives (n, d, m) of the companion's share."""
-        assert self.companion is not None
-        n, d = X.shape
-        size = torch.finfo(X.dtype).eps ** STEP_POWER
-        at_once = max(1, MOST_SHIFTED // (2 * max(n, 1)))
-        slopes = []
-        for steps in torch.split(size * torch.eye(d, dtype=X.dtype, device=X.device), at_once):
-            shifted = torch.stack([X + steps[:, None], X - steps[:, None]])
-            share = share_of(self.companion, self.model, shifted.reshape(-1, d))
-            above, below = share.reshape(2, len(steps), n, -1)
-            slopes.append(((above - below) / (2 * size)).to(X))
-        return torch.cat(slopes).movedim(0, 1)
+        companion = self.companion
+        assert companion is not None
+        return _slopes(lambda points: share_of(companion, self.model, points), X)
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
-        """The mean, held by y's range where it has left it far and is not known to do so."""
-        spread, low, high = self._bounds(mean)
-        if torch.equal(mean, torch.clamp(mean, low, high)):
+        """The mean, held near y's range where it has left it and is not known to do so."""
+        spread, low, high = self._range(mean)
+        inside = torch.clamp(mean, low, high)
+        beyond = mean - inside
+        left = self._outside(beyond, spread, X)
+        if not len(left):
             return mean
-        far = torch.nonzero(((mean < low) | (mean > high)).any(1)).squeeze(1)
-        if not len(far):
-            return mean
-        held = torch.minimum(torch.maximum(mean[far], low), high)
-        variance = self._own_variance(X[far]).to(mean)
-        unknown = ~(variance <= spread.square())
+        unknown, share = self._share_outside(X[left])
+        drawn = inside[left] + share.to(mean) * _at_most(beyond[left], spread)
         result = mean.clone()
-        result[far] = torch.where(unknown, held, mean[far])
+        result[left] = torch.where(unknown, drawn, mean[left])
         return result
+
+    def _gradient_within(self, gradient: Tensor, mean: Tensor, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of `_within` from that of the mean."""
+        spread, low, high = self._range(mean)
+        beyond = mean - torch.clamp(mean, low, high)
+        left = self._outside(beyond, spread, X)
+        if len(left):
+            some = (self._share_outside(X[left])[0] & (beyond[left] != 0)).any(1)
+            left = left[some]
+        if not len(left):
+            return gradient
+        unknown, share = self._share_outside(X[left])
+        excess = beyond[left]
+        drawn = (share.to(gradient) * (excess.abs() < spread))[:, None] * gradient[left]
+        if _is_table(X):
+            slopes = _slopes(lambda points: self._share_outside(points)[1], X[left])
+            drawn = drawn + _at_most(excess, spread)[:, None] * slopes
+        result = gradient.clone()
+        result[left] = torch.where((unknown & (excess != 0))[:, None], drawn, gradient[left])
+        return result
+
+    def _outside(self, beyond: Tensor, spread: Tensor, X: Tensor) -> Tensor:
+        """Numbers of the points whose mean may be held, from how far it has left y's range."""
+        far = beyond != 0 if _is_table(X) else ~(beyond.abs() <= spread)
+        return torch.nonzero(far.any(1)).squeeze(1)
+
+    def _share_outside(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether a mean is unknown (n, m), and the share that remains of what it has left by."""
+        variance = self._own_variance(X).double()
+        squares = (self.high - self.low).double().square().to(variance.device)
+        unknown = ~(variance <= squares)  # Not a number is no knowledge either.
+        if not _is_table(X):
+            return unknown, torch.ones_like(variance)
+        return unknown, torch.where(unknown, (squares / variance).nan_to_num(0.0), 1.0)
 
     def _own_variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the mean that what predicts it knows of by itself."""
@@ -238,16 +265,16 @@ class Restrained:
             return variance
         return self.interpolant.instead(variance, self.interpolant.variance(X))
 
-    def _bounds(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Range of y, and how low and how high a mean may go, in the precision of `mean`."""
-        known = self._bounds_by_precision
+    def _range(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Width and ends of the range of y, in the precision of `mean`."""
+        known = self._range_by_precision
         if mean.dtype not in known:
-            spread = (self.high - self.low).to(mean)
-            known[mean.dtype] = spread, self.low.to(mean) - spread, self.high.to(mean) + spread
+            low, high = self.low.to(mean), self.high.to(mean)
+            known[mean.dtype] = (self.high - self.low).to(mean), low, high
         return known[mean.dtype]
 
     @cached_property
-    def _bounds_by_precision(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor]]:
+    def _range_by_precision(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor]]:
         return {}
 
     def arrays(self) -> dict[str, Any]:
@@ -292,6 +319,30 @@ class Restrained:
             None if interpolant is None else Interpolant.from_arrays(interpolant, like),
             None if claims is None else WrongClaims(**claims),
         )
+
+
+def _is_table(X: Tensor) -> bool:
+    """Whether points have as many columns as those of a table."""
+    return X.shape[1] >= FEWEST_OF_TABLE
+
+
+def _at_most(values: Tensor, size: Tensor) -> Tensor:
+    """Values of at most this size."""
+    return torch.minimum(torch.maximum(values, -size), size)
+
+
+def _slopes(function: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
+    """Derivatives (n, d, m) of a function (n, m) of points X (n, d), by central differences."""
+    n, d = X.shape
+    size = torch.finfo(X.dtype).eps ** STEP_POWER
+    at_once = max(1, MOST_SHIFTED // (2 * max(n, 1)))
+    slopes = []
+    for steps in torch.split(size * torch.eye(d, dtype=X.dtype, device=X.device), at_once):
+        shifted = torch.stack([X + steps[:, None], X - steps[:, None]])
+        values = function(shifted.reshape(-1, d))
+        above, below = values.reshape(2, len(steps), n, -1)
+        slopes.append(((above - below) / (2 * size)).to(X))
+    return torch.cat(slopes).movedim(0, 1)
 
 
 def restrained(

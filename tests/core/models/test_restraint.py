@@ -26,20 +26,21 @@ ESTIMATORS = {
 class Runaway:
     """A mean that explodes at one side of the box, with a variance that says so or not."""
 
-    def __init__(self, variance):
-        self.variance = variance
+    def __init__(self, variance, growth=0.0):
+        self.variance, self.growth = variance, growth
 
     def mean(self, X):
         return torch.exp(20 * X[:, :1]) / 100
 
     def gradient(self, X):
-        return 20 * self.mean(X)[:, None]
+        gradient = X.new_zeros((*X.shape, 1))
+        gradient[:, 0] = 20 * self.mean(X)
+        return gradient
 
     def components(self, X, posterior=True):
         mean = self.mean(X)[:, None]
-        return Components(
-            mean[..., 0] * 0, mean, torch.ones_like(mean), torch.full_like(mean, self.variance)
-        )
+        variance = (self.variance * torch.exp(self.growth * X[:, :1]))[:, None]
+        return Components(mean[..., 0] * 0, mean, torch.ones_like(mean), variance)
 
     def numbers_per_row(self):
         return 1
@@ -54,6 +55,46 @@ def test_no_mean_leaves_the_range_far_where_its_std_exceeds_it():
     assert torch.equal(unsure.mean(X), expected)
     assert torch.equal(unsure.components(X).expectation(), expected)
     assert unsure.gradient(X)[2].item() == 0 and unsure.gradient(X)[0].item() > 0
+
+
+def of_a_table(x):
+    """Points of four columns, of which the first is given."""
+    return tensor(np.c_[x, np.full((len(x), 3), 0.5)])
+
+
+def test_in_a_table_a_mean_outside_the_range_comes_back_where_its_std_exceeds_it():
+    X = of_a_table([0.1, 0.2, 0.28, 1.0])  # Two of them inside; .28 is 0.7 above the range.
+    bounds = tensor([0.0]), tensor([2.0])
+    unsure, sure = (Restrained(Runaway(v), None, *bounds) for v in (16.0, 1e-2))
+    assert torch.equal(sure.mean(X), sure.model.mean(X))
+    excess = (unsure.model.mean(X) - 2).clamp(0, 2)
+    expected = torch.where(excess > 0, 2 + 2**2 / 16 * excess, unsure.model.mean(X))
+    torch.testing.assert_close(unsure.mean(X), expected, rtol=1e-14, atol=0)
+    assert torch.equal(unsure.components(X).expectation(), unsure.mean(X))
+
+
+def test_in_a_table_a_mean_comes_back_without_a_jump():
+    # It leaves the range at 0.5; at 0.52 its std is as wide as this range.
+    width = 220.3
+    model = Restrained(
+        Runaway(width**2 * np.exp(-8 * 0.52), growth=8.0), None, tensor([0.0]), tensor([width])
+    )
+    at = of_a_table(np.linspace(0.45, 0.55, 2001))
+    mean, own = model.mean(at), model.model.mean(at)
+    assert not torch.equal(mean, own) and torch.equal(mean[:1400], own[:1400])
+    assert mean.diff(dim=0).abs().max() <= own.diff(dim=0).abs().max()
+
+
+@pytest.mark.parametrize("points", [lambda x: tensor(x[:, None]), of_a_table])
+def test_the_gradient_outside_of_the_range_is_that_of_the_mean(points):
+    model = Restrained(Runaway(9.0, growth=3.0), None, tensor([0.0]), tensor([2.0]))
+    X = points(np.r_[np.linspace(0.05, 0.26, 9), 0.28, 0.31, 0.4, 0.7, 1.0, 1.2])
+    step = torch.zeros_like(X)
+    step[:, 0] = 1e-6
+    slope = (model.mean(X + step) - model.mean(X - step)) / 2e-6
+    gradient = model.gradient(X)
+    torch.testing.assert_close(gradient[:, 0], slope, rtol=1e-5, atol=1e-7)
+    assert not gradient[:, 1:].any()
 
 
 def table(seed=3):
