@@ -152,6 +152,11 @@ def rows_of(name, method, seeds, part):
         )
 
 
+def place(row):
+    """Order of a row: by estimator and task."""
+    return list(METHODS).index(row["method"]), CASES.index(row["task"])
+
+
 def run(seeds, quick, cases=CASES, only=None):
     """Rows of the tasks and the estimators asked for; others are kept as they are."""
     table = harness.Table()
@@ -168,8 +173,7 @@ def run(seeds, quick, cases=CASES, only=None):
             for row, bounds in rows_of(name, method, seeds, QUICK if quick else 1):
                 table.add(row, bounds)
             # After each: an interrupted run keeps what it has measured.
-            order = lambda row: (list(METHODS).index(row["method"]), CASES.index(row["task"]))
-            table.rows.sort(key=order)
+            table.rows.sort(key=place)
             if not quick:
                 table.write("more_pieces")
     return table
