@@ -449,26 +449,6 @@ def test_stops_at_the_tolerance():
     assert loose.n_iter < levenberg_marquardt(problem, start).n_iter
 
 
-def test_an_impatient_descent_ends_where_it_creeps(monkeypatch):
-    rng = np.random.default_rng(0)
-    x = tensor(np.sort(rng.random(80)))
-    y = torch.sin(9 * x)[:, None]
-
-    def steps(patient):
-        problem = ProjectedProblem(Exponentials(x, 3), y, torch.ones_like(x))
-        found = levenberg_marquardt(problem, tensor([1.0, 2.0, 3.0]), patient=patient)
-        return len(found.curve) - 1, found.state.rms()
-
-    long, best = steps(True)
-    short, left = steps(False)
-    assert short <= long
-    assert left < 1.25 * best
-    # Whatever is gained is too little.
-    monkeypatch.setattr("skpou.core.optim.varpro.CREEPING_GAIN", 1e300)
-    assert steps(False)[0] <= 50
-    assert steps(True)[0] == long
-
-
 def test_target_that_is_zero_or_within_the_columns():
     problem, _, start = soft_tree()
     phi = problem.basis.polynomials
