@@ -24,6 +24,7 @@ from skpou.core.models import (
     LocalBlock,
     Maker,
     ResidueDensity,
+    is_scattered,
     own_maker,
     prior_residual_makers,
     residual_makers,
@@ -376,20 +377,22 @@ class AdditiveModel:
     def residual_makers(self, rows: Rows, plain: bool = False) -> list[list[Maker]]:
         """Those of the likeliest expert of every target, with its own shrinkage.
 
-        In tables its first fit counts, whose covariance is that of rows of equal weights. Functions
-        of few columns take that of the likeliest member, which density has given weights: rows
-        with a small residue have more leverage than is theirs, and the errors without them are
-        rather too large, as is safe where rows are regular and the noise is what the terms miss.
+        In tables and of scattered rows its first fit counts, whose covariance is that of rows of
+        equal weights. Lines and grids of few columns take that of the likeliest member, which
+        density has given weights: rows with a small residue have more leverage than is theirs, and
+        the errors without them are rather too large, as is safe where rows are regular and the
+        noise is what the terms miss. Scattered ones have leverages above one then, which is none.
         `plain` has the first fit count in any case: where errors are weighed against others'.
         None with a local block: its errors at left-out rows are in the density already.
         """
         if self.has_local:
             return []
         makers: list[list[Maker]] = []
+        plain = plain or rows.n_features >= FEWEST_OF_TABLE or is_scattered(rows.X)
         for number, target in enumerate(self.targets):
             pairs = [(e, m) for e in target.experts for m in e.members]
             expert, member = max(pairs, key=lambda pair: pair[1].share)
-            if (plain or rows.n_features >= FEWEST_OF_TABLE) and expert.first is not None:
+            if plain and expert.first is not None:
                 member = expert.first
             columns = expert.basis.matrix(rows.X)
             if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:

@@ -280,3 +280,17 @@ def test_left_out_errors_of_a_table_are_those_of_its_noise():
     in_folds = left_out.group < left_out.n_folds
     square = np.mean(left_out.error[in_folds] ** 2)
     assert square < 2 * np.mean(noise**2)
+
+
+def test_left_out_errors_of_scattered_rows_are_those_of_equal_weights():
+    rng = np.random.default_rng(3)
+    X = rng.random((24, 2))
+    noise = 0.1 * rng.standard_normal(24)
+    rows = rows_of(X, np.sin(4 * X[:, 0]) + X[:, 1] + noise)
+    model = fit_additive(rows, AdditiveOptions(), rng).state
+    ((maker, *_),) = model.residual_makers(rows)
+    # The influence of a least-squares fit with a ridge takes at most the whole of a row.
+    assert float(torch.linalg.matrix_norm(maker.influence(), 2)) <= 1 + 1e-9
+    (left_out,) = leave_out([[maker]], rows)
+    in_folds = left_out.group < left_out.n_folds
+    assert np.sqrt(np.mean(left_out.error[in_folds] ** 2)) < 0.5

@@ -72,6 +72,8 @@ class LeftOut:
         Whether the errors of each set are more than round-off of the whole fit.
     maker : Maker, default=None
         The residual maker of the fit as it is, where it is one.
+    degrees : float, default=None
+        Degrees of freedom that the fit to all rows leaves. None: nobody has counted them.
     """
 
     sets: list[np.ndarray]
@@ -82,6 +84,7 @@ class LeftOut:
     count: np.ndarray
     told: np.ndarray
     maker: Maker | None = None
+    degrees: float | None = None
 
     @property
     def row(self) -> np.ndarray:
@@ -106,7 +109,7 @@ def sets_to_leave_out(
     sets = [np.flatnonzero(fold == k) for k in range(fold.max() + 1)]
     for column in X.T:
         levels, of_row = np.unique(column, return_inverse=True)
-        if 3 <= len(levels) <= MOST_LEVELS and ROWS_A_LEVEL * len(levels) <= n:
+        if _has_levels(levels, n):
             # The first and the last level would be extrapolated.
             inner = rng.permutation(np.arange(1, len(levels) - 1))[:most_levels]
             sets += [np.flatnonzero(of_row == level) for level in np.sort(inner)]
@@ -116,6 +119,17 @@ def sets_to_leave_out(
         near = cKDTree(X).query(centres, k=size)[1]
         sets += [np.sort(rows) for rows in near]
     return [rows for rows in sets if 0 < len(rows) <= min(MOST_TOGETHER, n - 1)]
+
+
+def is_scattered(X: Tensor) -> bool:
+    """Whether points (n, d) of several columns are on no lines or grid."""
+    columns = X.cpu().numpy().T
+    return len(columns) > 1 and not any(_has_levels(np.unique(c), len(c)) for c in columns)
+
+
+def _has_levels(values: np.ndarray, n: int) -> bool:
+    """Whether n rows take so few values in a column that all rows of one can be left out."""
+    return 3 <= len(values) <= MOST_LEVELS and ROWS_A_LEVEL * len(values) <= n
 
 
 class ResidualMaker:
@@ -256,7 +270,10 @@ class StagedMakers:
             found.append(left_out_errors(makers, of_stage, sets))
         last = found[-1]
         variance = np.sum([one.variance for one in found], axis=0)
-        return replace(last, error=last.error + error, variance=variance)
+        # Each stage takes some of them.
+        taken = sum(rows.n_rows - float(one.degrees or 0.0) for one in found)
+        degrees = max(rows.n_rows - taken, 1.0)
+        return replace(last, error=last.error + error, variance=variance, degrees=degrees)
 
 
 Makers = list[Maker] | StagedMakers
@@ -391,7 +408,10 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises)
     )
     n_folds = min(N_FOLDS, rows.n_rows)
-    return LeftOut(sets, n_folds, error, variance, noise_left, np.array(counts), np.array(told))
+    count = np.array(counts)
+    return LeftOut(
+        sets, n_folds, error, variance, noise_left, count, np.array(told), degrees=degrees
+    )
 
 
 def is_exact(noise: Tensor) -> bool:

@@ -101,6 +101,8 @@ class FormError:
         What is added between the levels of columns; see `LevelError`.
     discrepancy : dict, default=None
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
+    knows_outside : bool, default=False
+        Whether the model's own variance is that of the mean outside the box, too.
     """
 
     scales: np.ndarray
@@ -113,6 +115,7 @@ class FormError:
     square: np.ndarray
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
+    knows_outside: bool = False
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -197,7 +200,8 @@ class WithFormError:
     """A predictor whose epistemic variance knows the error of its form.
 
     Outside the box the standard deviation is at least the distance of the mean from its own
-    tangent at the box, since a basis may run away, and half the rise of that tangent.
+    tangent at the box, since a basis may run away, and half the rise of that tangent; not that of a
+    process whose claims left-out rows bear out.
 
     Attributes
     ----------
@@ -239,14 +243,20 @@ class WithFormError:
     def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
         """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
         added = self._added(X, parts)[:, None]
+        hidden = self.hidden(X, parts)
+        return added if hidden is None else torch.maximum(added, hidden.to(added))
+
+    def hidden(self, X: Tensor, parts: Components) -> Tensor | None:
+        """Variance (n, N, m) of each component that noise hides; None where it hides none."""
         if all(form.discrepancy is None for form in self.forms):
-            return added
+            return None
         points = X.detach().cpu().double().numpy()
         found = np.stack([form.hidden(points) for form in self.forms], 1)
-        hidden = torch.as_tensor(found, device="cpu").to(added)[:, None]
+        noise = parts.noise
+        hidden = torch.as_tensor(found, device="cpu").to(noise)[:, None]
         # What noise hides is as small as it is: next to nothing of a narrow component.
-        usual = added.new_tensor([form.usual_noise for form in self.forms])
-        return torch.maximum(added, hidden * (parts.noise / usual).clamp_max(1))
+        usual = noise.new_tensor([form.usual_noise for form in self.forms])
+        return hidden * (noise / usual).clamp_max(1)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.
@@ -290,6 +300,7 @@ class WithFormError:
             rise = (slope * step[..., None]).sum(1)
             bent = self.model.mean(X[outside]).to(X) - self.model.mean(near).to(X) - rise
             result[outside] = bent.square() + (UNSURE * rise).square()
+            result[:, [form.knows_outside for form in self.forms]] = 0.0
         return result
 
 

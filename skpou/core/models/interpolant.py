@@ -27,7 +27,12 @@ from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
-from skpou.core.models.form_error import FormError, WithFormError, fit_form_errors
+from skpou.core.models.form_error import (
+    FormError,
+    WithFormError,
+    fit_form_errors,
+    no_form_errors,
+)
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import (
@@ -51,6 +56,12 @@ EXACT_ENOUGH = 1e-6
 #: Part of the form's expected error that the process' must not exceed: half is what either may be
 #: wrong by.
 BETTER = 0.5
+#: Largest left-out error, and largest mean square of those of random folds, of levels and of
+#: neighbourhoods, in units of what the process claims, up to which its claims are borne out: a kink
+#: or a length that varies shows in some errors, levels of another form in all of theirs.
+LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
+#: Errors' worth of belief in the claimed variance where left-out errors are smaller.
+PRIOR_ERRORS = 8.0
 #: Points of the box at which errors are expected.
 N_PROBES = 128
 
@@ -68,7 +79,7 @@ class Interpolant:
     kinds : Tensor of shape (m,)
         0 for the Gaussian kernel, 1 for Matern's with two derivatives.
     stretches : Tensor of shape (m,)
-        By how much one end of the box is drawn out, see `stretched`.
+        By how much ends of the box are drawn out, see `stretched`.
     rates : Tensor of shape (m, d)
         Reciprocals of the lengths.
     variances : Tensor of shape (m, 4)
@@ -106,6 +117,12 @@ class Interpolant:
             for name in _OF_TARGETS
         }
         return replace(self, **joined, forms=self.forms + other.forms)
+
+    def with_variance(self, factor: float, form: FormError) -> Interpolant:
+        """That of a single target with the same mean and so many times the variance."""
+        return replace(
+            self, variances=factor * self.variances, coef=self.coef / factor, forms=(form,)
+        )
 
     def predicts_all(self, n_outputs: int) -> bool:
         """Whether no output is left to another model."""
@@ -200,6 +217,11 @@ class Interpolant:
         """Columns (k, n) whose products are what the rows take off the covariances."""
         kernel = self._covariance(X, self.points, target)[0]
         return torch.linalg.solve_triangular(self._factors[target], kernel.T, upper=False)
+
+    def degrees_left(self, target: int) -> float:
+        """Degrees of freedom that the process leaves to the noise."""
+        own = torch.cholesky_inverse(self._factors[target]).diagonal() / self.weight
+        return float(self.variances[target, 3] * own.sum())
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
@@ -315,6 +337,7 @@ def _left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         noise=found_of[2],
         count=count,
         told=told,
+        degrees=_solved(rows, [choice]).degrees_left(0),
     )
 
 
@@ -353,6 +376,25 @@ def _is_better(
     return as_little and float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 
+def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
+    """Factor of the variance that left-out errors ask of a process; None where it claims too much.
+
+    Each kind of sets is asked by itself. A variance that is too large is believed for some errors.
+    """
+    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    kinds = np.array(
+        [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
+    )[left_out.group]
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
+    if not np.isfinite(square).all() or square.max() > LARGEST_BORNE_OUT**2:
+        return None
+    parts = [square[kinds == kind] for kind in np.unique(kinds)]
+    if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
+        return None
+    factor = max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
+    return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
+
+
 def _is_bent(rows: Rows) -> bool:
     """Whether most rows of a single column are on a line with their neighbours, but not all.
 
@@ -380,9 +422,14 @@ def _of_target(
         found = _solved(rows, [choice])
         if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
             return None
-        # The variance that a kernel claims has no part in what its errors are told by.
+        factor = _borne_out(other, rows.X.cpu().numpy())
         plain = replace(other, variance=other.noise)
-        found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
+        if factor is None:
+            # What a kernel claims in vain has no part in what its errors are told by.
+            found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
+        else:
+            (form,) = no_form_errors(rows)
+            found = found.with_variance(factor, replace(form, knows_outside=True))
     except NUMERICAL_FAILURES:
         return None
     # Exact rows have no noise whose size few of them would leave open.

@@ -2,7 +2,8 @@
 
 The size of the process is the best one for each set of lengths, so that it may exceed y's by far,
 as it does where lengths are large: that limit is a polynomial. A single column may be stretched by
-a logarithm towards one of its ends where its rows are placed so, as calibration points often are.
+a logarithm towards one of its ends or both where its rows are placed so, as calibration points
+often are.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ GAUSSIAN, MATERN = 0, 1
 #: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
 #: smooth gain more with each row, and what is not is missed between the rows by much less else.
 SMOOTHER = 0.1
-#: Stretches: none, and of the lower and the upper end by so many times the other end's. Rows must
-#: be placed so: an end that is drawn out between two rows would be claimed to be known.
-STRETCHES = (0.0, 30.0, 1000.0, -30.0, -1000.0)
+#: Stretches: none, of the lower and the upper end by so many times the other end's, and of both
+#: ends, the reciprocals. Rows must be placed so, with more even gaps after it: an end that is drawn
+#: out between two rows would be claimed to be known. The largest gap may grow to so many times
+#: itself, as one row that is missing does to it.
+STRETCHES = (0.0, 30.0, 1e3, 3e4, -30.0, -1e3, -3e4, 0.2, 1 / 30, 1e-3)
+MOST_GAP = 2.0
 
 
 def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
@@ -61,10 +65,16 @@ def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
 def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
     """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
 
-    The box stays the box, and outside of it the coordinate goes on straight.
+    Both ends are by a stretch between 0 and 1: the mean of the coordinates of either by its
+    reciprocal. The box stays the box, and outside of it the coordinate goes on straight.
     """
     if stretch == 0:
         return X, library.ones_like(X)
+    if 0 < stretch < 1:
+        (lower, low_slope), (upper, up_slope) = (
+            stretched(X, sign / stretch, library) for sign in (1, -1)
+        )
+        return 0.5 * (lower + upper), 0.5 * (low_slope + up_slope)
     Z = X if stretch > 0 else 1 - X
     inside = Z.clip(0, 1)
     most, whole = abs(stretch), math.log1p(abs(stretch))
@@ -162,12 +172,14 @@ def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
 
 
 def _stretches(X: np.ndarray) -> list[float]:
-    """Those by which the largest gap between rows of a single column becomes smaller."""
+    """Those of a single column whose rows are placed so: gaps become more even by them."""
     if X.shape[1] > 1:
         return [0.0]
-    x = np.sort(X[:, 0])
-    gaps = {k: float(np.diff(stretched(x, k, np)[0]).max()) for k in STRETCHES}
-    return [k for k, gap in gaps.items() if k == 0 or gap < gaps[0.0]]
+    x = np.unique(X)
+    gaps = {k: np.diff(stretched(x, k, np)[0]) for k in STRETCHES}
+    uneven = {k: float(np.log(gap).std()) for k, gap in gaps.items()}
+    most = MOST_GAP * gaps[0.0].max()
+    return [k for k in STRETCHES if k == 0 or (uneven[k] < uneven[0.0] and gaps[k].max() < most)]
 
 
 def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:

@@ -106,6 +106,17 @@ class LinearCompanion:
             share = share + rest[:, None] / self.ridge
         return self.doubt * self.noise * (1 + share)
 
+    def understated(self, X: Tensor, noise: Tensor) -> Tensor:
+        """Variance (n, m) of the values about the truth less what a doubt below one has of it.
+
+        A fit that gives way by left-out errors to a line has the line's own error, however little
+        the line was doubted. That is what it leaves at the rows without the noise (n, m).
+        """
+        doubted = self.variance(X)
+        whole = doubted / self.doubt
+        own = torch.maximum(whole - noise.to(whole), whole - self.noise)
+        return (own - doubted).clamp_min(0)
+
     def _standard(self, X: Tensor) -> Tensor:
         return (X.to(self.centre) - self.centre) / self.spread
 

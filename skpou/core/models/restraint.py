@@ -15,6 +15,7 @@ from skpou.core import Rows
 from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
+from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, LinearCompanion, share_of
 from skpou.core.models.model import Predictor
@@ -142,10 +143,33 @@ class Restrained:
             known = posterior and torch.equal(X, X.clamp(0, 1))
             joined, share = self._joined(mean, X, own if known else None)
             parts = moved(parts, joined - mean)
-            parts = replace(parts, epistemic=parts.epistemic * (1 - share[:, None]))
+            parts = self._joined_variance(parts, X, share, own if posterior else None)
         if self.process is not None:
             parts = self.process.with_density(parts, X, posterior)
         return parts
+
+    def _joined_variance(
+        self, parts: Components, X: Tensor, share: Tensor, own: Components | None
+    ) -> Components:
+        """The density with the variance of the joined mean; `own` is the model's, None: no mean's.
+
+        Noise hides as much of a line's error as it does of the form's.
+        """
+        epistemic = parts.epistemic * (1 - share[:, None])
+        if own is None:
+            return replace(parts, epistemic=epistemic)
+        assert self.companion is not None
+        beside = share.square() * self.companion.understated(X, parts.variances()[0]).to(share)
+        hidden = None if self.bars is None else self.bars.hidden(X, own)
+        if not isinstance(parts, IndependentComponents):
+            # The components' own variances of the mean count by the squares of their shares.
+            squares = parts.log_pi.exp().square().sum(1, keepdim=True)
+            beside = beside / squares
+            hidden = None if hidden is None else hidden / squares[:, None]
+        epistemic = epistemic + beside[:, None]
+        if hidden is not None:
+            epistemic = torch.maximum(epistemic, hidden.to(epistemic))
+        return replace(parts, epistemic=epistemic)
 
     def _held(self, parts: Components, X: Tensor, posterior: bool) -> Components:
         """A density about a mean within the range of y, with the tails of few degrees."""

@@ -34,8 +34,9 @@ CLEAR_NOISE = 1e-3
 def degrees_of_noise(rows: Rows, left_out: Sequence[LeftOut] | None) -> np.ndarray | None:
     """Degrees of freedom (m,) by which the noise is known; infinite where they are many.
 
-    A row that is left out has the noise's variance over the part of it that is its own, and the
-    parts of all rows add up to the degrees of freedom.
+    They are those that the fit leaves. A row that is left out alone has the noise's variance over
+    the part of it that is its own, and the parts of all rows add up to them; rows that are left out
+    together have more variance, and would say too little.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def degrees_of_noise(rows: Rows, left_out: Sequence[LeftOut] | None) -> np.ndarr
         variance = one.variance[known, 0]
         if not known.any() or float(np.median(variance)) < CLEAR_NOISE**2:
             continue
-        found = spare + float(np.sum(one.noise[known, 0] / variance))
+        parts = one.noise[known, 0] / variance
+        found = spare + (float(np.sum(parts)) if one.degrees is None else one.degrees)
         if found < MOST_DEGREES:
             degrees[target] = max(found, FEWEST_DEGREES)
     return None if np.isinf(degrees).all() else degrees

@@ -15,10 +15,11 @@ from skpou import (
     SparseGridRegressor,
 )
 from skpou.core import Rows
+from skpou.core.models import leave_out, residual_maker
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import no_form_errors
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.interpolant import Interpolant, _solved
+from skpou.core.models.interpolant import Interpolant, _borne_out, _left_out, _solved
 from skpou.core.models.likely_kernels import (
     GAUSSIAN,
     MATERN,
@@ -128,6 +129,63 @@ def test_only_rows_that_are_placed_so_are_stretched():
     even, series = np.linspace(0, 1, 12), np.geomspace(1, 200, 12) / 200
     assert likeliest_kernel(rows_of(even[:, None], np.sqrt(even)), 0)[1] == 0
     assert likeliest_kernel(rows_of(series[:, None], np.log(series)), 0)[1] > 0
+
+
+@pytest.mark.parametrize("missing", [None, 3])
+def test_rows_dense_at_both_ends_are_stretched_at_both(missing):
+    x = 0.5 * (1 - np.cos(np.linspace(0, np.pi, 16)))
+    x = x if missing is None else np.delete(x, missing)
+
+    def y(x):
+        return np.log((0.02 + x) / (1.02 - x))
+
+    chosen = likeliest_kernel(rows_of(x[:, None], y(x)), 0)
+    assert 0 < chosen[1] < 1
+    found = _solved(rows_of(x[:, None], y(x)), [chosen])
+    at = np.linspace(0, 1, 101)
+    error = found.mean(tensor(at[:, None]))[:, 0].numpy() - y(at)
+    assert np.abs(error).max() < 0.02
+
+
+def left_out_by_the_process(X, y):
+    rows = rows_of(X, y)
+    chosen = likeliest_kernel(rows, 0)
+    sets = leave_out([[residual_maker(tensor(np.ones((len(X), 1))), 0.0)]], rows)[0]
+    return _left_out(rows, chosen, sets)
+
+
+def test_only_claims_that_left_out_rows_bear_out_are_believed():
+    x = np.linspace(0, 1, 30)[:, None]
+    smooth_one = left_out_by_the_process(x, np.sin(9 * x[:, 0]))
+    rooted = left_out_by_the_process(x, np.sqrt(x[:, 0]))
+    assert 0 < _borne_out(smooth_one, x) <= 1
+    assert _borne_out(rooted, x) is None
+    # With noise the noise is not made smaller.
+    noisy = replace(smooth_one, noise=np.full_like(smooth_one.noise, 0.01))
+    assert _borne_out(noisy, x) == 1
+    larger = replace(smooth_one, error=4 * np.sqrt(smooth_one.variance))
+    assert _borne_out(larger, x) is None
+
+
+def test_a_factor_of_the_variance_leaves_the_mean(solved):
+    rows, found, (_, _, d) = solved
+    (form, _) = no_form_errors(rows)
+    less = found.with_variance(0.25, form)
+    X = tensor(np.random.default_rng(9).random((7, d)))
+    torch.testing.assert_close(less.mean(X), found.mean(X), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(less.variance(X), 0.25 * found.variance(X), rtol=1e-6, atol=1e-12)
+
+
+def test_a_believed_process_knows_its_own_variance_outside():
+    X = np.linspace(0, 1, 14)[:, None]
+    model = SparseGridRegressor().fit(X, smooth(X))
+    outside = np.r_[np.linspace(-0.15, -0.05, 9), np.linspace(1.05, 1.15, 9)][:, None]
+    mean, std = model.predict(outside, return_std=True)
+    error = np.abs(mean - smooth(outside))
+    assert np.mean(error <= 3 * std) > 0.97
+    # Half the rise of the tangent, that of a form of which nothing is known there, is far more.
+    rise = 0.1 * np.abs(model.predict_gradient(X[[0, -1]])).min()
+    assert np.median(std) < 0.1 * rise
 
 
 def test_the_state_survives_pickling(solved):

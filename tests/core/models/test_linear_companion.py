@@ -1,5 +1,7 @@
 """The linear model beside a fit: its left-out errors, its variance, how far it is trusted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,20 @@ def test_variance_is_that_of_a_bayesian_linear_model():
     share = 1 / 8 + torch.einsum("ij,jk,ik->i", query, torch.linalg.inv(precision), query)
     expected = line.noise[0] * (1 + share)
     torch.testing.assert_close(line.variance(tensor(X[:3] + 0.2))[:, 0], expected)
+
+
+def test_a_line_that_is_trusted_has_its_own_error():
+    X, y = table(noise=1.0)
+    line = _fit_line(rows_of(X, y)).companion
+    Z, noise = tensor(X[:4]), tensor(np.full((4, 1), 0.1))
+    doubted, trusted = (replace(line, doubt=tensor([doubt])) for doubt in (3.0, 0.01))
+    assert (doubted.understated(Z, noise) == 0).all()
+    # All that it leaves, less the noise, which is told apart, and what the doubt leaves of it.
+    expected = 0.99 * line.variance(Z) - noise
+    torch.testing.assert_close(trusted.understated(Z, noise), expected)
+    # Noise is not more than what is left at the rows: the error of the coefficients stays.
+    own = line.variance(Z) - line.noise - 0.01 * line.variance(Z)
+    torch.testing.assert_close(trusted.understated(Z, 10 + noise), own.clamp_min(0))
 
 
 def test_state_survives_as_arrays():
