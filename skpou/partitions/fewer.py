@@ -18,8 +18,8 @@ from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
-from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
-from skpou.partitions.grown import can_grow, grown_pieces
+from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
 from skpou.partitions.pieces.problem import ROUND_OFF
 from skpou.partitions.pieces.spaces import space_columns
 
@@ -45,14 +45,26 @@ MANY_COLUMNS = 100
 MOST_ROWS = 4000
 #: Folds of rows that are left out.
 N_FOLDS = 5
-#: Errors, in units of round-off, at which a number of pieces is exact and no smaller one is tried.
-EXACT = 0.1
+#: Errors, in units of round-off and of y, at which a number of pieces is exact and no other tried.
+EXACT, LEAST_ERROR = 0.1, 1e-12
+#: Factor of the least error within which descents are close, and steps that these go on for, and
+#: how often.
+CLOSE, MORE, ROUNDS = 3.0, 50, 3
+#: Steps of the last descent of pieces that were just found: their first one has come as far.
+FIRST_STEPS = 5
+#: Steps of a descent that goes on from the same pieces of hardly other rows.
+AGAIN = 10
+#: Errors, in units of these, from which a descent is quicker at its end than others begin; and
+#: factor by which pieces on their way may err more than others at their end.
+NEARLY, HOPE = 1e5, 100.0
 
 
 def fit_no_worse(
     rows: Rows, options: PieceOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """`fit_pieces` for exactly so many pieces, or fewer and empty ones where these err less.
+
+    Candidates descend for some steps, and the best of them to its end.
 
     Parameters
     ----------
@@ -73,32 +85,74 @@ def fit_no_worse(
     asked = math.prod(options.sizes or (1,))
     most = min(asked, _carried(rows, options))
     report = report or (lambda line: None)
+    options = replace(options, restarted=False, padded_to=asked)
+    rows_an_unknown = rows.n_rows / (most * unknowns(rows, options))
+    alone = most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN
 
-    options = replace(options, restarted=False)
-
-    def of_number(number: int, rng: np.random.Generator) -> TrainingResult:
-        some = replace(options, sizes=(number,), padded_to=asked)
-        return fit_pieces(rows, some, rng, None, report)
+    def of_number(number: int, rng: np.random.Generator, cells=None) -> TrainingResult:
+        some = replace(options, sizes=(number,))
+        if not alone:
+            some = replace(some, most_steps=FIRST_STEPS)
+        return fit_pieces(rows, some, rng, cells, report)
 
     # So many as are asked for start as they would alone.
     first = of_number(most, rng)
-    rows_an_unknown = rows.n_rows / (most * _unknowns(rows, options))
-    if most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN:
+    if alone:
         return first
     contest = _Contest(rows, first, report)
     with handing_over(contest.interrupted):
-        if contest.show(first, str(most)) <= contest.judge.exact:
-            return first
+        error = contest.show(first, str(most), most)
+        if error <= contest.judge.exact:
+            return contest.winner()
+        full = replace(options, sizes=(most,))
         if contest.judge.shared_by_neighbours(first) > SHARED:
-            for found in grown_pieces(rows, options):
-                contest.show(found, f"{most} grown")
-        elif most > SURE or rows_an_unknown <= ROWS_ENOUGH:
-            for number in _numbers(most)[1:]:
-                found = of_number(number, np.random.default_rng(number))
-                error = contest.show(found, str(number))
-                if error <= contest.judge.exact or error > WORSE * contest.best.score:
-                    break
-    return contest.best.best
+            if error <= NEARLY * contest.judge.exact:
+                contest.finish(full, noisy=False)
+            if contest.best.score > contest.judge.exact:
+                for found in grown_pieces(rows, full, first):
+                    contest.show(found, f"{most} grown", most)
+                contest.finish(full, noisy=False)
+        else:
+            if most > SURE or rows_an_unknown <= ROWS_ENOUGH:
+                for number in _numbers(most)[1:]:
+                    found = of_number(
+                        number, np.random.default_rng(number), first.chosen.get("cells")
+                    )
+                    error = contest.show(found, str(number), number)
+                    if error <= contest.judge.exact or error > WORSE * contest.best.score:
+                        break
+            contest.finish(full, noisy=True)
+    return contest.winner()
+
+
+def fit_again(
+    rows: Rows, options: PieceOptions, found: TrainingResult, report: Report | None = None
+) -> TrainingResult:
+    """As many soft pieces for hardly other rows, from where they were.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
+    options : PieceOptions
+        One size, a degree, and `exactly`.
+    found : TrainingResult
+        Of `fit_no_worse`, with pieces that `can_grow`.
+    report : callable, default=None
+        Receives a line of progress at a time.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with the best pieces so far.
+    """
+    contest = _Contest(rows, found, report or (lambda line: None))
+    with handing_over(contest.interrupted):
+        asked = math.prod(options.sizes or (1,))
+        number = used_pieces(found, rows)
+        some = replace(options, sizes=(number,), padded_to=asked, most_steps=AGAIN)
+        contest.show(grow(rows, some, found, noisy=True), f"{number} again", number)
+    return contest.winner()
 
 
 def grown_where_better(
@@ -125,16 +179,24 @@ def grown_where_better(
     sizes = options.sizes or ()
     if len(sizes) != 1 or options.degree is None or not can_grow(first):
         return first
-    if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * _unknowns(rows, options):
+    if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * unknowns(rows, options):
         return first
-    contest = _Contest(rows, first, report or (lambda line: None))
+    full = replace(options, exactly=True)
+    contest, grown = (_Contest(rows, first, report or (lambda line: None)) for _ in range(2))
     with handing_over(contest.interrupted):
-        if contest.show(first, str(sizes[0])) <= contest.judge.exact:
+        error = contest.show(first, str(sizes[0]), sizes[0])
+        if error <= contest.judge.exact or contest.judge.shared_by_neighbours(first) <= SHARED:
             return first
-        if contest.judge.shared_by_neighbours(first) > SHARED:
-            for found in grown_pieces(rows, replace(options, exactly=True)):
-                contest.show(found, f"{sizes[0]} grown")
-    return contest.best.best
+        for found in grown_pieces(rows, full, first):
+            grown.show(found, f"{sizes[0]} grown", sizes[0])
+        if not grown.best.is_empty and grown.best.score < HOPE * error:
+            grown.finish(full, noisy=False)
+            contest.show(*grown.best.best[:1], f"{sizes[0]} grown", sizes[0])
+    return contest.winner()
+
+
+#: Expected error, and pieces with their number.
+_Shown = tuple[float, tuple[TrainingResult, int]]
 
 
 class _Contest:
@@ -151,29 +213,67 @@ class _Contest:
     """
 
     def __init__(self, rows: Rows, first: TrainingResult, report: Report):
+        self.rows = rows
         self.judge = Judge(rows)
-        self.best: BestSoFar[TrainingResult] = BestSoFar()
+        self.best: BestSoFar[tuple[TrainingResult, int]] = BestSoFar()
+        self.shown: list[_Shown] = []
         self.first = first
         self.report = report
 
-    def show(self, found: TrainingResult, what: str) -> float:
-        """Expected error of pieces, the best of which are kept."""
+    def show(self, found: TrainingResult, what: str, number: int) -> float:
+        """Expected error of so many pieces, the best of which are kept."""
         error = self.judge(found)
-        self.best.show(found, error)
+        self.shown.append((error, (found, number)))
+        self.best.show((found, number), error)
         self.report(f"{what} pieces: expected error {error:.3g}")
         return error
+
+    def finish(self, options: PieceOptions, noisy: bool) -> None:
+        """Let the best descend to its end, if its gates are soft.
+
+        Without noise those that are close go on together first: their order is chance.
+        """
+        near = self._close(self.shown)
+        for _ in range(ROUNDS):
+            if noisy or len(near) < 2:
+                break
+            near = self._close([self._go_on(one, options, noisy, MORE) for _, one in near])
+        self._go_on(self.best.best, options, noisy)
+
+    def _close(self, shown: list[_Shown]) -> list[_Shown]:
+        least = min((error for error, _ in shown), default=math.inf)
+        return [one for one in shown if one[0] <= CLOSE * least and one[0] > self.judge.exact]
+
+    def _go_on(
+        self,
+        one: tuple[TrainingResult, int],
+        options: PieceOptions,
+        noisy: bool,
+        steps: int = PieceOptions.most_steps,
+    ) -> _Shown:
+        """What a further descent leads to, if gates are soft."""
+        found, number = one
+        if not can_grow(found) or number == 1:
+            return math.inf, one
+        now = replace(options, sizes=(number,), most_steps=steps)
+        found = grow(self.rows, now, found, noisy)
+        return self.show(found, f"{number} further", number), (found, number)
+
+    def winner(self) -> TrainingResult:
+        """The best; its score is the expected error, by which starts are compared."""
+        return replace(self.best.best[0], score=self.best.score)
 
     def interrupted(self) -> TrainingResult:
         """The best so far, marked as such."""
         message = "The best pieces found so far are kept."
-        kept = self.first if self.best.is_empty else self.best.best
+        kept = self.first if self.best.is_empty else self.winner()
         return replace(kept, code="interrupted", message=message)
 
 
-def _unknowns(rows: Rows, options: PieceOptions) -> int:
-    """Coefficients of one piece and its gate."""
-    gate = affordable_forms(options.gates, rows)[0].basis(rows.n_features).n_columns
-    return gate + space_columns(options.space, rows.n_features, options.degree or 0)
+def used_pieces(found: TrainingResult, rows: Rows) -> int:
+    """Number of partitions that are not empty."""
+    share = found.state.tree.log_proba(rows.X).exp()
+    return int((share.amax(0) > EMPTY).sum())
 
 
 def _carried(rows: Rows, options: PieceOptions) -> int:
@@ -183,7 +283,7 @@ def _carried(rows: Rows, options: PieceOptions) -> int:
     """
     if space_columns(options.space, rows.n_features, options.degree or 0) <= MANY_COLUMNS:
         return math.prod(options.sizes or (1,))
-    return max(rows.n_rows // _unknowns(rows, options), 1)
+    return max(rows.n_rows // unknowns(rows, options), 1)
 
 
 def _numbers(most: int) -> list[int]:
@@ -215,7 +315,8 @@ class Judge:
         self.fold = torch.as_tensor(rng.permutation(len(drawn)) % N_FOLDS, device=order.device)
 
         size = float(rows.y.square().mean().sqrt()) or 1.0
-        self.exact = EXACT * ROUND_OFF * torch.finfo(rows.y.dtype).eps * size
+        round_off = ROUND_OFF * torch.finfo(rows.y.dtype).eps
+        self.exact = max(EXACT * round_off, LEAST_ERROR) * size
 
     def shared_by_neighbours(self, found: TrainingResult) -> float:
         """Correlation of what is left at rows and at the nearest others; noise has none."""

@@ -148,6 +148,8 @@ class _PieceTraining:
         self.seeds: dict[int, int] = {}
         self.race = DegreeRace(self._problem, self.seeds)
         self.converged = True
+        #: Fine cell of each row; None where they were not needed.
+        self.cells: Tensor | None = None
 
     @property
     def begun(self) -> bool:
@@ -263,6 +265,7 @@ class _PieceTraining:
             history.scores.append(history.score)
         else:
             start = self.race.start(degree)[1] if labels is None else smooth(problem, labels, 6)
+            self.cells = start.labels
             # Pieces of few rows may yet become exact.
             alone = self.best is candidate or problem.n < RACED_ROWS
             rival = math.inf if alone else self.best.score
@@ -347,6 +350,7 @@ class _PieceTraining:
                 "alpha": alpha,
                 "gate": self.options.gates[0],
                 "n_pieces": tree.levels[-1].n_partitions,
+                "cells": self.cells if self.options.exactly else None,
                 "tried": [
                     {
                         "what": f"pieces of degree {c.problem.degree}",

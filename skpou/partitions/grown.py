@@ -21,7 +21,8 @@ from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.joint import blend_options, result_of_blend
 from skpou.partitions.mixtures.mixture import Mixture
-from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.problem import PieceProblem, compact
+from skpou.partitions.pieces.spaces import space_columns
 
 #: Largest share of a partition at any row below which it is empty.
 EMPTY = 1e-6
@@ -30,12 +31,20 @@ EMPTY = 1e-6
 TILT = 0.5
 #: Pieces that others grow from.
 FEWEST = 2
-#: Steps of each descent but the last: what goes on need not be at its end.
-STEPS = 100
+#: Steps of each descent that another one goes on from: it need not be at its end.
+STEPS = 30
+#: Rows for each unknown, and fewest rows, that descents keep where all that is left is what pieces
+#: cannot follow: more rows only average noise.
+ROWS_AN_UNKNOWN, FEWEST_ROWS = 12, 600
 
 
-def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
+def grown_pieces(
+    rows: Rows, options: PieceOptions, more: TrainingResult | None = None
+) -> Iterator[TrainingResult]:
     """Soft pieces that have grown in number, and others that have grown in degree.
+
+    All are on their way, so that what cannot win need not go to its end; see `grow`. Constants have
+    no lower degree to grow from: they have other starts.
 
     Parameters
     ----------
@@ -43,9 +52,13 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
         Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size, a degree and `exactly`.
+    more : TrainingResult, default=None
+        As many pieces of these rows: fewer ones are merged from them.
     """
     (most,), degree = options.sizes or (1,), options.degree or 0
-    some = replace(options, soft=True, restarted=False)
+    options = replace(options, gates=affordable_forms(options.gates, rows)[:1], padded_to=0)
+    some = replace(options, soft=True, restarted=False, most_steps=STEPS)
+    few = _few_rows(rows, most * unknowns(rows, options))
     numbers = [most]
     while numbers[0] >= 2 * FEWEST:
         numbers.insert(0, numbers[0] // 2)
@@ -54,16 +67,41 @@ def grown_pieces(rows: Rows, options: PieceOptions) -> Iterator[TrainingResult]:
         if len(chain) == 1:
             continue
         number, k = chain[0]
-        first = replace(some, sizes=(number,), degree=k, max_iter=STEPS)
-        found = fit_pieces(rows, first, np.random.default_rng(number))
+        labels = pieces_at(more, few) if more is not None and k == degree else None
+        found = fit_pieces(few, replace(some, sizes=(number,), degree=k), _drawn(number), labels)
         for number, k in chain[1:]:
             if not can_grow(found):
                 break
-            steps = options.max_iter if (number, k) == (most, degree) else STEPS
-            now = replace(some, sizes=(number,), degree=k, max_iter=min(steps, options.max_iter))
-            found = grow(rows, now, found)
+            on = rows if (number, k) == (most, degree) else few
+            found = grow(on, replace(some, sizes=(number,), degree=k), found)
         else:
             yield found
+    if degree == 0 and most > 1:
+        yield fit_pieces(few, replace(some, restarted=True), _drawn(most))
+
+
+def _drawn(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def pieces_at(found: TrainingResult, rows: Rows) -> Tensor:
+    """Number of the piece at each row (n,), those without rows left out."""
+    return compact(found.state.tree.choose(rows.X)[-1])
+
+
+def _few_rows(rows: Rows, n_unknowns: int) -> Rows:
+    """Some of the rows, enough for a start."""
+    most = max(ROWS_AN_UNKNOWN * n_unknowns, FEWEST_ROWS)
+    if rows.n_rows <= most:
+        return rows
+    chosen = np.sort(_drawn(0).choice(rows.n_rows, most, replace=False))
+    return rows.subset(torch.as_tensor(chosen, device=rows.X.device))
+
+
+def unknowns(rows: Rows, options: PieceOptions) -> int:
+    """Coefficients of one piece and its gate."""
+    gate = affordable_forms(options.gates, rows)[0].basis(rows.n_features).n_columns
+    return gate + space_columns(options.space, rows.n_features, options.degree or 0)
 
 
 def can_grow(found: TrainingResult) -> bool:
@@ -72,8 +110,10 @@ def can_grow(found: TrainingResult) -> bool:
     return len(levels) == 1 and not levels[0].sharp and levels[0].network is None
 
 
-def grow(rows: Rows, options: PieceOptions, found: TrainingResult) -> TrainingResult:
-    """As many soft pieces as `options` says, by a descent from fewer or of a lower degree.
+def grow(
+    rows: Rows, options: PieceOptions, found: TrainingResult, noisy: bool = False
+) -> TrainingResult:
+    """As many soft pieces as `options` says, by a descent from these, fewer or of a lower degree.
 
     Parameters
     ----------
@@ -82,17 +122,22 @@ def grow(rows: Rows, options: PieceOptions, found: TrainingResult) -> TrainingRe
     options : PieceOptions
         One size and a degree.
     found : TrainingResult
-        Of the same rows and the same form of gates; see `can_grow`.
+        Of such rows and the same form of gates; see `can_grow`.
+    noisy : bool, default=False
+        Whether all rows tell, for there is noise to be averaged.
     """
     form = affordable_forms(options.gates, rows)[0]
     problem = PieceProblem(rows, options.degree or 0, tol=options.tol, space=options.space)
     everything = torch.arange(problem.n, device=rows.X.device)
-    trainer = BlendTrainer(problem, everything, blend_options(options))
+    how = blend_options(replace(options, gates=(form,)))
+    if not noisy:
+        how = replace(how, least_rows=FEWEST_ROWS)
+    trainer = BlendTrainer(problem, everything, how)
     theta = halved(found.state, rows, form, (options.sizes or (1,))[0])
     left = float(residual_squares(found.state, rows).mean()) / rows.total_weight
     size = float(rows.y.square().mean()) or 1.0
     blend = trainer.resume(theta, (left / size) ** 0.5)
-    return result_of_blend(problem, blend, form, options.alpha)
+    return result_of_blend(problem, blend, form, options.alpha, options.padded_to)
 
 
 def halved(mixture: Mixture, rows: Rows, form: GateForm, n_pieces: int) -> Tensor:

@@ -50,7 +50,7 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
 
 
 def result_of_blend(
-    problem: PieceProblem, blend: Blend, form: GateForm, alpha: float | None
+    problem: PieceProblem, blend: Blend, form: GateForm, alpha: float | None, padded_to: int = 0
 ) -> TrainingResult:
     """Mixture of a single blend, its experts by all samples.
 
@@ -64,9 +64,14 @@ def result_of_blend(
         Their shape.
     alpha : float or None
         Ridge relative to the largest column norm; None: by log evidence.
+    padded_to : int, default=0
+        Partitions of one level, of which those beyond the blend's are empty.
     """
     # One part: below no level of its own.
-    trained = PartitionTree(problem.d, compose([blend], form))
+    levels = compose([blend], form)
+    if padded_to > levels[-1].n_partitions:
+        levels = [levels[0].padded(padded_to)]
+    trained = PartitionTree(problem.d, levels)
     nowhere = torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device)
     experts, alpha = fit_level_experts(problem, trained, nowhere, 0, alpha)
     result = blend.result
@@ -86,7 +91,7 @@ def blend_options(options: PieceOptions) -> BlendOptions:
         form=options.gates[0],
         alpha=options.alpha,
         tol=options.tol,
-        max_iter=min(300, options.max_iter),
+        max_iter=min(options.most_steps, options.max_iter),
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
         # A default fit should not keep anybody waiting.
         budget=2e9 if sizes is None else 5e9,

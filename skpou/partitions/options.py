@@ -39,6 +39,8 @@ class PieceOptions:
         With `exactly`, partitions in all, of which those beyond `sizes` are empty.
     restarted : bool, default=True
         Repeat the descent of soft pieces from several starts where it ends far from exact.
+    most_steps : int, default=300
+        Steps of the last descent of soft gates.
     """
 
     sizes: tuple[int, ...] | None = None
@@ -52,6 +54,7 @@ class PieceOptions:
     space: str = POLYNOMIAL
     padded_to: int = 0
     restarted: bool = True
+    most_steps: int = 300
 
     #: Most pieces when their number is chosen.
     most_pieces = 32

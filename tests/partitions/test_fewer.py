@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from skpou.core import Rows
-from skpou.partitions.fewer import Judge, fit_no_worse
+from skpou.partitions.fewer import Judge, fit_again, fit_no_worse
 from skpou.partitions.fit import PieceOptions, fit_pieces
 
 
@@ -60,6 +60,29 @@ def test_stops_at_exact_pieces():
     far = (T[:, 0] - 0.4).abs() > 0.01
     assert float((found.state.mean(T)[:, 0] - (T[:, 0] - 0.4).abs())[far].abs().max()) < 1e-12
     assert found.state.n_leaves == 16
+
+
+def test_goes_on_from_the_pieces_of_hardly_other_rows():
+    rng = np.random.default_rng(0)
+    X = rng.random((200, 1))
+    y = np.sin(9 * X[:, 0]) + 0.05 * rng.standard_normal(200)
+    options = PieceOptions(sizes=(3,), degree=2, exactly=True, soft=True)
+    rows, some = rows_of(X, y), rows_of(X[3:], y[3:])
+    found = fit_no_worse(rows, options, np.random.default_rng(0))
+    again = fit_again(some, options, found)
+    assert again.state.n_leaves == 3
+    judge = Judge(some)
+    assert again.score == judge(again)
+    assert judge(again) < 1.1 * judge(fit_no_worse(some, options, np.random.default_rng(0)))
+    T = torch.linspace(0, 1, 200, dtype=torch.float64)[:, None]
+    assert float((again.state.mean(T) - found.state.mean(T)).abs().max()) < 0.1
+
+
+def test_starts_are_compared_by_what_they_are_judged_by():
+    rows = rows_of(*crossed(150))
+    options = PieceOptions(sizes=(2,), degree=1, exactly=True)
+    found = fit_no_worse(rows, options, np.random.default_rng(0))
+    assert found.score == Judge(rows)(found)
 
 
 def test_wide_polynomials_have_no_more_pieces_than_rows_carry():

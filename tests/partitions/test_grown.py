@@ -1,5 +1,7 @@
 """Soft pieces that grow in number and in degree."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,7 +11,7 @@ from skpou.core.models import residual_squares
 from skpou.datasets import make_cross
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm
-from skpou.partitions.grown import can_grow, grow, grown_pieces, halved
+from skpou.partitions.grown import can_grow, grow, grown_pieces, halved, pieces_at
 
 
 def smooth_rows():
@@ -62,8 +64,19 @@ def test_every_chain_ends_with_what_is_asked_for():
     rows = smooth_rows()
     found = list(grown_pieces(rows, options(4, 1)))
     assert [(one.state.n_leaves, one.state.degree) for one in found] == [(4, 1), (4, 1)]
-    # Two constants have nothing to grow from.
-    assert list(grown_pieces(rows, options(2, 0))) == []
+    # Two constants have nothing to grow from, but another start.
+    assert [one.state.n_leaves for one in grown_pieces(rows, options(2, 0))] == [2]
+    # Fewer pieces are merged from those that are there.
+    more = fit_pieces(rows, options(4, 1), np.random.default_rng(0))
+    assert [one.state.n_leaves for one in grown_pieces(rows, options(4, 1), more)] == [4, 4]
+
+
+def test_pieces_at_rows_are_numbered_without_gaps():
+    rows = smooth_rows()
+    found = fit_pieces(rows, replace(options(2, 1), padded_to=5), np.random.default_rng(0))
+    labels = pieces_at(found, rows)
+    assert found.state.n_leaves == 5
+    assert labels.unique().tolist() == [0, 1]
 
 
 def test_more_pieces_and_higher_degrees_are_no_worse():
@@ -74,7 +87,9 @@ def test_more_pieces_and_higher_degrees_are_no_worse():
     y, truth = make_cross(X=X)[1], make_cross(X=T)[1]
     errors = [
         np.sqrt(np.mean((POURegressor(*size).fit(X, y).predict(T) - truth) ** 2))
-        for size in ((2, 1), (4, 1), (4, 2))
+        for size in ((2, 1), (4, 1), (4, 2), (2, 0), (4, 0))
     ]
     assert errors[1] < 0.1 * errors[0]
     assert errors[2] < errors[1]
+    # Constants have no lower degree to grow from: other starts find these.
+    assert errors[4] < 0.01 * errors[3]

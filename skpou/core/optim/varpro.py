@@ -31,6 +31,8 @@ from skpou.core.optim.damping import DampingControl, first_decrease
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
+#: Steps over which a descent that may be given up lowers the residual by less than a factor.
+CREEPING_STEPS, CREEPING_GAIN = 50, 1.25
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
@@ -384,6 +386,7 @@ def levenberg_marquardt(
     judge: Callable[[Any], float] = ProjectedFit.leave_one_out,
     watch: Callable[[Any, float], None] | None = None,
     negligible: float = 0.0,
+    patient: bool = True,
 ) -> TrainingResult:
     """Minimise the projected residual from a start.
 
@@ -406,6 +409,9 @@ def levenberg_marquardt(
         Called with the fit and its ridge at the start and after every step.
     negligible : float, default=0.0
         Decrease, relative to the value, below whose promise no step is tried.
+    patient : bool, default=True
+        Whether to go on where `CREEPING_STEPS` have lowered the residual by less than a factor of
+        `CREEPING_GAIN`.
 
     Returns
     -------
@@ -420,6 +426,7 @@ def levenberg_marquardt(
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
     judged = _Judged(judge)
     judged.show(fit, ridge.value)
+    before = fit.rms()
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
@@ -429,6 +436,12 @@ def levenberg_marquardt(
             gain = (fit.value - moved.value) / fit.value if fit.value else 0.0
             fit = moved
             curve.append(fit.value)
+        if not patient and step % CREEPING_STEPS == CREEPING_STEPS - 1:
+            rms = fit.rms()
+            if rms * CREEPING_GAIN > before:
+                code = "converged"
+                break
+            before = rms
         slow = slow + 1 if gain < 1e-3 else 0
         stuck = moved is None or slow > 3
         if stuck or step % 10 == 9:

@@ -25,6 +25,11 @@ STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-
 #: Relative error of a finished blend that counts as exact; that of a pilot which more steps, and
 #: not more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain.
 EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
+#: Relative residual that is round-off in float64: descents below only wander.
+LEAST_TOL = 1e-13
+#: Relative decrease of the sum of squares below whose promise no step is tried: where less is
+#: promised, the ridge falls.
+NEGLIGIBLE = 1e-7
 #: Starts that are tried where the descent has ended far above round-off, and how many of the best
 #: are followed to the end.
 RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
@@ -53,6 +58,8 @@ class BlendOptions:
     restart_above : float
         Relative error of a noise-free fit above which the ladder's choice is descended to from
         every start; none by default.
+    least_rows : int
+        Rows up to which a training keeps all.
     """
 
     form: GateForm = field(default_factory=GateForm)
@@ -63,6 +70,7 @@ class BlendOptions:
     most_leaves: int = 1000
     budget: float = 5e9
     restart_above: float = math.inf
+    least_rows: int = 2500
 
     def ridge(self) -> RidgeSchedule:
         """New schedule; a given ridge stays."""
@@ -113,7 +121,6 @@ class BlendTrainer:
 
     #: Rows for each unknown that a training keeps; more rows only cost time.
     rows_an_unknown = 12
-    least_rows = 2500
     #: Points between the rows at which a fit is judged.
     most_probes = 1000
     #: Rows times columns squared times steps that a pilot may spend.
@@ -167,7 +174,7 @@ class BlendTrainer:
     def thinned(self, n_unknowns: int) -> Tensor:
         """Positions within the part of the rows to train on."""
         n = len(self.index)
-        most = max(self.least_rows, self.rows_an_unknown * n_unknowns)
+        most = max(self.options.least_rows, self.rows_an_unknown * n_unknowns)
         if n <= most:
             return torch.arange(n, device=self.index.device)
         # A random subset: a stride through sorted rows would follow the lines of a grid.
@@ -240,7 +247,13 @@ class BlendTrainer:
         steps = self.steps(problem, self.options.budget, self.options.max_iter)
         # Judged by left-out rows alone: what goes on from there is judged again.
         result = levenberg_marquardt(
-            problem, theta.reshape(-1), max_iter=steps, ridge=ridge, tol=self.options.tol
+            problem,
+            theta.reshape(-1),
+            max_iter=steps,
+            ridge=ridge,
+            tol=self._tol(),
+            negligible=NEGLIGIBLE,
+            patient=False,
         )
         return self._solved(result, parents)
 
@@ -275,9 +288,15 @@ class BlendTrainer:
             theta,
             max_iter=steps,
             ridge=self.options.ridge(),
-            tol=self.options.tol,
+            tol=self._tol(),
             judge=self._judge(parents),
+            negligible=NEGLIGIBLE,
+            patient=False,
         )
+
+    def _tol(self) -> float:
+        """Relative residual at which to stop."""
+        return max(self.options.tol, LEAST_TOL)
 
     def _start(
         self,

@@ -16,6 +16,7 @@ from skpou.base import (
     sections_of,
     unless_auto,
 )
+from skpou.core import TrainingResult
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.blends.soft_partitions import SoftOptions
@@ -23,14 +24,19 @@ from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.options import GATES, NETWORK_GATES, check_memory, parse_form
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
-from skpou.partitions.fewer import fit_no_worse
+from skpou.partitions.fewer import fit_again, fit_no_worse
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.gates.tree import GateForm, NetworkForm
+from skpou.partitions.grown import can_grow
 from skpou.partitions.pieces.spaces import SPACES
 from skpou.partitions.smooth.fit import smooth_where_better
 
 #: Parameters that only shape gates and their training, with their defaults.
 OF_GATES = {"gate": "rbf", "init": "data", "solver": "varpro", "alpha": "auto"}
+
+#: Share of the rows that may be set apart as outliers for the pieces to go on from where they were:
+#: more may have drawn them.
+FEW = 0.01
 
 
 class POURegressor(BasePartitionRegressor):
@@ -290,9 +296,10 @@ class POURegressor(BasePartitionRegressor):
                 True,
                 self.experts,
             )
-            train = self._training(prepared, form)
+            before: list[tuple[int, TrainingResult]] = []
+            train = self._training(prepared, form, before)
             result = self._train_and_store(
-                train, self.n_init, prepared, lambda others: self._training(others, form)
+                train, self.n_init, prepared, lambda others: self._training(others, form, before)
             )
         self._warn_if_not_converged(result)
         return self
@@ -324,8 +331,16 @@ class POURegressor(BasePartitionRegressor):
             return None
         return int(self.n_init) * int(self.max_iter)
 
-    def _training(self, prepared: Prepared, form: GateForm | NetworkForm) -> Train:
-        """Training from a random start."""
+    def _training(
+        self,
+        prepared: Prepared,
+        form: GateForm | NetworkForm,
+        before: list[tuple[int, TrainingResult]],
+    ) -> Train:
+        """Training from a random start, or from pieces of hardly other rows `before`.
+
+        These come with their number of rows.
+        """
         alpha = unless_auto(self.alpha)
         network = self.gate in NETWORK_GATES
         pieces = PieceOptions(
@@ -357,8 +372,14 @@ class POURegressor(BasePartitionRegressor):
         if self.init == "box":
             return joint_training(prepared.rows, pieces)
         rows, report = prepared.rows, self._reporter()
+        last = [found for n, found in before if (1 - FEW) * n <= rows.n_rows and can_grow(found)]
 
         def train(rng):
-            return smooth_where_better(fit_no_worse(rows, pieces, rng, report), rows, pieces)
+            if last:
+                found = fit_again(rows, pieces, last[-1], report)
+            else:
+                found = fit_no_worse(rows, pieces, rng, report)
+            before.append((rows.n_rows, found))
+            return smooth_where_better(found, rows, pieces)
 
         return train

@@ -143,6 +143,10 @@ class PartitionPolynomials(ParametricBasis):
         self.n_columns = self.n_leaves * polynomials.shape[1]
         self._sizes = [part.n_parameters for part in logits]
         self.n_parameters = sum(self._sizes)
+        #: One softmax of all, which is most of a small training.
+        self._flat = len(parents) == 1 and not bool(parents[0].any())
+        #: Partitions at the last theta: a step asks for columns, then for their derivatives.
+        self._last: tuple[Tensor, list[Tensor]] | None = None
 
     @classmethod
     def of_features(
@@ -168,6 +172,17 @@ class PartitionPolynomials(ParametricBasis):
 
     def partitions(self, theta: Tensor) -> list[Tensor]:
         """Values pi (n, N_l) of every level's partitions, Eq. 22."""
+        last = self._last  # Threads may share the columns.
+        if last is not None and torch.equal(last[0], theta):
+            return last[1]
+        levels = self._partitions(theta)
+        if not theta.requires_grad:
+            self._last = theta.clone(), levels
+        return levels
+
+    def _partitions(self, theta: Tensor) -> list[Tensor]:
+        if self._flat:
+            return [torch.softmax(self.logits[0].values(theta), 1)]
         pi = torch.ones_like(self.polynomials[:, :1])
         levels = []
         for part, logits, parent in zip(
@@ -217,7 +232,13 @@ class PartitionPolynomials(ParametricBasis):
         """
         levels = self.partitions(theta)
         n, m = len(self.polynomials), coef.shape[1]
-        experts = torch.einsum("np,kpm->nkm", self.polynomials, coef.reshape(self.n_leaves, -1, m))
+        by_leaf = coef.reshape(self.n_leaves, -1, m)
+        if self._flat:
+            pi = levels[0]
+            columns = by_leaf.permute(1, 2, 0).reshape(-1, m * self.n_leaves)
+            weighted = pi[:, None] * (self.polynomials @ columns).view(n, m, -1)
+            return [weighted - pi[:, None] * weighted.sum(2, keepdim=True)]
+        experts = torch.einsum("np,kpm->nkm", self.polynomials, by_leaf)
         weighted = levels[-1][..., None] * experts  # pi_k f_k of the leaves
         slopes = []
         for pi, parent in zip(reversed(levels), reversed(self.parents), strict=True):

@@ -23,7 +23,7 @@ from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 MOST_BALLS, MOST_WORK = 4000, 2e10
 #: Rows times columns squared from which on balls are compared by Gram matrices first, in a third of
 #: the time, and how many of each cell are not decided on by these.
-SCREENED_WORK, UNSCREENED = 5e8, 16
+SCREENED_WORK, UNSCREENED = 5e7, 16
 
 #: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
 EXACT = 100.0

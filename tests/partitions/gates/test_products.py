@@ -217,3 +217,24 @@ def test_rows_are_those_of_the_whole():
     theta = make_theta(basis)
     whole, part = basis.matrix(theta), basis.rows(index).matrix(theta)
     torch.testing.assert_close(part, whole[index], rtol=1e-14, atol=1e-15)
+
+
+def test_one_level_is_no_other_case():
+    quick = make_basis("flat", [QUADRATIC], 1)
+    basis = make_basis("flat", [QUADRATIC], 1)
+    basis._flat = False
+    theta = make_theta(basis)
+    coef = torch.as_tensor(np.random.default_rng(2).standard_normal((basis.n_columns, 2)))
+    assert torch.allclose(quick.matrix(theta), basis.matrix(theta), rtol=1e-13, atol=1e-15)
+    slopes, expected = quick.jacobian(theta, coef), basis.jacobian(theta, coef)
+    assert torch.allclose(slopes, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_partitions_that_are_kept_follow_parameters_that_change_in_place():
+    basis = make_basis("flat", [LINEAR], 1)
+    theta = make_theta(basis)
+    before = basis.matrix(theta)
+    theta += 1.0 + torch.arange(len(theta), dtype=theta.dtype)
+    after = basis.matrix(theta)
+    assert not torch.allclose(before, after)
+    assert torch.equal(after, make_basis("flat", [LINEAR], 1).matrix(theta))
