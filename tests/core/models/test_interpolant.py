@@ -395,3 +395,15 @@ def test_calibration_points_in_a_geometric_series():
     model = HierarchicalPOURegressor().fit(resistance[:, None], kelvin(resistance))
     new = np.linspace(500, 3e4, 401)
     assert np.abs(model.predict(new[:, None]) - kelvin(new)).max() < 1.0
+
+
+@pytest.mark.parametrize("function", [np.sqrt, np.log, lambda r: r / (3e3 + r)])
+def test_beyond_the_last_calibration_point(function):
+    points = np.geomspace(500, 3e4, 13)
+    model = AdditivePOURegressor().fit(points[:, None], function(points))
+    new = np.linspace(3.01e4, 3.4e4, 20)
+    mean, std = model.predict(new[:, None], return_std=True)
+    error = np.abs(mean - function(new))
+    assert interpolates(model)
+    assert error.max() < 1e-3 * np.std(function(points))
+    assert np.all(error <= 4 * std)
