@@ -98,6 +98,18 @@ class PieceColumns:
         return self._found[orders]
 
 
+def columns_at(degree: tuple[int, ...], points: np.ndarray, like: Tensor) -> PieceColumns:
+    """The same; those at a single point, as the end of a line, are kept."""
+    if len(points) > 1:
+        return PieceColumns(degree, points, like)
+    return _kept_at(degree, tuple(points[0].tolist()), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=512)
+def _kept_at(degree, point, dtype, device) -> PieceColumns:
+    return PieceColumns(degree, np.array([point]), torch.empty(0, dtype=dtype, device=device))
+
+
 def face_columns(
     degree: tuple[int, ...],
     counts: tuple[int, ...],

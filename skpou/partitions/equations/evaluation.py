@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import PieceColumns
+from skpou.partitions.equations.columns import columns_at
 
 
 def evaluate(
@@ -21,7 +21,7 @@ def evaluate(
             continue
         index = np.flatnonzero(chosen == e)
         local = boxes.local(e, points[index])
-        columns = PieceColumns(boxes.degrees(e), local, coef[0])
+        columns = columns_at(boxes.degrees(e), local, coef[0])
         scale = float(np.prod((2 / boxes.width[e]) ** np.array(orders)))
         result[torch.as_tensor(index, device=result.device)] = scale * (
             columns.derivative(orders) @ coef[e]
