@@ -148,9 +148,9 @@ class _Fit:
     def _result_of_slabs(self, march: March, shooting: Shooting | None) -> TrainingResult:
         parts, boxes, coef, misfit = [], [], [], 0.0
         # What a slab starts with is as uncertain as what the last one ended with.
-        ensemble = Ensemble(march.column, self.rows.n_outputs)
+        ensemble = Ensemble(march.column)
         for slab in march.slabs:
-            parts.append(ensemble.deviations(slab))
+            parts.append(ensemble.deviations(slab, slab is march.slabs[-1]))
             boxes.append(slab.boxes)
             coef += slab.coef
             misfit = max(misfit, slab.worst)
