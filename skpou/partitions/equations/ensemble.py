@@ -44,7 +44,10 @@ class Ensemble:
         if self.last is None and is_last:
             return own.variance.sqrt()
         sizes = [*system.sizes, system.m]
-        drawn = torch.randn((sum(sizes), MEMBERS), generator=self.generator, dtype=torch.float64)
+        # The same numbers on all devices.
+        drawn = torch.randn(
+            (sum(sizes), MEMBERS), generator=self.generator, dtype=torch.float64, device="cpu"
+        )
         *draws, signs = (drawn.to(system.like) * own.rows**0.5).split(sizes)
         signs = signs.sign()
         if self.last is None:
