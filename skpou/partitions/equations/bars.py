@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,18 +20,23 @@ from skpou.partitions.equations.system import System
 OPEN_SPREAD = 1e14
 
 
+def values_at_nodes(degree: tuple[int, ...], like: Tensor) -> Tensor:
+    """Columns (k, N) of a piece at `variance_points`."""
+    return _kept_values(degree, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_values(degree, dtype, device) -> Tensor:
+    like = torch.empty(0, dtype=dtype, device=device)
+    columns = PieceColumns(degree, variance_points(len(degree)), like)
+    return columns.derivative((0,) * len(degree))
+
+
 def spreads(system: System, covariances: list[Tensor]) -> Tensor:
     """Variances (E, k, m) of the solution at `variance_points` for a noise of 1."""
-    boxes, m = system.boxes, system.m
-    nodes = variance_points(system.d)
-    found = []
-    tables: dict[tuple[int, ...], Tensor] = {}
+    m, found = system.m, []
     for e, covariance in enumerate(covariances):
-        degree = boxes.degrees(e)
-        if degree not in tables:
-            columns = PieceColumns(degree, nodes, system.like)
-            tables[degree] = columns.derivative((0,) * system.d)
-        phi = tables[degree]
+        phi = values_at_nodes(system.boxes.degrees(e), system.like)
         N = phi.shape[1]
         parts = []
         for i in range(m):
@@ -47,8 +55,30 @@ def row_variance(solved: Solved) -> float:
     return solved.squares / max(free_rows(n_rows, used), 1.0)
 
 
-def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
-    """Standard deviations (E, k, m) by the posterior of the coefficients, and by their tails.
+@dataclass(frozen=True)
+class OwnErrors:
+    """Errors that the pieces of a system add to what they are given.
+
+    Attributes
+    ----------
+    left_out : Tensor of shape (E, m)
+        Size of the columns that are not there, and of round-off.
+    rows : float
+        Variance of the rows.
+    variance : Tensor of shape (E, k, m)
+        Of the solution at `variance_points`.
+    is_open : bool
+        Whether the rows leave directions open.
+    """
+
+    left_out: Tensor
+    rows: float
+    variance: Tensor
+    is_open: bool
+
+
+def own_errors(system: System, solved: Solved, size: np.ndarray) -> OwnErrors:
+    """Errors by the posterior of the coefficients, and by their tails.
 
     The posterior is that of rows that all have the noise of their misfit. It knows nothing of
     columns that are not there, of which the last ones tell.
@@ -56,17 +86,24 @@ def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
     found = shape(system.boxes, solved.coef, np.where(size > 0, size, 1.0))
     # The first two degrees that are left out, from the last two that are there.
     tail = (found.tail * np.minimum(found.rate, 1.0) ** 2).max(1)
-    left_out = system.tensor(tail)[:, None, None] * system.tensor(size)
+    left_out = system.tensor(tail)[:, None] * system.tensor(size)
     # Values are right to round-off at best.
     eps = torch.finfo(left_out.dtype).eps
-    variance = (left_out + 10 * eps * system.tensor(size)).square()
+    left_out = left_out + 10 * eps * system.tensor(size)
     covariances, _ = solved.elimination.covariances()
     spread = spreads(system, covariances)
-    variance = variance + spread * row_variance(solved)
-    if float(spread.max()) > OPEN_SPREAD:
+    rows = row_variance(solved)
+    variance = left_out[:, None].square() + spread * rows
+    is_open = float(spread.max()) > OPEN_SPREAD
+    if is_open:
         # What no row determines may be as large as the solution.
         variance = variance + system.tensor(size).square() * spread / spread.mean()
-    return variance.sqrt()
+    return OwnErrors(left_out, rows, variance, is_open)
+
+
+def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
+    """Standard deviations (E, k, m) of the solution at `variance_points`."""
+    return own_errors(system, solved, size).variance.sqrt()
 
 
 def noise_variance(

@@ -15,6 +15,8 @@ from skpou.core import total_degree_exponents
 TOTAL_DEGREE_FROM = 4
 #: Columns of X up to which those of faces are kept for other pieces: they are small there.
 MOST_KEPT = 2
+#: Numbers of points whose columns are kept: an end of a piece in the plane, of degree 16, has 40.
+FEW = 64
 
 
 @functools.lru_cache(maxsize=256)
@@ -96,6 +98,19 @@ class PieceColumns:
             like = self.like
             self._found[orders] = torch.as_tensor(result, dtype=like.dtype, device=like.device)
         return self._found[orders]
+
+
+def columns_at(degree: tuple[int, ...], points: np.ndarray, like: Tensor) -> PieceColumns:
+    """The same; those at few points, as the ends of slabs, which are alike, are kept."""
+    if points.size > FEW:
+        return PieceColumns(degree, points, like)
+    return _kept_at(degree, len(points), points.tobytes(), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=128)
+def _kept_at(degree, n: int, points: bytes, dtype, device) -> PieceColumns:
+    numbers = np.frombuffer(points).reshape(n, len(degree))
+    return PieceColumns(degree, numbers, torch.empty(0, dtype=dtype, device=device))
 
 
 def face_columns(

@@ -140,6 +140,37 @@ class Elimination:
         eye = torch.eye(self.q, dtype=self.last.dtype, device=self.last.device)
         return [self._substituted(row, 0.0) for row in eye]
 
+    def responses(self, gradients: Sequence[Tensor], draws: Sequence[Tensor]) -> list[Tensor]:
+        """What right-hand sides do to the coefficients, and draws of these; unknowns held.
+
+        Parameters
+        ----------
+        gradients : sequence of Tensor of shape (size_e, K)
+            A' b of changes b of the right-hand sides.
+        draws : sequence of Tensor of shape (size_e, L)
+            Independent normal numbers.
+
+        Returns
+        -------
+        list of Tensor of shape (size_e, K + L)
+            (A' A)^-1 A' b, and columns with covariance (A' A)^-1.
+        """
+        left, halves = list(gradients), []
+        for front in self.fronts:
+            half = torch.linalg.solve_triangular(front.R.T, left[front.piece], upper=False)
+            halves.append(torch.cat([half, draws[front.piece]], 1))
+            at = 0
+            for f in front.neighbours:
+                left[f] = left[f] - front.S[:, at : at + self.sizes[f]].T @ half
+                at += self.sizes[f]
+        found: list[Tensor] = [draws[0]] * len(self.sizes)
+        for front, rhs in zip(reversed(self.fronts), reversed(halves), strict=True):
+            if front.neighbours:
+                known = torch.cat([found[f] for f in front.neighbours])
+                rhs = rhs - front.S[:, : len(known)] @ known
+            found[front.piece] = torch.linalg.solve_triangular(front.R, rhs, upper=True)
+        return found
+
     @property
     def residual(self) -> float:
         """Norm of what no coefficients explain."""

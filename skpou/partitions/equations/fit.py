@@ -16,6 +16,7 @@ from skpou.core.models import mean_slope
 from skpou.equations import Problem, open_message
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column
 from skpou.partitions.equations.model import Pieces
@@ -146,13 +147,10 @@ class _Fit:
 
     def _result_of_slabs(self, march: March, shooting: Shooting | None) -> TrainingResult:
         parts, boxes, coef, misfit = [], [], [], 0.0
-        before = self.rows.y.new_zeros(self.rows.n_outputs)
+        # What a slab starts with is as uncertain as what the last one ended with.
+        ensemble = Ensemble(march.column)
         for slab in march.slabs:
-            local = deviations(slab.system, slab.solved, march.size)
-            # What a slab starts with is as uncertain as what the last one ended with.
-            local = (local.square() + before.square()).sqrt()
-            before = local.reshape(-1, local.shape[2]).square().mean(0).sqrt()
-            parts.append(local)
+            parts.append(ensemble.deviations(slab, slab is march.slabs[-1]))
             boxes.append(slab.boxes)
             coef += slab.coef
             misfit = max(misfit, slab.worst)

@@ -85,6 +85,8 @@ class Slab:
     solved: Solved
     system: System
     worst: float = 0.0
+    #: Root mean square (m,) of the solution so far.
+    size: np.ndarray = field(default_factory=lambda: np.zeros(0))
     tangents: list[Coefficients] = field(default_factory=list)
 
 
@@ -248,7 +250,7 @@ class March:
                     slab.system.shaped(part) for part in slab.solved.elimination.tangents()
                 ]
             self.slabs.append(slab)
-            self.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
+            self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
             length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
             self._tell(at, slab)

@@ -192,32 +192,48 @@ class System:
             nodes = tensor_nodes([0 if i == j else n for i, n in enumerate(counts)])
             points.append((boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes)
             points[-1][:, j] = boxes.low[e, j]
-        joined = np.concatenate(points)
-        n_orders = int(self.orders[:, j].max())
-        count = [len(part) for part in points]
-        known = [self.carried(joined, order).split(count) for order in range(n_orders)]
-        moves = [
-            self.tangent(joined, order).split(count) if self.tangent is not None else None
-            for order in range(n_orders)
-        ]
+        self._ends = points
+        right = self.at_bottom(self.carried)
+        moves = self.at_bottom(self.tangent) if self.tangent is not None else None
         for e, columns in enumerate(places):
-            p, blocks, right, slopes = columns.n_columns, [], [], []
-            for order in range(n_orders):
-                unit = boxes.width[e, j] ** order
+            p, blocks = columns.n_columns, []
+            for order, outputs in enumerate(self._carried_outputs()):
                 matrix = columns.derivative(tuple(order if i == j else 0 for i in range(self.d)))
                 matrix = matrix * 2.0**order
-                moved_by = moves[order]
-                for output in range(self.m):
-                    if order < self.orders[output, j]:
-                        block = self.like.new_zeros((count[e], self.sizes[e]))
-                        block[:, output * p : (output + 1) * p] = matrix
-                        blocks.append(block)
-                        right.append(unit * known[order][e][:, output])
-                        if moved_by is not None:
-                            slopes.append(unit * moved_by[e][:, output])
-            factor = HELD / math.sqrt(count[e])
-            moved = -factor * torch.cat(slopes) if slopes else None
-            found.append((e, factor * torch.cat(blocks), factor * torch.cat(right), moved))
+                for output in outputs:
+                    block = self.like.new_zeros((len(points[e]), self.sizes[e]))
+                    block[:, output * p : (output + 1) * p] = matrix
+                    blocks.append(block)
+            factor = HELD / math.sqrt(len(points[e]))
+            moved = -moves[e] if moves is not None else None
+            found.append((e, factor * torch.cat(blocks), right[e], moved))
+        return found
+
+    def _carried_outputs(self) -> list[list[int]]:
+        """Outputs whose derivative of each order along the marched column is carried."""
+        orders = self.orders[:, self.column]
+        return [np.flatnonzero(orders > order).tolist() for order in range(int(orders.max()))]
+
+    def at_bottom(self, function: Callable[[np.ndarray, int], Tensor]) -> list[Tensor]:
+        """What is carried as right-hand sides of the rows of `bottom`, piece by piece.
+
+        Parameters
+        ----------
+        function : callable
+            Takes points and an order of the derivative, and returns (n, m) or (n, m, q).
+        """
+        joined = np.concatenate(self._ends)
+        count = [len(part) for part in self._ends]
+        outputs = self._carried_outputs()
+        known = [function(joined, order).split(count) for order in range(len(outputs))]
+        found = []
+        for e, n in enumerate(count):
+            parts = [
+                float(self.boxes.width[e, self.column]) ** order * known[order][e][:, output]
+                for order, chosen in enumerate(outputs)
+                for output in chosen
+            ]
+            found.append(HELD / math.sqrt(n) * torch.cat(parts))
         return found
 
     def _data(self) -> None:

@@ -73,6 +73,22 @@ def test_held_unknowns_and_tangents():
         np.testing.assert_allclose(torch.cat(tangent).numpy(), slopes[:, i], atol=1e-13)
 
 
+def test_responses_and_draws():
+    """Right-hand sides of a piece's own rows move all; draws have the inverse as covariance."""
+    problem = random_problem().factor()
+    A, _ = dense(problem)
+    pieces, n = A[:, :-Q], START[-1]
+    b = np.random.default_rng(1).standard_normal((len(A), 3))
+    start = [torch.tensor(part) for part in np.split(pieces.T @ b, START[1:-1])]
+    # Draws that are the columns of the identity: what they become is a root of the inverse.
+    draws = [torch.tensor(part) for part in np.split(np.eye(n), START[1:-1])]
+    found = torch.cat(problem.responses(start, draws)).numpy()
+    expected = np.linalg.lstsq(pieces, b, rcond=None)[0]
+    np.testing.assert_allclose(found[:, :3], expected, atol=1e-12)
+    root = found[:, 3:]
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(pieces.T @ pieces), atol=1e-11)
+
+
 def test_open_directions_are_counted():
     problem = random_problem()
     for rows in problem.own:
