@@ -66,8 +66,8 @@ Ce f 0 100u
 """,
 }
 OUTPUT = {"diode": "v(out)", "transistor": "v(c)"}
-#: Small steps and tight tolerances: what is left is the difference of the devices. With steps of two
-#: microseconds the turns of the diode alone differ by 2e-4 of the amplitude.
+#: Small steps and tight tolerances: what is left is the difference of the devices. With steps of
+#: two microseconds the turns of the diode alone differ by 2e-4 of the amplitude.
 OPTIONS = ".options reltol=1e-6 abstol=1e-14 vntol=1e-9"
 TRANSIENT = "tran 1u 4m 0 1u"
 STYLE = {"simulator's own": ("0.65", 4.0, "solid"), "fitted": ("black", 1.2, (0, (4, 2)))}

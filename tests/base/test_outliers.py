@@ -145,6 +145,14 @@ def test_exact_rows_have_none():
         assert not len(HierarchicalPOURegressor().fit(x, y).outliers_)
 
 
+def test_a_root_keeps_its_end():
+    x = np.linspace(0, 1, 40)[:, None]
+    model = HierarchicalPOURegressor(random_state=0).fit(x, np.sqrt(x[:, 0]))
+    assert not len(model.outliers_)
+    mean, std = model.predict(x[:1], return_std=True)
+    assert abs(mean[0]) < 3 * std[0] + 1e-12
+
+
 def test_another_fit_forgets_them_and_a_copy_does_not(tmp_path):
     X, y, wild = data()
     model = SparseGridRegressor().fit(X, wild)

@@ -356,7 +356,9 @@ def _is_better(
 def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     """Factor of the variance that left-out errors ask of a process; None where it claims too much.
 
-    Each kind of sets is asked by itself. A variance that is too large is believed for some errors.
+    Each kind of sets is asked by itself. A variance that is too large is believed for some errors,
+    and none of the errors may be too large for the smaller one: a place where a function is rougher
+    than elsewhere is seen in a few.
     """
     levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
     kinds = np.array(
@@ -369,6 +371,7 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
         return None
     factor = max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
+    factor = max(factor, float(square.max()) / LARGEST_BORNE_OUT**2)
     return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
 
 

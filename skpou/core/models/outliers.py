@@ -24,6 +24,14 @@ from skpou.core import Rows
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import is_exact
+from skpou.core.models.error_densities import (
+    LEAST_RATIO,
+    MEDIAN_OF_SIZE,
+    MOST_SHARE,
+    gaussian,
+    skewed,
+    two_widths,
+)
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.model import Predictor
 
@@ -33,15 +41,9 @@ FEWEST_OF_OUTLIERS = 20
 MOST_TESTED = 2000
 #: An error so many standard deviations of the others away is none of a Gaussian's.
 LEAST_FAR = 6.0
-#: Standard deviation of the wide component over that of the others, at least.
-LEAST_RATIO = 4.0
-#: Share of the rows beyond which what is far is no exception.
-MOST_SHARE = 0.1
 #: Nats by which the mixture must be likelier than one Gaussian, beside half the logarithm of the
 #: number of rows for each of its two further parameters, and than the skewed density.
 LEAST_GAIN = 5.0
-#: Steps of expectation maximization for share and widths.
-STEPS = 30
 #: Errors of which the median is the local scale, by what factor it varies by chance, and columns
 #: from which on neighbours tell nothing.
 NEARBY, BY_CHANCE, MOST_COLUMNS = 15, 1.5, 6
@@ -58,14 +60,13 @@ LEAST_ROUGH, SMOOTH_SHARE = 2.0, 0.25
 ALIKE = 3.0
 #: How often chance may place so many outliers side by side, or one where its neighbours are.
 SIDE_BY_SIDE = 0.05
+#: Usual errors over the spread of y below which they are those of a form, not of noise: a row at an
+#: end is then an extrapolation that failed, as that of a root towards zero does.
+OF_A_FORM = 1e-2
 #: A row with more leverage on itself than this counts as if it had no more.
 LARGEST_LEVERAGE = 0.99
 #: Leverage from which on a row is fitted by a part of the fit that is there for it alone.
 LEAST_OWN = 0.8
-#: Median over standard deviation of the absolute values of a Gaussian.
-MEDIAN_OF_SIZE = 0.6745
-#: Origins of the skewed density below the least error, in standard deviations of all.
-ORIGINS = tuple(np.geomspace(0.02, 30, 30))
 
 
 class LeftOutErrors(NamedTuple):
@@ -231,12 +232,12 @@ def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
     # Errors of rows that are fitted for themselves tell nothing.
     known = errors.leverage <= LEAST_OWN
     u, weight = errors.centred() / scale, errors.weight * known
-    found = _two_widths(u, weight) if known.sum() >= FEWEST_OF_OUTLIERS else None
+    found = two_widths(u, weight) if known.sum() >= FEWEST_OF_OUTLIERS else None
     if found is None:
         return None
     share, narrow, wide, responsibility, log_density = found
     least = LEAST_GAIN + math.log(len(u))
-    others = max(_gaussian(u, weight) + least, _skewed(u, weight) + LEAST_GAIN)
+    others = max(gaussian(u, weight) + least, skewed(u, weight) + LEAST_GAIN)
     if float(weight @ log_density) < others:
         return None
     far = known & (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
@@ -250,9 +251,12 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
     A peak that a fit has missed is such a cluster. Neighbours of an outlier err to the other side:
     it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
     there may be a jump, in a place that the fit has missed by a row; nor one among rows that differ
-    from each other as much, unlike those elsewhere: they are on both sides of a jump.
+    from each other as much, unlike those elsewhere: they are on both sides of a jump. Nor is the
+    last row of a column, where there is hardly noise: nothing tells how a function ends.
     """
     far = found.far & ~_is_across(found, errors) & ~_is_at_a_jump(found, errors)
+    if found.narrow < OF_A_FORM * float(np.std(errors.y)):
+        far = far & ~_is_at_an_end(errors.X)
     found = replace(found, far=far)
     alike, chance = _side_by_side(found, errors, signed=True)
     if chance < SIDE_BY_SIDE:
@@ -284,6 +288,14 @@ def _side_by_side(
     expected = float(np.maximum(others, 1).sum()) * k / n / 2
     alike[place] = same.any(1)
     return alike, float(poisson.sf((same.sum() + 1) // 2 - 1, expected))
+
+
+def _is_at_an_end(X: np.ndarray) -> np.ndarray:
+    """Rows (n,), bool, that alone have the least or the largest value of some column."""
+    if not len(X) or not 0 < X.shape[1] <= MOST_COLUMNS:
+        return np.zeros(len(X), dtype=bool)
+    ends = (X == X.min(0)), (X == X.max(0))
+    return np.any([end & (end.sum(0) == 1) for end in ends], axis=(0, 2))
 
 
 def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
@@ -374,54 +386,6 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
         near = cKDTree(errors.X).query(errors.X, k=count)[1]
         local = np.maximum(local, np.median(size[near.reshape(len(size), count)], 1))
     return np.maximum(local / (BY_CHANCE * usual), 1.0)
-
-
-def _two_widths(
-    u: np.ndarray, weight: np.ndarray
-) -> tuple[float, float, float, np.ndarray, np.ndarray] | None:
-    """Share, both standard deviations, responsibilities and log densities (n,) of the likeliest."""
-    total, square = weight.sum(), u**2
-    narrow = float(np.median(np.abs(u))) / MEDIAN_OF_SIZE
-    if narrow <= 0:
-        return None
-    responsibility = (square > (LEAST_RATIO * narrow) ** 2).astype(float)
-    if not weight @ responsibility:
-        return None
-    log_density = np.zeros_like(u)
-    for _ in range(STEPS):
-        of_wide, of_narrow = weight * responsibility, weight * (1 - responsibility)
-        share = float(of_wide.sum() / total)
-        variances = np.array(
-            [(of_narrow @ square) / of_narrow.sum(), (of_wide @ square) / of_wide.sum()]
-        )
-        if not (0 < share < MOST_SHARE and variances[1] > LEAST_RATIO**2 * variances[0] > 0):
-            return None
-        logs = np.log([1 - share, share]) - 0.5 * np.log(2 * math.pi * variances)
-        joint = logs - 0.5 * square[:, None] / variances
-        log_density = np.logaddexp(*joint.T)
-        responsibility = np.exp(joint[:, 1] - log_density)
-    narrow, outer = np.sqrt(variances).tolist()
-    return share, narrow, outer, responsibility, log_density
-
-
-def _gaussian(u: np.ndarray, weight: np.ndarray) -> float:
-    """Log density of the likeliest Gaussian about zero."""
-    total = float(weight.sum())
-    return -0.5 * total * (math.log(2 * math.pi * float(weight @ u**2) / total) + 1)
-
-
-def _skewed(u: np.ndarray, weight: np.ndarray) -> float:
-    """Log density of the likeliest lognormal with an origin of its own, to either side."""
-    total = weight.sum()
-    width = math.sqrt(float(weight @ u**2) / total)
-    best = -math.inf
-    for v in (u, -u):
-        logs = np.log(v - v.min() + width * np.array(ORIGINS)[:, None])
-        centre = logs @ weight / total
-        variance = (logs - centre[:, None]) ** 2 @ weight / total
-        values = -0.5 * total * (np.log(2 * math.pi * variance) + 1) - logs @ weight
-        best = max(best, float(values.max()))
-    return best
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,18 @@ def test_two_far_rows_side_by_side_are_clustered_and_some_of_many_are_not():
     assert without_clusters(found, errors_of(many)).far.sum() == 8
 
 
+@pytest.mark.parametrize(("size", "stays"), [(1e-3, True), (0.1, False)])
+def test_the_last_row_is_none_where_there_is_hardly_noise(size, stays):
+    error = size * noise(100)
+    error[[0, 50]] += 30 * size
+    mean = np.linspace(-1.5, 1.5, 100)
+    at_end = errors_of(error, mean=mean)
+    found = split_outliers(at_end)
+    assert found.far[[0, 50]].all()
+    far = without_clusters(found, at_end).far
+    assert far[50] and far[0] != stays
+
+
 def test_a_row_on_the_other_side_of_a_jump_is_none():
     n = 200
     mean = np.where(np.arange(n) < 80, 0.0, 20.0)
