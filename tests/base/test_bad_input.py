@@ -89,12 +89,6 @@ def frame(column):
 DAYS = pd.date_range("2020-01-01", periods=N)
 TENSOR = torch.tensor(X)
 
-
-def nested():
-    """Made where it is asked for: the first of them takes a second of imports."""
-    return torch.nested.nested_tensor([TENSOR[0], TENSOR[1]], layout=torch.jagged)
-
-
 BAD_X = {
     "nan": (changed(X, np.nan, (3, 1)), ValueError, "Input X contains NaN"),
     "inf": (changed(X, np.inf, (3, 1)), ValueError, "Input X contains infinity"),
@@ -129,19 +123,16 @@ BAD_X = {
     "masked": (np.ma.masked_array(X, X > 0), TypeError, "X is a masked array"),
     "sparse tensor": (TENSOR.to_sparse(), TypeError, "X must be a dense .*sparse_coo"),
     "meta tensor": (torch.empty(N, 2, device="meta"), TypeError, "X must be .* meta tensor"),
-    "nested tensor": (nested, INVALID, "X"),
+    "nested tensor": (
+        torch.nested.nested_tensor([TENSOR[0], TENSOR[1]], layout=torch.jagged),
+        INVALID,
+        "X",
+    ),
     "complex tensor": (TENSOR * 1j, ValueError, "Complex data not supported. X"),
     "tensor with NaN": (TENSOR / 0 * 0, ValueError, "Input X contains NaN"),
     "1-D tensor": (TENSOR[:, 0], ValueError, "Expected 2D array, got 1D array"),
     "overflowing range": (wide(0), ValueError, "range of column 0 of X.*rescale"),
 }
-
-
-def bad_x(case):
-    """Points, the error that refuses them, and what it says."""
-    bad, error, match = BAD_X[case]
-    return bad() if callable(bad) else bad, error, match
-
 
 # PyTorch says that nested tensors are a prototype; it is no fault of ours.
 quiet = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
@@ -151,7 +142,7 @@ quiet = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:Use
 @each_class
 @pytest.mark.parametrize("case", BAD_X)
 def test_bad_x_in_fit(model, case):
-    bad, error, match = bad_x(case)
+    bad, error, match = BAD_X[case]
     with refused(model, error, match):
         model.fit(bad, Y)
 
@@ -160,7 +151,7 @@ def test_bad_x_in_fit(model, case):
 @each_class
 @pytest.mark.parametrize("case", sorted({*BAD_X} - {"overflowing range"}))
 def test_bad_x_in_predict(model, case):
-    bad, error, match = bad_x(case)
+    bad, error, match = BAD_X[case]
     # Names and numbers of columns are compared before the values are looked at.
     if case == "no columns":
         match = r"0 feature\(s\)|has 0 features"
@@ -386,7 +377,7 @@ def test_missing_cuda_device_lists_those_present(model):
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", ["nan", "inf", "complex", "1-D", "3-D", "no columns"])
 def test_bad_tensor_on_the_gpu(model, case):
-    bad, error, match = bad_x(case)
+    bad, error, match = BAD_X[case]
     with refused(model, error, match.replace("dim 3", "3D array")):
         model.fit(torch.tensor(bad, device="cuda"), torch.tensor(Y, device="cuda"))
 
