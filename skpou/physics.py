@@ -129,7 +129,13 @@ class Equation:
             What `residual` returns.
         """
         takes_constants = self.__dict__.get("takes_constants", True)  # Saved before it was known.
-        return self.residual(u, x, p) if takes_constants else self.residual(u, x)
+        try:
+            return self.residual(u, x, p) if takes_constants else self.residual(u, x)
+        except RuntimeError as error:
+            if "numpy()" not in str(error):
+                raise
+            message = f"The residual of equation {self.name!r} must use torch's functions, such as "
+            raise TypeError(message + "torch.sin, in place of numpy's.") from error
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Equation:
         # Clones share the function, which need not be importable for that.

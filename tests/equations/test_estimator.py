@@ -468,3 +468,11 @@ def test_stages_of_networks():
     model = MultiStageRegressor(hidden_layer_sizes=(8,), physics=Equation(decay, LINE))
     model.fit([[0.0]], [1.0])
     np.testing.assert_allclose(model.predict(LINE), np.exp(-LINE[:, 0]), atol=1e-7)
+
+
+# Numpy warns of torch's own hook first.
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_a_residual_of_numpy_functions_is_told_of_torch():
+    equation = Equation(lambda u, x: u.d(0) - np.sin(u()), np.linspace(0, 1, 20)[:, None], name="s")
+    with pytest.raises(TypeError, match=r"'s' must use torch's functions, such as torch\.sin"):
+        LSGDRegressor(physics=equation).fit([[0.0]], [1.0])

@@ -34,7 +34,7 @@ from skpou.core.models.form_error import (
     no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.kernel_left_out import kernel_left_out
+from skpou.core.models.kernel_left_out import kernel_left_out, left_out_anew
 from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import (
     CONSTANT,
@@ -61,6 +61,12 @@ BETTER = 0.5
 #: neighbourhoods, in units of what the process claims, up to which its claims are borne out: a kink
 #: or a length that varies shows in some errors, levels of another form in all of theirs.
 LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
+#: Most rows whose kernel is chosen anew without each set, to say by how much its claims are too
+#: small: so few rows that happen to be smooth, noise and all, choose one of no noise.
+CHOSEN_ANEW = 12
+#: Numbers of a kernel beside its rates: sizes of constant, line, process and noise. Not more rows
+#: than numbers bear nothing out.
+FURTHER_NUMBERS = 4
 #: Errors' worth of belief in the claimed variance where left-out errors are smaller.
 PRIOR_ERRORS = 8.0
 #: Points of the box at which errors are expected.
@@ -360,19 +366,29 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     and none of the errors may be too large for the smaller one: a place where a function is rougher
     than elsewhere is seen in a few.
     """
+    parts = _squares(left_out, X)
+    square = np.concatenate(parts)
+    if not np.isfinite(square).all() or square.max() > LARGEST_BORNE_OUT**2:
+        return None
+    if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
+        return None
+    factor = max(_asked(parts), float(square.max()) / LARGEST_BORNE_OUT**2)
+    return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
+
+
+def _squares(left_out: LeftOut, X: np.ndarray) -> list[np.ndarray]:
+    """Squares of the errors in units of what is claimed, of each kind of sets."""
     levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
     kinds = np.array(
         [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
     )[left_out.group]
     square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
-    if not np.isfinite(square).all() or square.max() > LARGEST_BORNE_OUT**2:
-        return None
-    parts = [square[kinds == kind] for kind in np.unique(kinds)]
-    if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
-        return None
-    factor = max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
-    factor = max(factor, float(square.max()) / LARGEST_BORNE_OUT**2)
-    return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
+    return [square[kinds == kind] for kind in np.unique(kinds)]
+
+
+def _asked(parts: Sequence[np.ndarray]) -> float:
+    """Factor of the variance that such squares ask for."""
+    return max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
 
 
 def _is_bent(rows: Rows) -> bool:
@@ -402,7 +418,12 @@ def _of_target(
         found = _solved(rows, [choice])
         if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
             return None
-        factor = _borne_out(other, rows.X.cpu().numpy())
+        X = rows.X.cpu().numpy()
+        factor = _borne_out(other, X)
+        if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
+            factor, other = None, left_out_anew(rows, other)
+        elif factor is not None and rows.n_rows <= CHOSEN_ANEW:
+            factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
         plain = replace(other, variance=other.noise)
         if factor is None:
             # What a kernel claims in vain has no part in what its errors are told by.

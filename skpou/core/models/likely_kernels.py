@@ -50,6 +50,9 @@ SMOOTHER = 0.1
 #: itself, as one row that is missing does to it.
 STRETCHES = (0.0, 30.0, 1e3, 3e4, -30.0, -1e3, -3e4, 0.2, 1 / 30, 1e-3)
 MOST_GAP = 2.0
+#: Boxes by which a stretch goes on beyond the end that it does not draw out: a break of its
+#: curvature at the last row would be one of the function.
+GOES_ON = 1.0
 
 
 def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
@@ -66,7 +69,8 @@ def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
     """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
 
     Both ends are by a stretch between 0 and 1: the mean of the coordinates of either by its
-    reciprocal. The box stays the box, and outside of it the coordinate goes on straight.
+    reciprocal. The box stays the box. Outside of it the coordinate goes on straight: at once
+    beyond the end that is drawn out, where the logarithm has a pole, after a box beyond the other.
     """
     if stretch == 0:
         return X, library.ones_like(X)
@@ -76,8 +80,8 @@ def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
         )
         return 0.5 * (lower + upper), 0.5 * (low_slope + up_slope)
     Z = X if stretch > 0 else 1 - X
-    inside = Z.clip(0, 1)
     most, whole = abs(stretch), math.log1p(abs(stretch))
+    inside = Z.clip(0, 1 + GOES_ON)
     slope = most / (1 + most * inside) / whole
     value = library.log1p(most * inside) / whole + slope * (Z - inside)
     return (value if stretch > 0 else 1 - value), slope

@@ -20,7 +20,15 @@ from skpou.core.models import leave_out, residual_maker
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import no_form_errors
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.interpolant import Interpolant, _borne_out, _left_out, _solved
+from skpou.core.models.interpolant import (
+    Interpolant,
+    _asked,
+    _borne_out,
+    _left_out,
+    _solved,
+    _squares,
+)
+from skpou.core.models.kernel_left_out import left_out_anew
 from skpou.core.models.likely_kernels import (
     GAUSSIAN,
     MATERN,
@@ -200,6 +208,31 @@ def test_only_claims_that_left_out_rows_bear_out_are_believed():
     assert _borne_out(larger, x) is None
 
 
+@pytest.mark.parametrize(("n", "seed"), [(5, 0), (5, 1), (5, 7)])
+def test_noise_that_happens_to_be_smooth_on_few_rows_is_not_claimed_away(n, seed):
+    rng = np.random.default_rng(seed)
+    X = np.sort(rng.random(n))[:, None]
+    y = np.sin(3 * X[:, 0]) + X[:, 0] + 0.1 * rng.standard_normal(n)
+    new = np.linspace(X[0], X[-1], 50)
+    mean, std = MultiStageRegressor().fit(X, y).predict(new, return_std=True)
+    error = mean - np.sin(3 * new[:, 0]) - new[:, 0]
+    # A kernel without noise claims a tenth of the error and less.
+    assert np.sqrt(np.mean(error**2)) < 3 * np.sqrt(np.mean(std**2))
+
+
+def test_few_rows_choose_their_kernel_anew():
+    rng = np.random.default_rng(5)
+    X = np.sort(rng.random(6))[:, None]
+    y = np.sin(3 * X[:, 0]) + X[:, 0] + 0.1 * rng.standard_normal(6)
+    kept = left_out_by_the_process(X, y)
+    assert _borne_out(kept, X) <= 1
+    assert _asked(_squares(left_out_anew(rows_of(X, y), kept), X)) > 100
+    # What is smooth without noise asks for little.
+    y = np.exp(2 * X[:, 0])
+    anew = left_out_anew(rows_of(X, y), left_out_by_the_process(X, y))
+    assert _asked(_squares(anew, X)) < 10
+
+
 def test_a_factor_of_the_variance_leaves_the_mean(solved):
     rows, found, (_, _, d) = solved
     (form, _) = no_form_errors(rows)
@@ -362,3 +395,15 @@ def test_calibration_points_in_a_geometric_series():
     model = HierarchicalPOURegressor().fit(resistance[:, None], kelvin(resistance))
     new = np.linspace(500, 3e4, 401)
     assert np.abs(model.predict(new[:, None]) - kelvin(new)).max() < 1.0
+
+
+@pytest.mark.parametrize("function", [np.sqrt, np.log, lambda r: r / (3e3 + r)])
+def test_beyond_the_last_calibration_point(function):
+    points = np.geomspace(500, 3e4, 13)
+    model = AdditivePOURegressor().fit(points[:, None], function(points))
+    new = np.linspace(3.01e4, 3.4e4, 20)
+    mean, std = model.predict(new[:, None], return_std=True)
+    error = np.abs(mean - function(new))
+    assert interpolates(model)
+    assert error.max() < 1e-3 * np.std(function(points))
+    assert np.all(error <= 4 * std)
