@@ -39,6 +39,8 @@ QUICK = tests/base/test_quick.py tests/base/test_portable.py tests/base/test_pre
 # Two processes of tests share the cores; more threads in each would only get in each other's way.
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
+# Every process of tests, and every one that these start, would compile all files anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint format typecheck pytest test-gpu test-slow test-oldest test-oldest-quick venv-oldest test-all fuzz release-check doc benchmark clean FORCE
 

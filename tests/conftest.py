@@ -1,5 +1,6 @@
 """What all tests share: one thread, the data beside the repository, the GPU marker."""
 
+import gc
 import os
 
 # Before SciPy is imported: scikit-learn then checks array API input, too.
@@ -18,6 +19,17 @@ hypothesis.settings.register_profile(
     "skpou", deadline=None, derandomize=True, max_examples=25, database=None
 )
 hypothesis.settings.load_profile("skpou")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Without the garbage collector, which would go through a million objects that stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,7 @@
 """What holds for every regressor: invariances, error bars, quantiles, draws and densities."""
 
 import copy
+import functools
 import itertools
 import pickle
 
@@ -41,6 +42,7 @@ from tests.estimators import (
 
 X, Y = stepped()
 N = len(X)
+MANY_ROWS = kinked(200)
 SEEDS = [3, np.random.RandomState, np.random.default_rng]
 few = settings(max_examples=2)
 #: Configurations that predict in blocks of given size.
@@ -55,11 +57,24 @@ def assert_close(name, result, expected, scale=1.0):
 # Changes of the data that change no prediction, or change it alike
 
 
+@functools.cache
+def fitted_in_other_units(name, size, unit):
+    """The configuration after a fit to `stepped()` in other units: no copy."""
+    return make(name).fit(size * X, unit * Y)
+
+
+@functools.cache
+def fitted_to_many_rows(name):
+    """The configuration after a fit to many rows without a step: no copy."""
+    return make(name).fit(*MANY_ROWS)
+
+
 @each_configuration_slowly
 @pytest.mark.parametrize(("exponent", "target_exponent"), [(-660, 60), (500, -60)])
 def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
     size, unit = 2.0**exponent, 2.0**target_exponent
-    mean, std = make(name).fit(size * X, unit * Y).predict(size * QUERY, return_std=True)
+    model = fitted_in_other_units(name, size, unit)
+    mean, std = model.predict(size * QUERY, return_std=True)
     expected = fitted_predictions(name)
     assert same_bits(mean, (unit * expected["mean"]).astype(mean.dtype))
     assert same_bits(std, (unit * expected["std"]).astype(std.dtype))
@@ -67,28 +82,24 @@ def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
 
 @each_configuration_slowly
 @pytest.mark.parametrize(
-    ("exponent", "offset", "other_exponent"), [(-200, 10.0, 150), (150, -10.0, -200)]
+    ("exponents", "offset", "target_exponent", "target_sign", "target_offset"),
+    [((-200, 150), 10.0, -30, 1, 2.0), ((150, -200), -10.0, 30, -1, 3.3)],
 )
-def test_units_of_x_do_not_matter(name, exponent, offset, other_exponent):
-    size = np.array([10.0**exponent, 10.0**other_exponent])
-    model = make(name).fit(size * (X + offset), Y)
-    mean, std = model.predict(size * (QUERY + offset), return_std=True)
-    expected = fitted(name).predict(QUERY, return_std=True)
-    assert_close(name, mean, expected[0])
-    assert_close(name, std, expected[1])
-
-
-@each_configuration_slowly
-@pytest.mark.parametrize(("exponent", "sign", "offset"), [(-30, 1, 2.0), (30, -1, 3.3)])
-def test_units_of_y_pass_through(name, exponent, sign, offset):
-    size = sign * 10.0**exponent
-    model = make(name).fit(X, size * (Y + offset))
-    expected = fitted_predictions(name)
-    results = predictions(model)
-    assert_close(name, results["mean"], size * (expected["mean"] + offset), scale=abs(size))
-    assert_close(name, results["gradient"], size * expected["gradient"], scale=10 * abs(size))
-    for kind in ("std", "noise", "epistemic"):
-        assert_close(name, results[kind], abs(size) * expected[kind], scale=abs(size))
+def test_units_of_x_do_not_matter_and_those_of_y_pass_through(
+    name, exponents, offset, target_exponent, target_sign, target_offset
+):
+    size, target_size = 10.0 ** np.array(exponents), target_sign * 10.0**target_exponent
+    model = make(name).fit(size * (X + offset), target_size * (Y + target_offset))
+    points, expected = size * (QUERY + offset), fitted_predictions(name)
+    for kind, return_std in (("std", True), ("noise", "noise"), ("epistemic", "epistemic")):
+        mean, std = model.predict(points, return_std=return_std)
+        wanted = target_size * (expected["mean"] + target_offset)
+        assert_close(name, mean, wanted, scale=abs(target_size))
+        assert_close(name, std, abs(target_size) * expected[kind], scale=abs(target_size))
+    # Single precision holds no gradient in such units.
+    gradient = size * model.set_params(dtype="float64").predict_gradient(points)
+    wanted = target_size * expected["gradient"]
+    assert_close(name, gradient, wanted, scale=10 * abs(target_size))
 
 
 @each_solver
@@ -99,34 +110,28 @@ def test_order_of_rows_changes_no_bit(name):
 
 
 @each_solver
-def test_weights_are_repetitions(name):
+def test_weights_are_repetitions_and_rows_of_weight_zero_may_be_anything(name):
     rng = np.random.default_rng(0)
     points, weight = X.copy(), rng.integers(0, 4, N)
     points[: N // 4] = points[N // 2 : N // 2 + N // 4]  # The same points with other targets.
     order = rng.permutation(np.repeat(np.arange(N), weight))
     repeated = make(name).fit(points[order], Y[order])
-    weighted = make(name).fit(points, Y, sample_weight=weight)
+    targets = Y.copy()
+    points[weight == 0], targets[weight == 0] = [1e200, -1e200], 1e300  # They may be anything.
+    weighted = make(name).fit(points, targets, sample_weight=weight)
     assert_same_bits(predictions(weighted), predictions(repeated))
 
 
 @each_solver
-def test_rows_of_weight_zero_may_be_anything(name):
-    points, targets = np.vstack([X, [[1e200, -1e200]]]), np.append(Y, 1e300)
-    weight = np.append(np.ones(N), 0.0)
-    weighted = make(name).fit(points, targets, sample_weight=weight)
-    assert_same_bits(predictions(weighted), fitted_predictions(name))
-
-
-@each_solver
 def test_order_of_columns_leaves_the_error(name):
-    points, targets = kinked(200)
+    points, targets = MANY_ROWS
     grid = np.random.default_rng(3).uniform(-1, 1, (300, 2))
     # A configuration may stop at a residual of tol.
     tol = make(name).get_params().get("tol", 0.0)
     allowed = max(0.05, 1.5 * tol * np.sqrt(np.mean(targets**2)))
-    for order in ([0, 1], [1, 0]):
-        predicted = make(name).fit(points[:, order], targets).predict(grid[:, order])
-        assert np.sqrt(np.mean((predicted - kinked_mean(grid)) ** 2)) < allowed
+    turned = make(name).fit(points[:, ::-1], targets)
+    for model, query in ((fitted_to_many_rows(name), grid), (turned, grid[:, ::-1])):
+        assert np.sqrt(np.mean((model.predict(query) - kinked_mean(grid)) ** 2)) < allowed
 
 
 @each_configuration_slowly
@@ -217,10 +222,11 @@ def test_random_state(name, seed):
 @each_solver
 def test_a_fit_anew_has_the_same_bits_and_leaves_global_state_alone(name):
     """It forgets an earlier fit to other rows, and does not use the global random numbers."""
+    refitted = copy.deepcopy(fitted_to_many_rows(name))
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     states = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    refitted = fitted(name).fit(-X, 3 * Y).fit(X, Y)
+    refitted.fit(X, Y)
     assert_same_bits(predictions(refitted), fitted_predictions(name))
     assert same_bits(np.random.get_state()[1], states[0])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[1])
@@ -411,9 +417,10 @@ def test_joint_density_of_outputs(name):
 
 @each_class
 def test_density_has_the_units_of_y(name):
-    model, other = fitted(name), make(name).fit(X, 1024 * Y)
-    difference = model.log_density(X, Y) - other.log_density(X, 1024 * Y)
-    np.testing.assert_allclose(difference, np.log(1024), rtol=1e-9)
+    size, unit = 2.0**500, 2.0**-60
+    model, other = fitted(name), fitted_in_other_units(name, size, unit)
+    difference = model.log_density(X, Y) - other.log_density(size * X, unit * Y)
+    np.testing.assert_allclose(difference, np.log(unit), rtol=1e-9)
     far = model.log_density(X, np.full(N, 1e150))
     assert (far < -1e200).all()
     assert not np.isnan(model.log_density(X, np.full(N, 1e300))).any()

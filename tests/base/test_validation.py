@@ -237,20 +237,24 @@ def test_shapes_of_targets(name, shape):
 
 
 @pytest.mark.parametrize(
-    ("name", "constant"),
+    ("name", "constants"),
     [
-        (name, constant)
+        (name, constants)
         for name, model in CONFIGURATIONS.items()
-        for constant in (0.1, 0.0, -1e300)
-        if model.dtype == "float64" or constant > -1e30  # -1e300 is no float32.
+        # -1e300 is no float32.
+        for constants in ([0.1], [0.0, -1e300 if model.dtype == "float64" else -3.0])
     ],
+    ids=str,
 )
-def test_constant_target(name, constant):
-    model = make(name).fit(X, np.full(len(X), constant))
-    mean, std = model.predict(10 * QUERY, return_std=True)
-    assert (mean == mean.dtype.type(constant)).all()
-    eps = np.finfo(std.dtype).eps
-    assert (std <= 100 * eps * max(abs(constant), float(constant == 0))).all()
+def test_constant_target(name, constants):
+    targets = np.full((len(X), len(constants)), constants).squeeze()
+    model = make(name).fit(X, targets)
+    mean, std = (
+        part.reshape(len(QUERY), -1) for part in model.predict(10 * QUERY, return_std=True)
+    )
+    assert (mean == np.array(constants, mean.dtype)).all()
+    sizes = [abs(constant) or 1.0 for constant in constants]
+    assert (std <= 100 * np.finfo(std.dtype).eps * np.array(sizes)).all()
     assert (model.predict_gradient(QUERY) == 0).all()
 
 

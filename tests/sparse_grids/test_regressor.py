@@ -66,7 +66,7 @@ def test_error_of_a_smooth_function_falls_as_the_square_of_the_mesh(
     boundary, levels, slowest, fastest
 ):
     """By 4 from level to level, but for the growth of a logarithm and what faces still cost."""
-    X, y = sample(smooth, 3000)
+    X, y = sample(smooth, 2000)
     errors = [rms(SparseGridRegressor(l, boundary=boundary).fit(X, y), smooth) for l in levels]
     ratios = np.divide(errors[:-1], errors[1:])
     assert (ratios > slowest).all(), ratios

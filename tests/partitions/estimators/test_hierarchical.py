@@ -1,5 +1,7 @@
 """What is special to HierarchicalPOURegressor: the tree, refits, warm starts, interrupts."""
 
+import copy
+import functools
 import warnings
 
 import numpy as np
@@ -23,6 +25,16 @@ from tests.estimators import (
 
 X, Y = stepped()
 QUICK = {"n_partitions": 2, "degree": 1}
+
+
+@functools.cache
+def _fitted(**params):
+    return HierarchicalPOURegressor(**params).fit(X, Y)
+
+
+def fitted(**params):
+    """Copy of that estimator after a fit to `X` and `Y`."""
+    return copy.deepcopy(_fitted(**params))
 
 
 def zigzag(x):
@@ -197,13 +209,13 @@ def test_refit_sets_the_attribute_and_lowers_the_error():
 
 
 def test_refit_takes_other_targets_also_in_number():
-    model = HierarchicalPOURegressor(**QUICK).fit(X, Y)
+    model = fitted(**QUICK)
     targets = np.column_stack([2 * Y + 1, X[:, 1]])
     model.refit(X, targets)
     mean, std = model.predict(QUERY, return_std=True)
     assert mean.shape == std.shape == (len(QUERY), 2)
     np.testing.assert_allclose(mean[:, 1], QUERY[:, 1], atol=1e-2)
-    alone = HierarchicalPOURegressor(**QUICK).fit(X, Y).predict(QUERY)
+    alone = fitted(**QUICK).predict(QUERY)
     np.testing.assert_allclose(mean[:, 0], 2 * alone + 1, rtol=0.05, atol=0.02)
     model.refit(X, Y[:, None])
     assert model.predict(QUERY).shape == (len(QUERY), 1)
@@ -217,7 +229,7 @@ def test_refit_of_the_same_data_changes_little():
 
 def test_refit_weights_are_repetitions():
     weight = np.random.default_rng(0).integers(0, 4, len(X))
-    first, second = (HierarchicalPOURegressor(**QUICK).fit(X, Y) for _ in range(2))
+    first, second = (fitted(**QUICK) for _ in range(2))
     first.refit(X, -Y, sample_weight=weight)
     second.refit(np.repeat(X, weight, axis=0), np.repeat(-Y, weight))
     assert_same_bits(predictions(first), predictions(second))
@@ -226,7 +238,7 @@ def test_refit_weights_are_repetitions():
 @pytest.mark.parametrize("sizes", [2, (2, 2)], ids=str)
 @pytest.mark.parametrize("rows", ["one piece", "one row", "outside"])
 def test_refit_where_a_partition_has_no_rows(sizes, rows):
-    model = HierarchicalPOURegressor(sizes, 1).fit(X, Y)
+    model = fitted(n_partitions=sizes, degree=1)
     if rows == "outside":
         model.refit(X + 10, Y)
     else:
@@ -296,7 +308,7 @@ def test_warm_start_goes_on_from_the_partitions(degree):
 
 def test_warm_start_without_an_earlier_fit_is_a_fit():
     first = HierarchicalPOURegressor(**QUICK, warm_start=True).fit(X, Y)
-    assert_same_bits(predictions(first), predictions(HierarchicalPOURegressor(**QUICK).fit(X, Y)))
+    assert_same_bits(predictions(first), predictions(fitted(**QUICK)))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +324,7 @@ def test_warm_start_without_an_earlier_fit_is_a_fit():
     ids=["another bound", "no bound", "fewer columns", "more", "a constant more", "one constant"],
 )
 def test_warm_start_after_another_shape_is_refused(sizes, points, match):
-    model = HierarchicalPOURegressor(**QUICK, warm_start=True).fit(X, Y)
+    model = fitted(**QUICK, warm_start=True)
     before = predictions(model)
     model.set_params(n_partitions=sizes)
     with pytest.raises(ValueError, match=match):
@@ -382,23 +394,20 @@ def test_interrupt_before_training(monkeypatch, place, name, earlier):
     def press(*args, **kwargs):
         raise KeyboardInterrupt
 
-    model = HierarchicalPOURegressor(**QUICK)
-    if earlier:
-        model.fit(X, Y)
+    model = fitted(**QUICK) if earlier else HierarchicalPOURegressor(**QUICK)
     state = dict(vars(model))
     monkeypatch.setattr(place, name, press)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X[:, :1], np.column_stack([Y, Y]))
     assert vars(model) == state
     if earlier:
-        expected = HierarchicalPOURegressor(**QUICK)
         monkeypatch.undo()
-        assert_same_bits(predictions(model), predictions(expected.fit(X, Y)))
+        assert_same_bits(predictions(model), predictions(fitted(**QUICK)))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_fault_while_the_result_is_stored(monkeypatch, error):
-    model = HierarchicalPOURegressor(**QUICK).fit(X, Y)
+    model = fitted(**QUICK)
     before = predictions(model)
 
     def fail(self):
@@ -413,7 +422,7 @@ def test_fault_while_the_result_is_stored(monkeypatch, error):
 
 
 def test_out_of_memory_on_the_device_gives_advice(monkeypatch):
-    model = HierarchicalPOURegressor(**QUICK).fit(X, Y)
+    model = fitted(**QUICK)
     before = predictions(model)
 
     def fail(*args, **kwargs):
