@@ -31,6 +31,9 @@ from skpou.core.models import (
     shared_tensor,
 )
 
+#: Prior variances below this part of the largest are of functions that are not needed: those of the
+#: roughest ones of a term are some millionths of the smoothest one's.
+UNUSED = 1e-8
 #: Most rows over which means are taken, and with a local block, which costs more a row.
 MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
 
@@ -329,9 +332,14 @@ def _exact_makers(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker
     """Those of the weighted columns A (n, p) of a fit without noise.
 
     A level that is left out has functions of its own, which only the prior ties to its neighbours.
+    That a function is not needed was found with all levels, as the slope of an even function on a
+    symmetric grid: without one of them nothing says so, and it may be as large as any.
     """
     if prior is None:
         return residual_makers(A)
+    largest = prior[1:].max() if len(prior) > 1 else prior[0]
+    unused = prior < UNUSED * largest
+    prior = torch.where(unused, largest, prior)
     return prior_residual_makers(A * (prior / member.noise).sqrt())
 
 

@@ -168,3 +168,18 @@ def test_options_keep_what_they_say():
         small = AdditivePOURegressor(max_columns=most, remainder=False).fit(X, y)
         sizes = [len(m["coef"]) for e in small.model_[0]["experts"] for m in e["members"]]
         assert max(sizes) <= most
+
+
+def test_an_even_function_on_a_symmetric_grid_is_not_known_between_its_levels():
+    # Its slopes are zero, exactly: without a level nothing says so.
+    grid = np.linspace(-5, 5, 8)
+    X = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+
+    def f(X):
+        return np.cos(X[:, 0]) + np.sin(X[:, 1]) ** 2
+
+    points = np.random.default_rng(0).uniform(-5, 4.5, (500, 2))
+    mean, std = AdditivePOURegressor(random_state=0).fit(X, f(X)).predict(points, return_std=True)
+    error = mean - f(points)
+    assert np.sqrt(np.mean(error**2)) > 0.1  # Two rows a period do not tell it.
+    assert np.mean(np.abs(error) < 3 * std) > 0.97
