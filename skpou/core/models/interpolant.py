@@ -421,7 +421,8 @@ def _of_target(
         X = rows.X.cpu().numpy()
         factor = _borne_out(other, X)
         if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
-            factor, other = None, left_out_anew(rows, other)
+            # The noise that is claimed is that of all rows: others may explain any error by theirs.
+            factor, other = None, replace(left_out_anew(rows, other), noise=other.noise)
         elif factor is not None and rows.n_rows <= CHOSEN_ANEW:
             factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
         plain = replace(other, variance=other.noise)

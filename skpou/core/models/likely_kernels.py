@@ -47,9 +47,12 @@ SMOOTHER = 0.1
 #: Stretches: none, of the lower and the upper end by so many times the other end's, and of both
 #: ends, the reciprocals. Rows must be placed so, with more even gaps after it: an end that is drawn
 #: out between two rows would be claimed to be known. The largest gap may grow to so many times
-#: itself, as one row that is missing does to it.
+#: itself, as one row that is missing does to it. Gaps are more even where the spread of their
+#: logarithms is at most so many times what it was: chance, as of rows that are missing among even
+#: ones, makes it nine tenths, rows that are placed so half.
 STRETCHES = (0.0, 30.0, 1e3, 3e4, -30.0, -1e3, -3e4, 0.2, 1 / 30, 1e-3)
 MOST_GAP = 2.0
+EVENER = 2 / 3
 #: Boxes by which a stretch goes on beyond the end that it does not draw out: a break of its
 #: curvature at the last row would be one of the function.
 GOES_ON = 1.0
@@ -206,8 +209,8 @@ def _stretches(X: np.ndarray) -> list[float]:
     x = np.unique(X)
     gaps = {k: np.diff(stretched(x, k, np)[0]) for k in STRETCHES}
     uneven = {k: float(np.log(gap).std()) for k, gap in gaps.items()}
-    most = MOST_GAP * gaps[0.0].max()
-    return [k for k in STRETCHES if k == 0 or (uneven[k] < uneven[0.0] and gaps[k].max() < most)]
+    most, even = MOST_GAP * gaps[0.0].max(), EVENER * uneven[0.0]
+    return [k for k in STRETCHES if k == 0 or (uneven[k] < even and gaps[k].max() < most)]
 
 
 def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:

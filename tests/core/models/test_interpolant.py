@@ -34,6 +34,7 @@ from skpou.core.models.likely_kernels import (
     MATERN,
     STRETCHES,
     Evidence,
+    _stretches,
     evidence_of,
     likeliest_kernel,
     stretched,
@@ -153,6 +154,30 @@ def test_noise_is_that_of_doses_which_were_tried_again_and_again():
     model = MultiStageRegressor().fit(x, y)
     std = model.predict(doses[:, None], return_std=True)[1]
     assert ((std > 0.3) & (std < 1.2)).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
+    kept = np.random.default_rng(seed).choice(19, 13, replace=False)
+    assert _stretches(np.sort(kept)[:, None] / 18.0) == [0.0]
+
+
+@pytest.mark.parametrize(
+    "place", [np.geomspace(1, 1e4, 15), 1 / (1 + np.exp(-np.linspace(-5, 5, 15)))]
+)
+def test_rows_that_are_placed_so_are_stretched(place):
+    x = (place - place.min()) / np.ptp(place)
+    assert len(_stretches(x[:, None])) > 1
+
+
+def test_four_noisy_rows_claim_the_size_of_their_errors():
+    x, y = np.array([[1.0], [2.0], [5.0], [7.0]]), np.array([8.3, 10.3, 15.6, 19.8])
+    for noise in (np.zeros(4), np.array([0.0, 2.0, -2.0, 0.5])):
+        model = LSGDRegressor(random_state=0).fit(x, y + noise)
+        points = np.array([[3.0], [4.0]])
+        mean, std = model.predict(points, return_std=True)
+        error = mean - np.interp(points[:, 0], x[:, 0], y)
+        assert (np.abs(error) < 3 * std).all()
 
 
 @pytest.mark.parametrize("stretch", STRETCHES)
