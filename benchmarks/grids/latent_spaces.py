@@ -77,12 +77,10 @@ def epochs(seeds, quick):
 
 def mnist(seeds, quick):
     """Two components by both encoders."""
-    table, path = harness.Table(), harness.shared("mnist_10k.npz")
-    if quick or not path.exists():
-        print(f"  MNIST is left out: {'quick' if quick else f'there is no {path.name}'}")
+    table, images = harness.Table(), harness.mnist_images(quick)
+    if images is None:
         return table
-    images = np.load(path)
-    X, y = images["X"].astype(np.float32), images["y"]
+    X, y = images
     deep = {key: value for key, value in MNIST.items() if key != "image_shape"}
     encoders = {"cnn": MNIST, "residual encoder": deep | {"encoder": residual_encoder}}
     for name, params in encoders.items():

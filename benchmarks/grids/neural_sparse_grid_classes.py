@@ -198,12 +198,10 @@ def dense_head():
 
 def mnist(seeds, quick):
     """One split; heads side by side behind the same kind of encoder, and on one embedding."""
-    table, path = harness.Table(), harness.shared("mnist_10k.npz")
-    if quick or not path.exists():
-        print(f"  MNIST is left out: {'quick' if quick else f'there is no {path.name}'}")
+    table, images = harness.Table(), harness.mnist_images(quick)
+    if images is None:
         return table
-    images = np.load(path)
-    X, y = images["X"].astype(np.float32), images["y"]
+    X, y = images
     order = np.random.default_rng(0).permutation(len(X))
     a, b = order[:8000], order[8000:]
     parts, task = (X[a], y[a], X[b], y[b]), "MNIST, 8000 images"

@@ -52,10 +52,9 @@ def tasks(seed, quick):
     ):
         (X, y), (X_test, y_test) = make(seed), make(1000 + seed)
         yield name, (X, X_test, y, y_test)
-    path = harness.shared("mnist_10k.npz")
-    if path.exists() and not quick and seed == 0:
-        file = np.load(path)
-        X, y = file["X"].astype(float), file["y"]
+    images = harness.mnist_images(quick) if seed == 0 else None
+    if images is not None:
+        X, y = images[0].astype(float), images[1]
         parts = train_test_split(X, y, test_size=0.2, random_state=0)
         reduced = PCA(COMPONENTS, random_state=0).fit(parts[0])
         yield "MNIST", (*(reduced.transform(p) for p in parts[:2]), *parts[2:])

@@ -50,6 +50,16 @@ def shared(*names):
     return Path(os.environ.get("SKPOU_SHARED_DATA", default)).joinpath(*names)
 
 
+def mnist_images(quick):
+    """Images (10,000, 784) and digits, or None with a word why."""
+    path = shared("mnist_10k.npz")
+    if quick or not path.exists():
+        print(f"  MNIST is left out: {'quick' if quick else f'there is no {path.name}'}")
+        return None
+    images = np.load(path)
+    return images["X"].astype(np.float32), images["y"]
+
+
 def sample(n_features, n, seed):
     """Uniform training points of a seed."""
     return np.random.default_rng(seed).random((n, n_features))

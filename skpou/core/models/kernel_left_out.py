@@ -6,6 +6,7 @@ Round-off does not spoil errors far below y then, as it does where all follow fr
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -27,6 +28,9 @@ from skpou.core.models.likely_kernels import (
 
 def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
     """Errors of fits of one target without each set, with the kernel of all rows.
+
+    Equations are those of C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine
+    Learning, 2006.
 
     Parameters
     ----------
@@ -58,24 +62,23 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         stays[part] = False
         centre = stretched(given[stays].mean(0), stretch, np)[0]
         Z, gone = X[stays] - centre, X[part] - centre
-        K = CONSTANT + line * (Z @ Z.T) + bent[np.ix_(stays, stays)]
-        K[np.diag_indices(len(K))] += noise / weight[stays]
-        factor, fault = dpotrf(K.T, lower=1, overwrite_a=1)
-        if fault:
-            raise np.linalg.LinAlgError("the covariance of the rows is not positive")
-        level = weight[stays] @ y[stays] / weight[stays].sum()
-        step = y[stays] - level
-        coef = dpotrs(factor, step, lower=1)[0].reshape(-1)
         others = float(within[stays].sum())
-        n_targets = len(K) + further_targets(weight[stays], others)
-        size = size_of(float(step @ coef) + others / noise, n_targets, d)
+        rest = _solved(
+            CONSTANT + line * (Z @ Z.T) + bent[np.ix_(stays, stays)],
+            noise / weight[stays],
+            y[stays],
+            weight[stays],
+        )
+        n_targets = int(stays.sum()) + further_targets(weight[stays], others)
+        size = size_of(rest.square + others / noise, n_targets, d)
         across = bent[np.ix_(part, stays)]
-        # Constant and line apart, whose parts cancel.
-        mean = level + CONSTANT * coef.sum() + line * (gone @ (coef @ Z)) + across @ coef
+        # Eq. 2.25, constant and line apart, whose parts cancel.
+        coef = rest.coef
+        mean = rest.level + CONSTANT * coef.sum() + line * (gone @ (coef @ Z)) + across @ coef
         whole = CONSTANT + line * (gone @ Z.T) + across
-        columns = solve_triangular(factor, whole.T, lower=True, check_finite=False)
+        columns = solve_triangular(rest.factor, whole.T, lower=True, check_finite=False)
         prior = CONSTANT + 1 + line * (gone**2).sum(1)
-        unknown = (prior - (columns**2).sum(0)).clip(0)
+        unknown = (prior - (columns**2).sum(0)).clip(0)  # Eq. 2.26
         own = noise / weight[part]
         found.append((y[part] - mean, size * (own + unknown), size * own))
     error, variance, own = (np.concatenate(part)[:, None] for part in zip(*found, strict=True))
@@ -84,6 +87,27 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
     return LeftOut(
         sets.sets, sets.n_folds, error=error, variance=variance, noise=own, count=count, told=told
     )
+
+
+class _Solved(NamedTuple):
+    """Factor (k, k) of the covariance, mean of y, weights (k,) of the kernels, ``y' K^-1 y``."""
+
+    factor: np.ndarray
+    level: float
+    coef: np.ndarray
+    square: float
+
+
+def _solved(K: np.ndarray, noise: np.ndarray, y: np.ndarray, weight: np.ndarray) -> _Solved:
+    """What the rows that are left say, from covariances (k, k) to which noise (k,) is added."""
+    K[np.diag_indices(len(K))] += noise
+    factor, fault = dpotrf(K.T, lower=1, overwrite_a=1)
+    if fault:
+        raise np.linalg.LinAlgError("the covariance of the rows is not positive")
+    level = weight @ y / weight.sum()
+    step = y - level
+    coef = dpotrs(factor, step, lower=1)[0].reshape(-1)
+    return _Solved(factor, level, coef, float(step @ coef))
 
 
 def left_out_anew(rows: Rows, kept: LeftOut) -> LeftOut:

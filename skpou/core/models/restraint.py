@@ -251,19 +251,21 @@ class Restrained:
         spread, low, high = self._range(mean)
         beyond = mean - torch.clamp(mean, low, high)
         left = self._outside(beyond, spread, X)
-        if len(left):
-            some = (self._share_outside(X[left])[0] & (beyond[left] != 0)).any(1)
-            left = left[some]
         if not len(left):
             return gradient
         unknown, share = self._share_outside(X[left])
+        unknown &= beyond[left] != 0
+        some = unknown.any(1)
+        left, unknown, share = left[some], unknown[some], share[some]
+        if not len(left):
+            return gradient
         excess = beyond[left]
         drawn = (share.to(gradient) * (excess.abs() < spread))[:, None] * gradient[left]
         if _is_table(X):
             slopes = _slopes(lambda points: self._share_outside(points)[1], X[left])
             drawn = drawn + _at_most(excess, spread)[:, None] * slopes
         result = gradient.clone()
-        result[left] = torch.where((unknown & (excess != 0))[:, None], drawn, gradient[left])
+        result[left] = torch.where(unknown[:, None], drawn, gradient[left])
         return result
 
     def _outside(self, beyond: Tensor, spread: Tensor, X: Tensor) -> Tensor:
