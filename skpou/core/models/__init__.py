@@ -16,6 +16,7 @@ from skpou.core.models.cross_validation import (
     N_FOLDS,
     LeftOut,
     Maker,
+    Makers,
     ResidualMaker,
     is_exact,
     is_scattered,
@@ -63,6 +64,7 @@ from skpou.core.models.outliers import (
     without_clusters,
 )
 from skpou.core.models.process_fit import fit_process
+from skpou.core.models.refits import Refits
 from skpou.core.models.relevance import evident_rates
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
@@ -83,11 +85,11 @@ from skpou.core.models.tails import degrees_of_noise
 __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER",
            "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components", "FormError", "GateSteps",
            "IndependentComponents", "LeftOut", "LeftOutErrors", "LeftOver", "LinearModel",
-           "LocalBlock", "LocalKernel", "Maker", "MixedResidues", "OutlierSplit", "Predictor",
-           "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
-           "WithOutliers", "are_clustered", "better_residues", "choose_components",
-           "conformal_rank", "degrees_of_noise", "evident_rates", "finish", "fit_companion",
-           "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
+           "LocalBlock", "LocalKernel", "Maker", "Makers", "MixedResidues", "OutlierSplit",
+           "Predictor", "Refits", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
+           "Stage", "WithFormError", "WithOutliers", "are_clustered", "better_residues",
+           "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish",
+           "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
            "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone", "interval_of_score",
            "interval_scores", "is_exact", "is_gain", "is_scattered", "joined_errors", "kept_rows",
            "least_rows", "leave_out", "left_out", "left_out_by_leverage", "left_out_errors",

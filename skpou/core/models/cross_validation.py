@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -74,6 +74,9 @@ class LeftOut:
         The residual maker of the fit as it is, where it is one.
     degrees : float, default=None
         Degrees of freedom that the fit to all rows leaves. None: nobody has counted them.
+    refitted : bool, default=False
+        Whether the errors are those of the fit's own prior and noise, so that their variances are
+        what it claims.
     """
 
     sets: list[np.ndarray]
@@ -85,6 +88,7 @@ class LeftOut:
     told: np.ndarray
     maker: Maker | None = None
     degrees: float | None = None
+    refitted: bool = False
 
     @property
     def row(self) -> np.ndarray:
@@ -121,10 +125,15 @@ def sets_to_leave_out(
     return [rows for rows in sets if 0 < len(rows) <= min(MOST_TOGETHER, n - 1)]
 
 
+def levels_of_columns(X: np.ndarray) -> list[np.ndarray]:
+    """Values of the columns of X (n, d) that have levels."""
+    found = (np.unique(column) for column in X.T)
+    return [levels for levels in found if _has_levels(levels, len(X))]
+
+
 def is_scattered(X: Tensor) -> bool:
     """Whether points (n, d) of several columns are on no lines or grid."""
-    columns = X.cpu().numpy().T
-    return len(columns) > 1 and not any(_has_levels(np.unique(c), len(c)) for c in columns)
+    return X.shape[1] > 1 and not levels_of_columns(X.cpu().numpy())
 
 
 def _has_levels(values: np.ndarray, n: int) -> bool:
@@ -237,6 +246,18 @@ class OwnResidualMaker:
 Maker = ResidualMaker | OwnResidualMaker
 
 
+class LeavesOut(Protocol):
+    """What finds errors at left-out rows in a way of its own."""
+
+    def of_target(self, target: int) -> LeavesOut:
+        """That of one of the targets."""
+        ...
+
+    def left_out_errors(self, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
+        """Errors at sets of rows."""
+        ...
+
+
 class StagedMakers:
     """Those of stages, each fitted to what the ones before left over.
 
@@ -276,12 +297,12 @@ class StagedMakers:
         return replace(last, error=last.error + error, variance=variance, degrees=degrees)
 
 
-Makers = list[Maker] | StagedMakers
+Makers = list[Maker] | LeavesOut
 
 
 def makers_of_target(makers: Makers, target: int) -> Makers:
     """Those of one of the targets."""
-    if isinstance(makers, StagedMakers):
+    if not isinstance(makers, list):
         return makers.of_target(target)
     return [maker.of_target(target) for maker in makers]
 
@@ -332,14 +353,14 @@ def left_out_errors(makers: Makers, rows: Rows, sets: list[np.ndarray]) -> LeftO
 
     Parameters
     ----------
-    makers : list of Maker or StagedMakers
+    makers : list of Maker or LeavesOut
         Of the weighted rows.
     rows : Rows
         In float64.
     sets : list of ndarray
         Rows that are left out together.
     """
-    if isinstance(makers, StagedMakers):
+    if not isinstance(makers, list):
         return makers.left_out_errors(rows, sets)
     found = at_once(lambda maker: _errors(maker, rows, sets), makers)
     columns = getattr(makers[0], "columns", None)

@@ -40,7 +40,10 @@ from skpou.core.models.level_error import (
     NOISY,
     SHARE_OF_ERROR,
     LevelError,
+    claimed_too_much,
     fit_level_errors,
+    narrowed,
+    on_levels,
     sets_of_levels,
 )
 from skpou.core.models.model import Predictor
@@ -103,6 +106,8 @@ class FormError:
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
     knows_outside : bool, default=False
         Whether the model's own variance is that of the mean outside the box, too.
+    across : float, default=None
+        Factor of what the model's own variance grows by between levels. None: they do not tell.
     """
 
     scales: np.ndarray
@@ -116,11 +121,12 @@ class FormError:
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
     knows_outside: bool = False
+    across: float | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
         result = np.zeros(len(X))
-        for level in self._level_errors:
+        for level in self.level_errors:
             result += level.variance(X)
         return result + self._between_rows(X)
 
@@ -138,7 +144,8 @@ class FormError:
         """Variance (n,) that errors at left-out rows have told, at scaled points X (n, d)."""
         if not len(self.points):
             return np.zeros(len(X))
-        Z = X * self.scales
+        # How rough errors are along lines says nothing of what is across them.
+        Z = (X if self.across is None else on_levels(X, self.level_errors)) * self.scales
         power = self._weighed.variance(NearRows.of(Z, self.points, self._tree_of_points))
         ratio, square = self._local(Z)
         floor = np.maximum(SHARE_OF_ERROR**2 * square, self.least**2)
@@ -175,7 +182,8 @@ class FormError:
         return {k: v for k, v in state.items() if k not in defaults or v != defaults[k]}
 
     @cached_property
-    def _level_errors(self) -> tuple[LevelError, ...]:
+    def level_errors(self) -> tuple[LevelError, ...]:
+        """What is added between the levels of columns."""
         return tuple(LevelError(**level) for level in self.levels)
 
     @cached_property
@@ -234,6 +242,7 @@ class WithFormError:
 
     def widened(self, parts: Components, X: Tensor) -> Components:
         """The model's density at points X (n, d), and the error of the form."""
+        parts = narrowed(parts, X, self.model, self.forms)
         added = self._added_to_each(X, parts)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
@@ -266,6 +275,11 @@ class WithFormError:
         """
         shared = self.model.covariance(X)  # type: ignore[attr-defined]
         parts = self.model.components(X)
+        told = narrowed(parts, X, self.model, self.forms)
+        if told is not parts:
+            part = told.epistemic.sum(1) / parts.epistemic.sum(1).clamp_min(1e-300)
+            root = part.clamp_max(1).sqrt().to(shared)
+            shared, parts = shared * root[:, None] * root, told
         added, pi = self._added_to_each(X, parts).double(), parts.log_pi.exp().double()
         if not isinstance(parts, IndependentComponents):
             pi = (pi.square() / pi.square().sum(1, keepdim=True))[..., None]
@@ -366,10 +380,11 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
         levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
+        across = claimed_too_much(left_out, sets) if levels and left_out.refitted else None
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
         form = replace(form, discrepancy=hidden)
-        forms.append(replace(form, largest=largest, levels=levels))
+        forms.append(replace(form, largest=largest, levels=levels, across=across))
     return forms
 
 

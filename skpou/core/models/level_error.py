@@ -7,20 +7,31 @@ several columns leave adds up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
+from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.model import Predictor
 from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
+
+if TYPE_CHECKING:
+    from skpou.core.models.form_error import FormError
 
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
 #: more there than errors at levels can confirm. The next level is at half the distance, and so an
 #: error of first order, that of a kink, is half as large.
 SHARE_OF_ERROR = 0.5
+#: Errors at left-out levels, in units of what is claimed of them, that are room enough: few levels
+#: are luck.
+ROOM = 2.0
 #: Variance of errors, in units of y, from which on they may be those of noise.
 NOISY = 1e-6
 #: By how much the errors must be likelier with a size than as noise alone: as much as length and
@@ -150,6 +161,42 @@ def fit_level_errors(
             )
         )
     return found
+
+
+def claimed_too_much(left_out: LeftOut, sets: dict[int, dict[int, float]]) -> float:
+    """Factor, at most 1, of a variance that errors of one target at left-out levels ask for."""
+    square = left_out.error[:, 0] ** 2 / left_out.variance[:, 0]
+    asked = 0.0
+    for numbers in sets.values():
+        parts = np.array([square[left_out.group == g].mean() for g in numbers])
+        asked = max(asked, ROOM**2 * float(parts.mean()), float(parts.max()))
+    return min(asked, 1.0) if np.isfinite(asked) else 1.0
+
+
+def on_levels(X: np.ndarray, errors: Sequence[LevelError]) -> np.ndarray:
+    """Points X (n, d) moved to the nearest level of each column that has an error of its own."""
+    X = X.copy()
+    for one in errors:
+        middle = (one.levels[1:] + one.levels[:-1]) / 2
+        X[:, one.column] = one.levels[np.searchsorted(middle, X[:, one.column])]
+    return X
+
+
+def narrowed(
+    parts: Components, X: Tensor, model: Predictor, forms: Sequence[FormError]
+) -> Components:
+    """Components at X with no more variance between levels than errors there have asked for."""
+    if all(form.across is None for form in forms):
+        return parts
+    epistemic = parts.epistemic.expand_as(parts.mean).clone()
+    points = X.detach().cpu().double().numpy()
+    for target, form in enumerate(forms):
+        if form.across is not None:
+            at = torch.as_tensor(on_levels(points, form.level_errors), device=X.device)
+            there = model.components(at.to(X)).epistemic.expand_as(parts.mean)[..., target]
+            own = epistemic[..., target]
+            epistemic[..., target] = torch.minimum(own, there + form.across * (own - there))
+    return replace(parts, epistemic=epistemic.clamp_min(0))
 
 
 def _without(places: np.ndarray, others: np.ndarray) -> NearRows:

@@ -12,7 +12,8 @@ from skpou.core import Rows
 from skpou.core.models import (
     MOST_TOGETHER,
     Components,
-    Maker,
+    Makers,
+    Refits,
     is_exact,
     own_maker,
     prior_residual_makers,
@@ -173,12 +174,14 @@ class Mixture:
             return mean.new_zeros((len(X), 0, mean.shape[1]))
         return torch.stack(columns, 1)
 
-    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
+    def residual_makers(self, rows: Rows) -> list[Makers]:
         """Of the polynomials times the partitions, for every ridge where the fit is exact."""
         prior = self.experts[-1].prior
         if prior is not None:
             columns = self.columns(rows.X) * prior.reshape(-1)
-            return [prior_residual_makers(columns.double() * rows.weight.sqrt()[:, None])]
+            weighted = columns.double() * rows.weight.sqrt()[:, None]
+            tell = Refits.tell(weighted, rows.X)
+            return [Refits(weighted) if tell else prior_residual_makers(weighted)]
         if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
             return [[own_maker(self, self._influence(rows.X), rows)]]
         columns = self.columns(rows.X).double() * rows.weight.sqrt()[:, None]
