@@ -277,8 +277,8 @@ class WithFormError:
         parts = self.model.components(X)
         told = narrowed(parts, X, self.model, self.forms)
         if told is not parts:
-            part = told.epistemic.sum(1) / parts.epistemic.sum(1).clamp_min(1e-300)
-            root = part.clamp_max(1).sqrt().to(shared)
+            part = (told.epistemic.sum(1) / parts.epistemic.sum(1).clamp_min(1e-300)).clamp_max(1)
+            root = part.sqrt().to(shared)
             shared, parts = shared * root[:, None] * root, told
         added, pi = self._added_to_each(X, parts).double(), parts.log_pi.exp().double()
         if not isinstance(parts, IndependentComponents):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
 from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
-
-if TYPE_CHECKING:
-    from skpou.core.models.form_error import FormError
 
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
 #: more there than errors at levels can confirm. The next level is at half the distance, and so an
@@ -182,20 +179,34 @@ def on_levels(X: np.ndarray, errors: Sequence[LevelError]) -> np.ndarray:
     return X
 
 
+class KnownLevels(Protocol):
+    """What a target's levels tell of a model's variance between them."""
+
+    @property
+    def across(self) -> float | None:
+        """Factor of what the variance grows by between levels; None where they do not tell."""
+        ...
+
+    @property
+    def level_errors(self) -> tuple[LevelError, ...]:
+        """Errors between the levels of columns."""
+        ...
+
+
 def narrowed(
-    parts: Components, X: Tensor, model: Predictor, forms: Sequence[FormError]
+    parts: Components, X: Tensor, model: Predictor, known: Sequence[KnownLevels]
 ) -> Components:
-    """Components at X with no more variance between levels than errors there have asked for."""
-    if all(form.across is None for form in forms):
+    """A model's components at X, each target with no more variance between levels than it asks."""
+    if all(one.across is None for one in known):
         return parts
     epistemic = parts.epistemic.expand_as(parts.mean).clone()
     points = X.detach().cpu().double().numpy()
-    for target, form in enumerate(forms):
-        if form.across is not None:
-            at = torch.as_tensor(on_levels(points, form.level_errors), device=X.device)
+    for target, one in enumerate(known):
+        if one.across is not None:
+            at = torch.as_tensor(on_levels(points, one.level_errors), device=X.device)
             there = model.components(at.to(X)).epistemic.expand_as(parts.mean)[..., target]
             own = epistemic[..., target]
-            epistemic[..., target] = torch.minimum(own, there + form.across * (own - there))
+            epistemic[..., target] = torch.minimum(own, there + one.across * (own - there))
     return replace(parts, epistemic=epistemic.clamp_min(0))
 
 

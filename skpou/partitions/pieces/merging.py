@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
+from skpou.partitions.pieces.dissolving import dissolve
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.race import is_beaten
 
@@ -211,48 +212,6 @@ def _starve(problem: PieceProblem, pieces: Pieces, labels: Tensor) -> Tensor:
     labels = labels.clone()
     labels[index] = around.gather(1, best).squeeze(1)
     return labels
-
-
-def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
-    """Weighted median of the pieces' squared errors, at least round-off."""
-    order = torch.argsort(pieces.error, stable=True)
-    total = pieces.weight[order].cumsum(0)
-    middle = int(torch.searchsorted(total, 0.5 * total[-1]))
-    return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
-
-
-def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
-    """Remove pieces whose samples the neighbours' polynomials explain at less than their price.
-
-    The price of a piece is that of the Bayesian information criterion, ``(P + q) log n``. No
-    fewer than `least` pieces are left.
-    """
-    price = (problem.n_columns + problem.n_gate_columns) * math.log(problem.n)
-    variance = noise_variance(problem, pieces)
-    labels = pieces.labels.clone()
-    n_alive = pieces.n_pieces
-    P = problem.n_columns
-    rss, weight = pieces.rss.tolist(), pieces.weight.tolist()
-    for j in torch.argsort(pieces.count, stable=True).tolist():
-        if n_alive <= max(least, 1):
-            break
-        members = torch.nonzero(labels == j).squeeze(1)
-        around = torch.unique(labels[problem.neighbours[members]])
-        around = around[around != j]
-        if not len(around):
-            continue
-        square = (
-            problem.squared_residuals(pieces.coef, members, around.expand(len(members), -1))
-            * (problem.rows.weight[members, None])
-        )
-        cost = float(square.amin(1).sum() + problem.rows.within[members].mean(1).sum())
-        cost -= rss[j] * (1 + 2 * P / max(weight[j] - P, 1.0))
-        if cost / variance < price:
-            labels[members] = around[square.argmin(1)]
-            n_alive -= 1
-    if n_alive == pieces.n_pieces:
-        return pieces
-    return problem.refit(pieces, labels)
 
 
 def score(problem: PieceProblem, pieces: Pieces) -> float:

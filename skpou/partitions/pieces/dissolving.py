@@ -1,0 +1,78 @@
+"""Pieces that the polynomials of those beside them explain at less than their price."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from skpou.partitions.pieces.problem import PieceProblem, Pieces
+
+
+def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
+    """Weighted median of the pieces' squared errors, at least round-off."""
+    order = torch.argsort(pieces.error, stable=True)
+    total = pieces.weight[order].cumsum(0)
+    middle = int(torch.searchsorted(total, 0.5 * total[-1]))
+    return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
+
+
+def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
+    """Remove pieces whose samples the neighbours' polynomials explain at less than their price.
+
+    The price of a piece is that of the Bayesian information criterion, ``(P + q) log n``. No
+    fewer than `least` pieces are left.
+    """
+    price = (problem.n_columns + problem.n_gate_columns) * math.log(problem.n)
+    variance = noise_variance(problem, pieces)
+    labels = pieces.labels.clone()
+    n_alive = pieces.n_pieces
+    P = problem.n_columns
+    rss, weight = pieces.rss.tolist(), pieces.weight.tolist()
+    # As long as nothing has changed around a piece; 0 of others: they are looked at again.
+    costs = costs_without(problem, pieces)
+    for j in torch.argsort(pieces.count, stable=True).tolist():
+        if n_alive <= max(least, 1):
+            break
+        least_cost = variance * price + rss[j] * (1 + 2 * P / max(weight[j] - P, 1.0))
+        if costs[j] >= least_cost:
+            continue
+        members = torch.nonzero(labels == j).squeeze(1)
+        around = torch.unique(labels[problem.neighbours[members]])
+        around = around[around != j]
+        if not len(around):
+            continue
+        square = (
+            problem.squared_residuals(pieces.coef, members, around.expand(len(members), -1))
+            * (problem.rows.weight[members, None])
+        )
+        cost = float(square.amin(1).sum() + problem.rows.within[members].mean(1).sum())
+        if cost < least_cost:
+            moved = labels == j
+            labels[members] = around[square.argmin(1)]
+            n_alive -= 1
+            touched = moved | moved[problem.neighbours].any(1)
+            for k in torch.unique(labels[touched]).tolist():
+                costs[k] = 0.0
+    if n_alive == pieces.n_pieces:
+        return pieces
+    return problem.refit(pieces, labels)
+
+
+def costs_without(problem: PieceProblem, pieces: Pieces) -> list[float]:
+    """Residual (K,) of each piece's samples by the best of the pieces beside it, of all at once."""
+    K, labels = pieces.n_pieces, pieces.labels
+    beside = torch.zeros((K, K), dtype=torch.bool, device=labels.device)
+    beside[labels[:, None].expand_as(problem.neighbours), labels[problem.neighbours]] = True
+    beside.fill_diagonal_(False)
+    most = int(beside.sum(1).max())
+    if not most:
+        return [math.inf] * K
+    # The first ones of each are beside it; of the others the first is tried again.
+    order = (~beside).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+    order = torch.where(beside.gather(1, order), order, order[:, :1])
+    everything = torch.arange(problem.n, device=labels.device)
+    square = problem.squared_residuals(pieces.coef, everything, order[labels])
+    each = square.amin(1) * problem.rows.weight + problem.rows.within.mean(1)
+    costs = torch.zeros_like(pieces.rss).index_add_(0, labels, each)
+    return costs.masked_fill(~beside.any(1), math.inf).tolist()
