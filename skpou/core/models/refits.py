@@ -35,12 +35,13 @@ class Refits:
         """Whether errors without rows of X (n, d) are those of the fit between them, and cheap.
 
         They are where rows lie on levels, and these as far from each other as any point between
-        two of them is from both: parameters that were found with all rows remember other sets.
+        two of them is from both: parameters that were found with all rows remember other sets. On
+        a full grid no row is between the levels of two columns.
         """
         if len(columns) * columns.shape[1] ** 2 > MOST_WORK:
             return False
         of_columns = levels_of_columns(X.cpu().numpy())
-        return bool(of_columns) and all(are_even(levels) for levels in of_columns)
+        return 0 < len(of_columns) < X.shape[1] and all(are_even(levels) for levels in of_columns)
 
     def of_target(self, target: int) -> Refits:
         """The same: it does not depend on the targets."""

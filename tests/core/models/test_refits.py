@@ -34,10 +34,13 @@ def test_errors_are_those_of_a_ridge_fit_without_the_rows():
     np.testing.assert_allclose(found.variance / noise, spread[:, None].repeat(2, 1), rtol=1e-10)
 
 
-def test_refits_tell_on_even_levels_alone():
+def test_refits_tell_on_even_lines_alone():
     columns, X = torch.zeros((175, 3)), torch.tensor(on_lines(np.random.default_rng(0)))
     assert Refits.tell(columns, X)
     assert not Refits.tell(columns, torch.rand(175, 2, dtype=X.dtype))
+    both = X.clone()
+    both[:, 1] = torch.arange(175).remainder(5)
+    assert not Refits.tell(columns, both)
     far = X.clone()
     far[:, 0] = far[:, 0] ** 3
     assert not Refits.tell(columns, far)
