@@ -14,6 +14,7 @@ from torch import Tensor
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
 from skpou.core import Basis
+from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
 SAME_COLUMN = 1 - 1e-12
@@ -426,4 +427,4 @@ def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
     strength = lines.T @ (weighted[:, None] * lines)
     square = lines.square()
     deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
-    return strength / deviation.clamp_min(1e-300)
+    return strength / deviation.clamp_min(TINY)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, at_once, count_columns
+from skpou.core import SEEDS, Rows, at_once, count_columns
 from skpou.core.models import evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
@@ -397,7 +397,7 @@ def search_sines(
     **options
         Of `SineSearch`.
     """
-    search = SineSearch(rows, task.probes, (task.seed + tag) % 2**31, task.alpha, **options)
+    search = SineSearch(rows, task.probes, (task.seed + tag) % SEEDS, task.alpha, **options)
     return search.run(), search.scales
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core import Rows, judging_generator
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.process_companion import ProcessCompanion, known_part
 from skpou.core.models.relevance import MOST_FEATURES, Kernel, evident_kernel, refined_kernel
@@ -64,11 +64,11 @@ def _fit_process(
         only = slice(target, target + 1)
         one = Rows(X, y[:, only], weight, rows.within[:, only])
         start = None if starts is None else [starts[target]]
-        found = evident_kernel(one, start, np.random.default_rng(9), rough=True)
+        found = evident_kernel(one, start, judging_generator(), rough=True)
         if found is None:
             return None
         if found.variances[2] < LITTLE_NOISE and starts is None:
-            found = refined_kernel(one, found, np.random.default_rng(9))
+            found = refined_kernel(one, found, judging_generator())
         kernels.append(found)
     rates, variances = (
         torch.as_tensor(np.stack(part), device="cpu").to(X)
@@ -110,7 +110,7 @@ def _directions(rows: Rows) -> Tensor | None:
 
 def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
     """Errors (n, m) of processes that were searched for without the part that a row is in."""
-    part = np.random.default_rng(9).permutation(rows.n_rows) % N_PARTS
+    part = judging_generator().permutation(rows.n_rows) % N_PARTS
     starts = list(process.rates.cpu().numpy())
     errors = torch.zeros_like(rows.y)
     for number in range(N_PARTS):
@@ -205,7 +205,7 @@ def _in_folds(
     known = (left_out.group < left_out.n_folds) & np.isfinite(error)
     weight = rows.weight.cpu().numpy()[left_out.row[known]]
     inner = error[known]
-    total = max(float(weight.sum()), 1e-300)
+    total = max(float(weight.sum()), TINY)
     return known, inner, weight, math.sqrt(float(weight @ inner**2) / total)
 
 

@@ -18,6 +18,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Pairs
+from skpou.core.linalg import TINY
 
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
@@ -385,7 +386,7 @@ def is_uneven(residue: Residue) -> bool:
     n = float(residue.weight.sum())
     if len(residue.error) < 4 * N_FOLDS:
         return False
-    ratio = residue.squares() / max(residue.variance(), 1e-300)
+    ratio = residue.squares() / max(residue.variance(), TINY)
     share = residue.weight / n
     excess = float(share @ ratio.square()) / float(share @ ratio) ** 2 - 3
     if excess > LONG_TAILS * math.sqrt(24 / n):
@@ -398,7 +399,7 @@ def is_uneven(residue: Residue) -> bool:
     root = share.sqrt()[:, None]
     centred = root[:, 0] * (ratio - share @ ratio)
     Q = torch.linalg.qr(root * Z).Q
-    explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(1e-300))
+    explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(TINY))
     return float(chi2.sf(n * explained, Z.shape[1] - 1)) < BY_CHANCE
 
 

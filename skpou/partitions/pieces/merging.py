@@ -218,7 +218,7 @@ def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
     order = torch.argsort(pieces.error, stable=True)
     total = pieces.weight[order].cumsum(0)
     middle = int(torch.searchsorted(total, 0.5 * total[-1]))
-    return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
+    return float(pieces.error[order[middle]]) ** 2 + problem.least_error**2
 
 
 def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
@@ -262,7 +262,7 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
     following the noise from sample to sample.
     """
     n, m, K = problem.total_weight, problem.rows.n_outputs, pieces.n_pieces
-    mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
+    mean_square = float(pieces.rss.sum()) / n + problem.least_error**2
     price = (m * problem.n_columns + problem.n_gate_columns) * math.log(max(n, 2.0))
     k = problem.neighbours.shape[1]
     same = (pieces.labels[problem.neighbours] == pieces.labels[:, None]).sum(1)
@@ -272,7 +272,7 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
 
 def join_remote(problem: PieceProblem, pieces: Pieces) -> Pieces:
     """Join pieces, adjacent or not, that one polynomial explains by the information criterion."""
-    P, floor2 = problem.n_columns, (10 * problem.floor) ** 2
+    P, floor2 = problem.n_columns, problem.exact_error**2
     within = (pieces.rss - split_factor(pieces.factors, P)[2].mean(1)).clamp_min(0)
     factors, rss, weight = pieces.factors.clone(), pieces.rss.clone(), pieces.weight.clone()
     K = pieces.n_pieces
@@ -415,7 +415,7 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
     And two remote parts of one piece cannot be joined while a few foreign samples spoil one of
     them; the smoothing after the attempt sends those away.
     """
-    if float(pieces.rss.sum()) <= problem.n * (10 * problem.floor) ** 2:
+    if float(pieces.rss.sum()) <= problem.exact_rss:
         return pieces
     value = score(problem, pieces)
     searching = True
