@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import to_array
 from skpou.core.linalg import TINY
 
 #: Standardized coordinates are cut here: no row may lie further out than this.
@@ -248,7 +249,7 @@ class SplineColumn:
         return {
             "place": np.array([self.centre, self.width, self.exponent, self.shift, self.spread]),
             "knots": self.knots.cpu().numpy(),
-            "transform": self.transform.cpu().contiguous().numpy(),
+            "transform": to_array(self.transform),
         }
 
     @classmethod

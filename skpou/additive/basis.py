@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
-from skpou.core import Basis
+from skpou.core import Basis, to_tensor
 from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
@@ -122,7 +122,7 @@ class Landmarks:
     def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Landmarks:
         """Rebuild from `arrays`, on the device of `like`."""
         names = ("scales", "points", "weights")
-        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
+        return cls(*(to_tensor(arrays[k], like) for k in names))
 
 
 class _Evaluated(NamedTuple):

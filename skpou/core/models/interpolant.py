@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import NUMERICAL_FAILURES, TINY
+from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import (
@@ -352,7 +352,7 @@ def _is_better(
     unsure = float(gain.std()) / math.sqrt(len(gain))
     if gain.mean() - unsure > -math.log(BETTER) and _size(other, known) < _size(own, known):
         return True
-    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], TINY)))
+    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
     bears_out = math.sqrt(max(ratio, 1.0))
     # Many rows tell of a form what few do not.
     as_little = int(own.row.max()) < MANY_ROWS or _size(other, known) < _size(own, known)
@@ -382,7 +382,7 @@ def _squares(left_out: LeftOut, X: np.ndarray) -> list[np.ndarray]:
     kinds = np.array(
         [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
     )[left_out.group]
-    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], TINY)
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
     return [square[kinds == kind] for kind in np.unique(kinds)]
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from skpou.core import Pairs
+from skpou.core import Pairs, TensorState
 from skpou.core.linalg import TINY
 
 #: Gate inputs are cut at so many standard deviations.
@@ -103,7 +101,7 @@ class Residue:
 
 
 @dataclass(frozen=True)
-class ResidueDensity:
+class ResidueDensity(TensorState):
     """Gated widths of the noise.
 
     Attributes
@@ -155,17 +153,6 @@ class ResidueDensity:
         rows = self.features(residue.inputs).T
         joint = _log_joint(rows, self.gates, self.variance, residue)
         return joint.T, torch.logsumexp(joint, 0)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """State as numpy arrays."""
-        names = ("centre", "width", "gates", "variance")
-        return {name: getattr(self, name).cpu().contiguous().numpy() for name in names}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> ResidueDensity:
-        """Rebuild from `arrays`, on the device of `like`, in float64."""
-        names = ("centre", "width", "gates", "variance")
-        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
 
 
 def rounding(y: Tensor) -> float:
