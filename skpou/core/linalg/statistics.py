@@ -8,12 +8,13 @@ neither memory nor a batch, nor by one process.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core.linalg import processes
-from skpou.core.state import TensorState
 
 #: Rows for each column of a block that is factored: combining adds a quarter of its cost, then.
 LENGTH = 4
@@ -153,7 +154,7 @@ def long_blocks(n_rows: int, n_columns: int, n_numbers: int) -> list[slice]:
 
 
 @dataclass
-class RowSums(TensorState):
+class RowSums:
     """What the rows of a least-squares problem add up to, whichever blocks they come in.
 
     The rows are ``[A, y]``, those of the columns with the constant first, then the targets. Of
@@ -244,3 +245,23 @@ class RowSums(TensorState):
         for part in parts[1:]:
             parts[0].merge(part)
         return parts[0]
+
+    def arrays(self) -> dict[str, Any]:
+        """State as numbers and numpy arrays."""
+        tensors = {"factor": self.factor, "low": self.low, "high": self.high}
+        return {
+            "n_columns": self.n_columns,
+            "total": self.total,
+            "count": self.count,
+            **{name: value.cpu().contiguous().numpy() for name, value in tensors.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> RowSums:
+        """Rebuild from `arrays`, on the device of `like`."""
+        factor, low, high = (
+            torch.tensor(np.asarray(arrays[name]), device=like.device)
+            for name in ("factor", "low", "high")
+        )
+        numbers = (int(arrays["n_columns"]), float(arrays["total"]), int(arrays["count"]))
+        return cls(factor, *numbers, low, high)
