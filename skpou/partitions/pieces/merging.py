@@ -30,8 +30,8 @@ NEAR, NEAR_A_COLUMN = 8, 4
 LEFT, FAR_FROM_ALLOWED = 0.6, 1.5
 #: Part of the pieces that a level merges near the allowed number, and the most that dissolve there.
 CLOSE_LEVEL, DISSOLVED = 12, 0.3
-#: Share of the least score by which a level is hopelessly worse; sweeps of the last smoothing, which
-#: ends when no sample moves, and of one that is an attempt.
+#: Share of the least score by which a level is hopelessly worse; sweeps of the last smoothing,
+#: which ends when no sample moves, and of one that is an attempt.
 HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
 #: Multiple of the allowed number up to which joins of remote pieces are tried at every level.
 JOINED = 4
