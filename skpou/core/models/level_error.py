@@ -17,6 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core.linalg import TINY
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
@@ -150,7 +151,7 @@ def fit_level_errors(
         sizes = np.repeat(total, [len(left_out.sets[g]) for g in numbers])
         errors = np.concatenate([error[p] for p in parts])
         kernels = kernels.holding(errors / np.sqrt(sizes), float((own / total).mean()))
-        ratio = (square - expected) / np.maximum(kernels.variance(rows), 1e-300)
+        ratio = (square - expected) / np.maximum(kernels.variance(rows), TINY)
         least = SHARE_OF_ERROR * float(np.sqrt(np.maximum(square - expected, 0).mean()))
         found.append(
             LevelError(

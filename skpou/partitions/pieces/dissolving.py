@@ -14,7 +14,7 @@ def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
     order = torch.argsort(pieces.error, stable=True)
     total = pieces.weight[order].cumsum(0)
     middle = int(torch.searchsorted(total, 0.5 * total[-1]))
-    return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
+    return float(pieces.error[order[middle]]) ** 2 + problem.least_error**2
 
 
 def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
