@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from skpou.core.linalg import TINY, triangular_factor
 from skpou.core.models import (
     LEAST_TOLD,
     N_FOLDS,
+    Makers,
     ResidualMaker,
     left_out_errors,
     sets_to_leave_out,
@@ -100,7 +100,7 @@ class Columns:
         if judged:
             told = torch.maximum(noise[best], LEAST_TOLD * S[0]).square()
             lost = told / (S.square() + told)
-            left_out = rows.left_out(ResidualMaker(U, 1 - lost, lost))
+            left_out = rows.left_out([ResidualMaker(U, 1 - lost, lost)])
         least = LEAST_TOLD * float(S[0])
         return PriorFit(float(values[best]), left_out, float(noise[best]), least)
 
@@ -171,9 +171,9 @@ class LeftOutRows:
         """Whether some column, or the target, has levels."""
         return len(self.sets) > self.n_folds
 
-    def left_out(self, *makers: Any) -> float:
+    def left_out(self, makers: Makers) -> float:
         """Root mean square error at left-out rows, see `pooled`."""
-        found = left_out_errors(list(makers), self.rows, self.sets)
+        found = left_out_errors(makers, self.rows, self.sets)
         return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
 
     def pooled(self, square: np.ndarray) -> float:
