@@ -111,14 +111,12 @@ def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -
 
 def _few_local_splines(t: Tensor, near: Tensor) -> Tensor:
     """The same sums for points t (..., n, 1) and knots near them (..., n, 6), degree by degree."""
-    values: Tensor | float = 1.0
-    zero = torch.zeros_like(t)
+    values, zero = torch.ones_like(t), torch.zeros_like(t)
     for degree in range(1, DEGREE + 1):
         start, end = near[..., DEGREE - degree : DEGREE], near[..., DEGREE : DEGREE + degree]
         rise = values / (end - start)
         left, right = (end - t) * rise, (t - start) * rise
         values = torch.cat([left, zero], -1) + torch.cat([zero, right], -1)
-    assert isinstance(values, Tensor)
     return values
 
 

@@ -259,7 +259,7 @@ class MultinomialRidge:
             promise = float((gradient * direction).sum())
             if not promise > tol * (abs(value) + ROUND_OFF):
                 return theta, step
-            found = shortened(direction, promise)
+            found = shortened(theta, direction, promise)
             if found is None:
                 return theta, step  # Round-off hides what is left to gain.
             theta, logits, value, length = found
