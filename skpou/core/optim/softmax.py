@@ -222,7 +222,7 @@ class MultinomialRidge:
             return self.negative_log_likelihood(logits) + ridge
 
         def shortened(
-            direction: Tensor, promise: float
+            theta: Tensor, direction: Tensor, promise: float
         ) -> tuple[Tensor, Tensor, float, float] | None:
             """First of ever shorter steps that lowers the value, with its length."""
             change = self.logits(direction) - self.offset
