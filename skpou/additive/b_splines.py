@@ -28,6 +28,7 @@ CLOSEST_KNOTS = 1e-3
 EXPONENTS = np.arange(-16, 33) / 8
 #: Transformed values that are held at once while exponents are tried.
 EXPONENT_VALUES = 1_000_000
+#: Degree of the splines: cubic ones have two continuous derivatives, and six knots bear each.
 DEGREE = 3
 #: Points up to which calls cost more than the work that they do.
 FEW_POINTS = 16
