@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import to_array
+from skpou.core import to_array, to_tensor
 from skpou.core.linalg import TINY
 
 #: Standardized coordinates are cut here: no row may lie further out than this.
@@ -254,10 +254,8 @@ class SplineColumn:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SplineColumn:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
-        parts = (
-            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("knots", "transform")
-        )
-        return cls(*arrays["place"].tolist(), *(part.to(like.device) for part in parts))
+        parts = (to_tensor(arrays[name], like) for name in ("knots", "transform"))
+        return cls(*arrays["place"].tolist(), *parts)
 
 
 def fit_column(x: Tensor, weight: Tensor, n_functions: int, transform: bool) -> SplineColumn:
