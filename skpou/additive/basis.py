@@ -112,6 +112,14 @@ class Landmarks:
         distance = (A @ direction)[:, None] - self.points @ direction
         return -slope[:, None] * ((self._kernel(A) * distance) @ self.weights)
 
+    def gradient(self, T: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d), by the coordinates, of the function with the coefficients coef (m,)."""
+        values, parts = self.weights @ coef, []
+        for A in torch.split(T @ self.scales, BLOCK):
+            pull = self._kernel(A) * values
+            parts.append((pull @ self.points - pull.sum(1, keepdim=True) * A) @ self.scales.T)
+        return torch.cat(parts)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """State as numpy arrays."""
         names = ("scales", "points", "weights")
@@ -245,10 +253,22 @@ class AdditiveBasis(Basis, kind="additive"):
     def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
         """Gradient (n, d), in float64, of the function with the coefficients coef (p,)."""
         result = X.new_zeros(X.shape, dtype=torch.float64)
-        if self.splines is not None:
-            points = self._at(X, self.splines)
-            for column, feature in enumerate(self.kept):
-                result[:, feature] = self._partial(points, column) @ coef
+        if self.splines is None:
+            return result
+        points, start = self._at(X, self.splines), 1
+        kept = torch.zeros_like(points.coordinates)
+        for block in self.blocks:
+            end = start + block.size
+            if block.order == 0:
+                assert self.landmarks is not None
+                slopes = self.landmarks.gradient(points.coordinates, coef[start:end])
+                kept += points.coordinate_slopes * slopes
+            for column in block.columns if block.order else ():
+                values = [*points.functions]
+                values[column] = points.slopes[column]
+                kept[:, column] += _products(block, values) @ coef[start:end]
+            start = end
+        result[:, list(self.kept)] = kept
         return result
 
     def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:

@@ -118,6 +118,11 @@ class TestAdditiveBasis(BasisContract):
         assert same_bits(again.matrix(X), basis.matrix(X))
         assert same_bits(again.partial(X, 1), basis.partial(X, 1))
 
+    def test_gradient_is_made_of_the_derivatives(self, basis):
+        X, coef = self.points(basis), torch.linspace(-1, 2, basis.n_columns, dtype=torch.float64)
+        expected = torch.stack([basis.partial(X, j) @ coef for j in range(X.shape[1])], 1)
+        torch.testing.assert_close(basis.gradient(X, coef), expected, rtol=1e-9, atol=1e-9)
+
 
 def test_copies_and_constants_have_no_functions():
     X = rows(50, 2)
