@@ -36,7 +36,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
-from skpou.core.models import FEWEST_OF_TABLE, LeftOut, leave_out, no_form_errors
+from skpou.core.models import FEWEST_OF_TABLE, LeftOut, keeps_all, leave_out, no_form_errors
 
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
@@ -352,13 +352,15 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self, model: AdditiveModel, prepared: Prepared, leans: bool = True
     ) -> None:
         rows = prepared.rows
-        if model.has_local and rows.n_features < FEWEST_OF_TABLE:
+        is_table = rows.n_features >= FEWEST_OF_TABLE
+        if model.has_local and not is_table:
             # What is between lines and in gaps no left-out row has told the block.
             super()._judge_between_rows(model.without_local(), prepared, leans=False)
             return
         super()._judge_between_rows(model, prepared, leans)
-        if model.has_local:
-            # Left-out rows have calibrated terms and block together.
+        if model.has_local or (is_table and not keeps_all(rows)):
+            # Left-out rows have calibrated the density, that of terms and block together; the few
+            # that are kept of many, the farthest from each other, are no sample of those to come.
             self._form_error = [form.arrays() for form in no_form_errors(rows)]
 
     def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:
