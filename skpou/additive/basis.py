@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
@@ -21,6 +22,8 @@ SAME_COLUMN = 1 - 1e-12
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
 SMALLEST_EIGENVALUE = 1e-13
+#: Most numbers that are kept with the points of which they are the columns.
+MOST_REMEMBERED = 10_000_000
 #: Points up to which all products are formed at once: there calls cost more than work.
 FEW_ROWS = 16
 
@@ -175,6 +178,7 @@ class AdditiveBasis(Basis, kind="additive"):
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
         self._gathers: list[list[Tensor] | None] | None = None
+        self._evaluated = WeakTensorKeyDictionary()
 
     def with_blocks(
         self, blocks: Sequence[Block], landmarks: Landmarks | None = None
@@ -188,6 +192,11 @@ class AdditiveBasis(Basis, kind="additive"):
         """The same terms, none of which bends, over columns that are straight lines."""
         columns = [column.line() for column in self.columns]
         return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether no function of any column bends."""
+        return self.splines is not None and self.splines.lines is not None
 
     def coordinates(self, X: Tensor) -> Tensor:
         """Transformed values (n, k) of the columns kept."""
@@ -239,9 +248,20 @@ class AdditiveBasis(Basis, kind="additive"):
         return self.evaluated(X)[0].to(X.dtype)
 
     def evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """`matrix` and `coordinates` of the same points, in float64."""
+        """`matrix` and `coordinates` of the same points, in float64.
+
+        What is judged after a fit asks for those of its rows time and again: they are kept as long
+        as the points, and must not be written to.
+        """
+        plain = len(X) > FEW_ROWS and not (X.is_inference() or X.requires_grad)
+        known = self._evaluated.get(X) if plain else None
+        if known is not None and known[0] == X._version:
+            return known[1:]
         T = self.coordinates(X)
-        return self.from_functions(self.functions(T), T), T
+        F = self.from_functions(self.functions(T), T)
+        if plain and F.numel() <= MOST_REMEMBERED:
+            self._evaluated[X] = X._version, F, T
+        return F, T
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""

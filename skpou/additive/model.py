@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.spline_columns import SplineColumns
+from skpou.additive.terms import Candidate
 from skpou.core import Rows
 from skpou.core.models import (
     EXACT_NOISE,
@@ -79,11 +80,14 @@ class Expert:
     first : Member, default=None
         Fit to rows of equal widths, before the density of its residue gave them weights; only
         right after training.
+    found : Candidate, default=None
+        What the search has found; only right after training.
     """
 
     basis: AdditiveBasis
     members: tuple[Member, ...]
     first: Member | None = None
+    found: Candidate | None = None
 
     @cached_property
     def coef(self) -> Tensor:

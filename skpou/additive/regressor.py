@@ -222,18 +222,20 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
                 result = self._fit_streamed(X, y, sample_weight)
             else:
                 prepared = self._prepare(X, y, sample_weight)
+                first = self._trained(prepared)
                 result, prepared = self._without_outliers(
-                    self._trained(prepared), prepared, self._trained
+                    first, prepared, lambda rest: self._trained(rest, first.state)
                 )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
 
-    def _trained(self, prepared: Prepared) -> TrainingResult:
-        """A fit to prepared rows."""
+    def _trained(self, prepared: Prepared, known: AdditiveModel | None = None) -> TrainingResult:
+        """A fit to prepared rows, which may go on from one to nearly the same."""
         options, rng = self._options(prepared.scaling), random_generator(self.random_state)
-        result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+        report = self._reporter(stoppable=False)
+        result = fit_additive(prepared.rows, options, rng, report, known)
         return self._no_worse_than_the_mean(result, prepared)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
