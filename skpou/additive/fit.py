@@ -376,7 +376,7 @@ class TargetFit:
         problem = self._problem(candidate)
         enough = max(self.options.tol * problem.total, 1e-9)
         start = candidate.fit
-        return problem.fit(start.alpha, start.noise, self.options.max_iter, enough)
+        return problem.fit(start.alpha, start.noise, self.options.max_iter, enough).with_spread()
 
     # Density
 
@@ -411,7 +411,8 @@ class TargetFit:
             factor = (factor / factor.median()).clamp(LEAST_WEIGHT, LARGEST_WEIGHT)
             share = self.pairs.weight / self.pairs.weight.sum()
             factor = factor / (share @ factor)
-            refit = self._problem(candidate, factor).fit(fit.alpha, fit.noise, REFIT, 0.0)
+            problem = self._problem(candidate, factor)
+            refit = problem.fit(fit.alpha, fit.noise, REFIT, 0.0).with_spread()
             residue = self._residue(candidate, refit, factor)
             count = fits[0].count if fits else choose_components(residue, floor)
             fits.append(FittedTerms(basis, refit, residue, factor, count))

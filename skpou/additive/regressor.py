@@ -301,15 +301,12 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
             terms.add(model.targets[0].experts[0].basis.kept)
         found = sorted(terms, key=_order)
         dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
-        rows = prepared.rows
-        centres, variances = model.term_moments(found, rows.X, rows.weight)
-        some = model.some(rows.n_rows)
-        given = self._given_way(model, rows.X[some])
+        X, share = model.some(prepared.rows.X, prepared.rows.weight)
+        centres, variances = model.term_moments(found, X, share)
+        given = self._given_way(model, X)
         if given is not None:
-            weight = rows.weight[some]
-            part = (weight[:, None] * given).sum(0) / weight.sum()
-            centres[:, [len(found) - 1, -1]] += part[:, None].to(centres)
-        noise = model.noise(rows.X, rows.weight)
+            centres[:, [len(found) - 1, -1]] += (share @ given.double())[:, None].to(centres)
+        noise = model.noise(X, share)
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
