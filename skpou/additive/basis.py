@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -179,7 +180,14 @@ class AdditiveBasis(Basis, kind="additive"):
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
         self._gathers: list[list[Tensor] | None] | None = None
-        self._evaluated = WeakTensorKeyDictionary()
+
+    @cached_property
+    def _evaluated(self) -> WeakTensorKeyDictionary:
+        return WeakTensorKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without what is kept with points: neither pickles nor copies have these."""
+        return {name: part for name, part in self.__dict__.items() if name != "_evaluated"}
 
     def with_blocks(
         self, blocks: Sequence[Block], landmarks: Landmarks | None = None
