@@ -44,6 +44,7 @@ from skpou.core.models.level_error import (
     fit_level_errors,
     narrowed,
     on_levels,
+    rows_near,
     sets_of_levels,
 )
 from skpou.core.models.model import Predictor
@@ -52,7 +53,6 @@ from skpou.core.models.power_function import (
     WeighedKernels,
     double,
     n_nearest,
-    nearest,
 )
 from skpou.core.sobol import sobol_points
 
@@ -440,11 +440,20 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
 
 
+def keeps_all(rows: Rows) -> bool:
+    """Whether a model keeps all of the rows."""
+    return rows.n_rows <= _most_kept(rows)
+
+
+def _most_kept(rows: Rows) -> int:
+    return min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
+
+
 def kept_rows(rows: Rows) -> Rows:
     """At most so many of the rows as a model keeps: the farthest from each other, in order."""
-    most = min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
+    most = _most_kept(rows)
     double = rows.to(torch.float64)
-    if rows.n_rows <= most:
+    if keeps_all(rows):
         return double
     step = max(1, rows.n_rows // (10 * most))
     X = double.X[::step]
@@ -463,7 +472,7 @@ def _calibrated(
     some = np.sort(judging_generator().permutation(some)[:MOST_ERRORS])
     row = left_out.row[some]
     error, variance = left_out.error[some, 0], left_out.variance[some, 0]
-    rows = NearRows(double(Z[row]), double(Z[_rows_near(Z, left_out, some)]))
+    rows = NearRows(double(Z[row]), double(Z[rows_near(Z, left_out, some)]))
     group = left_out.group[some]
     worth = (left_out.count / np.array([len(part) for part in left_out.sets]))[group]
     kernels, gain = WeighedKernels.likeliest(error**2, variance, rows, worth)
@@ -484,14 +493,3 @@ def _calibrated(
     least = SHARE_OF_ERROR * float(np.median(own * np.abs(error)))
     square = own * np.maximum(error**2 - variance, 0)
     return FormError(scales, Z, kernels.arrays(), least, 0.0, Z[row], ratio, square, [])
-
-
-def _rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
-    """For each left-out row the nearest rows (l, k) that were not left out with it."""
-    count = n_nearest(len(Z) - max(len(part) for part in left_out.sets), Z.shape[1])
-    near = np.empty((len(some), count), dtype=np.int64)
-    for group in np.unique(left_out.group[some]):
-        kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
-        mine = left_out.group[some] == group
-        near[mine] = kept[nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
-    return near

@@ -21,7 +21,7 @@ from skpou.core.linalg import TINY
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
-from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
+from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest, nearest
 
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
 #: more there than errors at levels can confirm. The next level is at half the distance, and so an
@@ -232,3 +232,14 @@ def _noise_by_row(
     near = cKDTree(X).query(X, k=min(N_NEIGHBOURS + 1, len(X)))[1][:, 1:]
     square = (of_row[:, None] - of_row[near]) ** 2 / 2
     return np.maximum(square.min(1), 1.0)
+
+
+def rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
+    """For each left-out row the nearest rows (l, k) that were not left out with it."""
+    count = n_nearest(len(Z) - max(len(part) for part in left_out.sets), Z.shape[1])
+    near = np.empty((len(some), count), dtype=np.int64)
+    for group in np.unique(left_out.group[some]):
+        kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
+        mine = left_out.group[some] == group
+        near[mine] = kept[nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
+    return near
