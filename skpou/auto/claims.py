@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from skpou.auto.predictive import OWN_DENSITY
-from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data
+from skpou.auto.race import LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data, order_of
 from skpou.auto.stacking import STEP
 
 #: Logarithm of the density of a Gaussian of unit standard deviation at its mean, negative.
@@ -52,9 +52,9 @@ def probes_of(data: Data) -> np.ndarray:
     """Points (n, d) where new rows may be, the same ones for the same rows.
 
     Where rows differ in one column's level alone, as those of a table of levels, new rows are other
-    combinations of levels. Where points have several targets, those of doses that were tried again and again, new targets
-    are had there as well: the share of the probes that lie between the rows is that of targets at
-    points with no other, the chance of a new point [1]_.
+    combinations of levels. Where points have several targets, those of doses that were tried again
+    and again, new targets are had there as well: the share of the probes that lie between the rows
+    is that of targets at points with no other, the chance of a new point [1]_.
 
     References
     ----------
@@ -237,17 +237,6 @@ def jumps(model: Any, data: Data) -> bool:
         start, end = np.where(first, start, middle), np.where(first, middle, end)
         left, right = np.where(first, left, between), np.where(first, between, right)
     return bool((np.abs(right - left) > JUMP).any())
-
-
-def order_of(scores: Sequence[float], errors: Sequence[float]) -> list[int]:
-    """Numbers of members, the leader first: the least error among the about likeliest."""
-    best = max(scores)
-
-    def key(k: int) -> tuple[bool, float, int]:
-        about = scores[k] >= best - ABOUT
-        return (not about, errors[k] if about else -scores[k], k)
-
-    return sorted(range(len(scores)), key=key)
 
 
 def weights_by_claims(
