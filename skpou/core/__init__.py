@@ -20,6 +20,7 @@ from skpou.core.records import (
     tell,
 )
 from skpou.core.rows import (
+    Blocks,
     Pairs,
     Rows,
     drawn_points,
@@ -28,15 +29,15 @@ from skpou.core.rows import (
     pairs_of,
     with_all_targets,
 )
-from skpou.core.sample import RowSample
+from skpou.core.sample import RowSample, keys_of
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 
 # fmt: off
-__all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis", "Report",
-           "RowSample", "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
-           "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
-           "drawn_points", "group_rows", "handing_over", "jobs", "largest_powers", "merge_rows",
-           "pairs_of", "sobol_points", "target_unit", "tell", "to_powers", "total_degree_exponents",
-           "with_all_targets"]
+__all__ = ["BASES", "Basis", "BestSoFar", "Blocks", "FourierProducts", "Pairs", "ParametricBasis",
+           "Report", "RowSample", "Rows", "Scaling", "TotalDegreePolynomials",
+           "TotalDegreeProducts", "TrainingInterrupted", "TrainingResult", "at_once",
+           "count_columns", "count_waves", "drawn_points", "group_rows", "handing_over", "jobs",
+           "keys_of", "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit",
+           "tell", "to_powers", "total_degree_exponents", "with_all_targets"]
 # fmt: on

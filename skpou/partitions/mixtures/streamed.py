@@ -8,13 +8,13 @@ with the curvature of the sample. Nothing is kept of a row. Of many processes ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import BestSoFar, Blocks, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
     WeightedSums,
     back_substitute,
@@ -33,8 +33,6 @@ from skpou.partitions.mixtures.likelihood import log_normal, posterior
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
-#: Reads all rows once, in scaled units.
-Blocks = Callable[[], Iterator[Rows]]
 #: Most cycles over all rows: pieces are there already, what is left is the sample's error.
 MOST_CYCLES = 10
 #: Parts of a Newton step: those of the second pass are tried where the whole one does not help.
