@@ -274,7 +274,7 @@ class PartitionTree:
         return log_softmax_among_siblings(logits, gate.parent)
 
     def features(self, X: Tensor, levels: range) -> Iterator[Tensor]:
-        """Features of the logits at points X (n, d) on some levels, those that levels share once."""
+        """Features of the logits at points X (n, d) on some levels; what levels share, once."""
         for depth in levels:
             if depth == levels.start or self._bases[depth] is not self._bases[depth - 1]:
                 found = self._bases[depth].matrix(X)
