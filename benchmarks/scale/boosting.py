@@ -38,7 +38,9 @@ def train(table):
     with tempfile.TemporaryDirectory() as folder:
         rows = xgboost.ExtMemQuantileDMatrix(Blocks(folder), max_bin=256)
         options = {"tree_method": "hist", "max_depth": DEPTH, "eta": 0.1, "nthread": 1}
-        return xgboost.train(options, rows, ROUNDS)
+        model = xgboost.train(options, rows, ROUNDS)
+        del rows  # Its files are removed with it.
+        return model
 
 
 def main(path, query, found):
