@@ -185,7 +185,7 @@ def result_of_boosting(path):
         seconds, n = float(values["seconds"]), len(np.load(path, mmap_mode="r"))
         row = {"seconds": seconds, "microseconds a row": 1e6 * seconds / n}
         error = harness.rms(values["mean"] - target(X))
-        return {**row, "gigabytes": float(values["gigabytes"]), "error": error}
+        return {**row, "error": error}
 
 
 def written(folder, sizes):
