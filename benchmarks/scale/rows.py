@@ -41,7 +41,7 @@ MOST_TIMES, MOST_MEMORY = 11, 2.0
 LEAST_GAIN, PREDICTED, SECONDS, LEAST_SHARE = 1.7, (10**7, 10**5), 60.0, 0.5
 #: Experts and degree of these sums, rows that are summed together, as in a fit of them, and how
 #: often, of which the fastest counts: the machine may be busy with other things.
-EXPERTS, DEGREE, TOGETHER, REPEATS = 64, 2, 3125, 5
+EXPERTS, DEGREE, TOGETHER, REPEATS = 64, 2, 3125, 20
 NOISE = 0.1
 SEEDS = 1
 PAIRS = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (0, 2), (1, 3), (0, 7)]
@@ -250,14 +250,15 @@ def processes(seeds, quick):
     return table
 
 
-def processor_seconds(run):
-    """Processor time of the fastest of several calls, in one thread."""
-    taken = []
+def processor_seconds(*runs):
+    """Processor time of the fastest of several calls of each function, in turn, in one thread."""
+    taken = [[] for _ in runs]
     for _ in range(REPEATS):
-        begin = time.process_time()
-        run()
-        taken.append(time.process_time() - begin)
-    return min(taken)
+        for run, own in zip(runs, taken, strict=True):
+            begin = time.process_time()
+            run()
+            own.append(time.process_time() - begin)
+    return [min(own) for own in taken]
 
 
 def predictions(table, n):
@@ -286,8 +287,8 @@ def rates(seeds, quick):
     rows = torch.cat([basis.matrix(X), X[:, :1]], 1)
     sums = WeightedSums(rows.shape[1], torch.zeros(EXPERTS, dtype=torch.bool), like)
     A = torch.full((SIDES["cpu"], SIDES["cpu"]), 0.5, dtype=torch.float64)
-    seconds = processor_seconds(lambda: sums.add(rows, share)) / TOGETHER * n
-    rate = 2.0 * SIDES["cpu"] ** 3 / processor_seconds(lambda: A @ A)
+    seconds, of_square = processor_seconds(lambda: sums.add(rows, share), lambda: A @ A)
+    seconds, rate = seconds / TOGETHER * n, 2.0 * SIDES["cpu"] ** 3 / of_square
     # Each product of two columns once, since the sums are symmetric.
     products = rows.shape[1] * (rows.shape[1] + 1) // 2
     of_product = 2.0 * n * EXPERTS * products / seconds / rate
