@@ -30,10 +30,13 @@ MANY_ROWS, SEARCHED = 10_000, 5_000
 MOST_TOLD = 0.5
 
 
-def searched_points(rows: Rows, options: PieceOptions) -> Tensor | None:
-    """Mask (n,) of the points among which pieces are searched for; None: all."""
+def searched_points(rows: Rows, options: PieceOptions, of_more: bool = False) -> Tensor | None:
+    """Mask (n,) of the points among which pieces are searched for; None: all.
+
+    `of_more` says that the rows are a sample of more.
+    """
     given = options.sizes is not None and options.degree is not None
-    if given or rows.n_rows <= MANY_ROWS:
+    if given or rows.n_rows <= (SEARCHED if of_more else MANY_ROWS):
         return None
     return drawn_points(rows, SEARCHED)
 

@@ -25,8 +25,10 @@ class StreamedPartitions(SampledRegressor):
         wanted = plain and self.physics is None and self.batch_size is not None
         return wanted and (lies_on_disk(X) or count() > 1)
 
-    def _discovery(self, prepared: Any, options: PieceOptions, warm: bool) -> Train:
-        """Training that finds pieces."""
+    def _discovery(
+        self, prepared: Any, options: PieceOptions, warm: bool, of_more: bool = False
+    ) -> Train:
+        """Training that finds pieces; `of_more` where the rows are a sample."""
         raise NotImplementedError
 
     def _fit_streamed(
@@ -38,7 +40,7 @@ class StreamedPartitions(SampledRegressor):
         shape, on_sums = (rows.n_rows, rows.n_features), self.solver == "em"
         check_memory(shape, total_partitions(sizes), self.degree, on_sums, self.experts)
         if not on_sums:
-            train = self._discovery(sampled.prepared, pieces, False)
+            train = self._discovery(sampled.prepared, pieces, False, of_more=True)
 
             def go_on(found: TrainingResult) -> TrainingResult:
                 return fit_to_blocks(found, rows, sampled.others)
