@@ -72,13 +72,17 @@ CLEAR_ERROR = 0.01
 
 @dataclass
 class SineFit:
-    """Features of one spectrum with their best ridge; `score` is minus twice the log evidence."""
+    """Features of one spectrum with their best ridge.
+
+    `score` is minus twice the log evidence; `probed` are mean variances at the probes by ridge.
+    """
 
     spectrum: Spectrum
     basis: SineFeatures
     path: RidgePath
     alpha: float
     score: float
+    probed: dict[float, float] = dataclasses.field(default_factory=dict)
 
 
 class SineSearch:
@@ -323,13 +327,16 @@ class SineSearch:
 
     def _probed(self, fit: SineFit, alpha: float) -> float:
         """Mean variance at the probes, of which as many are looked at as the columns allow."""
+        if alpha in fit.probed:
+            return fit.probed[alpha]
         n = len(self.probes)
         most = max(FEWEST_PROBES, int(MOST_PROBING / fit.basis.n_columns**2))
         looked = self.probes
         if n > most:
             even = torch.linspace(0, n - 1, most, dtype=torch.float64, device=looked.device)
             looked = looked[even.round().long()]
-        return fit.path.probed(alpha, fit.basis.matrix(looked))
+        fit.probed[alpha] = fit.path.probed(alpha, fit.basis.matrix(looked))
+        return fit.probed[alpha]
 
     def _full(self, best: SineFit) -> SineFit:
         """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""

@@ -25,9 +25,9 @@ FIRST_LEVEL, FIRST_LEVEL_OF_MANIFOLD = 2, 3
 ROUND = 5
 #: Decrease of the score for each row in a round that counts as progress: of many rows, and the
 #: number of rows of which it is half.
-PROGRESS, FEW_ROWS = 0.2, 200
+PROGRESS, FEW_ROWS = 0.5, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
-COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
+COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 800, 1
 #: Ratio of all rows to these from which on the detour is tried: below, it saves less than it costs.
 DETOUR = 1.5
 #: Ratio of what two levels leave unexplained from which on the finer one sees no more, and of what
@@ -162,6 +162,9 @@ class VarproTraining:
         options, trained = self.options, self.trained
         derivatives = EncoderDerivatives(self.encoder, rows.X)
         now, worse, before = levels[0], 0, math.inf
+        if options.yields and self._memorises(derivatives, self._grid(now), rows):
+            trained.code = "memorised"
+            return True
         while trained.n_iter < options.max_iter:
             fit = self._round(derivatives, self._grid(now), rows)
             if fit is None:
@@ -197,6 +200,12 @@ class VarproTraining:
             settled = worse or not options.cautious
             now = min(now + 1, levels[-1]) if settled else now
         return True
+
+    def _memorises(self, derivatives: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> bool:
+        """Whether the parameters use up half of the rows at the start: steps only use up more."""
+        problem = self.make(derivatives, grid, rows)
+        model = problem.linearise(problem.solve(self._theta().clone()))
+        return model.is_finite() and model.determined()[0] > MEMORISED * rows.n_rows
 
     def _is_behind(self) -> bool:
         rival, trained = self.options.rival, self.trained
