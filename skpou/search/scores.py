@@ -232,15 +232,15 @@ class RidgePath:
 
     def leave_one_out(self, alpha: float) -> float:
         """Root mean square error at each distinct row when all its weight is left out."""
-        residual, free = self._left(alpha)
+        residual, free = self._left_at(alpha)
         return math.sqrt(self._mean((residual / free[:, None]).square()))
 
     def spread(self, alpha: float) -> float:
         """Mean square of leave-one-out errors in units of their predicted variances."""
-        residual, free = self._left(alpha)
+        residual, free = self._left_at(alpha)
         return self._mean(residual.square() / free[:, None])
 
-    def _left(self, alpha: float) -> tuple[Tensor, Tensor]:
+    def _left_at(self, alpha: float) -> tuple[Tensor, Tensor]:
         """`residual` and `free`, kept for the ridge that was asked for last."""
         known = self._last  # Other threads may put theirs here.
         if known is None or known[0] != alpha:
@@ -395,7 +395,7 @@ class StreamedRidgePath(RidgePath):
             coef = coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
         return coef
 
-    def _left(self, alpha: float) -> tuple[Tensor, Tensor]:
+    def _left_at(self, alpha: float) -> tuple[Tensor, Tensor]:
         """Weighted residual and `free` of the rows that are looked at."""
         known = self._last
         if known is None or known[0] != alpha:
@@ -413,11 +413,11 @@ class StreamedRidgePath(RidgePath):
 
     def residual(self, alpha: float) -> Tensor:
         """Weighted residual of the rows that are looked at."""
-        return self._left(alpha)[0]
+        return self._left_at(alpha)[0]
 
     def free(self, alpha: float) -> Tensor:
         """The same part of the rows that are looked at."""
-        return self._left(alpha)[1]
+        return self._left_at(alpha)[1]
 
     def _mean(self, square: Tensor) -> float:
         looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])

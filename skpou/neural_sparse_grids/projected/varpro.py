@@ -25,7 +25,7 @@ FIRST_LEVEL, FIRST_LEVEL_OF_MANIFOLD = 2, 3
 ROUND = 5
 #: Decrease of the score for each row in a round that counts as progress: of many rows, and the
 #: number of rows of which it is half.
-PROGRESS, FEW_ROWS = 0.5, 200
+PROGRESS, FEW_ROWS = 0.2, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
 COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 800, 1
 #: Ratio of all rows to these from which on the detour is tried: below, it saves less than it costs.
