@@ -77,7 +77,8 @@ CLEAR_ERROR = 0.01
 class SineFit:
     """Features of one spectrum with their best ridge.
 
-    `score` is minus twice the log evidence; `probed` are mean variances at the probes by ridge.
+    `score` is minus twice the log evidence; `probed` has mean variances at the probes, by ridge
+    and number of probes.
     """
 
     spectrum: Spectrum
@@ -85,7 +86,7 @@ class SineFit:
     path: RidgePath
     alpha: float
     score: float
-    probed: dict[float, float] = dataclasses.field(default_factory=dict)
+    probed: dict[tuple[float, int], float] = dataclasses.field(default_factory=dict)
 
 
 class SineSearch:
@@ -330,16 +331,16 @@ class SineSearch:
 
     def _probed(self, fit: SineFit, alpha: float) -> float:
         """Mean variance at the probes, of which as many are looked at as the columns allow."""
-        if alpha in fit.probed:
-            return fit.probed[alpha]
         n = len(self.probes)
         most = max(FEWEST_PROBES, int(MOST_PROBING / fit.basis.n_columns**2))
         looked = self.probes
         if n > most:
             even = torch.linspace(0, n - 1, most, dtype=torch.float64, device=looked.device)
             looked = looked[even.round().long()]
-        fit.probed[alpha] = fit.path.probed(alpha, fit.basis.matrix(looked))
-        return fit.probed[alpha]
+        key = alpha, len(looked)
+        if key not in fit.probed:
+            fit.probed[key] = fit.path.probed(alpha, fit.basis.matrix(looked))
+        return fit.probed[key]
 
     def _full(self, best: SineFit) -> SineFit:
         """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""

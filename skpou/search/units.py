@@ -56,9 +56,10 @@ PATIENCE = 4
 HOPELESS = ((10, 30.0),)
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
 HOPELESS_IN_NOISE = ((4, 0.9),)
-#: Rows from which some are looked at first: so few units that these find hopeless, too, or whose
-#: error there is larger by this factor, will not do for all.
-PILOTED_ROWS, PILOT_FAR = 1500, 2.0
+#: Rows from which some are looked at first, and the factor by which the units' error there must
+#: exceed that of the best other family to say that all rows need no units. On a line, where they
+#: may do better beside sines, and where few units are looked for, it is the largest of hope.
+PILOTED_ROWS, PILOT_FAR = 1000, 2.0
 
 
 @dataclass
@@ -403,7 +404,8 @@ def are_hopeless(task: Task, target: float, **options: Any) -> bool:
     some = task.rows.subset(torch.as_tensor(np.sort(chosen), device=task.rows.X.device))
     options["hopeless"] = HOPELESS_OF_MANY
     found = search_units(task, some, target=target, **options).run()
-    most = HOPELESS_OF_MANY[0][1] if options.get("most") == FEW_UNITS else PILOT_FAR
+    alone = task.rows.n_features > 1 and "most" not in options
+    most = PILOT_FAR if alone else HOPELESS_OF_MANY[0][1]
     return max(found.leave_one_out, found.calibrated) > most * target
 
 
