@@ -49,7 +49,7 @@ COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
 #: Mean square of the residual, in units of y, that is nothing, and share of the rows that an
 #: encoder's parameters may use up for it to be no noise that was memorised.
-NOTHING_LEFT, FEW_DETERMINED = 1e-6, 0.25
+NOTHING_LEFT, FEW_DETERMINED = 1e-6, 0.05
 #: Mean square of the residual from which on a cautious climb has found nothing.
 NOTHING_FOUND = 0.8
 #: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
