@@ -27,7 +27,7 @@ ROUND = 5
 #: number of rows of which it is half.
 PROGRESS, FEW_ROWS = 0.2, 200
 #: Rows to which coarse grids are fitted: at least, and for each parameter of the encoder.
-COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 800, 1
+COARSE_ROWS, COARSE_ROWS_A_PARAMETER = 1500, 2
 #: Ratio of all rows to these from which on the detour is tried: below, it saves less than it costs.
 DETOUR = 1.5
 #: Ratio of what two levels leave unexplained from which on the finer one sees no more, and of what
