@@ -414,13 +414,12 @@ class StreamedRidgePath(RidgePath):
             size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
             inverse, coef = self.Vh.T / size, self.coef(alpha)
             residuals, leverages = [], []
-            for block in self.blocks:
-                block = slice(block.start, block.stop, self.step)
-                A = self._columns(block)
+            for whole in self.blocks:
+                A = self._columns(block := slice(whole.start, whole.stop, self.step))
                 residuals.append(self.y[block] - A @ coef)
                 leverages.append((A @ inverse).square().sum(1))
-            free = 1 - torch.cat(leverages).clamp_max(LARGEST_LEVERAGE)
-            known = self._last = alpha, torch.cat(residuals), free
+            own = torch.cat(leverages).clamp_max(LARGEST_LEVERAGE)
+            known = self._last = alpha, torch.cat(residuals), 1 - own
         return known[1:]
 
     def residual(self, alpha: float) -> Tensor:
