@@ -136,6 +136,9 @@ class RidgePath:
         Targets, weights and sums of squares within the points.
     """
 
+    #: Ridge that was asked for last, with what it leaves of every row.
+    _last: tuple[float, Tensor, Tensor] | None = None
+
     def __init__(self, A: Tensor, rows: Rows):
         self.rows = rows
         self.root = rows.weight.sqrt()[:, None]
@@ -241,12 +244,20 @@ class RidgePath:
 
     def leave_one_out(self, alpha: float) -> float:
         """Root mean square error at each distinct row when all its weight is left out."""
-        left_out = self.residual(alpha) / self.free(alpha)[:, None]
-        return math.sqrt(self._mean(left_out.square()))
+        residual, free = self._left_at(alpha)
+        return math.sqrt(self._mean((residual / free[:, None]).square()))
 
     def spread(self, alpha: float) -> float:
         """Mean square of leave-one-out errors in units of their predicted variances."""
-        return self._mean(self.residual(alpha).square() / self.free(alpha)[:, None])
+        residual, free = self._left_at(alpha)
+        return self._mean(residual.square() / free[:, None])
+
+    def _left_at(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """`residual` and `free`, kept for the ridge that was asked for last."""
+        known = self._last  # Other threads may put theirs here.
+        if known is None or known[0] != alpha:
+            known = self._last = alpha, self.residual(alpha), self.free(alpha)
+        return known[1:]
 
     def _mean(self, square: Tensor) -> float:
         """Mean of weighted squares at the rows, with what repeated rows differ by."""
@@ -354,7 +365,6 @@ class StreamedRidgePath(RidgePath):
         self.ridges = _ridges_from(LEAST_STREAMED_RIDGE)
         self.blocks = row_blocks(rows.n_rows, batch_size)
         self.step = -(-rows.n_rows // MOST_LOOKED)
-        self.memory: tuple[float, Tensor, Tensor] | None = None
         (self._decompose_squares if squared else self._decompose)(basis.n_columns)
 
     def _decompose(self, p: int) -> None:
@@ -397,27 +407,28 @@ class StreamedRidgePath(RidgePath):
             coef = coef + self.Vh.T @ ((self.Vh @ gradient) / square[:, None])
         return coef
 
-    def _at_rows(self, alpha: float) -> tuple[Tensor, Tensor]:
-        """Weighted residual and leverages of the rows that are looked at."""
-        if self.memory is None or self.memory[0] != alpha:
+    def _left_at(self, alpha: float) -> tuple[Tensor, Tensor]:
+        """Weighted residual and `free` of the rows that are looked at."""
+        known = self._last
+        if known is None or known[0] != alpha:
             size = (self.S.square() + (alpha * self.S[0]).square()).sqrt()
             inverse, coef = self.Vh.T / size, self.coef(alpha)
             residuals, leverages = [], []
-            for block in self.blocks:
-                block = slice(block.start, block.stop, self.step)
-                A = self._columns(block)
+            for whole in self.blocks:
+                A = self._columns(block := slice(whole.start, whole.stop, self.step))
                 residuals.append(self.y[block] - A @ coef)
                 leverages.append((A @ inverse).square().sum(1))
-            self.memory = (alpha, torch.cat(residuals), torch.cat(leverages))
-        return self.memory[1:]
+            own = torch.cat(leverages).clamp_max(LARGEST_LEVERAGE)
+            known = self._last = alpha, torch.cat(residuals), 1 - own
+        return known[1:]
 
     def residual(self, alpha: float) -> Tensor:
         """Weighted residual of the rows that are looked at."""
-        return self._at_rows(alpha)[0]
+        return self._left_at(alpha)[0]
 
     def free(self, alpha: float) -> Tensor:
         """The same part of the rows that are looked at."""
-        return 1 - self._at_rows(alpha)[1].clamp_max(LARGEST_LEVERAGE)
+        return self._left_at(alpha)[1]
 
     def _mean(self, square: Tensor) -> float:
         looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])

@@ -37,6 +37,9 @@ from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
 #: Most columns in three dimensions and more, beside noise, and in one and two.
 MOST_COLUMNS, MOST_NOISY_COLUMNS, MOST_PLANE_COLUMNS = 2000, 1500, 1000
+#: Columns beside noise for each degree of freedom of the pilot at most, but so many at least: 112
+#: of 1500 and 110 of 1000 columns told as much of 5000 rows.
+COLUMNS_A_DEGREE, FEWEST_NOISY_COLUMNS = 12, 800
 #: Rows times squared columns above which the columns are evaluated in blocks.
 STREAMED = 6e10
 #: Rows times squared columns up to which neighbouring bandwidths are tried with all columns, too.
@@ -93,13 +96,18 @@ CLEARLY_LESS = 0.7
 
 @dataclass
 class SineFit:
-    """Features of one spectrum with their best ridge; `score` is minus twice the log evidence."""
+    """Features of one spectrum with their best ridge.
+
+    `score` is minus twice the log evidence; `probed` has mean variances at the probes, by ridge
+    and number of probes.
+    """
 
     spectrum: Spectrum
     basis: SineFeatures
     path: RidgePath
     alpha: float
     score: float
+    probed: dict[tuple[float, int], float] = dataclasses.field(default_factory=dict)
 
 
 class SineSearch:
@@ -354,13 +362,19 @@ class SineSearch:
         if n > most:
             even = torch.linspace(0, n - 1, most, dtype=torch.float64, device=looked.device)
             looked = looked[even.round().long()]
-        return fit.path.probed(alpha, fit.basis.matrix(looked))
+        key = alpha, len(looked)
+        if key not in fit.probed:
+            fit.probed[key] = fit.path.probed(alpha, fit.basis.matrix(looked))
+        return fit.probed[key]
 
     def _full(self, best: SineFit) -> SineFit:
         """The chosen spectrum with all columns on all rows, which resolve more than the pilot's."""
         # Noise bounds what more columns could add, and many rows what they may cost.
         noisy = best.alpha >= NOISY
-        most = min(self.most_columns, MOST_NOISY_COLUMNS) if noisy else self.most_columns
+        most = self.most_columns
+        if noisy:
+            wanted = int(COLUMNS_A_DEGREE * best.path.dof(best.alpha))
+            most = min(most, MOST_NOISY_COLUMNS, max(FEWEST_NOISY_COLUMNS, wanted))
         factors = [1.0]
         if self.most_columns >= 2 * self.pilot_columns:
             if best.spectrum.shape == "flat" or not noisy:

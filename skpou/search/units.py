@@ -51,9 +51,15 @@ LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
 #: Sizes from which growth has no hope, and the factors by which its error must then exceed that of
-#: the best other family; on more rows, where sizes take seconds, these.
+#: the best other family; on more rows, where sizes take seconds, these; and where all that is left
+#: has been called noise: the step that this may have missed shows with few units.
 HOPELESS = ((10, 30.0),)
-MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (10, 3.0))
+MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
+HOPELESS_IN_NOISE = ((4, 0.9),)
+#: Rows from which some are looked at first, and the factor by which the units' error there must
+#: exceed that of the best other family to say that all rows need no units. On a line, where they
+#: may do better beside sines, and where few units are looked for, it is the largest of hope.
+PILOTED_ROWS, PILOT_FAR = 1000, 2.0
 #: Directions of ridge units beside the axes: with the axes and octaves there are cuts for each.
 N_DIRECTIONS = DICTIONARY_SIZE // 15
 #: Steepest units, in units of the distance between rows, on a line and beyond; at least so many
@@ -229,6 +235,8 @@ class UnitSearch:
         Most units.
     background : SineFeatures, default=None
         Columns beside the units, which stay as they are.
+    hopeless : tuple of (int, float), default=None
+        Sizes and factors of the target that end the growth; None: by the number of rows.
     tell : callable
         Takes the score after every addition.
     """
@@ -244,6 +252,7 @@ class UnitSearch:
         max_iter: int = MOST_STEPS,
         most: int = MOST_UNITS,
         background: SineFeatures | None = None,
+        hopeless: tuple[tuple[int, float], ...] | None = None,
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
         self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
@@ -252,6 +261,7 @@ class UnitSearch:
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
         self.background = background
         n, d = rows.n_rows, rows.n_features
+        self.hopeless = hopeless or (HOPELESS_OF_MANY if n > MANY_ROWS else HOPELESS)
         index, looked = np.arange(n), PURSUIT_ROWS if most > FEW_UNITS else PURSUIT_ROWS_OF_FEW
         if n > looked:
             index = np.sort(rng.choice(n, looked, replace=False))
@@ -281,10 +291,9 @@ class UnitSearch:
 
     def _is_hopeless(self, best: Candidate, size: int) -> bool:
         """Whether the best so far is too far behind the best other family for its size."""
-        bounds = HOPELESS_OF_MANY if self.rows.n_rows > MANY_ROWS else HOPELESS
         return any(
             size >= least and self._worst(best) > factor * self.target > 0
-            for least, factor in bounds
+            for least, factor in self.hopeless
         )
 
     def _grown(self, units: Units, count: int) -> Units:
@@ -402,6 +411,23 @@ def grow_units(task: Task, target: float, handicap: float, **options: Any) -> Ca
     return replace(found, handicap=max(handicap, (n + dof) / max(n - dof, 1.0)))
 
 
+def are_hopeless(task: Task, target: float, **options: Any) -> bool:
+    """Whether units for some of many rows err so much that those for all need not be tried.
+
+    The parameters are those of `grow_units`.
+    """
+    n = task.rows.n_rows
+    if n < PILOTED_ROWS:
+        return False
+    chosen = task.generator(UNIT_STREAM).choice(n, PURSUIT_ROWS_OF_FEW, replace=False)
+    some = task.rows.subset(torch.as_tensor(np.sort(chosen), device=task.rows.X.device))
+    options["hopeless"] = HOPELESS_OF_MANY
+    found = search_units(task, some, target=target, **options).run()
+    alone = task.rows.n_features > 1 and "most" not in options
+    most = PILOT_FAR if alone else HOPELESS_OF_MANY[0][1]
+    return max(found.leave_one_out, found.calibrated) > most * target
+
+
 @dataclass(frozen=True)
 class GrownUnits:
     """Grown units, where something that is not noise is left for them.
@@ -437,15 +463,17 @@ class GrownUnits:
         least = self._least(seen)
         # In a table the error that a search leaves at left-out rows is that of the best of many.
         handicap = DOUBT if task.is_table and least > LARGE else HANDICAP
+        options: dict[str, Any] = {}
         if seen.noise:
             handicap = HANDICAP if self._is_lavish(task, seen) else DOUBT
             if handicap == DOUBT:
+                options["hopeless"] = HOPELESS_IN_NOISE
                 seen = replace(seen, white=False)
                 yield seen
-        most: dict[str, int] = {}
         if task.rows.n_features > 1 and least <= DIGITS:
-            most["most"] = FEW_UNITS
-        yield seen.with_candidate(grow_units(task, least, handicap, **most))
+            options["most"] = FEW_UNITS
+        if not are_hopeless(task, least, **options):
+            yield seen.with_candidate(grow_units(task, least, handicap, **options))
 
     @staticmethod
     def _least(seen: Seen) -> float:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skpou.search import units
+from skpou.search.family import Stages, Task
 from skpou.search.scores import probe_points
 from skpou.search.units import UnitSearch, make_dictionary, pursue
 from tests.examples import rows_of, tensor
@@ -98,3 +99,33 @@ def test_growth_without_hope_ends_early_on_many_rows(monkeypatch):
         ).run()
         sizes.append(told)
     assert sizes == [[1, 2, 3, 4, 6], [1, 2, 3, 4]]
+
+
+def test_growth_beside_noise_ends_where_few_units_do_no_better():
+    rows, told = sample(lambda X: np.sin(6 * X[:, 0]), n=90, noise=0.3), []
+    search(
+        rows,
+        target=0.4,
+        max_iter=20,
+        hopeless=units.HOPELESS_IN_NOISE,
+        tell=lambda size, score: told.append(size),
+    ).run()
+    assert told == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "hopeless"),
+    [
+        (lambda X: np.tanh(9 * X[:, 0] + 5 * X[:, 1] - 6), {}, False),
+        (lambda X: np.sin(15 * X[:, 0]) * np.sin(15 * X[:, 1]), {}, True),
+        (lambda X: np.tanh(9 * X[:, 0] + 5 * X[:, 1] - 6), {"most": units.FEW_UNITS}, False),
+        (lambda X: np.sin(15 * X[:, 0]), {"most": units.FEW_UNITS}, True),
+    ],
+)
+def test_some_of_many_rows_tell_whether_units_have_hope(monkeypatch, function, options, hopeless):
+    monkeypatch.setattr(units, "PURSUIT_ROWS_OF_FEW", 90)
+    rows, target = sample(function, n=120, d=2), 1e-10 if options else 1e-2
+    task = Task(rows, 0, None, 60, 1e-14, Stages())
+    assert not units.are_hopeless(task, target, **options)  # Rows are few.
+    monkeypatch.setattr(units, "PILOTED_ROWS", 120)
+    assert units.are_hopeless(task, target, **options) == hopeless

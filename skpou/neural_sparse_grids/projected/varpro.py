@@ -162,6 +162,9 @@ class VarproTraining:
         options, trained = self.options, self.trained
         derivatives = EncoderDerivatives(self.encoder, rows.X)
         now, worse, before = levels[0], 0, math.inf
+        if options.yields and self._memorises(derivatives, self._grid(now), rows):
+            trained.code = "memorised"
+            return True
         while trained.n_iter < options.max_iter:
             fit = self._round(derivatives, self._grid(now), rows)
             if fit is None:
@@ -197,6 +200,12 @@ class VarproTraining:
             settled = worse or not options.cautious
             now = min(now + 1, levels[-1]) if settled else now
         return True
+
+    def _memorises(self, derivatives: EncoderDerivatives, grid: SparseGrid, rows: Rows) -> bool:
+        """Whether the parameters use up half of the rows at the start: steps only use up more."""
+        problem = self.make(derivatives, grid, rows)
+        model = problem.linearise(problem.solve(self._theta().clone()))
+        return model.is_finite() and model.determined()[0] > MEMORISED * rows.n_rows
 
     def _is_behind(self) -> bool:
         rival, trained = self.options.rival, self.trained

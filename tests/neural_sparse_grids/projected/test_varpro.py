@@ -238,6 +238,18 @@ def test_given_first_level_beyond_the_last():
     assert training._first_level(np.random.default_rng(0)) == 1
 
 
+def test_a_start_that_uses_up_most_rows_takes_no_round(monkeypatch):
+    rows = make_rows(30, "squares")
+    for share, code, steps in ((0.0, "memorised", 0), (1.0, "max_iter", 5)):
+        monkeypatch.setattr(encoder_varpro, "MEMORISED", share)
+        options = VarproOptions(2, 3, "modified", 5, 0.0, yields=True)
+        make, trained = least_squares_problem(None, False), Trained()
+        VarproTraining(make_encoder(rows.X), rows, None, make, options, trained).run(
+            np.random.default_rng(0)
+        )
+        assert (trained.code, trained.n_iter) == (code, steps)
+
+
 # Real problems
 
 
