@@ -34,7 +34,7 @@ from skpou.core.models.likely_kernels import (
     MATERN,
     STRETCHES,
     Evidence,
-    _stretches,
+    stretches_of,
     evidence_of,
     likeliest_kernel,
     stretched,
@@ -159,7 +159,7 @@ def test_noise_is_that_of_doses_which_were_tried_again_and_again():
 @pytest.mark.parametrize("seed", range(6))
 def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
     kept = np.random.default_rng(seed).choice(19, 13, replace=False)
-    assert _stretches(np.sort(kept)[:, None] / 18.0) == [0.0]
+    assert stretches_of(np.sort(kept)[:, None] / 18.0) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
 )
 def test_rows_that_are_placed_so_are_stretched(place):
     x = (place - place.min()) / np.ptp(place)
-    assert len(_stretches(x[:, None])) > 1
+    assert len(stretches_of(x[:, None])) > 1
 
 
 def test_four_noisy_rows_claim_the_size_of_their_errors():
