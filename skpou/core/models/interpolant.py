@@ -32,6 +32,7 @@ from skpou.core.models.likely_kernels import (
     correlation,
     stretched,
 )
+from skpou.core.models.local_size import LocalSize
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Interpolant:
         What each kernel counts in each target's prediction.
     forms : tuple of FormError
         What errors at left-out rows add to the variances, for each target.
+    sizes : tuple of LocalSize or None
+        Factor of the variances for each target; None: one everywhere.
     """
 
     points: Tensor
@@ -81,6 +84,7 @@ class Interpolant:
     targets: Tensor
     shares: Tensor
     forms: tuple[FormError, ...] = ()
+    sizes: tuple[LocalSize | None, ...] = ()
 
     def with_those_of(self, other: Interpolant) -> Interpolant:
         """These and those of further targets at the same rows."""
@@ -91,7 +95,8 @@ class Interpolant:
             for name in _OF_TARGETS
         }
         shares = torch.block_diag(self.shares, other.shares)
-        return replace(self, **joined, shares=shares, forms=self.forms + other.forms)
+        beside = {"forms": self.forms + other.forms, "sizes": self.sizes + other.sizes}
+        return replace(self, **joined, shares=shares, **beside)
 
     def with_variance(self, factor: float, form: FormError) -> Interpolant:
         """That of a single target with the same mean and so many times the variance."""
@@ -231,7 +236,9 @@ class Interpolant:
             return (prior - self._columns(Z, k).square().sum(0)).clamp_min(0)
 
         variance = self._of_targets(of_one)
-        return variance if self._is_single else variance + self._apart(Z).square().sum(1)
+        if not self._is_single:
+            variance = variance + self._apart(Z).square().sum(1)
+        return variance * self._local(Z)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the values between points."""
@@ -242,18 +249,28 @@ class Interpolant:
             return self._covariance(Z, Z, k)[0] - columns.T @ columns
 
         shared = self._of_targets(of_one)
-        if self._is_single:
-            return shared
-        apart = self._apart(Z)
-        return shared + torch.einsum("ikm,jkm->ijm", apart, apart)
+        if not self._is_single:
+            apart = self._apart(Z)
+            shared = shared + torch.einsum("ikm,jkm->ijm", apart, apart)
+        root = self._local(Z).sqrt()
+        return root[:, None] * shared * root
+
+    def _local(self, X: Tensor) -> Tensor:
+        """Factors (n, m) of the variances at scaled points X (n, d)."""
+        result = X.new_ones((len(X), len(self.targets)))
+        for target, size in enumerate(self.sizes):
+            if size is not None:
+                found = size(X.detach().cpu().double().numpy())
+                result[:, target] = torch.as_tensor(found, device="cpu").to(result)
+        return result
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d): one Gaussian, without the error of the form."""
         mean = self.mean(X)
         epistemic = self.variance(X).to(mean) if posterior else torch.zeros_like(mean)
-        noise = self._joined(self.variances[:, 3]).to(mean).expand(len(mean), 1, -1)
+        noise = (self._joined(self.variances[:, 3]) * self._local(X)).to(mean)
         log_pi = torch.zeros_like(mean[:, :1])
-        return Components(log_pi, mean[:, None], noise, epistemic[:, None])
+        return Components(log_pi, mean[:, None], noise[:, None], epistemic[:, None])
 
     @cached_property
     def bars(self) -> WithFormError:
@@ -269,7 +286,8 @@ class Interpolant:
         """State as plain values and numpy arrays."""
         tensors = {k: v for k, v in vars(self).items() if k in _TENSORS}
         state: dict[str, Any] = {k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
-        return {**state, "forms": [form.arrays() for form in self.forms]}
+        sizes = [None if size is None else size.arrays() for size in self.sizes]
+        return {**state, "forms": [form.arrays() for form in self.forms], "sizes": sizes}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Interpolant:
@@ -278,8 +296,9 @@ class Interpolant:
         # Those that were saved when each target had one kernel have no shares.
         arrays = {"shares": np.eye(len(arrays["targets"])), **arrays}
         tensors = {k: torch.tensor(np.asarray(arrays[k]), device=like.device) for k in _TENSORS}
-        return cls(**tensors, forms=forms)
+        sizes = (None if size is None else LocalSize(**size) for size in arrays.get("sizes", ()))
+        return cls(**tensors, forms=forms, sizes=tuple(sizes))
 
 
-_TENSORS = tuple(name for name in Interpolant.__dataclass_fields__ if name != "forms")
+_TENSORS = tuple(k for k in Interpolant.__dataclass_fields__ if k not in ("forms", "sizes"))
 _OF_TARGETS = ("kinds", "stretches", "rates", "variances", "intercept", "coef", "targets")

@@ -21,11 +21,13 @@ from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import (
     CONSTANT,
     MANY_ROWS,
+    N_OTHERS,
     NUGGET,
     KernelChoice,
     evidence_of,
     likeliest_kernel,
 )
+from skpou.core.models.local_size import LocalSize, fit_local_size
 from skpou.core.models.model import Predictor
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
@@ -57,15 +59,21 @@ N_PROBES = 128
 Weighed = Sequence[tuple[float, KernelChoice]]
 
 
+def taken_of(kernels: Weighed, d: int) -> int:
+    """Numbers that rows have given to kernels, which averages over rates and noise leave free."""
+    return d + N_OTHERS if len(kernels) == 1 else 1
+
+
 def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
     """The processes of all targets with given kernels and their shares."""
     X, y, weight = rows.X, rows.y, rows.weight
     d = X.shape[1]
+    taken = [taken_of(own, d) for own in kernels]
     flat = [(target, *one) for target, own in enumerate(kernels) for one in own]
     rates, variances = [], []
     shares = X.new_zeros((len(flat), len(kernels)))
     for number, (target, share, (kind, stretch, theta)) in enumerate(flat):
-        size = evidence_of(rows, target, kind, stretch).size(theta)
+        size = evidence_of(rows, target, kind, stretch).size(theta, taken[target])
         noise = math.exp(theta[d + 1]) + NUGGET
         rates.append(np.exp(theta[:d]))
         variances.append([size * CONSTANT, size * math.exp(theta[d]), size, size * noise])
@@ -96,7 +104,8 @@ def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
 def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
     """Errors of fits of one target without each set, and the degrees that all rows leave."""
     degrees = solved(rows, [kernels]).degrees_left(0)
-    found = [kernel_left_out(rows, choice, sets) for _, choice in kernels]
+    taken = taken_of(kernels, rows.n_features)
+    found = [kernel_left_out(rows, choice, sets, taken) for _, choice in kernels]
     shares = [share for share, _ in kernels]
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
     noise = of_average(shares, [f.noise for f in found], [0.0 * f.noise for f in found])[0]
@@ -170,6 +179,21 @@ def _asked(parts: Sequence[np.ndarray]) -> float:
     return max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
 
 
+def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
+    """The local size of the errors, and what is claimed of them by it."""
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
+    worth = (left_out.count / np.array([len(part) for part in left_out.sets]))[left_out.group]
+    total = np.bincount(left_out.row, weights=worth, minlength=len(X))
+    mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
+    told = np.flatnonzero(total)
+    size = fit_local_size(X[told], mean[told] / total[told], np.minimum(total[told], 1.0))
+    if size is None:
+        return None, left_out
+    factor = size(X)[left_out.row, None]
+    variance, noise = factor * left_out.variance, factor * left_out.noise
+    return size, replace(left_out, variance=variance, noise=noise)
+
+
 def _is_bent(rows: Rows) -> bool:
     """Whether most rows of a single column are on a line with their neighbours, but not all.
 
@@ -198,6 +222,8 @@ def _of_target(
         if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
             return None
         X = rows.X.cpu().numpy()
+        size, other = _with_local_size(other, X)
+        found = replace(found, sizes=(size,))
         factor = _borne_out(other, X)
         if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
             # The noise that is claimed is that of all rows: others may explain any error by theirs.

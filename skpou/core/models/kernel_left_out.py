@@ -16,6 +16,7 @@ from skpou.core import Rows
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.likely_kernels import (
     CONSTANT,
+    N_OTHERS,
     NUGGET,
     KernelChoice,
     correlation,
@@ -26,7 +27,9 @@ from skpou.core.models.likely_kernels import (
 )
 
 
-def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
+def kernel_left_out(
+    rows: Rows, choice: KernelChoice, sets: LeftOut, n_taken: int | None = None
+) -> LeftOut:
     """Errors of fits of one target without each set, with the kernel of all rows.
 
     Equations are those of C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine
@@ -40,6 +43,8 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         Kernel, stretch, rates, and line and noise over the process' variance.
     sets : LeftOut
         What is left out.
+    n_taken : int, default=None
+        Numbers that the kernel took from the rows. None: all that a single one has.
 
     Raises
     ------
@@ -51,6 +56,7 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         part.cpu().numpy() for part in (rows.X, rows.y[:, 0], rows.weight, rows.within[:, 0])
     )
     n, d = given.shape
+    n_taken = d + N_OTHERS if n_taken is None else n_taken
     X = stretched(given, stretch, np)[0]
     scaled = X * np.exp(theta[:d])
     distance = ((scaled[:, None] - scaled) ** 2).sum(2)
@@ -70,7 +76,7 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
             weight[stays],
         )
         n_targets = int(stays.sum()) + further_targets(weight[stays], others)
-        size = size_of(rest.square + others / noise, n_targets, d)
+        size = size_of(rest.square + others / noise, n_targets, n_taken)
         across = bent[np.ix_(part, stays)]
         # Eq. 2.25, constant and line apart, whose parts cancel.
         coef = rest.coef

@@ -157,16 +157,15 @@ class Evidence:
         own = CONSTANT + line * pairs.line_own + 1 + (noise + NUGGET) / self.weight
         return CONSTANT + line * pairs.line + kernel, fall, own
 
-    def size(self, theta: np.ndarray) -> float:
-        """The variance of the process, by the rows that its numbers leave."""
-        n, d = len(self.y), len(self.pairs.squares)
+    def size(self, theta: np.ndarray, n_taken: int) -> float:
+        """The variance of the process, by the rows that so many numbers leave."""
         between, _, own = self._covariances(theta)
         factor = self.pairs.factor(between, own)
         if factor is None:
             raise np.linalg.LinAlgError("the covariance of the rows is not positive")
         square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
-        square += self.within / (np.exp(theta[d + 1]) + NUGGET)
-        return size_of(square, n + self.further, d)
+        square += self.within / (np.exp(theta[-1]) + NUGGET)
+        return size_of(square, len(self.y) + self.further, n_taken)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
@@ -174,9 +173,9 @@ class Evidence:
         return least(self, start, bounds, n_steps)
 
 
-def size_of(square: float, n_targets: float, n_features: int) -> float:
-    """The variance of a process by ``y' K^-1 y``, by the targets that its numbers leave."""
-    return max(square / max(n_targets - n_features - N_OTHERS, 1), np.finfo(float).tiny)
+def size_of(square: float, n_targets: float, n_taken: int) -> float:
+    """The variance of a process by ``y' K^-1 y``, by the targets that so many numbers leave."""
+    return max(square / max(n_targets - n_taken, 1), np.finfo(float).tiny)
 
 
 def further_targets(weight: np.ndarray, within: float) -> float:
