@@ -186,7 +186,10 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     total = np.bincount(left_out.row, weights=worth, minlength=len(X))
     mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
     told = np.flatnonzero(total)
-    size = fit_local_size(X[told], mean[told] / total[told], np.minimum(total[told], 1.0))
+    is_noisy = np.median(left_out.noise) >= CLEAR_NOISE**2
+    prior = None if is_noisy else PRIOR_ERRORS
+    worth = np.minimum(total[told], 1.0)
+    size = fit_local_size(X[told], mean[told] / total[told], worth, prior)
     if size is None:
         return None, left_out
     factor = size(X)[left_out.row, None]

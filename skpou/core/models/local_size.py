@@ -8,6 +8,7 @@ tell of none.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ WORTH = 0.2
 
 @dataclass(frozen=True)
 class LocalSize:
-    """Factors of the variance, of geometric mean one at the rows.
+    """Factors of the variance.
 
     Attributes
     ----------
@@ -36,7 +37,9 @@ class LocalSize:
     coef : ndarray of shape (n,)
         Weights of their kernels.
     level : float
-        Mean of the logarithms, which is taken off.
+        Logarithm without the kernels.
+    power : float
+        Power of factors below one: a variance that is too large is believed for some errors.
     knots : list of ndarray
         Values of each column, ascending.
     """
@@ -44,11 +47,13 @@ class LocalSize:
     places: np.ndarray
     coef: np.ndarray
     level: float
+    power: float
     knots: list[np.ndarray]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Factors (n,) at scaled points X (n, d), those outside the box at its sides."""
-        return np.exp(_kernel(_counted(X, self.knots), self.places) @ self.coef - self.level)
+        logs = _kernel(_counted(X, self.knots), self.places) @ self.coef + self.level
+        return np.exp(np.where(logs < 0, self.power * logs, logs))
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -72,7 +77,9 @@ def _kernel(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return A @ B.T + np.exp(-0.5 * square / LENGTH**2)
 
 
-def fit_local_size(X: np.ndarray, square: np.ndarray, worth: np.ndarray) -> LocalSize | None:
+def fit_local_size(
+    X: np.ndarray, square: np.ndarray, worth: np.ndarray, prior_errors: float | None
+) -> LocalSize | None:
     """The local size of errors; None where that is about the same everywhere.
 
     Parameters
@@ -83,6 +90,9 @@ def fit_local_size(X: np.ndarray, square: np.ndarray, worth: np.ndarray) -> Loca
         Squared errors over what is expected of them.
     worth : ndarray of shape (n,)
         How many errors each is worth.
+    prior_errors : float or None
+        Errors' worth of belief in what is expected, where errors are smaller. None: it is no less
+        on average.
     """
     knots = [np.unique(x) for x in X.T]
     places = _counted(X, knots)
@@ -93,18 +103,22 @@ def fit_local_size(X: np.ndarray, square: np.ndarray, worth: np.ndarray) -> Loca
     found = [_likeliest(functions, square, worth, spread) for spread in SPREADS]
     scores = np.array([score for score, _ in found])
     share = np.exp(scores - scores.max())
-    joined = (share / share.sum()) @ np.stack([part for _, part in found])
+    level, *joined = (share / share.sum()) @ np.stack([part for _, part in found])
     logs = functions @ joined
     if np.ptp(logs) < WORTH:
         return None
     coef = vectors @ (joined / np.sqrt(values))
-    return LocalSize(places, coef, float(logs.mean()), knots)
+    if prior_errors is None:
+        level = max(float(level), -math.log(float(np.exp(logs).mean())))
+        return LocalSize(places, coef, level, 1.0, knots)
+    n = float(worth.sum())
+    return LocalSize(places, coef, float(level), n / (n + prior_errors), knots)
 
 
 def _likeliest(
     functions: np.ndarray, square: np.ndarray, worth: np.ndarray, spread: float
 ) -> tuple[float, np.ndarray]:
-    """Log evidence of a spread and coefficients (k,) of functions (n, k), beside a free level."""
+    """Log evidence of a spread, and level and coefficients (k + 1,) of functions (n, k)."""
     k = functions.shape[1]
     F = np.c_[np.ones(len(functions)), spread * functions]
     precision = 0.5 * F.T @ (worth[:, None] * F) + np.diag(np.r_[1e-9, np.ones(k)])
@@ -128,4 +142,4 @@ def _likeliest(
             break
         coef, best = coef - step, new
     half_log_det = 0.5 * float(np.linalg.slogdet(precision)[1])
-    return -best - half_log_det, spread * coef[1:]
+    return -best - half_log_det, coef * np.r_[1.0, np.full(k, spread)]
