@@ -109,7 +109,9 @@ def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
     shares = [share for share, _ in kernels]
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
     noise = of_average(shares, [f.noise for f in found], [0.0 * f.noise for f in found])[0]
-    return replace(found[0], error=error, variance=variance, noise=noise, degrees=degrees)
+    count = np.array(shares) @ np.stack([f.count for f in found])
+    beside = {"count": count, "degrees": degrees}
+    return replace(found[0], error=error, variance=variance, noise=noise, **beside)
 
 
 def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:
@@ -155,34 +157,43 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     than elsewhere is seen in a few.
     """
     parts = _squares(left_out, X)
-    square = np.concatenate(parts)
-    if not np.isfinite(square).all() or square.max() > LARGEST_BORNE_OUT**2:
+    largest = max(float(square.max()) for square, _ in parts)
+    if not largest <= LARGEST_BORNE_OUT**2:
         return None
-    if max(float(part.mean()) for part in parts) > SQUARE_BORNE_OUT:
+    if max(float(square.mean()) for square, _ in parts) > SQUARE_BORNE_OUT:
         return None
-    factor = max(_asked(parts), float(square.max()) / LARGEST_BORNE_OUT**2)
-    return min(factor, 1.0) if np.median(left_out.noise) < CLEAR_NOISE**2 else 1.0
+    factor = max(_asked(parts), largest / LARGEST_BORNE_OUT**2)
+    return factor if np.median(left_out.noise) < CLEAR_NOISE**2 else max(factor, 1.0)
 
 
-def _squares(left_out: LeftOut, X: np.ndarray) -> list[np.ndarray]:
-    """Squares of the errors in units of what is claimed, of each kind of sets."""
+def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of the errors in units of what is claimed, and how many errors each is worth."""
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
+    worth = left_out.count / np.array([len(part) for part in left_out.sets])
+    return square, worth[left_out.group]
+
+
+def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The ratios of each kind of sets."""
     levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
     kinds = np.array(
         [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
     )[left_out.group]
-    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
-    return [square[kinds == kind] for kind in np.unique(kinds)]
+    square, worth = _ratios(left_out)
+    return [(square[kinds == kind], worth[kinds == kind]) for kind in np.unique(kinds)]
 
 
-def _asked(parts: Sequence[np.ndarray]) -> float:
+def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     """Factor of the variance that such squares ask for."""
-    return max((float(part.sum()) + PRIOR_ERRORS) / (len(part) + PRIOR_ERRORS) for part in parts)
+    return max(
+        (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
+        for square, worth in parts
+    )
 
 
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
     """The local size of the errors, and what is claimed of them by it."""
-    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
-    worth = (left_out.count / np.array([len(part) for part in left_out.sets]))[left_out.group]
+    square, worth = _ratios(left_out)
     total = np.bincount(left_out.row, weights=worth, minlength=len(X))
     mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
     told = np.flatnonzero(total)
@@ -225,9 +236,12 @@ def _of_target(
         if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
             return None
         X = rows.X.cpu().numpy()
-        size, other = _with_local_size(other, X)
-        found = replace(found, sizes=(size,))
-        factor = _borne_out(other, X)
+        size, sized = _with_local_size(other, X)
+        factor = None if size is None else _borne_out(sized, X)
+        if factor is None:
+            factor = _borne_out(other, X)
+        else:
+            found, other = replace(found, sizes=(size,)), sized
         if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
             # The noise that is claimed is that of all rows: others may explain any error by theirs.
             factor, other = None, replace(left_out_anew(rows, other), noise=other.noise)

@@ -62,7 +62,7 @@ def kernel_left_out(
     distance = ((scaled[:, None] - scaled) ** 2).sum(2)
     bent = correlation(distance, kind, np)[0]
     line, noise = np.exp(theta[d]), np.exp(theta[d + 1]) + NUGGET
-    found = []
+    found, counts = [], []
     for part in sets.sets:
         stays = np.ones(n, dtype=bool)
         stays[part] = False
@@ -83,12 +83,16 @@ def kernel_left_out(
         mean = rest.level + CONSTANT * coef.sum() + line * (gone @ (coef @ Z)) + across @ coef
         whole = CONSTANT + line * (gone @ Z.T) + across
         columns = solve_triangular(rest.factor, whole.T, lower=True, check_finite=False)
-        prior = CONSTANT + 1 + line * (gone**2).sum(1)
-        unknown = (prior - (columns**2).sum(0)).clip(0)  # Eq. 2.26
+        prior = CONSTANT + line * (gone @ gone.T) + bent[np.ix_(part, part)]
         own = noise / weight[part]
-        found.append((y[part] - mean, size * (own + unknown), size * own))
+        left = prior - columns.T @ columns + np.diag(own)  # Eq. 2.26
+        variance = np.maximum(left.diagonal(), own)
+        counts.append(
+            len(part) ** 2 / max(float((left**2 / np.outer(variance, variance)).sum()), 1.0)
+        )
+        found.append((y[part] - mean, size * variance, size * own))
     error, variance, own = (np.concatenate(part)[:, None] for part in zip(*found, strict=True))
-    count = np.array([len(part) for part in sets.sets], dtype=float)
+    count = np.minimum(counts, [len(part) for part in sets.sets])
     told = np.ones(len(sets.sets), dtype=bool)
     return LeftOut(
         sets.sets, sets.n_folds, error=error, variance=variance, noise=own, count=count, told=told
