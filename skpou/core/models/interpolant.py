@@ -13,7 +13,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -39,8 +39,8 @@ from skpou.core.models.local_size import LocalSize
 class Interpolant:
     """Gaussian processes of some targets (m of them), each with kernels of its own (M in all).
 
-    A target's prediction is the mean of those of its kernels by their shares, and what these
-    differ by is a part of its variance.
+    A target's prediction is that of the first of its kernels, the likeliest, and what those of the
+    others differ from it by is a part of its variance, by their shares.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Interpolant:
     targets : Tensor of shape (m,)
         Which of the outputs they predict, in order.
     shares : Tensor of shape (M, m)
-        What each kernel counts in each target's prediction.
+        What each kernel counts in the variance of each target.
     forms : tuple of FormError
         What errors at left-out rows add to the variances, for each target.
     sizes : tuple of LocalSize or None
@@ -148,12 +148,14 @@ class Interpolant:
         """Where the line is zero, in stretched coordinates."""
         return stretched(self.centre, float(self.stretches[target]), torch)[0]
 
-    def _of_kernels(self, of_one: Callable[[int], Tensor]) -> Tensor:
-        return torch.stack([of_one(k) for k in range(len(self.intercept))], -1)
+    @cached_property
+    def _first(self) -> list[int]:
+        """Numbers of the first kernel of each target."""
+        return (self.shares > 0).to(torch.uint8).argmax(0).tolist()
 
     def _of_targets(self, of_one: Callable[[int], Tensor]) -> Tensor:
         """Means by the shares of what each kernel says."""
-        return self._joined(self._of_kernels(of_one))
+        return self._joined(torch.stack([of_one(k) for k in range(len(self.intercept))], -1))
 
     def _joined(self, values: Tensor) -> Tensor:
         # The same bits in any block.
@@ -171,10 +173,10 @@ class Interpolant:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
-        return self._joined(self._means(X)).to(X.dtype)
+        return self._means(X, self._first).to(X.dtype)
 
-    def _means(self, X: Tensor) -> Tensor:
-        """Values (n, M) of all kernels."""
+    def _means(self, X: Tensor, kernels: Sequence[int]) -> Tensor:
+        """Values of some of the kernels, on a last axis."""
         Z = X.to(self.points)
 
         def of_one(k: int) -> Tensor:
@@ -185,12 +187,12 @@ class Interpolant:
             line = ((at - self._centre(k)) * self._slope(k)).sum(1)
             return self.intercept[k] + self.variances[k, 0] * coef.sum() + line + bent
 
-        return self._of_kernels(of_one)
+        return torch.stack([of_one(k) for k in kernels], -1)
 
     def _apart(self, X: Tensor) -> Tensor:
         """How far (n, M, m) the values of kernels are from those of targets, times root shares."""
-        means = self._means(X)
-        return (means[..., None] - self._joined(means)[:, None]) * self.shares.sqrt()
+        means = self._means(X, range(len(self.intercept)))
+        return (means[..., None] - means[:, None, self._first]) * self.shares.sqrt()
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the values."""
@@ -204,7 +206,7 @@ class Interpolant:
             inner = pull @ points - at * pull.sum(1, keepdim=True)
             return slope * (self.rates[k].square() * inner + self._slope(k))
 
-        return self._of_targets(of_one).to(X.dtype)
+        return torch.stack([of_one(k) for k in self._first], -1).to(X.dtype)
 
     @cached_property
     def _factors(self) -> list[Tensor]:

@@ -108,8 +108,9 @@ def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
     found = [kernel_left_out(rows, choice, sets, taken) for _, choice in kernels]
     shares = [share for share, _ in kernels]
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
-    noise = of_average(shares, [f.noise for f in found], [0.0 * f.noise for f in found])[0]
-    count = np.array(shares) @ np.stack([f.count for f in found])
+    share = np.array(shares)
+    noise = np.tensordot(share, np.stack([f.noise for f in found]), 1)
+    count = share @ np.stack([f.count for f in found])
     beside = {"count": count, "degrees": degrees}
     return replace(found[0], error=error, variance=variance, noise=noise, **beside)
 

@@ -68,7 +68,7 @@ class _Mode:
 
 
 def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_Weighed]:
-    """Shares and kernels, sum of the shares one; the likeliest alone where rows tell no other.
+    """Shares and kernels, the likeliest first; that alone where rows tell no other.
 
     Parameters
     ----------
@@ -97,8 +97,9 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
         return [(1.0, likeliest)]
     choices = [choice for mode in modes for choice in mode.choices]
     kept = np.flatnonzero(shares >= min(LEAST_SHARE, shares.max()))
-    total = shares[kept].sum()
-    return [(float(shares[k] / total), choices[k]) for k in kept]
+    total = shares[kept].sum() + LEAST_SHARE
+    others = [(float(shares[k] / total), choices[k]) for k in kept]
+    return [(float(LEAST_SHARE / total), likeliest), *others]
 
 
 def _mode(rows: Rows, target: int, kind: int, has_noise: bool) -> _Mode | None:
@@ -169,8 +170,7 @@ _Weighed = tuple[float, KernelChoice]
 def of_average(
     shares: Sequence[float], means: Sequence[np.ndarray], variances: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of what kernels predict, and variance with that between them."""
+    """What the first of some kernels predicts, and the variance about it of them all."""
     share = np.asarray(shares).reshape(-1, *[1] * np.ndim(means[0]))
-    mean = (share * np.stack(means)).sum(0)
-    apart = np.stack(means) - mean
-    return mean, (share * (np.stack(variances) + apart**2)).sum(0)
+    apart = np.stack(means) - means[0]
+    return means[0], (share * (np.stack(variances) + apart**2)).sum(0)

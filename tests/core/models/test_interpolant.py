@@ -26,6 +26,8 @@ from skpou.core.models.interpolant_fit import (
     _borne_out,
     _left_out,
     _squares,
+)
+from skpou.core.models.interpolant_fit import (
     solved as processes_of,
 )
 from skpou.core.models.kernel_left_out import left_out_anew
@@ -34,10 +36,10 @@ from skpou.core.models.likely_kernels import (
     MATERN,
     STRETCHES,
     Evidence,
-    stretches_of,
     evidence_of,
     likeliest_kernel,
     stretched,
+    stretches_of,
 )
 from tests.examples import tensor
 
