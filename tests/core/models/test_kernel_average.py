@@ -58,7 +58,9 @@ def test_noise_that_one_kernel_takes_for_the_function_is_in_the_bars():
         rows = rows_of(x, y)
         found = solved(rows, [kernels_of(rows)])
         at = np.linspace(x[0], x[-1], 60)
-        error = found.mean(tensor(at[:, None]))[:, 0].numpy() - (np.sin(4 * at) - y.mean()) / y.std()
+        error = (
+            found.mean(tensor(at[:, None]))[:, 0].numpy() - (np.sin(4 * at) - y.mean()) / y.std()
+        )
         held.append(np.abs(error) <= 2 * found.variance(tensor(at[:, None]))[:, 0].sqrt().numpy())
     assert np.mean(held) > 0.88
 
