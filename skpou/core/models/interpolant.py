@@ -88,15 +88,15 @@ class Interpolant:
 
     def with_those_of(self, other: Interpolant) -> Interpolant:
         """These and those of further targets at the same rows."""
-        joined = {
+        joined: dict[str, Any] = {
             name: torch.cat(
                 [getattr(self, name), getattr(other, name)], -1 if name == "coef" else 0
             )
             for name in _OF_TARGETS
         }
-        shares = torch.block_diag(self.shares, other.shares)
-        beside = {"forms": self.forms + other.forms, "sizes": self.sizes + other.sizes}
-        return replace(self, **joined, shares=shares, **beside)
+        joined["shares"] = torch.block_diag(self.shares, other.shares)
+        joined |= {"forms": self.forms + other.forms, "sizes": self.sizes + other.sizes}
+        return replace(self, **joined)
 
     def with_variance(self, factor: float, form: FormError) -> Interpolant:
         """That of a single target with the same mean and so many times the variance."""
