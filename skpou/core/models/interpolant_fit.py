@@ -92,6 +92,7 @@ def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
         torch.zeros_like(y[:, of_kernel]),
         torch.arange(len(kernels), device=X.device),
         shares,
+        sizes=(None,) * len(kernels),
     )
     steps = (y - intercept).T[of_kernel]
     coef = [

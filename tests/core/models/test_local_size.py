@@ -47,3 +47,13 @@ def test_bars_of_a_function_that_grows_over_decades_grow_with_it():
     assert np.mean(error <= 3 * std) >= 0.95
     # Of a stationary process of even rows they are those of the mirrored points.
     assert (std[:10] < std[:-11:-1]).all()
+
+
+def test_each_output_keeps_its_own_size():
+    x = np.linspace(0, 1, 21)[:, None]
+    Y = np.c_[np.sin(5 * x), 10 ** (5 * x**1.5), np.cos(4 * x)]
+    both, new = SparseGridRegressor().fit(x, Y), (x[1:] + x[:-1]) / 2
+    std = both.predict(new, return_std=True)[1]
+    for k in range(3):
+        own = SparseGridRegressor().fit(x, Y[:, k]).predict(new, return_std=True)[1]
+        np.testing.assert_allclose(std[:, k], own, rtol=1e-2)
