@@ -194,7 +194,12 @@ def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
-    """The local size of the errors, and what is claimed of them by it."""
+    """The local size of the errors, and what is claimed of them by it.
+
+    Rows on the lines of a grid share the errors of these: too few to tell of places.
+    """
+    if sets_of_levels(left_out, X):
+        return None, left_out
     square, worth = _ratios(left_out)
     total = np.bincount(left_out.row, weights=worth, minlength=len(X))
     mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
