@@ -35,6 +35,9 @@ from skpou.core.models import (
 #: Prior variances below this part of the largest are of functions that are not needed: those of the
 #: roughest ones of a term are some millionths of the smoothest one's.
 UNUSED = 1e-8
+#: Variance of the noise, in units of y, up to which the priors of rows on lines and grids say what
+#: is between these: what more noise hides is larger.
+LITTLE_NOISE = 1e-4
 #: Most rows over which means are taken, and with a local block, which costs more a row.
 MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
 
@@ -332,8 +335,8 @@ def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
     return result
 
 
-def _exact_makers(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
-    """Those of the weighted columns A (n, p) of a fit without noise.
+def _makers_of_prior(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
+    """Those of the weighted columns A (n, p) of a fit with little noise or none.
 
     A level that is left out has functions of its own, which only the prior ties to its neighbours.
     That a function is not needed was found with all levels, as the slope of an even function on a
@@ -411,9 +414,11 @@ class AdditiveModel:
             if plain and expert.first is not None:
                 member = expert.first
             columns = expert.basis.matrix(rows.X)
-            if member.noise <= EXACT_NOISE and rows.n_rows <= MOST_TOGETHER:
-                prior = None if expert.first is None else expert.first.prior
-                makers.append(_exact_makers(columns * rows.weight.sqrt()[:, None], prior, member))
+            prior = None if expert.first is None else expert.first.prior
+            least = EXACT_NOISE if plain or prior is None else LITTLE_NOISE
+            if member.noise <= least and rows.n_rows <= MOST_TOGETHER:
+                weighted = columns * rows.weight.sqrt()[:, None]
+                makers.append(_makers_of_prior(weighted, prior, member))
                 continue
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)

@@ -188,6 +188,20 @@ def test_an_even_function_on_a_symmetric_grid_is_not_known_between_its_levels():
     assert np.mean(np.abs(error) < 3 * std) > 0.97
 
 
+@pytest.mark.parametrize("n", [8, 12])
+def test_little_noise_tells_no_more_of_what_is_between_levels(n):
+    grid, rng = np.linspace(-5, 5, n), np.random.default_rng(1)
+    X = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+
+    def f(X):
+        return np.cos(X[:, 0]) + np.sin(X[:, 1]) ** 2
+
+    model = AdditivePOURegressor().fit(X, f(X) + 1e-3 * rng.standard_normal(len(X)))
+    new = rng.uniform(-5, 4.5, (500, 2))
+    mean, std = model.predict(new, return_std=True)
+    assert np.mean(np.abs(mean - f(new)) <= 3 * std) > 0.97
+
+
 def test_many_rows_with_outliers_keep_their_terms(monkeypatch):
     rng = np.random.default_rng(5)
     X, Z = rng.random((300, 2)), rng.random((200, 2))

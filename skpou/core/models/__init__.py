@@ -42,7 +42,7 @@ from skpou.core.models.form_error import (
     no_form_errors,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.interpolant import fit_interpolant
+from skpou.core.models.interpolant_fit import fit_interpolant
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion, joined_errors
 from skpou.core.models.linear_model import LinearModel, Stage, finish, mean_slope

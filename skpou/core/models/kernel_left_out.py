@@ -16,6 +16,7 @@ from skpou.core import Rows
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.likely_kernels import (
     CONSTANT,
+    N_OTHERS,
     NUGGET,
     KernelChoice,
     correlation,
@@ -26,7 +27,9 @@ from skpou.core.models.likely_kernels import (
 )
 
 
-def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
+def kernel_left_out(
+    rows: Rows, choice: KernelChoice, sets: LeftOut, n_taken: int | None = None
+) -> LeftOut:
     """Errors of fits of one target without each set, with the kernel of all rows.
 
     Equations are those of C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine
@@ -40,6 +43,8 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         Kernel, stretch, rates, and line and noise over the process' variance.
     sets : LeftOut
         What is left out.
+    n_taken : int, default=None
+        Numbers that the kernel took from the rows. None: all that a single one has.
 
     Raises
     ------
@@ -51,12 +56,13 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
         part.cpu().numpy() for part in (rows.X, rows.y[:, 0], rows.weight, rows.within[:, 0])
     )
     n, d = given.shape
+    n_taken = d + N_OTHERS if n_taken is None else n_taken
     X = stretched(given, stretch, np)[0]
     scaled = X * np.exp(theta[:d])
     distance = ((scaled[:, None] - scaled) ** 2).sum(2)
     bent = correlation(distance, kind, np)[0]
     line, noise = np.exp(theta[d]), np.exp(theta[d + 1]) + NUGGET
-    found = []
+    found, counts = [], []
     for part in sets.sets:
         stays = np.ones(n, dtype=bool)
         stays[part] = False
@@ -70,19 +76,23 @@ def kernel_left_out(rows: Rows, choice: KernelChoice, sets: LeftOut) -> LeftOut:
             weight[stays],
         )
         n_targets = int(stays.sum()) + further_targets(weight[stays], others)
-        size = size_of(rest.square + others / noise, n_targets, d)
+        size = size_of(rest.square + others / noise, n_targets, n_taken)
         across = bent[np.ix_(part, stays)]
         # Eq. 2.25, constant and line apart, whose parts cancel.
         coef = rest.coef
         mean = rest.level + CONSTANT * coef.sum() + line * (gone @ (coef @ Z)) + across @ coef
         whole = CONSTANT + line * (gone @ Z.T) + across
         columns = solve_triangular(rest.factor, whole.T, lower=True, check_finite=False)
-        prior = CONSTANT + 1 + line * (gone**2).sum(1)
-        unknown = (prior - (columns**2).sum(0)).clip(0)  # Eq. 2.26
+        prior = CONSTANT + line * (gone @ gone.T) + bent[np.ix_(part, part)]
         own = noise / weight[part]
-        found.append((y[part] - mean, size * (own + unknown), size * own))
+        left = prior - columns.T @ columns + np.diag(own)  # Eq. 2.26
+        variance = np.maximum(left.diagonal(), own)
+        counts.append(
+            len(part) ** 2 / max(float((left**2 / np.outer(variance, variance)).sum()), 1.0)
+        )
+        found.append((y[part] - mean, size * variance, size * own))
     error, variance, own = (np.concatenate(part)[:, None] for part in zip(*found, strict=True))
-    count = np.array([len(part) for part in sets.sets], dtype=float)
+    count = np.minimum(counts, [len(part) for part in sets.sets])
     told = np.ones(len(sets.sets), dtype=bool)
     return LeftOut(
         sets.sets, sets.n_folds, error=error, variance=variance, noise=own, count=count, told=told

@@ -157,16 +157,15 @@ class Evidence:
         own = CONSTANT + line * pairs.line_own + 1 + (noise + NUGGET) / self.weight
         return CONSTANT + line * pairs.line + kernel, fall, own
 
-    def size(self, theta: np.ndarray) -> float:
-        """The variance of the process, by the rows that its numbers leave."""
-        n, d = len(self.y), len(self.pairs.squares)
+    def size(self, theta: np.ndarray, n_taken: int) -> float:
+        """The variance of the process, by the rows that so many numbers leave."""
         between, _, own = self._covariances(theta)
         factor = self.pairs.factor(between, own)
         if factor is None:
             raise np.linalg.LinAlgError("the covariance of the rows is not positive")
         square = float(self.y @ dpotrs(factor, self.y, lower=1)[0])
-        square += self.within / (np.exp(theta[d + 1]) + NUGGET)
-        return size_of(square, n + self.further, d)
+        square += self.within / (np.exp(theta[-1]) + NUGGET)
+        return size_of(square, len(self.y) + self.further, n_taken)
 
     def search(self, start: np.ndarray, n_steps: int) -> tuple[float, np.ndarray]:
         """The least value that a few steps reach, and where."""
@@ -174,9 +173,9 @@ class Evidence:
         return least(self, start, bounds, n_steps)
 
 
-def size_of(square: float, n_targets: float, n_features: int) -> float:
-    """The variance of a process by ``y' K^-1 y``, by the targets that its numbers leave."""
-    return max(square / max(n_targets - n_features - N_OTHERS, 1), np.finfo(float).tiny)
+def size_of(square: float, n_targets: float, n_taken: int) -> float:
+    """The variance of a process by ``y' K^-1 y``, by the targets that so many numbers leave."""
+    return max(square / max(n_targets - n_taken, 1), np.finfo(float).tiny)
 
 
 def further_targets(weight: np.ndarray, within: float) -> float:
@@ -202,7 +201,7 @@ def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
     return Evidence(Z, y - weight @ y / weight.sum(), weight, kind, further, within)
 
 
-def _stretches(X: np.ndarray) -> list[float]:
+def stretches_of(X: np.ndarray) -> list[float]:
     """Those of a single column whose rows are placed so: gaps become more even by them."""
     if X.shape[1] > 1:
         return [0.0]
@@ -213,18 +212,23 @@ def _stretches(X: np.ndarray) -> list[float]:
     return [k for k in STRETCHES if k == 0 or (uneven[k] < even and gaps[k].max() < most)]
 
 
-def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
-    """Of all kernels, stretches and starts."""
-    d = rows.n_features
-    starts = [
+def first_numbers(d: int) -> list[np.ndarray]:
+    """Logarithms of rates, line and noise that searches of d columns begin with."""
+    return [
         np.r_[np.full(d, math.log(rate / math.sqrt(d))), math.log(FIRST_LINE), math.log(noise)]
         for rate in FIRST_RATES
         for noise in FIRST_NOISES
     ]
+
+
+def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
+    """Of all kernels, stretches and starts."""
+    d = rows.n_features
+    starts = first_numbers(d)
     ends = []
     for kind in (GAUSSIAN, MATERN):
         begun = []
-        for stretch in _stretches(rows.X.cpu().numpy()):
+        for stretch in stretches_of(rows.X.cpu().numpy()):
             evidence = evidence_of(rows, target, kind, stretch)
             begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
         begun.sort(key=lambda one: one[0])
@@ -234,5 +238,10 @@ def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
             claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0
             ends.append((value + claim, kind, stretch, theta))
     _, kind, stretch, theta = min(ends, key=lambda end: end[0])
+    return kind, stretch, rounded(theta)
+
+
+def rounded(theta: np.ndarray) -> np.ndarray:
+    """A kernel's numbers without what round-off has made of them."""
     unit = STEP * math.log(2)
-    return kind, stretch, np.round(theta / unit) * unit
+    return np.round(theta / unit) * unit

@@ -20,13 +20,15 @@ from skpou.core.models import leave_out, residual_maker
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import no_form_errors
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.interpolant import (
-    Interpolant,
+from skpou.core.models.interpolant import Interpolant
+from skpou.core.models.interpolant_fit import (
     _asked,
     _borne_out,
     _left_out,
-    _solved,
     _squares,
+)
+from skpou.core.models.interpolant_fit import (
+    solved as processes_of,
 )
 from skpou.core.models.kernel_left_out import left_out_anew
 from skpou.core.models.likely_kernels import (
@@ -34,10 +36,10 @@ from skpou.core.models.likely_kernels import (
     MATERN,
     STRETCHES,
     Evidence,
-    _stretches,
     evidence_of,
     likeliest_kernel,
     stretched,
+    stretches_of,
 )
 from tests.examples import tensor
 
@@ -54,6 +56,11 @@ def smooth(X):
     return np.sin(5 * X[:, 0]) / (1 + X.sum(1))
 
 
+def of_kernels(rows, choices):
+    """The processes of targets with one kernel each."""
+    return processes_of(rows, [[(1.0, one)] for one in choices])
+
+
 def choice(kind, stretch, d):
     return kind, stretch, np.log(np.r_[np.linspace(1.0, 2.0, d), 0.3, 1e-4])
 
@@ -68,7 +75,7 @@ def solved(request):
     rng = np.random.default_rng(3)
     X = rng.random((12, d))
     rows = rows_of(X, np.c_[smooth(X), -3 * smooth(X)], rng.integers(1, 4, 12).astype(float))
-    return rows, _solved(rows, [choice(kind, stretch, d)] * 2), request.param
+    return rows, of_kernels(rows, [choice(kind, stretch, d)] * 2), request.param
 
 
 def dense(found, rows, X, target):
@@ -143,7 +150,7 @@ def test_evidence_of_repeated_measurements_is_that_of_all_of_them(kind):
     np.testing.assert_allclose(
         [found(t)[1] for t in theta], [whole(t)[1] for t in theta], rtol=1e-5
     )
-    np.testing.assert_allclose(found.size(theta[0]), whole.size(theta[0]), rtol=1e-6)
+    np.testing.assert_allclose(found.size(theta[0], 3), whole.size(theta[0], 3), rtol=1e-6)
 
 
 def test_noise_is_that_of_doses_which_were_tried_again_and_again():
@@ -159,7 +166,7 @@ def test_noise_is_that_of_doses_which_were_tried_again_and_again():
 @pytest.mark.parametrize("seed", range(6))
 def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
     kept = np.random.default_rng(seed).choice(19, 13, replace=False)
-    assert _stretches(np.sort(kept)[:, None] / 18.0) == [0.0]
+    assert stretches_of(np.sort(kept)[:, None] / 18.0) == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,7 @@ def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
 )
 def test_rows_that_are_placed_so_are_stretched(place):
     x = (place - place.min()) / np.ptp(place)
-    assert len(_stretches(x[:, None])) > 1
+    assert len(stretches_of(x[:, None])) > 1
 
 
 def test_four_noisy_rows_claim_the_size_of_their_errors():
@@ -207,7 +214,7 @@ def test_rows_dense_at_both_ends_are_stretched_at_both(missing):
 
     chosen = likeliest_kernel(rows_of(x[:, None], y(x)), 0)
     assert 0 < chosen[1] < 1
-    found = _solved(rows_of(x[:, None], y(x)), [chosen])
+    found = of_kernels(rows_of(x[:, None], y(x)), [chosen])
     at = np.linspace(0, 1, 101)
     error = found.mean(tensor(at[:, None]))[:, 0].numpy() - y(at)
     assert np.abs(error).max() < 0.02
@@ -217,7 +224,7 @@ def left_out_by_the_process(X, y):
     rows = rows_of(X, y)
     chosen = likeliest_kernel(rows, 0)
     sets = leave_out([[residual_maker(tensor(np.ones((len(X), 1))), 0.0)]], rows)[0]
-    return _left_out(rows, chosen, sets)
+    return _left_out(rows, [(1.0, chosen)], sets)
 
 
 def test_only_claims_that_left_out_rows_bear_out_are_believed():
@@ -369,7 +376,7 @@ def test_a_process_in_place_of_one_target_of_a_mixture(independent):
     X, new = rng.random((12, 2)), tensor(rng.random((30, 2)))
     rows = rows_of(X, smooth(X))
     found = replace(
-        _solved(rows, [choice(GAUSSIAN, 0.0, 2)]),
+        of_kernels(rows, [choice(GAUSSIAN, 0.0, 2)]),
         targets=torch.tensor([1]),
         forms=tuple(no_form_errors(rows)),
     )

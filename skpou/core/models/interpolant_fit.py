@@ -1,0 +1,323 @@
+"""Whether a Gaussian process predicts left-out rows better than a fit of few rows, and its bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skpou.core import Rows
+from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.form_error import fit_form_errors, no_form_errors
+from skpou.core.models.interpolant import Interpolant
+from skpou.core.models.kernel_average import likely_kernels, of_average
+from skpou.core.models.kernel_left_out import kernel_left_out, left_out_anew
+from skpou.core.models.level_error import sets_of_levels
+from skpou.core.models.likely_kernels import (
+    CONSTANT,
+    MANY_ROWS,
+    N_OTHERS,
+    NUGGET,
+    KernelChoice,
+    evidence_of,
+    likeliest_kernel,
+)
+from skpou.core.models.local_size import LocalSize, fit_local_size
+from skpou.core.models.model import Predictor
+from skpou.core.models.tails import CLEAR_NOISE
+from skpou.core.sobol import sobol_points
+
+#: Fewest rows, most of them, most columns, and fewest rows for each column: more rows tell a form.
+FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 150, 8, 4
+#: Error at left-out rows, in units of y, below which a form needs no other.
+EXACT_ENOUGH = 1e-6
+#: Part of the form's expected error that the process' must not exceed: half is what either may be
+#: wrong by.
+BETTER = 0.5
+#: Largest left-out error, and largest mean square of those of random folds, of levels and of
+#: neighbourhoods, in units of what the process claims, up to which its claims are borne out: a kink
+#: or a length that varies shows in some errors, levels of another form in all of theirs.
+LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
+#: Most rows whose kernel is chosen anew without each set, to say by how much its claims are too
+#: small: so few rows that happen to be smooth, noise and all, choose one of no noise.
+CHOSEN_ANEW = 12
+#: Numbers of a kernel beside its rates: sizes of constant, line, process and noise. Not more rows
+#: than numbers bear nothing out.
+FURTHER_NUMBERS = 4
+#: Errors' worth of belief in the claimed variance where left-out errors are smaller.
+PRIOR_ERRORS = 8.0
+#: Points of the box at which errors are expected.
+N_PROBES = 128
+
+
+#: Shares and kernels of one target.
+Weighed = Sequence[tuple[float, KernelChoice]]
+
+
+def taken_of(kernels: Weighed, d: int) -> int:
+    """Numbers that rows have given to kernels, which averages over rates and noise leave free."""
+    return d + N_OTHERS if len(kernels) == 1 else 1
+
+
+def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
+    """The processes of all targets with given kernels and their shares."""
+    X, y, weight = rows.X, rows.y, rows.weight
+    d = X.shape[1]
+    taken = [taken_of(own, d) for own in kernels]
+    flat = [(target, *one) for target, own in enumerate(kernels) for one in own]
+    rates, variances = [], []
+    shares = X.new_zeros((len(flat), len(kernels)))
+    for number, (target, share, (kind, stretch, theta)) in enumerate(flat):
+        size = evidence_of(rows, target, kind, stretch).size(theta, taken[target])
+        noise = math.exp(theta[d + 1]) + NUGGET
+        rates.append(np.exp(theta[:d]))
+        variances.append([size * CONSTANT, size * math.exp(theta[d]), size, size * noise])
+        shares[number, target] = share
+    of_kernel = torch.as_tensor([target for target, _, _ in flat], device=X.device)
+    intercept = (weight @ y) / weight.sum()
+    empty = Interpolant(
+        X,
+        weight,
+        torch.as_tensor([kind for _, _, (kind, _, _) in flat], device=X.device),
+        X.new_tensor([stretch for _, _, (_, stretch, _) in flat]),
+        X.new_tensor(np.stack(rates)),
+        X.new_tensor(np.array(variances)),
+        X.mean(0),
+        intercept[of_kernel],
+        torch.zeros_like(y[:, of_kernel]),
+        torch.arange(len(kernels), device=X.device),
+        shares,
+        sizes=(None,) * len(kernels),
+    )
+    steps = (y - intercept).T[of_kernel]
+    coef = [
+        torch.cholesky_solve(step[:, None], factor)
+        for step, factor in zip(steps, empty._factors, strict=True)
+    ]
+    return replace(empty, coef=torch.cat(coef, 1))
+
+
+def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
+    """Errors of fits of one target without each set, and the degrees that all rows leave."""
+    degrees = solved(rows, [kernels]).degrees_left(0)
+    taken = taken_of(kernels, rows.n_features)
+    found = [kernel_left_out(rows, choice, sets, taken) for _, choice in kernels]
+    shares = [share for share, _ in kernels]
+    error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
+    share = np.array(shares)
+    noise = np.tensordot(share, np.stack([f.noise for f in found]), 1)
+    count = share @ np.stack([f.count for f in found])
+    beside = {"count": count, "degrees": degrees}
+    return replace(found[0], error=error, variance=variance, noise=noise, **beside)
+
+
+def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:
+    """Which errors are those of random folds and of levels, and known."""
+    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    sets = np.array([k < left_out.n_folds or k in levels for k in range(len(left_out.sets))])
+    return sets[left_out.group] & np.isfinite(left_out.error[:, 0])
+
+
+def _size(left_out: LeftOut, known: np.ndarray) -> float:
+    """Root mean square of some of the errors."""
+    error = left_out.error[known, 0]
+    return math.sqrt(float(np.mean(error**2))) if len(error) else 0.0
+
+
+def _is_better(
+    own: LeftOut, other: LeftOut, known: np.ndarray, expected: float, of_other: float
+) -> bool:
+    """Whether another model is the better one, by left-out errors and by what both expect.
+
+    Errors at left-out rows of a form that was searched for are too small, and those of an exact
+    fit say what is far from rows. So the other one need not have less of them, but as little; and
+    what it expects between the rows counts, as far as its own left-out errors bear it out.
+    """
+    before, after = np.abs(own.error[known, 0]), np.abs(other.error[known, 0])
+    floor = EXACT_ENOUGH * _size(own, known)
+    gain = np.log((before + floor) / (after + floor))
+    unsure = float(gain.std()) / math.sqrt(len(gain))
+    if gain.mean() - unsure > -math.log(BETTER) and _size(other, known) < _size(own, known):
+        return True
+    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
+    bears_out = math.sqrt(max(ratio, 1.0))
+    # Many rows tell of a form what few do not.
+    as_little = int(own.row.max()) < MANY_ROWS or _size(other, known) < _size(own, known)
+    return as_little and float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
+
+
+def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
+    """Factor of the variance that left-out errors ask of a process; None where it claims too much.
+
+    Each kind of sets is asked by itself. A variance that is too large is believed for some errors,
+    and none of the errors may be too large for the smaller one: a place where a function is rougher
+    than elsewhere is seen in a few.
+    """
+    parts = _squares(left_out, X)
+    largest = max(float(square.max()) for square, _ in parts)
+    if not largest <= LARGEST_BORNE_OUT**2:
+        return None
+    if max(float(square.mean()) for square, _ in parts) > SQUARE_BORNE_OUT:
+        return None
+    factor = max(_asked(parts), largest / LARGEST_BORNE_OUT**2)
+    return factor if np.median(left_out.noise) < CLEAR_NOISE**2 else max(factor, 1.0)
+
+
+def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
+    """Squares of the errors in units of what is claimed, and how many errors each is worth."""
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
+    worth = left_out.count / np.array([len(part) for part in left_out.sets])
+    return square, worth[left_out.group]
+
+
+def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The ratios of each kind of sets."""
+    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    kinds = np.array(
+        [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
+    )[left_out.group]
+    square, worth = _ratios(left_out)
+    return [(square[kinds == kind], worth[kinds == kind]) for kind in np.unique(kinds)]
+
+
+def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Factor of the variance that such squares ask for."""
+    return max(
+        (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
+        for square, worth in parts
+    )
+
+
+def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
+    """The local size of the errors, and what is claimed of them by it.
+
+    Rows on the lines of a grid share the errors of these: too few to tell of places.
+    """
+    if sets_of_levels(left_out, X):
+        return None, left_out
+    square, worth = _ratios(left_out)
+    total = np.bincount(left_out.row, weights=worth, minlength=len(X))
+    mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
+    told = np.flatnonzero(total)
+    is_noisy = np.median(left_out.noise) >= CLEAR_NOISE**2
+    prior = None if is_noisy else PRIOR_ERRORS
+    worth = np.minimum(total[told], 1.0)
+    size = fit_local_size(X[told], mean[told] / total[told], worth, prior)
+    if size is None:
+        return None, left_out
+    factor = size(X)[left_out.row, None]
+    variance, noise = factor * left_out.variance, factor * left_out.noise
+    return size, replace(left_out, variance=variance, noise=noise)
+
+
+def _is_bent(rows: Rows) -> bool:
+    """Whether most rows of a single column are on a line with their neighbours, but not all.
+
+    Where the lines meet between rows no smooth function says so.
+    """
+    if rows.n_features > 1 or rows.n_rows < FEWEST_ROWS:
+        return False
+    order = rows.X[:, 0].argsort()
+    x, y = rows.X[order], rows.y[order]
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    off = (y[1:-1] - y[:-2] - share * (y[2:] - y[:-2])).abs().amax(1)
+    return float(off.median()) < EXACT_ENOUGH < float(off.max())
+
+
+def _of_target(
+    rows: Rows, left_out: LeftOut, expected: float, probes: Tensor
+) -> tuple[Interpolant, LeftOut] | None:
+    """The process of one target, and its errors at left-out rows; None where a fit is as good."""
+    known = _counted(left_out, rows.X.cpu().numpy())
+    if _is_bent(rows) or _size(left_out, known) <= EXACT_ENOUGH:
+        return None
+    try:
+        kernels = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+        other = _left_out(rows, kernels, left_out)
+        found = solved(rows, [kernels])
+        if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
+            return None
+        X = rows.X.cpu().numpy()
+        size, sized = _with_local_size(other, X)
+        factor = None if size is None else _borne_out(sized, X)
+        if factor is None:
+            factor = _borne_out(other, X)
+        else:
+            found, other = replace(found, sizes=(size,)), sized
+        if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
+            # The noise that is claimed is that of all rows: others may explain any error by theirs.
+            factor, other = None, replace(left_out_anew(rows, other), noise=other.noise)
+        elif factor is not None and rows.n_rows <= CHOSEN_ANEW:
+            factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
+        plain = replace(other, variance=other.noise)
+        if factor is None:
+            # What a kernel claims in vain has no part in what its errors are told by.
+            found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
+        else:
+            (form,) = no_form_errors(rows)
+            found = found.with_variance(factor, replace(form, knows_outside=True))
+    except NUMERICAL_FAILURES:
+        return None
+    # Exact rows have no noise whose size few of them would leave open.
+    is_noisy = float(np.median(other.noise)) >= CLEAR_NOISE**2
+    return found, other if is_noisy else plain
+
+
+def _median_std(model: Predictor, probes: Tensor) -> list[float]:
+    """Median standard deviation that a model claims for the mean of each of its targets."""
+    epistemic = model.components(probes).variances()[1]
+    return epistemic.double().median(0).values.sqrt().tolist()
+
+
+def fit_interpolant(
+    rows: Rows,
+    left_out: Sequence[LeftOut] | None,
+    model: Predictor,
+    alone: Callable[[int], tuple[Rows, LeftOut]] | None = None,
+) -> tuple[Interpolant | None, Sequence[LeftOut] | None]:
+    """The processes of few rows where they are better than a fit.
+
+    Parameters
+    ----------
+    rows : Rows
+        Those of the fit, in float64.
+    left_out : sequence of LeftOut or None
+        Errors of the fit at left-out rows, one a target; None where there are none.
+    model : Predictor
+        The fit, with what is known of its errors.
+    alone : callable, default=None
+        Rows of one of several targets and its errors, as they are without the others. None: those
+        of all of them.
+
+    Returns
+    -------
+    Interpolant or None
+        Of the targets whose fit is not about as good, each by itself; None where there is none, or
+        rows are too few or too many.
+    sequence of LeftOut or None
+        Errors of what predicts at left-out rows.
+    """
+    n, d = rows.X.shape
+    few = 1 <= d <= MOST_FEATURES and max(FEWEST_ROWS, ROWS_A_COLUMN * d) <= n <= MOST_ROWS
+    if not few or left_out is None:
+        return None, left_out
+    probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
+    expected = _median_std(model, probes)
+    joined, told = None, list(left_out)
+    for target in range(len(told)):
+        if alone is None or len(told) == 1:
+            one = rows.of_target(target)
+        else:
+            one, told[target] = alone(target)
+        found = _of_target(one, told[target], expected[target], probes)
+        if found is None:
+            continue
+        process = replace(found[0], targets=found[0].targets + target)
+        joined = process if joined is None else joined.with_those_of(process)
+        told[target] = found[1]
+    return joined, told

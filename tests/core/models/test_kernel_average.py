@@ -1,0 +1,71 @@
+"""Kernels that may have made a few rows: few noisy rows tell of several, exact ones of one."""
+
+import numpy as np
+import pytest
+import torch
+
+from skpou.core import Rows
+from skpou.core.models.interpolant_fit import solved
+from skpou.core.models.kernel_average import likely_kernels, of_average
+from skpou.core.models.likely_kernels import likeliest_kernel
+from tests.examples import tensor
+
+
+def rows_of(x, y):
+    y = tensor((y - y.mean()) / y.std())[:, None]
+    return Rows(tensor(x)[:, None], y, torch.ones(len(x)).double(), torch.zeros_like(y))
+
+
+def kernels_of(rows):
+    return likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+
+
+def test_exact_rows_of_a_smooth_function_have_one_kernel():
+    x = np.linspace(0, 1, 14)
+    rows = rows_of(x, np.sin(5 * x) / (1 + x))
+    ((share, choice),) = kernels_of(rows)
+    assert share == 1 and choice[0] == likeliest_kernel(rows, 0)[0]
+
+
+def test_few_noisy_rows_may_have_been_made_by_many_of_which_the_likeliest_predicts():
+    rng = np.random.default_rng(3)
+    x = np.sort(rng.random(12))
+    rows = rows_of(x, np.sin(5 * x) + 0.1 * rng.standard_normal(12))
+    kernels = kernels_of(rows)
+    assert len(kernels) > 3
+    assert sum(share for share, _ in kernels) == pytest.approx(1)
+    together, alone = solved(rows, [kernels]), solved(rows, [[(1.0, kernels[0][1])]])
+    new = tensor(np.linspace(0, 1, 31))[:, None]
+    torch.testing.assert_close(together.mean(new), alone.mean(new))
+    torch.testing.assert_close(together.gradient(new), alone.gradient(new))
+    # Eq. of total variance about the likeliest, each by itself.
+    each = [solved(rows, [[(1.0, choice)]]) for _, choice in kernels]
+    for one in (*each, together):
+        diagonal = one.covariance(new).diagonal(dim1=0, dim2=1).T
+        torch.testing.assert_close(diagonal, one.variance(new), rtol=1e-6, atol=1e-12)
+    apart = torch.stack([(one.mean(new) - alone.mean(new)).square() for one in each])
+    share = tensor([share for share, _ in kernels])[:, None, None]
+    least = (share * apart).sum(0)
+    assert (together.variance(new) > least).all()
+
+
+def test_noise_that_one_kernel_takes_for_the_function_is_in_the_bars():
+    held = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x = np.sort(rng.random(11))
+        y = np.sin(4 * x) + 0.1 * rng.standard_normal(11)
+        rows = rows_of(x, y)
+        found = solved(rows, [kernels_of(rows)])
+        at = np.linspace(x[0], x[-1], 60)
+        error = (
+            found.mean(tensor(at[:, None]))[:, 0].numpy() - (np.sin(4 * at) - y.mean()) / y.std()
+        )
+        held.append(np.abs(error) <= 2 * found.variance(tensor(at[:, None]))[:, 0].sqrt().numpy())
+    assert np.mean(held) > 0.88
+
+
+def test_the_average_has_the_variance_about_the_first():
+    mean, variance = of_average([0.25, 0.75], [np.zeros(2), np.ones(2)], [np.ones(2), np.ones(2)])
+    np.testing.assert_array_equal(mean, 0)
+    np.testing.assert_allclose(variance, 1.75)
