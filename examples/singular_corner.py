@@ -2,10 +2,10 @@ r"""
 A corner that points inwards, on an L-shaped domain
 ===================================================
 
-Near such a corner the solution of Laplace's equation goes as the distance to the power of 2/3: its
-slope is infinite there, and no polynomial follows it. Nothing of that is told to the fit. The domain
-is given by points that fill it, and pieces are cut towards the one place where their coefficients do
-not fall.
+Near such a corner the solution of Laplace's equation goes as the distance to the power of 2/3:
+its slope is infinite there, and no polynomial follows it. Nothing of that is told to the fit. The
+domain is given by points that fill it, and pieces are cut towards the one place where their
+coefficients do not fall.
 """
 
 import matplotlib.pyplot as plt
@@ -62,8 +62,11 @@ print(f"{100 * np.mean(error <= 3 * std):.0f} % of the errors within three devia
 
 low, high = 2 * model.model_["low"] - 1, 2 * model.model_["high"] - 1
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.9))
-image = left.tripcolor(*X.T, mean, cmap="viridis", shading="gouraud")
-left.fill([0, 1, 1, 0], [0, 0, -1, -1], color="white")
+side = np.linspace(-1, 1, 201)
+grid = np.stack(np.meshgrid(side, side), -1)
+shown = model.predict(grid.reshape(-1, 2)).reshape(201, 201)
+shown[(grid[..., 0] > 0) & (grid[..., 1] < 0)] = np.nan
+image = left.pcolormesh(side, side, shown, cmap="viridis", shading="gouraud")
 left.set(title="Solution", xlabel="x", ylabel="y", aspect="equal")
 figure.colorbar(image, ax=left)
 for (a, b), (c, e) in zip(low, high):

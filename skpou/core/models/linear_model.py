@@ -137,7 +137,7 @@ class LinearModel:
         return found + self._rounded(X)
 
     def _rounded(self, X: Tensor) -> Tensor | float:
-        """Variance (m,) of sums and points in a narrow dtype; what is fitted in a wide one knows."""
+        """Variance (m,) by sums and points in a narrow dtype; of a wide one the rows tell."""
         if X.dtype == torch.float64:
             return 0.0
         squares = _total([stage.coef.square().sum(0) for stage in self.stages])

@@ -206,8 +206,8 @@ class _Fit:
         solved = found.solved
         size = found.size
         deviation = deviations(found.system, solved, size)
-        spilt = found.system.tensor(found.spilt * size)
-        deviation = (deviation.square() + spilt.square()).sqrt()
+        if found.spilt is not None:
+            deviation = (deviation.square() + found.spilt.square()).sqrt()
         noise = self._misfit(found.boxes, solved.coef)
         q = len(self.unknowns)
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}

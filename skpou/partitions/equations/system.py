@@ -286,7 +286,7 @@ class System:
                     natural += slope.square().mean(1).sqrt() * times
                     usual += common[key] * times
                 usual = torch.where((usual > 0) & usual.isfinite(), usual, 1.0)
-                # A row that vanishes in a piece is weighed as it would be with the slopes of others.
+                # Rows that vanish in a piece are weighed as they would be with usual slopes.
                 found.append(weight / torch.where(natural > VANISHED * usual, natural, usual))
             self.weights.append(found)
 

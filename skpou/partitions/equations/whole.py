@@ -13,6 +13,7 @@ from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.elimination import minimum_degree
 from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     FIRST_DEGREE,
@@ -74,8 +75,8 @@ class Whole:
         The tail after each round.
     size : ndarray of shape (m,)
         Root mean square of the solution.
-    spilt : float
-        What corners that no degree resolves do to the solution elsewhere, relative to it.
+    spilt : Tensor of shape (E, 1, m), optional
+        What corners that no degree resolves do to the solution in each piece.
     singular : ndarray of bool of shape (E,), optional
         Pieces at such corners.
     """
@@ -86,7 +87,7 @@ class Whole:
     tail: float
     curve: list[float]
     size: np.ndarray
-    spilt: float = 0.0
+    spilt: Tensor | None = None
     singular: np.ndarray | None = None
 
 
@@ -107,7 +108,8 @@ class Spill:
     def __init__(self, problem: Problem):
         term = next((t for t in problem.terms if not t.is_condition), problem.terms[0])
         self.points = term.points.cpu().numpy()
-        self.last: Tensor | None = None
+        self.deviation: Tensor | None = None
+        self.last: tuple[Boxes, Coefficients] | None = None
         self.change, self.left = 0.0, np.inf
         self.was_cut = False
         self.singular = np.zeros(1, dtype=bool)
@@ -127,19 +129,33 @@ class Spill:
             self.singular = np.where(before > scale, slow, self.singular[parents])
         self.pieces = self.singular & (misfit > tol)
         self._tails, self._scale = tails, scale
+        self.deviation = None
         if not self.singular.any():
             return 0.0
-        values = evaluate(boxes, coef, self.points, (0,) * boxes.low.shape[1])
+        most = float(misfit[self.singular].max())
+        self.deviation = coef[0].new_tensor(most * size).expand(boxes.n_boxes, 1, -1)
         if self.last is not None and self.was_cut:
-            moved = (values - self.last).square().mean(0).sqrt().cpu().numpy()
+            moved = self._moved(boxes, coef, self.points).square().mean(0).sqrt().cpu().numpy()
             change = float((moved / size).max())
             fall = min(change / self.change, LEAST_FALL) if self.change else FIRST_FALL
             self.left, self.change = change * fall / (1 - fall), change
-        self.last = values
-        return min(self.left, float(misfit[self.singular].max()))
+            if self.left < most:
+                nodes = (variance_points(boxes.low.shape[1]) + 1) / 2
+                points = boxes.low[:, None] + boxes.width[:, None] * nodes
+                moved = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
+                squares = moved.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
+                self.deviation = fall / (1 - fall) * squares.sqrt()
+        self.last = boxes, coef
+        return min(self.left, most)
+
+    def _moved(self, boxes: Boxes, coef: Coefficients, points: np.ndarray) -> Tensor:
+        """Change (n, m) of the solution since the last time."""
+        assert self.last is not None
+        orders = (0,) * boxes.low.shape[1]
+        return evaluate(boxes, coef, points, orders) - evaluate(*self.last, points, orders)
 
     def around(self, boxes: Boxes, marks: np.ndarray) -> np.ndarray:
-        """Pieces that meet at the corner of one that is cut, and are as wide: these hold it, too."""
+        """Pieces at the corner of one that is cut, as wide or wider: their misfit spills, too."""
         found = np.zeros(boxes.n_boxes, dtype=bool)
         for e in np.flatnonzero(self.pieces & marks):
             # The corner that a half of a half of the box shares with what it is a half of.
@@ -245,7 +261,7 @@ def solve_whole(
         else:
             waited += 1
         if best is None or worst <= best.tail or data_weight is not None:
-            best = Whole(boxes, solved, system, worst, curve, size, spilt, spill.singular)
+            best = Whole(boxes, solved, system, worst, curve, size, spill.deviation, spill.singular)
         if data_weight is not None and weight > data_weight:
             # As light as the pieces allow: before these resolve the equations, these would win.
             weight = max(data_weight, min(0.5 * weight, LIGHTER * worst))

@@ -337,6 +337,19 @@ def test_bars_in_float32_hold_its_round_off(cls):
     assert 2e-8 < std.max() < 1e-5
 
 
+def test_roots_and_logarithms_of_nothing():
+    """The slope of a root at 0 is no number; a logarithm there has no value."""
+    root = Equation(lambda u, x: u.d(0) + torch.sqrt(u()), LINE)
+    model = HierarchicalPOURegressor(physics=root).fit([[0.0]], [1.0])
+    np.testing.assert_allclose(model.predict(LINE), (1 - LINE[:, 0] / 2) ** 2, atol=1e-9)
+    still = Equation(lambda u, x: u.d(0) - torch.sqrt(u()), LINE)
+    assert abs(HierarchicalPOURegressor(physics=still).fit([[0.0]], [0.0]).predict([[1.0]])) < 0.3
+    with pytest.raises(ValueError, match="residual of equation 'logarithm' is not finite at the"):
+        HierarchicalPOURegressor(
+            physics=Equation(lambda u, x: u.d(0) - torch.log(u()), LINE, name="logarithm")
+        ).fit([[0.0]], [0.0])
+
+
 def test_partitions_are_those_of_the_boxes():
     model = POURegressor(2, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
     ends = model.predict_partition([[0.1], [2.9]])
