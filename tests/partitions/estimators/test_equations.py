@@ -412,6 +412,13 @@ def test_other_arguments_and_parameters_are_refused():
             model.fit([[0.0]], [1.0])
 
 
+@pytest.mark.parametrize("cls", [LSGDRegressor, HierarchicalPOURegressor])
+def test_what_mixes_points_is_refused(cls):
+    mixed = Equation(lambda u, x: u.d(0) + u().mean(), LINE)
+    with no_training(), pytest.raises(ValueError, match="must work pointwise"):
+        cls(physics=mixed).fit([[0.0]], [1.0])
+
+
 def test_arguments_with_values_are_no_unknowns():
     equations = [
         Equation(residual, LINE)
