@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import to_array
+from skpou.core.linalg import TINY
+
 #: Standardized coordinates are cut here: no row may lie further out than this.
 LARGEST_COORDINATE = 4.0
 #: How far the straight ends go on outside the knots, in units of the knots' range.
@@ -63,7 +66,7 @@ def likeliest_exponent(z: Tensor, share: Tensor) -> float:
         t = yeo_johnson(z, some[:, None])
         spread = (t - (t @ share)[:, None]).square() @ share
         # The negative log likelihood a row; the log of the transform's slope is its jacobian.
-        values.append(0.5 * torch.log(spread + 1e-300) - (some - 1) * jacobian)
+        values.append(0.5 * torch.log(spread + TINY) - (some - 1) * jacobian)
     return float(exponents[torch.cat(values).argmin()])
 
 
@@ -246,7 +249,7 @@ class SplineColumn:
         return {
             "place": np.array([self.centre, self.width, self.exponent, self.shift, self.spread]),
             "knots": self.knots.cpu().numpy(),
-            "transform": self.transform.cpu().contiguous().numpy(),
+            "transform": to_array(self.transform),
         }
 
     @classmethod

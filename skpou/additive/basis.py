@@ -13,7 +13,8 @@ from torch import Tensor
 
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
-from skpou.core import Basis
+from skpou.core import Basis, to_tensor
+from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
 SAME_COLUMN = 1 - 1e-12
@@ -121,7 +122,7 @@ class Landmarks:
     def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Landmarks:
         """Rebuild from `arrays`, on the device of `like`."""
         names = ("scales", "points", "weights")
-        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
+        return cls(*(to_tensor(arrays[k], like) for k in names))
 
 
 class _Evaluated(NamedTuple):
@@ -426,4 +427,4 @@ def line_products(values: list[Tensor], weighted: Tensor) -> Tensor:
     strength = lines.T @ (weighted[:, None] * lines)
     square = lines.square()
     deviation = (square.T @ (weighted.square()[:, None] * square)).sqrt()
-    return strength / deviation.clamp_min(1e-300)
+    return strength / deviation.clamp_min(TINY)

@@ -24,7 +24,7 @@ from skpou.additive.local import (
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch, given_terms
-from skpou.core import Pairs, Report, Rows, TrainingResult, at_once, pairs_of
+from skpou.core import LONG_SEEDS, Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
     FEWEST_OF_TABLE,
@@ -115,7 +115,7 @@ def fit_additive(
         Receives a line of progress at a time.
     """
     double = rows.to(torch.float64)
-    seed = rng.integers(2**63, size=2)  # the same for all targets: together or one at a time
+    seed = rng.integers(LONG_SEEDS, size=2)  # the same for all targets: together or one at a time
     functions = column_functions(double, options)
     fits = [
         TargetFit(double, k, options, np.random.default_rng(seed), report, functions)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skpou.additive.basis import line_products
 from skpou.additive.terms import DECAYS, LINE, Candidate, TermSearch, kind_of
+from skpou.core.linalg import TINY
 
 #: Rows from which errors tell bends and products well enough to leave the search out: at least so
 #: many, and so many for each column. Of fewer, evidence knows more than tests one by one.
@@ -76,7 +77,7 @@ def bends(search: TermSearch, weighted: Tensor) -> Tensor:
     """Sums of weighted errors times each function that is no line, in standard deviations."""
     functions = torch.cat([value[:, 1 : search.n_splines] for value in search.values], 1)
     deviation = (weighted.square() @ functions.square()).sqrt()
-    return (weighted @ functions) / deviation.clamp_min(1e-300)
+    return (weighted @ functions) / deviation.clamp_min(TINY)
 
 
 def neighbours(X: Tensor, weighted: Tensor) -> float:
@@ -86,4 +87,4 @@ def neighbours(X: Tensor, weighted: Tensor) -> float:
     Z = (X - X.mean(0)) / X.std(0, correction=0).clamp_min(1e-12)
     distance = torch.cdist(Z, Z).fill_diagonal_(torch.inf)
     product = weighted * weighted[distance.argmin(1)]
-    return float(product.sum() / product.square().sum().sqrt().clamp_min(1e-300))
+    return float(product.sum() / product.square().sum().sqrt().clamp_min(TINY))

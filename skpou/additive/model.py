@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.spline_columns import SplineColumns
-from skpou.core import Rows
+from skpou.core import Rows, to_array
 from skpou.core.models import (
     EXACT_NOISE,
     FEWEST_OF_TABLE,
@@ -273,7 +273,7 @@ class TargetModel:
                     "members": [
                         {
                             "coef": member.coef.cpu().numpy(),
-                            "root": member.root.cpu().contiguous().numpy(),
+                            "root": to_array(member.root),
                             "noise": member.noise,
                             "dof": member.dof.cpu().numpy(),
                             "share": member.share,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import Candidate, Start, TermSearch
-from skpou.core import sobol_points
+from skpou.core import SEEDS, sobol_points
 from skpou.core.linalg import lower_inverse
 
 #: Rows and random features of the pilot, which finds but scales and directions, and rows that are
@@ -267,7 +267,7 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
         Chooses the rows of pilot and landmarks where there are many.
     """
     n, d = search.T.shape
-    seed = int(rng.integers(2**31))
+    seed = int(rng.integers(SEEDS))
     pilot_rows, landmark_rows = (_some(n, most, rng) for most in (PILOT_ROWS, LANDMARK_ROWS))
     lines = torch.stack([value[:, 0] for value in search.values], 1)
     rows, picked = search.rows, torch.as_tensor(pilot_rows, device=search.T.device)

@@ -28,7 +28,7 @@ from skpou.additive.terms import (
     given_terms,
     groups_of,
 )
-from skpou.core import BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
+from skpou.core import LONG_SEEDS, BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums
 from skpou.core.models import ResidueDensity, choose_components, fit_density, left_out, noise_floor
 
@@ -98,7 +98,7 @@ def columns_of_sample(
 ) -> AdditiveColumns:
     """Columns that a search among some of the rows finds, for each target its own."""
     sample = sample.to(torch.float64)
-    seed = rng.integers(2**63, size=2)
+    seed = rng.integers(LONG_SEEDS, size=2)
     found = []
     for output in range(sample.n_outputs):
         search = TargetFit(sample, output, options, np.random.default_rng(seed), report)

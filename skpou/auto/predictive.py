@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import SEEDS
+
 #: Methods of a member with a density of its own.
 OWN_DENSITY = ("log_density", "predict_cdf", "predict_quantile", "sample_y")
 #: Least standard deviation that a density is computed with: a Gaussian process may say zero.
@@ -187,7 +189,7 @@ class Part:
     def sample(self, n_samples: int, rng: np.random.Generator) -> Tensor:
         """Draws (n, s, m) of y."""
         if self.is_own:
-            return self.member.sample(n_samples, int(rng.integers(2**31)))
+            return self.member.sample(n_samples, int(rng.integers(SEEDS)))
         n, m = self.mean.shape
         normal = torch.as_tensor(rng.standard_normal((n, n_samples, m)), device="cpu")
         return self.mean[:, None] + self.factor * self.std[:, None] * normal

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skpou.base.compat import Interval, StrOptions
+from skpou.core import SEEDS
 
 AUTO = StrOptions({"auto"})
 #: An int of at least 1, numbers of at least 0 and above 0.
@@ -27,8 +28,6 @@ WITHOUT_SHAPE = frozenset(
 PLAIN = (str, int, float, tuple)
 
 
-#: Seeds are below this: numpy's integers have 31 bits and a sign on some systems.
-SEEDS = 2**31
 #: Numbers of 32 bits of which numpy makes the state of a generator, 128 bits.
 STATE_WORDS = 4
 #: Share of the physical memory that a fit may take; the rest is for the system, the data and what

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, RowSample, Scaling, target_unit
+from skpou.core import Rows, RowSample, Scaling, target_unit, to_array, to_tensor
 from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks, rows_within
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.
@@ -255,7 +255,7 @@ class Summary:
     def arrays(self) -> dict[str, Any]:
         """State as numbers and numpy arrays."""
         return {
-            "edges": self.edges.cpu().contiguous().numpy(),
+            "edges": to_array(self.edges),
             "sums": self.sums.arrays(),
             "sample": self.sample.arrays(),
             "n_outside": self.n_outside,
@@ -264,7 +264,7 @@ class Summary:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Summary:
         """Rebuild from `arrays`, on the device of `like`."""
-        edges = torch.tensor(np.asarray(arrays["edges"]), device=like.device)
+        edges = to_tensor(arrays["edges"], like)
         sums = RowSums.from_arrays(arrays["sums"], like)
         sample = RowSample.from_arrays(arrays["sample"], like)
         return cls(edges, box_of_edges(edges), sums, sample, int(arrays["n_outside"]))

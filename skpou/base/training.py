@@ -28,7 +28,14 @@ from skpou.base.callbacks import (
 from skpou.base.compat import CallbackSupportMixin
 from skpou.base.parameters import random_generator
 from skpou.base.unpacked import UNPACKED
-from skpou.core import Report, TrainingInterrupted, TrainingResult, at_once, jobs
+from skpou.core import (
+    LONG_SEEDS,
+    Report,
+    TrainingInterrupted,
+    TrainingResult,
+    at_once,
+    jobs,
+)
 from skpou.core.linalg import check_alike, count
 
 
@@ -154,7 +161,7 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
     ) -> TrainingResult:
         """Best result of several starts; on Ctrl-C the best so far, inside the exception."""
         rng = random_generator(self.random_state)
-        starts = [np.random.default_rng(rng.integers(2**63, size=2)) for _ in range(n_init)]
+        starts = [np.random.default_rng(rng.integers(LONG_SEEDS, size=2)) for _ in range(n_init)]
         done: dict[int, TrainingResult] = {}
 
         def run(k: int) -> None:

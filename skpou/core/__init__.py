@@ -1,6 +1,7 @@
 """What several families share: rows, scaling, records of training, bases, polynomials."""
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
+from skpou.core.draws import LONG_SEEDS, SEEDS, TORCH_SEEDS, judging_generator, torch_seeded
 from skpou.core.fourier import FourierProducts, count_waves
 from skpou.core.parallel import at_once, jobs
 from skpou.core.polynomials import (
@@ -31,12 +32,14 @@ from skpou.core.rows import (
 from skpou.core.sample import RowSample
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
+from skpou.core.state import TensorState, to_array, to_tensor
 
 # fmt: off
-__all__ = ["BASES", "Basis", "BestSoFar", "FourierProducts", "Pairs", "ParametricBasis", "Report",
-           "RowSample", "Rows", "Scaling", "TotalDegreePolynomials", "TotalDegreeProducts",
-           "TrainingInterrupted", "TrainingResult", "at_once", "count_columns", "count_waves",
-           "drawn_points", "group_rows", "handing_over", "jobs", "largest_powers", "merge_rows",
-           "pairs_of", "sobol_points", "target_unit", "tell", "to_powers", "total_degree_exponents",
-           "with_all_targets"]
+__all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", "FourierProducts",
+           "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling", "TensorState",
+           "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted", "TrainingResult",
+           "at_once", "count_columns", "count_waves", "drawn_points", "group_rows", "handing_over",
+           "jobs", "judging_generator", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
+           "target_unit", "tell", "to_array", "to_powers", "to_tensor", "torch_seeded",
+           "total_degree_exponents", "with_all_targets"]
 # fmt: on

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from skpou.core.state import TensorState
 
 #: Most rows of a sample.
 MOST_ROWS = 10_000
@@ -31,7 +31,7 @@ def keys_of(values: Tensor) -> Tensor:
 
 
 @dataclass
-class RowSample:
+class RowSample(TensorState):
     """The distinct rows of least keys, at most so many; weights of equal rows are added.
 
     Attributes
@@ -79,13 +79,3 @@ class RowSample:
     def merge(self, other: RowSample) -> None:
         """Add the rows of another sample."""
         self._join(other.X, other.y, other.weight, other.key)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """State as numpy arrays."""
-        return {name: value.cpu().contiguous().numpy() for name, value in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> RowSample:
-        """Rebuild from `arrays`, on the device of `like`."""
-        names = ("X", "y", "weight", "key")
-        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.core.rows import Rows
+from skpou.core.state import TensorState
 
 
 @dataclass(frozen=True)
-class Scaling:
+class Scaling(TensorState):
     """Affine maps of points and targets; constant columns of X are left out.
 
     Attributes
@@ -98,18 +98,6 @@ class Scaling:
     def original_targets(self, scaled: Tensor) -> Tensor:
         """Undo `targets` for values of shape (n, m)."""
         return self.mean + self.scale * scaled
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """State as numpy arrays."""
-        names = ("columns", "offset", "width", "mean", "scale")
-        return {name: getattr(self, name).cpu().numpy() for name in names}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Scaling:
-        """Rebuild from `arrays`, on the device of `like`, in float64."""
-        return cls(
-            **{k: torch.tensor(np.asarray(v), device=like.device) for k, v in arrays.items()}
-        )
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from skpou.core import Basis, Report, Rows, TrainingResult, handing_over
+from skpou.core import SEEDS, Basis, Report, Rows, TrainingResult, handing_over
+from skpou.core.linalg import TINY
 from skpou.core.models import Stage
 from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.posterior import (
@@ -46,8 +47,6 @@ NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
 #: Heavier equations are kept where data and equations as a product fall by the first factor, or as
 #: a root sum of squares by the second: less may be chance.
 PRODUCT_GAIN, NEARER = 0.5, 0.9
-#: Share of the equations' losses below which they count as nothing: its inverse is a number.
-TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Search:
     boost: float = 1.0
 
     def __post_init__(self):
-        self.seed = int(self.rng.integers(2**31))
+        self.seed = int(self.rng.integers(SEEDS))
         self.alpha = ALPHA if self.options.alpha is None else max(self.options.alpha, ALPHA)
         self.d = len(self.problem.scaling.columns)
         self.n_rows = self.rows.n_rows + sum(term.n_points for term in self.problem.terms)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import to_array, to_tensor
 from skpou.networks import NetworkBasis
 
 
@@ -56,16 +56,13 @@ class NetworkClasses:
         """State as plain values and numpy arrays."""
         return {
             "network": self.basis.arrays(),
-            "coef": self.coef.cpu().contiguous().numpy(),
-            "offset": self.offset.cpu().contiguous().numpy(),
+            "coef": to_array(self.coef),
+            "offset": to_array(self.offset),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NetworkClasses:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
         basis = NetworkBasis.from_arrays(arrays["network"], like)
-        coef, offset = (
-            torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
-            for name in ("coef", "offset")
-        )
+        coef, offset = (to_tensor(arrays[name], like, like.dtype) for name in ("coef", "offset"))
         return cls(basis, coef, offset)

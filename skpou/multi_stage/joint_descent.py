@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows
+from skpou.core.linalg import TINY
 from skpou.core.optim import Adam, Iterate
 from skpou.equations import inside, norm
 from skpou.lsgd import EquationNetworkTraining
@@ -139,7 +140,7 @@ class JointDescent:
         """L-BFGS in rounds, each in units of the loss that it starts from."""
         done = 0
         while done < n_steps and self.least > tol**2:
-            before, unit = self.least, max(self.least, 1e-300)
+            before, unit = self.least, max(self.least, TINY)
             size = len(self.variables)
             # Copies of one output take the steps of that output alone.
             copies = math.sqrt(self.coef.shape[1])

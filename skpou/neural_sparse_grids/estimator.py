@@ -26,7 +26,7 @@ from skpou.base import (
     unless_auto,
     warn_of_rows_outside,
 )
-from skpou.core import Rows, Scaling, TrainingResult, merge_rows
+from skpou.core import TORCH_SEEDS, Rows, Scaling, TrainingResult, merge_rows, torch_seeded
 from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
@@ -166,9 +166,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     ) -> Encoder:
         """Encoder with parameters as torch draws them, on the device and in the dtype of `like`."""
         box = (scaling.columns, scaling.offset, scaling.width)
-        devices = [like.device] if like.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(rng.integers(2**62)))
+        with torch_seeded(int(rng.integers(TORCH_SEEDS)), like.device):
             return Encoder(form, *box).to(device=like.device, dtype=like.dtype)
 
     def _take_steps(
@@ -185,9 +183,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         else:
             seed, steps = int(state["seed"]), Steps.from_arrays(state, rows.X)
             encoder = self._model(rows.X).encoder
-        devices = [rows.X.device] if rows.X.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed + (0 if steps is None else steps.n_blocks))
+        with torch_seeded(seed + (0 if steps is None else steps.n_blocks), rows.X.device):
             result, after = teach_block(rows, encoder, steps, options, seed)
         return result, {**after.arrays(), "seed": seed}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import sys
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, handing_over, tell
+from skpou.core import TORCH_SEEDS, Report, Rows, TrainingResult, handing_over, tell, torch_seeded
 from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import shares_of_classes
@@ -152,15 +153,12 @@ def fit_neural_sparse_grid(
     """
     training = NeuralGridTraining(rows, encoder, options, rng, report)
     # Layers such as dropout draw from torch's own generator.
-    with torch.random.fork_rng(devices=_devices(rows)):
-        torch.manual_seed(int(rng.integers(2**62)))
-        with handing_over(training.interrupted):
-            training.run()
+    with (
+        torch_seeded(int(rng.integers(TORCH_SEEDS)), rows.X.device),
+        handing_over(training.interrupted),
+    ):
+        training.run()
     return training.result()
-
-
-def _devices(rows: Rows) -> list[torch.device]:
-    return [rows.X.device] if rows.X.device.type == "cuda" else []
 
 
 class NeuralGridTraining:
@@ -445,7 +443,9 @@ def fit_head(
     report : callable, default=None
         Takes a line for every ridge.
     """
-    grid_options = GridOptions(grid.level, grid.boundary, options.descent.alpha, max_points=2**62)
+    grid_options = GridOptions(
+        grid.level, grid.boundary, options.descent.alpha, max_points=sys.maxsize
+    )
     if options.method is not None:
         return fit_classes(latent, options.method, grid_options, rng, report)
     result = fit_on_grid(latent, grid, None, grid_options, rng, report)

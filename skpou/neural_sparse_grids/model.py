@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, to_array, to_tensor
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import Components, Maker, outside_steps
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
@@ -127,13 +126,13 @@ class NeuralGrid:
             "encoder": self.encoder.arrays(),
             "kind": kind,
             "head": self.head.arrays(),
-            "slope": self.slope.cpu().contiguous().numpy(),
+            "slope": to_array(self.slope),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NeuralGrid:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        slope = torch.tensor(np.asarray(arrays["slope"]), dtype=like.dtype, device=like.device)
+        slope = to_tensor(arrays["slope"], like, like.dtype)
         head = HEADS[arrays["kind"]].from_arrays(arrays["head"], like)
         return cls(Encoder.from_arrays(arrays["encoder"], like), head, slope)
 

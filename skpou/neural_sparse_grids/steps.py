@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingResult
+from skpou.core import Rows, TrainingResult, to_tensor
 from skpou.core.optim import minibatches
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, take_step
 from skpou.neural_sparse_grids.descent.objectives import JointSoftmax
@@ -57,7 +56,7 @@ class Steps:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
 
         def tensor(value: Any) -> Tensor:
-            return torch.tensor(np.asarray(value), dtype=like.dtype, device=like.device)
+            return to_tensor(value, like, like.dtype)
 
         mover = {
             k: [tensor(part) for part in v] if isinstance(v, list) else v

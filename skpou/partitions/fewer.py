@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
-from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY, triangular_factor
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -327,7 +327,7 @@ class Judge:
         points = some.X.cpu().numpy()
         nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
         near = left[torch.as_tensor(nearest, device=left.device)]
-        return float((left * near).sum() / left.square().sum().clamp_min(1e-300))
+        return float((left * near).sum() / left.square().sum().clamp_min(TINY))
 
     def __call__(self, found: TrainingResult) -> float:
         """Error at left-out folds for the gates and the ridge that were found; inf on failure."""

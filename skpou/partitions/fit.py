@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, handing_over
-from skpou.core.linalg import evidence_ridge
+from skpou.core import LONG_SEEDS, Report, Rows, TrainingResult, handing_over
+from skpou.core.linalg import TINY, evidence_ridge
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.joint import blend_options
@@ -170,7 +170,7 @@ class _PieceTraining:
     ) -> bool:
         """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
         degrees = self._candidate_degrees()
-        self.seeds.update({degree: int(rng.integers(2**63)) for degree in degrees})
+        self.seeds.update({degree: int(rng.integers(LONG_SEEDS)) for degree in degrees})
         raced = self._is_raced(labels) and math.isinf(hopeless)
         for degree in self.race.order(degrees) if raced else degrees:
             if raced and self.race.is_lost(degree, self.best.score if self.begun else math.inf):
@@ -284,12 +284,12 @@ class _PieceTraining:
         """Twice the negative log evidence of one polynomial, and the price of one gate."""
         factors = problem.fit(single).factors
         total = torch.full((1,), problem.total_weight, dtype=factors.dtype, device=factors.device)
-        _, value = evidence_ridge(factors, problem.n_columns, total, 3 * problem.floor)
+        _, value = evidence_ridge(factors, problem.n_columns, total, problem.least_error)
         return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
 
     def _is_exact(self, candidate: _Candidate) -> bool:
         problem = candidate.problem
-        if self._residual(candidate) > 3 * problem.floor:
+        if self._residual(candidate) > problem.least_error:
             return False
         labels = compact(candidate.labels)
         if int(labels.max()) == 0:
@@ -364,7 +364,7 @@ class _PieceTraining:
 
     def _not_converged(self) -> str:
         last = self.curve[-2:]
-        change = abs(last[-1] - last[0]) / max(abs(last[-1]), 1e-300)
+        change = abs(last[-1] - last[0]) / max(abs(last[-1]), TINY)
         return (
             f"Merging of pieces stopped at max_iter={self.options.max_iter} levels (last relative "
             f"change of the score {change:.1e}) and the rest was merged at once. Increase "
@@ -400,7 +400,7 @@ class _PieceTraining:
         forms = self.options.gates
         tree = fit_gate_tree(problem, pieces, levels, forms, quick)
         chosen = refit_by_gates(problem, pieces, tree)
-        noisy = float(chosen.rss.sum()) > problem.n * (10 * problem.floor) ** 2
+        noisy = float(chosen.rss.sum()) > problem.exact_rss
         if noisy and not quick and pieces.n_pieces > 1:
             # Labels that follow the noise bias the first experts; those of the gates do not.
             tree = fit_gate_tree(problem, chosen, levels, forms, quick)
@@ -436,7 +436,7 @@ class _PieceTraining:
         chosen = tree.log_proba(problem.rows.X, 0, harden=True).argmax(1)
         square = (problem.rows.y[:, None] - models.values(problem.rows.X)).square().mean(2)
         own, new = (square.gather(1, part[:, None]).sum() for part in (labels, chosen))
-        allowed = 2 * float(own) + problem.n * (10 * problem.floor) ** 2
+        allowed = 2 * float(own) + problem.exact_rss
         return chosen if float(new) <= allowed else labels
 
     def _blend(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from skpou.core import (
+    SEEDS,
     Report,
     Rows,
     TrainingResult,
@@ -89,7 +90,7 @@ class AutomaticSearch:
         report: Report | None = None,
     ):
         rows = Rows(rows.X.double(), rows.y.double(), rows.weight.double(), rows.within.double())
-        seed = int(rng.integers(2**31))
+        seed = int(rng.integers(SEEDS))
         self.task = Task(
             rows,
             seed,

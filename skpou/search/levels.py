@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.interpolate import RBFInterpolator
 
-from skpou.core import Rows
+from skpou.core import Rows, judging_generator
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import (
     MOST_TOGETHER,
@@ -61,9 +61,9 @@ class LevelErrors:
         self.rows, self.sets = rows, []
         if rows.n_features > 1 and rows.n_rows <= MOST_TOGETHER:
             X = rows.X.cpu().numpy()
-            self.sets = sets_to_leave_out(X, np.random.default_rng(9), neighbourhoods=False)
+            self.sets = sets_to_leave_out(X, judging_generator(), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
-        probes = np.random.default_rng(9).random((N_PROBES, rows.n_features))
+        probes = judging_generator().random((N_PROBES, rows.n_features))
         self.probes = torch.as_tensor(probes, device="cpu").to(rows.X)
 
     def of(self, candidate: Candidate) -> float:

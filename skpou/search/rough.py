@@ -18,6 +18,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.linalg import TINY
 from skpou.core.models import Stage
 from skpou.search.bases.cubic_splines import CubicSplines
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
@@ -109,8 +110,8 @@ def _posterior_factor(
     eps = torch.finfo(like.dtype).eps
     left = max(rows.total_weight - dof, 0.1 * rows.total_weight)
     square = (rows.weight @ residual.square() + rows.within.sum(0)) / left + eps**2
-    ratio = float(square.mean()) / max(growth, 1e-300)
-    return torch.diag(like.new_tensor([1.0, math.sqrt(max(ratio, 1e-300))]))
+    ratio = float(square.mean()) / max(growth, TINY)
+    return torch.diag(like.new_tensor([1.0, math.sqrt(max(ratio, TINY))]))
 
 
 # On a line
@@ -145,7 +146,7 @@ def _line_candidate(
     around = np.maximum(gaps[1:] + gaps[:-1], 0.5 * np.median(gaps)) ** 3
     # Ends are extrapolated, which no point of the box will be.
     inner = slice(1, -1)
-    within = float(rows.within.sum(0).mean()) / max(penalty * len(x), 1e-300) if penalty else 0.0
+    within = float(rows.within.sum(0).mean()) / max(penalty * len(x), TINY) if penalty else 0.0
     tension = float((left_out[inner] ** 2 * precision[inner, None]).mean(1).mean()) + within
     if penalty:
         bridge = smoothing_splines(x, y, weight, np.zeros(1)).precision[0, inner]
@@ -276,7 +277,7 @@ class _Polyharmonic:
         units = columns.new_zeros((columns.shape[1], len(looked)))
         units[looked, torch.arange(len(looked), device=device)] = 1
         inverse = torch.linalg.lu_solve(*factors, torch.cat([units, columns.T], 1))
-        precision = inverse[looked, torch.arange(len(looked), device=device)].clamp_min(1e-300)
+        precision = inverse[looked, torch.arange(len(looked), device=device)].clamp_min(TINY)
         solved = inverse[:, len(looked) :]
         assert n == len(inverse) - 1 - self.rows.n_features
         return precision, -(columns * solved.T).sum(1).clamp_max(0)
@@ -303,7 +304,7 @@ class _Polyharmonic:
         sign = -1.0 if shape.power == 1 else 1.0
         coef = torch.cat([solution[n:], sign * solution[:n]])
         bulge = basis.posterior_columns(self.probes)[:, 1].square().mean()
-        growth = max(gap - noise * dof / n, 0.0) / max(float(bulge), 1e-300)
+        growth = max(gap - noise * dof / n, 0.0) / max(float(bulge), TINY)
         residual = shape.penalty / rows.weight[:, None] * solution[:n]
         factor = _posterior_factor(rows, residual, dof, growth, rows.X)
         return Candidate("rough", (Stage(basis, coef, factor),), error, math.sqrt(noise + gap),

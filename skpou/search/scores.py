@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Basis, Rows
-from skpou.core.linalg import row_blocks, triangular_factor
+from skpou.core.linalg import TINY, row_blocks, triangular_factor
 
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
@@ -166,7 +166,7 @@ class RidgePath:
         ridge2 = (self.S.new_tensor(self.ridges) * self.S[0]).square()[:, None]
         shrink = ridge2 / (self.S.square() + ridge2)
         misfit = shrink @ self.component.square() + self.rest + floor
-        score = self.total * (misfit / self.total).clamp_min(1e-300).log().mean(1)
+        score = self.total * (misfit / self.total).clamp_min(TINY).log().mean(1)
         score = score - shrink.log().sum(1)
         best = int(score.argmin())
         return self.ridges[best], float(score[best])
@@ -431,7 +431,7 @@ class TangentScores:
         self.rows, self.total = rows, rows.total_weight
         weighted, self.r = T * root, residual * root
         norms = weighted.norm(dim=0)
-        self.norms = norms.clamp_min(1e-14 * float(norms.max()) + 1e-300)
+        self.norms = norms.clamp_min(1e-14 * float(norms.max()) + TINY)
         # Directions that change the fit by less than its residual are not determined by it; a
         # column that hardly varies at the rows has a prior of the size of the box and the targets.
         level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, at_once, count_columns
+from skpou.core import SEEDS, Rows, at_once, count_columns
 from skpou.core.models import evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
@@ -33,6 +33,7 @@ from skpou.search.scores import (
 )
 from skpou.sines import BLOCK_ROWS, SineFeatures, Spectrum
 
+#: Rows and columns of fits that spectra are compared by.
 PILOT_ROWS, PILOT_COLUMNS = 1000, 300
 #: Most columns in three dimensions and more, beside noise, and in one and two.
 MOST_COLUMNS, MOST_NOISY_COLUMNS, MOST_PLANE_COLUMNS = 2000, 1500, 1000
@@ -68,6 +69,26 @@ SECOND_TAG = 5
 FLAT_DEVIATION, LEAST_SCALE = 3**-0.5, 1e-3
 #: Error at left-out rows, in units of y, below which a smooth model sees all columns as they are.
 CLEAR_ERROR = 0.01
+#: Rows up to which there are as many columns, at least some, and beyond which half as many.
+MANY_ROWS, FEWEST_COLUMNS = 800, 40
+#: What is added to a logarithm, lest a power of two be rounded down.
+ABOVE = 0.1
+#: Steps of the bandwidth in an octave that are told apart.
+STEPS_AN_OCTAVE = 4
+#: Sines of the narrowest band on a line.
+NARROWEST = 60
+#: Rows of a block at least, and for each column: a triangular factor then costs a quarter more.
+LEAST_BLOCK, ROWS_A_COLUMN = 4096, 4
+#: Least bandwidths that steps lead to and that a scaled one starts from.
+LEAST_BANDWIDTH, LEAST_SCALED = 0.2, 0.3
+#: Rounds of scaling, the least factor of a column, the change of all logarithms that is none, and
+#: the factors of the bandwidth that are tried about one of equal volume.
+ROUNDS, LEAST_FACTOR, SAME_SCALES, ABOUT_VOLUME = 3, 0.03, 0.2, (0.7, 1.0, 1.4)
+#: Stream of the seed that the search for rates draws from.
+RATES_STREAM = 6
+#: Factor of the calibrated error at which another shape takes its place: a worse one is seldom
+#: better by so much.
+CLEARLY_LESS = 0.7
 
 
 @dataclass
@@ -116,7 +137,7 @@ class SineSearch:
         self.rows, self.probes, self.seed, self.alpha = rows, probes, seed, alpha
         n, d = rows.n_rows, rows.n_features
         self.rescale = rescale and d > 1
-        most = max(n, 40) if n <= 800 else max(800, n // 2)
+        most = max(n, FEWEST_COLUMNS) if n <= MANY_ROWS else max(MANY_ROWS, n // 2)
         self.most_columns = min(most, MOST_COLUMNS if d > 2 else MOST_PLANE_COLUMNS)
         self.pilot = _subset(rows, PILOT_ROWS, seed)
         self.whole = self.pilot is rows
@@ -132,7 +153,7 @@ class SineSearch:
         d = self.rows.n_features
         start = (1.0,) * d
         largest = max(math.log2(self.nyquist), 1.0)
-        ladder = [2.0**k for k in range(math.floor(largest + 0.1) + 1)]
+        ladder = [2.0**k for k in range(math.floor(largest + ABOVE) + 1)]
         first = [Spectrum("flat", k, start) for k in ladder]
         best = self._climb(self._stretched(self._best_of(first), first))
         if self.rescale:
@@ -205,7 +226,7 @@ class SineSearch:
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
         """Fit of the pilot rows, from memory where it was made before."""
-        step = round(4 * math.log2(spectrum.bandwidth))
+        step = round(STEPS_AN_OCTAVE * math.log2(spectrum.bandwidth))
         key = (spectrum.shape, spectrum.scales, spectrum.degree, step)
         if key not in self.memory:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
@@ -215,7 +236,7 @@ class SineSearch:
         """Sines of a fit: in one dimension at most what the band has independent ones, and more."""
         if self.rows.n_features > 1:
             return most
-        wanted = 60 + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
+        wanted = NARROWEST + 2 * OVERSAMPLING[spectrum.shape] * spectrum.bandwidth * 2 / math.pi
         return min(most, int(2 * wanted))
 
     def _solve(self, spectrum: Spectrum, most: int, rows: Rows, ridge: float = 0.0) -> SineFit:
@@ -228,7 +249,9 @@ class SineSearch:
             path, alpha, score = evident_path(basis.matrix(rows.X), rows, noisy)
         else:
             squared = ridge >= NOISY
-            batch_size = BLOCK_ROWS if squared else max(4096, 4 * basis.n_columns)
+            batch_size = (
+                BLOCK_ROWS if squared else max(LEAST_BLOCK, ROWS_A_COLUMN * basis.n_columns)
+            )
             path = StreamedRidgePath(basis, rows, batch_size, squared)
             alpha, score = path.evidence()
         return SineFit(spectrum, basis, path, alpha if self.alpha is None else self.alpha, score)
@@ -236,7 +259,7 @@ class SineSearch:
     def _climb(self, best: SineFit) -> SineFit:
         """Half-octave steps of the bandwidth while they are better."""
         for factor in (math.sqrt(2), math.sqrt(0.5)):
-            while 0.2 < best.spectrum.bandwidth * factor < 2 * self.nyquist:
+            while LEAST_BANDWIDTH < best.spectrum.bandwidth * factor < 2 * self.nyquist:
                 bandwidth = best.spectrum.bandwidth * factor
                 tried = self._fit(dataclasses.replace(best.spectrum, bandwidth=bandwidth))
                 if tried.score >= best.score:
@@ -246,7 +269,7 @@ class SineSearch:
 
     def _scaled(self, best: SineFit) -> SineFit:
         """Columns of X scaled by the root mean squares of the model's partial derivatives."""
-        for _ in range(3):
+        for _ in range(ROUNDS):
             old = np.array(best.spectrum.scales)
             coef = best.path.coef(best.alpha)
             share = self.pilot.weight / self.pilot.weight.sum()
@@ -257,15 +280,17 @@ class SineSearch:
             rates = np.sqrt(sizes)
             if not np.isfinite(rates).all() or rates.max() == 0:
                 break
-            scales = np.clip(rates / rates.max(), 0.03, 1.0)
-            if np.abs(np.log(scales / old)).max() < 0.2:
+            scales = np.clip(rates / rates.max(), LEAST_FACTOR, 1.0)
+            if np.abs(np.log(scales / old)).max() < SAME_SCALES:
                 break
             # The volume of the band stays what it was.
             centre = best.spectrum.bandwidth * math.exp(np.log(old).mean() - np.log(scales).mean())
             limit = 2 * self.nyquist / scales.mean()
             tried = [
-                self._fit(Spectrum("flat", min(max(centre * f, 0.3), limit), tuple(scales)))
-                for f in (0.7, 1.0, 1.4)
+                self._fit(
+                    Spectrum("flat", min(max(centre * f, LEAST_SCALED), limit), tuple(scales))
+                )
+                for f in ABOUT_VOLUME
             ]
             better = self._climb(min(tried, key=_score))
             if better.score > best.score - 2:
@@ -279,14 +304,14 @@ class SineSearch:
         if best.path.leave_one_out(best.alpha) < CLEAR_ERROR:
             return best
         start = 2 * FLAT_DEVIATION * old.bandwidth * np.array(old.scales)
-        rates = evident_rates(self.pilot, start, np.random.default_rng([self.seed, 6]))
+        rates = evident_rates(self.pilot, start, np.random.default_rng([self.seed, RATES_STREAM]))
         if rates is None:
             return best
         # A rate in the box is half of one over half its side.
         scales = tuple(np.clip(rates / rates.max(), LEAST_SCALE, 1.0))
         bandwidth = float(rates.max()) / 2
         tried = [
-            self._fit(Spectrum(shape, max(bandwidth * factor, 0.3), scales))
+            self._fit(Spectrum(shape, max(bandwidth * factor, LEAST_SCALED), scales))
             for shape, factor in (("gauss", 1.0), ("flat", 1 / FLAT_DEVIATION))
         ]
         better = self._climb(min(tried, key=_score))
@@ -316,7 +341,7 @@ class SineSearch:
         """Another shape where its calibrated error is clearly less."""
         errors = [(self._calibrated(fit), i) for i, fit in enumerate([*others, best])]
         least, index = min(errors)
-        return [*others, best][index] if least < 0.7 * errors[-1][0] else best
+        return [*others, best][index] if least < CLEARLY_LESS * errors[-1][0] else best
 
     def _calibrated(self, fit: SineFit) -> float:
         return math.sqrt(fit.path.spread(fit.alpha) * (1 + self._probed(fit, fit.alpha)))
@@ -397,7 +422,7 @@ def search_sines(
     **options
         Of `SineSearch`.
     """
-    search = SineSearch(rows, task.probes, (task.seed + tag) % 2**31, task.alpha, **options)
+    search = SineSearch(rows, task.probes, (task.seed + tag) % SEEDS, task.alpha, **options)
     return search.run(), search.scales
 
 

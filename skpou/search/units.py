@@ -54,6 +54,25 @@ PATIENCE = 4
 #: the best other family; on more rows, where sizes take seconds, these.
 HOPELESS = ((10, 30.0),)
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (10, 3.0))
+#: Directions of ridge units beside the axes: with the axes and octaves there are cuts for each.
+N_DIRECTIONS = DICTIONARY_SIZE // 15
+#: Steepest units, in units of the distance between rows, on a line and beyond; at least so many
+#: octaves. What is added to logarithms keeps powers of two from being rounded down.
+STEEPEST_ON_LINE, STEEPEST, FEWEST_OCTAVES, ABOVE = 8, 4, 3.0, 0.01
+#: Places of cuts on a line, and of the centres of bumps on one and beyond.
+CUTS, CENTRES_ON_LINE, CENTRES = 300, 150, 250
+#: Octaves of a direction's cuts: so many of them share the dictionary.
+CUTTING_OCTAVES = 6
+#: Norm, relative to the largest, below which a unit is straight at the rows.
+STRAIGHT = 1e-6
+#: Rows for each parameter of a unit, its weights, bias and coefficient, that are too few to tell.
+LEAST_ROWS_A_PARAMETER = 2.5
+#: Error relative to the last best from which a larger size counts as no better, and the error of
+#: round-off, at which growth ends.
+NO_BETTER, EXACT = 0.8, 1e-14
+#: First ridge of the polish and its share of the error: as small as coefficients of close units
+#: allow. Steps go on to round-off.
+RIDGE, RIDGE_SHARE, POLISHED = 1e-10, 1e-3, 1e-16
 
 
 @dataclass
@@ -91,12 +110,12 @@ def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tenso
     d = t.shape[1]
     directions = np.eye(d)
     if d > 1:
-        random = rng.standard_normal((DICTIONARY_SIZE // 15, d))
+        random = rng.standard_normal((N_DIRECTIONS, d))
         random /= np.linalg.norm(random, axis=1, keepdims=True)
         directions = np.vstack([directions, random])
     weights, biases = [], []
-    finest = 8 * len(t) if d == 1 else 4 * n_rows ** (1 / d)
-    octaves = np.arange(int(max(3.0, math.log2(finest)) + 0.01) + 1)
+    finest = STEEPEST_ON_LINE * len(t) if d == 1 else STEEPEST * n_rows ** (1 / d)
+    octaves = np.arange(int(max(FEWEST_OCTAVES, math.log2(finest)) + ABOVE) + 1)
     for direction in directions:
         projected = np.unique(t.cpu().numpy() @ direction)
         if len(projected) < 2:
@@ -104,10 +123,10 @@ def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tenso
         middles = (projected[1:] + projected[:-1]) / 2
         slopes = 2.0**octaves * 2 / (projected[-1] - projected[0])
         if d == 1:
-            even = np.linspace(0, len(middles) - 1, min(len(middles), 300)).round().astype(int)
+            even = np.linspace(0, len(middles) - 1, min(len(middles), CUTS)).round().astype(int)
             cuts = np.tile(middles[np.unique(even)], len(slopes))
         else:
-            each = max(1, DICTIONARY_SIZE // len(directions) // 6)
+            each = max(1, DICTIONARY_SIZE // len(directions) // CUTTING_OCTAVES)
             cuts = middles[rng.integers(0, len(middles), each * len(slopes))]
         slope = np.repeat(slopes, len(cuts) // len(slopes))
         weights.append(slope[:, None] * direction)
@@ -125,11 +144,11 @@ def radial_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tens
     """Centres at some rows and logarithms of inverse widths in octaves."""
     n, d = t.shape
     if d == 1:
-        index = np.unique(np.linspace(0, n - 1, min(n, 150)).round().astype(int))
+        index = np.unique(np.linspace(0, n - 1, min(n, CENTRES_ON_LINE)).round().astype(int))
     else:
-        index = np.sort(rng.choice(n, min(n, 250), replace=False))
+        index = np.sort(rng.choice(n, min(n, CENTRES), replace=False))
     centres = t[torch.as_tensor(index, device=t.device)]
-    octaves = np.arange(int(math.log2(2 * n_rows ** (1 / d)) + 0.01) + 1)
+    octaves = np.arange(int(math.log2(2 * n_rows ** (1 / d)) + ABOVE) + 1)
     logs = torch.as_tensor(octaves * math.log(2.0), device="cpu").to(t)
     return centres.repeat_interleave(len(logs), 0), logs.repeat(len(centres))
 
@@ -153,7 +172,7 @@ def make_dictionary(rows: Rows, n_rows: int, rng: np.random.Generator) -> Dictio
     columns = units.values(t).mul_(root)
     columns -= affine @ (affine.T @ columns)
     norms = columns.norm(dim=0)
-    kept = torch.nonzero(norms > 1e-6 * norms.max()).squeeze(1)
+    kept = torch.nonzero(norms > STRAIGHT * norms.max()).squeeze(1)
     if len(kept) < len(norms):
         units, columns, norms = units.select(kept), columns[:, kept], norms[kept]
     return Dictionary(units, columns.div_(norms))
@@ -239,7 +258,7 @@ class UnitSearch:
         where = torch.as_tensor(index, device=rows.X.device)
         self.some = rows.subset(where)
         self.dictionary = make_dictionary(self.some, n, rng)
-        self.most = max(1, min(most, int(n / (2.5 * (d + 2)))))
+        self.most = max(1, min(most, int(n / (LEAST_ROWS_A_PARAMETER * (d + 2)))))
 
     def run(self) -> Candidate:
         """Grow until the scores get no better."""
@@ -251,11 +270,11 @@ class UnitSearch:
             candidate = self._judge(units)
             score = self._worst(candidate)
             self.tell(len(units), score)
-            flat = 0 if best is None or score < 0.8 * self._worst(best) else flat + 1
+            flat = 0 if best is None or score < NO_BETTER * self._worst(best) else flat + 1
             if best is None or score < self._worst(best):
                 best = candidate
             add = max(1, len(units) // 2)
-            exact = candidate.leave_one_out < 1e-14
+            exact = candidate.leave_one_out < EXACT
             hopeless = self._is_hopeless(best, len(units))
             if exact or hopeless or flat >= PATIENCE or len(units) + add > self.most:
                 return best
@@ -303,16 +322,16 @@ class UnitSearch:
 
     def _polish(self, units: Units) -> Units:
         """Variable projection of all units; keeps the fit and its ridge."""
-        ridge = RidgeSchedule(1e-10, share=1e-3)
+        ridge = RidgeSchedule(RIDGE, share=RIDGE_SHARE)
         if self.alpha is not None:
-            ridge = RidgeSchedule(self.alpha**2, share=1e-3, least=self.alpha**2)
+            ridge = RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
         problem = self._problem(units)
         result = levenberg_marquardt(
             problem,
             units.theta(),
             max_iter=self.max_iter,
             ridge=ridge,
-            tol=1e-16,
+            tol=POLISHED,
             judge=ProjectedFit.rms,
         )
         self.fit, self.ridge = result.state, result.chosen.get("ridge", ridge.value)

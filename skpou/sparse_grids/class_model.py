@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import to_array, to_tensor
 from skpou.sparse_grids.basis.grid import SparseGrid
 
 #: Numbers a point and a class: function, logit, its exponential, and what torch makes of each.
@@ -70,8 +70,8 @@ class GridClasses:
             "basis": self.grid.basis,
             "method": self.method,
             "floor": self.floor,
-            "coef": self.coef.cpu().contiguous().numpy(),
-            "offset": self.offset.cpu().contiguous().numpy(),
+            "coef": to_array(self.coef),
+            "offset": to_array(self.offset),
         }
 
     @classmethod
@@ -79,10 +79,7 @@ class GridClasses:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
         basis = arrays.get("basis", "linear")  # Earlier releases had no other.
         grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
-        coef, offset = (
-            torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
-            for name in ("coef", "offset")
-        )
+        coef, offset = (to_tensor(arrays[name], like, like.dtype) for name in ("coef", "offset"))
         return cls(grid, coef, offset, arrays["method"], arrays["floor"])
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, to_array, to_tensor
 from skpou.core.models import (
     MOST_TOGETHER,
     Components,
@@ -297,7 +296,7 @@ class SparseGridModel:
             "ridge": state.ridge,
             **{name: part for name, part in parts.items() if part is not None},
             # Contiguous: saving makes it so, and another layout gives other last bits.
-            **{name: value.cpu().contiguous().numpy() for name, value in tensors.items()},
+            **{name: to_array(value) for name, value in tensors.items()},
         }
 
     @classmethod
@@ -305,7 +304,7 @@ class SparseGridModel:
         """Rebuild a model from `arrays`, on the device and in the dtype of `like`."""
 
         def tensor(name: str) -> Tensor:
-            return torch.tensor(np.asarray(arrays[name]), dtype=like.dtype, device=like.device)
+            return to_tensor(arrays[name], like, like.dtype)
 
         vectors = arrays.get("vectors")
         basis = arrays.get("basis", "linear")  # Earlier releases had no other.
@@ -313,7 +312,7 @@ class SparseGridModel:
         grid = SparseGrid(*size, arrays["boundary"], vectors, basis)
         active = None
         if vectors is not None:
-            active = torch.tensor(np.asarray(arrays["active"]), device=like.device)
+            active = to_tensor(arrays["active"], like)
         posterior = Posterior(
             arrays["kind"],
             tensor("factor"),

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, to_array, to_tensor
 from skpou.core.classes.companion import (
     MOST_ROWS,
     LogisticCompanion,
@@ -177,7 +176,7 @@ class Calibration:
         return {
             "factor": self.factor,
             "companion_factor": self.companion_factor,
-            "offset": self.offset.cpu().contiguous().numpy(),
+            "offset": to_array(self.offset),
             "companion": None if self.companion is None else self.companion.arrays(),
         }
 
@@ -188,7 +187,7 @@ class Calibration:
         return cls(
             float(arrays["factor"]),
             float(arrays["companion_factor"]),
-            torch.tensor(np.asarray(arrays["offset"]), device=like.device),
+            to_tensor(arrays["offset"], like),
             None if state is None else LogisticCompanion.from_arrays(state, like),
         )
 

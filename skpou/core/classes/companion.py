@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, Rows
+from skpou.core import BestSoFar, Rows, TensorState
 from skpou.core.classes.left_out import left_out_of_columns
 from skpou.core.optim import DenseRows, MultinomialRidge, logits_of_shares
 
@@ -38,7 +37,7 @@ NEWTON_TOL, NEWTON_STEPS = 1e-4, 30
 
 
 @dataclass(frozen=True)
-class LogisticCompanion:
+class LogisticCompanion(TensorState):
     """Logits that are sums of functions of the columns, one class each.
 
     Attributes
@@ -83,22 +82,6 @@ class LogisticCompanion:
     def numbers_per_row(self) -> int:
         """Numbers that `logits` allocates for each point."""
         return 3 * (len(self.coef) + len(self.centre)) + 2 * self.coef.shape[1]
-
-    # State
-
-    def arrays(self) -> dict[str, Any]:
-        """State as numpy arrays."""
-        parts = vars(self).items()
-        return {k: None if v is None else v.cpu().contiguous().numpy() for k, v in parts}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LogisticCompanion:
-        """Rebuild from `arrays`, in float64 on the device of `like`."""
-        parts: dict[str, Any] = {
-            k: None if v is None else torch.tensor(np.asarray(v), device=like.device)
-            for k, v in arrays.items()
-        }
-        return cls(**parts)
 
 
 class FittedCompanion(NamedTuple):

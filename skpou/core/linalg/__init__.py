@@ -2,6 +2,7 @@
 
 from skpou.core.linalg.cholesky import (
     LEAST_ALPHA,
+    TINY,
     add_gram,
     factored,
     largest_norm,
@@ -42,7 +43,7 @@ from skpou.core.linalg.statistics import (
 from skpou.core.linalg.weighted_sums import WeightedSums, factor_of_products
 
 # fmt: off
-__all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "EvidenceFit", "EvidenceProblem", "Groups",
+__all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "TINY", "EvidenceFit", "EvidenceProblem", "Groups",
            "RowSums", "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike",
            "coefficients", "count", "effective_parameters", "evidence_ridge",
            "factor_of_products", "factored", "free_rows", "gather", "gather_objects",

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from skpou.core.linalg.statistics import row_blocks
 
+#: Below all that counts, with a finite inverse: keeps divisors and logarithms from zero.
+TINY = 1e-300
 #: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
 LEAST_ALPHA = 1e-6
 

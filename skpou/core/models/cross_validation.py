@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Rows, at_once
+from skpou.core.linalg import TINY
 from skpou.core.models.model import Predictor
 
 #: Random folds: an eighth of the rows is as much as a fit can miss and still be about the same.
@@ -392,7 +393,7 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         block = maker.block(index)
         # Rows that hardly have a part of their own: an error is not known better than that.
         round_off = maker.round_off(block)
-        block.diagonal().add_(round_off + 1e-300)
+        block.diagonal().add_(round_off + TINY)
         right = torch.cat([residual[index], torch.ones_like(block[0]).diag()], 1)
         solved = torch.linalg.solve(block, right)
         m = residual.shape[1]

@@ -19,8 +19,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core import Rows, judging_generator
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import (
     LeftOut,
@@ -322,7 +322,7 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     """
     if rows.n_rows < 3 or not rows.n_features or not makers:
         return None
-    sets = sets_to_leave_out(rows.X.cpu().numpy(), np.random.default_rng(9))
+    sets = sets_to_leave_out(rows.X.cpu().numpy(), judging_generator())
     found: list[LeftOut] = []
     for target in range(rows.n_outputs):
         one = rows.of_target(target)
@@ -420,7 +420,7 @@ def _none(n_features: int) -> FormError:
 
 def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     """Root mean squares (d, m) of the mean's gradient over some of the rows."""
-    chosen = np.random.default_rng(9).permutation(len(X))[:MOST_SLOPES]
+    chosen = judging_generator().permutation(len(X))[:MOST_SLOPES]
     slopes = model.gradient(X[torch.as_tensor(np.sort(chosen), device=X.device)]).double()
     return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
 
@@ -445,7 +445,7 @@ def _calibrated(
     Z: np.ndarray, scales: np.ndarray, left_out: LeftOut, some: np.ndarray, gridded: bool
 ) -> FormError | None:
     """From some of the errors; None where noise explains them, or nothing but levels tells it."""
-    some = np.sort(np.random.default_rng(9).permutation(some)[:MOST_ERRORS])
+    some = np.sort(judging_generator().permutation(some)[:MOST_ERRORS])
     row = left_out.row[some]
     error, variance = left_out.error[some, 0], left_out.variance[some, 0]
     rows = NearRows(double(Z[row]), double(Z[_rows_near(Z, left_out, some)]))
@@ -462,7 +462,7 @@ def _calibrated(
     own = expected / total if variance.min() >= NOISY else np.ones_like(total)
     # The likeliest kernel may be too smooth for some errors: these are held, too.
     kernels = kernels.holding(error / np.sqrt(total), float(own.mean()))
-    expected = np.maximum(kernels.variance(rows), 1e-300)
+    expected = np.maximum(kernels.variance(rows), TINY)
     ratio = np.minimum((error**2 - variance) / expected, MOST_RATIO)
     ratio = np.where(own < 1, 1 + own * (ratio - 1), np.maximum(ratio, 0))
     # A smooth kernel promises more between the rows than errors at rows can confirm.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from skpou.core.linalg import TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest
 
@@ -142,7 +143,7 @@ def fit_level_errors(
         sizes = np.repeat(total, [len(left_out.sets[g]) for g in numbers])
         errors = np.concatenate([error[p] for p in parts])
         kernels = kernels.holding(errors / np.sqrt(sizes), float((own / total).mean()))
-        ratio = (square - expected) / np.maximum(kernels.variance(rows), 1e-300)
+        ratio = (square - expected) / np.maximum(kernels.variance(rows), TINY)
         least = SHARE_OF_ERROR * float(np.sqrt(np.maximum(square - expected, 0).mean()))
         found.append(
             LevelError(

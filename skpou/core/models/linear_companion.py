@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, TensorState
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
@@ -53,7 +52,7 @@ ROUND_OFF = float(np.finfo(float).eps) ** 2
 
 
 @dataclass(frozen=True)
-class LinearCompanion:
+class LinearCompanion(TensorState):
     """Linear models of all targets (m of them), with variances.
 
     Attributes
@@ -123,23 +122,6 @@ class LinearCompanion:
     @cached_property
     def _inverse_squares(self) -> Tensor:
         return 1 / self.squares
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        values = {part.name: getattr(self, part.name) for part in fields(self)}
-        return {
-            name: value.cpu().contiguous().numpy() if isinstance(value, Tensor) else value
-            for name, value in values.items()
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearCompanion:
-        """Rebuild from `arrays`, in float64 on the device of `like`."""
-        parts: dict[str, Any] = {
-            name: value if name == "total" else torch.tensor(np.asarray(value), device=like.device)
-            for name, value in arrays.items()
-        }
-        return cls(**parts)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from skpou.core.linalg import TINY
 from skpou.core.models.local_block import LocalKernel, NearestRows, near_distances
 from skpou.core.models.residue_density import is_gain
 
@@ -259,7 +260,7 @@ def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             error, spread = task.left_out(theta)
             square = error.square() / (1 + spread)
             noise = float(task.weight @ square / task.weight.sum())
-            least = max(LEAST_OF_NOISE * noise, 1e-300)
+            least = max(LEAST_OF_NOISE * noise, TINY)
             theta[-1] = np.clip(math.log(max(noise - task.rows.floor**2, least)), *NOISE_BOUNDS)
             value = task.penalised(theta, start)
             if value < best:

@@ -21,7 +21,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import TINY, row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import is_exact
 from skpou.core.models.error_densities import (
@@ -354,7 +354,7 @@ def _planes(
     """
     step = X[near] - at[:, None]
     # Pseudo-inverses take singular values as zero relative to the largest.
-    step = step / np.maximum(np.abs(step).max(1, keepdims=True), 1e-300)
+    step = step / np.maximum(np.abs(step).max(1, keepdims=True), TINY)
     design = np.concatenate([np.ones_like(step[..., :1]), step], 2)
     inverse = np.linalg.pinv(design)
     coef = (inverse @ y[near][..., None])[..., 0]
@@ -375,7 +375,7 @@ def _nearest(X: np.ndarray, place: np.ndarray, k: int) -> np.ndarray:
 def _local_scales(errors: LeftOutErrors) -> np.ndarray:
     """Factors (n,), at least 1, by which errors nearby, or of like means, exceed the usual ones."""
     size = np.abs(errors.centred())
-    usual = max(float(np.median(size)), 1e-300)
+    usual = max(float(np.median(size)), TINY)
     count = min(NEARBY, len(size))
     order = np.argsort(errors.mean, kind="stable")
     half = count // 2
@@ -450,6 +450,6 @@ def log_density_of(errors: LeftOutErrors, found: OutlierSplit | None) -> np.ndar
         return found.log_density
     scale = _local_scales(errors)
     u, weight = errors.centred() / scale, errors.weight
-    variance = max(float(weight @ u**2) / float(weight.sum()), 1e-300)
+    variance = max(float(weight @ u**2) / float(weight.sum()), TINY)
     density = -0.5 * (np.log(2 * math.pi * variance) + u**2 / variance)
     return density - np.log(scale * errors.factor)

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import TensorState
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.relevance import CONSTANT, gaussian, matern
@@ -70,7 +71,7 @@ class _AtPoints(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProcessCompanion:
+class ProcessCompanion(TensorState):
     """Gaussian processes of all targets (m of them), each with a kernel and a weight.
 
     Attributes
@@ -361,24 +362,6 @@ class ProcessCompanion:
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
         return 8 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
-
-    def arrays(self) -> dict[str, Any]:
-        """State as numpy arrays."""
-        return {
-            k: v.cpu().contiguous().numpy()
-            for k, v in vars(self).items()
-            if k in _FIELDS and v is not None
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> ProcessCompanion:
-        """Rebuild from `arrays`, in float64 on the device of `like`."""
-        return cls(
-            **{k: torch.tensor(np.asarray(v), device=like.device) for k, v in arrays.items()}
-        )
-
-
-_FIELDS = tuple(ProcessCompanion.__dataclass_fields__)
 
 
 def known_part(variance: Any, prior: Any) -> Any:

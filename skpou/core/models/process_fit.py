@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core import Rows, judging_generator
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.process_companion import ProcessCompanion, known_part
 from skpou.core.models.relevance import MOST_FEATURES, Kernel, evident_kernel, refined_kernel
@@ -64,11 +64,11 @@ def _fit_process(
         only = slice(target, target + 1)
         one = Rows(X, y[:, only], weight, rows.within[:, only])
         start = None if starts is None else [starts[target]]
-        found = evident_kernel(one, start, np.random.default_rng(9), rough=True)
+        found = evident_kernel(one, start, judging_generator(), rough=True)
         if found is None:
             return None
         if found.variances[2] < LITTLE_NOISE and starts is None:
-            found = refined_kernel(one, found, np.random.default_rng(9))
+            found = refined_kernel(one, found, judging_generator())
         kernels.append(found)
     rates, variances = (
         torch.as_tensor(np.stack(part), device="cpu").to(X)
@@ -110,7 +110,7 @@ def _directions(rows: Rows) -> Tensor | None:
 
 def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
     """Errors (n, m) of processes that were searched for without the part that a row is in."""
-    part = np.random.default_rng(9).permutation(rows.n_rows) % N_PARTS
+    part = judging_generator().permutation(rows.n_rows) % N_PARTS
     starts = list(process.rates.cpu().numpy())
     errors = torch.zeros_like(rows.y)
     for number in range(N_PARTS):
@@ -205,7 +205,7 @@ def _in_folds(
     known = (left_out.group < left_out.n_folds) & np.isfinite(error)
     weight = rows.weight.cpu().numpy()[left_out.row[known]]
     inner = error[known]
-    total = max(float(weight.sum()), 1e-300)
+    total = max(float(weight.sum()), TINY)
     return known, inner, weight, math.sqrt(float(weight @ inner**2) / total)
 
 
@@ -225,6 +225,69 @@ def _mostly_noise(left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], row
     return False
 
 
+def _likeliest_share(
+    own: np.ndarray, other: np.ndarray, told: np.ndarray, weight: np.ndarray
+) -> float:
+    """Weight of the process that leaves the least squared errors, a half where all are alike."""
+    step = own - other
+    # What is far worse than the other is not believed to be as good.
+    square = min(float(weight @ part**2) for part in (step, own, other)) / len(own)
+    scores = [
+        float(weight @ (own - share * told * step) ** 2) + PRIOR_ROWS * square * (share - 0.5) ** 2
+        for share in SHARES
+    ]
+    return float(SHARES[int(np.argmin(scores))])
+
+
+def _is_worth_it(
+    own: np.ndarray, joined: np.ndarray, weight: np.ndarray, size: float, left: float
+) -> bool:
+    """Whether errors of the weighted mean are clearly less; the form has left a part of y."""
+    least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
+    gain = own**2 - joined**2
+    unsure = math.sqrt(float(weight**2 @ (gain - weight @ gain / weight.sum()) ** 2))
+    clear = float(weight @ gain) > (CLEAR + (CLEAR_OF_NOISE - CLEAR) * left**2) * unsure
+    return least < WORTH * size and clear
+
+
+def _factor_at_rows(
+    square: np.ndarray,
+    weight: np.ndarray,
+    variances: Callable[[float], np.ndarray],
+    parts: Sequence[float],
+    least: float,
+) -> tuple[float, float]:
+    """Likeliest factor of the variances, and the part of the process' in them, among some."""
+    best, factor, part = -math.inf, 1.0, 0.0
+    for tried in parts:
+        total = np.maximum(variances(tried), ROUND_OFF)
+        each = np.minimum(square / total, MOST_RATIO)
+        ratio = (float(weight @ each) + PRIOR_ROWS) / float(weight.sum() + PRIOR_ROWS)
+        ratio = float(np.clip(ratio, least, MOST_FACTOR))
+        likely = -float(weight @ (np.log(ratio * total) + square / (ratio * total)))
+        if likely > best:
+            best, factor, part = likely, ratio, tried
+    return factor, part
+
+
+def _factor_beyond(
+    left_out: LeftOut,
+    error: np.ndarray,
+    other: np.ndarray,
+    variance: np.ndarray,
+    share: Callable[[np.ndarray], np.ndarray],
+) -> float:
+    """Mean square of the errors at whole levels and neighbourhoods, in units of the variance."""
+    beyond = left_out.group >= left_out.n_folds
+    beyond &= np.isfinite(error) & np.isfinite(left_out.variance[:, 0])
+    here = share(variance[beyond])
+    step = error[beyond] - other[beyond]
+    total = (1 - here) * left_out.variance[beyond, 0] + here * variance[beyond]
+    total = np.maximum(total + here * (1 - here) * step**2, ROUND_OFF)
+    each = np.minimum((error[beyond] - here * step) ** 2 / total, MOST_RATIO)
+    return float(each.mean()) if len(each) else 1.0
+
+
 def _weigh(
     left_out: LeftOut,
     error: np.ndarray,
@@ -240,53 +303,33 @@ def _weigh(
     known, own, weight, size = _in_folds(left_out, error, rows)
     if not len(own) or not size > CLEAR_ERROR:
         return alone
-    everywhere, variance, step = variance, variance[known], own - other[known]
-    told = known_part(variance - kernel[2] / weight, kernel[1])
+    at_rows, step = variance[known], own - other[known]
+    told = known_part(at_rows - kernel[2] / weight, kernel[1])
     usual = max(float(np.median(told)), LEAST_TOLD)
     told = np.minimum(told / usual, 1)
-    # What is far worse than the other is not believed to be as good.
-    square = min(float(weight @ part**2) for part in (step, own, other[known])) / len(own)
-    scores = [
-        float(weight @ (own - share * told * step) ** 2) + PRIOR_ROWS * square * (share - 0.5) ** 2
-        for share in SHARES
-    ]
-    share = float(SHARES[int(np.argmin(scores))])
-    at_rows = share * told
-    joined = own - at_rows * step
-    least = math.sqrt(float(weight @ joined**2) / float(weight.sum()))
-    gain = own**2 - joined**2
-    unsure = math.sqrt(float(weight**2 @ (gain - weight @ gain / weight.sum()) ** 2))
+    share = _likeliest_share(own, other[known], told, weight)
+    joined = own - share * told * step
     left = _unexplained(y[left_out.row[known]], weight, size)
-    clear = float(weight @ gain) > (CLEAR + (CLEAR_OF_NOISE - CLEAR) * left**2) * unsure
-    if share < LEAST_SHARE or not least < WORTH * size or not clear:
+    if share < LEAST_SHARE or not _is_worth_it(own, joined, weight, size, left):
         return alone
     own_variance = left_out.variance[known, 0]
     if noise is not None:
         promised = noise[left_out.row[known]] / weight
         own_variance = own_variance - left_out.noise[known, 0] + promised
-    apart = at_rows * (1 - at_rows) * step**2
-    noisy = float(np.median(kernel[2] / (weight * variance))) > NOISY_PART
-    noisy &= kernel[2] > CLEAR_ERROR**2
-    least_factor = 1 / MOST_FACTOR if noisy else 1.0
-    best, factor, part = -math.inf, 1.0, 0.0
-    for tried in PARTS if noisy else (share,):
-        here = tried * told
-        total = np.maximum((1 - here) * own_variance + here * variance + apart, ROUND_OFF)
-        each = np.minimum(joined**2 / total, MOST_RATIO)
-        ratio = (float(weight @ each) + PRIOR_ROWS) / float(weight.sum() + PRIOR_ROWS)
-        ratio = float(np.clip(ratio, least_factor, MOST_FACTOR))
-        likely = -float(weight @ (np.log(ratio * total) + joined**2 / (ratio * total)))
-        if likely > best:
-            best, factor, part = likely, ratio, tried
-    if not noisy:
-        # Without noise rows on the lines of a grid say nothing of what is between these.
-        beyond = left_out.group >= left_out.n_folds
-        beyond &= np.isfinite(error) & np.isfinite(left_out.variance[:, 0])
-        here = share * np.minimum(known_part(everywhere[beyond], kernel[1]) / usual, 1)
-        step = error[beyond] - other[beyond]
-        total = (1 - here) * left_out.variance[beyond, 0] + here * everywhere[beyond]
-        total = np.maximum(total + here * (1 - here) * step**2, ROUND_OFF)
-        each = np.minimum((error[beyond] - here * step) ** 2 / total, MOST_RATIO)
-        ratio = float(each.mean()) if len(each) else 1.0
-        factor = min(max(factor, ratio), MOST_FACTOR)
-    return share, factor, usual, part
+    apart = share * told * (1 - share * told) * step**2
+
+    def variances(part: float) -> np.ndarray:
+        return (1 - part * told) * own_variance + part * told * at_rows + apart
+
+    noisy = float(np.median(kernel[2] / (weight * at_rows))) > NOISY_PART
+    if noisy and kernel[2] > CLEAR_ERROR**2:
+        factor, part = _factor_at_rows(joined**2, weight, variances, PARTS, 1 / MOST_FACTOR)
+        return share, factor, usual, part
+    factor, part = _factor_at_rows(joined**2, weight, variances, (share,), 1.0)
+
+    def share_of(variance: np.ndarray) -> np.ndarray:
+        return share * np.minimum(known_part(variance, kernel[1]) / usual, 1)
+
+    # Without noise rows on the lines of a grid say nothing of what is between these.
+    beyond = _factor_beyond(left_out, error, other, variance, share_of)
+    return share, min(max(factor, beyond), MOST_FACTOR), usual, part

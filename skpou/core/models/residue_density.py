@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from skpou.core import Pairs
+from skpou.core import Pairs, TensorState
+from skpou.core.linalg import TINY
 
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
@@ -102,7 +101,7 @@ class Residue:
 
 
 @dataclass(frozen=True)
-class ResidueDensity:
+class ResidueDensity(TensorState):
     """Gated widths of the noise.
 
     Attributes
@@ -154,17 +153,6 @@ class ResidueDensity:
         rows = self.features(residue.inputs).T
         joint = _log_joint(rows, self.gates, self.variance, residue)
         return joint.T, torch.logsumexp(joint, 0)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """State as numpy arrays."""
-        names = ("centre", "width", "gates", "variance")
-        return {name: getattr(self, name).cpu().contiguous().numpy() for name in names}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> ResidueDensity:
-        """Rebuild from `arrays`, on the device of `like`, in float64."""
-        names = ("centre", "width", "gates", "variance")
-        return cls(*(torch.tensor(np.asarray(arrays[k]), device=like.device) for k in names))
 
 
 def rounding(y: Tensor) -> float:
@@ -385,7 +373,7 @@ def is_uneven(residue: Residue) -> bool:
     n = float(residue.weight.sum())
     if len(residue.error) < 4 * N_FOLDS:
         return False
-    ratio = residue.squares() / max(residue.variance(), 1e-300)
+    ratio = residue.squares() / max(residue.variance(), TINY)
     share = residue.weight / n
     excess = float(share @ ratio.square()) / float(share @ ratio) ** 2 - 3
     if excess > LONG_TAILS * math.sqrt(24 / n):
@@ -398,7 +386,7 @@ def is_uneven(residue: Residue) -> bool:
     root = share.sqrt()[:, None]
     centred = root[:, 0] * (ratio - share @ ratio)
     Q = torch.linalg.qr(root * Z).Q
-    explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(1e-300))
+    explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(TINY))
     return float(chi2.sf(n * explained, Z.shape[1] - 1)) < BY_CHANCE
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, to_tensor
 from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import WithFormError
@@ -329,9 +329,7 @@ class Restrained:
         companion, process = arrays["companion"], arrays.get("process")
         degrees, interpolant = arrays.get("degrees"), arrays.get("interpolant")
         claims = arrays.get("claims")
-        low, high = (
-            torch.tensor(np.asarray(arrays[k]), device=like.device) for k in ("low", "high")
-        )
+        low, high = (to_tensor(arrays[k], like) for k in ("low", "high"))
         return cls(
             model,
             None if companion is None else LinearCompanion.from_arrays(companion, like),

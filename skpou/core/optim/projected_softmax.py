@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skpou.core.linalg import (
     LEAST_ALPHA,
+    TINY,
     add_gram,
     factored,
     row_blocks,
@@ -73,7 +74,7 @@ class DampedModel:
         """Damped step (k,) and the decrease of the value that the model promises."""
         scale = float(self.gram.diagonal().sum()) / len(self.theta)
         gradient = self.pull + self.weight * self.theta
-        step = -self._solve(gradient, self.weight + damping * scale + 1e-300)
+        step = -self._solve(gradient, self.weight + damping * scale + TINY)
         if self.rows is None:
             curved = float(step @ (self.gram @ step))
         else:

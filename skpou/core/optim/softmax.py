@@ -221,6 +221,20 @@ class MultinomialRidge:
             ridge = 0.5 * float((penalty * theta.square()).sum())
             return self.negative_log_likelihood(logits) + ridge
 
+        def shortened(
+            direction: Tensor, promise: float
+        ) -> tuple[Tensor, Tensor, float, float] | None:
+            """First of ever shorter steps that lowers the value, with its length."""
+            change = self.logits(direction) - self.offset
+            length = 1.0
+            for _ in range(MAX_HALVINGS):
+                moved = theta - length * direction, logits - length * change
+                new = objective(*moved)
+                if new <= value - SUFFICIENT * length * promise:
+                    return *moved, new, length
+                length /= 2
+            return None
+
         logits = self.logits(theta)
         value = objective(theta, logits)
         nothing = torch.zeros_like(theta), self.offset.expand_as(logits)
@@ -245,16 +259,10 @@ class MultinomialRidge:
             promise = float((gradient * direction).sum())
             if not promise > tol * (abs(value) + ROUND_OFF):
                 return theta, step
-            change = self.logits(direction) - self.offset
-            length = 1.0
-            for _ in range(MAX_HALVINGS):
-                new = objective(theta - length * direction, logits - length * change)
-                if new <= value - SUFFICIENT * length * promise:
-                    break
-                length /= 2
-            else:
+            found = shortened(direction, promise)
+            if found is None:
                 return theta, step  # Round-off hides what is left to gain.
-            theta, logits, value = theta - length * direction, logits - length * change, new
+            theta, logits, value, length = found
             # What Newton's own steps promise falls by squares.
             if fresh and exact and length == 1.0 and promise <= math.sqrt(tol) * abs(value):
                 return theta, step + 1

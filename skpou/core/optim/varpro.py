@@ -33,6 +33,13 @@ from skpou.core.optim.damping import DampingControl, first_decrease
 FEW_ROWS = 2
 #: Steps over which a descent that may be given up lowers the residual by less than a factor.
 CREEPING_STEPS, CREEPING_GAIN = 50, 1.25
+#: Steps after which the best fit and the ridge are looked at again.
+LOOK = 10
+#: Gain of a step, relative to the value, that is slow; slow steps in a row, and stalls, that are
+#: borne: in a curved valley some steps are short.
+SLOW, MOST_SLOW, MOST_STALLS = 1e-3, 3, 3
+#: Damping from which steps go on for another ridge, whose valley is another one.
+DAMPING_OF_NEW_RIDGE = 1e-4
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
@@ -431,9 +438,8 @@ def levenberg_marquardt(
         if watch is not None:
             watch(fit, ridge.value)
         moved = _try_steps(problem, fit, ridge.value, damping, negligible)
-        gain = 0.0
+        gain = 0.0 if moved is None or not fit.value else (fit.value - moved.value) / fit.value
         if moved is not None:
-            gain = (fit.value - moved.value) / fit.value if fit.value else 0.0
             fit = moved
             curve.append(fit.value)
         if not patient and step % CREEPING_STEPS == CREEPING_STEPS - 1:
@@ -442,9 +448,10 @@ def levenberg_marquardt(
                 code = "converged"
                 break
             before = rms
-        slow = slow + 1 if gain < 1e-3 else 0
-        stuck = moved is None or slow > 3
-        if stuck or step % 10 == 9:
+        slow = slow + 1 if gain < SLOW else 0
+        stuck = moved is None or slow > MOST_SLOW
+        looks = stuck or step % LOOK == LOOK - 1
+        if looks:
             judged.show(fit, ridge.value)
         if fit.rms() <= tol * problem.rms:
             code = "converged"
@@ -452,12 +459,12 @@ def levenberg_marquardt(
         if stuck:
             slow, stalls = 0, stalls + 1
             damping = DampingControl() if moved is None else damping
-            if not ridge.stall() or stalls > 3:
+            if not ridge.stall() or stalls > MOST_STALLS:
                 code = "converged"
                 break
-        if (stuck or step % 10 == 9) and ridge.follow(fit.rms() / problem.rms):
+        if looks and ridge.follow(fit.rms() / problem.rms):
             fit = problem.solve(fit.theta, ridge.value)
-            damping.value = max(damping.value, 1e-4)
+            damping.value = max(damping.value, DAMPING_OF_NEW_RIDGE)
     judged.show(fit, ridge.value)
     message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
     best, chosen = judged.kept.best

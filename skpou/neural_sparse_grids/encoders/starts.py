@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import row_blocks
+from skpou.core.linalg import TINY, row_blocks
 from skpou.neural_sparse_grids.encoders.encoder import LOGIT_SLOPE, Encoder, NetworkBody
 
 STARTS = ("auto", "whiten", "isomap", "scale")
@@ -39,8 +39,6 @@ TEACHING_RIDGE = 1e-7
 TEACHING_CHANGE = 1e-12
 #: Variance along a direction, relative to the largest, up to which the latent coordinates are flat.
 FLAT = 1e-12
-#: The smallest number that is divided by: its inverse is finite.
-TINY = 1e-300
 
 
 @torch.no_grad()

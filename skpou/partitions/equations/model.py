@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import to_tensor
 from skpou.core.models import Components
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns, exponents
@@ -193,7 +194,7 @@ class Pieces:
         sizes = [len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
 
         def tensor(name: str) -> Tensor:
-            return torch.tensor(np.asarray(arrays[name]), device=like.device)
+            return to_tensor(arrays[name], like)
 
         coef = tensor("coef")
         if len(coef) != sum(sizes):

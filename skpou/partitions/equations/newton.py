@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from skpou.core.linalg import TINY
 from skpou.equations import inside
 from skpou.partitions.equations.elimination import Elimination
 from skpou.partitions.equations.system import Coefficients, System
@@ -87,7 +88,7 @@ def solve(
         size = norm(coef) + norm(tried)
         small = norm(step) <= LAST_STEP * size
         if len(unknowns) and not hold:
-            small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(1e-300)).all())
+            small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(TINY)).all())
         if not moved:
             # At round-off no step gains anything.
             converged = small or norm(step) <= 1e-5 * size

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import TINY
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import (
     TOTAL_DEGREE_FROM,
@@ -166,7 +167,7 @@ def _plan(
     degree, cuts = list(boxes.degrees(e)), list[int]()
     tails = found.tail[e, directions]
     # What the tails do not show, as a misfit of the data, has their directions.
-    tails = tails * (max(error / max(tails.max(), 1e-300), 1.0))
+    tails = tails * (max(error / max(tails.max(), TINY), 1.0))
     worst = tails.max()
     for j, tail in zip(directions, tails, strict=True):
         if (

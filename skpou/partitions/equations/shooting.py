@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import free_rows, ridge_coefficients
+from skpou.core.linalg import TINY, free_rows, ridge_coefficients
 from skpou.equations import Problem, inside
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
@@ -82,7 +82,7 @@ class Shooting:
             step, R = ridge_coefficients(slopes, residual[:, None], 1e-14)
             step = step[:, 0]
             variance = float(residual.square().sum()) / max(len(residual) - len(limits), 1)
-            most = TRUST * torch.maximum(self.unknowns.abs(), self.unknowns.new_tensor(1e-300))
+            most = TRUST * torch.maximum(self.unknowns.abs(), self.unknowns.new_tensor(TINY))
             step = torch.maximum(torch.minimum(step, most), -most)
             spread = self._covariance(R, variance).diagonal().sqrt()
             small = (step.abs() <= LAST_DEVIATIONS * spread) & (variance > 1e-16)
@@ -137,7 +137,7 @@ class Shooting:
         n, m, q = self.measured.n_rows, self.measured.n_outputs, len(self.unknowns)
         squares = residual.reshape(n, m).square().sum(0) + self.measured.within.sum(0)
         total = float(self.measured.weight.sum())
-        self.noise = squares / max(free_rows(total, q / m), 1e-300)
+        self.noise = squares / max(free_rows(total, q / m), TINY)
         if q and n:
             self.R = ridge_coefficients(slopes, residual[:, None], 1e-14)[1]
             self.covariance = self._covariance(self.R, float(self.noise.mean()))

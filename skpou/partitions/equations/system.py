@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, sobol_points
+from skpou.core.linalg import TINY
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
 from skpou.partitions.equations.columns import (
@@ -406,7 +407,7 @@ class System:
                     slope.square().mean(1).sqrt() * scale(key)[:, None]
                     for key, slope in slopes.items()
                 )
-                part = result.square().mean(1).sqrt() / natural.clamp_min(1e-300)
+                part = result.square().mean(1).sqrt() / natural.clamp_min(TINY)
                 size = part.max(1).values.cpu().numpy() / np.maximum(top[pieces], 1.0) ** order
                 found[pieces] = np.maximum(found[pieces], size)
         return found

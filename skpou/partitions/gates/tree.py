@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Basis, TotalDegreePolynomials
+from skpou.core import Basis, TotalDegreePolynomials, to_array, to_tensor
 from skpou.networks import Network, NetworkBasis
 
 
@@ -174,19 +174,15 @@ class GateLevel:
         """State as numpy arrays, numbers and strings."""
         state = {
             "parent": self.parent.cpu().numpy(),
-            "theta": self.theta.cpu().contiguous().numpy(),
+            "theta": to_array(self.theta),
             "gate_degree": int(self.degree),
             "sharp": bool(self.sharp),
             "isotropic": bool(self.isotropic),
         }
         if self.network:
-            layers = self.network.network
-            state["network"] = {
-                "theta": self.network.theta.cpu().contiguous().numpy(),
-                "hidden_layer_sizes": list(layers.hidden_layer_sizes),
-                "architecture": layers.architecture,
-                "activation": layers.activation,
-            }
+            layers = self.network.arrays()
+            del layers["n_features"]
+            state["network"] = layers
         return state
 
     @classmethod
@@ -194,7 +190,7 @@ class GateLevel:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
 
         def tensor(array) -> Tensor:
-            return torch.tensor(np.asarray(array), dtype=like.dtype, device=like.device)
+            return to_tensor(array, like, like.dtype)
 
         network = None
         if "network" in state:
@@ -202,7 +198,7 @@ class GateLevel:
             theta = tensor(layers.pop("theta"))
             network = NetworkBasis(Network(n_features, **layers), theta)
         return cls(
-            torch.tensor(np.asarray(state["parent"]), device=like.device),
+            to_tensor(state["parent"], like),
             tensor(state["theta"]),
             state["gate_degree"],
             state["sharp"],

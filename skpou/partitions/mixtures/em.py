@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
+    TINY,
     WeightedSums,
     back_substitute,
     ridge_factor,
@@ -402,7 +403,7 @@ class _EM:
     def _converged(self, cycle: int) -> bool:
         """Whether the residual is round-off, or has stood still for a number of cycles."""
         options, residuals = self.options, self.residuals
-        if residuals[-1] <= max(options.tol, self.problem.floor / 10):
+        if residuals[-1] <= max(options.tol, self.problem.least_noise):
             return True
         if options.noise == "anneal" or cycle < options.patience:
             return False
@@ -469,7 +470,7 @@ class _EM:
         change = 0.0
         if len(self.residuals) > 1:
             last = self.residuals[-1 - min(self.options.patience, len(self.residuals) - 1) :]
-            change = (max(last) - min(last)) / max(last[-1], 1e-300)
+            change = (max(last) - min(last)) / max(last[-1], TINY)
         return (
             f"Training stopped at max_iter={self.options.max_iter} cycles (relative change "
             f"of the residual over the last {self.options.patience} cycles {change:.1e}). "

@@ -31,7 +31,7 @@ def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -
     if bool((chosen == pieces.labels).all()):
         return pieces
     refitted = problem.fit(chosen, pieces.n_pieces)
-    allowed = 2 * float(pieces.rss.sum()) + problem.n * (10 * problem.floor) ** 2
+    allowed = 2 * float(pieces.rss.sum()) + problem.exact_rss
     starved = bool((refitted.count < problem.n_columns + 2).any())
     if float(refitted.rss.sum()) <= allowed and not starved:
         return refitted
@@ -44,7 +44,7 @@ def gates_follow(problem: PieceProblem, labels: Tensor, tree: PartitionTree) -> 
     chosen = tree.log_proba(problem.rows.X, harden=True).argmax(1)
     mean = torch.einsum("np,npm->nm", problem.polynomials, pieces.coef[chosen])
     square = (problem.rows.weight * (problem.rows.y - mean).square().mean(1)).sum()
-    allowed = 2 * float(pieces.rss.sum()) + problem.n * (10 * problem.floor) ** 2
+    allowed = 2 * float(pieces.rss.sum()) + problem.exact_rss
     return float(square) <= allowed
 
 
@@ -166,7 +166,7 @@ def _ridged(
     if alpha is None and problem.n == 1:
         alpha = 0.0  # The evidence of a single sample is flat.
     elif alpha is None:
-        alpha, _ = evidence_ridge(factors, problem.n_columns, weight, problem.floor / 10)
+        alpha, _ = evidence_ridge(factors, problem.n_columns, weight, problem.least_noise)
     return _solve(problem, factors, weight, within, alpha), alpha
 
 
@@ -289,7 +289,7 @@ class _BlendSolve:
     def evidence_ridge(self) -> float:
         """Ridge of largest log evidence of this blend alone."""
         total = self.weight.sum()[None]
-        return evidence_ridge(self.factor, self.n_columns, total, self.problem.floor / 10)[0]
+        return evidence_ridge(self.factor, self.n_columns, total, self.problem.least_noise)[0]
 
     def solve(self, alpha: float) -> tuple[Tensor, Tensor]:
         """Coefficients (K P, m) and posterior factor (K P, K P)."""

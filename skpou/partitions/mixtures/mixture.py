@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, to_array, to_tensor
 from skpou.core.models import (
     MOST_TOGETHER,
     Components,
@@ -49,7 +49,7 @@ class Experts:
 
     def prior_array(self) -> dict[str, np.ndarray]:
         """The prior as numpy array, if there is one."""
-        return {} if self.prior is None else {"prior": self.prior.cpu().contiguous().numpy()}
+        return {} if self.prior is None else {"prior": to_array(self.prior)}
 
 
 class Mixture:
@@ -252,9 +252,9 @@ class Mixture:
             {
                 **gates,
                 # Contiguous: saving makes it so, and another layout gives other last bits.
-                "coef": experts.coef.cpu().contiguous().numpy(),
-                "factor": experts.factor.cpu().contiguous().numpy(),
-                "noise": experts.noise.cpu().contiguous().numpy(),
+                "coef": to_array(experts.coef),
+                "factor": to_array(experts.factor),
+                "noise": to_array(experts.noise),
                 "blended": depth >= self.first_blended,
                 **experts.prior_array(),
                 **({} if self.space == POLYNOMIAL else {"space": self.space}),
@@ -270,7 +270,7 @@ class Mixture:
         tree = PartitionTree.from_arrays(n_features, arrays, like)
 
         def tensor(array) -> Tensor:
-            return torch.tensor(np.asarray(array), dtype=like.dtype, device=like.device)
+            return to_tensor(array, like, like.dtype)
 
         experts = [
             Experts(

@@ -27,10 +27,32 @@ SCREENED_WORK, UNSCREENED = 5e7, 16
 
 #: Leave-one-out error, in units of round-off, below which a fit to few samples is exact.
 EXACT = 100.0
+#: Sweeps of k-means: cells need be even only roughly, since they compete afterwards.
+SWEEPS = 6
+#: Balls that are tried in a cell at least.
+LEAST_BALLS = 8
+#: Samples over the number of columns of a ball: of one that is looked at where it is exact; at
+#: least, where it is not; and of cells that are kept. So many degrees of freedom tell its error.
+SPARE_OF_EXACT, SPARE, SPARE_OF_KEPT = 4, 6, 3
+#: Samples of a ball for each column, at least and at most, and its share of a cell between these:
+#: small ones cross no interface, larger ones say more of the noise.
+LEAST_A_COLUMN, MOST_A_COLUMN, SHARE_OF_CELL = 1.5, 4, 0.6
+#: Samples of a cell for each column, and the most cells: more take long to merge.
+CELL_A_COLUMN, SPARE_OF_CELL, MOST_CELLS = 1.6, 4, 1000
+#: Samples of all starts together, and the most starts: on few samples one may miss a thin piece.
+STARTED_SAMPLES, MOST_STARTS = 3000, 5
+#: Most rounds in which new balls are laid among what exact cells have left over.
+MOST_PEELS = 4
+#: Cells that a sample chooses among: those around its own, and more with every column.
+NEAR, NEAR_A_COLUMN = 6, 3
 
 
 def lloyd(
-    X: np.ndarray, weight: np.ndarray, n_cells: int, rng: np.random.Generator, n_sweeps: int = 6
+    X: np.ndarray,
+    weight: np.ndarray,
+    n_cells: int,
+    rng: np.random.Generator,
+    n_sweeps: int = SWEEPS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres (M, d) and cells (n,) of a few weighted k-means sweeps from random samples."""
     centres = X[np.sort(rng.choice(len(X), n_cells, replace=False))].astype(float)
@@ -47,8 +69,8 @@ def lloyd(
 def _draw_candidates(
     cell: np.ndarray, n_cells: int, most: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Samples at which balls are tried: of `most` each cell's part, at least eight of a cell."""
-    n_draws = max(8, most // n_cells)
+    """Samples at which balls are tried: of `most` each cell's part, but some of each."""
+    n_draws = max(LEAST_BALLS, most // n_cells)
     shuffled = rng.permutation(len(cell))
     order = shuffled[np.argsort(cell[shuffled], kind="stable")]
     count = np.bincount(cell, minlength=n_cells)
@@ -112,7 +134,7 @@ def _two_sizes(
     """Polynomials and errors of balls of a comfortable size, or of the least where it is exact."""
     n = problem.n if among is None else len(among)
     coef, error = _balls(problem, centres, min(n, size), among)
-    small = problem.n_columns + 4
+    small = problem.n_columns + SPARE_OF_EXACT
     if small < min(n, size):
         # So few samples prove nothing about a noisy fit, but an exact one is no accident.
         small_coef, small_error = _balls(problem, centres, small, among)
@@ -131,7 +153,8 @@ def _best_of_each(cell: np.ndarray, error: Tensor) -> tuple[np.ndarray, np.ndarr
 
 def _ball_size(problem: PieceProblem, n_cells: int) -> int:
     P = problem.n_columns
-    return max(P + 6, int(1.5 * P), min(int(0.6 * problem.n / n_cells), 4 * P))
+    of_cell = int(SHARE_OF_CELL * problem.n / n_cells)
+    return max(P + SPARE, int(LEAST_A_COLUMN * P), min(of_cell, MOST_A_COLUMN * P))
 
 
 def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> Cells:
@@ -167,7 +190,7 @@ def _peel(problem: PieceProblem, cells: Cells, pieces: Pieces) -> Cells | None:
     exact = pieces.error < EXACT * problem.floor
     labels = pieces.labels.cpu().numpy()
     among = np.flatnonzero(~exact.cpu().numpy()[labels])
-    if not bool(exact.any()) or len(among) < problem.n_columns + 6:
+    if not bool(exact.any()) or len(among) < problem.n_columns + SPARE:
         return None
     tried = among[:: -(-len(among) // MOST_BALLS)]
     coef, error = _two_sizes(problem, tried, _ball_size(problem, len(cells.coef)), among)
@@ -188,7 +211,7 @@ def _peel(problem: PieceProblem, cells: Cells, pieces: Pieces) -> Cells | None:
 def _compete(problem: PieceProblem, cells: Cells) -> tuple[Cells, Pieces]:
     """Step B, one round: every sample picks a near cell that explains it; poor cells die."""
     n_cells = len(cells.coef)
-    n_near = min(3 * problem.d + 6, n_cells)
+    n_near = min(NEAR_A_COLUMN * problem.d + NEAR, n_cells)
     distance, near = cKDTree(cells.centres).query(problem.host_points, n_near)
     distance2 = problem._tensor(distance.reshape(problem.n, n_near) ** 2).to(cells.coef.dtype)
     near = problem._tensor(near.reshape(problem.n, n_near))
@@ -196,7 +219,7 @@ def _compete(problem: PieceProblem, cells: Cells) -> tuple[Cells, Pieces]:
     score = problem.surprise(cells, index, near)
     score += distance2 * (0.5 / (cells.width2 * problem.d))
     choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
-    keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + 3
+    keep = torch.bincount(choice, minlength=n_cells) >= problem.n_columns + SPARE_OF_KEPT
     if bool(keep.any()) and not bool(keep.all()):
         score = torch.where(keep[near], score, torch.inf)
         choice = near.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
@@ -234,13 +257,13 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
         One piece if the samples carry no more.
     """
     P = problem.n_columns
-    n_cells = int(np.clip(problem.n / (1.6 * P + 4), 2, 1000))
-    if problem.n < 2 * (P + 3) or problem.d == 0:
+    n_cells = int(np.clip(problem.n / (CELL_A_COLUMN * P + SPARE_OF_CELL), 2, MOST_CELLS))
+    if problem.n < 2 * (P + SPARE_OF_KEPT) or problem.d == 0:
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     tried: list[tuple[float, Pieces]] = []
-    for _ in range(int(np.clip(3000 // problem.n, 1, 5))):
+    for _ in range(int(np.clip(STARTED_SAMPLES // problem.n, 1, MOST_STARTS))):
         cells = _best_balls(problem, n_cells, rng)
-        for _ in range(4):
+        for _ in range(MOST_PEELS):
             for _ in range(n_rounds):
                 cells, pieces = _compete(problem, cells)
             peeled = _peel(problem, cells, pieces)

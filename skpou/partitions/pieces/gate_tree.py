@@ -160,7 +160,7 @@ class _LevelFit:
         near = foreign | foreign[problem.neighbours].any(1)
         # A sample that another model meets, too, as where a kink lies on it, is on either side.
         others = excess.scatter(1, labels[:, None], torch.inf).amin(1)
-        told = others > (10 * problem.floor) ** 2 + float(own.mean())
+        told = others > problem.exact_error**2 + float(own.mean())
         if len(labels[told].unique()) == len(children):
             index, labels, excess, own = index[told], labels[told], excess[told], own[told]
         samples = GateSamples(problem.rows.X[index], labels, excess, near[index])
@@ -173,7 +173,7 @@ class _LevelFit:
         intervals = interval_gate(samples, roots, forms[0]) if problem.d == 1 else None
         if intervals is not None:
             score = SharpGate(samples, roots, len(children), forms[0]).score(intervals)
-            exact = rms <= 10 * problem.floor
+            exact = rms <= problem.exact_error
             if exact or math.sqrt(score / len(samples.X)) < good_enough:
                 return harden(intervals), forms[0]
         guards = None

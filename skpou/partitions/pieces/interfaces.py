@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import TotalDegreePolynomials
+from skpou.core.linalg import TINY
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -181,12 +182,12 @@ def find_interface(
     spacing = float(distance.median()) if len(distance) else 1.0
     middle = models.difference(models.values(0.5 * (a + b)), first, second)
     jump = middle.square().sum(1).sqrt() / spacing
-    doubt = (error[first].square() + error[second].square()).sqrt() + 10 * problem.floor
+    doubt = (error[first].square() + error[second].square()).sqrt() + problem.exact_error
     segments, roots = _contacts(models, a, b, first, second, doubt)
     slope, normal = segments.growth(roots)
     uncertainty = (
         error[segments.first].square() + error[segments.second].square()
-    ).sqrt() + 10 * problem.floor
+    ).sqrt() + problem.exact_error
     reach = (slope * spacing).clamp_min(torch.finfo(slope.dtype).tiny)
     weight = 1 / (1 + (3 * uncertainty / reach).square()).sqrt()
     pairs = torch.stack([labels[i], labels[j]], 1)
@@ -380,7 +381,7 @@ def _pair_strengths(interface: Interface, n_pieces: int) -> tuple[np.ndarray, np
 
     def mean_log(first, second, values):
         total, count = np.zeros((n_pieces, n_pieces)), np.zeros((n_pieces, n_pieces))
-        logs = np.log(np.maximum(values.cpu().numpy(), 1e-300))
+        logs = np.log(np.maximum(values.cpu().numpy(), TINY))
         a, b = first.cpu().numpy(), second.cpu().numpy()
         for x, y in ((a, b), (b, a)):
             np.add.at(total, (x, y), logs)
@@ -424,7 +425,7 @@ def coarse_groups(
     if white:
         return groups_below(n_pieces, merges, 60 * resolution)
     least = 1000 * resolution
-    ratios = strengths[1:] / np.maximum(strengths[:-1], 1e-300)
+    ratios = strengths[1:] / np.maximum(strengths[:-1], TINY)
     at = int(ratios.argmax()) if len(ratios) else -1
     if at >= 0 and ratios[at] > gap and strengths[at + 1] > least:
         threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])

@@ -24,6 +24,17 @@ LATE = 10
 SWEEPS, NOISY_SWEEPS, NOISY_ROWS = 6, 2, 1000
 #: Pieces that may take the samples of a small one as a whole; each is tried with a smoothing.
 MOST_HOSTS = 3
+#: Cells near a sample without one: as many as touch a cell, in about any number of columns.
+NEAR, NEAR_A_COLUMN = 8, 4
+#: Pieces that a level leaves of many, and the allowed number's multiple down to which it does so.
+LEFT, FAR_FROM_ALLOWED = 0.6, 1.5
+#: Part of the pieces that a level merges near the allowed number, and the most that dissolve there.
+CLOSE_LEVEL, DISSOLVED = 12, 0.3
+#: Share of the least score by which a level is hopelessly worse; sweeps of the last smoothing,
+#: which ends when no sample moves, and of one that is an attempt.
+HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
+#: Multiple of the allowed number up to which joins of remote pieces are tried at every level.
+JOINED = 4
 
 
 def _joint_rss(problem: PieceProblem, first: Tensor, second: Tensor) -> Tensor:
@@ -202,7 +213,7 @@ def _starve(problem: PieceProblem, pieces: Pieces, labels: Tensor) -> Tensor:
         return labels
     settled = keep[labels].cpu().numpy()
     kept, lost = np.flatnonzero(settled), np.flatnonzero(~settled)
-    n_near = min(4 * problem.d + 8, len(kept))
+    n_near = min(NEAR_A_COLUMN * problem.d + NEAR, len(kept))
     near = cKDTree(problem.host_points[kept]).query(problem.host_points[lost], n_near)[1]
     device = labels.device
     around = labels[torch.as_tensor(kept[near.reshape(len(lost), n_near)], device=device)]
@@ -218,7 +229,7 @@ def noise_variance(problem: PieceProblem, pieces: Pieces) -> float:
     order = torch.argsort(pieces.error, stable=True)
     total = pieces.weight[order].cumsum(0)
     middle = int(torch.searchsorted(total, 0.5 * total[-1]))
-    return float(pieces.error[order[middle]]) ** 2 + (3 * problem.floor) ** 2
+    return float(pieces.error[order[middle]]) ** 2 + problem.least_error**2
 
 
 def dissolve(problem: PieceProblem, pieces: Pieces, least: int = 1) -> Pieces:
@@ -262,7 +273,7 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
     following the noise from sample to sample.
     """
     n, m, K = problem.total_weight, problem.rows.n_outputs, pieces.n_pieces
-    mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
+    mean_square = float(pieces.rss.sum()) / n + problem.least_error**2
     price = (m * problem.n_columns + problem.n_gate_columns) * math.log(max(n, 2.0))
     k = problem.neighbours.shape[1]
     same = (pieces.labels[problem.neighbours] == pieces.labels[:, None]).sum(1)
@@ -272,7 +283,7 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
 
 def join_remote(problem: PieceProblem, pieces: Pieces) -> Pieces:
     """Join pieces, adjacent or not, that one polynomial explains by the information criterion."""
-    P, floor2 = problem.n_columns, (10 * problem.floor) ** 2
+    P, floor2 = problem.n_columns, problem.exact_error**2
     within = (pieces.rss - split_factor(pieces.factors, P)[2].mean(1)).clamp_min(0)
     factors, rss, weight = pieces.factors.clone(), pieces.rss.clone(), pieces.weight.clone()
     K = pieces.n_pieces
@@ -370,33 +381,25 @@ def merge_multilevel(
     while pieces.n_pieces > 1:
         K = pieces.n_pieces
         last = len(history.scores) >= max_iter
-        reduced = int(0.6 * K)
-        # Near the allowed number the levels are close, and from there on single steps: a level
-        # that passes by the number of pieces merges two of them.
-        near = max(max_pieces, K - max(1, K // 12)) if K > max_pieces else K - 1
-        target = reduced if reduced > max(1.5 * max_pieces, 2) else near
         if last:
-            target = min(max_pieces, K - 1)
             history.converged = False
+        target = min(max_pieces, K - 1) if last else _next_number(K, max_pieces)
         labels = agglomerate(problem, pieces, max(target, 1))
         noisy = problem.n >= NOISY_ROWS and problem.residuals_are_white(pieces)
         pieces = smooth(problem, labels, max_sweeps=NOISY_SWEEPS if noisy else SWEEPS)
-        # Where nothing fits well, all pieces would go at once and no number be scored.
         K = pieces.n_pieces
-        pieces = dissolve(problem, pieces, max_pieces if K > max_pieces else -(-7 * K // 10))
-        value = _note(problem, pieces, max_pieces, history)
+        # Where nothing fits well, all pieces would go at once and no number be scored.
+        pieces = dissolve(problem, pieces, max_pieces if K > max_pieces else K - int(DISSOLVED * K))
+        _note(problem, pieces, max_pieces, history)
         if report:
             rms = math.sqrt(float(pieces.rss.sum()) / problem.total_weight)
+            value = history.scores[-1]
             report(f"{pieces.n_pieces:5d} pieces, rms residual {rms:.2e}, score {value:.6g}")
         if history.score >= rival and is_beaten(problem, pieces, rival):
             whole = problem.fit(torch.zeros_like(pieces.labels))
             history.offer(score(problem, whole), whole.labels)
             return whole
-        # Plain scores are compared with plain ones: those after joins are on another footing.
-        least = min(history.scores)
-        worse = value - least
-        late = least < min(history.scores[-LATE:]) and worse > problem.total_weight
-        hopeless = late or worse > max(0.2 * abs(least), problem.total_weight)
+        hopeless = _is_hopeless(history.scores, problem.total_weight)
         if last or (pieces.n_pieces <= max_pieces and hopeless):
             break
     if pieces.n_pieces > 1:
@@ -404,7 +407,26 @@ def merge_multilevel(
         history.offer(score(problem, whole), whole.labels)
     best = history.labels if history.labels is not None else pieces.labels
     pieces = join_remote(problem, problem.fit(compact(best)))
-    return prune(problem, smooth(problem, pieces.labels, max_sweeps=30))
+    return prune(problem, smooth(problem, pieces.labels, max_sweeps=LAST_SWEEPS))
+
+
+def _next_number(K: int, most: int) -> int:
+    """Number of pieces after the next level."""
+    reduced = int(LEFT * K)
+    if reduced > max(FAR_FROM_ALLOWED * most, 2):
+        return reduced
+    # Near the allowed number the levels are close, and from there on single steps: a level that
+    # passes by the number of pieces merges two of them.
+    return max(most, K - max(1, K // CLOSE_LEVEL)) if K > most else K - 1
+
+
+def _is_hopeless(scores: list[float], total_weight: float) -> bool:
+    """Whether the last level is so much worse than the best that none after it will be better."""
+    # Plain scores are compared with plain ones: those after joins are on another footing.
+    least = min(scores)
+    worse = scores[-1] - least
+    late = least < min(scores[-LATE:]) and worse > total_weight
+    return late or worse > max(HOPELESS * abs(least), total_weight)
 
 
 def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
@@ -415,7 +437,7 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
     And two remote parts of one piece cannot be joined while a few foreign samples spoil one of
     them; the smoothing after the attempt sends those away.
     """
-    if float(pieces.rss.sum()) <= problem.n * (10 * problem.floor) ** 2:
+    if float(pieces.rss.sum()) <= problem.exact_rss:
         return pieces
     value = score(problem, pieces)
     searching = True
@@ -432,7 +454,7 @@ def prune(problem: PieceProblem, pieces: Pieces) -> Pieces:
             failed.add(what)
             attempts = [_without(problem, pieces, j)]
             attempts += [torch.where(pieces.labels == j, k, pieces.labels) for k in hosts]
-            tried = [smooth(problem, labels, 6, known=pieces) for labels in attempts]
+            tried = [smooth(problem, labels, TRIAL_SWEEPS, known=pieces) for labels in attempts]
             values = [score(problem, fewer) for fewer in tried]
             best = min(range(len(values)), key=values.__getitem__)
             if values[best] < value:
@@ -463,15 +485,14 @@ def _without(problem: PieceProblem, pieces: Pieces, j: int) -> Tensor:
     return labels
 
 
-def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: MergeHistory) -> float:
+def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: MergeHistory) -> None:
     """Record the score of a level and offer its labels, after joins where there are too many."""
     value = score(problem, pieces)
     history.scores.append(value)
     K = pieces.n_pieces
     if K <= max_pieces:
         history.offer(value, pieces.labels)
-    elif K <= 4 * max_pieces:
+    elif K <= JOINED * max_pieces:
         joined = join_remote(problem, pieces)
         if joined.n_pieces <= max_pieces:
             history.offer(score(problem, joined), joined.labels)
-    return value

@@ -24,6 +24,11 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 MOST_AGAIN = 0.75
 #: Relative residual that counts as round-off, in units of the machine epsilon.
 ROUND_OFF = 450.0
+#: In units of the floor: the least error that scores tell apart, and the largest that may still be
+#: that of an exact fit, since round-off of a piece grows where it is continued to other samples.
+TOLD_APART, STILL_EXACT = 3, 10
+#: The floor over the least noise: no fit leaves less than a tenth of it.
+FLOOR_TO_NOISE = 10
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,26 @@ class PieceProblem:
         self.total_weight = rows.total_weight
         self._knots = _quantile_knots(rows.X.cpu().numpy().astype(float))
         self.host_points = self.equalise(rows.X.cpu().numpy())
+
+    @property
+    def least_error(self) -> float:
+        """The least error that scores tell apart."""
+        return TOLD_APART * self.floor
+
+    @property
+    def exact_error(self) -> float:
+        """The largest error that may be that of an exact fit."""
+        return STILL_EXACT * self.floor
+
+    @property
+    def exact_rss(self) -> float:
+        """The largest sum of squared residuals that may be that of an exact fit."""
+        return self.n * self.exact_error**2
+
+    @property
+    def least_noise(self) -> float:
+        """What noise is not taken to be below."""
+        return self.floor / FLOOR_TO_NOISE
 
     def equalise(self, points: np.ndarray) -> np.ndarray:
         """Coordinates in which the samples' density is even, for distances between points.

@@ -50,7 +50,7 @@ def one_is_enough(problem: PieceProblem) -> bool:
     block = lloyd(problem.host_points, weight, n_blocks, np.random.default_rng(0))[1]
     labels = torch.unique(problem._tensor(block), return_inverse=True)[1]
     whole, blocks = problem.fit(torch.zeros_like(labels)), problem.fit(labels)
-    if float(whole.rss.sum()) <= problem.n * (10 * problem.floor) ** 2:
+    if float(whole.rss.sum()) <= problem.exact_rss:
         return True
     before, after = (
         float(pieces.rss.sum()) / (problem.total_weight - pieces.n_pieces * problem.n_columns)
@@ -103,7 +103,7 @@ def is_beaten(problem: PieceProblem, pieces: Pieces, best: float) -> bool:
     if not math.isfinite(best) or some_are_exact(problem, pieces):
         return False
     m, total = problem.rows.n_outputs, problem.total_weight
-    square = pieces.error.square() + (3 * problem.floor) ** 2
+    square = pieces.error.square() + problem.least_error**2
     misfit = m * float(pieces.weight @ square.log())
     return misfit + _price(problem, pieces) / pieces.n_pieces - MERGED_MARGIN * m * total > best
 
@@ -121,7 +121,7 @@ def promise(problem: PieceProblem, cells: Pieces) -> float:
 
 def _misfit(problem: PieceProblem, cells: Pieces) -> float:
     """Twice the negative log likelihood, up to a constant, as in `score`."""
-    mean_square = float(cells.rss.sum()) / problem.total_weight + (3 * problem.floor) ** 2
+    mean_square = float(cells.rss.sum()) / problem.total_weight + problem.least_error**2
     return problem.rows.n_outputs * problem.total_weight * math.log(mean_square)
 
 

@@ -65,7 +65,7 @@ def criterion(problem: PieceProblem, labels: Tensor) -> float:
     pieces = problem.fit(compact(labels))
     m, n = problem.rows.n_outputs, problem.total_weight
     cuts = int((labels[1:] != labels[:-1]).sum())
-    mean_square = float(pieces.rss.sum()) / n + (3 * problem.floor) ** 2
+    mean_square = float(pieces.rss.sum()) / n + problem.least_error**2
     fitted = pieces.n_pieces * problem.n_columns
     spare = problem.n - fitted - CUT_PARAMETERS * cuts - 1
     if spare <= 0:

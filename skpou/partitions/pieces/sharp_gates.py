@@ -20,6 +20,28 @@ from skpou.partitions.pieces.problem import PieceProblem
 START_RIDGES = (1e-1, 1e-3, 1e-5, 1e-7)
 #: Distance of a cut from the samples beside it, in units of round-off.
 CUT_MARGIN = 400.0
+#: Degree of logits from which guards are needed and the last ridge is left out: beyond quadrics
+#: they have level sets away from the samples.
+CURVED = 3
+#: Share of the samples' limit that those away from other classes have at least: the mass.
+FAR_SHARE = 1 / 4
+#: Distance, in units of the samples' spacing, over which a gate's slope at a root is measured.
+SLOPE_STEP = 0.05
+#: Part of the largest square that is the mean over the strip of a misplaced root, whose error rises
+#: from zero: about a third.
+ROOT_SHARE = 0.3
+#: First distance of the points beside the roots, in units of the spacing, and its quotient from
+#: stage to stage: logits grow by it, and their ridge falls by its square.
+FIRST_OFFSET, SHARPER = 0.25, 4
+#: Least distances: of coordinates of size 1, in units of round-off, and in units of the spacing
+#: where two roots alone leave the gate's direction open.
+FINEST, ROUND_OFF_STEPS, FINEST_OF_FEW = 1e-9, 20, 1e-3
+#: Ridge of the first stage, and Newton steps of each, which begins at the last one's logits.
+STAGE_RIDGE, STAGE_STEPS = 1e-7, 12
+#: Guards for each column on the faces, and the most columns whose corners, 2^d of them, are some.
+FACE_POINTS, MOST_CORNERED = 100, 6
+#: Samples around a guard that must agree, and how much nearer than a root the first must be.
+AGREEING, NEARER = 25, 3
 
 
 @dataclass
@@ -57,7 +79,7 @@ class GateSamples:
     def thinned(self, limit: int) -> GateSamples:
         """Keep all near points and an even selection of the others, about `limit` in all."""
         far = torch.nonzero(~self.near).squeeze(1)
-        spare = max(limit - int(self.near.sum()), limit // 4)
+        spare = max(limit - int(self.near.sum()), int(FAR_SHARE * limit))
         if len(far) <= spare:
             return self
         kept = self.near.clone()
@@ -95,7 +117,7 @@ class SharpGate:
             self.features if self.trained is samples else self.basis.matrix(samples.X)
         )
         self._root_features = self.basis.matrix(interface.roots)
-        delta = 0.05 * interface.spacing * interface.normal
+        delta = SLOPE_STEP * interface.spacing * interface.normal
         self._ahead = self.basis.matrix(interface.roots + delta)
         self._behind = self.basis.matrix(interface.roots - delta)
 
@@ -112,41 +134,41 @@ class SharpGate:
             return total
         contrast = theta[roots.first] - theta[roots.second]
         spacing = roots.spacing
-        slope = ((self._ahead - self._behind) * contrast).sum(1) / (0.1 * spacing)
+        slope = ((self._ahead - self._behind) * contrast).sum(1) / (2 * SLOPE_STEP * spacing)
         value = (self._root_features * contrast).sum(1)
         tiny = torch.finfo(value.dtype).tiny
         distance = (value.abs() / (slope.abs() + tiny)).clamp_max(spacing)
         strip = (distance / spacing).clamp_max(1.0)
         cost = roots.weight.square() * (roots.slope * distance).square() * strip
-        return total + 0.3 * float(cost.sum())
+        return total + ROOT_SHARE * float(cost.sum())
 
     def fit(self, n_stages_without_gain: int = 4) -> tuple[Tensor, float]:
         """Logits (K, q) and their score: the best over stages of growing sharpness.
 
-        Each stage puts points at a quarter of the last distance on both sides of every root and
+        Each stage puts points on both sides of every root, ever nearer to it, and
         scales the logits up in step. Without roots (a jump) the limit is the gate of largest
         margin.
         """
         roots = self.interface
-        ridges = START_RIDGES if self.form.degree <= 2 else START_RIDGES[:3]
+        ridges = START_RIDGES[:-1] if self.form.degree >= CURVED else START_RIDGES
         ones = torch.ones_like(self.features[:, 0])
         theta = fit_logistic(self.features, self.trained.labels, self.n_classes, ones, ridges)
         best, best_score = theta, self.score(theta)
         spacing = roots.spacing
-        offset = 0.25 * spacing if len(roots.roots) else spacing
+        offset = FIRST_OFFSET * spacing if len(roots.roots) else spacing
         # Round-off of the points' own coordinates bounds the offset from below.
-        finest = max(1e-9, 20 * torch.finfo(theta.dtype).eps)
-        last = finest if len(roots.roots) > 2 else max(1e-3 * spacing, finest)
-        ridge, without_gain = 1e-7, 0
+        finest = max(FINEST, ROUND_OFF_STEPS * torch.finfo(theta.dtype).eps)
+        last = finest if len(roots.roots) > 2 else max(FINEST_OF_FEW * spacing, finest)
+        ridge, without_gain = STAGE_RIDGE, 0
         while offset > last and without_gain < n_stages_without_gain:
             problem = self._stage(offset)
-            theta = problem.fit(theta, ridge, max_iter=12)
+            theta = problem.fit(theta, ridge, max_iter=STAGE_STEPS)
             score = self.score(theta)
             if score < best_score:
                 best, best_score, without_gain = theta, score, 0
             else:
                 without_gain += 1
-            offset, theta, ridge = offset / 4, theta * 4, ridge / 16
+            offset, theta, ridge = offset / SHARPER, theta * SHARPER, ridge / SHARPER**2
         return best, best_score
 
     def _stage(self, offset: float) -> MultinomialLogistic:
@@ -169,7 +191,7 @@ def guard_points(
     """Points on faces and corners of the box whose class is beyond doubt.
 
     Logits of degree 3 and more may have level sets away from the samples. A guard takes the
-    class of its 25 nearest samples where they agree and lie three times nearer than any root.
+    class of its nearest samples where they agree and lie clearly nearer than any root.
 
     Returns
     -------
@@ -177,20 +199,21 @@ def guard_points(
     labels : Tensor of shape (g,), int64
     """
     d = problem.d
-    faces = rng.random((100 * d, d))
-    rows = np.arange(100 * d)
-    faces[rows, rows % d] = rng.integers(0, 2, 100 * d)
-    corners = np.array(list(itertools.product((0.0, 1.0), repeat=d))) if d <= 6 else faces[:0]
-    points = np.concatenate([faces, corners])
+    n_points = FACE_POINTS * d
+    faces = rng.random((n_points, d))
+    rows = np.arange(n_points)
+    faces[rows, rows % d] = rng.integers(0, 2, n_points)
+    corners = list(itertools.product((0.0, 1.0), repeat=d)) if d <= MOST_CORNERED else []
+    points = np.concatenate([faces, np.array(corners).reshape(-1, d)])
     even = problem.equalise(points)
-    distance, near = problem.tree.query(even, min(25, problem.n))
+    distance, near = problem.tree.query(even, min(AGREEING, problem.n))
     near = near.reshape(len(points), -1)
     classes = labels.cpu().numpy()[near]
     clear = (classes == classes[:, :1]).all(1)
     if len(interface.roots):
         roots = problem.equalise(interface.roots.cpu().numpy())
         to_root = cKDTree(roots).query(even)[0]
-        clear &= distance.reshape(len(points), -1)[:, 0] < to_root / 3
+        clear &= distance.reshape(len(points), -1)[:, 0] < to_root / NEARER
     X = torch.as_tensor(points[clear], dtype=problem.rows.X.dtype, device=labels.device)
     return X, torch.as_tensor(classes[clear, 0], device=labels.device)
 
@@ -231,7 +254,7 @@ def fit_sharp_gate(
     found: list[tuple[Tensor, GateForm]] = []
     best_score = math.inf
     for form in forms:
-        trained = samples if guards is None or form.degree <= 2 else samples.append(*guards)
+        trained = samples if guards is None or form.degree < CURVED else samples.append(*guards)
         theta, score = SharpGate(trained, interface, n_classes, form).fit()
         if not found or score * gain < best_score:
             found.append((theta, form))

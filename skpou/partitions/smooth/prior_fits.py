@@ -12,8 +12,8 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows
-from skpou.core.linalg import triangular_factor
+from skpou.core import Rows, judging_generator
+from skpou.core.linalg import TINY, triangular_factor
 from skpou.core.models import (
     LEAST_TOLD,
     N_FOLDS,
@@ -92,7 +92,7 @@ class Columns:
         total = S.square() + noise[:, None].square()
         square = (inner.T[None] / total[:, None]).sum(2) + outside / noise[:, None].square()
         m, count = rows.y.shape[1], rows.count
-        misfit = count * (square / count).clamp_min(1e-300).log().sum(1)
+        misfit = count * (square / count).clamp_min(TINY).log().sum(1)
         spread = total.log().sum(1) + (count - len(S)) * noise.square().log()
         values = misfit + m * spread
         best = int(values.argmin())
@@ -153,7 +153,7 @@ class LeftOutRows:
         self.within = self.rows.within.sum(0)
         self.count = self.rows.total_weight
         X, y = self.rows.X.cpu().numpy(), self.rows.y.cpu().numpy()
-        self.sets = sets_to_leave_out(X, np.random.default_rng(9), neighbourhoods=False)
+        self.sets = sets_to_leave_out(X, judging_generator(), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
         if of_targets:
             rng = np.random.default_rng(11)

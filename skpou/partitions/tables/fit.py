@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import (
+    LONG_SEEDS,
     Report,
     Rows,
     TrainingResult,
@@ -144,7 +145,7 @@ class _TableChoice:
         report: Report | None,
     ):
         self.pieces, self.rows, self.options, self.report = pieces, rows, options, report
-        self.seed = int(rng.integers(2**63))
+        self.seed = int(rng.integers(LONG_SEEDS))
         some = _some(rows)
         fold = torch.empty_like(_shuffled(some))
         fold[_shuffled(some)] = torch.arange(some.n_rows, device=fold.device) % N_FOLDS

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis, ParametricBasis
+from skpou.core.linalg import TINY
 from skpou.sines import SineFeatures
 
 #: Kinds by their index: two ridge units, then two radial ones.
@@ -187,7 +188,7 @@ class Units:
             z, (low, high) = self.argument(kind, index, t), gaps[index].to(t).T
             between = (z > low) & (z < high)
             if kind == 0:
-                share = ((z - low) / (high - low).clamp_min(1e-300)).clamp(0, 1)
+                share = ((z - low) / (high - low).clamp_min(TINY)).clamp(0, 1)
                 mean = torch.tanh(z)
                 square = share * (1 - mean).square() + (1 - share) * (1 + mean).square()
             else:

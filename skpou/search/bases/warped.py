@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BASES, Basis
+from skpou.core import BASES, Basis, to_tensor
 
 #: A column is stretched where its middle value is below this part of the box ...
 SKEWED = 0.2
@@ -53,7 +52,7 @@ class WarpedBasis(Basis, kind="warped"):
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> WarpedBasis:
         """Rebuild from `arrays`, on the device of `like`."""
         base = BASES[arrays["kind"]].from_arrays(arrays["base"], like)
-        steps = torch.tensor(np.asarray(arrays["steps"]), device=like.device)
+        steps = to_tensor(arrays["steps"], like)
         return cls(base, torch.where(steps > 0, steps, math.inf))
 
     def matrix(self, X: Tensor) -> Tensor:
