@@ -114,6 +114,7 @@ class Spill:
         self.was_cut = False
         self.singular = np.zeros(1, dtype=bool)
         self._children: list[Child] = []
+        self._tails = self._scale = np.ones(1)
 
     def measure(
         self, boxes: Boxes, coef: Coefficients, tails: np.ndarray, misfit: np.ndarray, tol, size
@@ -142,8 +143,8 @@ class Spill:
             if self.left < most:
                 nodes = (variance_points(boxes.low.shape[1]) + 1) / 2
                 points = boxes.low[:, None] + boxes.width[:, None] * nodes
-                moved = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
-                squares = moved.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
+                field = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
+                squares = field.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
                 self.deviation = fall / (1 - fall) * squares.sqrt()
         self.last = boxes, coef
         return min(self.left, most)
