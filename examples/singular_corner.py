@@ -67,7 +67,7 @@ grid = np.stack(np.meshgrid(side, side), -1)
 shown = model.predict(grid.reshape(-1, 2)).reshape(201, 201)
 shown[(grid[..., 0] > 0) & (grid[..., 1] < 0)] = np.nan
 image = left.pcolormesh(side, side, shown, cmap="viridis", shading="gouraud")
-left.set(title="Solution", xlabel="x", ylabel="y", aspect="equal")
+left.set(title="Solution", xlabel="x", ylabel="y", aspect="equal", xticks=[-1, 0, 1])
 figure.colorbar(image, ax=left)
 for (a, b), (c, e) in zip(low, high):
     middle.plot([a, c, c, a, a], [b, b, e, e, b], color="#0072b2", lw=0.6)

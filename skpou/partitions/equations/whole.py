@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from skpou.core import Rows
@@ -121,13 +122,15 @@ class Spill:
     ) -> float:
         """Relative root mean square of it, at most the largest misfit of such a piece."""
         scale = boxes.width.prod(1) ** (1 / boxes.width.shape[1])
+        was_cut = np.zeros(boxes.n_boxes, dtype=bool)
         if self._children:
             # Pieces beyond the domain are gone.
             lows = {tuple(low) for low in boxes.low}
             parents = [c.parent for c in self._children if tuple(c.low) in lows]
             before = self._scale[parents]
             slow = tails * (before / scale) ** SINGULAR > self._tails[parents]
-            self.singular = np.where(before > scale, slow, self.singular[parents])
+            was_cut = before > scale
+            self.singular = np.where(was_cut, slow, self.singular[parents])
         self.pieces = self.singular & (misfit > tol)
         self._tails, self._scale = tails, scale
         self.deviation = None
@@ -146,6 +149,9 @@ class Spill:
                 field = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
                 squares = field.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
                 self.deviation = fall / (1 - fall) * squares.sqrt()
+                # Where the last solution was of the corner itself, it tells no change.
+                near = torch.as_tensor(was_cut, device=squares.device)
+                self.deviation[near] = self.deviation.amax(0)
         self.last = boxes, coef
         return min(self.left, most)
 
