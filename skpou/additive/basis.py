@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
@@ -22,6 +24,8 @@ SAME_COLUMN = 1 - 1e-12
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
 SMALLEST_EIGENVALUE = 1e-13
+#: Most numbers that are kept with the points of which they are the columns.
+MOST_REMEMBERED = 10_000_000
 #: Points up to which all products are formed at once: there calls cost more than work.
 FEW_ROWS = 16
 
@@ -113,6 +117,14 @@ class Landmarks:
         distance = (A @ direction)[:, None] - self.points @ direction
         return -slope[:, None] * ((self._kernel(A) * distance) @ self.weights)
 
+    def gradient(self, T: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d), by the coordinates, of the function with the coefficients coef (m,)."""
+        values, parts = self.weights @ coef, []
+        for A in torch.split(T @ self.scales, BLOCK):
+            pull = self._kernel(A) * values
+            parts.append((pull @ self.points - pull.sum(1, keepdim=True) * A) @ self.scales.T)
+        return torch.cat(parts)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """State as numpy arrays."""
         names = ("scales", "points", "weights")
@@ -169,6 +181,14 @@ class AdditiveBasis(Basis, kind="additive"):
         self.n_columns = 1 + sum(block.size for block in blocks)
         self._gathers: list[list[Tensor] | None] | None = None
 
+    @cached_property
+    def _evaluated(self) -> WeakTensorKeyDictionary:
+        return WeakTensorKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without what is kept with points: neither pickles nor copies have these."""
+        return {name: part for name, part in self.__dict__.items() if name != "_evaluated"}
+
     def with_blocks(
         self, blocks: Sequence[Block], landmarks: Landmarks | None = None
     ) -> AdditiveBasis:
@@ -181,6 +201,11 @@ class AdditiveBasis(Basis, kind="additive"):
         """The same terms, none of which bends, over columns that are straight lines."""
         columns = [column.line() for column in self.columns]
         return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether no function of any column bends."""
+        return self.splines is not None and self.splines.lines is not None
 
     def coordinates(self, X: Tensor) -> Tensor:
         """Transformed values (n, k) of the columns kept."""
@@ -232,9 +257,20 @@ class AdditiveBasis(Basis, kind="additive"):
         return self.evaluated(X)[0].to(X.dtype)
 
     def evaluated(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """`matrix` and `coordinates` of the same points, in float64."""
+        """`matrix` and `coordinates` of the same points, in float64.
+
+        What is judged after a fit asks for those of its rows time and again: they are kept as long
+        as the points, and must not be written to.
+        """
+        plain = len(X) > FEW_ROWS and not (X.is_inference() or X.requires_grad)
+        known = self._evaluated.get(X) if plain else None
+        if known is not None and known[0] == X._version:
+            return known[1:]
         T = self.coordinates(X)
-        return self.from_functions(self.functions(T), T), T
+        F = self.from_functions(self.functions(T), T)
+        if plain and F.numel() <= MOST_REMEMBERED:
+            self._evaluated[X] = X._version, F, T
+        return F, T
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives; see `Basis.partial`."""
@@ -246,10 +282,22 @@ class AdditiveBasis(Basis, kind="additive"):
     def gradient(self, X: Tensor, coef: Tensor) -> Tensor:
         """Gradient (n, d), in float64, of the function with the coefficients coef (p,)."""
         result = X.new_zeros(X.shape, dtype=torch.float64)
-        if self.splines is not None:
-            points = self._at(X, self.splines)
-            for column, feature in enumerate(self.kept):
-                result[:, feature] = self._partial(points, column) @ coef
+        if self.splines is None:
+            return result
+        points, start = self._at(X, self.splines), 1
+        kept = torch.zeros_like(points.coordinates)
+        for block in self.blocks:
+            end = start + block.size
+            if block.order == 0:
+                assert self.landmarks is not None
+                slopes = self.landmarks.gradient(points.coordinates, coef[start:end])
+                kept += points.coordinate_slopes * slopes
+            for column in block.columns if block.order else ():
+                values = [*points.functions]
+                values[column] = points.slopes[column]
+                kept[:, column] += _products(block, values) @ coef[start:end]
+            start = end
+        result[:, list(self.kept)] = kept
         return result
 
     def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:

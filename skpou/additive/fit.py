@@ -100,6 +100,7 @@ def fit_additive(
     options: AdditiveOptions,
     rng: np.random.Generator,
     report: Report | None = None,
+    known: AdditiveModel | None = None,
 ) -> TrainingResult:
     """Fit one additive model to each target.
 
@@ -113,6 +114,9 @@ def fit_additive(
         Chooses rows for the block over all columns where there are many.
     report : callable, default=None
         Receives a line of progress at a time.
+    known : AdditiveModel, default=None
+        Right after its training to nearly the same rows. Where these are more than judge terms its
+        own are taken: a few rows less change the coefficients alone.
     """
     double = rows.to(torch.float64)
     seed = rng.integers(LONG_SEEDS, size=2)  # the same for all targets: together or one at a time
@@ -121,6 +125,9 @@ def fit_additive(
         TargetFit(double, k, options, np.random.default_rng(seed), report, functions)
         for k in range(rows.n_outputs)
     ]
+    if known is not None and rows.n_rows > MOST_ROWS:
+        for fit, target in zip(fits, known.targets, strict=True):
+            fit.known = [expert.found for expert in target.experts if expert.found is not None]
     models = at_once(TargetFit.run, fits)
     steps = [step for fit in fits for step in fit.steps]
     converged = all(step.converged for step in steps)
@@ -200,10 +207,13 @@ class TargetFit:
         self.score = -math.inf
         self.is_linear = False
         self.firsts: list[Member] = []
+        #: Terms of the members, and those that need not be searched for.
+        self.found: list[Candidate] = []
+        self.known: list[Candidate] = []
 
     def run(self) -> TargetModel:
         """Choose the terms, fit them and the density."""
-        found = self.terms()
+        found = self.found = self.terms()
         fits = self.steps = at_once(self.converged, found)
         floor = noise_floor(self._residue(found[0], fits[0]), self.y)
         pairs = list(zip(found, fits, strict=True))
@@ -232,9 +242,9 @@ class TargetFit:
     ) -> tuple[tuple[Expert, ...], Tensor]:
         """Experts by their shares, and the log density (k,) of each pair that is left out."""
         experts, densities = [], []
-        for first, weighted in zip(self.firsts, members, strict=True):
+        for found, first, weighted in zip(self.found, self.firsts, members, strict=True):
             own, log_density = self._pooled(weighted, floor)
-            experts.append(Expert(weighted[0].basis, own, first))
+            experts.append(Expert(found.basis, own, first, found))
             densities.append(log_density)
         stacked = torch.stack(densities, 1)
         shares = stacked_shares(stacked, members[0][0].residue.weight)
@@ -283,6 +293,10 @@ class TargetFit:
 
     def terms(self) -> list[Candidate]:
         """Best terms over the columns with and without a transform; one or both of them."""
+        if self.known:
+            self.score = max(candidate.score for candidate in self.known)
+            self.is_linear = self.known[0].basis.is_straight
+            return self.known
         options, d = self.options, self.X.shape[1]
         first = first_splines(d, options)
         searches: list[TermSearch] = []
@@ -362,7 +376,7 @@ class TargetFit:
         problem = self._problem(candidate)
         enough = max(self.options.tol * problem.total, 1e-9)
         start = candidate.fit
-        return problem.fit(start.alpha, start.noise, self.options.max_iter, enough)
+        return problem.fit(start.alpha, start.noise, self.options.max_iter, enough).with_spread()
 
     # Density
 
@@ -397,7 +411,8 @@ class TargetFit:
             factor = (factor / factor.median()).clamp(LEAST_WEIGHT, LARGEST_WEIGHT)
             share = self.pairs.weight / self.pairs.weight.sum()
             factor = factor / (share @ factor)
-            refit = self._problem(candidate, factor).fit(fit.alpha, fit.noise, REFIT, 0.0)
+            problem = self._problem(candidate, factor)
+            refit = problem.fit(fit.alpha, fit.noise, REFIT, 0.0).with_spread()
             residue = self._residue(candidate, refit, factor)
             count = fits[0].count if fits else choose_components(residue, floor)
             fits.append(FittedTerms(basis, refit, residue, factor, count))

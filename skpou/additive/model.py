@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.spline_columns import SplineColumns
+from skpou.additive.terms import Candidate
 from skpou.core import Rows, to_array
 from skpou.core.models import (
     EXACT_NOISE,
@@ -79,11 +80,14 @@ class Expert:
     first : Member, default=None
         Fit to rows of equal widths, before the density of its residue gave them weights; only
         right after training.
+    found : Candidate, default=None
+        What the search has found; only right after training.
     """
 
     basis: AdditiveBasis
     members: tuple[Member, ...]
     first: Member | None = None
+    found: Candidate | None = None
 
     @cached_property
     def coef(self) -> Tensor:
@@ -364,10 +368,14 @@ class AdditiveModel:
         """The sums of terms alone."""
         return AdditiveModel([replace(target, local=None) for target in self.targets])
 
-    def some(self, n: int, most: int | None = None) -> slice:
-        """At most so many of n rows, evenly."""
+    def some(self, X: Tensor, weight: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """At most so many of the points X (n, d), evenly, and their shares in all weights (n,)."""
         most = most or (MOST_ROWS_OF_BLOCK if self.has_local else MOST_ROWS)
-        return slice(None, None, max(1, -(-n // most)))
+        if len(X) > most:
+            step = -(-len(X) // most)
+            X, weight = X[::step], weight[::step]
+        weight = weight.double()
+        return X, weight / weight.sum()
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
@@ -443,9 +451,7 @@ class AdditiveModel:
         -------
         means, variances : Tensor of shape (m, k + 1)
         """
-        some = self.some(len(X), most)
-        X, weight = X[some], weight[some].double()
-        share = weight / weight.sum()
+        X, share = self.some(X, weight, most)
         value = torch.cat([self.term_values(terms, X, False)[0], self.mean(X)[:, None]], 1)
         means = torch.einsum("n,nkm->mk", share, value)
         squares = (value - means.T).square()
@@ -453,10 +459,9 @@ class AdditiveModel:
 
     def noise(self, X: Tensor, weight: Tensor, most: int | None = None) -> Tensor:
         """Root mean square (m,) of the noise over the rows."""
-        some = self.some(len(X), most)
-        X, weight = X[some], weight[some].double()
+        X, share = self.some(X, weight, most)
         noise, _ = self.components(X, False).variances()
-        return (weight @ noise / weight.sum()).sqrt()
+        return (share @ noise).sqrt()
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""

@@ -36,7 +36,7 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, Scaling, TrainingResult
-from skpou.core.models import FEWEST_OF_TABLE, LeftOut, leave_out, no_form_errors
+from skpou.core.models import FEWEST_OF_TABLE, LeftOut, keeps_all, leave_out, no_form_errors
 
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
@@ -222,18 +222,20 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
                 result = self._fit_streamed(X, y, sample_weight)
             else:
                 prepared = self._prepare(X, y, sample_weight)
+                first = self._trained(prepared)
                 result, prepared = self._without_outliers(
-                    self._trained(prepared), prepared, self._trained
+                    first, prepared, lambda rest: self._trained(rest, first.state)
                 )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
         self._warn_if_not_converged(result)
         return self
 
-    def _trained(self, prepared: Prepared) -> TrainingResult:
-        """A fit to prepared rows."""
+    def _trained(self, prepared: Prepared, known: AdditiveModel | None = None) -> TrainingResult:
+        """A fit to prepared rows, which may go on from one to nearly the same."""
         options, rng = self._options(prepared.scaling), random_generator(self.random_state)
-        result = fit_additive(prepared.rows, options, rng, self._reporter(stoppable=False))
+        report = self._reporter(stoppable=False)
+        result = fit_additive(prepared.rows, options, rng, report, known)
         return self._no_worse_than_the_mean(result, prepared)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
@@ -299,15 +301,12 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
             terms.add(model.targets[0].experts[0].basis.kept)
         found = sorted(terms, key=_order)
         dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
-        rows = prepared.rows
-        centres, variances = model.term_moments(found, rows.X, rows.weight)
-        some = model.some(rows.n_rows)
-        given = self._given_way(model, rows.X[some])
+        X, share = model.some(prepared.rows.X, prepared.rows.weight)
+        centres, variances = model.term_moments(found, X, share)
+        given = self._given_way(model, X)
         if given is not None:
-            weight = rows.weight[some]
-            part = (weight[:, None] * given).sum(0) / weight.sum()
-            centres[:, [len(found) - 1, -1]] += part[:, None].to(centres)
-        noise = model.noise(rows.X, rows.weight)
+            centres[:, [len(found) - 1, -1]] += (share @ given.double())[:, None].to(centres)
+        noise = model.noise(X, share)
         # All at once: an interrupt in between must not mix two fits.
         self.__dict__.update(
             scaling_=prepared.scaling.arrays(),
@@ -352,13 +351,15 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
         self, model: AdditiveModel, prepared: Prepared, leans: bool = True
     ) -> None:
         rows = prepared.rows
-        if model.has_local and rows.n_features < FEWEST_OF_TABLE:
+        is_table = rows.n_features >= FEWEST_OF_TABLE
+        if model.has_local and not is_table:
             # What is between lines and in gaps no left-out row has told the block.
             super()._judge_between_rows(model.without_local(), prepared, leans=False)
             return
         super()._judge_between_rows(model, prepared, leans)
-        if model.has_local:
-            # Left-out rows have calibrated terms and block together.
+        if model.has_local or (is_table and not keeps_all(rows)):
+            # Left-out rows have calibrated the density, that of terms and block together; the few
+            # that are kept of many, the farthest from each other, are no sample of those to come.
             self._form_error = [form.arrays() for form in no_form_errors(rows)]
 
     def _given_way(self, model: AdditiveModel, X: Tensor) -> Tensor | None:

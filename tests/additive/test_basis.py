@@ -118,6 +118,19 @@ class TestAdditiveBasis(BasisContract):
         assert same_bits(again.matrix(X), basis.matrix(X))
         assert same_bits(again.partial(X, 1), basis.partial(X, 1))
 
+    def test_points_that_change_are_evaluated_anew(self, basis):
+        X = torch.as_tensor(np.random.default_rng(3).random((20, 3)))
+        before = basis.matrix(X)
+        assert basis.matrix(X) is before
+        X *= 0.5
+        assert same_bits(basis.matrix(X), basis.matrix(X.clone()))
+        assert not same_bits(basis.matrix(X), before)
+
+    def test_gradient_is_made_of_the_derivatives(self, basis):
+        X, coef = self.points(basis), torch.linspace(-1, 2, basis.n_columns, dtype=torch.float64)
+        expected = torch.stack([basis.partial(X, j) @ coef for j in range(X.shape[1])], 1)
+        torch.testing.assert_close(basis.gradient(X, coef), expected, rtol=1e-9, atol=1e-9)
+
 
 def test_copies_and_constants_have_no_functions():
     X = rows(50, 2)

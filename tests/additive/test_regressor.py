@@ -5,6 +5,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from skpou import AdditivePOURegressor, LSGDRegressor, SparseGridRegressor
+from skpou.additive import fit
+from skpou.additive.terms import TermSearch
+from skpou.core.models import form_error
 from tests.examples import slow
 
 
@@ -183,3 +186,42 @@ def test_an_even_function_on_a_symmetric_grid_is_not_known_between_its_levels():
     error = mean - f(points)
     assert np.sqrt(np.mean(error**2)) > 0.1  # Two rows a period do not tell it.
     assert np.mean(np.abs(error) < 3 * std) > 0.97
+
+
+def test_many_rows_with_outliers_keep_their_terms(monkeypatch):
+    rng = np.random.default_rng(5)
+    X, Z = rng.random((300, 2)), rng.random((200, 2))
+    y = np.sin(5 * X[:, 0]) + X[:, 1] + 0.05 * rng.standard_normal(300)
+    y[::60] += 4
+    searches = []
+
+    class Counted(TermSearch):
+        def __init__(self, *args):
+            searches.append(len(args[0].X))
+            super().__init__(*args)
+
+    monkeypatch.setattr(fit, "TermSearch", Counted)
+    anew = AdditivePOURegressor(random_state=0).fit(X, y)
+    n_anew = len(searches)
+    searches.clear()
+    monkeypatch.setattr(fit, "MOST_ROWS", 100)
+    known = AdditivePOURegressor(random_state=0).fit(X, y)
+    assert 0 < len(searches) < n_anew
+    assert known.outliers_.tolist() == anew.outliers_.tolist() == list(range(0, 300, 60))
+    truth = np.sin(5 * Z[:, 0]) + Z[:, 1]
+    assert np.sqrt(np.mean((known.predict(Z) - truth) ** 2)) < 0.03
+
+
+def test_tables_of_more_rows_than_are_kept_know_their_errors(monkeypatch):
+    # Far rows are noisier: of the farthest few alone the form would seem to err everywhere.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 4))
+    truth = X[:, 0] + np.sin(2 * X[:, 1])
+    far = np.abs(X).max(1) > 1.9
+    y = truth + np.where(far, 1.0, 0.2) * rng.standard_normal(400)
+    monkeypatch.setattr(form_error, "MOST_KEPT", 60)
+    Z = 0.7 * rng.standard_normal((1000, 4))
+    model = AdditivePOURegressor(max_order=1, remainder="columns", random_state=0).fit(X, y)
+    mean, std = model.predict(Z, return_std="epistemic")
+    ratio = (mean - Z[:, 0] - np.sin(2 * Z[:, 1])) / std
+    assert 0.6 < np.sqrt(np.mean(ratio**2)) < 1.5

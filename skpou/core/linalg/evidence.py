@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -75,16 +75,14 @@ class EvidenceFit:
         Up to a constant.
     fitted : Tensor of shape (n,)
         Values at the rows.
-    leverage : Tensor of shape (n,)
-        Derivative of each row's value with respect to its own target.
-    spread : Tensor of shape (n,)
-        Posterior variance of the values over that of the noise.
+    weight : Tensor of shape (n,)
+        Of the rows.
     n_iter : int
         Iterations done.
     converged : bool
         Whether the evidence had stopped to rise.
-    make_root : callable
-        Computes `root`, which not every fit is asked for.
+    make_root, make_spread : callable
+        Compute `root` and `spread`, which not every fit is asked for.
     """
 
     coef: Tensor
@@ -93,16 +91,30 @@ class EvidenceFit:
     dof: Tensor
     log_evidence: float
     fitted: Tensor
-    leverage: Tensor
-    spread: Tensor
+    weight: Tensor
     n_iter: int
     converged: bool
     make_root: Callable[[], Tensor]
+    make_spread: Callable[[], Tensor]
 
     @functools.cached_property
     def root(self) -> Tensor:
         """The coefficients' posterior covariance is ``root @ root.T``, (p, p)."""
         return self.make_root()
+
+    @functools.cached_property
+    def spread(self) -> Tensor:
+        """Posterior variance (n,) of the values over that of the noise."""
+        return self.make_spread()
+
+    @functools.cached_property
+    def leverage(self) -> Tensor:
+        """Derivative (n,) of each row's value with respect to its own target."""
+        return (self.weight * self.spread).clamp_max(LARGEST_LEVERAGE)
+
+    def with_spread(self) -> EvidenceFit:
+        """The same, which no longer needs the columns at the rows."""
+        return replace(self, make_spread=functools.partial(_same, self.spread))
 
     @property
     def total_dof(self) -> float:
@@ -234,16 +246,16 @@ class EvidenceProblem:
             noise = rss / free
         fitted = self.F @ coef
         if posterior.spread.numel():
-            spread = posterior.spread
+            make_spread = functools.partial(_same, posterior.spread)
             make_root: Callable[[], Tensor] = functools.partial(self._root, width, noise)
         else:
             root = (posterior.inverse * width).T.contiguous()
-            spread = (self.F @ root).square().sum(1) / noise
+            make_spread = functools.partial(_spread, self.F, root, noise)
             make_root = root.contiguous
-        leverage = (self.weight * spread).clamp_max(LARGEST_LEVERAGE)
         return EvidenceFit(
-            coef, alpha, noise, dof, evidence, fitted, leverage, spread, step, converged, make_root
-        )
+            coef, alpha, noise, dof, evidence, fitted, self.weight, step, converged, make_root,
+            make_spread,
+        )  # fmt: skip
 
     def with_groups(self, groups: Groups) -> EvidenceProblem:
         """The same rows and columns, these in other groups."""
@@ -342,6 +354,14 @@ class EvidenceProblem:
         z = z + inverse.T @ (inverse @ (stacked.T @ residual))
         log_det = float(R.diagonal().abs().log().sum())
         return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, z[:0])
+
+
+def _spread(F: Tensor, root: Tensor, noise: float) -> Tensor:
+    return (F @ root).square().sum(1) / noise
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
 
 
 def lower_inverse(L: Tensor) -> Tensor:

@@ -425,11 +425,20 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
 
 
+def keeps_all(rows: Rows) -> bool:
+    """Whether a model keeps all of the rows."""
+    return rows.n_rows <= _most_kept(rows)
+
+
+def _most_kept(rows: Rows) -> int:
+    return min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
+
+
 def kept_rows(rows: Rows) -> Rows:
     """At most so many of the rows as a model keeps: the farthest from each other, in order."""
-    most = min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
+    most = _most_kept(rows)
     double = rows.to(torch.float64)
-    if rows.n_rows <= most:
+    if keeps_all(rows):
         return double
     step = max(1, rows.n_rows // (10 * most))
     X = double.X[::step]

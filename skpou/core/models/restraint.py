@@ -90,7 +90,7 @@ class Restrained:
             return self.model.mean(X)
         # One evaluation has the mean and the variance that the companion's share needs.
         inside, parts = self._parts_inside(X)
-        mean = parts.expectation() if torch.equal(X, inside) else self.model.mean(X)
+        mean = parts.expectation() if inside is X else self.model.mean(X)
         return self._joined(mean, X, parts)[0]
 
     def _leaning(self, mean: Tensor, X: Tensor) -> Tensor:
@@ -100,6 +100,7 @@ class Restrained:
     def _parts_inside(self, X: Tensor) -> tuple[Tensor, Components]:
         """The nearest points of the box, and the model's density there."""
         inside = X.clamp(0, 1)
+        inside = X if torch.equal(X, inside) else inside
         return inside, self.model.components(inside)
 
     def gradient(self, X: Tensor) -> Tensor:
