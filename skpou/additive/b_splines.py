@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import to_array
+from skpou.core import to_array, to_tensor
 from skpou.core.linalg import TINY
 
 #: Standardized coordinates are cut here: no row may lie further out than this.
@@ -28,6 +28,7 @@ CLOSEST_KNOTS = 1e-3
 EXPONENTS = np.arange(-16, 33) / 8
 #: Transformed values that are held at once while exponents are tried.
 EXPONENT_VALUES = 1_000_000
+#: Degree of the splines: cubic ones have two continuous derivatives, and six knots bear each.
 DEGREE = 3
 #: Points up to which calls cost more than the work that they do.
 FEW_POINTS = 16
@@ -111,14 +112,12 @@ def local_splines(t: Tensor, knots: Tensor, span: Tensor, derivative: int = 0) -
 
 def _few_local_splines(t: Tensor, near: Tensor) -> Tensor:
     """The same sums for points t (..., n, 1) and knots near them (..., n, 6), degree by degree."""
-    values: Tensor | float = 1.0
-    zero = torch.zeros_like(t)
+    values, zero = torch.ones_like(t), torch.zeros_like(t)
     for degree in range(1, DEGREE + 1):
         start, end = near[..., DEGREE - degree : DEGREE], near[..., DEGREE : DEGREE + degree]
         rise = values / (end - start)
         left, right = (end - t) * rise, (t - start) * rise
         values = torch.cat([left, zero], -1) + torch.cat([zero, right], -1)
-    assert isinstance(values, Tensor)
     return values
 
 
@@ -255,10 +254,8 @@ class SplineColumn:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SplineColumn:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
-        parts = (
-            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("knots", "transform")
-        )
-        return cls(*arrays["place"].tolist(), *(part.to(like.device) for part in parts))
+        parts = (to_tensor(arrays[name], like) for name in ("knots", "transform"))
+        return cls(*arrays["place"].tolist(), *parts)
 
 
 def fit_column(x: Tensor, weight: Tensor, n_functions: int, transform: bool) -> SplineColumn:

@@ -16,14 +16,17 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from skpou.auto.predictive import OWN_DENSITY
-from skpou.auto.race import ABOUT, LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data
+from skpou.auto.race import LEAST_STD, LEAST_WEIGHT, ROUND_OFF, Data, order_of
 from skpou.auto.stacking import STEP
 
 #: Logarithm of the density of a Gaussian of unit standard deviation at its mean, negative.
 UNIT = 0.5 * math.log(2 * math.pi)
 #: Points at which bars are read. In the box of the rows up to so many columns; in more of them the
-#: box is mostly empty, and points are taken between a row and one that is near.
+#: box is mostly empty, and points are taken about the rows.
 N_PROBES, COLUMNS_OF_BOX = 512, 3
+#: Combinations of levels that are tried for each such point, and those that are missing among the
+#: rows, relative to these, below which rows are a whole grid: between its levels nothing is known.
+TRIES, MISSING = 8, 0.1
 #: Exponent of the weights, by the difference of what is claimed: at 0.1 nats, within what a claim
 #: is known to, a member keeps three quarters of the leader's weight, at one nat a twentieth.
 SHARPNESS = 3.0
@@ -46,11 +49,12 @@ def is_calibrated(member: Any) -> bool:
 
 
 def probes_of(data: Data) -> np.ndarray:
-    """Points (n, d) between the rows, the same ones for the same rows.
+    """Points (n, d) where new rows may be, the same ones for the same rows.
 
-    Where points have several targets, those of doses that were tried again and again, new targets
-    are had there as well: the share of the probes that lie between the rows is that of targets at
-    points with no other, the chance of a new point [1]_.
+    Where rows differ in one column's level alone, as those of a table of levels, new rows are other
+    combinations of levels. Where points have several targets, those of doses that were tried again
+    and again, new targets are had there as well: the share of the probes that lie between the rows
+    is that of targets at points with no other, the chance of a new point [1]_.
 
     References
     ----------
@@ -63,16 +67,75 @@ def probes_of(data: Data) -> np.ndarray:
         low, high = points.min(0), points.max(0)
         probes = low + (high - low) * rng.random((N_PROBES, d))
     else:
-        start = rng.integers(n, size=N_PROBES)
-        near = neighbours(points, start)
-        end = near[np.arange(N_PROBES), rng.integers(near.shape[1], size=N_PROBES)]
-        probes = points[start] + rng.random((N_PROBES, 1)) * (points[end] - points[start])
+        probes = _about_rows(points, rng)
+    combined = _other_combinations(points, rng)
+    probes[N_PROBES - len(combined) :] = combined
     again = np.flatnonzero(np.bincount(data.point)[data.point] > 1)
     if len(again):
         # By the rule of succession, for few rows.
         n_again = int(N_PROBES * (len(again) + 1) / (len(data.y) + 2))
         probes[:n_again] = data.X[again[rng.integers(len(again), size=n_again)]]
     return probes
+
+
+def _about_rows(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Points (N_PROBES, d) as far from a row as its neighbours are, and beyond the rows as often.
+
+    Two neighbours' difference, of twice the variance, is shortened to that: linear relations of
+    columns stay. Values that recur in a column are kept, as often as those of new rows recur.
+    """
+    n, some = len(points), np.arange(N_PROBES)
+    start = rng.integers(n, size=N_PROBES)
+    near = np.column_stack([neighbours(points, start), start])
+    k = near.shape[1] - 1
+    first = rng.integers(k, size=N_PROBES)
+    second = (first + 1 + rng.integers(k, size=N_PROBES)) % (k + 1)
+    first, second = near[some, first], near[some, second]
+    between = points[start] + math.sqrt(0.5) * (points[first] - points[second])
+    between = np.clip(between, points.min(0), points.max(0))
+    kept = rng.random(between.shape) < _recurs(points).mean(0)
+    own = rng.random(between.shape) < 0.5
+    probes = np.where(kept, np.where(own, points[start], points[first]), between)
+    return np.where(_are_rows(probes, points)[:, None], between, probes)
+
+
+def _other_combinations(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Points (k, d) of a table of levels that the rows lack: a row with another level of a column.
+
+    As many of `N_PROBES` as rows differ from another one in a single column.
+    """
+    n, d = points.shape
+    recurs, codes = _recurs(points), _codes(points)
+    # Rows that are equal but for a column have equal sums of random numbers for their values.
+    terms = codes * rng.integers(2**62, size=d)
+    free = recurs & _recurs(terms.sum(1, keepdims=True) - terms)
+    rows = np.flatnonzero(free.any(1))
+    if d == 1 or not len(rows):
+        return points[:0]
+    some = rows[rng.integers(len(rows), size=TRIES * N_PROBES)]
+    column = np.where(free[some], rng.random((len(some), d)), -1.0).argmax(1)
+    other, found = rng.integers(n, size=len(some)), points[some]
+    found[np.arange(len(some)), column] = points[other, column]
+    found = found[recurs[other, column] & ~_are_rows(found, points)]
+    if len(np.unique(found, axis=0)) < MISSING * n:
+        return points[:0]
+    return found[: N_PROBES * len(rows) // n]
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Numbers (n, d) of the distinct values of each column."""
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in values.T], 1)
+
+
+def _recurs(values: np.ndarray) -> np.ndarray:
+    """Whether each value (n, d) is found again in its column."""
+    return np.stack([np.bincount(code)[code] > 1 for code in _codes(values).T], 1)
+
+
+def _are_rows(some: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Whether each of some points (k, d) is among others."""
+    known = {point.tobytes() for point in points}
+    return np.array([point.tobytes() in known for point in some], dtype=bool)
 
 
 def neighbours(points: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -174,17 +237,6 @@ def jumps(model: Any, data: Data) -> bool:
         start, end = np.where(first, start, middle), np.where(first, middle, end)
         left, right = np.where(first, left, between), np.where(first, between, right)
     return bool((np.abs(right - left) > JUMP).any())
-
-
-def order_of(scores: Sequence[float], errors: Sequence[float]) -> list[int]:
-    """Numbers of members, the leader first: the least error among the about likeliest."""
-    best = max(scores)
-
-    def key(k: int) -> tuple[bool, float, int]:
-        about = scores[k] >= best - ABOUT
-        return (not about, errors[k] if about else -scores[k], k)
-
-    return sorted(range(len(scores)), key=key)
 
 
 def weights_by_claims(

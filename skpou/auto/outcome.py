@@ -22,12 +22,11 @@ from skpou.auto.claims import (
     contradicted,
     is_calibrated,
     jumps,
-    order_of,
     probes_of,
     weights_by_claims,
 )
 from skpou.auto.members import fit_member
-from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race, is_exact
+from skpou.auto.race import FACTORS, LEAST_WEIGHT, PRIOR_ROWS, Data, Race, is_exact, order_of
 from skpou.auto.stacking import without_small
 from skpou.base import StopRequested
 from skpou.core import Report

@@ -387,16 +387,22 @@ def _board_line(
 
 
 def _order(race: Race, alive: Sequence[int]) -> list[int]:
-    """Members with a standing, the leader first: the least error among the about likeliest."""
-    known = [k for k in alive if k in race.standings and k not in race.failures]
-    best = max((race.standings[k].score for k in known), default=0.0)
+    """Members with a standing, the leader first."""
+    known = sorted(k for k in alive if k in race.standings and k not in race.failures)
+    standings = [race.standings[k] for k in known]
+    order = order_of([one.score for one in standings], [one.error for one in standings])
+    return [known[i] for i in order]
 
-    def key(k: int) -> tuple[bool, float, float]:
-        standing = race.standings[k]
-        about = standing.score >= best - ABOUT
-        return (not about, standing.error if about else -standing.score, k)
 
-    return sorted(known, key=key)
+def order_of(scores: Sequence[float], errors: Sequence[float]) -> list[int]:
+    """Numbers of members, the leader first: the least error among the about likeliest."""
+    best = max(scores, default=0.0)
+
+    def key(k: int) -> tuple[bool, float, int]:
+        about = scores[k] >= best - ABOUT
+        return (not about, errors[k] if about else -scores[k], k)
+
+    return sorted(range(len(scores)), key=key)
 
 
 def _survivors(race: Race, most: int) -> list[int]:

@@ -205,8 +205,7 @@ class OutlierMixin:
 
     def _prepared_without(self, prepared: Prepared, pairs: _Pairs, kept: Tensor) -> Prepared:
         """Some of the pairs, in the same box."""
-        assert prepared.given is not None
-        X, y, weight = prepared.given
+        X, y, weight = pairs.given
         weight = weight * pairs.rows_of(kept)
         return self._prepared(Given(X, y, weight), prepared.target_ndim, prepared.scaling)
 

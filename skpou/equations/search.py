@@ -399,5 +399,6 @@ class Search:
 def largest_frequency(basis: Basis) -> float:
     """Largest angular frequency of sine features, for points from -1 to 1 in every column."""
     base = basis.base if isinstance(basis, SymmetricFeatures) else basis
-    assert isinstance(base, SineFeatures)
+    if not isinstance(base, SineFeatures):
+        raise TypeError(f"{type(base).__name__} has no frequencies.")
     return float(base.frequencies.square().sum(1).max().sqrt())

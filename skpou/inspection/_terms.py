@@ -175,14 +175,7 @@ class TermsDisplay:
         check_is_fitted(estimator)
         section = Section(estimator, X)
         found = [tuple(int(j) for j in term) for term in estimator.terms_]
-
-        def contributions(rows, **options):
-            """Arrays (m, n_terms) of the shown output."""
-            arrays = estimator.predict_terms(rows, **options)
-            arrays = arrays if isinstance(arrays, tuple) else (arrays,)
-            return [_of_output(np.asarray(as_numpy(a)), target) for a in arrays]
-
-        (own,) = contributions(X)
+        (own,) = _contributions(estimator, X, target)
         predicted = np.asarray(as_numpy(estimator.predict(X)))
         predicted = predicted if predicted.ndim == 1 else predicted[:, target]
         name = target_name(y, target)
@@ -193,21 +186,13 @@ class TermsDisplay:
             residual, spread = y - predicted, np.var(y)
         shares = np.var(own, axis=0) / (spread or 1.0)
         places = _chosen(terms, found, shares, section)
-        grids, values, stds = [], [], []
-        for k in places:
-            shown = list(found[k])
-            grid = section.grid(shown, check_resolution(grid_resolution, POINTS[len(shown) - 1]))
-            rows = section.rows(shown, *(xx.ravel() for xx in grid))
-            value, std = (a[:, k] for a in contributions(rows, return_std=True))
-            grids.append(tuple(grid))
-            values.append(value.reshape(grid[0].shape))
-            stds.append(std.reshape(grid[0].shape))
+        curves = [
+            _on_grid(estimator, section, found[k], k, target, grid_resolution) for k in places
+        ]
         *labels, name = with_units([*section.labels, name], units)
         display = cls(
             [found[k] for k in places],
-            grids,
-            values,
-            stds,
+            *(list(parts) for parts in zip(*curves, strict=True)),
             X=section.values,
             partial_residuals=None if residual is None else [own[:, k] + residual for k in places],
             shares=shares[places],
@@ -327,6 +312,22 @@ class TermsDisplay:
             limits = np.array([axis.get_ylim() for axis in own])
             for axis in own:
                 axis.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+
+
+def _contributions(estimator, rows, target, **options):
+    """What `predict_terms` returns, arrays (m, n_terms), of one output."""
+    arrays = estimator.predict_terms(rows, **options)
+    arrays = arrays if isinstance(arrays, tuple) else (arrays,)
+    return [_of_output(np.asarray(as_numpy(a)), target) for a in arrays]
+
+
+def _on_grid(estimator, section, columns, place, target, resolution):
+    """Grid of a term's columns, and the contribution with its standard deviation there."""
+    shown = list(columns)
+    grid = section.grid(shown, check_resolution(resolution, POINTS[len(shown) - 1]))
+    rows = section.rows(shown, *(xx.ravel() for xx in grid))
+    arrays = _contributions(estimator, rows, target, return_std=True)
+    return tuple(grid), *(a[:, place].reshape(grid[0].shape) for a in arrays)
 
 
 def _of_output(values, target):

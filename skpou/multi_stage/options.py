@@ -8,7 +8,7 @@ from skpou.networks import Network
 
 #: Most stages of "auto": each gains several of the sixteen digits that there are.
 MOST_STAGES = 4
-#: Residual at which a network hands over to further stages: descended to its floor, its
+#: Residual, and ridge, at which a network hands over to further stages: descended to its floor, its
 #: coefficients would be large, and their round-off is what no stage can remove.
 HAND_OVER = 1e-9
 HAND_OVER_RIDGE = 1e-7

@@ -226,7 +226,7 @@ class _Polyharmonic:
         penalties = [float(size[-1]) * 10.0**e for e in exponents]
         if _interpolates(rows):
             penalties.append(0.0)
-        best = None
+        shapes = []
         for penalty in penalties:
             filtered = 1 / (size + penalty)
             # Rippa (1999): residual over the diagonal of the inverse.
@@ -234,10 +234,11 @@ class _Polyharmonic:
                 directions.square() @ filtered
             )[:, None]
             square = (left_out.square().sum(0) + rows.within.sum(0)).mean() / rows.total_weight
-            error = math.sqrt(float(square))
-            if best is None or error < WORTH * best.error:
-                best = _Shape(power, penalty, error)
-        assert best is not None
+            shapes.append(_Shape(power, penalty, math.sqrt(float(square))))
+        best = shapes[0]
+        for shape in shapes:
+            if shape.error < WORTH * best.error:
+                best = shape
         return best
 
     def _solve(self, shape: _Shape) -> Candidate | None:
@@ -271,7 +272,7 @@ class _Polyharmonic:
         self, basis: PolyharmonicSplines, factors: tuple, looked: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Diagonal of the inverse at some rows, prediction variance at some probes."""
-        n, device = self.rows.n_rows, self.rows.X.device
+        device = self.rows.X.device
         probes = self.probes[self._indices(len(self.probes), LOOKED_AT).to(device)]
         columns = torch.cat([self._kernel(basis, probes), basis.affine(probes)], 1)
         units = columns.new_zeros((columns.shape[1], len(looked)))
@@ -279,7 +280,6 @@ class _Polyharmonic:
         inverse = torch.linalg.lu_solve(*factors, torch.cat([units, columns.T], 1))
         precision = inverse[looked, torch.arange(len(looked), device=device)].clamp_min(TINY)
         solved = inverse[:, len(looked) :]
-        assert n == len(inverse) - 1 - self.rows.n_features
         return precision, -(columns * solved.T).sum(1).clamp_max(0)
 
     def _candidate(

@@ -32,6 +32,18 @@ MARGIN = 6.0
 #: residual that another ridge must leave.
 LARGEST_DOUBTED = 4e-16
 CLEARLY_LESS = 0.7
+#: Probes between two rows of a line, and in all at least.
+PROBES_A_ROW, FEWEST_PROBES = 4, 200
+#: Standard deviations of white noise's correlation that it hardly exceeds.
+DEVIATIONS = 3
+#: Rows for each column from which on their triangular factor is decomposed in their place: from
+#: about there on it takes less time.
+LONG = 1.3
+#: Norm of a column, relative to the largest, and ridge of normed ones, that are round-off.
+NO_NORM, LEAST_PRIOR = 1e-14, 1e-13
+#: Least part of its own that a row has, and the largest growth of an error between the rows: beyond
+#: both are round-off.
+LEAST_LEFT, LARGEST_GROWTH = 1e-6, 1e12
 #: Corrections of the coefficients by what they leave over, for ridges below these.
 CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by, and least part of a row that is its own where
@@ -61,7 +73,7 @@ def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
     """
     n, d = X.shape
     if d == 1:
-        count = min(max(4 * n, 200), MOST_PROBES)
+        count = min(max(PROBES_A_ROW * n, FEWEST_PROBES), MOST_PROBES)
         return torch.linspace(0, 1, count, dtype=X.dtype, device=X.device)[:, None]
     points = X.cpu().numpy()
     chosen, most = np.arange(n), min(MOST_PROBED, -(-MOST_PROBES // (d + 1)))
@@ -95,7 +107,7 @@ def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
 
 def white_correlation(n_rows: int) -> float:
     """Size of `neighbour_correlation` that white noise hardly exceeds."""
-    return 3 / math.sqrt(min(n_rows, MOST_CORRELATED))
+    return DEVIATIONS / math.sqrt(min(n_rows, MOST_CORRELATED))
 
 
 def _corrections(alpha: float) -> int:
@@ -131,7 +143,7 @@ class RidgePath:
         self.total = rows.total_weight
         n, p = A.shape
         self.ridges = _ridges_from(0.0 if n > MANY_ROWS * p else LEAST_RIDGE)
-        if n > 1.3 * p:
+        if n > LONG * p:
             self._Q, R = torch.linalg.qr(self.A)
             self._left, self.S, self.Vh = torch.linalg.svd(R, full_matrices=False)
         else:
@@ -431,14 +443,14 @@ class TangentScores:
         self.rows, self.total = rows, rows.total_weight
         weighted, self.r = T * root, residual * root
         norms = weighted.norm(dim=0)
-        self.norms = norms.clamp_min(1e-14 * float(norms.max()) + TINY)
+        self.norms = norms.clamp_min(NO_NORM * float(norms.max()) + TINY)
         # Directions that change the fit by less than its residual are not determined by it; a
         # column that hardly varies at the rows has a prior of the size of the box and the targets.
         level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)
-        self.ridge = (level / self.norms).clamp_min(max(level / math.sqrt(len(T)), 1e-13))
+        self.ridge = (level / self.norms).clamp_min(max(level / math.sqrt(len(T)), LEAST_PRIOR))
         Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, torch.diag(self.ridge)]))
         self.R = R
-        self.h = Q[: len(T)].square().sum(1).clamp_max(1 - 1e-6)
+        self.h = Q[: len(T)].square().sum(1).clamp_max(1 - LEAST_LEFT)
 
     @property
     def dof(self) -> float:
@@ -471,4 +483,6 @@ class TangentScores:
         """Expected error between the rows; `probes` are the columns (k, q) there."""
         spread = self._mean(self.r.square() / (1 - self.h)[:, None])
         solved = torch.linalg.solve_triangular(self.R, probes / self.norms, upper=True, left=False)
-        return math.sqrt(spread * (1 + float(solved.square().sum(1).clamp_max(1e12).mean())))
+        return math.sqrt(
+            spread * (1 + float(solved.square().sum(1).clamp_max(LARGEST_GROWTH).mean()))
+        )

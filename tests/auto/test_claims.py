@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from skpou import HierarchicalPOURegressor, SparseGridRegressor
@@ -10,10 +11,10 @@ from skpou.auto.claims import (
     contradicted,
     is_calibrated,
     jumps,
-    order_of,
     probes_of,
     weights_by_claims,
 )
+from skpou.auto.race import order_of
 from tests.auto.members import Constant, Line
 from tests.auto.test_race import data_of
 
@@ -53,6 +54,49 @@ def test_probes_are_where_new_rows_are():
     # One that was given twice is one: an exact number.
     once = data_of(doses[:, [0]], doses[:, 0], np.array([1, 2, 1, 1, 1, 1, 1, 1.0]))
     assert not (probes_of(once) == np.round(probes_of(once))).any()
+
+
+def test_probes_are_other_combinations_of_levels():
+    """Of a table of levels some combinations are missing: they are what is new."""
+    hulls = np.random.default_rng(0).random((12, 4))
+    every = np.column_stack([np.repeat(hulls, 9, 0), np.tile(np.linspace(0, 1, 9), 12)])
+    shuffled = np.random.default_rng(1).permutation(every)
+    rows, missing = shuffled[:80], shuffled[80:]
+    probes = probes_of(data_of(rows, rows[:, 0]))
+    assert {p.tobytes() for p in probes} == {p.tobytes() for p in missing}
+    # A grid is whole, or all but: between its levels nothing is known.
+    grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 2), -1).reshape(-1, 2)
+    for points in (grid, grid[1:]):
+        probes = probes_of(data_of(points, points[:, 0]))
+        assert not (probes == np.round(probes)).any()
+    # Scattered rows on some lines have none.
+    lines = np.column_stack([np.repeat(np.arange(9.0), 10), np.random.default_rng(2).random(90)])
+    assert not np.isin(probes_of(data_of(lines, lines[:, 1])), lines).any()
+
+
+def test_probes_of_many_columns_are_as_far_from_rows_as_new_rows():
+    rng = np.random.default_rng(0)
+    rows, new = rng.random((300, 7)), rng.random((500, 7))
+    rows[:, 6] = new[:, 6] = 0.0
+    rows[:, 5], new[:, 5] = (X[:, 0] + X[:, 1] for X in (rows, new))
+    probes = probes_of(data_of(rows, rows[:, 0]))
+    found, expected = (np.median(cKDTree(rows).query(X)[0]) for X in (probes, new))
+    # Points on the way to a near row are at a third of that.
+    assert 0.6 * expected < found < 1.1 * expected
+    inside = ((rows.min(0) < probes) & (probes < rows.max(0)))[:, :6].all(1)
+    assert inside.mean() > 0.5
+    # Columns that depend on others still do.
+    assert probes[inside, 5] == pytest.approx(probes[inside, 0] + probes[inside, 1], abs=1e-12)
+
+
+def test_probes_keep_values_that_recur():
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.random((200, 3)), rng.integers(2, size=(200, 2))])
+    probes = probes_of(data_of(rows, rows[:, 0]))
+    assert set(np.unique(probes[:, 3:])) == {0.0, 1.0}
+    others, box = probes[:, :3], (rows[:, :3].min(0), rows[:, :3].max(0))
+    # But at the edge of the box, where those beyond it are taken to.
+    assert not np.isin(others[(box[0] < others) & (others < box[1])], rows).any()
 
 
 def test_the_score_is_the_expected_log_density(data):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BASES, Basis, Rows
+from skpou.core import BASES, Basis, Rows, to_tensor
 from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
@@ -74,10 +74,8 @@ class Stage:
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Stage:
         """Rebuild from `arrays`, on the device of `like`."""
         basis = BASES[arrays["kind"]].from_arrays(arrays["basis"], like)
-        parts = (
-            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("coef", "factor")
-        )
-        return cls(basis, *(part.to(like.device) for part in parts))
+        parts = (to_tensor(arrays[name], like) for name in ("coef", "factor"))
+        return cls(basis, *parts)
 
 
 @dataclass(frozen=True)
@@ -255,10 +253,8 @@ class LinearModel:
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearModel:
         """Rebuild from `arrays`, on the device of `like`."""
         stages = tuple(Stage.from_arrays(stage, like) for stage in arrays["stages"])
-        parts = (
-            torch.tensor(np.asarray(arrays[name]), device="cpu") for name in ("noise", "slope")
-        )
-        return cls(stages, *(part.to(like.device) for part in parts))
+        parts = (to_tensor(arrays[name], like) for name in ("noise", "slope"))
+        return cls(stages, *parts)
 
 
 def _total(parts: list[Tensor]) -> Tensor:

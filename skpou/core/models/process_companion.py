@@ -273,7 +273,8 @@ class ProcessCompanion(TensorState):
 
     def _told(self, variance: Tensor) -> Tensor:
         """Part (n, m) of the process that is known, of that at its rows, for its variance there."""
-        assert self.usual is not None
+        if self.usual is None:
+            return torch.ones_like(variance)
         return known_part(variance, self.variances[:, 1]) / self.usual
 
     def weight_at(self, X: Tensor, variance: Tensor | None = None) -> Tensor:
@@ -317,7 +318,7 @@ class ProcessCompanion(TensorState):
         step = self._mean(at).to(mean) - mean
         share = self.weight_at(X, values).to(mean)
         part = torch.where(share > 0, self.part.to(mean), 0.0)
-        part = part * self._told(values).to(mean).clamp_max(1) if self.usual is not None else part
+        part = part * self._told(values).to(mean).clamp_max(1)
         factor = torch.where(share > 0, self.factor.to(mean), 1.0)
         of_own, of_other = (1 - part) * factor, part * factor
         # No left-out row has told which goes on better outside the box: no variance is less there.

@@ -94,7 +94,8 @@ class Residue:
 
         It is the Fisher information, in units of that without what is added.
         """
-        assert self.added is not None
+        if self.added is None:
+            return variance.new_ones((len(self.error), *variance.shape))
         shape = (-1,) + (1,) * variance.ndim
         own = variance * (1 + self.spread).reshape(shape)
         return (own / (own + self.added.reshape(shape))).square().reshape(-1, *variance.shape)

@@ -91,7 +91,7 @@ class Restrained:
         # One evaluation has the mean and the variance that the companion's share needs.
         inside, parts = self._parts_inside(X)
         mean = parts.expectation() if inside is X else self.model.mean(X)
-        return self._joined(mean, X, parts)[0]
+        return self._joined(self.companion, mean, X, parts)[0]
 
     def _leaning(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean beside the line, weighted with the process'."""
@@ -110,9 +110,9 @@ class Restrained:
             return self._gradient_within(self._is_interpolant.gradient(X), mean, X)
         gradient, mean = self.model.gradient(X), self.model.mean(X)
         if self.companion is not None:
-            joined, share = self._joined(mean, X)
+            joined, share = self._joined(self.companion, mean, X)
             other = self.companion.mean(X).to(mean) - mean
-            bent = other[:, None] * self._share_slopes(X)
+            bent = other[:, None] * self._share_slopes(self.companion, X)
             own = self.companion.gradient().to(gradient) - gradient
             gradient, mean = gradient + share[:, None] * own + bent, joined
         if self.process is not None:
@@ -142,15 +142,22 @@ class Restrained:
         if self.companion is not None:
             mean = parts.expectation()
             known = posterior and torch.equal(X, X.clamp(0, 1))
-            joined, share = self._joined(mean, X, own if known else None)
+            joined, share = self._joined(self.companion, mean, X, own if known else None)
             parts = moved(parts, joined - mean)
-            parts = self._joined_variance(parts, X, share, own if posterior else None)
+            parts = self._joined_variance(
+                self.companion, parts, X, share, own if posterior else None
+            )
         if self.process is not None:
             parts = self.process.with_density(parts, X, posterior)
         return parts
 
     def _joined_variance(
-        self, parts: Components, X: Tensor, share: Tensor, own: Components | None
+        self,
+        companion: LinearCompanion,
+        parts: Components,
+        X: Tensor,
+        share: Tensor,
+        own: Components | None,
     ) -> Components:
         """The density with the variance of the joined mean; `own` is the model's, None: no mean's.
 
@@ -159,8 +166,7 @@ class Restrained:
         epistemic = parts.epistemic * (1 - share[:, None])
         if own is None:
             return replace(parts, epistemic=epistemic)
-        assert self.companion is not None
-        beside = share.square() * self.companion.understated(X, parts.variances()[0]).to(share)
+        beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
         hidden = None if self.bars is None else self.bars.hidden(X, own)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
@@ -178,13 +184,13 @@ class Restrained:
         within = self._within(mean, X)
         if within is not mean and not torch.equal(mean, within):
             parts = moved(parts, within - mean)
-        if self.degrees is None or not posterior:
-            return parts
-        return with_tails(parts, self._factors)
+        factors = self._factors if posterior else None
+        return parts if factors is None else with_tails(parts, factors)
 
     @cached_property
-    def _factors(self) -> Tensor:
-        assert self.degrees is not None
+    def _factors(self) -> Tensor | None:
+        if self.degrees is None:
+            return None
         return torch.as_tensor(variance_factors(self.degrees), device=self.low.device)
 
     def covariance(self, X: Tensor) -> Tensor:
@@ -217,20 +223,17 @@ class Restrained:
         return (self.bars or self.model).numbers_per_row() + beside
 
     def _joined(
-        self, mean: Tensor, X: Tensor, inside: Components | None = None
+        self, companion: LinearCompanion, mean: Tensor, X: Tensor, inside: Components | None = None
     ) -> tuple[Tensor, Tensor]:
         """The mean by both precisions, and the share of the companion.
 
         `inside` is the density at the nearest points of the box, where it is known.
         """
-        assert self.companion is not None
-        share = share_of(self.companion, self.model, X, inside).to(mean)
-        return mean + share * (self.companion.mean(X).to(mean) - mean), share
+        share = share_of(companion, self.model, X, inside).to(mean)
+        return mean + share * (companion.mean(X).to(mean) - mean), share
 
-    def _share_slopes(self, X: Tensor) -> Tensor:
+    def _share_slopes(self, companion: LinearCompanion, X: Tensor) -> Tensor:
         """Derivatives (n, d, m) of the companion's share."""
-        companion = self.companion
-        assert companion is not None
         return _slopes(lambda points: share_of(companion, self.model, points), X)
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class Adam:
         Size of a step.
     """
 
+    #: Decay of the two averages, and what roots are divided with, all by Kingma and Ba (2015).
     decay = (0.9, 0.999)
     epsilon = 1e-8
 
@@ -67,6 +68,7 @@ class GradientDescent:
         Size of a step.
     """
 
+    #: Share of the last step: the usual one, ten steps of memory.
     momentum = 0.9
 
     def __init__(self, parameters: list[Tensor], learning_rate: float):

@@ -222,7 +222,7 @@ class MultinomialRidge:
             return self.negative_log_likelihood(logits) + ridge
 
         def shortened(
-            direction: Tensor, promise: float
+            theta: Tensor, direction: Tensor, promise: float
         ) -> tuple[Tensor, Tensor, float, float] | None:
             """First of ever shorter steps that lowers the value, with its length."""
             change = self.logits(direction) - self.offset
@@ -259,7 +259,7 @@ class MultinomialRidge:
             promise = float((gradient * direction).sum())
             if not promise > tol * (abs(value) + ROUND_OFF):
                 return theta, step
-            found = shortened(direction, promise)
+            found = shortened(theta, direction, promise)
             if found is None:
                 return theta, step  # Round-off hides what is left to gain.
             theta, logits, value, length = found

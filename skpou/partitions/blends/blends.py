@@ -33,6 +33,14 @@ NEGLIGIBLE = 1e-7
 #: Starts that are tried where the descent has ended far above round-off, and how many of the best
 #: are followed to the end.
 RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
+#: Steps of a first look, which a single piece needs no more of; at least, however dear; and so many
+#: that a descent which the budget allows them ends by itself.
+FIRST_LOOK, FEWEST_STEPS, MANY_STEPS = 3, 5, 100
+#: Numbers of pieces that are looked at before the most: none is more than twice the one before.
+COUNTS = (1, 2, 4, 6, 8, 12)
+#: Factor of the best error up to which fewer pieces are as good, and standard deviations of white
+#: noise's correlation that it hardly exceeds.
+ABOUT, DEVIATIONS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -191,7 +199,7 @@ class BlendTrainer:
         parents : list of Tensor of shape (N_l,), int64
             Tree.
         """
-        pilot, problem = self.pilot(nodes, parents, steps=3)
+        pilot, problem = self.pilot(nodes, parents, steps=FIRST_LOOK)
         return self.finish(pilot, problem, parents)
 
     def pilot(
@@ -207,13 +215,13 @@ class BlendTrainer:
         thinned = self.thinned(n_leaves * (self.problem.n_columns + n_features))
         problem = self._projected(self.index[thinned], parents)
         tried: BestSoFar[TrainingResult] = BestSoFar()
-        first = self.steps(problem, self.pilot_budget, 3)
+        first = self.steps(problem, self.pilot_budget, FIRST_LOOK)
         for ridges in starts if n_leaves > 1 and first else starts[:1]:
             theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
             result = self._descend(problem, theta, parents, first)
             tried.show(result, result.score)
         best = tried.best
-        if steps > 3 and n_leaves > 1:
+        if steps > FIRST_LOOK and n_leaves > 1:
             steps = self.steps(problem, self.pilot_budget, steps)
             best = self._descend(problem, best.state.theta, parents, steps)
         return best, problem
@@ -278,7 +286,7 @@ class BlendTrainer:
         if len(problem.y) < problem.basis.n_columns + problem.basis.n_parameters:
             return 0
         cost = len(problem.y) * problem.basis.n_columns**2
-        return min(most, max(5, int(budget / cost)))
+        return min(most, max(FEWEST_STEPS, int(budget / cost)))
 
     def _descend(
         self, problem: ProjectedProblem, theta: Tensor, parents: list[Tensor], steps: int
@@ -378,7 +386,7 @@ class _Ladder:
         """Numbers of pieces that the rows can carry."""
         most = min(self.n_pieces, self.options.most_leaves)
         carried = max(self.part.n // (2 * self.unknowns), 1)
-        return tuple(k for k in sorted({1, 2, 4, 6, 8, 12, most}) if k <= min(most, carried))
+        return tuple(k for k in sorted({*COUNTS, most}) if k <= min(most, carried))
 
     def climb(self, numbers: tuple[int, ...] | None) -> Blend:
         """The best of the most promising numbers, from several starts if it is far from exact."""
@@ -417,7 +425,7 @@ class _Ladder:
         return [
             len(parents[-1])
             for _, projected, parents in rungs
-            if self.trainer.steps(projected, budget, 100) == 100
+            if self.trainer.steps(projected, budget, MANY_STEPS) == MANY_STEPS
         ][-1:]
 
     def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
@@ -425,7 +433,7 @@ class _Ladder:
         groups = cut_merges(self.merges, self.n_pieces, list(range(self.n_pieces)), k)
         table = torch.as_tensor(group_numbers(groups, self.n_pieces), device=self.labels.device)
         parents = [torch.zeros(len(groups), dtype=torch.int64, device=self.labels.device)]
-        steps = 3 if k == 1 else self.options.pilot_iter
+        steps = FIRST_LOOK if k == 1 else self.options.pilot_iter
         pilot, projected = self.trainer.pilot([table[self.labels]], parents, steps, starts)
         return pilot, projected, parents
 
@@ -437,7 +445,7 @@ def _is_settled(rungs: list[Rung], part: PieceProblem) -> bool:
     further is what lowers them.
     """
     pilot, projected, _ = rungs[-1]
-    if pilot.score < 1e-13 * projected.rms:
+    if pilot.score < LEAST_TOL * projected.rms:
         return True
     before = min((rung[0].score for rung in rungs[:-1]), default=math.inf)
     if pilot.score < before / WORTH_MORE:
@@ -453,10 +461,10 @@ def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
     """The first rung that white noise allows, or the best two by their pilots if they are close."""
     best = min(rung[0].score for rung in rungs)
     for rung in rungs:
-        if rung[0].score <= 3 * best and _is_white(rung[0], part):
+        if rung[0].score <= ABOUT * best and _is_white(rung[0], part):
             return [rung]
     ranked = sorted(rungs, key=_pilot_score)
-    return [rung for rung in ranked[:2] if rung[0].score <= 3 * best]
+    return [rung for rung in ranked[:2] if rung[0].score <= ABOUT * best]
 
 
 def _is_white(result: TrainingResult, part: PieceProblem) -> bool:
@@ -467,7 +475,7 @@ def _is_white(result: TrainingResult, part: PieceProblem) -> bool:
     nearest = residual[part.neighbours[:, 0]]
     total = residual.square().sum()
     correlation = float((residual * nearest).sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
-    return abs(correlation) < 3 / part.n**0.5
+    return abs(correlation) < DEVIATIONS / part.n**0.5
 
 
 def compose(blends: list[Blend], form: GateForm) -> list[GateLevel]:

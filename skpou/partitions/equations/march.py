@@ -232,11 +232,10 @@ class March:
                     falls = before >= FALLING * along or along == np.inf
                     vain = 0 if falls or length > SHORT else vain + 1
                     before = along
-                    only_seemed = self.kinked is not None and not self.rough
-                    if only_seemed and (vain >= IN_VAIN or length < LEAST_KINK):
+                    only_seemed = None if self.rough else self.kinked
+                    if only_seemed is not None and (vain >= IN_VAIN or length < LEAST_KINK):
                         # Nothing was smooth again: as before, with slabs as long.
-                        assert self.kinked is not None
-                        (self.rough, self.tol), length = self.kinked, SHORT
+                        (self.rough, self.tol), length = only_seemed, SHORT
                     elif vain >= IN_VAIN:
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
@@ -481,17 +480,15 @@ class March:
         nodes, weights = gauss(n)
         own = legendre_values(nodes, degree[j])
         shapes = [p + 1 for p in degree]
-        total = None
+        halves = []
         for coef, side in parts:
             whole = legendre_values((nodes + side) / 2, degree[j])
             # c_k = (2 k + 1) / 2 * mean over the half
             T = (2 * np.arange(degree[j] + 1) + 1)[:, None] * ((whole.T * (weights / 2)) @ own)
             T = torch.as_tensor(T, device=a.device)
             cube = coef.reshape(*shapes, -1)
-            moved = torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j)
-            total = moved if total is None else total + moved
-        assert total is not None
-        merged = total.reshape(len(exponents(degree)), -1)
+            halves.append(torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j))
+        merged = (halves[0] + halves[1]).reshape(len(exponents(degree)), -1)
         size = np.where(self.size > 0, self.size, 1.0)
         A = (sizes_by_degree(degree, merged, j) / size).max(1)
         if np.hypot(A[-1], A[-2]) > 0.1 * self._across():

@@ -26,6 +26,9 @@ from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.spaces import POLYNOMIAL
 
+#: Difference, relative to it, between the box's width and a period that is round-off.
+SAME_WIDTH = 1e-9
+
 
 class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     """Regressor whose model is a `Mixture`: experts on a tree of partitions, perhaps one level.
@@ -179,9 +182,8 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
 
     def _check_periods(self, physics: Physics, problem: Problem) -> None:
         for symmetry in physics.symmetries:
-            assert symmetry.period is not None
             width = float(problem.scaling.width[problem.column(symmetry.coordinate)])
-            if abs(width - symmetry.period) > 1e-9 * width:
+            if symmetry.period is None or abs(width - symmetry.period) > SAME_WIDTH * width:
                 raise ValueError(
                     f"{symmetry!r}: on pieces the period must be the width of the box, {width!r}."
                 )

@@ -7,6 +7,16 @@ from torch import Tensor
 
 from skpou.core.linalg import row_blocks, rows_within
 
+#: Factor of the damping after a failure and a success, and the first one.
+TENFOLD, FIRST_DAMPING = 10, 1e-6
+#: Lengths of a step that are tried before it is damped more.
+LENGTHS = (1.0, 0.5, 0.25, 0.125)
+#: Relative decrease by which a step has converged: the next one's is about its square.
+CONVERGED = 1e-8
+#: What the diagonal is raised by, in units of round-off: the Hessian of rows that are certain of
+#: their class is singular.
+JITTER = 50
+
 
 class MultinomialLogistic:
     """Gates from labels or probabilities: maximise ``sum_nk w_n t_nk log softmax(F theta')_nk``.
@@ -87,11 +97,11 @@ class MultinomialLogistic:
                 theta, new_value, found = self._search(theta, direction, new_value, absolute, open_)
                 length = torch.where(open_, found, length)
                 failed = open_ & (found == 0)
-                damping = torch.where(failed, (10 * damping).clamp_min(1e-6), damping)
+                damping = torch.where(failed, (TENFOLD * damping).clamp_min(FIRST_DAMPING), damping)
                 if bool(failed.any()):
                     direction = damped_direction(gradient, hessian, damping)
-            damping = torch.where(length == 1, damping / 10, damping)
-            converged = value - new_value < 1e-8 * value.abs()
+            damping = torch.where(length == 1, damping / TENFOLD, damping)
+            converged = value - new_value < CONVERGED * value.abs()
             value = new_value
             if bool(converged.all()):
                 break
@@ -110,7 +120,7 @@ class MultinomialLogistic:
         Returns theta, the objectives and the lengths of the steps, 0 where none was taken.
         """
         taken = torch.zeros_like(value)
-        for length in (1.0, 0.5, 0.25, 0.125):
+        for length in LENGTHS:
             candidate = theta - length * direction
             candidate_value = self.objective(candidate, ridge)
             lower = open_ & (taken == 0) & (candidate_value < value)
@@ -126,7 +136,7 @@ class MultinomialLogistic:
         pi = torch.softmax(self.features @ theta.mT, -1)
         hessian = self._hessian(pi)
         largest = hessian.abs().amax((-2, -1))
-        jitter = 50 * torch.finfo(theta.dtype).eps * largest
+        jitter = JITTER * torch.finfo(theta.dtype).eps * largest
         ridge = torch.as_tensor(ridge, dtype=theta.dtype, device=theta.device)
         hessian.diagonal(dim1=-2, dim2=-1).add_((ridge + jitter)[..., None])
         return self._gradient(theta, ridge, pi), hessian

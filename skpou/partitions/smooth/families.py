@@ -27,6 +27,7 @@ MOST_COLUMNS, MOST_DEGREE = 250, 40
 RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 #: Factors by which the rates of single columns are moved, one after the other.
 STEPS = (2.0, 1.4)
+#: Rate of a column below which it is as good as straight in the box.
 LEAST_RATE = 1e-3
 #: Prior standard deviation below which a coefficient is none: round-off of the constant.
 NO_COEFFICIENT = 1e-17

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Basis
+from skpou.core import Basis, to_tensor
 
 
 class CubicSplines(Basis, kind="cubic_splines"):
@@ -45,8 +44,8 @@ class CubicSplines(Basis, kind="cubic_splines"):
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> CubicSplines:
         """Rebuild from `arrays`, on the device of `like`."""
-        parts = (torch.tensor(np.asarray(arrays[n]), device="cpu") for n in ("knots", "leverage"))
-        return cls(*(part.to(like.device) for part in parts))
+        parts = (to_tensor(arrays[n], like) for n in ("knots", "leverage"))
+        return cls(*parts)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Interval i, its width h, the place t in it from 0 to 1, what x lies beyond the ends."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+#: Kinds of one-dimensional functions, as the plan's tables number them.
 CONSTANT, LEFT, RIGHT, HAT, MODIFIED = range(5)
 
 #: How a grid treats the faces of the box.
