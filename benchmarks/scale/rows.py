@@ -1,10 +1,12 @@
 """Many rows: fits that sum them block by block, in one process and in two, and predictions.
 
 Each fit runs in a process of its own, ``python -m benchmarks.scale.rows FILE NAME [RANK FOLDER]``,
-so that its memory is its own.
+so that its memory is its own; xgboost's where the variable SKPOU_XGBOOST names the interpreter of
+an environment that has it.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,9 +20,15 @@ import torch.distributed as dist
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import SGDRegressor
 
-from benchmarks.scale.gpu import gemm_rate, pieces
+from benchmarks.scale import boosting
+from benchmarks.scale.gpu import SIDES, pieces
 from benchmarks.shared import harness
-from skpou import AdditivePOURegressor, HierarchicalPOURegressor, SparseGridRegressor
+from skpou import (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    MultiStageRegressor,
+    SparseGridRegressor,
+)
 from skpou.core.linalg import WeightedSums
 from skpou.partitions.pieces.spaces import space_basis
 
@@ -31,8 +39,9 @@ MOST_TIMES, MOST_MEMORY = 11, 2.0
 #: How much faster two processes are to be, rows to predict in how many seconds, and the share of
 #: the rate of a matrix product that the sums of the experts are to have.
 LEAST_GAIN, PREDICTED, SECONDS, LEAST_SHARE = 1.7, (10**7, 10**5), 60.0, 0.5
-#: Experts and degree of these sums, and the side of the matrices of the product.
-EXPERTS, DEGREE, SIDE = 64, 2, 1536
+#: Experts and degree of these sums, rows that are summed together, as in a fit of them, and how
+#: often, of which the fastest counts: the machine may be busy with other things.
+EXPERTS, DEGREE, TOGETHER, REPEATS = 64, 2, 3125, 20
 NOISE = 0.1
 SEEDS = 1
 PAIRS = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (0, 2), (1, 3), (0, 7)]
@@ -66,6 +75,13 @@ MODELS = {
     "HierarchicalPOURegressor, EM, (8, 8) of degree 2": lambda: HierarchicalPOURegressor(
         (8, 8), 2, solver="em", init="box", max_iter=20, batch_size=BLOCK, random_state=0
     ),
+}
+#: Pieces, and columns of all kinds, that a sample finds and all rows are fitted to.
+SAMPLED = {
+    "HierarchicalPOURegressor": lambda: HierarchicalPOURegressor(batch_size=BLOCK),
+    "MultiStageRegressor": lambda: MultiStageRegressor(batch_size=BLOCK),
+}
+RIVALS = {
     "SGDRegressor on squares and products": SGD,
     "HistGradientBoostingRegressor, in memory": HistGradientBoostingRegressor,
 }
@@ -97,17 +113,30 @@ def own_memory():
     return float(found[0]) / 1e6 if found else 0.0
 
 
+def sent():
+    """A list whose sum is what this process sends to the others from now on, in bytes."""
+    parts, original = [], dist.all_gather
+
+    def counted(found, tensor, **options):
+        parts.append(tensor.numel() * tensor.element_size())
+        return original(found, tensor, **options)
+
+    dist.all_gather = counted
+    return parts
+
+
 def measure(path, name, rank=None, folder=None):
     """Seconds, memory and error of one fit, as the last line of the output.
 
     With a rank, of one of two processes that meet in a folder: its half of the rows.
     """
-    table = np.load(path, mmap_mode="r")
+    table, parts = np.load(path, mmap_mode="r"), []
     if rank is not None:
         where = f"file://{folder}/meet"
         dist.init_process_group("gloo", init_method=where, rank=int(rank), world_size=2)
-        table = np.array_split(table, 2)[int(rank)]
-    model, peak, done = MODELS[name](), [own_memory()], threading.Event()
+        table, parts = np.array_split(table, 2)[int(rank)], sent()
+    model = {**MODELS, **SAMPLED, **RIVALS}[name]()
+    peak, done = [own_memory()], threading.Event()
 
     def watch():
         while not done.wait(LOOK):
@@ -120,9 +149,9 @@ def measure(path, name, rank=None, folder=None):
     done.set()
     watcher.join()
     X = harness.fresh(N_FEATURES, 0)
-    error = harness.rms(model.predict(X) - target(X))
-    found = {"seconds": seconds, "elapsed": elapsed, "gigabytes": max(peak), "error": error}
-    print(json.dumps(found))
+    found = {"seconds": seconds, "microseconds a row": 1e6 * seconds / len(table)}
+    found |= {"gigabytes": max(peak), "error": harness.rms(model.predict(X) - target(X))}
+    print(json.dumps({**found, "elapsed": elapsed, "megabytes sent": sum(parts) / 1e6}))
 
 
 def start(*arguments):
@@ -139,83 +168,137 @@ def result(process):
     return json.loads(words.splitlines()[-1])
 
 
+def result_of_boosting(path):
+    """The same of xgboost, or None where there is none."""
+    interpreter = os.environ.get("SKPOU_XGBOOST")
+    if interpreter is None:
+        print("  SKPOU_XGBOOST is not set: without xgboost")
+        return None
+    X = harness.fresh(N_FEATURES, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        query, found = str(Path(folder, "query.npy")), str(Path(folder, "found.npz"))
+        np.save(query, X)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [interpreter, boosting.__file__, str(path), query, found]
+        subprocess.run(command, check=True, env=environment)
+        values = np.load(found)
+        seconds, n = float(values["seconds"]), len(np.load(path, mmap_mode="r"))
+        row = {"seconds": seconds, "microseconds a row": 1e6 * seconds / n}
+        error = harness.rms(values["mean"] - target(X))
+        return {**row, "error": error}
+
+
+def written(folder, sizes):
+    """Files of so many rows."""
+    paths = {n: Path(folder, f"{n}.npy") for n in sizes}
+    for n, path in paths.items():
+        write(path, n, 0)
+    return paths
+
+
 def fits(seeds, quick):
     """Seconds, memory and error of each model at both numbers of rows."""
     table = harness.Table()
-    sizes = QUICK_SIZES if quick else SIZES
     with tempfile.TemporaryDirectory() as folder:
-        for n in sizes:
-            write(Path(folder, f"{n}.npy"), n, 0)
+        paths = written(folder, QUICK_SIZES if quick else SIZES)
         for name in MODELS:
             first = None
-            for n in sizes:
-                found = result(start(Path(folder, f"{n}.npy"), name))
-                bounds = []
-                if name.endswith(("level 3", "pairs", "degree 2")):
-                    bounds = [("2 GB", found["gigabytes"], MOST_MEMORY)]
-                    if first is not None:
-                        bounds.append(("11 times", found["seconds"] / first, MOST_TIMES))
+            for n, path in paths.items():
+                found = result(start(path, name))
+                bounds = [("2 GB", found["gigabytes"], MOST_MEMORY)]
+                if first is not None:
+                    bounds.append(("11 times", found["seconds"] / first, MOST_TIMES))
                 first = found["seconds"]
-                del found["elapsed"]
-                table.add({"task": f"{name}: {n:.0e} rows", **found}, bounds)
+                add(table, name, n, found, bounds)
     return table
+
+
+def rivals(seeds, quick):
+    """The same of others, and of models that a sample finds, at the smaller number of rows."""
+    table = harness.Table()
+    with tempfile.TemporaryDirectory() as folder:
+        for n, path in written(folder, (QUICK_SIZES if quick else SIZES)[:1]).items():
+            for name in [*SAMPLED, *RIVALS]:
+                add(table, name, n, result(start(path, name)))
+            found = result_of_boosting(path)
+            if found is not None:
+                add(table, "xgboost, external memory", n, found)
+    return table
+
+
+def add(table, name, n, found, bounds=()):
+    """A row of a table of fits."""
+    found = {k: v for k, v in found.items() if k not in ("elapsed", "megabytes sent")}
+    table.add({"task": f"{name}: {n:.0e} rows", **found}, bounds)
 
 
 def processes(seeds, quick):
     """Seconds on the clock of one process, and of two with half of the rows each."""
     table, n = harness.Table(), (QUICK_SIZES if quick else SIZES)[0]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "rows.npy")
-        write(path, n, 0)
+        path = written(folder, (n,))[n]
         for name in SHARED:
             one = result(start(path, name))["elapsed"]
             with tempfile.TemporaryDirectory() as meeting:
-                both = [start(path, name, rank, meeting) for rank in range(2)]
-                two = max(result(process)["elapsed"] for process in both)
+                both = [result(process) for process in
+                        [start(path, name, rank, meeting) for rank in range(2)]]  # fmt: skip
+            two = max(found["elapsed"] for found in both)
             gain = one / two
             row = {"task": f"{name}: {n:.0e} rows", "one process": one, "two": two, "gain": gain}
+            row["megabytes sent by each"] = both[0]["megabytes sent"]
             table.add(row, [("1.7 times", -gain, -LEAST_GAIN)])
     return table
 
 
+def processor_seconds(*runs):
+    """Processor time of the fastest of several calls of each function, in turn, in one thread."""
+    taken = [[] for _ in runs]
+    for _ in range(REPEATS):
+        for run, own in zip(runs, taken, strict=True):
+            begin = time.process_time()
+            run()
+            own.append(time.process_time() - begin)
+    return [min(own) for own in taken]
+
+
+def predictions(table, n):
+    """Time of predictions, in two threads and of the processor."""
+    model, X = pieces().set_params(n_jobs=2), np.random.default_rng(0).random((n, 4))
+    model.predict(X[:BLOCK])
+    begin, used = time.perf_counter(), time.process_time()
+    model.predict(X)
+    seconds, used = time.perf_counter() - begin, time.process_time() - used
+    name = f"{n:.0e} predictions of 64 pieces of degree 2, d = 4, in two threads"
+    row = {"task": name, "seconds": seconds, "processor seconds": used}
+    table.add(row, [("a minute", seconds, SECONDS)])
+
+
 def rates(seeds, quick):
     """Predictions a minute, and the rate of the experts' sums beside a matrix product's."""
-    table, threads = harness.Table(), torch.get_num_threads()
-    n = PREDICTED[quick]
-    model, X = pieces(), np.random.default_rng(0).random((n, 4))
-    torch.set_num_threads(2)
-    try:
-        begin = time.perf_counter()
-        model.predict(X)
-        seconds = time.perf_counter() - begin
-    finally:
-        torch.set_num_threads(threads)
-    row = {"task": f"{n:.0e} predictions of 64 pieces of degree 2, d = 4", "seconds": seconds}
-    table.add(row, [("a minute", seconds, SECONDS)])
+    table = harness.Table()
+    predictions(table, PREDICTED[quick])
     n, generator = QUICK_SIZES[0] if quick else SIZES[0], torch.Generator().manual_seed(0)
     basis = space_basis("polynomial", N_FEATURES, DEGREE)
     like = torch.zeros((), dtype=torch.float64)
-    sums = WeightedSums(basis.n_columns, torch.zeros(EXPERTS, dtype=torch.bool), like)
-    seconds = 0.0
-    for _ in range(0, n, BLOCK):
-        size = min(n, BLOCK)
-        rows = basis.matrix(torch.rand((size, N_FEATURES), generator=generator).double())
-        share = torch.rand((size, EXPERTS), generator=generator).double()
-        begin = time.perf_counter()
-        sums.add(rows, share)
-        seconds += time.perf_counter() - begin
-    # Each product of two columns once, since the sums are symmetric.
-    products = basis.n_columns * (basis.n_columns + 1) // 2
-    share = 2.0 * n * EXPERTS * products / seconds / gemm_rate("cpu", SIDE)
-    row = {"task": f"sums of {EXPERTS} experts of degree {DEGREE}, d = {N_FEATURES}, {n:.0e} rows"}
-    table.add(
-        {**row, "seconds": seconds, "share of product": share},
-        [("half the rate", -share, -LEAST_SHARE)],
+    X, share = (
+        torch.rand((TOGETHER, k), generator=generator).double() for k in (N_FEATURES, EXPERTS)
     )
+    # As in a fit, where the target is one more column.
+    rows = torch.cat([basis.matrix(X), X[:, :1]], 1)
+    sums = WeightedSums(rows.shape[1], torch.zeros(EXPERTS, dtype=torch.bool), like)
+    A = torch.full((SIDES["cpu"], SIDES["cpu"]), 0.5, dtype=torch.float64)
+    seconds, of_square = processor_seconds(lambda: sums.add(rows, share), lambda: A @ A)
+    seconds, rate = seconds / TOGETHER * n, 2.0 * SIDES["cpu"] ** 3 / of_square
+    # Each product of two columns once, since the sums are symmetric.
+    products = rows.shape[1] * (rows.shape[1] + 1) // 2
+    of_product = 2.0 * n * EXPERTS * products / seconds / rate
+    name = f"sums of {EXPERTS} experts of degree {DEGREE}, d = {N_FEATURES}, {n:.0e} rows"
+    row = {"task": name, "processor seconds": seconds, "share of product": of_product}
+    table.add(row, [("half the rate", -of_product, -LEAST_SHARE)])
     return table
 
 
-SECTIONS = {"fits": fits, "processes": processes, "rates": rates}
+SECTIONS = {"fits": fits, "rivals": rivals, "processes": processes, "rates": rates}
 
 if __name__ == "__main__":
     measure(*sys.argv[1:])

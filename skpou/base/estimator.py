@@ -187,13 +187,29 @@ class TorchEstimator(TrainedEstimator):
         if len(points) == 1:
             results = [function(points, slice(0, 1))]
         else:
-            blocks = row_blocks(len(points), self._rows_a_block(model))
-            # A card has threads of its own.
-            with jobs(self.n_jobs if points.device.type == "cpu" else None):
-                results = at_once(lambda block: function(points[block], block), blocks)
+            size = min(self._rows_a_block(model), max(len(points), 1))
+            while (found := self._of_blocks(points, function, size)) is None:
+                size = -(-size // 2)
+            results = found
         if isinstance(results[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
         return torch.cat(results)
+
+    def _of_blocks(
+        self, points: Tensor, function: Callable[[Tensor, slice], Any], size: int
+    ) -> list[Any] | None:
+        """A function's results over blocks of rows; None where a card's memory is too small."""
+        blocks = row_blocks(len(points), size)
+        try:
+            # A card has threads of its own.
+            with jobs(self.n_jobs if points.device.type == "cpu" else None):
+                return at_once(lambda block: function(points[block], block), blocks)
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+        # What was held is free by now.
+        torch.cuda.empty_cache()
+        return None
 
     # In words
 

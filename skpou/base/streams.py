@@ -62,10 +62,15 @@ def edges_of(X: Tensor, weight: Tensor) -> Tensor:
     return torch.stack([kept.amin(0), kept.amax(0)])
 
 
+def joined_edges(edges: list[Tensor]) -> Tensor:
+    """The edges (2, d) of all parts of the rows, of which these (2, d) are those of each."""
+    found = torch.stack(edges)
+    return torch.stack([found[:, 0].amin(0), found[:, 1].amax(0)])
+
+
 def edges_of_all(edges: Tensor) -> Tensor:
     """The edges (2, d) over the rows of all processes."""
-    found = torch.stack(gather(edges))
-    return torch.stack([found[:, 0].amin(0), found[:, 1].amax(0)])
+    return joined_edges(gather(edges))
 
 
 def box_of_edges(edges: Tensor) -> Scaling:
@@ -93,11 +98,11 @@ def warn_of_rows_outside(n_outside: int) -> None:
             "They count with the values that functions have there, which only go on as they are "
             "at the edge. Give bounds that hold all rows.",
             UserWarning,
-            stacklevel=_level_of_caller(),
+            stacklevel=level_of_caller(),
         )
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """Level of the first line outside of this package and of what wraps its methods.
 
     It is that of a warning in the function that asks.

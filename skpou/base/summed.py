@@ -24,6 +24,7 @@ from skpou.base.streams import (
     edges_of,
     edges_of_all,
     edges_of_bounds,
+    joined_edges,
     lies_on_disk,
     sample_of_all_processes,
     warn_of_rows_outside,
@@ -87,16 +88,16 @@ class SummedEstimator(TorchEstimator):
                 visit(*rows)
             if not found:
                 raise ValueError(NO_WEIGHT)
-        edges = torch.stack(found)
-        return self._edges(edges[0], torch.stack([edges[:, 0].amin(0), edges[:, 1].amax(0)]))
+        return self._edges(found[0], joined_edges(found))
 
-    def _keep_range(self, summary: Summary, scaling: Scaling) -> None:
-        """Store the range of y; what leaves rows out needs these, and is left out itself."""
-        low, high = (
-            scaling.targets(edge[None])[0] for edge in (summary.sums.low, summary.sums.high)
-        )
-        self._form_error = None
-        self._restraint = {"low": low.cpu().numpy(), "high": high.cpu().numpy(), "companion": None}
+    def _forget_judgement(self) -> None:
+        """Store that no rows were left out to tell of the model between the rows."""
+        self._form_error, self._restraint = None, None
+
+    def _keep_range(self, edges: Tensor, scaling: Scaling) -> None:
+        """Store the range (2, m) of y over all rows, beside what left-out rows have told."""
+        low, high = scaling.targets(edges).cpu().numpy()
+        self._restraint = {"companion": None, **(self._restraint or {}), "low": low, "high": high}
 
 
 class SummedRegressor(SummedEstimator, BaseRegressor):
@@ -188,7 +189,8 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
         prepared = Prepared(summary.rows(scaling, self._torch_dtype()), scaling, ndim)
         result = self._fit_sums(summary, prepared, columns)
         result = self._no_worse_than_the_mean(result, prepared)
-        self._keep_range(summary, scaling)
+        self._forget_judgement()
+        self._keep_range(torch.stack([summary.sums.low, summary.sums.high]), scaling)
         self._store_result(result, prepared)
         return result
 

@@ -27,6 +27,7 @@ from skpou.base.callbacks import (
 )
 from skpou.base.compat import CallbackSupportMixin
 from skpou.base.parameters import random_generator
+from skpou.base.streams import level_of_caller
 from skpou.base.unpacked import UNPACKED
 from skpou.core import (
     LONG_SEEDS,
@@ -199,8 +200,7 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
         kept = "The best of the starts that were finished is kept."
         if stopped.result.code == "interrupted":
             kept = stopped.result.message
-        # Past this method, its caller, fit and its wrapper, to the line that called fit.
-        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=5)
+        warnings.warn(f"fit was interrupted. {kept}", UserWarning, stacklevel=level_of_caller())
         raise InterruptedFit from None
 
     def _reporter(self, stoppable: bool = True) -> Report | None:
@@ -243,5 +243,4 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
 
     def _warn_if_not_converged(self, result: TrainingResult) -> None:
         if result.code not in ("converged", "interrupted"):
-            # Past this method, fit and its wrapper, to the line that called fit.
-            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=level_of_caller())

@@ -21,6 +21,7 @@ from skpou.core.records import (
     tell,
 )
 from skpou.core.rows import (
+    Blocks,
     Pairs,
     Rows,
     drawn_points,
@@ -29,17 +30,17 @@ from skpou.core.rows import (
     pairs_of,
     with_all_targets,
 )
-from skpou.core.sample import RowSample
+from skpou.core.sample import RowSample, keys_of
 from skpou.core.scaling import Scaling, target_unit
 from skpou.core.sobol import sobol_points
 from skpou.core.state import TensorState, to_array, to_tensor
 
 # fmt: off
-__all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", "FourierProducts",
-           "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling", "TensorState",
-           "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted", "TrainingResult",
-           "at_once", "count_columns", "count_waves", "drawn_points", "group_rows", "handing_over",
-           "jobs", "judging_generator", "largest_powers", "merge_rows", "pairs_of", "sobol_points",
-           "target_unit", "tell", "to_array", "to_powers", "to_tensor", "torch_seeded",
-           "total_degree_exponents", "with_all_targets"]
+__all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", "Blocks",
+           "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
+           "TensorState", "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted",
+           "TrainingResult", "at_once", "count_columns", "count_waves", "drawn_points",
+           "group_rows", "handing_over", "jobs", "judging_generator", "keys_of", "largest_powers",
+           "merge_rows", "pairs_of", "sobol_points", "target_unit", "tell", "to_array",
+           "to_powers", "to_tensor", "torch_seeded", "total_degree_exponents", "with_all_targets"]
 # fmt: on

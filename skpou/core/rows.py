@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,6 +111,10 @@ class Rows:
             (self.within / unit.square()).to(dtype),
             part and Pairs(part.point, scaled(part.y), part.weight.to(dtype)),
         )
+
+
+#: Reads rows once, in scaled units and parts of any size; as often as it is called.
+Blocks = Callable[[], Iterator[Rows]]
 
 
 def pairs_of(rows: Rows, output: int) -> Pairs:

@@ -4,9 +4,10 @@ from skpou.lsgd.classifier import LSGDClassifier
 from skpou.lsgd.equations import EquationNetworkTraining
 from skpou.lsgd.fit import NetworkOptions, fit_network
 from skpou.lsgd.regressor import LSGDRegressor
+from skpou.lsgd.searched import SearchedRegressor
 from skpou.lsgd.sizes import check_network_for, network_sizes
 
 # fmt: off
 __all__ = ["EquationNetworkTraining", "LSGDClassifier", "LSGDRegressor", "NetworkOptions",
-           "check_network_for", "fit_network", "network_sizes"]
+           "SearchedRegressor", "check_network_for", "fit_network", "network_sizes"]
 # fmt: on

@@ -19,9 +19,10 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows
-from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
+from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, Problem
 from skpou.lsgd.equations import fit_equation_network
 from skpou.lsgd.fit import QUICK_STEPS, SOLVERS, NetworkOptions, fit_network, is_dual
+from skpou.lsgd.searched import SearchedRegressor
 from skpou.lsgd.sizes import check_network_for, network_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
@@ -36,7 +37,7 @@ OF_FIXED_SIZES = {
 }
 
 
-class LSGDRegressor(PhysicsMixin):
+class LSGDRegressor(SearchedRegressor):
     """Separable networks: the last layer is solved for, by least squares, instead of descended.
 
     The units of a network's last hidden layer are a basis that adapts to the data, and for given
@@ -77,7 +78,8 @@ class LSGDRegressor(PhysicsMixin):
         ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
-        ``"varpro"`` and of predictions; None: as many as fit into some memory.
+        ``"varpro"`` and of predictions; None: as many as fit into some memory. With
+        ``hidden_layer_sizes="auto"`` also rows that are read together from disk, see the guide.
     physics : Equation or list of Equation, default=None
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may
@@ -173,7 +175,7 @@ class LSGDRegressor(PhysicsMixin):
 
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
-        **PhysicsMixin._parameter_constraints,
+        **SearchedRegressor._parameter_constraints,
         "hidden_layer_sizes": [
             AUTO,
             COUNT,
@@ -239,26 +241,14 @@ class LSGDRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    @sections_of(PhysicsMixin.fit)
+    @sections_of(SearchedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> LSGDRegressor:
         """Search for the hidden layers, or for the basis, and solve for the coefficients.
 
         Several outputs share the hidden layers.
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
-        physics = self._physics()
-        with self._fitting(X, y, sample_weight):
-            again = None
-            if physics is None:
-                prepared = self._prepare(X, y, sample_weight)
-                again = lambda others: self._training(sizes, others.rows)  # noqa: E731
-                train = again(prepared)
-            else:
-                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            result = self._train_and_store(train, self.n_init, prepared, again)
-        self._warn_if_not_converged(result)
-        return self
+        return self._fit(X, y, sample_weight, sizes, int(self.n_init))
 
     def _most_lines(self) -> int | None:
         # Line searches of L-BFGS and the search for sizes take as many as they need.
@@ -313,8 +303,7 @@ class LSGDRegressor(PhysicsMixin):
         check_network_for(self, problem, physics)
 
     def _may_lean(self) -> bool:
-        # A network of a given size is what was asked for.
-        return isinstance(self.hidden_layer_sizes, str) and isinstance(self.alpha, str)
+        return super()._may_lean() and isinstance(self.alpha, str)
 
     def _check_memory(self, network: Network, rows: Rows) -> None:
         """Refuse a network that does not fit into memory, before allocating it."""

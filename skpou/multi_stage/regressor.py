@@ -22,8 +22,8 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Rows, TrainingResult
-from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, PhysicsMixin, Problem
-from skpou.lsgd import check_network_for, network_sizes
+from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, Problem
+from skpou.lsgd import SearchedRegressor, check_network_for, network_sizes
 from skpou.multi_stage.equations import EquationStages
 from skpou.multi_stage.fit import fit_multi_stage
 from skpou.multi_stage.options import MultiStageOptions
@@ -34,7 +34,7 @@ OF_FIXED_SIZES = {"activation": "tanh", "scale_factor": "auto", "solver": "varpr
 SOLVERS = ("varpro", "adam_lbfgs")
 
 
-class MultiStageRegressor(PhysicsMixin):
+class MultiStageRegressor(SearchedRegressor):
     """Regression in stages, down to machine precision between the samples.
 
     Every stage fits what the ones before left over, in units of its own size [1]_. By default the
@@ -86,7 +86,8 @@ class MultiStageRegressor(PhysicsMixin):
     tol : float, default=1e-14
         Residual, relative to the rms of y, below which a fit counts as exact.
     batch_size : int, default=None
-        Rows a block in predictions. None: as many as fit into memory.
+        Rows a block in predictions; None: as many as fit into memory. With
+        ``hidden_layer_sizes="auto"`` also rows that are read together from disk, see the guide.
     n_jobs : int, default=None
         Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
         by side; None is 1. Results do not depend on it. Side by side in a fit: bandwidths and
@@ -179,7 +180,7 @@ class MultiStageRegressor(PhysicsMixin):
 
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
-        **PhysicsMixin._parameter_constraints,
+        **SearchedRegressor._parameter_constraints,
         "n_stages": [AUTO, COUNT],
         "hidden_layer_sizes": [
             AUTO,
@@ -236,7 +237,7 @@ class MultiStageRegressor(PhysicsMixin):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    @sections_of(PhysicsMixin.fit)
+    @sections_of(SearchedRegressor.fit)
     def fit(self, X, y, sample_weight=None) -> MultiStageRegressor:
         """Fit stage after stage.
 
@@ -244,19 +245,7 @@ class MultiStageRegressor(PhysicsMixin):
         """
         sizes = network_sizes(self, OF_FIXED_SIZES)
         self._check_scale_factor()
-        physics = self._physics()
-        with self._fitting(X, y, sample_weight):
-            again = None
-            if physics is None:
-                prepared = self._prepare(X, y, sample_weight)
-                again = lambda others: self._training(sizes, others.rows)  # noqa: E731
-                train = again(prepared)
-            else:
-                prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-                train = self._training_on_equations(sizes, prepared.rows, problem, physics)
-            result = self._train_and_store(train, 1, prepared, again)
-        self._warn_if_not_converged(result)
-        return self
+        return self._fit(X, y, sample_weight, sizes)
 
     def _check_scale_factor(self) -> None:
         if self.scale_factor != "auto" and self.solver != "adam_lbfgs":
@@ -300,8 +289,8 @@ class MultiStageRegressor(PhysicsMixin):
         return lambda rng: fit_multi_stage(rows, options, rng, report)
 
     def _may_lean(self) -> bool:
-        # Networks and stages of given sizes are what was asked for.
-        return isinstance(self.hidden_layer_sizes, str) and isinstance(self.n_stages, str)
+        # Stages of a given number are what was asked for.
+        return super()._may_lean() and isinstance(self.n_stages, str)
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         rows, residue, left = prepared.rows, prepared.rows.y.double(), []

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingResult, drawn_points, handing_over
+from skpou.core import Blocks, Rows, TrainingResult, drawn_points, handing_over
 from skpou.core.linalg import (
+    alone,
     back_substitute,
+    gather,
     long_blocks,
     split_factor,
+    sum_of_all,
     triangular_factor,
     triangular_factors,
 )
@@ -26,16 +30,41 @@ MANY_ROWS, SEARCHED = 10_000, 5_000
 MOST_TOLD = 0.5
 
 
-def searched_points(rows: Rows, options: PieceOptions) -> Tensor | None:
-    """Mask (n,) of the points among which pieces are searched for; None: all."""
+def searched_points(rows: Rows, options: PieceOptions, of_more: bool = False) -> Tensor | None:
+    """Mask (n,) of the points among which pieces are searched for; None: all.
+
+    `of_more` says that the rows are a sample of more.
+    """
     given = options.sizes is not None and options.degree is not None
-    if given or rows.n_rows <= MANY_ROWS:
+    if given or rows.n_rows <= (SEARCHED if of_more else MANY_ROWS):
         return None
     return drawn_points(rows, SEARCHED)
 
 
 def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> TrainingResult:
     """Add the rows that a search has not seen to the posterior of the experts' coefficients.
+
+    Parameters
+    ----------
+    found : TrainingResult
+        Of the search; its state is a `Mixture`.
+    rows : Rows
+        All rows, in the same units: those of all processes, where there are several.
+    searched : Tensor of shape (n,), bool
+        Those of the search.
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with what was found.
+    """
+    seen, others = (rows.subset(torch.nonzero(part).squeeze(1)) for part in (searched, ~searched))
+    with alone():
+        return fit_to_blocks(found, seen, lambda: iter((others,)))
+
+
+def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> TrainingResult:
+    """Add rows in blocks, of all processes, to the posterior of the experts' coefficients.
 
     That of the search is the prior: ``R c`` stands for its targets as R does for its rows
     (recursive least squares). Gates stay. Exact experts do, too: a gate between two rows that
@@ -46,10 +75,10 @@ def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> Tr
     ----------
     found : TrainingResult
         Of the search; its state is a `Mixture`.
-    rows : Rows
-        All rows, in the same units.
-    searched : Tensor of shape (n,), bool
+    seen : Rows
         Those of the search.
+    others : callable
+        Reads the others, in the same units.
 
     Raises
     ------
@@ -62,12 +91,11 @@ def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> Tr
         return found
     message = "The experts are those of the rows that were searched."
     with handing_over(lambda: replace(found, code="interrupted", message=message)):
-        others = rows.subset(torch.nonzero(~searched).squeeze(1))
         experts = list(mixture.experts)
         for depth in range(min(first, n_levels)):
-            experts[depth] = _updated(experts[depth], _Pieces(mixture, depth), others, rows)
+            experts[depth] = _updated(experts[depth], _Pieces(mixture, depth), seen, others)
         if first < n_levels:
-            experts[-1] = _updated(experts[-1], _Blends(mixture), others, rows)
+            experts[-1] = _updated(experts[-1], _Blends(mixture), seen, others)
         state = Mixture(mixture.tree, experts, mixture.degree, first, mixture.space)
         return replace(found, state=state)
 
@@ -138,31 +166,47 @@ class _Blends:
         return result
 
 
-def _updated(experts: Experts, design: _Pieces | _Blends, others: Rows, rows: Rows) -> Experts:
+def _updated(experts: Experts, design: _Pieces | _Blends, seen: Rows, others: Blocks) -> Experts:
     """Coefficients, factors and noise by further rows."""
     q = experts.factor.shape[-1]
-    joint = torch.cat([experts.factor, experts.factor @ design.together(experts.coef)], 2)
-    for block in long_blocks(others.n_rows, q, 4 * q):
-        group, columns, _ = design(others.X[block])
-        new = torch.cat([columns, others.y[block]], 1) * others.weight[block].sqrt()[:, None]
-        joint = triangular_factor(torch.cat([joint, triangular_factors(new, group, len(joint))], 1))
+    prior = torch.cat([experts.factor, experts.factor @ design.together(experts.coef)], 2)
+    below = prior[:, :0]
+    for rows in others():
+        for block in long_blocks(rows.n_rows, q, 4 * q):
+            group, columns, _ = design(rows.X[block])
+            new = torch.cat([columns, rows.y[block]], 1) * rows.weight[block].sqrt()[:, None]
+            more = triangular_factors(new, group, len(prior))
+            below = triangular_factor(torch.cat([below, more], 1))
+    joint = triangular_factor(torch.cat([prior, *gather(below)], 1))
     R, projected, _ = split_factor(joint, q)
     solved = back_substitute(R, projected)
-    coef, noise = design.apart(solved), _noise(solved, design, rows)
+    coef, noise = design.apart(solved), _noise(solved, design, seen, others)
     return replace(experts, coef=coef, factor=R, noise=noise)
 
 
-def _noise(solved: Tensor, design: _Pieces | _Blends, rows: Rows) -> Tensor:
+def _noise(solved: Tensor, design: _Pieces | _Blends, seen: Rows, others: Blocks) -> Tensor:
     """Variances (N, m) of what the experts leave over, Eq. 18, the parameters taken off."""
-    n_groups, q, _ = solved.shape
-    mass = square = solved.new_zeros(())
-    of_group = solved.new_zeros(n_groups)
-    for block in long_blocks(rows.n_rows, q, 4 * q):
-        group, columns, share = design(rows.X[block])
-        mean = torch.einsum("nq,nqm->nm", columns, solved[group])
-        weight = rows.weight[block]
-        left = weight[:, None] * (rows.y[block] - mean).square() + rows.within[block]
-        mass, square = mass + share.T @ weight, square + share.T @ left
-        of_group.index_add_(0, group, weight)
-    known = (q / of_group).clamp_max(MOST_TOLD).amax()
+    first = _left(solved, design, (seen,))
+    told = zip(first, _left(solved, design, others()), strict=True)
+    mass, square, of_group = (own + sum_of_all(more) for own, more in told)
+    known = (solved.shape[1] / of_group).clamp_max(MOST_TOLD).amax()
     return square / (mass * (1 - known)).clamp_min(1)[:, None]
+
+
+def _left(
+    solved: Tensor, design: _Pieces | _Blends, parts: Iterable[Rows]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masses (N,) and squares (N, m) of the experts, masses (G,) of the groups."""
+    n_groups, q, m = solved.shape
+    n_experts = len(design.apart(solved))
+    mass, square = solved.new_zeros(n_experts), solved.new_zeros((n_experts, m))
+    of_group = solved.new_zeros(n_groups)
+    for rows in parts:
+        for block in long_blocks(rows.n_rows, q, 4 * q):
+            group, columns, share = design(rows.X[block])
+            mean = torch.einsum("nq,nqm->nm", columns, solved[group])
+            weight = rows.weight[block]
+            left = weight[:, None] * (rows.y[block] - mean).square() + rows.within[block]
+            mass, square = mass + share.T @ weight, square + share.T @ left
+            of_group.index_add_(0, group, weight)
+    return mass, square, of_group

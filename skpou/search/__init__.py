@@ -4,6 +4,7 @@ from skpou.search.automatic import AutomaticOptions, AutomaticSearch, fit_automa
 from skpou.search.background import UnitsOnBackground
 from skpou.search.candidates import Candidate
 from skpou.search.family import Family, Seen, Stages, Task
+from skpou.search.many_rows import fit_to_blocks
 from skpou.search.rough import ENOUGH_ROWS, RoughSplines
 from skpou.search.scores import RidgePath, neighbour_correlation, white_correlation
 from skpou.search.sines import Sines
@@ -13,5 +14,6 @@ from skpou.search.units import GrownUnits
 # fmt: off
 __all__ = ["ENOUGH_ROWS", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate", "Family",
            "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
-           "UnitsOnBackground", "fit_automatic", "neighbour_correlation", "white_correlation"]
+           "UnitsOnBackground", "fit_automatic", "fit_to_blocks", "neighbour_correlation",
+           "white_correlation"]
 # fmt: on

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, TrainingResult, handing_over
+from skpou.core import Blocks, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
+    alone,
     factor_of_products,
+    gather,
     long_blocks,
     row_blocks,
     rows_within,
+    sum_of_all,
     triangular_factor,
 )
 from skpou.core.models import LinearModel, Stage, finish
@@ -27,6 +30,32 @@ MANY_ROWS, SEARCHED = 20_000, 10_000
 def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> TrainingResult:
     """Add the rows that a search has not seen to the coefficients' posterior.
 
+    Parameters
+    ----------
+    found : TrainingResult
+        Of the search; its state is a `LinearModel`.
+    rows : Rows
+        All rows, in the same units: those of all processes, where there are several.
+    searched : Tensor of shape (n,), bool
+        Those of the search.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    TrainingInterrupted
+        On Ctrl-C, with what was found.
+    """
+    seen, others = (rows.subset(torch.nonzero(part).squeeze(1)) for part in (searched, ~searched))
+    with alone():
+        return fit_to_blocks(found, seen, lambda: iter((others,)))
+
+
+def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> TrainingResult:
+    """Add rows in blocks, of all processes, to the coefficients' posterior.
+
     That of the search is the prior: ``R c`` stands for its targets as R does for its rows
     (recursive least squares). Every stage is fitted to what those before leave over. One that
     keeps rows of its own stays as it is.
@@ -35,10 +64,10 @@ def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> Tr
     ----------
     found : TrainingResult
         Of the search; its state is a `LinearModel`.
-    rows : Rows
-        All rows, in the same units.
-    searched : Tensor of shape (n,), bool
-        Those of the search.
+    seen : Rows
+        Those of the search, in float64.
+    others : callable
+        Reads the others, in the same units.
 
     Returns
     -------
@@ -52,31 +81,47 @@ def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> Tr
     message = "The coefficients are those of the rows that were searched."
     with handing_over(lambda: replace(found, code="interrupted", message=message)):
         model: LinearModel = found.state
-        others, stages = rows.subset(torch.nonzero(~searched).squeeze(1)), []
-        y = others.y
+        stages: tuple[Stage, ...] = ()
         for stage in model.stages:
             if not stage.basis.follows_rows:
-                stage = _with_more_rows(stage, replace(others, y=y))
-            y = y - _values(stage, others.X)
-            stages.append(stage)
-        noise = _noise(model, rows.subset(torch.nonzero(searched).squeeze(1)), stages, rows)
-        return replace(found, state=finish(tuple(stages), noise, rows.X, rows.weight))
+                stage = _with_more_rows(stage, _left_over(stages, others))
+            stages = (*stages, stage)
+        noise = _noise(model, stages, seen, others)
+        return replace(found, state=finish(stages, noise, seen.X, seen.weight))
 
 
-def _with_more_rows(stage: Stage, rows: Rows) -> Stage:
+def _left_over(stages: tuple[Stage, ...], blocks: Blocks) -> Blocks:
+    """Rows in float64 whose targets are what stages leave over."""
+
+    def read() -> Iterator[Rows]:
+        for rows in blocks():
+            rows = rows.to(torch.float64)
+            y = rows.y
+            for stage in stages:
+                y = y - _values(stage, rows.X)
+            yield replace(rows, y=y)
+
+    return read
+
+
+def _with_more_rows(stage: Stage, blocks: Blocks) -> Stage:
     """Coefficients and factor by further rows."""
     if stage.factor.ndim == 2:
-        coef, factor = _updated(stage, stage.factor, stage.coef, rows)
+        coef, factor = _updated(stage, stage.factor, stage.coef, blocks)
         return Stage(stage.basis, coef, factor)
+
+    def of_target(k: int) -> Blocks:
+        return lambda: (rows.of_target(k) for rows in blocks())
+
     pairs = [
-        _updated(stage, own, stage.coef[:, k : k + 1], replace(rows, y=rows.y[:, k : k + 1]))
+        _updated(stage, own, stage.coef[:, k : k + 1], of_target(k))
         for k, own in enumerate(stage.factor)
     ]
     coef = torch.cat([pair[0] for pair in pairs], 1)
     return Stage(stage.basis, coef, torch.stack([pair[1] for pair in pairs]))
 
 
-def _updated(stage: Stage, factor: Tensor, coef: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+def _updated(stage: Stage, factor: Tensor, coef: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
     """Coefficients (p, m) and factor (q, q) by further rows.
 
     Columns of which the factor knows more, as derivatives by parameters, come last: its leading
@@ -85,37 +130,39 @@ def _updated(stage: Stage, factor: Tensor, coef: Tensor, rows: Rows) -> tuple[Te
     p, q = len(coef), len(factor)
     leading = factor[:p, :p]
     first = torch.cat([leading, leading @ coef], 1)
-    joint = _with_rows_below(first, lambda X, y: torch.cat([stage.basis.matrix(X), y], 1), rows)
+    joint = _with_rows_below(first, lambda X, y: torch.cat([stage.basis.matrix(X), y], 1), blocks)
     R = joint[:p, :p]
     coef = torch.linalg.solve_triangular(R, joint[:p, p:], upper=True)
     if q > p:
-        R = _with_rows_below(factor, lambda X, y: stage.basis.posterior_columns(X), rows)
+        R = _with_rows_below(factor, lambda X, y: stage.basis.posterior_columns(X), blocks)
     return coef, R
 
 
 def _with_rows_below(
-    factor: Tensor, columns: Callable[[Tensor, Tensor], Tensor], rows: Rows
+    factor: Tensor, columns: Callable[[Tensor, Tensor], Tensor], blocks: Blocks
 ) -> Tensor:
     """Factor of what a factor (p, q) stands for and further rows of columns (n, q).
 
     From sums of products where they have digits enough; rows are factored where not.
     """
     q = factor.shape[1]
-    blocks = long_blocks(rows.n_rows, q, 2 * q)
 
-    def weighted(block: slice) -> Tensor:
-        return columns(rows.X[block], rows.y[block]) * rows.weight[block].sqrt()[:, None]
+    def weighted() -> Iterator[Tensor]:
+        for rows in blocks():
+            for block in long_blocks(rows.n_rows, q, 2 * q):
+                root = rows.weight[block].sqrt()[:, None]
+                yield columns(rows.X[block], rows.y[block]) * root
 
-    gram = factor.T @ factor
-    for block in blocks:
-        part = weighted(block)
+    gram = factor.new_zeros((q, q))
+    for part in weighted():
         gram.addmm_(part.T, part)
-    found, kept = factor_of_products(gram)
+    found, kept = factor_of_products(factor.T @ factor + sum_of_all(gram))
     if bool(kept):
         return found
-    for block in blocks:
-        factor = triangular_factor(torch.cat([factor, weighted(block)]))
-    return factor
+    below = factor.new_zeros((q, q))
+    for part in weighted():
+        below = triangular_factor(torch.cat([below, part]))
+    return triangular_factor(torch.cat([factor, *gather(below)]))
 
 
 def _values(stage: Stage, X: Tensor) -> Tensor:
@@ -124,16 +171,18 @@ def _values(stage: Stage, X: Tensor) -> Tensor:
     return torch.cat([stage.mean(X[block]) for block in blocks])
 
 
-def _noise(model: LinearModel, searched: Rows, stages: list[Stage], rows: Rows) -> Tensor:
+def _noise(model: LinearModel, stages: tuple[Stage, ...], seen: Rows, others: Blocks) -> Tensor:
     """Variance (m,) of what all rows leave over, with as many parameters as some rows told."""
-    dof = searched.total_weight - _squares(model.stages, searched) / model.noise
-    left = (rows.total_weight - dof).clamp_min(LEAST_LEFT * rows.total_weight)
-    return _squares(tuple(stages), rows) / left
+    dof = seen.total_weight - _squares(model.stages, seen) / model.noise
+    total, squares = seen.weight.new_zeros(()), torch.zeros_like(dof)
+    for rows in _left_over(stages, others)():
+        total, squares = total + rows.weight.sum(), squares + _squares((), rows)
+    total = seen.total_weight + sum_of_all(total[None])
+    left = torch.maximum(total - dof, LEAST_LEFT * total)
+    return (_squares(stages, seen) + sum_of_all(squares)) / left
 
 
 def _squares(stages: tuple[Stage, ...], rows: Rows) -> Tensor:
     """Weighted sums (m,) of squares of what stages leave over, and of targets about their means."""
-    residual = rows.y
-    for stage in stages:
-        residual = residual - _values(stage, rows.X)
-    return rows.weight @ residual.square() + rows.within.sum(0)
+    (left,) = _left_over(stages, lambda: iter((rows,)))()
+    return left.weight @ left.y.square() + left.within.sum(0)

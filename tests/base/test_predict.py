@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifier
+from skpou import (
+    LSGDClassifier,
+    NeuralSparseGridClassifier,
+    SparseGridClassifier,
+    SparseGridRegressor,
+)
+from skpou.sparse_grids.model import SparseGridModel
 from tests.estimators import QUERY, each_class, each_class_with_a_model, fitted, same_bits, stepped
 
 #: Rows of several blocks, which are made this long for it.
@@ -94,3 +100,23 @@ def test_the_mean_alone_asks_for_no_density(name, monkeypatch):
     model.predict(QUERY)
     assert not any(asked)
     assert not asked or hasattr(model, "mixture_")
+
+
+@pytest.mark.parametrize("most", [7, 0])
+def test_a_card_whose_memory_is_too_small_predicts_smaller_blocks(monkeypatch, most):
+    X = np.random.default_rng(0).random((60, 2))
+    model = SparseGridRegressor(level=2).fit(X, X[:, 0])
+    mean, std = model.predict(X, return_std=True)
+    inside = SparseGridModel.components
+
+    def components(self, points, *args, **kwargs):
+        if len(points) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return inside(self, points, *args, **kwargs)
+
+    monkeypatch.setattr(SparseGridModel, "components", components)
+    if not most:
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            model.predict(X, return_std=True)
+        return
+    np.testing.assert_allclose(model.predict(X, return_std=True), (mean, std), rtol=1e-12)

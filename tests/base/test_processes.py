@@ -15,6 +15,7 @@ from skpou import (
     AdditivePOURegressor,
     AutoRegressor,
     HierarchicalPOURegressor,
+    LSGDRegressor,
     SparseGridClassifier,
     SparseGridRegressor,
     TransformedRegressor,
@@ -38,6 +39,10 @@ SUMMED = {
     "em": HierarchicalPOURegressor(
         (2, 2), 1, gate="linear", init="box", solver="em", tol=1e-2, batch_size=50
     ),
+}
+SAMPLED = {
+    "columns": LSGDRegressor(batch_size=50),
+    "pieces": HierarchicalPOURegressor(2, 1, batch_size=50),
 }
 GATHERED = {
     "grid": SparseGridRegressor(level=2, n_refinements=1),
@@ -106,6 +111,21 @@ def test_sums_are_those_of_one_process(n, tmp_path):
         for part in found:
             np.testing.assert_array_equal(part[name], found[0][name])
             np.testing.assert_allclose(part[name], alone, rtol=1e-10, atol=1e-10)
+
+
+def test_what_a_sample_finds_is_that_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("skpou.core.sample.MOST_ROWS", 100)
+    y = Y + 0.1 * np.random.default_rng(1).standard_normal(len(Y))
+
+    def work(rank, n):
+        rows = part_of(rank, n)
+        return {k: moments(model.fit(X[rows], y[rows])) for k, model in SAMPLED.items()}
+
+    found = together(work, 2, tmp_path)
+    rows = on_disk(tmp_path)
+    for name, model in SAMPLED.items():
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+        np.testing.assert_allclose(found[0][name], moments(model.fit(rows, y)), rtol=1e-8)
 
 
 def test_rows_in_memory_are_gathered_and_classes_too(tmp_path):

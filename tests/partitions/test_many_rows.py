@@ -90,6 +90,9 @@ def test_estimators_search_some_of_many_rows_where_anything_is_free(monkeypatch)
     every = rows(1000, kink=True)
     assert many_rows.searched_points(every, OPTIONS) is None
     assert int(many_rows.searched_points(every, PieceOptions(sizes=(2,))).sum()) == 300
+    some = every.subset(np.arange(350))
+    assert many_rows.searched_points(some, PieceOptions(sizes=(2,))) is None
+    assert int(many_rows.searched_points(some, PieceOptions(sizes=(2,)), True).sum()) == 300
     X, y = every.X.numpy(), every.y[:, 0].numpy()
     order = np.random.default_rng(0).permutation(len(X))
     truth = rows(2000, 0.0, 5, kink=True)

@@ -422,14 +422,16 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         """Whether there are pieces to go on from: what has a prior is found anew."""
         return warm and "prior" not in self.mixture_[-1]
 
-    def _discovery(self, prepared: Prepared, options: PieceOptions, warm: bool) -> Train:
+    def _discovery(
+        self, prepared: Prepared, options: PieceOptions, warm: bool, of_more: bool = False
+    ) -> Train:
         labels = self._warm_labels(prepared) if warm else None
         rows, report = prepared.rows, self._reporter()
 
         def train(rng: np.random.Generator) -> TrainingResult:
             if warm:
                 return plausible_pieces(rows, options, rng, labels, report)
-            some = searched_points(rows, options)
+            some = searched_points(rows, options, of_more)
             few = rows if some is None else with_all_targets(rows, some)
             pieces = plausible_pieces(few, options, rng, labels, report)
             pieces = grown_where_better(pieces, few, options, report)

@@ -1,76 +1,57 @@
-"""Expectation maximization of rows that lie on disk, or in many processes."""
+"""Pieces of rows that lie on disk, or in many processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from skpou.base import Prepared, Summary, SummedEstimator, box_of_edges, lies_on_disk
-from skpou.core import Rows, RowSample, TrainingInterrupted, TrainingResult
-from skpou.core.linalg import RowSums, count
+from skpou.base import SampledRegressor, lies_on_disk
+from skpou.core import TrainingResult
+from skpou.core.linalg import count
 from skpou.partitions.estimators.options import NETWORK_GATES, check_memory, total_partitions
-from skpou.partitions.estimators.trainers import em_options, em_training
+from skpou.partitions.estimators.trainers import Train, em_options, em_training
+from skpou.partitions.many_rows import fit_to_blocks
 from skpou.partitions.mixtures.streamed import fit_streamed_em
+from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.problem import PieceProblem
 
 
-class StreamedPartitions(SummedEstimator):
+class StreamedPartitions(SampledRegressor):
     """What `HierarchicalPOURegressor` does with rows in blocks, where its training is a sum."""
 
-    bounds = None
-
     def _streams(self, X: Any) -> bool:
-        """Whether fit reads rows in blocks: not networks, nor what other trainings find."""
-        summed = self.solver == "em" and self.gate not in NETWORK_GATES and not self.warm_start
-        plain = summed and self.physics is None and self.batch_size is not None
-        return plain and (lies_on_disk(X) or count() > 1)
+        """Whether fit reads rows in blocks: not networks, nor gates that need all rows."""
+        summed = self.solver == "em" or (self.solver == "auto" and self.init == "data")
+        plain = summed and self.gate not in NETWORK_GATES and not self.warm_start
+        wanted = plain and self.physics is None and self.batch_size is not None
+        return wanted and (lies_on_disk(X) or count() > 1)
+
+    def _discovery(
+        self, prepared: Any, options: PieceOptions, warm: bool, of_more: bool = False
+    ) -> Train:
+        """Training that finds pieces; `of_more` where the rows are a sample."""
+        raise NotImplementedError
 
     def _fit_streamed(
         self, X: Any, y: Any, sample_weight: Any, sizes: tuple[int, ...] | None
     ) -> TrainingResult:
-        """Pieces of a sample, then cycles over all rows in blocks of `batch_size`."""
-        stream = self._stream(X, y, sample_weight)
-        kept: list[Any] = []
+        """Pieces of a sample, then experts of all rows in blocks of `batch_size`."""
+        sampled = self._sampled(X, y, sample_weight)
+        rows, pieces = sampled.prepared.rows, self._piece_options(sizes, False)
+        shape, on_sums = (rows.n_rows, rows.n_features), self.solver == "em"
+        check_memory(shape, total_partitions(sizes), self.degree, on_sums, self.experts)
+        if not on_sums:
+            train = self._discovery(sampled.prepared, pieces, False, of_more=True)
 
-        def keep(X: Tensor, y: Tensor, weight: Tensor) -> None:
-            if not kept:
-                kept.append(y.ndim)
-            y = y.reshape(len(y), -1)
-            if len(kept) == 1:
-                kept.append(RowSample.empty(X.shape[1], y.shape[1], X))
-                kept.append(RowSums.empty(1, y.shape[1], X))
-            kept[1].add(X, y, weight)
-            kept[2].add(X.new_ones((len(X), 1)), y, weight)
+            def go_on(found: TrainingResult) -> TrainingResult:
+                return fit_to_blocks(found, rows, sampled.others)
 
-        edges = self._first_pass(stream, self._validated_rows, keep)
-        ndim, sample, sums = kept
-        summary = Summary(edges, box_of_edges(edges), sums, sample).of_all_processes()
-        scaling, dtype = summary.scaled(), self._torch_dtype()
-        rows = summary.rows(scaling, dtype)
-        shape = (rows.n_rows, rows.n_features)
-        check_memory(shape, total_partitions(sizes), self.degree, True, self.experts)
-        prepared = Prepared(rows, scaling, ndim)
-        pieces = self._piece_options(sizes, False)
+            return self._train_on_sample(sampled, train, self.n_init, go_on)
         params, report = self.get_params(), self._reporter()
-        self._keep_range(summary, scaling)
 
-        def blocks() -> Iterator[Rows]:
-            for block in stream:
-                points, targets, weight = self._validated_rows(*block, False, {})
-                targets = scaling.targets(targets.reshape(len(targets), -1)).to(dtype)
-                points = summary.points(points, dtype).to(dtype)
-                yield Rows(points, targets, weight.to(dtype), torch.zeros_like(targets))
-
-        try:
-            found = self._best_of(em_training(rows, params, pieces, None, report), self.n_init)
+        def cycles(found: TrainingResult) -> TrainingResult:
             problem = PieceProblem(rows, found.chosen["degree"], space=pieces.space)
             options = em_options(rows, params, pieces)
-            result = fit_streamed_em(blocks, problem, found, options, report)
-        except TrainingInterrupted as stopped:
-            return self._keep_interrupted(stopped, prepared)
-        result = self._no_worse_than_the_mean(result, prepared)
-        self._store_result(result, prepared)
-        return result
+            return fit_streamed_em(sampled.blocks, problem, found, options, report)
+
+        train = em_training(rows, params, pieces, None, report)
+        return self._train_on_sample(sampled, train, self.n_init, cycles, judged=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,6 +156,11 @@ class GateLevel:
         """Basis of the logits; that of networks has one matrix for each parent."""
         return self.network or gate_basis(n_features, self.degree, self.isotropic)
 
+    def has_features_of(self, other: GateLevel) -> bool:
+        """Whether its logits are polynomials of the same columns."""
+        polynomial = self.network is None and other.network is None
+        return polynomial and (self.degree, self.isotropic) == (other.degree, other.isotropic)
+
     def padded(self, n_partitions: int) -> GateLevel:
         """The same gates of a first level with empty partitions up to a number."""
         missing = n_partitions - self.n_partitions
@@ -224,6 +230,9 @@ class PartitionTree:
         self.n_features = n_features
         self.levels = levels
         self._bases = [level.basis(n_features) for level in levels]
+        for depth in range(1, len(levels)):
+            if levels[depth].has_features_of(levels[depth - 1]):
+                self._bases[depth] = self._bases[depth - 1]
 
     def depth(self, level: int | None = None) -> int:
         """Number of levels down to `level`, where None is the finest.
@@ -239,16 +248,33 @@ class PartitionTree:
             raise ValueError(f"level must lie between 0 and {last}. Got {level!r}.")
         return chosen + 1
 
-    def log_conditional(self, X: Tensor, level: int) -> Tensor:
+    def log_conditional(self, X: Tensor, level: int, features: Tensor | None = None) -> Tensor:
         """Logarithms of the gates pi_{j | parent}(x) of one level, Eqs. 20 and 21.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Points.
+        level : int
+            Level of the tree, 0 the coarsest.
+        features : Tensor, default=None
+            Those of the logits at the points; None: they are evaluated.
 
         Returns
         -------
         Tensor of shape (n, N_level)
         """
         gate = self.levels[level]
-        logits = product_with_children(self._bases[level].matrix(X), gate.theta, gate.parent)
+        features = self._bases[level].matrix(X) if features is None else features
+        logits = product_with_children(features, gate.theta, gate.parent)
         return log_softmax_among_siblings(logits, gate.parent)
+
+    def features(self, X: Tensor, levels: range) -> Iterator[Tensor]:
+        """Features of the logits at points X (n, d) on some levels; what levels share, once."""
+        for depth in levels:
+            if depth == levels.start or self._bases[depth] is not self._bases[depth - 1]:
+                found = self._bases[depth].matrix(X)
+            yield found
 
     def log_proba(self, X: Tensor, level: int | None = None, harden: bool = False) -> Tensor:
         """Logarithms of the partitions pi_i pi_ij ... down to `level`, Eq. 22.
@@ -267,9 +293,10 @@ class PartitionTree:
         Tensor of shape (n, N_level)
         """
         log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
-        for depth in range(self.depth(level)):
+        levels = range(self.depth(level))
+        for depth, features in zip(levels, self.features(X, levels), strict=True):
             gate = self.levels[depth]
-            log_gate = self.log_conditional(X, depth)
+            log_gate = self.log_conditional(X, depth, features)
             if harden and gate.sharp:
                 log_gate = _harden(log_gate, gate.parent)
             log_pi = log_pi[:, gate.parent] + log_gate
@@ -278,9 +305,10 @@ class PartitionTree:
     def log_below(self, X: Tensor, first: int) -> Tensor:
         """Logarithms (n, N) of the leaves' partitions given their ancestor above level `first`."""
         log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
-        for depth in range(first, len(self.levels)):
+        levels = range(first, len(self.levels))
+        for depth, features in zip(levels, self.features(X, levels), strict=True):
             gate = self.levels[depth]
-            log_gate = self.log_conditional(X, depth)
+            log_gate = self.log_conditional(X, depth, features)
             log_pi = log_gate if depth == first else log_pi[:, gate.parent] + log_gate
         return log_pi
 
@@ -407,6 +435,12 @@ def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
     n_parents = int(parent.max()) + 1
     if n_parents == 1:
         return torch.log_softmax(logits, dim=1)
+    if len(parent) % n_parents == 0:
+        # Families of one size, one behind the other, are an axis.
+        families = parent.reshape(n_parents, -1)
+        if bool((families == torch.arange(n_parents, device=parent.device)[:, None]).all()):
+            shape = (n_parents, families.shape[1])
+            return torch.log_softmax(logits.unflatten(1, shape), 2).flatten(1)
     index = parent.expand(len(logits), -1)
     largest = torch.full(
         (len(logits), n_parents), -torch.inf, dtype=logits.dtype, device=logits.device

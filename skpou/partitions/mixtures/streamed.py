@@ -8,13 +8,13 @@ with the curvature of the sample. Nothing is kept of a row. Of many processes ea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import BestSoFar, Blocks, Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import (
     WeightedSums,
     back_substitute,
@@ -26,15 +26,13 @@ from skpou.core.linalg import (
 )
 from skpou.partitions.gates.logistic import MultinomialLogistic, damped_direction
 from skpou.partitions.gates.steps import NewtonStep, families_of, family_targets
-from skpou.partitions.gates.tree import GateLevel, PartitionTree, log_softmax_among_siblings
+from skpou.partitions.gates.tree import GateLevel, PartitionTree
 from skpou.partitions.mixtures.em import EMOptions
 from skpou.partitions.mixtures.experts import experts_of_factors
 from skpou.partitions.mixtures.likelihood import log_normal, posterior
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
-#: Reads all rows once, in scaled units.
-Blocks = Callable[[], Iterator[Rows]]
 #: Most cycles over all rows: pieces are there already, what is left is the sample's error.
 MOST_CYCLES = 10
 #: Parts of a Newton step: those of the second pass are tried where the whole one does not help.
@@ -149,6 +147,8 @@ class StreamedEM:
         self.gates: list[GateLevel] = [
             replace(gate, theta=gate.theta.clone()) for gate in mixture.tree.levels
         ]
+        #: Of these gates, which change in place.
+        self.tree = PartitionTree(mixture.tree.n_features, self.gates)
         self.coef = [part.coef.clone() for part in mixture.experts]
         # Sigma of training, not of the end: see `EMOptions`.
         sigma = {"after": 1.0, "anneal": options.last_sigma}.get(options.noise)
@@ -217,14 +217,15 @@ class StreamedEM:
 
     def _posteriors(self, rows: Rows) -> _Block:
         """Some rows, with the posteriors of the state as it is."""
-        d, basis = self.sample.d, self.sample.basis
+        basis = self.sample.basis
         phi, root = basis.matrix(rows.X), rows.weight.sqrt()[:, None]
-        features, shares = [], []
+        features = list(self.tree.features(rows.X, range(len(self.gates))))
+        shares = []
         above: Tensor | None = None
         density = square = root[:, 0]
-        for gate, coef, variance in zip(self.gates, self.coef, self.variance, strict=True):
-            features.append(gate.basis(d).matrix(rows.X))
-            log_pi = log_softmax_among_siblings(features[-1] @ gate.theta.T, gate.parent)
+        for depth, (coef, variance) in enumerate(zip(self.coef, self.variance, strict=True)):
+            gate = self.gates[depth]
+            log_pi = self.tree.log_conditional(rows.X, depth, features[depth])
             log_pi = log_pi if above is None else log_pi + above[:, gate.parent]
             above = log_pi
             mean = torch.einsum("np,kpm->nkm", phi, coef)
