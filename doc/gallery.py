@@ -9,7 +9,7 @@ ORDER = (
     *("spectra", "table", "categories", "which_one", "grid_search", "large_table"),
     *("sparse_grids", "swiss_roll", "digits"),
     *("logistic_growth", "advection", "helmholtz", "burgers"),
-    *("viscous_burgers", "unknown_viscosity"),
+    *("viscous_burgers", "unknown_viscosity", "singular_corner"),
     *("read_json", "spice"),
 )
 

@@ -8,7 +8,13 @@ from skpou.equations.estimator import (
     PhysicsMixin,
 )
 from skpou.equations.newton import inside
-from skpou.equations.posterior import UNSOLVED, fitted_model, open_message, unsolved_message
+from skpou.equations.posterior import (
+    UNSOLVED,
+    broken_message,
+    fitted_model,
+    judged,
+    open_message,
+)
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
 
@@ -23,12 +29,13 @@ __all__ = [
     "Physics",
     "PhysicsMixin",
     "Problem",
+    "broken_message",
     "criterion",
     "fitted_model",
     "inside",
+    "judged",
     "norm",
     "open_message",
     "stacked",
-    "unsolved_message",
 ]
 # fmt: on

@@ -195,6 +195,16 @@ class CollocationSystem:
             residual += float(part.square().mean())
         return math.sqrt(residual / terms) if terms > 0 else 0.0
 
+    def broken_conditions(self, coef: Tensor, unknowns: Tensor) -> float:
+        """Largest root mean square of a condition at its points, over that of its terms."""
+        given = self.at(self.problem.terms)
+        worst = 0.0
+        for i, part in enumerate(given.residuals(coef, unknowns)[1:]):
+            if given.terms[i].is_condition:
+                terms = given.size_of_terms(i, coef, unknowns)
+                worst = max(worst, float(part.square().mean()) / terms if terms > 0 else 0.0)
+        return math.sqrt(worst)
+
     def scales(self, blocks: Sequence[Block], boost: float = 1.0) -> list[float]:
         """Factors of the blocks: by their numbers of rows and their rms row norms.
 

@@ -149,6 +149,28 @@ def unsolved_message(left: float) -> str:
     )
 
 
+def broken_message(broken: float) -> str:
+    """Sentence about conditions at their points, relative to the size of their terms."""
+    return (
+        f"Conditions are not met: at their points they are off by {broken:.1e} of the size of "
+        "their terms. Check that they, the data and the equations do not contradict each other."
+    )
+
+
+def judged(
+    system: CollocationSystem, coef: Tensor, unknowns: Tensor, code: str, message: str
+) -> tuple[str, str]:
+    """Code and message of a search, with what the solution does not obey."""
+    sentences = []
+    left = system.relative_residual(coef, unknowns)
+    if left > UNSOLVED:
+        sentences.append(unsolved_message(left))
+    broken = system.broken_conditions(coef, unknowns)
+    if broken > UNSOLVED:
+        sentences.append(broken_message(broken))
+    return ("max_iter" if sentences else code), " ".join([*sentences, message]).strip()
+
+
 def fitted_model(
     system: CollocationSystem, iterate: Iterate, scales: Sequence[float], alpha: float
 ) -> tuple[LinearModel, dict[str, Any]]:

@@ -358,9 +358,25 @@ class Tracer:
                 f"The residual of equation {self.equation.name!r} is not finite at x = {where}, "
                 "whatever u is."
             )
+        self._refuse_what_mixes_points(values, result, constants)
         size = float(found[0].abs().max())
         apart = max(float((part - found[0]).abs().max()) for part in found[1:])
         return apart <= SAME * size  # False for NaN
+
+    def _refuse_what_mixes_points(self, values: Values, result: Tensor, constants) -> None:
+        """Refuse a residual whose values at some points are others without the other points."""
+        half = len(self.x) // 2
+        some = {key: value[:half] for key, value in values.items()}
+        try:
+            alone = self.pointwise.function(some, self.x[:half], constants).detach()
+        except (IndexError, RuntimeError, ValueError):  # It holds numbers for all of its points.
+            return
+        apart = (alone - result[:half]).abs().nan_to_num().max() if half else 0.0
+        if float(apart) > SAME * float(result.abs().nan_to_num().max()):
+            raise ValueError(
+                f"The residual of equation {self.equation.name!r} must work pointwise, but its "
+                "value at a point depends on the other points."
+            )
 
     def _refuse_columns_too_short(self) -> None:
         for key in self.pointwise.keys:

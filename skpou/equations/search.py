@@ -19,12 +19,11 @@ from skpou.core.linalg import TINY
 from skpou.core.models import Stage
 from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.posterior import (
-    UNSOLVED,
     fitted_model,
+    judged,
     open_message,
     output_factors,
     rows_factor,
-    unsolved_message,
 )
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Symmetry
@@ -386,10 +385,9 @@ class Search:
             **reported,
         }
         message = "The search was interrupted." if code == "interrupted" else ""
-        left = self.relative_residual(solution.basis, solution.iterate)
-        if code == "converged" and left > UNSOLVED:
-            code = "max_iter"
-            message = unsolved_message(left)
+        if code == "converged":
+            iterate = solution.iterate
+            code, message = judged(system, iterate.coef, iterate.unknowns, code, message)
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
             code, message = "max_iter", open_message(n_open)

@@ -19,12 +19,11 @@ from skpou.core import ParametricBasis, Report, Rows, TrainingResult
 from skpou.core.models import LinearModel, Stage
 from skpou.core.optim import Descent, Iterate, ProjectedProblem
 from skpou.equations import (
-    UNSOLVED,
     CollocationSystem,
     Problem,
     criterion,
     fitted_model,
-    unsolved_message,
+    judged,
 )
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
@@ -252,7 +251,7 @@ class EquationNetworkTraining(NetworkTraining):
     def _finish(self, best: Iterate) -> tuple[LinearModel, float, float]:
         """Linear model, its score and the ridge of its coefficients."""
         system, solution = self.solution(best)
-        self.left = system.relative_residual(solution.coef, solution.unknowns)
+        self.found = system, solution
         alpha = self.options.alpha
         alpha = math.sqrt(best.ridge) if alpha is None else alpha
         model, self.reported = fitted_model(system, solution, self.scales, max(alpha, ALPHA))
@@ -265,11 +264,14 @@ class EquationNetworkTraining(NetworkTraining):
     def _result(self) -> TrainingResult:
         result = super()._result()
         result.chosen.update(self.reported)
-        if result.code in ("converged", "max_iter") and self.left > UNSOLVED:
-            # At its own points a network may have next to no residual and be no solution.
-            message = f"{unsolved_message(self.left)} {result.message}".strip()
-            return replace(result, code="max_iter", message=message)
-        return result
+        if result.code not in ("converged", "max_iter"):
+            return result
+        # At its own points a network may have next to no residual and be no solution.
+        system, solution = self.found
+        code, message = judged(
+            system, solution.coef, solution.unknowns, result.code, result.message
+        )
+        return replace(result, code=code, message=message)
 
 
 def fit_equation_network(

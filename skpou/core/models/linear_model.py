@@ -130,8 +130,16 @@ class LinearModel:
         return spread * self.noise.to(X) + beyond + self._unresolved(inside)
 
     def _unresolved(self, X: Tensor) -> Tensor:
-        """Variance (n, m) inside the box by parameters that no row told."""
-        return _total([stage.basis.unresolved(X, stage.coef) for stage in self.stages])
+        """Variance (n, m) inside the box by parameters that no row told, and by round-off."""
+        found = _total([stage.basis.unresolved(X, stage.coef) for stage in self.stages])
+        return found + self._rounded(X)
+
+    def _rounded(self, X: Tensor) -> Tensor | float:
+        """Variance (m,) by sums and points in a narrow dtype; of a wide one the rows tell."""
+        if X.dtype == torch.float64:
+            return 0.0
+        squares = _total([stage.coef.square().sum(0) for stage in self.stages])
+        return torch.finfo(X.dtype).eps ** 2 * (squares + self.slope.square()).to(X)
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m), in float64, of which `epistemic` is the diagonal."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
-from skpou.equations import Problem, open_message
+from skpou.equations import UNSOLVED, Problem, broken_message, open_message
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.ensemble import Ensemble
@@ -33,13 +33,13 @@ IN_SLABS = 2.0
 MOST_IN_SLAB, MOST_PIECES = 64, 2000
 #: Most Gauss-Newton steps in a round.
 MOST_STEPS = 25
-#: Residual relative to an equation's terms that is no solution.
-UNSOLVED = 0.05
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
 #: Misfit of the data, relative to their size, that is noise and nothing that pieces resolve.
 NOISE = 1e-6
+#: Factor between what is left of noisy data by solutions that follow them more and less.
+ALIKE_NOISE = 3.0
 #: Factor of the weight of noisy data: equations, which hold, must not share their noise.
 LIGHT = 1e-4
 
@@ -194,15 +194,20 @@ class _Fit:
         light = None
         if self.rows.n_rows:
             noise = self._misfit(found.boxes, found.solved.coef)
-            # Data that pieces do not come nearer to are noisy.
-            if math.sqrt(float(noise.max())) > NOISE:
+            # Data that pieces do not come nearer to are noisy, and as far from a solution that
+            # follows them less.
+            if math.sqrt(float(noise.max())) > max(NOISE, self.tol):
                 lighter = self._solve_whole(first, most, LIGHT)
-                if lighter.tail < found.tail:
+                farther = self._misfit(lighter.boxes, lighter.solved.coef)
+                alike = bool((farther <= ALIKE_NOISE**2 * noise).all())
+                if lighter.tail < found.tail and alike:
                     found, light = lighter, LIGHT
         self.curve = found.curve
         solved = found.solved
         size = found.size
         deviation = deviations(found.system, solved, size)
+        if found.spilt is not None:
+            deviation = (deviation.square() + found.spilt.square()).sqrt()
         noise = self._misfit(found.boxes, solved.coef)
         q = len(self.unknowns)
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
@@ -217,7 +222,7 @@ class _Fit:
             reported["unknowns_std"] = dict(zip(names, spread, strict=True))
         return self._result(
             found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
-            solved.elimination.n_open(),
+            solved.elimination.n_open(), found.singular,
         )  # fmt: skip
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
@@ -231,14 +236,16 @@ class _Fit:
 
     # The result
 
-    def _result(self, boxes, coef, deviation, noise, unknowns, reported, n_open) -> TrainingResult:
+    def _result(
+        self, boxes, coef, deviation, noise, unknowns, reported, n_open, singular=None
+    ) -> TrainingResult:
         problem = self.problem
         noise = noise + torch.finfo(noise.dtype).eps ** 2
         bare = Pieces(boxes, coef, deviation, noise, torch.zeros_like(noise))
         points = problem.terms[0].points
         slope = mean_slope(bare, points, points.new_ones(len(points)))
         model = Pieces(boxes, coef, deviation, noise, slope)
-        residuals, left = fresh_residuals(problem, boxes, coef, unknowns)
+        residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
         chosen = {
             **reported,
             "equation_residual": residuals,
@@ -257,11 +264,7 @@ class _Fit:
         broken = broken_conditions(problem, boxes, coef, unknowns)
         if broken > UNSOLVED:
             code = "max_iter"
-            messages.append(
-                f"Conditions are not met: at their points they are off by {broken:.1e} of the size "
-                "of their terms. Check that they, the data and the equations do not contradict "
-                "each other."
-            )
+            messages.append(broken_message(broken))
         if n_open:
             code = "max_iter"
             messages.append(open_message(n_open))
@@ -300,16 +303,20 @@ def interior_rows(rows: Rows, column: int) -> np.ndarray:
 
 
 def fresh_residuals(
-    problem: Problem, boxes: Boxes, coef, unknowns: Tensor
+    problem: Problem, boxes: Boxes, coef, unknowns: Tensor, singular: np.ndarray | None
 ) -> tuple[list[float], float]:
-    """Root mean squares of the equations at fresh points, and all relative to their terms."""
-    parts = [
-        _squares(problem, term, boxes, coef, unknowns)
-        for term in problem.fresh
-        if not term.is_condition
-    ]
-    squares, terms = (sum(column) for column in zip(*parts, strict=True))
-    return [math.sqrt(part) for part, _ in parts], math.sqrt(squares / terms) if terms else 0.0
+    """Root mean squares of the equations at fresh points, and all relative to their terms.
+
+    Towards corners terms and residual grow beyond bounds: where there are some, both are counted as
+    changes of the solution, which a derivative times the width of a piece to its order is.
+    """
+    terms = [term for term in problem.fresh if not term.is_condition]
+    parts = [_squares(problem, term, boxes, coef, unknowns) for term in terms]
+    residuals = [math.sqrt(part) for part, _ in parts]
+    if singular is not None and singular.any():
+        parts = [_squares(problem, term, boxes, coef, unknowns, changes=True) for term in terms]
+    squares, sizes = (sum(column) for column in zip(*parts, strict=True))
+    return residuals, math.sqrt(squares / sizes) if sizes else 0.0
 
 
 def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) -> float:
@@ -322,10 +329,16 @@ def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) ->
     return worst
 
 
-def _squares(problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor) -> tuple[float, float]:
+def _squares(
+    problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor, changes: bool = False
+) -> tuple[float, float]:
     """Mean squares of a term's residual at its points, and of what it consists of."""
-    values, terms = {}, 0.0
+    values, terms, factor = {}, 0.0, torch.ones((), dtype=term.x.dtype, device=term.x.device)
     points = term.points.cpu().numpy()
+    if changes:
+        order = max(len(key[1]) for key in term.pointwise.keys)
+        width = boxes.width.prod(1) ** (order / boxes.width.shape[1])
+        factor = torch.as_tensor(width[boxes.locate(points)], device=term.x.device)[:, None]
     for key in term.pointwise.keys:
         orders = [0] * boxes.low.shape[1]
         for j in problem.scaled(key):
@@ -336,9 +349,9 @@ def _squares(problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor) -> tu
     result, slopes, _ = term.pointwise.linearise(values, term.x, constants)
     for key, slope in slopes.items():
         natural = problem.unit(key) * 2 ** len(key[1])
-        size = values[key].abs().clamp_min(natural)[:, None]
+        size = factor * values[key].abs().clamp_min(natural)[:, None]
         terms += float((slope * size).square().mean())
-    return float((result - term.target).square().mean()), terms
+    return float((factor * (result - term.target)).square().mean()), terms
 
 
 def undetermined(R: Tensor, names: Sequence[str]) -> list[str]:

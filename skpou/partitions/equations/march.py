@@ -186,7 +186,9 @@ class March:
         #: What was accepted before the solution was taken for smooth again.
         self.kinked: tuple[float, float] | None = None
         self.is_affine = problem.is_affine
-        self.time_order = int(highest_orders(problem, rows.n_outputs)[:, column].max())
+        orders = highest_orders(problem, rows.n_outputs)
+        self.time_order = int(orders[:, column].max())
+        self.smooths = self.time_order == 1 < int(orders[:, self.others].max(initial=0))
 
     # Slabs
 
@@ -304,7 +306,8 @@ class March:
             n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
-            if self.time_order == 1:
+            kinks &= not self.smooths  # Second derivatives across smooth kinks at once.
+            if self.time_order == 1 and not self.smooths:
                 kinks &= (across > self.tol) & (HALVED_KINK * across > of_parent)
                 # Whatever is done later, it is no better than this. A slope that is carried, too,
                 # jumps at a kink: there slabs are halved until that is resolved.

@@ -129,8 +129,12 @@ class Pieces:
                 weight *= share[:, j] if side else 1 - share[:, j]
             found += weight[:, None] * deviation[chosen, index]
         distance = ((X.double().cpu().numpy() - nearest) ** 2).sum(1)
-        outside = distance[:, None] * self.slope.square().cpu().numpy()
-        return torch.as_tensor(found**2 + outside, dtype=X.dtype, device=X.device)
+        slope = self.slope.square().cpu().numpy()
+        variance = found**2 + distance[:, None] * slope
+        if X.dtype != torch.float64:
+            # Points and values are rounded.
+            variance = variance + torch.finfo(X.dtype).eps ** 2 * (1 + slope)
+        return torch.as_tensor(variance, dtype=X.dtype, device=X.device)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X: one Gaussian each."""

@@ -96,7 +96,7 @@ def shape(boxes: Boxes, coef: Coefficients, size: np.ndarray) -> Shape:
             envelope = np.maximum(A[:-1], A[1:])
             middle = len(envelope) // 2
             drop = envelope[-1] / envelope[middle]
-            rate[e, j] = min(drop ** (1 / (len(envelope) - 1 - middle)), 10.0)
+            rate[e, j] = min(drop ** (1 / max(len(envelope) - 1 - middle, 1)), 10.0)
     return Shape(tail, rate)
 
 

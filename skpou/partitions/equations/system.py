@@ -31,6 +31,8 @@ HELD = 10.0
 GIVEN = 1.0
 #: Ridge of all columns, beside rows whose columns have norms of about 1: next to none.
 RIDGE = 1e-14
+#: Slopes of a term in a piece, as a share of those elsewhere, that are round-off.
+VANISHED = 1e-10
 #: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
 #: would be too many.
 NODES_PER_COLUMN = 1.3
@@ -272,23 +274,33 @@ class System:
         # one dimension this makes the sum of squares of a first-order equation an integral.
         share = (volume / volume.sum()) ** (0.5 / self.d)
         for term_rows, parts in zip(self.terms, self._parts(coef, unknowns), strict=True):
-            found, squares, n_points = [], 0.0, 0
-            for pieces, _, scale, (result, slopes, _) in parts:
-                natural = self.like.new_zeros((len(pieces), result.shape[2]))
-                for key, slope in slopes.items():
-                    times = scale(key)
-                    if len(key[1]) < 2 and not term_rows.term.is_condition:
-                        times = times * self.tensor(share[pieces])
-                    natural += slope.square().mean(1).sqrt() * times[:, None]
-                found.append(natural)
-                squares += float(natural.square().sum())
-                n_points += natural.numel()
-            mean = math.sqrt(squares / n_points) if squares and math.isfinite(squares) else 1.0
+            found, common = [], self._common_slopes(parts)
             held = self.held if term_rows.term.is_condition else 1.0
             weight = held * term_rows.term.weight
-            self.weights.append(
-                [weight / torch.where(part > 1e-10 * mean, part, mean) for part in found]
-            )
+            for pieces, _, scale, (result, slopes, _) in parts:
+                natural = self.like.new_zeros((len(pieces), result.shape[2]))
+                usual = self.like.new_zeros((len(pieces), 1))
+                for key, slope in slopes.items():
+                    times = scale(key)[:, None]
+                    if len(key[1]) < 2 and not term_rows.term.is_condition:
+                        times = times * self.tensor(share[pieces])[:, None]
+                    natural += slope.square().mean(1).sqrt() * times
+                    usual += common[key] * times
+                usual = torch.where((usual > 0) & usual.isfinite(), usual, 1.0)
+                # Rows that vanish in a piece are weighed as they would be with usual slopes.
+                found.append(weight / torch.where(natural > VANISHED * usual, natural, usual))
+            self.weights.append(found)
+
+    @staticmethod
+    def _common_slopes(parts: list) -> dict[Any, float]:
+        """Root mean square slopes of a term with respect to values and derivatives."""
+        squares: dict[Any, float] = {}
+        n_points = 0
+        for _, _, _, (result, slopes, _) in parts:
+            n_points += result.numel()
+            for key, slope in slopes.items():
+                squares[key] = squares.get(key, 0.0) + float(slope.square().sum())
+        return {key: math.sqrt(total / n_points) for key, total in squares.items()}
 
     def _parts(self, coef: Coefficients, unknowns: Tensor) -> list[list]:
         """All terms, linearised at an iterate: the weights and the first step share them."""

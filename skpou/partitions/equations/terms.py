@@ -215,6 +215,15 @@ class TermRows:
             return result.reshape(*shape, result.shape[1]), {}, []
         result, by_value, by_unknown = pointwise.linearise(values, x, constants)
         result = result - target
+        if not bool(result.isfinite().all()):
+            raise ValueError(
+                f"The residual of equation {pointwise.name!r} is not finite at the solution so "
+                "far. Rewrite it, so that it is for all values of u, or give more data."
+            )
+        # A root of zero is a number, and its slope is none: such points do not pull.
+        by_value = {
+            key: torch.where(slope.isfinite(), slope, 0.0) for key, slope in by_value.items()
+        }
         k = result.shape[1]
         return (
             result.reshape(*shape, k),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from skpou.core import Rows
@@ -13,10 +14,12 @@ from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.elimination import minimum_degree
 from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     FIRST_DEGREE,
     SHARE,
+    Child,
     as_boxes,
     ladder,
     prolonged,
@@ -25,6 +28,7 @@ from skpou.partitions.equations.refinement import (
     solution_size,
 )
 from skpou.partitions.equations.system import Coefficients, System
+from skpou.partitions.equations.terms import SAME
 
 #: Most rounds of refinement.
 ROUNDS = 60
@@ -34,6 +38,9 @@ FIRST_LINE = 12
 LIGHTER = 0.3
 #: A residual at fresh points may be so much larger than a tail: it has its derivatives.
 SLACK = 0.1
+#: Tail that degrees are chosen for where a larger one is enough: with it pieces are the same,
+#: only fewer, so that a smaller tolerance is never worse.
+AIM = 1e-10
 #: Rounds without a better solution that end the refinement.
 PATIENCE = 5
 #: A solution is better where its largest tail is so much smaller.
@@ -42,6 +49,12 @@ BETTER = 0.7
 MOST_WORK = 1.5e11
 #: Those that are spent before patience ends.
 PATIENT_WORK = 2e10
+#: Changes of the solution fall from one cut at a corner to the next by this factor at first, and
+#: at least by the other one: cuts are three halvings, of which each falls by about .4.
+FIRST_FALL, LEAST_FALL = 0.5, 0.9
+#: Power of the width below which a cut lowers a tail where no degree helps: corners by less than 2,
+#: what is smooth by the degree.
+SINGULAR = 4.0
 #: Cells a side that points must fill for a piece to lie within the domain that they stand for.
 CELLS = 8
 #: Points that a piece must hold for each of its columns, to be cut or raised.
@@ -63,6 +76,10 @@ class Whole:
         The tail after each round.
     size : ndarray of shape (m,)
         Root mean square of the solution.
+    spilt : Tensor of shape (E, 1, m), optional
+        What corners that no degree resolves do to the solution in each piece.
+    singular : ndarray of bool of shape (E,), optional
+        Pieces at such corners.
     """
 
     boxes: Boxes
@@ -71,6 +88,93 @@ class Whole:
     tail: float
     curve: list[float]
     size: np.ndarray
+    spilt: Tensor | None = None
+    singular: np.ndarray | None = None
+
+
+class Spill:
+    """What corners that no degree resolves do to the solution elsewhere.
+
+    Their misfit is shared with all pieces through the least squares, and no tail shows that. What
+    one more cut at a corner changes does; what is left are the terms of a geometric series.
+
+    Attributes
+    ----------
+    singular : ndarray of bool of shape (E,)
+        Pieces whose tails fell by a small power of their width when they were cut.
+    pieces : ndarray of bool of shape (E,)
+        Those of them whose residual is not small enough.
+    """
+
+    def __init__(self, problem: Problem):
+        term = next((t for t in problem.terms if not t.is_condition), problem.terms[0])
+        self.points = term.points.cpu().numpy()
+        self.deviation: Tensor | None = None
+        self.last: tuple[Boxes, Coefficients] | None = None
+        self.change, self.left = 0.0, np.inf
+        self.was_cut = False
+        self.singular = np.zeros(1, dtype=bool)
+        self._children: list[Child] = []
+        self._tails = self._scale = np.ones(1)
+
+    def measure(
+        self, boxes: Boxes, coef: Coefficients, tails: np.ndarray, misfit: np.ndarray, tol, size
+    ) -> float:
+        """Relative root mean square of it, at most the largest misfit of such a piece."""
+        scale = boxes.width.prod(1) ** (1 / boxes.width.shape[1])
+        was_cut = np.zeros(boxes.n_boxes, dtype=bool)
+        if self._children:
+            # Pieces beyond the domain are gone.
+            lows = {tuple(low) for low in boxes.low}
+            parents = [c.parent for c in self._children if tuple(c.low) in lows]
+            before = self._scale[parents]
+            slow = tails * (before / scale) ** SINGULAR > self._tails[parents]
+            was_cut = before > scale
+            self.singular = np.where(was_cut, slow, self.singular[parents])
+        self.pieces = self.singular & (misfit > tol)
+        self._tails, self._scale = tails, scale
+        self.deviation = None
+        if not self.singular.any():
+            return 0.0
+        most = float(misfit[self.singular].max())
+        self.deviation = coef[0].new_tensor(most * size).expand(boxes.n_boxes, 1, -1)
+        if self.last is not None and self.was_cut:
+            moved = self._moved(boxes, coef, self.points).square().mean(0).sqrt().cpu().numpy()
+            change = float((moved / size).max())
+            fall = min(change / self.change, LEAST_FALL) if self.change else FIRST_FALL
+            self.left, self.change = change * fall / (1 - fall), change
+            if self.left < most:
+                nodes = (variance_points(boxes.low.shape[1]) + 1) / 2
+                points = boxes.low[:, None] + boxes.width[:, None] * nodes
+                field = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
+                squares = field.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
+                self.deviation = fall / (1 - fall) * squares.sqrt()
+                # Where the last solution was of the corner itself, it tells no change.
+                near = torch.as_tensor(was_cut, device=squares.device)
+                self.deviation[near] = self.deviation.amax(0)
+        self.last = boxes, coef
+        return min(self.left, most)
+
+    def _moved(self, boxes: Boxes, coef: Coefficients, points: np.ndarray) -> Tensor:
+        """Change (n, m) of the solution since the last time."""
+        assert self.last is not None
+        orders = (0,) * boxes.low.shape[1]
+        return evaluate(boxes, coef, points, orders) - evaluate(*self.last, points, orders)
+
+    def around(self, boxes: Boxes, marks: np.ndarray) -> np.ndarray:
+        """Pieces at the corner of one that is cut, as wide or wider: their misfit spills, too."""
+        found = np.zeros(boxes.n_boxes, dtype=bool)
+        for e in np.flatnonzero(self.pieces & marks):
+            # The corner that a half of a half of the box shares with what it is a half of.
+            place = np.round(boxes.low[e] / boxes.width[e]).astype(np.int64)
+            corner = (place + (place & 1)) * boxes.width[e]
+            touching = (boxes.low <= corner + SAME).all(1) & (boxes.high >= corner - SAME).all(1)
+            found |= touching & (boxes.width >= boxes.width[e] - SAME).all(1)
+        return found
+
+    def pass_on(self, children: list[Child]) -> None:
+        """Take the next partition."""
+        self._children = children
 
 
 def solve_whole(
@@ -122,7 +226,8 @@ def solve_whole(
     waited, misfits = 0, []
     top = ladder(rows.n_features)[-1] if degree is None else degree
     directions = list(range(rows.n_features))
-    spent = 0.0
+    aim = min(tol, AIM)
+    spill, spent = Spill(problem), 0.0
     X = rows.X.cpu().numpy()
     suspect = data_weight is None and not ((X == 0) | (X == 1)).any(1).all()
     for _ in range(ROUNDS):
@@ -148,19 +253,22 @@ def solve_whole(
         if len(directions) > 1:
             # What a small piece leaves is little in all; on a line pieces cost nothing.
             tails = tails * boxes.width.prod(1) ** (0.5 / len(directions))
-        worst = float(tails.max())
+        spilt = 0.0
+        if len(directions) > 1 and data_weight is None and not exactly:
+            spilt = spill.measure(boxes, solved.coef, unweighted, misfit / size.max(), tol, size)
+        worst = max(float(tails.max()), spilt)
         curve.append(worst)
         if report is not None:
             report(
                 f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {worst:.1e}, "
-                f"residual {misfit.max():.1e}, data {noise.max():.1e}"
+                f"residual {misfit.max():.1e}, data {noise.max():.1e}, corners {spilt:.1e}"
             )
         if best is None or worst < BETTER * best.tail:
             waited = 0
         else:
             waited += 1
         if best is None or worst <= best.tail or data_weight is not None:
-            best = Whole(boxes, solved, system, worst, curve, size)
+            best = Whole(boxes, solved, system, worst, curve, size, spill.deviation, spill.singular)
         if data_weight is not None and weight > data_weight:
             # As light as the pieces allow: before these resolve the equations, these would win.
             weight = max(data_weight, min(0.5 * weight, LIGHTER * worst))
@@ -168,7 +276,14 @@ def solve_whole(
             last = weight <= data_weight
         else:
             last = True
-        marks = (tails > tol) & (tails > SHARE * worst)
+        marks = (tails > tol) & (tails > SHARE * tails.max())
+        spill.was_cut = spilt > tol and not marks.any()
+        if spill.was_cut:
+            marks = spill.pieces & (unweighted > SHARE * unweighted[spill.pieces].max())
+        corner = spill.around(boxes, marks) if spilt > tol else np.zeros_like(marks)
+        # To the corner, from all sides.
+        found.rate[corner], found.tail[corner] = 1.0, np.maximum(unweighted, tol)[corner, None]
+        marks |= corner
         if exactly and boxes.n_boxes < most_pieces:
             left = most_pieces - boxes.n_boxes
             order = np.argsort(-tails, kind="stable")[: min(left, (boxes.n_boxes + 1) // 2)]
@@ -191,11 +306,12 @@ def solve_whole(
         if suspect and len(misfits) > 3 and misfits[-1] > max(1e-4, 0.5 * misfits[-4]):
             break
         marks &= refinable(boxes, problem, rows.n_outputs)
-        children = refined(boxes, found, unweighted, marks, directions, tol, top)
+        children = refined(boxes, found, unweighted, marks, directions, aim, top)
         if len(children) == boxes.n_boxes and all(
             child.degree == boxes.degrees(child.parent) for child in children
         ):
             break
+        spill.pass_on(children)
         coef = prolonged(boxes, solved.coef, children)
         boxes = as_boxes(children)
     assert best is not None

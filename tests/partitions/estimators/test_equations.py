@@ -223,6 +223,29 @@ def test_singular_corner_of_an_l():
     assert (np.abs(centre - 0.5).max(1) < 2 * width[:, 0])[width[:, 0] < 0.02].all()
 
 
+def test_smaller_tolerances_are_not_worse_at_a_corner():
+    """What the corner does to the solution elsewhere is measured, and no pieces are too light."""
+    inner = np.random.default_rng(1).uniform(-1, 1, (6000, 2))
+    inner = inner[~((inner[:, 0] > 0) & (inner[:, 1] < 0))]
+    s, t = np.linspace(0, 1, 50), np.linspace(-1, 1, 50)
+
+    def exact(X):
+        angle = torch.remainder(torch.atan2(X[:, 1], X[:, 0]), 2 * PI)
+        return torch.hypot(X[:, 0], X[:, 1]) ** (2 / 3) * torch.sin(2 / 3 * angle)
+
+    corner = [Condition(lambda u, x: u(), points) for points in (np.c_[s, 0 * s], np.c_[0 * s, -s])]
+    given = [np.c_[t, 0 * t + 1], np.c_[0 * t - 1, t], np.c_[-s, 0 * s - 1], np.c_[0 * s + 1, s]]
+    edges = [*corner, *(Condition(lambda u, x: u(), points, exact) for points in given)]
+    found = []
+    for tol in (1e-5, 1e-7):
+        model = HierarchicalPOURegressor(physics=[Equation(poisson, inner), *edges], tol=tol)
+        mean, std = model.fit(*NOTHING).predict(inner, return_std="epistemic")
+        error = np.abs(mean - exact(torch.tensor(inner)).numpy())
+        assert np.mean(error <= 3 * std) > 0.9
+        found.append(np.sqrt(np.mean(error**2)))
+    assert found[1] < 0.5 * found[0] < 1e-2
+
+
 @pytest.mark.slow
 def test_kink_is_carried():
     """First values that are a function are resolved as far as they go, not as far as its points."""
@@ -298,6 +321,35 @@ def test_exactly_so_many_pieces():
     np.testing.assert_allclose(model.predict(3 * LINE), np.exp(-3 * LINE[:, 0]), atol=1e-9)
 
 
+def test_low_degrees():
+    """Parabolas have no degrees between which to see coefficients fall."""
+    model = POURegressor(8, 2, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
+    np.testing.assert_allclose(model.predict(3 * LINE), np.exp(-3 * LINE[:, 0]), atol=0.02)
+
+
+@pytest.mark.parametrize("cls", [LSGDRegressor, HierarchicalPOURegressor])
+def test_bars_in_float32_hold_its_round_off(cls):
+    model = cls(physics=Equation(decay, 3 * LINE), dtype="float32").fit([[0.0]], [1.0])
+    X = np.random.default_rng(0).uniform(0, 3, (500, 1))
+    mean, std = model.predict(X, return_std="epistemic")
+    assert mean.dtype == np.float32
+    assert np.mean(np.abs(mean - np.exp(-X[:, 0])) <= 3 * std) > 0.97
+    assert 2e-8 < std.max() < 1e-5
+
+
+def test_roots_and_logarithms_of_nothing():
+    """The slope of a root at 0 is no number; a logarithm there has no value."""
+    root = Equation(lambda u, x: u.d(0) + torch.sqrt(u()), LINE)
+    model = HierarchicalPOURegressor(physics=root).fit([[0.0]], [1.0])
+    np.testing.assert_allclose(model.predict(LINE), (1 - LINE[:, 0] / 2) ** 2, atol=1e-9)
+    still = Equation(lambda u, x: u.d(0) - torch.sqrt(u()), LINE)
+    assert abs(HierarchicalPOURegressor(physics=still).fit([[0.0]], [0.0]).predict([[1.0]])) < 0.3
+    with pytest.raises(ValueError, match="residual of equation 'logarithm' is not finite at the"):
+        HierarchicalPOURegressor(
+            physics=Equation(lambda u, x: u.d(0) - torch.log(u()), LINE, name="logarithm")
+        ).fit([[0.0]], [0.0])
+
+
 def test_partitions_are_those_of_the_boxes():
     model = POURegressor(2, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
     ends = model.predict_partition([[0.1], [2.9]])
@@ -360,6 +412,13 @@ def test_other_arguments_and_parameters_are_refused():
             model.fit([[0.0]], [1.0])
 
 
+@pytest.mark.parametrize("cls", [LSGDRegressor, HierarchicalPOURegressor])
+def test_what_mixes_points_is_refused(cls):
+    mixed = Equation(lambda u, x: u.d(0) + u().mean(), LINE)
+    with no_training(), pytest.raises(ValueError, match="must work pointwise"):
+        cls(physics=mixed).fit([[0.0]], [1.0])
+
+
 def test_arguments_with_values_are_no_unknowns():
     equations = [
         Equation(residual, LINE)
@@ -382,6 +441,13 @@ def test_unsolved_networks_name_pieces():
     points = np.linspace(-1, 1, 60)[:, None]
     with pytest.warns(ConvergenceWarning, match="HierarchicalPOURegressor"):
         LSGDRegressor(physics=Equation(front, points), max_iter=3).fit([[-1.0], [1.0]], [1, -1])
+
+
+@pytest.mark.parametrize("options", [{}, {"hidden_layer_sizes": (30,), "max_iter": 3}])
+def test_features_and_networks_tell_of_contradictory_conditions(options):
+    start = [Condition(lambda u, x: u(), [[0.0]], value) for value in (1.0, 2.0)]
+    with pytest.warns(ConvergenceWarning, match="Conditions are not met"):
+        LSGDRegressor(physics=[Equation(decay, LINE), *start], **options).fit(LINE[:0], [])
 
 
 def test_contradictions_and_undetermined_unknowns_are_warned_of():
