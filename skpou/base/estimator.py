@@ -218,7 +218,8 @@ class TorchEstimator(TrainedEstimator):
 
         Columns and their box, what the model consists of (pieces with their boundaries and
         polynomials, terms with their shares of the variance, stages), unknown constants with their
-        standard deviations, noise, and what the search compared and took.
+        standard deviations, noise, a Gaussian process that predicts in place of all this or beside
+        it, and what the search compared and took.
 
         Returns
         -------
@@ -226,8 +227,8 @@ class TorchEstimator(TrainedEstimator):
             Some lines; nothing of it is meant to be read by programs.
         """
         check_is_fitted(self)
-        lines = [*summary.head(self), *self._summary_lines(), *summary.tail(self)]
-        return summary.joined(lines)
+        own = [*self._summary_lines(), *summary.process_lines(self)]
+        return summary.joined([*summary.head(self), *own, *summary.tail(self)])
 
     def _summary_lines(self) -> list[str]:
         """What a family says about its model."""

@@ -109,6 +109,25 @@ def tail(model: Any) -> list[str]:
     return lines
 
 
+def process_lines(model: Any) -> list[str]:
+    """Gaussian processes that predict in place of the form, or beside it."""
+    restraint = getattr(model, "_restraint", None) or {}
+    instead, beside = restraint.get("interpolant"), restraint.get("process")
+    lines = []
+    if instead is not None:
+        targets = np.ravel(instead["targets"])
+        all_of_them = len(targets) == len(model.scaling_["scale"])
+        which = "" if all_of_them else f" of targets {', '.join(map(str, targets))}"
+        lines += [
+            "",
+            f"Gaussian process in place of the form: predictions, bars and noise{which} are its own",
+            "  It met left-out rows better; coefficients and noise in this text are those of the form",
+        ]
+    if beside is not None and np.any(beside["share"]):
+        lines += ["", f"Gaussian process beside the form, with the weight {numbers(beside['share'])}"]
+    return lines
+
+
 def stage_lines(model: Any) -> list[str]:
     """Bases of a sum of linear combinations, and what each leaves over where that is known."""
     box, names = model.scaling_, column_names(model)

@@ -15,6 +15,7 @@ from skpou import (
     LSGDRegressor,
     MultiStageRegressor,
     SparseGridClassifier,
+    SparseGridRegressor,
 )
 from skpou.base import polynomial_text
 from skpou.physics import Equation, Unknown
@@ -70,6 +71,17 @@ def test_boundaries_in_two_columns():
 
 def test_blended_pieces_say_so():
     assert "gates rbf, blended" in fitted("radial gates").summary()
+
+
+def test_a_process_that_predicts_in_place_of_the_form_is_told_of():
+    x = np.linspace(0.0, 1.0, 9)[:, None]
+    exact = SparseGridRegressor(random_state=0).fit(x, np.exp(3 * x[:, 0]))
+    line = "Gaussian process in place of the form"
+    # The noise of the form, which the text has, is not that of the predictions.
+    assert np.all(exact.predict(x, return_std="noise")[1] < 1e-3 * exact.noise_)
+    assert line in exact.summary()
+    given = SparseGridRegressor(level=3, random_state=0).fit(x, np.exp(3 * x[:, 0]))
+    assert line not in given.summary()
 
 
 def test_terms_have_shares_of_the_variance():
