@@ -120,11 +120,11 @@ def process_lines(model: Any) -> list[str]:
         which = "" if all_of_them else f" of targets {', '.join(map(str, targets))}"
         lines += [
             "",
-            f"Gaussian process in place of the form: predictions, bars and noise{which} are its own",
-            "  It met left-out rows better; coefficients and noise in this text are those of the form",
+            f"Gaussian process in place of the form: predictions{which}, bars and noise are its own",
+            "  It met left-out rows better; coefficients and noise in this text are the form's",
         ]
     if beside is not None and np.any(beside["share"]):
-        lines += ["", f"Gaussian process beside the form, with the weight {numbers(beside['share'])}"]
+        lines += ["", f"Gaussian process beside the form, of weight {numbers(beside['share'])}"]
     return lines
 
 
