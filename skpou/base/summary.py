@@ -120,7 +120,7 @@ def process_lines(model: Any) -> list[str]:
         which = "" if all_of_them else f" of targets {', '.join(map(str, targets))}"
         lines += [
             "",
-            f"Gaussian process in place of the form: predictions{which}, bars and noise are its own",
+            f"Gaussian process in place of the form: predictions{which}, bars and noise are its",
             "  It met left-out rows better; coefficients and noise in this text are the form's",
         ]
     if beside is not None and np.any(beside["share"]):
