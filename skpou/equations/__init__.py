@@ -14,6 +14,8 @@ from skpou.equations.posterior import (
     fitted_model,
     judged,
     open_message,
+    undetermined,
+    undetermined_message,
 )
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
@@ -37,5 +39,7 @@ __all__ = [
     "norm",
     "open_message",
     "stacked",
+    "undetermined",
+    "undetermined_message",
 ]
 # fmt: on

@@ -19,6 +19,9 @@ N_PROBES = 100
 OPEN = 1e11
 #: Residual relative to an equation's terms that is no solution.
 UNSOLVED = 0.05
+#: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
+#: direction that names an unknown.
+ALIKE, SHARE = 1e-9, 0.1
 
 
 def rows_factor(
@@ -91,6 +94,21 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
     return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
 
 
+def undetermined(R: Tensor, names: Sequence[str]) -> list[str]:
+    """Unknowns whose triangular factor is singular, as far as digits tell."""
+    if len(names) < 2:
+        return []
+    norms = R.norm(dim=0)
+    if not bool((norms > 0).all()):
+        return [name for name, norm in zip(names, norms.tolist(), strict=True) if not norm]
+    _, singular, right = torch.linalg.svd(R / norms)
+    gone = singular < ALIKE * singular[0]
+    if not bool(gone.any()):
+        return []
+    alone = right[gone].abs().amax(0)
+    return [name for name, share in zip(names, alone.tolist(), strict=True) if share > SHARE]
+
+
 def open_directions(system: CollocationSystem, R: Tensor) -> tuple[Tensor, Tensor]:
     """Directions that the rows leave open, and by how much a unit of their noise moves them.
 
@@ -157,6 +175,15 @@ def broken_message(broken: float) -> str:
     )
 
 
+def undetermined_message(names: Sequence[str]) -> str:
+    """Sentence about unknowns that `undetermined` names."""
+    listed = ", ".join(map(repr, names))
+    return (
+        f"The unknowns {listed} are not determined: other values of them solve the equations as "
+        "well. Give more data, or hold one of them."
+    )
+
+
 def judged(
     system: CollocationSystem, coef: Tensor, unknowns: Tensor, code: str, message: str
 ) -> tuple[str, str]:
@@ -188,6 +215,7 @@ def fitted_model(
     """
     R, residual = rows_factor(system, iterate, scales, alpha)
     noise = noise_variance(system, R, residual, scales)
+    alike = undetermined(R[system.n_coefficients :, system.n_coefficients :], system.problem.names)
     directions, sizes = open_directions(system, R)
     if len(sizes):
         points = system.terms[0].points
@@ -215,4 +243,5 @@ def fitted_model(
             if not term.is_condition
         ],
         "n_open": len(sizes),
+        "undetermined": alike,
     }

@@ -24,6 +24,7 @@ from skpou.equations.posterior import (
     open_message,
     output_factors,
     rows_factor,
+    undetermined_message,
 )
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Symmetry
@@ -391,6 +392,8 @@ class Search:
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
             code, message = "max_iter", open_message(n_open)
+        if code == "converged" and reported["undetermined"]:
+            code, message = "max_iter", undetermined_message(reported["undetermined"])
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
-from skpou.equations import UNSOLVED, Problem, broken_message, open_message
+from skpou.equations import (
+    UNSOLVED,
+    Problem,
+    broken_message,
+    open_message,
+    undetermined,
+    undetermined_message,
+)
 from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.ensemble import Ensemble
@@ -33,9 +40,6 @@ IN_SLABS = 2.0
 MOST_IN_SLAB, MOST_PIECES = 64, 2000
 #: Most Gauss-Newton steps in a round.
 MOST_STEPS = 25
-#: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
-#: direction that names an unknown.
-ALIKE, SHARE = 1e-9, 0.1
 #: Misfit of the data, relative to their size, that is noise and nothing that pieces resolve.
 NOISE = 1e-6
 #: Factor between what is left of noisy data by solutions that follow them more and less.
@@ -270,11 +274,7 @@ class _Fit:
             messages.append(open_message(n_open))
         if self.alike:
             code = "max_iter"
-            names = ", ".join(map(repr, self.alike))
-            messages.append(
-                f"The unknowns {names} are not determined: other values of them solve the "
-                "equations as well. Give more data, or hold one of them."
-            )
+            messages.append(undetermined_message(self.alike))
         score = self.curve[-1] if self.curve else 0.0
         return TrainingResult(
             model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
@@ -352,18 +352,3 @@ def _squares(
         size = factor * values[key].abs().clamp_min(natural)[:, None]
         terms += float((slope * size).square().mean())
     return float((factor * (result - term.target)).square().mean()), terms
-
-
-def undetermined(R: Tensor, names: Sequence[str]) -> list[str]:
-    """Unknowns whose triangular factor is singular, as far as digits tell."""
-    if len(names) < 2:
-        return []
-    norms = R.norm(dim=0)
-    if not bool((norms > 0).all()):
-        return [name for name, norm in zip(names, norms.tolist(), strict=True) if not norm]
-    _, singular, right = torch.linalg.svd(R / norms)
-    gone = singular < ALIKE * singular[0]
-    if not bool(gone.any()):
-        return []
-    alone = right[gone].abs().amax(0)
-    return [name for name, share in zip(names, alone.tolist(), strict=True) if share > SHARE]

@@ -458,10 +458,11 @@ def test_contradictions_and_undetermined_unknowns_are_warned_of():
     with pytest.warns(ConvergenceWarning, match="Conditions are not met"):
         HierarchicalPOURegressor(physics=[Equation(decay, LINE), start[1]]).fit([[0.0]], [1.0])
     both = Equation(lambda u, x, p: u.d(0) + (p["a"] + p["b"]) * u(), LINE)
-    model = HierarchicalPOURegressor(physics=both, unknowns={"a": Unknown(0.3), "b": Unknown(0.4)})
+    rates = {"a": Unknown(0.3), "b": Unknown(0.4)}
     X = LINE[::5]
-    with pytest.warns(ConvergenceWarning, match="'a', 'b' are not determined"):
-        model.fit(X, np.exp(-X[:, 0]))
+    for estimator in (HierarchicalPOURegressor, LSGDRegressor):
+        with pytest.warns(ConvergenceWarning, match="'a', 'b' are not determined"):
+            estimator(physics=both, unknowns=rates).fit(X, np.exp(-X[:, 0]))
 
 
 @pytest.mark.parametrize("estimator", [HierarchicalPOURegressor, LSGDRegressor])
