@@ -22,6 +22,8 @@ UNSOLVED = 0.05
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
+#: Singular value, in units of the relative ridge, that is the ridge's own.
+OF_RIDGE = 3.0
 
 
 def rows_factor(
@@ -94,15 +96,15 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
     return (noise.mean() * inverse.square().sum(1)).sqrt().tolist()
 
 
-def undetermined(R: Tensor, names: Sequence[str]) -> list[str]:
-    """Unknowns whose triangular factor is singular, as far as digits tell."""
+def undetermined(R: Tensor, names: Sequence[str], ridge: float = 0.0) -> list[str]:
+    """Unknowns whose triangular factor is singular, as far as digits and a relative ridge tell."""
     if len(names) < 2:
         return []
     norms = R.norm(dim=0)
     if not bool((norms > 0).all()):
         return [name for name, norm in zip(names, norms.tolist(), strict=True) if not norm]
     _, singular, right = torch.linalg.svd(R / norms)
-    gone = singular < ALIKE * singular[0]
+    gone = singular < max(ALIKE, OF_RIDGE * ridge) * singular[0]
     if not bool(gone.any()):
         return []
     alone = right[gone].abs().amax(0)
@@ -185,16 +187,21 @@ def undetermined_message(names: Sequence[str]) -> str:
 
 
 def judged(
-    system: CollocationSystem, coef: Tensor, unknowns: Tensor, code: str, message: str
+    system: CollocationSystem, iterate: Iterate, code: str, message: str, alike: Sequence[str]
 ) -> tuple[str, str]:
-    """Code and message of a search, with what the solution does not obey."""
+    """Code and message of a search, with what the solution does not obey or determine.
+
+    `alike` are the unknowns that `undetermined` names.
+    """
     sentences = []
-    left = system.relative_residual(coef, unknowns)
+    left = system.relative_residual(iterate.coef, iterate.unknowns)
     if left > UNSOLVED:
         sentences.append(unsolved_message(left))
-    broken = system.broken_conditions(coef, unknowns)
+    broken = system.broken_conditions(iterate.coef, iterate.unknowns)
     if broken > UNSOLVED:
         sentences.append(broken_message(broken))
+    if alike:
+        sentences.append(undetermined_message(alike))
     return ("max_iter" if sentences else code), " ".join([*sentences, message]).strip()
 
 
@@ -215,7 +222,8 @@ def fitted_model(
     """
     R, residual = rows_factor(system, iterate, scales, alpha)
     noise = noise_variance(system, R, residual, scales)
-    alike = undetermined(R[system.n_coefficients :, system.n_coefficients :], system.problem.names)
+    first = system.n_coefficients
+    alike = undetermined(R[first:, first:], system.problem.names, alpha)
     directions, sizes = open_directions(system, R)
     if len(sizes):
         points = system.terms[0].points

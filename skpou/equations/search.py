@@ -24,7 +24,6 @@ from skpou.equations.posterior import (
     open_message,
     output_factors,
     rows_factor,
-    undetermined_message,
 )
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Symmetry
@@ -387,13 +386,11 @@ class Search:
         }
         message = "The search was interrupted." if code == "interrupted" else ""
         if code == "converged":
-            iterate = solution.iterate
-            code, message = judged(system, iterate.coef, iterate.unknowns, code, message)
+            alike = reported["undetermined"]
+            code, message = judged(system, solution.iterate, code, message, alike)
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
             code, message = "max_iter", open_message(n_open)
-        if code == "converged" and reported["undetermined"]:
-            code, message = "max_iter", undetermined_message(reported["undetermined"])
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )

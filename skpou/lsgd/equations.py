@@ -268,9 +268,8 @@ class EquationNetworkTraining(NetworkTraining):
             return result
         # At its own points a network may have next to no residual and be no solution.
         system, solution = self.found
-        code, message = judged(
-            system, solution.coef, solution.unknowns, result.code, result.message
-        )
+        alike = self.reported["undetermined"]
+        code, message = judged(system, solution, result.code, result.message, alike)
         return replace(result, code=code, message=message)
 
 

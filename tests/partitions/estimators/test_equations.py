@@ -460,9 +460,10 @@ def test_contradictions_and_undetermined_unknowns_are_warned_of():
     both = Equation(lambda u, x, p: u.d(0) + (p["a"] + p["b"]) * u(), LINE)
     rates = {"a": Unknown(0.3), "b": Unknown(0.4)}
     X = LINE[::5]
-    for estimator in (HierarchicalPOURegressor, LSGDRegressor):
+    network = LSGDRegressor(hidden_layer_sizes=(8,), max_iter=5, n_init=1, random_state=0)
+    for model in (HierarchicalPOURegressor(), LSGDRegressor(), network):
         with pytest.warns(ConvergenceWarning, match="'a', 'b' are not determined"):
-            estimator(physics=both, unknowns=rates).fit(X, np.exp(-X[:, 0]))
+            model.set_params(physics=both, unknowns=rates).fit(X, np.exp(-X[:, 0]))
 
 
 @pytest.mark.parametrize("estimator", [HierarchicalPOURegressor, LSGDRegressor])
