@@ -201,8 +201,17 @@ class March:
         return max(self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1)), self.rough)
 
     def _across(self) -> float:
-        """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough_across) if self.rough else self.tol
+        """Tail along the other columns that is small enough.
+
+        Where the equation smooths, errors do not spread from kinks and nothing needs them elsewhere.
+        """
+        return max(self.tol, self.rough_across) if self.rough and not self.smooths else self.tol
+
+    def _enough(self, along: np.ndarray) -> np.ndarray:
+        """The same for each piece of a slab, whose tails (E,) along the column are given."""
+        enough = np.full(len(along), self._across())
+        # What is smoothed is a kink along as across, and is left where it is one along.
+        return np.maximum(enough, along) if self.rough and self.smooths else enough
 
     def _top(self) -> int:
         """Highest degree."""
@@ -411,8 +420,9 @@ class March:
                 misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
                 hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
                 across = np.maximum(across, hidden)
-            worst = float(across.max(initial=0.0))
-            marks = (across > self._across()) & (across > SHARE * worst)
+            marks = across > self._enough(found.tail[:, self.column])
+            worst = float(across[marks].max(initial=0.0))
+            marks &= across > SHARE * worst
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
                 if along > self._along() or worst > NO_SOLUTION:
