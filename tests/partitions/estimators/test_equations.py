@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.special import erf
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
@@ -312,6 +313,39 @@ def test_pieces_of_the_first_slab_are_cut_at_kinks_alone():
     exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
     assert errors(model, exact, [0, 0], [1, SHORT[-1]], 2)[0] < 1e-3
     assert_cut_at_kinks(model.model_["low"], model.model_["high"])
+
+
+@pytest.mark.slow
+def test_kink_that_is_smoothed_errs_where_it_is_alone():
+    """Heat from a hat and a sine, both of which grow; ramps under heat are printed everywhere."""
+    heat, end = 1e-3, 0.1
+    x, t = np.linspace(0, 1, 101), np.linspace(0, end, 20)
+
+    def first(x):
+        return hat(x) + torch.sin(np.pi * x[:, 0])
+
+    physics = [
+        Equation(
+            lambda u, x: u.d(1) - heat * u.d(0, 0) - 5 * u(), "sobol", box=[[0, 1], [0, end]]
+        ),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], first),
+        *(Condition(lambda u, x: u(), np.c_[0 * t + side, t]) for side in (0, 1)),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+
+    def ramp(x, t):
+        way = x / np.sqrt(4 * heat * t)
+        return x * (1 + erf(way)) / 2 + np.sqrt(heat * t / np.pi) * np.exp(-(way**2))
+
+    def exact(X):
+        x, t = X.T
+        hats = 5 * (ramp(x - 0.2, t) - 2 * ramp(x - 0.4, t) + ramp(x - 0.6, t))
+        sine = np.sin(np.pi * x) * np.exp(-heat * np.pi**2 * t)
+        return np.exp(5 * t) * (hats + sine)
+
+    assert errors(model, exact, [0, 1e-9], [1, end], 2)[0] < 1e-5
+    # The smooth part beside them is resolved to more digits.
+    assert errors(model, exact, [0.8, 1e-9], [1, end], 2)[0] < 1e-8
 
 
 def test_exactly_so_many_pieces():
