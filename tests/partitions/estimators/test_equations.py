@@ -325,9 +325,7 @@ def test_kink_that_is_smoothed_errs_where_it_is_alone():
         return hat(x) + torch.sin(np.pi * x[:, 0])
 
     physics = [
-        Equation(
-            lambda u, x: u.d(1) - heat * u.d(0, 0) - 5 * u(), "sobol", box=[[0, 1], [0, end]]
-        ),
+        Equation(lambda u, x: u.d(1) - heat * u.d(0, 0) - 5 * u(), "sobol", box=[[0, 1], [0, end]]),
         Condition(lambda u, x: u(), np.c_[x, 0 * x], first),
         *(Condition(lambda u, x: u(), np.c_[0 * t + side, t]) for side in (0, 1)),
     ]
@@ -346,6 +344,28 @@ def test_kink_that_is_smoothed_errs_where_it_is_alone():
     assert errors(model, exact, [0, 1e-9], [1, end], 2)[0] < 1e-5
     # The smooth part beside them is resolved to more digits.
     assert errors(model, exact, [0.8, 1e-9], [1, end], 2)[0] < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("residual", "first", "exact", "last"),
+    [
+        (lambda u, x: u.d(0) - u() ** 2, 1.0, lambda t: 1 / (1 - t), 1.0),
+        (lambda u, x: u.d(0) * u() + 0.4, 1.0, lambda t: np.sqrt(1 - 0.8 * t), 1.25),
+    ],
+    ids=["pole", "root"],
+)
+def test_solution_is_known_up_to_where_it_ends(residual, first, exact, last):
+    equation = Equation(residual, np.linspace(0, 2, 50)[:, None])
+    model = HierarchicalPOURegressor(physics=equation)
+    with pytest.warns(ConvergenceWarning, match="No solution is found beyond") as found:
+        model.fit([[0.0]], [first])
+    (words,) = (str(one.message).split() for one in found)
+    assert last - 1e-3 < float(words[words.index("beyond") + 1]) < last
+    before, after = np.linspace(0, 0.98 * last, 50)[:, None], np.linspace(last, 2, 9)[:, None]
+    mean, std = model.predict(before, return_std="epistemic")
+    assert (np.abs(mean / exact(before[:, 0]) - 1) < 1e-8).all() and std.max() < 1e-6
+    mean, std = model.predict(after, return_std="epistemic")
+    assert (std > 0.5).all() and (np.abs(mean) < 2 * std + first).all()
 
 
 def test_exactly_so_many_pieces():
