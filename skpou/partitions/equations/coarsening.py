@@ -82,16 +82,21 @@ def joined(
 ) -> tuple[tuple[int, ...], Tensor]:
     """Degree and coefficients of two halves along a column as one piece."""
     degree = tuple(max(p, q) for p, q in zip(first, second, strict=True))
-    nodes, weights = gauss(degree[j] + 2)
-    own = legendre_values(nodes, degree[j])
-    shapes = [p + 1 for p in degree]
-    halves = []
+    index = exponents(degree)
+    # Total degrees fill a corner of the cube of all products.
+    shape = [int(p) + 1 for p in index.max(0)]
+    place = tuple(torch.as_tensor(column, device=a.device) for column in index.T)
+    top = shape[j] - 1
+    nodes, weights = gauss(top + 2)
+    own = legendre_values(nodes, top)
+    whole = a.new_zeros((*shape, a.shape[1]))
     # The half as a function of the whole: each of its columns on half of the nodes.
     for old, coef, side in ((first, a, -1.0), (second, b, 1.0)):
-        whole = legendre_values((nodes + side) / 2, degree[j])
+        values = legendre_values((nodes + side) / 2, top)
         # c_k = (2 k + 1) / 2 * mean over the half
-        T = (2 * np.arange(degree[j] + 1) + 1)[:, None] * ((whole.T * (weights / 2)) @ own)
+        T = (2 * np.arange(top + 1) + 1)[:, None] * ((values.T * (weights / 2)) @ own)
+        cube = torch.zeros_like(whole)
+        cube[place] = copied(old, coef, degree)
         T = torch.as_tensor(T, device=a.device)
-        cube = copied(old, coef, degree).reshape(*shapes, -1)
-        halves.append(torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j))
-    return degree, (halves[0] + halves[1]).reshape(len(exponents(degree)), -1)
+        whole += torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j)
+    return degree, whole[place]

@@ -35,6 +35,20 @@ def test_halves_of_a_polynomial_are_joined_to_it(column):
     np.testing.assert_allclose(evaluate(WHOLE, [merged], points, (0, 1)), wanted, atol=1e-11)
 
 
+def test_halves_of_total_degree_are_joined():
+    degree, rng = (4,) * 4, np.random.default_rng(0)
+    whole = Boxes(np.zeros((1, 4)), np.ones((1, 4)), np.array([degree]))
+    coef = [torch.tensor(rng.standard_normal((70, 1)))]
+    middle = np.array([1.0, 0.5, 1.0, 1.0])
+    children = [
+        Child(0, np.zeros(4), middle, degree),
+        Child(0, 1 - np.where(middle == 1, 1, middle), np.ones(4), degree),
+    ]
+    parts = prolonged(whole, coef, children)
+    _, merged = joined(1, degree, parts[0], degree, parts[1])
+    np.testing.assert_allclose(merged, coef[0], atol=1e-12)
+
+
 def test_what_needs_its_pieces_keeps_them():
     """Random coefficients have large tails, those that decay have none."""
     coef, boxes, parts = halves(0)
