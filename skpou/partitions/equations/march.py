@@ -437,7 +437,9 @@ class March:
             marks &= across > SHARE * worst
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
-                if along > self._along() or max(along, worst) > NO_SOLUTION:
+                # With one column alone it is the tail along it that tells.
+                left = worst if self.others else along
+                if along > self._along() or left > NO_SOLUTION:
                     return None, False, along
                 if marks.any():
                     # More pieces than there may be: what they leave is what can be had.
