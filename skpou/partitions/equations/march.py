@@ -232,7 +232,7 @@ class March:
             slab, easy, vain, before = None, False, 0, np.inf
             if at in self.before:
                 known = self.before[at]
-                slab, easy, _ = self._slab(known.boxes, known.coef)
+                slab, easy, along = self._slab(known.boxes, known.coef)
             if slab is None:
                 boxes = self._first() if last is None else self._next(last)
                 length = min(length, 1.0 - at)
@@ -249,7 +249,7 @@ class March:
                     if only_seemed is not None and (vain >= IN_VAIN or length < LEAST_KINK):
                         # Nothing was smooth again: as before, with slabs as long.
                         (self.rough, self.tol), length = only_seemed, SHORT
-                    elif vain >= IN_VAIN:
+                    elif vain >= IN_VAIN and self._is_short(along, length):
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
                         self.rough_across = max(self.rough, KINK)
@@ -262,6 +262,9 @@ class March:
                     slab.system.shaped(part) for part in slab.solved.elimination.tangents()
                 ]
             self.slabs.append(slab)
+            if self.smooths and self.rough:
+                # What has been smoothed does not come back.
+                self.rough = min(self.rough, max(along, KINK))
             self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
             length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
@@ -275,6 +278,14 @@ class March:
                     self.kinked = self.rough, self.tol
                     self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
         return self
+
+    def _is_short(self, along: float, length: float) -> bool:
+        """Whether a slab is so short that a tail along it may be accepted.
+
+        A jump that is smoothed has the same tail in slabs of any length, but errs in proportion to
+        the way it diffuses in the first one.
+        """
+        return not self.smooths or along <= WITHIN_REACH * KINK or length <= LEAST_KINK
 
     def _ended(self, at: float) -> March:
         """The march as far as it came, beyond which no solution is found.

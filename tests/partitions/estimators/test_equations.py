@@ -316,6 +316,21 @@ def test_pieces_of_the_first_slab_are_cut_at_kinks_alone():
 
 
 @pytest.mark.slow
+def test_jump_that_is_smoothed_is_where_it_was():
+    """Heat from a step: the first slab moves it by no more than heat goes in it."""
+    heat, x = 1e-3, np.linspace(0, 1, 101)
+    physics = [
+        Equation(lambda u, x: u.d(1) - heat * u.d(0, 0), "sobol", box=[[0, 1], [0, 1]]),
+        Condition(lambda u, x: u(), np.c_[x, 0 * x], lambda x: (x[:, 0] > 0.37).double()),
+        *(Condition(lambda u, x: u(), np.c_[0 * x + end, x], end) for end in (0.0, 1.0)),
+    ]
+    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    exact = lambda X: (1 + erf((X[:, 0] - 0.37) / np.sqrt(4 * heat * X[:, 1]))) / 2  # noqa: E731
+    error, inside = errors(model, exact, [0, 1e-9], [1, 1], 2)
+    assert error < 2e-3 and inside > 0.99
+
+
+@pytest.mark.slow
 def test_kink_that_is_smoothed_errs_where_it_is_alone():
     """Heat from a hat and a sine, both of which grow; ramps under heat are printed everywhere."""
     heat, end = 1e-3, 0.1
