@@ -250,6 +250,8 @@ class March:
                         # Nothing was smooth again: as before, with slabs as long.
                         (self.rough, self.tol), length = only_seemed, SHORT
                     elif vain >= IN_VAIN and self._is_short(along, length):
+                        if self.smooths and not self.rough:
+                            length = max(length, LEAST_SLAB)  # Before it is too late.
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
                         self.rough_across = max(self.rough, KINK)
