@@ -279,3 +279,12 @@ def assert_same_bits(first, second):
     different = [key for key in first if not same_bits(first[key], second[key])]
     errors = {key: np.abs(first[key] - second[key]).max() for key in different}
     assert not different, f"other bits, with largest differences {errors}"
+
+
+def errors(model, exact, low, high, d, n=1000):
+    """Relative root mean square, and the share of errors within three deviations."""
+    X = np.random.default_rng(5).uniform(low, high, (n, d))
+    y = exact(X)
+    mean, std = model.predict(X, return_std="epistemic")
+    inside = np.mean(np.abs(mean - y) <= 3 * std)
+    return np.sqrt(np.mean((mean - y) ** 2) / np.mean(y**2)), inside

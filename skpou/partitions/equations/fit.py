@@ -25,9 +25,10 @@ from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column
+from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column, remainder
 from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
+from skpou.partitions.equations.refinement import solution_size
 from skpou.partitions.equations.shooting import Shooting
 from skpou.partitions.equations.whole import first_boxes, solve_whole
 from skpou.physics import Constants, Symmetry
@@ -111,6 +112,8 @@ class _Fit:
         self.curve: list[float] = []
         #: Unknowns that the rows do not determine.
         self.alike: list[str] = []
+        #: What is said where the solution ends within the box.
+        self.ended = ""
 
     def run(self) -> TrainingResult:
         """Solve, and tell how well."""
@@ -159,6 +162,13 @@ class _Fit:
             coef += slab.coef
             misfit = max(misfit, slab.worst)
         self.curve = [slab.worst for slab in march.slabs]
+        if march.end < 1.0:
+            self.ended = self._ended_message(march)
+            after, last = remainder(march.slabs[-1], march.column)
+            # What is not there may be of any size, and is as large as the solution was at least.
+            parts.append(torch.full_like(parts[-1], float(solution_size(after, last).max())))
+            boxes.append(after)
+            coef += last
         joined = Boxes(
             np.concatenate([part.low for part in boxes]),
             np.concatenate([part.high for part in boxes]),
@@ -178,6 +188,17 @@ class _Fit:
         else:
             noise = self._misfit(joined, coef)
         return self._result(joined, coef, deviation, noise, unknowns, reported, march.n_open)
+
+    def _ended_message(self, march: March) -> str:
+        """Sentence about where a solution ends."""
+        scaling = self.problem.scaling
+        column, width = int(scaling.columns[march.column]), float(scaling.width[march.column])
+        at = float(scaling.offset[march.column]) + march.end * width
+        return (
+            f"No solution is found beyond {at:.6g} of column {column}: there it grows without "
+            "bound, or is not smooth. Its last values stand for what comes after; end the points "
+            "and data before."
+        )
 
     def _misfit(self, boxes: Boxes, coef) -> Tensor:
         """Mean square (m,) of what the data differ from the solution."""
@@ -258,7 +279,10 @@ class _Fit:
             "residual_share": left,
         }
         code, messages = "converged", []
-        if left > UNSOLVED:
+        if self.ended:
+            code = "max_iter"
+            messages.append(self.ended)
+        elif left > UNSOLVED:
             code = "max_iter"
             messages.append(
                 f"The equations are not solved: at fresh points their residual is {left:.1e} of "
@@ -266,7 +290,7 @@ class _Fit:
                 "and the data have a common solution."
             )
         broken = broken_conditions(problem, boxes, coef, unknowns)
-        if broken > UNSOLVED:
+        if broken > UNSOLVED and not self.ended:
             code = "max_iter"
             messages.append(broken_message(broken))
         if n_open:

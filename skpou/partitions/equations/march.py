@@ -12,7 +12,8 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import exponents, gauss, legendre_values
+from skpou.partitions.equations.coarsening import coarser
+from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
@@ -22,12 +23,10 @@ from skpou.partitions.equations.refinement import (
     SLOW,
     Child,
     as_boxes,
-    copied,
     projected,
     prolonged,
     refined,
     shape,
-    sizes_by_degree,
     solution_size,
 )
 from skpou.partitions.equations.system import Coefficients, System, highest_orders
@@ -177,6 +176,8 @@ class March:
         self.d = rows.n_features
         self.others = [j for j in range(self.d) if j != column]
         self.slabs: list[Slab] = []
+        #: How far it came.
+        self.end = 1.0
         self.size = np.zeros(rows.n_outputs)
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
@@ -201,8 +202,17 @@ class March:
         return max(self.tol * float(2 * TIME_DEGREE) ** (-2 * (self.time_order - 1)), self.rough)
 
     def _across(self) -> float:
-        """Tail along the other columns that is small enough."""
-        return max(self.tol, self.rough_across) if self.rough else self.tol
+        """Tail along the other columns that is small enough.
+
+        Where the equation smooths, a kink's errors stay with it: nothing asks for more elsewhere.
+        """
+        return max(self.tol, self.rough_across) if self.rough and not self.smooths else self.tol
+
+    def _enough(self, along: np.ndarray) -> np.ndarray:
+        """The same for each piece of a slab, whose tails (E,) along the column are given."""
+        enough = np.full(len(along), self._across())
+        # What is smoothed is a kink along as across, and is left where it is one along.
+        return np.maximum(enough, along) if self.rough and self.smooths else enough
 
     def _top(self) -> int:
         """Highest degree."""
@@ -214,20 +224,21 @@ class March:
         Raises
         ------
         NotMarched
-            If the conditions at the lower end leave the first slab open, or no slab is solved.
+            If the conditions at the lower end leave the first slab open, or a slab is not solved:
+            the first one, or one of an affine equation.
         """
         at, length, last, pause = 0.0, 1.0, None, 0
         while at < 1.0:
             slab, easy, vain, before = None, False, 0, np.inf
             if at in self.before:
                 known = self.before[at]
-                slab, easy, _ = self._slab(known.boxes, known.coef)
+                slab, easy, along = self._slab(known.boxes, known.coef)
             if slab is None:
-                boxes = self._first() if last is None else self._coarser(last)
+                boxes = self._first() if last is None else self._next(last)
                 length = min(length, 1.0 - at)
             while slab is None:
                 if length < LEAST_SLAB:
-                    raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
+                    return self._ended(at)
                 slab, easy, along = self._slab(self._between(boxes, at, at + length))
                 if slab is None:
                     length, pause = length / 2, PAUSE
@@ -238,7 +249,9 @@ class March:
                     if only_seemed is not None and (vain >= IN_VAIN or length < LEAST_KINK):
                         # Nothing was smooth again: as before, with slabs as long.
                         (self.rough, self.tol), length = only_seemed, SHORT
-                    elif vain >= IN_VAIN:
+                    elif vain >= IN_VAIN and self._is_short(along, length):
+                        if self.smooths and not self.rough:
+                            length = max(length, LEAST_SLAB)  # Before it is too late.
                         kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
                         self.rough = max(self.rough, KINK if kink else 2 * along)
                         self.rough_across = max(self.rough, KINK)
@@ -251,6 +264,9 @@ class March:
                     slab.system.shaped(part) for part in slab.solved.elimination.tangents()
                 ]
             self.slabs.append(slab)
+            if self.smooths and self.rough:
+                # What has been smoothed does not come back.
+                self.rough = min(self.rough, max(along, KINK))
             self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
             length, last = float(slab.boxes.width[0, self.column]), slab
             at += length
@@ -263,6 +279,24 @@ class March:
                     # What was a kink at first is smooth by now: once, lest this go back and forth.
                     self.kinked = self.rough, self.tol
                     self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
+        return self
+
+    def _is_short(self, along: float, length: float) -> bool:
+        """Whether a slab is so short that a tail along it may be accepted.
+
+        A jump that is smoothed has the same tail in slabs of any length, but errs in proportion to
+        the way it diffuses in the first one.
+        """
+        return not self.smooths or along <= WITHIN_REACH * KINK or length <= LEAST_KINK
+
+    def _ended(self, at: float) -> March:
+        """The march as far as it came, beyond which no solution is found.
+
+        That of an affine equation goes on: there slabs are what fails.
+        """
+        if self.is_affine or not self.slabs:
+            raise NotMarched(f"no slab after {at:.3g} of column {self.column} is solved")
+        self.end = at
         return self
 
     def _between(self, boxes: Boxes, start: float, end: float) -> Boxes:
@@ -411,11 +445,14 @@ class March:
                 misfit = SLACK * system.misfit(solved.coef, self.unknowns) / size.max()
                 hidden = np.where(across >= found.tail[:, self.column], misfit, 0.0)
                 across = np.maximum(across, hidden)
-            worst = float(across.max(initial=0.0))
-            marks = (across > self._across()) & (across > SHARE * worst)
+            marks = across > self._enough(found.tail[:, self.column])
+            worst = float(across[marks].max(initial=0.0))
+            marks &= across > SHARE * worst
             full = boxes.n_boxes >= self.most_pieces or round_ == ROUNDS - 1
             if not marks.any() or full:
-                if along > self._along() or worst > NO_SOLUTION:
+                # With one column alone it is the tail along it that tells.
+                left = worst if self.others else along
+                if along > self._along() or left > NO_SOLUTION:
                     return None, False, along
                 if marks.any():
                     # More pieces than there may be: what they leave is what can be had.
@@ -429,71 +466,22 @@ class March:
             system = self._system(boxes)
         raise AssertionError("the last round returns")
 
-    # Fewer pieces for the next slab
-
-    def _coarser(self, slab: Slab) -> Boxes:
-        """Halves joined and degrees lowered where what a slab holds needs no more."""
-        boxes, coef = slab.boxes, slab.coef
-        low = [boxes.low[e] for e in range(boxes.n_boxes)]
-        high = [boxes.high[e] for e in range(boxes.n_boxes)]
-        degrees = [boxes.degrees(e) for e in range(boxes.n_boxes)]
-        parts = list(coef)
-        for j in self.others:
-            position = {tuple(a): e for e, a in enumerate(low)}
-            gone: set[int] = set()
-            for e in range(len(low)):
-                width = high[e][j] - low[e][j]
-                second = low[e].copy()
-                second[j] = high[e][j]
-                f = position.get(tuple(second))
-                if e in gone or f is None or f in gone or (low[e][j] / (2 * width)) % 1.0:
-                    continue
-                if not np.array_equal(high[f] - second, high[e] - low[e]):
-                    continue
-                joined = self._joined(j, degrees[e], parts[e], degrees[f], parts[f])
-                if joined is not None:
-                    high[e] = high[f]
-                    degrees[e], parts[e] = joined
-                    gone.add(f)
-            kept = [e for e in range(len(low)) if e not in gone]
-            low, high = [low[e] for e in kept], [high[e] for e in kept]
-            degrees, parts = [degrees[e] for e in kept], [parts[e] for e in kept]
+    def _next(self, last: Slab) -> Boxes:
+        """Pieces of the next slab to begin with."""
         size = np.where(self.size > 0, self.size, 1.0)
-        for e, part in enumerate(parts):
-            degree = list(degrees[e])
-            for j in self.others:
-                A = (sizes_by_degree(degrees[e], part, j) / size).max(1)
-                for p in DEGREES:
-                    tail = np.sqrt((A[p - 1 :] ** 2).sum())
-                    if FIRST_DEGREE <= p < degree[j] and tail < 0.1 * self._across():
-                        degree[j] = p
-                        break
-            degrees[e] = tuple(degree)
-        return Boxes(np.array(low), np.array(high), np.array(degrees))
+        return coarser(last.boxes, last.coef, self.others, size, self._across())
 
-    def _joined(self, j, first, a: Tensor, second, b: Tensor):
-        """Degree and coefficients of two halves as one piece; None where it would not do."""
-        degree = tuple(max(p, q) for p, q in zip(first, second, strict=True))
-        parts = []
-        for own, coef, side in ((first, a, -1.0), (second, b, 1.0)):
-            coef = copied(own, coef, degree)
-            # The half as a function of the whole: each of its columns on half of the nodes.
-            parts.append((coef, side))
-        n = degree[j] + 2
-        nodes, weights = gauss(n)
-        own = legendre_values(nodes, degree[j])
-        shapes = [p + 1 for p in degree]
-        halves = []
-        for coef, side in parts:
-            whole = legendre_values((nodes + side) / 2, degree[j])
-            # c_k = (2 k + 1) / 2 * mean over the half
-            T = (2 * np.arange(degree[j] + 1) + 1)[:, None] * ((whole.T * (weights / 2)) @ own)
-            T = torch.as_tensor(T, device=a.device)
-            cube = coef.reshape(*shapes, -1)
-            halves.append(torch.tensordot(T, cube, dims=([1], [j])).movedim(0, j))
-        merged = (halves[0] + halves[1]).reshape(len(exponents(degree)), -1)
-        size = np.where(self.size > 0, self.size, 1.0)
-        A = (sizes_by_degree(degree, merged, j) / size).max(1)
-        if np.hypot(A[-1], A[-2]) > 0.1 * self._across():
-            return None
-        return degree, merged
+
+def remainder(slab: Slab, column: int) -> tuple[Boxes, Coefficients]:
+    """Pieces of what comes after a slab up to the end of the box: its last values."""
+    low, high = slab.boxes.low.copy(), slab.boxes.high.copy()
+    low[:, column], high[:, column] = high[:, column], 1.0
+    parts = []
+    for e, coef in enumerate(slab.coef):
+        index = exponents(slab.boxes.degrees(e)).copy()
+        place = {tuple(row): i for i, row in enumerate(index)}
+        index[:, column] = 0
+        # Legendre polynomials are 1 at their upper end.
+        at = torch.as_tensor([place[tuple(row)] for row in index], device=coef.device)
+        parts.append(torch.zeros_like(coef).index_add_(0, at, coef))
+    return Boxes(low, high, slab.boxes.degree), parts

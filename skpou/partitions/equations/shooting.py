@@ -14,7 +14,7 @@ from skpou.core.linalg import TINY, free_rows, ridge_coefficients
 from skpou.equations import Problem, inside
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March, Slab
+from skpou.partitions.equations.march import March, NotMarched, Slab
 from skpou.partitions.equations.model import variance_points
 
 #: Most Gauss-Newton steps on the unknowns, and halvings of one.
@@ -92,7 +92,10 @@ class Shooting:
             moved = False
             for halving in range(HALVINGS):
                 tried = inside(self.unknowns + 0.5**halving * step, limits)
-                found = self._solved(tried)
+                try:
+                    found = self._solved(tried)
+                except NotMarched:
+                    continue  # There is no solution with such unknowns.
                 if float(found[1].square().sum()) < float(residual.square().sum()):
                     self.unknowns, (march, residual, slopes), moved = tried, found, True
                     break
@@ -105,6 +108,8 @@ class Shooting:
         tol = COARSE if self.coarse else None
         # Slabs of the last solution, whose unknowns are others, are much the same.
         march = self.make(self.column, unknowns, self.given, tol, self.before).run()
+        if len(unknowns) and march.end < 1.0:
+            raise NotMarched(f"no solution after {march.end:.3g} of column {self.column}")
         self.before = march.slabs
         X = self.measured.X.cpu().numpy()
         q, m = len(unknowns), self.measured.n_outputs

@@ -9,9 +9,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
-from skpou.partitions.equations.march import March
 from skpou.physics import Condition, Equation, Symmetry, Unknown
-from tests.estimators import no_training
+from tests.estimators import errors, no_training
 
 PI = np.pi
 LINE = np.linspace(0, 1, 50)[:, None]
@@ -38,15 +37,6 @@ def edges(n, low, high):
     t, one = np.linspace(low, high, n), np.ones(n)
     sides = [np.c_[t, low * one], np.c_[t, high * one], np.c_[low * one, t], np.c_[high * one, t]]
     return np.unique(np.concatenate(sides), axis=0)
-
-
-def errors(model, exact, low, high, d, n=1000):
-    """Relative root mean square, and the share of errors within three deviations."""
-    X = np.random.default_rng(5).uniform(low, high, (n, d))
-    y = exact(X)
-    mean, std = model.predict(X, return_std="epistemic")
-    inside = np.mean(np.abs(mean - y) <= 3 * std)
-    return np.sqrt(np.mean((mean - y) ** 2) / np.mean(y**2)), inside
 
 
 def test_layer_is_found_without_being_told():
@@ -246,74 +236,6 @@ def test_smaller_tolerances_are_not_worse_at_a_corner():
     assert found[1] < 0.5 * found[0] < 1e-2
 
 
-@pytest.mark.slow
-def test_kink_is_carried():
-    """First values that are a function are resolved as far as they go, not as far as its points."""
-    x, t = np.linspace(0, 1, 30), np.linspace(0, 0.02, 20)
-    physics = [
-        Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, 0.02]]),
-        Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
-        Condition(lambda u, x: u(), np.c_[0 * t, t]),
-    ]
-    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
-    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
-    assert errors(model, exact, [0, 0], [1, 0.02], 2)[0] < 1e-3
-
-
-#: A hat that moves to the right by little.
-KINKS = np.array([0.2, 0.4, 0.6])
-SHORT = np.linspace(0, 1e-3, 20)
-
-
-def hat(x):
-    return torch.relu(1 - (x[:, 0] - 0.4).abs() / 0.2)
-
-
-def moving_hat():
-    x = np.linspace(0, 1, 30)
-    return HierarchicalPOURegressor(
-        physics=[
-            Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, SHORT[-1]]]),
-            Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
-            Condition(lambda u, x: u(), np.c_[0 * SHORT, SHORT]),
-        ]
-    )
-
-
-def assert_cut_at_kinks(low, high):
-    """Elsewhere the pieces at the lower end are wide, where the kinks are they are narrow."""
-    first = low[:, 1] == 0
-    middle, width = (low + high)[first, 0] / 2, (high - low)[first, 0]
-    assert len(width) < 60 and width.min() < 1 / 100
-    narrow = np.abs(middle[width < 1 / 32, None] - KINKS).min(1)
-    assert narrow.max() < 1 / 16 and (width > 1 / 20).any()
-
-
-def test_first_values_are_cut_at_their_kinks_alone(monkeypatch):
-    """The pieces that the march begins with, before any slab is solved for."""
-
-    class Enough(Exception):
-        """The first pieces are there."""
-
-    def first(march):
-        raise Enough(find(march))
-
-    find = March._first
-    monkeypatch.setattr(March, "_first", first)
-    with pytest.raises(Enough) as found:
-        moving_hat().fit(*NOTHING)
-    (boxes,) = found.value.args
-    assert_cut_at_kinks(boxes.low, boxes.high)
-
-
-@pytest.mark.slow
-def test_pieces_of_the_first_slab_are_cut_at_kinks_alone():
-    model = moving_hat().fit(*NOTHING)
-    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
-    assert errors(model, exact, [0, 0], [1, SHORT[-1]], 2)[0] < 1e-3
-    assert_cut_at_kinks(model.model_["low"], model.model_["high"])
-
-
 def test_exactly_so_many_pieces():
     model = POURegressor(3, 9, physics=Equation(decay, 3 * LINE)).fit([[0.0]], [1.0])
     assert len(model.coef_) == 3
@@ -471,21 +393,3 @@ def test_conditions_alone_are_refused(estimator):
     alone = Condition(lambda u, x: u(), LINE, 1.0)
     with pytest.raises(ValueError, match="at least one Equation, beside conditions"):
         estimator(physics=alone).fit(NOTHING[0][:, :1], [])
-
-
-def test_kink_that_hardly_moves_needs_no_slabs():
-    """What the lower end leaves of a kink is what slabs are asked for, no less."""
-    x, t = np.linspace(0, 1, 30), np.linspace(0, 1e-3, 20)
-
-    def hat(x):
-        return torch.relu(1 - (x[:, 0] - 0.55).abs() / 0.3)
-
-    physics = [
-        Equation(lambda u, x: u.d(1) + u.d(0), "sobol", box=[[0, 1], [0, 1e-3]]),
-        Condition(lambda u, x: u(), np.c_[x, 0 * x], hat),
-        Condition(lambda u, x: u(), np.c_[0 * t, t]),
-    ]
-    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
-    exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
-    assert errors(model, exact, [0, 0], [1, 1e-3], 2)[0] < 1e-3
-    assert len(model.coef_) < 100
