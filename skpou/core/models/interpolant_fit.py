@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
 from skpou.core.models.interpolant import Interpolant
@@ -144,7 +144,7 @@ def _is_better(
     unsure = float(gain.std()) / math.sqrt(len(gain))
     if gain.mean() - unsure > -math.log(BETTER) and _size(other, known) < _size(own, known):
         return True
-    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], 1e-300)))
+    ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], TINY)))
     bears_out = math.sqrt(max(ratio, 1.0))
     # Many rows tell of a form what few do not.
     as_little = int(own.row.max()) < MANY_ROWS or _size(other, known) < _size(own, known)
@@ -170,7 +170,7 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
 
 def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
     """Squares of the errors in units of what is claimed, and how many errors each is worth."""
-    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], 1e-300)
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], TINY)
     worth = left_out.count / np.array([len(part) for part in left_out.sets])
     return square, worth[left_out.group]
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from skpou.core.linalg import TINY
+
 #: Length of the process along each column over the root of their number, rows evenly apart.
 LENGTH = 0.3
 #: Standard deviations of the logarithm that are compared: of no change, up to errors over decades.
@@ -22,6 +24,10 @@ SPREADS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 LEAST = 1e-3
 #: Steps of Fisher's scoring, and the longest: of the logarithm.
 N_STEPS, LONGEST = 30, 2.0
+#: Longest step that is not halved, and least gain of the evidence, with which they end.
+SHORTEST, LEAST_GAIN = 1e-6, 1e-9
+#: Precision of the level, that has no prior, for factors that exist.
+FREE = 1e-9
 #: Change of the logarithm between the rows from which on it is worth its evaluation.
 WORTH = 0.2
 
@@ -121,9 +127,9 @@ def _likeliest(
     """Log evidence of a spread, and level and coefficients (k + 1,) of functions (n, k)."""
     k = functions.shape[1]
     F = np.c_[np.ones(len(functions)), spread * functions]
-    precision = 0.5 * F.T @ (worth[:, None] * F) + np.diag(np.r_[1e-9, np.ones(k)])
+    precision = 0.5 * F.T @ (worth[:, None] * F) + np.diag(np.r_[FREE, np.ones(k)])
     coef = np.zeros(k + 1)
-    coef[0] = np.log(max(float(worth @ square / worth.sum()), 1e-300))
+    coef[0] = np.log(max(float(worth @ square / worth.sum()), TINY))
 
     def value(coef: np.ndarray) -> float:
         logs = F @ coef
@@ -133,12 +139,12 @@ def _likeliest(
     for _ in range(N_STEPS if spread else 0):
         pull = 0.5 * worth * (1 - square * np.exp(-F @ coef))
         step = np.linalg.solve(precision, F.T @ pull + np.r_[0.0, coef[1:]])
-        step *= min(1.0, LONGEST / max(float(np.abs(F @ step).max()), 1e-300))
+        step *= min(1.0, LONGEST / max(float(np.abs(F @ step).max()), TINY))
         new = value(coef - step)
-        while new > best and np.abs(step).max() > 1e-6:
+        while new > best and np.abs(step).max() > SHORTEST:
             step *= 0.5
             new = value(coef - step)
-        if not new < best - 1e-9:
+        if not new < best - LEAST_GAIN:
             break
         coef, best = coef - step, new
     half_log_det = 0.5 * float(np.linalg.slogdet(precision)[1])
