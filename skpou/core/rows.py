@@ -146,6 +146,12 @@ def drawn_points(rows: Rows, most: int, seed: int = 0) -> Tensor:
     return kept
 
 
+def drawn_and_others(rows: Rows, drawn: Tensor) -> tuple[Rows, Blocks]:
+    """Rows of a mask (n,) of points, and the others as a single block."""
+    chosen, others = (rows.subset(torch.nonzero(part).squeeze(1)) for part in (drawn, ~drawn))
+    return chosen, lambda: iter((others,))
+
+
 def lexicographic_order(A: Tensor) -> Tensor:
     """Order that sorts the rows of A (n, k) by the first column, then the second, and so on."""
     order = torch.arange(len(A), device=A.device)

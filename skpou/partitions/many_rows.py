@@ -10,7 +10,6 @@ from torch import Tensor
 
 from skpou.core import Blocks, Rows, TrainingResult, drawn_points, handing_over
 from skpou.core.linalg import (
-    alone,
     back_substitute,
     gather,
     long_blocks,
@@ -39,28 +38,6 @@ def searched_points(rows: Rows, options: PieceOptions, of_more: bool = False) ->
     if given or rows.n_rows <= (SEARCHED if of_more else MANY_ROWS):
         return None
     return drawn_points(rows, SEARCHED)
-
-
-def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> TrainingResult:
-    """Add the rows that a search has not seen to the posterior of the experts' coefficients.
-
-    Parameters
-    ----------
-    found : TrainingResult
-        Of the search; its state is a `Mixture`.
-    rows : Rows
-        All rows, in the same units: those of all processes, where there are several.
-    searched : Tensor of shape (n,), bool
-        Those of the search.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
-    """
-    seen, others = (rows.subset(torch.nonzero(part).squeeze(1)) for part in (searched, ~searched))
-    with alone():
-        return fit_to_blocks(found, seen, lambda: iter((others,)))
 
 
 def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> TrainingResult:

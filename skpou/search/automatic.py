@@ -17,16 +17,17 @@ from skpou.core import (
     Report,
     Rows,
     TrainingResult,
+    drawn_and_others,
     drawn_points,
     handing_over,
     with_all_targets,
 )
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.linalg import NUMERICAL_FAILURES, alone
 from skpou.core.models import finish
 from skpou.search.candidates import Candidate
 from skpou.search.choice import choose
 from skpou.search.family import Family, Progress, Seen, Stages, Task
-from skpou.search.many_rows import MANY_ROWS, SEARCHED, fit_to_the_others
+from skpou.search.many_rows import MANY_ROWS, SEARCHED, fit_to_blocks
 from skpou.search.polynomials import Polynomials
 from skpou.search.residues import LEAST_LEFT
 from skpou.search.sines import Sines
@@ -222,4 +223,5 @@ def fit_automatic(
         return AutomaticSearch(rows, options, rng, report).run()
     searched = drawn_points(rows, SEARCHED)
     found = AutomaticSearch(with_all_targets(rows, searched), options, rng, report).run()
-    return fit_to_the_others(found, rows.to(torch.float64), searched)
+    with alone():  # The rows are those of all processes.
+        return fit_to_blocks(found, *drawn_and_others(rows.to(torch.float64), searched))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from skpou.core import Blocks, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
-    alone,
     factor_of_products,
     gather,
     long_blocks,
@@ -25,32 +24,6 @@ from skpou.search.residues import LEAST_LEFT
 #: Rows up to which all take part in a search, and how many are drawn of more: what a basis needs
 #: shows in ten thousand, while every size that is tried costs as much as there are rows.
 MANY_ROWS, SEARCHED = 20_000, 10_000
-
-
-def fit_to_the_others(found: TrainingResult, rows: Rows, searched: Tensor) -> TrainingResult:
-    """Add the rows that a search has not seen to the coefficients' posterior.
-
-    Parameters
-    ----------
-    found : TrainingResult
-        Of the search; its state is a `LinearModel`.
-    rows : Rows
-        All rows, in the same units: those of all processes, where there are several.
-    searched : Tensor of shape (n,), bool
-        Those of the search.
-
-    Returns
-    -------
-    TrainingResult
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
-    """
-    seen, others = (rows.subset(torch.nonzero(part).squeeze(1)) for part in (searched, ~searched))
-    with alone():
-        return fit_to_blocks(found, seen, lambda: iter((others,)))
 
 
 def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> TrainingResult:

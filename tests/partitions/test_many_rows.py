@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from skpou import HierarchicalPOURegressor
-from skpou.core import TrainingInterrupted, drawn_points, with_all_targets
+from skpou.core import TrainingInterrupted, drawn_and_others, drawn_points, with_all_targets
 from skpou.core.linalg import triangular_factor
 from skpou.partitions import many_rows
 from skpou.partitions.fit import fit_pieces
-from skpou.partitions.many_rows import fit_to_the_others
+from skpou.partitions.many_rows import fit_to_blocks
 from skpou.partitions.options import PieceOptions
 from tests.examples import rows_of
 
@@ -32,7 +32,7 @@ def searched(every, n):
 def test_the_posterior_of_sharp_pieces_is_that_of_all_rows():
     every = rows(1500)
     kept, found = searched(every, 300)
-    state = fit_to_the_others(found, every, kept).state
+    state = fit_to_blocks(found, *drawn_and_others(every, kept)).state
     assert state.first_blended == len(state.tree.levels) and state.n_leaves == 2
     node = state.tree.log_proba(every.X, harden=True).argmax(1)
     old, new = found.state.experts[-1], state.experts[-1]
@@ -52,7 +52,7 @@ def test_the_posterior_of_sharp_pieces_is_that_of_all_rows():
 def test_the_posterior_of_a_blend_is_that_of_all_rows():
     every = rows(1200, kink=True)
     kept, found = searched(every, 300)
-    state = fit_to_the_others(found, every, kept).state
+    state = fit_to_blocks(found, *drawn_and_others(every, kept)).state
     assert state.first_blended == 0
     pi, phi = state.tree.log_proba(every.X).exp(), state.basis.matrix(every.X)
     columns = (pi[:, :, None] * phi[:, None]).flatten(1)
@@ -70,7 +70,7 @@ def test_the_posterior_of_a_blend_is_that_of_all_rows():
 def test_exact_pieces_stay_and_an_interrupt_leaves_the_search(monkeypatch):
     every = rows(600, 0.0)
     kept, found = searched(every, 300)
-    assert fit_to_the_others(found, every, kept) is found
+    assert fit_to_blocks(found, *drawn_and_others(every, kept)) is found
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_exact_pieces_stay_and_an_interrupt_leaves_the_search(monkeypatch):
     noisy = rows(600)
     kept, found = searched(noisy, 300)
     with pytest.raises(TrainingInterrupted) as stopped:
-        fit_to_the_others(found, noisy, kept)
+        fit_to_blocks(found, *drawn_and_others(noisy, kept))
     assert stopped.value.result.code == "interrupted"
     assert stopped.value.result.state is found.state
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from skpou import LSGDRegressor
-from skpou.core import TrainingInterrupted
+from skpou.core import TrainingInterrupted, drawn_and_others
 from skpou.core.models import LinearModel, Stage
 from skpou.search import AutomaticOptions, automatic, fit_automatic, many_rows
-from skpou.search.many_rows import fit_to_the_others
+from skpou.search.many_rows import fit_to_blocks
 from tests.examples import rows_of
 
 
@@ -75,7 +75,7 @@ def test_rows_that_a_stage_keeps_stay_and_an_interrupt_leaves_the_search(few, mo
     found = automatic.AutomaticSearch(part, AutomaticOptions(), np.random.default_rng(0)).run()
     basis = found.state.stages[0].basis
     monkeypatch.setattr(type(basis), "follows_rows", True)
-    kept = fit_to_the_others(found, every, searched).state.stages[0]
+    kept = fit_to_blocks(found, *drawn_and_others(every, searched)).state.stages[0]
     assert isinstance(kept, Stage) and kept is found.state.stages[0]
     monkeypatch.undo()
 
@@ -84,7 +84,7 @@ def test_rows_that_a_stage_keeps_stay_and_an_interrupt_leaves_the_search(few, mo
 
     monkeypatch.setattr(many_rows, "_with_more_rows", stop)
     with pytest.raises(TrainingInterrupted) as stopped:
-        fit_to_the_others(found, every, searched)
+        fit_to_blocks(found, *drawn_and_others(every, searched))
     assert isinstance(stopped.value.result.state, LinearModel)
     assert stopped.value.result.code == "interrupted"
 

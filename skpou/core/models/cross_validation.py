@@ -21,6 +21,7 @@ from torch import Tensor
 from skpou.core import Rows, at_once
 from skpou.core.linalg import TINY
 from skpou.core.models.model import Predictor
+from skpou.core.models.power_function import ROUND_OFF_VARIANCE
 
 #: Random folds: an eighth of the rows is as much as a fit can miss and still be about the same.
 N_FOLDS = 8
@@ -407,7 +408,7 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     residual = maker.apply(rows.y * root)
     degrees = max(maker.degrees_left(), 1.0)
     within = rows.within.sum(0)
-    noise = (residual.square().sum(0) + within) / max(degrees, 1.0) + 1e-32
+    noise = (residual.square().sum(0) + within) / degrees + ROUND_OFF_VARIANCE
     errors, variances, noises, counts, told = [], [], [], [], []
     for part in sets:
         index = torch.as_tensor(part, device=root.device)

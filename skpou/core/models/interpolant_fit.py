@@ -116,9 +116,14 @@ def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
     return replace(found[0], error=error, variance=variance, noise=noise, **beside)
 
 
+def _levels(left_out: LeftOut, X: np.ndarray) -> set[int]:
+    """Numbers of the sets that are levels of a column."""
+    return {number for column in sets_of_levels(left_out, X).values() for number in column}
+
+
 def _counted(left_out: LeftOut, X: np.ndarray) -> np.ndarray:
     """Which errors are those of random folds and of levels, and known."""
-    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    levels = _levels(left_out, X)
     sets = np.array([k < left_out.n_folds or k in levels for k in range(len(left_out.sets))])
     return sets[left_out.group] & np.isfinite(left_out.error[:, 0])
 
@@ -177,7 +182,7 @@ def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
 
 def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """The ratios of each kind of sets."""
-    levels = {number for column in sets_of_levels(left_out, X).values() for number in column}
+    levels = _levels(left_out, X)
     kinds = np.array(
         [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
     )[left_out.group]

@@ -21,7 +21,14 @@ from skpou.core.linalg import TINY
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
-from skpou.core.models.power_function import NearRows, WeighedKernels, double, n_nearest, nearest
+from skpou.core.models.power_function import (
+    ROUND_OFF_VARIANCE,
+    NearRows,
+    WeighedKernels,
+    double,
+    n_nearest,
+    nearest,
+)
 
 #: Share of the error at left-out levels that is kept between the levels: a smooth kernel promises
 #: more there than errors at levels can confirm. The next level is at half the distance, and so an
@@ -147,7 +154,7 @@ def fit_level_errors(
         if is_noisy and gain < LEAST_GAIN:
             continue
         own = kernels.variance(rows)
-        total = own + expected + 1e-32
+        total = own + expected + ROUND_OFF_VARIANCE
         sizes = np.repeat(total, [len(left_out.sets[g]) for g in numbers])
         errors = np.concatenate([error[p] for p in parts])
         kernels = kernels.holding(errors / np.sqrt(sizes), float((own / total).mean()))

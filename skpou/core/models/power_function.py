@@ -16,6 +16,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+#: Variance of round-off, of targets of unit root mean square: what is added to those that may be 0.
+ROUND_OFF_VARIANCE = 1e-32
 #: Nearest rows that a power function is made of, and for each column more up to a number: further
 #: ones change it little.
 LEAST_NEAREST, NEAREST_A_COLUMN, MOST_NEAREST = 8, 4, 30
@@ -184,12 +186,12 @@ class WeighedKernels:
         sizes, scores = [], []
         for choice in choices:
             power = rows.power_function(*choice).numpy()
-            total = (SIZES[:, None] * power) ** 2 + variance + 1e-32
+            total = (SIZES[:, None] * power) ** 2 + variance + ROUND_OFF_VARIANCE
             score = -0.5 * ((np.log(total) + square / total) * worth).sum(1)
             best = int(score.argmax())
             sizes.append(SIZES[best])
             scores.append(score[best])
-        bare = variance + 1e-32
+        bare = variance + ROUND_OFF_VARIANCE
         gain = max(scores) + 0.5 * float(((np.log(bare) + square / bare) * worth).sum())
         share = np.exp(np.array(scores) - max(scores))
         kept = np.argsort(-share, kind="stable")[:MOST_KERNELS]

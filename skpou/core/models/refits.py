@@ -13,6 +13,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import triangular_factor
 from skpou.core.models.cross_validation import N_FOLDS, LeftOut, levels_of_columns
+from skpou.core.models.power_function import ROUND_OFF_VARIANCE
 
 #: Most rows times squares of columns, so that some twenty fits take about a second.
 MOST_WORK = 5e7
@@ -57,7 +58,7 @@ class Refits:
         degrees = max(n - float(_reduced(whole, self.columns).square().sum()), 1.0)
         left = whole[q:, q:].square().sum(0) + rows.within.sum(0)
         # Residual and prior together: what the evidence takes for noise, of all rows.
-        noise = left / rows.total_weight + 1e-32
+        noise = left / rows.total_weight + ROUND_OFF_VARIANCE
         errors, noises, variances, counts = [], [], [], []
         for part in sets:
             index = torch.as_tensor(part, device=stacked.device)

@@ -21,7 +21,8 @@ from skpou.base import (
     sections_of,
     unless_auto,
 )
-from skpou.core import Scaling, TrainingResult, with_all_targets
+from skpou.core import Scaling, TrainingResult, drawn_and_others, with_all_targets
+from skpou.core.linalg import alone
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
@@ -38,7 +39,7 @@ from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
 from skpou.partitions.fewer import grown_where_better
 from skpou.partitions.fit import PieceOptions
-from skpou.partitions.many_rows import fit_to_the_others, searched_points
+from skpou.partitions.many_rows import fit_to_blocks, searched_points
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 from skpou.partitions.plausible import plausible_pieces
@@ -437,7 +438,10 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
             pieces = grown_where_better(pieces, few, options, report)
             pieces = smooth_where_better(pieces, few, options, report)
             pieces = experts_where_better(pieces, few, options, rng, report)
-            return pieces if some is None else fit_to_the_others(pieces, rows, some)
+            if some is None:
+                return pieces
+            with alone():  # The rows are those of all processes.
+                return fit_to_blocks(pieces, *drawn_and_others(rows, some))
 
         return train
 

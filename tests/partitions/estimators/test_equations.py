@@ -189,9 +189,9 @@ def test_domain_by_points_of_ones_own():
     np.testing.assert_allclose(model.predict(grid), exact(grid), atol=1e-7)
 
 
-def test_singular_corner_of_an_l():
-    """Conditions on edges hold in pieces below or above them, and cuts go to one point."""
-    inner = np.random.default_rng(0).uniform(-1, 1, (6000, 2))
+def in_an_l(seed):
+    """Points in an L, conditions on its edges, and a solution singular at its corner."""
+    inner = np.random.default_rng(seed).uniform(-1, 1, (6000, 2))
     inner = inner[~((inner[:, 0] > 0) & (inner[:, 1] < 0))]
     s, t = np.linspace(0, 1, 50), np.linspace(-1, 1, 50)
 
@@ -203,6 +203,12 @@ def test_singular_corner_of_an_l():
     given = [np.c_[t, 0 * t + 1], np.c_[0 * t - 1, t], np.c_[-s, 0 * s - 1], np.c_[0 * s + 1, s]]
     edges = [Condition(lambda u, x: u(), points) for points in zero]
     edges += [Condition(lambda u, x: u(), points, exact) for points in given]
+    return inner, edges, exact
+
+
+def test_singular_corner_of_an_l():
+    """Conditions on edges hold in pieces below or above them, and cuts go to one point."""
+    inner, edges, exact = in_an_l(0)
     model = HierarchicalPOURegressor(physics=[Equation(poisson, inner), *edges], tol=1e-7)
     model.fit(*NOTHING)
     grid = inner[:1000]
@@ -215,17 +221,7 @@ def test_singular_corner_of_an_l():
 
 def test_smaller_tolerances_are_not_worse_at_a_corner():
     """What the corner does to the solution elsewhere is measured, and no pieces are too light."""
-    inner = np.random.default_rng(1).uniform(-1, 1, (6000, 2))
-    inner = inner[~((inner[:, 0] > 0) & (inner[:, 1] < 0))]
-    s, t = np.linspace(0, 1, 50), np.linspace(-1, 1, 50)
-
-    def exact(X):
-        angle = torch.remainder(torch.atan2(X[:, 1], X[:, 0]), 2 * PI)
-        return torch.hypot(X[:, 0], X[:, 1]) ** (2 / 3) * torch.sin(2 / 3 * angle)
-
-    corner = [Condition(lambda u, x: u(), points) for points in (np.c_[s, 0 * s], np.c_[0 * s, -s])]
-    given = [np.c_[t, 0 * t + 1], np.c_[0 * t - 1, t], np.c_[-s, 0 * s - 1], np.c_[0 * s + 1, s]]
-    edges = [*corner, *(Condition(lambda u, x: u(), points, exact) for points in given)]
+    inner, edges, exact = in_an_l(1)
     found = []
     for tol in (1e-5, 1e-7):
         model = HierarchicalPOURegressor(physics=[Equation(poisson, inner), *edges], tol=tol)
