@@ -11,7 +11,8 @@ from torch import Tensor
 
 from skpou.core import LONG_SEEDS, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import TINY, evidence_ridge
-from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose, fit_ladder
+from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose
+from skpou.partitions.blends.ladder import fit_ladder
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates

@@ -16,31 +16,20 @@ from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, leve
 from skpou.partitions.gates.logistic import fit_logistic
 from skpou.partitions.gates.products import LinearLogits, PartitionPolynomials
 from skpou.partitions.gates.tree import GateForm, GateLevel
-from skpou.partitions.pieces.merging import merge_order
-from skpou.partitions.pieces.plan import cut_merges, group_numbers
 from skpou.partitions.pieces.problem import PieceProblem
 
 #: Ridges of the logistic starts; a weaker last one gives sharper first gates.
 STARTS: tuple[tuple[float, ...], ...] = ((1e-1,), (1e-1, 1e-2), (1e-1, 1e-2, 1e-3))
-#: Relative error of a finished blend that counts as exact; that of a pilot which more steps, and
-#: not more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain.
-EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
 #: Relative residual that is round-off in float64: descents below only wander.
 LEAST_TOL = 1e-13
 #: Relative decrease of the sum of squares below whose promise no step is tried: where less is
 #: promised, the ridge falls.
 NEGLIGIBLE = 1e-7
-#: Starts that are tried where the descent has ended far above round-off, and how many of the best
-#: are followed to the end.
-RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
-#: Steps of a first look, which a single piece needs no more of; at least, however dear; and so many
-#: that a descent which the budget allows them ends by itself.
-FIRST_LOOK, FEWEST_STEPS, MANY_STEPS = 3, 5, 100
-#: Numbers of pieces that are looked at before the most: none is more than twice the one before.
-COUNTS = (1, 2, 4, 6, 8, 12)
-#: Factor of the best error up to which fewer pieces are as good, and standard deviations of white
-#: noise's correlation that it hardly exceeds.
-ABOUT, DEVIATIONS = 3, 3
+#: Steps of a first look, which a single piece needs no more of; and at least, however dear.
+FIRST_LOOK, FEWEST_STEPS = 3, 5
+#: Rows for each unknown, and fewest rows, that pilots keep where all that pieces leave is what they
+#: cannot follow: gates move alike with fewer rows, and only the last descent needs all digits.
+PILOT_ROWS, FEWEST_PILOT_ROWS = 6, 600
 
 
 @dataclass(frozen=True)
@@ -179,10 +168,12 @@ class BlendTrainer:
         )
         return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
 
-    def thinned(self, n_unknowns: int) -> Tensor:
-        """Positions within the part of the rows to train on."""
+    def thinned(self, n_unknowns: int, few: bool = False) -> Tensor:
+        """Positions within the part of the rows to train on; as `few` as a pilot needs."""
         n = len(self.index)
         most = max(self.options.least_rows, self.rows_an_unknown * n_unknowns)
+        if few:
+            most = min(most, max(FEWEST_PILOT_ROWS, PILOT_ROWS * n_unknowns))
         if n <= most:
             return torch.arange(n, device=self.index.device)
         # A random subset: a stride through sorted rows would follow the lines of a grid.
@@ -208,22 +199,30 @@ class BlendTrainer:
         parents: list[Tensor],
         steps: int,
         starts: tuple[tuple[float, ...], ...] = STARTS,
+        few: bool = False,
     ) -> tuple[TrainingResult, ProjectedProblem]:
-        """Best of several logistic starts after a few steps."""
+        """Best of several logistic starts after a few steps, on `few` rows where they suffice.
+
+        The problem is that of a descent to the end.
+        """
         n_features = self.options.form.basis(self.problem.d).n_columns
         n_leaves = len(parents[-1])
-        thinned = self.thinned(n_leaves * (self.problem.n_columns + n_features))
-        problem = self._projected(self.index[thinned], parents)
+        n_unknowns = n_leaves * (self.problem.n_columns + n_features)
+        problem = self._projected(self.index[self.thinned(n_unknowns)], parents)
+        thinned = self.thinned(n_unknowns, few)
+        looked = problem
+        if len(thinned) < len(problem.y):
+            looked = self._projected(self.index[thinned], parents)
         tried: BestSoFar[TrainingResult] = BestSoFar()
         first = self.steps(problem, self.pilot_budget, FIRST_LOOK)
         for ridges in starts if n_leaves > 1 and first else starts[:1]:
-            theta = self._start(problem, [node[thinned] for node in nodes], parents, ridges)
-            result = self._descend(problem, theta, parents, first)
+            theta = self._start(looked, [node[thinned] for node in nodes], parents, ridges)
+            result = self._descend(looked, theta, parents, first)
             tried.show(result, result.score)
         best = tried.best
         if steps > FIRST_LOOK and n_leaves > 1:
             steps = self.steps(problem, self.pilot_budget, steps)
-            best = self._descend(problem, best.state.theta, parents, steps)
+            best = self._descend(looked, best.state.theta, parents, steps)
         return best, problem
 
     def finish(
@@ -330,152 +329,6 @@ class BlendTrainer:
                 )
             parts.append(theta.reshape(-1))
         return torch.cat(parts)
-
-
-def fit_ladder(
-    problem: PieceProblem,
-    index: Tensor,
-    labels: Tensor,
-    options: BlendOptions,
-    numbers: tuple[int, ...] | None = None,
-) -> Blend:
-    """Blend of the number of pieces that leave-one-out asks for.
-
-    Pieces of the part are merged as the dendrogram says. On noise-free data the best
-    leave-one-out error decides; where the residual is white, the smallest number within three
-    times of it. Descents have many ends: one that is far from exact is repeated from other starts.
-
-    Parameters
-    ----------
-    problem : PieceProblem
-        All samples.
-    index : Tensor of shape (n_g,), int64
-        Samples of the part.
-    labels : Tensor of shape (n_g,), int64
-        Their pieces, 0 .. K-1.
-    options : BlendOptions
-        Gates, ridge and steps.
-    numbers : tuple of int, default=None
-        Numbers to compare; None: those that the rows can carry.
-
-    Returns
-    -------
-    Blend
-    """
-    return _Ladder(problem, index, labels, options).climb(numbers)
-
-
-Rung = tuple[TrainingResult, ProjectedProblem, list[Tensor]]
-
-
-class _Ladder:
-    """Numbers of pieces of one part, from one upwards; see `fit_ladder`."""
-
-    def __init__(self, problem: PieceProblem, index: Tensor, labels: Tensor, options: BlendOptions):
-        rows = problem.rows
-        self.part = PieceProblem(rows.subset(index), problem.degree, space=problem.space)
-        pieces = self.part.fit(labels)
-        self.labels = labels
-        self.options = options
-        self.n_pieces = pieces.n_pieces
-        self.merges = merge_order(self.part, pieces)
-        self.trainer = BlendTrainer(problem, index, options)
-        self.unknowns = problem.n_columns + options.form.basis(problem.d).n_columns
-
-    def numbers(self) -> tuple[int, ...]:
-        """Numbers of pieces that the rows can carry."""
-        most = min(self.n_pieces, self.options.most_leaves)
-        carried = max(self.part.n // (2 * self.unknowns), 1)
-        return tuple(k for k in sorted({*COUNTS, most}) if k <= min(most, carried))
-
-    def climb(self, numbers: tuple[int, ...] | None) -> Blend:
-        """The best of the most promising numbers, from several starts if it is far from exact."""
-        rungs: list[Rung] = []
-        for k in numbers or self.numbers():
-            if numbers is None and len(rungs) > 1 and not self._is_affordable(k):
-                break
-            rungs.append(self.rung(k))
-            if numbers is None and _is_settled(rungs, self.part):
-                break
-        finished: list[Blend] = []
-        for rung in _promising(rungs, self.part):
-            finished.append(self.trainer.finish(*rung))
-            if finished[-1].result.score <= EXACT * rung[1].rms:
-                break
-        best = min(finished, key=lambda blend: blend.result.score)
-        far = best.result.score > self.options.restart_above * rungs[0][1].rms
-        if far and best.n_leaves > 1 and not _is_white(best.result, self.part):
-            for k in self._restarted(rungs):
-                others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
-                finished += [self.trainer.finish(*rung) for rung in others[:FOLLOWED]]
-        return min(finished, key=lambda blend: blend.result.score)
-
-    def _is_affordable(self, k: int) -> bool:
-        """Whether the budget lets a pilot of k pieces descend for half of the steps of others.
-
-        With fewer it was never seen to come near them.
-        """
-        rows = len(self.trainer.thinned(k * self.unknowns))
-        cost = rows * (k * self.part.n_columns) ** 2
-        return self.trainer.pilot_budget >= 0.5 * self.options.pilot_iter * cost
-
-    def _restarted(self, rungs: list[Rung]) -> list[int]:
-        """Most pieces that the budget lets descend for at least a hundred steps, if any."""
-        budget = self.options.budget
-        return [
-            len(parents[-1])
-            for _, projected, parents in rungs
-            if self.trainer.steps(projected, budget, MANY_STEPS) == MANY_STEPS
-        ][-1:]
-
-    def rung(self, k: int, starts: tuple[tuple[float, ...], ...] = STARTS) -> Rung:
-        """Pilot of k pieces, merged as the dendrogram says."""
-        groups = cut_merges(self.merges, self.n_pieces, list(range(self.n_pieces)), k)
-        table = torch.as_tensor(group_numbers(groups, self.n_pieces), device=self.labels.device)
-        parents = [torch.zeros(len(groups), dtype=torch.int64, device=self.labels.device)]
-        steps = FIRST_LOOK if k == 1 else self.options.pilot_iter
-        pilot, projected = self.trainer.pilot([table[self.labels]], parents, steps, starts)
-        return pilot, projected, parents
-
-
-def _is_settled(rungs: list[Rung], part: PieceProblem) -> bool:
-    """Whether more pieces are not worth a trial: the last ones are exact, or have gained little.
-
-    Little is enough where neighbouring residuals are uncorrelated, or are so small that descending
-    further is what lowers them.
-    """
-    pilot, projected, _ = rungs[-1]
-    if pilot.score < LEAST_TOL * projected.rms:
-        return True
-    before = min((rung[0].score for rung in rungs[:-1]), default=math.inf)
-    if pilot.score < before / WORTH_MORE:
-        return False
-    return min(before, pilot.score) < NEAR_EXACT * projected.rms or _is_white(pilot, part)
-
-
-def _pilot_score(rung: Rung) -> float:
-    return rung[0].score
-
-
-def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
-    """The first rung that white noise allows, or the best two by their pilots if they are close."""
-    best = min(rung[0].score for rung in rungs)
-    for rung in rungs:
-        if rung[0].score <= ABOUT * best and _is_white(rung[0], part):
-            return [rung]
-    ranked = sorted(rungs, key=_pilot_score)
-    return [rung for rung in ranked[:2] if rung[0].score <= ABOUT * best]
-
-
-def _is_white(result: TrainingResult, part: PieceProblem) -> bool:
-    """Whether neighbouring residuals are uncorrelated, as noise is and model error is not."""
-    residual = result.state.residual
-    if len(residual) != part.n or part.neighbours.shape[1] == 0:
-        return False
-    nearest = residual[part.neighbours[:, 0]]
-    total = residual.square().sum()
-    correlation = float((residual * nearest).sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
-    return abs(correlation) < DEVIATIONS / part.n**0.5
 
 
 def compose(blends: list[Blend], form: GateForm) -> list[GateLevel]:

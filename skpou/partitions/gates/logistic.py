@@ -13,6 +13,8 @@ TENFOLD, FIRST_DAMPING = 10, 1e-6
 LENGTHS = (1.0, 0.5, 0.25, 0.125)
 #: Relative decrease by which a step has converged: the next one's is about its square.
 CONVERGED = 1e-8
+#: Pairs of classes for each feature from which on products of features are formed for all at once.
+SEVERAL_PAIRS = 0.75
 #: What the diagonal is raised by, in units of round-off: the Hessian of rows that are certain of
 #: their class is singular.
 JITTER = 50
@@ -162,8 +164,10 @@ class MultinomialLogistic:
         batch = pi.shape[:-2]
         uncertain = pi.amax(-1) < 1 - self.certain
         active = torch.nonzero(uncertain.reshape(batch.numel(), len(self._rows)).any(0)).squeeze(1)
-        sums = pi.new_zeros((*batch, len(k), len(a)))
         same = (k == l).to(pi.dtype)
+        if len(k) < SEVERAL_PAIRS * q and not batch and self.features.ndim == 2:
+            return self._hessian_of_few(pi, active)
+        sums = pi.new_zeros((*batch, len(k), len(a)))
         numbers = len(k) * max(batch.numel(), 1) + len(a)
         for block in row_blocks(len(active), rows_within(numbers)):
             rows = active[block]
@@ -175,6 +179,22 @@ class MultinomialLogistic:
             hessian[..., k[:, None], i, l[:, None], j] = sums
             hessian[..., l[:, None], i, k[:, None], j] = sums
         return hessian.reshape(*batch, K * q, K * q)
+
+    def _hessian_of_few(self, pi: Tensor, active: Tensor) -> Tensor:
+        """The same of few pairs of classes, by a matrix product for each."""
+        K, q = self.n_classes, self.n_features
+        k, l = self._class_pairs
+        same = (k == l).to(pi.dtype)
+        sums = pi.new_zeros((len(k) * q, q))
+        for block in row_blocks(len(active), rows_within(len(k) * q)):
+            rows = active[block]
+            F, p = self.features[rows], pi[rows]
+            class_weight = p[:, k] * (same - p[:, l]) * self.weight[rows, None]
+            sums.addmm_((class_weight[:, :, None] * F[:, None]).flatten(1).T, F)
+        of_pairs = sums.view(len(k), q, q)
+        hessian = pi.new_empty((K, K, q, q))
+        hessian[k, l] = hessian[l, k] = 0.5 * (of_pairs + of_pairs.mT)
+        return hessian.transpose(1, 2).reshape(K * q, K * q)
 
 
 def damped_direction(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:

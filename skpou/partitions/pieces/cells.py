@@ -6,6 +6,9 @@ which finds one-sided fits beside a kink. Cells are merged in `skpou.partitions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -20,7 +23,7 @@ from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few, and their rows times columns squared; at least
 #: eight a cell.
-MOST_BALLS, MOST_WORK = 4000, 2e10
+MOST_BALLS, MOST_WORK = 4000, 5e9
 #: Rows times columns squared from which on balls are compared by Gram matrices first, in a third of
 #: the time, and how many of each cell are not decided on by these.
 SCREENED_WORK, UNSCREENED = 5e7, 16
@@ -98,7 +101,47 @@ def _balls(
     return torch.cat(coefs), torch.cat(errors)
 
 
-def _screened(problem: PieceProblem, tried: np.ndarray, cell: np.ndarray, size: int) -> np.ndarray:
+class _Remembered:
+    """What a function makes of centres, remembered for the last ones: of few samples all are tried.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the problem, the centres and the samples of a ball.
+    """
+
+    def __init__(self, function: Callable[[PieceProblem, np.ndarray, int], Any]):
+        self.function = function
+        self._tried: np.ndarray | None = None
+        self._known: Any = None
+
+    def __call__(self, problem: PieceProblem, tried: np.ndarray, size: int) -> Any:
+        if self._tried is None or not np.array_equal(tried, self._tried):
+            self._tried, self._known = tried, self.function(problem, tried, size)
+        return self._known
+
+
+def _rests(problem: PieceProblem, tried: np.ndarray, size: int) -> np.ndarray:
+    """What the balls of centres leave (b,), as Gram matrices tell with half the digits."""
+    size = min(problem.n, size)
+    P, points, left = problem.n_columns, problem.host_points[tried], []
+    for block in row_blocks(len(tried), rows_within(2 * size * P)):
+        ball = problem._tensor(problem.tree.query(points[block], size)[1].reshape(-1, size))
+        A = problem.weighted[ball]
+        L, failed = torch.linalg.cholesky_ex(A.mT @ A)
+        rss = L[:, P:, P:].square().sum((1, 2))
+        # What has no factor is of deficient rank, or exact: the orthogonal factors tell.
+        left.append(torch.where(failed > 0, 0.0, rss))
+    return torch.cat(left).cpu().numpy()
+
+
+def _screened(
+    problem: PieceProblem,
+    tried: np.ndarray,
+    cell: np.ndarray,
+    size: int,
+    rests: Callable[[PieceProblem, np.ndarray, int], np.ndarray] = _rests,
+) -> np.ndarray:
     """Those of each cell whose balls leave the least, as Gram matrices tell with half the digits.
 
     Parameters
@@ -111,17 +154,10 @@ def _screened(problem: PieceProblem, tried: np.ndarray, cell: np.ndarray, size: 
         Their cells.
     size : int
         Samples of a ball.
+    rests : callable, default=_rests
+        Makes what the balls leave.
     """
-    size = min(problem.n, size)
-    P, points, left = problem.n_columns, problem.host_points[tried], []
-    for block in row_blocks(len(tried), rows_within(2 * size * P)):
-        ball = problem._tensor(problem.tree.query(points[block], size)[1].reshape(-1, size))
-        A = problem.weighted[ball]
-        L, failed = torch.linalg.cholesky_ex(A.mT @ A)
-        rss = L[:, P:, P:].square().sum((1, 2))
-        # What has no factor is of deficient rank, or exact: the orthogonal factors tell.
-        left.append(torch.where(failed > 0, 0.0, rss))
-    by_rest = np.argsort(torch.cat(left).cpu().numpy(), kind="stable")
+    by_rest = np.argsort(rests(problem, tried, size), kind="stable")
     by_cell = by_rest[np.argsort(cell[by_rest], kind="stable")]
     _, first, count = np.unique(cell[by_cell], return_index=True, return_counts=True)
     rank = np.arange(len(by_cell)) - np.repeat(first, count)
@@ -157,7 +193,13 @@ def _ball_size(problem: PieceProblem, n_cells: int) -> int:
     return max(P + SPARE, int(LEAST_A_COLUMN * P), min(of_cell, MOST_A_COLUMN * P))
 
 
-def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -> Cells:
+def _best_balls(
+    problem: PieceProblem,
+    n_cells: int,
+    rng: np.random.Generator,
+    rests: Callable[[PieceProblem, np.ndarray, int], np.ndarray],
+    fits: Callable[[PieceProblem, np.ndarray, int], tuple[Tensor, Tensor]],
+) -> Cells:
     """Step A: each cell takes the polynomial of the ball with the least leave-one-out error."""
     weight = problem.rows.weight.cpu().numpy()
     centres, cell = lloyd(problem.host_points, weight, n_cells, rng)
@@ -165,8 +207,8 @@ def _best_balls(problem: PieceProblem, n_cells: int, rng: np.random.Generator) -
     work = min(size, problem.n) * problem.n_columns**2
     tried = _draw_candidates(cell, n_cells, min(MOST_BALLS, int(MOST_WORK / work)), rng)
     if len(tried) * work > SCREENED_WORK:
-        tried = _screened(problem, tried, cell[tried], size)
-    coef, error = _two_sizes(problem, tried, size)
+        tried = _screened(problem, tried, cell[tried], size, rests)
+    coef, error = fits(problem, tried, size)
     _, best = _best_of_each(cell[tried], error)
     index = problem._tensor(best)
     error = error[index]
@@ -261,8 +303,9 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
     if problem.n < 2 * (P + SPARE_OF_KEPT) or problem.d == 0:
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     tried: list[tuple[float, Pieces]] = []
+    rests, fits = _Remembered(_rests), _Remembered(_two_sizes)
     for _ in range(int(np.clip(STARTED_SAMPLES // problem.n, 1, MOST_STARTS))):
-        cells = _best_balls(problem, n_cells, rng)
+        cells = _best_balls(problem, n_cells, rng, rests, fits)
         for _ in range(MOST_PEELS):
             for _ in range(n_rounds):
                 cells, pieces = _compete(problem, cells)

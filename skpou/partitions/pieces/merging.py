@@ -16,7 +16,7 @@ from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
 from skpou.partitions.pieces.dissolving import dissolve
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
-from skpou.partitions.pieces.race import is_beaten
+from skpou.partitions.pieces.race import is_beaten, some_are_exact
 
 #: Levels without a better score after which merging stops where the residual has grown, too.
 LATE = 10
@@ -34,7 +34,8 @@ CLOSE_LEVEL, DISSOLVED = 12, 0.3
 #: Share of the least score by which a level is hopelessly worse; sweeps of the last smoothing,
 #: which ends when no sample moves, and of one that is an attempt.
 HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
-#: Multiple of the allowed number up to which joins of remote pieces are tried at every level.
+#: Multiple of the allowed number up to which joins of remote pieces are tried at every level, where
+#: some are exact: noise hides that two polynomials are the same.
 JOINED = 4
 
 
@@ -330,7 +331,8 @@ def merge_multilevel(
     report : callable, default=None
         Receives a line a level.
     rival : float, default=math.inf
-        A score of others at which to stop once these pieces, however merged, cannot reach it.
+        A score of others at which to stop once these pieces, however merged, cannot reach it; those
+        that have not reached it in the end are not polished.
 
     Returns
     -------
@@ -365,6 +367,8 @@ def merge_multilevel(
         whole = problem.fit(torch.zeros_like(pieces.labels))
         history.offer(score(problem, whole), whole.labels)
     best = history.labels if history.labels is not None else pieces.labels
+    if history.score >= rival and not some_are_exact(problem, pieces):
+        return problem.fit(compact(best))  # What follows is for those that may be taken.
     pieces = join_remote(problem, problem.fit(compact(best)))
     return prune(problem, smooth(problem, pieces.labels, max_sweeps=LAST_SWEEPS))
 
@@ -451,7 +455,7 @@ def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: Merge
     K = pieces.n_pieces
     if K <= max_pieces:
         history.offer(value, pieces.labels)
-    elif K <= JOINED * max_pieces:
+    elif K <= JOINED * max_pieces and some_are_exact(problem, pieces):
         joined = join_remote(problem, pieces)
         if joined.n_pieces <= max_pieces:
             history.offer(score(problem, joined), joined.labels)

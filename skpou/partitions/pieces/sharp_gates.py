@@ -38,6 +38,9 @@ FIRST_OFFSET, SHARPER = 0.25, 4
 FINEST, ROUND_OFF_STEPS, FINEST_OF_FEW = 1e-9, 20, 1e-3
 #: Ridge of the first stage, and Newton steps of each, which begins at the last one's logits.
 STAGE_RIDGE, STAGE_STEPS = 1e-7, 12
+#: Share of a score to be beaten that points at their distance from the roots may make up, for a
+#: gate that has not come below it to be given up.
+NEAR_ENOUGH = 0.1
 #: Guards for each column on the faces, and the most columns whose corners, 2^d of them, are some.
 FACE_POINTS, MOST_CORNERED = 100, 6
 #: Samples around a guard that must agree, and how much nearer than a root the first must be.
@@ -138,16 +141,22 @@ class SharpGate:
         value = (self._root_features * contrast).sum(1)
         tiny = torch.finfo(value.dtype).tiny
         distance = (value.abs() / (slope.abs() + tiny)).clamp_max(spacing)
-        strip = (distance / spacing).clamp_max(1.0)
-        cost = roots.weight.square() * (roots.slope * distance).square() * strip
-        return total + ROOT_SHARE * float(cost.sum())
+        return total + self._misplaced(distance)
 
-    def fit(self, n_stages_without_gain: int = 4) -> tuple[Tensor, float]:
+    def _misplaced(self, distance: Tensor) -> float:
+        """Excess residual where every root lies at a distance from the gate's own boundary."""
+        roots = self.interface
+        strip = (distance / roots.spacing).clamp_max(1.0)
+        cost = roots.weight.square() * (roots.slope * distance).square() * strip
+        return ROOT_SHARE * float(cost.sum())
+
+    def fit(self, n_stages_without_gain: int = 4, beaten: float = math.inf) -> tuple[Tensor, float]:
         """Logits (K, q) and their score: the best over stages of growing sharpness.
 
         Each stage puts points on both sides of every root, ever nearer to it, and
         scales the logits up in step. Without roots (a jump) the limit is the gate of largest
-        margin.
+        margin. Stages end, too, where points are nearer to the roots than a score to be `beaten`
+        allows, and the score has not come below it.
         """
         roots = self.interface
         ridges = START_RIDGES[:-1] if self.form.degree >= CURVED else START_RIDGES
@@ -168,6 +177,9 @@ class SharpGate:
                 best, best_score, without_gain = theta, score, 0
             else:
                 without_gain += 1
+            near = self._misplaced(torch.full_like(roots.slope, offset)) < NEAR_ENOUGH * beaten
+            if len(roots.roots) and near and best_score >= beaten:
+                break
             offset, theta, ridge = offset / SHARPER, theta * SHARPER, ridge / SHARPER**2
         return best, best_score
 
@@ -255,7 +267,7 @@ def fit_sharp_gate(
     best_score = math.inf
     for form in forms:
         trained = samples if guards is None or form.degree < CURVED else samples.append(*guards)
-        theta, score = SharpGate(trained, interface, n_classes, form).fit()
+        theta, score = SharpGate(trained, interface, n_classes, form).fit(beaten=best_score / gain)
         if not found or score * gain < best_score:
             found.append((theta, form))
             best_score = score

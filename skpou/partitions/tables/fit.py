@@ -38,6 +38,8 @@ MOST_ROWS, N_FOLDS = 3000, 4
 MANY_LEFT_OUT = 500
 #: Degrees and numbers of experts that are compared.
 DEGREES, COUNTS = (1, 2, 3, 4), (1, 2, 4, 8)
+#: Multiple of its last gain that each further number of experts may gain.
+MOST_GAIN = 2
 #: Fewest rows for each column of a polynomial, and most columns.
 ROWS_A_COLUMN, MOST_COLUMNS = 2, 200
 #: Iterations for the factor of the variances.
@@ -179,29 +181,47 @@ class _TableChoice:
     def _best(self) -> _Candidate:
         """The candidate of largest density; numbers go up as long as that rises.
 
-        The first fold drops those that are clearly behind on it.
+        Each fold drops those that are clearly behind.
         """
         weight = self.held[0].weight
-        begun = [one for degree in self._degrees() for one in self._climbed(degree)]
-        leader = max(begun, key=lambda one: one.total(weight)).log_density
-        kept = [one for one in begun if not is_gain(leader - one.log_density, weight)]
-        ranked: list[_Candidate] = []
-        for degree in sorted({one.degree for one in kept}):
-            commons = [CommonPolynomial(part, degree) for part, _ in self.parts[1:]]
-            of_degree = [one for one in kept if one.degree == degree]
-            ranked += [self._candidate(commons, one.n_experts, one) for one in of_degree]
-        return max(ranked, key=lambda found: found.total(self.weight))
+        commons = [CommonPolynomial(self.parts[0][0], degree) for degree in self._degrees()]
+        alone = [(common, self._candidate([common], 1)) for common in commons]
+        # The best first: others need not go on where they fall behind.
+        alone.sort(key=lambda one: -one[1].total(weight))
+        begun: list[_Candidate] = []
+        for common, single in alone:
+            ahead = max(one.total(weight) for one in (alone[0][1], *begun))
+            begun += self._climbed(common, single, ahead)
+        kept = self._not_behind(begun)
+        for part, _ in self.parts[1:]:
+            degrees = {one.degree for one in kept}
+            of_fold = {degree: CommonPolynomial(part, degree) for degree in sorted(degrees)}
+            kept = [self._candidate([of_fold[one.degree]], one.n_experts, one) for one in kept]
+            kept = self._not_behind(kept)
+        return max(kept, key=lambda one: one.total(self.weight))
 
-    def _climbed(self, degree: int) -> list[_Candidate]:
-        """Candidates of a degree by the first fold alone."""
-        common, weight = CommonPolynomial(self.parts[0][0], degree), self.held[0].weight
+    def _not_behind(self, found: list[_Candidate]) -> list[_Candidate]:
+        """Those that the best is not clearly ahead of on the folds that all know."""
+        weight = torch.cat([held.weight for held in self.held[: len(found[0].judged)]])
+        leader = max(found, key=lambda one: one.total(weight)).log_density
+        return [one for one in found if not is_gain(leader - one.log_density, weight)]
+
+    def _climbed(
+        self, common: CommonPolynomial, single: _Candidate, ahead: float
+    ) -> list[_Candidate]:
+        """Candidates of a degree by the first fold alone, as long as they may get ahead."""
+        weight, counts = self.held[0].weight, self._counts()
         found: list[_Candidate] = []
-        for count in self._counts():
-            found.append(self._candidate([common], count))
+        for k, count in enumerate(counts):
+            found.append(single if count == 1 else self._candidate([common], count))
             value = found[-1].total(weight)
             if self.report:
-                self.report(f"degree {degree}, {count} experts: log density {value:.6g}")
-            if count > 1 and not self._rises(found[-1].log_density - found[-2].log_density):
+                self.report(f"degree {common.degree}, {count} experts: log density {value:.6g}")
+            if count == 1:
+                continue
+            difference = found[-1].log_density - found[-2].log_density
+            further = MOST_GAIN * (len(counts) - 1 - k) * float(weight @ difference)
+            if not self._rises(difference) or value + further < ahead:
                 break
         return found
 

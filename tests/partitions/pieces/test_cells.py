@@ -92,9 +92,13 @@ def test_balls_of_many_columns_cost_no_more_than_some_work(monkeypatch):
         return two_sizes(problem, tried, *others)
 
     monkeypatch.setattr(cells_module, "_two_sizes", counted)
-    cells_module._best_balls(problem, 4, np.random.default_rng(0))
+    cells_module._best_balls(
+        problem, 4, np.random.default_rng(0), cells_module._rests, cells_module._two_sizes
+    )
     monkeypatch.setattr(cells_module, "MOST_WORK", 1.0)
-    cells_module._best_balls(problem, 4, np.random.default_rng(0))
+    cells_module._best_balls(
+        problem, 4, np.random.default_rng(0), cells_module._rests, cells_module._two_sizes
+    )
     assert seen == [400, 32]
 
 
@@ -224,6 +228,29 @@ def test_cells_are_the_same_for_the_same_seed():
     problem = problem_of(kink, 400, 2, 2)
     first, second = (fine_cells(problem, np.random.default_rng(1)) for _ in range(2))
     assert torch.equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("screened", [False, True])
+def test_balls_of_all_samples_are_fitted_once_for_all_starts(screened, monkeypatch):
+    problem = problem_of(kink, 700, 2, 2, noise=0.1)
+    if screened:
+        monkeypatch.setattr(cells_module, "SCREENED_WORK", 0)
+    expected = fine_cells(problem, np.random.default_rng(0))
+    counts = {"_two_sizes": 0, "_rests": 0}
+
+    def counted(name, function):
+        def wrapped(*given):
+            counts[name] += 1
+            return function(*given)
+
+        return wrapped
+
+    for name in counts:
+        monkeypatch.setattr(cells_module, name, counted(name, getattr(cells_module, name)))
+    found = fine_cells(problem, np.random.default_rng(0))
+    assert same_bits(found.coef, expected.coef)
+    expected_counts = (4, 1) if screened else (1, 0)
+    assert (counts["_two_sizes"], counts["_rests"]) == expected_counts
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (9, 1), (1, 0), (11, 2)])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skpou.core import Rows
+from skpou.partitions.pieces import merging
 from skpou.partitions.pieces.cells import fine_cells
 from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score
 from skpou.partitions.pieces.problem import PieceProblem
@@ -70,7 +71,20 @@ def test_pieces_are_beaten_by_a_score_that_no_merging_of_them_reaches():
     pieces = merge_multilevel(problem, cells, 32, 1000, beaten, rival=reached - 8000)
     assert is_beaten(problem, cells, reached - 8000)
     assert pieces.n_pieces == 1 and len(beaten.scores) < len(history.scores)
-    assert beaten.score == score(problem, pieces)
+    assert beaten.score == min(beaten.scores[-1], score(problem, pieces))
+
+
+def test_pieces_that_have_lost_are_not_polished(monkeypatch):
+    problem, cells = cells_of(smooth, 1)
+    polished = []
+    prune = merging.prune
+    monkeypatch.setattr(merging, "prune", lambda *given: polished.append(1) or prune(*given))
+    first, second = MergeHistory(), MergeHistory()
+    merge_multilevel(problem, cells, 32, 1000, first)
+    assert polished == [1]
+    merge_multilevel(problem, cells, 32, 1000, second, rival=first.score)
+    assert polished == [1]
+    assert second.score == first.score
 
 
 def test_exact_cells_are_never_beaten():

@@ -130,6 +130,27 @@ def test_higher_degree_only_where_it_is_needed():
         assert (((contrast(theta, chosen.degree, X).numpy() > 0) == (inside(X) > 0)) | ~clear).all()
 
 
+def test_a_gate_that_cannot_gain_enough_is_given_up(monkeypatch):
+    problem = problem_of(lambda X: np.abs(parabola(X)), 500, 2, 2)
+    samples, interface = gate_problem(problem, labels_by(problem, lambda X: parabola(X) > 0))
+    right, wrong = (SharpGate(samples, interface, 2, GateForm(degree)) for degree in (2, 1))
+    stages = []
+    stage = SharpGate._stage
+    monkeypatch.setattr(
+        SharpGate, "_stage", lambda gate, offset: stages.append(offset) or stage(gate, offset)
+    )
+    found = [gate.fit()[1] for gate in (right, wrong)]
+    assert found[0] < 1e-6 * found[1]
+    stages.clear()
+    assert wrong.fit(beaten=1e-3 * found[1])[1] >= found[1]
+    given_up = len(stages)
+    stages.clear()
+    wrong.fit()
+    assert given_up < len(stages)
+    # What comes below the score goes on to its end.
+    assert right.fit(beaten=1e-3 * found[1])[1] == found[0]
+
+
 def test_score_measures_misplaced_boundaries():
     problem = problem_of(kink, 500, 2, 2)
     labels = labels_by(problem, lambda X: parabola(X) > 0)

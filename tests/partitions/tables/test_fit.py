@@ -17,6 +17,7 @@ from skpou.partitions.fit import PieceOptions
 from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.tables import fit as table_pieces
 from skpou.partitions.tables.fit import (
+    COUNTS,
     N_FOLDS,
     _is_table,
     _scaled,
@@ -210,6 +211,20 @@ def test_candidates_that_the_first_fold_drops_are_not_fitted_to_others(monkeypat
     assert best.degree >= 2
     assert len(best.log_density) == 600
     assert fitted.count(1) <= len(task._counts())
+
+
+def test_degrees_that_cannot_get_ahead_do_not_get_more_experts():
+    rng = np.random.default_rng(0)
+    X = rng.random((2400, 4))
+    y = (X[:, 0] - X[:, 1]) * X[:, 2] + 0.01 * rng.standard_normal(2400)
+    task = choice(rows_of(X, y / y.std()))
+    common = CommonPolynomial(task.parts[0][0], 1)
+    alone = task._candidate([common], 1)
+    free, behind = (task._climbed(common, alone, ahead) for ahead in (-np.inf, 1e5))
+    # More planes always gain something here, but never that much.
+    assert [one.n_experts for one in free] == list(COUNTS)
+    assert [one.n_experts for one in behind] == [1, 2]
+    assert torch.equal(behind[1].log_density, free[1].log_density)
 
 
 @pytest.mark.parametrize(("n", "d", "degrees"), [(60, 4, [1, 2]), (300, 4, [1, 2, 3, 4]),
