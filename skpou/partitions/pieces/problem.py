@@ -256,10 +256,7 @@ class PieceProblem:
         return result
 
     def residuals_are_white(self, pieces: Pieces) -> bool:
-        """Whether neighbours' residuals within a piece do not agree, as what is missed does.
-
-        Those of noise are uncorrelated, or differ where small pieces have followed it.
-        """
+        """Whether neighbours' residuals within a piece are uncorrelated, as noise is."""
         values = torch.einsum("np,npm->nm", self.polynomials, pieces.coef[pieces.labels])
         residual = self.rows.y - values
         if not self.neighbours.shape[1]:
@@ -268,7 +265,7 @@ class PieceProblem:
         same = pieces.labels == pieces.labels[nearest]
         products = (residual * residual[nearest]).mean(1)[same]
         total = residual.square().mean().clamp_min(torch.finfo(residual.dtype).tiny)
-        return float(products.mean() / total) < 4 / max(len(products), 1) ** 0.5
+        return abs(float(products.mean() / total)) < 4 / max(len(products), 1) ** 0.5
 
     def surprise(self, experts: Pieces | Cells, index: Tensor, candidates: Tensor) -> Tensor:
         """Negative log-likelihood (a, c) of samples under candidate pieces or cells.
