@@ -41,12 +41,16 @@ class WeightedSums:
         self.n_columns, self.exact = n_columns, exact
         self._first, self._second = torch.triu_indices(n_columns, n_columns, device=like.device)
         n_exact = int(exact.sum())
-        self._products = like.new_zeros((len(self._first), len(exact) - n_exact))
+        # Weights before products: what is added to is short in the direction that is blocked,
+        # which a matrix product runs through at up to twice the speed.
+        self._products = like.new_zeros((len(exact) - n_exact, len(self._first)))
         self._factors = like.new_zeros((n_exact, n_columns, n_columns))
 
     def add(self, rows: Tensor, weight: Tensor) -> None:
         """Add rows (n, p) with weights (n, S)."""
-        if self._products.shape[1]:
+        if not len(self._factors):
+            self._add_products(rows, weight)
+        elif len(self._products):
             self._add_products(rows, weight[:, ~self.exact])
         if len(self._factors):
             own = weighted_factors(rows, weight[:, self.exact])
@@ -63,7 +67,7 @@ class WeightedSums:
                 stop = start + p - column
                 torch.mul(part[column], part[column:], out=products[start:stop])
                 start = stop
-            self._products.addmm_(products, weight[block])
+            self._products.addmm_(weight[block].T, products.T)
 
     def of_all_processes(self) -> None:
         """Add what the other processes of a group have, the same bits on each."""
@@ -88,9 +92,9 @@ class WeightedSums:
         return result, lost
 
     def _of_products(self) -> tuple[Tensor, Tensor]:
-        gram = self._products.new_zeros((self._products.shape[1], self.n_columns, self.n_columns))
-        gram[:, self._first, self._second] = self._products.T
-        gram[:, self._second, self._first] = self._products.T
+        gram = self._products.new_zeros((len(self._products), self.n_columns, self.n_columns))
+        gram[:, self._first, self._second] = self._products
+        gram[:, self._second, self._first] = self._products
         factor, kept = factor_of_products(gram)
         return factor, ~kept
 
