@@ -31,7 +31,7 @@ from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.refinement import solution_size
 from skpou.partitions.equations.shooting import Shooting
 from skpou.partitions.equations.tracked import tracked
-from skpou.partitions.equations.whole import first_boxes, solve_whole
+from skpou.partitions.equations.whole import Whole, first_boxes, solve_whole
 from skpou.physics import Constants, Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
@@ -255,6 +255,8 @@ class _Fit:
             noise, deviation, spread = noise_variance(found.system, solved, noise)
         else:
             spread = unknown_deviations(solved)
+        if self.options.exactly:
+            deviation = (deviation.square() + self._left_by(found) ** 2).sqrt()
         names = self.problem.names
         if q:
             self.alike = undetermined(solved.elimination.last[:q, :q], names)
@@ -264,6 +266,14 @@ class _Fit:
             found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
             solved.elimination.n_open(), found.singular,
         )  # fmt: skip
+
+    def _left_by(self, found: Whole) -> float:
+        """Misfit of boxes that were asked for, which need not resolve the solution."""
+        system, solved = found.system, found.solved
+        left = float(system.misfit(solved.coef, solved.unknowns).max())
+        left = max(left, system.face_misfit(solved.coef))
+        # What is resolved differs from the data by their noise.
+        return max(left, float(system.data_misfit(solved.coef).max())) if left > self.tol else left
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
         degree = self.options.degree
@@ -281,11 +291,15 @@ class _Fit:
     ) -> TrainingResult:
         problem = self.problem
         noise = noise + torch.finfo(noise.dtype).eps ** 2
+        residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
+        if self.options.exactly and left > UNSOLVED:
+            # It may be any function with as small a residual.
+            size = deviation.new_tensor(solution_size(boxes, coef))
+            deviation = (deviation.square() + size.square()).sqrt()
         bare = Pieces(boxes, coef, deviation, noise, torch.zeros_like(noise))
         points = problem.terms[0].points
         slope = mean_slope(bare, points, points.new_ones(len(points)))
         model = Pieces(boxes, coef, deviation, noise, slope)
-        residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
         chosen = {
             **reported,
             "equation_residual": residuals,

@@ -434,6 +434,14 @@ class System:
             found[e] = float(left.square().mean().sqrt())
         return found
 
+    def face_misfit(self, coef: Coefficients) -> float:
+        """Largest root mean square by which values and changes of two pieces differ at a face."""
+        worst = 0.0
+        for a, b, rows in self.pairs:
+            joined = torch.cat([flat(coef[a]), flat(coef[b])])
+            worst = max(worst, float((rows @ joined).norm()) / HELD)
+        return worst
+
     def shaped(self, solution: Sequence[Tensor]) -> Coefficients:
         """Solution of an elimination as coefficients (N, m) of every piece."""
         return [part.reshape(self.m, -1).T for part in solution]
