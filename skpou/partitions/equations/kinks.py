@@ -36,6 +36,9 @@ A_POINT = 1e-9
 #: Distance from a place within which a better one is looked for, in widths of the pieces there:
 #: no node of theirs is nearer to their ends.
 POLISHED = 0.02
+#: Difference of two pieces, relative to the values, below which its sign is that of round-off:
+#: where velocities jump values have no kink.
+LEAST_GAP = 1e-12
 #: Places of a search for a change of sign.
 PLACES = 129
 
@@ -168,7 +171,7 @@ def _crossing(boxes: Boxes, coef: Coefficients, a: int, b: int, x: int, low, hig
     output = int(np.ptp(values, axis=0).argmax())
     values = values[:, output]
     changes = np.flatnonzero(np.sign(values[:-1]) != np.sign(values[1:]))
-    if len(changes) == 1:
+    if len(changes) == 1 and np.ptp(values) > LEAST_GAP:
         first, last = places[changes[0]], places[changes[0] + 1]
         below = values[changes[0]]
         # A halving for each binary digit.
