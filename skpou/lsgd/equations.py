@@ -28,6 +28,7 @@ from skpou.equations import (
     judged,
     jump_message,
     residual_on_lines,
+    stacked,
     unsolved_message,
 )
 from skpou.equations import Iterate as Solution
@@ -280,6 +281,13 @@ class EquationNetworkTraining(NetworkTraining):
         return ProjectedProblem(
             columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
         )
+
+    def first_slopes(self) -> tuple[Tensor, Tensor]:
+        """Rows (N, p m) of the coefficients at nothing, and what nothing leaves over (N, 1)."""
+        first = [unknown.init for unknown in self.equations.unknowns.values()]
+        blocks = self.base.blocks(self.base.zero(), self.rows.X.new_tensor(first))
+        residual, jacobian = stacked(blocks, self.scales)
+        return jacobian[:, : self.base.n_coefficients], residual[:, None]
 
     def _zero(self) -> Tensor:
         """Coefficients of all outputs, and the unknowns where they start, (N, 1)."""
