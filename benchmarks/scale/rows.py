@@ -27,6 +27,7 @@ from skpou import (
     AdditivePOURegressor,
     HierarchicalPOURegressor,
     MultiStageRegressor,
+    NeuralSparseGridRegressor,
     SparseGridRegressor,
 )
 from skpou.core.linalg import WeightedSums
@@ -72,14 +73,17 @@ MODELS = {
     "AdditivePOURegressor, ten pairs": lambda: AdditivePOURegressor(
         terms=[(j,) for j in range(N_FEATURES)] + PAIRS, batch_size=BLOCK
     ),
+}
+CYCLES = {
     "HierarchicalPOURegressor, EM, (8, 8) of degree 2": lambda: HierarchicalPOURegressor(
         (8, 8), 2, solver="em", init="box", max_iter=20, batch_size=BLOCK, random_state=0
     ),
 }
-#: Pieces, and columns of all kinds, that a sample finds and all rows are fitted to.
+#: Pieces, columns of all kinds, and encoders, that a sample finds and all rows are fitted to.
 SAMPLED = {
     "HierarchicalPOURegressor": lambda: HierarchicalPOURegressor(batch_size=BLOCK),
     "MultiStageRegressor": lambda: MultiStageRegressor(batch_size=BLOCK),
+    "NeuralSparseGridRegressor": NeuralSparseGridRegressor,
 }
 RIVALS = {
     "SGDRegressor on squares and products": SGD,
@@ -135,7 +139,7 @@ def measure(path, name, rank=None, folder=None):
         where = f"file://{folder}/meet"
         dist.init_process_group("gloo", init_method=where, rank=int(rank), world_size=2)
         table, parts = np.array_split(table, 2)[int(rank)], sent()
-    model = {**MODELS, **SAMPLED, **RIVALS}[name]()
+    model = {**MODELS, **CYCLES, **SAMPLED, **RIVALS}[name]()
     peak, done = [own_memory()], threading.Event()
 
     def watch():
@@ -197,11 +201,21 @@ def written(folder, sizes):
 
 
 def fits(seeds, quick):
+    """Seconds, memory and error of each sum at both numbers of rows."""
+    return at_both(MODELS, quick)
+
+
+def em(seeds, quick):
+    """The same of expectation maximization."""
+    return at_both(CYCLES, quick)
+
+
+def at_both(models, quick):
     """Seconds, memory and error of each model at both numbers of rows."""
     table = harness.Table()
     with tempfile.TemporaryDirectory() as folder:
         paths = written(folder, QUICK_SIZES if quick else SIZES)
-        for name in MODELS:
+        for name in models:
             first = None
             for n, path in paths.items():
                 found = result(start(path, name))
@@ -214,10 +228,10 @@ def fits(seeds, quick):
 
 
 def rivals(seeds, quick):
-    """The same of others, and of models that a sample finds, at the smaller number of rows."""
+    """The same of others, and of models that a sample finds."""
     table = harness.Table()
     with tempfile.TemporaryDirectory() as folder:
-        for n, path in written(folder, (QUICK_SIZES if quick else SIZES)[:1]).items():
+        for n, path in written(folder, QUICK_SIZES if quick else SIZES).items():
             for name in [*SAMPLED, *RIVALS]:
                 add(table, name, n, result(start(path, name)))
             found = result_of_boosting(path)
@@ -298,7 +312,7 @@ def rates(seeds, quick):
     return table
 
 
-SECTIONS = {"fits": fits, "rivals": rivals, "processes": processes, "rates": rates}
+SECTIONS = {"fits": fits, "em": em, "rivals": rivals, "processes": processes, "rates": rates}
 
 if __name__ == "__main__":
     measure(*sys.argv[1:])

@@ -361,7 +361,7 @@ class AutoRegressor(BaseRegressor):
                 f"{len(self.estimators_)} members, or their shares, do not add up to one."
             )
 
-    def predict(self, X, return_std=False) -> Any:
+    def predict(self, X, return_std=False, return_cov=False) -> Any:
         """Predict the mean of y, and its standard deviation.
 
         Parameters
@@ -371,6 +371,8 @@ class AutoRegressor(BaseRegressor):
         return_std : bool, "epistemic" or "noise", default=False
             True: also the predictive standard deviation. ``"noise"``: that of the noise, by the
             members' own. ``"epistemic"``: that of the mean, with the members' disagreement.
+        return_cov : bool, default=False
+            Refused if true: members have no common posterior. Those in `estimators_` may have one.
 
         Returns
         -------
@@ -382,10 +384,22 @@ class AutoRegressor(BaseRegressor):
         ------
         TypeError
             If a part is asked for that a member does not tell from the rest; it is named.
+        ValueError
+            If a covariance is asked for.
         """
+        self._refuse_joint_of_members("return_cov", return_cov)
         if isinstance(return_std, str) and return_std in ("epistemic", "noise"):
             self._check_parts(X)
         return self._predict(X, return_std, lambda model: replace(model, kind=return_std))
+
+    def _refuse_joint_of_members(self, name: str, value: Any) -> None:
+        """Refuse what needs one posterior for all points."""
+        if not isinstance(value, bool | np.bool_) or value:
+            raise ValueError(
+                f"{name} must be False: {type(self).__name__} averages over several models, whose "
+                f"errors at several points have no common posterior. Got {value!r}. Those in "
+                "estimators_ may have one."
+            )
 
     def _check_parts(self, X: Any) -> None:
         """Refuse members whose parts do not add up to the whole: they know but one."""
@@ -402,7 +416,7 @@ class AutoRegressor(BaseRegressor):
                     "for return_std=True."
                 )
 
-    def sample_y(self, X, n_samples=1, random_state=0) -> Any:  # type: ignore[override]
+    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
         """Draw targets from the predictive density, independently for every row.
 
         Parameters
@@ -413,12 +427,20 @@ class AutoRegressor(BaseRegressor):
             Draws a point.
         random_state : int, RandomState, Generator or None, default=0
             Source of the draws; None is a fixed one.
+        joint : bool, default=False
+            Refused if true: members have no common posterior. Those in `estimators_` may have one.
 
         Returns
         -------
         ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
             In units of y.
+
+        Raises
+        ------
+        ValueError
+            If draws of whole functions are asked for.
         """
+        self._refuse_joint_of_members("joint", joint)
         check_n_samples(n_samples)
         points, scaling, origin = self._query(X)
         parts = self._model(points).components(points)

@@ -35,8 +35,9 @@ from skpou.base.parameters import (
     unless_auto,
 )
 from skpou.base.regressor import BaseRegressor, Prepared
-from skpou.base.sampled import SampledRegressor
+from skpou.base.sampled import SampledClassifier, SampledRegressor
 from skpou.base.streams import (
+    Stream,
     Summary,
     lies_on_disk,
     of_all_processes,
@@ -51,12 +52,12 @@ from skpou.base.validation import Origin, origin_of, owned, target_values
 __all__ = ["AUTO", "COUNT", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier", "BaseRegressor",
            "DocumentedEstimator", "FittedModelRegressor", "HasMethods", "Interval",
            "LinearModelRegressor", "Origin", "Prepared", "PreparedClasses", "ResidueDensityMixin",
-           "SampledRegressor", "StopRequested", "StrOptions", "Summary", "SummedClassifier",
-           "SummedRegressor", "TorchEstimator", "available_if", "check_coverage", "check_is_fitted",
-           "check_matplotlib_support", "check_n_samples", "check_quantiles", "check_return_std",
-           "check_weights", "column_names", "fit_context", "gigabytes", "indicators_of",
-           "is_by_default", "lies_on_disk", "noise_lines", "number", "of_all_processes",
-           "origin_of", "owned", "polynomial_text", "random_generator", "refuse_beyond_memory",
-           "sections_of", "seed_of", "target_values", "unless_auto", "validate_params",
-           "warn_of_rows_outside"]
+           "SampledClassifier", "SampledRegressor", "StopRequested", "StrOptions", "Stream",
+           "Summary", "SummedClassifier", "SummedRegressor", "TorchEstimator", "available_if",
+           "check_coverage", "check_is_fitted", "check_matplotlib_support", "check_n_samples",
+           "check_quantiles", "check_return_std", "check_weights", "column_names", "fit_context",
+           "gigabytes", "indicators_of", "is_by_default", "lies_on_disk", "noise_lines", "number",
+           "of_all_processes", "origin_of", "owned", "polynomial_text", "random_generator",
+           "refuse_beyond_memory", "sections_of", "seed_of", "target_values", "unless_auto",
+           "validate_params", "warn_of_rows_outside"]
 # fmt: on

@@ -1,4 +1,4 @@
-"""Regressors that find their form on some of the rows, where these are read block by block."""
+"""Estimators that find their form on some of the rows, where these are read block by block."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.base.classifier import BaseClassifier, PreparedClasses
 from skpou.base.outliers import Given
 from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.streams import (
@@ -19,7 +20,7 @@ from skpou.base.streams import (
     joined_edges,
     sample_of_all_processes,
 )
-from skpou.base.summed import SummedEstimator
+from skpou.base.summed import SummedEstimator, indicators_of
 from skpou.core import (
     Blocks,
     Rows,
@@ -29,6 +30,7 @@ from skpou.core import (
     keys_of,
     target_unit,
 )
+from skpou.core.linalg import gather_objects
 
 
 class Sampled(NamedTuple):
@@ -49,6 +51,21 @@ class Sampled(NamedTuple):
     prepared: Prepared
     edges: Tensor
     blocks: Blocks
+    others: Blocks
+
+
+class SampledClasses(NamedTuple):
+    """Rows of classes in blocks, and a sample of them.
+
+    Attributes
+    ----------
+    prepared : PreparedClasses
+        The sample, in the box of all rows.
+    others : callable
+        Reads the rows that are not in the sample, targets the indicators of their classes.
+    """
+
+    prepared: PreparedClasses
     others: Blocks
 
 
@@ -130,3 +147,39 @@ class SampledRegressor(SummedEstimator, BaseRegressor):
         judge(result)
         self._store_result(result, prepared)
         return result
+
+
+class SampledClassifier(SummedEstimator, BaseClassifier):
+    """Classifier that a sample starts, and that goes on with all rows in blocks."""
+
+    bounds = None
+
+    def _sampled_classes(self, X: Any, y: Any, sample_weight: Any) -> SampledClasses:
+        """Read rows in blocks twice: for their box and classes, and for a sample."""
+        stream = self._stream(X, y, sample_weight)
+        labels: list[np.ndarray] = []
+        edges = self._first_pass(
+            stream, self._validated_classes, lambda *rows: labels.append(np.unique(rows[3]))
+        )
+        known = np.unique(np.concatenate(gather_objects(np.concatenate(labels))))
+        box, dtype = box_of_edges(edges), self._torch_dtype()
+
+        def parts() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for block in stream:
+                points, codes, weight, own = self._validated_classes(*block, False, {})
+                yield points, indicators_of(codes, own, known), weight
+
+        found = RowSample.empty(edges.shape[1], len(known), edges)
+        for part in parts():
+            found.add(*part)
+        sample = sample_of_all_processes(found)
+        last = int(sample.key[-1])
+
+        def others() -> Iterator[Rows]:
+            for points, shares, weight in parts():
+                other = (keys_of(torch.cat([points, shares], 1)) > last) & (weight > 0)
+                rows = box.points(points[other]).to(dtype), shares[other].to(dtype)
+                yield Rows(*rows, weight[other].to(dtype), torch.zeros_like(rows[1]))
+
+        rows, scaling, _ = self._merged(sample.X, sample.y, sample.weight, box)
+        return SampledClasses(PreparedClasses(rows, scaling, known), others)

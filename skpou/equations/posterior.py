@@ -98,7 +98,7 @@ def last_deviations(R: Tensor, q: int, noise: Tensor) -> list[float]:
 
 def undetermined(R: Tensor, names: Sequence[str], ridge: float = 0.0) -> list[str]:
     """Unknowns whose triangular factor is singular, as far as digits and a relative ridge tell."""
-    if len(names) < 2:
+    if not names:
         return []
     norms = R.norm(dim=0)
     if not bool((norms > 0).all()):

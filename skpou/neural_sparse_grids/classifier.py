@@ -11,20 +11,22 @@ from sklearn.utils.validation import check_is_fitted
 from skpou.base import (
     BaseClassifier,
     PreparedClasses,
+    SampledClassifier,
     StrOptions,
     SummedClassifier,
     available_if,
     fit_context,
     indicators_of,
+    lies_on_disk,
     sections_of,
 )
 from skpou.core import Scaling
-from skpou.core.linalg import gather
+from skpou.core.linalg import count, gather
 from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
 from skpou.sparse_grids import METHODS
 
 
-class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
+class NeuralSparseGridClassifier(NeuralGridEstimator, SampledClassifier):
     """Classification on a sparse grid of few dimensions into which a network maps the data.
 
     A neural network, the encoder, maps a point into the unit box, and one function a class on a
@@ -234,16 +236,30 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, BaseClassifier):
     @fit_context(prefer_skip_nested_validation=True)
     @sections_of(BaseClassifier.fit)
     def fit(self, X, y, sample_weight=None) -> NeuralSparseGridClassifier:
-        """Train the encoder and the grid."""
+        """Train the encoder and the grid.
+
+        Rows on disk stay there with ``method="softmax"`` and ``coef_solver`` ``"auto"``, which
+        then is ``"gradient"``: it takes its steps block by block.
+        """
         form = self._form()
         with self._fitting(X, y, sample_weight):
-            prepared = self._prepare_classes(X, y, sample_weight)
+            more = None
+            if self._streams(X):
+                prepared, others = self._sampled_classes(X, y, sample_weight)
+                more = self._more(X, prepared.rows, others)
+            else:
+                prepared = self._prepare_classes(X, y, sample_weight)
             result = self._train_and_store(
-                lambda data: self._train(form, data.rows, data.scaling), prepared
+                lambda data: self._train(form, data.rows, data.scaling, more), prepared
             )
         self._warn_if_not_converged(result)
         self._warn_of_faces(result)
         return self
+
+    def _streams(self, X: Any) -> bool:
+        """Whether fit reads rows in blocks: those on the disk of one process, for its steps."""
+        steps = self.method == "softmax" and self.coef_solver in ("auto", "gradient")
+        return steps and lies_on_disk(X) and count() == 1
 
     @fit_context(prefer_skip_nested_validation=True)
     @sections_of(BaseClassifier.fit)

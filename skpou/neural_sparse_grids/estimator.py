@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,6 +19,7 @@ from skpou.base import (
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
+    Stream,
     StrOptions,
     TorchEstimator,
     noise_lines,
@@ -26,11 +28,11 @@ from skpou.base import (
     unless_auto,
     warn_of_rows_outside,
 )
-from skpou.core import TORCH_SEEDS, Rows, Scaling, TrainingResult, merge_rows, torch_seeded
+from skpou.core import TORCH_SEEDS, Blocks, Rows, Scaling, TrainingResult, merge_rows, torch_seeded
 from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
-from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS
+from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
 from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import (
     BUILT_IN,
@@ -56,6 +58,8 @@ MANY_ROWS = 10_000
 MOST_POINTS = 1_000_000
 #: Most points of a grid whose dense matrices are inverted: of more that takes some ten seconds.
 MOST_DENSE_POINTS = 3000
+#: Rows that are read together from disk: a shuffle of so many mixes them well.
+ROWS_READ = 50_000
 #: Share of the embeddings near the faces from which on a warning is due: beyond half, most
 #: rows lie where training stops.
 MANY_ON_FACES = 0.5
@@ -196,15 +200,36 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
             result, after = teach_block(rows, encoder, steps, options, seed)
         return result, {**after.arrays(), "seed": seed}
 
-    def _train(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
-        """Build the encoder and train it."""
+    def _train(
+        self, form: EncoderForm, rows: Rows, scaling: Scaling, more: MoreRows | None = None
+    ) -> TrainingResult:
+        """Build the encoder and train it; `more` rows take part in steps of minibatches."""
         form = self._form_of_columns(form)
         options = self._options(form, rows.n_rows)
+        if more is not None and self._method is not None:
+            # The logits of more rows than a sample has are found by steps on all of them; only
+            # what is held out of the sample tells how sure they may be.
+            options = replace(
+                options,
+                descent=replace(options.descent, coef_solver="gradient"),
+                validation_fraction=float(self.validation_fraction),
+            )
         solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
         dtype = torch.float64 if solver == "varpro" else self._torch_dtype()
         rng = random_generator(self.random_state)
         encoder = self._new_encoder(form, scaling, rows.X.to(dtype), rng)
-        return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, self._reporter())
+        report = self._reporter()
+        return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, report, more)
+
+    def _stream(self, X: Any, y: Any, sample_weight: Any) -> Stream:
+        """Rows in blocks, which are not the batches of the steps; see `SummedEstimator._stream`."""
+        with self._alike():
+            return Stream(X, y, sample_weight, max(int(self.batch_size), ROWS_READ))
+
+    def _more(self, X: Any, sample: Rows, others: Blocks) -> MoreRows | None:
+        """The rows that are not in the sample; None where all are."""
+        n_others = X.shape[0] - sample.n_rows
+        return None if n_others <= 0 else MoreRows(others, n_others)
 
     def _rows_in(self, scaling: Scaling, X: Tensor, y: Tensor, weight: Tensor) -> Rows:
         """Distinct rows of a later block, in the box of the first."""

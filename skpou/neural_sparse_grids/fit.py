@@ -16,7 +16,7 @@ from skpou.core import TORCH_SEEDS, Report, Rows, TrainingResult, handing_over, 
 from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import shares_of_classes
-from skpou.neural_sparse_grids.descent.descent import descend_encoder
+from skpou.neural_sparse_grids.descent.descent import MoreRows, descend_encoder
 from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
@@ -126,6 +126,7 @@ def fit_neural_sparse_grid(
     options: NeuralGridOptions,
     rng: np.random.Generator,
     report: Report | None = None,
+    more: MoreRows | None = None,
 ) -> TrainingResult:
     """Train an encoder and the grid behind it.
 
@@ -140,6 +141,8 @@ def fit_neural_sparse_grid(
         Source of the start, of splits and minibatches.
     report : callable, default=None
         Takes a line for every pass, or every round of steps.
+    more : MoreRows, default=None
+        Rows that the passes of ``"gradient"`` go on with; the others are judged by, and start.
 
     Returns
     -------
@@ -151,7 +154,7 @@ def fit_neural_sparse_grid(
     TrainingInterrupted
         On Ctrl-C, with the best result so far.
     """
-    training = NeuralGridTraining(rows, encoder, options, rng, report)
+    training = NeuralGridTraining(rows, encoder, options, rng, report, more)
     # Layers such as dropout draw from torch's own generator.
     with (
         torch_seeded(int(rng.integers(TORCH_SEEDS)), rows.X.device),
@@ -171,8 +174,9 @@ class NeuralGridTraining:
         options: NeuralGridOptions,
         rng: np.random.Generator,
         report: Report | None = None,
+        more: MoreRows | None = None,
     ):
-        self.rows, self.encoder, self.options = rows, encoder, options
+        self.rows, self.encoder, self.options, self.more = rows, encoder, options, more
         self.part = rows
         self.held_out: Tensor | None = None
         self.rng, self.report = rng, report
@@ -208,7 +212,7 @@ class NeuralGridTraining:
         grid = SparseGrid(options.form.n_components, options.level, options.boundary)
         descend_encoder(
             encoder, grid, taught, judged, self.head.objective(), options.descent, self.rng,
-            self.trained, self._told(),
+            self.trained, self._told(), self.more if self.solver == "gradient" else None,
         )  # fmt: skip
 
     def _told(self) -> Report | None:
@@ -226,9 +230,11 @@ class NeuralGridTraining:
         return part.result()
 
     def _split(self) -> tuple[Rows, Rows | None]:
-        """Rows to train with, and those held out."""
+        """Rows to train with, and those held out: where more take part, not more than half."""
         rows, share = self.rows, self.options.validation_fraction
         n_held_out = 0 if share is None else round(share * rows.n_rows)
+        if share is not None and self.more is not None and self.solver == "gradient":
+            n_held_out = min(n_held_out + round(share * self.more.n_rows), rows.n_rows // 2)
         if not n_held_out or n_held_out >= rows.n_rows:
             return rows, None
         order = torch.as_tensor(self.rng.permutation(rows.n_rows), device=rows.X.device)

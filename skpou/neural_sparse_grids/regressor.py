@@ -7,13 +7,25 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skpou.base import FittedModelRegressor, Prepared, StrOptions, fit_context, sections_of
+from skpou.base import (
+    FittedModelRegressor,
+    Prepared,
+    SampledRegressor,
+    StrOptions,
+    fit_context,
+    lies_on_disk,
+    sections_of,
+    unless_auto,
+)
 from skpou.core import Scaling, TrainingResult
+from skpou.core.linalg import count
+from skpou.neural_sparse_grids.encoders.encoder import EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import STARTS
 from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
+from skpou.neural_sparse_grids.many_rows import fit_head_to_blocks
 
 
-class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
+class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedModelRegressor):
     """Regression on a sparse grid of few dimensions into which a network maps the data.
 
     A neural network, the encoder, maps a point into the unit box, and a function on a sparse grid
@@ -218,17 +230,42 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, FittedModelRegressor):
     def fit(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
         """Train the encoder and solve for the coefficients of the grid.
 
-        Several outputs share the encoder and the grid.
+        Several outputs share the encoder and the grid. Of rows on disk a sample finds the encoder,
+        with ``coef_solver="gradient"`` steps on all rows; all rows tell the coefficients.
         """
         form = self._form()
         with self._fitting(X, y, sample_weight):
-            prepared = self._prepare(X, y, sample_weight)
-            result = self._train_and_store(
-                lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared
-            )
+            if self._streams(X):
+                result = self._fit_streamed(form, X, y, sample_weight)
+            else:
+                result = self._fit_in_memory(form, X, y, sample_weight)
         self._warn_if_not_converged(result)
         self._warn_of_faces(result)
         return self
+
+    def _streams(self, X: Any) -> bool:
+        """Whether fit reads rows in blocks: those on the disk of one process."""
+        return lies_on_disk(X) and count() == 1
+
+    def _fit_streamed(self, form: EncoderForm, X: Any, y: Any, sample_weight: Any) -> Any:
+        """Encoder of a sample, or by steps on all rows, then coefficients of all rows."""
+        sampled = self._sampled(X, y, sample_weight)
+        prepared = sampled.prepared
+        more = self._more(X, prepared.rows, sampled.others)
+        seen = prepared.rows.to(self._torch_dtype())
+
+        def go_on(found: TrainingResult) -> TrainingResult:
+            return fit_head_to_blocks(found, seen, sampled.others, unless_auto(self.alpha))
+
+        return self._train_on_sample(
+            sampled, lambda _: self._train(form, prepared.rows, prepared.scaling, more), 1, go_on
+        )
+
+    def _fit_in_memory(self, form: EncoderForm, X: Any, y: Any, sample_weight: Any) -> Any:
+        prepared = self._prepare(X, y, sample_weight)
+        return self._train_and_store(
+            lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared
+        )
 
     @fit_context(prefer_skip_nested_validation=True)
     @sections_of(FittedModelRegressor.fit)

@@ -83,10 +83,16 @@ def fit_sharp_pieces(
     None, too, where pieces of degree 2 leave more than `hopeless` at the rows, in scaled units.
     """
     training = _PieceTraining(rows, options, None)
-    if not training.search(rng, None, hopeless):
-        return None
-    found = training.planned()
-    return training.finish(found=found) if found[1].first_soft == len(found[1].levels) else None
+    found = training.sharp(rng, hopeless)
+    return None if found is None else training.finish(found=found)
+
+
+def have_sharp_pieces(
+    rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
+) -> bool:
+    """Whether `fit_sharp_pieces` would find several, whose gates are spared here."""
+    found = _PieceTraining(rows, options, None).sharp(rng, hopeless)
+    return found is not None and found[0].n_pieces > 1
 
 
 def discover_tree(
@@ -171,25 +177,33 @@ class _PieceTraining:
         """Steps A to C for each candidate degree; keeps the best score. Whether there is hope."""
         degrees = self._candidate_degrees()
         self.seeds.update({degree: int(rng.integers(LONG_SEEDS)) for degree in degrees})
-        raced = self._is_raced(labels) and math.isinf(hopeless)
-        for degree in self.race.order(degrees) if raced else degrees:
+        # Those that may show that there is no hope come first.
+        first = [] if math.isinf(hopeless) else [m for m in degrees if m <= PILOT_DEGREE]
+        if any(self._is_exact(self._merged(degree, labels)) for degree in first):
+            return True
+        if PILOT_DEGREE in first and self._residual(self.best) > hopeless:
+            return False
+        others, raced = degrees[len(first) :], self._is_raced(labels)
+        for degree in self.race.order(others) if raced else others:
             if raced and self.race.is_lost(degree, self.best.score if self.begun else math.inf):
                 if self.report:
                     self.report(f"degree {degree}: cannot win")
                 continue
-            candidate = self._merge(degree, labels)
-            self.tried.append(candidate)
-            if self.report:
-                self.report(f"degree {degree}: score {candidate.score:.6g}")
-            if self._is_exact(candidate):
+            if self._is_exact(self._merged(degree, labels)):
                 return True
-            if degree == PILOT_DEGREE and self._residual(self.best) > hopeless:
-                return False
         one_level = self.options.sizes is None or len(self.options.sizes) == 1
         line = self.rows.n_features == 1 and self.rows.n_rows <= MOST_ROWS
         if line and one_level and labels is None:
             self._try_shifts()
         return True
+
+    def _merged(self, degree: int, labels: Tensor | None) -> _Candidate:
+        """The pieces of a degree, told of."""
+        candidate = self._merge(degree, labels)
+        self.tried.append(candidate)
+        if self.report:
+            self.report(f"degree {degree}: score {candidate.score:.6g}")
+        return candidate
 
     def _try_shifts(self) -> None:
         """Shifts of level, slope and curvature on a line of few rows: all of them can be tried.
@@ -309,6 +323,13 @@ class _PieceTraining:
         problem = self.best.problem
         pieces = problem.fit(compact(self.best.labels))
         return pieces, self._plan(problem, pieces)
+
+    def sharp(self, rng: np.random.Generator, hopeless: float) -> tuple[Pieces, Plan] | None:
+        """The same after a search; None where some pieces join smoothly, or there is no hope."""
+        if not self.search(rng, None, hopeless):
+            return None
+        pieces, plan = self.planned()
+        return (pieces, plan) if plan.first_soft == len(plan.levels) else None
 
     def finish(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None

@@ -7,7 +7,7 @@ from skpou.search.family import Family, Seen, Stages, Task
 from skpou.search.many_rows import fit_to_blocks
 from skpou.search.rough import ENOUGH_ROWS, RoughSplines
 from skpou.search.scores import RidgePath, neighbour_correlation, white_correlation
-from skpou.search.sines import Sines
+from skpou.search.sine_family import Sines
 from skpou.search.stages import HALF
 from skpou.search.units import GrownUnits
 

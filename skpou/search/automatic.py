@@ -30,7 +30,7 @@ from skpou.search.family import Family, Progress, Seen, Stages, Task
 from skpou.search.many_rows import MANY_ROWS, SEARCHED, fit_to_blocks
 from skpou.search.polynomials import Polynomials
 from skpou.search.residues import LEAST_LEFT
-from skpou.search.sines import Sines
+from skpou.search.sine_family import Sines
 from skpou.search.stages import further_stages
 from skpou.search.units import MOST_STEPS, GrownUnits, search_units
 from skpou.search.verification import Verification

@@ -1,4 +1,4 @@
-"""The family of random sine features: shape and scale of their spectrum by log evidence.
+"""Random sine features: shape and scale of their spectrum by log evidence.
 
 Fresh frequencies are drawn for every scale, since few are needed for small ones; all ridges come
 from one decomposition. In several dimensions the columns of X are scaled by the gradients of
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import SEEDS, Rows, at_once, count_columns
+from skpou.core import Rows, at_once, count_columns
+from skpou.core.linalg import TINY
 from skpou.core.models import evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
-from skpou.search.family import Seen, Task
 from skpou.search.polynomials import MOST_DEGREE
 from skpou.search.scores import (
     LEAST_SQUARED_RIDGE,
@@ -59,14 +57,6 @@ LEAST_START = 0.25
 REACH = 1.0
 #: Share of the columns that polynomials beside the sines may have at most.
 CURVED_SHARE = 0.2
-#: Neighbours' correlation from which a residue is smooth enough for further sines, degrees of
-#: freedom for each row up to which it is one of theirs, and the part to which these must bring
-#: both errors: a stage doubles the columns.
-SMOOTH, MOST_FOLLOWED, FOLLOWED_WORTH = 0.3, 0.5, 0.7
-#: Part of the rms below which errors of some rows must fall before all are tried.
-SOME = 0.9
-#: Number that the seed of the family's second stage is apart from that of its first.
-SECOND_TAG = 5
 #: Standard deviation of the frequencies of a flat spectrum of unit bandwidth, and least factor of a
 #: column by evidence.
 FLAT_DEVIATION, LEAST_SCALE = 3**-0.5, 1e-3
@@ -163,11 +153,13 @@ class SineSearch:
         largest = max(math.log2(self.nyquist), 1.0)
         ladder = [2.0**k for k in range(math.floor(largest + ABOVE) + 1)]
         first = [Spectrum("flat", k, start) for k in ladder]
-        best = self._climb(self._stretched(self._best_of(first), first))
+        best = self._stretched(self._best_of(first), first)
+        if self._is_nothing(best):
+            return self._candidate(best)
+        best = self._climb(best)
         if self.rescale:
             best = self._evident(self._scaled(best))
-        hopeless = self.worth < math.inf and best.path.leave_one_out(best.alpha) >= self.worth
-        if hopeless:
+        if self._is_hopeless(best):
             return self._candidate(best)
         spectra = []
         for shape in ("gauss", "matern") if best.score < self.rival else ():
@@ -184,13 +176,29 @@ class SineSearch:
             self.scales = best.spectrum.scales
         return self._candidate(best)
 
+    def _is_hopeless(self, best: SineFit) -> bool:
+        """Whether errors at left-out rows are no less than what was asked for."""
+        return self.worth < math.inf and best.path.leave_one_out(best.alpha) >= self.worth
+
+    def _is_nothing(self, best: SineFit) -> bool:
+        """Whether, besides, no octave is likelier than no columns: there is none to look about."""
+        rows = self.pilot
+        square = (rows.weight @ rows.y.square() + rows.within.sum(0)) / rows.total_weight
+        none = rows.total_weight * float(square.clamp_min(TINY).log().mean())
+        return self._is_hopeless(best) and best.score > none - MARGIN
+
     def _best_of(self, ladder: list[Spectrum]) -> SineFit:
         """The likeliest of some spectra, whose first ones tell whether there is noise."""
         sizes = [self._n_columns(spectrum, self.pilot_columns) for spectrum in ladder]
         n_first = max(sum(size < SQUARED_COLUMNS for size in sizes), 1)
         best = min(at_once(self._fit, ladder[:n_first]), key=_score)
         self.noisy = best.alpha > LEAST_SQUARED_RIDGE
-        best = min([best, *at_once(self._fit, ladder[n_first:])], key=_score)
+        # Bands that are far too wide for the rows only become worse with their width.
+        for spectrum in ladder[n_first:]:
+            tried = self._fit(spectrum)
+            best = min(best, tried, key=_score)
+            if self._is_behind(tried, best):
+                break
         self.noisy = best.alpha > LEAST_SQUARED_RIDGE
         return best
 
@@ -206,9 +214,29 @@ class SineSearch:
             bandwidth = max(bandwidth, LEAST_START)
         return dataclasses.replace(old, shape=shape, bandwidth=bandwidth)
 
+    def _key(self, spectrum: Spectrum) -> tuple:
+        """Of a spectrum in `memory`."""
+        step = round(STEPS_AN_OCTAVE * math.log2(spectrum.bandwidth))
+        return spectrum.shape, spectrum.scales, spectrum.degree, step
+
+    def _is_behind(self, fit: SineFit, best: SineFit) -> bool:
+        """Whether a fit of the pilot is out of the reach of another one."""
+        return fit.score > best.score + REACH * self.pilot.n_rows
+
+    def _is_out_of_reach(self, spectrum: Spectrum, best: SineFit) -> bool:
+        """Whether a spectrum is known to be so by the pilot."""
+        known = self.memory.get(self._key(spectrum))
+        return known is not None and self._is_behind(known, best)
+
+    def _is_foretold(self, spectrum: Spectrum, best: SineFit) -> bool:
+        """Whether, with but lines beside the sines, its bandwidth was out of that one's reach."""
+        bare = (dataclasses.replace(one, degree=1) for one in (spectrum, best.spectrum))
+        known, beside = (self.memory.get(self._key(one)) for one in bare)
+        return known is not None and beside is not None and self._is_behind(known, beside)
+
     def _raced(self, fit: SineFit, best: SineFit) -> SineFit:
         """The best bandwidth of a costly fit, unless it is out of the reach of another one."""
-        behind = fit.score > best.score + REACH * self.pilot.n_rows
+        behind = self._is_behind(fit, best)
         if behind and fit.basis.n_columns >= SQUARED_COLUMNS:
             return fit
         return self._climb(fit)
@@ -234,8 +262,7 @@ class SineSearch:
 
     def _fit(self, spectrum: Spectrum) -> SineFit:
         """Fit of the pilot rows, from memory where it was made before."""
-        step = round(STEPS_AN_OCTAVE * math.log2(spectrum.bandwidth))
-        key = (spectrum.shape, spectrum.scales, spectrum.degree, step)
+        key = self._key(spectrum)
         if key not in self.memory:
             self.memory[key] = self._solve(spectrum, self.pilot_columns, self.pilot)
         return self.memory[key]
@@ -269,7 +296,10 @@ class SineSearch:
         for factor in (math.sqrt(2), math.sqrt(0.5)):
             while LEAST_BANDWIDTH < best.spectrum.bandwidth * factor < 2 * self.nyquist:
                 bandwidth = best.spectrum.bandwidth * factor
-                tried = self._fit(dataclasses.replace(best.spectrum, bandwidth=bandwidth))
+                spectrum = dataclasses.replace(best.spectrum, bandwidth=bandwidth)
+                if self._is_foretold(spectrum, best):
+                    break
+                tried = self._fit(spectrum)
                 if tried.score >= best.score:
                     break
                 best = tried
@@ -347,9 +377,12 @@ class SineSearch:
 
     def _better_calibrated(self, best: SineFit, others: list[SineFit]) -> SineFit:
         """Another shape where its calibrated error is clearly less."""
-        errors = [(self._calibrated(fit), i) for i, fit in enumerate([*others, best])]
-        least, index = min(errors)
-        return [*others, best][index] if least < CLEARLY_LESS * errors[-1][0] else best
+        most = CLEARLY_LESS * self._calibrated(best)
+        # What is unsure between the rows only adds to the error there.
+        hopeful = [fit for fit in others if fit.path.spread(fit.alpha) < most**2]
+        errors = [(self._calibrated(fit), i) for i, fit in enumerate(hopeful)]
+        least, index = min(errors, default=(most, 0))
+        return hopeful[index] if least < most else best
 
     def _calibrated(self, fit: SineFit) -> float:
         return math.sqrt(fit.path.spread(fit.alpha) * (1 + self._probed(fit, fit.alpha)))
@@ -385,6 +418,8 @@ class SineSearch:
         for factor in factors:
             bandwidth = best.spectrum.bandwidth * factor
             spectrum = dataclasses.replace(best.spectrum, bandwidth=bandwidth)
+            if fits and self._is_out_of_reach(spectrum, best):
+                break
             fits.append(self._solve(spectrum, most, self.rows, best.alpha))
             if fits[-1].score > fits[0].score:
                 break  # Wider bands are still less likely.
@@ -419,78 +454,3 @@ def _subset(rows: Rows, most: int, seed: int) -> Rows:
     index = torch.as_tensor(np.sort(rng.choice(rows.n_rows, most, replace=False)), device="cpu")
     index = index.to(rows.X.device)
     return rows.subset(index)
-
-
-def search_sines(
-    task: Task, rows: Rows, tag: int, **options: Any
-) -> tuple[Candidate, tuple[float, ...]]:
-    """Sines for the task's points, and the factors of the coordinates that they have found.
-
-    Parameters
-    ----------
-    task : Task
-    rows : Rows
-        The task's, or what a candidate leaves over at them.
-    tag : int
-        Tells the draws of several searches apart.
-    **options
-        Of `SineSearch`.
-    """
-    search = SineSearch(rows, task.probes, (task.seed + tag) % SEEDS, task.alpha, **options)
-    return search.run(), search.scales
-
-
-class Sines:
-    """Sine features, on their own residue once more where it is smooth.
-
-    Always tried: they are what smooth targets need, their evidence tells whether a polynomial is
-    enough, and what they leave over whether there is anything but noise.
-    """
-
-    name: ClassVar[str] = "sine"
-
-    def worth_trying(self, task: Task, seen: Seen) -> bool:
-        """Always; see `Family.worth_trying`."""
-        return True
-
-    def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
-        """Search over spectra; see `Family.fit`."""
-        simple = seen.candidates[-1]
-        sine, scales = search_sines(task, task.rows, 0, rival=simple.evidence)
-        seen = dataclasses.replace(seen, scales=scales)
-        yield seen
-        if simple.evidence < sine.evidence + MARGIN and task.alpha is None:
-            # The polynomial is the likelier and the simpler model.
-            seen = seen.judged_by(seen.residue_of(simple, task))
-            yield seen
-            # Sines of fewer degrees of freedom than the constant have been shrunk away.
-            if seen.noise or sine.calibrated > simple.calibrated or sine.dof < simple.dof:
-                return
-        seen = seen.with_candidate(sine)
-        yield seen
-        seen = seen.judged_by(seen.residue_of(sine, task))
-        yield seen
-        if self._may_follow_itself(task, seen, sine):
-            yield from self._followed(task, seen, sine)
-
-    def _may_follow_itself(self, task: Task, seen: Seen, sine: Candidate) -> bool:
-        n, stages = task.rows.n_rows, task.stages
-        smooth = not seen.white and seen.residue_of(sine, task).correlation >= SMOOTH
-        return (
-            smooth and sine.dof <= MOST_FOLLOWED * n and stages.most > 1 and n >= stages.fewest_rows
-        )
-
-    def _followed(self, task: Task, seen: Seen, sine: Candidate) -> Iterator[Seen]:
-        residue = seen.residue_of(sine, task)
-        worth = max(SOME * residue.rms, FOLLOWED_WORTH * sine.leave_one_out)
-        more, scales = search_sines(task, residue.rows, SECOND_TAG, rescale=False, worth=worth)
-        both = sine.followed_by(more)
-        seen = dataclasses.replace(seen, scales=scales, exhausted=sine)
-        yield seen
-        if (
-            both.leave_one_out < FOLLOWED_WORTH * sine.leave_one_out
-            and both.calibrated < FOLLOWED_WORTH * sine.calibrated
-        ):
-            seen = seen.with_candidate(both)
-            yield seen
-            yield seen.judged_by(seen.residue_of(both, task))

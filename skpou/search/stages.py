@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
-from skpou.search.sines import SOME, search_sines
+from skpou.search.sine_family import SOME, search_sines
 
 #: Part of the residue's rms below which the errors of a further stage must fall.
 HALF = 0.5
 #: Residue relative to the rms of y that is round-off of the targets: a few units in the last digit.
 ROUND_OFF = 1e-15
+#: Variance between the rows, over the mean square of what is left at them, from which on a stage,
+#: which leaves that variance as it is, would take less than a hundredth off the squared error.
+MOST_BETWEEN = 100.0
 #: Distance between the streams of two stages: those in between are of the families before.
 FIRST_TAG, TAGS_A_STAGE = 2, 5
 
@@ -37,7 +40,10 @@ def further_stages(task: Task, seen: Seen, best: Candidate) -> Iterator[Seen]:
         if few or seen.noise or best is seen.exhausted or not stages.may_follow(best):
             return
         residue = seen.residue_of(best, task)
-        if best.leave_one_out <= task.exact or residue.rms <= ROUND_OFF:
+        # What is white is not known at any row by the others.
+        if best.leave_one_out <= task.exact or residue.rms <= ROUND_OFF or residue.is_white:
+            return
+        if best.gap_variance > MOST_BETWEEN * residue.rms**2:
             return
         tag = FIRST_TAG + TAGS_A_STAGE * stage
         try:

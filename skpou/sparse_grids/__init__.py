@@ -33,13 +33,14 @@ from skpou.sparse_grids.solvers.ridge import (
     best_ridge,
 )
 from skpou.sparse_grids.solvers.rows import GridRows
+from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
 # fmt: off
 __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "N_STEPS",
-           "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridMultinomialRidge",
-           "GridOptions", "GridRows", "KernelProblem", "RidgeSolution", "SparseGrid",
-           "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor", "best_ridge",
-           "count_points", "direct_problem", "evaluate_traced", "factor_kinds", "fit_classes",
-           "fit_on_grid", "fit_sparse_grid", "indicators", "log_shares", "lsmr", "one_hot_model",
-           "tracing_arrays"]
+           "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridColumns",
+           "GridMultinomialRidge", "GridOptions", "GridRows", "KernelProblem", "RidgeSolution",
+           "SparseGrid", "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor",
+           "best_ridge", "check_size", "count_points", "direct_problem", "evaluate_traced",
+           "factor_kinds", "fit_classes", "fit_on_grid", "fit_sparse_grid", "fit_sums",
+           "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
 # fmt: on

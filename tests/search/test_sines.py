@@ -128,3 +128,47 @@ def test_variances_are_those_of_even_probes_where_columns_are_many(monkeypatch):
     some = found._probed(fit, fit.alpha)
     assert some != whole
     assert some == pytest.approx(whole, rel=0.1)
+
+
+def n_fits(values, d=1, **options):
+    """Number of spectra that a search fits, and its candidate."""
+    values = (values - values.mean()) / values.std()
+    rows = rows_of(np.random.default_rng(0).random((len(values), d)), values)
+    found = SineSearch(rows, probe_points(rows.X, np.random.default_rng(0)), 0, **options)
+    candidate = found.run()
+    return len(found.memory), candidate
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_noise_that_no_octave_tells_ends_the_search_for_more(d):
+    noise = np.random.default_rng(5).standard_normal(120)
+    octaves = int(max(math.log2(math.pi * 120 ** (1 / d) / 2), 1) + 0.1) + 1
+    most, candidate = n_fits(noise, d, worth=0.9)
+    assert most == octaves
+    assert candidate.leave_one_out > 0.9
+    assert n_fits(noise, d)[0] > octaves
+
+
+def test_bands_far_too_wide_for_the_rows_are_not_tried():
+    x = np.random.default_rng(0).random((600, 1))[:, 0]
+    search = SineSearch(rows_of(x[:, None], np.sin(9 * x)), tensor(x[:, None]), 0)
+    search.run()
+    widest = max(fit.spectrum.bandwidth for fit in search.memory.values())
+    assert widest < search.nyquist / 2
+
+
+def test_fits_of_all_rows_are_spared_where_the_pilot_was_out_of_reach(monkeypatch):
+    solved = []
+    solve = SineSearch._solve
+
+    def counted(self, spectrum, most, rows, ridge=0.0):
+        if rows is self.rows:
+            solved.append(spectrum.bandwidth)
+        return solve(self, spectrum, most, rows, ridge)
+
+    monkeypatch.setattr(SineSearch, "_solve", counted)
+    monkeypatch.setattr(sines, "PILOT_ROWS", 300)
+    monkeypatch.setattr(sines, "PILOT_COLUMNS", 200)
+    *_, error = search(lambda X: np.sin(4 * X[:, 0]) * X[:, 1], n=700, d=2)
+    assert len(solved) == 1
+    assert error < 1e-9

@@ -357,7 +357,8 @@ class EvidenceProblem:
 
 
 def _spread(F: Tensor, root: Tensor, noise: float) -> Tensor:
-    return (F @ root).square().sum(1) / noise
+    parts = [(F[block] @ root).square_().sum(1) for block in row_blocks(len(F), BLOCK)]
+    return torch.cat(parts).div_(noise)
 
 
 def _same(values: Tensor) -> Tensor:

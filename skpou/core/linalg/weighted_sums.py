@@ -35,18 +35,28 @@ class WeightedSums:
         Whether rows are factored for this weight; otherwise products are summed.
     like : Tensor
         Of the dtype and on the device of the rows.
+
+    Attributes
+    ----------
+    products : Tensor of shape (S', p (p + 1) / 2)
+        Sums of products of two columns, in the order of ``triu_indices``, for the weights whose
+        rows are not factored.
     """
 
     def __init__(self, n_columns: int, exact: Tensor, like: Tensor):
         self.n_columns, self.exact = n_columns, exact
         self._first, self._second = torch.triu_indices(n_columns, n_columns, device=like.device)
         n_exact = int(exact.sum())
-        self._products = like.new_zeros((len(self._first), len(exact) - n_exact))
+        # Weights before products: what is added to is short in the direction that is blocked,
+        # which a matrix product runs through at up to twice the speed.
+        self.products = like.new_zeros((len(exact) - n_exact, len(self._first)))
         self._factors = like.new_zeros((n_exact, n_columns, n_columns))
 
     def add(self, rows: Tensor, weight: Tensor) -> None:
         """Add rows (n, p) with weights (n, S)."""
-        if self._products.shape[1]:
+        if not len(self._factors):
+            self._add_products(rows, weight)
+        elif len(self.products):
             self._add_products(rows, weight[:, ~self.exact])
         if len(self._factors):
             own = weighted_factors(rows, weight[:, self.exact])
@@ -63,13 +73,13 @@ class WeightedSums:
                 stop = start + p - column
                 torch.mul(part[column], part[column:], out=products[start:stop])
                 start = stop
-            self._products.addmm_(products, weight[block])
+            self.products.addmm_(weight[block].T, products.T)
 
     def of_all_processes(self) -> None:
         """Add what the other processes of a group have, the same bits on each."""
         if count() == 1:
             return
-        self._products = sum_of_all(self._products)
+        self.products = sum_of_all(self.products)
         factors, *others = gather(self._factors)
         for other in others:
             factors = triangular_factor(torch.cat([factors, other], 1))
@@ -81,16 +91,16 @@ class WeightedSums:
         Their factors are of no use.
         """
         p = self.n_columns
-        result = self._products.new_zeros((len(self.exact), p, p))
+        result = self.products.new_zeros((len(self.exact), p, p))
         lost = torch.zeros_like(self.exact)
         result[self.exact] = self._factors
         result[~self.exact], lost[~self.exact] = self._of_products()
         return result, lost
 
     def _of_products(self) -> tuple[Tensor, Tensor]:
-        gram = self._products.new_zeros((self._products.shape[1], self.n_columns, self.n_columns))
-        gram[:, self._first, self._second] = self._products.T
-        gram[:, self._second, self._first] = self._products.T
+        gram = self.products.new_zeros((len(self.products), self.n_columns, self.n_columns))
+        gram[:, self._first, self._second] = self.products
+        gram[:, self._second, self._first] = self.products
         factor, kept = factor_of_products(gram)
         return factor, ~kept
 

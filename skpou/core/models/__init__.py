@@ -21,6 +21,7 @@ from skpou.core.models.cross_validation import (
     is_exact,
     is_scattered,
     left_out_errors,
+    levels_of_columns,
     own_maker,
     prior_residual_makers,
     residual_maker,
@@ -65,7 +66,7 @@ from skpou.core.models.outliers import (
     without_clusters,
 )
 from skpou.core.models.process_fit import fit_process
-from skpou.core.models.refits import Refits
+from skpou.core.models.refits import Refits, are_even
 from skpou.core.models.relevance import evident_rates
 from skpou.core.models.residue_density import (
     PRIOR_ROWS,
@@ -88,15 +89,16 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "IndependentComponents", "LeftOut", "LeftOutErrors", "LeftOver", "LinearModel",
            "LocalBlock", "LocalKernel", "Maker", "Makers", "MixedResidues", "OutlierSplit",
            "Predictor", "Refits", "ResidualMaker", "Residue", "ResidueDensity", "Restrained",
-           "Stage", "WithFormError", "WithOutliers", "are_clustered", "better_residues",
+           "Stage", "WithFormError", "WithOutliers", "are_clustered", "are_even", "better_residues",
            "choose_components", "conformal_rank", "degrees_of_noise", "evident_rates", "finish",
            "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
            "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone", "interval_of_score",
            "interval_scores", "is_exact", "is_gain", "is_scattered", "joined_errors", "keeps_all",
            "kept_rows", "least_rows", "leave_out", "left_out", "left_out_by_leverage",
-           "left_out_errors", "log_density_of", "may_hold_outliers", "mean_slope", "no_form_errors",
-           "noise_floor", "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
-           "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
-           "sets_to_leave_out", "shared_tensor", "split_outliers", "standard_draws", "stands_out",
-           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
+           "left_out_errors", "levels_of_columns", "log_density_of", "may_hold_outliers",
+           "mean_slope", "no_form_errors", "noise_floor", "outside_steps", "own_maker",
+           "prior_residual_makers", "residual_maker", "residual_makers", "residual_squares",
+           "restrained", "rounding", "sets_of_levels", "sets_to_leave_out", "shared_tensor",
+           "split_outliers", "standard_draws", "stands_out", "without_clusters",
+           "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
 # fmt: on

@@ -50,8 +50,8 @@ class Interpolant:
         Their noise is divided by it.
     kinds : Tensor of shape (M,)
         0 for the Gaussian kernel, 1 for Matern's with two derivatives.
-    stretches : Tensor of shape (M,)
-        By how much ends of the box are drawn out, see `stretched`.
+    stretches : Tensor of shape (M, d)
+        By how much ends of the box are drawn out along each column, see `stretched`.
     rates : Tensor of shape (M, d)
         Reciprocals of the lengths.
     variances : Tensor of shape (M, 4)
@@ -132,11 +132,15 @@ class Interpolant:
             return replace(found, center=self.instead(found.center, own.expectation()))
         return found
 
+    @cached_property
+    def _stretches(self) -> list[list[float]]:
+        return self.stretches.tolist()
+
     def _covariance(self, X: Tensor, Z: Tensor, target: int) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances (n, k), the part of the process, and minus its gradient over the step."""
         constant, of_line, of_process, _ = self.variances[target]
         rates = self.rates[target]
-        X, Z = (stretched(part, float(self.stretches[target]), torch)[0] for part in (X, Z))
+        X, Z = (stretched(part, self._stretches[target], torch)[0] for part in (X, Z))
         distance = torch.cdist(X * rates, Z * rates, compute_mode="donot_use_mm_for_euclid_dist")
         bent, fall = correlation(distance.square(), int(self.kinds[target]), torch)
         bent, fall = of_process * bent, of_process * fall
@@ -146,7 +150,7 @@ class Interpolant:
 
     def _centre(self, target: int) -> Tensor:
         """Where the line is zero, in stretched coordinates."""
-        return stretched(self.centre, float(self.stretches[target]), torch)[0]
+        return stretched(self.centre, self._stretches[target], torch)[0]
 
     @cached_property
     def _first(self) -> list[int]:
@@ -168,7 +172,7 @@ class Interpolant:
 
     def _slope(self, target: int) -> Tensor:
         """Slopes (d,) of the line in stretched coordinates."""
-        points = stretched(self.points, float(self.stretches[target]), torch)[0]
+        points = stretched(self.points, self._stretches[target], torch)[0]
         return self.variances[target, 1] * self.coef[:, target] @ (points - self._centre(target))
 
     def mean(self, X: Tensor) -> Tensor:
@@ -183,7 +187,7 @@ class Interpolant:
             # Constant and line apart, whose parts cancel; and the same bits in any block.
             coef = self.coef[:, k]
             bent = (self._covariance(Z, self.points, k)[1] * coef).sum(1)
-            at = stretched(Z, float(self.stretches[k]), torch)[0]
+            at = stretched(Z, self._stretches[k], torch)[0]
             line = ((at - self._centre(k)) * self._slope(k)).sum(1)
             return self.intercept[k] + self.variances[k, 0] * coef.sum() + line + bent
 
@@ -200,7 +204,7 @@ class Interpolant:
 
         def of_one(k: int) -> Tensor:
             pull = self._covariance(Z, self.points, k)[2] * self.coef[:, k]
-            stretch = float(self.stretches[k])
+            stretch = self._stretches[k]
             at, slope = stretched(Z, stretch, torch)
             points = stretched(self.points, stretch, torch)[0]
             inner = pull @ points - at * pull.sum(1, keepdim=True)
@@ -233,7 +237,7 @@ class Interpolant:
 
         def of_one(k: int) -> Tensor:
             constant, of_line, of_process, _ = self.variances[k]
-            at = stretched(Z, float(self.stretches[k]), torch)[0]
+            at = stretched(Z, self._stretches[k], torch)[0]
             prior = constant + of_process + of_line * (at - self._centre(k)).square().sum(1)
             return (prior - self._columns(Z, k).square().sum(0)).clamp_min(0)
 
@@ -297,6 +301,10 @@ class Interpolant:
         forms = tuple(FormError(**form) for form in arrays["forms"])
         # Those that were saved when each target had one kernel have no shares.
         arrays = {"shares": np.eye(len(arrays["targets"])), **arrays}
+        stretches, n_features = np.asarray(arrays["stretches"]), np.shape(arrays["points"])[1]
+        if stretches.ndim == 1:
+            # Those that were saved when a single column could be stretched have one of a kernel.
+            arrays["stretches"] = np.repeat(stretches[:, None], n_features, 1)
         tensors = {k: torch.tensor(np.asarray(arrays[k]), device=like.device) for k in _TENSORS}
         sizes = (None if size is None else LocalSize(**size) for size in arrays.get("sizes", ()))
         return cls(**tensors, forms=forms, sizes=tuple(sizes))

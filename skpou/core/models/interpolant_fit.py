@@ -147,12 +147,16 @@ def _is_better(
     floor = EXACT_ENOUGH * _size(own, known)
     gain = np.log((before + floor) / (after + floor))
     unsure = float(gain.std()) / math.sqrt(len(gain))
-    if gain.mean() - unsure > -math.log(BETTER) and _size(other, known) < _size(own, known):
+    before_all, after_all = _size(own, known), _size(other, known)
+    if gain.mean() - unsure > -math.log(BETTER) and after_all < before_all:
+        return True
+    # Errors that are half as large as a whole are so by few rows, but not by one that is a kink.
+    if gain.mean() > unsure and after_all < BETTER * before_all:
         return True
     ratio = float(np.mean(after**2 / np.maximum(other.variance[known, 0], TINY)))
     bears_out = math.sqrt(max(ratio, 1.0))
     # Many rows tell of a form what few do not.
-    as_little = int(own.row.max()) < MANY_ROWS or _size(other, known) < _size(own, known)
+    as_little = int(own.row.max()) < MANY_ROWS or after_all < before_all
     return as_little and float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 

@@ -1,14 +1,15 @@
 """Which kernel is likeliest to have made a few rows: its smoothness, lengths and stretch.
 
 The size of the process is the best one for each set of lengths, so that it may exceed y's by far,
-as it does where lengths are large: that limit is a polynomial. A single column may be stretched by
-a logarithm towards one of its ends or both where its rows are placed so, as calibration points
-often are.
+as it does where lengths are large: that limit is a polynomial. Columns may be stretched by a
+logarithm towards one of their ends or both where their values are placed so, as calibration points
+and doses often are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,9 @@ SMOOTHER = 0.1
 STRETCHES = (0.0, 30.0, 1e3, 3e4, -30.0, -1e3, -3e4, 0.2, 1 / 30, 1e-3)
 MOST_GAP = 2.0
 EVENER = 2 / 3
+#: Fewest different values of one of several columns whose gaps say that they are placed so: two
+#: gaps are made equal by many a stretch.
+FEWEST_LEVELS = 4
 #: Boxes by which a stretch goes on beyond the end that it does not draw out: a break of its
 #: curvature at the last row would be one of the function.
 GOES_ON = 1.0
@@ -68,7 +72,16 @@ def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
     return (1 + r + r * r / 3) * fall, (5 / 3) * (1 + r) * fall
 
 
-def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
+def stretched(X: Any, stretches: Sequence[float], library: Any) -> tuple[Any, Any]:
+    """Coordinates (..., d) of columns with a stretch each, and their slopes; see `of_column`."""
+    if not any(stretches):
+        return X, library.ones_like(X)
+    columns = [of_column(X[..., k], stretch, library) for k, stretch in enumerate(stretches)]
+    value, slope = (library.stack(part, -1) for part in zip(*columns, strict=True))
+    return value, slope
+
+
+def of_column(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
     """Coordinates whose lower (stretch > 0) or upper end is drawn out, and their slopes.
 
     Both ends are by a stretch between 0 and 1: the mean of the coordinates of either by its
@@ -79,7 +92,7 @@ def stretched(X: Any, stretch: float, library: Any) -> tuple[Any, Any]:
         return X, library.ones_like(X)
     if 0 < stretch < 1:
         (lower, low_slope), (upper, up_slope) = (
-            stretched(X, sign / stretch, library) for sign in (1, -1)
+            of_column(X, sign / stretch, library) for sign in (1, -1)
         )
         return 0.5 * (lower + upper), 0.5 * (low_slope + up_slope)
     Z = X if stretch > 0 else 1 - X
@@ -186,12 +199,12 @@ def further_targets(weight: np.ndarray, within: float) -> float:
     return max(float(weight.sum()) - len(weight), 0.0) if within > 0 else 0.0
 
 
-#: Kernel and stretch of one target, and logarithms of the rates, and of line and noise over the
-#: process' variance.
-KernelChoice = tuple[int, float, np.ndarray]
+#: Kernel and stretches of the columns of one target, and logarithms of the rates, and of line and
+#: noise over the process' variance.
+KernelChoice = tuple[int, tuple[float, ...], np.ndarray]
 
 
-def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
+def evidence_of(rows: Rows, target: int, kind: int, stretch: tuple[float, ...]) -> Evidence:
     """That of the rows' stretched coordinates for one target."""
     X, y, weight = (part.cpu().numpy() for part in (rows.X, rows.y[:, target], rows.weight))
     X, y = np.round(X, DECIMALS), np.round(y, DECIMALS)
@@ -201,17 +214,28 @@ def evidence_of(rows: Rows, target: int, kind: int, stretch: float) -> Evidence:
     return Evidence(Z, y - weight @ y / weight.sum(), weight, kind, further, within)
 
 
-def stretches_of(X: np.ndarray) -> list[float]:
-    """Those of a single column whose rows are placed so: gaps become more even by them."""
-    if X.shape[1] > 1:
-        return [0.0]
-    x = np.unique(X)
-    gaps = {k: np.diff(stretched(x, k, np)[0]) for k in STRETCHES}
+def stretches_of(X: np.ndarray) -> list[tuple[float, ...]]:
+    """Those of the columns whose rows are placed so: gaps become more even by them.
+
+    All of them of a single column; of several none, and of each the one that makes them most even.
+    """
+    if X.shape[1] == 1:
+        return [(stretch,) for stretch in _of_gaps(np.unique(X))]
+    none, evenest = (0.0,) * X.shape[1], []
+    for levels in map(np.unique, X.T):
+        uneven = _of_gaps(levels) if len(levels) >= FEWEST_LEVELS else {0.0: 0.0}
+        evenest.append(min(uneven, key=uneven.__getitem__))
+    return [none, tuple(evenest)] if any(evenest) else [none]
+
+
+def _of_gaps(x: np.ndarray) -> dict[float, float]:
+    """Stretches that make the gaps of sorted levels more even, and none, with how uneven."""
+    gaps = {k: np.diff(of_column(x, k, np)[0]) for k in STRETCHES}
     # Where round-off makes one of two rows, the coordinate loses what the rows tell.
     gaps = {k: gap for k, gap in gaps.items() if k == 0 or gap.all()}
     uneven = {k: float(np.log(gap).std()) for k, gap in gaps.items()}
     most, even = MOST_GAP * gaps[0.0].max(), EVENER * uneven[0.0]
-    return [k for k in gaps if k == 0 or (uneven[k] < even and gaps[k].max() < most)]
+    return {k: uneven[k] for k in gaps if k == 0 or (uneven[k] < even and gaps[k].max() < most)}
 
 
 def first_numbers(d: int) -> list[np.ndarray]:

@@ -181,19 +181,30 @@ def stands_out(errors: LeftOutErrors, own: np.ndarray) -> np.ndarray:
 
     A part of a fit for one row may be there for an outlier, or for a bend or an edge where rows are
     few. There the row is no farther from a plane through those nearby than these are themselves.
-    Where no planes can be laid all of the rows stand out.
+    Where no planes can be laid those stand out that the other coefficients do not foretell.
     """
     place, others = np.flatnonzero(own), np.flatnonzero(~own)
     d = errors.X.shape[1]
     k = ROWS_PER_COEFFICIENT * (d + 1)
     if not 0 < d <= MOST_COLUMNS or k > len(others) or not len(place):
-        return own
+        return own & _is_unforeseen(errors)
     X, y = errors.X[others], errors.y[others]
     near = cKDTree(X).query(errors.X[place], k=k)[1]
     value, rough, factor = _planes(errors.X[place], X, y, near)
     result = np.zeros_like(own)
     result[place] = np.abs(errors.y[place] - value) > _usual_step(k - d - 1) * rough * factor
     return result
+
+
+def _is_unforeseen(errors: LeftOutErrors) -> np.ndarray:
+    """Rows (n,), bool, of which the coefficients without them miss the targets by far, or may.
+
+    What the other rows do not tell of these coefficients is no excuse: where a part of the fit is
+    there for an outlier, the error is the outlier's. With the largest leverage it is not known.
+    """
+    usual = np.median(np.abs(errors.centred())) / MEDIAN_OF_SIZE
+    far = np.abs(errors.error) > LEAST_FAR * usual
+    return far | (errors.leverage >= LARGEST_LEVERAGE)
 
 
 def _usual_step(n_free: int) -> float:

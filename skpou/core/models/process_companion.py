@@ -7,7 +7,8 @@ knows less of itself than at the rows that told its weight, it has less: far fro
 nothing. The variance is that of either, or between both, whichever left-out errors are likeliest
 under.
 
-Of many columns, as those of spectra, the process sees principal components of equal range.
+Of many columns, as those of spectra, the process sees principal components of equal range. Columns
+whose values are placed so, as doses are, it sees stretched by a logarithm, where that is likelier.
 
 References
 ----------
@@ -28,6 +29,7 @@ from torch import Tensor
 from skpou.core import TensorState
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.likely_kernels import stretched
 from skpou.core.models.relevance import CONSTANT, gaussian, matern
 
 
@@ -57,10 +59,14 @@ class _Kernel(NamedTuple):
 
 
 class _AtPoints(NamedTuple):
-    """Points (n, q) in the coordinates of the kernels, and these; None of a target of no weight."""
+    """Points (n, q) in the coordinates of the kernels, and these; None of a target of no weight.
+
+    And the slopes (n, d) of the coordinates, where columns are stretched.
+    """
 
     X: Tensor
     kernels: list[_Kernel | None]
+    slope: Tensor | None
 
     def of_targets(self, of_one: Callable[[int, _Kernel], Tensor], like: Tensor) -> Tensor:
         """What is asked for of every target with a weight, on a last axis; 0 for the others."""
@@ -105,6 +111,9 @@ class ProcessCompanion(TensorState):
     directions : Tensor of shape (d, q), default=None
         The process sees these combinations of the columns; `points` are in their coordinates. None:
         the columns.
+    stretches : Tensor of shape (d,), default=None
+        By how much ends of the box are drawn out along each column, see `stretched`; `points` are
+        in the coordinates after it, which there are without `directions` only. None: nowhere.
     """
 
     points: Tensor
@@ -120,6 +129,7 @@ class ProcessCompanion(TensorState):
     part: Tensor | None = None
     rough: Tensor | None = None
     directions: Tensor | None = None
+    stretches: Tensor | None = None
 
     def without(self, targets: Tensor) -> ProcessCompanion | None:
         """The same with no weight for some targets; None where none is left."""
@@ -127,10 +137,12 @@ class ProcessCompanion(TensorState):
         share[targets] = 0.0
         return replace(self, share=share) if bool((share > 0).any()) else None
 
-    def _seen(self, X: Tensor) -> Tensor:
-        """Points in the coordinates of the kernel."""
+    def _seen(self, X: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Points in the coordinates of the kernel, and the slopes of stretched ones."""
         X = X.to(self.points)
-        return X if self.directions is None else X @ self.directions
+        if self.stretches is not None:
+            return stretched(X, self.stretches.tolist(), torch)
+        return (X if self.directions is None else X @ self.directions), None
 
     @cached_property
     def _processes(self) -> list[_Process]:
@@ -177,9 +189,9 @@ class ProcessCompanion(TensorState):
 
     def _at(self, X: Tensor) -> _AtPoints:
         """What values, variances and their gradients at scaled points X (n, d) are made of."""
-        X = self._seen(X)
+        X, slope = self._seen(X)
         kernels = [self._kernel(X, k) if used else None for k, used in enumerate(self._is_used)]
-        return _AtPoints(X, kernels)
+        return _AtPoints(X, kernels, slope)
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
@@ -204,15 +216,17 @@ class ProcessCompanion(TensorState):
             own = self._processes[k]
             return self._bend(at.X, kernel.fall * own.coef, k) + own.slope
 
-        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)))
+        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)), at)
 
     def _bend(self, X: Tensor, pull: Tensor, target: int) -> Tensor:
         """Gradient (n, q) of sums of the kernel's bent part, each fall times its weight, `pull`."""
         inner = pull @ self.points - X * pull.sum(1, keepdim=True)
         return self.rates[target].square() * inner
 
-    def _in_columns(self, gradient: Tensor) -> Tensor:
+    def _in_columns(self, gradient: Tensor, at: _AtPoints) -> Tensor:
         """Gradients (n, q, m) in the kernel's coordinates as those (n, d, m) in the columns."""
+        if at.slope is not None:
+            return gradient * at.slope[..., None]
         if self.directions is None:
             return gradient
         return torch.einsum("dq,nqm->ndm", self.directions, gradient)
@@ -269,7 +283,7 @@ class ProcessCompanion(TensorState):
             from_line = at.X - self.centre - solved @ self._about_centre
             return 2 * (self._processes[k].of_line * from_line - pull)
 
-        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)))
+        return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)), at)
 
     def _told(self, variance: Tensor) -> Tensor:
         """Part (n, m) of the process that is known, of that at its rows, for its variance there."""

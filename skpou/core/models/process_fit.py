@@ -13,8 +13,15 @@ from torch import Tensor
 from skpou.core import Rows, judging_generator
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.likely_kernels import stretched, stretches_of
 from skpou.core.models.process_companion import ProcessCompanion, known_part
-from skpou.core.models.relevance import MOST_FEATURES, Kernel, evident_kernel, refined_kernel
+from skpou.core.models.relevance import (
+    MOST_FEATURES,
+    Kernel,
+    evident_kernel,
+    refined_kernel,
+    stretched_kernel,
+)
 
 #: Most rows: their covariance is factored, and they are kept.
 MOST_ROWS = 600
@@ -49,27 +56,32 @@ PARTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LITTLE_NOISE = 0.01
 #: Least variance, in units of y, and least part of a process that its rows know.
 ROUND_OFF, LEAST_TOLD = 1e-24, 1e-3
+#: Log evidence by which stretched columns must make the rows likelier: the stretches are chosen.
+LIKELIER = 2.0
 #: Most principal components of more columns than a kernel has lengths for, and rows for each.
 MOST_DIRECTIONS, ROWS_A_DIRECTION = 10, 8
 
 
-def _fit_process(
-    rows: Rows, starts: Sequence[np.ndarray] | None = None, directions: Tensor | None = None
-) -> ProcessCompanion | None:
-    """The processes of largest evidence on the rows, of full weight; from rates of each target."""
-    X = rows.X if directions is None else rows.X @ directions
-    y, weight = rows.y, rows.weight
-    kernels: list[Kernel] = []
-    for target in range(rows.n_outputs):
-        only = slice(target, target + 1)
-        one = Rows(X, y[:, only], weight, rows.within[:, only])
-        start = None if starts is None else [starts[target]]
-        found = evident_kernel(one, start, judging_generator(), rough=True)
-        if found is None:
-            return None
-        if found.variances[2] < LITTLE_NOISE and starts is None:
-            found = refined_kernel(one, found, judging_generator())
-        kernels.append(found)
+def _fit_process(rows: Rows, like: ProcessCompanion | None = None) -> ProcessCompanion | None:
+    """The processes of largest evidence on the rows, of full weight.
+
+    With the coordinates of another one, from its rates, where there is one.
+    """
+    directions = _directions(rows) if like is None else like.directions
+    stretches = None if like is None else like.stretches
+    X, y, weight = _seen(rows.X, directions, stretches), rows.y, rows.weight
+    of_targets = [replace(rows.of_target(k), X=X) for k in range(rows.n_outputs)]
+    kernels = _evident_kernels(of_targets, like)
+    if kernels is None:
+        return None
+    if like is None:
+        if directions is None:
+            stretches, kernels = _likelier_stretched(of_targets, kernels)
+            X = _seen(rows.X, None, stretches)
+        kernels = [
+            _refined(replace(one, X=X), kernel)
+            for one, kernel in zip(of_targets, kernels, strict=True)
+        ]
     rates, variances = (
         torch.as_tensor(np.stack(part), device="cpu").to(X)
         for part in ([k.rates for k in kernels], [k.variances for k in kernels])
@@ -85,7 +97,54 @@ def _fit_process(
         torch.cholesky_solve(part[:, None], factor)
         for part, factor in zip((y - intercept).T, empty._factors, strict=True)
     ]
-    return replace(empty, coef=torch.cat(coef, 1), directions=directions)
+    return replace(empty, coef=torch.cat(coef, 1), directions=directions, stretches=stretches)
+
+
+def _seen(X: Tensor, directions: Tensor | None, stretches: Tensor | None) -> Tensor:
+    """Points in the coordinates of the kernel."""
+    X = X if directions is None else X @ directions
+    return X if stretches is None else stretched(X, stretches.tolist(), torch)[0]
+
+
+def _evident_kernels(
+    of_targets: Sequence[Rows], like: ProcessCompanion | None
+) -> list[Kernel] | None:
+    """The kernel of largest evidence of each target; None where rows are too few to tell."""
+    kernels: list[Kernel] = []
+    for target, one in enumerate(of_targets):
+        starts = None if like is None else [like.rates[target].cpu().numpy()]
+        found = evident_kernel(one, starts, judging_generator(), rough=True)
+        if found is None:
+            return None
+        kernels.append(found)
+    return kernels
+
+
+def _refined(rows: Rows, kernel: Kernel) -> Kernel:
+    """The kernel of more rows, which tell shorter lengths from noise where there is little."""
+    if kernel.variances[2] >= LITTLE_NOISE:
+        return kernel
+    return refined_kernel(rows, kernel, judging_generator())
+
+
+def _likelier_stretched(
+    of_targets: Sequence[Rows], kernels: list[Kernel]
+) -> tuple[Tensor | None, list[Kernel]]:
+    """Stretches (d,) under which the rows are likelier, if there are, and the kernels then."""
+    X = of_targets[0].X
+    stretches = stretches_of(X.cpu().numpy())[-1]
+    if X.shape[1] == 1 or not any(stretches):
+        return None, kernels
+    gains, found = zip(
+        *(
+            stretched_kernel(one, kernel, stretches, judging_generator())
+            for one, kernel in zip(of_targets, kernels, strict=True)
+        ),
+        strict=True,
+    )
+    if not sum(gains) > LIKELIER:
+        return None, kernels
+    return X.new_tensor(stretches), list(found)
 
 
 def _directions(rows: Rows) -> Tensor | None:
@@ -111,14 +170,13 @@ def _directions(rows: Rows) -> Tensor | None:
 def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
     """Errors (n, m) of processes that were searched for without the part that a row is in."""
     part = judging_generator().permutation(rows.n_rows) % N_PARTS
-    starts = list(process.rates.cpu().numpy())
     errors = torch.zeros_like(rows.y)
     for number in range(N_PARTS):
         kept, gone = (
             torch.as_tensor(np.flatnonzero(some), device=errors.device)
             for some in (part != number, part == number)
         )
-        found = _fit_process(rows.subset(kept), starts, process.directions)
+        found = _fit_process(rows.subset(kept), process)
         if found is None:
             return None
         errors[gone] = rows.y[gone] - found.mean(rows.X[gone])
@@ -157,7 +215,7 @@ def fit_process(
     ):
         return None
     try:
-        process = _fit_process(rows, None, _directions(rows))
+        process = _fit_process(rows)
         if process is None:
             return None
         others, variances = process.left_out(left_out[0].sets)

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.models.likely_kernels import stretched
 from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Most rows, whose covariances are factored at every step, and most columns.
@@ -182,6 +183,34 @@ def evident_kernel(
     except np.linalg.LinAlgError:
         return None
     return _rounded(best[1], False)
+
+
+def stretched_kernel(
+    rows: Rows, kernel: Kernel, stretches: Sequence[float], rng: np.random.Generator
+) -> tuple[float, Kernel]:
+    """Gain of log evidence by stretched columns, and the kernel that a search finds for them.
+
+    Parameters
+    ----------
+    rows : Rows
+        Distinct rows in scaled units.
+    kernel : Kernel
+        That of the columns as they are.
+    stretches : sequence of float
+        One a column, see `stretched`.
+    rng : numpy.random.Generator
+        Draws the rows where there are many.
+    """
+    X, y, weight = _some(rows, MOST_ROWS, rng)
+    least_noise = math.exp(VARIANCES[0])
+    theta = np.log(np.r_[kernel.rates, np.maximum(kernel.variances, least_noise)])
+    try:
+        before, _ = Relevance(X, y, weight, kernel.rough).evidence(theta)
+        moved = Relevance(stretched(X, stretches, np)[0], y, weight, kernel.rough)
+        value, best = moved.maximise(kernel.rates)
+    except np.linalg.LinAlgError:
+        return -math.inf, kernel
+    return value + before, _rounded(best, kernel.rough)
 
 
 def refined_kernel(rows: Rows, kernel: Kernel, rng: np.random.Generator) -> Kernel:

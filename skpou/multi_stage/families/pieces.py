@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Basis, Rows, TotalDegreePolynomials, TrainingResult
-from skpou.partitions import PartitionTree, PieceOptions, fit_sharp_pieces
+from skpou.core import Basis, TotalDegreePolynomials
+from skpou.partitions import PartitionTree, PieceOptions, fit_sharp_pieces, have_sharp_pieces
 from skpou.search import Candidate, RidgePath, Seen, Task
 
 #: Error relative to the rms of y below which no kink is left in what a smooth basis leaves over.
@@ -122,20 +123,17 @@ class SharpPieces:
     def fit(self, task: Task, seen: Seen) -> Iterator[Seen]:
         """One search for pieces; see `Family.fit`."""
         options, rows = PieceOptions(tol=task.tol), task.rows
-
-        def pieces_of(rows: Rows) -> TrainingResult | None:
-            # Pieces of low degree that leave more at their own rows than others err at left-out
-            # ones are hopeless: it spares smooth targets most of the search.
-            found = fit_sharp_pieces(rows, options, task.generator(STREAM), self._left(seen))
-            return found if found is not None and found.state.n_leaves > 1 else None
-
+        # Pieces of low degree that leave more at their own rows than others err at left-out ones
+        # are hopeless: it spares smooth targets most of the search.
+        hopeless = self._left(seen)
         if rows.n_rows >= TIMES_MORE * PILOT_ROWS:
             some = task.generator(STREAM).choice(rows.n_rows, PILOT_ROWS, replace=False)
             pilot = rows.subset(torch.as_tensor(np.sort(some), device=rows.X.device))
             # Few rows find fewer pieces than many, but some of them.
-            if pieces_of(pilot) is None:
+            if not have_sharp_pieces(pilot, options, task.generator(STREAM), hopeless):
                 return
-        found = pieces_of(rows)
-        if found is not None:
+            hopeless = math.inf
+        found = fit_sharp_pieces(rows, options, task.generator(STREAM), hopeless)
+        if found is not None and found.state.n_leaves > 1:
             basis = PieceColumns(found.state.tree, found.state.degree)
             yield seen.with_candidate(pieces_candidate(task, basis))

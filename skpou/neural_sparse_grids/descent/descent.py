@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows
+from skpou.core import Blocks, Report, Rows
 from skpou.core.linalg import row_blocks
 from skpou.core.optim import Adam, GradientDescent, minibatches
 from skpou.neural_sparse_grids.descent.objectives import Objective, squares_for
@@ -33,6 +34,13 @@ EVALUATED = 4096
 #: A loss that has fallen by more than a tenth in the last tenth of the passes, where the rate is
 #: below a twentieth of the highest, was cut short.
 TAIL, FALLEN = 10, 0.9
+
+
+class MoreRows(NamedTuple):
+    """Rows that are read in blocks, and how many there are, those of weight 0 included."""
+
+    blocks: Blocks
+    n_rows: int
 
 
 def pull_inside(z: Tensor) -> Tensor:
@@ -94,29 +102,44 @@ def passes(
     rows: Rows,
     options: DescentOptions,
     rng: np.random.Generator,
+    more: MoreRows | None = None,
 ) -> Iterator[float]:
     """Passes over shuffled rows with a one-cycle schedule; yields the mean loss of each.
 
-    A loss that is not finite ends its pass.
+    Where there are more rows, their blocks follow in each pass. A loss that is not finite ends
+    its pass.
     """
     parameters = [p.requires_grad_() for p in encoder.parameters()] + objective.parameters
     mover: Any = OPTIMIZERS[options.optimizer](parameters, options.learning_rate)
-    n, size = rows.n_rows, objective.batch_size()
-    n_steps, step = options.max_iter * -(-n // size), 0
+    n, size = rows.n_rows + (0 if more is None else more.n_rows), objective.batch_size()
+    n_steps, step = options.max_iter * -(-n // (size or n)), 0
     for _ in range(options.max_iter):
-        total = 0.0
-        for index in minibatches(n, size, rng):
-            where = index if isinstance(index, slice) else index.to(rows.X.device)
-            y, weight = rows.y[where], rows.weight[where]
+        total = of_all = 0.0
+        for X, y, weight in _minibatches_of_all(rows, more, size, rng):
             step += 1
+            of_batch = float(weight.sum())
+            of_all += of_batch
             if len(y) == 1 < n:
                 continue  # Batch normalisation refuses one row.
-            mover.learning_rate = options.learning_rate * one_cycle(step, n_steps)
-            loss = take_step(encoder, objective, parameters, mover, rows.X[where], y, weight)
-            total += loss * float(weight.sum())
+            # Each block ends with a smaller batch: there may be a few steps more than foreseen.
+            mover.learning_rate = options.learning_rate * one_cycle(min(step, n_steps), n_steps)
+            loss = take_step(encoder, objective, parameters, mover, X, y, weight)
+            total += loss * of_batch
             if not math.isfinite(total):
                 break
-        yield total / rows.total_weight
+        yield total / of_all
+
+
+def _minibatches_of_all(
+    rows: Rows, more: MoreRows | None, size: int | None, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Points, targets and weights of shuffled batches of the rows, then of those of each block."""
+    for part in itertools.chain([rows], () if more is None else more.blocks()):
+        if not part.n_rows:
+            continue
+        for index in minibatches(part.n_rows, size, rng):
+            where = index if isinstance(index, slice) else index.to(part.X.device)
+            yield part.X[where], part.y[where], part.weight[where]
 
 
 def descend_encoder(
@@ -129,6 +152,7 @@ def descend_encoder(
     rng: np.random.Generator,
     trained: Trained,
     report: Report | None = None,
+    more: MoreRows | None = None,
 ) -> None:
     """Follow `passes`, and keep the best state.
 
@@ -149,13 +173,15 @@ def descend_encoder(
         Filled on the way, so that an interrupt leaves it usable.
     report : callable, default=None
         Takes a line for every pass.
+    more : MoreRows, default=None
+        Rows that each pass goes on with.
     """
     objective = (kind or squares_for(options.coef_solver))(grid, rows, options, rng)
     encoder.train()
     trained.keep(encoder, grid.level, math.inf, coef=objective.coef.detach().clone())
     since_best = 0
     judged = rows if held_out is None else held_out
-    for mean in passes(encoder, objective, rows, options, rng):
+    for mean in passes(encoder, objective, rows, options, rng, more):
         trained.n_iter += 1
         if not math.isfinite(mean):
             trained.code = "non_finite"

@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skpou.partitions.equations.edges import Edges, joined_edges, upright
+
+#: Width of a piece at a time, as a share of the box, that is none: there its edges meet.
+NO_WIDTH = 1e-12
+
 
 class Face(NamedTuple):
     """What two boxes share: the first lies below it, along its axis, the second above."""
@@ -34,12 +39,15 @@ class Boxes:
     inside : ndarray of bool of shape (E,)
         Whether a piece lies within a domain that is given by points: there equations hold
         everywhere, not at these points alone.
+    edges : Edges, optional
+        Pieces of the plane that end at moving edges within these boxes; None: at their sides.
     """
 
     low: np.ndarray
     high: np.ndarray
     degree: np.ndarray
     inside: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    edges: Edges | None = None
 
     def __post_init__(self):
         if len(self.inside) != len(self.low):
@@ -61,7 +69,10 @@ class Boxes:
 
     def subset(self, index: np.ndarray) -> Boxes:
         """Some of the pieces."""
-        return Boxes(self.low[index], self.high[index], self.degree[index], self.inside[index])
+        edges = None if self.edges is None else self.edges.subset(index)
+        return Boxes(
+            self.low[index], self.high[index], self.degree[index], self.inside[index], edges
+        )
 
     def locate(self, points: np.ndarray, block: int = 4096) -> np.ndarray:
         """Number of the piece of each point (n, d), -1 where there is none.
@@ -77,8 +88,40 @@ class Boxes:
                 inside &= (x[:, j, None] >= low[:, j]) & (x[:, j, None] <= high[:, j])
             # The last of those that touch has the largest lower corner.
             rank = np.where(inside, low.sum(1) + 1.0, 0.0)
+            if self.edges is not None:
+                self._rank_by_edges(x, inside, rank)
             best = rank.argmax(1)
             found[start : start + block] = np.where(inside.any(1), best, -1)
+        return found
+
+    def _rank_by_edges(self, x: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> None:
+        """Take out points beyond moving edges; pieces come last where their edges meet."""
+        edges = self.edges
+        assert edges is not None
+        n, e = np.nonzero(inside)
+        lower, upper = edges.ends(e, self.local(e, x[n])[:, edges.column])
+        place = x[n, edges.other]
+        within = (place >= lower) & (place <= upper)
+        rank[n, e] *= np.where(upper - lower > NO_WIDTH, 1.0, NO_WIDTH) * within
+        inside[n, e] = within
+
+    def points(self, e: int, nodes: np.ndarray) -> np.ndarray:
+        """Points of the unit box of nodes (n, d) of [-1, 1]^d, which stands for the piece."""
+        found = (self.low[e] + self.high[e]) / 2 + self.width[e] / 2 * nodes
+        if self.edges is not None:
+            lower, upper = self.edges.ends(e, nodes[:, self.edges.column])
+            other = self.edges.other
+            found[:, other] = (lower + upper) / 2 + (upper - lower) / 2 * nodes[:, other]
+        return found
+
+    def nodes(self, e: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Nodes that stand for points (n, d) of pieces (n,): the inverse of `points`."""
+        found = self.local(e, points)
+        if self.edges is not None:
+            lower, upper = self.edges.ends(e, found[:, self.edges.column])
+            width = np.maximum(upper - lower, NO_WIDTH)
+            other = self.edges.other
+            found[:, other] = ((2 * points[:, other] - lower - upper) / width).clip(-1, 1)
         return found
 
     def local(self, e: np.ndarray | int, points: np.ndarray) -> np.ndarray:
@@ -111,3 +154,17 @@ class Boxes:
                             low[axis] = high[axis] = self.high[a, axis]
                             found.append(Face(a, int(b), axis, low, high, self.low[b, axis]))
         return found
+
+
+def joined_boxes(parts: list[Boxes], column: int) -> Boxes:
+    """Pieces of several slabs together."""
+    edges = None
+    if any(part.edges is not None for part in parts):
+        edges = joined_edges([part.edges or upright(part.low, part.high, column, 1)
+                              for part in parts])  # fmt: skip
+    return Boxes(
+        np.concatenate([part.low for part in parts]),
+        np.concatenate([part.high for part in parts]),
+        np.concatenate([part.degree for part in parts]),
+        edges=edges,
+    )

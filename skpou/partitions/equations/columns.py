@@ -92,7 +92,8 @@ class PieceColumns:
                 if order:
                     table = table @ _differentiation(self.top[j], order)
                 if self.is_product:
-                    result = (result[:, :, None] * table[:, None]).reshape(len(table), -1)
+                    width = result.shape[1] * table.shape[1]
+                    result = (result[:, :, None] * table[:, None]).reshape(len(table), width)
                 else:
                     result = result * table[:, self.exponents[:, j]]
             like = self.like

@@ -184,8 +184,8 @@ class Elimination:
         singular = [torch.linalg.svdvals(block) for block in blocks]
         return sum(int((part < OPEN).sum()) for part in singular)
 
-    def covariances(self) -> tuple[list[Tensor], Tensor]:
-        """Diagonal blocks of (A' A)^-1: of each piece, and of the unknowns.
+    def covariances(self, hold: bool = False) -> tuple[list[Tensor], Tensor]:
+        """Diagonal blocks of (A' A)^-1: of each piece, and of the unknowns, 0 where held.
 
         From the last piece to the first (the equations of Takahashi): what is eliminated later
         is known, and pieces that a front touches touch each other.
@@ -197,7 +197,7 @@ class Elimination:
         # An unknown that no row sees is as good as free, but its variance is a number.
         last.diagonal()[last.diagonal().abs() < LEAST_FACTOR] = LEAST_FACTOR
         inverse = torch.linalg.solve_triangular(last, eye, upper=True)
-        known[-1, -1] = inverse @ inverse.T
+        known[-1, -1] = torch.zeros_like(inverse) if hold else inverse @ inverse.T
         diagonal: list[Tensor] = [self.last.new_zeros(0)] * len(self.sizes)
         for front in reversed(self.fronts):
             names = [*front.neighbours, -1]

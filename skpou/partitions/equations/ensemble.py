@@ -105,7 +105,7 @@ def _variance(system: System, fields: list[Tensor]) -> Tensor:
     """Mean squares (E, k, m) of the first members of fields (N, m, K) at `variance_points`."""
     found = []
     for e, field in enumerate(fields):
-        phi = values_at_nodes(system.boxes.degrees(e), system.like)
+        phi = values_at_nodes(system.boxes, e, system.like)
         values = (phi @ field.reshape(len(field), -1)).reshape(len(phi), *field.shape[1:])
         found.append(values[..., :MEMBERS].square().mean(2))
     return torch.stack(found)

@@ -22,7 +22,7 @@ from skpou.equations import (
     undetermined_message,
 )
 from skpou.partitions.equations.bars import deviations, noise_variance
-from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column, remainder
@@ -30,7 +30,8 @@ from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.refinement import solution_size
 from skpou.partitions.equations.shooting import Shooting
-from skpou.partitions.equations.whole import first_boxes, solve_whole
+from skpou.partitions.equations.tracked import tracked
+from skpou.partitions.equations.whole import Whole, first_boxes, solve_whole
 from skpou.physics import Constants, Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
@@ -148,9 +149,27 @@ class _Fit:
         if len(self.unknowns) or len(inner):
             shooting = Shooting(self._march, self.rows, self.problem, column, inner, self.unknowns)
             return self._result_of_slabs(shooting.run(), shooting)
+        return self._result_of_slabs(self._march_or_lines(column), None)
+
+    def _march_or_lines(self, column: int) -> March:
+        """Slabs whose pieces end at kinks where there are some that can be followed."""
         march = self._march(column, self.unknowns)
+        lines = tracked(march)
+        found = self._along_lines(lines) if lines is not None else None
+        if found is not None:
+            return found
         march.run()
-        return self._result_of_slabs(march, None)
+        # What is not smooth without a kink at the lower end may come from its corners.
+        lines = tracked(self._march(column, self.unknowns), True) if march.rough else None
+        return (self._along_lines(lines) if lines is not None else None) or march
+
+    def _along_lines(self, lines: March) -> March | None:
+        try:
+            return lines.run()
+        except NotMarched as reason:
+            if self.report is not None:
+                self.report(f"kinks are not followed: {reason}")
+            return None
 
     def _result_of_slabs(self, march: March, shooting: Shooting | None) -> TrainingResult:
         parts, boxes, coef, misfit = [], [], [], 0.0
@@ -169,11 +188,7 @@ class _Fit:
             parts.append(torch.full_like(parts[-1], float(solution_size(after, last).max())))
             boxes.append(after)
             coef += last
-        joined = Boxes(
-            np.concatenate([part.low for part in boxes]),
-            np.concatenate([part.high for part in boxes]),
-            np.concatenate([part.degree for part in boxes]),
-        )
+        joined = joined_boxes(boxes, march.column)
         deviation = torch.cat(parts)
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         unknowns = self.unknowns
@@ -240,6 +255,8 @@ class _Fit:
             noise, deviation, spread = noise_variance(found.system, solved, noise)
         else:
             spread = unknown_deviations(solved)
+        if self.options.exactly:
+            deviation = (deviation.square() + self._left_by(found) ** 2).sqrt()
         names = self.problem.names
         if q:
             self.alike = undetermined(solved.elimination.last[:q, :q], names)
@@ -249,6 +266,14 @@ class _Fit:
             found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
             solved.elimination.n_open(), found.singular,
         )  # fmt: skip
+
+    def _left_by(self, found: Whole) -> float:
+        """Misfit of boxes that were asked for, which need not resolve the solution."""
+        system, solved = found.system, found.solved
+        left = float(system.misfit(solved.coef, solved.unknowns).max())
+        left = max(left, system.face_misfit(solved.coef))
+        # What is resolved differs from the data by their noise.
+        return max(left, float(system.data_misfit(solved.coef).max())) if left > self.tol else left
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
         degree = self.options.degree
@@ -266,11 +291,15 @@ class _Fit:
     ) -> TrainingResult:
         problem = self.problem
         noise = noise + torch.finfo(noise.dtype).eps ** 2
+        residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
+        if self.options.exactly and left > UNSOLVED:
+            # It may be any function with as small a residual.
+            size = deviation.new_tensor(solution_size(boxes, coef))
+            deviation = (deviation.square() + size.square()).sqrt()
         bare = Pieces(boxes, coef, deviation, noise, torch.zeros_like(noise))
         points = problem.terms[0].points
         slope = mean_slope(bare, points, points.new_ones(len(points)))
         model = Pieces(boxes, coef, deviation, noise, slope)
-        residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
         chosen = {
             **reported,
             "equation_residual": residuals,

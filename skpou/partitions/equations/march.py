@@ -461,10 +461,13 @@ class March:
                 easy = EASY_ROUGH if self._along() == self.rough else EASY
                 return slab, along < easy * self._along(), along
             children = refined(boxes, found, across, marks, self.others, self._across(), top)
-            coef = prolonged(boxes, solved.coef, children)
-            boxes = as_boxes(children)
+            coef, boxes = self._finer(boxes, solved.coef, children)
             system = self._system(boxes)
         raise AssertionError("the last round returns")
+
+    def _finer(self, boxes: Boxes, coef: Coefficients, children: list[Child]):
+        """Coefficients on a refined partition, and that partition."""
+        return prolonged(boxes, coef, children), as_boxes(children)
 
     def _next(self, last: Slab) -> Boxes:
         """Pieces of the next slab to begin with."""

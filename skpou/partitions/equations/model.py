@@ -13,6 +13,7 @@ from skpou.core import to_tensor
 from skpou.core.models import Components
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns, exponents
+from skpou.partitions.equations.edges import Edges
 
 #: Nodes a direction at which a piece keeps the variance of the solution; two in many dimensions.
 VARIANCE_NODES = (5, 5, 4, 3, 2)
@@ -116,7 +117,7 @@ class Pieces:
         """Variance (n, m) of the solution."""
         chosen, nearest = self.located(X)
         d, k = X.shape[1], variance_nodes(X.shape[1])
-        local = (self.boxes.local(chosen, nearest).clip(-1, 1) + 1) / 2 * (k - 1)
+        local = (self.boxes.nodes(chosen, nearest).clip(-1, 1) + 1) / 2 * (k - 1)
         first = np.minimum(local.astype(int), k - 2)
         share = local - first
         deviation = self.deviation.cpu().numpy()
@@ -177,7 +178,10 @@ class Pieces:
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
+        edges = self.boxes.edges
+        moving = {} if edges is None else {"edges": edges.series, "edge_column": edges.column}
         return {
+            **moving,
             "low": self.boxes.low,
             "high": self.boxes.high,
             "degree": self.boxes.degree.astype(np.int64),
@@ -190,7 +194,13 @@ class Pieces:
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Pieces:
         """Rebuild from `arrays`, on the device of `like`, in float64."""
-        boxes = Boxes(*(np.asarray(arrays[name]) for name in ("low", "high", "degree")))
+        low, high, degree = (np.asarray(arrays[name]) for name in ("low", "high", "degree"))
+        edges = None
+        if "edges" in arrays:
+            series = np.asarray(arrays["edges"])
+            # Which of them are kinked matters to a solve alone.
+            edges = Edges(int(arrays["edge_column"]), series, np.zeros(len(low), dtype=bool))
+        boxes = Boxes(low, high, degree, edges=edges)
         sizes = [len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
 
         def tensor(name: str) -> Tensor:

@@ -34,6 +34,8 @@ class Solved:
     elimination : Elimination
         Of the last step.
     converged : bool
+    n_steps : int
+        Eliminations.
     """
 
     coef: Coefficients
@@ -41,6 +43,7 @@ class Solved:
     squares: float
     elimination: Elimination
     converged: bool
+    n_steps: int = 1
 
 
 def solve(
@@ -69,8 +72,8 @@ def solve(
     system.weigh(coef, unknowns)
     value = math.inf if is_affine else system.squares(coef, unknowns)
     elimination = None
-    converged = False
-    for _ in range(max_iter):
+    converged, n_steps = False, 0
+    for n_steps in range(1, max_iter + 1):  # noqa: B007 - told at the end
         elimination = system.elimination(coef, unknowns).factor()
         solution, change = elimination.solve(hold)
         step = system.shaped(solution)
@@ -98,7 +101,7 @@ def solve(
             converged = True
             break
     assert elimination is not None
-    return Solved(coef, unknowns, value, elimination, converged)
+    return Solved(coef, unknowns, value, elimination, converged, n_steps)
 
 
 def norm(coef: Coefficients) -> float:

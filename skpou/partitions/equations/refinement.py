@@ -71,8 +71,27 @@ def sizes_by_degree(degree: tuple[int, ...], coef: Tensor, j: int) -> np.ndarray
     return np.sqrt(found)
 
 
+def _of_squares(boxes: Boxes, coef: Coefficients) -> Coefficients:
+    """Coefficients of the solution on the squares that stand for pieces with moving edges.
+
+    Polynomials of the boxes around them are free beyond the edges, and their coefficients
+    tell little.
+    """
+    if boxes.edges is None:
+        return coef
+    found = []
+    for e, part in enumerate(coef):
+
+        def values(nodes, e=e, part=part):
+            return _values(boxes.degrees(e), part, boxes.local(e, boxes.points(e, nodes)))
+
+        found.append(projected(boxes.degrees(e), values, part))
+    return found
+
+
 def solution_size(boxes: Boxes, coef: Coefficients) -> np.ndarray:
     """Root mean square (m,) of the solution over all pieces, by their volumes."""
+    coef = _of_squares(boxes, coef)
     volume = boxes.width.prod(1)
     squares = np.zeros(coef[0].shape[1])
     for e, part in enumerate(coef):
@@ -83,6 +102,7 @@ def solution_size(boxes: Boxes, coef: Coefficients) -> np.ndarray:
 
 def shape(boxes: Boxes, coef: Coefficients, size: np.ndarray) -> Shape:
     """Decay of the coefficients of all pieces."""
+    coef = _of_squares(boxes, coef)
     E, d = boxes.low.shape
     tail, rate = np.zeros((E, d)), np.zeros((E, d))
     for e, part in enumerate(coef):

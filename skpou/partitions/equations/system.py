@@ -21,6 +21,7 @@ from skpou.partitions.equations.columns import (
     tensor_nodes,
 )
 from skpou.partitions.equations.elimination import Elimination, Pair
+from skpou.partitions.equations.oblique import edge_rows, is_wide
 from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments
 
 #: Weight of the rows of values and slopes at faces, of conditions and of data, where an equation
@@ -92,8 +93,7 @@ class System:
             for i, term in enumerate(problem.terms)
             if term.is_condition or not conditions_only
         ]
-        found = [self._face(face) for face in boxes.faces(rings)]
-        self.pairs = [pair for pair in found if pair is not None]
+        self.pairs = self._pairs()
         self.bottom = self._bottom() if carried is not None else []
         self._data()
         self.weights: list[list[Tensor]] = []
@@ -155,6 +155,13 @@ class System:
 
     # Rows that do not depend on the iterate
 
+    def _pairs(self) -> list[tuple[int, int, Tensor]]:
+        """Pieces that touch, and rows of both."""
+        if self.boxes.edges is not None:
+            return edge_rows(self, HELD)
+        found = [self._face(face) for face in self.boxes.faces(self.rings)]
+        return [pair for pair in found if pair is not None]
+
     def _face(self, face: Face) -> tuple[int, int, Tensor] | None:
         """Rows of equal values, and slopes where an equation has second derivatives."""
         boxes, a, b, j = self.boxes, face.below, face.above, face.axis
@@ -189,11 +196,18 @@ class System:
         places, points = [], []
         for e in range(boxes.n_boxes):
             counts = tuple(int(p) + MORE_NODES for p in boxes.degree[e])
-            ends = np.stack([-np.ones(self.d), np.ones(self.d)])
-            ends[1, j] = -1.0
-            places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
             nodes = tensor_nodes([0 if i == j else n for i, n in enumerate(counts)])
-            points.append((boxes.low[e] + boxes.high[e]) / 2 + boxes.width[e] / 2 * nodes)
+            nodes[:, j] = -1.0
+            points.append(boxes.points(e, nodes))
+            if boxes.edges is None:
+                ends = np.stack([-np.ones(self.d), np.ones(self.d)])
+                ends[1, j] = -1.0
+                places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
+            else:
+                if not is_wide(boxes, e, -1.0):
+                    points[-1] = points[-1][:0]  # It begins where its edges meet.
+                local = boxes.local(e, points[-1])
+                places.append(PieceColumns(boxes.degrees(e), local, self.like))
             points[-1][:, j] = boxes.low[e, j]
         self._ends = points
         right = self.at_bottom(self.carried)
@@ -207,7 +221,7 @@ class System:
                     block = self.like.new_zeros((len(points[e]), self.sizes[e]))
                     block[:, output * p : (output + 1) * p] = matrix
                     blocks.append(block)
-            factor = HELD / math.sqrt(len(points[e]))
+            factor = HELD / math.sqrt(max(len(points[e]), 1))
             moved = -moves[e] if moves is not None else None
             found.append((e, factor * torch.cat(blocks), right[e], moved))
         return found
@@ -236,7 +250,7 @@ class System:
                 for order, chosen in enumerate(outputs)
                 for output in chosen
             ]
-            found.append(HELD / math.sqrt(n) * torch.cat(parts))
+            found.append(HELD / math.sqrt(max(n, 1)) * torch.cat(parts))
         return found
 
     def _data(self) -> None:
@@ -419,6 +433,14 @@ class System:
             left = y - columns.derivative((0,) * self.d) @ coef[e]
             found[e] = float(left.square().mean().sqrt())
         return found
+
+    def face_misfit(self, coef: Coefficients) -> float:
+        """Largest root mean square by which values and changes of two pieces differ at a face."""
+        worst = 0.0
+        for a, b, rows in self.pairs:
+            joined = torch.cat([flat(coef[a]), flat(coef[b])])
+            worst = max(worst, float((rows @ joined).norm()) / HELD)
+        return worst
 
     def shaped(self, solution: Sequence[Tensor]) -> Coefficients:
         """Solution of an elimination as coefficients (N, m) of every piece."""

@@ -82,6 +82,12 @@ class TermRows:
     def _groups(self, inside: np.ndarray) -> None:
         """Nodes in the pieces of a region, those of a degree together."""
         system, boxes = self.system, self.system.boxes
+        if boxes.edges is not None:
+            for e in np.flatnonzero(inside).tolist():
+                points = boxes.points(e, self._nodes(boxes.degrees(e)))
+                columns = PieceColumns(boxes.degrees(e), boxes.local(e, points), system.like)
+                self.groups.append(Group(np.array([e]), columns, system.original(points[None])))
+            return
         for pieces in system.by_degree(np.flatnonzero(inside)):
             nodes = self._nodes(boxes.degrees(int(pieces[0])))
             columns = PieceColumns(boxes.degrees(int(pieces[0])), nodes, system.like)
@@ -93,6 +99,8 @@ class TermRows:
     def _part(self, e: int, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
         """Nodes in what a region has of a piece, or of its faces."""
         boxes = self.system.boxes
+        if boxes.edges is not None:
+            return self._part_at_edge(e, low, high)
         start, end = np.maximum(low, boxes.low[e]), np.minimum(high, boxes.high[e])
         flat = high <= low
         if (flat & ((start < boxes.low[e] - SAME) | (start > boxes.high[e] + SAME))).any():
@@ -104,6 +112,29 @@ class TermRows:
             return None
         counts = [0 if f else p + MORE_NODES for f, p in zip(flat, boxes.degree[e], strict=True)]
         return (start + end) / 2 + (end - start) / 2 * tensor_nodes(counts)
+
+    def _part_at_edge(self, e: int, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
+        """The same for a region that is a part of a side of the box, and a piece that moves."""
+        boxes = self.system.boxes
+        degree, flat = boxes.degree[e], high <= low
+        if flat.all():
+            return low[None] if self.system.members(low[None])[0] == e else None
+        axis = int(np.flatnonzero(flat)[0])
+        other = 1 - axis
+        counts = [0 if j == axis else int(degree[j]) + MORE_NODES for j in (0, 1)]
+        nodes = tensor_nodes(counts)
+        for side in (-1.0, 1.0):
+            nodes[:, axis] = side
+            points = boxes.points(e, nodes)
+            if (np.abs(points[:, axis] - low[axis]) > SAME).any():
+                continue
+            if np.ptp(points[:, other]) <= SAME:
+                continue  # An end where its edges meet.
+            kept = (points[:, other] >= low[other] - SAME) & (
+                points[:, other] <= high[other] + SAME
+            )
+            return points[kept] if kept.any() else None
+        return None
 
     def _belongs_below(self, e: int, j: int, start: np.ndarray, end: np.ndarray) -> bool:
         """Whether pieces below have all of a face: at the edge of a domain there are none."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
+from skpou.core.linalg import ridge_coefficients
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.columns import exponents
+from skpou.partitions.equations.columns import PieceColumns, exponents
 from skpou.partitions.equations.elimination import minimum_degree
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.model import variance_points
@@ -21,6 +22,7 @@ from skpou.partitions.equations.refinement import (
     SHARE,
     Child,
     as_boxes,
+    copied,
     ladder,
     prolonged,
     refined,
@@ -41,7 +43,8 @@ SLACK = 0.1
 #: Tail that degrees are chosen for where a larger one is enough: with it pieces are the same,
 #: only fewer, so that a smaller tolerance is never worse.
 AIM = 1e-10
-#: Rounds without a better solution that end the refinement.
+#: Rounds without a better solution that end the refinement; one less in a row whose steps do not
+#: settle do, too: there is no solution to be found.
 PATIENCE = 5
 #: A solution is better where its largest tail is so much smaller.
 BETTER = 0.7
@@ -49,6 +52,9 @@ BETTER = 0.7
 MOST_WORK = 1.5e11
 #: Those that are spent before patience ends.
 PATIENT_WORK = 2e10
+#: Degree of the polynomial through measured values that nonlinear equations start from, rows for
+#: each of its columns, and its ridge relative to their norm.
+START_DEGREE, START_ROWS, START_RIDGE = 5, 2, 1e-3
 #: Changes of the solution fall from one cut at a corner to the next by this factor at first, and
 #: at least by the other one: cuts are three halvings, of which each falls by about .4.
 FIRST_FALL, LEAST_FALL = 0.5, 0.9
@@ -227,17 +233,21 @@ def solve_whole(
     top = ladder(rows.n_features)[-1] if degree is None else degree
     directions = list(range(rows.n_features))
     aim = min(tol, AIM)
-    spill, spent = Spill(problem), 0.0
+    spill, spent, unsolved = Spill(problem), 0.0, 0
     X = rows.X.cpu().numpy()
     suspect = data_weight is None and not ((X == 0) | (X == 1)).any(1).all()
     for _ in range(ROUNDS):
         boxes, coef = within_points(boxes, coef, problem)
-        spent += work(boxes, rings, rows.n_outputs)
-        if spent > MOST_WORK and best is not None:
+        once = work(boxes, rings, rows.n_outputs)
+        if spent + once > MOST_WORK and best is not None:
             break
         system = System(boxes, problem, rows, rings, data_weight=weight)
         start = system.zero() if coef is None or problem.is_affine else coef
+        if coef is None and suspect and not problem.is_affine:
+            start = near_data(boxes, rows)
         solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
+        spent += once * solved.n_steps
+        unsolved = 0 if solved.converged else unsolved + 1
         unknowns = solved.unknowns
         size = size_where_known(boxes, solved.coef, problem)
         size = np.where(size > 0, size, 1.0)
@@ -300,7 +310,7 @@ def solve_whole(
             exactly
             or not marks.any()
             or boxes.n_boxes >= most_pieces
-            or (waited >= PATIENCE and spent > PATIENT_WORK)
+            or (max(waited, unsolved + 1) >= PATIENCE and spent > PATIENT_WORK)
         ):
             break
         if suspect and len(misfits) > 3 and misfits[-1] > max(1e-4, 0.5 * misfits[-4]):
@@ -317,6 +327,24 @@ def solve_whole(
     assert best is not None
     best.curve = curve
     return best
+
+
+def near_data(boxes: Boxes, rows: Rows) -> Coefficients:
+    """Coefficients of a single piece that is near measured values.
+
+    From nothing, unknowns whose terms vanish with the solution do not move.
+    """
+    full, d = boxes.degrees(0), rows.n_features
+    low = next(
+        (p for p in range(START_DEGREE, 0, -1)
+         if START_ROWS * len(exponents((p,) * d)) <= rows.n_rows), 0,
+    )  # fmt: skip
+    degree = tuple(min(p, low) for p in full)
+    columns = PieceColumns(degree, boxes.local(0, rows.X.cpu().numpy()), rows.y)
+    root = rows.weight.sqrt()[:, None]
+    A = root * columns.derivative((0,) * d)
+    coef, _ = ridge_coefficients(A, root * rows.y, START_RIDGE * float(A.norm()))
+    return [copied(degree, coef, full)]
 
 
 def within_points(

@@ -122,7 +122,8 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         from a single one: boxes are cut where the residual at fresh points is large, and get a
         higher degree where their coefficients decay fast. Values, and slopes where there are
         second derivatives, are continued in the same least squares. Along a column whose
-        conditions lie at its lower end only slabs are solved one after the other. An int for
+        conditions lie at its lower end only slabs are solved one after the other; in the plane
+        they follow kinks in first values of hyperbolic equations along characteristics. An int for
         `n_partitions` bounds the boxes (of a slab, where there are some), an int for `degree`
         is that of all of them in every column; parameters of gates must keep their defaults.
     unknowns : dict of str to Unknown, default=None

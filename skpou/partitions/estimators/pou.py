@@ -62,7 +62,8 @@ class POURegressor(BasePartitionRegressor):
         Form of the gates' logits: normalised Gaussian radial functions, polynomials of degree 2
         or 1, a residual or a plain network. Where there are fewer than five rows for each column
         of a gate, polynomials are linear. Error bars leave out what the data do not say about
-        the gates, which matters for networks with few rows.
+        gates that are networks, which matters with few rows, and about all gates with noise above
+        a thousandth of y.
     init : {"data", "box"}, default="data"
         ``"data"``: pieces discovered bottom-up, halved until there are enough; or evenly placed
         ones of one width, not moved, where rows are few and left-out rows say so. ``"box"``: radial

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import WeightedSums, row_blocks, rows_within
 
+#: Rows from which on the Hessian is summed for all pairs of classes at once.
+MANY_ROWS = 5000
 #: Factor of the damping after a failure and a success, and the first one.
 TENFOLD, FIRST_DAMPING = 10, 1e-6
 #: Lengths of a step that are tried before it is damped more.
@@ -162,19 +164,36 @@ class MultinomialLogistic:
         batch = pi.shape[:-2]
         uncertain = pi.amax(-1) < 1 - self.certain
         active = torch.nonzero(uncertain.reshape(batch.numel(), len(self._rows)).any(0)).squeeze(1)
-        sums = pi.new_zeros((*batch, len(k), len(a)))
-        same = (k == l).to(pi.dtype)
-        numbers = len(k) * max(batch.numel(), 1) + len(a)
-        for block in row_blocks(len(active), rows_within(numbers)):
-            rows = active[block]
-            F, p = self.features[..., rows, :], pi[..., rows, :]
-            class_weight = p[..., k] * (same - p[..., l]) * self.weight[..., rows, None]
-            sums += class_weight.mT @ (F[..., a] * F[..., b])
+        if len(active) >= MANY_ROWS and self.features.ndim == 2:
+            sums = self._products_of_many(pi, active)
+        else:
+            sums = pi.new_zeros((*batch, len(k), len(a)))
+            same = (k == l).to(pi.dtype)
+            numbers = len(k) * max(batch.numel(), 1) + len(a)
+            for block in row_blocks(len(active), rows_within(numbers)):
+                rows = active[block]
+                F, p = self.features[..., rows, :], pi[..., rows, :]
+                class_weight = p[..., k] * (same - p[..., l]) * self.weight[..., rows, None]
+                sums += class_weight.mT @ (F[..., a] * F[..., b])
         hessian = pi.new_empty((*batch, K, q, K, q))
         for i, j in ((a, b), (b, a)):
             hessian[..., k[:, None], i, l[:, None], j] = sums
             hessian[..., l[:, None], i, k[:, None], j] = sums
         return hessian.reshape(*batch, K * q, K * q)
+
+    def _products_of_many(self, pi: Tensor, active: Tensor) -> Tensor:
+        """The sums of `_hessian` over pairs of classes and of features, all weights together."""
+        k, l = self._class_pairs
+        same = (k == l).to(pi.dtype)[:, None]
+        n_weights = max(pi.shape[:-2].numel(), 1) * len(k)
+        none = torch.zeros(n_weights, dtype=torch.bool, device=pi.device)
+        sums = WeightedSums(self.n_features, none, pi)
+        for block in row_blocks(len(active), rows_within(4 * n_weights)):
+            rows = active[block]
+            p = pi[..., rows, :].mT.contiguous()
+            weight = p[..., k, :] * (same - p[..., l, :]) * self.weight[..., None, rows]
+            sums.add(self.features[rows], weight.reshape(n_weights, -1).T)
+        return sums.products.reshape(*pi.shape[:-2], len(k), -1)
 
 
 def damped_direction(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tensor:

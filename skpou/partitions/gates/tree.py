@@ -432,19 +432,25 @@ def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
     -------
     Tensor of shape (n, N)
     """
+    return log_softmax_of_rows(logits.T, parent).T
+
+
+def log_softmax_of_rows(logits: Tensor, parent: Tensor) -> Tensor:
+    """The same of logits (N, n), one row a partition.
+
+    Along the samples: a softmax of few numbers behind each other takes many times as long.
+    """
     n_parents = int(parent.max()) + 1
-    if n_parents == 1:
-        return torch.log_softmax(logits, dim=1)
     if len(parent) % n_parents == 0:
         # Families of one size, one behind the other, are an axis.
         families = parent.reshape(n_parents, -1)
         if bool((families == torch.arange(n_parents, device=parent.device)[:, None]).all()):
             shape = (n_parents, families.shape[1])
-            return torch.log_softmax(logits.unflatten(1, shape), 2).flatten(1)
-    index = parent.expand(len(logits), -1)
+            return torch.log_softmax(logits.unflatten(0, shape), 1).flatten(0, 1)
+    index = parent[:, None].expand(-1, logits.shape[1])
     largest = torch.full(
-        (len(logits), n_parents), -torch.inf, dtype=logits.dtype, device=logits.device
-    ).scatter_reduce(1, index, logits.detach(), "amax")
-    shifted = logits - largest[:, parent]
-    total = shifted.exp() @ _membership(parent, logits)
-    return shifted - total.log()[:, parent]
+        (n_parents, logits.shape[1]), -torch.inf, dtype=logits.dtype, device=logits.device
+    ).scatter_reduce(0, index, logits.detach(), "amax")
+    shifted = logits - largest[parent]
+    total = _membership(parent, logits).T @ shifted.exp()
+    return shifted - total.log()[parent]

@@ -28,13 +28,15 @@ def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return -0.5 * (square.sum(2) + (2 * math.pi * variance).log().sum(1))
 
 
-def posterior(log_joint: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(log_joint: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
     """E-step, Eqs. 13, 33 and 34.
 
     Parameters
     ----------
     log_joint : Tensor of shape (n, N)
         ``log(pi_k(x) N(y; mu_k(x), sigma_k^2))``, with pi the product of gates down the tree.
+    dim : int, default=1
+        Axis of the partitions; 0 where `log_joint` and the posterior are (N, n).
 
     Returns
     -------
@@ -43,8 +45,8 @@ def posterior(log_joint: Tensor) -> tuple[Tensor, Tensor]:
     log_density : Tensor of shape (n,)
         ``log p(y | x)``, Eq. 4.
     """
-    log_density = torch.logsumexp(log_joint, 1)
-    return torch.softmax(log_joint, 1), log_density
+    log_density = torch.logsumexp(log_joint, dim)
+    return torch.softmax(log_joint, dim), log_density
 
 
 def marginalise(share: Tensor, parent: Tensor) -> Tensor:

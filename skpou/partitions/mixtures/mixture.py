@@ -19,8 +19,13 @@ from skpou.core.models import (
     prior_residual_makers,
     residual_makers,
 )
+from skpou.partitions.gates.refits import GateRefits, SoftGates
 from skpou.partitions.gates.tree import PartitionTree, rank_among_siblings
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
+
+#: Variance of the noise, in units of y, up to which it may be what the form leaves and no noise of
+#: the rows: gates are then solved for anew without them.
+NOT_OF_ROWS = 1e-6
 
 
 @dataclass
@@ -174,18 +179,34 @@ class Mixture:
             return mean.new_zeros((len(X), 0, mean.shape[1]))
         return torch.stack(columns, 1)
 
-    def residual_makers(self, rows: Rows) -> list[Makers]:
-        """Of the polynomials times the partitions, for every ridge where the fit is exact."""
+    def residual_makers(self, rows: Rows, gates: bool = True) -> list[Makers]:
+        """Of the polynomials times the partitions, for every ridge where the fit is exact.
+
+        Soft gates were found with the rows that are left out, and would be others without: their
+        coefficients are solved for anew, too, to first order. That needs `gates`.
+        """
         prior = self.experts[-1].prior
         if prior is not None:
             columns = self.columns(rows.X) * prior.reshape(-1)
             weighted = columns.double() * rows.weight.sqrt()[:, None]
             tell = Refits.tell(weighted, rows.X)
             return [Refits(weighted) if tell else prior_residual_makers(weighted)]
-        if rows.n_rows > MOST_TOGETHER or not is_exact(self.experts[-1].noise):
-            return [[own_maker(self, self._influence(rows.X), rows)]]
-        columns = self.columns(rows.X).double() * rows.weight.sqrt()[:, None]
-        return [residual_makers(columns)]
+        few, noise = rows.n_rows <= MOST_TOGETHER, self.experts[-1].noise
+        moved = gates and few and float(noise.max()) <= NOT_OF_ROWS
+        own = self.soft_gates(rows) if moved else None
+        if not few or not is_exact(noise):
+            maker = own_maker(self, self._influence(rows.X), rows)
+            return [[maker]] if own is None else [GateRefits(own, rows, maker)]
+        if own is not None:
+            return [GateRefits(own, rows)]
+        return [residual_makers(self.columns(rows.X).double() * rows.weight.sqrt()[:, None])]
+
+    def soft_gates(self, rows: Rows) -> SoftGates | None:
+        """The polynomials in partitions at the rows; None where no soft gate can be moved."""
+        X = rows.X.double()
+        coef = self.experts[-1].coef
+        residual = float(self.experts[-1].noise.max()) ** 0.5
+        return SoftGates.of(self.tree, self.basis.matrix(X), coef, X, residual)
 
     def columns(self, X: Tensor) -> Tensor:
         """Polynomials times partitions (n, N P)."""

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, Blocks, Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import (
+    BestSoFar,
+    Blocks,
+    Report,
+    Rows,
+    TotalDegreePolynomials,
+    TrainingInterrupted,
+    TrainingResult,
+)
 from skpou.core.linalg import (
     WeightedSums,
     back_substitute,
@@ -26,10 +34,10 @@ from skpou.core.linalg import (
 )
 from skpou.partitions.gates.logistic import MultinomialLogistic, damped_direction
 from skpou.partitions.gates.steps import NewtonStep, families_of, family_targets
-from skpou.partitions.gates.tree import GateLevel, PartitionTree
+from skpou.partitions.gates.tree import GateLevel, PartitionTree, log_softmax_of_rows
 from skpou.partitions.mixtures.em import EMOptions
 from skpou.partitions.mixtures.experts import experts_of_factors
-from skpou.partitions.mixtures.likelihood import log_normal, posterior
+from skpou.partitions.mixtures.likelihood import posterior
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -38,24 +46,7 @@ MOST_CYCLES = 10
 #: Parts of a Newton step: those of the second pass are tried where the whole one does not help.
 LENGTHS = ((1.0,), (0.5, 0.25, 0.125))
 #: Numbers of posteriors that are held at a time: they should stay in a core's cache.
-POSTERIORS = 200_000
-
-
-@dataclass
-class _Family:
-    """Gates of one level with the same number of children, solved for together.
-
-    Attributes
-    ----------
-    level : int
-    children : Tensor of shape (F, K), int64
-    gradient : Tensor of shape (F, K, q)
-        Sum over the rows.
-    """
-
-    level: int
-    children: Tensor
-    gradient: Tensor
+POSTERIORS = 100_000
 
 
 @dataclass
@@ -67,14 +58,18 @@ class _Sums:
     factors : list of Tensor (N, P + m, P + m)
         Of the experts of every level.
     mass : list of Tensor (N,)
+    gradients : list of Tensor (N, q)
+        Of what the gates of every level lower, their cross entropy (Eqs. 19, 38 and 39).
+    entropies : list of Tensor (N,)
+        What each partition has in it.
     total : Tensor of shape (3,)
         Sums of the weights, of the log densities, and of the mean squares of residuals.
-    families : list of _Family
     """
 
     factors: list[Tensor]
     mass: list[Tensor]
-    families: list[_Family]
+    gradients: list[Tensor]
+    entropies: list[Tensor]
     total: Tensor
 
     def weight(self) -> float:
@@ -92,7 +87,7 @@ class _Sums:
 
 @dataclass
 class _Block:
-    """Some rows with what the state makes of them.
+    """Some rows with what the state makes of them, partitions before rows.
 
     Attributes
     ----------
@@ -100,7 +95,9 @@ class _Block:
         Root of the weights times columns and targets.
     features : list of Tensor (n, q)
         Of the gates of every level.
-    shares : list of Tensor (n, N)
+    gates : list of Tensor (N, n)
+        Logarithms of the gates of every level.
+    shares : list of Tensor (N, n)
         Posteriors of every level.
     density : Tensor (n,)
         Log densities of the finest.
@@ -111,6 +108,7 @@ class _Block:
     weight: Tensor
     weighted: Tensor
     features: list[Tensor]
+    gates: list[Tensor]
     shares: list[Tensor]
     density: Tensor
     square: Tensor
@@ -156,6 +154,17 @@ class StreamedEM:
             part.noise.clone() if sigma is None else torch.full_like(part.noise, sigma**2)
             for part in mixture.experts
         ]
+        space = self.sample.basis
+        #: A level whose gates have the columns of the experts, if any.
+        self._columns_of_gate = next(
+            (
+                depth
+                for depth, gate in enumerate(self.gates)
+                if isinstance(space, TotalDegreePolynomials)
+                and (gate.degree, gate.isotropic) == (space.degree, False)
+            ),
+            None,
+        )
         self.sizes = [gate.n_partitions for gate in self.gates]
         #: Partitions, those of all levels behind each other, whose rows are factored.
         self.exact = self.coef[-1].new_zeros(sum(self.sizes), dtype=torch.bool)
@@ -217,46 +226,63 @@ class StreamedEM:
 
     def _posteriors(self, rows: Rows) -> _Block:
         """Some rows, with the posteriors of the state as it is."""
-        basis = self.sample.basis
-        phi, root = basis.matrix(rows.X), rows.weight.sqrt()[:, None]
         features = list(self.tree.features(rows.X, range(len(self.gates))))
-        shares = []
+        own = self._columns_of_gate
+        phi = self.sample.basis.matrix(rows.X) if own is None else features[own]
+        columns, root = torch.cat([phi, rows.y], 1), rows.weight.sqrt()[:, None]
+        gates, shares = [], []
         above: Tensor | None = None
-        density = square = root[:, 0]
-        for depth, (coef, variance) in enumerate(zip(self.coef, self.variance, strict=True)):
-            gate = self.gates[depth]
-            log_pi = self.tree.log_conditional(rows.X, depth, features[depth])
-            log_pi = log_pi if above is None else log_pi + above[:, gate.parent]
+        density = root[:, 0]
+        for depth, (gate, coef, variance) in enumerate(
+            zip(self.gates, self.coef, self.variance, strict=True)
+        ):
+            log_gate = log_softmax_of_rows(gate.theta @ features[depth].T, gate.parent)
+            log_pi = log_gate if above is None else log_gate + above[gate.parent]
             above = log_pi
-            mean = torch.einsum("np,kpm->nkm", phi, coef)
-            share, density = posterior(log_pi + log_normal(rows.y, mean, variance))
-            expected = torch.einsum("nk,nkm->nm", log_pi.exp(), mean)
-            square = (rows.y - expected).square().mean(1)
+            joint = log_pi - 0.5 * (2 * math.pi * variance).log().sum(1, keepdim=True)  # Eq. 6
+            residual = _residuals(coef, variance.sqrt(), columns)
+            for part in residual:
+                joint.addcmul_(part, part, value=-0.5)
+            share, density = posterior(joint, 0)
+            gates.append(log_gate)
             shares.append(share)
-        weighted = torch.cat([phi * root, rows.y * root], 1)
-        return _Block(rows.weight, weighted, features, shares, density, square)
+        pi, sigma = log_pi.exp(), variance.sqrt().T[..., None]
+        square = (residual.mul_(sigma).mul_(pi)).sum(1).square().mean(0)  # Eq. 8
+        return _Block(rows.weight, columns * root, features, gates, shares, density, square)
 
     def _sums(self) -> _Sums:
         like = self.coef[-1]
         products = self._new_sums(self.exact)
         mass = like.new_zeros(sum(self.sizes))
+        entropy = torch.zeros_like(mass)
         total = like.new_zeros(3, dtype=torch.float64)
-        families = self._families()
+        gradients = [torch.zeros_like(gate.theta) for gate in self.gates]
         for block in self._read():
-            shares = torch.cat(block.shares, 1)
-            products.add(block.weighted, shares)
-            mass += shares.T @ block.weight
+            shares = torch.cat(block.shares)
+            products.add(block.weighted, shares.T)
+            mass += shares @ block.weight
             of_rows = torch.stack([torch.ones_like(block.density), block.density, block.square])
             total += (of_rows @ block.weight).to(torch.float64)
-            for family in families:
-                theta = self.gates[family.level].theta[family.children]
-                family.gradient += _logistic(family, block).gradient(theta)
+            entropy += torch.cat(
+                [
+                    _cross_entropy(*pair, block)
+                    for pair in zip(block.shares, block.gates, strict=True)
+                ]
+            )
+            for gate, features, log_gate, share, gradient in zip(
+                self.gates, block.features, block.gates, block.shares, gradients, strict=True
+            ):
+                rest = _of_parents(share, gate)[gate.parent].mul_(log_gate.exp()).sub_(share)
+                gradient.addmm_(rest.mul_(block.weight), features)
         products.of_all_processes()
-        mass, total = sum_of_all(mass), sum_of_all(total)
-        for family in families:
-            family.gradient = sum_of_all(family.gradient)
-        factors = self._factors(products)
-        return _Sums(list(factors.split(self.sizes)), list(mass.split(self.sizes)), families, total)
+        mass, entropy, total = sum_of_all(mass), sum_of_all(entropy), sum_of_all(total)
+        return _Sums(
+            list(self._factors(products).split(self.sizes)),
+            list(mass.split(self.sizes)),
+            [sum_of_all(gradient) for gradient in gradients],
+            list(entropy.split(self.sizes)),
+            total,
+        )
 
     def _new_sums(self, exact: Tensor) -> WeightedSums:
         n_columns = self.sample.n_columns + self.sample.rows.n_outputs
@@ -268,18 +294,11 @@ class StreamedEM:
         if bool(lost.any()):
             again = self._new_sums(lost[lost])
             for block in self._read():
-                again.add(block.weighted, torch.cat(block.shares, 1)[:, lost])
+                again.add(block.weighted, torch.cat(block.shares)[lost].T)
             again.of_all_processes()
             factors[lost] = again.factors()[0]
             self.exact = self.exact | lost
         return factors
-
-    def _families(self) -> list[_Family]:
-        result = []
-        for level, gate in enumerate(self.gates):
-            for children in families_of(gate.parent):
-                result.append(_Family(level, children, torch.zeros_like(gate.theta[children])))
-        return result
 
     # The M-step
 
@@ -301,50 +320,60 @@ class StreamedEM:
                 self.variance[level] = variance.clamp_min(self.sample.floor**2)
 
     def _search(self, sums: _Sums) -> None:
-        """Move the gates by the first part of their steps that helps."""
-        families, directions = sums.families, self._directions(sums)
-        taken = [torch.zeros_like(step[:, 0, 0]) for step in directions]
+        """Move the gates of each parent by the first part of their step that helps."""
+        directions = self._directions(sums)
+        before = [
+            _of_parents(entropy, gate)
+            for entropy, gate in zip(sums.entropies, self.gates, strict=True)
+        ]
+        taken = [torch.zeros_like(value) for value in before]
         for lengths in LENGTHS:
             if all(bool(length.all()) for length in taken):
                 break
-            values = self._objectives(families, directions, lengths)
-            for value, length in zip(values, taken, strict=True):
-                lower = value[1:] < value[0]
+            values = self._objectives(directions, lengths)
+            for value, old, length in zip(values, before, taken, strict=True):
+                lower = value < old
                 first = value.new_tensor(lengths)[lower.to(torch.int64).argmax(0)]
                 length.copy_(torch.where((length == 0) & lower.any(0), first, length))
-        for family, direction, length in zip(families, directions, taken, strict=True):
-            gate = self.gates[family.level]
-            gate.theta[family.children] -= length[:, None, None] * direction
+        for gate, direction, length in zip(self.gates, directions, taken, strict=True):
+            gate.theta -= length[gate.parent, None] * direction
 
-    def _objectives(
-        self, families: list[_Family], directions: list[Tensor], lengths: tuple[float, ...]
-    ) -> list[Tensor]:
-        """Objectives (1 + lengths, F) before a step and after parts of it: a pass of the rows."""
-        values = [step.new_zeros((1 + len(lengths), len(step))) for step in directions]
+    def _objectives(self, directions: list[Tensor], lengths: tuple[float, ...]) -> list[Tensor]:
+        """Cross entropies (lengths, parents) after parts of a step: a pass over the rows."""
+        moved = [
+            [replace(gate, theta=gate.theta - length * step) for length in lengths]
+            for gate, step in zip(self.gates, directions, strict=True)
+        ]
+        values = [step.new_zeros((len(lengths), len(step))) for step in directions]
         for block in self._read():
-            for family, direction, value in zip(families, directions, values, strict=True):
-                theta = self.gates[family.level].theta[family.children]
-                problem = _logistic(family, block)
-                tried = [
-                    problem.objective(theta - length * direction, 0.0) for length in (0.0, *lengths)
-                ]
-                value += torch.stack(tried)
-        return [sum_of_all(value) for value in values]
+            for tried, features, share, value in zip(
+                moved, block.features, block.shares, values, strict=True
+            ):
+                for gate, own in zip(tried, value, strict=True):
+                    log_gate = log_softmax_of_rows(gate.theta @ features.T, gate.parent)
+                    own += _cross_entropy(share, log_gate, block)
+        return [
+            torch.stack([_of_parents(own, gate) for own in sum_of_all(value)])
+            for value, gate in zip(values, self.gates, strict=True)
+        ]
 
     def _directions(self, sums: _Sums) -> list[Tensor]:
-        """Steps (F, K, q) of families: gradients of all rows, Hessians of the sample."""
+        """Steps (N, q) of every level: gradients of all rows, Hessians of the sample."""
         block = self._posteriors(self.sample.rows)
         rows_a_row = sums.weight() / float(block.weight.sum())
         result = []
-        for family in sums.families:
-            theta = self.gates[family.level].theta[family.children]
-            hessian = rows_a_row * _logistic(family, block).derivatives(theta, 0.0)[1]
-            # Logits that all children share are free.
-            size = hessian.diagonal(dim1=-2, dim2=-1).amax(-1)
-            ridge = NewtonStep.ridge * torch.where(size > 0, size, 1.0)
-            hessian.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
-            gradient = family.gradient + ridge[:, None, None] * theta
-            result.append(damped_direction(gradient, hessian, torch.zeros_like(size)))
+        for level, (gate, gradient) in enumerate(zip(self.gates, sums.gradients, strict=True)):
+            step = torch.zeros_like(gate.theta)
+            for children in families_of(gate.parent):
+                theta = gate.theta[children]
+                hessian = rows_a_row * _logistic(level, children, block).derivatives(theta, 0.0)[1]
+                # Logits that all children share are free.
+                size = hessian.diagonal(dim1=-2, dim2=-1).amax(-1)
+                ridge = NewtonStep.ridge * torch.where(size > 0, size, 1.0)
+                hessian.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
+                downhill = gradient[children] + ridge[:, None, None] * theta
+                step[children] = damped_direction(downhill, hessian, torch.zeros_like(size))
+            result.append(step)
         return result
 
 
@@ -353,12 +382,30 @@ def _part(rows: Rows, block: slice) -> Rows:
     return Rows(rows.X[block], rows.y[block], rows.weight[block], rows.within[block])
 
 
-def _logistic(family: _Family, block: _Block) -> MultinomialLogistic:
+def _residuals(coef: Tensor, sigma: Tensor, columns: Tensor) -> Tensor:
+    """What experts leave of targets (m, N, n), in units of sigma (N, m), of columns and targets."""
+    m = coef.shape[2]
+    targets = torch.eye(m, dtype=coef.dtype, device=coef.device)
+    of_columns = torch.cat([-coef, targets.expand(len(coef), -1, -1)], 1) / sigma[:, None]
+    return (of_columns.permute(2, 0, 1).flatten(0, 1) @ columns.T).unflatten(0, (m, -1))
+
+
+def _cross_entropy(share: Tensor, log_gate: Tensor, block: _Block) -> Tensor:
+    """Negative sum (N,) over rows of ``w_k log pi_k`` (N, n)."""
+    return -((share * log_gate) @ block.weight)
+
+
+def _of_parents(values: Tensor, gate: GateLevel) -> Tensor:
+    """Sums (G, ...) over the children of each parent of values (N, ...), as in Eq. 35."""
+    n_parents = int(gate.parent.max()) + 1
+    total = values.new_zeros((n_parents, *values.shape[1:]))
+    return total.index_add_(0, gate.parent, values)
+
+
+def _logistic(level: int, children: Tensor, block: _Block) -> MultinomialLogistic:
     """Logistic regression of some gates on the posteriors of their children in a block."""
-    share = block.shares[family.level][:, family.children]
-    targets, weight = family_targets(share, block.weight)
-    features = block.features[family.level]
-    return MultinomialLogistic(features, targets, family.children.shape[1], weight)
+    targets, weight = family_targets(block.shares[level].T[:, children], block.weight)
+    return MultinomialLogistic(block.features[level], targets, children.shape[1], weight)
 
 
 def fit_streamed_em(

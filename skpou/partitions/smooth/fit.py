@@ -186,7 +186,7 @@ def _likeliest(found: list[Candidate]) -> list[Candidate]:
 
 def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:
     try:
-        return rows.left_out(mixture.residual_makers(rows.rows)[0])
+        return rows.left_out(mixture.residual_makers(rows.rows, gates=False)[0])
     except NUMERICAL_FAILURES:
         return float("inf")
 

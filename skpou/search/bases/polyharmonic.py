@@ -33,6 +33,7 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         self.centres, self.scales, self.power, self.share = centres, scales, power, share
         self.n_features = centres.shape[1]
         self.n_columns = 1 + self.n_features + len(centres)
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -79,6 +80,28 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         affine = X.new_zeros((len(X), 1 + self.n_features))
         affine[:, 1 + feature] = scale
         return torch.cat([affine, radial], 1)
+
+    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
+        """One of all derivatives, which come together; see `Basis.evaluate_partial`."""
+        known = self._last  # Other threads may put theirs here.
+        if known is None or known[0] is not X or known[1] is not coef:
+            known = self._last = X, coef, self._gradient(X, coef.to(X))
+        return known[2][:, feature]
+
+    def _gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d, m) with coefficients (p, m): the distances are taken once."""
+        affine, radial = coef[1 : 1 + self.n_features], coef[1 + self.n_features :]
+        distance, centres = self.distances(X), self.centres.to(X)
+        if self.power == 1:
+            factor = 1 / distance.clamp_min(torch.finfo(X.dtype).tiny)
+        else:
+            factor = self.power * distance ** (self.power - 2)
+        scales = self.scales.to(X)
+        partials = []
+        for feature, scale in enumerate(scales):
+            step = scale * (X[:, feature, None] - centres[:, feature])
+            partials.append(scale * (affine[feature] + (factor * step) @ radial))
+        return torch.stack(partials, 1)
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Two columns (n, 2): root of the leverage, and growth of the error off the centres.

@@ -38,6 +38,7 @@ from skpou.core.models.likely_kernels import (
     Evidence,
     evidence_of,
     likeliest_kernel,
+    of_column,
     stretched,
     stretches_of,
 )
@@ -61,27 +62,30 @@ def of_kernels(rows, choices):
     return processes_of(rows, [[(1.0, one)] for one in choices])
 
 
-def choice(kind, stretch, d):
-    return kind, stretch, np.log(np.r_[np.linspace(1.0, 2.0, d), 0.3, 1e-4])
+def choice(kind, stretch):
+    return kind, stretch, np.log(np.r_[np.linspace(1.0, 2.0, len(stretch)), 0.3, 1e-4])
 
 
 def interpolates(model):
     return bool((model._restraint or {}).get("interpolant"))
 
 
-@pytest.fixture(scope="module", params=[(GAUSSIAN, 0.0, 2), (MATERN, 30.0, 1), (MATERN, 0.0, 2)])
+@pytest.fixture(
+    scope="module", params=[(GAUSSIAN, (0.0, 0.0)), (MATERN, (30.0,)), (MATERN, (0.0, 0.2))]
+)
 def solved(request):
-    kind, stretch, d = request.param
+    kind, stretch = request.param
+    d = len(stretch)
     rng = np.random.default_rng(3)
     X = rng.random((12, d))
     rows = rows_of(X, np.c_[smooth(X), -3 * smooth(X)], rng.integers(1, 4, 12).astype(float))
-    return rows, of_kernels(rows, [choice(kind, stretch, d)] * 2), request.param
+    return rows, of_kernels(rows, [choice(kind, stretch)] * 2), d
 
 
 def dense(found, rows, X, target):
     """Posterior mean and variance by the textbook (Rasmussen, Williams 2006, 2.25)."""
     constant, line, bent, noise = found.variances[target].tolist()
-    stretch, rates = float(found.stretches[target]), found.rates[target].numpy()
+    stretch, rates = found.stretches[target].tolist(), found.rates[target].numpy()
     at, Z, centre = (
         stretched(np.asarray(part), stretch, np)[0]
         for part in (X, rows.X.numpy(), found.centre.numpy())
@@ -103,7 +107,7 @@ def dense(found, rows, X, target):
 
 
 def test_predictions_are_the_posterior_of_the_process(solved):
-    rows, found, (_, _, d) = solved
+    rows, found, d = solved
     X = np.random.default_rng(5).random((30, d)) * 1.4 - 0.2
     mean, variance = found.mean(tensor(X)).numpy(), found.variance(tensor(X)).numpy()
     for target in range(2):
@@ -115,7 +119,7 @@ def test_predictions_are_the_posterior_of_the_process(solved):
 
 
 def test_gradient_is_that_of_the_mean(solved):
-    _, found, (_, _, d) = solved
+    _, found, d = solved
     X = tensor(np.random.default_rng(6).random((9, d)) * 1.3 - 0.15).requires_grad_()
     exact = [torch.autograd.grad(found.mean(X)[:, k].sum(), X)[0] for k in range(2)]
     torch.testing.assert_close(found.gradient(X.detach()), torch.stack(exact, -1))
@@ -124,8 +128,8 @@ def test_gradient_is_that_of_the_mean(solved):
 @pytest.mark.parametrize("kind", [GAUSSIAN, MATERN])
 def test_slopes_of_the_evidence(kind):
     X = np.random.default_rng(7).random((15, 2))
-    evidence = evidence_of(rows_of(X, smooth(X)), 0, kind, 0.0)
-    theta = choice(kind, 0.0, 2)[2]
+    evidence = evidence_of(rows_of(X, smooth(X)), 0, kind, (0.0, 0.0))
+    theta = choice(kind, (0.0, 0.0))[2]
     for k, slope in enumerate(evidence(theta)[1]):
         step = 1e-5 * np.eye(4)[k]
         quotient = (evidence(theta + step)[0] - evidence(theta - step)[0]) / 2e-5
@@ -142,7 +146,7 @@ def test_evidence_of_repeated_measurements_is_that_of_all_of_them(kind):
     y = smooth(every) + 0.2 * rng.standard_normal(len(every))
     y -= y.mean()
     merged = merge_rows(tensor(every), tensor(y)[:, None], torch.ones(len(y)).double())
-    found = evidence_of(merged, 0, kind, 0.0)
+    found = evidence_of(merged, 0, kind, (0.0, 0.0))
     whole = Evidence(every, y, np.ones(len(y)), kind)
     theta = np.log([[3.0, 0.2, 0.1], [1.0, 0.1, 0.5], [6.0, 0.5, 1e-2], [3.0, 0.2, 1e-3]])
     apart = [found(one)[0] - whole(one)[0] for one in theta]
@@ -166,14 +170,14 @@ def test_noise_is_that_of_doses_which_were_tried_again_and_again():
 @pytest.mark.parametrize("seed", range(6))
 def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
     kept = np.random.default_rng(seed).choice(19, 13, replace=False)
-    assert stretches_of(np.sort(kept)[:, None] / 18.0) == [0.0]
+    assert stretches_of(np.sort(kept)[:, None] / 18.0) == [(0.0,)]
 
 
 def test_a_stretch_that_makes_two_rows_one_is_none():
     """Rows over 24 decades whose upper end is drawn out."""
     x = np.geomspace(1e-24, 1, 15)
     with np.errstate(all="raise"):
-        assert min(stretches_of(x[:, None])) >= 0
+        assert min(stretches_of(x[:, None])) >= (0.0,)
 
 
 @pytest.mark.parametrize(
@@ -194,21 +198,54 @@ def test_four_noisy_rows_claim_the_size_of_their_errors():
         assert (np.abs(error) < 3 * std).all()
 
 
+def doses(n_groups=2):
+    """Eight doses, each twice as large as the one before, and none, in some groups."""
+    dose = np.r_[0.0, 2.0 ** np.arange(8)] / 128
+    return np.column_stack([np.tile(dose, n_groups), np.repeat(np.linspace(0, 1, n_groups), 9)])
+
+
+def test_of_several_columns_those_that_are_placed_so_are_stretched():
+    none, some = stretches_of(doses())
+    assert none == (0.0, 0.0)
+    assert some[0] > 1
+    assert some[1] == 0
+    assert stretches_of(np.random.default_rng(0).random((60, 3))) == [(0.0, 0.0, 0.0)]
+
+
+def test_doses_in_groups_are_predicted_by_a_stretched_process():
+    X = doses()
+    y = np.log(X[:, 0] + 0.02) + 0.2 * X[:, 1]
+    chosen = likeliest_kernel(rows_of(X, y), 0)
+    assert chosen[1][0] > 1
+    found = of_kernels(rows_of(X, y), [chosen])
+    at = np.column_stack([np.geomspace(0.003, 1, 40), np.tile([0.0, 1.0], 20)])
+    error = found.mean(tensor(at))[:, 0].numpy() - np.log(at[:, 0] + 0.02) - 0.2 * at[:, 1]
+    assert np.abs(error).max() < 0.05
+
+
+def test_kernels_saved_with_one_stretch_are_read(solved):
+    _, found, d = solved
+    arrays = found.arrays()
+    arrays["stretches"] = np.zeros(2)
+    read = type(found).from_arrays(arrays, found.points)
+    assert read.stretches.shape == (2, d)
+
+
 @pytest.mark.parametrize("stretch", STRETCHES)
 def test_stretched_coordinates_fill_the_box(stretch):
     x = np.linspace(-0.3, 1.3, 41)
-    value, slope = stretched(x, stretch, np)
-    ends, _ = stretched(np.array([0.0, 1.0]), stretch, np)
+    value, slope = of_column(x, stretch, np)
+    ends, _ = of_column(np.array([0.0, 1.0]), stretch, np)
     np.testing.assert_allclose(ends, [0, 1], atol=1e-15)
-    quotient = (stretched(x + 1e-7, stretch, np)[0] - stretched(x - 1e-7, stretch, np)[0]) / 2e-7
+    quotient = (of_column(x + 1e-7, stretch, np)[0] - of_column(x - 1e-7, stretch, np)[0]) / 2e-7
     np.testing.assert_allclose(slope, quotient, rtol=1e-4)
     assert (np.diff(value) > 0).all()
 
 
 def test_only_rows_that_are_placed_so_are_stretched():
     even, series = np.linspace(0, 1, 12), np.geomspace(1, 200, 12) / 200
-    assert likeliest_kernel(rows_of(even[:, None], np.sqrt(even)), 0)[1] == 0
-    assert likeliest_kernel(rows_of(series[:, None], np.log(series)), 0)[1] > 0
+    assert likeliest_kernel(rows_of(even[:, None], np.sqrt(even)), 0)[1] == (0.0,)
+    assert likeliest_kernel(rows_of(series[:, None], np.log(series)), 0)[1][0] > 0
 
 
 @pytest.mark.parametrize("missing", [None, 3])
@@ -220,7 +257,7 @@ def test_rows_dense_at_both_ends_are_stretched_at_both(missing):
         return np.log((0.02 + x) / (1.02 - x))
 
     chosen = likeliest_kernel(rows_of(x[:, None], y(x)), 0)
-    assert 0 < chosen[1] < 1
+    assert 0 < chosen[1][0] < 1
     found = of_kernels(rows_of(x[:, None], y(x)), [chosen])
     at = np.linspace(0, 1, 101)
     error = found.mean(tensor(at[:, None]))[:, 0].numpy() - y(at)
@@ -273,7 +310,7 @@ def test_few_rows_choose_their_kernel_anew():
 
 
 def test_a_factor_of_the_variance_leaves_the_mean(solved):
-    rows, found, (_, _, d) = solved
+    rows, found, d = solved
     (form, _) = no_form_errors(rows)
     less = found.with_variance(0.25, form)
     X = tensor(np.random.default_rng(9).random((7, d)))
@@ -294,7 +331,7 @@ def test_a_believed_process_knows_its_own_variance_outside():
 
 
 def test_the_state_survives_pickling(solved):
-    _, found, (_, _, d) = solved
+    _, found, d = solved
     X = tensor(np.random.default_rng(8).random((5, d)))
     again = Interpolant.from_arrays(pickle.loads(pickle.dumps(found.arrays())), X)
     assert torch.equal(again.mean(X), found.mean(X))
@@ -383,7 +420,7 @@ def test_a_process_in_place_of_one_target_of_a_mixture(independent):
     X, new = rng.random((12, 2)), tensor(rng.random((30, 2)))
     rows = rows_of(X, smooth(X))
     found = replace(
-        of_kernels(rows, [choice(GAUSSIAN, 0.0, 2)]),
+        of_kernels(rows, [choice(GAUSSIAN, (0.0, 0.0))]),
         targets=torch.tensor([1]),
         forms=tuple(no_form_errors(rows)),
     )

@@ -10,7 +10,9 @@ from skpou.core.models.kernel_left_out import kernel_left_out
 from skpou.core.models.likely_kernels import GAUSSIAN, MATERN
 
 
-@pytest.mark.parametrize(("kind", "stretch", "d"), [(GAUSSIAN, 0.0, 2), (MATERN, 30.0, 1)])
+@pytest.mark.parametrize(
+    ("kind", "stretch", "d"), [(GAUSSIAN, (0.0, 0.0), 2), (MATERN, (30.0,), 1)]
+)
 def test_errors_are_those_of_the_other_rows_alone(kind, stretch, d):
     rng = np.random.default_rng(0)
     X, y = rng.random((12, d)), rng.standard_normal(12)
@@ -25,7 +27,7 @@ def test_errors_are_those_of_the_other_rows_alone(kind, stretch, d):
     )
 
     def drawn(Z):
-        return np.log1p(30 * Z) / np.log1p(30) if stretch else Z
+        return np.log1p(30 * Z) / np.log1p(30) if any(stretch) else Z
 
     def covariance(A, B, centre):
         r = np.exp(0.5) * np.linalg.norm(A[:, None] - B, axis=2)

@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from skpou.core.models.components import Components
 from skpou.core.models.outliers import (
+    LARGEST_LEVERAGE,
     LeftOutErrors,
     WithOutliers,
     are_clustered,
@@ -163,9 +164,12 @@ def test_a_bend_does_not_stand_out_and_an_outlier_does():
     far = np.flatnonzero(bend)[3]
     errors.y[far] += 0.5
     assert np.flatnonzero(stands_out(errors, bend)).tolist() == [far]
-    # Too few others for a plane say nothing.
-    few = LeftOutErrors(*(part[:12] for part in errors))
-    assert stands_out(few, ones[:12] > 0).all()
+    # Too few others for a plane: those whose errors are far, or not known.
+    few = LeftOutErrors(*(part[:12].copy() for part in errors))
+    few.error[:] = 1e-3 * rng.standard_normal(12)
+    few.error[4] = 0.5
+    few.leverage[7] = LARGEST_LEVERAGE
+    assert np.flatnonzero(stands_out(few, ones[:12] > 0)).tolist() == [4, 7]
 
 
 def test_left_out_errors_are_those_of_fits_without_the_row():

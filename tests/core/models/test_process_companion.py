@@ -79,6 +79,38 @@ def test_left_out_errors_are_those_of_fits_without_the_rows(process):
     np.testing.assert_allclose(variance.numpy(), spread + own, rtol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def of_doses():
+    """The process of doses in two groups, which sees them stretched."""
+    rng = np.random.default_rng(4)
+    X = np.column_stack([np.tile(np.r_[0.0, 2.0 ** np.arange(8)] / 128, 4), np.repeat([0, 1], 18)])
+    y = np.log(X[:, 0] + 0.02) + X[:, 1] + 0.1 * rng.standard_normal(36)
+    return _fit_process(rows_of(X, y))
+
+
+def test_doses_are_seen_stretched(of_doses):
+    found = of_doses
+    assert float(found.stretches[0]) > 1
+    assert float(found.stretches[1]) == 0
+    at = np.column_stack([np.geomspace(0.01, 1, 20), np.tile([0.0, 1.0], 10)])
+    error = found.mean(tensor(at))[:, 0].numpy() - np.log(at[:, 0] + 0.02) - at[:, 1]
+    assert np.sqrt(np.mean(error**2)) < 0.1
+
+
+def test_gradient_of_stretched_columns_is_the_derivative(of_doses):
+    found, step = of_doses, 1e-6
+    X = tensor(np.random.default_rng(6).random((7, 2)) * 1.2 - 0.1)
+    at = found._at(X)
+    for feature in range(2):
+        e = torch.zeros(2, dtype=X.dtype)
+        e[feature] = step
+        slope = (found.mean(X + e) - found.mean(X - e)) / (2 * step)
+        np.testing.assert_allclose(found.gradient(X)[:, feature], slope, rtol=1e-4, atol=1e-5)
+        bend = (found.variance(X + e) - found.variance(X - e)) / (2 * step)
+        own = found._variance_gradient(at)[:, feature]
+        np.testing.assert_allclose(own, bend, rtol=1e-3, atol=1e-4)
+
+
 def test_gradient_is_the_derivative(process):
     rows, fit = process
     found, X = fit(rows), tensor(np.random.default_rng(3).random((5, 2)))

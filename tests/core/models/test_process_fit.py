@@ -79,7 +79,7 @@ def test_spectra_are_seen_through_their_principal_components():
     assert directions.shape == (60, MOST_DIRECTIONS)
     seen = rows.X @ directions
     torch.testing.assert_close(seen.amax(0) - seen.amin(0), torch.ones(MOST_DIRECTIONS).double())
-    process = _fit_process(rows, None, directions)
+    process = _fit_process(rows)
     new, truth = spectra(50, rng)
     assert np.abs(process.mean(tensor(new))[:, 0].numpy() - truth).max() < 0.1
     step = 1e-4

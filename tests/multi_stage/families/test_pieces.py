@@ -8,7 +8,7 @@ from skpou import MultiStageRegressor
 from skpou.core import BASES
 from skpou.multi_stage.families import pieces
 from skpou.multi_stage.families.pieces import PieceColumns, SharpPieces, pieces_candidate
-from skpou.partitions import PieceOptions, fit_sharp_pieces
+from skpou.partitions import PieceOptions, fit_sharp_pieces, have_sharp_pieces
 from skpou.search import AutomaticOptions, fit_automatic
 from tests.examples import rows_of, tensor
 
@@ -100,9 +100,13 @@ def test_all_rows_are_looked_at_only_where_few_have_pieces(some, monkeypatch):
     X = np.random.default_rng(0).random((260, 2))
     rows, looked, candidates = rows_of(X, fold(X) - fold(X).mean()), [], []
 
-    def watched(rows, *args):
+    def piloted(rows, *args):
         looked.append(rows.n_rows)
-        return fit_sharp_pieces(rows, *args) if some else None
+        return some and have_sharp_pieces(rows, *args)
+
+    def fitted(rows, *args):
+        looked.append(rows.n_rows)
+        return fit_sharp_pieces(rows, *args)
 
     class Watched(SharpPieces):
         def fit(self, task, seen):
@@ -111,7 +115,8 @@ def test_all_rows_are_looked_at_only_where_few_have_pieces(some, monkeypatch):
                 yield found
 
     monkeypatch.setattr(pieces, "PILOT_ROWS", 130)
-    monkeypatch.setattr(pieces, "fit_sharp_pieces", watched)
+    monkeypatch.setattr(pieces, "have_sharp_pieces", piloted)
+    monkeypatch.setattr(pieces, "fit_sharp_pieces", fitted)
     fit_automatic(rows, AutomaticOptions(families=(Watched(),)), np.random.default_rng(0))
     assert looked == ([130, 260] if some else [130])
     assert candidates == (["pieces"] if some else [])

@@ -174,6 +174,8 @@ def test_unknown_of_a_marched_equation():
     model.fit(X, exact(X))
     assert abs(model.unknowns_["k"] - 0.7) < 1e-8
     assert errors(model, exact, 0, 1, 2)[0] < 1e-8
+    _, std = model.predict(X, return_std="epistemic")
+    assert std.max() < 1e-6
 
 
 def test_domain_by_points_of_ones_own():
@@ -237,6 +239,38 @@ def test_exactly_so_many_pieces():
     assert len(model.coef_) == 3
     assert (model.degree_ == 9).all()
     np.testing.assert_allclose(model.predict(3 * LINE), np.exp(-3 * LINE[:, 0]), atol=1e-9)
+
+
+def test_boxes_that_do_not_resolve_a_solution_are_not_sure():
+    """A bump that drifts, on eight parabolas: they follow neither it nor its data."""
+    x = np.linspace(0, 1, 60)
+    X = np.unique(np.r_[np.c_[x, 0 * x], np.c_[0 * x, x], np.c_[0 * x + 1, x]], axis=0)
+
+    def exact(X):
+        width = 0.005 + 0.01 * X[:, 1]
+        return np.sqrt(0.005 / width) * np.exp(-((X[:, 0] - 0.3 - X[:, 1] / 2) ** 2) / 4 / width)
+
+    equation = Equation(lambda u, x: u.d(1) + 0.5 * u.d(0) - 0.01 * u.d(0, 0), "sobol")
+    model = POURegressor(8, 2, physics=equation).fit(X, exact(X))
+    error, inside = errors(model, exact, [0, 0], [1, 1], 2)
+    assert error > 0.1 and inside > 0.9
+
+
+def test_growth_from_noisy_values_without_a_first_one():
+    """From nothing neither the rate nor the capacity moves: steps begin near the values."""
+    t = np.linspace(0, 8, 40)[:, None]
+    values = 2 / (1 + 19 * np.exp(-1.2 * t[:, 0]))
+    y = values + 0.02 * np.random.default_rng(8).standard_normal(40)
+    equation = Equation(
+        lambda u, x, p: u.d(0) - p["rate"] * u() * (1 - u() / p["capacity"]),
+        np.linspace(0, 8, 200)[:, None],
+    )
+    unknowns = {"rate": Unknown(1.0), "capacity": Unknown(1.0)}
+    model = HierarchicalPOURegressor(physics=equation, unknowns=unknowns).fit(t, y)
+    for name, wanted in (("rate", 1.2), ("capacity", 2.0)):
+        assert abs(model.unknowns_[name] - wanted) < 3 * model.unknowns_std_[name] < 0.2
+    mean, std = model.predict(t, return_std="epistemic")
+    assert (np.abs(mean - values) <= 3 * std).mean() > 0.9 and std.max() < 0.05
 
 
 def test_low_degrees():

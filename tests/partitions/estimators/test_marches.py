@@ -14,8 +14,14 @@ from tests.estimators import errors
 NOTHING = np.empty((0, 2)), np.empty(0)
 
 
+@pytest.fixture
+def without_lines(monkeypatch):
+    """Marches that follow no kinks, as those of nonlinear speeds."""
+    monkeypatch.setattr("skpou.partitions.equations.fit.tracked", lambda march, *_: None)
+
+
 @pytest.mark.slow
-def test_kink_is_carried():
+def test_kink_is_carried(without_lines):
     """First values that are a function are resolved as far as they go, not as far as its points."""
     x, t = np.linspace(0, 1, 30), np.linspace(0, 0.02, 20)
     physics = [
@@ -57,7 +63,7 @@ def assert_cut_at_kinks(low, high):
     assert narrow.max() < 1 / 16 and (width > 1 / 20).any()
 
 
-def test_first_values_are_cut_at_their_kinks_alone(monkeypatch):
+def test_first_values_are_cut_at_their_kinks_alone(monkeypatch, without_lines):
     """The pieces that the march begins with, before any slab is solved for."""
 
     class Enough(Exception):
@@ -75,7 +81,7 @@ def test_first_values_are_cut_at_their_kinks_alone(monkeypatch):
 
 
 @pytest.mark.slow
-def test_pieces_of_the_first_slab_are_cut_at_kinks_alone():
+def test_pieces_of_the_first_slab_are_cut_at_kinks_alone(without_lines):
     model = moving_hat().fit(*NOTHING)
     exact = lambda X: hat(torch.tensor(X - X[:, 1:])).numpy()  # noqa: E731
     assert errors(model, exact, [0, 0], [1, SHORT[-1]], 2)[0] < 1e-3
@@ -150,7 +156,7 @@ def test_solution_is_known_up_to_where_it_ends(residual, first, exact, last):
     assert (std > 0.5).all() and (np.abs(mean) < 2 * std + first).all()
 
 
-def test_kink_that_hardly_moves_needs_no_slabs():
+def test_kink_that_hardly_moves_needs_no_slabs(without_lines):
     """What the lower end leaves of a kink is what slabs are asked for, no less."""
     x, t = np.linspace(0, 1, 30), np.linspace(0, 1e-3, 20)
 

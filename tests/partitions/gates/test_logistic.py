@@ -249,3 +249,19 @@ def test_batch_descends_in_every_problem():
     )
     assert (values.diff(dim=0) <= 0).all()
     assert (values[-1] < values[0]).all()
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_the_hessian_of_many_rows_is_that_of_few(batch, monkeypatch):
+    """Other sums of the same products: what differs is their round-off."""
+    draws = torch.Generator().manual_seed(0)
+    n, K, q = 300, 4, 6
+    features = torch.randn((n, q), generator=draws, dtype=torch.float64)
+    targets = torch.softmax(torch.randn((*batch, n, K), generator=draws, dtype=torch.float64), -1)
+    weight = torch.rand((*batch, n), generator=draws, dtype=torch.float64)
+    theta = torch.randn((*batch, K, q), generator=draws, dtype=torch.float64)
+    problem = MultinomialLogistic(features, targets, K, weight)
+    few = problem.derivatives(theta, 1e-3)
+    monkeypatch.setattr("skpou.partitions.gates.logistic.MANY_ROWS", 100)
+    for one, other in zip(few, problem.derivatives(theta, 1e-3), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
