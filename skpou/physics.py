@@ -48,7 +48,8 @@ class Equation:
         matrix, as that of the data is; a positive number multiplies its root. ``"auto"``: 1, and
         more where the data are noisy, so that their noise is not shared with the equation.
         ``"balanced"``: the squares of the weights of equation and data are
-        gamma = L_d / (L_e + L_d) and 1 - gamma, where L_d and L_e are their losses [1]_.
+        gamma = L_d / (L_e + L_d) and 1 - gamma, where L_d and L_e are their losses [1]_; under
+        ``solver="adam_lbfgs"`` both fall at one rate. Other networks have the weight 1.
     gradient_weight : float, default=0.0
         Weight, at least 0, of the equation's own gradient, which vanishes wherever the equation
         holds everywhere [2]_. The target must then be a number or a callable.

@@ -21,7 +21,9 @@ N_FRESH = 5000
 SOLVERS = ("adam_lbfgs", "varpro")
 #: Most iterations of a stage, of each of its optimisers.
 STEPS = {"adam_lbfgs": 300, "varpro": 60}
-STEPS_IN_THE_PLANE = {"adam_lbfgs": 100, "varpro": 30}
+STEPS_IN_THE_PLANE = {"adam_lbfgs": 200, "varpro": 150}
+#: Names of the tasks, each a row of a benchmark by itself.
+CASES = ("u' = f", "Poisson 1-D", "Poisson 2-D", "Burgers, known", "Burgers, unknown")
 COLORS = {"adam_lbfgs": "#d55e00", "varpro": "#0072b2"}
 LINE, PLANE = (20, 20, 20), (20, 20)
 PI = np.pi
@@ -63,25 +65,29 @@ def edges(n):
 def tasks(quick):
     """Name, sizes, equations, unknowns, points of data, exact solution, box."""
     line, ends = np.linspace(-1, 1, 60)[:, None], np.array([[-1.0], [1.0]])
-    yield "u' = f", LINE, Equation(forced, line), None, ends[:1], regression_target, (-1, 1)
+    yield CASES[0], LINE, Equation(forced, line), None, ends[:1], regression_target, (-1, 1)
     if quick:
         return
-    yield "Poisson 1-D, sin(6 pi x)", LINE, Equation(wave_equation, line), None, ends, wave, (-1, 1)
+    yield CASES[1], LINE, Equation(wave_equation, line), None, ends, wave, (-1, 1)
     t = np.linspace(-1, 1, 12)
     square = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
-    yield "Poisson 2-D", PLANE, Equation(flat_equation, square), None, edges(12), flat, (-1, 1)
+    yield CASES[2], PLANE, Equation(flat_equation, square), None, edges(12), flat, (-1, 1)
     given = np.array([[-2.0], [0.0], [2.0]])
     similar = lambda X: self_similar(X[:, 0])  # noqa: E731
     known = Equation(known_burgers, middle_points(40), gradient_weight=0.15)
-    yield "Burgers, lambda known", LINE, known, None, given, similar, (-2, 2)
+    yield CASES[3], LINE, known, None, given, similar, (-2, 2)
     unknowns = {"lam": Unknown(0.6, bounds=(0.3, 1.3))}
     free = Equation(burgers, middle_points(40), gradient_weight=0.15)
-    yield "Burgers, lambda unknown", LINE, free, unknowns, given, similar, (-2, 2)
+    yield CASES[4], LINE, free, unknowns, given, similar, (-2, 2)
 
 
-def run(seeds, quick):
-    table, drawn = harness.Table(), {}
+def run(seeds, quick, cases=CASES):
+    table = harness.Table()
+    if len(cases) < len(CASES):
+        table.take_over("equation_stages", lambda row: row["task"] not in cases)
     for name, sizes, physics, unknowns, X, exact, (low, high) in tasks(quick):
+        if name not in cases:
+            continue
         fresh = np.random.default_rng(30_000).uniform(low, high, (N_FRESH, X.shape[1]))
         truth, y = exact(fresh), np.round(exact(X), 15)
         for solver in SOLVERS:
@@ -105,14 +111,17 @@ def run(seeds, quick):
                     row["deviation of lambda from 1/2"] = abs(model.unknowns_["lam"] - 0.5)
                 row["scale factors"] = " ".join(harness.digits(v) for v in model.scale_factors_)
                 table.add(row | {"fit (s)": seconds, "seed": seed})
-                drawn.setdefault(name, {}).setdefault(solver, []).append(errors)
     if not quick:
-        draw(drawn)
+        draw(table.rows)
     return table
 
 
-def draw(found):
+def draw(rows):
     """Error against stage."""
+    found = {}
+    for row in rows:
+        errors = [float(row[k]) for i in range(4) if row.get(k := f"error, stage {i + 1}")]
+        found.setdefault(row["task"], {}).setdefault(row["method"], []).append(errors)
     from matplotlib.figure import Figure
 
     harness.figure(1)  # The style of all figures

@@ -302,10 +302,10 @@ class Table:
         keys = list(dict.fromkeys(key for row in self.rows for key in row))
         last = ["bound", "reached"]
         keys = [key for key in keys if key not in last]
-        return keys + (last if any(row["bound"] for row in self.rows) else [])
+        return keys + (last if any(row.get("bound") for row in self.rows) else [])
 
     def n_missed(self):
-        return sum(row["reached"].startswith("no") for row in self.rows)
+        return sum(row.get("reached", "").startswith("no") for row in self.rows)
 
     def show(self):
         keys = self.columns()

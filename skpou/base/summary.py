@@ -13,8 +13,9 @@ from skpou.core import TotalDegreePolynomials, largest_powers, to_powers
 MOST_TERMS, MOST_COLUMNS = 15, 12
 #: Targets whose polynomials are written out.
 MOST_TARGETS = 4
-#: Terms of this share of the largest are round-off.
-ROUND_OFF = 1e-14
+#: Terms of this share of the largest are round-off: away from 0 the powers of a column are so much
+#: alike that a thousand units of it may be in each, and cancel.
+ROUND_OFF = 1e-12
 #: What the scores of a search are, and which one is taken.
 SCORES = {
     "score": "score: twice the negative log evidence and the price of gates; the least is taken",

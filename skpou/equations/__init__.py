@@ -7,15 +7,18 @@ from skpou.equations.estimator import (
     Physics,
     PhysicsMixin,
 )
+from skpou.equations.jumps import hidden_jump, residual_on_lines
 from skpou.equations.newton import inside
 from skpou.equations.posterior import (
     UNSOLVED,
     broken_message,
     fitted_model,
     judged,
+    jump_message,
     open_message,
     undetermined,
     undetermined_message,
+    unsolved_message,
 )
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
@@ -34,12 +37,16 @@ __all__ = [
     "broken_message",
     "criterion",
     "fitted_model",
+    "hidden_jump",
     "inside",
     "judged",
+    "jump_message",
     "norm",
     "open_message",
+    "residual_on_lines",
     "stacked",
     "undetermined",
     "undetermined_message",
+    "unsolved_message",
 ]
 # fmt: on

@@ -186,14 +186,19 @@ class CollocationSystem:
             found.append(result.detach().reshape(-1))
         return found
 
-    def relative_residual(self, coef: Tensor, unknowns: Tensor) -> float:
-        """Held-out residual over the root mean square of the equations' terms; 0 where all is 0."""
-        judged = self.at(self.problem.fresh)
-        residual = terms = 0.0
+    def relative_residual(
+        self, coef: Tensor, unknowns: Tensor, terms: Sequence[Term] | None = None
+    ) -> float:
+        """Residual over the root mean square of the equations' terms; 0 where all is 0.
+
+        It is that at fresh points, or that of `terms`.
+        """
+        judged = self.at(self.problem.fresh if terms is None else terms)
+        residual = size = 0.0
         for i, part in enumerate(judged.residuals(coef, unknowns)[1:]):
-            terms += judged.size_of_terms(i, coef, unknowns)
+            size += judged.size_of_terms(i, coef, unknowns)
             residual += float(part.square().mean())
-        return math.sqrt(residual / terms) if terms > 0 else 0.0
+        return math.sqrt(residual / size) if size > 0 else 0.0
 
     def broken_conditions(self, coef: Tensor, unknowns: Tensor) -> float:
         """Largest root mean square of a condition at its points, over that of its terms."""

@@ -20,9 +20,9 @@ LEFT_OUT, FEW_POINTS = 5, 10
 #: Fewest and most fresh points: a residual's root mean square is known to some per cent.
 FEWEST_FRESH, MOST_FRESH = 200, 1000
 #: Beside a seed, so that draws of unlike things from it have nothing in common: points left out,
-#: points of a search, trial functions. Seeds of the points of an equation are so far from those of
-#: its fresh ones.
-OF_LEFT_OUT, OF_PILOT, OF_TRIALS, FRESH_SEEDS = 5, 7, 11, 1000
+#: points of a search, trial functions, points between others. Seeds of the points of an equation
+#: are so far from those of its fresh ones.
+OF_LEFT_OUT, OF_PILOT, OF_TRIALS, OF_BETWEEN, FRESH_SEEDS = 5, 7, 11, 13, 1000
 
 
 def full_box(scaling: Scaling, n_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,3 +125,24 @@ def fills_its_box(points: np.ndarray) -> bool:
         return False
     cells = np.minimum((CELLS * (points - low) / (high - low)).astype(int), CELLS - 1)
     return len(np.unique(cells, axis=0)) == CELLS**d
+
+
+def mixtures_of_neighbours(points: Tensor, n: int, seed: int) -> Tensor:
+    """Weights (n, N) of n points between N others, as dense as these everywhere.
+
+    Each is a random convex combination of a point and of some of its nearest neighbours, as many
+    of them as there are columns.
+    """
+    rng = np.random.default_rng([seed, OF_BETWEEN])
+    own, d = len(points), points.shape[1]
+    # On a grid a point has two neighbours along every column, and is the nearest to itself.
+    nearest = torch.cdist(points, points).topk(min(2 * d + 1, own), largest=False).indices
+    centers = np.resize(rng.permutation(own), n)
+    others = nearest.cpu().numpy()[centers, 1:]
+    # One more than columns: two may lie on opposite sides.
+    chosen = np.take_along_axis(others, rng.random(others.shape).argsort(1)[:, : d + 1], 1)
+    corners = np.c_[centers, chosen]
+    weights = np.zeros((n, own))
+    shares = rng.dirichlet(np.ones(corners.shape[1]), n)
+    np.add.at(weights, (np.arange(n)[:, None], corners), shares)
+    return as_tensor(weights, points)

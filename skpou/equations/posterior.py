@@ -169,6 +169,15 @@ def unsolved_message(left: float) -> str:
     )
 
 
+def jump_message(jump: float) -> str:
+    """Sentence about a jump between the points, relative to the solution's range."""
+    return (
+        f"The equations are not solved: between their points the solution jumps by {jump:.1e} of "
+        "its range, where no residual tells of it. Take hidden_layer_sizes='auto', solver='lsgd' "
+        "or HierarchicalPOURegressor."
+    )
+
+
 def broken_message(broken: float) -> str:
     """Sentence about conditions at their points, relative to the size of their terms."""
     return (

@@ -26,6 +26,7 @@ from skpou.equations.points import (
     equation_points,
     full_box,
     held_out,
+    mixtures_of_neighbours,
     region_of,
 )
 from skpou.equations.pointwise import Key, Pointwise, Values
@@ -33,6 +34,8 @@ from skpou.physics import Condition, Constants, Equation, Field, Unknown, as_ten
 
 #: Difference of derivatives, relative to their size, that round-off explains.
 SAME = 1e-11
+#: Points for each parameter of a network, and most points that this asks for.
+ROWS_A_PARAMETER, MOST_ADDED = 2, 3000
 #: More residuals at a point than this, as many as there are points, are a slip.
 MOST_EQUATIONS = 8
 
@@ -97,6 +100,19 @@ class Term:
             return self.subset(held.left_out)
         return self.moved(held.x, scaling.points(held.x))
 
+    def denser(self, n: int) -> Term:
+        """The same equation at no fewer than n points, those added between the others."""
+        if n <= self.n_points:
+            return self
+        weights = mixtures_of_neighbours(self.points, n - self.n_points, self.group)
+
+        def with_between(own: Tensor) -> Tensor:
+            # Round-off must not take a point out of the box, where an equation may have no value.
+            inner = (weights @ own).clamp(own.amin(0), own.amax(0))
+            return torch.cat([own, inner])
+
+        return self.moved(with_between(self.x), with_between(self.points))
+
     def subset(self, index: Tensor) -> Term:
         """The same equation at some of the points."""
         target = self.target[index] if len(self.target) > 1 else self.target
@@ -136,6 +152,25 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """Names of the unknowns."""
         return tuple(self.unknowns)
+
+    def determining(self, n_parameters: int) -> Problem:
+        """The same equations, those of whole regions at more points than parameters can follow.
+
+        Fewer points would be obeyed by functions that are no solutions between them.
+        """
+        open_terms = [t for t in self.terms if t.region is not None and not t.is_condition]
+        first = {t.group: t for t in open_terms}  # A gradient has the points of its equation.
+        have = sum(t.n_points for t in first.values())
+        if not have:
+            return self
+        factor = min(ROWS_A_PARAMETER * n_parameters, max(MOST_ADDED, have)) / have
+        return replace(
+            self,
+            terms=tuple(
+                t.denser(math.ceil(factor * t.n_points)) if t.group in first else t
+                for t in self.terms
+            ),
+        )
 
     def unit(self, key: Key) -> float:
         """Derivative in units of y and X of a function with derivative 1 in scaled units."""

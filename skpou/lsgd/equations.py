@@ -19,19 +19,32 @@ from skpou.core import ParametricBasis, Report, Rows, TrainingResult
 from skpou.core.models import LinearModel, Stage
 from skpou.core.optim import Descent, Iterate, ProjectedProblem
 from skpou.equations import (
+    UNSOLVED,
     CollocationSystem,
     Problem,
     criterion,
     fitted_model,
+    hidden_jump,
     judged,
+    jump_message,
+    residual_on_lines,
+    stacked,
+    unsolved_message,
 )
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.lsgd.joint import NonlinearDescent, NonlinearProblem
 from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, NetworkDerivatives
 
+#: Steps after which a descent is looked at, and the factor of the residual at the points from which
+#: on that between them tells of a false solution.
+LOOK, FALSE = 10, 10.0
 #: Ridge of the posterior where none is given: some units of round-off of the largest column.
 ALPHA = 1e-15
+
+
+class _ObeyedAtThePointsAlone(Exception):
+    """Too few points for so many parameters; leaves a descent."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,9 @@ class EquationNetworkTraining(NetworkTraining):
         first: Tensor | None = None,
     ):
         self.equations = equations
+        network = options.network
+        n_inner = network.n_columns * rows.n_outputs + len(equations.unknowns)
+        self.determining = equations.determining(network.n_parameters + n_inner)
         if first is None:
             points = torch.cat([rows.X, *(term.points for term in equations.terms)])
             first = INITIALIZATIONS[options.init](options.network, rng, points)
@@ -205,6 +221,43 @@ class EquationNetworkTraining(NetworkTraining):
     def start(self) -> Tensor:
         """First parameters of the hidden layers."""
         return self.first
+
+    def _varpro(self, theta: Tensor) -> None:
+        """Once more, with the steps that are left, where the points do not determine a solution."""
+        try:
+            super()._varpro(theta)
+        except _ObeyedAtThePointsAlone:
+            self.equations, before = self.determining, self.base
+            self.base = CollocationSystem(
+                before.basis, self.rows, self.equations.terms, self.equations, before.before
+            )
+            self.progress.best = None  # Its loss is that of other rows.
+            self._pose()
+            super()._varpro(theta)
+
+    def _show(self, iterate: Iterate) -> None:
+        super()._show(iterate)
+        n_steps = len(self.progress.curve)
+        if self.determining is self.equations or n_steps % LOOK or self.options.solver != "varpro":
+            return
+        if n_steps + LOOK <= self.options.max_iter and self._is_false(iterate):
+            raise _ObeyedAtThePointsAlone
+
+    def _is_false(self, iterate: Iterate) -> bool:
+        """Whether the equations are obeyed at their points and not between them."""
+        system, solution = self.solution(iterate)
+        if system.relative_residual(solution.coef, solution.unknowns) <= UNSOLVED:
+            return False
+        own = system.residuals(solution.coef, solution.unknowns)[1:]
+        judged = system.at(self.equations.fresh)
+        fresh = judged.residuals(solution.coef, solution.unknowns)[1:]
+        sizes = {
+            term.group: float(part.square().mean())
+            for term, part in zip(system.terms, own, strict=True)
+            if not term.length
+        }
+        between = sum(float(part.square().mean()) for part in fresh)
+        return between > FALSE**2 * sum(sizes.values())
 
     def _system(self, theta: Tensor) -> CollocationSystem:
         return self.base.with_basis(NetworkBasis(self.options.network, theta))
@@ -228,6 +281,13 @@ class EquationNetworkTraining(NetworkTraining):
         return ProjectedProblem(
             columns, y, torch.ones_like(y[:, 0]), relative=True, batch_size=self.options.batch_size
         )
+
+    def first_slopes(self) -> tuple[Tensor, Tensor]:
+        """Rows (N, p m) of the coefficients at nothing, and what nothing leaves over (N, 1)."""
+        first = [unknown.init for unknown in self.equations.unknowns.values()]
+        blocks = self.base.blocks(self.base.zero(), self.rows.X.new_tensor(first))
+        residual, jacobian = stacked(blocks, self.scales)
+        return jacobian[:, : self.base.n_coefficients], residual[:, None]
 
     def _zero(self) -> Tensor:
         """Coefficients of all outputs, and the unknowns where they start, (N, 1)."""
@@ -266,10 +326,18 @@ class EquationNetworkTraining(NetworkTraining):
         result.chosen.update(self.reported)
         if result.code not in ("converged", "max_iter"):
             return result
-        # At its own points a network may have next to no residual and be no solution.
+        # At its own points, and at any few, a network may have next to no residual and be no
+        # solution.
         system, solution = self.found
         alike = self.reported["undetermined"]
         code, message = judged(system, solution, result.code, result.message, alike)
+        if code == "converged" or message == result.message:
+            left = residual_on_lines(system, solution.coef, solution.unknowns)
+            if left > UNSOLVED:
+                code, message = "max_iter", f"{unsolved_message(left)} {message}".strip()
+        jump = hidden_jump(system, solution.coef)
+        if jump > UNSOLVED:
+            code, message = "max_iter", f"{jump_message(jump)} {message}".strip()
         return replace(result, code=code, message=message)
 
 

@@ -120,6 +120,10 @@ class NetworkTraining:
         self.rows, self.options, self.rng, self.report = rows, options, rng, report
         self.progress = Progress()
         self.dual, self.quick = False, True
+        self._pose()
+
+    def _pose(self) -> None:
+        """The projected problem with its number of residuals and the rms of its targets."""
         self.problem = self._problem()
         self.count = self.problem.total * self.problem.y.shape[1]
         self.size = self.problem.rms * math.sqrt(self.problem.y.numel() / self.count)
@@ -223,7 +227,7 @@ class NetworkTraining:
             if few:
                 tries.insert(0, (options.schedule(RidgeSchedule.least), few))
         ends: BestSoFar[TrainingResult] = BestSoFar()
-        left = options.max_iter
+        left = options.max_iter - len(self.progress.curve)
         for ridge, most in tries:
             before = len(self.progress.curve)
             result = levenberg_marquardt(

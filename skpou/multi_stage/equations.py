@@ -24,7 +24,7 @@ from skpou.lsgd import EquationNetworkTraining, NetworkOptions
 from skpou.multi_stage.joint_descent import EquationDescent
 from skpou.multi_stage.options import HAND_OVER, HAND_OVER_RIDGE, MultiStageOptions
 from skpou.multi_stage.periodogram import dominant_frequency
-from skpou.multi_stage.recipe import LEARNING_RATE, scaled_start
+from skpou.multi_stage.recipe import LEARNING_RATE, scaled_start, scattered, sees
 from skpou.networks import Network
 from skpou.physics import Unknown
 from skpou.search import HALF
@@ -94,6 +94,9 @@ class EquationStages:
         points = torch.cat([self.rows.X, *(term.points for term in self.problem.terms)])
         theta = scaled_start(network, factor, self.rng, points)
         training = self._training(network, theta)
+        if not sees(*training.first_slopes()):
+            theta = scattered(network, theta, self.rng)
+            training = self._training(network, theta)
         if self.options.solver == "varpro":
             result = training.run()
         else:

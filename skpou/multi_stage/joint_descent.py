@@ -19,6 +19,8 @@ from skpou.networks import Coordinates, Network, NetworkColumns, NetworkDerivati
 #: Memory of L-BFGS, in vectors of all parameters, and its iterations a round: a round ends where a
 #: line search fails.
 HISTORY, ROUND = 50, 500
+#: Parts of Adam's steps between which rates are matched, and the largest factor of an equation.
+MATCHINGS, HEAVIEST = 5, 100.0
 #: Share of the loss that a round of L-BFGS must gain: one that gains less is at rest.
 GAIN = 1e-3
 
@@ -128,6 +130,7 @@ class JointDescent:
         """Steps of Adam whose size falls to 0 along half a cosine."""
         adam = Adam([self.variables, self.coef], learning_rate)
         for step in range(n_steps):
+            self._before_step(step, n_steps)
             loss, *gradients = self.evaluate()
             if not math.isfinite(loss):
                 self.best.finite = False
@@ -135,6 +138,9 @@ class JointDescent:
             adam.learning_rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / n_steps))
             adam.step(gradients)
         self._return_to_best()
+
+    def _before_step(self, step: int, n_steps: int) -> None:
+        """Nothing; a descent may change its loss here."""
 
     def lbfgs(self, n_steps: int, tol: float) -> None:
         """L-BFGS in rounds, each in units of the loss that it starts from."""
@@ -202,6 +208,9 @@ class EquationDescent(JointDescent):
         report: Report | None = None,
     ):
         self.training, self.scales = training, training.scales
+        self.first_scales = list(self.scales)
+        terms = training.base.terms
+        self.balanced = {i + 1 for i, term in enumerate(terms) if term.rule == "balanced"}
         level, problem = training.base, training.equations
         self.limits = list(problem.unknowns.values())
         network = training.options.network
@@ -223,17 +232,53 @@ class EquationDescent(JointDescent):
 
     def evaluate(self) -> tuple[float, Tensor, Tensor]:
         """See `JointDescent.evaluate`; the loss is in units of that of nothing."""
+        loss, *gradients = self._loss_and_gradients(self.scales)
+        self._show(self.variables * self.scale, loss)
+        return loss / 2, gradients[0], gradients[1]
+
+    def _before_step(self, step: int, n_steps: int) -> None:
+        """Match the rates of "balanced" equations at some of the steps."""
+        if self.balanced and step in {k * n_steps // MATCHINGS for k in range(1, MATCHINGS)}:
+            self._match_rates()
+
+    def _match_rates(self) -> None:
+        """Weigh equations so that their loss falls at the rate of that of all else.
+
+        Along the steepest descent of ``L_d + w L_e``, gamma = w / (1 + w), the logarithms of both
+        losses change at rates that are linear in w: w makes them alike. There is no such weight
+        where one of the losses falls faster by the descent of the other.
+        """
+        parts = []
+        for kept in (False, True):
+            scales = [s * ((i in self.balanced) == kept) for i, s in enumerate(self.scales)]
+            loss, *gradients = self._loss_and_gradients(scales)
+            parts.append((loss, torch.cat([gradient.reshape(-1) for gradient in gradients])))
+        (data, by_data), (equation, by_equation) = parts
+        if not (0 < data < math.inf and 0 < equation < math.inf):
+            return
+        both = float(by_data @ by_equation)
+        of_data = float(by_data @ by_data) / data - both / equation
+        of_equation = float(by_equation @ by_equation) / equation - both / data
+        if of_data <= 0 or of_equation <= 0:
+            return
+        for i in self.balanced:
+            factor = self.scales[i] / self.first_scales[i] * math.sqrt(of_data / of_equation)
+            self.scales[i] = self.first_scales[i] * min(max(factor, 1 / HEAVIEST), HEAVIEST)
+        self.least = math.inf  # Of another loss.
+
+    def _loss_and_gradients(self, scales: list[float]) -> tuple[float, Tensor, Tensor]:
+        """Mean square and gradients of its half, for some factors of data and equations."""
         theta = self.variables * self.scale
         level, solution = self.training.solution(Iterate(theta, self.inner(self.coef), math.nan))
         coef, unknowns, problem = solution.coef, solution.unknowns, level.problem
         by_coef, by_unknown = torch.zeros_like(coef), torch.zeros_like(unknowns)
         left = level.root[:, None] * (level.phi @ coef - level.y)
-        weight = (self.scales[0] / self.unit) ** 2
+        weight = (scales[0] / self.unit) ** 2
         loss = weight * float(left.square().sum())
         pulled = weight * level.root[:, None] * left
         by_coef += level.phi.T @ pulled
         by_theta = self.derivatives[0].pull_back(theta, {(): pulled @ coef.T})
-        for i, scale in enumerate(self.scales[1:]):
+        for i, scale in enumerate(scales[1:]):
             weight = (scale / self.unit) ** 2
             residual, by_value, by_constant = level.linearised(i, coef, unknowns)
             loss += weight * float(residual.square().sum())
@@ -247,6 +292,5 @@ class EquationDescent(JointDescent):
             by_theta = by_theta + self.derivatives[i + 1].pull_back(theta, slopes)
             for j, slope in enumerate(by_constant.values()):
                 by_unknown[j] += weight * (slope * residual).sum()
-        self._show(theta, loss)
         gradient = torch.cat([self.unit * by_coef.T.reshape(-1), by_unknown])[:, None]
-        return loss / 2, by_theta * self.scale, gradient
+        return loss, by_theta * self.scale, gradient

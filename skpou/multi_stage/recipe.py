@@ -20,6 +20,8 @@ from skpou.search import HALF, neighbour_correlation, white_correlation
 
 #: Adam's step in stages of "adam_lbfgs": its authors' default (Kingma and Ba 2015).
 LEARNING_RATE = 1e-3
+#: Cosine of the angle between a column and a target that is round-off.
+ORTHOGONAL = 1e-10
 
 
 def scaled_start(network: Network, factor: float, rng: np.random.Generator, X: Tensor) -> Tensor:
@@ -28,6 +30,26 @@ def scaled_start(network: Network, factor: float, rng: np.random.Generator, X: T
     weight, bias = network.unflatten(theta)[0]
     bias.copy_(factor * (bias - weight.sum(1)))
     weight.mul_(2 * factor)
+    return theta
+
+
+def sees(columns: Tensor, target: Tensor) -> bool:
+    """Whether any of the columns (n, p) is not orthogonal to the target (n, m).
+
+    Without biases all units are odd about the middle of the box, and see nothing of what is even:
+    no gradient would ever tell.
+    """
+    inner = (columns.T @ target).abs()
+    size = columns.norm(dim=0)[:, None] * target.norm(dim=0)
+    return bool((inner > ORTHOGONAL * size).any()) or not float(size.max())
+
+
+def scattered(network: Network, theta: Tensor, rng: np.random.Generator) -> Tensor:
+    """A start whose first units are zero at random points of the box, not in its middle."""
+    theta = theta.clone()
+    weight, bias = network.unflatten(theta)[0]
+    moved = torch.as_tensor(rng.random(weight.shape), dtype=theta.dtype, device=theta.device)
+    bias.copy_(-(weight * moved).sum(1))
     return theta
 
 
@@ -95,6 +117,8 @@ class RecipeTraining:
         rows = replace(self.rows, y=self.residue / (size or 1.0))
         network, factor = self._network(index)
         theta = scaled_start(network, factor, self.rng, rows.X)
+        if not sees(NetworkBasis(network, theta).matrix(rows.X), rows.weight[:, None] * rows.y):
+            theta = scattered(network, theta, self.rng)
         # The last layer starts at zero: no output and no sign is preferred.
         coef = rows.X.new_zeros((network.n_columns, rows.n_outputs))
         descent = JointDescent(network, rows, theta, coef, factor, self.report)

@@ -11,6 +11,7 @@ from skpou.equations.points import (
     fills_its_box,
     full_box,
     held_out,
+    mixtures_of_neighbours,
 )
 from skpou.equations.problem import compile_problem
 from skpou.physics import N_POINTS, SAMPLERS, Equation, Unknown
@@ -149,3 +150,26 @@ def test_pilot_has_not_too_many_points_of_a_plane():
     assert [len(term.x) for term in problem.terms] == [5000] * 3
     for term in (*problem.terms, *problem.pilot, *problem.fresh):
         torch.testing.assert_close(term.points, scaling.points(term.x))
+
+
+def test_points_between_others_are_as_dense_as_these():
+    own = tensor(np.linspace(0, 1, 41)[:, None] ** 3)
+    weights = mixtures_of_neighbours(own, 4000, seed=0)
+    assert weights.shape == (4000, 41)
+    torch.testing.assert_close(weights.sum(1), torch.ones(4000, dtype=torch.float64))
+    assert bool((weights >= 0).all())
+    added = (weights @ own)[:, 0]
+    # A tenth of the points lie below 1e-3: so do about as many of those between.
+    assert 0.07 < float((added < 1e-3).double().mean()) < 0.13
+
+
+def test_points_between_those_of_a_grid_fill_its_box():
+    t = np.linspace(0, 1, 9)
+    own = tensor(np.stack(np.meshgrid(t, t), -1).reshape(-1, 2))
+    added = mixtures_of_neighbours(own, 2000, seed=1) @ own
+    assert bool(((added > -1e-15) & (added < 1 + 1e-15)).all())
+    added = added.clamp(0, 1)
+    assert fills_its_box(added.numpy())
+    # They are within the cells, not on the lines of the grid.
+    apart = (8 * added - (8 * added).round()).abs()
+    assert float((apart.min(1).values > 0.01).double().mean()) > 0.8

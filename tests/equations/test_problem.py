@@ -10,9 +10,9 @@ from skpou.core.scaling import Scaling
 from skpou.equations.collocation import root_of_squares
 from skpou.equations.fit import fit_equations
 from skpou.equations.points import fills_its_box
-from skpou.equations.problem import compile_problem
+from skpou.equations.problem import MOST_ADDED, compile_problem
 from skpou.equations.search import EquationOptions
-from skpou.physics import Equation, Unknown
+from skpou.physics import Condition, Equation, Unknown
 
 POINTS = np.random.default_rng(0).uniform(1, 2, (30, 2))
 
@@ -192,3 +192,20 @@ def test_root_of_squares(unit):
 def test_columns_too_short_for_a_derivative_are_named():
     with pytest.raises(ValueError, match=r"along column 0 of X, which spans 4\.94e-323 only"):
         compile_problem([Equation(decay, "sobol")], {}, scaling(1, 0.0, 5e-323), 1, seed=0)
+
+
+def test_as_many_points_as_determine_the_parameters():
+    """Equations and their gradients have the same; conditions and given targets stay."""
+    t = np.linspace(1, 3, 20)[:, None]
+    free = Equation(decay, t, gradient_weight=0.5)
+    condition = Condition(decay, t)
+    given = Equation(decay, t, target=t[:, 0])
+    problem = compile_problem([free, condition, given], {}, scaling(1), 1, seed=0)
+    found = problem.determining(100)
+    assert [term.n_points for term in found.terms] == [200, 200, 20, 20]
+    equation, gradient = found.terms[:2]
+    assert torch.equal(equation.x, gradient.x)
+    assert torch.equal(equation.x[:20], problem.terms[0].x)
+    torch.testing.assert_close(found.scaling.points(equation.x), equation.points)
+    assert problem.determining(10).terms == problem.terms
+    assert problem.determining(10**9).terms[0].n_points == MOST_ADDED

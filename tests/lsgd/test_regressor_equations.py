@@ -204,3 +204,32 @@ def test_rows_as_columns_of_a_basis():
 def test_refused(physics, options, match):
     with no_training(), pytest.raises(ValueError, match=match):
         LSGDRegressor((4,), physics=physics, **options).fit([[0.0]], [1.0])
+
+
+def test_too_few_points_for_the_parameters():
+    """Once seen to be obeyed at the points alone, the equation is solved at more of them."""
+
+    def wave(u, x):
+        return u.d(0, 0) + (4 * np.pi) ** 2 * torch.sin(4 * np.pi * x[:, 0])
+
+    points = np.linspace(-1, 1, 24)[:, None]
+    model = LSGDRegressor((16, 16), physics=Equation(wave, points), max_iter=60, random_state=0)
+    fit(model, [[-1.0], [1.0]], [0.0, 0.0])
+    fresh = np.linspace(-1, 1, 501)[:, None]
+    assert np.abs(model.predict(fresh) - np.sin(4 * np.pi * fresh[:, 0])).max() < 0.02
+    assert model.n_iter_ <= 60
+
+
+def test_a_jump_that_no_point_sees_is_said_to_be_none():
+    """Rectified units that solve an equation at its points and at fresh ones, and err by a half."""
+
+    def relaxation(u, x):
+        return u.d(0) + 3 * u() - torch.exp(-x[:, 0])
+
+    physics = Equation(relaxation, LINE)
+    model = LSGDRegressor((24,), activation="relu", physics=physics, max_iter=60, random_state=1)
+    with pytest.warns(ConvergenceWarning, match="The equations are not solved"):
+        model.fit([[0.0]], [1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        LSGDRegressor(physics=physics).fit([[0.0]], [1.0])

@@ -145,6 +145,56 @@ def test_scale_factor_that_is_given():
     assert set(model.scale_factors_) <= {1.0, 7.0}
 
 
+def even(u, x):
+    return u.d(0, 0) + torch.cos(3 * x[:, 0])
+
+
+@pytest.mark.parametrize("solver", ["varpro", "adam_lbfgs"])
+@quietly
+def test_a_source_that_is_even_about_the_middle(solver):
+    """Units without biases are odd, and no gradient tells them of it."""
+    points = np.linspace(-1, 1, 41)[:, None]
+    model = make(solver=solver, physics=Equation(even, points), n_stages=1, max_iter=100)
+    model.fit([[-1.0], [1.0]], [np.cos(3) / 9] * 2)
+    fresh = np.linspace(-1, 1, 301)
+    assert np.abs(model.predict(fresh[:, None]) - np.cos(3 * fresh) / 9).max() < 5e-3
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_matched_rates_are_those_of_the_losses(shared):
+    """Of "balanced" equations, along the steepest descent of the sum of both losses."""
+    physics = Equation(forced, X, weight="balanced" if shared else "auto")
+    captured = []
+    original = EquationDescent.__init__
+
+    def kept(self, *args):
+        original(self, *args)
+        captured.append(self)
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(EquationDescent, "__init__", kept)
+        make(physics=physics, solver="adam_lbfgs", max_iter=5, n_stages=1).fit([[0.0]], [0.7])
+    descent = captured[0]
+    assert descent.balanced == ({1} if shared else set())
+    if not shared:
+        assert descent.scales == descent.first_scales
+        return
+    descent._match_rates()
+    rates, step = [], 1e-6
+    _, *gradients = descent._loss_and_gradients(descent.scales)
+    start = descent.variables.clone(), descent.coef.clone()
+    for kept_scales in ([descent.scales[0], 0.0], [0.0, descent.scales[1]]):
+        losses = []
+        for sign in (1, -1):
+            descent.variables = start[0] + sign * step * gradients[0]
+            descent.coef = start[1] + sign * step * gradients[1]
+            losses.append(descent._loss_and_gradients(kept_scales)[0])
+        rates.append(np.log(losses[0] / losses[1]))
+    assert rates[0] == pytest.approx(rates[1], rel=1e-3)
+    assert rates[0] > 0
+
+
 # What is refused, and what is said
 
 

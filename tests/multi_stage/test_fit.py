@@ -10,7 +10,7 @@ from skpou.core.records import TrainingInterrupted
 from skpou.multi_stage import recipe as module
 from skpou.multi_stage.fit import fit_multi_stage
 from skpou.multi_stage.options import MOST_STAGES, MultiStageOptions
-from skpou.multi_stage.recipe import RecipeTraining, scaled_start
+from skpou.multi_stage.recipe import RecipeTraining, scaled_start, scattered, sees
 from skpou.networks.architecture import Network
 from skpou.networks.basis import NetworkBasis
 from tests.contracts import same_bits
@@ -47,6 +47,25 @@ def rms(rows, values):
 
 
 # The recipe's stages
+
+
+def test_columns_that_are_orthogonal_to_a_target_do_not_see_it():
+    """Odd units and an even target; units elsewhere than in the middle see it."""
+    X = tensor(np.linspace(0, 1, 31)[:, None])
+    network, rng = Network(1, (6,)), np.random.default_rng(0)
+    theta = scaled_start(network, 1.0, rng, X)
+    odd, even = torch.sin(6 * (X - 0.5)), torch.cos(6 * (X - 0.5))
+    even = even - even.mean()
+    columns = NetworkBasis(network, theta).matrix(X)
+    assert sees(columns, odd)
+    assert not sees(columns, even)
+    assert sees(columns, torch.cat([odd, even], 1))
+    assert sees(columns, 0 * even)  # Nothing to be seen, and nothing to be mended.
+    moved = scattered(network, theta, rng)
+    assert sees(NetworkBasis(network, moved).matrix(X), even)
+    weight, bias = network.unflatten(moved)[0]
+    zeros = -bias / weight[:, 0]
+    assert 0 < float(zeros.min()) < float(zeros.max()) < 1
 
 
 def test_most_stages():
