@@ -39,8 +39,6 @@ SECONDS_OF_MANY = 6.0
 SPREADS_BEYOND = 3.0
 #: Least weight of a row beside the heaviest one, to which estimators raise smaller ones.
 LEAST_WEIGHT = 1e-12
-#: Largest slope, in units of y over X, that must be a finite number.
-MOST_SLOPE = 1e290
 #: By how much less than the largest class a classifier may get right at its own rows.
 LEAST_SHARE = 0.25
 
@@ -241,19 +239,11 @@ def _wrong_array(array, shape, kind, case):
         yield f"shape {array.shape} instead of {shape}"
     if array.dtype.kind != "f":
         return
-    if kind == "gradient" and _is_steep(case):
+    if (kind == "gradient" and case.is_steep) or case.may_be_infinite:
         array = np.where(np.isinf(array), 0.0, array)
     if not np.isfinite(array).all():
         number = int((~np.isfinite(array)).sum())
         yield f"{number} of {array.size} not finite, such as {array[~np.isfinite(array)][0]}"
-
-
-def _is_steep(case):
-    """Whether a slope from row to row may overflow."""
-    gaps = [np.diff(np.unique(column)) for column in case.X[case.kept].T]
-    least = min((gap.min() for gap in gaps if len(gap)), default=1.0)
-    with np.errstate(over="ignore"):
-        return np.ptp(case.y, axis=0).max() / least > MOST_SLOPE
 
 
 def regression_results(model, X, y, case):
@@ -304,7 +294,8 @@ def wrong_regression(model, arrays, y, case):
     if mean.shape[1:] != case.y.shape[1:] or not case.follows_rows:
         return
     if y is not None and mean.shape == y.shape:
-        yield from _worse_than_mean(mean, case, model.dtype)
+        fitted = ~np.isin(np.flatnonzero(case.kept), getattr(model, "outliers_", ()))
+        yield from _worse_than_mean(mean, case, model.dtype, fitted)
     # The first block's box ends where later rows may lie.
     if case.params.get("alpha") != 0 and not case.has_negligible_rows and case.n_blocks == 1:
         yield from _beyond_range(mean, arrays["std True"], case)
@@ -333,10 +324,13 @@ def _in_units(case, mean):
         return y / unit, mean.astype(float).reshape(len(mean), -1) / unit
 
 
-def _worse_than_mean(mean, case, dtype):
-    """Yield outputs further from their rows than their weighted mean, beyond round-off."""
-    y, mean = _in_units(case, mean)
-    weight = np.ones(len(y)) if case.weight is None else case.weight[case.kept]
+def _worse_than_mean(mean, case, dtype, fitted):
+    """Yield outputs further from their rows than their weighted mean, beyond round-off.
+
+    `fitted`: which of the kept rows; the fit is that of those that are no outliers.
+    """
+    y, mean = (part[fitted] for part in _in_units(case, mean))
+    weight = np.ones(len(y)) if case.weight is None else case.weight[case.kept][fitted]
     weight = np.maximum(weight, LEAST_WEIGHT * weight.max())
     total = np.sqrt(np.average((y - np.average(y, 0, weight)) ** 2, 0, weight))
     left = np.sqrt(np.average((y - mean) ** 2, 0, weight))

@@ -1,8 +1,6 @@
 """What `tests.fuzz` fits: an estimator, its parameters and odd data, all drawn from one seed."""
 
-import importlib.util
 import inspect
-import tempfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import pandas as pd
 import torch
 
 import skpou
+from tests.fuzz_containers import CONTAINERS
 from tests.fuzz_equations import COLUMNS_OF_EQUATIONS, EQUATIONS, SOLVERS
 
 #: Seeds from here on draw what the quick ones before, which the tests run, leave out: estimators
@@ -82,56 +81,6 @@ LABELS = {
     "float": lambda codes: codes.astype(float),
 }
 
-
-def _memory_map(X):
-    with tempfile.TemporaryFile() as file:
-        np.memmap(file, dtype=float, mode="w+", shape=X.shape)[:] = X
-        return np.memmap(file, dtype=float, mode="r", shape=X.shape)
-
-
-def _read_only(X):
-    X = X.copy()
-    X.setflags(write=False)
-    return X
-
-
-def _strided(X):
-    wide = np.full((2 * X.shape[0], 3 * X.shape[1]), np.nan)
-    wide[::2, ::3] = X
-    return wide[::2, ::3]
-
-
-def _frame(X):
-    return pd.DataFrame(X, columns=[f"c{j}" for j in range(X.shape[1])])
-
-
-def _polars(X):
-    import polars
-
-    return polars.DataFrame({f"c{j}": X[:, j] for j in range(X.shape[1])})
-
-
-#: Containers of points (n, d) in float64 that hold them exactly, after `_rounded`.
-CONTAINERS = {
-    "float64": lambda X: X,
-    "float32": lambda X: X.astype(np.float32),
-    "float16": lambda X: X.astype(np.float16),
-    "int": lambda X: X.astype(np.int64),
-    "bool": lambda X: X.astype(bool),
-    "object": lambda X: X.astype(object),
-    "pandas": _frame,
-    "nullable pandas": lambda X: _frame(X).astype("Float64"),
-    "Fortran order": np.asfortranarray,
-    "read-only": _read_only,
-    "strided": _strided,
-    "negative strides": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
-    "memory map": _memory_map,
-    "list": lambda X: X.tolist(),
-    "tensor": lambda X: torch.tensor(X),
-    "float32 tensor": lambda X: torch.tensor(X, dtype=torch.float32),
-}
-if importlib.util.find_spec("polars"):
-    CONTAINERS["polars"] = _polars
 
 #: Kinds that are drawn more often than the others: what most data are.
 USUAL = {"uniform": 2, "smooth": 2, "none": 3, "float64": 5}
@@ -274,6 +223,11 @@ PARAMETERS |= {
 SHARE_OF_EQUATIONS, SHARE_IN_BLOCKS = 0.3, 0.3
 #: Share of the cases from `FIRST_WITH_EXPERTS` on, of classes with pieces, that oscillate.
 SHARE_OF_EXPERTS = 0.2
+#: Largest slope, in units of y over X, that must be a finite number.
+MOST_SLOPE = 1e290
+#: Size of y from which, and below whose reciprocal, a transform's inverse may leave what float64
+#: holds: a third of its powers of ten, which a few deviations of transformed targets reach across.
+MOST_TRANSFORMED = 1e100
 #: Parameters that only shape a network of a given size.
 OF_NETWORKS = ("activation", "architecture", "init", "solver", "alpha", "batch_size", "max_iter")
 
@@ -335,6 +289,25 @@ class Case:
         return not (
             "physics" in self.params or self.name == "TransformedRegressor" or neural_blocks
         )
+
+    @property
+    def is_steep(self):
+        """Whether a slope from row to row may overflow."""
+        gaps = [np.diff(np.unique(column)) for column in self.X[self.kept].T]
+        least = min((gap.min() for gap in gaps if len(gap)), default=1.0)
+        # Where others are fitted inside, it is to targets in units of their spread.
+        rise = 1.0 if self.name == "AutoRegressor" else 0.0
+        with np.errstate(over="ignore"):
+            return max(np.ptp(self.y, axis=0).max(), rise) / least > MOST_SLOPE
+
+    @property
+    def may_be_infinite(self):
+        """Whether what is predicted may lie beyond the largest number: infinity is said then."""
+        if self.name != "TransformedRegressor":
+            return False
+        size = np.abs(self.y).max()
+        # Bars at rows of next to no weight are as wide as they like, and then transformed back.
+        return self.has_negligible_rows or not 1 / MOST_TRANSFORMED < size < MOST_TRANSFORMED
 
     def points(self, X):
         """Points (k, d) in the case's container."""

@@ -6,11 +6,19 @@ import sys
 import zipfile
 
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import skpou
-from skpou import LSGDRegressor, SparseGridClassifier, SparseGridRegressor, io, physics
+from skpou import (
+    LSGDRegressor,
+    NeuralSparseGridRegressor,
+    SparseGridClassifier,
+    SparseGridRegressor,
+    io,
+    physics,
+)
 from tests.estimators import QUERY, each_quick_class, fitted, same_bits, stepped
 
 skops = pytest.importorskip("skops.io")
@@ -64,6 +72,21 @@ def test_foreign_types_are_refused_on_both_ways(model, tmp_path):
     skops.dump(model, path)
     with pytest.raises(ValueError, match=r"holds \['.*(join|decay)'.*\], which is not skpou's"):
         io.load(path)
+
+
+@pytest.mark.parametrize("fitted_state", [True, False])
+def test_names_in_a_forged_file_are_not_called(fitted_state, tmp_path):
+    """A file without foreign types whose encoder is the name of a function, and its arguments."""
+    path, made = tmp_path / "model.skops", tmp_path / "made"
+    with pytest.warns(ConvergenceWarning):
+        model = NeuralSparseGridRegressor(2, level=1, max_iter=1).fit(X, Y)
+    model.model_["encoder"]["form"].update(kind="os:makedirs", n_features=str(made), n_components=7)
+    if not fitted_state:
+        del model.scaling_
+    io.save(model, path)
+    with pytest.raises(ValueError, match="has an encoder 'os:makedirs', but encoder='mlp'"):
+        io.load(path)
+    assert not made.exists()
 
 
 @pytest.mark.parametrize("stage", ["write", "fsync", "replace"])

@@ -27,7 +27,15 @@ from skpou.base.streams import (
 )
 from skpou.base.training import TrainedEstimator
 from skpou.base.unpacked import UNPACKED
-from skpou.core import Rows, Scaling, at_once, jobs, merge_rows, target_unit
+from skpou.core import (
+    Rows,
+    Scaling,
+    at_once,
+    jobs,
+    merge_rows,
+    order_of_columns,
+    target_unit,
+)
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 
@@ -98,8 +106,15 @@ class TorchEstimator(TrainedEstimator):
         unit = target_unit(y, weight, LARGEST_TARGET[dtype])
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
+        if box is None and points.shape[1] > 1 and self._sorts_columns():
+            order = order_of_columns(points, y[:, 0] / unit[0], weight)
+            scaling, points = scaling.reordered(order), points[:, order]
         rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
         return rows, scaling.with_targets(unit, rows), unit
+
+    def _sorts_columns(self) -> bool:
+        """Whether a fit has the columns in an order of its own: where draws go by their order."""
+        return False
 
     def _box_of_bounds(self, X: Tensor, weight: Tensor) -> Scaling | None:
         """Box of the parameter `bounds`, for estimators that have it; None: that of the rows."""

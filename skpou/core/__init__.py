@@ -32,7 +32,7 @@ from skpou.core.rows import (
     with_all_targets,
 )
 from skpou.core.sample import RowSample, keys_of
-from skpou.core.scaling import Scaling, target_unit
+from skpou.core.scaling import Scaling, order_of_columns, target_unit
 from skpou.core.sobol import sobol_points
 from skpou.core.state import TensorState, to_array, to_tensor
 
@@ -42,7 +42,7 @@ __all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", 
            "TensorState", "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted",
            "TrainingResult", "at_once", "count_columns", "count_waves", "drawn_and_others",
            "drawn_points", "group_rows", "handing_over", "jobs", "judging_generator", "keys_of",
-           "largest_powers", "merge_rows", "pairs_of", "sobol_points", "target_unit", "tell",
-           "to_array", "to_powers", "to_tensor", "torch_seeded", "total_degree_exponents",
-           "with_all_targets"]
+           "largest_powers", "merge_rows", "order_of_columns", "pairs_of", "sobol_points",
+           "target_unit", "tell", "to_array", "to_powers", "to_tensor", "torch_seeded",
+           "total_degree_exponents", "with_all_targets"]
 # fmt: on

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from skpou.core.rows import Rows
+from skpou.core.rows import Rows, lexicographic_order
 from skpou.core.state import TensorState
+
+#: Steps on each side of the unit box, and part of a step, that means of columns are told apart by:
+#: round-off does not reach a step, and no fraction of a small number of rows lies at its edge.
+STEPS, PART = 1e6, 0.381966
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Scaling(TensorState):
     Attributes
     ----------
     columns : Tensor of shape (k,), int64
-        Columns of X that vary.
+        Columns of X that vary, in the order that the fit has them in.
     offset, width : Tensor of shape (k,)
         Lower corner and side lengths of the data's box.
     mean, scale : Tensor of shape (m,)
@@ -83,11 +88,20 @@ class Scaling(TensorState):
             self.columns, self.offset, self.width, (mean * unit).squeeze(0), unit * spread
         )
 
+    def reordered(self, order: Tensor) -> Scaling:
+        """The same box with its columns in another order, a permutation (k,)."""
+        columns, offset, width = (part[order] for part in (self.columns, self.offset, self.width))
+        return replace(self, columns=columns, offset=offset, width=width)
+
+    @cached_property
+    def _ascends(self) -> bool:
+        return bool((self.columns[1:] > self.columns[:-1]).all())
+
     def points(self, X: Tensor) -> Tensor:
         """Points (n, k) in the unit box."""
-        # Columns ascend: as many as X has are those of X.
-        varying = X if len(self.columns) == X.shape[1] else X[:, self.columns]
-        return (varying - self.offset) / self.width
+        # Columns that ascend and are as many as X has are those of X.
+        whole = len(self.columns) == X.shape[1] and self._ascends
+        return ((X if whole else X[:, self.columns]) - self.offset) / self.width
 
     def targets(self, y: Tensor) -> Tensor:
         """Targets (n, m) in units of their rms deviation."""
@@ -117,3 +131,26 @@ def target_unit(y: Tensor, weight: Tensor, largest: float) -> Tensor:
     if not bool((size <= largest).all()):
         raise ValueError(f"Values of y as large as {float(size.max()):.3g} overflow. Rescale y.")
     return torch.where(size > 0, size, 1.0)
+
+
+def order_of_columns(X: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Order (d,) of the columns by what is in them, whatever order they and the rows came in.
+
+    By the mean of each, then by its mean square, then by the size of its covariance with a target.
+    Columns that agree in all of these stay in the order that they have.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Points in the unit box.
+    y : Tensor of shape (n,)
+        A target, in units of its largest absolute value.
+    weight : Tensor of shape (n,)
+        Frequencies.
+    """
+    kept = weight > 0
+    X, y, share = X[kept], y[kept], weight[kept] / weight[kept].sum()
+    mean = share @ X
+    along = (share * (y - share @ y)) @ (X - mean)
+    keys = torch.stack([mean, share @ X.square(), along.abs()], 1)
+    return lexicographic_order((keys * STEPS + PART).floor())

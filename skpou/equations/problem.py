@@ -391,7 +391,7 @@ class Tracer:
             where = self.x[int(torch.nonzero(~finite)[0])].tolist()
             raise ValueError(
                 f"The residual of equation {self.equation.name!r} is not finite at x = {where}, "
-                "whatever u is."
+                "whatever u of the size of y is."
             )
         self._refuse_what_mixes_points(values, result, constants)
         size = float(found[0].abs().max())

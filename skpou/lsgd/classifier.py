@@ -103,7 +103,7 @@ class LSGDClassifier(BaseClassifier):
         Mean cross entropy of rows that are left out, by a step of Newton's method for each, of the
         network alone.
     scaling_ : dict of ndarray
-        Box of the data: columns that vary, offset, width.
+        Box of the data: columns that vary, in the order of the fit, offset, width.
     model_ : dict
         State in scaled units: network, coefficients, logits of the classes' shares.
     n_features_in_ : int
@@ -213,6 +213,10 @@ class LSGDClassifier(BaseClassifier):
             )
         self._warn_if_not_converged(result)
         return self
+
+    def _sorts_columns(self) -> bool:
+        # The first units are drawn column by column.
+        return True
 
     def _most_lines(self) -> int:
         # A round of "varpro" begins with a line, and each has one step at least.

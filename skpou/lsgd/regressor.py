@@ -139,7 +139,8 @@ class LSGDRegressor(SearchedRegressor):
         Gates and variances of every target where the density is a mixture, in scaled units;
         else None.
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
+        of the targets.
     model_ : dict
         State in scaled units: bases, coefficients, posterior factors, noise.
     unknowns_ : dict of str to float

@@ -26,6 +26,10 @@ class SearchedRegressor(SampledRegressor, PhysicsMixin):
         """The same where there are equations."""
         raise NotImplementedError
 
+    def _sorts_columns(self) -> bool:
+        # The first units are drawn column by column.
+        return not isinstance(self.hidden_layer_sizes, str) and self.physics is None
+
     def _streams(self, X: Any) -> bool:
         """Whether fit reads rows in blocks: networks of a given size take steps on all rows."""
         searched = isinstance(self.hidden_layer_sizes, str) and self.physics is None

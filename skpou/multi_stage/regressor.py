@@ -147,7 +147,8 @@ class MultiStageRegressor(SearchedRegressor):
         Root mean square of each equation's residual on fresh points; only with `physics`. It
         ranks solutions of one problem, but is no estimate of their error.
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
+        of the targets.
     model_ : dict
         State in scaled units: stages, noise, slope.
     n_features_in_ : int

@@ -133,7 +133,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, SampledClassifier):
         Loss for each pass or each round of steps: mean negative log likelihood, or mean square of
         the residual.
     scaling_ : dict of ndarray
-        Box of the data: columns that vary, offset, width.
+        Box of the data: columns that vary, in the order of the fit, offset, width.
     model_ : dict
         State in scaled units: encoder, grid, coefficients.
     n_features_in_ : int

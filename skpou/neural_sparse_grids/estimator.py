@@ -34,7 +34,12 @@ from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
 from skpou.neural_sparse_grids.descent.options import DescentOptions
-from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm, name_of
+from skpou.neural_sparse_grids.encoders.encoder import (
+    BUILT_IN,
+    Encoder,
+    EncoderForm,
+    name_of,
+)
 from skpou.neural_sparse_grids.fit import (
     COEF_SOLVERS,
     NeuralGridOptions,
@@ -74,7 +79,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "margin": [Interval(Real, 0, 0.5, closed="left")],
-        "encoder": [StrOptions({"mlp", "cnn"}), callable],
+        "encoder": [StrOptions(set(BUILT_IN)), callable],
         "image_shape": [None, tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "coef_solver": [StrOptions(set(COEF_SOLVERS))],
@@ -172,6 +177,10 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         box = (scaling.columns, scaling.offset, scaling.width)
         with torch_seeded(int(rng.integers(TORCH_SEEDS)), like.device):
             return Encoder(form, *box).to(device=like.device, dtype=like.dtype)
+
+    def _sorts_columns(self) -> bool:
+        # The first units are drawn column by column, and rows that are held out by theirs.
+        return True
 
     def _take_steps(
         self, form: EncoderForm, rows: Rows, scaling: Scaling, state: dict[str, Any] | None
@@ -279,6 +288,20 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         return Scaling.from_arrays(self.scaling_, torch.zeros(0, dtype=torch.float64, device="cpu"))
 
     # Fitted state
+
+    def __setstate__(self, state):
+        """Restore a state whose encoder is built in or its parameter: a name would be imported."""
+        try:
+            kind, given = state["model_"]["encoder"]["form"]["kind"], state["encoder"]
+        except (KeyError, TypeError):  # Not fitted; what is damaged is told of below.
+            kind, given = BUILT_IN[0], None
+        own = BUILT_IN if given is None or isinstance(given, str) else (*BUILT_IN, name_of(given))
+        if kind not in own:
+            raise ValueError(
+                f"This saved {type(self).__name__} has an encoder {kind!r}, but encoder={given!r}. "
+                "Loading calls no function but that of the parameter."
+            )
+        super().__setstate__(state)
 
     def _model(self, like: Tensor) -> NeuralGrid:
         return NeuralGrid.from_arrays(self.model_, like)

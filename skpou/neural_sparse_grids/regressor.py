@@ -133,7 +133,8 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
         Mean square of the residual, in units of the variance of y, for each pass or each round of
         steps.
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
+        of the targets.
     model_ : dict
         State in scaled units: encoder, grid, coefficients, posterior, noise.
     n_features_in_ : int

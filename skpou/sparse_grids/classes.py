@@ -246,6 +246,20 @@ def _diffused(values: Tensor, alpha: float) -> Tensor:
     return (1 + alpha**2 / N_STEPS * values) ** -N_STEPS
 
 
+def _coarse_grid(grid: SparseGrid, options: GridOptions) -> SparseGrid | None:
+    """Grid that the smoothing is searched for on, where that is another one.
+
+    Raises
+    ------
+    ValueError
+        As `choose_class_level` does.
+    """
+    if options.alpha is not None or grid.n_columns <= SPECTRUM_POINTS:
+        return None
+    level = choose_class_level(grid.n_features, replace(options, level=None), "density")
+    return grid.of_level(level)
+
+
 def density_classes(
     problem: DensityProblem,
     options: GridOptions,
@@ -256,10 +270,8 @@ def density_classes(
     rows, grid, alpha = problem.rows, problem.grid, options.alpha
     judged = judged_rows(rows, rng)
     if alpha is None:
-        searched = problem
-        if grid.n_columns > SPECTRUM_POINTS:
-            level = choose_class_level(grid.n_features, replace(options, level=None), "density")
-            searched = DensityProblem(rows, grid.of_level(level))
+        coarse = _coarse_grid(grid, options)
+        searched = problem if coarse is None else DensityProblem(rows, coarse)
         alpha = searched.best_alpha(judged, report)
     coef = problem.solve(alpha)
     offset = coef.new_zeros(coef.shape[1])
@@ -275,6 +287,7 @@ def _fit_density(
     report: Report | None,
 ) -> TrainingResult:
     """See `density_classes`."""
+    _coarse_grid(grid, options)  # Refuses before matrices of thousands of columns are made.
     return density_classes(DensityProblem(rows, grid), options, rng, report)
 
 

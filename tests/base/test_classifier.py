@@ -54,6 +54,7 @@ def test_columns_of_long_tails_are_seen(name):
 
 
 @each_classifier
+@pytest.mark.filterwarnings("ignore:.*used all max_iter")
 def test_damage_of_the_calibration_is_told(name):
     model = CLASSIFIERS[name].fit(X, Y)
     state = model.__getstate__()

@@ -10,8 +10,8 @@ import pytest
 
 from skpou import SparseGridClassifier, SparseGridRegressor
 from tests import fuzz
+from tests.fuzz_containers import CONTAINERS
 from tests.fuzz_data import (
-    CONTAINERS,
     ESTIMATORS,
     FIRST_OF_ALL,
     FIRST_WITH_EXPERTS,
@@ -156,6 +156,22 @@ def test_what_is_wrong_is_seen(broken):
     case = plain_case("SparseGridClassifier" if "Classifier" in name else "SparseGridRegressor")
     found = fuzz.run_case(case, broken())
     assert any(SEEN[broken] in failure for failure in found.failures), found
+
+
+def test_what_a_transform_cannot_hold_may_be_infinite():
+    case = plain_case(name="TransformedRegressor")
+    for y, said in ((case.y, True), (1e200 * case.y, False)):
+        there = dataclasses.replace(case, y=y)
+        found = [*fuzz._wrong_array(np.array([1.0, np.inf]), (2,), "std True", there)]
+        assert bool(found) == said
+        assert [*fuzz._wrong_array(np.array([1.0, np.nan]), (2,), "std True", there)]
+
+
+def test_outliers_that_were_set_apart_are_not_asked_for():
+    case = plain_case(y=np.append(50.0, np.random.default_rng(0).standard_normal(29)))
+    mean = np.append(-50.0, case.y[1:])
+    for fitted, said in ((np.ones(30, bool), True), (np.arange(30) > 0, False)):
+        assert bool([*fuzz._worse_than_mean(mean, case, np.float64, fitted)]) == said
 
 
 def test_slow_fits_are_seen(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou.core.rows import merge_rows
-from skpou.core.scaling import Scaling, target_unit
+from skpou.core.scaling import Scaling, order_of_columns, target_unit
 from tests.contracts import same_bits
 from tests.examples import tensor
 
@@ -23,6 +23,45 @@ def sample(n=40, d=3, m=2, seed=0):
     X, y, weight = rng.standard_normal((n, d)), rng.standard_normal((n, m)), rng.integers(0, 4, n)
     X[n // 2 :] = X[: n - n // 2]  # two targets at every point
     return X, y * [1.0, 50.0][:m] + 7, weight
+
+
+# Columns
+
+
+def content(weight=None, seed=0):
+    """Points in the unit box whose columns are alike but for a little, a target, weights."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.random((40, 2)), rng.permutation(40) / 39, rng.permutation(40) / 39])
+    return tensor(X), tensor(X[:, 2] ** 2), tensor(np.ones(40) if weight is None else weight)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_order_of_columns_is_that_of_what_is_in_them(seed):
+    rng = np.random.default_rng(seed)
+    X, y, weight = content(rng.integers(0, 3, 40).astype(float))
+    order = order_of_columns(X, y, weight)
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+    columns, rows = torch.tensor(rng.permutation(4)), torch.tensor(rng.permutation(40))
+    repeated = rows.repeat_interleave(weight[rows].long())
+    for index, own in ((rows, weight[rows]), (repeated, torch.ones(len(repeated)).double())):
+        other = order_of_columns(X[index][:, columns], -3 * y[index], own)
+        assert torch.equal(columns[other], order)
+
+
+def test_columns_that_cannot_be_told_apart_stay():
+    X = torch.stack([torch.linspace(0, 1, 9).double()] * 3, 1)
+    assert order_of_columns(X, X[:, 0], torch.ones(9).double()).tolist() == [0, 1, 2]
+
+
+def test_boxes_have_their_columns_in_any_order():
+    X, _, weight = content()
+    X = torch.cat([X, torch.ones(40, 1).double()], 1)
+    box, order = Scaling.from_box(X, weight), torch.tensor([2, 0, 3, 1])
+    other = box.reordered(order)
+    assert other.columns.tolist() == [2, 0, 3, 1]
+    assert torch.equal(other.points(X), box.points(X)[:, order])
+    some = Scaling.from_box(X[:, :4], weight)
+    assert torch.equal(some.reordered(order).points(X[:, :4]), some.points(X[:, :4])[:, order])
 
 
 # Points

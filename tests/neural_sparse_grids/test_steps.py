@@ -71,7 +71,7 @@ def test_classes():
     points, labels = make_two_moons_3d(800, noise=0.1, random_state=0)
     labels = np.array(["a", "b"])[labels]
     model = NeuralSparseGridClassifier((8,), level=4, bounds=[[-3, 3]] * 3, batch_size=32)
-    for _ in range(4):
+    for _ in range(10):
         for block in np.array_split(np.arange(600), 3):
             model.partial_fit(points[block], labels[block], classes=["b", "c", "a"])
     assert list(model.classes_) == ["a", "b", "c"]

@@ -144,7 +144,7 @@ def test_one_and_two_classes(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_probabilities_of_stripes(method):
-    rows = make_rows(2000)
+    rows = make_rows(800)
     result = fit(rows, method)
     x = torch.tensor([[0.2, 0.5], [0.6, 0.3], [0.95, 0.9]]).double()
     assert (result.state.log_proba(x).argmax(1) == torch.arange(3)).all()

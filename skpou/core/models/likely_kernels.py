@@ -231,11 +231,11 @@ def stretches_of(X: np.ndarray) -> list[tuple[float, ...]]:
 def _of_gaps(x: np.ndarray) -> dict[float, float]:
     """Stretches that make the gaps of sorted levels more even, and none, with how uneven."""
     gaps = {k: np.diff(of_column(x, k, np)[0]) for k in STRETCHES}
+    # Where round-off makes one of two rows, the coordinate loses what the rows tell.
+    gaps = {k: gap for k, gap in gaps.items() if k == 0 or gap.all()}
     uneven = {k: float(np.log(gap).std()) for k, gap in gaps.items()}
     most, even = MOST_GAP * gaps[0.0].max(), EVENER * uneven[0.0]
-    return {
-        k: uneven[k] for k in STRETCHES if k == 0 or (uneven[k] < even and gaps[k].max() < most)
-    }
+    return {k: uneven[k] for k in gaps if k == 0 or (uneven[k] < even and gaps[k].max() < most)}
 
 
 def first_numbers(d: int) -> list[np.ndarray]:

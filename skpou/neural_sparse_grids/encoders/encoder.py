@@ -78,6 +78,10 @@ class EncoderForm:
         return replace(form, image_shape=None if shape is None else tuple(shape))
 
 
+#: Encoders by name; any other name is that of a function.
+BUILT_IN = ("mlp", "cnn")
+
+
 def name_of(function: Any) -> str:
     """``"module:name"`` of a function that can be imported.
 

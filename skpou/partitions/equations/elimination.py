@@ -16,6 +16,8 @@ from torch import Tensor
 #: Singular value of a piece's factor below which the rows leave its direction open. They are in
 #: units in which a change of the solution by 1 changes them by about 1, noisy data by 1e-4.
 OPEN = 1e-6
+#: Least diagonal entry of the factor of the unknowns: the square of its inverse does not overflow.
+LEAST_FACTOR = 1e-150
 
 
 @dataclass
@@ -191,7 +193,10 @@ class Elimination:
         q = self.q
         known: dict[tuple[int, int], Tensor] = {}
         eye = torch.eye(q, dtype=self.last.dtype, device=self.last.device)
-        inverse = torch.linalg.solve_triangular(self.last[:q, :q], eye, upper=True)
+        last = self.last[:q, :q].clone()
+        # An unknown that no row sees is as good as free, but its variance is a number.
+        last.diagonal()[last.diagonal().abs() < LEAST_FACTOR] = LEAST_FACTOR
+        inverse = torch.linalg.solve_triangular(last, eye, upper=True)
         known[-1, -1] = torch.zeros_like(inverse) if hold else inverse @ inverse.T
         diagonal: list[Tensor] = [self.last.new_zeros(0)] * len(self.sizes)
         for front in reversed(self.fronts):

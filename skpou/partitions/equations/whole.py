@@ -257,7 +257,7 @@ def solve_whole(
         misfits.append(float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0)
         if data_weight is not None:
             # Their noise, and what it does to the residual, asks for no pieces.
-            noise, misfit = 0 * noise, 0 * misfit
+            noise, misfit = np.zeros_like(noise), np.zeros_like(misfit)
         tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
         unweighted = tails
         if len(directions) > 1:

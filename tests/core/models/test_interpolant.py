@@ -173,6 +173,13 @@ def test_even_rows_some_of_which_are_missing_are_not_stretched(seed):
     assert stretches_of(np.sort(kept)[:, None] / 18.0) == [(0.0,)]
 
 
+def test_a_stretch_that_makes_two_rows_one_is_none():
+    """Rows over 24 decades whose upper end is drawn out."""
+    x = np.geomspace(1e-24, 1, 15)
+    with np.errstate(all="raise"):
+        assert min(stretches_of(x[:, None])) >= (0.0,)
+
+
 @pytest.mark.parametrize(
     "place", [np.geomspace(1, 1e4, 15), 1 / (1 + np.exp(-np.linspace(-5, 5, 15)))]
 )

@@ -59,6 +59,20 @@ def test_covariances_are_blocks_of_the_inverse():
     np.testing.assert_allclose(unknowns.numpy(), inverse[-Q:, -Q:], atol=1e-12)
 
 
+def test_an_unknown_that_no_row_sees_leaves_the_pieces_their_covariances():
+    problem = random_problem()
+    for rows in [*problem.own, *(pair.rows for pair in problem.pairs)]:
+        rows[:, -2] = 0.0  # The last unknown's column, before the right-hand side
+    A, _ = dense(problem)
+    inverse = np.linalg.inv(A[:, :-1].T @ A[:, :-1])
+    blocks, unknowns = problem.factor().covariances()
+    for e, block in enumerate(blocks):
+        own = slice(START[e], START[e + 1])
+        np.testing.assert_allclose(block.numpy(), inverse[own, own], atol=1e-12)
+    assert abs(unknowns[0, 0] - inverse[-1, -1]) < 1e-12
+    assert 1e200 < unknowns[1, 1] < np.inf
+
+
 def test_held_unknowns_and_tangents():
     """With unknowns held the pieces are solved for alone; tangents are their derivatives."""
     problem = random_problem()
