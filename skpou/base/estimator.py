@@ -104,13 +104,19 @@ class TorchEstimator(TrainedEstimator):
         measured = Scaling.from_box(X, weight)  # refuses a range that overflows
         scaling = box or self._box_of_bounds(X, weight) or measured
         unit = target_unit(y, weight, LARGEST_TARGET[dtype])
+        if box is None:
+            scaling = self._in_own_order(scaling, X, y[:, 0] / unit[0], weight)
         # Points that single precision cannot tell apart are one point.
         points = scaling.points(X).to(dtype).to(torch.float64)
-        if box is None and points.shape[1] > 1 and self._sorts_columns():
-            order = order_of_columns(points, y[:, 0] / unit[0], weight)
-            scaling, points = scaling.reordered(order), points[:, order]
         rows = merge_rows(points, y / unit, weight, counts=self._counts_repeats)
         return rows, scaling.with_targets(unit, rows), unit
+
+    def _in_own_order(self, box: Scaling, X: Tensor, y: Tensor, weight: Tensor) -> Scaling:
+        """The box with its columns in the order of the fit; y (n,) is a target in its unit."""
+        if len(box.columns) < 2 or not self._sorts_columns():
+            return box
+        points = box.points(X).to(self._torch_dtype()).to(torch.float64)
+        return box.reordered(order_of_columns(points, y, weight))
 
     def _sorts_columns(self) -> bool:
         """Whether a fit has the columns in an order of its own: where draws go by their order."""

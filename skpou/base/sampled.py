@@ -97,6 +97,7 @@ class SampledRegressor(SummedEstimator, BaseRegressor):
         ndim, sample = kept[0], sample_of_all_processes(kept[1])
         edges, dtype = edges_of_all(joined_edges(ranges)), self._torch_dtype()
         target_unit(edges, edges.new_ones(2), LARGEST_TARGET[dtype])  # refuses what overflows
+        box = self._in_order_of(sample, box)
         prepared = self._prepared(Given(sample.X, sample.y, sample.weight), ndim, box)
         # Merging may have divided the weights by their mean.
         unit = float(sample.weight.sum()) / prepared.rows.total_weight
@@ -173,7 +174,7 @@ class SampledClassifier(SummedEstimator, BaseClassifier):
         for part in parts():
             found.add(*part)
         sample = sample_of_all_processes(found)
-        last = int(sample.key[-1])
+        last, box = int(sample.key[-1]), self._in_order_of(sample, box)
 
         def others() -> Iterator[Rows]:
             for points, shares, weight in parts():

@@ -41,6 +41,14 @@ class SummedEstimator(TorchEstimator):
     _form_error: list[dict[str, Any]] | None
     _restraint: dict[str, Any] | None
 
+    def _in_order_of(self, sample: RowSample, box: Scaling) -> Scaling:
+        """The box with its columns in the order that a fit to the sample has them in."""
+        target = sample.y[:, 0]
+        unit = target.abs().amax()
+        return self._in_own_order(
+            box, sample.X, target / torch.where(unit > 0, unit, 1.0), sample.weight
+        )
+
     def _why_no_sum(self) -> str:
         """Why the parameters ask for what is no sum over rows; "" if they do not."""
         return ""
