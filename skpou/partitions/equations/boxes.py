@@ -89,15 +89,15 @@ class Boxes:
             # The last of those that touch has the largest lower corner.
             rank = np.where(inside, low.sum(1) + 1.0, 0.0)
             if self.edges is not None:
-                self._rank_by_edges(x, inside, rank)
+                self._rank_by_edges(self.edges, x, inside, rank)
             best = rank.argmax(1)
             found[start : start + block] = np.where(inside.any(1), best, -1)
         return found
 
-    def _rank_by_edges(self, x: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> None:
+    def _rank_by_edges(
+        self, edges: Edges, x: np.ndarray, inside: np.ndarray, rank: np.ndarray
+    ) -> None:
         """Take out points beyond moving edges; pieces come last where their edges meet."""
-        edges = self.edges
-        assert edges is not None
         n, e = np.nonzero(inside)
         lower, upper = edges.ends(e, self.local(e, x[n])[:, edges.column])
         place = x[n, edges.other]

@@ -64,16 +64,16 @@ def solve(
     unknowns : Tensor of shape (q,)
     limits : sequence of Unknown
     max_iter : int
-        Most steps.
+        Most steps, at least 1.
     is_affine : bool
     hold : bool, default=False
         Whether the unknowns stay as they are.
     """
     system.weigh(coef, unknowns)
     value = math.inf if is_affine else system.squares(coef, unknowns)
-    elimination = None
-    converged, n_steps = False, 0
-    for n_steps in range(1, max_iter + 1):  # noqa: B007 - told at the end
+    n_steps = 0
+    while True:
+        n_steps += 1
         elimination = system.elimination(coef, unknowns).factor()
         solution, change = elimination.solve(hold)
         step = system.shaped(solution)
@@ -97,10 +97,9 @@ def solve(
             converged = small or norm(step) <= 1e-5 * size
             break
         coef, unknowns, value = tried, tried_unknowns, new
-        if small and share == 1.0:
-            converged = True
+        converged = small and share == 1.0
+        if converged or n_steps >= max_iter:
             break
-    assert elimination is not None
     return Solved(coef, unknowns, value, elimination, converged, n_steps)
 
 

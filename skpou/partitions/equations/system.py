@@ -94,7 +94,9 @@ class System:
             if term.is_condition or not conditions_only
         ]
         self.pairs = self._pairs()
-        self.bottom = self._bottom() if carried is not None else []
+        self.bottom: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
+        if carried is not None and column is not None:
+            self.bottom = self._bottom(carried, column)
         self._data()
         self.weights: list[list[Tensor]] = []
 
@@ -158,7 +160,7 @@ class System:
     def _pairs(self) -> list[tuple[int, int, Tensor]]:
         """Pieces that touch, and rows of both."""
         if self.boxes.edges is not None:
-            return edge_rows(self, HELD)
+            return edge_rows(self, self.boxes.edges, HELD)
         found = [self._face(face) for face in self.boxes.faces(self.rings)]
         return [pair for pair in found if pair is not None]
 
@@ -189,10 +191,11 @@ class System:
             return None
         return a, b, HELD / math.sqrt(n_nodes) * torch.cat(blocks)
 
-    def _bottom(self) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
+    def _bottom(
+        self, carried: Callable[[np.ndarray, int], Tensor], j: int
+    ) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
         """Rows of what the earlier slab ends with: piece, rows and right-hand side."""
-        assert self.carried is not None and self.column is not None
-        boxes, j, found = self.boxes, self.column, []
+        boxes, found = self.boxes, []
         places, points = [], []
         for e in range(boxes.n_boxes):
             counts = tuple(int(p) + MORE_NODES for p in boxes.degree[e])
@@ -204,13 +207,13 @@ class System:
                 ends[1, j] = -1.0
                 places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
             else:
-                if not is_wide(boxes, e, -1.0):
+                if not is_wide(boxes.edges, e, -1.0):
                     points[-1] = points[-1][:0]  # It begins where its edges meet.
                 local = boxes.local(e, points[-1])
                 places.append(PieceColumns(boxes.degrees(e), local, self.like))
             points[-1][:, j] = boxes.low[e, j]
         self._ends = points
-        right = self.at_bottom(self.carried)
+        right = self.at_bottom(carried)
         moves = self.at_bottom(self.tangent) if self.tangent is not None else None
         for e, columns in enumerate(places):
             p, blocks = columns.n_columns, []

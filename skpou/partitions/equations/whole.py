@@ -145,14 +145,17 @@ class Spill:
         most = float(misfit[self.singular].max())
         self.deviation = coef[0].new_tensor(most * size).expand(boxes.n_boxes, 1, -1)
         if self.last is not None and self.was_cut:
-            moved = self._moved(boxes, coef, self.points).square().mean(0).sqrt().cpu().numpy()
+            moved = (
+                _change((boxes, coef), self.last, self.points).square().mean(0).sqrt().cpu().numpy()
+            )
             change = float((moved / size).max())
             fall = min(change / self.change, LEAST_FALL) if self.change else FIRST_FALL
             self.left, self.change = change * fall / (1 - fall), change
             if self.left < most:
                 nodes = (variance_points(boxes.low.shape[1]) + 1) / 2
                 points = boxes.low[:, None] + boxes.width[:, None] * nodes
-                field = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
+                points = points.reshape(-1, boxes.low.shape[1])
+                field = _change((boxes, coef), self.last, points)
                 squares = field.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
                 self.deviation = fall / (1 - fall) * squares.sqrt()
                 # Where the last solution was of the corner itself, it tells no change.
@@ -160,12 +163,6 @@ class Spill:
                 self.deviation[near] = self.deviation.amax(0)
         self.last = boxes, coef
         return min(self.left, most)
-
-    def _moved(self, boxes: Boxes, coef: Coefficients, points: np.ndarray) -> Tensor:
-        """Change (n, m) of the solution since the last time."""
-        assert self.last is not None
-        orders = (0,) * boxes.low.shape[1]
-        return evaluate(boxes, coef, points, orders) - evaluate(*self.last, points, orders)
 
     def around(self, boxes: Boxes, marks: np.ndarray) -> np.ndarray:
         """Pieces at the corner of one that is cut, as wide or wider: their misfit spills, too."""
@@ -181,6 +178,14 @@ class Spill:
     def pass_on(self, children: list[Child]) -> None:
         """Take the next partition."""
         self._children = children
+
+
+def _change(
+    new: tuple[Boxes, Coefficients], old: tuple[Boxes, Coefficients], points: np.ndarray
+) -> Tensor:
+    """Change (n, m) from one solution to another at some points."""
+    orders = (0,) * points.shape[1]
+    return evaluate(*new, points, orders) - evaluate(*old, points, orders)
 
 
 def solve_whole(
