@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, ParametricBasis, TrainingResult
+from skpou.core import ParametricBasis, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     is_deficient,
@@ -28,16 +28,12 @@ from skpou.core.linalg import (
     triangular_factor,
 )
 from skpou.core.optim.damping import DampingControl, first_decrease
+from skpou.core.optim.progress import Judged, Progress
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
-#: Steps over which a descent that may be given up lowers the residual by less than a factor.
-CREEPING_STEPS, CREEPING_GAIN = 50, 1.25
 #: Steps after which the best fit and the ridge are looked at again.
 LOOK = 10
-#: Gain of a step, relative to the value, that is slow; slow steps in a row, and stalls, that are
-#: borne: in a curved valley some steps are short.
-SLOW, MOST_SLOW, MOST_STALLS = 1e-3, 3, 3
 #: Damping from which steps go on for another ridge, whose valley is another one.
 DAMPING_OF_NEW_RIDGE = 1e-4
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
@@ -360,29 +356,6 @@ class RidgeSchedule:
         return self.share >= self.least_share
 
 
-class _Judged:
-    """Judges fits, each once, and keeps the best with its ridge.
-
-    Parameters
-    ----------
-    judge : callable
-        Maps a fit to its score; lower is better.
-    """
-
-    def __init__(self, judge: Callable[[Any], float]):
-        self.judge = judge
-        self.kept: BestSoFar[tuple[Any, float]] = BestSoFar()
-        self._last: Any = None
-
-    def show(self, fit: Any, ridge: float) -> None:
-        """Judge a fit, unless it is the one of before."""
-        if fit is self._last:
-            return
-        self._last = fit
-        score = self.judge(fit)
-        self.kept.show((fit, ridge), math.inf if math.isnan(score) else score)
-
-
 def levenberg_marquardt(
     problem: Any,
     theta: Tensor,
@@ -428,12 +401,12 @@ def levenberg_marquardt(
     ridge = ridge or RidgeSchedule()
     damping = DampingControl()
     fit = problem.solve(theta, ridge.value)
-    curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
+    curve, code = [fit.value], "max_iter"
     if not math.isfinite(fit.value):
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
-    judged = _Judged(judge)
+    judged = Judged(judge)
     judged.show(fit, ridge.value)
-    before = fit.rms()
+    progress = Progress(fit.rms())
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
@@ -442,14 +415,10 @@ def levenberg_marquardt(
         if moved is not None:
             fit = moved
             curve.append(fit.value)
-        if not patient and step % CREEPING_STEPS == CREEPING_STEPS - 1:
-            rms = fit.rms()
-            if rms * CREEPING_GAIN > before:
-                code = "converged"
-                break
-            before = rms
-        slow = slow + 1 if gain < SLOW else 0
-        stuck = moved is None or slow > MOST_SLOW
+        if not patient and progress.creeps(step, fit):
+            code = "converged"
+            break
+        stuck = progress.is_slow(gain) or moved is None
         looks = stuck or step % LOOK == LOOK - 1
         if looks:
             judged.show(fit, ridge.value)
@@ -457,9 +426,8 @@ def levenberg_marquardt(
             code = "converged"
             break
         if stuck:
-            slow, stalls = 0, stalls + 1
             damping = DampingControl() if moved is None else damping
-            if not ridge.stall() or stalls > MOST_STALLS:
+            if not ridge.stall() or progress.has_stalled_for_good():
                 code = "converged"
                 break
         if looks and ridge.follow(fit.rms() / problem.rms):

@@ -25,7 +25,8 @@ from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column, remainder
+from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
+from skpou.partitions.equations.marched_column import marched_column
 from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.refinement import solution_size
