@@ -20,6 +20,8 @@ from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
 SAME_COLUMN = 1 - 1e-12
+#: Width, in units of X, of a column that does not vary.
+NO_WIDTH = 1e-12
 #: Rows whose kernel is evaluated at a time.
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
@@ -457,7 +459,7 @@ def distinct_columns(X: Tensor, weight: Tensor) -> list[int]:
     correlation = (Z.T @ Z).abs()
     kept: list[int] = []
     for j in range(X.shape[1]):
-        varies = float(width[j]) > 1e-12
+        varies = float(width[j]) > NO_WIDTH
         if varies and not bool((correlation[j, kept] > SAME_COLUMN).any()):
             kept.append(j)
     return kept

@@ -36,6 +36,13 @@ FEW_ROWS = 2
 LOOK = 10
 #: Damping from which steps go on for another ridge, whose valley is another one.
 DAMPING_OF_NEW_RIDGE = 1e-4
+#: Diagonal of a triangular factor, relative to its columns and in units of round-off, below which
+#: normal equations lose the digits of a projection.
+LOST_DIGITS = 1e9
+#: Least squared norm of a column of the Jacobian, relative to the largest, in the damping.
+LEAST_NORM = 1e-14
+#: Numbers of a Jacobian that are formed at a time: 160 MB.
+JACOBIAN_NUMBERS = 20_000_000
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
@@ -143,7 +150,7 @@ class ProjectedFit:
         A, coef = self._inner
         upper = raw.reshape(n, m * k)
         lower = upper.new_zeros((A.shape[1], m * k))
-        if is_deficient(self.factor, 1e9 * torch.finfo(upper.dtype).eps):
+        if is_deficient(self.factor, LOST_DIGITS * torch.finfo(upper.dtype).eps):
             Q = self._orthogonal()
             stacked = torch.cat([upper, lower])
             stacked = stacked - Q @ (Q.T @ stacked)
@@ -231,7 +238,7 @@ class ProjectedProblem:
         self.y = y * self.root
         self.rms = float(self.y.square().mean().sqrt()) or 1.0
         numbers = y.shape[1] * basis.n_parameters
-        self.batch_size = batch_size or rows_within(numbers, 20_000_000)
+        self.batch_size = batch_size or rows_within(numbers, JACOBIAN_NUMBERS)
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
         """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
@@ -320,7 +327,7 @@ def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
     R, z = factor[:-1, :-1], factor[:-1, -1:]
     norms = R.square().sum(0)
     tiny = torch.finfo(R.dtype).tiny
-    norms = norms.clamp_min(1e-14 * float(norms.max()) + tiny).sqrt()
+    norms = norms.clamp_min(LEAST_NORM * float(norms.max()) + tiny).sqrt()
     stacked = torch.cat([R, math.sqrt(damping) * torch.diag(norms)])
     target = torch.cat([-z, torch.zeros_like(z)])
     Q, small = torch.linalg.qr(stacked)

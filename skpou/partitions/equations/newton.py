@@ -17,6 +17,9 @@ from skpou.partitions.equations.system import Coefficients, System
 HALVINGS = 8
 #: Step relative to the solution after which the next one, which is about its square, is none.
 LAST_STEP = 1e-7
+#: Change of an unknown, relative to itself, that is none; and step relative to the solution, of
+#: those that no longer gain, that is round-off.
+SETTLED, ROUND_OFF = 1e-8, 1e-5
 #: Smallest share of the sum of squares that a step must take away.
 GAIN = 1e-4
 
@@ -91,10 +94,10 @@ def solve(
         size = norm(coef) + norm(tried)
         small = norm(step) <= LAST_STEP * size
         if len(unknowns) and not hold:
-            small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(TINY)).all())
+            small &= bool((change.abs() <= SETTLED * unknowns.abs().clamp_min(TINY)).all())
         if not moved:
             # At round-off no step gains anything.
-            converged = small or norm(step) <= 1e-5 * size
+            converged = small or norm(step) <= ROUND_OFF * size
             break
         coef, unknowns, value = tried, tried_unknowns, new
         converged = small and share == 1.0

@@ -37,6 +37,8 @@ VANISHED = 1e-10
 #: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
 #: would be too many.
 NODES_PER_COLUMN = 1.3
+#: Nodes of a tensor product for each column that are too many.
+MOST_NODES_PER_COLUMN = 4
 
 
 Coefficients = list[Tensor]
@@ -127,7 +129,7 @@ class System:
         """Where an equation is asked for in a piece."""
         n_columns = len(exponents(degree))
         counts = [p + MORE_NODES for p in degree]
-        if math.prod(counts) > 4 * n_columns:
+        if math.prod(counts) > MOST_NODES_PER_COLUMN * n_columns:
             n = int(NODES_PER_COLUMN * n_columns) + 1
             return 2 * sobol_points(self.d, n, 0).numpy() - 1
         return tensor_nodes(counts)
