@@ -38,7 +38,7 @@ def meeting(edges: Edges, ring: bool) -> list[tuple[int, int, float]]:
     return found
 
 
-def edge_rows(system: Any, edges: Edges, held: float) -> list[tuple[int, int, Tensor]]:
+def edge_rows(system: Any, edges: Edges, weight: float) -> list[tuple[int, int, Tensor]]:
     """Rows of equal values at edges, and of equal slopes where these may not jump.
 
     Parameters
@@ -46,7 +46,7 @@ def edge_rows(system: Any, edges: Edges, held: float) -> list[tuple[int, int, Te
     system : System
     edges : Edges
         Of its pieces.
-    held : float
+    weight : float
         Weight of the rows.
 
     Returns
@@ -81,5 +81,5 @@ def edge_rows(system: Any, edges: Edges, held: float) -> list[tuple[int, int, Te
                 block[:, start : start + q] = -second
                 blocks.append(block)
         if blocks:
-            found.append((a, b, held / math.sqrt(len(time)) * torch.cat(blocks)))
+            found.append((a, b, weight / math.sqrt(len(time)) * torch.cat(blocks)))
     return found
