@@ -12,6 +12,7 @@ from skpou.core import Rows, to_array, to_tensor
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import Components, Maker, outside_steps
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
+from skpou.neural_sparse_grids.projected.linearised import columns_of_parameters
 from skpou.sparse_grids import GridClasses, SparseGrid, SparseGridModel
 
 HEADS: dict[str, Any] = {"regression": SparseGridModel, "classes": GridClasses}
@@ -91,10 +92,11 @@ class NeuralGrid:
         return self.head.covariance(self.encoder(X.clamp(0, 1))) + beyond  # type: ignore[union-attr]
 
     def residual_makers(self, rows: Rows) -> list[list[Maker]]:
-        """Those of the grid at the embedding, the encoder as it is."""
+        """Those of the grid at the embedding, and of the encoder's parameters to first order."""
         latent = self.encoder(rows.X.to(self.encoder.scaling.mean)).double()
         at = Rows(latent, rows.y, rows.weight, rows.within)
-        return self.head.residual_makers(at)  # type: ignore[union-attr]
+        head: Any = self.head
+        return head.residual_makers(at, columns_of_parameters(self.encoder, head, rows.X))
 
     def flattened(self, targets: Tensor) -> NeuralGrid:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

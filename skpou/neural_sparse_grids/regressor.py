@@ -13,6 +13,7 @@ from skpou.base import (
     SampledRegressor,
     StrOptions,
     fit_context,
+    is_by_default,
     lies_on_disk,
     sections_of,
     unless_auto,
@@ -144,8 +145,10 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
 
     Notes
     -----
-    Error bars are those of the coefficients for the encoder that was found; outside the box of
-    the data they grow with the distance.
+    Error bars are those of the coefficients for the encoder that was found, and of what rows that
+    are left out are missed by, the encoder free to first order; outside the box of the data they
+    grow with the distance. By default a Gaussian process predicts in place of the form where rows
+    are few, at most 150, and left-out ones are met better by it; `model_` is the form's.
 
     References
     ----------
@@ -327,6 +330,10 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
         """Coefficients in units of y."""
         check_is_fitted(self)
         return self._of_targets(self.model_["head"]["coef"] * self.scaling_["scale"])
+
+    def _may_interpolate(self) -> bool:
+        # An embedding, or a grid, of a given size is what was asked for.
+        return is_by_default(self)
 
     def _noise_variance(self) -> np.ndarray:
         return self.model_["head"]["noise"]

@@ -240,8 +240,12 @@ class SparseGridModel:
         mean, *nonzeros = self.grid.evaluate_with_nonzeros(X, self.of_all_functions())
         return mean, self._variance_of(self._columns(X, *nonzeros))
 
-    def residual_makers(self, rows: Rows) -> list[list[Maker]]:
-        """Of the columns with the fit's own ridge, or every one where the fit is exact."""
+    def residual_makers(self, rows: Rows, beside: Tensor | None = None) -> list[list[Maker]]:
+        """Of the columns with the fit's own ridge, or every one where the fit is exact.
+
+        Further columns (n, q) are those of what else the rows have told, `beside` the
+        coefficients, in units in which it is as large as these.
+        """
         if rows.n_rows > MOST_TOGETHER:
             return []
         X = rows.X.to(self.coef)
@@ -250,6 +254,8 @@ class SparseGridModel:
             columns = vectors * values.clamp_min(0).sqrt()
         else:
             columns = self.columns(X) * self.posterior.decay ** (-0.5 * self.costs(X))
+        if beside is not None:
+            columns = torch.cat([columns, beside.to(columns)], 1)
         columns = columns.double() * rows.weight.sqrt()[:, None]
         if is_exact(self.noise):
             return [residual_makers(columns)]

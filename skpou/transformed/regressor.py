@@ -345,6 +345,21 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         self.regressor_.conformalize(X, self._fitted().forward(_targets(y)))
         return self
 
+    @inner_has("summary")
+    def summary(self) -> str:
+        """Describe the fitted regressor inside, whose targets are those behind the transform.
+
+        Returns
+        -------
+        str
+            Some lines; nothing of it is meant to be read by programs.
+        """
+        self._fitted()
+        given = self._kind()
+        kind = given if isinstance(given, str) else "a pair of functions"
+        head = f"TransformedRegressor, transform: {kind}; y below is what it makes of y"
+        return f"{head}\n\n{self.regressor_.summary()}"
+
     @inner_has("log_density")
     @sections_of(BaseRegressor.log_density)
     def log_density(self, X, y) -> Any:

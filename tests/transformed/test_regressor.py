@@ -11,6 +11,7 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import norm
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from sklearn.linear_model import BayesianRidge, LinearRegression
@@ -196,6 +197,17 @@ def test_weights_are_repetitions(transform):
     weighted = clone(model).fit(X, spoiled, sample_weight=weight).predict(QUERY)
     repeated = clone(model).fit(np.repeat(X, weight, 0), np.repeat(Y, weight)).predict(QUERY)
     np.testing.assert_allclose(weighted, repeated, rtol=1e-9)
+
+
+def test_summary_is_that_of_the_regressor_inside():
+    X = np.linspace(0, 1, 30)[:, None]
+    model = TransformedRegressor().fit(X, np.exp(3 * X[:, 0]))
+    text = model.summary()
+    assert text.splitlines()[0].startswith("TransformedRegressor, transform: log")
+    assert text.endswith(model.regressor_.summary())
+    assert not hasattr(TransformedRegressor(LinearRegression()), "summary")
+    with pytest.raises(NotFittedError):
+        TransformedRegressor().summary()
 
 
 def test_input_of_all_kinds():

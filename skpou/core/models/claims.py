@@ -49,7 +49,8 @@ class WrongClaims:
         some = np.flatnonzero((self.chance > 0).any(1))
         index = torch.as_tensor(some, device=parts.mean.device)
         chance = torch.as_tensor(self.chance.max(1), device=parts.mean.device).to(parts.log_pi)
-        width = torch.as_tensor(self.noise, device=parts.mean.device).to(parts.mean)
+        # Copied: stored arrays may be read-only, of which torch warns.
+        width = torch.tensor(self.noise, device=parts.mean.device).to(parts.mean)
         noise = parts.noise.expand_as(parts.mean)
         wide = torch.maximum(noise[:, index], width)
         return replace(

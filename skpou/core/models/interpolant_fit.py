@@ -185,10 +185,17 @@ def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The ratios of each kind of sets."""
-    levels = _levels(left_out, X)
+    """The ratios of each kind of sets: folds, neighbourhoods, and the levels of each column.
+
+    The lines of a kink are wrong along one column, and those along all others are met.
+    """
+    levels = {
+        number: 2 + column
+        for column, numbers in sets_of_levels(left_out, X).items()
+        for number in numbers
+    }
     kinds = np.array(
-        [0 if k < left_out.n_folds else 1 + (k in levels) for k in range(len(left_out.sets))]
+        [0 if k < left_out.n_folds else levels.get(k, 1) for k in range(len(left_out.sets))]
     )[left_out.group]
     square, worth = _ratios(left_out)
     return [(square[kinds == kind], worth[kinds == kind]) for kind in np.unique(kinds)]
