@@ -20,6 +20,8 @@ from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
 SAME_COLUMN = 1 - 1e-12
+#: Width, in units of X, of a column that does not vary.
+NO_WIDTH = 1e-12
 #: Rows whose kernel is evaluated at a time.
 BLOCK = 4096
 #: Eigenvalues of the landmarks' kernel below this share of the largest are left out.
@@ -179,7 +181,7 @@ class AdditiveBasis(Basis, kind="additive"):
         self.blocks = tuple(blocks)
         self.landmarks = landmarks
         self.n_columns = 1 + sum(block.size for block in blocks)
-        self._gathers: list[list[Tensor] | None] | None = None
+        self._gathers: list[list[Tensor] | Landmarks] | None = None
 
     @cached_property
     def _evaluated(self) -> WeakTensorKeyDictionary:
@@ -201,6 +203,12 @@ class AdditiveBasis(Basis, kind="additive"):
         """The same terms, none of which bends, over columns that are straight lines."""
         columns = [column.line() for column in self.columns]
         return AdditiveBasis(self.n_features, self.kept, columns, self.blocks)
+
+    @property
+    def _parts(self) -> list[Block | Landmarks]:
+        """What the columns of each block are made of: its products, or the landmarks."""
+        over_all = self.landmarks
+        return [block if block.order or over_all is None else over_all for block in self.blocks]
 
     @property
     def is_straight(self) -> bool:
@@ -227,24 +235,22 @@ class AdditiveBasis(Basis, kind="additive"):
         if 0 < len(T) <= FEW_ROWS:
             return self._gathered(values, T)
         parts = [T.new_ones((len(T), 1))]
-        for block in self.blocks:
-            if block.order == 0:
-                assert self.landmarks is not None
-                parts.append(self.landmarks.matrix(T))
+        for part in self._parts:
+            if isinstance(part, Landmarks):
+                parts.append(part.matrix(T))
             else:
-                parts.append(_products(block, values))
+                parts.append(_products(part, values))
         return torch.cat(parts, 1)
 
     def _gathered(self, values: list[Tensor], T: Tensor) -> Tensor:
         """What `from_functions` returns: all products of a kind at once, from gathered factors."""
         if self._gathers is None:
-            self._gathers = _gathers(self.blocks, [part.shape[1] for part in values], T.device)
+            self._gathers = _gathers(self._parts, [part.shape[1] for part in values], T.device)
         V = torch.cat([*values, T.new_ones((len(T), 1))], 1)
         parts = []
         for factors in self._gathers:
-            if factors is None:
-                assert self.landmarks is not None
-                parts.append(self.landmarks.matrix(T))
+            if isinstance(factors, Landmarks):
+                parts.append(factors.matrix(T))
                 continue
             product = V.index_select(1, factors[0])
             for factor in factors[1:]:
@@ -286,17 +292,16 @@ class AdditiveBasis(Basis, kind="additive"):
             return result
         points, start = self._at(X, self.splines), 1
         kept = torch.zeros_like(points.coordinates)
-        for block in self.blocks:
+        for block, part in zip(self.blocks, self._parts, strict=True):
             end = start + block.size
-            if block.order == 0:
-                assert self.landmarks is not None
-                slopes = self.landmarks.gradient(points.coordinates, coef[start:end])
-                kept += points.coordinate_slopes * slopes
-            for column in block.columns if block.order else ():
+            own, start = coef[start:end], end
+            if isinstance(part, Landmarks):
+                kept += points.coordinate_slopes * part.gradient(points.coordinates, own)
+                continue
+            for column in part.columns:
                 values = [*points.functions]
                 values[column] = points.slopes[column]
-                kept[:, column] += _products(block, values) @ coef[start:end]
-            start = end
+                kept[:, column] += _products(part, values) @ own
         result[:, list(self.kept)] = kept
         return result
 
@@ -311,14 +316,13 @@ class AdditiveBasis(Basis, kind="additive"):
         values = [*points.functions]
         values[column] = points.slopes[column]
         start = 1
-        for block in self.blocks:
+        for block, part in zip(self.blocks, self._parts, strict=True):
             end = start + block.size
-            if block.order == 0:
-                assert self.landmarks is not None
+            if isinstance(part, Landmarks):
                 slope = points.coordinate_slopes[:, column]
-                result[:, start:end] = self.landmarks.partial(points.coordinates, slope, column)
-            elif column in block.columns:
-                result[:, start:end] = _products(block, values)
+                result[:, start:end] = part.partial(points.coordinates, slope, column)
+            elif column in part.columns:
+                result[:, start:end] = _products(part, values)
             start = end
         return result
 
@@ -401,28 +405,30 @@ def _products(block: Block, values: list[Tensor]) -> Tensor:
 
 
 def _gathers(
-    blocks: Sequence[Block], sizes: Sequence[int], device: torch.device
-) -> list[list[Tensor] | None]:
+    parts: Sequence[Block | Landmarks], sizes: Sequence[int], device: torch.device
+) -> list[list[Tensor] | Landmarks]:
     """Factors of all columns, by their numbers among all functions and a last one, the constant.
 
     Parameters
     ----------
-    blocks : sequence of Block
+    parts : sequence of Block or Landmarks
     sizes : sequence of int
         Number of functions of every column.
     device : torch.device
 
     Returns
     -------
-    list of list of Tensor
-        Of columns that follow each other, factor by factor; None for the block over all columns.
+    list of list of Tensor or Landmarks
+        Of columns that follow each other, factor by factor.
     """
     starts = np.cumsum([0, *sizes])
     one = starts[-1]
-    runs: list[list[np.ndarray] | None] = [[np.full((1, 3), one)]]
-    for block in blocks:
-        if block.order == 0:
-            runs += [None, []]
+    run = [np.full((1, 3), one)]
+    runs: list[list[np.ndarray] | Landmarks] = [run]
+    for block in parts:
+        if isinstance(block, Landmarks):
+            run = []
+            runs += [block, run]
             continue
         ranges = [
             starts[j] + np.arange(first, last)
@@ -432,15 +438,13 @@ def _gathers(
         table[:, : block.order] = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(
             block.size, -1
         )
-        run = runs[-1]
-        assert run is not None
         run.append(table)
-    gathers: list[list[Tensor] | None] = []
-    for run in runs:
-        if run is None:
-            gathers.append(None)
-        elif run:
-            table = np.concatenate(run)
+    gathers: list[list[Tensor] | Landmarks] = []
+    for found in runs:
+        if isinstance(found, Landmarks):
+            gathers.append(found)
+        elif found:
+            table = np.concatenate(found)
             most = max(1, int((table != one).sum(1).max()))
             gathers.append([torch.tensor(table[:, k], device=device) for k in range(most)])
     return gathers
@@ -455,7 +459,7 @@ def distinct_columns(X: Tensor, weight: Tensor) -> list[int]:
     correlation = (Z.T @ Z).abs()
     kept: list[int] = []
     for j in range(X.shape[1]):
-        varies = float(width[j]) > 1e-12
+        varies = float(width[j]) > NO_WIDTH
         if varies and not bool((correlation[j, kept] > SAME_COLUMN).any()):
             kept.append(j)
     return kept

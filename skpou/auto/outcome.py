@@ -154,21 +154,21 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
             whole[k] = one
     except StopRequested:
         most = 1
-    good = [k for k, one in whole.items() if one.is_good]
-    if not good:
+    claims = {k: one.claim for k, one in whole.items() if one.is_good and one.claim is not None}
+    if not claims:
         n_members = len(race.names)
         likely, weights, shares = _in_their_place(n_members, race, whole, fits)
         return _outcome(likely, weights, shares, whole, data)
     scores, errors, own = [], [], _as_they_are(1)[0]
     # Errors with noise, where one does not tell it from the rest.
-    told = all(is_calibrated(whole[k].model) for k in good)
-    for k in good:
-        claim, standing = whole[k].claim, race.standings.get(k)
-        assert claim is not None
+    told = all(is_calibrated(whole[k].model) for k in claims)
+    for k, claim in claims.items():
+        standing = race.standings.get(k)
         # What left-out rows say of one that is not taken at its word.
         scores.append(claim.score if standing is None else min(claim.score, standing.score))
         error = claim.error if told else claim.total
         errors.append(error if standing is None else max(error, standing.error))
+    good = list(claims)
     chosen, weights = weights_by_claims(scores, errors, most)
     order = np.argsort(-weights, kind="stable")
     likely = [good[chosen[i]] for i in order]
@@ -189,8 +189,7 @@ def _none_is_better(whole: dict[int, Whole], data: Data) -> bool:
 def _may_be_wrong(one: Whole, others: Sequence[Whole], data: Data) -> bool:
     """Whether a fit that takes itself for exact jumps, or another often contradicts it."""
     claims = [other.claim for other in others if other is not one and other.claim is not None]
-    assert one.claim is not None
-    against = any(contradicted(one.claim, claim) for claim in claims)
+    against = one.claim is not None and any(contradicted(one.claim, claim) for claim in claims)
     return against or jumps(one.model, data)
 
 
@@ -269,9 +268,8 @@ def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     leader = race.standings[known[0]]
     near = [k for k in known if race.standings[k].error <= MOST_ERROR * leader.error]
     logs = torch.stack([race.standings[k].log_density for k in near], 1)
-    assert race.weight is not None
     prior = torch.full_like(logs[0], PRIOR_ROWS)
-    pi = without_small(logs, race.weight, prior, LEAST_WEIGHT, most).numpy()
+    pi = without_small(logs, leader.weight, prior, LEAST_WEIGHT, most).numpy()
     order = [i for i in np.argsort(-pi, kind="stable") if pi[i] > 0]
     likely = [near[i] for i in order]
     shares = torch.stack([race.standings[k].shares for k in likely]).numpy()

@@ -209,8 +209,10 @@ class Standing(NamedTuple):
 
     Attributes
     ----------
+    weight : Tensor of shape (k,)
+        Of the rows that were left out.
     log_density : Tensor of shape (k,)
-        At all rows that were left out, with the bars as wide as they ask for.
+        At these, with the bars as wide as they ask for.
     shares : Tensor of shape (S,)
         With what probability the bars are wider by each factor.
     score : float
@@ -220,6 +222,7 @@ class Standing(NamedTuple):
     n_outputs : int
     """
 
+    weight: Tensor
     log_density: Tensor
     shares: Tensor
     score: float
@@ -239,7 +242,7 @@ def standing_of(trials: Sequence[Trial], weight: Tensor) -> Standing:
     total = float(weight.sum())
     score = float(weight @ wide_enough) / total
     size = max((square / total) ** 0.5, ROUND_OFF)
-    return Standing(wide_enough, shares, score, size, error.shape[1])
+    return Standing(weight, wide_enough, shares, score, size, error.shape[1])
 
 
 @dataclass
@@ -255,8 +258,6 @@ class Race:
         Members that need no race: their own bars tell how good they are.
     standings : dict of int to Standing
         Of the members in the last rung.
-    weight : Tensor of shape (k,)
-        Of the rows that were left out in it.
     board : list of dict
         A line for each member and rung.
     failures : dict of int to Exception
@@ -267,7 +268,6 @@ class Race:
     alive: list[int]
     trusted: list[int] = field(default_factory=list)
     standings: dict[int, Standing] = field(default_factory=dict)
-    weight: Tensor | None = None
     board: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[int, Exception] = field(default_factory=dict)
 
@@ -322,7 +322,7 @@ def _run_rung(
     """Trials of all members that are left; none where one has been exact before."""
     if any(is_exact(standing) for standing in race.standings.values()):
         return
-    race.weight = torch.as_tensor(
+    weight = torch.as_tensor(
         np.concatenate([data.at(out).weight for _, out in rung.fits]), device="cpu"
     )
     race.standings, alive = {}, list(race.alive)
@@ -332,7 +332,7 @@ def _run_rung(
         for fit in range(len(rung.fits)):
             own.append(next(trials))
             report(_line(race.names[k], own[-1], fit, len(rung.fits)))
-        race.standings[k] = standing_of(own, race.weight)
+        race.standings[k] = standing_of(own, weight)
         failure = next((trial.failure for trial in own if trial.failure), None)
         if failure is not None:
             race.failures.setdefault(k, failure)

@@ -37,18 +37,18 @@ def residual_on_lines(system: CollocationSystem, coef: Tensor, unknowns: Tensor)
         Constants.
     """
     columns, moved = system.problem.scaling.columns, []
-    for term in _in_boxes(system):
-        points = torch.cat([_points_on(line) for line in _lines(term)])
+    for term, box in _in_boxes(system):
+        points = torch.cat([_points_on(line) for line in _lines(box, term.n_points)])
         x = term.x[:1].repeat(len(points), 1)
         x[:, columns] = system.problem.scaling.offset + system.problem.scaling.width * points
         moved.append(term.moved(x, points))
     return system.relative_residual(coef, unknowns, moved)
 
 
-def _in_boxes(system: CollocationSystem) -> list[Term]:
-    """Equations, neither conditions nor gradients, that hold wherever one likes in a box."""
+def _in_boxes(system: CollocationSystem) -> list[tuple[Term, Tensor]]:
+    """Equations, neither conditions nor gradients, that hold wherever one likes in a box (2, d)."""
     return [
-        term
+        (term, term.region)
         for term in system.terms
         if term.region is not None and not term.is_condition and not term.length
     ]
@@ -66,21 +66,20 @@ def hidden_jump(system: CollocationSystem, coef: Tensor) -> float:
     """
     stages = (*system.before, Stage(system.basis, coef, coef.new_zeros((0, 0))))
     worst = 0.0
-    for term in _in_boxes(system):
-        for line in _lines(term):
+    for term, box in _in_boxes(system):
+        for line in _lines(box, term.n_points):
             worst = max(worst, _jump_along(line, stages, term.points))
     return worst
 
 
-def _lines(term: Term) -> Tensor:
+def _lines(box: Tensor, n_points: int) -> Tensor:
     """Ends (k, 2, d) of the lines, each from a face of the equation's box to the opposite one.
 
     A box that ends a point's distance before that of all points is taken to go on up to there:
     inner points of a grid leave out the data at its boundary.
     """
-    assert term.region is not None  # Of `_in_boxes`.
-    low, high = term.region
-    near = NEAR * term.n_points ** (-1 / int((high > low).sum().clamp_min(1)))
+    low, high = box
+    near = NEAR * n_points ** (-1 / int((high > low).sum().clamp_min(1)))
     low = torch.where((high > low) & (low < near), torch.zeros_like(low), low)
     high = torch.where((high > low) & (high > 1 - near), torch.ones_like(high), high)
     d = len(low)

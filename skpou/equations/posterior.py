@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core.linalg import free_rows, triangular_factor
-from skpou.core.models import LinearModel, Stage, finish
+from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.equations.collocation import CollocationSystem, Iterate, stacked
 
 #: Points at which open directions are looked for.
@@ -243,7 +243,7 @@ def fitted_model(
     stage = Stage(system.basis, iterate.coef, output_factors(R, system))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
     points, weight = system.terms[0].points, system.rows.weight
-    model = finish(
+    model = model_of_stages(
         (*system.before, stage),
         noise,
         torch.cat([system.rows.X, points]),

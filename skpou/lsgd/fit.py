@@ -19,7 +19,7 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factor,
 )
-from skpou.core.models import Stage, finish
+from skpou.core.models import Stage, model_of_stages
 from skpou.core.optim import (
     LEAST_LEFT,
     Descent,
@@ -324,8 +324,8 @@ class NetworkTraining:
         score = float(left_out.mean())
         dof = float(effective_parameters(factor[:p, :p], R))
         noise = self._noise(residual, within, dof, left_out)
-        model = finish((Stage(NetworkBasis(self.options.network, best.theta), coef, R),), noise,
-                       rows.X, rows.weight)  # fmt: skip
+        stage = Stage(NetworkBasis(self.options.network, best.theta), coef, R)
+        model = model_of_stages((stage,), noise, rows.X, rows.weight)
         return model, math.sqrt(score), alpha
 
     def _noise(self, residual: Tensor, within: Tensor, dof: float, left_out: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import free_rows, triangular_factor
-from skpou.core.models import Stage, finish
+from skpou.core.models import Stage, model_of_stages
 from skpou.multi_stage.joint_descent import JointDescent
 from skpou.multi_stage.options import MultiStageOptions
 from skpou.multi_stage.periodogram import dominant_frequency
@@ -175,7 +175,7 @@ class RecipeTraining:
         dof = sum(stage.basis.n_columns for stage in used) + hidden
         left = n - dof
         noise = square / (left if left >= n / 2 else free_rows(n, dof))
-        model = finish(tuple(self.stages), noise, rows.X, rows.weight)
+        model = model_of_stages(tuple(self.stages), noise, rows.X, rows.weight)
         rms = self._rms(self.residue)
         messages = {
             "max_iter": f"solver='adam_lbfgs' stopped after {len(self.stages)} stages with a "

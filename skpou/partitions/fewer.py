@@ -107,11 +107,11 @@ def fit_no_worse(
         full = replace(options, sizes=(most,))
         if contest.judge.shared_by_neighbours(first) > SHARED:
             if error <= NEARLY * contest.judge.exact:
-                contest.finish(full, noisy=False)
+                contest.descend_to_end(full, noisy=False)
             if contest.best.score > contest.judge.exact:
                 for found in grown_pieces(rows, full, first):
                     contest.show(found, f"{most} grown", most)
-                contest.finish(full, noisy=False)
+                contest.descend_to_end(full, noisy=False)
         else:
             if most > SURE or rows_an_unknown <= ROWS_ENOUGH:
                 for number in _numbers(most)[1:]:
@@ -121,7 +121,7 @@ def fit_no_worse(
                     error = contest.show(found, str(number), number)
                     if error <= contest.judge.exact or error > WORSE * contest.best.score:
                         break
-            contest.finish(full, noisy=True)
+            contest.descend_to_end(full, noisy=True)
     return contest.winner()
 
 
@@ -190,7 +190,7 @@ def grown_where_better(
         for found in grown_pieces(rows, full, first):
             grown.show(found, f"{sizes[0]} grown", sizes[0])
         if not grown.best.is_empty and grown.best.score < HOPE * error:
-            grown.finish(full, noisy=False)
+            grown.descend_to_end(full, noisy=False)
             contest.show(*grown.best.best[:1], f"{sizes[0]} grown", sizes[0])
     return contest.winner()
 
@@ -228,7 +228,7 @@ class _Contest:
         self.report(f"{what} pieces: expected error {error:.3g}")
         return error
 
-    def finish(self, options: PieceOptions, noisy: bool) -> None:
+    def descend_to_end(self, options: PieceOptions, noisy: bool) -> None:
         """Let the best descend to its end, if its gates are soft.
 
         Without noise those that are close go on together first: their order is chance.

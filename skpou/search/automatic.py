@@ -23,7 +23,7 @@ from skpou.core import (
     with_all_targets,
 )
 from skpou.core.linalg import NUMERICAL_FAILURES, alone
-from skpou.core.models import finish
+from skpou.core.models import model_of_stages
 from skpou.search.candidates import Candidate
 from skpou.search.choice import choose
 from skpou.search.family import Family, Progress, Seen, Stages, Task
@@ -178,7 +178,7 @@ class AutomaticSearch:
         residual = self.seen.residue_of(best, self.task).rows.y
         left = max(rows.total_weight - best.dof, LEAST_LEFT * rows.total_weight)
         noise = (rows.weight @ residual.square() + rows.within.sum(0)) / left
-        model = finish(best.stages, noise, rows.X, rows.weight)
+        model = model_of_stages(best.stages, noise, rows.X, rows.weight)
         chosen = {
             "alpha": best.alpha,
             "hidden_layer_sizes": (best.n_units,),

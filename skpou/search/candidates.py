@@ -12,6 +12,9 @@ from skpou.core import Basis
 from skpou.core.models import Stage
 from skpou.search.scores import RidgePath
 
+#: Calibrated error, in units of y, that is round-off.
+LEAST_ERROR = 1e-17
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -114,4 +117,4 @@ class Candidate:
         """
         if white:
             return self.handicap * self.leave_one_out
-        return self.handicap * math.sqrt(max(self.calibrated, 1e-17) * self.leave_one_out)
+        return self.handicap * math.sqrt(max(self.calibrated, LEAST_ERROR) * self.leave_one_out)

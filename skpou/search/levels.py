@@ -14,7 +14,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 
 from skpou.core import Rows, judging_generator
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.linalg import NUMERICAL_FAILURES, free_rows
 from skpou.core.models import (
     MOST_TOGETHER,
     N_FOLDS,
@@ -39,7 +39,7 @@ OF_TARGETS = ("error", "variance", "noise")
 def model_of(candidate: Candidate, rows: Rows) -> LinearModel:
     """A candidate with the noise (m,) that its residual says."""
     square = rows.weight @ (rows.y - candidate.mean(rows.X)).square() + rows.within.sum(0)
-    noise = square / max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
+    noise = square / free_rows(rows.total_weight, candidate.dof)
     return LinearModel(candidate.stages, noise, torch.zeros_like(noise))
 
 

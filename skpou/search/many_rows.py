@@ -18,7 +18,7 @@ from skpou.core.linalg import (
     sum_of_all,
     triangular_factor,
 )
-from skpou.core.models import LinearModel, Stage, finish
+from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.search.residues import LEAST_LEFT
 
 #: Rows up to which all take part in a search, and how many are drawn of more: what a basis needs
@@ -60,7 +60,7 @@ def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> Training
                 stage = _with_more_rows(stage, _left_over(stages, others))
             stages = (*stages, stage)
         noise = _noise(model, stages, seen, others)
-        return replace(found, state=finish(stages, noise, seen.X, seen.weight))
+        return replace(found, state=model_of_stages(stages, noise, seen.X, seen.weight))
 
 
 def _left_over(stages: tuple[Stage, ...], blocks: Blocks) -> Blocks:

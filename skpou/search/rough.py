@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import TINY
+from skpou.core.linalg import TINY, free_rows
 from skpou.core.models import Stage
 from skpou.search.bases.cubic_splines import CubicSplines
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
@@ -108,7 +108,7 @@ def _posterior_factor(
     The noise times the leverage, and `growth` times the square of the second column.
     """
     eps = torch.finfo(like.dtype).eps
-    left = max(rows.total_weight - dof, 0.1 * rows.total_weight)
+    left = free_rows(rows.total_weight, dof)
     square = (rows.weight @ residual.square() + rows.within.sum(0)) / left + eps**2
     ratio = float(square.mean()) / max(growth, TINY)
     return torch.diag(like.new_tensor([1.0, math.sqrt(max(ratio, TINY))]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.core.models.linear_model import finish
+from skpou.core.models.linear_model import model_of_stages
 from skpou.search.rough import MOST_ROWS, fit_rough
 from skpou.search.scores import probe_points
 from tests.examples import rows_of, tensor
@@ -59,7 +59,7 @@ def test_standard_deviation_covers_the_error(d, noise):
     residual = rows.y - candidate.mean(rows.X)
     left = max(rows.total_weight - candidate.dof, 0.1 * rows.total_weight)
     variance = rows.weight @ residual.square() / left
-    model = finish(candidate.stages, variance, rows.X, rows.weight)
+    model = model_of_stages(candidate.stages, variance, rows.X, rows.weight)
     fresh = np.random.default_rng(9).random((2000, d)) * 0.96 + 0.02
     std = model.epistemic(tensor(fresh)).sqrt()[:, 0].numpy()
     assert np.mean(np.abs(error_of(candidate, d)) < 2 * std) > 0.8

@@ -24,6 +24,10 @@ LEAST_VARIANCE = 1e-14
 ILL_CONDITIONED = 1e6
 #: Rows with more than this leverage on themselves count as if they had no more.
 LARGEST_LEVERAGE = 0.99
+#: Share of the rows that is free to tell the noise, however many columns there are.
+LEAST_FREE = 0.02
+#: Least number of columns that data determine of a kind: it is divided by.
+NONE_DETERMINED = 1e-9
 #: Rows a block of the Gram matrix.
 BLOCK = 20_000
 #: Noise variance at which round-off alone moves the evidence, for targets of unit rms.
@@ -241,8 +245,7 @@ class EvidenceProblem:
                 break
             last = evidence
             alpha = self._prior_variances(alpha, self._by_group(z.square()) * alpha, dof, pseudo)
-            # At least a part of the rows, however many columns there are.
-            free = max(self.total - float(dof.sum()), 0.02 * self.total)
+            free = max(self.total - float(dof.sum()), LEAST_FREE * self.total)
             noise = rss / free
         fitted = self.F @ coef
         if posterior.spread.numel():
@@ -289,7 +292,7 @@ class EvidenceProblem:
             if kind == CONSTANT:
                 continue
             same = self.groups.kind == kind
-            pooled = square[same].sum() / dof[same].sum().clamp_min(1e-9)
+            pooled = square[same].sum() / dof[same].sum().clamp_min(NONE_DETERMINED)
             new[same] = (square[same] + pseudo * pooled) / (dof[same] + pseudo)
         return new.clamp_min(LEAST_VARIANCE)
 

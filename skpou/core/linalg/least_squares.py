@@ -19,6 +19,15 @@ NUMERICAL_FAILURES = (torch.linalg.LinAlgError, np.linalg.LinAlgError)
 #: Share of the rows that counts as free whatever was fitted: what as many columns as rows leave
 #: over is round-off, and would pass for exact data.
 LEAST_FREE = 0.1
+#: Diagonal of a triangular factor, in units of round-off of its columns' largest norm, below which
+#: it is rank deficient: where errors are left out a little earlier, for there it is divided by.
+DEFICIENT, DEFICIENT_LEFT_OUT = 5e4, 4.5e5
+#: Ridge, in units of round-off, that makes a deficient factor a regular one.
+REGULAR = 4.5e7
+#: Smallest one minus leverage of a row that its left-out residual is divided by.
+LEAST_LEFT = 1e-3
+#: Scores of which this share differs are equal.
+SAME_SCORE = 1e-9
 
 
 def split_factor(factor: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +121,7 @@ def coefficients(factor: Tensor, n_columns: int) -> Tensor:
     -------
     Tensor of shape (S, p, m)
     """
-    tolerance = 5e4 * torch.finfo(factor.dtype).eps
+    tolerance = DEFICIENT * torch.finfo(factor.dtype).eps
     R, projected, _ = split_factor(factor, n_columns)
     deficient = is_deficient(R, tolerance)
     if not bool(deficient.any()):
@@ -149,15 +158,15 @@ def leave_one_out(A: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     root = weight.sqrt()[..., None]
     Q, R = torch.linalg.qr(A * root)
     eps = torch.finfo(A.dtype).eps
-    deficient = is_deficient(R, 4.5e5 * eps)
+    deficient = is_deficient(R, DEFICIENT_LEFT_OUT * eps)
     R = R + torch.eye(R.shape[-1], dtype=R.dtype, device=R.device) * (
-        deficient[:, None, None].to(R) * 4.5e7 * eps
+        deficient[:, None, None].to(R) * REGULAR * eps
     )
     projected = Q.mT @ (y * root)
     coef = back_substitute(R, projected)
     leverage = Q.square().sum(-1)
     residual = y * root - Q @ projected
-    left_out = residual / (1 - leverage).clamp_min(1e-3)[..., None]
+    left_out = residual / (1 - leverage).clamp_min(LEAST_LEFT)[..., None]
     error = (left_out.square().mean(-1).sum(-1) / weight.sum(-1)).sqrt()
     return coef, torch.where(deficient, torch.inf, error)
 
@@ -210,7 +219,7 @@ def evidence_ridge(
         scores.append(float((misfit + rss.shape[-1] * occam).sum()))
     # Of equal scores the smallest ridge: a single sample leaves the evidence flat.
     least = min(scores)
-    best = max(k for k, score in enumerate(scores) if score <= least + 1e-9 * abs(least))
+    best = max(k for k, score in enumerate(scores) if score <= least + SAME_SCORE * abs(least))
     return grid[best], scores[best]
 
 

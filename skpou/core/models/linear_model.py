@@ -270,7 +270,7 @@ def mean_slope(model: Predictor, X: Tensor, weight: Tensor, most: int = 1000) ->
     return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
 
 
-def finish(
+def model_of_stages(
     stages: tuple[Stage, ...],
     noise: Tensor,
     X: Tensor,

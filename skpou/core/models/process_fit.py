@@ -221,27 +221,8 @@ def fit_process(
         others, variances = process.left_out(left_out[0].sets)
     except NUMERICAL_FAILURES:
         return None
-
-    def weighed(others: Tensor) -> ProcessCompanion | None:
-        judged = [
-            _weigh(
-                one,
-                error,
-                others[:, k].cpu().numpy(),
-                variances[:, k].cpu().numpy(),
-                rows,
-                rows.y[:, k].cpu().numpy(),
-                process.variances[k].cpu().numpy(),
-                None if noise is None else noise[:, k].double().cpu().numpy(),
-            )
-            for k, (one, error) in enumerate(zip(left_out, errors, strict=True))
-        ]
-        share, factor, usual, part = (rows.y.new_tensor(p) for p in zip(*judged, strict=True))
-        if not bool((share > 0).any()):
-            return None
-        return replace(process, share=share, factor=factor, usual=usual, part=part)
-
-    found = weighed(others)
+    told = list(zip(left_out, errors, strict=True))
+    found = _weighed(process, others, variances, told, rows, noise)
     enough = rows.n_rows >= ROWS_A_NUMBER * (process.rates.shape[1] + 3)
     if found is None or (enough and not _mostly_noise(left_out, errors, rows)):
         return found
@@ -249,11 +230,50 @@ def fit_process(
         anew = _anew(process, rows)
     except NUMERICAL_FAILURES:
         return None
-    return (
-        None
-        if anew is None
-        else weighed(anew[torch.as_tensor(left_out[0].row, device=anew.device)])
-    )
+    if anew is None:
+        return None
+    others = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
+    return _weighed(process, others, variances, told, rows, noise)
+
+
+def _weighed(
+    process: ProcessCompanion,
+    others: Tensor,
+    variances: Tensor,
+    told: Sequence[tuple[LeftOut, np.ndarray]],
+    rows: Rows,
+    noise: Tensor | None,
+) -> ProcessCompanion | None:
+    """The process with its weight beside the fit in every target; None where it has none.
+
+    Parameters
+    ----------
+    process : ProcessCompanion
+    others, variances : Tensor of shape (k, m)
+        Errors of the process at left-out rows, and its variances there.
+    told : sequence of (LeftOut, ndarray)
+        The fit's errors, one pair a target.
+    rows : Rows
+    noise : Tensor of shape (n, m) or None
+        As of `fit_process`.
+    """
+    judged = [
+        _weigh(
+            one,
+            error,
+            others[:, k].cpu().numpy(),
+            variances[:, k].cpu().numpy(),
+            rows,
+            rows.y[:, k].cpu().numpy(),
+            process.variances[k].cpu().numpy(),
+            None if noise is None else noise[:, k].double().cpu().numpy(),
+        )
+        for k, (one, error) in enumerate(told)
+    ]
+    share, factor, usual, part = (rows.y.new_tensor(p) for p in zip(*judged, strict=True))
+    if not bool((share > 0).any()):
+        return None
+    return replace(process, share=share, factor=factor, usual=usual, part=part)
 
 
 def _in_folds(

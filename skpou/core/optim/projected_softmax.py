@@ -30,6 +30,9 @@ from skpou.core.optim.softmax import WeightedRows, hessian
 JACOBIAN_NUMBERS = 8_000_000
 #: Bounds of the variance of the parameters of the columns, whose inputs are of order one.
 LEAST_SPREAD, MOST_SPREAD = 1e-2, 1e2
+#: Least number of parameters that data determine, and least square of all coefficients: both are
+#: divided by, or are what is.
+LEAST_DETERMINED, LEAST_SQUARE = 1e-3, 1e-12
 
 
 @dataclass
@@ -229,12 +232,12 @@ class SoftmaxHead:
         """
         eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         inverse = torch.linalg.solve_triangular(factor, eye, upper=False).square().sum(0)
-        spent = max(float(len(factor) - (own * inverse).sum()), 1e-3)
+        spent = max(float(len(factor) - (own * inverse).sum()), LEAST_DETERMINED)
         unit = float((coef.square() * self.growth[:, None]).sum())
-        return math.sqrt(spent / max(unit, 1e-12))
+        return math.sqrt(spent / max(unit, LEAST_SQUARE))
 
 
 def spread_of(theta: Tensor, determined: float) -> float:
     """Variance of the parameters that the data determine (MacKay 1992, Eq. 4.6)."""
-    spread = float(theta.square().sum()) / max(determined, 1e-3)
+    spread = float(theta.square().sum()) / max(determined, LEAST_DETERMINED)
     return min(max(spread, LEAST_SPREAD), MOST_SPREAD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -144,6 +144,14 @@ def hessian(rows: WeightedRows, pi: Tensor) -> Tensor:
     return H.view(K * p, K * p)
 
 
+class _Point(NamedTuple):
+    """Coefficients (p, K), their logits (n, K) and the value there."""
+
+    theta: Tensor
+    logits: Tensor
+    value: float
+
+
 class MultinomialRidge:
     """Multinomial logistic regression with a ridge for each column: a convex problem.
 
@@ -214,36 +222,10 @@ class MultinomialRidge:
         penalty = ((alpha * self.scale) ** 2 * decay**self.costs)[:, None]
         precondition: Callable[[Tensor], Tensor] | None = None
         hard, exact, cheap = False, False, self._work() < self.cheap_work
-        if theta is None:
-            theta = self.offset.new_zeros((len(penalty), len(self.offset)))
-
-        def objective(theta: Tensor, logits: Tensor) -> float:
-            ridge = 0.5 * float((penalty * theta.square()).sum())
-            return self.negative_log_likelihood(logits) + ridge
-
-        def shortened(
-            theta: Tensor, direction: Tensor, promise: float
-        ) -> tuple[Tensor, Tensor, float, float] | None:
-            """First of ever shorter steps that lowers the value, with its length."""
-            change = self.logits(direction) - self.offset
-            length = 1.0
-            for _ in range(MAX_HALVINGS):
-                moved = theta - length * direction, logits - length * change
-                new = objective(*moved)
-                if new <= value - SUFFICIENT * length * promise:
-                    return *moved, new, length
-                length /= 2
-            return None
-
-        logits = self.logits(theta)
-        value = objective(theta, logits)
-        nothing = torch.zeros_like(theta), self.offset.expand_as(logits)
-        if value > (least := objective(*nothing)):
-            # Saturated rows have next to no curvature: from such a start nothing is found.
-            (theta, logits), value = nothing, least
+        at = self._start(theta, penalty)
         for step in range(max_iter):
-            pi = torch.softmax(logits, 1)
-            gradient = self.rows.rmatmul(self.rows.root * (pi - self.targets)) + penalty * theta
+            pi = torch.softmax(at.logits, 1)
+            gradient = self.rows.rmatmul(self.rows.root * (pi - self.targets)) + penalty * at.theta
             fresh = precondition is None
             if precondition is None:
                 exact = hard or cheap
@@ -257,16 +239,43 @@ class MultinomialRidge:
                 precondition = None
                 hard = hard or (fresh and n_inner > HARD and self._work() < MOST_WORK)
             promise = float((gradient * direction).sum())
-            if not promise > tol * (abs(value) + ROUND_OFF):
-                return theta, step
-            found = shortened(theta, direction, promise)
+            if not promise > tol * (abs(at.value) + ROUND_OFF):
+                return at.theta, step
+            found = self._shortened(at, direction, promise, penalty)
             if found is None:
-                return theta, step  # Round-off hides what is left to gain.
-            theta, logits, value, length = found
+                return at.theta, step  # Round-off hides what is left to gain.
+            at, length = found
             # What Newton's own steps promise falls by squares.
-            if fresh and exact and length == 1.0 and promise <= math.sqrt(tol) * abs(value):
-                return theta, step + 1
-        return theta, max_iter
+            if fresh and exact and length == 1.0 and promise <= math.sqrt(tol) * abs(at.value):
+                return at.theta, step + 1
+        return at.theta, max_iter
+
+    def _at(self, theta: Tensor, logits: Tensor, penalty: Tensor) -> _Point:
+        """Coefficients with what they are worth."""
+        ridge = 0.5 * float((penalty * theta.square()).sum())
+        return _Point(theta, logits, self.negative_log_likelihood(logits) + ridge)
+
+    def _start(self, theta: Tensor | None, penalty: Tensor) -> _Point:
+        """The better of a start and of nothing."""
+        if theta is None:
+            theta = self.offset.new_zeros((len(penalty), len(self.offset)))
+        given = self._at(theta, self.logits(theta), penalty)
+        nothing = self._at(torch.zeros_like(theta), self.offset.expand_as(given.logits), penalty)
+        # Saturated rows have next to no curvature: from such a start nothing is found.
+        return nothing if given.value > nothing.value else given
+
+    def _shortened(
+        self, at: _Point, direction: Tensor, promise: float, penalty: Tensor
+    ) -> tuple[_Point, float] | None:
+        """First of ever shorter steps that lowers the value, with its length."""
+        change = self.logits(direction) - self.offset
+        length = 1.0
+        for _ in range(MAX_HALVINGS):
+            moved = self._at(at.theta - length * direction, at.logits - length * change, penalty)
+            if moved.value <= at.value - SUFFICIENT * length * promise:
+                return moved, length
+            length /= 2
+        return None
 
     def preconditioner(self, pi: Tensor, alpha: float, decay: float) -> Callable[[Tensor], Tensor]:
         """Approximate inverse of the Hessian; where columns are few, the inverse."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, ParametricBasis, TrainingResult
+from skpou.core import ParametricBasis, TrainingResult
 from skpou.core.linalg import (
     back_substitute,
     is_deficient,
@@ -28,18 +28,21 @@ from skpou.core.linalg import (
     triangular_factor,
 )
 from skpou.core.optim.damping import DampingControl, first_decrease
+from skpou.core.optim.progress import Judged, Progress
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
-#: Steps over which a descent that may be given up lowers the residual by less than a factor.
-CREEPING_STEPS, CREEPING_GAIN = 50, 1.25
 #: Steps after which the best fit and the ridge are looked at again.
 LOOK = 10
-#: Gain of a step, relative to the value, that is slow; slow steps in a row, and stalls, that are
-#: borne: in a curved valley some steps are short.
-SLOW, MOST_SLOW, MOST_STALLS = 1e-3, 3, 3
 #: Damping from which steps go on for another ridge, whose valley is another one.
 DAMPING_OF_NEW_RIDGE = 1e-4
+#: Diagonal of a triangular factor, relative to its columns and in units of round-off, below which
+#: normal equations lose the digits of a projection.
+LOST_DIGITS = 1e9
+#: Least squared norm of a column of the Jacobian, relative to the largest, in the damping.
+LEAST_NORM = 1e-14
+#: Numbers of a Jacobian that are formed at a time: 160 MB.
+JACOBIAN_NUMBERS = 20_000_000
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
@@ -147,7 +150,7 @@ class ProjectedFit:
         A, coef = self._inner
         upper = raw.reshape(n, m * k)
         lower = upper.new_zeros((A.shape[1], m * k))
-        if is_deficient(self.factor, 1e9 * torch.finfo(upper.dtype).eps):
+        if is_deficient(self.factor, LOST_DIGITS * torch.finfo(upper.dtype).eps):
             Q = self._orthogonal()
             stacked = torch.cat([upper, lower])
             stacked = stacked - Q @ (Q.T @ stacked)
@@ -235,7 +238,7 @@ class ProjectedProblem:
         self.y = y * self.root
         self.rms = float(self.y.square().mean().sqrt()) or 1.0
         numbers = y.shape[1] * basis.n_parameters
-        self.batch_size = batch_size or rows_within(numbers, 20_000_000)
+        self.batch_size = batch_size or rows_within(numbers, JACOBIAN_NUMBERS)
 
     def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
         """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
@@ -324,7 +327,7 @@ def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
     R, z = factor[:-1, :-1], factor[:-1, -1:]
     norms = R.square().sum(0)
     tiny = torch.finfo(R.dtype).tiny
-    norms = norms.clamp_min(1e-14 * float(norms.max()) + tiny).sqrt()
+    norms = norms.clamp_min(LEAST_NORM * float(norms.max()) + tiny).sqrt()
     stacked = torch.cat([R, math.sqrt(damping) * torch.diag(norms)])
     target = torch.cat([-z, torch.zeros_like(z)])
     Q, small = torch.linalg.qr(stacked)
@@ -358,29 +361,6 @@ class RidgeSchedule:
         """Lower the share; returns False when it has reached its end."""
         self.share /= 10
         return self.share >= self.least_share
-
-
-class _Judged:
-    """Judges fits, each once, and keeps the best with its ridge.
-
-    Parameters
-    ----------
-    judge : callable
-        Maps a fit to its score; lower is better.
-    """
-
-    def __init__(self, judge: Callable[[Any], float]):
-        self.judge = judge
-        self.kept: BestSoFar[tuple[Any, float]] = BestSoFar()
-        self._last: Any = None
-
-    def show(self, fit: Any, ridge: float) -> None:
-        """Judge a fit, unless it is the one of before."""
-        if fit is self._last:
-            return
-        self._last = fit
-        score = self.judge(fit)
-        self.kept.show((fit, ridge), math.inf if math.isnan(score) else score)
 
 
 def levenberg_marquardt(
@@ -428,12 +408,12 @@ def levenberg_marquardt(
     ridge = ridge or RidgeSchedule()
     damping = DampingControl()
     fit = problem.solve(theta, ridge.value)
-    curve, slow, stalls, code = [fit.value], 0, 0, "max_iter"
+    curve, code = [fit.value], "max_iter"
     if not math.isfinite(fit.value):
         return TrainingResult(fit, math.inf, 1, curve, "non_finite", "The start is not finite.")
-    judged = _Judged(judge)
+    judged = Judged(judge)
     judged.show(fit, ridge.value)
-    before = fit.rms()
+    progress = Progress(fit.rms())
     for step in range(max_iter):
         if watch is not None:
             watch(fit, ridge.value)
@@ -442,14 +422,10 @@ def levenberg_marquardt(
         if moved is not None:
             fit = moved
             curve.append(fit.value)
-        if not patient and step % CREEPING_STEPS == CREEPING_STEPS - 1:
-            rms = fit.rms()
-            if rms * CREEPING_GAIN > before:
-                code = "converged"
-                break
-            before = rms
-        slow = slow + 1 if gain < SLOW else 0
-        stuck = moved is None or slow > MOST_SLOW
+        if not patient and progress.creeps(step, fit):
+            code = "converged"
+            break
+        stuck = progress.is_slow(gain) or moved is None
         looks = stuck or step % LOOK == LOOK - 1
         if looks:
             judged.show(fit, ridge.value)
@@ -457,9 +433,8 @@ def levenberg_marquardt(
             code = "converged"
             break
         if stuck:
-            slow, stalls = 0, stalls + 1
             damping = DampingControl() if moved is None else damping
-            if not ridge.stall() or stalls > MOST_STALLS:
+            if not ridge.stall() or progress.has_stalled_for_good():
                 code = "converged"
                 break
         if looks and ridge.follow(fit.rms() / problem.rms):

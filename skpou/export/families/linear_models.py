@@ -49,7 +49,7 @@ def linear_program(model: Any) -> Program:
             at = _stretched(program, points[0], double(basis["steps"]))
             kind, basis = basis["kind"], basis["base"]
         parts += STAGES[kind](program, at, basis, double(stage["coef"]))
-    return program.finish(program.add(parts), box)
+    return program.in_units_of_y(program.add(parts), box)
 
 
 # Stages: lists of vectors (m,) whose sum is the stage. Points are those in the unit box, and those

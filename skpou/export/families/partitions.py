@@ -23,7 +23,7 @@ def partition_program(model: Any) -> Program:
         functions = program.waves(program.scale(box), model.degree_)
     else:
         functions = program.polynomials(t, model.degree_)
-    return program.finish(blended(program, pi, functions, double(levels[-1]["coef"])), box)
+    return program.in_units_of_y(blended(program, pi, functions, double(levels[-1]["coef"])), box)
 
 
 def blended(program: Program, pi: str, functions: str, coef: np.ndarray) -> str:

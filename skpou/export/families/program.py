@@ -186,7 +186,7 @@ class Program:
         """Functions on a sparse grid; `values` as `sparse_grids.py` gathers them."""
         return self._add("sparse_grid", [u], values["coef"].shape[1], **values)
 
-    def finish(self, mean: str, box: dict[str, np.ndarray]) -> Program:
+    def in_units_of_y(self, mean: str, box: dict[str, np.ndarray]) -> Program:
         """Bring the scaled mean to the units of y; the program is complete then."""
         self.affine(mean, np.diag(double(box["scale"])), double(box["mean"]))
         return self

@@ -38,4 +38,4 @@ def sparse_grid_program(model: Any) -> Program:
         "first": np.asarray(grid.plan.first_function[:-1], dtype=np.int64),
         "coef": double(coef),
     }
-    return program.finish(program.sparse_grid(program.scale(box), values), box)
+    return program.in_units_of_y(program.sparse_grid(program.scale(box), values), box)

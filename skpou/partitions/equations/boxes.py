@@ -11,6 +11,8 @@ from skpou.partitions.equations.edges import Edges, joined_edges, upright
 
 #: Width of a piece at a time, as a share of the box, that is none: there its edges meet.
 NO_WIDTH = 1e-12
+#: Distance, as a share of the box, of pieces that touch.
+TOUCHING = 1e-12
 
 
 class Face(NamedTuple):
@@ -89,15 +91,15 @@ class Boxes:
             # The last of those that touch has the largest lower corner.
             rank = np.where(inside, low.sum(1) + 1.0, 0.0)
             if self.edges is not None:
-                self._rank_by_edges(x, inside, rank)
+                self._rank_by_edges(self.edges, x, inside, rank)
             best = rank.argmax(1)
             found[start : start + block] = np.where(inside.any(1), best, -1)
         return found
 
-    def _rank_by_edges(self, x: np.ndarray, inside: np.ndarray, rank: np.ndarray) -> None:
+    def _rank_by_edges(
+        self, edges: Edges, x: np.ndarray, inside: np.ndarray, rank: np.ndarray
+    ) -> None:
         """Take out points beyond moving edges; pieces come last where their edges meet."""
-        edges = self.edges
-        assert edges is not None
         n, e = np.nonzero(inside)
         lower, upper = edges.ends(e, self.local(e, x[n])[:, edges.column])
         place = x[n, edges.other]
@@ -132,7 +134,6 @@ class Boxes:
         """What pairs of pieces share; along the columns in `rings` also across the ends."""
         found: list[Face] = []
         d = self.low.shape[1]
-        scale = 1e-12
         for axis in range(d):
             others = [j for j in range(d) if j != axis]
             ends = [(self.high[:, axis], self.low[:, axis], False)]
@@ -141,15 +142,15 @@ class Boxes:
             for upper, lower, ring in ends:
                 order = np.argsort(lower, kind="stable")
                 sorted_lower = lower[order]
-                first = np.searchsorted(sorted_lower, upper - scale)
-                last = np.searchsorted(sorted_lower, upper + scale)
+                first = np.searchsorted(sorted_lower, upper - TOUCHING)
+                last = np.searchsorted(sorted_lower, upper + TOUCHING)
                 for a in range(self.n_boxes):
-                    if ring and self.high[a, axis] < 1.0 - scale:
+                    if ring and self.high[a, axis] < 1.0 - TOUCHING:
                         continue
                     for b in order[first[a] : last[a]]:
                         low = np.maximum(self.low[a], self.low[b])
                         high = np.minimum(self.high[a], self.high[b])
-                        if all(high[j] > low[j] + scale for j in others):
+                        if all(high[j] > low[j] + TOUCHING for j in others):
                             low, high = low.copy(), high.copy()
                             low[axis] = high[axis] = self.high[a, axis]
                             found.append(Face(a, int(b), axis, low, high, self.low[b, axis]))

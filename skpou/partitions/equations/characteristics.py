@@ -22,6 +22,10 @@ from skpou.physics import Constants
 N_TERMS = 12
 #: Most sweeps of the integration of a curve, and change that ends them.
 SWEEPS, SETTLED = 60, 1e-15
+#: Change, in units of that round-off, of a curve that has settled.
+SETTLES = 10
+#: Halvings of an interval, one for each binary digit and some to spare.
+BISECTIONS = 60
 #: Difference of speeds, relative to the largest one, that round-off explains.
 SAME_SPEED = 1e-9
 #: Points at which speeds are looked at before all else.
@@ -139,7 +143,7 @@ def curves(speeds: Speeds, lines: list[Line], start: float, end: float, column: 
         # What is round-off is no curve.
         new[np.abs(new) < SETTLED] = 0.0
         series = new
-        if moved <= 10 * SETTLED:
+        if moved <= SETTLES * SETTLED:
             return series
     return None
 
@@ -166,8 +170,7 @@ def first_meeting(series: np.ndarray, n_samples: int = 257) -> float | None:
         if not len(met) or (gap == 0).all():
             continue
         low, high = time[met[0]], time[met[0] + 1]
-        # A halving for each binary digit.
-        for _ in range(60):
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2
             if (legendre_values(np.array([middle]), len(gap) - 1) @ gap)[0] <= 0:
                 high = middle

@@ -8,6 +8,9 @@ import numpy as np
 
 from skpou.partitions.equations.columns import legendre_values
 
+#: Times of a slab at which the extent of an edge is looked at.
+PLACES = 33
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -40,7 +43,7 @@ class Edges:
 
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
         """Ends (E,) along x of the boxes around the pieces."""
-        table = legendre_values(np.linspace(-1, 1, 33), self.series.shape[2] - 1)
+        table = legendre_values(np.linspace(-1, 1, PLACES), self.series.shape[2] - 1)
         places = np.einsum("esk,nk->esn", self.series, table)
         return places.min((1, 2)), places.max((1, 2))
 

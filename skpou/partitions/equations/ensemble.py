@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,7 +55,7 @@ class Ensemble:
         if self.last is None:
             gradients = [torch.zeros_like(draw) for draw in draws]
         else:
-            changes = system.at_bottom(self._carried)
+            changes = system.at_bottom(self._carried(*self.last))
             gradients = [
                 rows.T @ change
                 for (_, rows, _, _), change in zip(system.bottom, changes, strict=True)
@@ -88,12 +90,14 @@ class Ensemble:
         self.last = slab, errors
         return variance.sqrt()
 
-    def _carried(self, points: np.ndarray, order: int) -> Tensor:
-        """Derivatives (n, m, K) along the column of the errors at the end of the last slab."""
-        assert self.last is not None
-        slab, errors = self.last
-        orders = tuple(order if j == self.column else 0 for j in range(points.shape[1]))
-        return evaluate(slab.boxes, errors, points, orders).reshape(len(points), -1, MEMBERS)
+    def _carried(self, slab: Slab, errors: Coefficients) -> Callable[[np.ndarray, int], Tensor]:
+        """Derivatives (n, m, K) along the column of the errors at the end of a slab."""
+
+        def derivatives(points: np.ndarray, order: int) -> Tensor:
+            orders = tuple(order if j == self.column else 0 for j in range(points.shape[1]))
+            return evaluate(slab.boxes, errors, points, orders).reshape(len(points), -1, MEMBERS)
+
+        return derivatives
 
 
 def _constant(system: System, e: int) -> int:

@@ -25,7 +25,8 @@ from skpou.partitions.equations.bars import deviations, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.march import March, NotMarched, Slab, marched_column, remainder
+from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
+from skpou.partitions.equations.marched_column import marched_column
 from skpou.partitions.equations.model import Pieces
 from skpou.partitions.equations.newton import Solved
 from skpou.partitions.equations.refinement import solution_size
@@ -36,6 +37,8 @@ from skpou.physics import Constants, Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
 TAIL = 1e4
+#: The least, which round-off leaves.
+LEAST_TAIL = 1e-13
 #: Where all pieces but those of a slab are known, their tails may be larger by this.
 IN_SLABS = 2.0
 #: Most pieces of a slab and in all, by default.
@@ -107,7 +110,7 @@ class _Fit:
     def __init__(self, rows: Rows, problem: Problem, options, rings, report):
         self.rows, self.problem, self.options = rows, problem, options
         self.rings, self.report = rings, report
-        self.tol = max(TAIL * options.tol, 1e-13)
+        self.tol = max(TAIL * options.tol, LEAST_TAIL)
         self.steps = min(options.max_iter, MOST_STEPS)
         self.unknowns = rows.X.new_tensor([u.init for u in problem.unknowns.values()])
         self.curve: list[float] = []

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
+from skpou.partitions.equations.characteristics import BISECTIONS
 from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.march import DETERMINED, THIN, March
 from skpou.partitions.equations.newton import solve
@@ -174,8 +175,7 @@ def _crossing(boxes: Boxes, coef: Coefficients, a: int, b: int, x: int, low, hig
     if len(changes) == 1 and np.ptp(values) > LEAST_GAP:
         first, last = places[changes[0]], places[changes[0] + 1]
         below = values[changes[0]]
-        # A halving for each binary digit.
-        for _ in range(60):
+        for _ in range(BISECTIONS):
             middle = (first + last) / 2
             value = gap(np.array([middle]))[0, output]
             first, last = (middle, last) if value * below > 0 else (first, middle)

@@ -43,10 +43,6 @@ EASY = 3e-3
 EASY_ROUGH = 0.3
 #: Slabs after one that was too long there, until a longer one is tried again.
 PAUSE = 8
-#: Data at the lower end beside measured values, from which on they are a condition there.
-LEAST_BOTTOM = 8
-#: So many times more data inside than at the upper end are values that were measured anywhere.
-MEASURED = 5
 #: Factor by which halving a slab lowers the tail along it, where that has a point at all.
 FALLING = 3.0
 #: Halvings without such success after which the tail that is left is accepted.
@@ -93,55 +89,6 @@ class NotMarched(Exception):
     """Slabs cannot be solved one after the other."""
 
 
-def marched_column(problem: Problem, rows: Rows) -> int | None:
-    """Column whose conditions lie at its lower end and on other columns' ends; None without one.
-
-    Data inside are measured values: beside them conditions at the lower end must be many, or
-    `Condition` of their own.
-    """
-    orders = highest_orders(problem, rows.n_outputs).max(0)
-    given = [term.points.cpu().numpy() for term in problem.terms if term.is_condition]
-    conditions = np.concatenate([np.zeros((0, rows.n_features)), *given])
-    X = rows.X.cpu().numpy()
-    if any(t.region is None and not t.is_condition for t in problem.terms):
-        return None
-    if any(t.region is not None and not t.is_condition and not _is_box(t) for t in problem.terms):
-        return None
-    found = None
-    for j in np.argsort(orders, kind="stable"):
-        others = [k for k in range(rows.n_features) if k != j]
-        if not orders[j] or (found is not None and orders[j] > orders[found]):
-            continue
-
-        def side(points, others=others):
-            return ((points[:, others] == 0) | (points[:, others] == 1)).any(1)
-
-        joined = np.concatenate([X, conditions])
-        at_top = (joined[:, j] == 1) & ~side(joined)
-        inside = (conditions[:, j] > 0) & ~side(conditions)
-        inner = (X[:, j] > 0) & ~side(X)
-        bottom = int((X[:, j] == 0).sum())
-        stated = bool((conditions[:, j] == 0).any())
-        if inside.any() or not (bottom or stated):
-            continue
-        if inner.any():
-            # Measured values: what holds exactly must be told from them.
-            if not stated and (rows.n_features == 1 or bottom < LEAST_BOTTOM):
-                continue
-            if not inner.sum() > MEASURED * at_top.sum() and at_top.any():
-                continue
-        elif at_top.any():
-            continue
-        if found is None or orders[j] < orders[found] or j > found:
-            found = int(j)
-    return found
-
-
-def _is_box(term) -> bool:
-    low, high = term.region.cpu().numpy()
-    return bool((low <= 1e-12).all() and (high >= 1 - 1e-12).all())
-
-
 class March:
     """Slabs along a column.
 
@@ -181,6 +128,8 @@ class March:
         self.size = np.zeros(rows.n_outputs)
         self.unknowns = rows.X.new_zeros(0) if unknowns is None else unknowns
         self.degree, self.n_open = degree, 0
+        #: Slabs until a longer one is tried again.
+        self.pause = 0
         #: Tail that is accepted where the solution is not smooth.
         self.rough = self.rough_across = 0.0
         self.first_tol, self.smoothed = tol, False
@@ -227,59 +176,78 @@ class March:
             If the conditions at the lower end leave the first slab open, or a slab is not solved:
             the first one, or one of an affine equation.
         """
-        at, length, last, pause = 0.0, 1.0, None, 0
+        at, length = 0.0, 1.0
         while at < 1.0:
-            slab, easy, vain, before = None, False, 0, np.inf
-            if at in self.before:
-                known = self.before[at]
-                slab, easy, along = self._slab(known.boxes, known.coef)
+            slab, easy, along = self._next_slab(at, length)
             if slab is None:
-                boxes = self._first() if last is None else self._next(last)
-                length = min(length, 1.0 - at)
-            while slab is None:
-                if length < LEAST_SLAB:
-                    return self._ended(at)
-                slab, easy, along = self._slab(self._between(boxes, at, at + length))
-                if slab is None:
-                    length, pause = length / 2, PAUSE
-                    falls = before >= FALLING * along or along == np.inf
-                    vain = 0 if falls or length > SHORT else vain + 1
-                    before = along
-                    only_seemed = None if self.rough else self.kinked
-                    if only_seemed is not None and (vain >= IN_VAIN or length < LEAST_KINK):
-                        # Nothing was smooth again: as before, with slabs as long.
-                        (self.rough, self.tol), length = only_seemed, SHORT
-                    elif vain >= IN_VAIN and self._is_short(along, length):
-                        if self.smooths and not self.rough:
-                            length = max(length, LEAST_SLAB)  # Before it is too late.
-                        kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
-                        self.rough = max(self.rough, KINK if kink else 2 * along)
-                        self.rough_across = max(self.rough, KINK)
-            if not self.slabs:
-                self.n_open = slab.solved.elimination.n_open()
-                if self.n_open:
-                    raise NotMarched(f"the first slab leaves {self.n_open} directions open")
-            if len(self.unknowns):
-                slab.tangents = [
-                    slab.system.shaped(part) for part in slab.solved.elimination.tangents()
-                ]
-            self.slabs.append(slab)
-            if self.smooths and self.rough:
-                # What has been smoothed does not come back.
-                self.rough = min(self.rough, max(along, KINK))
-            self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
-            length, last = float(slab.boxes.width[0, self.column]), slab
+                return self._ended(at)
+            self._take(slab, along)
+            length = float(slab.boxes.width[0, self.column])
             at += length
             self._tell(at, slab)
-            pause = max(pause - 1, 0) if self.rough else 0
+            self.pause = max(self.pause - 1, 0) if self.rough else 0
             # Twice as long where that keeps the ends of slabs among the halvings of the box.
-            if easy and not pause and (at / (2 * length)) % 1.0 == 0.0:
+            if easy and not self.pause and (at / (2 * length)) % 1.0 == 0.0:
                 length *= 2
                 if self.rough and length > SHORT and not self.smoothed:
                     # What was a kink at first is smooth by now: once, lest this go back and forth.
                     self.kinked = self.rough, self.tol
                     self.rough, self.tol, self.smoothed = 0.0, self.first_tol, True
         return self
+
+    def _next_slab(self, at: float, length: float) -> tuple[Slab | None, bool, float]:
+        """The longest slab of halvings of a length that is solved; as `_slab` returns it.
+
+        None where none is.
+        """
+        if at in self.before:
+            known = self.before[at]
+            slab, easy, along = self._slab(known.boxes, known.coef)
+            if slab is not None:
+                return slab, easy, along
+        boxes = self._next(self.slabs[-1]) if self.slabs else self._first()
+        length, vain, before = min(length, 1.0 - at), 0, np.inf
+        while length >= LEAST_SLAB:
+            slab, easy, along = self._slab(self._between(boxes, at, at + length))
+            if slab is not None:
+                return slab, easy, along
+            length, self.pause = length / 2, PAUSE
+            falls = before >= FALLING * along or along == np.inf
+            vain = 0 if falls or length > SHORT else vain + 1
+            before = along
+            length = self._with_kinks(length, along, vain)
+        return None, False, np.inf
+
+    def _with_kinks(self, length: float, along: float, vain: int) -> float:
+        """Length to go on with, where a tail is accepted after some halvings in vain."""
+        only_seemed = None if self.rough else self.kinked
+        if only_seemed is not None and (vain >= IN_VAIN or length < LEAST_KINK):
+            # Nothing was smooth again: as before, with slabs as long.
+            self.rough, self.tol = only_seemed
+            return SHORT
+        if vain >= IN_VAIN and self._is_short(along, length):
+            if self.smooths and not self.rough:
+                length = max(length, LEAST_SLAB)  # Before it is too late.
+            kink = along <= WITHIN_REACH * KINK and length > LEAST_KINK
+            self.rough = max(self.rough, KINK if kink else 2 * along)
+            self.rough_across = max(self.rough, KINK)
+        return length
+
+    def _take(self, slab: Slab, along: float) -> None:
+        """Go on from a slab, whose tail along the column is given."""
+        if not self.slabs:
+            self.n_open = slab.solved.elimination.n_open()
+            if self.n_open:
+                raise NotMarched(f"the first slab leaves {self.n_open} directions open")
+        if len(self.unknowns):
+            slab.tangents = [
+                slab.system.shaped(part) for part in slab.solved.elimination.tangents()
+            ]
+        self.slabs.append(slab)
+        if self.smooths and self.rough:
+            # What has been smoothed does not come back.
+            self.rough = min(self.rough, max(along, KINK))
+        self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
 
     def _is_short(self, along: float, length: float) -> bool:
         """Whether a slab is so short that a tail along it may be accepted.

@@ -17,6 +17,9 @@ from skpou.partitions.equations.system import Coefficients, System
 HALVINGS = 8
 #: Step relative to the solution after which the next one, which is about its square, is none.
 LAST_STEP = 1e-7
+#: Change of an unknown, relative to itself, that is none; and step relative to the solution, of
+#: those that no longer gain, that is round-off.
+SETTLED, ROUND_OFF = 1e-8, 1e-5
 #: Smallest share of the sum of squares that a step must take away.
 GAIN = 1e-4
 
@@ -64,16 +67,16 @@ def solve(
     unknowns : Tensor of shape (q,)
     limits : sequence of Unknown
     max_iter : int
-        Most steps.
+        Most steps, at least 1.
     is_affine : bool
     hold : bool, default=False
         Whether the unknowns stay as they are.
     """
     system.weigh(coef, unknowns)
     value = math.inf if is_affine else system.squares(coef, unknowns)
-    elimination = None
-    converged, n_steps = False, 0
-    for n_steps in range(1, max_iter + 1):  # noqa: B007 - told at the end
+    n_steps = 0
+    while True:
+        n_steps += 1
         elimination = system.elimination(coef, unknowns).factor()
         solution, change = elimination.solve(hold)
         step = system.shaped(solution)
@@ -91,16 +94,15 @@ def solve(
         size = norm(coef) + norm(tried)
         small = norm(step) <= LAST_STEP * size
         if len(unknowns) and not hold:
-            small &= bool((change.abs() <= 1e-8 * unknowns.abs().clamp_min(TINY)).all())
+            small &= bool((change.abs() <= SETTLED * unknowns.abs().clamp_min(TINY)).all())
         if not moved:
             # At round-off no step gains anything.
-            converged = small or norm(step) <= 1e-5 * size
+            converged = small or norm(step) <= ROUND_OFF * size
             break
         coef, unknowns, value = tried, tried_unknowns, new
-        if small and share == 1.0:
-            converged = True
+        converged = small and share == 1.0
+        if converged or n_steps >= max_iter:
             break
-    assert elimination is not None
     return Solved(coef, unknowns, value, elimination, converged, n_steps)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.partitions.equations.boxes import NO_WIDTH, Boxes
+from skpou.partitions.equations.boxes import NO_WIDTH
 from skpou.partitions.equations.columns import PieceColumns, gauss
 from skpou.partitions.equations.edges import Edges
 
@@ -17,10 +17,9 @@ from skpou.partitions.equations.edges import Edges
 SAME_EDGE = 1e-13
 
 
-def is_wide(boxes: Boxes, e: int, time: float) -> bool:
+def is_wide(edges: Edges, e: int, time: float) -> bool:
     """Whether a piece has a width at an end, -1 or 1, of its slab."""
-    assert boxes.edges is not None
-    lower, upper = boxes.edges.ends(e, np.array([time]))
+    lower, upper = edges.ends(e, np.array([time]))
     return bool(upper[0] - lower[0] > NO_WIDTH)
 
 
@@ -39,14 +38,15 @@ def meeting(edges: Edges, ring: bool) -> list[tuple[int, int, float]]:
     return found
 
 
-def edge_rows(system: Any, held: float) -> list[tuple[int, int, Tensor]]:
+def edge_rows(system: Any, edges: Edges, weight: float) -> list[tuple[int, int, Tensor]]:
     """Rows of equal values at edges, and of equal slopes where these may not jump.
 
     Parameters
     ----------
     system : System
-        Its pieces have moving edges.
-    held : float
+    edges : Edges
+        Of its pieces.
+    weight : float
         Weight of the rows.
 
     Returns
@@ -55,8 +55,6 @@ def edge_rows(system: Any, held: float) -> list[tuple[int, int, Tensor]]:
         Pieces below and above an edge, and rows of both.
     """
     boxes = system.boxes
-    edges = boxes.edges
-    assert edges is not None
     j, d = edges.other, system.d
     found = []
     for a, b, shift in meeting(edges, j in system.rings):
@@ -83,5 +81,5 @@ def edge_rows(system: Any, held: float) -> list[tuple[int, int, Tensor]]:
                 block[:, start : start + q] = -second
                 blocks.append(block)
         if blocks:
-            found.append((a, b, held / math.sqrt(len(time)) * torch.cat(blocks)))
+            found.append((a, b, weight / math.sqrt(len(time)) * torch.cat(blocks)))
     return found

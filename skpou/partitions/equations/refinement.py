@@ -34,6 +34,12 @@ FASTER = 1.5
 ALONG = 0.03
 #: Factor of one more degree from which on a function is not smooth.
 SLOW = 0.6
+#: Coefficient, relative to the solution, that is round-off whatever the degree.
+NO_COEFFICIENT = 1e-18
+#: Largest factor of one more degree that is told: coefficients that grow are no series.
+FASTEST_GROWTH = 10.0
+#: Tail, in units of the tolerance, that more degrees may miss and still be raised for.
+NEARLY = 30
 #: Halvings at once towards a corner that the last two halvings approached, too.
 GRADED = 3
 #: Width of pieces that were cut so often that the digits of their places mean something.
@@ -107,7 +113,7 @@ def shape(boxes: Boxes, coef: Coefficients, size: np.ndarray) -> Shape:
     tail, rate = np.zeros((E, d)), np.zeros((E, d))
     for e, part in enumerate(coef):
         for j in range(d):
-            A = (sizes_by_degree(boxes.degrees(e), part, j) / size).max(1) + 1e-18
+            A = (sizes_by_degree(boxes.degrees(e), part, j) / size).max(1) + NO_COEFFICIENT
             p = len(A) - 1
             if p < 2:
                 continue
@@ -116,7 +122,7 @@ def shape(boxes: Boxes, coef: Coefficients, size: np.ndarray) -> Shape:
             envelope = np.maximum(A[:-1], A[1:])
             middle = len(envelope) // 2
             drop = envelope[-1] / envelope[middle]
-            rate[e, j] = min(drop ** (1 / max(len(envelope) - 1 - middle, 1)), 10.0)
+            rate[e, j] = min(drop ** (1 / max(len(envelope) - 1 - middle, 1)), FASTEST_GROWTH)
     return Shape(tail, rate)
 
 
@@ -270,7 +276,7 @@ def _raises(degree: int, tail: float, rate: float, tol: float, top: int) -> bool
         return True
     if rate >= 1.0:
         return False
-    return tail * rate ** (FASTER * (top - degree)) < 30 * tol
+    return tail * rate ** (FASTER * (top - degree)) < NEARLY * tol
 
 
 def as_boxes(children: list[Child]) -> Boxes:

@@ -16,6 +16,7 @@ from skpou.partitions.equations.columns import PieceColumns
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March, NotMarched, Slab
 from skpou.partitions.equations.model import variance_points
+from skpou.partitions.equations.system import RIDGE
 
 #: Most Gauss-Newton steps on the unknowns, and halvings of one.
 STEPS, HALVINGS = 15, 6
@@ -25,6 +26,8 @@ TRUST = 0.5
 COARSE, FINER = 1e-6, 1e3
 #: Change of an unknown, in its standard deviations and relative to itself, that ends the steps.
 LAST_DEVIATIONS, LAST_SHARE = 0.01, 1e-10
+#: Variance of the values, in units of theirs, below which deviations are of round-off.
+EXACT = 1e-16
 
 
 class Shooting:
@@ -79,13 +82,13 @@ class Shooting:
         limits = list(self.problem.unknowns.values())
         march, residual, slopes = self._solved(self.unknowns)
         for _ in range(STEPS if len(limits) and len(residual) else 0):
-            step, R = ridge_coefficients(slopes, residual[:, None], 1e-14)
+            step, R = ridge_coefficients(slopes, residual[:, None], RIDGE)
             step = step[:, 0]
             variance = float(residual.square().sum()) / max(len(residual) - len(limits), 1)
             most = TRUST * torch.maximum(self.unknowns.abs(), self.unknowns.new_tensor(TINY))
             step = torch.maximum(torch.minimum(step, most), -most)
             spread = self._covariance(R, variance).diagonal().sqrt()
-            small = (step.abs() <= LAST_DEVIATIONS * spread) & (variance > 1e-16)
+            small = (step.abs() <= LAST_DEVIATIONS * spread) & (variance > EXACT)
             small |= step.abs() <= LAST_SHARE * self.unknowns.abs()
             if bool(small.all()):
                 break
@@ -144,7 +147,7 @@ class Shooting:
         total = float(self.measured.weight.sum())
         self.noise = squares / max(free_rows(total, q / m), TINY)
         if q and n:
-            self.R = ridge_coefficients(slopes, residual[:, None], 1e-14)[1]
+            self.R = ridge_coefficients(slopes, residual[:, None], RIDGE)[1]
             self.covariance = self._covariance(self.R, float(self.noise.mean()))
         self.deviations = [math.sqrt(v) for v in self.covariance.diagonal().tolist()]
 

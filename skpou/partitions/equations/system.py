@@ -26,7 +26,7 @@ from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments
 
 #: Weight of the rows of values and slopes at faces, of conditions and of data, where an equation
 #: has 1: they hold exactly, while an equation's residual falls with the pieces.
-HELD = 10.0
+CONSTRAINT_WEIGHT = 10.0
 #: Weight of conditions and of data where all pieces are solved for at once: a layer that no piece
 #: resolves yet must not pull the solution elsewhere, as it would with more.
 GIVEN = 1.0
@@ -37,6 +37,8 @@ VANISHED = 1e-10
 #: Nodes of a piece by Sobol's sequence, for each column, from the dimension where tensor products
 #: would be too many.
 NODES_PER_COLUMN = 1.3
+#: Nodes of a tensor product for each column that are too many.
+MOST_NODES_PER_COLUMN = 4
 
 
 Coefficients = list[Tensor]
@@ -81,11 +83,11 @@ class System:
         self.boxes, self.problem, self.rows, self.rings = boxes, problem, rows, rings
         self.carried, self.column, self.data_weight = carried, column, data_weight
         self.tangent = tangent
-        self.held = GIVEN if column is None else HELD
+        self.condition_weight = GIVEN if column is None else CONSTRAINT_WEIGHT
         self.like, self.d, self.m = rows.X, boxes.low.shape[1], rows.n_outputs
         self.lowest = boxes.low.min(0)
         self._scales: dict[Any, np.ndarray] = {}
-        self._kept: tuple[Coefficients, Tensor, list[list]] | None = None
+        self._linearised: tuple[Coefficients, Tensor, list[list]] | None = None
         self.orders = highest_orders(problem, self.m)
         self.sizes = [self.m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
         self.terms = [
@@ -94,7 +96,9 @@ class System:
             if term.is_condition or not conditions_only
         ]
         self.pairs = self._pairs()
-        self.bottom = self._bottom() if carried is not None else []
+        self.bottom: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
+        if carried is not None and column is not None:
+            self.bottom = self._bottom(carried, column)
         self._data()
         self.weights: list[list[Tensor]] = []
 
@@ -125,7 +129,7 @@ class System:
         """Where an equation is asked for in a piece."""
         n_columns = len(exponents(degree))
         counts = [p + MORE_NODES for p in degree]
-        if math.prod(counts) > 4 * n_columns:
+        if math.prod(counts) > MOST_NODES_PER_COLUMN * n_columns:
             n = int(NODES_PER_COLUMN * n_columns) + 1
             return 2 * sobol_points(self.d, n, 0).numpy() - 1
         return tensor_nodes(counts)
@@ -158,7 +162,7 @@ class System:
     def _pairs(self) -> list[tuple[int, int, Tensor]]:
         """Pieces that touch, and rows of both."""
         if self.boxes.edges is not None:
-            return edge_rows(self, HELD)
+            return edge_rows(self, self.boxes.edges, CONSTRAINT_WEIGHT)
         found = [self._face(face) for face in self.boxes.faces(self.rings)]
         return [pair for pair in found if pair is not None]
 
@@ -187,12 +191,13 @@ class System:
                 blocks.append(block)
         if not blocks:
             return None
-        return a, b, HELD / math.sqrt(n_nodes) * torch.cat(blocks)
+        return a, b, CONSTRAINT_WEIGHT / math.sqrt(n_nodes) * torch.cat(blocks)
 
-    def _bottom(self) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
+    def _bottom(
+        self, carried: Callable[[np.ndarray, int], Tensor], j: int
+    ) -> list[tuple[int, Tensor, Tensor, Tensor | None]]:
         """Rows of what the earlier slab ends with: piece, rows and right-hand side."""
-        assert self.carried is not None and self.column is not None
-        boxes, j, found = self.boxes, self.column, []
+        boxes, found = self.boxes, []
         places, points = [], []
         for e in range(boxes.n_boxes):
             counts = tuple(int(p) + MORE_NODES for p in boxes.degree[e])
@@ -204,13 +209,13 @@ class System:
                 ends[1, j] = -1.0
                 places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
             else:
-                if not is_wide(boxes, e, -1.0):
+                if not is_wide(boxes.edges, e, -1.0):
                     points[-1] = points[-1][:0]  # It begins where its edges meet.
                 local = boxes.local(e, points[-1])
                 places.append(PieceColumns(boxes.degrees(e), local, self.like))
             points[-1][:, j] = boxes.low[e, j]
         self._ends = points
-        right = self.at_bottom(self.carried)
+        right = self.at_bottom(carried)
         moves = self.at_bottom(self.tangent) if self.tangent is not None else None
         for e, columns in enumerate(places):
             p, blocks = columns.n_columns, []
@@ -221,7 +226,7 @@ class System:
                     block = self.like.new_zeros((len(points[e]), self.sizes[e]))
                     block[:, output * p : (output + 1) * p] = matrix
                     blocks.append(block)
-            factor = HELD / math.sqrt(max(len(points[e]), 1))
+            factor = CONSTRAINT_WEIGHT / math.sqrt(max(len(points[e]), 1))
             moved = -moves[e] if moves is not None else None
             found.append((e, factor * torch.cat(blocks), right[e], moved))
         return found
@@ -250,7 +255,7 @@ class System:
                 for order, chosen in enumerate(outputs)
                 for output in chosen
             ]
-            found.append(HELD / math.sqrt(max(n, 1)) * torch.cat(parts))
+            found.append(CONSTRAINT_WEIGHT / math.sqrt(max(n, 1)) * torch.cat(parts))
         return found
 
     def _data(self) -> None:
@@ -269,9 +274,9 @@ class System:
             local = self.boxes.local(e, points[order[rows]])
             columns = PieceColumns(self.boxes.degrees(e), local, self.like)
             # Noise is the same in all rows; what holds exactly counts alike in all pieces.
-            self.data_unit = (self.held * self.data_weight / share) ** 2
+            self.data_unit = (self.condition_weight * self.data_weight / share) ** 2
             n = share if noisy else math.sqrt(rows.stop - rows.start)
-            root = self.held * self.data_weight / n * self.rows.weight[index].sqrt()
+            root = self.condition_weight * self.data_weight / n * self.rows.weight[index].sqrt()
             self.data.append((e, columns, self.rows.y[index], root))
 
     # The problem at an iterate
@@ -289,8 +294,8 @@ class System:
         share = (volume / volume.sum()) ** (0.5 / self.d)
         for term_rows, parts in zip(self.terms, self._parts(coef, unknowns), strict=True):
             found, common = [], self._common_slopes(parts)
-            held = self.held if term_rows.term.is_condition else 1.0
-            weight = held * term_rows.term.weight
+            own = self.condition_weight if term_rows.term.is_condition else 1.0
+            weight = own * term_rows.term.weight
             for pieces, _, scale, (result, slopes, _) in parts:
                 natural = self.like.new_zeros((len(pieces), result.shape[2]))
                 usual = self.like.new_zeros((len(pieces), 1))
@@ -318,19 +323,19 @@ class System:
 
     def _parts(self, coef: Coefficients, unknowns: Tensor) -> list[list]:
         """All terms, linearised at an iterate: the weights and the first step share them."""
-        kept = self._kept
-        if kept is None or kept[0] is not coef or kept[1] is not unknowns:
+        known = self._linearised
+        if known is None or known[0] is not coef or known[1] is not unknowns:
             found = [list(term_rows.parts(coef, unknowns)) for term_rows in self.terms]
-            self._kept = kept = (coef, unknowns, found)
-        return kept[2]
+            self._linearised = known = (coef, unknowns, found)
+        return known[2]
 
     def elimination(self, coef: Coefficients, unknowns: Tensor) -> Elimination:
         """The linearised problem for a step from an iterate."""
         q = len(unknowns)
         own: list[list[Tensor]] = [[] for _ in self.sizes]
-        kept = self._parts(coef, unknowns)
-        self._kept = None  # The next iterate is another one.
-        for term_rows, weights, parts in zip(self.terms, self.weights, kept, strict=True):
+        parts_of_terms = self._parts(coef, unknowns)
+        self._linearised = None  # The next iterate is another one.
+        for term_rows, weights, parts in zip(self.terms, self.weights, parts_of_terms, strict=True):
             for weight, (pieces, columns, scale, found) in zip(weights, parts, strict=True):
                 block = self._block(term_rows, columns, scale, found, weight, q)
                 for e, rows in zip(pieces, block, strict=True):
@@ -439,7 +444,7 @@ class System:
         worst = 0.0
         for a, b, rows in self.pairs:
             joined = torch.cat([flat(coef[a]), flat(coef[b])])
-            worst = max(worst, float((rows @ joined).norm()) / HELD)
+            worst = max(worst, float((rows @ joined).norm()) / CONSTRAINT_WEIGHT)
         return worst
 
     def shaped(self, solution: Sequence[Tensor]) -> Coefficients:

@@ -146,7 +146,8 @@ class TrackedMarch(March):
 
     def _finer(self, boxes: Boxes, coef: Coefficients, children: list[Child]):
         edges = boxes.edges
-        assert edges is not None
+        if edges is None:
+            return super()._finer(boxes, coef, children)
         parents = np.array([child.parent for child in children])
         series, kinked = edges.series[parents].copy(), edges.kinked[parents].copy()
         for first in np.flatnonzero(parents[1:] == parents[:-1]):

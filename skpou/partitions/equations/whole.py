@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from skpou.core import Rows
@@ -15,12 +16,12 @@ from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns, exponents
 from skpou.partitions.equations.elimination import minimum_degree
 from skpou.partitions.equations.evaluation import evaluate
-from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     FIRST_DEGREE,
     SHARE,
     Child,
+    Shape,
     as_boxes,
     copied,
     ladder,
@@ -29,8 +30,8 @@ from skpou.partitions.equations.refinement import (
     shape,
     solution_size,
 )
+from skpou.partitions.equations.spill import Spill
 from skpou.partitions.equations.system import Coefficients, System
-from skpou.partitions.equations.terms import SAME
 
 #: Most rounds of refinement.
 ROUNDS = 60
@@ -55,12 +56,9 @@ PATIENT_WORK = 2e10
 #: Degree of the polynomial through measured values that nonlinear equations start from, rows for
 #: each of its columns, and its ridge relative to their norm.
 START_DEGREE, START_ROWS, START_RIDGE = 5, 2, 1e-3
-#: Changes of the solution fall from one cut at a corner to the next by this factor at first, and
-#: at least by the other one: cuts are three halvings, of which each falls by about .4.
-FIRST_FALL, LEAST_FALL = 0.5, 0.9
-#: Power of the width below which a cut lowers a tail where no degree helps: corners by less than 2,
-#: what is smooth by the degree.
-SINGULAR = 4.0
+#: Data inside are noisy, and no pieces come nearer to them, where so many rounds leave more than
+#: this share of their misfit, in units of y, and the misfit is not so small.
+ROUNDS_OF_DATA, STAYS, EXACT_DATA = 3, 0.5, 1e-4
 #: Cells a side that points must fill for a piece to lie within the domain that they stand for.
 CELLS = 8
 #: Points that a piece must hold for each of its columns, to be cut or raised.
@@ -98,91 +96,6 @@ class Whole:
     singular: np.ndarray | None = None
 
 
-class Spill:
-    """What corners that no degree resolves do to the solution elsewhere.
-
-    Their misfit is shared with all pieces through the least squares, and no tail shows that. What
-    one more cut at a corner changes does; what is left are the terms of a geometric series.
-
-    Attributes
-    ----------
-    singular : ndarray of bool of shape (E,)
-        Pieces whose tails fell by a small power of their width when they were cut.
-    pieces : ndarray of bool of shape (E,)
-        Those of them whose residual is not small enough.
-    """
-
-    def __init__(self, problem: Problem):
-        term = next((t for t in problem.terms if not t.is_condition), problem.terms[0])
-        self.points = term.points.cpu().numpy()
-        self.deviation: Tensor | None = None
-        self.last: tuple[Boxes, Coefficients] | None = None
-        self.change, self.left = 0.0, np.inf
-        self.was_cut = False
-        self.singular = np.zeros(1, dtype=bool)
-        self._children: list[Child] = []
-        self._tails = self._scale = np.ones(1)
-
-    def measure(
-        self, boxes: Boxes, coef: Coefficients, tails: np.ndarray, misfit: np.ndarray, tol, size
-    ) -> float:
-        """Relative root mean square of it, at most the largest misfit of such a piece."""
-        scale = boxes.width.prod(1) ** (1 / boxes.width.shape[1])
-        was_cut = np.zeros(boxes.n_boxes, dtype=bool)
-        if self._children:
-            # Pieces beyond the domain are gone.
-            lows = {tuple(low) for low in boxes.low}
-            parents = [c.parent for c in self._children if tuple(c.low) in lows]
-            before = self._scale[parents]
-            slow = tails * (before / scale) ** SINGULAR > self._tails[parents]
-            was_cut = before > scale
-            self.singular = np.where(was_cut, slow, self.singular[parents])
-        self.pieces = self.singular & (misfit > tol)
-        self._tails, self._scale = tails, scale
-        self.deviation = None
-        if not self.singular.any():
-            return 0.0
-        most = float(misfit[self.singular].max())
-        self.deviation = coef[0].new_tensor(most * size).expand(boxes.n_boxes, 1, -1)
-        if self.last is not None and self.was_cut:
-            moved = self._moved(boxes, coef, self.points).square().mean(0).sqrt().cpu().numpy()
-            change = float((moved / size).max())
-            fall = min(change / self.change, LEAST_FALL) if self.change else FIRST_FALL
-            self.left, self.change = change * fall / (1 - fall), change
-            if self.left < most:
-                nodes = (variance_points(boxes.low.shape[1]) + 1) / 2
-                points = boxes.low[:, None] + boxes.width[:, None] * nodes
-                field = self._moved(boxes, coef, points.reshape(-1, boxes.low.shape[1]))
-                squares = field.square().reshape(boxes.n_boxes, len(nodes), -1).mean(1, True)
-                self.deviation = fall / (1 - fall) * squares.sqrt()
-                # Where the last solution was of the corner itself, it tells no change.
-                near = torch.as_tensor(was_cut, device=squares.device)
-                self.deviation[near] = self.deviation.amax(0)
-        self.last = boxes, coef
-        return min(self.left, most)
-
-    def _moved(self, boxes: Boxes, coef: Coefficients, points: np.ndarray) -> Tensor:
-        """Change (n, m) of the solution since the last time."""
-        assert self.last is not None
-        orders = (0,) * boxes.low.shape[1]
-        return evaluate(boxes, coef, points, orders) - evaluate(*self.last, points, orders)
-
-    def around(self, boxes: Boxes, marks: np.ndarray) -> np.ndarray:
-        """Pieces at the corner of one that is cut, as wide or wider: their misfit spills, too."""
-        found = np.zeros(boxes.n_boxes, dtype=bool)
-        for e in np.flatnonzero(self.pieces & marks):
-            # The corner that a half of a half of the box shares with what it is a half of.
-            place = np.round(boxes.low[e] / boxes.width[e]).astype(np.int64)
-            corner = (place + (place & 1)) * boxes.width[e]
-            touching = (boxes.low <= corner + SAME).all(1) & (boxes.high >= corner - SAME).all(1)
-            found |= touching & (boxes.width >= boxes.width[e] - SAME).all(1)
-        return found
-
-    def pass_on(self, children: list[Child]) -> None:
-        """Take the next partition."""
-        self._children = children
-
-
 def solve_whole(
     problem: Problem,
     rows: Rows,
@@ -195,9 +108,8 @@ def solve_whole(
     most_pieces: int,
     degree: int | None = None,
     exactly: bool = False,
-    coef: Coefficients | None = None,
     data_weight: float | None = None,
-    report=None,
+    report: Callable[[str], object] | None = None,
 ) -> Whole:
     """Solve, cut and raise, and solve again.
 
@@ -219,114 +131,247 @@ def solve_whole(
         Of all pieces; None: chosen for each.
     exactly : bool, default=False
         Whether the first pieces stay as they are.
-    coef : list of Tensor, default=None
-        First coefficients.
     data_weight : float, default=None
         Of noisy data, once the pieces resolve the solution; None: that of conditions.
     report : callable, default=None
     """
-    weight = 1.0
-    limits = list(problem.unknowns.values())
-    best: Whole | None = None
-    curve: list[float] = []
-    waited, misfits = 0, []
-    top = ladder(rows.n_features)[-1] if degree is None else degree
-    directions = list(range(rows.n_features))
-    aim = min(tol, AIM)
-    spill, spent, unsolved = Spill(problem), 0.0, 0
-    X = rows.X.cpu().numpy()
-    suspect = data_weight is None and not ((X == 0) | (X == 1)).any(1).all()
-    for _ in range(ROUNDS):
-        boxes, coef = within_points(boxes, coef, problem)
-        once = work(boxes, rings, rows.n_outputs)
-        if spent + once > MOST_WORK and best is not None:
-            break
-        system = System(boxes, problem, rows, rings, data_weight=weight)
-        start = system.zero() if coef is None or problem.is_affine else coef
-        if coef is None and suspect and not problem.is_affine:
-            start = near_data(boxes, rows)
-        solved = solve(system, start, unknowns, limits, max_iter, problem.is_affine)
-        spent += once * solved.n_steps
-        unsolved = 0 if solved.converged else unsolved + 1
-        unknowns = solved.unknowns
-        size = size_where_known(boxes, solved.coef, problem)
+    limits = _Limits(tol, max_iter, most_pieces, degree, exactly, data_weight)
+    return _Refinement(problem, rows, boxes, rings, unknowns, limits, report).run()
+
+
+class _Limits(NamedTuple):
+    """What `solve_whole` takes."""
+
+    tol: float
+    max_iter: int
+    most_pieces: int
+    degree: int | None
+    exactly: bool
+    data_weight: float | None
+
+
+@dataclass
+class _Round:
+    """What a round has solved for, and what its pieces leave.
+
+    Attributes
+    ----------
+    solved : Solved
+    system : System
+    size : ndarray of shape (m,)
+        Root mean square of the solution.
+    shape : Shape
+        Decay of the coefficients.
+    unweighted, tails : ndarray of shape (E,)
+        Error of each piece by its tail, its misfit and its data; the latter by its volume, too.
+    spilt : float
+        What corners do to the solution elsewhere.
+    """
+
+    solved: Solved
+    system: System
+    size: np.ndarray
+    shape: Shape
+    unweighted: np.ndarray
+    tails: np.ndarray
+    spilt: float
+
+    @property
+    def worst(self) -> float:
+        """Largest error."""
+        return max(float(self.tails.max()), self.spilt)
+
+
+class _Refinement:
+    """Rounds of `solve_whole`, each on the pieces that the one before has asked for."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        rows: Rows,
+        boxes: Boxes,
+        rings: frozenset[int],
+        unknowns: Tensor,
+        limits: _Limits,
+        report: Callable[[str], object] | None,
+    ):
+        self.problem, self.rows, self.rings, self.limits = problem, rows, rings, limits
+        self.unknowns, self.report = unknowns, report
+        self.coef: Coefficients | None
+        self.boxes, self.coef = within_points(boxes, None, problem)
+        self.weight, self.spent = 1.0, 0.0
+        #: Rounds without a better solution, and those in a row whose steps did not settle.
+        self.waited = self.unsolved = 0
+        self.curve: list[float] = []
+        #: Root mean square misfit of the data after each round.
+        self.data_misfits: list[float] = []
+        self.top = ladder(rows.n_features)[-1] if limits.degree is None else limits.degree
+        self.directions = list(range(rows.n_features))
+        self.spill = Spill(problem)
+        X = rows.X.cpu().numpy()
+        #: Whether data inside, which need not be exact, are taken for conditions.
+        self.suspect = limits.data_weight is None and not ((X == 0) | (X == 1)).any(1).all()
+
+    def run(self) -> Whole:
+        """Rounds until pieces resolve the solution, or no more of them is worth its work."""
+        now = self._round()
+        best = self._whole(now)
+        for _ in range(ROUNDS - 1):
+            if not self._refine(now):
+                break
+            self.boxes, self.coef = within_points(self.boxes, self.coef, self.problem)
+            if self.spent + self._work() > MOST_WORK:
+                break
+            now = self._round()
+            self.waited = 0 if now.worst < BETTER * best.tail else self.waited + 1
+            noisy = self.limits.data_weight is not None
+            # Pieces that were asked for are those of the last round.
+            if now.worst <= best.tail or noisy or self._is_as_asked():
+                best = self._whole(now)
+        return best
+
+    def _is_as_asked(self) -> bool:
+        """Whether the pieces that were asked for are there."""
+        return self.limits.exactly and self.boxes.n_boxes >= self.limits.most_pieces
+
+    def _whole(self, now: _Round) -> Whole:
+        spill = self.spill
+        return Whole(
+            self.boxes, now.solved, now.system, now.worst, self.curve, now.size,
+            spill.deviation, spill.singular,
+        )  # fmt: skip
+
+    def _work(self) -> float:
+        return work(self.boxes, self.rings, self.rows.n_outputs)
+
+    # A round
+
+    def _round(self) -> _Round:
+        """Solve on the present pieces, and judge these."""
+        boxes, problem, affine = self.boxes, self.problem, self.problem.is_affine
+        system = System(boxes, problem, self.rows, self.rings, data_weight=self.weight)
+        start = system.zero() if self.coef is None or affine else self.coef
+        if self.coef is None and self.suspect and not affine:
+            start = near_data(boxes, self.rows)
+        limits = list(problem.unknowns.values())
+        solved = solve(system, start, self.unknowns, limits, self.limits.max_iter, affine)
+        self.spent += self._work() * solved.n_steps
+        self.unsolved = 0 if solved.converged else self.unsolved + 1
+        self.unknowns = solved.unknowns
+        return self._judged(system, solved)
+
+    def _judged(self, system: System, solved: Solved) -> _Round:
+        """What the pieces leave of a solution."""
+        boxes, data_weight = self.boxes, self.limits.data_weight
+        size = size_where_known(boxes, solved.coef, self.problem)
         size = np.where(size > 0, size, 1.0)
         found = shape(boxes, solved.coef, size)
-        misfit = system.misfit(solved.coef, unknowns)
+        misfit = system.misfit(solved.coef, solved.unknowns)
         noise = system.data_misfit(solved.coef)
-        misfits.append(float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0)
+        self.data_misfits.append(
+            float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0
+        )
         if data_weight is not None:
             # Their noise, and what it does to the residual, asks for no pieces.
             noise, misfit = np.zeros_like(noise), np.zeros_like(misfit)
-        tails = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
-        unweighted = tails
-        if len(directions) > 1:
+        unweighted = np.maximum(found.tail.max(1), np.maximum(SLACK * misfit, noise) / size.max())
+        tails, spilt, d = unweighted, 0.0, len(self.directions)
+        if d > 1:
             # What a small piece leaves is little in all; on a line pieces cost nothing.
-            tails = tails * boxes.width.prod(1) ** (0.5 / len(directions))
-        spilt = 0.0
-        if len(directions) > 1 and data_weight is None and not exactly:
-            spilt = spill.measure(boxes, solved.coef, unweighted, misfit / size.max(), tol, size)
-        worst = max(float(tails.max()), spilt)
-        curve.append(worst)
-        if report is not None:
-            report(
-                f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {worst:.1e}, "
+            tails = tails * boxes.width.prod(1) ** (0.5 / d)
+            if data_weight is None and not self.limits.exactly:
+                relative = misfit / size.max()
+                spilt = self.spill.measure(
+                    boxes, solved.coef, unweighted, relative, self.limits.tol, size
+                )
+        now = _Round(solved, system, size, found, unweighted, tails, spilt)
+        self.curve.append(now.worst)
+        if self.report is not None:
+            self.report(
+                f"{boxes.n_boxes} pieces, {sum(system.sizes)} columns: tail {now.worst:.1e}, "
                 f"residual {misfit.max():.1e}, data {noise.max():.1e}, corners {spilt:.1e}"
             )
-        if best is None or worst < BETTER * best.tail:
-            waited = 0
-        else:
-            waited += 1
-        if best is None or worst <= best.tail or data_weight is not None:
-            best = Whole(boxes, solved, system, worst, curve, size, spill.deviation, spill.singular)
-        if data_weight is not None and weight > data_weight:
-            # As light as the pieces allow: before these resolve the equations, these would win.
-            weight = max(data_weight, min(0.5 * weight, LIGHTER * worst))
-            coef = solved.coef
-            last = weight <= data_weight
-        else:
-            last = True
+        return now
+
+    # The pieces of the next round
+
+    def _refine(self, now: _Round) -> bool:
+        """Pieces and weight of the next round; False where there is none."""
+        is_lightest = self._lighten(now)
+        marks = self._marks(now)
+        if self.limits.exactly and not self._is_as_asked():
+            self._halve_worst(now)
+            return True
+        if not marks.any() and not is_lightest:
+            return True
+        if self.limits.exactly or not marks.any() or self._is_enough():
+            return False
+        marks &= refinable(self.boxes, self.problem, self.rows.n_outputs)
+        children = refined(
+            self.boxes, now.shape, now.unweighted, marks, self.directions,
+            min(self.limits.tol, AIM), self.top,
+        )  # fmt: skip
+        if len(children) == self.boxes.n_boxes and all(
+            child.degree == self.boxes.degrees(child.parent) for child in children
+        ):
+            return False
+        self.spill.pass_on(children)
+        self._take(now, children)
+        return True
+
+    def _lighten(self, now: _Round) -> bool:
+        """Weight of noisy data in the next round; whether it has been as light as it gets."""
+        data_weight = self.limits.data_weight
+        if data_weight is None or self.weight <= data_weight:
+            return True
+        # As light as the pieces allow: before these resolve the equations, these would win.
+        self.weight = max(data_weight, min(0.5 * self.weight, LIGHTER * now.worst))
+        self.coef = now.solved.coef
+        return self.weight <= data_weight
+
+    def _marks(self, now: _Round) -> np.ndarray:
+        """Pieces (E,) to cut or raise; those that are cut to a corner are told in the shape."""
+        tol, tails, spill = self.limits.tol, now.tails, self.spill
         marks = (tails > tol) & (tails > SHARE * tails.max())
-        spill.was_cut = spilt > tol and not marks.any()
+        spill.was_cut = now.spilt > tol and not marks.any()
         if spill.was_cut:
-            marks = spill.pieces & (unweighted > SHARE * unweighted[spill.pieces].max())
-        corner = spill.around(boxes, marks) if spilt > tol else np.zeros_like(marks)
-        # To the corner, from all sides.
-        found.rate[corner], found.tail[corner] = 1.0, np.maximum(unweighted, tol)[corner, None]
-        marks |= corner
-        if exactly and boxes.n_boxes < most_pieces:
-            left = most_pieces - boxes.n_boxes
-            order = np.argsort(-tails, kind="stable")[: min(left, (boxes.n_boxes + 1) // 2)]
-            marks = np.isin(np.arange(boxes.n_boxes), order)
-            found.rate[:] = 1.0
-            children = refined(boxes, found, unweighted, marks, directions, 0.0, top, single=True)
-            coef, boxes = prolonged(boxes, solved.coef, children), as_boxes(children)
-            continue
-        if exactly:
-            best = Whole(boxes, solved, system, worst, curve, size)
-        if not marks.any() and not last:
-            continue
-        if (
-            exactly
-            or not marks.any()
-            or boxes.n_boxes >= most_pieces
-            or (max(waited, unsolved + 1) >= PATIENCE and spent > PATIENT_WORK)
-        ):
-            break
-        if suspect and len(misfits) > 3 and misfits[-1] > max(1e-4, 0.5 * misfits[-4]):
-            break
-        marks &= refinable(boxes, problem, rows.n_outputs)
-        children = refined(boxes, found, unweighted, marks, directions, aim, top)
-        if len(children) == boxes.n_boxes and all(
-            child.degree == boxes.degrees(child.parent) for child in children
-        ):
-            break
-        spill.pass_on(children)
-        coef = prolonged(boxes, solved.coef, children)
-        boxes = as_boxes(children)
-    assert best is not None
-    best.curve = curve
-    return best
+            marks = spill.pieces & (now.unweighted > SHARE * now.unweighted[spill.pieces].max())
+        if now.spilt > tol:
+            # To the corner, from all sides.
+            corner = spill.around(self.boxes, marks)
+            now.shape.rate[corner] = 1.0
+            now.shape.tail[corner] = np.maximum(now.unweighted, tol)[corner, None]
+            marks |= corner
+        return marks
+
+    def _halve_worst(self, now: _Round) -> None:
+        """Cut the worst half of the pieces, as many as were asked for at most."""
+        n = self.boxes.n_boxes
+        order = np.argsort(-now.tails, kind="stable")[
+            : min(self.limits.most_pieces - n, (n + 1) // 2)
+        ]
+        marks = np.isin(np.arange(n), order)
+        now.shape.rate[:] = 1.0
+        children = refined(
+            self.boxes, now.shape, now.unweighted, marks, self.directions, 0.0, self.top,
+            single=True,
+        )  # fmt: skip
+        self._take(now, children)
+
+    def _take(self, now: _Round, children: list[Child]) -> None:
+        """Go on with other pieces."""
+        self.coef, self.boxes = prolonged(self.boxes, now.solved.coef, children), as_boxes(children)
+
+    def _is_enough(self) -> bool:
+        """Whether more pieces are not allowed, or have long been in vain."""
+        if self.boxes.n_boxes >= self.limits.most_pieces:
+            return True
+        if max(self.waited, self.unsolved + 1) >= PATIENCE and self.spent > PATIENT_WORK:
+            return True
+        misfits = self.data_misfits
+        if not self.suspect or len(misfits) <= ROUNDS_OF_DATA:
+            return False
+        return misfits[-1] > max(EXACT_DATA, STAYS * misfits[-1 - ROUNDS_OF_DATA])
 
 
 def near_data(boxes: Boxes, rows: Rows) -> Coefficients:

@@ -140,7 +140,7 @@ def fit_em(
         On Ctrl-C, with the best state so far.
     """
     training = _EM(rows, options, rng, start, report)
-    with handing_over(lambda: training.finish("interrupted")):
+    with handing_over(lambda: training.result("interrupted")):
         return training.run()
 
 
@@ -227,7 +227,7 @@ class _EM:
             self.v_cycle(self.finest)
             loss, rms = self.evaluate()
             if not (math.isfinite(loss) and math.isfinite(rms)):
-                return self.finish("non_finite")
+                return self.result("non_finite")
             self.curve.append(loss)
             self.residuals.append(rms)
             score = self._score(loss, rms)
@@ -236,10 +236,10 @@ class _EM:
             if self.report and cycle % every == 0:
                 self.report(f"cycle {cycle + 1}: loss {loss:.6g}, residual {rms:.3e}")
             if self._converged(cycle):
-                return self.finish("converged")
+                return self.result("converged")
             if (cycle + 1) % self.options.revival == 0 and cycle < 0.75 * self.options.max_iter:
                 self.revive()
-        return self.finish("converged" if self._fell_slowly() else "max_iter")
+        return self.result("converged" if self._fell_slowly() else "max_iter")
 
     def v_cycle(self, level: int) -> None:
         """Algorithm 1 below `level`; the level above is trained by a cycle of its own."""
@@ -430,7 +430,7 @@ class _EM:
             score,
         )
 
-    def finish(self, code: str) -> TrainingResult:
+    def result(self, code: str) -> TrainingResult:
         """Experts with noise and posterior factors for the best state so far."""
         best = self.best
         for gate, theta, hidden, step in zip(

@@ -6,7 +6,7 @@ import torch
 
 from skpou.additive.basis import Block, spline_basis
 from skpou.core.fourier import FourierProducts
-from skpou.core.models.linear_model import BASES, LinearModel, Stage, finish, mean_slope
+from skpou.core.models.linear_model import BASES, LinearModel, Stage, mean_slope, model_of_stages
 from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.multi_stage.families.grid import GridColumns
 from skpou.multi_stage.families.local import LocalColumns
@@ -128,7 +128,7 @@ def test_slope_is_the_root_mean_square_of_the_gradient():
     squares = model.gradient(POINTS).square().sum(1)
     expected = ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
     torch.testing.assert_close(mean_slope(model, POINTS, weight), expected)
-    done = finish(model.stages, model.noise, POINTS, weight)
+    done = model_of_stages(model.stages, model.noise, POINTS, weight)
     torch.testing.assert_close(done.slope, expected)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from skpou.core.linalg.statistics import triangular_factor
 from skpou.core.models import mixed_residues
-from skpou.core.models.linear_model import Stage, finish
+from skpou.core.models.linear_model import Stage, model_of_stages
 from skpou.core.models.mixed_residues import MixedResidues, fit_residues
 from skpou.core.models.residue_density import (
     ResidueDensity,
@@ -34,7 +34,7 @@ def linear(rows):
     noise = (rows.weight[:, None] * (rows.y - phi @ coef).square() + rows.within).sum(0)
     noise = noise / (rows.total_weight - 3)
     stage = Stage(BASIS, coef, triangular_factor(root * phi))
-    return finish((stage,), noise, rows.X, rows.weight)
+    return model_of_stages((stage,), noise, rows.X, rows.weight)
 
 
 def noisy(n=200, m=2, seed=0, repeats=False):

@@ -28,6 +28,6 @@ def test_an_impatient_descent_ends_where_it_creeps(monkeypatch):
     assert short <= long
     assert best <= left
     # Whatever is gained is too little.
-    monkeypatch.setattr("skpou.core.optim.varpro.CREEPING_GAIN", 1e300)
+    monkeypatch.setattr("skpou.core.optim.progress.CREEPING_GAIN", 1e300)
     assert steps(False)[0] <= 50
     assert steps(True)[0] == long
