@@ -49,13 +49,14 @@ CONFIGURATIONS = {
     "stages": MultiStageRegressor(),
     "networks and sines": MultiStageRegressor(hidden_layer_sizes=(6,), tol=0.14),
     "recipe": MultiStageRegressor(
-        1, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=50, tol=0.1
+        1, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=100, tol=0.1
     ),
     "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
     "radial gates": POURegressor(2, 2),
     "two-phases": POURegressor(2, 1, solver="lsgd", alpha=0.01, tol=0.25),
     "residual-gates": POURegressor(2, 1, gate="residual", hidden_layer_sizes=(3,), tol=1e-2),
-    "grid": SparseGridRegressor(),
+    # With its level given no process takes the place of a grid of few rows.
+    "grid": SparseGridRegressor(level=4),
     "grid in float32": SparseGridRegressor(level=3, boundary="truncated", dtype="float32"),
     "refined grid": SparseGridRegressor(n_refinements=3, max_points=100),
     "dual grid": SparseGridRegressor(level=8),

@@ -28,6 +28,7 @@ SHARED = (
     "partitions",
     "radial gates",
     "residual-gates",
+    "grid",
     "refined grid",
     "mixed grid",
 )
@@ -52,8 +53,6 @@ def _special():
     relu = LSGDRegressor((6,), activation="relu", solver="lsgd", alpha=1e-3, tol=0.1)
     return {
         "two outputs": (HierarchicalPOURegressor((2, 2), 2), X, _two_outputs(X)),
-        # With a level given no process takes the place of a grid of few rows.
-        "grid": (SparseGridRegressor(level=3), *estimators.stepped()),
         "two outputs on a grid": (SparseGridRegressor(level=3), X, _two_outputs(X)),
         "faces": (SparseGridRegressor(level=2, boundary="full"), X, _two_outputs(X)),
         "zero faces": (SparseGridRegressor(level=4, boundary="zero"), X, _two_outputs(X)),

@@ -35,7 +35,7 @@ CLOSE_LEVEL, DISSOLVED = 12, 0.3
 #: which ends when no sample moves, and of one that is an attempt.
 HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
 #: Multiple of the allowed number up to which joins of remote pieces are tried at every level, where
-#: some are exact: noise hides that two polynomials are the same.
+#: pieces leave no noise, which hides that two polynomials are the same.
 JOINED = 4
 
 
@@ -455,7 +455,9 @@ def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: Merge
     K = pieces.n_pieces
     if K <= max_pieces:
         history.offer(value, pieces.labels)
-    elif K <= JOINED * max_pieces and some_are_exact(problem, pieces):
+    elif K <= JOINED * max_pieces and (
+        some_are_exact(problem, pieces) or not problem.residuals_are_white(pieces)
+    ):
         joined = join_remote(problem, pieces)
         if joined.n_pieces <= max_pieces:
             history.offer(score(problem, joined), joined.labels)
