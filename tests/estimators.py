@@ -49,7 +49,7 @@ CONFIGURATIONS = {
     "stages": MultiStageRegressor(),
     "networks and sines": MultiStageRegressor(hidden_layer_sizes=(6,), tol=0.14),
     "recipe": MultiStageRegressor(
-        1, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=100, tol=0.1
+        1, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=50, tol=0.1
     ),
     "partitions": POURegressor(3, 1, gate="linear", alpha=1e-6),
     "radial gates": POURegressor(2, 2),

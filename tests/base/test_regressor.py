@@ -287,7 +287,8 @@ def test_total_variance_is_that_of_noise_and_coefficients(name):
 @each_solver
 def test_coverage_noise_and_density(name, noisy):
     points, targets, other_points, other_targets = noisy
-    model = make(name).fit(points, targets)
+    # After 50 steps the recipe's few units still miss the function by what the draw decides.
+    model = make(name, **{"max_iter": 100} if name == "recipe" else {}).fit(points, targets)
     mean, std = model.predict(other_points, return_std=True)
     assert 0.925 < np.mean(np.abs(other_targets - mean) < 1.96 * std) < 0.975
     low, high = model.predict_quantile(other_points, [0.025, 0.975]).T
