@@ -15,6 +15,7 @@ from skpou import (
     SparseGridRegressor,
 )
 from tests.estimators import kinked
+from tests.on_disk import OnDisk
 
 X, Y = kinked(240, 3)
 X[:, 2] *= 50.0
@@ -84,21 +85,6 @@ def test_rows_on_disk(name, tmp_path):
     if name != "terms":  # Their knots are those of a sample of the rows.
         whole = predicted(in_blocks(model, y, n_blocks=1))
         np.testing.assert_allclose(found[0], whole, rtol=1e-9, atol=1e-9)
-
-
-class OnDisk:
-    """What slices as a dataset of HDF5 does, and says how many rows it was asked for at once."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.dtype, self.most = values, values.shape, values.dtype, 0
-
-    def __getitem__(self, rows):
-        part = self.values[rows]
-        self.most = max(self.most, len(part))
-        return part
-
-
-OnDisk.__module__ = "h5py._hl.dataset"
 
 
 @pytest.mark.parametrize(

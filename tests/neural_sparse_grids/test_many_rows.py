@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from skpou import NeuralSparseGridClassifier, NeuralSparseGridRegressor
+from tests.on_disk import OnDisk
 
 N, SAMPLE, NOISE = 3000, 250, 0.2
 READ = "skpou.neural_sparse_grids.estimator.ROWS_READ"
@@ -17,21 +18,6 @@ REGRESSORS = {
 
 def truth(X):
     return np.sin(3 * X[:, 0]) + 0.5 * X[:, 1]
-
-
-class OnDisk:
-    """What slices as a dataset of HDF5 does, and says how many rows it was asked for at once."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.dtype, self.most = values, values.shape, values.dtype, 0
-
-    def __getitem__(self, rows):
-        part = self.values[rows]
-        self.most = max(self.most, len(part))
-        return part
-
-
-OnDisk.__module__ = "h5py._hl.dataset"
 
 
 @pytest.fixture(scope="module")
