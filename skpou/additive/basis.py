@@ -207,8 +207,12 @@ class AdditiveBasis(Basis, kind="additive"):
     @property
     def _parts(self) -> list[Block | Landmarks]:
         """What the columns of each block are made of: its products, or the landmarks."""
-        over_all = self.landmarks
-        return [block if block.order or over_all is None else over_all for block in self.blocks]
+        found: list[Block | Landmarks] = []
+        for block in self.blocks:
+            if not block.order and self.landmarks is None:
+                raise ValueError("A block over all columns needs landmarks.")
+            found.append(block if block.order or self.landmarks is None else self.landmarks)
+        return found
 
     @property
     def is_straight(self) -> bool:
