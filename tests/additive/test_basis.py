@@ -152,3 +152,9 @@ def test_landmark_columns_reproduce_the_kernel():
     F = block.matrix(T)
     np.testing.assert_allclose(F @ F.T, K, atol=1e-8)
     assert Landmarks.from_rows(scales, T, 4).n_columns == 4
+
+
+def test_a_block_over_all_columns_needs_landmarks():
+    basis = AdditiveBasis(2, (0, 1), (), [Block((-1,), (0,), (3,))])
+    with pytest.raises(ValueError, match="landmarks"):
+        basis.matrix(torch.zeros((4, 2), dtype=torch.float64))
