@@ -66,7 +66,7 @@ def test_a_layer_that_points_lie_in_is_none_of_them():
 
 
 def test_points_beside_a_step_do_not_see_it():
-    """They are as near to it as the points of a line, and their slopes are those of the solution."""
+    """They are nearer to it than points of a line, and their slopes are those of the solution."""
     points = np.r_[np.linspace(0, 1, 30), 0.3021 + np.array([-2e-4, 2e-4, 4e-4])][:, None]
     system, coef = step(1e-6, at=0.3021, points=points)
     assert float(system.residuals(coef, NONE)[1].abs().max()) == 0  # Solved at its points.
