@@ -39,6 +39,10 @@ CASES = (
 ABOUT_0, WEIGHT_ABOUT_0 = np.linspace(-0.2, 0.2, 41)[:, None], 0.01
 #: Newton's steps of the exact solution, which has an infinite curvature at 0.
 NEWTON = 200
+#: What warnings of a false solution say; others tell of iterations that are used up.
+WORDS = ("not solved", "ended at a bound")
+#: Panels of the figure side by side.
+IN_A_ROW = 4
 COLORS = {"adam_lbfgs": "#d55e00", "varpro": "#0072b2"}
 LINE, PLANE = (20, 20, 20), (20, 20)
 PI = np.pi
@@ -157,7 +161,7 @@ def run(seeds, quick, cases=CASES):
                     row["deviation of lambda from 1/2"] = abs(lam - 0.5)
                     own = model.predict(fresh) - similar(fresh, lam)
                     row["own error"] = harness.rms(own) / harness.rms(truth)
-                false = any("not solved" in str(one.message) for one in caught)
+                false = any(word in str(one.message) for one in caught for word in WORDS)
                 row["warned of"] = "yes" if false else "no"
                 row["scale factors"] = " ".join(harness.digits(v) for v in model.scale_factors_)
                 table.add(row | {"fit (s)": seconds, "seed": seed})
@@ -168,6 +172,10 @@ def run(seeds, quick, cases=CASES):
 
 def draw(rows):
     """Error against stage."""
+
+    def by_case(item):
+        return CASES.index(item[0])
+
     found = {}
     for row in rows:
         errors = [float(row[k]) for i in range(4) if row.get(k := f"error, stage {i + 1}")]
@@ -175,14 +183,18 @@ def draw(rows):
     from matplotlib.figure import Figure
 
     harness.figure(1)  # The style of all figures
-    drawn = Figure(figsize=(3 * len(found), 3), layout="constrained")
-    for ax, (name, solvers) in zip(drawn.subplots(1, len(found), sharey=True), found.items()):
+    drawn = Figure(figsize=(3 * IN_A_ROW, 5.4), layout="constrained")
+    axes = drawn.subplots(2, IN_A_ROW, sharey=True).ravel()
+    for ax in axes[len(found) :]:
+        ax.set_axis_off()
+    for ax, (name, solvers) in zip(axes, sorted(found.items(), key=by_case)):
         for solver, runs in solvers.items():
             for i, errors in enumerate(runs):
                 stages = np.arange(1, len(errors) + 1)
                 label = None if i else solver
                 ax.semilogy(stages, errors, "o-", color=COLORS[solver], label=label)
         ax.set(title=name, xlabel="stages", xticks=range(1, 5))
-    drawn.axes[0].set_ylabel("relative error")
+    for ax in axes[::IN_A_ROW]:
+        ax.set_ylabel("relative error")
     drawn.axes[0].legend(frameon=False)
     harness.save(drawn, "equation_stages")
