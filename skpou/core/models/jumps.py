@@ -37,7 +37,7 @@ MOST_NUMBERS = 2_000_000
 FLAT = 1e-9
 #: Height over a face of the hull, in units of the largest step, below which a simplex is a sliver:
 #: rows along a side of the box are joined by such, however far they are.
-SLIVER = 0.2
+SLIVER = 0.05
 #: Barycentric coordinate from which on a point is inside: those on faces are round-off.
 INSIDE = -1e-9
 
