@@ -59,7 +59,7 @@ class RowWeights:
             index = torch.as_tensor(part, device=coef.device)
             block = self.precision[index][:, index]
             solved = torch.linalg.solve(
-                block, torch.cat([coef[index], torch.eye(len(index)).to(block)], 1)
+                block, torch.cat([coef[index], torch.ones_like(block[0]).diag()], 1)
             )
             m = coef.shape[1]
             errors.append(solved[:, :m])

@@ -117,17 +117,21 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         self, weight: Tensor, residual: Tensor, coef: Tensor
     ) -> tuple[Tensor, float, int] | None:
         """Inverse of the bordered matrix of the fit; see `Basis.weights_of_rows`."""
-        n, free = len(self.centres), 1 + self.n_features
-        if len(weight) != n:
-            return None
-        sign = -1.0 if self.power == 1 else 1.0
-        own = sign * coef[free:].to(residual)
+        own = coef[1 + self.n_features :].to(residual) * (-1.0 if self.power == 1 else 1.0)
+        return None if len(own) != len(weight) else self.weighing(weight, residual, own)
+
+    def weighing(
+        self, weight: Tensor, residual: Tensor, own: Tensor
+    ) -> tuple[Tensor, float, int] | None:
+        """The same with the weights of the rows, ``own`` (n, m): a part of each residual."""
+        n, free = len(weight), 1 + self.n_features
         bent = own / weight[:, None]
         penalty = max(float((residual * bent).sum() / bent.square().sum().clamp_min(TINY)), 0.0)
         X = self.centres.to(residual)
         affine = self.affine(X)
         bordered = residual.new_zeros((n + free, n + free))
-        bordered[:n, :n] = sign * self.distances(X) ** self.power + torch.diag(penalty / weight)
+        kernel = self.distances(X) ** self.power * (-1.0 if self.power == 1 else 1.0)
+        bordered[:n, :n] = kernel + torch.diag(penalty / weight)
         bordered[:n, n:], bordered[n:, :n] = affine, affine.T
         inverse, singular = torch.linalg.inv_ex(bordered)
         return None if bool(singular) else (inverse[:n, :n], penalty, free)
