@@ -195,6 +195,6 @@ class _Search:
 
 def degrees(d: int) -> tuple[int, ...]:
     """Degrees of single pieces in d columns."""
-    found = LINE_DEGREES if d == 1 else PLANE_DEGREES
+    found: tuple[int, ...] = LINE_DEGREES if d == 1 else PLANE_DEGREES
     found = TOTAL_DEGREES if d >= TOTAL_DEGREE_FROM else found
     return tuple(p for p in found if len(exponents((p,) * d)) <= MOST_COLUMNS)
