@@ -18,6 +18,7 @@ NAMES = {
     "four_dimensions": "two pieces in 4-D, rivals",
     "convergence": "error against the number of partitions, beside a grid of cells",
     "trees": "one level or two: smooth, and with a hinge",
+    "levels": "every level of a tree of soft pieces beside fits of as many pieces",
     "diode": "a diode's current over 13 decades, rivals",
     "transistor": "a bipolar transistor's current against two voltages, rivals",
     "scaling": "seconds and memory against the number of points",
@@ -69,6 +70,7 @@ FOLDERS = {
     "partitions": (
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
         *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves", "two_phase"),
+        "levels",
     ),
     "scale": ("rows", "gpu"),
     "shared": ("bars",),
