@@ -362,6 +362,7 @@ class TargetFit:
         """All rows, their weights multiplied by a factor for each pair."""
         known = self.columns  # Other threads may put theirs here.
         if known is None or known[0] is not candidate.basis:
+            known = self.columns = None  # Of many rows two bases would be a lot of memory.
             known = self.columns = candidate.basis, candidate.basis.matrix(self.X)
         F = known[1]
         rows = self.all
