@@ -17,6 +17,7 @@ from skpou.core.linalg import gather
 from skpou.core.models import (
     FormError,
     LeftOut,
+    Makers,
     Predictor,
     Restrained,
     WithFormError,
@@ -210,8 +211,7 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         if not prepared.rows.n_rows:
             return
         rows = kept_rows(prepared.rows)
-        residual_makers = getattr(model, "residual_makers", None)
-        left_out = None if residual_makers is None else leave_out(residual_makers(rows), rows)
+        left_out = leave_out(self._residual_makers(model, rows), rows)
         if left_out is not None:
             forms = fit_form_errors(model, left_out, rows)
             self._form_error = [form.arrays() for form in forms]
@@ -234,6 +234,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
                 process = process.without(interpolant.targets)
         beside = (companion, prepared.rows, process, degrees, interpolant)
         self._restraint = restrained(model, *beside, wrong_claims(model, rows)).arrays()
+
+    def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:
+        """What errors at left-out rows are found by; nothing where the model cannot tell."""
+        residual_makers = getattr(model, "residual_makers", None)
+        return [] if residual_makers is None else residual_makers(rows)
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""
