@@ -30,6 +30,7 @@ from skpou.core.models import (
     kept_rows,
     leave_out,
     restrained,
+    with_jumps,
     worse_than_the_mean,
     wrong_claims,
 )
@@ -213,7 +214,7 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         rows = kept_rows(prepared.rows)
         left_out = leave_out(self._residual_makers(model, rows), rows)
         if left_out is not None:
-            forms = fit_form_errors(model, left_out, rows)
+            forms = with_jumps(fit_form_errors(model, left_out, rows), model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)

@@ -35,6 +35,7 @@ from skpou.core.models.discrepancy import (
     hidden_by_noise,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.jumps import Jumps, find_jumps
 from skpou.core.models.level_error import (
     LEAST_GAIN,
     NOISY,
@@ -56,8 +57,6 @@ from skpou.core.models.power_function import (
 )
 from skpou.core.sobol import sobol_points
 
-#: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
-MOST_KEPT, MOST_NUMBERS = 2000, 30_000
 #: Left-out errors that kernel, length and size are chosen by.
 MOST_ERRORS = 256
 #: Rows at which the mean's slopes are taken.
@@ -108,6 +107,8 @@ class FormError:
         Whether the model's own variance is that of the mean outside the box, too.
     across : float, default=None
         Factor of what the model's own variance grows by between levels. None: they do not tell.
+    jumps : dict, default=None
+        Where the mean jumps between rows, see `Jumps`; None where it does not.
     """
 
     scales: np.ndarray
@@ -122,6 +123,7 @@ class FormError:
     discrepancy: dict[str, Any] | None = None
     knows_outside: bool = False
     across: float | None = None
+    jumps: dict[str, np.ndarray] | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -129,6 +131,10 @@ class FormError:
         for level in self.level_errors:
             result += level.variance(X)
         return result + self._between_rows(X)
+
+    def jumped(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) by the places of jumps at scaled points X (n, d)."""
+        return np.zeros(len(X)) if self._jumps is None else self._jumps.variance(X)
 
     def hidden(self, X: np.ndarray) -> np.ndarray:
         """What usual noise hides of the form's variance (n,) at scaled points X (n, d)."""
@@ -153,8 +159,8 @@ class FormError:
 
     @property
     def is_known(self) -> bool:
-        """Whether errors at left-out rows tell a variance anywhere in the box."""
-        return bool(len(self.points) or self.levels)
+        """Whether rows tell a variance anywhere in the box."""
+        return bool(len(self.points) or self.levels or self.jumps)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
@@ -185,6 +191,10 @@ class FormError:
     def level_errors(self) -> tuple[LevelError, ...]:
         """What is added between the levels of columns."""
         return tuple(LevelError(**level) for level in self.levels)
+
+    @cached_property
+    def _jumps(self) -> Jumps | None:
+        return None if self.jumps is None else Jumps(**self.jumps)
 
     @cached_property
     def _discrepancy(self) -> Discrepancy | None:
@@ -298,7 +308,10 @@ class WithFormError:
         if any(form.is_known for form in self.forms):
             points = X.detach().cpu().double().numpy()
             found = np.stack([form.variance(points) for form in self.forms], 1)
-            between = torch.as_tensor(found, device="cpu").to(known)
+            jumped = np.stack([form.jumped(points) for form in self.forms], 1)
+            # Units whose bends no row has seen know of their own jumps.
+            between, unknown = (torch.as_tensor(v, device="cpu").to(known) for v in (found, jumped))
+            between = between + (unknown - own).clamp_min(0)
             added = torch.minimum(between, (1 - known).clamp_min(0)) + added
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
@@ -375,6 +388,7 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         if sets:
             # Without a neighbourhood of a grid only levels are extrapolated, as they are alone.
             some = some[left_out.group[some] < left_out.n_folds]
+        some = some[~left_out.beyond(X)[some]]
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)
@@ -419,6 +433,15 @@ def _as_claimed(left_out: LeftOut, claimed: float, some: np.ndarray) -> LeftOut:
     return replace(left_out, variance=part * left_out.variance, noise=part * left_out.noise)
 
 
+def with_jumps(forms: Sequence[FormError], model: Predictor, rows: Rows) -> list[FormError]:
+    """The same, which know where the model's mean jumps between the rows."""
+    found = find_jumps(model, rows)
+    return [
+        form if jumps is None else replace(form, jumps=jumps.arrays())
+        for form, jumps in zip(forms, found, strict=True)
+    ]
+
+
 def no_form_errors(rows: Rows) -> list[FormError]:
     """For each target that no error of the form is known between the rows, only outside of them."""
     largest = rows.y.double().abs().amax(0).tolist()
@@ -438,31 +461,6 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     chosen = judging_generator().permutation(len(X))[:MOST_SLOPES]
     slopes = model.gradient(X[torch.as_tensor(np.sort(chosen), device=X.device)]).double()
     return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
-
-
-def keeps_all(rows: Rows) -> bool:
-    """Whether a model keeps all of the rows."""
-    return rows.n_rows <= _most_kept(rows)
-
-
-def _most_kept(rows: Rows) -> int:
-    return min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
-
-
-def kept_rows(rows: Rows) -> Rows:
-    """At most so many of the rows as a model keeps: the farthest from each other, in order."""
-    most = _most_kept(rows)
-    double = rows.to(torch.float64)
-    if keeps_all(rows):
-        return double
-    step = max(1, rows.n_rows // (10 * most))
-    X = double.X[::step]
-    distance, chosen = torch.full((len(X),), torch.inf, dtype=X.dtype, device=X.device), [0]
-    for _ in range(most - 1):
-        distance = torch.minimum(distance, (X - X[chosen[-1]]).square().sum(1))
-        chosen.append(int(distance.argmax()))
-    index = torch.as_tensor(sorted(chosen), device=X.device) * step
-    return double.subset(index)
 
 
 def _calibrated(
