@@ -150,6 +150,10 @@ class TargetModel:
             parts.append(self.local.gradient(X) @ self.shares)
         return torch.stack(parts).sum(0)
 
+    def beyond(self, X: Tensor) -> Tensor:
+        """The part (n, 1) of the mean's variance that grows with the distance from the box."""
+        return (X - X.clamp(0, 1)).square().sum(1, keepdim=True) * self.slope**2
+
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
         return self.density(X, posterior)[0]
@@ -165,7 +169,7 @@ class TargetModel:
         is_inside = torch.equal(X, inside)
         beyond: Any = 0.0
         if posterior and not is_inside:
-            beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
+            beyond = self.beyond(X)
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
@@ -387,6 +391,10 @@ class AdditiveModel:
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean."""
         return torch.stack([target.gradient(X) for target in self.targets], 2)
+
+    def beyond(self, X: Tensor) -> Tensor:
+        """See `TargetModel.beyond`; of all targets, (n, m)."""
+        return torch.cat([target.beyond(X.double()) for target in self.targets], 1)
 
     def components(self, X: Tensor, posterior: bool = True) -> IndependentComponents:
         """The density of y at the points X, independent for all targets."""

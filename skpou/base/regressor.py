@@ -28,6 +28,7 @@ from skpou.core.models import (
     joined_errors,
     kept_rows,
     leave_out,
+    leave_out_sides,
     restrained,
     worse_than_the_mean,
     wrong_claims,
@@ -211,9 +212,10 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
             return
         rows = kept_rows(prepared.rows)
         residual_makers = getattr(model, "residual_makers", None)
-        left_out = None if residual_makers is None else leave_out(residual_makers(rows), rows)
-        if left_out is not None:
-            forms = fit_form_errors(model, left_out, rows)
+        makers = None if residual_makers is None else residual_makers(rows)
+        left_out = None if makers is None else leave_out(makers, rows)
+        if makers is not None and left_out is not None:
+            forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
