@@ -266,3 +266,23 @@ def test_the_hessian_of_many_rows_is_that_of_few(batch, monkeypatch):
     monkeypatch.setattr("skpou.partitions.gates.logistic.MANY_ROWS", 100)
     for one, other in zip(few, problem.derivatives(theta, 1e-3), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-11)
+
+
+def test_large_systems_of_a_batch_with_two_threads():
+    """Factors of several large matrices at once fail with threads on some processors."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn((3, 240, 240), generator=generator, dtype=torch.float64)
+    hessian = A @ A.mT + torch.eye(240, dtype=torch.float64)
+    gradient = torch.randn((3, 6, 40), generator=generator, dtype=torch.float64)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        direction = logistic.damped_direction(
+            gradient, hessian, gradient.new_tensor([0.0, 1.0, 0.1])
+        )
+    finally:
+        torch.set_num_threads(threads)
+    for k, damping in enumerate((0.0, 1.0, 0.1)):
+        damped = hessian[k] + damping * hessian[k].diagonal().diag()
+        residual = damped @ direction[k].flatten() - gradient[k].flatten()
+        assert residual.abs().max() <= 1e-10 * gradient[k].abs().max()
