@@ -18,6 +18,7 @@ NAMES = {
     "four_dimensions": "two pieces in 4-D, rivals",
     "convergence": "error against the number of partitions, beside a grid of cells",
     "trees": "one level or two: smooth, and with a hinge",
+    "levels": "every level of a tree of soft pieces beside fits of as many pieces",
     "diode": "a diode's current over 13 decades, rivals",
     "transistor": "a bipolar transistor's current against two voltages, rivals",
     "scaling": "seconds and memory against the number of points",
@@ -46,6 +47,7 @@ NAMES = {
     "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
     "multi_stage_package": "the JAX package multistage on the papers' target",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
+    "sparse_grid_limits": "what is left of refined grids' errors without noise; quadratic hats",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
     "real_tables": "tables as people have them: all defaults out of fold, beside four rivals",
     "intervals": "coverage of predict_interval on UCI tables, before and after conformalize",
@@ -64,11 +66,15 @@ NAMES = {
 FOLDERS = {
     "auto": ("front_door",),
     "equations": ("equations", "equation_pieces", "equation_networks", "equation_stages"),
-    "grids": ("sparse_grids", "neural_sparse_grids", "neural_sparse_grid_classes", "latent_spaces"),
+    "grids": (
+        *("sparse_grids", "sparse_grid_limits", "neural_sparse_grids"),
+        *("neural_sparse_grid_classes", "latent_spaces"),
+    ),
     "networks": ("lsgd", "lsgd_classes", "lsgd_depth", "steep"),
     "partitions": (
         *("waves", "curved_ridge", "functions", "four_dimensions", "convergence", "trees"),
         *("diode", "transistor", "scaling", "cross", "more_pieces", "triangle_waves", "two_phase"),
+        "levels",
     ),
     "scale": ("rows", "gpu"),
     "shared": ("bars",),

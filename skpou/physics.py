@@ -282,7 +282,7 @@ class Unknown:
         First value.
     bounds : tuple of two floats, default=None
         Values that it may take. With bounds several starts are tried, since the equation may
-        have spurious minima; without, init alone.
+        have spurious minima; without, init alone. A ConvergenceWarning says where it ends at one.
 
     Raises
     ------

@@ -226,8 +226,9 @@ SHARE_OF_EXPERTS = 0.2
 #: Largest slope, in units of y over X, that must be a finite number.
 MOST_SLOPE = 1e290
 #: Size of y from which, and below whose reciprocal, a transform's inverse may leave what float64
-#: holds: a third of its powers of ten, which a few deviations of transformed targets reach across.
-MOST_TRANSFORMED = 1e100
+#: holds: a quarter of its powers of ten. Behind an arcsinh targets of both signs are a deviation
+#: of as much, and three of them from the mean all powers.
+MOST_TRANSFORMED = 1e75
 #: Parameters that only shape a network of a given size.
 OF_NETWORKS = ("activation", "architecture", "init", "solver", "alpha", "batch_size", "max_iter")
 

@@ -17,6 +17,7 @@ from skpou.core.linalg import gather
 from skpou.core.models import (
     FormError,
     LeftOut,
+    Makers,
     Predictor,
     Restrained,
     WithFormError,
@@ -211,10 +212,9 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         if not prepared.rows.n_rows:
             return
         rows = kept_rows(prepared.rows)
-        residual_makers = getattr(model, "residual_makers", None)
-        makers = None if residual_makers is None else residual_makers(rows)
-        left_out = None if makers is None else leave_out(makers, rows)
-        if makers is not None and left_out is not None:
+        makers = self._residual_makers(model, rows)
+        left_out = leave_out(makers, rows)
+        if left_out is not None:
             forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
@@ -236,6 +236,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
                 process = process.without(interpolant.targets)
         beside = (companion, prepared.rows, process, degrees, interpolant)
         self._restraint = restrained(model, *beside, wrong_claims(model, rows)).arrays()
+
+    def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:
+        """What errors at left-out rows are found by; nothing where the model cannot tell."""
+        residual_makers = getattr(model, "residual_makers", None)
+        return [] if residual_makers is None else residual_makers(rows)
 
     def _with_form_error(self, model: Predictor) -> WithFormError | None:
         """The model whose epistemic variance knows the error of its form, where that is known."""

@@ -100,20 +100,29 @@ def _jump_along(line: Tensor, stages: tuple[Stage, ...], known: Tensor) -> float
     """Largest jump on one line, over the range of the solution there."""
     points, way = _points_on(line), line[1] - line[0]
     values = torch.stack([stage.mean(points) for stage in stages]).sum(0)
+    slopes = _slopes(points, way, stages)
+    extent = float((values.amax(0) - values.amin(0)).max())
+    fine, coarse = (_lacking(values[::k], slopes[::k]) for k in (1, 2))
+    at = int(fine.argmax())
+    jump = float(fine[at])
+    if not extent or jump < STAYS * float(coarse[at // 2]):
+        return 0.0
+    inside = known[((known > points[at]) & (known < points[at + 1])).all(1)]
+    if len(way) == 1 and len(inside):
+        steepest = float(_slopes(inside, way, stages).abs().max()) / PIECES
+        if steepest > STAYS * jump:
+            return 0.0  # A layer that points lie in is no secret; others in the piece miss it.
+    return jump / extent
+
+
+def _slopes(points: Tensor, way: Tensor, stages: tuple[Stage, ...]) -> Tensor:
+    """Derivatives (n, m) along a line, of which `way` is the whole length."""
     parts = [
         float(step) * (stage.basis.derivative(points, (j,)) @ stage.coef)
         for stage in stages
         for j, step in enumerate(way)
     ]
-    slopes = torch.stack(parts).sum(0)
-    extent = float((values.amax(0) - values.amin(0)).max())
-    fine, coarse = (_lacking(values[::k], slopes[::k]) for k in (1, 2))
-    at = int(fine.argmax())
-    if not extent or float(fine[at]) < STAYS * float(coarse[at // 2]):
-        return 0.0
-    if len(way) == 1 and bool(((known > points[at]) & (known < points[at + 1])).any()):
-        return 0.0  # A layer that points lie in is no secret.
-    return float(fine[at]) / extent
+    return torch.stack(parts).sum(0)
 
 
 def _lacking(values: Tensor, slopes: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ UNSOLVED = 0.05
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
+#: Distance from a bound, in units of what lies between both, at which an unknown is held by it.
+HELD = 1e-9
 #: Singular value, in units of the relative ridge, that is the ridge's own.
 OF_RIDGE = 3.0
 
@@ -195,6 +197,28 @@ def undetermined_message(names: Sequence[str]) -> str:
     )
 
 
+def held_by_bounds(system: CollocationSystem, unknowns: Tensor) -> list[str]:
+    """Unknowns that ended at one of their bounds."""
+    held = []
+    for (name, unknown), value in zip(
+        system.problem.unknowns.items(), unknowns.tolist(), strict=True
+    ):
+        if unknown.bounds is not None:
+            low, high = unknown.bounds
+            if min(value - low, high - value) <= HELD * (high - low):
+                held.append(name)
+    return held
+
+
+def held_message(names: Sequence[str]) -> str:
+    """Sentence about unknowns that `held_by_bounds` names."""
+    listed = ", ".join(map(repr, names))
+    return (
+        f"The unknowns {listed} ended at a bound, where their standard deviations say nothing. "
+        "Widen the bounds, or check the equations and the data."
+    )
+
+
 def judged(
     system: CollocationSystem, iterate: Iterate, code: str, message: str, alike: Sequence[str]
 ) -> tuple[str, str]:
@@ -211,6 +235,9 @@ def judged(
         sentences.append(broken_message(broken))
     if alike:
         sentences.append(undetermined_message(alike))
+    held = held_by_bounds(system, iterate.unknowns)
+    if held:
+        sentences.append(held_message(held))
     return ("max_iter" if sentences else code), " ".join([*sentences, message]).strip()
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from skpou.base import SampledRegressor
 from skpou.core import Rows, TrainingResult
+from skpou.core.models import Makers
 from skpou.equations import Physics, PhysicsMixin, Problem
+from skpou.lsgd.left_out import makers_of_networks
 from skpou.search import fit_to_blocks
 
 
@@ -67,6 +69,12 @@ class SearchedRegressor(SampledRegressor, PhysicsMixin):
             return fit_to_blocks(found, rows, sampled.others)
 
         return self._train_on_sample(sampled, self._training(sizes, rows), n_init, go_on)
+
+    def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:
+        # Equations tell of hidden layers what the rows do not.
+        if self.physics is not None or isinstance(self.hidden_layer_sizes, str):
+            return super()._residual_makers(model, rows)
+        return makers_of_networks(model, rows)
 
     def _may_lean(self) -> bool:
         # A network of a given size is what was asked for.

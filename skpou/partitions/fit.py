@@ -11,8 +11,9 @@ from torch import Tensor
 
 from skpou.core import LONG_SEEDS, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import TINY, evidence_ridge
-from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose
+from skpou.partitions.blends.blends import Blend, BlendOptions, compose
 from skpou.partitions.blends.ladder import fit_ladder
+from skpou.partitions.blends.nested import fit_tree
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
@@ -484,4 +485,5 @@ class _PieceTraining:
             nodes.append(node[labels])
             parents.append(parent)
             above = node
-        return BlendTrainer(problem, index, options).train(nodes, parents)
+        sizes = (self.options.sizes or ())[-len(below) :]
+        return fit_tree(problem, index, nodes, parents, options, sizes)

@@ -373,6 +373,17 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
         slopes = transform.log_slope(values, targets).reshape(len(values), -1)
         return _like(X, inside + slopes.sum(1))
 
+    @inner_has("predict_cdf")
+    @sections_of(BaseRegressor.predict_cdf)
+    def predict_cdf(self, X, y) -> Any:
+        """Probability that a target is at most y, for each output on its own.
+
+        A threshold without a transformed value is an error, too.
+        """
+        transform = self._fitted()
+        below = _array(self.regressor_.predict_cdf(X, transform.forward(_targets(y))))
+        return _like(X, below if transform.increasing else 1 - below)
+
     @inner_has("sample_y")
     @sections_of(BaseRegressor.sample_y)
     def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:

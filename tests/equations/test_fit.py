@@ -159,6 +159,9 @@ def test_unknown_in_tight_bounds(bounds, init, expected):
 
     result, _ = fitted(residual, 30, X=X, y=1 / (1 + 2 * X[:, 0]), unknowns=unknowns)
     assert result.chosen["unknowns"]["a"] == pytest.approx(expected, rel=1e-5)
+    # At a bound a standard deviation is that of no constraint.
+    assert ("unknowns 'a' ended at a bound" in result.message) == (expected == 1.5)
+    assert (result.code == "max_iter") == (expected == 1.5)
 
 
 def plane_wave(x, y):

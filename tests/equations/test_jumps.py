@@ -65,6 +65,14 @@ def test_a_layer_that_points_lie_in_is_none_of_them():
     assert hidden_jump(system, coef) == 0
 
 
+def test_points_beside_a_step_do_not_see_it():
+    """They are nearer to it than points of a line, and their slopes are those of the solution."""
+    points = np.r_[np.linspace(0, 1, 30), 0.3021 + np.array([-2e-4, 2e-4, 4e-4])][:, None]
+    system, coef = step(1e-6, at=0.3021, points=points)
+    assert float(system.residuals(coef, NONE)[1].abs().max()) == 0  # Solved at its points.
+    assert hidden_jump(system, coef) == pytest.approx(1.0, abs=0.01)
+
+
 def test_smooth_solutions_have_none():
     network = Network(1, (3,), activation="tanh")
     basis = NetworkBasis(network, tensor([3.0, -20.0, 8.0, 0.5, 9.0, -4.0]))

@@ -96,6 +96,16 @@ def test_logarithms_of_a_gaussian_are_lognormal():
 
 
 @each_model
+def test_distribution_function_undoes_the_quantiles(name):
+    levels = (0.02, 0.3, 0.5, 0.95)
+    quantiles = MODELS[name].predict_quantile(QUERY, levels)
+    found = MODELS[name].predict_cdf(QUERY, quantiles)
+    np.testing.assert_allclose(found, np.broadcast_to(levels, found.shape), rtol=1e-6)
+    one = MODELS[name].predict_cdf(QUERY, quantiles[:, 1])
+    np.testing.assert_allclose(one, found[:, 1], rtol=1e-12)
+
+
+@each_model
 def test_density_integrates_to_one_and_to_the_quantiles(name):
     model = MODELS[name]
     levels = np.array([0.05, 0.1587, 0.5, 0.8413, 0.95])

@@ -46,7 +46,13 @@ from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant_fit import fit_interpolant
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion, joined_errors
-from skpou.core.models.linear_model import LinearModel, Stage, mean_slope, model_of_stages
+from skpou.core.models.linear_model import (
+    LinearModel,
+    Stage,
+    makers_of_stages,
+    mean_slope,
+    model_of_stages,
+)
 from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
 from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
@@ -97,9 +103,10 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "interval_scores", "is_exact", "is_gain", "is_scattered", "joined_errors", "keeps_all",
            "kept_rows", "least_rows", "leave_out", "leave_out_sides", "left_out",
            "left_out_by_leverage", "left_out_errors", "levels_of_columns", "log_density_of",
-           "may_hold_outliers", "mean_slope", "model_of_stages", "no_form_errors", "noise_floor",
-           "outside_steps", "own_maker", "prior_residual_makers", "residual_maker",
-           "residual_makers", "residual_squares", "restrained", "rounding", "sets_of_levels",
-           "sets_to_leave_out", "shared_tensor", "split_outliers", "standard_draws", "stands_out",
-           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
+           "makers_of_stages", "may_hold_outliers", "mean_slope", "model_of_stages",
+           "no_form_errors", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
+           "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
+           "sets_of_levels", "sets_to_leave_out", "shared_tensor", "split_outliers",
+           "standard_draws", "stands_out", "without_clusters", "worse_than_the_mean",
+           "worse_than_the_shares", "wrong_claims"]
 # fmt: on

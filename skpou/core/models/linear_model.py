@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -208,7 +208,7 @@ class LinearModel:
         if rows.n_rows <= MOST_TOGETHER:
             parts = [s.basis.posterior_columns(rows.X).double() for s in self.stages]
             if is_exact(self.noise):
-                return [self._staged([part * root for part in parts], rows)]
+                return [makers_of_stages([part * root for part in parts], self.stages, rows)]
             columns = torch.cat(parts, 1)
         solved = self.stages[-1].solved(rows.X)
         if solved.ndim == 2:
@@ -219,15 +219,6 @@ class LinearModel:
             maker.residual = maker.residual[:, target : target + 1]
             makers.append([maker])
         return makers
-
-    def _staged(self, columns: list[Tensor], rows: Rows) -> Makers:
-        if len(columns) == 1:
-            return residual_makers(columns[0])
-        stages, y = [], rows.y
-        for part, stage in zip(columns, self.stages, strict=True):
-            stages.append((residual_makers(part), y))
-            y = y - stage.mean(rows.X).to(y)
-        return StagedMakers(stages)
 
     def flattened(self, targets: Tensor) -> LinearModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
@@ -258,6 +249,17 @@ class LinearModel:
         stages = tuple(Stage.from_arrays(stage, like) for stage in arrays["stages"])
         parts = (to_tensor(arrays[name], like) for name in ("noise", "slope"))
         return cls(stages, *parts)
+
+
+def makers_of_stages(columns: Sequence[Tensor], stages: Sequence[Stage], rows: Rows) -> Makers:
+    """Residual makers, for all ridges, of stages with weighted columns (n, q) at the rows."""
+    if len(columns) == 1:
+        return residual_makers(columns[0])
+    found, y = [], rows.y
+    for part, stage in zip(columns, stages, strict=True):
+        found.append((residual_makers(part), y))
+        y = y - stage.mean(rows.X).to(y)
+    return StagedMakers(found)
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from skpou.core import BestSoFar, TrainingResult
 from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
 from skpou.partitions.gates.logistic import fit_logistic
-from skpou.partitions.gates.products import LinearLogits, PartitionPolynomials
+from skpou.partitions.gates.products import HeldLogits, LinearLogits, Logits, PartitionPolynomials
 from skpou.partitions.gates.tree import GateForm, GateLevel
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -114,6 +114,8 @@ class BlendTrainer:
         Samples of the part.
     options : BlendOptions
         Gates, ridge and steps.
+    held : list of Tensor of shape (N_l, q), default=()
+        Coefficients of the coarsest levels' logits, which stay as they are.
     """
 
     #: Rows for each unknown that a training keeps; more rows only cost time.
@@ -126,10 +128,17 @@ class BlendTrainer:
     #: between the samples.
     shrinkage = 1.0
 
-    def __init__(self, problem: PieceProblem, index: Tensor, options: BlendOptions):
+    def __init__(
+        self,
+        problem: PieceProblem,
+        index: Tensor,
+        options: BlendOptions,
+        held: Sequence[Tensor] = (),
+    ):
         self.problem = problem
         self.index = index
         self.options = options
+        self.held = held
         self.probes = self._probes()
 
     def _probes(self) -> Tensor:
@@ -153,7 +162,7 @@ class BlendTrainer:
             return ProjectedFit.leave_one_out
         features = self.options.form.basis(self.problem.d).matrix(self.probes)
         polynomials = self.problem.basis.matrix(self.probes)
-        basis = PartitionPolynomials.of_features(polynomials, [features] * len(parents), parents)
+        basis = PartitionPolynomials(polynomials, self._logits(features, parents), parents)
 
         def judge(fit: ProjectedFit) -> float:
             return max(fit.leave_one_out(), fit.calibrated(basis.matrix(fit.theta)))
@@ -163,10 +172,14 @@ class BlendTrainer:
     def _projected(self, index: Tensor, parents: list[Tensor]) -> ProjectedProblem:
         rows = self.problem.rows
         features = self.options.form.basis(self.problem.d).matrix(rows.X[index])
-        basis = PartitionPolynomials.of_features(
-            self.problem.polynomials[index], [features] * len(parents), parents
-        )
+        logits = self._logits(features, parents)
+        basis = PartitionPolynomials(self.problem.polynomials[index], logits, parents)
         return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
+
+    def _logits(self, features: Tensor, parents: list[Tensor]) -> list[Logits]:
+        """Logits of every level for some features (n, q): held ones, then those that move."""
+        held: list[Logits] = [HeldLogits(features @ theta.T) for theta in self.held]
+        return held + [LinearLogits(features, len(parent)) for parent in parents[len(held) :]]
 
     def thinned(self, n_unknowns: int, few: bool = False) -> Tensor:
         """Positions within the part of the rows to train on; as `few` as a pilot needs."""
@@ -264,13 +277,33 @@ class BlendTrainer:
         )
         return self._solved(result, parents)
 
+    def follow(self, starts: Iterable[Tensor], parents: list[Tensor]) -> Blend:
+        """Descend from coefficients (flat) of the logits that move, the best to the end.
+
+        Parameters
+        ----------
+        starts : iterable of Tensor
+            Where descents begin; each is looked at for as many steps as a pilot.
+        parents : list of Tensor of shape (N_l,), int64
+            Tree.
+        """
+        tried: BestSoFar[TrainingResult] = BestSoFar()
+        for theta in starts:
+            n_unknowns = len(parents[-1]) * self.problem.n_columns + len(theta)
+            problem = self._projected(self.index[self.thinned(n_unknowns)], parents)
+            steps = self.steps(problem, self.pilot_budget, self.options.pilot_iter)
+            result = self._descend(problem, theta, parents, steps)
+            tried.show(result, result.score)
+        return self.finish(tried.best, problem, parents)
+
     def _solved(self, result: TrainingResult, parents: list[Tensor]) -> Blend:
         """Experts on all samples of the part for gates that were found."""
         theta = result.state.theta
         full = self._projected(self.index, parents)
         fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
-        return Blend(parents, self._columns(full).split(theta), coef, result)
+        own = self._columns(full).split(theta)[len(self.held) :]
+        return Blend(parents, [*self.held, *own], coef, result)
 
     @staticmethod
     def _columns(problem: ProjectedProblem) -> PartitionPolynomials:
@@ -312,9 +345,10 @@ class BlendTrainer:
         parents: list[Tensor],
         ridges: tuple[float, ...],
     ) -> Tensor:
-        """Logit coefficients (flat) of every level by logistic regression on labels."""
+        """Logit coefficients (flat) of every level that moves, by logistic regression on labels."""
         parts = []
-        for depth, (node, parent) in enumerate(zip(nodes, parents, strict=True)):
+        for depth in range(len(self.held), len(parents)):
+            node, parent = nodes[depth], parents[depth]
             features = cast(LinearLogits, self._columns(problem).logits[depth]).features
             theta = features.new_zeros((len(parent), features.shape[1]))
             for family in range(int(parent.max()) + 1):

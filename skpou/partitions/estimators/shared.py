@@ -226,7 +226,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             left out.
         level : int, default=None
             Level of the tree: 0 predicts with one polynomial for each coarsest partition (Eq.
-            36). None: the finest.
+            36; those of soft ones add up). None: the finest.
         return_cov : bool or "epistemic", default=False
             True: also the covariance of new measurements at all pairs of points, whose diagonal
             is the square of the standard deviation. ``"epistemic"``: that of the mean alone, by

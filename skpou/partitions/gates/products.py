@@ -69,6 +69,37 @@ class LinearLogits:
         return (slope.T @ self.features).reshape(-1)
 
 
+class HeldLogits:
+    """Logits that stay as they are: gates that were found before, below which others are moved.
+
+    Parameters
+    ----------
+    held : Tensor of shape (n, N)
+        Logits at the points.
+    """
+
+    n_parameters = 0
+
+    def __init__(self, held: Tensor):
+        self.held = held
+
+    def rows(self, index: slice | Tensor) -> HeldLogits:
+        """See `Logits`."""
+        return HeldLogits(self.held[index])
+
+    def values(self, theta: Tensor) -> Tensor:
+        """See `Logits`."""
+        return self.held
+
+    def chain(self, theta: Tensor, slope: Tensor) -> Tensor:
+        """See `Logits`."""
+        return slope.new_zeros((*slope.shape[:2], 0))
+
+    def pull_back(self, theta: Tensor, slope: Tensor) -> Tensor:
+        """See `Logits`."""
+        return slope.new_zeros(0)
+
+
 class NetworkLogits:
     """Logits that are the outputs of a network (Eq. 21 of Trask et al. 2022).
 

@@ -57,8 +57,8 @@ def fit_level_experts(
 ) -> tuple[list[Experts], float]:
     """Experts of every level; coarse ones are the restrictions of Eq. 36.
 
-    For sharp gates the posterior weights of Eqs. 34 and 35 are indicators of the pieces; a
-    soft level takes its partitions.
+    For sharp gates the posterior weights of Eqs. 34 and 35 are indicators of the pieces; those of
+    a soft level add up, as those of the finest do, and are solved for at once.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def fit_level_experts(
                 node = gate.parent[node]
             experts.insert(0, _piece_experts(problem, problem.fit(node, n_nodes), alpha)[0])
         else:
-            pi = tree.log_proba(problem.rows.X, depth).exp()
-            experts.insert(0, soft_experts(problem, pi, alpha)[0])
+            coarse = PartitionTree(problem.d, tree.levels[: depth + 1])
+            experts.insert(0, _blended_experts(problem, coarse, labels, first_blended, alpha)[0])
     return experts, alpha
 
 

@@ -107,7 +107,11 @@ class Mixture:
         if depth == len(self.tree.levels):
             return self
         tree = PartitionTree(self.tree.n_features, self.tree.levels[:depth])
-        return Mixture(tree, self.experts[:depth], self.degree, space=self.space)
+        experts = self.experts[:depth]
+        # Coarse experts of earlier releases were solved for one by one, their factors are as wide.
+        together = experts[-1].factor.shape[-1] > self.basis.n_columns
+        first_blended = min(self.first_blended, depth) if together else None
+        return Mixture(tree, experts, self.degree, first_blended, self.space)
 
     def components(self, X: Tensor, posterior: bool = True, harden: bool = False) -> Components:
         """Components of ``p(y | x)`` at points X (n, d) on the finest level.

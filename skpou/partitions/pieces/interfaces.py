@@ -26,6 +26,9 @@ CLOSE = 0.01
 #: Slope of two models' difference at their root, in units of its mean slope on the segment, below
 #: which they touch rather than cross.
 FLAT = 0.1
+#: Ratio of successive strengths that separates jumps from smooth joints whatever the residuals
+#: look like: noise leaves none as wide between kinks.
+WIDE_GAP = 1000
 
 
 class NodeModels:
@@ -413,7 +416,8 @@ def coarse_groups(
         Whether the pieces' residuals are white noise.
     gap : float, default=10
         Without noise, the ratio of successive strengths that separates kinks from smooth
-        joints. With noise there is no such gap.
+        joints. With noise there is no such gap, but for one as wide as that above joints whose
+        residuals few rows took for noise.
 
     Returns
     -------
@@ -422,13 +426,16 @@ def coarse_groups(
     """
     n_pieces = len(merges) + 1
     strengths = np.sort([height for _, _, height in merges])
-    if white:
-        return groups_below(n_pieces, merges, 60 * resolution)
     least = 1000 * resolution
     ratios = strengths[1:] / np.maximum(strengths[:-1], TINY)
     at = int(ratios.argmax()) if len(ratios) else -1
-    if at >= 0 and ratios[at] > gap and strengths[at + 1] > least:
+    is_gap = at >= 0 and ratios[at] > gap and strengths[at + 1] > least
+    if white:
+        is_gap = is_gap and ratios[at] > WIDE_GAP and strengths[at] < least
+    if is_gap:
         threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])
+    elif white:
+        threshold = 60 * resolution
     elif len(strengths) and strengths[0] > least:
         threshold = 0.0
     else:

@@ -8,7 +8,12 @@ import torch
 from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.networks.architecture import Network
 from skpou.networks.basis import NetworkColumns
-from skpou.partitions.gates.products import LinearLogits, NetworkLogits, PartitionPolynomials
+from skpou.partitions.gates.products import (
+    HeldLogits,
+    LinearLogits,
+    NetworkLogits,
+    PartitionPolynomials,
+)
 from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree
 from tests.contracts import ParametricBasisContract, mp_matrix
 
@@ -238,3 +243,26 @@ def test_partitions_that_are_kept_follow_parameters_that_change_in_place():
     after = basis.matrix(theta)
     assert not torch.allclose(before, after)
     assert torch.equal(after, make_basis("flat", [LINEAR], 1).matrix(theta))
+
+
+@pytest.mark.parametrize("n_held", [1, 2])
+def test_held_logits_stay_and_those_below_move_as_before(n_held):
+    free, rng = make_basis(*CASES["three"]), np.random.default_rng(4)
+    theta = make_theta(free)
+    start = sum(part.n_parameters for part in free.logits[:n_held])
+    parts = [part.reshape(-1) for part in free.split(theta)]
+    held = [
+        HeldLogits(logits.values(part))
+        for logits, part in zip(free.logits[:n_held], parts[:n_held], strict=True)
+    ]
+    basis = PartitionPolynomials(free.polynomials, held + free.logits[n_held:], free.parents)
+    assert basis.n_parameters == free.n_parameters - start
+    own, coef = theta[start:], torch.as_tensor(rng.standard_normal((free.n_columns, 2)))
+    cotangent = torch.as_tensor(rng.standard_normal((len(free.polynomials), 2)))
+    torch.testing.assert_close(basis.matrix(own), free.matrix(theta))
+    torch.testing.assert_close(basis.jacobian(own, coef), free.jacobian(theta, coef)[..., start:])
+    torch.testing.assert_close(
+        basis.gradient(own, coef, cotangent), free.gradient(theta, coef, cotangent)[start:]
+    )
+    some = torch.tensor([4, 1])
+    torch.testing.assert_close(basis.rows(some).matrix(own), free.matrix(theta)[some])

@@ -385,7 +385,7 @@ def three_levels():
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("alpha", [1e-6, 0.1])
-def test_experts_of_blends_are_joint_and_coarse_ones_weighted_by_partitions(first, alpha):
+def test_experts_of_blends_are_joint_on_every_level_and_others_those_of_their_piece(first, alpha):
     tree, rng = three_levels(), np.random.default_rng(5)
     X = rng.random((80, 1))
     y = np.column_stack([np.sin(6 * X[:, 0]), X[:, 0] ** 2]) + 0.1 * rng.standard_normal((80, 2))
@@ -400,30 +400,51 @@ def test_experts_of_blends_are_joint_and_coarse_ones_weighted_by_partitions(firs
         gram = gram + alpha**2 * gram.diagonal().max() * np.eye(A.shape[1])
         return np.linalg.solve(gram, A.T @ (w[:, None] * y)), gram
 
-    for depth in range(2):
+    for depth in range(first):
         # Eq. 36; above a blend the posterior weights are indicators.
-        pi = tree.log_proba(rows.X, depth, harden=depth < first).exp().numpy()
-        if depth < first and depth == 1:
-            pi = np.eye(4)[pi.argmax(1)]
+        pi = tree.log_proba(rows.X, depth, harden=True).exp().numpy()
+        pi = np.eye(pi.shape[1])[pi.argmax(1)]
         for k, share in enumerate(pi.T):
             coef, gram = ridge(phi, weight * share)
             np.testing.assert_allclose(experts[depth].coef[k], coef, rtol=1e-8, atol=1e-9)
             R = experts[depth].factor[k].numpy()
             np.testing.assert_allclose(R.T @ R, gram, rtol=1e-10, atol=1e-10)
-    inside = tree.log_below(rows.X, first).exp().numpy()
     chosen = np.zeros(len(X))
     if first:
         chosen = tree.log_proba(rows.X, first - 1, harden=True).argmax(1).numpy()
-    for g, leaves in enumerate(members_of(tree, first)):
-        own = chosen == g
-        A = np.hstack([inside[:, k : k + 1] * phi for k in leaves])
-        coef, gram = ridge(A, weight * own)
-        got = experts[2].coef[leaves].reshape(-1, 2)
-        np.testing.assert_allclose(got, coef, rtol=1e-6, atol=1e-6)
-        R, size = experts[2].factor[g].numpy(), len(gram)
-        np.testing.assert_allclose(R[:size, :size].T @ R[:size, :size], gram, atol=1e-10)
-        np.testing.assert_array_equal(R[size:], np.eye(len(R))[size:])
-        np.testing.assert_array_equal(R[:, size:], np.eye(len(R))[:, size:])
+    for depth in range(first, 3):
+        upper = PartitionTree(1, tree.levels[: depth + 1])
+        inside = upper.log_below(rows.X, first).exp().numpy()
+        for g, leaves in enumerate(members_of(upper, first)):
+            own = chosen == g
+            A = np.hstack([inside[:, k : k + 1] * phi for k in leaves])
+            coef, gram = ridge(A, weight * own)
+            got = experts[depth].coef[leaves].reshape(-1, 2)
+            np.testing.assert_allclose(got, coef, rtol=1e-6, atol=1e-6)
+            R, size = experts[depth].factor[g].numpy(), len(gram)
+            np.testing.assert_allclose(R[:size, :size].T @ R[:size, :size], gram, atol=1e-10)
+            np.testing.assert_array_equal(R[size:], np.eye(len(R))[size:])
+            np.testing.assert_array_equal(R[:, size:], np.eye(len(R))[:, size:])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_coarse_levels_of_a_blend_add_up_as_its_leaves_do(first):
+    tree, X = three_levels(), np.random.default_rng(5).random((80, 1))
+    rows = rows_of(X, np.sin(6 * X[:, 0]))
+    experts, _ = fit_experts_to_gates(rows, tree, 1, 1e-6, first)
+    mixture = Mixture(tree, experts, 1, first)
+    for level in range(first, 2):
+        coarse = mixture.at(level)
+        assert coarse.first_blended == first
+        parts = coarse.components(rows.X)
+        # One component for each blend: none of several that lie apart.
+        assert parts.mean.shape[1] == (2 if first else 1)
+        pi = tree.log_proba(rows.X, level).exp()
+        phi = TotalDegreePolynomials(1, 1).matrix(rows.X)
+        summed = torch.einsum("nk,np,kpm->nm", pi, phi, experts[level].coef)
+        torch.testing.assert_close(parts.expectation(), summed, rtol=1e-12, atol=1e-12)
+        residual = (coarse.mean(rows.X) - rows.y).square().mean().sqrt()
+        assert 0.3 < float(parts.variance.sqrt().mean() / residual) < 3
 
 
 def test_noise_of_a_blend_is_found_where_it_is():

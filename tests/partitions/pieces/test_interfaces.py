@@ -258,6 +258,21 @@ def test_without_a_gap_the_residual_decides(resolution, white, expected):
     assert sorted(coarse_groups(merges, resolution, white)) == expected
 
 
+@pytest.mark.parametrize(
+    ("resolution", "jump", "expected"),
+    [
+        # Joints above what noise would leave, below what a model's error may: the jump tells.
+        (0.01, 1e4, [[0, 1], [2]]),
+        (0.01, 1e2, [[0], [1], [2]]),
+        # A kink that no model's error explains is one beside any jump.
+        (5e-4, 1e4, [[0], [1], [2]]),
+    ],
+)
+def test_jump_far_above_smooth_joints_counts_where_residuals_look_white(resolution, jump, expected):
+    merges = kink_linkage(made_up([(0, 1, 1.0), (1, 2, jump)]), 3)
+    assert sorted(coarse_groups(merges, resolution, True)) == expected
+
+
 def test_groups_of_no_or_one_merge():
     assert coarse_groups([], 0.0, False) == [[0]]
     assert sorted(coarse_groups([(0, 1, 1.0)], 1e-8, False)) == [[0], [1]]
