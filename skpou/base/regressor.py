@@ -31,6 +31,7 @@ from skpou.core.models import (
     leave_out,
     leave_out_sides,
     restrained,
+    with_jumps,
     worse_than_the_mean,
     wrong_claims,
 )
@@ -216,6 +217,7 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         left_out = leave_out(makers, rows)
         if left_out is not None:
             forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
+            forms = with_jumps(forms, model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)

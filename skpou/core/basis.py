@@ -134,6 +134,30 @@ class Basis(ABC):
         """
         return X.new_zeros((len(X), coef.shape[1]))
 
+    def weights_of_rows(
+        self, weight: Tensor, residual: Tensor, coef: Tensor
+    ) -> tuple[Tensor, float, int] | None:
+        """What makes the weights of the rows that a function for each has; None: no such basis.
+
+        Parameters
+        ----------
+        weight : Tensor of shape (n,)
+            Of the rows, all of which have a function.
+        residual : Tensor of shape (n, m)
+            What the fit leaves over there.
+        coef : Tensor of shape (p, m)
+
+        Returns
+        -------
+        precision : Tensor of shape (n, n)
+            The weights of the rows are its products with the targets.
+        penalty : float
+            That of the fit.
+        n_free : int
+            Number of functions that cost nothing.
+        """
+        return None
+
     def evaluate_beside(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
         """What `evaluate` and `posterior_columns` return, of one matrix where both need it."""
         own = type(self)

@@ -34,6 +34,8 @@ from skpou.partitions.pieces.splitting import split_pieces
 RACED_ROWS, MOST_RACED_ROWS = 250, 20_000
 #: Degree from which pieces tell whether there is hope: up to it they cost the least.
 PILOT_DEGREE = 2
+#: Part of a hopeless residual below which pieces are kept, however they join.
+CLEARLY = 1e-2
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
 #: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
 SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
@@ -327,11 +329,18 @@ class _PieceTraining:
         return pieces, self._plan(problem, pieces)
 
     def sharp(self, rng: np.random.Generator, hopeless: float) -> tuple[Pieces, Plan] | None:
-        """The same after a search; None where some pieces join smoothly, or there is no hope."""
+        """The same after a search; None where some pieces join smoothly, or there is no hope.
+
+        Pieces that leave next to nothing of what is hopeless may join smoothly: beside kinks high
+        degrees are split where a polynomial ends to follow.
+        """
         if not self.search(rng, None, hopeless):
             return None
         pieces, plan = self.planned()
-        return (pieces, plan) if plan.first_soft == len(plan.levels) else None
+        if plan.first_soft == len(plan.levels):
+            return pieces, plan
+        is_clear = math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
+        return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
     def finish(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None

@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skpou import AdditivePOURegressor, LSGDRegressor, SparseGridRegressor
 from skpou.additive import fit
 from skpou.additive.terms import TermSearch
-from skpou.core.models import form_error
+from skpou.core.models import keeping
 from tests.examples import slow
 
 
@@ -233,7 +233,7 @@ def test_tables_of_more_rows_than_are_kept_know_their_errors(monkeypatch):
     truth = X[:, 0] + np.sin(2 * X[:, 1])
     far = np.abs(X).max(1) > 1.9
     y = truth + np.where(far, 1.0, 0.2) * rng.standard_normal(400)
-    monkeypatch.setattr(form_error, "MOST_KEPT", 60)
+    monkeypatch.setattr(keeping, "MOST_KEPT", 60)
     Z = 0.7 * rng.standard_normal((1000, 4))
     model = AdditivePOURegressor(max_order=1, remainder="columns", random_state=0).fit(X, y)
     mean, std = model.predict(Z, return_std="epistemic")

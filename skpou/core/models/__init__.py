@@ -36,14 +36,14 @@ from skpou.core.models.floor import (
 from skpou.core.models.form_error import (
     FormError,
     fit_form_errors,
-    keeps_all,
-    kept_rows,
     leave_out,
     leave_out_sides,
     no_form_errors,
+    with_jumps,
 )
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant_fit import fit_interpolant
+from skpou.core.models.keeping import keeps_all, kept_rows
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, fit_companion, joined_errors
 from skpou.core.models.linear_model import (
@@ -107,6 +107,6 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "no_form_errors", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
            "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
            "sets_of_levels", "sets_to_leave_out", "shared_tensor", "split_outliers",
-           "standard_draws", "stands_out", "without_clusters", "worse_than_the_mean",
+           "standard_draws", "stands_out", "with_jumps", "without_clusters", "worse_than_the_mean",
            "worse_than_the_shares", "wrong_claims"]
 # fmt: on

@@ -33,6 +33,7 @@ from skpou.core.models.discrepancy import (
     Discrepancy,
     hidden_by_noise,
 )
+from skpou.core.models.jumps import Jumps, find_jumps
 from skpou.core.models.level_error import (
     LEAST_GAIN,
     NOISY,
@@ -53,8 +54,6 @@ from skpou.core.models.power_function import (
 )
 from skpou.core.sobol import sobol_points
 
-#: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
-MOST_KEPT, MOST_NUMBERS = 2000, 30_000
 #: Left-out errors that kernel, length and size are chosen by.
 MOST_ERRORS = 256
 #: Rows at which the mean's slopes are taken.
@@ -105,6 +104,8 @@ class FormError:
         Factor of what the model's own variance grows by between levels. None: they do not tell.
     outside : dict, default=None
         What part of the doubt outside the box is borne out, see `Outside`; None: nothing is.
+    jumps : dict, default=None
+        Where the mean jumps between rows, see `Jumps`; None where it does not.
     """
 
     scales: np.ndarray
@@ -120,6 +121,7 @@ class FormError:
     knows_outside: bool = False
     across: float | None = None
     outside: dict[str, Any] | None = None
+    jumps: dict[str, np.ndarray] | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) at scaled points X (n, d)."""
@@ -127,6 +129,10 @@ class FormError:
         for level in self.level_errors:
             result += level.variance(X)
         return result + self._between_rows(X)
+
+    def jumped(self, X: np.ndarray) -> np.ndarray:
+        """Variance (n,) by the places of jumps at scaled points X (n, d)."""
+        return np.zeros(len(X)) if self._jumps is None else self._jumps.variance(X)
 
     def hidden(self, X: np.ndarray) -> np.ndarray:
         """What usual noise hides of the form's variance (n,) at scaled points X (n, d)."""
@@ -151,8 +157,8 @@ class FormError:
 
     @property
     def is_known(self) -> bool:
-        """Whether errors at left-out rows tell a variance anywhere in the box."""
-        return bool(len(self.points) or self.levels)
+        """Whether rows tell a variance anywhere in the box."""
+        return bool(len(self.points) or self.levels or self.jumps)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The kernel (n, n) between scaled points X (n, d)."""
@@ -183,6 +189,10 @@ class FormError:
     def level_errors(self) -> tuple[LevelError, ...]:
         """What is added between the levels of columns."""
         return tuple(LevelError(**level) for level in self.levels)
+
+    @cached_property
+    def _jumps(self) -> Jumps | None:
+        return None if self.jumps is None else Jumps(**self.jumps)
 
     @cached_property
     def _discrepancy(self) -> Discrepancy | None:
@@ -352,6 +362,15 @@ def _as_claimed(left_out: LeftOut, claimed: float, some: np.ndarray) -> LeftOut:
     return replace(left_out, variance=part * left_out.variance, noise=part * left_out.noise)
 
 
+def with_jumps(forms: Sequence[FormError], model: Predictor, rows: Rows) -> list[FormError]:
+    """The same, which know where the model's mean jumps between the rows."""
+    found = find_jumps(model, rows)
+    return [
+        form if jumps is None else replace(form, jumps=jumps.arrays())
+        for form, jumps in zip(forms, found, strict=True)
+    ]
+
+
 def no_form_errors(rows: Rows) -> list[FormError]:
     """For each target that no error of the form is known between the rows, only outside of them."""
     largest = rows.y.double().abs().amax(0).tolist()
@@ -371,31 +390,6 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     chosen = judging_generator().permutation(len(X))[:MOST_SLOPES]
     slopes = model.gradient(X[torch.as_tensor(np.sort(chosen), device=X.device)]).double()
     return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
-
-
-def keeps_all(rows: Rows) -> bool:
-    """Whether a model keeps all of the rows."""
-    return rows.n_rows <= _most_kept(rows)
-
-
-def _most_kept(rows: Rows) -> int:
-    return min(MOST_KEPT, MOST_NUMBERS // max(rows.n_features, 1))
-
-
-def kept_rows(rows: Rows) -> Rows:
-    """At most so many of the rows as a model keeps: the farthest from each other, in order."""
-    most = _most_kept(rows)
-    double = rows.to(torch.float64)
-    if keeps_all(rows):
-        return double
-    step = max(1, rows.n_rows // (10 * most))
-    X = double.X[::step]
-    distance, chosen = torch.full((len(X),), torch.inf, dtype=X.dtype, device=X.device), [0]
-    for _ in range(most - 1):
-        distance = torch.minimum(distance, (X - X[chosen[-1]]).square().sum(1))
-        chosen.append(int(distance.argmax()))
-    index = torch.as_tensor(sorted(chosen), device=X.device) * step
-    return double.subset(index)
 
 
 def _calibrated(

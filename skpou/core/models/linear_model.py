@@ -22,6 +22,7 @@ from skpou.core.models.cross_validation import (
     residual_makers,
 )
 from skpou.core.models.model import Predictor
+from skpou.core.models.row_weights import MOST_ROWS, RowWeights
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,9 @@ class LinearModel:
         )
 
     def residual_makers(self, rows: Rows) -> list[Makers]:
-        """Of every stage for all ridges, or of the last as it is; none of splines through rows."""
+        """Of every stage for all ridges, or of the last as it is; of splines through few rows."""
         if any(stage.basis.follows_rows for stage in self.stages):
-            return []
+            return self._weights_of_rows(rows)
         root = rows.weight.sqrt()[:, None]
         columns = None
         if rows.n_rows <= MOST_TOGETHER:
@@ -219,6 +220,15 @@ class LinearModel:
             maker.residual = maker.residual[:, target : target + 1]
             makers.append([maker])
         return makers
+
+    def _weights_of_rows(self, rows: Rows) -> list[Makers]:
+        """What tells the errors of a single spline with a function for each of few rows."""
+        (stage, *others) = self.stages
+        if others or rows.n_rows > MOST_ROWS:
+            return []
+        residual = rows.y - self.mean(rows.X).to(rows.y)
+        found = stage.basis.weights_of_rows(rows.weight, residual, stage.coef)
+        return [] if found is None else [RowWeights(*found)]
 
     def flattened(self, targets: Tensor) -> LinearModel:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis, to_tensor
+from skpou.search.bases.polyharmonic import PolyharmonicSplines
 
 
 class CubicSplines(Basis, kind="cubic_splines"):
@@ -108,3 +109,19 @@ class CubicSplines(Basis, kind="cubic_splines"):
         leverage = self.leverage.to(X)
         share = (1 - t) * leverage[i] + t * leverage[i + 1]
         return torch.stack([share.sqrt(), h**1.5 * 4 * t * (1 - t)], 1)
+
+    def weights_of_rows(
+        self, weight: Tensor, residual: Tensor, coef: Tensor
+    ) -> tuple[Tensor, float, int] | None:
+        """Those of cubes of distances, a twelfth of the third derivative's jumps.
+
+        They are the natural spline's; see `Basis.weights_of_rows`.
+        """
+        if len(self.knots) != len(weight):
+            return None
+        knots = self.knots.to(residual)
+        third = coef[len(knots) :].to(residual).diff(dim=0) / knots.diff()[:, None]
+        zero = torch.zeros_like(third[:1])
+        own = torch.cat([zero, third, zero]).diff(dim=0) / 12
+        cubes = PolyharmonicSplines(knots[:, None], torch.ones_like(knots[:1]), 3)
+        return cubes.weighing(weight, residual, own)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
+from skpou.core.linalg import TINY
 
 
 class PolyharmonicSplines(Basis, kind="polyharmonic"):
@@ -111,3 +112,26 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         nearest = self.distances(X).amin(1)
         share = torch.full_like(nearest, self.share**0.5)
         return torch.stack([share, nearest ** (self.power / 2)], 1)
+
+    def weights_of_rows(
+        self, weight: Tensor, residual: Tensor, coef: Tensor
+    ) -> tuple[Tensor, float, int] | None:
+        """Inverse of the bordered matrix of the fit; see `Basis.weights_of_rows`."""
+        own = coef[1 + self.n_features :].to(residual) * (-1.0 if self.power == 1 else 1.0)
+        return None if len(own) != len(weight) else self.weighing(weight, residual, own)
+
+    def weighing(
+        self, weight: Tensor, residual: Tensor, own: Tensor
+    ) -> tuple[Tensor, float, int] | None:
+        """The same with the weights of the rows, ``own`` (n, m): a part of each residual."""
+        n, free = len(weight), 1 + self.n_features
+        bent = own / weight[:, None]
+        penalty = max(float((residual * bent).sum() / bent.square().sum().clamp_min(TINY)), 0.0)
+        X = self.centres.to(residual)
+        affine = self.affine(X)
+        bordered = residual.new_zeros((n + free, n + free))
+        kernel = self.distances(X) ** self.power * (-1.0 if self.power == 1 else 1.0)
+        bordered[:n, :n] = kernel + torch.diag(penalty / weight)
+        bordered[:n, n:], bordered[n:, :n] = affine, affine.T
+        inverse, singular = torch.linalg.inv_ex(bordered)
+        return None if bool(singular) else (inverse[:n, :n], penalty, free)

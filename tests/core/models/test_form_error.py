@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from skpou import (
     AdditivePOURegressor,
@@ -10,9 +9,8 @@ from skpou import (
     LSGDRegressor,
     SparseGridRegressor,
 )
-from skpou.core.models.form_error import MOST_NUMBERS, FormError, kept_rows
+from skpou.core.models.form_error import FormError
 from skpou.core.models.power_function import WeighedKernels
-from tests.examples import rows_of
 
 
 def grid(n):
@@ -92,17 +90,6 @@ def test_outputs_have_their_own():
         alone = AdditivePOURegressor().fit(X, target).predict(QUERY, return_std=True)[1]
         # Without noise left-out errors are quotients of numbers of which some digits are left.
         np.testing.assert_allclose(both[:, number], alone, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("n", "d"), [(50, 3), (5000, 2), (3000, 40)])
-def test_kept_rows_are_few_and_spread(n, d):
-    rng = np.random.default_rng(0)
-    rows = rows_of(rng.random((n, d)), rng.random(n))
-    kept = kept_rows(rows)
-    assert kept.n_rows == min(n, 2000, MOST_NUMBERS // d)
-    assert kept.X.dtype == torch.float64
-    matches = (kept.X[:, None, 0] == rows.X[None, :, 0]).sum(1)
-    assert (matches >= 1).all()
 
 
 def test_what_is_far_from_all_rows_is_of_full_size():

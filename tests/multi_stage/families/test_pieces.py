@@ -55,6 +55,19 @@ def test_kinks_are_found_exactly_between_the_rows_and_survive_saving():
     assert np.sqrt(np.mean(error**2)) < 1e-10
 
 
+def test_pieces_beside_a_kink_may_join_smoothly():
+    X = np.linspace(0, 1, 80)[:, None]
+
+    def bent(X):
+        return np.exp(4 * X[:, 0]) + 20 * np.abs(X[:, 0] - 0.413)
+
+    # Of degree 5 two pieces leave 1e-5 of the exponential: it is split once more.
+    model = MultiStageRegressor().fit(X, bent(X))
+    assert [stage["kind"] for stage in model.stages_] == ["pieces"]
+    fresh = np.linspace(0, 1, 1001)[:, None]
+    assert np.sqrt(np.mean((model.predict(fresh) - bent(fresh)) ** 2)) < 1e-4
+
+
 def test_noise_and_smooth_functions_are_left_to_others():
     lines = []
     rng = np.random.default_rng(0)
