@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, spline_basis
+from skpou.additive.given import given_terms
 from skpou.additive.linear import linear_terms
 from skpou.additive.local import (
     FEWEST_ASKED,
@@ -23,7 +24,7 @@ from skpou.additive.local import (
 )
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
-from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch, given_terms
+from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch
 from skpou.core import LONG_SEEDS, Pairs, Report, Rows, TrainingResult, at_once, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem
 from skpou.core.models import (
@@ -361,6 +362,7 @@ class TargetFit:
         """All rows, their weights multiplied by a factor for each pair."""
         known = self.columns  # Other threads may put theirs here.
         if known is None or known[0] is not candidate.basis:
+            known = self.columns = None  # Of many rows two bases would be a lot of memory.
             known = self.columns = candidate.basis, candidate.basis.matrix(self.X)
         F = known[1]
         rows = self.all

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.spline_columns import SplineColumns
+from skpou.additive.term_columns import columns_of, features_of
 from skpou.additive.terms import Candidate
 from skpou.core import Rows, to_array
 from skpou.core.models import (
@@ -26,6 +27,7 @@ from skpou.core.models import (
     Maker,
     ResidueDensity,
     is_scattered,
+    outside_steps,
     own_maker,
     prior_residual_makers,
     residual_makers,
@@ -218,6 +220,29 @@ class TargetModel:
         near = moves if torch.equal(X, inside) else self.local.mean(inside)
         return moves, variance[:, None], near
 
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n) of the mean, of which the components' variances are the diagonal.
+
+        The mean's error is each member's with its share. What the local block does not know is
+        correlated as its kernel says before any row was seen: given the rows it falls off faster.
+        """
+        X = X.double()
+        inside = X.clamp(0, 1)
+        steps = outside_steps(X)
+        result = steps @ steps.T * self.slope**2
+        near, number = self._moves(inside, inside)[2], 0
+        for expert, (within, T) in zip(self.experts, self._evaluated(inside), strict=True):
+            for member in expert.members:
+                log_gates, variance = member.density.at(T, within @ member.coef + near[:, number])
+                noise = (log_gates.exp() * variance).sum(1)
+                root = (within @ member.root) * (noise / member.noise).sqrt()[:, None]
+                result = result + member.share * root @ root.T
+                number += 1
+        if self.local is not None:
+            deviation = self.local.posterior(X)[1].sqrt()
+            result = result + self.local.correlation(X) * deviation[:, None] * deviation
+        return result
+
     def constant(self) -> TargetModel:
         """The mean of a target with unit noise, over the same columns."""
         expert = self.experts[0]
@@ -320,25 +345,6 @@ class TargetModel:
         return cls(tuple(experts), float(arrays["slope"]), block)
 
 
-def features_of(basis: AdditiveBasis, number: int) -> tuple[int, ...]:
-    """Features of the points in a block of a basis; all that have functions in the remainder."""
-    block = basis.blocks[number]
-    if block.order == 0:
-        return basis.kept
-    return tuple(basis.kept[j] for j in block.columns)
-
-
-def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
-    """Columns of the basis matrix that make up each term."""
-    result: dict[tuple[int, ...], list[int]] = {}
-    start = 1
-    for number, block in enumerate(basis.blocks):
-        columns = result.setdefault(features_of(basis, number), [])
-        columns += range(start, start + block.size)
-        start += block.size
-    return result
-
-
 def _makers_of_prior(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
     """Those of the weighted columns A (n, p) of a fit with little noise or none.
 
@@ -400,6 +406,10 @@ class AdditiveModel:
         """The density of y at the points X, independent for all targets."""
         parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
         return IndependentComponents.of_targets(parts, torch.stack(means, 1))
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the mean, in float64."""
+        return torch.stack([target.covariance(X) for target in self.targets], 2)
 
     def residual_makers(self, rows: Rows, plain: bool = False) -> list[list[Maker]]:
         """Those of the likeliest expert of every target, with its own shrinkage.

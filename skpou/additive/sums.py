@@ -18,6 +18,7 @@ from skpou.additive.fit import (
     TargetFit,
     first_splines,
 )
+from skpou.additive.given import given_terms
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.terms import (
     COLD,
@@ -25,7 +26,6 @@ from skpou.additive.terms import (
     ENOUGH,
     Candidate,
     first_variances,
-    given_terms,
     groups_of,
 )
 from skpou.core import LONG_SEEDS, BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of

@@ -170,58 +170,6 @@ def _shape_of(block: Block, decay: float, like: Tensor) -> Tensor:
     return shape
 
 
-def given_terms(
-    basis: AdditiveBasis, terms: Sequence[tuple[int, ...]], n_splines: int, max_columns: int
-) -> list[Block]:
-    """Blocks of terms whose columns are given, as many functions a column as fit.
-
-    Terms of columns that have no functions, since they are constant or copies, are left out.
-
-    Parameters
-    ----------
-    basis : AdditiveBasis
-        Functions of the columns.
-    terms : sequence of tuple of int
-        Features of each term.
-    n_splines : int
-        Most functions of a main effect.
-    max_columns : int
-        Most columns of the basis.
-
-    Raises
-    ------
-    ValueError
-        If one function for each column of a term is too much.
-    """
-    place = {feature: k for k, feature in enumerate(basis.kept)}
-    kept = [tuple(place[j] for j in term) for term in terms if all(j in place for j in term)]
-
-    def blocks_of(n_main: int, n_product: int) -> list[Block]:
-        blocks = []
-        for columns in sorted(kept, key=lambda columns: (len(columns), columns)):
-            most = [basis.columns[j].n_functions for j in columns]
-            if len(columns) == 1:
-                last = min(n_main, most[0])
-                blocks.append(Block(columns, (0,), (1,)))
-                blocks += [Block(columns, (1,), (last,))] * (last > 1)
-                continue
-            # Of three columns fewer: their products are many.
-            n = n_product if len(columns) == 2 else min(n_product, LARGEST_TRIPLE)
-            blocks.append(Block(columns, (0,) * len(columns), tuple(min(n, k) for k in most)))
-        return blocks
-
-    sizes = [(n_splines, n) for n in range(FIRST_PAIR, 0, -1)]
-    sizes += [(n, 1) for n in range(n_splines - 1, 0, -1)]
-    for n_main, n_product in sizes:
-        blocks = blocks_of(n_main, n_product)
-        if 1 + sum(block.size for block in blocks) <= max_columns:
-            return blocks
-    raise ValueError(
-        f"{len(kept)} terms with one function a column have more columns than "
-        f"max_columns={max_columns}. Raise it, or give fewer terms."
-    )
-
-
 def first_variances(groups: Groups) -> Tensor:
     """Prior variances of the groups before the data speak."""
     total = groups.shape.new_zeros(len(groups.kind))
@@ -284,6 +232,7 @@ class TermSearch:
         decay: float,
         start: Start | None = None,
         n_iter: int = WARM,
+        rival: float = -torch.inf,
     ) -> Candidate:
         """Fit some terms, from the variances of an earlier fit where they are the same.
 
@@ -297,6 +246,8 @@ class TermSearch:
             Variances to start from.
         n_iter : int, default=9
             Most iterations from these.
+        rival : float, default=-inf
+            Score that ends the iterations where it is out of reach.
         """
         groups = groups_of(basis.blocks, decay, self.T)
         alpha, noise = first_variances(groups), 0.1
@@ -311,7 +262,8 @@ class TermSearch:
             self._last = basis, new
         problem = self._last[1].with_groups(groups)
         n_iter = COLD if start is None else n_iter
-        fit = problem.fit(alpha, noise, min(n_iter, self.max_iter), ENOUGH)
+        steps, rival = min(n_iter, self.max_iter), rival + len(basis.blocks)
+        fit = problem.fit(alpha, noise, steps, ENOUGH, rival=rival)
         score = fit.log_evidence - len(basis.blocks)
         if not fit.total_dof <= LARGEST_SHARE * self.rows.n_rows:
             score = -torch.inf
@@ -411,16 +363,21 @@ class TermSearch:
 
     def grow(self, best: Candidate) -> Candidate:
         """Drop idle terms, give busy ones more functions, and try triples, while it pays."""
+        worth = [-torch.inf] * (self.max_order + 1)
         for _ in range(ROUNDS):
             grown = False
             for order in range(1, self.max_order + 1):
-                blocks = self._grown_terms(best, order)
+                # What fell short by more than has been gained since would do so again.
+                blocks = self._grown_terms(best, order) if best.score > worth[order] else None
                 if blocks is None:
                     continue
-                candidate = self.fit(best.basis.with_blocks(blocks), best.decay, best.start())
+                basis = best.basis.with_blocks(blocks)
+                candidate = self.fit(basis, best.decay, best.start(), rival=best.score)
                 if candidate.score > best.score:
                     best, grown = candidate, True
                     self.tell("grown", best)
+                else:
+                    worth[order] = 2 * best.score - candidate.score
             if not grown:
                 break
         return best

@@ -108,7 +108,7 @@ def check_members(members: Sequence[Any]) -> None:
         predict = getattr(member, "predict", None)
         if isinstance(member, type) or not callable(getattr(member, "fit", None)) or not predict:
             raise TypeError(f"members must be regressors or names of such. Got {member!r}.")
-        if not _takes(predict, "return_std", or_any=True):
+        if not takes(predict, "return_std", or_any=True):
             raise TypeError(
                 f"members: {name} has no predict(X, return_std=True), and without error bars "
                 "there is no density to compare."
@@ -132,7 +132,7 @@ def _name(member: Any) -> str:
     return f"{name} to {type(steps[-1][1]).__name__}" if isinstance(steps, list) and steps else name
 
 
-def _takes(method: Callable[..., Any], parameter: str, or_any: bool = False) -> bool:
+def takes(method: Callable[..., Any], parameter: str, or_any: bool = False) -> bool:
     """Whether a method has a parameter of that name; with `or_any` also if it passes all on."""
     parameters = inspect.signature(method).parameters
     passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -151,7 +151,7 @@ def fit_member(member: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray) ->
     """
     if (weight == 1).all():
         return member.fit(X, y)
-    if _takes(member.fit, "sample_weight"):
+    if takes(member.fit, "sample_weight"):
         return member.fit(X, y, sample_weight=weight)
     index = _repeated(weight)
     if not len(index):
@@ -175,7 +175,7 @@ def outliers_of(model: Any, weight: np.ndarray) -> np.ndarray:
     found = np.zeros(len(weight), dtype=bool)
     numbers = np.asarray(getattr(model, "outliers_", ()))
     rows = np.arange(len(weight))
-    if not (weight == 1).all() and not _takes(model.fit, "sample_weight"):
+    if not (weight == 1).all() and not takes(model.fit, "sample_weight"):
         rows = _repeated(weight)
     # Others may mean something else by the name.
     are_rows = numbers.ndim == 1 and numbers.dtype.kind in "iu" and numbers.size > 0

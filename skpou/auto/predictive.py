@@ -78,6 +78,13 @@ class MemberDensity:
         mean, std = self.estimator.predict(self.X, return_std=kind)
         return self._columns(mean), self._columns(std).clamp_min(LEAST_STD)
 
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        """Mean (n, m), and covariances (n, n, m) of targets at all pairs of points."""
+        mean, found = self.estimator.predict(self.X, return_cov=True)
+        n, m = len(self.X), len(self.unit)
+        matrices = torch.as_tensor(np.array(found, dtype=np.float64), device="cpu")
+        return self._columns(mean), matrices.reshape(n, n, m) / self.unit / self.unit
+
     def own_log_density(self, y: Tensor) -> Tensor:
         """Logarithm (n,) of the joint density that the member itself gives y (n, m)."""
         found = self.estimator.log_density(self.X, (y * self.unit).numpy())
@@ -97,9 +104,10 @@ class MemberDensity:
         found = self.estimator.predict_quantile(self.X, probabilities.numpy())
         return self._last_axis(found, len(probabilities))
 
-    def sample(self, n_samples: int, seed: int) -> Tensor:
-        """Draws (n, s, m) of y, by the member itself."""
-        found = self.estimator.sample_y(self.X, n_samples, random_state=seed)
+    def sample(self, n_samples: int, seed: int, joint: bool = False) -> Tensor:
+        """Draws (n, s, m) of y, by the member itself; of all points together if `joint`."""
+        given = {"joint": True} if joint else {}
+        found = self.estimator.sample_y(self.X, n_samples, random_state=seed, **given)
         return self._last_axis(found, n_samples)
 
     def _last_axis(self, values: Any, length: int) -> Tensor:

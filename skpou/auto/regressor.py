@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
+from skpou.auto.joint import JointOfMembers
 from skpou.auto.members import (
     check_members,
     default_members,
@@ -40,7 +41,6 @@ from skpou.base import (
     BaseRegressor,
     Origin,
     StopRequested,
-    check_n_samples,
     fit_context,
     random_generator,
     sections_of,
@@ -88,7 +88,7 @@ class Plan(NamedTuple):
     n_steps: int
 
 
-class AutoRegressor(BaseRegressor):
+class AutoRegressor(JointOfMembers):
     """The regressor to begin with: members are compared, the best two or three predict together.
 
     Members of skpou have bars that know errors at left-out rows: up to 5000 distinct points all are
@@ -371,35 +371,31 @@ class AutoRegressor(BaseRegressor):
         return_std : bool, "epistemic" or "noise", default=False
             True: also the predictive standard deviation. ``"noise"``: that of the noise, by the
             members' own. ``"epistemic"``: that of the mean, with the members' disagreement.
-        return_cov : bool, default=False
-            Refused if true: members have no common posterior. Those in `estimators_` may have one.
+        return_cov : bool or "epistemic", default=False
+            True: also the covariance of new measurements at all pairs of points, that of the
+            members' mixture: their own ones by weight, and their disagreement. Its diagonal is
+            the square of the standard deviation. ``"epistemic"``: that of the mean alone.
 
         Returns
         -------
         mean : ndarray or Tensor of shape (n,) or (n, n_outputs)
         std : ndarray or Tensor of the same shape
             In units of y; only if asked for.
+        cov : ndarray or Tensor of shape (n, n) or (n, n, n_outputs)
+            In squared units of y; only if asked for.
 
         Raises
         ------
         TypeError
             If a part is asked for that a member does not tell from the rest; it is named.
         ValueError
-            If a covariance is asked for.
+            If both are asked for, or the covariance of members that have none.
         """
-        self._refuse_joint_of_members("return_cov", return_cov)
+        if return_cov is not False:
+            return self._predict(X, return_std, return_cov=return_cov)
         if isinstance(return_std, str) and return_std in ("epistemic", "noise"):
             self._check_parts(X)
         return self._predict(X, return_std, lambda model: replace(model, kind=return_std))
-
-    def _refuse_joint_of_members(self, name: str, value: Any) -> None:
-        """Refuse what needs one posterior for all points."""
-        if not isinstance(value, bool | np.bool_) or value:
-            raise ValueError(
-                f"{name} must be False: {type(self).__name__} averages over several models, whose "
-                f"errors at several points have no common posterior. Got {value!r}. Those in "
-                "estimators_ may have one."
-            )
 
     def _check_parts(self, X: Any) -> None:
         """Refuse members whose parts do not add up to the whole: they know but one."""
@@ -415,37 +411,6 @@ class AutoRegressor(BaseRegressor):
                     f"estimators_: {name} does not tell noise from what it does not know; ask "
                     "for return_std=True."
                 )
-
-    def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
-        """Draw targets from the predictive density, independently for every row.
-
-        Parameters
-        ----------
-        X : array-like or Tensor of shape (n, d)
-            Points.
-        n_samples : int, default=1
-            Draws a point.
-        random_state : int, RandomState, Generator or None, default=0
-            Source of the draws; None is a fixed one.
-        joint : bool, default=False
-            Refused if true: members have no common posterior. Those in `estimators_` may have one.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n, n_samples) or (n, n_outputs, n_samples)
-            In units of y.
-
-        Raises
-        ------
-        ValueError
-            If draws of whole functions are asked for.
-        """
-        self._refuse_joint_of_members("joint", joint)
-        check_n_samples(n_samples)
-        points, scaling, origin = self._query(X)
-        parts = self._model(points).components(points)
-        draws = parts.sample(int(n_samples), random_generator(random_state))
-        return self._leave(scaling.original_targets(draws), origin)
 
 
 def _who_races(members: list[Any], data: Data) -> tuple[list[int], list[int]]:

@@ -77,7 +77,6 @@ class FittedModelRegressor(BaseRegressor):
         Raises
         ------
         ValueError
-            If both are asked for, or the covariance of a regressor that averages over several
-            models.
+            If both are asked for.
         """
         return self._predict(X, return_std, return_cov=return_cov)

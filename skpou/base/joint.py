@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
-from skpou.base.parameters import check_n_samples, gigabytes, random_generator, refuse_beyond_memory
-from skpou.core.models import standard_draws
+from skpou.base.parameters import (
+    check_joint,
+    check_n_samples,
+    drawing_generator,
+    gigabytes,
+    refuse_beyond_memory,
+)
+from skpou.core import Scaling
+from skpou.core.models import joint_log_density, standard_draws
 
 #: Matrices of all pairs of points that are held at a time, for each target.
 MATRICES = 5
@@ -31,16 +37,6 @@ class JointMixin:
     _gates_per_row: Callable[..., int]
     _target_ndim: int
 
-    def _refuse_joint(self, model: Any, n_points: int, n_targets: int, what: str) -> None:
-        """Refuse covariances where the state has none, or where memory does not hold them."""
-        if not hasattr(model, "covariance"):
-            raise ValueError(
-                f"{what} needs one posterior of all coefficients. {type(self).__name__} averages "
-                "over several models."
-            )
-        needed = gigabytes(MATRICES * n_targets * float(n_points) ** 2)
-        refuse_beyond_memory(needed, f"{what} at {n_points} points", "the number of points")
-
     def _predict_covariance(
         self, X: Any, return_cov: bool | str, view: Callable[[Any], Any] | None
     ) -> tuple[Any, Any]:
@@ -49,20 +45,44 @@ class JointMixin:
         if not flag and not (isinstance(return_cov, str) and return_cov == "epistemic"):
             raise ValueError(f"return_cov must be False, True or 'epistemic'. Got {return_cov!r}.")
         points, scaling, origin = self._query(X)
-        model = self._mean_of(points, view)
-        self._refuse_joint(
-            self._unpacked_model(points), len(points), len(scaling.scale), "return_cov=True"
-        )
-        mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
-        model = self._regular_density_of(points, view)
-        covariance = model.covariance(points)
-        if flag:
-            noise, _ = self._in_blocks(points, model, lambda x, _: model.components(x).variances())
-            covariance.diagonal().add_(noise.double().T)
+        self._check_joint(points, scaling, "return_cov=True")
+        mean, covariance = self._joint_moments(points, bool(flag), view)
         covariance = (covariance * scaling.scale.square()).to(self._result_dtype())
         if self._target_ndim == 1:
             covariance = covariance.squeeze(-1)
         return self._leave(scaling.original_targets(mean), origin), origin.send(covariance)
+
+    def _check_joint(self, points: Tensor, scaling: Scaling, what: str) -> None:
+        """Refuse covariances where the state has none, or where memory does not hold them."""
+        if not hasattr(self._unpacked_model(points), "covariance"):
+            raise ValueError(f"{what} needs covariances, which {type(self).__name__} has none of.")
+        self._check_matrices(MATRICES * len(scaling.scale), len(points), what)
+
+    @staticmethod
+    def _check_matrices(n_matrices: int, n_points: int, what: str) -> None:
+        needed = gigabytes(n_matrices * float(n_points) ** 2)
+        refuse_beyond_memory(needed, f"{what} at {n_points} points", "the number of points")
+
+    def _joint_moments(
+        self, points: Tensor, with_noise: bool, view: Callable[[Any], Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean (n, m) and covariances (n, n, m), of new measurements or the mean, scaled."""
+        model = self._mean_of(points, view)
+        mean = self._in_blocks(points, model, lambda x, _: model.mean(x))
+        model = self._regular_density_of(points, view)
+        covariance = model.covariance(points)
+        if with_noise:
+            noise, _ = self._in_blocks(points, model, lambda x, _: model.components(x).variances())
+            covariance.diagonal().add_(noise.double().T)
+        return mean, covariance
+
+    def _joint_log_density(self, points: Tensor, scaling: Scaling, targets: Tensor) -> float:
+        """Logarithm of the density of targets (n, m) of all points together, in scaled units."""
+        self._check_joint(points, scaling, "joint=True")
+        mean, covariance = self._joint_moments(points, True)
+        error = targets.double() - mean.double()
+        each = zip(covariance.unbind(2), error.unbind(1), strict=True)
+        return sum(joint_log_density(*of_target) for of_target in each)
 
     @torch.inference_mode(False)
     def sample_y(self, X, n_samples=1, random_state=0, *, joint=False) -> Any:
@@ -90,13 +110,12 @@ class JointMixin:
         Raises
         ------
         ValueError
-            If `joint` is asked of a regressor that averages over several models.
+            If `joint` is asked of a regressor without covariances.
         """
         check_n_samples(n_samples)
-        if not isinstance(joint, bool | np.bool_):
-            raise ValueError(f"joint must be False or True. Got {joint!r}.")
+        check_joint(joint)
         points, scaling, origin = self._query(X)
-        rng = random_generator(check_random_state(None) if random_state is None else random_state)
+        rng = drawing_generator(random_state)
 
         def tensor(draws: np.ndarray) -> Tensor:
             return torch.tensor(draws, dtype=points.dtype, device=points.device)
@@ -109,7 +128,7 @@ class JointMixin:
         normal = tensor(rng.standard_normal((len(points), m, n_samples))).mT
         model, shared = self._density_of(points), None
         if joint:
-            self._refuse_joint(self._unpacked_model(points), len(points), m, "joint=True")
+            self._check_joint(points, scaling, "joint=True")
             shared = self._shared_draws(model, points, rng.standard_normal(normal.shape))
         draws = self._in_blocks(
             points,

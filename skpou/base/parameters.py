@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from skpou.base.compat import Interval, StrOptions
 from skpou.core import SEEDS
@@ -52,6 +53,11 @@ def random_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(SEEDS, size=STATE_WORDS))
     return np.random.default_rng(seed_of(random_state))
+
+
+def drawing_generator(random_state: Any) -> np.random.Generator:
+    """One generator for the draws of a call: None draws anew, from numpy's global source."""
+    return random_generator(check_random_state(None) if random_state is None else random_state)
 
 
 def seed_of(random_state: Any) -> int:
@@ -144,6 +150,12 @@ def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
         raise ValueError(
             f"{what} needs about {needed:.3g} GB of {physical:.3g} GB. Lower {advice}."
         )
+
+
+def check_joint(joint: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(joint, bool | np.bool_):
+        raise ValueError(f"joint must be False or True. Got {joint!r}.")
 
 
 def check_n_samples(n_samples: Any) -> None:

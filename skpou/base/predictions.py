@@ -14,7 +14,7 @@ from skpou.base import validation
 from skpou.base.estimator import TorchEstimator
 from skpou.base.intervals import IntervalMixin
 from skpou.base.joint import JointMixin
-from skpou.base.parameters import check_quantiles, check_return_std
+from skpou.base.parameters import check_joint, check_quantiles, check_return_std
 from skpou.core import Scaling
 from skpou.core.models import Predictor
 
@@ -204,7 +204,7 @@ class PredictiveRegressor(
         return origin.send(below.mT.reshape(shape).to(self._torch_dtype()))
 
     @torch.inference_mode(False)
-    def log_density(self, X, y) -> Any:
+    def log_density(self, X, y, *, joint=False) -> Any:
         """Logarithm of the predictive density ``p(y | x)``.
 
         Parameters
@@ -213,24 +213,34 @@ class PredictiveRegressor(
             Points.
         y : array-like or Tensor of shape (n,) or (n, n_outputs)
             Targets; several outputs give their joint density.
+        joint : bool, default=False
+            True: one number, the density of the targets of all points together. It is that of the
+            Gaussian with the covariance of ``predict(X, return_cov=True)``; outputs are
+            independent.
 
         Returns
         -------
-        ndarray or Tensor of shape (n,)
+        ndarray or Tensor of shape (n,), or () if `joint`
             Natural logarithm, per unit of y.
 
         Raises
         ------
         ValueError
-            If X and y differ in length or y has another number of outputs than in fit.
+            If X and y differ in length or y has another number of outputs than in fit, or `joint`
+            is asked of a regressor without covariances.
         """
+        check_joint(joint)
         points, scaling, origin = self._query(X)
-        targets = self._scaled_targets(y, points, scaling).to(points.dtype)
-        model = self._density_of(points)
+        targets = self._scaled_targets(y, points, scaling)
+        units = scaling.scale.log().sum()
+        if joint:
+            density = points.new_tensor(self._joint_log_density(points, scaling, targets))
+            return origin.send((density - len(points) * units).to(self._torch_dtype()))
+        model, targets = self._density_of(points), targets.to(points.dtype)
         density = self._in_blocks(
             points, model, lambda x, rows: model.components(x).log_density(targets[rows])
         )
-        return origin.send((density - scaling.scale.log().sum()).to(self._torch_dtype()))
+        return origin.send((density - units).to(self._torch_dtype()))
 
     def score(self, X, y, sample_weight=None) -> float:
         """Coefficient of determination R^2 of the prediction.

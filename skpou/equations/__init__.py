@@ -10,6 +10,7 @@ from skpou.equations.estimator import (
 from skpou.equations.jumps import hidden_jump, residual_on_lines
 from skpou.equations.newton import inside
 from skpou.equations.posterior import (
+    DOUBTFUL,
     UNSOLVED,
     broken_message,
     fitted_model,
@@ -25,6 +26,7 @@ from skpou.equations.search import EquationOptions
 
 # fmt: off
 __all__ = [
+    "DOUBTFUL",
     "PHYSICS_CONSTRAINTS",
     "UNSOLVED",
     "CollocationSystem",

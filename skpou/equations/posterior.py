@@ -17,8 +17,13 @@ from skpou.equations.collocation import CollocationSystem, Iterate, stacked
 N_PROBES = 100
 #: Change of the solution from a unit of the rows that no equation of a determined problem allows.
 OPEN = 1e11
+#: Units in the last place, of terms and of their sum, that round-off of a solve leaves.
+ULPS = 10.0
 #: Residual relative to an equation's terms that is no solution.
 UNSOLVED = 0.05
+#: The same of equations that are not affine: those without a solution leave a few hundredths at
+#: the place that comes nearest to one.
+DOUBTFUL = 0.01
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
@@ -228,7 +233,7 @@ def judged(
     """
     sentences = []
     left = system.relative_residual(iterate.coef, iterate.unknowns)
-    if left > UNSOLVED:
+    if left > (UNSOLVED if system.problem.is_affine else DOUBTFUL):
         sentences.append(unsolved_message(left))
     broken = system.broken_conditions(iterate.coef, iterate.unknowns)
     if broken > UNSOLVED:
@@ -239,6 +244,19 @@ def judged(
     if held:
         sentences.append(held_message(held))
     return ("max_iter" if sentences else code), " ".join([*sentences, message]).strip()
+
+
+def of_round_off(stage: Stage, points: Tensor) -> Tensor:
+    """Variance (m,) of rows for which the solution is as uncertain as round-off of its sums.
+
+    Of many rows without noise the posterior would know the mean to less than its last digit.
+    """
+    points = points[:: max(1, len(points) // N_PROBES)][:N_PROBES]
+    shares = stage.solved(points).square().sum(-2).reshape(-1, len(points)).mean(1)
+    columns = stage.basis.matrix(points)
+    sums, values = columns.square() @ stage.coef.square(), columns @ stage.coef
+    squares = (ULPS * torch.finfo(shares.dtype).eps) ** 2 * (sums + values.square()).mean(0)
+    return squares / shares.clamp_min(torch.finfo(shares.dtype).tiny)
 
 
 def fitted_model(
@@ -268,6 +286,7 @@ def fitted_model(
         R = widened(R, directions, sizes, size / deviation)
     R = R / scales[0]
     stage = Stage(system.basis, iterate.coef, output_factors(R, system))
+    noise = torch.maximum(noise, of_round_off(stage, system.terms[0].points))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
     points, weight = system.terms[0].points, system.rows.weight
     model = model_of_stages(

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Basis, Rows
-from skpou.core.linalg import TINY, row_blocks, triangular_factor
+from skpou.core.linalg import TINY, range_to_round_off, row_blocks, triangular_factor
 
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
@@ -146,12 +146,12 @@ class RidgePath:
         self.total = rows.total_weight
         n, p = A.shape
         self.ridges = _ridges_from(0.0 if n > MANY_ROWS * p else LEAST_RIDGE)
-        if n > LONG * p:
-            self._Q, R = torch.linalg.qr(self.A)
-            self._left, self.S, self.Vh = torch.linalg.svd(R, full_matrices=False)
-        else:
-            self._Q = None
-            self._left, self.S, self.Vh = torch.linalg.svd(self.A, full_matrices=False)
+        self._Q, inner = range_to_round_off(self.A), self.A
+        if self._Q is not None:
+            inner = self._Q.T @ self.A
+        elif n > LONG * p:
+            self._Q, inner = torch.linalg.qr(self.A)
+        self._left, self.S, self.Vh = torch.linalg.svd(inner, full_matrices=False)
         self.S = self.S.clamp_min(torch.finfo(A.dtype).tiny)
         self.component, rest = self._split(self.y)
         # A second pass removes what round-off left of the columns in the rest.

@@ -20,6 +20,7 @@ from skpou.core.linalg import TINY
 from skpou.core.models import evident_rates
 from skpou.search.bases.warped import WarpedBasis, steps_of, stretched
 from skpou.search.candidates import Candidate
+from skpou.search.family import EXACT
 from skpou.search.polynomials import MOST_DEGREE
 from skpou.search.scores import (
     LEAST_SQUARED_RIDGE,
@@ -423,6 +424,8 @@ class SineSearch:
             fits.append(self._solve(spectrum, most, self.rows, best.alpha))
             if fits[-1].score > fits[0].score:
                 break  # Wider bands are still less likely.
+            if fits[-1].path.spread(fits[-1].alpha) < EXACT**2:
+                break  # There is nothing that they could add.
         return min(fits, key=_score)
 
     def _candidate(self, best: SineFit) -> Candidate:

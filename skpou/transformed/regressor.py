@@ -362,16 +362,17 @@ class TransformedRegressor(MultiOutputMixin, RegressorMixin, DocumentedEstimator
 
     @inner_has("log_density")
     @sections_of(BaseRegressor.log_density)
-    def log_density(self, X, y) -> Any:
+    def log_density(self, X, y, *, joint=False) -> Any:
         """Logarithm of the predictive density ``p(y | x)``, by the change of variables.
 
         A target without a transformed value is an error, too.
         """
         transform, values = self._fitted(), _targets(y)
         targets = transform.forward(values)
-        inside = _array(self.regressor_.log_density(X, targets))
+        given = {"joint": joint} if joint else {}
+        inside = _array(self.regressor_.log_density(X, targets, **given))
         slopes = transform.log_slope(values, targets).reshape(len(values), -1)
-        return _like(X, inside + slopes.sum(1))
+        return _like(X, inside + (slopes.sum() if joint else slopes.sum(1)))
 
     @inner_has("predict_cdf")
     @sections_of(BaseRegressor.predict_cdf)

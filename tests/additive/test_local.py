@@ -126,6 +126,19 @@ def rough():
     return AdditivePOURegressor(**CHEAP).fit(*rough_table())
 
 
+def test_covariance_with_a_block_agrees_with_the_standard_deviation(rough):
+    X = rough_table(seed=1)[0][:20]
+    X[-1] += 3.0  # outside the box
+    points = np.vstack([X, X[:1] + 1e-6])
+    std = rough.predict(points, return_std="epistemic")[1]
+    cov = rough.predict(points, return_cov="epistemic")[1]
+    np.testing.assert_allclose(np.sqrt(np.diag(cov)), std, rtol=1e-9)
+    correlation = cov / np.outer(std, std)
+    assert np.linalg.eigvalsh(correlation).min() > -1e-9
+    assert correlation[0, -1] > 0.95
+    assert np.abs(correlation[0, 1:-1]).max() < 0.9
+
+
 def test_rough_detail_is_told_by_near_rows(rough):
     X, y = rough_table(seed=1)
     smooth = AdditivePOURegressor(**{**CHEAP, "remainder": False}).fit(*rough_table())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from tests.estimators import (
@@ -21,9 +22,7 @@ from tests.estimators import (
 X, Y = stepped()
 #: Points inside the box of the data and on both sides outside of it.
 POINTS = np.vstack([QUERY, [[1.5, 0.0], [1.7, 0.1], [-1.6, 0.2]]])
-#: Configurations whose state is one posterior: effects of columns are averaged over several, and
-#: the front door over members.
-JOINT = [name for name in CONFIGURATIONS if name not in ("terms", "main effects", "front door")]
+JOINT = list(CONFIGURATIONS)
 each_joint_class = slow_beyond(QUICK, [name for name in JOINT if name in ONE_OF_EACH])
 
 
@@ -98,6 +97,24 @@ def test_joint_draws_of_two_outputs(name):
     np.testing.assert_allclose(np.corrcoef(draws[0])[0, 1], 0, atol=0.1)
 
 
+@slow_beyond(QUICK, [name for name in JOINT if name in ONE_OF_EACH and name != "front door"])
+def test_joint_density_is_that_of_the_covariance(name):
+    model, points, y = fitted(name), POINTS[:4], Y[:4]
+    mean, cov = model.predict(points, return_cov=True)
+    found = model.log_density(points, y, joint=True)
+    gaussian = multivariate_normal(mean.astype(float), cov.astype(float))
+    tolerance = 1e-9 if model.dtype == "float64" else 1e-3
+    np.testing.assert_allclose(found, gaussian.logpdf(y), rtol=tolerance)
+    assert found.shape == ()
+
+
+def test_a_joint_density_is_per_unit_of_y():
+    model = make("grid").fit(X, 1e3 * Y)
+    expected = fitted("grid").log_density(POINTS, POINTS[:, 0], joint=True)
+    found = model.log_density(POINTS, 1e3 * POINTS[:, 0], joint=True)
+    np.testing.assert_allclose(found, expected - len(POINTS) * np.log(1e3), rtol=1e-9)
+
+
 @pytest.mark.parametrize("joint", [False, True])
 def test_no_seed_draws_anew(joint):
     model = fitted("grid")
@@ -125,14 +142,6 @@ def test_tensors_stay_tensors():
     assert isinstance(cov, torch.Tensor)
 
 
-def test_averages_say_so():
-    model = fitted("terms")
-    with pytest.raises(ValueError, match="AdditivePOURegressor averages over several models"):
-        model.predict(QUERY, return_cov=True)
-    with pytest.raises(ValueError, match="joint=True needs one posterior"):
-        model.sample_y(QUERY, joint=True)
-
-
 @pytest.mark.parametrize("return_cov", ["noise", 1, None, "yes"])
 def test_bad_return_cov(return_cov):
     with pytest.raises(ValueError, match=r"return_cov must be False, True or 'epistemic'\. Got"):
@@ -144,6 +153,8 @@ def test_bad_combinations():
         fitted("grid").predict(QUERY, return_std=True, return_cov=True)
     with pytest.raises(ValueError, match=r"joint must be False or True\. Got 1"):
         fitted("grid").sample_y(QUERY, joint=1)
+    with pytest.raises(ValueError, match=r"joint must be False or True\. Got 1"):
+        fitted("grid").log_density(QUERY, QUERY[:, 0], joint=1)
 
 
 def test_memory_is_refused_before_it_is_taken():

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core.models import Stage
 from skpou.equations.collocation import Iterate, stacked
 from skpou.equations.newton import gauss_newton, solve_affine
-from skpou.equations.posterior import fitted_model, last_deviations, noise_variance, rows_factor
+from skpou.equations.posterior import (
+    fitted_model,
+    last_deviations,
+    noise_variance,
+    of_round_off,
+    rows_factor,
+)
 from skpou.physics import Equation, Unknown
 from tests.equations.examples import (
     LINE,
@@ -113,6 +120,20 @@ def test_a_constant_is_the_mean_of_the_data():
     np.testing.assert_allclose(model.mean(tensor(points)), y.mean(), rtol=1e-5)
     np.testing.assert_allclose(deviations(model, points), y.std(ddof=1) / 5, rtol=1e-5)
     assert reported["equation_residual"][0] < 1e-4
+
+
+def test_rows_know_no_mean_to_less_than_round_off_of_its_sums():
+    """However many rows there are: the floor of their noise rises with what they add up to."""
+    basis = system_of(Equation(decay, X)).basis
+    coef = torch.full((basis.n_columns, 1), 3.0, dtype=torch.float64)
+    phi = basis.matrix(tensor(X))
+    terms = (9 * phi.square().sum(1) + (3 * phi.sum(1)).square()).mean()
+    for n_rows in (1.0, 1e8):
+        factor = math.sqrt(n_rows) * torch.eye(basis.n_columns, dtype=torch.float64)
+        stage = Stage(basis, coef, factor)
+        noise = float(of_round_off(stage, tensor(X)))
+        std = math.sqrt(noise * float(phi.square().sum(1).mean()) / n_rows)
+        assert std == pytest.approx(10 * np.finfo(float).eps * math.sqrt(terms))
 
 
 def test_a_line_of_unknown_slope_is_a_regression():

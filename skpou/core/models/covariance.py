@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,3 +35,24 @@ def standard_draws(covariance: Tensor, normal: Tensor) -> Tensor:
     correlation = correlation + torch.diag(known.to(covariance))
     values, vectors = torch.linalg.eigh(correlation)
     return (vectors * values.clamp_min(0).sqrt()) @ normal
+
+
+def joint_log_density(covariance: Tensor, error: Tensor) -> float:
+    """Logarithm of a Gaussian's density at targets of several points together.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (n, n)
+        Positive semidefinite up to round-off, which counts as an independent error of each point:
+        an exact fit is surer of some sums of targets than any number can be.
+    error : Tensor of shape (n,)
+        Targets minus the mean.
+    """
+    tiny = torch.finfo(covariance.dtype).tiny
+    deviation = covariance.diagonal().clamp_min(tiny).sqrt()
+    values, vectors = torch.linalg.eigh(covariance / deviation[:, None] / deviation)
+    values = values.clamp_min(len(error) * torch.finfo(covariance.dtype).eps)
+    square = (vectors.T @ (error / deviation)).square() / values
+    return float(
+        -0.5 * (square + values.log() + math.log(2 * math.pi)).sum() - deviation.log().sum()
+    )

@@ -102,6 +102,18 @@ class LeftOut:
         """Number (l,) of the set that was left out."""
         return np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
 
+    def beyond(self, X: np.ndarray) -> np.ndarray:
+        """Whether errors (l,) are of neighbourhoods at the end of a line X (n, 1), beyond the rest.
+
+        What runs away without them says nothing of what is between rows.
+        """
+        result = np.zeros(len(self.row), dtype=bool)
+        for number in range(self.n_folds, len(self.sets) if X.shape[1] == 1 else 0):
+            rest, here = np.delete(X[:, 0], self.sets[number]), self.group == number
+            own = X[self.sets[number], 0]
+            result[here] = (own < rest.min()) | (own > rest.max())
+        return result
+
 
 def sets_to_leave_out(
     X: np.ndarray,

@@ -300,6 +300,7 @@ def fit_form_errors(
         if sets:
             # Without a neighbourhood of a grid only levels are extrapolated, as they are alone.
             some = some[left_out.group[some] < left_out.n_folds]
+        some = some[~left_out.beyond(X)[some]]
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)

@@ -1,7 +1,9 @@
 """A linear model of the same rows: where a fit knows less than it, the fit leans on it.
 
 A ridge on standardized columns, its size by errors at left-out rows. Its variance at a point is
-that of what it leaves at the rows, noise or not, and that of its coefficients.
+that of what it leaves at the rows, noise or not, and that of its coefficients. Where rows are few
+for their columns it may be a line of a few of them: a sum of two columns is hidden among twenty
+others from a ridge on all.
 """
 
 from __future__ import annotations
@@ -47,6 +49,16 @@ AS_GOOD = 0.02
 #: Points of the box at which a companion must move the mean to be kept: by so much in units of y,
 #: and in units of the model's standard deviation. Less is not worth another model at every query.
 N_PROBES, MOVED, MOVED_STD = 256, 1e-3, 0.1
+#: Rows a column from which on a ridge knows itself which columns matter.
+ROWS_A_COLUMN = 4
+#: Most columns of a line of few, and rows for each.
+MOST_CHOSEN, ROWS_A_CHOSEN = 4, 4
+#: Error at left-out rows, in units of y, below which a ridge on all columns is good enough.
+CLEAR_ERROR = 1e-3
+#: Logarithm of the odds, after all ways to choose as many columns, for a line of few of them.
+LIKELIER = 3.0
+#: Precision of slopes that are known to be zero.
+NO_SLOPE = 1e150
 #: Least variance of what is left at the rows, in units of y: round-off.
 ROUND_OFF = float(np.finfo(float).eps) ** 2
 
@@ -134,6 +146,73 @@ class _LeftOutLine:
 
 
 def _fit_line(rows: Rows) -> _LeftOutLine:
+    """A ridge on all columns, or on a few where rows are few and likelier so."""
+    line = _fit_ridge(rows)
+    n, d = rows.X.shape
+    whole, clear = _log_square(line, rows), 2 * math.log(CLEAR_ERROR)
+    if n > ROWS_A_COLUMN * d or whole <= clear:
+        return line
+    best, most = line, LIKELIER
+    for chosen in _leading_columns(rows):
+        found, k = _fit_ridge(replace(rows, X=rows.X[:, chosen])), len(chosen)
+        gain = whole - max(_log_square(found, rows), clear)
+        likelier = 0.5 * (n - 1 - k) * gain - math.log(math.comb(d, k))
+        if likelier > most:
+            best, most = _of_few(found, chosen, line), likelier
+    return best
+
+
+def _log_square(line: _LeftOutLine, rows: Rows) -> float:
+    """Logarithm of the mean square of errors at left-out rows, averaged over the targets."""
+    square = (rows.weight @ line.error.square()) / rows.total_weight
+    return float(square.clamp_min(ROUND_OFF).log().mean())
+
+
+def _leading_columns(rows: Rows) -> list[list[int]]:
+    """The first one, two, ... columns that leave least of the targets, one after the other."""
+    root = rows.weight.sqrt()[:, None]
+    kept = [root]
+    columns, left = rows.X * root, rows.y * root
+    chosen: list[int] = []
+    result = []
+    for _ in range(min(MOST_CHOSEN, rows.n_rows // ROWS_A_CHOSEN, rows.n_features)):
+        unit = kept[-1] / kept[-1].norm()
+        columns, left = (part - unit @ (unit.T @ part) for part in (columns, left))
+        size = columns.square().sum(0)
+        known = size > ROUND_OFF * rows.total_weight
+        known[chosen] = False
+        if not bool(known.any()):
+            break
+        told = (columns.T @ left).square() / torch.where(known, size, 1.0)[:, None]
+        rest = (left.square().sum(0) - told).clamp_min(ROUND_OFF).log().sum(1)
+        first = int(torch.where(known, rest, math.inf).argmin())
+        chosen = [*chosen, first]
+        kept.append(columns[:, [first]])
+        result.append(chosen)
+    return result
+
+
+def _of_few(line: _LeftOutLine, chosen: list[int], whole: _LeftOutLine) -> _LeftOutLine:
+    """A line of some columns as one of all: the others have no slope."""
+    few, all_of_them = line.companion, whole.companion
+
+    def padded(part: Tensor) -> Tensor:
+        result = part.new_zeros((len(all_of_them.centre), part.shape[1]))
+        result[chosen] = part
+        return result
+
+    companion = replace(
+        few,
+        centre=all_of_them.centre,
+        spread=all_of_them.spread,
+        slopes=padded(few.slopes),
+        vectors=padded(few.vectors),
+        ridge=torch.full_like(few.ridge, NO_SLOPE),
+    )
+    return replace(line, companion=companion)
+
+
+def _fit_ridge(rows: Rows) -> _LeftOutLine:
     """Ridge of each target by errors at left-out rows, from one singular value decomposition."""
     weight = rows.weight[:, None]
     total = weight.sum()

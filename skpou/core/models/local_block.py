@@ -233,6 +233,11 @@ class LocalBlock:
             variances.append((1 - own.square().sum((1, 2))).clamp_min(0) * self.kernel.variance)
         return torch.cat(means), torch.cat([X.new_zeros(0, dtype=torch.float64), *variances])
 
+    def correlation(self, X: Tensor) -> Tensor:
+        """Correlations (n, n) of the truth between points X (n, d), before any row was seen."""
+        Z = X.double() * self.kernel.scales
+        return torch.cdist(Z, Z, compute_mode="donot_use_mm_for_euclid_dist").neg_().exp_()
+
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, M) of the smoothed values, the nearest rows staying the same."""
         parts = [X.new_zeros((0, X.shape[1], self.values.shape[1]), dtype=torch.float64)]

@@ -19,6 +19,7 @@ from skpou.core.linalg import (
     TINY,
     add_gram,
     factored,
+    lower_inverse,
     row_blocks,
     rows_within,
     symmetric,
@@ -96,8 +97,7 @@ class DampedModel:
             ``log det(I + J'J / w)``.
         """
         factor, used = factored(self.gram, self.weight)
-        eye = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, eye, upper=False).square().sum()
+        inverse = lower_inverse(factor).square().sum()
         log_det = float(2 * factor.diagonal().log().sum()) - len(factor) * math.log(used)
         return max(len(factor) - used * float(inverse), 0.0), log_det
 

@@ -421,6 +421,8 @@ class EncoderDerivatives:
         self.body = encoder.network_body
         self.hidden = NetworkColumns(self.body.network, self.body.standardised(X))
         self.n_parameters = self.body.theta.numel()
+        #: What the last fit was linearised by; only who has made it knows what it is.
+        self.products: Any = None
 
     def rows(self, index: slice | Tensor) -> EncoderDerivatives:
         """The same encoder at some of the points."""

@@ -34,6 +34,7 @@ from skpou.sparse_grids import (
     GridRows,
     KernelProblem,
     RidgeSolution,
+    SparseGrid,
     best_ridge,
     direct_problem,
 )
@@ -95,6 +96,40 @@ class EncodedFit:
         return float(self.residual.square().mean().sqrt())
 
 
+@dataclass(frozen=True)
+class Products:
+    """What a fit is linearised by, whatever the ridges of the encoder.
+
+    Attributes
+    ----------
+    fit : EncodedFit
+    grid : SparseGrid
+    gram : Tensor of shape (k, k) or (n m, n m)
+        Products of the columns of the projected Jacobian, or of its rows.
+    rows : Tensor of shape (n m, k) or None
+        The rows, where `gram` is of them.
+    pull : Tensor of shape (k,)
+        Half the gradient.
+    """
+
+    fit: EncodedFit
+    grid: SparseGrid
+    gram: Tensor
+    rows: Tensor | None
+    pull: Tensor
+
+    def are_of(self, fit: EncodedFit, grid: SparseGrid) -> bool:
+        """Whether another fit is the same one, bit for bit."""
+        own, ridges = self.fit, (self.fit.solution.alpha, self.fit.solution.decay)
+        return (
+            (self.grid.level, self.grid.boundary) == (grid.level, grid.boundary)
+            and ridges == (fit.solution.alpha, fit.solution.decay)
+            and torch.equal(own.theta, fit.theta)
+            and torch.equal(own.coef, fit.coef)
+            and torch.equal(own.residual, fit.residual)
+        )
+
+
 class EncodedProblem(EncodedRows):
     """Least squares on a sparse grid for any parameters of the encoder.
 
@@ -127,13 +162,32 @@ class EncodedProblem(EncodedRows):
     def linearise(self, fit: EncodedFit) -> DampedModel:
         """Model of the residual that least squares leaves over (Kaufman 1975).
 
-        In ``J'J - J'K (K'K + D)^-1 K'J`` the rows' part of the coefficients is projected off.
+        In ``J'J - J'K (K'K + D)^-1 K'J`` the rows' part of the coefficients is projected off. A
+        round begins where the last one has chosen its ridges: the products are those.
         """
+        known = self.encoded.products
+        if known is None or not known.are_of(fit, self.grid):
+            n, m = fit.residual.shape
+            slope = slopes_on_grid(self.grid, fit.embedding, fit.coef) * self.root[:, :, None]
+            few = n * m <= self.encoded.n_parameters or isinstance(fit.problem, KernelProblem)
+            products = (self._by_rows if few else self._by_columns)(fit, slope)
+            known = self.encoded.products = Products(fit, self.grid, *products)
+        gram, J, pull = known.gram.clone(), known.rows, known.pull.clone()
+        if J is None:
+            return self.damped(gram, pull, fit)
+        inward, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
+        if len(inward):
+            inward = math.sqrt(self.ridges.inward) * inward
+            pull += math.sqrt(self.ridges.inward) * (inward.T @ far)
+            beside = torch.cat([J, inward]) @ inward.T
+            gram = torch.cat([torch.cat([gram, beside[: len(J)].T]), beside], 1)
+            J = torch.cat([J, inward])
+        return DampedModel(gram, J, pull, fit.theta, self.ridges.weight)
+
+    def _by_columns(self, fit: EncodedFit, slope: Tensor) -> tuple[Tensor, None, Tensor]:
+        """Projected ``J'J`` and half the gradient, by the products of both kinds of columns."""
         n, m = fit.residual.shape
-        slope = slopes_on_grid(self.grid, fit.embedding, fit.coef) * self.root[:, :, None]
         k = self.encoded.n_parameters
-        if n * m <= k or isinstance(fit.problem, KernelProblem):
-            return self._by_rows(fit, slope)
         gram = slope.new_zeros((k, k))
         cross = slope.new_zeros((m, self.grid.n_columns, k))
         pull = slope.new_zeros(k)
@@ -152,23 +206,23 @@ class EncodedProblem(EncodedRows):
                 fit.solution.factor, d[:, None] * cross[o], upper=False
             )
             add_gram(projected, inner)
-        gram = symmetric(gram.sub_(projected).div_(m))
-        return self.damped(gram, pull / m, fit)
+        return symmetric(gram.sub_(projected).div_(m)), None, pull / m
 
-    def _by_rows(self, fit: EncodedFit, slope: Tensor) -> DampedModel:
-        """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``."""
+    def _by_rows(self, fit: EncodedFit, slope: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``.
+
+        Where it has fewer rows than columns it comes with the products of these instead.
+        """
         n, m = fit.residual.shape
         J = self.encoded_rows(slice(0, n), fit, slope)
         L, _ = factored(self._kernel(fit), 1.0)
         pull = -torch.einsum("nok,no->k", J, fit.residual) / m
         J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
         J = J.reshape(n * m, -1) / math.sqrt(m)
-        if n * m > J.shape[1]:
-            return self.damped(J.T @ J, pull, fit)
-        inward, far = pulled_rows(self.encoded, fit.theta, fit.embedding, self.rows.weight)
-        J = torch.cat([J, math.sqrt(self.ridges.inward) * inward])
-        pull += self.ridges.inward * (inward.T @ far)
-        return DampedModel(J @ J.T, J, pull, fit.theta, self.ridges.weight)
+        few = n * m <= J.shape[1]
+        gram = J.new_zeros((min(J.shape),) * 2)
+        add_gram(gram, J.T if few else J)
+        return symmetric(gram), J if few else None, pull
 
     def _kernel(self, fit: EncodedFit) -> Tensor:
         """``K D^-1 K'`` (n, n), with the ridge in D."""
@@ -190,7 +244,8 @@ class EncodedProblem(EncodedRows):
             start = (ridges.alpha, ridges.decay)
             solution = best_ridge(fit.problem, n, within, start=start, stride=1)
         noise = (within + solution.rss + solution.size) / n + ROUND_OFF**2
-        fit = replace(fit, solution=solution, coef=fit.problem.of_columns(solution))
+        self.ridges = replace(ridges, alpha=solution.alpha, decay=solution.decay)
+        fit = self._fit(fit.theta, fit.embedding, fit.problem)
         model = self.linearise(fit)
         number, log_det = model.determined() if model.is_finite() else (0.0, math.inf)
         size = float(fit.theta.square().sum())
@@ -198,8 +253,11 @@ class EncodedProblem(EncodedRows):
         score += solution.log_det + log_det
         spread = spread_of(fit.theta, number)
         self.ridges = Ridges(solution.alpha, solution.decay, float(noise.mean()), spread)
-        fit = self._fit(fit.theta, fit.embedding, fit.problem)
-        return replace(fit, score=score, determined=number)
+        solution = fit.solution
+        value = self.penalised(
+            float((solution.rss + solution.size).mean()), fit.theta, fit.embedding
+        )
+        return replace(fit, value=value, score=score, determined=number)
 
     def unexplained(self, theta: Tensor) -> float:
         """Noise of largest evidence for the encoder as it is, in units of the targets' variance."""

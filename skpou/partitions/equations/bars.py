@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +13,18 @@ from torch import Tensor
 from skpou.core.linalg import free_rows
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns
+from skpou.partitions.equations.elimination import OPEN
 from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.newton import Solved
-from skpou.partitions.equations.refinement import shape
+from skpou.partitions.equations.refinement import shape, solution_size
 from skpou.partitions.equations.system import System
 
 #: Variance for a noise of 1 that only directions have which the rows leave open.
 OPEN_SPREAD = 1e14
 #: Draws that stand for a posterior: their variance is right to sqrt(2 / 64) = 18 %.
 DRAWS = 64
+#: Least share of a value that other values foretell: what is left is round-off of one.
+LEAST_FREE = 1e-6
 
 
 def values_at_nodes(boxes: Boxes, e: int, like: Tensor) -> Tensor:
@@ -125,11 +129,22 @@ def own_errors(system: System, solved: Solved, size: np.ndarray) -> OwnErrors:
         spread = drawn_spreads(system, solved)
     rows = row_variance(solved)
     variance = left_out[:, None].square() + spread * rows
+    opened = open_variance(system, solved, spread, size)
+    return OwnErrors(left_out, rows, variance + opened, bool((opened > 0).any()))
+
+
+def open_variance(system: System, solved: Solved, spread: Tensor, size: np.ndarray) -> Tensor:
+    """Variance (E, k, m) of what no row determines: it may be as large as the solution."""
     is_open = float(spread.max()) > OPEN_SPREAD
-    if is_open:
-        # What no row determines may be as large as the solution.
-        variance = variance + system.tensor(size).square() * spread / spread.mean()
-    return OwnErrors(left_out, rows, variance, is_open)
+    # The conditions of slabs are known, and their directions were counted before.
+    is_open |= system.column is None and solved.elimination.n_open() > 0
+    if not is_open:
+        return torch.zeros_like(spread)
+    squares = system.tensor(size).square()
+    if system.rows.n_rows:
+        # Of many solutions the smallest is given, which may be less than the data.
+        squares = torch.maximum(squares, system.rows.y.square().mean(0))
+    return squares * (spread * OPEN**2).clamp_max(1.0)
 
 
 def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
@@ -137,24 +152,57 @@ def deviations(system: System, solved: Solved, size: np.ndarray) -> Tensor:
     return own_errors(system, solved, size).variance.sqrt()
 
 
-def noise_variance(
-    system: System, solved: Solved, misfit: Tensor
-) -> tuple[Tensor, Tensor, list[float]]:
+def noise_variance(system: System, solved: Solved) -> tuple[Tensor, Tensor, list[float]]:
     """Variance (m,) of noisy data, deviations (E, k, m) of the solution, and of the unknowns.
 
     The data have a small weight; equations hold beside them.
     """
     covariances, of_unknowns = solved.elimination.covariances()
-    share = 0.0
-    for e, columns, _, root in system.data:
+    noise, unit = noise_level(system, solved)
+    spread = spreads(system, covariances)
+    size = solution_size(system.boxes, solved.coef)
+    variance = spread * unit + open_variance(system, solved, spread, size)
+    eps = torch.finfo(noise.dtype).eps
+    return noise, (variance + eps**2).sqrt(), (of_unknowns.diagonal() * unit).sqrt().tolist()
+
+
+def _leverages(system: System, solved: Solved) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Residuals (n, m), shares (n, m) of the values in their own fit, and weights (n,) by piece."""
+    covariances, _ = solved.elimination.covariances()
+    found = []
+    for (e, columns, y, root), index in zip(system.data, system.data_index, strict=True):
         phi = columns.derivative((0,) * system.d)
         N = columns.n_columns
-        own = covariances[e][:N, :N]
-        share += float(torch.einsum("kn,np,kp,k->", phi, own, phi, root.square()))
-    total = float(system.rows.weight.sum())
-    noise = misfit * total / free_rows(total, share)
-    # The rows of the data count with their weight: so does the noise of all rows.
-    unit = noise.mean() * system.data_unit
-    spread = spreads(system, covariances) * unit
-    eps = torch.finfo(noise.dtype).eps
-    return noise, (spread + eps**2).sqrt(), (of_unknowns.diagonal() * unit).sqrt().tolist()
+        shares = []
+        for i in range(system.m):
+            own = covariances[e][i * N : (i + 1) * N, i * N : (i + 1) * N]
+            shares.append(((phi @ own) * phi).sum(1) * root.square())
+        weight = system.rows.weight[torch.as_tensor(np.asarray(index), device=y.device)]
+        found.append((y - phi @ solved.coef[e], torch.stack(shares, 1), weight))
+    return found
+
+
+def left_out_error(system: System, solved: Solved) -> float:
+    """Root mean square error of values that are left out, by the linearised solve.
+
+    Leaving a value out of linear least squares divides its residual by 1 less its share.
+    """
+    squares = total = 0.0
+    for left, share, weight in _leverages(system, solved):
+        errors = left / (1 - share).clamp_min(LEAST_FREE)
+        squares += float((weight[:, None] * errors.square()).sum())
+        total += float(weight.sum()) * system.m
+    return math.sqrt(squares / total) if total else math.nan
+
+
+def noise_level(system: System, solved: Solved) -> tuple[Tensor, float]:
+    """Variance (m,) of the values, and that of the rows of the system that it makes."""
+    rows = system.rows
+    squares, used = rows.within.sum(0), rows.y.new_zeros(rows.n_outputs)
+    for left, share, weight in _leverages(system, solved):
+        squares = squares + (weight[:, None] * left.square()).sum(0)
+        used = used + share.sum(0)
+    total = float(rows.weight.sum())
+    free = [float(free_rows(total, float(part))) for part in used]
+    noise = squares / squares.new_tensor(free)
+    return noise, float(noise.mean()) * system.data_unit

@@ -14,6 +14,7 @@ from torch import Tensor
 from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
 from skpou.equations import (
+    DOUBTFUL,
     UNSOLVED,
     Problem,
     broken_message,
@@ -21,16 +22,18 @@ from skpou.equations import (
     undetermined,
     undetermined_message,
 )
-from skpou.partitions.equations.bars import deviations, noise_variance
+from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
 from skpou.partitions.equations.marched_column import marched_column
+from skpou.partitions.equations.measured import solve_measured
 from skpou.partitions.equations.model import Pieces
-from skpou.partitions.equations.newton import Solved
-from skpou.partitions.equations.refinement import solution_size
+from skpou.partitions.equations.newton import Solved, solve
+from skpou.partitions.equations.refinement import copied, solution_size
 from skpou.partitions.equations.shooting import Shooting
+from skpou.partitions.equations.system import System
 from skpou.partitions.equations.tracked import tracked
 from skpou.partitions.equations.whole import Whole, first_boxes, solve_whole
 from skpou.physics import Constants, Symmetry
@@ -49,6 +52,14 @@ MOST_STEPS = 25
 NOISE = 1e-6
 #: Factor between what is left of noisy data by solutions that follow them more and less.
 ALIKE_NOISE = 3.0
+#: Degrees that are added to tell what those that were asked for do to unknowns.
+HIGHER = 2
+#: Least noise of values on faces, in units of their size, and the fewest of them that tell it.
+NOISE_ON_FACES, LEAST_ON_FACES = 1e-3, 20
+#: Error of left-out values on faces, in units of their size, of solutions that foretell them.
+MOST_LEFT_OUT = 0.3
+#: Factor between errors of left-out data by solutions that foretell them alike.
+ALIKE = 1.5
 #: Factor of the weight of noisy data: equations, which hold, must not share their noise.
 LIGHT = 1e-4
 
@@ -116,6 +127,8 @@ class _Fit:
         self.curve: list[float] = []
         #: Unknowns that the rows do not determine.
         self.alike: list[str] = []
+        #: Whether pieces were chosen by the errors of left-out data.
+        self.is_noisy = False
         #: What is said where the solution ends within the box.
         self.ended = ""
 
@@ -234,34 +247,69 @@ class _Fit:
         first = first_boxes(self.rows.n_features, self.options.degree)
         most = self.options.most_pieces or MOST_PIECES
         found = self._solve_whole(first, most, None)
-        light = None
-        if self.rows.n_rows:
-            noise = self._misfit(found.boxes, found.solved.coef)
+        noise = self._misfit(found.boxes, found.solved.coef)
+        is_noisy = math.sqrt(float(noise.max())) > max(NOISE, self.tol)
+        measured = self._measured(found, is_noisy) if self.rows.n_rows else None
+        if measured is not None:
+            return self._result_of_whole(found, measured)
+        if is_noisy:
             # Data that pieces do not come nearer to are noisy, and as far from a solution that
             # follows them less.
-            if math.sqrt(float(noise.max())) > max(NOISE, self.tol):
-                lighter = self._solve_whole(first, most, LIGHT)
-                farther = self._misfit(lighter.boxes, lighter.solved.coef)
-                alike = bool((farther <= ALIKE_NOISE**2 * noise).all())
-                if lighter.tail < found.tail and alike:
-                    found, light = lighter, LIGHT
-        self.curve = found.curve
-        solved = found.solved
+            lighter = self._solve_whole(first, most, LIGHT)
+            farther = self._misfit(lighter.boxes, lighter.solved.coef)
+            alike = bool((farther <= ALIKE_NOISE**2 * noise).all())
+            if lighter.tail < found.tail and alike:
+                bars = noise_variance(lighter.system, lighter.solved)
+                return self._result_of_whole(lighter, bars)
         size = found.size
-        deviation = deviations(found.system, solved, size)
+        deviation = deviations(found.system, found.solved, size)
         if found.spilt is not None:
             deviation = (deviation.square() + found.spilt.square()).sqrt()
-        noise = self._misfit(found.boxes, solved.coef)
-        q = len(self.unknowns)
-        reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
-        if light is not None:
-            noise, deviation, spread = noise_variance(found.system, solved, noise)
-        else:
-            spread = unknown_deviations(solved)
+        spread = unknown_deviations(found.solved)
+        return self._result_of_whole(found, (noise, deviation, spread))
+
+    def _measured(self, found: Whole, is_noisy: bool):
+        """Solution beside measured values, in place of `found`, with its bars."""
+        X = self.rows.X.cpu().numpy()
+        on_faces = ((X == 0) | (X == 1)).any(1).all()
+        if on_faces and (self.options.exactly or self.rows.n_rows < LEAST_ON_FACES):
+            return None
+        # Values on faces hold, but where pieces that follow them leave directions open.
+        if not (found.solved.elimination.n_open() if on_faces else is_noisy):
+            return None
+        measured = solve_measured(
+            self.problem, self.rows, self.rings, self.unknowns,
+            [(found.boxes, found.solved.coef)], max_iter=self.steps,
+            only_given=self.options.exactly,
+        )  # fmt: skip
+        if measured is None:
+            return None
+        left_out, most = measured.best.left_out, MOST_LEFT_OUT
+        if not on_faces:
+            most = ALIKE * left_out_error(found.system, found.solved)
+        elif (
+            measured.best.solved.elimination.n_open()
+            or float(measured.noise.min()) < NOISE_ON_FACES**2
+        ):
+            return None
+        if left_out > most:
+            return None
+        best, self.is_noisy = measured.best, True
+        found.boxes, found.solved, found.system = best.boxes, best.solved, best.system
+        found.spilt = found.singular = None
+        return measured.noise, measured.deviation, measured.spread
+
+    def _result_of_whole(self, found: Whole, bars) -> TrainingResult:
+        """Result of pieces with the noise, their deviations and those of the unknowns."""
+        noise, deviation, spread = bars
+        self.curve, solved, q = found.curve, found.solved, len(self.unknowns)
         if self.options.exactly:
             deviation = (deviation.square() + self._left_by(found) ** 2).sqrt()
-        names = self.problem.names
+            moved = (self._by_higher_degrees(found) - solved.unknowns).tolist()
+            spread = [math.hypot(*pair) for pair in zip(spread, moved, strict=True)]
+        reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         if q:
+            names = self.problem.names
             self.alike = undetermined(solved.elimination.last[:q, :q], names)
             reported["unknowns"] = dict(zip(names, solved.unknowns.tolist(), strict=True))
             reported["unknowns_std"] = dict(zip(names, spread, strict=True))
@@ -277,6 +325,22 @@ class _Fit:
         left = max(left, system.face_misfit(solved.coef))
         # What is resolved differs from the data by their noise.
         return max(left, float(system.data_misfit(solved.coef).max())) if left > self.tol else left
+
+    def _by_higher_degrees(self, found: Whole) -> Tensor:
+        """Unknowns (q,) by the same pieces with higher degrees: what low ones leave moves them."""
+        solved, boxes = found.solved, found.boxes
+        if not len(self.unknowns):
+            return solved.unknowns
+        higher = Boxes(boxes.low, boxes.high, boxes.degree + HIGHER, boxes.inside)
+        system = System(
+            higher, self.problem, self.rows, self.rings, data_weight=found.system.data_weight
+        )
+        coef = [
+            copied(boxes.degrees(e), part, higher.degrees(e)) for e, part in enumerate(solved.coef)
+        ]
+        limits = list(self.problem.unknowns.values())
+        affine = self.problem.is_affine
+        return solve(system, coef, solved.unknowns, limits, self.steps, affine).unknowns
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
         degree = self.options.degree
@@ -314,7 +378,7 @@ class _Fit:
         if self.ended:
             code = "max_iter"
             messages.append(self.ended)
-        elif left > UNSOLVED:
+        elif left > self._most_left():
             code = "max_iter"
             messages.append(
                 f"The equations are not solved: at fresh points their residual is {left:.1e} of "
@@ -335,6 +399,11 @@ class _Fit:
         return TrainingResult(
             model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
         )
+
+    def _most_left(self) -> float:
+        """Residual relative to the terms, up to which equations are solved."""
+        exact = not (self.options.exactly or self.is_noisy or self.problem.is_affine)
+        return DOUBTFUL if exact else UNSOLVED
 
 
 def unknown_deviations(solved: Solved) -> list[float]:

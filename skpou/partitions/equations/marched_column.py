@@ -44,7 +44,7 @@ def marched_column(problem: Problem, rows: Rows) -> int | None:
         inside = (conditions[:, j] > 0) & ~side(conditions)
         inner = (X[:, j] > 0) & ~side(X)
         bottom = int((X[:, j] == 0).sum())
-        stated = bool((conditions[:, j] == 0).any())
+        stated = bool(((conditions[:, j] == 0) & ~side(conditions)).any())
         if inside.any() or not (bottom or stated):
             continue
         if inner.any():

@@ -127,7 +127,7 @@ class Shooting:
                 slopes[at, :, i] = evaluate(slab.boxes, part, X[index], orders)
         root = self.measured.weight.sqrt()[:, None]
         residual = (root * (self.measured.y - values)).reshape(-1)
-        return march, residual, (root[..., None] * slopes).reshape(-1, q)
+        return march, residual, (root[..., None] * slopes).reshape(len(residual), q)
 
     def _within(self, X: np.ndarray, slab) -> np.ndarray:
         low = slab.boxes.low[0, self.column]

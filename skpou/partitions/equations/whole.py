@@ -12,6 +12,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations import Problem
+from skpou.partitions.equations.bars import left_out_error
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns, exponents
 from skpou.partitions.equations.elimination import minimum_degree
@@ -53,12 +54,14 @@ BETTER = 0.7
 MOST_WORK = 1.5e11
 #: Those that are spent before patience ends.
 PATIENT_WORK = 2e10
+#: What a piece takes in each step beside its multiplications, in units of these.
+OVERHEAD = 2e6
 #: Degree of the polynomial through measured values that nonlinear equations start from, rows for
 #: each of its columns, and its ridge relative to their norm.
 START_DEGREE, START_ROWS, START_RIDGE = 5, 2, 1e-3
-#: Data inside are noisy, and no pieces come nearer to them, where so many rounds leave more than
-#: this share of their misfit, in units of y, and the misfit is not so small.
-ROUNDS_OF_DATA, STAYS, EXACT_DATA = 3, 0.5, 1e-4
+#: Data inside are noisy, and no pieces foretell them better, where so many rounds leave more than
+#: this share of their errors where they are left out, in units of y, and these are not so small.
+ROUNDS_OF_DATA, STAYS, EXACT_DATA = 2, 0.5, 1e-4
 #: Cells a side that points must fill for a piece to lie within the domain that they stand for.
 CELLS = 8
 #: Points that a piece must hold for each of its columns, to be cut or raised.
@@ -203,8 +206,8 @@ class _Refinement:
         #: Rounds without a better solution, and those in a row whose steps did not settle.
         self.waited = self.unsolved = 0
         self.curve: list[float] = []
-        #: Root mean square misfit of the data after each round.
-        self.data_misfits: list[float] = []
+        #: Root mean square error of left-out data after each round, where these may be noisy.
+        self.left_out: list[float] = []
         self.top = ladder(rows.n_features)[-1] if limits.degree is None else limits.degree
         self.directions = list(range(rows.n_features))
         self.spill = Spill(problem)
@@ -255,7 +258,7 @@ class _Refinement:
             start = near_data(boxes, self.rows)
         limits = list(problem.unknowns.values())
         solved = solve(system, start, self.unknowns, limits, self.limits.max_iter, affine)
-        self.spent += self._work() * solved.n_steps
+        self.spent += (self._work() + OVERHEAD * boxes.n_boxes) * solved.n_steps
         self.unsolved = 0 if solved.converged else self.unsolved + 1
         self.unknowns = solved.unknowns
         return self._judged(system, solved)
@@ -268,9 +271,8 @@ class _Refinement:
         found = shape(boxes, solved.coef, size)
         misfit = system.misfit(solved.coef, solved.unknowns)
         noise = system.data_misfit(solved.coef)
-        self.data_misfits.append(
-            float(np.sqrt(np.mean(noise[noise > 0] ** 2))) if noise.any() else 0.0
-        )
+        if self.suspect:
+            self.left_out.append(left_out_error(system, solved))
         if data_weight is not None:
             # Their noise, and what it does to the residual, asks for no pieces.
             noise, misfit = np.zeros_like(noise), np.zeros_like(misfit)
@@ -368,10 +370,10 @@ class _Refinement:
             return True
         if max(self.waited, self.unsolved + 1) >= PATIENCE and self.spent > PATIENT_WORK:
             return True
-        misfits = self.data_misfits
-        if not self.suspect or len(misfits) <= ROUNDS_OF_DATA:
+        if len(self.left_out) <= ROUNDS_OF_DATA:
             return False
-        return misfits[-1] > max(EXACT_DATA, STAYS * misfits[-1 - ROUNDS_OF_DATA])
+        before = min(self.left_out[:-ROUNDS_OF_DATA])
+        return min(self.left_out[-ROUNDS_OF_DATA:]) > max(EXACT_DATA, STAYS * before)
 
 
 def near_data(boxes: Boxes, rows: Rows) -> Coefficients:

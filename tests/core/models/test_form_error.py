@@ -7,8 +7,10 @@ from skpou import (
     AdditivePOURegressor,
     HierarchicalPOURegressor,
     LSGDRegressor,
+    MultiStageRegressor,
     SparseGridRegressor,
 )
+from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError
 from skpou.core.models.power_function import WeighedKernels
 
@@ -79,6 +81,27 @@ def test_a_basis_that_runs_away_says_so():
 def test_a_constant_is_sure():
     model = SparseGridRegressor().fit(grid(4), np.full(16, 3.0))
     assert (model.predict(QUERY, return_std=True)[1] < 1e-13).all()
+
+
+def test_neighbourhoods_at_the_ends_of_a_line_are_beyond_the_others():
+    X = np.random.default_rng(0).random((60, 2))
+    order = np.argsort(X[:, 0])
+    folds = [np.flatnonzero(np.arange(60) % 2 == k) for k in range(2)]
+    sets = [*folds, order[:6], order[20:26], order[-5:]]
+    zeros = np.zeros((77, 1))
+    found = LeftOut(sets, 2, zeros, zeros, zeros, np.ones(5), np.ones(5, dtype=bool))
+    expected = np.repeat([False, False, True, False, True], [30, 30, 6, 6, 5])
+    np.testing.assert_array_equal(found.beyond(X[:, :1]), expected)
+    assert not found.beyond(X).any()
+
+
+def test_what_runs_away_at_a_steep_end_says_nothing_of_the_rest():
+    """Without a tenth of the rows at the steep end the fit is off by far more than anywhere."""
+    x, query = np.linspace(0, 1, 122), np.linspace(0, 1, 1001)
+    model = MultiStageRegressor().fit(x[:, None], np.exp(-20 * x))
+    mean, std = model.predict(query[:, None], return_std="epistemic")
+    assert np.mean(np.abs(mean - np.exp(-20 * query)) <= 3 * std) > 0.97
+    assert np.sqrt(np.mean(std**2)) < 1e-8
 
 
 def test_outputs_have_their_own():

@@ -10,7 +10,13 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from skpou import LSGDRegressor
 from skpou.core.models import fit_companion, kept_rows
-from skpou.core.models.linear_companion import LARGEST_DOUBT, LinearCompanion, _fit_line, share_of
+from skpou.core.models.linear_companion import (
+    LARGEST_DOUBT,
+    LinearCompanion,
+    _fit_line,
+    _fit_ridge,
+    share_of,
+)
 from tests.examples import rows_of, tensor
 
 
@@ -122,6 +128,43 @@ def test_a_line_that_many_columns_hide_is_found():
     model = LSGDRegressor().fit(X, y)
     error = model.predict(fresh) - (24 - 3 * fresh[:, 7])
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.std(y)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_sum_of_two_columns_among_many_is_found(noise):
+    rng = np.random.default_rng(3)
+    X = rng.random((18, 20))
+    y = X[:, 4] - 2 * X[:, 11]
+    y = (y - y.mean()) / y.std() + noise * rng.standard_normal(18)
+    line, all_columns = _fit_line(rows_of(X, y)), _fit_ridge(rows_of(X, y))
+    assert np.flatnonzero(line.companion.slopes[:, 0].numpy()).tolist() == [4, 11]
+    few = _fit_ridge(rows_of(X[:, [4, 11]], y))
+    # Errors and variances are those of the two columns, wherever the others are.
+    assert line.error.square().mean() < 0.5 * all_columns.error.square().mean()
+    np.testing.assert_allclose(np.sort(line.error[:, 0]), np.sort(few.error[:, 0]), atol=1e-12)
+    query = rng.random((5, 20))
+    few = few.companion.variance(tensor(query[:, [4, 11]]))
+    torch.testing.assert_close(line.companion.variance(tensor(query)), few)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_chance_chooses_no_columns(seed):
+    """Targets that hang on all columns, or on none, of twice as many columns as rows."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((12, 24))
+    y = X @ rng.standard_normal(24) if seed % 2 else rng.standard_normal(12)
+    rows = rows_of(X, (y - y.mean()) / y.std())
+    torch.testing.assert_close(_fit_line(rows).error, _fit_ridge(rows).error)
+
+
+def test_a_hidden_line_is_what_is_predicted():
+    rng = np.random.default_rng(5)
+    X = rng.random((60, 20))
+    y = 24 - X[:, 7]
+    model = LSGDRegressor().fit(X[:14], y[:14])
+    np.testing.assert_allclose(model.predict(X[14:]), y[14:], rtol=1e-6)
+    step = 1e-4 * np.eye(20)[7]
+    np.testing.assert_allclose(model.predict(X[:1] + step) - model.predict(X[:1]), -1e-4, rtol=1e-3)
 
 
 def test_kept_rows_and_weights_count():
