@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
+from skpou.additive.makers import makers_of_prior
 from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.additive.terms import Candidate
@@ -29,14 +30,9 @@ from skpou.core.models import (
     is_scattered,
     outside_steps,
     own_maker,
-    prior_residual_makers,
-    residual_makers,
     shared_tensor,
 )
 
-#: Prior variances below this part of the largest are of functions that are not needed: those of the
-#: roughest ones of a term are some millionths of the smoothest one's.
-UNUSED = 1e-8
 #: Variance of the noise, in units of y, up to which the priors of rows on lines and grids say what
 #: is between these: what more noise hides is larger.
 LITTLE_NOISE = 1e-4
@@ -345,21 +341,6 @@ class TargetModel:
         return cls(tuple(experts), float(arrays["slope"]), block)
 
 
-def _makers_of_prior(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
-    """Those of the weighted columns A (n, p) of a fit with little noise or none.
-
-    A level that is left out has functions of its own, which only the prior ties to its neighbours.
-    That a function is not needed was found with all levels, as the slope of an even function on a
-    symmetric grid: without one of them nothing says so, and it may be as large as any.
-    """
-    if prior is None:
-        return residual_makers(A)
-    largest = prior[1:].max() if len(prior) > 1 else prior[0]
-    unused = prior < UNUSED * largest
-    prior = torch.where(unused, largest, prior)
-    return prior_residual_makers(A * (prior / member.noise).sqrt())
-
-
 class AdditiveModel:
     """A model for every target, in scaled units.
 
@@ -436,7 +417,7 @@ class AdditiveModel:
             least = EXACT_NOISE if plain or prior is None else LITTLE_NOISE
             if member.noise <= least and rows.n_rows <= MOST_TOGETHER:
                 weighted = columns * rows.weight.sqrt()[:, None]
-                makers.append(_makers_of_prior(weighted, prior, member))
+                makers.append(makers_of_prior(weighted, prior, member.noise))
                 continue
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)
