@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
+from skpou.additive.makers import makers_of_prior
 from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.additive.terms import Candidate
@@ -29,14 +30,9 @@ from skpou.core.models import (
     is_scattered,
     outside_steps,
     own_maker,
-    prior_residual_makers,
-    residual_makers,
     shared_tensor,
 )
 
-#: Prior variances below this part of the largest are of functions that are not needed: those of the
-#: roughest ones of a term are some millionths of the smoothest one's.
-UNUSED = 1e-8
 #: Variance of the noise, in units of y, up to which the priors of rows on lines and grids say what
 #: is between these: what more noise hides is larger.
 LITTLE_NOISE = 1e-4
@@ -152,6 +148,10 @@ class TargetModel:
             parts.append(self.local.gradient(X) @ self.shares)
         return torch.stack(parts).sum(0)
 
+    def beyond(self, X: Tensor) -> Tensor:
+        """The part (n, 1) of the mean's variance that grows with the distance from the box."""
+        return (X - X.clamp(0, 1)).square().sum(1, keepdim=True) * self.slope**2
+
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at the points X (n, d), in float64; see `density`."""
         return self.density(X, posterior)[0]
@@ -167,7 +167,7 @@ class TargetModel:
         is_inside = torch.equal(X, inside)
         beyond: Any = 0.0
         if posterior and not is_inside:
-            beyond = (X - inside).square().sum(1, keepdim=True) * self.slope**2
+            beyond = self.beyond(X)
         parts, means = [], []
         moves, around, near = self._moves(X, inside)
         number = 0
@@ -341,21 +341,6 @@ class TargetModel:
         return cls(tuple(experts), float(arrays["slope"]), block)
 
 
-def _makers_of_prior(A: Tensor, prior: Tensor | None, member: Member) -> list[Maker]:
-    """Those of the weighted columns A (n, p) of a fit with little noise or none.
-
-    A level that is left out has functions of its own, which only the prior ties to its neighbours.
-    That a function is not needed was found with all levels, as the slope of an even function on a
-    symmetric grid: without one of them nothing says so, and it may be as large as any.
-    """
-    if prior is None:
-        return residual_makers(A)
-    largest = prior[1:].max() if len(prior) > 1 else prior[0]
-    unused = prior < UNUSED * largest
-    prior = torch.where(unused, largest, prior)
-    return prior_residual_makers(A * (prior / member.noise).sqrt())
-
-
 class AdditiveModel:
     """A model for every target, in scaled units.
 
@@ -394,6 +379,10 @@ class AdditiveModel:
         """Gradient (n, d, m) of the mean."""
         return torch.stack([target.gradient(X) for target in self.targets], 2)
 
+    def beyond(self, X: Tensor) -> Tensor:
+        """See `TargetModel.beyond`; of all targets, (n, m)."""
+        return torch.cat([target.beyond(X.double()) for target in self.targets], 1)
+
     def components(self, X: Tensor, posterior: bool = True) -> IndependentComponents:
         """The density of y at the points X, independent for all targets."""
         parts, means = zip(*(target.density(X, posterior) for target in self.targets), strict=True)
@@ -428,7 +417,7 @@ class AdditiveModel:
             least = EXACT_NOISE if plain or prior is None else LITTLE_NOISE
             if member.noise <= least and rows.n_rows <= MOST_TOGETHER:
                 weighted = columns * rows.weight.sqrt()[:, None]
-                makers.append(_makers_of_prior(weighted, prior, member))
+                makers.append(makers_of_prior(weighted, prior, member.noise))
                 continue
             influence = columns @ member.root / math.sqrt(member.noise)
             only = slice(number, number + 1)

@@ -29,6 +29,7 @@ from skpou.core.models import (
     joined_errors,
     kept_rows,
     leave_out,
+    leave_out_sides,
     restrained,
     with_jumps,
     worse_than_the_mean,
@@ -212,9 +213,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         if not prepared.rows.n_rows:
             return
         rows = kept_rows(prepared.rows)
-        left_out = leave_out(self._residual_makers(model, rows), rows)
+        makers = self._residual_makers(model, rows)
+        left_out = leave_out(makers, rows)
         if left_out is not None:
-            forms = with_jumps(fit_form_errors(model, left_out, rows), model, prepared.rows)
+            forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
+            forms = with_jumps(forms, model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
         process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)

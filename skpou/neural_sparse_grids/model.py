@@ -77,12 +77,17 @@ class NeuralGrid:
         if not posterior:
             epistemic = torch.zeros_like(mean)
         else:
-            distance = (X - inside).square().sum(1, keepdim=True)
             variance = self.head.variance(self.encoder(inside))  # type: ignore[union-attr]
             epistemic = variance[:, None] * self.head.noise  # type: ignore[union-attr]
-            epistemic = epistemic + distance * self.slope.square()
+            epistemic = epistemic + self.beyond(X)
         noise = self.head.noise[None]  # type: ignore[union-attr]
         return Components(X.new_zeros((len(X), 1)), mean[:, None], noise, epistemic[:, None])
+
+    def beyond(self, X: Tensor) -> Tensor:
+        """The part (n, m) of the mean's variance that grows with the distance from the box."""
+        X = X.to(self.encoder.scaling.mean)
+        distance = (X - X.clamp(0, 1)).square().sum(1, keepdim=True)
+        return distance * self.slope.square()
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean for the encoder as it is, in float64."""

@@ -35,9 +35,9 @@ from skpou.core.models.floor import (
 )
 from skpou.core.models.form_error import (
     FormError,
-    WithFormError,
     fit_form_errors,
     leave_out,
+    leave_out_sides,
     no_form_errors,
     with_jumps,
 )
@@ -88,6 +88,7 @@ from skpou.core.models.residue_density import (
 )
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import degrees_of_noise
+from skpou.core.models.with_form_error import WithFormError
 
 # fmt: off
 __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD", "MOST_TOGETHER",
@@ -100,12 +101,12 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant", "fit_level_errors",
            "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone", "interval_of_score",
            "interval_scores", "is_exact", "is_gain", "is_scattered", "joined_errors",
-           "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out", "left_out",
-           "left_out_by_leverage", "left_out_errors", "levels_of_columns", "log_density_of",
-           "makers_of_stages", "may_hold_outliers", "mean_slope", "model_of_stages",
-           "no_form_errors", "noise_floor", "outside_steps", "own_maker", "prior_residual_makers",
-           "residual_maker", "residual_makers", "residual_squares", "restrained", "rounding",
-           "sets_of_levels", "sets_to_leave_out", "shared_tensor", "split_outliers",
-           "standard_draws", "stands_out", "with_jumps", "without_clusters", "worse_than_the_mean",
-           "worse_than_the_shares", "wrong_claims"]
+           "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out",
+           "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
+           "levels_of_columns", "log_density_of", "makers_of_stages", "may_hold_outliers",
+           "mean_slope", "model_of_stages", "no_form_errors", "noise_floor", "outside_steps",
+           "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
+           "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
+           "shared_tensor", "split_outliers", "standard_draws", "stands_out", "with_jumps",
+           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
 # fmt: on

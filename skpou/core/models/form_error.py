@@ -21,8 +21,8 @@ from torch import Tensor
 
 from skpou.core import Rows, judging_generator
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
-from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import (
+    N_FOLDS,
     LeftOut,
     Makers,
     left_out_errors,
@@ -30,11 +30,9 @@ from skpou.core.models.cross_validation import (
     sets_to_leave_out,
 )
 from skpou.core.models.discrepancy import (
-    MOST_FUNCTIONS,
     Discrepancy,
     hidden_by_noise,
 )
-from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.jumps import Jumps, find_jumps
 from skpou.core.models.level_error import (
     LEAST_GAIN,
@@ -43,17 +41,16 @@ from skpou.core.models.level_error import (
     LevelError,
     claimed_too_much,
     fit_level_errors,
-    narrowed,
     on_levels,
     rows_near,
     sets_of_levels,
 )
 from skpou.core.models.model import Predictor
+from skpou.core.models.outside import Outside, Side, fit_outside, runaway, sides_of
 from skpou.core.models.power_function import (
     NearRows,
     WeighedKernels,
     double,
-    n_nearest,
 )
 from skpou.core.sobol import sobol_points
 
@@ -65,8 +62,6 @@ MOST_SLOPES = 256
 LEAST_SCALE = 0.05
 #: Errors near a point that tell their local size, as a share and at least; errors' worth of prior.
 SHARE_NEAR, LEAST_NEAR, PRIOR_ERRORS = 1 / 8, 6, 3.0
-#: Share of the rise along the tangent that is not known outside the box.
-UNSURE = 0.5
 #: Error of the solution itself, in units of y: no standard deviation is below it.
 ROUND_OFF = 6e-13
 #: Error, in units of y, beyond which nothing more is said.
@@ -107,6 +102,8 @@ class FormError:
         Whether the model's own variance is that of the mean outside the box, too.
     across : float, default=None
         Factor of what the model's own variance grows by between levels. None: they do not tell.
+    outside : dict, default=None
+        What part of the doubt outside the box is borne out, see `Outside`; None: nothing is.
     jumps : dict, default=None
         Where the mean jumps between rows, see `Jumps`; None where it does not.
     """
@@ -123,6 +120,7 @@ class FormError:
     discrepancy: dict[str, Any] | None = None
     knows_outside: bool = False
     across: float | None = None
+    outside: dict[str, Any] | None = None
     jumps: dict[str, np.ndarray] | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
@@ -201,6 +199,11 @@ class FormError:
         return None if self.discrepancy is None else Discrepancy(**self.discrepancy)
 
     @cached_property
+    def part_outside(self) -> Outside | None:
+        """What part of the doubt outside the box is borne out."""
+        return None if self.outside is None else Outside(**self.outside)
+
+    @cached_property
     def _weighed(self) -> WeighedKernels:
         return WeighedKernels(**self.kernels)
 
@@ -211,124 +214,6 @@ class FormError:
     @cached_property
     def _tree_of_places(self) -> cKDTree:
         return cKDTree(self.places)
-
-
-@dataclass(frozen=True)
-class WithFormError:
-    """A predictor whose epistemic variance knows the error of its form.
-
-    Outside the box the standard deviation is at least the distance of the mean from its own
-    tangent at the box, since a basis may run away, and half the rise of that tangent; not that of a
-    process whose claims left-out rows bear out.
-
-    Attributes
-    ----------
-    model : Predictor
-    forms : tuple of FormError
-        One a target.
-    """
-
-    model: Predictor
-    forms: tuple[FormError, ...]
-
-    def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of the model."""
-        return self.model.mean(X)
-
-    def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the model's mean."""
-        return self.model.gradient(X)
-
-    def numbers_per_row(self) -> int:
-        """Numbers that an evaluation allocates for each point."""
-        n, d = max(len(form.points) for form in self.forms), len(self.forms[0].scales)
-        k = n_nearest(n, d)
-        return max(self.model.numbers_per_row(), 4 * k * (k + d), 4 * MOST_FUNCTIONS)
-
-    def components(self, X: Tensor, posterior: bool = True) -> Components:
-        """The density of y at points X (n, d)."""
-        parts = self.model.components(X, posterior)
-        return self.widened(parts, X) if posterior else parts
-
-    def widened(self, parts: Components, X: Tensor) -> Components:
-        """The model's density at points X (n, d), and the error of the form."""
-        parts = narrowed(parts, X, self.model, self.forms)
-        added = self._added_to_each(X, parts)
-        if not isinstance(parts, IndependentComponents):
-            # The components' own variances of the mean count by the squares of their shares.
-            added = added / parts.log_pi.exp().square().sum(1)[:, None, None]
-        return replace(parts, epistemic=parts.epistemic + added)
-
-    def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
-        """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
-        added = self._added(X, parts)[:, None]
-        hidden = self.hidden(X, parts)
-        return added if hidden is None else torch.maximum(added, hidden.to(added))
-
-    def hidden(self, X: Tensor, parts: Components) -> Tensor | None:
-        """Variance (n, N, m) of each component that noise hides; None where it hides none."""
-        if all(form.discrepancy is None for form in self.forms):
-            return None
-        points = X.detach().cpu().double().numpy()
-        found = np.stack([form.hidden(points) for form in self.forms], 1)
-        noise = parts.noise
-        hidden = torch.as_tensor(found, device="cpu").to(noise)[:, None]
-        # What noise hides is as small as it is: next to nothing of a narrow component.
-        usual = noise.new_tensor([form.usual_noise for form in self.forms])
-        return hidden * (noise / usual).clamp_max(1)
-
-    def covariance(self, X: Tensor) -> Tensor:
-        """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.
-
-        What is added to a point's variance is correlated between points as the kernel says, before
-        any row was seen: given the rows it falls off faster.
-        """
-        shared = self.model.covariance(X)  # type: ignore[attr-defined]
-        parts = self.model.components(X)
-        told = narrowed(parts, X, self.model, self.forms)
-        if told is not parts:
-            part = (told.epistemic.sum(1) / parts.epistemic.sum(1).clamp_min(TINY)).clamp_max(1)
-            root = part.sqrt().to(shared)
-            shared, parts = shared * root[:, None] * root, told
-        added, pi = self._added_to_each(X, parts).double(), parts.log_pi.exp().double()
-        if not isinstance(parts, IndependentComponents):
-            pi = (pi.square() / pi.square().sum(1, keepdim=True))[..., None]
-        deviation = (pi * added).sum(1).sqrt()
-        points = X.detach().cpu().double()
-        for target, form in enumerate(self.forms):
-            own = deviation[:, target]
-            shared[..., target] += form.correlation(points).to(own) * own[:, None] * own
-        return shared
-
-    def _added(self, X: Tensor, parts: Components) -> Tensor:
-        """Variance (n, m) of the mean that the model itself does not know."""
-        noise, own = parts.variances()
-        known = noise + own
-        added = self._runaway(X).to(known)
-        if any(form.is_known for form in self.forms):
-            points = X.detach().cpu().double().numpy()
-            found = np.stack([form.variance(points) for form in self.forms], 1)
-            jumped = np.stack([form.jumped(points) for form in self.forms], 1)
-            # Units whose bends no row has seen know of their own jumps.
-            between, unknown = (torch.as_tensor(v, device="cpu").to(known) for v in (found, jumped))
-            between = between + (unknown - own).clamp_min(0)
-            added = torch.minimum(between, (1 - known).clamp_min(0)) + added
-        largest = known.new_tensor([form.largest for form in self.forms])
-        beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
-        return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
-
-    def _runaway(self, X: Tensor) -> Tensor:
-        """Square (n, m) of how far the mean is from its tangent at the nearest point of the box."""
-        inside, result = X.clamp(0, 1), X.new_zeros((len(X), len(self.forms)))
-        if not torch.equal(X, inside):
-            outside = torch.nonzero((X != inside).any(1)).squeeze(1)
-            near, step = inside[outside], X[outside] - inside[outside]
-            slope = self.model.gradient(near).to(X)
-            rise = (slope * step[..., None]).sum(1)
-            bent = self.model.mean(X[outside]).to(X) - self.model.mean(near).to(X) - rise
-            result[outside] = bent.square() + (UNSURE * rise).square()
-            result[:, [form.knows_outside for form in self.forms]] = 0.0
-        return result
 
 
 def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
@@ -350,6 +235,13 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     if rows.n_rows < 3 or not rows.n_features or not makers:
         return None
     sets = sets_to_leave_out(rows.X.cpu().numpy(), judging_generator())
+    return _left_out_in(makers, rows, sets)
+
+
+def _left_out_in(
+    makers: Sequence[Makers], rows: Rows, sets: list[np.ndarray]
+) -> list[LeftOut] | None:
+    """Errors without each of some sets, one for each target; None where these are not found."""
     found: list[LeftOut] = []
     for target in range(rows.n_outputs):
         one = rows.of_target(target)
@@ -366,7 +258,25 @@ def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
     return found
 
 
-def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[FormError]:
+def leave_out_sides(
+    makers: Sequence[Makers], rows: Rows
+) -> tuple[list[Side], list[LeftOut]] | None:
+    """Errors at rows next to the sides of the box, one for each target; see `leave_out`."""
+    X = rows.X.cpu().numpy()
+    sides = sides_of(X)
+    if not sides or rows.n_rows < 3:
+        return None
+    folds = sets_to_leave_out(X, judging_generator())[: min(N_FOLDS, rows.n_rows)]
+    found = _left_out_in(makers, rows, [*folds, *(side.rows for side in sides)])
+    return None if found is None else (sides, found)
+
+
+def fit_form_errors(
+    model: Predictor,
+    found: list[LeftOut],
+    rows: Rows,
+    sides: tuple[list[Side], list[LeftOut]] | None = None,
+) -> list[FormError]:
     """For each target kernel, length and size under which its left-out errors are most likely.
 
     Parameters
@@ -377,6 +287,8 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         What `leave_out` returned for its columns.
     rows : Rows
         Those that are kept, in float64.
+    sides : tuple, default=None
+        What `leave_out_sides` returned for its columns. None: they do not tell.
     """
     X = rows.X.cpu().numpy()
     forms: list[FormError] = []
@@ -398,8 +310,26 @@ def fit_form_errors(model: Predictor, found: list[LeftOut], rows: Rows) -> list[
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
         form = replace(form, discrepancy=hidden)
-        forms.append(replace(form, largest=largest, levels=levels, across=across))
+        form = replace(form, largest=largest, levels=levels, across=across)
+        forms.append(form if sides is None else _with_sides(form, model, rows, sides, target))
     return forms
+
+
+def _with_sides(
+    form: FormError,
+    model: Predictor,
+    rows: Rows,
+    sides: tuple[list[Side], list[LeftOut]],
+    target: int,
+) -> FormError:
+    """The same with what rows at the sides of the box tell of one target."""
+
+    def doubt_of(near: np.ndarray, there: np.ndarray) -> np.ndarray:
+        points = (torch.as_tensor(part, device="cpu").to(rows.X) for part in (near, there))
+        return runaway(model, *points)[:, target].double().cpu().numpy()
+
+    found = fit_outside(sides[0], sides[1][target], rows.X.cpu().numpy(), doubt_of)
+    return form if found is None else replace(form, outside=found.arrays())
 
 
 def _known(left_out: LeftOut) -> np.ndarray:

@@ -23,16 +23,14 @@ import torch
 from torch import Tensor
 
 from skpou.core.models.components import Components
-from skpou.core.models.form_error import (
-    FormError,
-    WithFormError,
-)
+from skpou.core.models.form_error import FormError
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.likely_kernels import (
     correlation,
     stretched,
 )
 from skpou.core.models.local_size import LocalSize
+from skpou.core.models.with_form_error import WithFormError
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ CHOSEN_ANEW = 12
 FURTHER_NUMBERS = 4
 #: Errors' worth of belief in the claimed variance where left-out errors are smaller.
 PRIOR_ERRORS = 8.0
+#: The same where they are smaller in some places: of the errors only those near tell that.
+PRIOR_PLACES = 32.0
 #: Points of the box at which errors are expected.
 N_PROBES = 128
 
@@ -163,9 +165,8 @@ def _is_better(
 def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
     """Factor of the variance that left-out errors ask of a process; None where it claims too much.
 
-    Each kind of sets is asked by itself. A variance that is too large is believed for some errors,
-    and none of the errors may be too large for the smaller one: a place where a function is rougher
-    than elsewhere is seen in a few.
+    Each kind of sets is asked by itself. A variance that is too large stays: rows that are left out
+    have others around them, as points near the ends of the box have not.
     """
     parts = _squares(left_out, X)
     largest = max(float(square.max()) for square, _ in parts)
@@ -173,8 +174,7 @@ def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
         return None
     if max(float(square.mean()) for square, _ in parts) > SQUARE_BORNE_OUT:
         return None
-    factor = max(_asked(parts), largest / LARGEST_BORNE_OUT**2)
-    return factor if np.median(left_out.noise) < CLEAR_NOISE**2 else max(factor, 1.0)
+    return max(_asked(parts), largest / LARGEST_BORNE_OUT**2, 1.0)
 
 
 def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
@@ -221,9 +221,8 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     mean = np.bincount(left_out.row, weights=worth * square, minlength=len(X))
     told = np.flatnonzero(total)
     is_noisy = np.median(left_out.noise) >= CLEAR_NOISE**2
-    prior = None if is_noisy else PRIOR_ERRORS
     worth = np.minimum(total[told], 1.0)
-    size = fit_local_size(X[told], mean[told] / total[told], worth, prior)
+    size = fit_local_size(X[told], mean[told] / total[told], worth, PRIOR_PLACES, is_noisy)
     if size is None:
         return None, left_out
     factor = size(X)[left_out.row, None]

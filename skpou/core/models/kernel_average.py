@@ -1,10 +1,10 @@
 """The kernels that may have made a few rows, and how likely each is.
 
-Few rows with noise tell neither the length of a process nor the size of the noise: what one kernel
-claims is too little for what others, hardly less likely, would predict. Of rows that happen to be
-smooth, noise and all, the likeliest one has no noise. The posterior of the kernel's numbers is
-integrated about its modes, with and without noise and of either kind, by points on the axes of its
-curvature there [1]_, each of which counts as much as it is likely.
+Few rows tell neither the length of a process nor the size of the noise: what one kernel claims is
+too little for what others, hardly less likely, would predict, of exact rows no less than of noisy
+ones. Of rows that happen to be smooth, noise and all, the likeliest one has no noise. The posterior
+of the kernel's numbers is integrated about its modes, with and without noise and of either kind, by
+points on the axes of its curvature there [1]_, each of which counts as much as it is likely.
 
 References
 ----------
@@ -38,13 +38,9 @@ from skpou.core.models.likely_kernels import (
 )
 from skpou.core.models.pairs_of_rows import least
 
-#: Most rows whose kernels are averaged: more tell one.
-MOST_ROWS = 64
 #: Centre and standard deviation of the logarithm of the noise over the process' variance: a tenth
 #: of its standard deviation, give or take a factor of four.
 NOISE_CENTRE, NOISE_SPREAD = math.log(1e-2), 3.0
-#: Share of the kernels with noise below which rows are exact: one kernel counts then.
-LEAST_OF_NOISE = 1e-3
 #: Share below which a kernel does not count.
 LEAST_SHARE = 0.01
 #: Step of the difference quotients of the evidence's slopes.
@@ -62,7 +58,6 @@ _Value = Callable[[np.ndarray], tuple[float, np.ndarray]]
 class _Mode:
     """Where a posterior is largest, and the logarithms of what points near it weigh."""
 
-    has_noise: bool
     choices: list[KernelChoice]
     logs: np.ndarray
 
@@ -77,10 +72,8 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
     target : int
         Which of their targets.
     likeliest : KernelChoice
-        What counts alone where the rows are many or exact.
+        What counts alone where no search ends.
     """
-    if rows.n_rows > MOST_ROWS:
-        return [(1.0, likeliest)]
     modes = [
         found
         for kind in (GAUSSIAN, MATERN)
@@ -92,14 +85,24 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
     logs = np.concatenate([mode.logs for mode in modes])
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
-    has_noise = np.concatenate([np.full(len(mode.logs), mode.has_noise) for mode in modes])
-    if shares[has_noise].sum() < LEAST_OF_NOISE:
-        return [(1.0, likeliest)]
     choices = [choice for mode in modes for choice in mode.choices]
     kept = np.flatnonzero(shares >= min(LEAST_SHARE, shares.max()))
-    total = shares[kept].sum() + LEAST_SHARE
-    others = [(float(shares[k] / total), choices[k]) for k in kept]
-    return [(float(LEAST_SHARE / total), likeliest), *others]
+    kept = np.array([k for k in kept if _is_sound(rows, target, choices[k])], dtype=int)
+    if not len(kept):
+        return [(1.0, likeliest)]
+    others = [(float(shares[k]), choices[k]) for k in kept]
+    if _is_sound(rows, target, likeliest):
+        others.insert(0, (LEAST_SHARE, likeliest))
+    else:
+        others.sort(key=lambda one: -one[0])
+    total = sum(share for share, _ in others)
+    return [(share / total, choice) for share, choice in others]
+
+
+def _is_sound(rows: Rows, target: int, choice: KernelChoice) -> bool:
+    """Whether the covariance of the rows is positive with a kernel's rounded numbers."""
+    kind, stretch, theta = choice
+    return math.isfinite(evidence_of(rows, target, kind, stretch)(theta)[0])
 
 
 def _mode(rows: Rows, target: int, kind: int, has_noise: bool) -> _Mode | None:
@@ -130,7 +133,7 @@ def _mode(rows: Rows, target: int, kind: int, has_noise: bool) -> _Mode | None:
     volume = 0.5 * len(mode) * math.log(2 * math.pi) + float(np.linalg.slogdet(axes)[1])
     rest = [] if has_noise else [NOISE[0]]
     choices = [(kind, stretch, rounded(np.r_[point, rest])) for point in points]
-    return _Mode(has_noise, choices, np.log(each) + gain - value - claim + volume)
+    return _Mode(choices, np.log(each) + gain - value - claim + volume)
 
 
 def _posterior(evidence: Evidence, d: int, has_noise: bool) -> _Value:

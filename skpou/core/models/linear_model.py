@@ -122,13 +122,16 @@ class LinearModel:
         slope, or by that of polynomials at the point where it is steeper: they run away there.
         """
         inside = X.clamp(0, 1)
-        square = (X - inside).square().sum(1)
         spread = X.new_zeros((len(X), 1))
         for stage in self.stages:
             solved = stage.solved(inside)
             spread = spread + solved.square().sum(-2).reshape(-1, len(X)).T.to(X)
-        beyond = square[:, None] * self._steepness(X, square)
-        return spread * self.noise.to(X) + beyond + self._unresolved(inside)
+        return spread * self.noise.to(X) + self.beyond(X) + self._unresolved(inside)
+
+    def beyond(self, X: Tensor) -> Tensor:
+        """The part (n, m) of `epistemic` that grows with the distance from the box."""
+        square = (X - X.clamp(0, 1)).square().sum(1)
+        return square[:, None] * self._steepness(X, square)
 
     def _unresolved(self, X: Tensor) -> Tensor:
         """Variance (n, m) inside the box by parameters that no row told, and by round-off."""

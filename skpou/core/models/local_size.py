@@ -26,6 +26,8 @@ LEAST = 1e-3
 N_STEPS, LONGEST = 30, 2.0
 #: Longest step that is not halved, and least gain of the evidence, with which they end.
 SHORTEST, LEAST_GAIN = 1e-6, 1e-9
+#: Part of the box beyond it within which such a factor goes back to one: no row has told it there.
+FADES = 0.05
 #: Precision of the level, that has no prior, for factors that exist.
 FREE = 1e-9
 #: Change of the logarithm between the rows from which on it is worth its evaluation.
@@ -57,9 +59,14 @@ class LocalSize:
     knots: list[np.ndarray]
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Factors (n,) at scaled points X (n, d), those outside the box at its sides."""
+        """Factors (n,) at scaled points X (n, d), those outside the box at its sides.
+
+        None outside is below one.
+        """
         logs = _kernel(_counted(X, self.knots), self.places) @ self.coef + self.level
-        return np.exp(np.where(logs < 0, self.power * logs, logs))
+        beyond = np.abs(X - X.clip(0, 1)).max(1)
+        power = self.power * (1 - beyond / FADES).clip(0)
+        return np.exp(np.where(logs < 0, power * logs, logs))
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -84,7 +91,11 @@ def _kernel(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def fit_local_size(
-    X: np.ndarray, square: np.ndarray, worth: np.ndarray, prior_errors: float | None
+    X: np.ndarray,
+    square: np.ndarray,
+    worth: np.ndarray,
+    prior_errors: float,
+    no_less: bool = False,
 ) -> LocalSize | None:
     """The local size of errors; None where that is about the same everywhere.
 
@@ -96,9 +107,10 @@ def fit_local_size(
         Squared errors over what is expected of them.
     worth : ndarray of shape (n,)
         How many errors each is worth.
-    prior_errors : float or None
-        Errors' worth of belief in what is expected, where errors are smaller. None: it is no less
-        on average.
+    prior_errors : float
+        Errors' worth of belief in what is expected, where errors are smaller.
+    no_less : bool, default=False
+        Whether it is no less on average.
     """
     knots = [np.unique(x) for x in X.T]
     places = _counted(X, knots)
@@ -114,9 +126,8 @@ def fit_local_size(
     if np.ptp(logs) < WORTH:
         return None
     coef = vectors @ (joined / np.sqrt(values))
-    if prior_errors is None:
+    if no_less:
         level = max(float(level), -math.log(float(np.exp(logs).mean())))
-        return LocalSize(places, coef, level, 1.0, knots)
     n = float(worth.sum())
     return LocalSize(places, coef, float(level), n / (n + prior_errors), knots)
 

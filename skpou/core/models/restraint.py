@@ -14,13 +14,13 @@ from torch import Tensor
 from skpou.core import Rows, to_tensor
 from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
-from skpou.core.models.form_error import WithFormError
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, moved
 from skpou.core.models.tails import variance_factors, with_tails
+from skpou.core.models.with_form_error import WithFormError
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of
 #: shares: their errors by curvature and by round-off are about equal.

@@ -1,4 +1,4 @@
-"""Kernels that may have made a few rows: few noisy rows tell of several, exact ones of one."""
+"""Kernels that may have made a few rows: they tell of several, whether noisy or exact."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,29 @@ def kernels_of(rows):
     return likely_kernels(rows, 0, likeliest_kernel(rows, 0))
 
 
-def test_exact_rows_of_a_smooth_function_have_one_kernel():
-    x = np.linspace(0, 1, 14)
-    rows = rows_of(x, np.sin(5 * x) / (1 + x))
-    ((share, choice),) = kernels_of(rows)
-    assert share == 1 and choice[0] == likeliest_kernel(rows, 0)[0]
+def test_exact_rows_of_a_smooth_function_leave_its_length_open():
+    x, new = np.linspace(0, 1, 16), np.linspace(0, 1, 301)
+    at, held = tensor(new)[:, None], []
+    for steepness in range(3, 11):
+        y, truth = (np.tanh(steepness * (part - 0.4)) for part in (x, new))
+        rows = rows_of(x, y)
+        kernels = kernels_of(rows)
+        assert sum(share for share, _ in kernels) == pytest.approx(1)
+        for some in (kernels, [(1.0, likeliest_kernel(rows, 0))]):
+            found = solved(rows, [some])
+            error = (truth - y.mean()) / y.std() - found.mean(at)[:, 0].numpy()
+            held.append(np.mean(np.abs(error) <= 3 * found.variance(at)[:, 0].sqrt().numpy()))
+    assert np.mean(held[::2]) >= 0.97 > np.mean(held[1::2])
+
+
+def test_a_kernel_whose_covariance_is_not_positive_is_left_out():
+    x = np.linspace(0, 1, 52)
+    rows = rows_of(x, np.sin(2 * x))
+    unsound = 0, (0.0,), np.array([0.0, 8.0, -40.0])
+    with pytest.raises(np.linalg.LinAlgError):
+        solved(rows, [[(1.0, unsound)]])
+    found = solved(rows, [likely_kernels(rows, 0, unsound)])
+    assert torch.isfinite(found.variance(rows.X)).all()
 
 
 def test_few_noisy_rows_may_have_been_made_by_many_of_which_the_likeliest_predicts():
