@@ -419,7 +419,7 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
     def _store_density(self, model: Any, rows: Rows) -> None:
         # What expectation maximization fits is a density: it stays unless another is asked for.
         own = self.density == "auto" and self.solver == "em"
-        self.density_ = None if own or self._is_on_boxes() else self._fitted_density(model, rows)
+        self.density_ = None if own else self._fitted_density(model, rows)
 
     def _gaussian_model(self, like: Tensor) -> Predictor:
         return BasePartitionRegressor._model(self, like)
