@@ -145,9 +145,11 @@ class WithFormError:
             points = X.detach().cpu().double().numpy()
             found = np.stack([form.variance(points) for form in self.forms], 1)
             jumped = np.stack([form.jumped(points) for form in self.forms], 1)
-            # Units whose bends no row has seen know of their own jumps.
-            between, unknown = (torch.as_tensor(v, device="cpu").to(known) for v in (found, jumped))
-            between = between + (unknown - own).clamp_min(0)
+            between = torch.as_tensor(found, device="cpu").to(known)
+            if jumped.any():
+                # Units whose bends no row has seen know of their own jumps.
+                unknown = torch.as_tensor(jumped, device="cpu").to(known)
+                between = between + (unknown - own).clamp_min(0)
             added = torch.minimum(between, (1 - known).clamp_min(0)) + added
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)

@@ -25,7 +25,7 @@ from skpou.base import (
 )
 from skpou.core import Rows, Scaling, TrainingResult, drawn_and_others, with_all_targets
 from skpou.core.linalg import alone
-from skpou.core.models import Predictor
+from skpou.core.models import CLEAR_NOISE, Predictor
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
@@ -417,9 +417,12 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
         self._store_density(result.state, prepared.rows)
 
     def _store_density(self, model: Any, rows: Rows) -> None:
-        # What expectation maximization fits is a density: it stays unless another is asked for.
-        own = self.density == "auto" and self.solver == "em"
-        self.density_ = None if own else self._fitted_density(model, rows)
+        # The density that expectation maximization fits stays unless another is asked for, and what
+        # nearly exact pieces miss is no noise: between lines of rows it is more than on them.
+        own = self.physics is not None or self.solver == "em"
+        own = own or float(model.experts[-1].noise.max()) < CLEAR_NOISE**2
+        asked = self.density != "auto" or not own
+        self.density_ = self._fitted_density(model, rows) if asked else None
 
     def _gaussian_model(self, like: Tensor) -> Predictor:
         return BasePartitionRegressor._model(self, like)
