@@ -52,6 +52,8 @@ FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
 REFIT = 6
 #: Most that the variances of the density are multiplied by, since strengths were found on its rows.
 MOST_FOUND = 2.0
+#: Steps of expectation maximization for the shares of members: they are few and settle soon.
+STACKING_STEPS = 200
 #: Rows that measure the slope of the mean.
 SLOPE_ROWS = 1000
 
@@ -452,7 +454,7 @@ def searched_factor(fit: EvidenceFit, total: float) -> float:
     return min(total / max(total - found, 1.0), MOST_FOUND)
 
 
-def stacked_shares(log_density: Tensor, weight: Tensor, n_steps: int = 200) -> list[float]:
+def stacked_shares(log_density: Tensor, weight: Tensor) -> list[float]:
     """Shares of several densities in the mixture that predicts left-out rows best.
 
     Parameters
@@ -461,12 +463,10 @@ def stacked_shares(log_density: Tensor, weight: Tensor, n_steps: int = 200) -> l
         Of every row under every density.
     weight : Tensor of shape (n,)
         Frequencies.
-    n_steps : int, default=200
-        Steps of expectation maximization.
     """
     k = log_density.shape[1]
     share = log_density.new_full((k,), 1 / k)
-    for _ in range(n_steps if k > 1 else 0):
+    for _ in range(STACKING_STEPS if k > 1 else 0):
         responsibility = torch.softmax(log_density + share.log(), 1)
         share = (weight @ responsibility + 1) / (weight.sum() + k)
     return share.tolist()

@@ -13,6 +13,8 @@ from skpou.core.linalg.statistics import row_blocks
 TINY = 1e-300
 #: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
 LEAST_ALPHA = 1e-6
+#: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.
+PANEL = 256
 
 
 def largest_norm(squares: Tensor) -> float:
@@ -66,7 +68,7 @@ def symmetric(lower: Tensor) -> Tensor:
     return full.add_(torch.tril(full, -1).T)
 
 
-def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:
+def add_gram(total: Tensor, J: Tensor) -> None:
     """Add the lower part of ``J'J``, panel by panel."""
-    for part in row_blocks(len(total), panel):
+    for part in row_blocks(len(total), PANEL):
         total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])

@@ -24,6 +24,9 @@ from skpou.core.models.cross_validation import (
 from skpou.core.models.model import Predictor
 from skpou.core.models.row_weights import MOST_ROWS, RowWeights
 
+#: Rows that tell the slope of a mean, to a few percent.
+MOST_SLOPES = 1000
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -277,9 +280,9 @@ def _total(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def mean_slope(model: Predictor, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:
-    """Weighted root mean square (m,) of the mean's gradient over at most `most` of the rows."""
-    step = max(1, -(-len(X) // most))
+def mean_slope(model: Predictor, X: Tensor, weight: Tensor) -> Tensor:
+    """Weighted root mean square (m,) of the mean's gradient over at most `MOST_SLOPES` rows."""
+    step = max(1, -(-len(X) // MOST_SLOPES))
     gradient, weight = model.gradient(X[::step]).double(), weight[::step].double()
     squares = gradient.square().sum(1)
     return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()

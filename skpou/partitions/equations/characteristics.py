@@ -30,6 +30,8 @@ BISECTIONS = 60
 SAME_SPEED = 1e-9
 #: Points at which speeds are looked at before all else.
 LOOKED_AT = 64
+#: Times of a slab at which curves are compared: twenty for each half wave of their last term.
+N_TIMES = 257
 
 Speeds = Callable[[np.ndarray], np.ndarray]
 
@@ -159,9 +161,9 @@ def _integral(series: np.ndarray) -> np.ndarray:
     return found
 
 
-def first_meeting(series: np.ndarray, n_samples: int = 257) -> float | None:
+def first_meeting(series: np.ndarray) -> float | None:
     """First time on (-1, 1] at which neighbours (L, K) among ordered curves meet; None without."""
-    time = np.linspace(-1, 1, n_samples)
+    time = np.linspace(-1, 1, N_TIMES)
     gaps = np.diff(series, axis=0)
     values = gaps @ legendre_values(time, series.shape[1] - 1).T
     found = None

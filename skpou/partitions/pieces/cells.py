@@ -44,6 +44,8 @@ LEAST_A_COLUMN, MOST_A_COLUMN, SHARE_OF_CELL = 1.5, 4, 0.6
 CELL_A_COLUMN, SPARE_OF_CELL, MOST_CELLS = 1.6, 4, 1000
 #: Samples of all starts together, and the most starts: on few samples one may miss a thin piece.
 STARTED_SAMPLES, MOST_STARTS = 3000, 5
+#: Rounds of competition, after which few samples change their cell.
+N_ROUNDS = 4
 #: Most rounds in which new balls are laid among what exact cells have left over.
 MOST_PEELS = 4
 #: Cells that a sample chooses among: those around its own, and more with every column.
@@ -278,7 +280,7 @@ def _compete(problem: PieceProblem, cells: Cells) -> tuple[Cells, Pieces]:
     return survivors, pieces
 
 
-def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 4) -> Pieces:
+def fine_cells(problem: PieceProblem, rng: np.random.Generator) -> Pieces:
     """Steps A and B: many small cells whose polynomials have competed for the samples.
 
     Where samples are few, a thin piece may miss every cell of one start; the best of several
@@ -290,8 +292,6 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
         Samples; at least one feature.
     rng : numpy.random.Generator
         Draws the first centres and the balls.
-    n_rounds : int, default=4
-        Rounds of competition.
 
     Returns
     -------
@@ -307,7 +307,7 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
     for _ in range(int(np.clip(STARTED_SAMPLES // problem.n, 1, MOST_STARTS))):
         cells = _best_balls(problem, n_cells, rng, rests, fits)
         for _ in range(MOST_PEELS):
-            for _ in range(n_rounds):
+            for _ in range(N_ROUNDS):
                 cells, pieces = _compete(problem, cells)
             peeled = _peel(problem, cells, pieces)
             if peeled is None:

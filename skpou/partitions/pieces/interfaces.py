@@ -26,9 +26,9 @@ CLOSE = 0.01
 #: Slope of two models' difference at their root, in units of its mean slope on the segment, below
 #: which they touch rather than cross.
 FLAT = 0.1
-#: Ratio of successive strengths that separates jumps from smooth joints whatever the residuals
-#: look like: noise leaves none as wide between kinks.
-WIDE_GAP = 1000
+#: Ratio of successive strengths that separates kinks from smooth joints where there is no noise,
+#: and whatever the residuals look like, which few rows take for noise: it leaves none as wide.
+GAP, WIDE_GAP = 10.0, 1000
 
 
 class NodeModels:
@@ -398,7 +398,7 @@ def _pair_strengths(interface: Interface, n_pieces: int) -> tuple[np.ndarray, np
 
 
 def coarse_groups(
-    merges: list[tuple[int, int, float]], resolution: float, white: bool, gap: float = 10.0
+    merges: list[tuple[int, int, float]], resolution: float, white: bool
 ) -> list[list[int]]:
     """Pieces that only weak interfaces separate.
 
@@ -414,10 +414,6 @@ def coarse_groups(
         Slope that counts as none: largest error of a piece over the width of a piece.
     white : bool
         Whether the pieces' residuals are white noise.
-    gap : float, default=10
-        Without noise, the ratio of successive strengths that separates kinks from smooth
-        joints. With noise there is no such gap, but for one as wide as that above joints whose
-        residuals few rows took for noise.
 
     Returns
     -------
@@ -429,7 +425,7 @@ def coarse_groups(
     least = 1000 * resolution
     ratios = strengths[1:] / np.maximum(strengths[:-1], TINY)
     at = int(ratios.argmax()) if len(ratios) else -1
-    is_gap = at >= 0 and ratios[at] > gap and strengths[at + 1] > least
+    is_gap = at >= 0 and ratios[at] > GAP and strengths[at + 1] > least
     if white:
         is_gap = is_gap and ratios[at] > WIDE_GAP and strengths[at] < least
     if is_gap:

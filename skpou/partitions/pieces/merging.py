@@ -37,6 +37,8 @@ HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
 #: Multiple of the allowed number up to which joins of remote pieces are tried at every level, where
 #: pieces leave no noise, which hides that two polynomials are the same.
 JOINED = 4
+#: Surprise that agreement of all neighbours outweighs: an error 4.5 times as large.
+SMOOTHNESS = 1.5
 
 
 def _joint_rss(problem: PieceProblem, first: Tensor, second: Tensor) -> Tensor:
@@ -165,12 +167,11 @@ def smooth(
     problem: PieceProblem,
     labels: Tensor,
     max_sweeps: int,
-    smoothness: float = 1.5,
     known: Pieces | None = None,
 ) -> Pieces:
     """Samples with a foreign neighbour choose again among their neighbours' labels.
 
-    Iterated conditional modes on the surprise less `smoothness` times the share of neighbours
+    Iterated conditional modes on the surprise less `SMOOTHNESS` times the share of neighbours
     that agree. Labels left with fewer than P + 2 samples vanish; their samples take the label
     nearby that explains them best. `known` is a fit of labels that differ in a few samples.
     """
@@ -182,7 +183,7 @@ def smooth(
             break
         around = around[active]
         score = problem.surprise(pieces, active, around)
-        score = score - smoothness * _agreement(around, pieces.n_pieces)
+        score = score - SMOOTHNESS * _agreement(around, pieces.n_pieces)
         new = pieces.labels.clone()
         new[active] = around.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
         changed = bool((new != pieces.labels).any())
