@@ -26,7 +26,7 @@ from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch
 from skpou.core import LONG_SEEDS, Pairs, Report, Rows, TrainingResult, at_once, pairs_of
-from skpou.core.linalg import EvidenceFit, EvidenceProblem
+from skpou.core.linalg import EvidenceFit, EvidenceProblem, evenly
 from skpou.core.models import (
     FEWEST_OF_TABLE,
     Residue,
@@ -36,6 +36,7 @@ from skpou.core.models import (
     is_gain,
     left_out,
     noise_floor,
+    slope_rows,
 )
 
 #: Functions of all main effects together, and the bounds of one column's to start with.
@@ -54,8 +55,6 @@ REFIT = 6
 MOST_FOUND = 2.0
 #: Steps of expectation maximization for the shares of members: they are few and settle soon.
 STACKING_STEPS = 200
-#: Rows that measure the slope of the mean.
-SLOPE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class TargetFit:
         self.judges = self.all
         if n > MOST_ROWS:
             # Spread over the targets: every k-th row by y.
-            order = torch.argsort(mean, stable=True)[:: -(-n // MOST_ROWS)]
+            order = torch.argsort(mean, stable=True)[evenly(n, MOST_ROWS)]
             self.judges = self.all.subset(order.sort().values, within)
         self.steps: list[EvidenceFit] = []
         #: The last basis that was evaluated at the rows, and its columns.
@@ -224,9 +223,8 @@ class TargetFit:
         members = at_once(lambda pair: self._weighted(*pair, floor), pairs)
         experts, log_density = self._experts(members, floor)
         model = TargetModel(experts, 0.0)
-        step = max(1, -(-self.n // SLOPE_ROWS))
-        weight = self.all.weight[::step]
-        gradient = model.gradient(self.X[::step])
+        X, weight = slope_rows(self.X, self.all.weight)
+        gradient = model.gradient(X)
         squares = gradient.square().sum(1)
         model = replace(model, slope=float((weight @ squares / weight.sum()).sqrt()))
         if not self._tries_local():

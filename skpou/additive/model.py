@@ -18,6 +18,7 @@ from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.additive.terms import Candidate
 from skpou.core import Rows, to_array
+from skpou.core.linalg import evenly
 from skpou.core.models import (
     EXACT_NOISE,
     FEWEST_OF_TABLE,
@@ -365,11 +366,9 @@ class AdditiveModel:
     def some(self, X: Tensor, weight: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
         """At most so many of the points X (n, d), evenly, and their shares in all weights (n,)."""
         most = most or (MOST_ROWS_OF_BLOCK if self.has_local else MOST_ROWS)
-        if len(X) > most:
-            step = -(-len(X) // most)
-            X, weight = X[::step], weight[::step]
-        weight = weight.double()
-        return X, weight / weight.sum()
+        some = evenly(len(X), most)
+        weight = weight[some].double()
+        return X[some], weight / weight.sum()
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""

@@ -11,26 +11,20 @@ from torch import Tensor
 
 from skpou.additive.b_splines import fit_column
 from skpou.additive.basis import AdditiveBasis
-from skpou.additive.fit import (
-    FIRST_COMPONENTS,
-    SLOPE_ROWS,
-    AdditiveOptions,
-    TargetFit,
-    first_splines,
-)
+from skpou.additive.fit import FIRST_COMPONENTS, AdditiveOptions, TargetFit, first_splines
 from skpou.additive.given import given_terms
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
-from skpou.additive.terms import (
-    COLD,
-    DECAYS,
-    ENOUGH,
-    Candidate,
-    first_variances,
-    groups_of,
-)
+from skpou.additive.terms import COLD, DECAYS, ENOUGH, Candidate, first_variances, groups_of
 from skpou.core import LONG_SEEDS, BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums
-from skpou.core.models import ResidueDensity, choose_components, fit_density, left_out, noise_floor
+from skpou.core.models import (
+    ResidueDensity,
+    choose_components,
+    fit_density,
+    left_out,
+    noise_floor,
+    slope_rows,
+)
 
 #: Points of a column's box that stand for rows where its functions are made from the box alone:
 #: many more than functions, so that these hardly depend on how many.
@@ -184,7 +178,6 @@ def _with_density(
         density = ResidueDensity.single(1.0, y)
     member = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, density)
     experts = (Expert(basis, (member,)),)
-    step = max(1, -(-len(sample.X) // SLOPE_ROWS))
-    weight = sample.weight[::step]
-    squares = TargetModel(experts, 0.0).gradient(sample.X[::step]).square().sum(1)
+    X, weight = slope_rows(sample.X, sample.weight)
+    squares = TargetModel(experts, 0.0).gradient(X).square().sum(1)
     return TargetModel(experts, float((weight @ squares / weight.sum()).sqrt()))

@@ -116,6 +116,11 @@ def triangular_factor(A: Tensor) -> Tensor:
     return R
 
 
+def evenly(n: int, most: int) -> slice:
+    """Every k-th of n rows, the first of them, such that they are at most `most`."""
+    return slice(None, None, max(1, -(-n // most)))
+
+
 def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
     """Consecutive slices of at most `batch_size` rows.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import BASES, Basis, Rows, to_tensor
+from skpou.core.linalg import evenly
 from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
@@ -25,7 +26,7 @@ from skpou.core.models.model import Predictor
 from skpou.core.models.row_weights import MOST_ROWS, RowWeights
 
 #: Rows that tell the slope of a mean, to a few percent.
-MOST_SLOPES = 1000
+SLOPE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -280,10 +281,16 @@ def _total(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
+def slope_rows(X: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """At most `SLOPE_ROWS` of the rows, at which the slope of a mean is measured."""
+    some = evenly(len(X), SLOPE_ROWS)
+    return X[some], weight[some]
+
+
 def mean_slope(model: Predictor, X: Tensor, weight: Tensor) -> Tensor:
-    """Weighted root mean square (m,) of the mean's gradient over at most `MOST_SLOPES` rows."""
-    step = max(1, -(-len(X) // MOST_SLOPES))
-    gradient, weight = model.gradient(X[::step]).double(), weight[::step].double()
+    """Weighted root mean square (m,) of the mean's gradient, see `slope_rows`."""
+    X, weight = slope_rows(X, weight)
+    gradient, weight = model.gradient(X).double(), weight.double()
     squares = gradient.square().sum(1)
     return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
 

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Pairs, TensorState
-from skpou.core.linalg import TINY
+from skpou.core.linalg import TINY, evenly
 
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
@@ -320,15 +320,13 @@ def _maximised(
 
 def choose_components(residue: Residue, floor: float) -> int:
     """Number of components that predicts the errors of left-out rows best."""
-    n = len(residue.error)
+    n, device = len(residue.error), residue.error.device
     if n > MOST_ROWS:
-        residue = residue.subset(
-            torch.arange(0, n, -(-n // MOST_ROWS), device=residue.error.device)
-        )
+        residue = residue.subset(torch.arange(n, device=device)[evenly(n, MOST_ROWS)])
         n = len(residue.error)
     if n < 4 * N_FOLDS:
         return 1
-    fold = torch.arange(n, device=residue.error.device) % N_FOLDS
+    fold = torch.arange(n, device=device) % N_FOLDS
     others = [torch.nonzero(fold != k)[:, 0] for k in range(N_FOLDS)]
     overall = residue.error.new_tensor([_overall(residue.subset(index)) for index in others])
     best, best_terms = 1, None

@@ -14,11 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core.linalg import (
-    leave_one_out,
-    row_blocks,
-    rows_within,
-)
+from skpou.core.linalg import evenly, leave_one_out, row_blocks, rows_within
 from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few, and their rows times columns squared; at least
@@ -236,7 +232,7 @@ def _peel(problem: PieceProblem, cells: Cells, pieces: Pieces) -> Cells | None:
     among = np.flatnonzero(~exact.cpu().numpy()[labels])
     if not bool(exact.any()) or len(among) < problem.n_columns + SPARE:
         return None
-    tried = among[:: -(-len(among) // MOST_BALLS)]
+    tried = among[evenly(len(among), MOST_BALLS)]
     coef, error = _two_sizes(problem, tried, _ball_size(problem, len(cells.coef)), among)
     used, best = _best_of_each(labels[tried], error)
     index, target = problem._tensor(best), problem._tensor(used)

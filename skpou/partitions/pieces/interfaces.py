@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import TotalDegreePolynomials
-from skpou.core.linalg import TINY
+from skpou.core.linalg import TINY, evenly
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -177,8 +177,8 @@ def find_interface(
     """
     i, j = foreign_pairs(problem, labels, parent)
     # In many dimensions every sample has a foreign neighbour; some of the pairs will do.
-    stride = -(-len(i) // MOST_PAIRS) or 1
-    i, j = i[::stride], j[::stride]
+    some = evenly(len(i), MOST_PAIRS)
+    i, j = i[some], j[some]
     a, b = problem.rows.X[i], problem.rows.X[j]
     first, second = labels[i], labels[j]
     distance = (a - b).square().sum(1).sqrt()

@@ -11,6 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core.linalg import evenly
 from skpou.partitions.gates.logistic import MultinomialLogistic, fit_logistic
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.pieces.interfaces import Interface
@@ -88,7 +89,7 @@ class GateSamples:
         if len(far) <= spare:
             return self
         kept = self.near.clone()
-        kept[far[:: -(-len(far) // spare)]] = True
+        kept[far[evenly(len(far), spare)]] = True
         return GateSamples(self.X[kept], self.labels[kept], self.excess[kept], self.near[kept])
 
 
