@@ -1,4 +1,4 @@
-"""Likelihood, posteriors and evidence lower bound of mixtures of experts (Trask et al. 2022)."""
+"""Likelihood and posteriors of mixtures of experts (Trask et al. 2022)."""
 
 from __future__ import annotations
 
@@ -65,26 +65,3 @@ def marginalise(share: Tensor, parent: Tensor) -> Tensor:
     """
     total = share.new_zeros((len(share), int(parent.max()) + 1))
     return total.index_add_(1, parent, share)
-
-
-def evidence_lower_bound(share: Tensor, log_joint: Tensor, weight: Tensor) -> float:
-    """Evidence lower bound, Eq. 12, the entropy of the posterior included.
-
-    It equals the log-likelihood where `share` is the posterior of `log_joint`.
-
-    Parameters
-    ----------
-    share : Tensor of shape (n, N)
-        Any distribution over the partitions for each row.
-    log_joint : Tensor of shape (n, N)
-        See `posterior`.
-    weight : Tensor of shape (n,)
-        Frequency weights.
-
-    Returns
-    -------
-    float
-        Sum over the rows.
-    """
-    energy = torch.where(share > 0, share * log_joint, 0.0) - torch.xlogy(share, share)
-    return float(weight @ energy.sum(1))
