@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -296,11 +296,7 @@ def mean_slope(model: Predictor, X: Tensor, weight: Tensor) -> Tensor:
 
 
 def model_of_stages(
-    stages: tuple[Stage, ...],
-    noise: Tensor,
-    X: Tensor,
-    weight: Tensor,
-    watch: Callable[[LinearModel], None] | None = None,
+    stages: tuple[Stage, ...], noise: Tensor, X: Tensor, weight: Tensor
 ) -> LinearModel:
     """Model of fitted stages, with its slope measured at the rows.
 
@@ -311,7 +307,4 @@ def model_of_stages(
     if len(X) == 1:
         noise = torch.where(noise > 1e-20, noise, 1.0)
     bare = LinearModel(stages, noise, torch.zeros_like(noise))
-    model = LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))
-    if watch is not None:
-        watch(model)
-    return model
+    return LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))

@@ -77,7 +77,6 @@ class _Agglomeration:
         ]
         self.neighbours: list[set[int]] = [set() for _ in range(K)]
         self.alive = set(range(K))
-        self.owner = list(range(K))
         self.heap: list[tuple[float, int, int]] = []
         pairs = adjacent_pairs(problem, pieces.labels)
         for a, b in pairs:
