@@ -74,9 +74,9 @@ def fit_pieces(
         On Ctrl-C, with the best pieces found so far.
     """
     training = _PieceTraining(rows, options, report)
-    with handing_over(lambda: training.finish(quick=True) if training.begun else None):
+    with handing_over(lambda: training.result(quick=True) if training.begun else None):
         training.search(rng, labels)
-        return training.finish()
+        return training.result()
 
 
 def fit_sharp_pieces(
@@ -88,7 +88,7 @@ def fit_sharp_pieces(
     """
     training = _PieceTraining(rows, options, None)
     found = training.sharp(rng, hopeless)
-    return None if found is None else training.finish(found=found)
+    return None if found is None else training.result(found=found)
 
 
 def have_sharp_pieces(
@@ -117,7 +117,7 @@ def discover_tree(
     training = _PieceTraining(rows, options, report)
     with handing_over():
         training.search(rng, None)
-        return training.finish(quick=True).state.tree
+        return training.result(quick=True).state.tree
 
 
 def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
@@ -127,6 +127,10 @@ def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm,
     if forms[0].degree < 2 or (carried and n_columns <= PieceOptions.most_gate_columns):
         return forms
     return (GateForm(1),)
+
+
+#: Tree, the leaf of each sample (of a soft part the part), and the number of sharp levels.
+_Separated = tuple[PartitionTree, Tensor, int]
 
 
 @dataclass
@@ -163,7 +167,7 @@ class _PieceTraining:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to finish with."""
+        """Whether there is something that a result can be made of."""
         return self._best is not None
 
     @property
@@ -342,24 +346,12 @@ class _PieceTraining:
         is_clear = math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
-    def finish(
+    def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
     ) -> TrainingResult:
         """Steps D to H: tree, gates and experts of the best pieces, `found` if they are planned."""
         problem, history = self.best.problem, self.best.history
-        pieces, plan = found or self.planned()
-        if self.options.exactly and not plan.first_soft:
-            pieces, plan = self._split(problem, pieces)
-        sharp = quick or plan.first_soft == len(plan.levels)
-        if sharp:
-            built = self._sharp(problem, pieces, plan.levels, quick)
-            if self.options.exactly and not quick and not gates_follow(problem, built[1], built[0]):
-                # Gates of one level that cannot follow the pieces do better as soft ones.
-                pieces, plan = self._split(problem, pieces)
-                sharp = False
-        if not sharp:
-            built = self._soft(problem, pieces, plan)
-        tree, labels, first_soft = built
+        tree, labels, first_soft = self._separated(*(found or self.planned()), quick)
         if self.options.exactly:
             most = max(self._most_pieces(problem), self.options.padded_to)
             level = tree.levels[0].padded(most)
@@ -394,6 +386,19 @@ class _PieceTraining:
             },
         )
 
+    def _separated(self, pieces: Pieces, plan: Plan, quick: bool) -> _Separated:
+        """Gates between pieces, sharp or soft."""
+        problem, exactly = self.best.problem, self.options.exactly
+        if exactly and not plan.first_soft:
+            pieces, plan = self._split(problem, pieces)
+        if quick or plan.first_soft == len(plan.levels):
+            built = self._sharp(problem, pieces, plan.levels, quick)
+            if quick or not exactly or gates_follow(problem, built[1], built[0]):
+                return built
+            # Gates of one level that cannot follow the pieces do better as soft ones.
+            pieces, plan = self._split(problem, pieces)
+        return self._soft(problem, pieces, plan)
+
     def _not_converged(self) -> str:
         last = self.curve[-2:]
         change = abs(last[-1] - last[0]) / max(abs(last[-1]), TINY)
@@ -427,7 +432,7 @@ class _PieceTraining:
 
     def _sharp(
         self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
-    ) -> tuple[PartitionTree, Tensor, int]:
+    ) -> _Separated:
         """Sharp gates on every level; the tree, the leaf of each sample, no soft level."""
         forms = self.options.gates
         tree = fit_gate_tree(problem, pieces, levels, forms, quick)
@@ -439,9 +444,7 @@ class _PieceTraining:
             chosen = refit_by_gates(problem, chosen, tree)
         return tree, chosen.labels, len(levels)
 
-    def _soft(
-        self, problem: PieceProblem, pieces: Pieces, plan: Plan
-    ) -> tuple[PartitionTree, Tensor, int]:
+    def _soft(self, problem: PieceProblem, pieces: Pieces, plan: Plan) -> _Separated:
         """Blends below sharp gates, or one blend alone."""
         options = blend_options(self.options)
         labels = torch.zeros_like(pieces.labels)

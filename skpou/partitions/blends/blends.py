@@ -204,7 +204,7 @@ class BlendTrainer:
             Tree.
         """
         pilot, problem = self.pilot(nodes, parents, steps=FIRST_LOOK)
-        return self.finish(pilot, problem, parents)
+        return self.descend_to_end(pilot, problem, parents)
 
     def pilot(
         self,
@@ -238,7 +238,7 @@ class BlendTrainer:
             best = self._descend(looked, best.state.theta, parents, steps)
         return best, problem
 
-    def finish(
+    def descend_to_end(
         self, pilot: TrainingResult, problem: ProjectedProblem, parents: list[Tensor]
     ) -> Blend:
         """Descend to the end and solve for the experts on all samples of the part."""
@@ -294,7 +294,7 @@ class BlendTrainer:
             steps = self.steps(problem, self.pilot_budget, self.options.pilot_iter)
             result = self._descend(problem, theta, parents, steps)
             tried.show(result, result.score)
-        return self.finish(tried.best, problem, parents)
+        return self.descend_to_end(tried.best, problem, parents)
 
     def _solved(self, result: TrainingResult, parents: list[Tensor]) -> Blend:
         """Experts on all samples of the part for gates that were found."""
