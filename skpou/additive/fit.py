@@ -49,6 +49,8 @@ MOST_ROWS = 10_000
 BEHIND = 20.0
 #: Components of the density that gives the weights of the second round, and their bounds.
 FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
+#: Fewest rows for each component, and change of the log evidence that is round-off.
+ROWS_A_COMPONENT, LEAST_CHANGE = 4, 1e-9
 #: Iterations of the evidence after the weights have changed.
 REFIT = 6
 #: Most that the variances of the density are multiplied by, since strengths were found on its rows.
@@ -95,6 +97,14 @@ class AdditiveOptions:
     max_iter: int = 100
     tol: float = 1e-6
     terms: tuple[tuple[int, ...], ...] | None = None
+
+    def is_mixed(self, n: int) -> bool:
+        """Whether the density of so many errors may have several components."""
+        return self.mixture and n >= ROWS_A_COMPONENT * FIRST_COMPONENTS
+
+    def enough(self, total: float) -> float:
+        """Change of the log evidence of so many rows that is none."""
+        return max(self.tol * total, LEAST_CHANGE)
 
 
 def fit_additive(
@@ -279,7 +289,7 @@ class TargetFit:
         for part in members:
             residues = [joint.of(number + k, terms) for k, terms in enumerate(part)]
             number += len(part)
-            count = choose_components(residues[0], floor) if self._is_mixed() else 1
+            count = choose_components(residues[0], floor) if self.options.is_mixed(self.n) else 1
             pairs = zip(part, residues, strict=True)
             behind.append([replace(t, residue=residue, count=count) for t, residue in pairs])
         experts, with_block = self._experts(behind, floor)
@@ -376,7 +386,7 @@ class TargetFit:
     def converged(self, candidate: Candidate) -> EvidenceFit:
         """Fit to all rows until the evidence stops to rise."""
         problem = self._problem(candidate)
-        enough = max(self.options.tol * problem.total, 1e-9)
+        enough = self.options.enough(problem.total)
         start = candidate.fit
         return problem.fit(start.alpha, start.noise, self.options.max_iter, enough).with_spread()
 
@@ -389,15 +399,11 @@ class TargetFit:
         points = candidate.basis.coordinates(self.X)
         return left_out(self.pairs, fit.fitted, fit.spread, points, factor)
 
-    def _is_mixed(self) -> bool:
-        """Whether the density may have several components."""
-        return self.options.mixture and self.n >= 4 * FIRST_COMPONENTS
-
     def _weighted(self, candidate: Candidate, fit: EvidenceFit, floor: float) -> list[FittedTerms]:
         """Fits of the same terms: one, or two whose weights are those of a first density."""
         basis = candidate.basis
         residue = self._residue(candidate, fit)
-        if not self._is_mixed():
+        if not self.options.is_mixed(self.n):
             return [FittedTerms(basis, fit, residue, 1.0)]
         if self.is_linear and choose_components(residue, floor) == 1:
             return [FittedTerms(basis, fit, residue, 1.0)]

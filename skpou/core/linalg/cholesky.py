@@ -11,6 +11,11 @@ from skpou.core.linalg.statistics import row_blocks
 
 #: Below all that counts, with a finite inverse: keeps divisors and logarithms from zero.
 TINY = 1e-300
+#: Variance, relative to that of the targets, that is none: a deviation of 1e-10 may be round-off of
+#: sums of numbers of order one.
+NO_VARIANCE = 1e-20
+#: Standard deviation of a column in the unit box that is none: what varies less is divided by this.
+LEAST_SPREAD = 1e-12
 #: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
 LEAST_ALPHA = 1e-6
 #: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.

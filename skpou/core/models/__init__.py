@@ -105,6 +105,6 @@ __all__ = ["EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
            "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
            "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
            "shared_tensor", "slope_rows", "split_outliers", "standard_draws", "stands_out",
-           "with_jumps",
-           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
+           "with_jumps", "without_clusters", "worse_than_the_mean", "worse_than_the_shares",
+           "wrong_claims"]
 # fmt: on

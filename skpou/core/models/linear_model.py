@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import BASES, Basis, Rows, to_tensor
-from skpou.core.linalg import evenly
+from skpou.core.linalg import NO_VARIANCE, evenly
 from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
@@ -305,6 +305,6 @@ def model_of_stages(
     """
     noise = noise + torch.finfo(noise.dtype).eps ** 2
     if len(X) == 1:
-        noise = torch.where(noise > 1e-20, noise, 1.0)
+        noise = torch.where(noise > NO_VARIANCE, noise, 1.0)
     bare = LinearModel(stages, noise, torch.zeros_like(noise))
     return LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))
