@@ -418,7 +418,6 @@ def _gathers(
     parts : sequence of Block or Landmarks
     sizes : sequence of int
         Number of functions of every column.
-    device : torch.device
 
     Returns
     -------

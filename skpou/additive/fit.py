@@ -124,8 +124,6 @@ def fit_additive(
         How.
     rng : Generator
         Chooses rows for the block over all columns where there are many.
-    report : callable, default=None
-        Receives a line of progress at a time.
     known : AdditiveModel, default=None
         Right after its training to nearly the same rows. Where these are more than judge terms its
         own are taken: a few rows less change the coefficients alone.
@@ -450,7 +448,6 @@ def searched_factor(fit: EvidenceFit, total: float) -> float:
 
     Parameters
     ----------
-    fit : EvidenceFit
     total : float
         Number n of observations.
     """

@@ -103,7 +103,6 @@ def local_kernel(
 
     Parameters
     ----------
-    rows : TargetPairs
     terms : FittedTerms
         Of the likeliest terms, all rows of equal widths.
     slopes : Tensor of shape (d,)
@@ -130,8 +129,6 @@ class JointResidue:
 
     Parameters
     ----------
-    rows : TargetPairs
-    kernel : LocalKernel
     fits : sequence of FittedTerms
         One for each member.
     floor : float

@@ -200,8 +200,6 @@ class TermSearch:
         Most columns of the basis.
     max_iter : int
         Most iterations of a fit.
-    report : callable, default=None
-        Receives a line of progress at a time.
     """
 
     def __init__(

@@ -192,10 +192,6 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor, *, counts: bool = False) ->
     counts : bool, default=False
         Whether weights stay as they are also where no point has two different targets: each draw
         of a class counts, not so the repetition of an exact number.
-
-    Returns
-    -------
-    Rows
     """
     kept = weight > 0
     X, y, weight = X[kept], y[kept], weight[kept]

@@ -121,11 +121,6 @@ def fit_multi_stage(
     ----------
     rows : Rows
         Distinct rows in scaled units, at least one.
-    options : MultiStageOptions
-    rng : numpy.random.Generator
-        Of all draws.
-    report : callable, default=None
-        Takes a line for every iteration or model that was tried.
 
     Returns
     -------

@@ -60,8 +60,6 @@ def fit_pieces(
         Draws the starts.
     labels : Tensor of shape (n,), int64, default=None
         Start from these pieces instead of from fine cells; needs a given degree.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Returns
     -------

@@ -77,10 +77,6 @@ class AutomaticSearch:
     ----------
     rows : Rows
         Distinct rows in scaled units.
-    options : AutomaticOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every model that was tried.
     """
 
     def __init__(
@@ -203,11 +199,6 @@ def fit_automatic(
     ----------
     rows : Rows
         Distinct rows in scaled units, at least one.
-    options : AutomaticOptions
-    rng : numpy.random.Generator
-        Of all draws.
-    report : callable, default=None
-        Takes a line for every model that was tried.
 
     Returns
     -------

@@ -326,7 +326,6 @@ def evident_path(A: Tensor, rows: Rows, noisy: bool) -> tuple[RidgePath, float, 
     ----------
     A : Tensor of shape (n, p)
         Columns.
-    rows : Rows
     noisy : bool
         Whether a ridge far above round-off is to be expected: then inner products are tried first.
     """

@@ -59,7 +59,6 @@ def observations_at(rows: Rows, some: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    rows : Rows
     some : Tensor of shape (k,), int64
         Numbers of distinct points.
     """

@@ -49,7 +49,6 @@ def worse_than_the_shares(model: ClassPredictor, rows: Rows, share: Tensor) -> b
 
     Parameters
     ----------
-    model : ClassPredictor
     rows : Rows
         Those it was fitted to; targets are the shares of the classes at each.
     share : Tensor of shape (K,)

@@ -248,12 +248,10 @@ def _weighed(
 
     Parameters
     ----------
-    process : ProcessCompanion
     others, variances : Tensor of shape (k, m)
         Errors of the process at left-out rows, and its variances there.
     told : sequence of (LeftOut, ndarray)
         The fit's errors, one pair a target.
-    rows : Rows
     noise : Tensor of shape (n, m) or None
         As of `fit_process`.
     """

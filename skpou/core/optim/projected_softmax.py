@@ -178,7 +178,6 @@ class SoftmaxHead:
         jacobian : callable
             Derivatives (k, m, n_parameters), by the parameters, of functions at some rows whose
             derivatives by the coordinates are (n, m, d): takes the rows and these.
-        n_parameters : int
         """
         pi, rows, p = self.pi, self.rows, self.rows.n_columns
         # Rows of B J with B'B = diag(pi) - pi pi'; one is enough for two classes.

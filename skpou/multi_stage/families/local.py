@@ -137,7 +137,6 @@ class JointErrors:
 
         Parameters
         ----------
-        block : LocalBlock
         X : Tensor of shape (n, d)
             All rows.
         weight, value : Tensor of shape (n,)
@@ -167,7 +166,6 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     ----------
     task : Task
         Rows with one target.
-    base : Candidate
 
     Returns
     -------

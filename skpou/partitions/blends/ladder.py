@@ -61,10 +61,6 @@ def fit_ladder(
         Gates, ridge and steps.
     numbers : tuple of int, default=None
         Numbers to compare; None: those that the rows can carry.
-
-    Returns
-    -------
-    Blend
     """
     return _Ladder(problem, index, labels, options).climb(numbers)
 

@@ -136,7 +136,6 @@ def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
 
     Parameters
     ----------
-    problem : Problem
     column : int
         The marched one, t.
     m : int

@@ -49,8 +49,6 @@ class System:
 
     Parameters
     ----------
-    boxes : Boxes
-    problem : Problem
     rows : Rows
         Data in scaled units; there may be none.
     rings : frozenset of int

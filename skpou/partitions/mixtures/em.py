@@ -124,8 +124,6 @@ def fit_em(
         Draws the start and the batches.
     start : PartitionTree, default=None
         Partitions to start from, see `gates_from_tree`; None: random gates.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Returns
     -------

@@ -124,10 +124,6 @@ class Mixture:
             Also evaluate the epistemic variances; zeros otherwise.
         harden : bool, default=False
             Let sharp gates choose outright.
-
-        Returns
-        -------
-        Components
         """
         X = X.to(self.experts[-1].coef)
         if self.first_blended < len(self.tree.levels):

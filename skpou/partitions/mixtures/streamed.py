@@ -127,8 +127,6 @@ class StreamedEM:
         Of `fit_em` on the sample.
     options : EMOptions
         The same.
-    report : callable, default=None
-        Receives a line a cycle.
     """
 
     def __init__(

@@ -42,10 +42,6 @@ def fit_gate_tree(
         Shapes of the first level's gates to try; the first one serves all other gates.
     quick : bool, default=False
         Stop at the gates that the labels alone give.
-
-    Returns
-    -------
-    PartitionTree
     """
     gates: list[GateLevel] = []
     device = pieces.labels.device
@@ -75,10 +71,6 @@ def fit_root_gate(
         Models of the partitions, through all finer gates.
     forms : tuple of GateForm
         Shapes to try in turn.
-
-    Returns
-    -------
-    GateLevel
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
     return _LevelFit(problem, labels, root, models).run(forms, quick=False)

@@ -170,10 +170,6 @@ def find_interface(
         Only partitions with the same parent have an interface.
     least_weight : float, default=1e-2
         Roots of smaller weight are left out.
-
-    Returns
-    -------
-    Interface
     """
     i, j = foreign_pairs(problem, labels, parent)
     # In many dimensions every sample has a foreign neighbour; some of the pairs will do.

@@ -328,15 +328,9 @@ def merge_multilevel(
         Largest number of levels; the last one merges all that is left at once.
     history : MergeHistory
         Filled as levels pass, so that an interrupted run leaves the best labels there.
-    report : callable, default=None
-        Receives a line a level.
     rival : float, default=math.inf
         A score of others at which to stop once these pieces, however merged, cannot reach it; those
         that have not reached it in the end are not polished.
-
-    Returns
-    -------
-    Pieces
     """
     _note(problem, pieces, max_pieces, history)
     while pieces.n_pieces > 1:

@@ -391,8 +391,6 @@ def search_ridge(
         First alpha and decay.
     stride : int
         Half decades of the first steps; 1 where `start` is a good guess.
-    report : callable, default=None
-        Takes a line for every ridge tried.
 
     Returns
     -------
