@@ -456,14 +456,9 @@ def searched_factor(fit: EvidenceFit, total: float) -> float:
 
 
 def stacked_shares(log_density: Tensor, weight: Tensor) -> list[float]:
-    """Shares of several densities in the mixture that predicts left-out rows best.
+    """Shares of k densities in the mixture that predicts left-out rows best, by frequencies (n,).
 
-    Parameters
-    ----------
-    log_density : Tensor of shape (n, k)
-        Of every row under every density.
-    weight : Tensor of shape (n,)
-        Frequencies.
+    `log_density` (n, k) is that of every row under every density.
     """
     k = log_density.shape[1]
     share = log_density.new_full((k,), 1 / k)

@@ -45,23 +45,10 @@ def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
 
 
 def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:
-    """Cholesky factor of a Hessian with its ridge, by columns whitened by the ridge's growth.
+    """Lower factor of ``D^-1/2 H D^-1/2 + r I``, and r: the ridge, or what round-off asks for.
 
-    Parameters
-    ----------
-    lower : Tensor of shape (k, k)
-        The Hessian, of which the lower part is read.
-    growth : Tensor of shape (k,)
-        Growth of the ridge.
-    strength : float
-        Root of the ridge of growth 1.
-
-    Returns
-    -------
-    factor : Tensor of shape (k, k)
-        Lower factor of ``D^-1/2 H D^-1/2 + used I``.
-    used : float
-        The ridge, or more where round-off asks for it.
+    Of a Hessian H (k, k), of which the lower part is read, D the growth (k,) of its ridge, whose
+    root is `strength` where the growth is 1.
     """
     root = growth.sqrt()
     return factored(lower / (root[:, None] * root), strength**2)

@@ -156,13 +156,7 @@ class SoftmaxHead:
         return self.pi.shape[1] == 2
 
     def pull(self, slope: Tensor) -> Tensor:
-        """Derivatives (n, d) of the negative log likelihood by what the logits are functions of.
-
-        Parameters
-        ----------
-        slope : Tensor of shape (n, K, d)
-            Derivatives of the logits.
-        """
+        """Derivatives (n, d) of the negative log likelihood, from those (n, K, d) of the logits."""
         weight = self.rows.root.square()
         return torch.einsum("nk,nkd->nd", (self.pi - self.targets) * weight, slope)
 

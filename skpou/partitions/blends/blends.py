@@ -194,15 +194,7 @@ class BlendTrainer:
         return torch.as_tensor(chosen, device=self.index.device)
 
     def train(self, nodes: list[Tensor], parents: list[Tensor]) -> Blend:
-        """Start from labels, then descend.
-
-        Parameters
-        ----------
-        nodes : list of Tensor of shape (n_g,), int64
-            Node of each sample of the part on every level.
-        parents : list of Tensor of shape (N_l,), int64
-            Tree.
-        """
+        """Start from the node (n_g,) of each sample on every level of a tree, then descend."""
         pilot, problem = self.pilot(nodes, parents, steps=FIRST_LOOK)
         return self.descend_to_end(pilot, problem, parents)
 

@@ -419,19 +419,7 @@ def _harden(log_gate: Tensor, parent: Tensor) -> Tensor:
 
 
 def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
-    """Log-softmax within each group of columns that share a parent.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, N)
-        One column a partition.
-    parent : Tensor of shape (N,), int64
-        Group of each column.
-
-    Returns
-    -------
-    Tensor of shape (n, N)
-    """
+    """Log-softmax (n, N) within each group of columns, partitions that share a parent (N,)."""
     return log_softmax_of_rows(logits.T, parent).T
 
 

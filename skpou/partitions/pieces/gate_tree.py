@@ -59,18 +59,9 @@ def fit_gate_tree(
 def fit_root_gate(
     problem: PieceProblem, labels: Tensor, models: NodeModels, forms: tuple[GateForm, ...]
 ) -> GateLevel:
-    """Sharp gate of the first level for given models of its partitions.
+    """Sharp gate of the first level for the partition (n,) of each sample; see `fit_sharp_gate`.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    labels : Tensor of shape (n,), int64
-        Partition of each sample.
-    models : NodeModels
-        Models of the partitions, through all finer gates.
-    forms : tuple of GateForm
-        Shapes to try in turn.
+    `models` are those of the partitions, through all finer gates.
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
     return _LevelFit(problem, labels, root, models).run(forms, quick=False)
