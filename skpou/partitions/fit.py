@@ -22,7 +22,7 @@ from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
-from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
+from skpou.partitions.pieces.merging import SWEEPS, MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.race import DegreeRace
@@ -275,16 +275,15 @@ class _PieceTraining:
             history.labels = single
             self._best = candidate
         if exact is not None:
-            history.offer(score(problem, problem.fit(exact)), exact)
-            history.scores.append(history.score)
+            history.offer_alone(score(problem, problem.fit(exact)), exact)
         elif self.race.enough.get(degree):
-            history.offer(score(problem, problem.fit(single)), single)
-            history.scores.append(history.score)
-        elif whole or problem.n < 2 * (problem.n_columns + 3):
-            history.offer(self._whole_score(problem, single), single)
-            history.scores.append(history.score)
+            history.offer_alone(score(problem, problem.fit(single)), single)
+        elif whole or not problem.has_room:
+            history.offer_alone(self._whole_score(problem, single), single)
         else:
-            start = self.race.start(degree)[1] if labels is None else smooth(problem, labels, 6)
+            start = (
+                self.race.start(degree)[1] if labels is None else smooth(problem, labels, SWEEPS)
+            )
             self.cells = start.labels
             # Pieces of few rows may yet become exact.
             alone = self.best is candidate or problem.n < RACED_ROWS
@@ -351,8 +350,7 @@ class _PieceTraining:
         problem, history = self.best.problem, self.best.history
         tree, labels, first_soft = self._separated(*(found or self.planned()), quick)
         if self.options.exactly:
-            most = max(self._most_pieces(problem), self.options.padded_to)
-            level = tree.levels[0].padded(most)
+            level = tree.levels[0].padded(max(self._most_pieces(problem), self.options.padded_to))
             tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"

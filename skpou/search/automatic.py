@@ -70,6 +70,11 @@ class AutomaticOptions:
     stages: Stages = UNITS_ALONE
 
 
+def are_few(rows: Rows) -> bool:
+    """Whether rows are too few for anything but a polynomial."""
+    return not rows.n_features or rows.n_rows < rows.n_features + SPARE_ROWS
+
+
 class AutomaticSearch:
     """The search on given rows.
 
@@ -128,8 +133,7 @@ class AutomaticSearch:
         task, rows = self.task, self.task.rows
         self._take(Polynomials().fit(task, self.seen))
         simple = self.seen.candidates[-1]
-        few = not rows.n_features or rows.n_rows < rows.n_features + SPARE_ROWS
-        if few or simple.leave_one_out <= task.exact:
+        if are_few(rows) or simple.leave_one_out <= task.exact:
             return simple
         for family in self.families:
             try:

@@ -28,6 +28,6 @@ def posterior(log_joint: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def marginalise(share: Tensor, parent: Tensor) -> Tensor:
-    """Posterior of the level above: sums of that (n, N) of children by their parents (N,), Eq. 35."""
+    """Posterior of the level above: sums of the children's (n, N) by their parents (N,), Eq. 35."""
     total = share.new_zeros((len(share), int(parent.max()) + 1))
     return total.index_add_(1, parent, share)

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core.linalg import evenly, leave_one_out, row_blocks, rows_within
-from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
+from skpou.partitions.pieces.problem import SPARE_OF_KEPT, Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few, and their rows times columns squared; at least
 #: eight a cell.
@@ -31,8 +31,8 @@ SWEEPS = 6
 #: Balls that are tried in a cell at least.
 LEAST_BALLS = 8
 #: Samples over the number of columns of a ball: of one that is looked at where it is exact; at
-#: least, where it is not; and of cells that are kept. So many degrees of freedom tell its error.
-SPARE_OF_EXACT, SPARE, SPARE_OF_KEPT = 4, 6, 3
+#: least, where it is not. So many degrees of freedom tell its error.
+SPARE_OF_EXACT, SPARE = 4, 6
 #: Samples of a ball for each column, at least and at most, and its share of a cell between these:
 #: small ones cross no interface, larger ones say more of the noise.
 LEAST_A_COLUMN, MOST_A_COLUMN, SHARE_OF_CELL = 1.5, 4, 0.6
@@ -296,7 +296,7 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator) -> Pieces:
     """
     P = problem.n_columns
     n_cells = int(np.clip(problem.n / (CELL_A_COLUMN * P + SPARE_OF_CELL), 2, MOST_CELLS))
-    if problem.n < 2 * (P + SPARE_OF_KEPT) or problem.d == 0:
+    if not problem.has_room or problem.d == 0:
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     tried: list[tuple[float, Pieces]] = []
     rests, fits = _Remembered(_rests), _Remembered(_two_sizes)

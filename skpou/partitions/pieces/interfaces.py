@@ -29,6 +29,9 @@ FLAT = 0.1
 #: Ratio of successive strengths that separates kinks from smooth joints where there is no noise,
 #: and whatever the residuals look like, which few rows take for noise: it leaves none as wide.
 GAP, WIDE_GAP = 10.0, 1000
+#: Change of slope, in units of the resolution, of the weakest kink: without noise ten times what
+#: polynomials of a smooth function differ by, with noise hardly more; see `coarse_groups`.
+KINK, NOISY_KINK = 1000, 60
 
 
 class NodeModels:
@@ -418,7 +421,7 @@ def coarse_groups(
     """
     n_pieces = len(merges) + 1
     strengths = np.sort([height for _, _, height in merges])
-    least = 1000 * resolution
+    least = KINK * resolution
     ratios = strengths[1:] / np.maximum(strengths[:-1], TINY)
     at = int(ratios.argmax()) if len(ratios) else -1
     is_gap = at >= 0 and ratios[at] > GAP and strengths[at + 1] > least
@@ -427,7 +430,7 @@ def coarse_groups(
     if is_gap:
         threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])
     elif white:
-        threshold = 60 * resolution
+        threshold = NOISY_KINK * resolution
     elif len(strengths) and strengths[0] > least:
         threshold = 0.0
     else:

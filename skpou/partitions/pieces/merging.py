@@ -304,6 +304,11 @@ class MergeHistory:
         if score < self.score:
             self.score, self.labels = score, labels.clone()
 
+    def offer_alone(self, score: float, labels: Tensor) -> None:
+        """The only labels there are: a single level."""
+        self.offer(score, labels)
+        self.scores.append(self.score)
+
 
 def merge_multilevel(
     problem: PieceProblem,

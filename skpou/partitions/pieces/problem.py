@@ -29,6 +29,8 @@ ROUND_OFF = 450.0
 TOLD_APART, STILL_EXACT = 3, 10
 #: The floor over the least noise: no fit leaves less than a tenth of it.
 FLOOR_TO_NOISE = 10
+#: Samples over the number of columns of a piece that is kept: they tell its error.
+SPARE_OF_KEPT = 3
 #: Quantiles of a coordinate between which samples count as even: a sixteenth of them each.
 N_KNOTS = 17
 
@@ -141,6 +143,11 @@ class PieceProblem:
             np.interp(x, knots, shares) for x, knots in zip(points.T, self._knots.T, strict=True)
         ]
         return np.stack(columns, 1) if columns else np.zeros((len(points), 0))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the samples can carry two pieces."""
+        return self.n >= 2 * (self.n_columns + SPARE_OF_KEPT)
 
     @cached_property
     def tree(self) -> cKDTree:
