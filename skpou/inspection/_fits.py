@@ -208,9 +208,9 @@ class FitDisplay:
         others = len(section.labels) > len(shown)
         if others:
             y = predicted(section.rows(shown, *data.T))[0] + residuals
-        where = {"ylabel": name}
+        where = {"xlabel": labels[shown[0]], "ylabel": name}
         if len(shown) == 2:
-            where = {"xx1": grid[1], "ylabel": labels[shown[1]], "zlabel": name}
+            where |= {"xx1": grid[1], "ylabel": labels[shown[1]], "zlabel": name}
         display = cls(
             xx0=grid[0],
             mean=mean.reshape(grid[0].shape),
@@ -220,7 +220,6 @@ class FitDisplay:
             residuals=residuals,
             residual_std=own_std,
             at_medians=others,
-            xlabel=labels[shown[0]],
             **where,
         )
         return display.plot(ax=ax, **kwargs)

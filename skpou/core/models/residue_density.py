@@ -298,8 +298,8 @@ def _maximised(
     width = _sums((residue.inputs - centre[..., None, :]).square().mT, share).sqrt()
     width = torch.where(width > LEAST_SPREAD, width, 1.0)
     q, like = residue.inputs.shape[-1] + 1, residue.error
-    ends = map(math.log, FIRST_SPREADS)
-    steps = torch.linspace(*ends, n_components, dtype=like.dtype, device="cpu")
+    first, last = map(math.log, FIRST_SPREADS)
+    steps = torch.linspace(first, last, n_components, dtype=like.dtype, device="cpu")
     least, overall = _least(overall, floor)[..., None], overall[..., None]
     variance = overall * torch.exp(2 * steps).to(like.device)
     gates = like.new_zeros((*like.shape[:-1], q, n_components))
