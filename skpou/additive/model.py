@@ -201,14 +201,9 @@ class TargetModel:
         return components, torch.stack(means).sum(0)
 
     def _moves(self, X: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the local block adds to each member's mean, and the variance about it.
+        """What the local block adds to each member's mean (n, M), and the variance (n, 1) about it.
 
-        Returns
-        -------
-        moves : Tensor of shape (n, M)
-        variance : Tensor of shape (n, 1)
-        near : Tensor of shape (n, M)
-            The first at the nearest points of the box.
+        Last the first at the nearest points of the box.
         """
         if self.local is None:
             none = X.new_zeros((len(X), len(self.shares)))

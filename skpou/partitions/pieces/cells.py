@@ -140,20 +140,9 @@ def _screened(
     size: int,
     rests: Callable[[PieceProblem, np.ndarray, int], np.ndarray] = _rests,
 ) -> np.ndarray:
-    """Those of each cell whose balls leave the least, as Gram matrices tell with half the digits.
+    """Centres `tried` (b,) in each cell (b,) whose balls of `size` samples leave the least.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    tried : ndarray of shape (b,)
-        Centres of the balls.
-    cell : ndarray of shape (b,)
-        Their cells.
-    size : int
-        Samples of a ball.
-    rests : callable, default=_rests
-        Makes what the balls leave.
+    As Gram matrices tell with half the digits; `rests` makes what the balls leave.
     """
     by_rest = np.argsort(rests(problem, tried, size), kind="stable")
     by_cell = by_rest[np.argsort(cell[by_rest], kind="stable")]
