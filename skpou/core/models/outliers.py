@@ -33,7 +33,7 @@ from skpou.core.models.error_densities import (
     two_widths,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.model import Predictor
+from skpou.core.models.model import Predictor, SameMean
 
 #: Rows below which nothing is set apart: so few do not tell a wide component.
 FEWEST_OF_OUTLIERS = 20
@@ -400,7 +400,7 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class WithOutliers:
+class WithOutliers(SameMean):
     """A predictor whose density knows the outliers: with its share each Gaussian is a wide one.
 
     Attributes
@@ -417,21 +417,9 @@ class WithOutliers:
     share: np.ndarray
     variance: np.ndarray
 
-    def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of the model."""
-        return self.model.mean(X)
-
-    def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the model's mean."""
-        return self.model.gradient(X)
-
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the model's mean."""
         return self.model.covariance(X)  # type: ignore[attr-defined]
-
-    def numbers_per_row(self) -> int:
-        """Numbers that an evaluation allocates for each point."""
-        return self.model.numbers_per_row()
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import split_factor
+
 
 def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Logarithms (n, N) of the experts' densities N(y; mu_k, sigma_k^2), Eq. 6.
@@ -15,6 +17,18 @@ def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """
     square = (y[:, None] - mean).square() / variance
     return -0.5 * (square.sum(2) + (2 * math.pi * variance).log().sum(1))
+
+
+def noise_of_experts(factors: Tensor, coef: Tensor, mass: Tensor) -> Tensor:
+    """Noise variances (N, m) of experts by what they leave of their rows, Eq. 18.
+
+    By factors (N, P + m, P + m) of functions and targets, coefficients (N, P, m) and weights (N,).
+    A partition without samples keeps the spread of the targets.
+    """
+    R, projected, rss = split_factor(factors, coef.shape[1])
+    rss = rss + (R @ coef - projected).square().sum(1)
+    tiny, mass = torch.finfo(mass.dtype).tiny, mass[:, None]
+    return torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)
 
 
 def posterior(log_joint: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
