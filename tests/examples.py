@@ -100,3 +100,9 @@ def make_mixture(shape="two", d=2, m=2, degree=2, seed=0, scale=2.0, sharp=(), s
             )
         )
     return Mixture(PartitionTree(d, levels), experts, degree)
+
+
+def evidence_lower_bound(share, log_joint, weight):
+    """Evidence lower bound of a mixture, Eq. 12 of Trask et al. 2022, with the shares' entropy."""
+    energy = torch.where(share > 0, share * log_joint, 0.0) - torch.xlogy(share, share)
+    return float(weight @ energy.sum(1))

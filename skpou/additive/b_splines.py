@@ -122,20 +122,10 @@ def _few_local_splines(t: Tensor, near: Tensor) -> Tensor:
 
 
 def bspline_matrix(t: Tensor, knots: Tensor, derivative: int = 0) -> Tensor:
-    """Cubic B-splines, or their derivatives, as a matrix.
+    """Cubic B-splines at t (n,), or derivatives of order 2 at most, as a matrix (n, k + 2).
 
-    Parameters
-    ----------
-    t : Tensor of shape (n,)
-        Points between the first and the last knot.
-    knots : Tensor of shape (k + 6,)
-        Ascending, the first and the last four times.
-    derivative : int, default=0
-        Order of the derivative, at most 2.
-
-    Returns
-    -------
-    Tensor of shape (n, k + 2)
+    Points lie between the first and the last of the knots (k + 6,), which ascend; these two stand
+    four times.
     """
     n_knots = len(knots)
     span = torch.searchsorted(knots, t, right=True) - 1

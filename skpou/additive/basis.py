@@ -413,17 +413,8 @@ def _gathers(
 ) -> list[list[Tensor] | Landmarks]:
     """Factors of all columns, by their numbers among all functions and a last one, the constant.
 
-    Parameters
-    ----------
-    parts : sequence of Block or Landmarks
-    sizes : sequence of int
-        Number of functions of every column.
-    device : torch.device
-
-    Returns
-    -------
-    list of list of Tensor or Landmarks
-        Of columns that follow each other, factor by factor.
+    One list for columns that follow each other, factor by factor; `sizes` are the numbers of
+    functions of every column.
     """
     starts = np.cumsum([0, *sizes])
     one = starts[-1]

@@ -26,7 +26,7 @@ from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch
 from skpou.core import LONG_SEEDS, Pairs, Report, Rows, TrainingResult, at_once, pairs_of
-from skpou.core.linalg import EvidenceFit, EvidenceProblem
+from skpou.core.linalg import EvidenceFit, EvidenceProblem, evenly
 from skpou.core.models import (
     FEWEST_OF_TABLE,
     Residue,
@@ -36,6 +36,7 @@ from skpou.core.models import (
     is_gain,
     left_out,
     noise_floor,
+    slope_rows,
 )
 
 #: Functions of all main effects together, and the bounds of one column's to start with.
@@ -48,12 +49,14 @@ MOST_ROWS = 10_000
 BEHIND = 20.0
 #: Components of the density that gives the weights of the second round, and their bounds.
 FIRST_COMPONENTS, LEAST_WEIGHT, LARGEST_WEIGHT = 4, 0.02, 50.0
+#: Fewest rows for each component, and change of the log evidence that is round-off.
+ROWS_A_COMPONENT, LEAST_CHANGE = 4, 1e-9
 #: Iterations of the evidence after the weights have changed.
 REFIT = 6
 #: Most that the variances of the density are multiplied by, since strengths were found on its rows.
 MOST_FOUND = 2.0
-#: Rows that measure the slope of the mean.
-SLOPE_ROWS = 1000
+#: Steps of expectation maximization for the shares of members: they are few and settle soon.
+STACKING_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,14 @@ class AdditiveOptions:
     tol: float = 1e-6
     terms: tuple[tuple[int, ...], ...] | None = None
 
+    def is_mixed(self, n: int) -> bool:
+        """Whether the density of so many errors may have several components."""
+        return self.mixture and n >= ROWS_A_COMPONENT * FIRST_COMPONENTS
+
+    def enough(self, total: float) -> float:
+        """Change of the log evidence of so many rows that is none."""
+        return max(self.tol * total, LEAST_CHANGE)
+
 
 def fit_additive(
     rows: Rows,
@@ -113,8 +124,6 @@ def fit_additive(
         How.
     rng : Generator
         Chooses rows for the block over all columns where there are many.
-    report : callable, default=None
-        Receives a line of progress at a time.
     known : AdditiveModel, default=None
         Right after its training to nearly the same rows. Where these are more than judge terms its
         own are taken: a few rows less change the coefficients alone.
@@ -200,7 +209,7 @@ class TargetFit:
         self.judges = self.all
         if n > MOST_ROWS:
             # Spread over the targets: every k-th row by y.
-            order = torch.argsort(mean, stable=True)[:: -(-n // MOST_ROWS)]
+            order = torch.argsort(mean, stable=True)[evenly(n, MOST_ROWS)]
             self.judges = self.all.subset(order.sort().values, within)
         self.steps: list[EvidenceFit] = []
         #: The last basis that was evaluated at the rows, and its columns.
@@ -222,9 +231,8 @@ class TargetFit:
         members = at_once(lambda pair: self._weighted(*pair, floor), pairs)
         experts, log_density = self._experts(members, floor)
         model = TargetModel(experts, 0.0)
-        step = max(1, -(-self.n // SLOPE_ROWS))
-        weight = self.all.weight[::step]
-        gradient = model.gradient(self.X[::step])
+        X, weight = slope_rows(self.X, self.all.weight)
+        gradient = model.gradient(X)
         squares = gradient.square().sum(1)
         model = replace(model, slope=float((weight @ squares / weight.sum()).sqrt()))
         if not self._tries_local():
@@ -279,7 +287,7 @@ class TargetFit:
         for part in members:
             residues = [joint.of(number + k, terms) for k, terms in enumerate(part)]
             number += len(part)
-            count = choose_components(residues[0], floor) if self._is_mixed() else 1
+            count = choose_components(residues[0], floor) if self.options.is_mixed(self.n) else 1
             pairs = zip(part, residues, strict=True)
             behind.append([replace(t, residue=residue, count=count) for t, residue in pairs])
         experts, with_block = self._experts(behind, floor)
@@ -376,7 +384,7 @@ class TargetFit:
     def converged(self, candidate: Candidate) -> EvidenceFit:
         """Fit to all rows until the evidence stops to rise."""
         problem = self._problem(candidate)
-        enough = max(self.options.tol * problem.total, 1e-9)
+        enough = self.options.enough(problem.total)
         start = candidate.fit
         return problem.fit(start.alpha, start.noise, self.options.max_iter, enough).with_spread()
 
@@ -389,15 +397,11 @@ class TargetFit:
         points = candidate.basis.coordinates(self.X)
         return left_out(self.pairs, fit.fitted, fit.spread, points, factor)
 
-    def _is_mixed(self) -> bool:
-        """Whether the density may have several components."""
-        return self.options.mixture and self.n >= 4 * FIRST_COMPONENTS
-
     def _weighted(self, candidate: Candidate, fit: EvidenceFit, floor: float) -> list[FittedTerms]:
         """Fits of the same terms: one, or two whose weights are those of a first density."""
         basis = candidate.basis
         residue = self._residue(candidate, fit)
-        if not self._is_mixed():
+        if not self.options.is_mixed(self.n):
             return [FittedTerms(basis, fit, residue, 1.0)]
         if self.is_linear and choose_components(residue, floor) == 1:
             return [FittedTerms(basis, fit, residue, 1.0)]
@@ -444,7 +448,6 @@ def searched_factor(fit: EvidenceFit, total: float) -> float:
 
     Parameters
     ----------
-    fit : EvidenceFit
     total : float
         Number n of observations.
     """
@@ -452,21 +455,14 @@ def searched_factor(fit: EvidenceFit, total: float) -> float:
     return min(total / max(total - found, 1.0), MOST_FOUND)
 
 
-def stacked_shares(log_density: Tensor, weight: Tensor, n_steps: int = 200) -> list[float]:
-    """Shares of several densities in the mixture that predicts left-out rows best.
+def stacked_shares(log_density: Tensor, weight: Tensor) -> list[float]:
+    """Shares of k densities in the mixture that predicts left-out rows best, by frequencies (n,).
 
-    Parameters
-    ----------
-    log_density : Tensor of shape (n, k)
-        Of every row under every density.
-    weight : Tensor of shape (n,)
-        Frequencies.
-    n_steps : int, default=200
-        Steps of expectation maximization.
+    `log_density` (n, k) is that of every row under every density.
     """
     k = log_density.shape[1]
     share = log_density.new_full((k,), 1 / k)
-    for _ in range(n_steps if k > 1 else 0):
+    for _ in range(STACKING_STEPS if k > 1 else 0):
         responsibility = torch.softmax(log_density + share.log(), 1)
         share = (weight @ responsibility + 1) / (weight.sum() + k)
     return share.tolist()

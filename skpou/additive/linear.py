@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skpou.additive.basis import line_products
 from skpou.additive.terms import DECAYS, LINE, Candidate, TermSearch, kind_of
-from skpou.core.linalg import TINY
+from skpou.core.linalg import LEAST_SPREAD, TINY, evenly
 
 #: Rows from which errors tell bends and products well enough to leave the search out: at least so
 #: many, and so many for each column. Of fewer, evidence knows more than tests one by one.
@@ -82,9 +82,9 @@ def bends(search: TermSearch, weighted: Tensor) -> Tensor:
 
 def neighbours(X: Tensor, weighted: Tensor) -> float:
     """Sum of the products of each row's error with its nearest row's, in standard deviations."""
-    step = -(-len(X) // MOST_ROWS)
-    X, weighted = X[::step], weighted[::step]
-    Z = (X - X.mean(0)) / X.std(0, correction=0).clamp_min(1e-12)
+    some = evenly(len(X), MOST_ROWS)
+    X, weighted = X[some], weighted[some]
+    Z = (X - X.mean(0)) / X.std(0, correction=0).clamp_min(LEAST_SPREAD)
     distance = torch.cdist(Z, Z).fill_diagonal_(torch.inf)
     product = weighted * weighted[distance.argmin(1)]
     return float(product.sum() / product.square().sum().sqrt().clamp_min(TINY))

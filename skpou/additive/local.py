@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis
 from skpou.core import Pairs
-from skpou.core.linalg import EvidenceFit, row_blocks, rows_within
+from skpou.core.linalg import EvidenceFit, evenly, row_blocks, rows_within
 from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_local_kernel
 
 #: Rows of a table from which the nearest may tell what sums of splines miss: the default tries a
@@ -103,7 +103,6 @@ def local_kernel(
 
     Parameters
     ----------
-    rows : TargetPairs
     terms : FittedTerms
         Of the likeliest terms, all rows of equal widths.
     slopes : Tensor of shape (d,)
@@ -130,8 +129,6 @@ class JointResidue:
 
     Parameters
     ----------
-    rows : TargetPairs
-    kernel : LocalKernel
     fits : sequence of FittedTerms
         One for each member.
     floor : float
@@ -145,7 +142,7 @@ class JointResidue:
         n = len(rows.X)
         values = torch.stack([rows.y - terms.fit.fitted for terms in fits], 1)
         self.block = LocalBlock.of_rows(kernel, rows.X, rows.weight, values)
-        self.judged = torch.arange(0, n, -(-n // MOST_JUDGES), device=rows.X.device)
+        self.judged = torch.arange(n, device=rows.X.device)[evenly(n, MOST_JUDGES)]
         self.near, self.share, self.variance = self.block.smoother(self.judged, rows.X)
         self.own = (self.share * (self.near == self.judged[:, None])).sum(1)
         place = torch.full((n,), -1, device=rows.X.device)

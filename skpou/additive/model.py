@@ -18,6 +18,7 @@ from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.additive.terms import Candidate
 from skpou.core import Rows, to_array
+from skpou.core.linalg import evenly
 from skpou.core.models import (
     EXACT_NOISE,
     FEWEST_OF_TABLE,
@@ -200,14 +201,9 @@ class TargetModel:
         return components, torch.stack(means).sum(0)
 
     def _moves(self, X: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the local block adds to each member's mean, and the variance about it.
+        """What the local block adds to each member's mean (n, M), and the variance (n, 1) about it.
 
-        Returns
-        -------
-        moves : Tensor of shape (n, M)
-        variance : Tensor of shape (n, 1)
-        near : Tensor of shape (n, M)
-            The first at the nearest points of the box.
+        Last the first at the nearest points of the box.
         """
         if self.local is None:
             none = X.new_zeros((len(X), len(self.shares)))
@@ -365,11 +361,9 @@ class AdditiveModel:
     def some(self, X: Tensor, weight: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
         """At most so many of the points X (n, d), evenly, and their shares in all weights (n,)."""
         most = most or (MOST_ROWS_OF_BLOCK if self.has_local else MOST_ROWS)
-        if len(X) > most:
-            step = -(-len(X) // most)
-            X, weight = X[::step], weight[::step]
-        weight = weight.double()
-        return X, weight / weight.sum()
+        some = evenly(len(X), most)
+        weight = weight[some].double()
+        return X[some], weight / weight.sum()
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import Candidate, Start, TermSearch
 from skpou.core import SEEDS, sobol_points
-from skpou.core.linalg import lower_inverse
+from skpou.core.linalg import LEAST_SPREAD, lower_inverse
 
 #: Rows and random features of the pilot, which finds but scales and directions, and rows that are
 #: landmarks.
@@ -213,7 +213,7 @@ class Pilot:
         of_angles = c.cosine * coef[d + 1 : d + 1 + h] - c.sine * coef[d + 1 + h :]
         gradient = of_angles @ (self.frequencies * c.scale) @ fit.rotation.T
         centred = self.T - self.T.mean(0)
-        spread = centred.square().mean(0).clamp_min(1e-12)
+        spread = centred.square().mean(0).clamp_min(LEAST_SPREAD)
         slopes = (centred * self.fixed[:, 1:]).mean(0) / spread
         return gradient + coef[1 : d + 1] * slopes
 

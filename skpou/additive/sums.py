@@ -11,32 +11,32 @@ from torch import Tensor
 
 from skpou.additive.b_splines import fit_column
 from skpou.additive.basis import AdditiveBasis
-from skpou.additive.fit import (
-    FIRST_COMPONENTS,
-    SLOPE_ROWS,
-    AdditiveOptions,
-    TargetFit,
-    first_splines,
-)
+from skpou.additive.fit import AdditiveOptions, TargetFit, first_splines
 from skpou.additive.given import given_terms
 from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
 from skpou.additive.terms import (
     COLD,
     DECAYS,
     ENOUGH,
+    FIRST_NOISE,
     Candidate,
     first_variances,
     groups_of,
 )
 from skpou.core import LONG_SEEDS, BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
 from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums
-from skpou.core.models import ResidueDensity, choose_components, fit_density, left_out, noise_floor
+from skpou.core.models import (
+    ResidueDensity,
+    choose_components,
+    fit_density,
+    left_out,
+    noise_floor,
+    slope_rows,
+)
 
 #: Points of a column's box that stand for rows where its functions are made from the box alone:
 #: many more than functions, so that these hardly depend on how many.
 BOX_POINTS = 513
-#: Noise variance to start from, for targets of unit rms.
-FIRST_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _fit_target(
     """Strengths and coefficients of the terms of one target at the largest evidence."""
     F = sums.columns[:, list(index)]
     weight = torch.ones_like(y)
-    enough = max(options.tol * sums.total, 1e-9)
+    enough = options.enough(sums.total)
     if found is not None:
         problem = EvidenceProblem(F, y, weight, 0.0, found.groups, sums.total)
         return problem.fit(found.fit.alpha, found.fit.noise, options.max_iter, enough)
@@ -177,14 +177,13 @@ def _with_density(
     y = pairs.y[:, 0]
     floor = noise_floor(residue, y)
     n_components = 1
-    if options.mixture and len(y) >= 4 * FIRST_COMPONENTS:
+    if options.is_mixed(len(y)):
         n_components = choose_components(residue, floor)
     density = fit_density(residue, n_components, floor)
     if len(y) == 1:
         density = ResidueDensity.single(1.0, y)
     member = Member(fit.coef, fit.root, fit.noise, fit.dof[1:], 1.0, density)
     experts = (Expert(basis, (member,)),)
-    step = max(1, -(-len(sample.X) // SLOPE_ROWS))
-    weight = sample.weight[::step]
-    squares = TargetModel(experts, 0.0).gradient(sample.X[::step]).square().sum(1)
+    X, weight = slope_rows(sample.X, sample.weight)
+    squares = TargetModel(experts, 0.0).gradient(X).square().sum(1)
     return TargetModel(experts, float((weight @ squares / weight.sum()).sqrt()))

@@ -18,8 +18,13 @@ LINE, SPLINE, PAIR, TRIPLE, REMAINDER = 1, 2, 3, 4, 5
 #: Prior variance of a group's values before the data speak, in units of that of y.
 FIRST_VARIANCE = {LINE: 0.3, SPLINE: 0.1, PAIR: 0.02, TRIPLE: 0.005, REMAINDER: 0.3}
 CONSTANT_VARIANCE = 1e2
+#: Variance of the noise before they speak, and part of a first variance that a warm start has at
+#: least: what was idle may come back.
+FIRST_NOISE, LEAST_START = 0.1, 1e-3
 #: How fast the prior variance of ever rougher functions falls: powers that are tried.
 DECAYS = (1.0, 1.5, 2.0)
+#: Log evidence by which a power may be behind the best one for the next to be tried.
+BEHIND_BEST = 5
 #: Most functions a column in the pairs to start with, and in pairs and triples that grew.
 FIRST_PAIR, LARGEST_PAIR, LARGEST_TRIPLE = 6, 10, 5
 #: Most columns of the basis before it grows.
@@ -195,8 +200,6 @@ class TermSearch:
         Most columns of the basis.
     max_iter : int
         Most iterations of a fit.
-    report : callable, default=None
-        Receives a line of progress at a time.
     """
 
     def __init__(
@@ -250,12 +253,12 @@ class TermSearch:
             Score that ends the iterations where it is out of reach.
         """
         groups = groups_of(basis.blocks, decay, self.T)
-        alpha, noise = first_variances(groups), 0.1
+        alpha, noise = first_variances(groups), FIRST_NOISE
         if start is not None:
             alpha[0], noise = start.constant, start.noise
             for number, block in enumerate(basis.blocks, 1):
                 first = float(alpha[number])
-                alpha[number] = max(start.alpha.get(block.key, first), 1e-3 * first)
+                alpha[number] = max(start.alpha.get(block.key, first), LEAST_START * first)
         rows = self.rows
         if self._last is None or self._last[0] is not basis:  # Else its sums are known.
             new = EvidenceProblem(self.matrix(basis), rows.y, rows.weight, rows.within, groups)
@@ -352,7 +355,7 @@ class TermSearch:
             candidate = self.fit(basis, decay, start)
             start = candidate.start()
             better = tried.show(candidate, -candidate.score)
-            if not better and candidate.score < tried.best.score - 5:
+            if not better and candidate.score < tried.best.score - BEHIND_BEST:
                 break
         best = tried.best
         if best.score == -torch.inf and given is None:
@@ -415,7 +418,7 @@ class TermSearch:
     def _finer(self, block: Block) -> Block:
         if kind_of(block) == LINE:
             return block
-        most = {2: LARGEST_PAIR, 3: LARGEST_TRIPLE}.get(block.order, 10**6)
+        most = {2: LARGEST_PAIR, 3: LARGEST_TRIPLE}.get(block.order, self.max_columns)
         last = tuple(
             max(k, min(-int(-k * GROWTH // 1), most, self.basis.columns[j].n_functions))
             for j, k in zip(block.columns, block.last, strict=True)

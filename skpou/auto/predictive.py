@@ -117,17 +117,10 @@ class MemberDensity:
         return found.mT / self.unit
 
     def floored_log_density(self, y: Tensor, factors: Sequence[float], floor: Tensor) -> Tensor:
-        """Logarithm (n, S) of the density at y (n, m), for each factor that widens it.
+        """Logarithm (n, S) of the density at y (n, m), for each factor that widens it, the first 1.
 
-        Parameters
-        ----------
-        y : Tensor of shape (n, m)
-            Targets.
-        factors : sequence of float
-            The first is 1: the density as it is.
-        floor : Tensor of shape (m,)
-            Least standard deviation. Where a member's is below it, or it is widened, the density
-            is Gaussian.
+        Where a member's standard deviation is below the floor (m,), or it is widened, the density
+        is Gaussian.
         """
         mean, std = self.moments()
         found = [normal_log_density(y, mean, (factor * std).maximum(floor)) for factor in factors]

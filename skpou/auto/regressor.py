@@ -72,8 +72,8 @@ class Plan(NamedTuple):
     scaling : Scaling
         Box of the data, mean and scale of the targets.
     target_ndim : int
-    n_trials, n_steps : int
-        Most trials of the race, and steps of the fit: trials and whole fits.
+    n_steps : int
+        Most steps of the fit: trials of the race and whole fits.
     """
 
     members: list[Any]
@@ -84,7 +84,6 @@ class Plan(NamedTuple):
     rungs: list[Rung]
     scaling: Scaling
     target_ndim: int
-    n_trials: int
     n_steps: int
 
 
@@ -252,7 +251,7 @@ class AutoRegressor(JointOfMembers):
         n_racing = min(len(racing), max(int(self.n_members), 2))
         n_trials = count_trials(rungs, len(racing), int(self.n_members))
         n_steps = n_trials + n_racing + len(trusted)
-        return Plan(members, data, pair, racing, trusted, rungs, scaling, ndim, n_trials, n_steps)
+        return Plan(members, data, pair, racing, trusted, rungs, scaling, ndim, n_steps)
 
     def _members(self, n_rows: int, n_columns: int, seed: int) -> list[Any]:
         """Unfitted members."""

@@ -77,23 +77,10 @@ class TorchEstimator(TrainedEstimator):
     def _merged(
         self, X: Tensor, y: Tensor, weight: Tensor, box: Scaling | None = None
     ) -> tuple[Rows, Scaling, Tensor]:
-        """Distinct rows with points in the unit box, their scaling, and the unit of the targets.
+        """Distinct rows with points in the unit box, their scaling, and the targets' unit (m,).
 
-        Parameters
-        ----------
-        X, y, weight : Tensor of shape (n, d), (n, m), (n,)
-            Validated, in float64.
-        box : Scaling, default=None
-            Keep the box and the columns of an earlier fit.
-
-        Returns
-        -------
-        rows : Rows
-            Targets in units of their largest absolute value.
-        scaling : Scaling
-            Box and mean and scale of the targets.
-        unit : Tensor of shape (m,)
-            Largest absolute value of each target.
+        The unit is the largest absolute value of each target. `box` keeps the box and the columns
+        of an earlier fit; X (n, d), y (n, m) and weight (n,) are validated, in float64.
         """
         dtype = self._torch_dtype()
         if box is not None and not len(X):

@@ -163,16 +163,8 @@ class OutlierMixin:
     ) -> tuple[TrainingResult, Prepared]:
         """The result and its rows; where there are outliers, those of a fit without them.
 
-        It is kept where it predicts rows that were left out, outliers among them, better.
-
-        Parameters
-        ----------
-        result : TrainingResult
-            Of a fit to all rows.
-        prepared : Prepared
-            All rows.
-        train : callable
-            Fits to others.
+        It is kept where it predicts rows that were left out, outliers among them, better. `train`
+        fits to other rows.
         """
         self._set_outliers(None)
         given = prepared.given

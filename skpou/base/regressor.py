@@ -117,16 +117,10 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         box: Scaling | None = None,
         beside: Callable[[Tensor], Tensor] | None = None,
     ) -> Prepared:
-        """Validate, move, scale and merge the training data.
+        """Validate, move, scale and merge the training data as given to fit.
 
-        Parameters
-        ----------
-        X, y, sample_weight : array-like or Tensor
-            As given to fit.
-        box : Scaling, default=None
-            Keep the box and the columns of an earlier fit.
-        beside : callable, default=None
-            Maps X (n, d) to further points (k, d) for the box to hold; then n may be 0.
+        `box` keeps the box and the columns of an earlier fit; `beside` maps X (n, d) to further
+        points (k, d) for the box to hold: then n may be 0.
         """
         X, y, weight = self._given_rows(X, y, sample_weight, box is None, beside is not None)
         ndim = y.ndim

@@ -182,9 +182,9 @@ def _stage_polynomials(stage: dict, box: dict, names: Sequence[str]) -> list[str
     return [f"     {polynomial_text(exponents, coef, names, box)}" for coef in raw.T[:MOST_TARGETS]]
 
 
-def noise_lines(values: Any, what: str = "Noise, standard deviation") -> list[str]:
+def noise_lines(values: Any) -> list[str]:
     """Line of the noise."""
-    return ["", f"{what}: {numbers(values)} (in units of y)"]
+    return ["", f"Noise, standard deviation: {numbers(values)} (in units of y)"]
 
 
 def joined(lines: Iterable[str]) -> str:

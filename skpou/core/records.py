@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-#: Takes a line of progress; it may raise to end the training.
+#: Takes a line of progress at a time, for every iteration or what was tried; it may raise to end
+#: the training. Docstrings of fits name neither it nor the generator of all their draws.
 Report = Callable[[str], None]
 
 Candidate = TypeVar("Candidate")

@@ -138,10 +138,10 @@ def with_all_targets(rows: Rows, kept: Tensor) -> Rows:
     return replace(part, repeats=repeats)
 
 
-def drawn_points(rows: Rows, most: int, seed: int = 0) -> Tensor:
-    """Mask (n,) of at most so many points, drawn at random."""
+def drawn_points(rows: Rows, most: int) -> Tensor:
+    """Mask (n,) of at most so many points, drawn at random, always the same."""
     kept = torch.zeros(rows.n_rows, dtype=torch.bool, device=rows.X.device)
-    order = np.random.default_rng(seed).permutation(rows.n_rows)
+    order = np.random.default_rng(0).permutation(rows.n_rows)
     kept[torch.as_tensor(order[:most], device=rows.X.device)] = True
     return kept
 
@@ -192,10 +192,6 @@ def merge_rows(X: Tensor, y: Tensor, weight: Tensor, *, counts: bool = False) ->
     counts : bool, default=False
         Whether weights stay as they are also where no point has two different targets: each draw
         of a class counts, not so the repetition of an exact number.
-
-    Returns
-    -------
-    Rows
     """
     kept = weight > 0
     X, y, weight = X[kept], y[kept], weight[kept]

@@ -51,7 +51,6 @@ class CollocationSystem:
 
     Parameters
     ----------
-    basis : Basis
     rows : Rows
         Data in scaled units; there may be none.
     terms : sequence of Term

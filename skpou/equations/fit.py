@@ -307,13 +307,7 @@ def fit_equations(
     ----------
     rows : Rows
         Distinct rows in scaled units; there may be none.
-    problem : Problem
-    options : EquationOptions
-    rng : numpy.random.Generator
-        Of all draws.
     symmetries : sequence of Symmetry
-    report : callable, default=None
-        Takes a line for every model that was tried.
 
     Returns
     -------

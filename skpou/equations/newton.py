@@ -49,8 +49,6 @@ def gauss_newton(
 
     Parameters
     ----------
-    system : CollocationSystem
-    start : Iterate
     scales : sequence of float
         Factors of the system's blocks.
     alpha : float

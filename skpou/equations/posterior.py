@@ -126,7 +126,6 @@ def open_directions(system: CollocationSystem, R: Tensor) -> tuple[Tensor, Tenso
 
     Parameters
     ----------
-    system : CollocationSystem
     R : Tensor of shape (p m + q, p m + q)
         Triangular factor of the weighted rows.
 
@@ -268,7 +267,6 @@ def fitted_model(
     ----------
     system : CollocationSystem
         At the points of the solve.
-    iterate : Iterate
     scales : sequence of float
         Factors of the rows.
     alpha : float

@@ -267,12 +267,10 @@ class Tracer:
 
     Parameters
     ----------
-    equation : Equation
     x : Tensor of shape (n, d)
         Its points.
     constants : Constants
         First values of the unknowns.
-    scaling : Scaling
     rng : numpy.random.Generator
         Of the trial functions.
     """

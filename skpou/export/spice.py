@@ -205,7 +205,6 @@ class _Writer:
 
     Parameters
     ----------
-    program : Program
     box : dict of ndarray
         Columns that vary, lower corner and sides of the box of the data.
     """

@@ -208,10 +208,11 @@ class FitDisplay:
         others = len(section.labels) > len(shown)
         if others:
             y = predicted(section.rows(shown, *data.T))[0] + residuals
-        flat = len(shown) == 1
+        where = {"xlabel": labels[shown[0]], "ylabel": name}
+        if len(shown) == 2:
+            where |= {"xx1": grid[1], "ylabel": labels[shown[1]], "zlabel": name}
         display = cls(
             xx0=grid[0],
-            xx1=None if flat else grid[1],
             mean=mean.reshape(grid[0].shape),
             std=None if std is None else std.reshape(grid[0].shape),
             X=data,
@@ -219,9 +220,7 @@ class FitDisplay:
             residuals=residuals,
             residual_std=own_std,
             at_medians=others,
-            xlabel=labels[shown[0]],
-            ylabel=name if flat else labels[shown[1]],
-            zlabel=None if flat else name,
+            **where,
         )
         return display.plot(ax=ax, **kwargs)
 

@@ -31,13 +31,7 @@ class NetworkClasses:
     offset: Tensor
 
     def log_proba(self, X: Tensor) -> Tensor:
-        """Logarithms (n, K) of the probabilities; outside the unit box those at its nearest point.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-            Points.
-        """
+        """Logarithms (n, K) of the probabilities; outside the unit box at its nearest point."""
         columns = self.basis.matrix(X.to(self.coef).clamp(0.0, 1.0))
         return torch.log_softmax(columns @ self.coef + self.offset, 1)
 

@@ -174,8 +174,6 @@ def fit_network_classes(
         Its solver is one of `CLASS_SOLVERS`; alpha is relative to the norm of the constant column.
     rng : numpy.random.Generator
         Source of the start, of the minibatches and of the rows that calibrate.
-    report : callable, default=None
-        Takes a line for every iteration.
 
     Returns
     -------

@@ -70,9 +70,7 @@ class EquationColumns(ParametricBasis):
 
     Parameters
     ----------
-    network : Network
     sets : sequence of RowSet
-    n_outputs : int
     """
 
     def __init__(self, network: Network, sets: Sequence[RowSet], n_outputs: int):
@@ -184,10 +182,6 @@ class EquationNetworkTraining(NetworkTraining):
     rows : Rows
         Data in scaled units; there may be none.
     problem : Problem
-    options : NetworkOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every iteration.
     before : sequence of Stage, default=()
         Earlier stages, which the network adds to.
     first : Tensor of shape (n_parameters,), default=None
@@ -354,11 +348,6 @@ def fit_equation_network(
     ----------
     rows : Rows
         Data in scaled units; there may be none.
-    equations : Problem
-    options : NetworkOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every iteration.
 
     Returns
     -------

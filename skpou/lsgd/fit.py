@@ -97,10 +97,6 @@ class NetworkTraining:
     ----------
     rows : Rows
         Distinct rows in scaled units.
-    options : NetworkOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every iteration.
     """
 
     #: `ProjectedProblem`, or another whose fits have theta, coef and value.
@@ -355,11 +351,8 @@ def fit_network(
     ----------
     rows : Rows
         Distinct rows in scaled units, at least one.
-    options : NetworkOptions
     rng : numpy.random.Generator
         Source of the start and of the minibatches.
-    report : callable, default=None
-        Takes a line for every iteration.
 
     Returns
     -------

@@ -39,7 +39,6 @@ class NonlinearRows(ParametricBasis):
 
     Parameters
     ----------
-    problem : NonlinearProblem
     index : slice or Tensor, default=slice(None)
         Which of the rows.
     """
@@ -97,7 +96,6 @@ class NonlinearProblem(ProjectedProblem):
 
     Parameters
     ----------
-    network : Network
     system : CollocationSystem
         Data and equations, after earlier stages if there are any, for any hidden layers.
     scales : sequence of float

@@ -71,8 +71,6 @@ def check_network_for(estimator: Any, problem: Problem, physics: Physics) -> Non
     ----------
     estimator : LSGDRegressor or MultiStageRegressor
         Whose parameters are read.
-    problem : Problem
-    physics : Physics
 
     Raises
     ------

@@ -37,11 +37,6 @@ class EquationStages:
     ----------
     rows : Rows
         Data in scaled units; there may be none.
-    problem : Problem
-    options : MultiStageOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every iteration.
     """
 
     def __init__(

@@ -30,6 +30,7 @@ from skpou.search import (
     Sines,
     Stages,
     UnitsOnBackground,
+    are_few,
     fit_automatic,
 )
 
@@ -81,8 +82,7 @@ def _network_then_sines(
         raise
     first.chosen["scale_factors"] = (1.0,)
     model: LinearModel = first.state
-    too_few = not rows.n_features or rows.n_rows < rows.n_features + 4
-    if not several or too_few or rows.X.dtype != torch.float64:
+    if not several or are_few(rows) or rows.X.dtype != torch.float64:
         return first
     search = AutomaticSearch(rows, search_options(options), rng, report)
     dof = min(network.n_parameters + network.n_columns, rows.total_weight / 2)
@@ -121,11 +121,6 @@ def fit_multi_stage(
     ----------
     rows : Rows
         Distinct rows in scaled units, at least one.
-    options : MultiStageOptions
-    rng : numpy.random.Generator
-        Of all draws.
-    report : callable, default=None
-        Takes a line for every iteration or model that was tried.
 
     Returns
     -------

@@ -56,7 +56,6 @@ class JointDescent:
 
     Parameters
     ----------
-    network : Network
     rows : Rows
         Targets of unit rms.
     theta, coef : Tensor
@@ -64,8 +63,6 @@ class JointDescent:
     scale_factor : float
         The first layer's parameters are this times the variables of the descent: the factor
         inside of its activation, sec. 2.2.2 of the lecture on multi-stage networks.
-    report : callable, default=None
-        Takes a line for every iteration.
     """
 
     def __init__(

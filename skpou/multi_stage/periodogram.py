@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import evenly
+
 #: Most rows, and about the number of frequencies, that are looked at: some 30 million sines.
 MOST_ROWS, MOST_FREQUENCIES = 4000, 8192
 #: A frequency step is this part of one period over the box: peaks lie between whole periods too.
@@ -78,8 +80,8 @@ def dominant_frequency(X: Tensor, values: Tensor, weight: Tensor) -> Peak:
     n, d = X.shape
     if not d or n < 4:
         return Peak(X.new_zeros(d), 0.0, 1.0)
-    step = -(-n // MOST_ROWS)
-    X, values, weight = X[::step], values[::step], weight[::step]
+    some = evenly(n, MOST_ROWS)
+    X, values, weight = X[some], values[some], weight[some]
     share = weight / weight.sum()
     centred = values - share @ values
     energy = float((share @ centred.square()).sum())

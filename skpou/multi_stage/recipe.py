@@ -60,10 +60,6 @@ class RecipeTraining:
     ----------
     rows : Rows
         Distinct rows in scaled units.
-    options : MultiStageOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every iteration.
     """
 
     def __init__(

@@ -94,11 +94,8 @@ class NetworkColumns(ParametricBasis):
     def _backpropagate(self, theta: Tensor, cotangent: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Sensitivities (n, m, w_l) and inputs (n, w_{l-1}) of every layer.
 
-        Parameters
-        ----------
-        theta : Tensor of shape (n_parameters,)
-        cotangent : Tensor of shape (n, m, w_L) or (1, m, w_L)
-            Derivatives of the m outputs with respect to the last layer's units.
+        `cotangent` (n, m, w_L) or (1, m, w_L) are the derivatives of the m outputs with respect to
+        the last layer's units.
         """
         network = self.network
         layers = list(network.layers(theta, self.X))

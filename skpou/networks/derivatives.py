@@ -86,7 +86,6 @@ class NetworkDerivatives:
 
     Parameters
     ----------
-    network : Network
     X : Tensor of shape (n, d)
         Points.
     wanted : iterable of tuple of int

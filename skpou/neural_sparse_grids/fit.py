@@ -136,11 +136,8 @@ def fit_neural_sparse_grid(
         Points in the unit box; targets of about unit rms, or the shares of the classes.
     encoder : Encoder
         Changed in place.
-    options : NeuralGridOptions
     rng : numpy.random.Generator
         Source of the start, of splits and minibatches.
-    report : callable, default=None
-        Takes a line for every pass, or every round of steps.
     more : MoreRows, default=None
         Rows that the passes of ``"gradient"`` go on with; the others are judged by, and start.
 
@@ -439,15 +436,11 @@ def fit_head(
     ----------
     latent : Rows
         Embeddings for points.
-    grid : SparseGrid
-    options : NeuralGridOptions
     rng : numpy.random.Generator
         Source of the rows that choose a ridge.
     determined : float, default=0
         Parameters of the encoder that the rows have determined: they count as spent in the
         variance of the noise.
-    report : callable, default=None
-        Takes a line for every ridge.
     """
     grid_options = GridOptions(
         grid.level, grid.boundary, options.descent.alpha, max_points=sys.maxsize

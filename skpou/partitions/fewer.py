@@ -74,8 +74,6 @@ def fit_no_worse(
         One size, a degree, and `exactly`.
     rng : numpy.random.Generator
         Draws the starts.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Raises
     ------
@@ -138,8 +136,6 @@ def fit_again(
         One size, a degree, and `exactly`.
     found : TrainingResult
         Of `fit_no_worse`, with pieces that `can_grow`.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Raises
     ------
@@ -168,8 +164,6 @@ def grown_where_better(
         Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         What pieces were found with; without one size and a degree they stay.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Raises
     ------
@@ -208,8 +202,6 @@ class _Contest:
         Distinct samples.
     first : TrainingResult
         What is kept if nothing has been shown.
-    report : callable
-        Receives a line for each.
     """
 
     def __init__(self, rows: Rows, first: TrainingResult, report: Report):

@@ -22,7 +22,7 @@ from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
-from skpou.partitions.pieces.merging import MergeHistory, merge_multilevel, score, smooth
+from skpou.partitions.pieces.merging import SWEEPS, MergeHistory, merge_multilevel, score, smooth
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.race import DegreeRace
@@ -60,8 +60,6 @@ def fit_pieces(
         Draws the starts.
     labels : Tensor of shape (n,), int64, default=None
         Start from these pieces instead of from fine cells; needs a given degree.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Returns
     -------
@@ -74,9 +72,9 @@ def fit_pieces(
         On Ctrl-C, with the best pieces found so far.
     """
     training = _PieceTraining(rows, options, report)
-    with handing_over(lambda: training.finish(quick=True) if training.begun else None):
+    with handing_over(lambda: training.result(quick=True) if training.begun else None):
         training.search(rng, labels)
-        return training.finish()
+        return training.result()
 
 
 def fit_sharp_pieces(
@@ -88,7 +86,7 @@ def fit_sharp_pieces(
     """
     training = _PieceTraining(rows, options, None)
     found = training.sharp(rng, hopeless)
-    return None if found is None else training.finish(found=found)
+    return None if found is None else training.result(found=found)
 
 
 def have_sharp_pieces(
@@ -117,7 +115,7 @@ def discover_tree(
     training = _PieceTraining(rows, options, report)
     with handing_over():
         training.search(rng, None)
-        return training.finish(quick=True).state.tree
+        return training.result(quick=True).state.tree
 
 
 def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm, ...]:
@@ -127,6 +125,10 @@ def affordable_forms(forms: tuple[GateForm, ...], rows: Rows) -> tuple[GateForm,
     if forms[0].degree < 2 or (carried and n_columns <= PieceOptions.most_gate_columns):
         return forms
     return (GateForm(1),)
+
+
+#: Tree, the leaf of each sample (of a soft part the part), and the number of sharp levels.
+_Separated = tuple[PartitionTree, Tensor, int]
 
 
 @dataclass
@@ -163,7 +165,7 @@ class _PieceTraining:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something to finish with."""
+        """Whether there is something that a result can be made of."""
         return self._best is not None
 
     @property
@@ -273,16 +275,15 @@ class _PieceTraining:
             history.labels = single
             self._best = candidate
         if exact is not None:
-            history.offer(score(problem, problem.fit(exact)), exact)
-            history.scores.append(history.score)
+            history.offer_alone(score(problem, problem.fit(exact)), exact)
         elif self.race.enough.get(degree):
-            history.offer(score(problem, problem.fit(single)), single)
-            history.scores.append(history.score)
-        elif whole or problem.n < 2 * (problem.n_columns + 3):
-            history.offer(self._whole_score(problem, single), single)
-            history.scores.append(history.score)
+            history.offer_alone(score(problem, problem.fit(single)), single)
+        elif whole or not problem.has_room:
+            history.offer_alone(self._whole_score(problem, single), single)
         else:
-            start = self.race.start(degree)[1] if labels is None else smooth(problem, labels, 6)
+            start = (
+                self.race.start(degree)[1] if labels is None else smooth(problem, labels, SWEEPS)
+            )
             self.cells = start.labels
             # Pieces of few rows may yet become exact.
             alone = self.best is candidate or problem.n < RACED_ROWS
@@ -342,27 +343,14 @@ class _PieceTraining:
         is_clear = math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
-    def finish(
+    def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
     ) -> TrainingResult:
         """Steps D to H: tree, gates and experts of the best pieces, `found` if they are planned."""
         problem, history = self.best.problem, self.best.history
-        pieces, plan = found or self.planned()
-        if self.options.exactly and not plan.first_soft:
-            pieces, plan = self._split(problem, pieces)
-        sharp = quick or plan.first_soft == len(plan.levels)
-        if sharp:
-            built = self._sharp(problem, pieces, plan.levels, quick)
-            if self.options.exactly and not quick and not gates_follow(problem, built[1], built[0]):
-                # Gates of one level that cannot follow the pieces do better as soft ones.
-                pieces, plan = self._split(problem, pieces)
-                sharp = False
-        if not sharp:
-            built = self._soft(problem, pieces, plan)
-        tree, labels, first_soft = built
+        tree, labels, first_soft = self._separated(*(found or self.planned()), quick)
         if self.options.exactly:
-            most = max(self._most_pieces(problem), self.options.padded_to)
-            level = tree.levels[0].padded(most)
+            level = tree.levels[0].padded(max(self._most_pieces(problem), self.options.padded_to))
             tree = PartitionTree(problem.d, [level])
         experts, alpha = fit_level_experts(problem, tree, labels, first_soft, self.options.alpha)
         code = "converged" if self.converged else "max_iter"
@@ -393,6 +381,19 @@ class _PieceTraining:
                 ],
             },
         )
+
+    def _separated(self, pieces: Pieces, plan: Plan, quick: bool) -> _Separated:
+        """Gates between pieces, sharp or soft."""
+        problem, exactly = self.best.problem, self.options.exactly
+        if exactly and not plan.first_soft:
+            pieces, plan = self._split(problem, pieces)
+        if quick or plan.first_soft == len(plan.levels):
+            built = self._sharp(problem, pieces, plan.levels, quick)
+            if quick or not exactly or gates_follow(problem, built[1], built[0]):
+                return built
+            # Gates of one level that cannot follow the pieces do better as soft ones.
+            pieces, plan = self._split(problem, pieces)
+        return self._soft(problem, pieces, plan)
 
     def _not_converged(self) -> str:
         last = self.curve[-2:]
@@ -427,7 +428,7 @@ class _PieceTraining:
 
     def _sharp(
         self, problem: PieceProblem, pieces: Pieces, levels: list[np.ndarray], quick: bool
-    ) -> tuple[PartitionTree, Tensor, int]:
+    ) -> _Separated:
         """Sharp gates on every level; the tree, the leaf of each sample, no soft level."""
         forms = self.options.gates
         tree = fit_gate_tree(problem, pieces, levels, forms, quick)
@@ -439,9 +440,7 @@ class _PieceTraining:
             chosen = refit_by_gates(problem, chosen, tree)
         return tree, chosen.labels, len(levels)
 
-    def _soft(
-        self, problem: PieceProblem, pieces: Pieces, plan: Plan
-    ) -> tuple[PartitionTree, Tensor, int]:
+    def _soft(self, problem: PieceProblem, pieces: Pieces, plan: Plan) -> _Separated:
         """Blends below sharp gates, or one blend alone."""
         options = blend_options(self.options)
         labels = torch.zeros_like(pieces.labels)

@@ -14,6 +14,10 @@ from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.problem import PieceProblem
 
+#: Rows times columns squared times steps of a default fit, which should not keep anybody waiting,
+#: and relative error of an exact fit of a given number that other starts are tried above.
+DEFAULT_BUDGET, FAR = 2e9, 1e-8
+
 
 def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> TrainingResult:
     """Variable projection of all gates at once, from the partitions that a tree chooses.
@@ -93,7 +97,6 @@ def blend_options(options: PieceOptions) -> BlendOptions:
         tol=options.tol,
         max_iter=min(options.most_steps, options.max_iter),
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
-        # A default fit should not keep anybody waiting.
-        budget=2e9 if sizes is None else 5e9,
-        restart_above=1e-8 if sizes is not None and options.restarted else math.inf,
+        budget=DEFAULT_BUDGET if sizes is None else BlendOptions.budget,
+        restart_above=FAR if sizes is not None and options.restarted else math.inf,
     )

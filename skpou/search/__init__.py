@@ -1,6 +1,6 @@
 """The automatic search over families of bases."""
 
-from skpou.search.automatic import AutomaticOptions, AutomaticSearch, fit_automatic
+from skpou.search.automatic import AutomaticOptions, AutomaticSearch, are_few, fit_automatic
 from skpou.search.background import UnitsOnBackground
 from skpou.search.candidates import Candidate
 from skpou.search.family import Family, Seen, Stages, Task
@@ -14,6 +14,6 @@ from skpou.search.units import GrownUnits
 # fmt: off
 __all__ = ["ENOUGH_ROWS", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate", "Family",
            "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
-           "UnitsOnBackground", "fit_automatic", "fit_to_blocks", "neighbour_correlation",
-           "white_correlation"]
+           "UnitsOnBackground", "are_few", "fit_automatic", "fit_to_blocks",
+           "neighbour_correlation", "white_correlation"]
 # fmt: on

@@ -70,6 +70,11 @@ class AutomaticOptions:
     stages: Stages = UNITS_ALONE
 
 
+def are_few(rows: Rows) -> bool:
+    """Whether rows are too few for anything but a polynomial."""
+    return not rows.n_features or rows.n_rows < rows.n_features + SPARE_ROWS
+
+
 class AutomaticSearch:
     """The search on given rows.
 
@@ -77,10 +82,6 @@ class AutomaticSearch:
     ----------
     rows : Rows
         Distinct rows in scaled units.
-    options : AutomaticOptions
-    rng : numpy.random.Generator
-    report : callable, default=None
-        Takes a line for every model that was tried.
     """
 
     def __init__(
@@ -132,8 +133,7 @@ class AutomaticSearch:
         task, rows = self.task, self.task.rows
         self._take(Polynomials().fit(task, self.seen))
         simple = self.seen.candidates[-1]
-        few = not rows.n_features or rows.n_rows < rows.n_features + SPARE_ROWS
-        if few or simple.leave_one_out <= task.exact:
+        if are_few(rows) or simple.leave_one_out <= task.exact:
             return simple
         for family in self.families:
             try:
@@ -203,11 +203,6 @@ def fit_automatic(
     ----------
     rows : Rows
         Distinct rows in scaled units, at least one.
-    options : AutomaticOptions
-    rng : numpy.random.Generator
-        Of all draws.
-    report : callable, default=None
-        Takes a line for every model that was tried.
 
     Returns
     -------

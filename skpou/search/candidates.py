@@ -65,8 +65,6 @@ class Candidate:
 
         Parameters
         ----------
-        family : str
-        basis : Basis
         path : RidgePath
             Of the basis' columns at the rows.
         alpha : float

@@ -196,7 +196,6 @@ class Family(Protocol):
 
         Parameters
         ----------
-        task : Task
         seen : Seen
             At least one candidate.
         """

@@ -42,10 +42,6 @@ def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> Training
     others : callable
         Reads the others, in the same units.
 
-    Returns
-    -------
-    TrainingResult
-
     Raises
     ------
     TrainingInterrupted

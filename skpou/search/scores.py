@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Basis, Rows
-from skpou.core.linalg import TINY, range_to_round_off, row_blocks, triangular_factor
+from skpou.core.linalg import TINY, evenly, range_to_round_off, row_blocks, triangular_factor
 
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
@@ -97,9 +97,9 @@ def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
     """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
     if len(X) < 8 or not X.shape[1]:
         return 0.0
-    points, step = X.cpu().numpy(), -(-len(X) // MOST_CORRELATED)
-    near = cKDTree(points).query(points[::step], 2)[1][:, 1]
-    some = residual[::step]
+    points, looked = X.cpu().numpy(), evenly(len(X), MOST_CORRELATED)
+    near = cKDTree(points).query(points[looked], 2)[1][:, 1]
+    some = residual[looked]
     square = some.square().mean()
     product = (some * residual[torch.as_tensor(near, device=X.device)]).mean()
     return float(product / square) if float(square) > 0 else 0.0
@@ -326,7 +326,6 @@ def evident_path(A: Tensor, rows: Rows, noisy: bool) -> tuple[RidgePath, float, 
     ----------
     A : Tensor of shape (n, p)
         Columns.
-    rows : Rows
     noisy : bool
         Whether a ridge far above round-off is to be expected: then inner products are tried first.
     """

@@ -29,7 +29,6 @@ def search_sines(
 
     Parameters
     ----------
-    task : Task
     rows : Rows
         The task's, or what a candidate leaves over at them.
     tag : int

@@ -25,8 +25,6 @@ def further_stages(task: Task, seen: Seen, best: Candidate) -> Iterator[Seen]:
 
     Parameters
     ----------
-    task : Task
-    seen : Seen
     best : Candidate
         The first stage, or the first ones.
 

@@ -190,7 +190,6 @@ def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:
 
     Parameters
     ----------
-    dictionary : Dictionary
     A : Tensor of shape (n, p)
         Weighted columns so far.
     y : Tensor of shape (n, m)
@@ -393,7 +392,6 @@ def grow_units(task: Task, target: float, handicap: float, **options: Any) -> Ca
 
     Parameters
     ----------
-    task : Task
     target : float
         Calibrated error of the best other family.
     handicap : float

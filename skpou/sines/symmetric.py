@@ -37,7 +37,6 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
 
     Parameters
     ----------
-    base : SineFeatures
     mirrors : sequence of Mirror
         At most one for a coordinate.
     columns : Tensor of int64
@@ -56,7 +55,6 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
 
         Parameters
         ----------
-        base : SineFeatures
         mirrors : sequence of Mirror
         periods : dict of int to float
             Periods along coordinates, in units of the unit box.

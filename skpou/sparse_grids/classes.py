@@ -102,8 +102,6 @@ def fit_classes(
         Level, boundary, alpha, most points.
     rng : numpy.random.Generator
         Source of the rows that choose a ridge.
-    report : callable, default=None
-        Takes a line for every step.
 
     Returns
     -------
@@ -213,7 +211,6 @@ class DensityProblem:
         ----------
         model : GridClasses
             For this alpha.
-        alpha : float
         judged : Tensor of shape (k,), int64
             Numbers of the rows; those of `best_alpha` if it has been called.
         """

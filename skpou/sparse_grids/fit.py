@@ -65,8 +65,6 @@ def fit_sparse_grid(
         What to fit.
     rng : numpy.random.Generator
         Source of splits and draws.
-    report : callable, default=None
-        Takes a line for every step.
 
     Returns
     -------

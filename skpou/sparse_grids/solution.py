@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report, Rows, TrainingResult
-from skpou.core.linalg import LEAST_ALPHA
+from skpou.core.linalg import LEAST_ALPHA, NO_VARIANCE
 from skpou.sparse_grids.basis.grid import SparseGrid, count_points
 from skpou.sparse_grids.model import COLUMNS, ROWS, Posterior, SparseGridModel
 from skpou.sparse_grids.solvers.ridge import (
@@ -43,8 +43,6 @@ LEVEL_REFINED, LEVEL = 3, 4
 AS_THE_LEAST = 1.01
 #: Degrees of freedom relative to the rows: fewer say nothing of the noise, and none is divided by.
 FEW_FREEDOMS, NO_FREEDOM = 0.05, 1e-6
-#: Variance relative to that of the targets that is none.
-NO_VARIANCE = 1e-20
 #: Columns whose joint posterior is known after an iterative solution.
 N_EXACT = 2000
 #: Residual, relative to the targets' rms, that counts as none.

@@ -117,8 +117,6 @@ def fit_sums(
         The grid.
     options : GridOptions
         Ridge.
-    report : callable, default=None
-        Takes a line for every step.
     """
     matrix: Any = FactorRows(sums.columns[:, 1:])
     costs = torch.as_tensor(grid.costs(), device=y.device).to(y.dtype)

@@ -17,12 +17,8 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, to_array, to_tensor
-from skpou.core.classes.companion import (
-    MOST_ROWS,
-    LogisticCompanion,
-    fit_companion_of_classes,
-)
-from skpou.core.linalg import NUMERICAL_FAILURES
+from skpou.core.classes.companion import MOST_ROWS, LogisticCompanion, fit_companion_of_classes
+from skpou.core.linalg import NUMERICAL_FAILURES, evenly
 from skpou.core.models import ClassPredictor
 from skpou.core.optim import logits_of_shares
 
@@ -63,7 +59,6 @@ def observations_at(rows: Rows, some: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    rows : Rows
     some : Tensor of shape (k,), int64
         Numbers of distinct points.
     """
@@ -257,7 +252,7 @@ def _companion_at(pairs: Rows, row: Tensor) -> tuple[LogisticCompanion, Tensor] 
     known = torch.arange(n, device=row.device)
     if n > MOST_ROWS:
         # Those at which the model is judged, and others evenly from the sorted rows.
-        others = known[:: -(-n // (MOST_ROWS - min(len(row), MOST_ROWS // 2)))]
+        others = known[evenly(n, MOST_ROWS - min(len(row), MOST_ROWS // 2))]
         known = torch.unique(torch.cat([row[: MOST_ROWS // 2], others]))
     part = pairs if len(known) == n else pairs.subset(known)
     try:

@@ -2,6 +2,8 @@
 
 from skpou.core.linalg.cholesky import (
     LEAST_ALPHA,
+    LEAST_SPREAD,
+    NO_VARIANCE,
     TINY,
     add_gram,
     factored,
@@ -34,6 +36,7 @@ from skpou.core.linalg.processes import (
 from skpou.core.linalg.ranges import range_to_round_off
 from skpou.core.linalg.statistics import (
     RowSums,
+    evenly,
     long_blocks,
     row_blocks,
     rows_within,
@@ -44,12 +47,12 @@ from skpou.core.linalg.statistics import (
 from skpou.core.linalg.weighted_sums import WeightedSums, factor_of_products
 
 # fmt: off
-__all__ = ["LEAST_ALPHA", "NUMERICAL_FAILURES", "TINY", "EvidenceFit", "EvidenceProblem", "Groups",
-           "RowSums", "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike",
-           "coefficients", "count", "effective_parameters", "evidence_ridge", "factor_of_products",
-           "factored", "free_rows", "gather", "gather_objects", "is_deficient", "largest_norm",
-           "leave_one_out", "long_blocks", "lower_inverse", "range_to_round_off",
-           "ridge_coefficients", "ridge_factor", "row_blocks", "rows_within", "split_factor",
-           "sum_of_all", "symmetric", "triangular_factor", "triangular_factors",
-           "weighted_factors", "whitened_factor"]
+__all__ = ["LEAST_ALPHA", "LEAST_SPREAD", "NO_VARIANCE", "NUMERICAL_FAILURES", "TINY",
+           "EvidenceFit", "EvidenceProblem", "Groups", "RowSums", "WeightedSums", "add_gram",
+           "alone", "back_substitute", "check_alike", "coefficients", "count",
+           "effective_parameters", "evenly", "evidence_ridge", "factor_of_products", "factored",
+           "free_rows", "gather", "gather_objects", "is_deficient", "largest_norm", "leave_one_out",
+           "long_blocks", "lower_inverse", "range_to_round_off", "ridge_coefficients",
+           "ridge_factor", "row_blocks", "rows_within", "split_factor", "sum_of_all", "symmetric",
+           "triangular_factor", "triangular_factors", "weighted_factors", "whitened_factor"]
 # fmt: on

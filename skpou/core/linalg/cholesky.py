@@ -11,8 +11,15 @@ from skpou.core.linalg.statistics import row_blocks
 
 #: Below all that counts, with a finite inverse: keeps divisors and logarithms from zero.
 TINY = 1e-300
+#: Variance, relative to that of the targets, that is none: a deviation of 1e-10 may be round-off of
+#: sums of numbers of order one.
+NO_VARIANCE = 1e-20
+#: Standard deviation of a column in the unit box that is none: what varies less is divided by this.
+LEAST_SPREAD = 1e-12
 #: Least ridge, relative to the largest column norm, for which a Gram matrix can be factored.
 LEAST_ALPHA = 1e-6
+#: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.
+PANEL = 256
 
 
 def largest_norm(squares: Tensor) -> float:
@@ -38,23 +45,10 @@ def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
 
 
 def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:
-    """Cholesky factor of a Hessian with its ridge, by columns whitened by the ridge's growth.
+    """Lower factor of ``D^-1/2 H D^-1/2 + r I``, and r: the ridge, or what round-off asks for.
 
-    Parameters
-    ----------
-    lower : Tensor of shape (k, k)
-        The Hessian, of which the lower part is read.
-    growth : Tensor of shape (k,)
-        Growth of the ridge.
-    strength : float
-        Root of the ridge of growth 1.
-
-    Returns
-    -------
-    factor : Tensor of shape (k, k)
-        Lower factor of ``D^-1/2 H D^-1/2 + used I``.
-    used : float
-        The ridge, or more where round-off asks for it.
+    Of a Hessian H (k, k), of which the lower part is read, D the growth (k,) of its ridge, whose
+    root is `strength` where the growth is 1.
     """
     root = growth.sqrt()
     return factored(lower / (root[:, None] * root), strength**2)
@@ -66,7 +60,7 @@ def symmetric(lower: Tensor) -> Tensor:
     return full.add_(torch.tril(full, -1).T)
 
 
-def add_gram(total: Tensor, J: Tensor, panel: int = 256) -> None:
+def add_gram(total: Tensor, J: Tensor) -> None:
     """Add the lower part of ``J'J``, panel by panel."""
-    for part in row_blocks(len(total), panel):
+    for part in row_blocks(len(total), PANEL):
         total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])

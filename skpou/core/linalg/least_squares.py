@@ -31,22 +31,10 @@ SAME_SCORE = 1e-9
 
 
 def split_factor(factor: Tensor, n_columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Parts of the factor of ``[A, y]``: R, Q'y and the residual sums of squares.
+    """Parts of factors (S, p + m, p + m) of ``[A, y]``: R (S, p, p), Q'y (S, p, m) and rss (S, m).
 
-    Parameters
-    ----------
-    factor : Tensor of shape (S, p + m, p + m)
-        Triangular factors of design matrix and targets side by side.
-    n_columns : int
-        Number p of columns of the design matrix.
-
-    Returns
-    -------
-    R : Tensor of shape (S, p, p)
-    projected : Tensor of shape (S, p, m)
-    rss : Tensor of shape (S, m)
-        Squared norm of what the columns cannot explain, per target. A sum of squares, never a
-        difference, so that it is right down to round-off.
+    The squared norm of what the p columns cannot explain of each target is a sum of squares, never
+    a difference, so that it is right down to round-off.
     """
     R = factor[..., :n_columns, :n_columns]
     projected = factor[..., :n_columns, n_columns:]
@@ -263,18 +251,8 @@ def ridge_coefficients(A: Tensor, y: Tensor, alpha: float) -> tuple[Tensor, Tens
 
 
 def free_rows(n: float, used: float) -> float:
-    """Rows that a fit has left free: what a sum of squared residuals is divided by, for the noise.
+    """Rows that a fit leaves free of n, by its degrees of freedom: at least `LEAST_FREE` of all.
 
-    Parameters
-    ----------
-    n : float
-        Number of rows, positive.
-    used : float
-        Degrees of freedom of the fit.
-
-    Returns
-    -------
-    float
-        At least `LEAST_FREE` of all rows.
+    They are what a sum of squared residuals is divided by, for the noise.
     """
     return max(n - used, LEAST_FREE * n)

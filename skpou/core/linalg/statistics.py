@@ -98,17 +98,7 @@ def weighted_factors(A: Tensor, weight: Tensor) -> Tensor:
 
 
 def triangular_factor(A: Tensor) -> Tensor:
-    """Upper triangular factor of a (batch of) matrices, square even when rows are few.
-
-    Parameters
-    ----------
-    A : Tensor of shape (..., n, p)
-        Matrices.
-
-    Returns
-    -------
-    Tensor of shape (..., p, p)
-    """
+    """Upper triangular factors (..., p, p) of matrices (..., n, p), square if rows are few, too."""
     n, p = A.shape[-2:]
     R = torch.linalg.qr(A, mode="r").R
     if n < p:
@@ -116,21 +106,13 @@ def triangular_factor(A: Tensor) -> Tensor:
     return R
 
 
+def evenly(n: int, most: int) -> slice:
+    """Every k-th of n rows, the first of them, such that they are at most `most`."""
+    return slice(None, None, max(1, -(-n // most)))
+
+
 def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
-    """Consecutive slices of at most `batch_size` rows.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows, at least 0.
-    batch_size : int
-        Rows a slice, at least 1.
-
-    Returns
-    -------
-    list of slice
-        At least one slice, empty when there are no rows.
-    """
+    """Consecutive slices of at most `batch_size` rows; one, which is empty, of no rows."""
     starts = range(0, max(n_rows, 1), batch_size)
     return [slice(start, min(start + batch_size, n_rows)) for start in starts]
 

@@ -28,11 +28,7 @@ from skpou.core.models.cross_validation import (
     residual_makers,
     sets_to_leave_out,
 )
-from skpou.core.models.floor import (
-    residual_squares,
-    worse_than_the_mean,
-    worse_than_the_shares,
-)
+from skpou.core.models.floor import residual_squares, worse_than_the_mean, worse_than_the_shares
 from skpou.core.models.form_error import (
     FormError,
     fit_form_errors,
@@ -52,6 +48,7 @@ from skpou.core.models.linear_model import (
     makers_of_stages,
     mean_slope,
     model_of_stages,
+    slope_rows,
 )
 from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
@@ -107,6 +104,7 @@ __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE"
            "mean_slope", "model_of_stages", "no_form_errors", "noise_floor", "outside_steps",
            "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
            "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
-           "shared_tensor", "split_outliers", "standard_draws", "stands_out", "with_jumps",
-           "without_clusters", "worse_than_the_mean", "worse_than_the_shares", "wrong_claims"]
+           "shared_tensor", "slope_rows", "split_outliers", "standard_draws", "stands_out",
+           "with_jumps", "without_clusters", "worse_than_the_mean", "worse_than_the_shares",
+           "wrong_claims"]
 # fmt: on

@@ -28,15 +28,9 @@ class Flattening(Predictor, Protocol):
 def worse_than_the_mean(model: Predictor, rows: Rows) -> Tensor:
     """Targets (m,), bool, whose residual at the rows is larger than that of their mean, 0.
 
-    Degrees of freedom do not count: what the mean of the rows leaves is the bound, not what it
-    would leave on fresh ones. A residual that is not finite is larger than any.
-
-    Parameters
-    ----------
-    model : Predictor
-        In scaled units.
-    rows : Rows
-        Those it was fitted to, targets of zero mean.
+    The rows are those that it was fitted to, in scaled units. Degrees of freedom do not count: what
+    the mean of the rows leaves is the bound, not what it would leave on fresh ones. A residual that
+    is not finite is larger than any.
     """
     total = (rows.weight[:, None] * rows.y.square()).sum(0).double()
     left = residual_squares(model, rows)
@@ -49,7 +43,6 @@ def worse_than_the_shares(model: ClassPredictor, rows: Rows, share: Tensor) -> b
 
     Parameters
     ----------
-    model : ClassPredictor
     rows : Rows
         Those it was fitted to; targets are the shares of the classes at each.
     share : Tensor of shape (K,)

@@ -217,20 +217,10 @@ class FormError:
 
 
 def leave_out(makers: Sequence[Makers], rows: Rows) -> list[LeftOut] | None:
-    """Errors at left-out rows, one for each target.
+    """Errors at left-out rows, in float64, one for each target; None: none can be left out.
 
-    Parameters
-    ----------
-    makers : sequence of Makers
-        Of the model's weighted columns at the rows, for one or several ridges: one list for all
-        targets, or one for each.
-    rows : Rows
-        Those that are kept, in float64.
-
-    Returns
-    -------
-    list of LeftOut or None
-        None where nothing can be left out, or the columns cannot be solved for.
+    The makers are of the model's weighted columns, for one or several ridges: one list for all
+    targets, or one for each. None, too, where columns cannot be solved for.
     """
     if rows.n_rows < 3 or not rows.n_features or not makers:
         return None

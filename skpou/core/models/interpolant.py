@@ -25,10 +25,7 @@ from torch import Tensor
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import FormError
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.likely_kernels import (
-    correlation,
-    stretched,
-)
+from skpou.core.models.likely_kernels import correlation, stretched
 from skpou.core.models.local_size import LocalSize
 from skpou.core.models.with_form_error import WithFormError
 
@@ -210,10 +207,14 @@ class Interpolant:
 
         return torch.stack([of_one(k) for k in self._first], -1).to(X.dtype)
 
+    @property
+    def _noise(self) -> Tensor:
+        return self.variances[:, -1]
+
     @cached_property
     def _factors(self) -> list[Tensor]:
         factors = []
-        for target, noise in enumerate(self.variances[:, 3]):
+        for target, noise in enumerate(self._noise):
             K = self._covariance(self.points, self.points, target)[0]
             K.diagonal().add_(noise / self.weight)
             factors.append(torch.linalg.cholesky(K))
@@ -227,7 +228,7 @@ class Interpolant:
     def degrees_left(self, target: int) -> float:
         """Degrees of freedom that the process leaves to the noise."""
         own = [(torch.cholesky_inverse(f).diagonal() / self.weight).sum() for f in self._factors]
-        return float(self._joined(self.variances[:, 3] * torch.stack(own))[target])
+        return float(self._joined(self._noise * torch.stack(own))[target])
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
@@ -272,7 +273,7 @@ class Interpolant:
         """The density of y at points X (n, d): one Gaussian, without the error of the form."""
         mean = self.mean(X)
         epistemic = self.variance(X).to(mean) if posterior else torch.zeros_like(mean)
-        noise = (self._joined(self.variances[:, 3]) * self._local(X)).to(mean)
+        noise = (self._joined(self._noise) * self._local(X)).to(mean)
         log_pi = torch.zeros_like(mean[:, :1])
         return Components(log_pi, mean[:, None], noise[:, None], epistemic[:, None])
 

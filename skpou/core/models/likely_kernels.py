@@ -63,7 +63,10 @@ GOES_ON = 1.0
 
 
 def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
-    """Correlations at squared distances, and what times a step is minus their gradient."""
+    """Correlations at squared distances, and what times a step is minus their gradient.
+
+    Gaussian, or Matern's of order 5/2 (Rasmussen, Williams 2006, Eq. 4.17); by numpy or torch.
+    """
     if kind == GAUSSIAN:
         value = library.exp(-0.5 * square)
         return value, value

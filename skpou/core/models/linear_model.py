@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import BASES, Basis, Rows, to_tensor
+from skpou.core.linalg import NO_VARIANCE, evenly
 from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
@@ -23,6 +24,9 @@ from skpou.core.models.cross_validation import (
 )
 from skpou.core.models.model import Predictor
 from skpou.core.models.row_weights import MOST_ROWS, RowWeights
+
+#: Rows that tell the slope of a mean, to a few percent.
+SLOPE_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -277,20 +281,22 @@ def _total(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def mean_slope(model: Predictor, X: Tensor, weight: Tensor, most: int = 1000) -> Tensor:
-    """Weighted root mean square (m,) of the mean's gradient over at most `most` of the rows."""
-    step = max(1, -(-len(X) // most))
-    gradient, weight = model.gradient(X[::step]).double(), weight[::step].double()
+def slope_rows(X: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """At most `SLOPE_ROWS` of the rows, at which the slope of a mean is measured."""
+    some = evenly(len(X), SLOPE_ROWS)
+    return X[some], weight[some]
+
+
+def mean_slope(model: Predictor, X: Tensor, weight: Tensor) -> Tensor:
+    """Weighted root mean square (m,) of the mean's gradient, see `slope_rows`."""
+    X, weight = slope_rows(X, weight)
+    gradient, weight = model.gradient(X).double(), weight.double()
     squares = gradient.square().sum(1)
     return ((weight[:, None] * squares).sum(0) / weight.sum()).sqrt()
 
 
 def model_of_stages(
-    stages: tuple[Stage, ...],
-    noise: Tensor,
-    X: Tensor,
-    weight: Tensor,
-    watch: Callable[[LinearModel], None] | None = None,
+    stages: tuple[Stage, ...], noise: Tensor, X: Tensor, weight: Tensor
 ) -> LinearModel:
     """Model of fitted stages, with its slope measured at the rows.
 
@@ -299,9 +305,6 @@ def model_of_stages(
     """
     noise = noise + torch.finfo(noise.dtype).eps ** 2
     if len(X) == 1:
-        noise = torch.where(noise > 1e-20, noise, 1.0)
+        noise = torch.where(noise > NO_VARIANCE, noise, 1.0)
     bare = LinearModel(stages, noise, torch.zeros_like(noise))
-    model = LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))
-    if watch is not None:
-        watch(model)
-    return model
+    return LinearModel(stages, noise, mean_slope(bare, X, weight).to(noise))

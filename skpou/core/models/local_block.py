@@ -19,7 +19,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import evenly, row_blocks, rows_within
 from skpou.core.models.model import shared_tensor
 
 #: Nearest rows of a point: between 40 and 80 errors are the same on tables of 900 to 9000 rows.
@@ -66,7 +66,7 @@ class NearestRows:
         """Leading directions (d, q) of the rows; None where all columns are searched."""
         if self.points.shape[1] <= MOST_SEARCHED:
             return None
-        some = self.points[:: -(-len(self.points) // DIRECTION_ROWS)]
+        some = self.points[evenly(len(self.points), DIRECTION_ROWS)]
         _, vectors = np.linalg.eigh(np.cov(some.T, dtype=np.float64))
         return vectors[:, : -MOST_SEARCHED - 1 : -1]
 
@@ -106,13 +106,7 @@ class NearestRows:
 
 
 def near_distances(offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (n, m, m) among the m rows next to each point, and (n, m) from it.
-
-    Parameters
-    ----------
-    offset : Tensor of shape (n, m, d)
-        Scaled coordinates of the rows, from the point.
-    """
+    """Distances (n, m, m) among rows next to points, and (n, m) from them, by offsets (n, m, d)."""
     square = offset.square().sum(2)
     between = square[:, :, None] + square[:, None]
     between.baddbmm_(offset, offset.mT, alpha=-2)
@@ -121,19 +115,10 @@ def near_distances(offset: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kernel_system(offset: Tensor, nugget: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariances among the rows next to points, noise included, and with the points themselves.
+    """Covariances among the m rows next to points, (n, m, m), and with the points, (n, m).
 
-    Parameters
-    ----------
-    offset : Tensor of shape (n, m, d)
-        Scaled coordinates of the m rows next to each point, from the point.
-    nugget : Tensor of shape (n, m)
-        Variance of the noise at each row over that of the kernel.
-
-    Returns
-    -------
-    among : Tensor of shape (n, m, m)
-    across : Tensor of shape (n, m)
+    By scaled offsets (n, m, d) from the points, and the variance (n, m) of the noise at each row
+    over that of the kernel, which the first include.
     """
     between, away = near_distances(offset)
     among = between.neg_().exp_()

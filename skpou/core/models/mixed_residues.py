@@ -13,7 +13,7 @@ from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import EXACT_NOISE
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.model import Predictor
+from skpou.core.models.model import Predictor, SameMean
 from skpou.core.models.residue_density import (
     Residue,
     ResidueDensity,
@@ -125,7 +125,7 @@ def _of_one_gaussian(parts: Components) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class MixedResidues:
+class MixedResidues(SameMean):
     """A model's density with gated widths in place of its noise.
 
     Outside the box the gates are those of its nearest point.
@@ -148,14 +148,6 @@ class MixedResidues:
         """Rebuild from what `fit_residues` returned, on the device of `like`."""
         return cls(model, tuple(ResidueDensity.from_arrays(state, like) for state in states))
 
-    def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of the model."""
-        return self.model.mean(X)
-
-    def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the model's mean."""
-        return self.model.gradient(X)
-
     def flattened(self, targets: Tensor) -> MixedResidues:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""
         densities = tuple(
@@ -163,10 +155,6 @@ class MixedResidues:
             for density, flat in zip(self.densities, targets.tolist(), strict=True)
         )
         return MixedResidues(self.model.flattened(targets), densities)  # type: ignore[attr-defined]
-
-    def numbers_per_row(self) -> int:
-        """Numbers that an evaluation allocates for each point."""
-        return self.model.numbers_per_row()
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m): those of the model, relative to the noise at either point."""

@@ -33,6 +33,24 @@ class Predictor(Protocol):
         """Numbers that an evaluation allocates for each point, to size blocks of rows."""
 
 
+class SameMean:
+    """Part of predictors that change what is known of a model's errors, and not its mean."""
+
+    model: Predictor
+
+    def mean(self, X: Tensor) -> Tensor:
+        """Mean (n, m) of the model."""
+        return self.model.mean(X)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the model's mean."""
+        return self.model.gradient(X)
+
+    def numbers_per_row(self) -> int:
+        """Numbers that an evaluation allocates for each point."""
+        return self.model.numbers_per_row()
+
+
 class Model(Predictor, Protocol):
     """A predictor that can be stored."""
 

@@ -21,7 +21,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import TINY, row_blocks, rows_within
+from skpou.core.linalg import TINY, evenly, row_blocks, rows_within
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import is_exact
 from skpou.core.models.error_densities import (
@@ -33,7 +33,7 @@ from skpou.core.models.error_densities import (
     two_widths,
 )
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.model import Predictor
+from skpou.core.models.model import Predictor, SameMean
 
 #: Rows below which nothing is set apart: so few do not tell a wide component.
 FEWEST_OF_OUTLIERS = 20
@@ -215,7 +215,7 @@ def _usual_step(n_free: int) -> float:
 def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
     """Whether there may be outliers: a quick look at some of the rows of a fit."""
     rows = rows.pairs()
-    some = slice(None, None, max(1, -(-rows.n_rows // MOST_TESTED)))
+    some = evenly(rows.n_rows, MOST_TESTED)
     weight = rows.weight[some]
     errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
     return errors is not None and any(_any_far(one) or fitted_alone(one).any() for one in errors)
@@ -320,7 +320,7 @@ def _is_across(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
     if not 0 < d <= MOST_COLUMNS or n <= MOST_NEAREST or not found.far.any():
         return across
     place, others = np.flatnonzero(found.far), np.flatnonzero(~found.far)
-    others = others[:: -(-len(others) // MOST_COMPARED)]
+    others = others[evenly(len(others), MOST_COMPARED)]
     left = (errors.y - errors.mean)[place]
     most = ALIKE * found.narrow * errors.factor[place]
     steps, usual = (
@@ -344,7 +344,7 @@ def _is_at_a_jump(found: OutlierSplit, errors: LeftOutErrors) -> np.ndarray:
     k = min(ROWS_PER_COEFFICIENT * (d + 1), len(others) - 1)
     if not 0 < d <= MOST_COLUMNS or k <= d + 1 or not len(place):
         return jump
-    some = np.arange(0, len(others), -(-len(others) // MOST_COMPARED))
+    some = np.arange(len(others))[evenly(len(others), MOST_COMPARED)]
     X, y = errors.X[others], errors.y[others]
     near = cKDTree(X).query(errors.X[place], k=k)[1]
     _, usual, _ = _planes(X[some], X, y, _nearest(X, some, k))
@@ -400,7 +400,7 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class WithOutliers:
+class WithOutliers(SameMean):
     """A predictor whose density knows the outliers: with its share each Gaussian is a wide one.
 
     Attributes
@@ -417,21 +417,9 @@ class WithOutliers:
     share: np.ndarray
     variance: np.ndarray
 
-    def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of the model."""
-        return self.model.mean(X)
-
-    def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the model's mean."""
-        return self.model.gradient(X)
-
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the model's mean."""
         return self.model.covariance(X)  # type: ignore[attr-defined]
-
-    def numbers_per_row(self) -> int:
-        """Numbers that an evaluation allocates for each point."""
-        return self.model.numbers_per_row()
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""

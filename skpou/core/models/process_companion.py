@@ -29,8 +29,8 @@ from torch import Tensor
 from skpou.core import TensorState
 from skpou.core.models.components import Components
 from skpou.core.models.independent import IndependentComponents
-from skpou.core.models.likely_kernels import stretched
-from skpou.core.models.relevance import CONSTANT, gaussian, matern
+from skpou.core.models.likely_kernels import GAUSSIAN, MATERN, correlation, stretched
+from skpou.core.models.relevance import CONSTANT
 
 
 class _Process(NamedTuple):
@@ -182,8 +182,9 @@ class ProcessCompanion(TensorState):
         distance = torch.cdist(
             X * own.rates, own.points, compute_mode="donot_use_mm_for_euclid_dist"
         )
-        of_kind = matern if own.rough else gaussian
-        bent, fall = (own.of_process * part for part in of_kind(distance.square()))
+        kind = MATERN if own.rough else GAUSSIAN
+        found = correlation(distance.square(), kind, torch)
+        bent, fall = (own.of_process * part for part in found)
         line = (X - self.centre) @ self._about_centre.T
         return _Kernel(CONSTANT + own.of_line * line + bent, bent, fall)
 

@@ -246,16 +246,8 @@ def _weighed(
 ) -> ProcessCompanion | None:
     """The process with its weight beside the fit in every target; None where it has none.
 
-    Parameters
-    ----------
-    process : ProcessCompanion
-    others, variances : Tensor of shape (k, m)
-        Errors of the process at left-out rows, and its variances there.
-    told : sequence of (LeftOut, ndarray)
-        The fit's errors, one pair a target.
-    rows : Rows
-    noise : Tensor of shape (n, m) or None
-        As of `fit_process`.
+    `others` and `variances` (k, m) are its errors and variances at left-out rows, `told` the fit's
+    errors there, one pair a target, `noise` (n, m) as of `fit_process`.
     """
     judged = [
         _weigh(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.models.likely_kernels import stretched
+from skpou.core.models.likely_kernels import GAUSSIAN, MATERN, correlation, stretched
 from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Most rows, whose covariances are factored at every step, and most columns.
@@ -40,19 +39,6 @@ STEP = 1 / 16
 SPREAD = 1.5
 #: Variance of the constant, and least noise, which bounds the condition of the covariances.
 CONSTANT, LEAST_NOISE = 100.0, 1e-8
-
-
-def gaussian(square: Any) -> tuple[Any, Any]:
-    """Correlation at squared distances, and its derivative with respect to them, times -2."""
-    value = (-0.5 * square).exp() if isinstance(square, Tensor) else np.exp(-0.5 * square)
-    return value, value
-
-
-def matern(square: Any) -> tuple[Any, Any]:
-    """The same of a Matern process of order 5/2 (Rasmussen, Williams 2006, Eq. 4.17)."""
-    root = (5 * square) ** 0.5
-    fall = (-root).exp() if isinstance(square, Tensor) else np.exp(-root)
-    return (1 + root + root * root / 3) * fall, 5 / 3 * (1 + root) * fall
 
 
 class Kernel(NamedTuple):
@@ -91,8 +77,8 @@ class Relevance:
         pairs, m = self.pairs, self.y.shape[1]
         d = len(pairs.squares)
         rates, (line, process, noise) = theta[:d], np.exp(theta[d:])
-        of_kind = matern if self.rough else gaussian
-        kernel, fall = of_kind(pairs.distances(rates))
+        kind = MATERN if self.rough else GAUSSIAN
+        kernel, fall = correlation(pairs.distances(rates), kind, np)
         own = CONSTANT + line * pairs.line_own + process + (noise + LEAST_NOISE) / self.weight
         between = CONSTANT + line * pairs.line + process * kernel
         solved = pairs.solve(between, own, self.y)

@@ -16,13 +16,19 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from skpou.core import Pairs, TensorState
-from skpou.core.linalg import TINY
+from skpou.core.linalg import LEAST_SPREAD, TINY, evenly
 
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
 #: Numbers of components that are tried, and folds of the rows that judge them.
 COUNTS = (1, 2, 4, 8)
 N_FOLDS = 5
+#: Fewest rows that can judge: four a fold.
+FEWEST_JUDGES = 4 * N_FOLDS
+#: Part of the ridge that the gates' constants have: how often a component counts is free.
+RIDGE_OF_CONSTANT = 0.01
+#: Factors of the errors' standard deviation between which components begin.
+FIRST_SPREADS = (0.4, 1.8)
 #: Ridge of the gates, and rows' worth of prior in the width of a component.
 RIDGE, PRIOR_ROWS = 1.0, 3.0
 #: Steps of expectation maximization: for good, and to judge a number of components.
@@ -235,7 +241,7 @@ class GateSteps:
         # Rows last: sums over a few components are far quicker so.
         self.rows, self.weight = Z.mT.contiguous(), weight[..., None, :]
         self.ridge = Z.new_full((Z.shape[-1], 1), RIDGE)
-        self.ridge[0] *= 0.01
+        self.ridge[0] *= RIDGE_OF_CONSTANT
         # An upper bound of the logits' Hessian (Boehning 1992): one factorization for all steps.
         bound = 0.5 * Z.mT @ (weight[..., None] * Z) + torch.diag(self.ridge[:, 0])
         self.factor = torch.linalg.cholesky(bound)
@@ -290,11 +296,10 @@ def _maximised(
     share = weight / weight.sum(-1, keepdim=True)
     centre = _sums(residue.inputs.mT, share)
     width = _sums((residue.inputs - centre[..., None, :]).square().mT, share).sqrt()
-    width = torch.where(width > 1e-12, width, 1.0)
+    width = torch.where(width > LEAST_SPREAD, width, 1.0)
     q, like = residue.inputs.shape[-1] + 1, residue.error
-    steps = torch.linspace(
-        math.log(0.4), math.log(1.8), n_components, dtype=like.dtype, device="cpu"
-    )
+    first, last = map(math.log, FIRST_SPREADS)
+    steps = torch.linspace(first, last, n_components, dtype=like.dtype, device="cpu")
     least, overall = _least(overall, floor)[..., None], overall[..., None]
     variance = overall * torch.exp(2 * steps).to(like.device)
     gates = like.new_zeros((*like.shape[:-1], q, n_components))
@@ -323,14 +328,14 @@ def choose_components(residue: Residue, floor: float, noise: Tensor | None = Non
 
     It is 1, too, where the variances `noise` (n,) that a model gives its rows predict them as well.
     """
-    n = len(residue.error)
+    n, device = len(residue.error), residue.error.device
     if n > MOST_ROWS:
-        some = torch.arange(0, n, -(-n // MOST_ROWS), device=residue.error.device)
+        some = torch.arange(n, device=device)[evenly(n, MOST_ROWS)]
         residue, noise = residue.subset(some), None if noise is None else noise[some]
         n = len(residue.error)
-    if n < 4 * N_FOLDS:
+    if n < FEWEST_JUDGES:
         return 1
-    fold = torch.arange(n, device=residue.error.device) % N_FOLDS
+    fold = torch.arange(n, device=device) % N_FOLDS
     others = [torch.nonzero(fold != k)[:, 0] for k in range(N_FOLDS)]
     overall = residue.error.new_tensor([_overall(residue.subset(index)) for index in others])
     best, best_terms = 1, None if noise is None else _of_variances(residue, noise)
@@ -378,7 +383,7 @@ def is_uneven(residue: Residue) -> bool:
     has not got.
     """
     n = float(residue.weight.sum())
-    if len(residue.error) < 4 * N_FOLDS:
+    if len(residue.error) < FEWEST_JUDGES:
         return False
     ratio = residue.squares() / max(residue.variance(), TINY)
     share = residue.weight / n
@@ -386,7 +391,7 @@ def is_uneven(residue: Residue) -> bool:
     if excess > LONG_TAILS * math.sqrt(24 / n):
         return True
     Z = residue.inputs - share @ residue.inputs
-    Z = Z / (share @ Z.square()).sqrt().clamp_min(1e-12)
+    Z = Z / (share @ Z.square()).sqrt().clamp_min(LEAST_SPREAD)
     if 4 * (2 * Z.shape[1]) <= len(Z):
         Z = torch.cat([Z, Z.square()], 1)
     Z = torch.cat([Z, torch.ones_like(Z[:, :1])], 1)

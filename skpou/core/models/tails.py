@@ -40,7 +40,6 @@ def degrees_of_noise(rows: Rows, left_out: Sequence[LeftOut] | None) -> np.ndarr
 
     Parameters
     ----------
-    rows : Rows
     left_out : sequence of LeftOut or None
         For each target.
 
@@ -80,7 +79,6 @@ def with_tails(parts: Components, factors: Tensor) -> Components:
 
     Parameters
     ----------
-    parts : Components
     factors : Tensor of shape (k, m)
         See `variance_factors`.
     """

@@ -14,13 +14,13 @@ from skpou.core.models.discrepancy import MOST_FUNCTIONS
 from skpou.core.models.form_error import ROUND_OFF, FormError
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.level_error import narrowed
-from skpou.core.models.model import Predictor
+from skpou.core.models.model import Predictor, SameMean
 from skpou.core.models.outside import runaway
 from skpou.core.models.power_function import n_nearest
 
 
 @dataclass(frozen=True)
-class WithFormError:
+class WithFormError(SameMean):
     """A predictor whose epistemic variance knows the error of its form.
 
     Outside the box the standard deviation is at least the distance of the mean from its own
@@ -36,14 +36,6 @@ class WithFormError:
 
     model: Predictor
     forms: tuple[FormError, ...]
-
-    def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of the model."""
-        return self.model.mean(X)
-
-    def gradient(self, X: Tensor) -> Tensor:
-        """Gradient (n, d, m) of the model's mean."""
-        return self.model.gradient(X)
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""

@@ -251,8 +251,6 @@ def follow(
         Root mean square of the targets.
     progress : Progress
         Filled while the descent runs, so that an interrupt leaves it usable.
-    report : callable, default=None
-        Takes a line for every pass.
     loss_name : str, default="mean square"
         What these lines call the loss.
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from skpou.core import BestSoFar
+from skpou.core import BestSoFar, TrainingResult
 
 #: Steps over which a descent that may be given up lowers the residual by less than a factor.
 CREEPING_STEPS, CREEPING_GAIN = 50, 1.25
@@ -26,7 +26,7 @@ class Judged:
 
     def __init__(self, judge: Callable[[Any], float]):
         self.judge = judge
-        self.kept: BestSoFar[tuple[Any, float]] = BestSoFar()
+        self.best: BestSoFar[tuple[Any, float]] = BestSoFar()
         self._last: Any = None
 
     def show(self, fit: Any, ridge: float) -> None:
@@ -35,7 +35,13 @@ class Judged:
             return
         self._last = fit
         score = self.judge(fit)
-        self.kept.show((fit, ridge), math.inf if math.isnan(score) else score)
+        self.best.show((fit, ridge), math.inf if math.isnan(score) else score)
+
+    def result(self, curve: list[float], code: str, message: str) -> TrainingResult:
+        """The best fit, its score and its ridge."""
+        fit, ridge = self.best.best
+        score = self.best.score
+        return TrainingResult(fit, score, len(curve), curve, code, message, {"ridge": ridge})
 
 
 class Progress:

@@ -156,13 +156,7 @@ class SoftmaxHead:
         return self.pi.shape[1] == 2
 
     def pull(self, slope: Tensor) -> Tensor:
-        """Derivatives (n, d) of the negative log likelihood by what the logits are functions of.
-
-        Parameters
-        ----------
-        slope : Tensor of shape (n, K, d)
-            Derivatives of the logits.
-        """
+        """Derivatives (n, d) of the negative log likelihood, from those (n, K, d) of the logits."""
         weight = self.rows.root.square()
         return torch.einsum("nk,nkd->nd", (self.pi - self.targets) * weight, slope)
 
@@ -178,7 +172,6 @@ class SoftmaxHead:
         jacobian : callable
             Derivatives (k, m, n_parameters), by the parameters, of functions at some rows whose
             derivatives by the coordinates are (n, m, d): takes the rows and these.
-        n_parameters : int
         """
         pi, rows, p = self.pi, self.rows, self.rows.n_columns
         # Rows of B J with B'B = diag(pi) - pi pi'; one is enough for two classes.

@@ -442,10 +442,7 @@ def levenberg_marquardt(
             damping.value = max(damping.value, DAMPING_OF_NEW_RIDGE)
     judged.show(fit, ridge.value)
     message = "" if code == "converged" else f"Levenberg-Marquardt used all {max_iter} steps."
-    best, chosen = judged.kept.best
-    return TrainingResult(
-        best, judged.kept.score, len(curve), curve, code, message, {"ridge": chosen}
-    )
+    return judged.result(curve, code, message)
 
 
 def _try_steps(

@@ -14,7 +14,6 @@ def hidden_layers(program: Program, u: str, network: dict[str, Any], theta: np.n
 
     Parameters
     ----------
-    program : Program
     u : str
         Points of the unit box.
     network : dict

@@ -58,8 +58,6 @@ def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) ->
         Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
-    rng : numpy.random.Generator
-        Of all draws.
 
     Returns
     -------

@@ -33,7 +33,6 @@ class GridColumns(Basis, kind="sparse_grid"):
 
     Parameters
     ----------
-    grid : SparseGrid
     decay : float
         Growth of the ridge from one level to the next.
     """

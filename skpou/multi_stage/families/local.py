@@ -14,15 +14,21 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.core.models import LeftOver, LinearModel, LocalBlock, Stage, fit_local_kernel, is_gain
+from skpou.core.models import (
+    LeftOver,
+    LinearModel,
+    LocalBlock,
+    Stage,
+    fit_local_kernel,
+    is_gain,
+    slope_rows,
+)
 from skpou.search import Candidate, Seen, Task
 
 #: Rows from which the nearest may tell what columns miss, and up to which they are all judged.
 FEWEST_ROWS, MOST_ROWS = 500, 20_000
 #: Error relative to the rms of y below which smooth bases resolve what rough detail does not.
 ENOUGH = 1e-2
-#: Rows that measure the slopes along the columns.
-SLOPE_ROWS = 1000
 #: Rows with more than this leverage count as if they had no more, and least part of a smoothed
 #: value that is not the row's own: round-off.
 LARGEST_LEVERAGE, LEAST_FREE = 0.99, 1e-9
@@ -131,7 +137,6 @@ class JointErrors:
 
         Parameters
         ----------
-        block : LocalBlock
         X : Tensor of shape (n, d)
             All rows.
         weight, value : Tensor of shape (n,)
@@ -161,7 +166,6 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
     ----------
     task : Task
         Rows with one target.
-    base : Candidate
 
     Returns
     -------
@@ -207,11 +211,10 @@ def fit_local_family(task: Task, base: Candidate) -> Candidate | None:
 
 def _slopes(base: Candidate, X: Tensor, weight: Tensor) -> Tensor:
     """Root mean square (d,) of the gradient along each column."""
-    step = -(-len(X) // SLOPE_ROWS)
+    X, weight = slope_rows(X, weight)
     zero = weight.new_zeros(1)
-    gradient = LinearModel(base.stages, zero, zero).gradient(X[::step])[..., 0]
-    some = weight[::step]
-    return (some @ gradient.square() / some.sum()).sqrt()
+    gradient = LinearModel(base.stages, zero, zero).gradient(X)[..., 0]
+    return (weight @ gradient.square() / weight.sum()).sqrt()
 
 
 class LocalBlocks:

@@ -166,13 +166,10 @@ def descend_encoder(
         Those to fit to, and those that judge; None: the former judge.
     kind : type of Objective or None
         What is minimised; None: the squares of a regression.
-    options : DescentOptions
     rng : numpy.random.Generator
         Order of the rows, first coefficients.
     trained : Trained
         Filled on the way, so that an interrupt leaves it usable.
-    report : callable, default=None
-        Takes a line for every pass.
     more : MoreRows, default=None
         Rows that each pass goes on with.
     """

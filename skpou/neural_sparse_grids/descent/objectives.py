@@ -55,7 +55,6 @@ class Objective(ABC):
         The grid.
     rows : Rows
         All rows to fit to.
-    options : DescentOptions
     rng : numpy.random.Generator
         Source of the first coefficients.
     """

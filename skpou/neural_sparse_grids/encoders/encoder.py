@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skpou.core.linalg import NO_VARIANCE
 from skpou.networks import Network, NetworkColumns
 
 #: How an encoder is made, whatever torch's defaults; a fit then casts and moves it.
@@ -28,9 +29,6 @@ WINDOW = 3
 MOMENTUM = 0.1
 #: Added to variances that are divided by: coordinates that hardly vary get no endless slope.
 LEAST_VARIANCE = 1e-10
-#: Variance up to which a latent coordinate counts as constant: a deviation of 1e-10 may be
-#: round-off of sums of numbers of order one.
-NO_VARIANCE = 1e-20
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ TEACHING_RIDGE = 1e-7
 TEACHING_CHANGE = 1e-12
 #: Variance along a direction, relative to the largest, up to which the latent coordinates are flat.
 FLAT = 1e-12
+#: Rows at a time that moments are measured on: as many as a step of training has by default.
+MEASURED_ROWS = 256
 
 
 @torch.no_grad()
@@ -56,13 +58,13 @@ def whiten(encoder: Encoder, rows: Rows) -> None:
 
 
 @torch.no_grad()
-def scale_coordinates(encoder: Encoder, rows: Rows, batch_size: int = 256) -> None:
+def scale_coordinates(encoder: Encoder, rows: Rows) -> None:
     """Set the scaling of each latent coordinate to its moments.
 
     As in training: layers such as batch normalisation act otherwise there.
     """
     encoder.train()
-    blocks = row_blocks(rows.n_rows, batch_size)
+    blocks = row_blocks(rows.n_rows, MEASURED_ROWS)
     if len(blocks) > 1 and blocks[-1].stop - blocks[-1].start == 1:
         blocks = blocks[:-1]  # Batch normalisation refuses one row.
     z = torch.cat([encoder.raw(rows.X[block]) for block in blocks])

@@ -28,7 +28,6 @@ def columns_of_parameters(encoder: Encoder, head: SparseGridModel, X: Tensor) ->
 
     Parameters
     ----------
-    encoder : Encoder
     head : SparseGridModel
         Function on the grid of the embedding.
     X : Tensor of shape (n, k)

@@ -92,11 +92,8 @@ class VarproTraining:
     make : callable
         Makes the problem of an encoder, a grid and rows, with `adapt`, `loss`, `error`, `head_of`
         and `on_grid` besides what `levenberg_marquardt` needs.
-    options : VarproOptions
     trained : Trained
         Filled on the way, so that an interrupt leaves it usable.
-    report : callable, default=None
-        Takes a line for every round.
     """
 
     def __init__(

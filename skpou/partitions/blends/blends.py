@@ -194,17 +194,9 @@ class BlendTrainer:
         return torch.as_tensor(chosen, device=self.index.device)
 
     def train(self, nodes: list[Tensor], parents: list[Tensor]) -> Blend:
-        """Start from labels, then descend.
-
-        Parameters
-        ----------
-        nodes : list of Tensor of shape (n_g,), int64
-            Node of each sample of the part on every level.
-        parents : list of Tensor of shape (N_l,), int64
-            Tree.
-        """
+        """Start from the node (n_g,) of each sample on every level of a tree, then descend."""
         pilot, problem = self.pilot(nodes, parents, steps=FIRST_LOOK)
-        return self.finish(pilot, problem, parents)
+        return self.descend_to_end(pilot, problem, parents)
 
     def pilot(
         self,
@@ -238,7 +230,7 @@ class BlendTrainer:
             best = self._descend(looked, best.state.theta, parents, steps)
         return best, problem
 
-    def finish(
+    def descend_to_end(
         self, pilot: TrainingResult, problem: ProjectedProblem, parents: list[Tensor]
     ) -> Blend:
         """Descend to the end and solve for the experts on all samples of the part."""
@@ -294,7 +286,7 @@ class BlendTrainer:
             steps = self.steps(problem, self.pilot_budget, self.options.pilot_iter)
             result = self._descend(problem, theta, parents, steps)
             tried.show(result, result.score)
-        return self.finish(tried.best, problem, parents)
+        return self.descend_to_end(tried.best, problem, parents)
 
     def _solved(self, result: TrainingResult, parents: list[Tensor]) -> Blend:
         """Experts on all samples of the part for gates that were found."""

@@ -61,10 +61,6 @@ def fit_ladder(
         Gates, ridge and steps.
     numbers : tuple of int, default=None
         Numbers to compare; None: those that the rows can carry.
-
-    Returns
-    -------
-    Blend
     """
     return _Ladder(problem, index, labels, options).climb(numbers)
 
@@ -105,7 +101,7 @@ class _Ladder:
                 break
         finished: list[Blend] = []
         for rung in _promising(rungs, self.part):
-            finished.append(self.trainer.finish(*rung))
+            finished.append(self.trainer.descend_to_end(*rung))
             if finished[-1].result.score <= EXACT * rung[1].rms:
                 break
         best = min(finished, key=lambda blend: blend.result.score)
@@ -113,7 +109,7 @@ class _Ladder:
         if far and best.n_leaves > 1 and not _is_white(best.result.state.residual, self.part):
             for k in self._restarted(rungs):
                 others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
-                finished += [self.trainer.finish(*rung) for rung in others[:FOLLOWED]]
+                finished += [self.trainer.descend_to_end(*rung) for rung in others[:FOLLOWED]]
         return min(finished, key=lambda blend: blend.result.score)
 
     def _is_affordable(self, k: int) -> bool:

@@ -47,10 +47,6 @@ def fit_tree(
         Gates, ridge and steps.
     sizes : tuple of int
         Most children of each node, level by level.
-
-    Returns
-    -------
-    Blend
     """
     blend = _nested(problem, index, nodes[-1], options, sizes)
     size = float(problem.rows.y[index].square().mean()) ** 0.5

@@ -272,13 +272,10 @@ def fit_soft_partitions(
     ----------
     rows : Rows
         Distinct samples in the unit box, targets of about unit rms.
-    options : SoftOptions
     rng : numpy.random.Generator
         Draws the start.
     start : PartitionTree, default=None
         Tree of one level to start from, see `gates_from_tree`; None: random gates.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Returns
     -------

@@ -13,6 +13,8 @@ from skpou.partitions.equations.edges import Edges, joined_edges, upright
 NO_WIDTH = 1e-12
 #: Distance, as a share of the box, of pieces that touch.
 TOUCHING = 1e-12
+#: Points that are compared with all pieces at a time: 4 MB for a thousand pieces.
+BLOCK = 4096
 
 
 class Face(NamedTuple):
@@ -76,15 +78,15 @@ class Boxes:
             self.low[index], self.high[index], self.degree[index], self.inside[index], edges
         )
 
-    def locate(self, points: np.ndarray, block: int = 4096) -> np.ndarray:
+    def locate(self, points: np.ndarray) -> np.ndarray:
         """Number of the piece of each point (n, d), -1 where there is none.
 
         Of pieces that touch at a point the one that lies above it.
         """
         found = np.full(len(points), -1)
         low, high = self.low, self.high
-        for start in range(0, len(points), block):
-            x = points[start : start + block]
+        for start in range(0, len(points), BLOCK):
+            x = points[start : start + BLOCK]
             inside = np.ones((len(x), len(low)), dtype=bool)
             for j in range(x.shape[1]):
                 inside &= (x[:, j, None] >= low[:, j]) & (x[:, j, None] <= high[:, j])
@@ -93,7 +95,7 @@ class Boxes:
             if self.edges is not None:
                 self._rank_by_edges(self.edges, x, inside, rank)
             best = rank.argmax(1)
-            found[start : start + block] = np.where(inside.any(1), best, -1)
+            found[start : start + BLOCK] = np.where(inside.any(1), best, -1)
         return found
 
     def _rank_by_edges(
@@ -161,7 +163,7 @@ def joined_boxes(parts: list[Boxes], column: int) -> Boxes:
     """Pieces of several slabs together."""
     edges = None
     if any(part.edges is not None for part in parts):
-        edges = joined_edges([part.edges or upright(part.low, part.high, column, 1)
+        edges = joined_edges([part.edges or upright(part.low, part.high, column)
                               for part in parts])  # fmt: skip
     return Boxes(
         np.concatenate([part.low for part in parts]),

@@ -8,11 +8,14 @@ A u_t + C u_x does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skpou.equations import Problem
 from skpou.partitions.equations.columns import gauss, legendre_values
@@ -30,6 +33,8 @@ BISECTIONS = 60
 SAME_SPEED = 1e-9
 #: Points at which speeds are looked at before all else.
 LOOKED_AT = 64
+#: Times of a slab at which curves are compared: twenty for each half wave of their last term.
+N_TIMES = 257
 
 Speeds = Callable[[np.ndarray], np.ndarray]
 
@@ -41,6 +46,88 @@ class Line(NamedTuple):
     branch: int
 
 
+@dataclass(frozen=True)
+class PrincipalPart:
+    """The derivatives of highest order in an equation in the plane.
+
+    Attributes
+    ----------
+    problem : Problem
+    pointwise : Pointwise
+        The residual, as a function of u and its derivatives.
+    at : Tensor of shape (D,)
+        A point in units of X: where columns that do not vary are.
+    column : int
+        The marched one, t.
+    m : int
+        Number of outputs.
+    """
+
+    problem: Problem
+    pointwise: Any
+    at: Tensor
+    column: int
+    m: int
+
+    @functools.cached_property
+    def along(self) -> dict[Any, list[int]]:
+        """Columns along which each derivative is taken."""
+        return {key: sorted(self.problem.scaled(key)) for key in self.pointwise.keys}
+
+    @property
+    def order(self) -> int:
+        """Order of the highest derivative."""
+        return max(len(part) for part in self.along.values())
+
+    def slopes(self, points: np.ndarray, seed: int) -> dict[tuple, np.ndarray]:
+        """Slopes (n, k) in each of them at points (n, 2), where u is drawn."""
+        scaling, unit = self.problem.scaling, self.problem.unit
+        at = torch.as_tensor(points, dtype=self.at.dtype, device=self.at.device).clip(0, 1)
+        where = self.at.expand(len(points), -1).clone()
+        where[:, scaling.columns] = at * scaling.width + scaling.offset
+        rng = np.random.default_rng(seed)
+        values = {
+            key: unit(key) * where.new_tensor(rng.standard_normal(len(points)))
+            for key in self.pointwise.keys
+        }
+        _, found, _ = self.pointwise.linearise(values, where, Constants({}))
+        return {
+            (key[0], *self.along[key]): unit(key) * slope.cpu().numpy()
+            for key, slope in found.items()
+            if len(self.along[key]) == self.order
+        }
+
+    def speeds(self, points: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Speeds (n, R), ascending; NaN where one is not real."""
+        found, t, x = self.slopes(points, seed), self.column, 1 - self.column
+        none = np.zeros((len(points), self.m))
+        if self.order == 2:
+            return _of_second_order(
+                *(found.get((0, *sorted(pair)), none)[:, 0] for pair in ((t, t), (t, x), (x, x)))
+            )
+        return _of_first_order(
+            *(np.stack([found.get((i, j), none) for i in range(self.m)], 2) for j in (t, x))
+        )
+
+
+def _of_second_order(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Roots of a s^2 - b s + c."""
+    with np.errstate(all="ignore"):
+        root = np.sqrt(b**2 - 4 * a * c)
+        return np.sort(np.stack([(b - root) / (2 * a), (b + root) / (2 * a)], 1), axis=1)
+
+
+def _of_first_order(A: np.ndarray, C: np.ndarray) -> np.ndarray:
+    """Eigenvalues of A^-1 C; NaN where equations are not as many as unknowns, or A is singular."""
+    n, k, m = A.shape
+    try:
+        roots = np.linalg.eigvals(np.linalg.solve(A, C)) if k == m else np.full((n, m), np.nan)
+    except np.linalg.LinAlgError:
+        roots = np.full((n, m), np.nan)
+    real = np.abs(roots.imag) <= SAME_SPEED * (1 + np.abs(roots))
+    return np.sort(np.where(real, roots.real, np.nan), axis=1)
+
+
 def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
     """Speeds (n, R) in the unit box at its points (n, 2); None for what is not hyperbolic.
 
@@ -49,7 +136,6 @@ def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
 
     Parameters
     ----------
-    problem : Problem
     column : int
         The marched one, t.
     m : int
@@ -58,61 +144,17 @@ def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
     terms = [t for t in problem.terms if not t.is_condition and not t.length]
     if len(terms) != 1 or len(problem.scaling.columns) != 2 or problem.unknowns:
         return None
-    pointwise = terms[0].pointwise
-    t, x = column, 1 - column
-    along = {key: sorted(problem.scaled(key)) for key in pointwise.keys}
-    order = max(len(part) for part in along.values())
-    if order not in (1, 2) or (order == 2 and m > 1):
+    part = PrincipalPart(problem, terms[0].pointwise, terms[0].x[0], column, m)
+    if part.order not in (1, 2) or (part.order == 2 and m > 1):
         return None
-    full = terms[0].x[0]
-
-    def slopes(points: np.ndarray, seed: int) -> dict[tuple, np.ndarray]:
-        scaling = problem.scaling
-        at = torch.as_tensor(points, dtype=full.dtype, device=full.device).clip(0, 1)
-        where = full.expand(len(points), -1).clone()
-        where[:, scaling.columns] = at * scaling.width + scaling.offset
-        rng = np.random.default_rng(seed)
-        values = {
-            key: problem.unit(key) * where.new_tensor(rng.standard_normal(len(points)))
-            for key in pointwise.keys
-        }
-        _, found, _ = pointwise.linearise(values, where, Constants({}))
-        return {
-            (key[0], *along[key]): problem.unit(key) * slope.cpu().numpy()
-            for key, slope in found.items()
-            if len(along[key]) == order
-        }
-
-    def of_second_order(points: np.ndarray, seed: int = 0) -> np.ndarray:
-        found = slopes(points, seed)
-        none = np.zeros((len(points), 1))
-        a, b, c = (found.get((0, *sorted(pair)), none)[:, 0] for pair in ((t, t), (t, x), (x, x)))
-        with np.errstate(all="ignore"):
-            root = np.sqrt(b**2 - 4 * a * c)
-            return np.sort(np.stack([(b - root) / (2 * a), (b + root) / (2 * a)], 1), axis=1)
-
-    def of_first_order(points: np.ndarray, seed: int = 0) -> np.ndarray:
-        found = slopes(points, seed)
-        none = np.zeros((len(points), m))
-        A, C = (np.stack([found.get((i, j), none) for i in range(m)], 2) for j in (t, x))
-        if A.shape[1] != m:
-            return np.full((len(points), m), np.nan)
-        try:
-            roots = np.linalg.eigvals(np.linalg.solve(A, C))
-        except np.linalg.LinAlgError:
-            return np.full((len(points), m), np.nan)
-        real = np.abs(roots.imag) <= SAME_SPEED * (1 + np.abs(roots))
-        return np.sort(np.where(real, roots.real, np.nan), axis=1)
-
-    speeds = of_second_order if order == 2 else of_first_order
     points = np.random.default_rng(0).random((LOOKED_AT, 2))
-    first, second = speeds(points, 0), speeds(points, 1)
+    first, second = part.speeds(points, 0), part.speeds(points, 1)
     size = np.abs(first).max()
     if not np.isfinite(first).all() or not np.abs(first - second).max() <= SAME_SPEED * size:
         return None
-    if order == 2 and not (np.diff(first, axis=1) > SAME_SPEED * size).all():
+    if part.order == 2 and not (np.diff(first, axis=1) > SAME_SPEED * size).all():
         return None
-    return speeds
+    return part.speeds
 
 
 def curves(speeds: Speeds, lines: list[Line], start: float, end: float, column: int):
@@ -159,9 +201,9 @@ def _integral(series: np.ndarray) -> np.ndarray:
     return found
 
 
-def first_meeting(series: np.ndarray, n_samples: int = 257) -> float | None:
+def first_meeting(series: np.ndarray) -> float | None:
     """First time on (-1, 1] at which neighbours (L, K) among ordered curves meet; None without."""
-    time = np.linspace(-1, 1, n_samples)
+    time = np.linspace(-1, 1, N_TIMES)
     gaps = np.diff(series, axis=0)
     values = gaps @ legendre_values(time, series.shape[1] - 1).T
     found = None

@@ -22,7 +22,6 @@ def coarser(
 
     Parameters
     ----------
-    boxes : Boxes
     coef : list of Tensor of shape (N, m)
     columns : list of int
         Those along which halves are joined.

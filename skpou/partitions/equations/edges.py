@@ -52,9 +52,9 @@ class Edges:
         return Edges(self.column, self.series[index], self.kinked[index])
 
 
-def upright(low: np.ndarray, high: np.ndarray, column: int, n_terms: int) -> Edges:
+def upright(low: np.ndarray, high: np.ndarray, column: int) -> Edges:
     """Edges of boxes, whose corners (E, 2) are given, which do not move."""
-    series = np.zeros((len(low), 2, n_terms))
+    series = np.zeros((len(low), 2, 1))
     series[:, 0, 0], series[:, 1, 0] = low[:, 1 - column], high[:, 1 - column]
     return Edges(column, series, np.zeros(len(low), dtype=bool))
 

@@ -77,32 +77,11 @@ class Elimination:
         for e, rows in enumerate(self.own):
             waiting[e].append(([e], rows))
         tail = self.q + 1
-        roots: list[Tensor] = []
+        roots = [self.own[0].new_zeros((0, tail))]
         for e in order:
             parts, waiting[e] = waiting[e], []
             near = sorted({f for names, _ in parts for f in names} - {e}, key=position.__getitem__)
-            start, total = {}, 0
-            for f in (e, *near):
-                start[f], total = total, total + self.sizes[f]
-            like = self.own[e]
-            n_rows = sum(len(rows) for _, rows in parts)
-            n_ridge = self.sizes[e] if self.ridge else 0
-            front = like.new_zeros((max(n_rows + n_ridge, self.sizes[e]), total + tail))
-            at = 0
-            for names, rows in parts:
-                column = 0
-                for f in names:
-                    size = self.sizes[f]
-                    # A piece may be its own neighbour across a ring.
-                    front[at : at + len(rows), start[f] : start[f] + size] += rows[
-                        :, column : column + size
-                    ]
-                    column += size
-                front[at : at + len(rows), total:] = rows[:, column:]
-                at += len(rows)
-            if n_ridge:
-                front[at : at + n_ridge, : self.sizes[e]].diagonal().fill_(self.ridge)
-            k = self.sizes[e]
+            front, k = self._front(e, near, parts), self.sizes[e]
             # Only the piece's own columns are eliminated: what is left stays as it falls.
             packed, tau = torch.geqrf(front[:, :k])
             right = torch.ormqr(packed, tau, front[:, k:], transpose=True)
@@ -116,11 +95,32 @@ class Elimination:
                 waiting[near[0]].append((near, rest))
             else:
                 roots.append(rest)
-        rest = torch.cat(roots) if roots else self.own[0].new_zeros((0, tail))
-        self.last = torch.linalg.qr(
-            torch.cat([rest, rest.new_zeros((tail, tail))]), mode="r"
-        ).R  # fmt: skip
+        padded = torch.cat([*roots, roots[0].new_zeros((tail, tail))])
+        self.last = torch.linalg.qr(padded, mode="r").R
         return self
+
+    def _front(self, e: int, near: list[int], parts: list[tuple[list[int], Tensor]]) -> Tensor:
+        """All rows that hold a piece: its columns, those of its neighbours, and the tail."""
+        start, total = {}, 0
+        for f in (e, *near):
+            start[f], total = total, total + self.sizes[f]
+        n_rows, n_ridge = sum(len(rows) for _, rows in parts), self.sizes[e] if self.ridge else 0
+        height = max(n_rows + n_ridge, self.sizes[e])
+        front = self.own[e].new_zeros((height, total + self.q + 1))
+        at = 0
+        for names, rows in parts:
+            column = 0
+            for f in names:
+                size = self.sizes[f]
+                # A piece may be its own neighbour across a ring.
+                own = front[at : at + len(rows), start[f] : start[f] + size]
+                own += rows[:, column : column + size]
+                column += size
+            front[at : at + len(rows), total:] = rows[:, column:]
+            at += len(rows)
+        if n_ridge:
+            front[at : at + n_ridge, : self.sizes[e]].diagonal().fill_(self.ridge)
+        return front
 
     def solve(self, hold: bool = False) -> tuple[list[Tensor], Tensor]:
         """Columns' coefficients piece by piece, and the unknowns, which are 0 where held."""

@@ -101,12 +101,8 @@ def fit_equation_pieces(
     ----------
     rows : Rows
         Distinct rows in scaled units; there may be none.
-    problem : Problem
-    options : EquationPieceOptions
     symmetries : sequence of Symmetry
         Periodic ones, whose period is the width of the box.
-    report : callable, default=None
-        Takes a line for every solve.
 
     Returns
     -------

@@ -94,9 +94,6 @@ class March:
 
     Parameters
     ----------
-    problem : Problem
-    rows : Rows
-    column : int
     rings : frozenset of int
     tol : float
         Tail of the coefficients aimed at, relative to the solution.

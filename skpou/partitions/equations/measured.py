@@ -95,8 +95,6 @@ def solve_measured(
 
     Parameters
     ----------
-    problem : Problem
-    rows : Rows
     rings : frozenset of int
     unknowns : Tensor of shape (q,)
         First values.

@@ -62,13 +62,11 @@ def solve(
 
     Parameters
     ----------
-    system : System
     coef : list of Tensor of shape (N, m)
     unknowns : Tensor of shape (q,)
     limits : sequence of Unknown
     max_iter : int
         Most steps, at least 1.
-    is_affine : bool
     hold : bool, default=False
         Whether the unknowns stay as they are.
     """

@@ -17,9 +17,9 @@ from skpou.partitions.equations.edges import Edges
 SAME_EDGE = 1e-13
 
 
-def is_wide(edges: Edges, e: int, time: float) -> bool:
-    """Whether a piece has a width at an end, -1 or 1, of its slab."""
-    lower, upper = edges.ends(e, np.array([time]))
+def is_wide(edges: Edges, e: int) -> bool:
+    """Whether a piece has a width where its slab begins."""
+    lower, upper = edges.ends(e, np.array([-1.0]))
     return bool(upper[0] - lower[0] > NO_WIDTH)
 
 

@@ -151,8 +151,6 @@ def refined(
 
     Parameters
     ----------
-    boxes : Boxes
-    found : Shape
     error : ndarray of shape (E,)
         Error of each piece in units of the tails; at least its largest tail.
     marks : ndarray of bool of shape (E,)
@@ -239,7 +237,6 @@ def lone_corners(boxes: Boxes, cut: np.ndarray, directions: list[int]) -> dict[i
 
     Parameters
     ----------
-    boxes : Boxes
     cut : ndarray of bool of shape (E,)
         Pieces that are cut along all columns.
     directions : list of int

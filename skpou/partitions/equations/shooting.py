@@ -38,9 +38,6 @@ class Shooting:
     march : callable
         Takes a column, unknowns, rows, a tolerance and slabs to begin with, and returns a `March`
         that has not run.
-    rows : Rows
-    problem : Problem
-    column : int
     inner : ndarray of int
         Rows that are measured values.
     unknowns : Tensor of shape (q,)

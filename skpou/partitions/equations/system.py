@@ -49,8 +49,6 @@ class System:
 
     Parameters
     ----------
-    boxes : Boxes
-    problem : Problem
     rows : Rows
         Data in scaled units; there may be none.
     rings : frozenset of int
@@ -209,7 +207,7 @@ class System:
                 ends[1, j] = -1.0
                 places.append(face_columns(boxes.degrees(e), counts, j, ends, self.like))
             else:
-                if not is_wide(boxes.edges, e, -1.0):
+                if not is_wide(boxes.edges, e):
                     points[-1] = points[-1][:0]  # It begins where its edges meet.
                 local = boxes.local(e, points[-1])
                 places.append(PieceColumns(boxes.degrees(e), local, self.like))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class TermRows:
     """
 
     def __init__(self, system: Any, i: int, fresh: np.random.Generator | None = None):
-        self.system, self.i, self.fresh = system, i, fresh
+        self.system, self.fresh = system, fresh
         self.term = term = system.problem.terms[i]
         self.groups: list[Group] = []
         self.scattered: list[Scatter] = []
@@ -172,8 +173,8 @@ class TermRows:
             found[j] += 1
         return tuple(found)
 
-    def _evaluated(self, columns: PieceColumns, x: Tensor, coef: Tensor, scale, unknowns: Tensor):
-        """Residual and slopes at the points of some pieces of one degree."""
+    def _evaluated(self, columns: PieceColumns, coef: Tensor, scale, unknowns: Tensor):
+        """Derivatives at the points of some pieces of one degree, and the unknowns by name."""
         problem = self.system.problem
         values = {}
         for key in self.term.pointwise.keys:
@@ -183,36 +184,30 @@ class TermRows:
         constants = Constants(zip(problem.names, unknowns, strict=True))
         return values, constants
 
+    def _scale(self, pieces: np.ndarray, key) -> Tensor:
+        """See `System.scale`, of a derivative of the term."""
+        return self.system.scale(key, pieces, self.orders(key))
+
     def parts(self, coef: Coefficients, unknowns: Tensor, slopes: bool = True):
         """For every group and every scatter: pieces, residual (G, q, k), slopes, columns, scale."""
-        system = self.system
+        target = self.term.target
         for group in self.groups:
             stacked = torch.stack([coef[e] for e in group.pieces])
+            scale = functools.partial(self._scale, group.pieces)
+            values, constants = self._evaluated(group.columns, stacked, scale, unknowns)
+            x, shape = group.x.reshape(-1, group.x.shape[-1]), (len(group.pieces), -1)
+            found = self._linearised(values, x, constants, target, shape, slopes)
+            yield group.pieces, group.columns, scale, found
+        if self.scattered:
+            yield from self._scattered_parts(coef, unknowns, slopes)
 
-            def scale(key, pieces=group.pieces):
-                return system.scale(key, pieces, self.orders(key))
-
-            values, constants = self._evaluated(group.columns, group.x, stacked, scale, unknowns)
-            x = group.x.reshape(-1, group.x.shape[-1])
-            target = self.term.target
-            yield (
-                group.pieces,
-                group.columns,
-                scale,
-                self._linearised(values, x, constants, target, (len(group.pieces), -1), slopes),
-            )
-        if not self.scattered:
-            return
-        # One call of the residual for all scattered points.
+    def _scattered_parts(self, coef: Coefficients, unknowns: Tensor, slopes: bool):
+        """Those of the scattered points, from one call of the residual for all of them."""
+        scales = [functools.partial(self._scale, np.array([p.piece])) for p in self.scattered]
         values_of: list[dict] = []
-        for part in self.scattered:
-            e = np.array([part.piece])
-
-            def scale_of(key, e=e):
-                return system.scale(key, e, self.orders(key))
-
+        for part, scale in zip(self.scattered, scales, strict=True):
             values, constants = self._evaluated(
-                part.columns, self.x[part.rows], coef[part.piece][None], scale_of, unknowns
+                part.columns, coef[part.piece][None], scale, unknowns
             )
             values_of.append(values)
         joined = {key: torch.cat([v[key] for v in values_of]) for key in values_of[0]}
@@ -221,23 +216,13 @@ class TermRows:
         result, by_value, by_unknown = self._linearised(
             joined, self.x, constants, target, (1, -1), slopes
         )
-        for part in self.scattered:
-            e = np.array([part.piece])
-
-            def scale_of(key, e=e):
-                return system.scale(key, e, self.orders(key))
-
-            rows = part.rows
-            yield (
-                e,
-                part.columns,
-                scale_of,
-                (
-                    result[:, rows],
-                    {key: slope[:, rows] for key, slope in by_value.items()},
-                    [slope[:, rows] for slope in by_unknown],
-                ),
+        for part, scale in zip(self.scattered, scales, strict=True):
+            found = (
+                result[:, part.rows],
+                {key: slope[:, part.rows] for key, slope in by_value.items()},
+                [slope[:, part.rows] for slope in by_unknown],
             )
+            yield np.array([part.piece]), part.columns, scale, found
 
     def _linearised(self, values, x, constants, target, shape, slopes: bool):
         pointwise = self.term.pointwise

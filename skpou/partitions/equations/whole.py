@@ -118,8 +118,6 @@ def solve_whole(
 
     Parameters
     ----------
-    problem : Problem
-    rows : Rows
     boxes : Boxes
         The first ones.
     rings : frozenset of int
@@ -129,7 +127,6 @@ def solve_whole(
         Tail of the coefficients aimed at, relative to the solution.
     max_iter : int
         Most Gauss-Newton steps a round.
-    most_pieces : int
     degree : int, default=None
         Of all pieces; None: chosen for each.
     exactly : bool, default=False

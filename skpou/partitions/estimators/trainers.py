@@ -64,8 +64,6 @@ def soft_training(
         How the gates are trained.
     discover : bool
         Whether to start from discovered pieces.
-    report : callable, default=None
-        Receives a line of progress at a time.
     """
     if isinstance(options.form, GateForm):
         options = replace(options, form=affordable_forms((options.form,), rows)[0])
@@ -96,8 +94,6 @@ def em_training(
         The same as far as discovery knows them.
     last : PartitionTree, default=None
         Partitions to go on from, whatever `init` says.
-    report : callable, default=None
-        Receives a line of progress at a time.
     """
     options = em_options(rows, params, pieces)
 

@@ -73,7 +73,6 @@ class SoftGates:
 
         Parameters
         ----------
-        tree : PartitionTree
         polynomials : Tensor of shape (n, P)
             At the rows, in float64.
         coef : Tensor of shape (N, P, m)

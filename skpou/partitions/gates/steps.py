@@ -378,18 +378,7 @@ def split_direction(theta: Tensor, rng: np.random.Generator) -> Tensor:
 def cross_entropy(share: Tensor, log_gate: Tensor, weight: Tensor) -> Tensor:
     """Negative mean of ``sum_k w_k log pi_k`` over the rows, Eqs. 19 and 38 to 40.
 
-    Parameters
-    ----------
-    share : Tensor of shape (n, N)
-        Posterior w.
-    log_gate : Tensor of shape (n, N)
-        Logarithms of the gates, or of their products.
-    weight : Tensor of shape (n,)
-        Frequency weights.
-
-    Returns
-    -------
-    Tensor of shape ()
+    Of a posterior w (n, N) and logarithms (n, N) of the gates or their products.
     """
     # A gate that has vanished together with its posterior adds nothing.
     product = torch.where(share > 0, share * log_gate, 0.0)

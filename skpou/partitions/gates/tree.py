@@ -249,20 +249,9 @@ class PartitionTree:
         return chosen + 1
 
     def log_conditional(self, X: Tensor, level: int, features: Tensor | None = None) -> Tensor:
-        """Logarithms of the gates pi_{j | parent}(x) of one level, Eqs. 20 and 21.
+        """Logarithms (n, N_level) of the gates pi_{j | parent}(x) of one level, Eqs. 20 and 21.
 
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-            Points.
-        level : int
-            Level of the tree, 0 the coarsest.
-        features : Tensor, default=None
-            Those of the logits at the points; None: they are evaluated.
-
-        Returns
-        -------
-        Tensor of shape (n, N_level)
+        `features` are those of the logits at the points X (n, d); None: they are evaluated.
         """
         gate = self.levels[level]
         features = self._bases[level].matrix(X) if features is None else features
@@ -379,20 +368,9 @@ def rank_among_siblings(parent: Tensor) -> Tensor:
 
 
 def product_with_children(features: Tensor, theta: Tensor, parent: Tensor) -> Tensor:
-    """Products of features with each partition's coefficients.
+    """Products (n, N) of features with each partition's coefficients (N, q).
 
-    Parameters
-    ----------
-    features : Tensor of shape (n, q) or (G, n, q)
-        Common to all partitions, or those of each parent.
-    theta : Tensor of shape (N, q)
-        Coefficients.
-    parent : Tensor of shape (N,), int64
-        Parent of each partition, 0 .. G-1.
-
-    Returns
-    -------
-    Tensor of shape (n, N)
+    Features (n, q) are common to all partitions, those (G, n, q) of the parents (N,) of each.
     """
     if features.ndim == 2:
         return features @ theta.T
@@ -419,19 +397,7 @@ def _harden(log_gate: Tensor, parent: Tensor) -> Tensor:
 
 
 def log_softmax_among_siblings(logits: Tensor, parent: Tensor) -> Tensor:
-    """Log-softmax within each group of columns that share a parent.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, N)
-        One column a partition.
-    parent : Tensor of shape (N,), int64
-        Group of each column.
-
-    Returns
-    -------
-    Tensor of shape (n, N)
-    """
+    """Log-softmax (n, N) within each group of columns, partitions that share a parent (N,)."""
     return log_softmax_of_rows(logits.T, parent).T
 
 

@@ -30,7 +30,12 @@ from skpou.partitions.gates.steps import (
 )
 from skpou.partitions.gates.tree import GateForm, NetworkForm, PartitionTree
 from skpou.partitions.mixtures.experts import soft_experts
-from skpou.partitions.mixtures.likelihood import log_normal, marginalise, posterior
+from skpou.partitions.mixtures.likelihood import (
+    log_normal,
+    marginalise,
+    noise_of_experts,
+    posterior,
+)
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
@@ -124,8 +129,6 @@ def fit_em(
         Draws the start and the batches.
     start : PartitionTree, default=None
         Partitions to start from, see `gates_from_tree`; None: random gates.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Returns
     -------
@@ -338,15 +341,9 @@ class _EM:
         P = self.problem.n_columns
         alpha = max(self.options.alpha or 0.0, torch.finfo(share.dtype).eps)
         factors = self._factors(level, share)
-        R, projected, _ = split_factor(ridge_factor(factors, P, alpha), P)
-        self.coef[level] = back_substitute(R, projected)
+        self.coef[level] = back_substitute(*split_factor(ridge_factor(factors, P, alpha), P)[:2])
         if self.options.noise == "em":
-            R, projected, rss = split_factor(factors, P)
-            rss = rss + (R @ self.coef[level] - projected).square().sum(1)
-            mass = (self.problem.rows.weight @ share)[:, None]
-            tiny = torch.finfo(mass.dtype).tiny
-            # A partition without samples keeps the spread of the targets.
-            variance = torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)  # Eq. 18
+            variance = noise_of_experts(factors, self.coef[level], self.problem.rows.weight @ share)
             self.variance[level] = variance.clamp_min(self.problem.floor**2)
 
     def _factors(self, level: int, share: Tensor) -> Tensor:

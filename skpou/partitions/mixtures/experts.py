@@ -186,18 +186,10 @@ def _solve(
 def experts_of_factors(
     problem: PieceProblem, factors: Tensor, weight: Tensor, alpha: float | None
 ) -> tuple[Experts, float]:
-    """Experts from sums over rows that are not at hand, see `soft_experts`.
+    """Experts from sums over rows that are not at hand, and their ridge, see `soft_experts`.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Some of the rows.
-    factors : Tensor of shape (N, P + m, P + m)
-        Triangular factors of the weighted functions and targets of all of them.
-    weight : Tensor of shape (N,)
-        Weight of each partition.
-    alpha : float or None
-        Ridge relative to the largest column norm; None: by log evidence.
+    `factors` (N, P + m, P + m) are those of the weighted functions and targets of all rows, and
+    `weight` (N,) is that of each partition; the problem has some of the rows.
     """
     within = factors.new_zeros((len(factors), factors.shape[1] - problem.n_columns))
     return _ridged(problem, factors, weight, within, alpha)
@@ -206,22 +198,10 @@ def experts_of_factors(
 def soft_experts(
     problem: PieceProblem, share: Tensor, alpha: float | None
 ) -> tuple[Experts, float]:
-    """Experts of a soft level by Eqs. 17, 36 and 37, noise by Eq. 18.
+    """Experts of a soft level by Eqs. 17, 36 and 37, noise by Eq. 18, and the ridge.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    share : Tensor of shape (n, N)
-        Part of each sample that a partition takes: its posterior or its pi.
-    alpha : float or None
-        Ridge relative to the largest column norm; None: by log evidence.
-
-    Returns
-    -------
-    experts : Experts
-    alpha : float
-        The ridge used.
+    `share` (n, N) is the part of each sample that a partition takes: its posterior or its pi. The
+    ridge is relative to the largest column norm; None: by log evidence.
     """
     factors = weighted_factors(problem.weighted, share)
     weight, within = share.T @ problem.rows.weight, share.T @ problem.rows.within

@@ -1,4 +1,4 @@
-"""Likelihood, posteriors and evidence lower bound of mixtures of experts (Trask et al. 2022)."""
+"""Likelihood and posteriors of mixtures of experts (Trask et al. 2022)."""
 
 from __future__ import annotations
 
@@ -7,84 +7,41 @@ import math
 import torch
 from torch import Tensor
 
+from skpou.core.linalg import split_factor
+
 
 def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Logarithms of the experts' densities N(y; mu_k, sigma_k^2), Eq. 6.
+    """Logarithms (n, N) of the experts' densities N(y; mu_k, sigma_k^2), Eq. 6.
 
-    Parameters
-    ----------
-    y : Tensor of shape (n, m)
-        Targets; the density of several is the product of their densities.
-    mean : Tensor of shape (n, N, m)
-        The experts' values mu_k.
-    variance : Tensor of shape (N, m)
-        Their noise variances sigma_k^2.
-
-    Returns
-    -------
-    Tensor of shape (n, N)
+    Of targets (n, m), whose densities are multiplied, for means (n, N, m) and variances (N, m).
     """
     square = (y[:, None] - mean).square() / variance
     return -0.5 * (square.sum(2) + (2 * math.pi * variance).log().sum(1))
 
 
+def noise_of_experts(factors: Tensor, coef: Tensor, mass: Tensor) -> Tensor:
+    """Noise variances (N, m) of experts by what they leave of their rows, Eq. 18.
+
+    By factors (N, P + m, P + m) of functions and targets, coefficients (N, P, m) and weights (N,).
+    A partition without samples keeps the spread of the targets.
+    """
+    R, projected, rss = split_factor(factors, coef.shape[1])
+    rss = rss + (R @ coef - projected).square().sum(1)
+    tiny, mass = torch.finfo(mass.dtype).tiny, mass[:, None]
+    return torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)
+
+
 def posterior(log_joint: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """E-step, Eqs. 13, 33 and 34.
+    """E-step, Eqs. 13, 33 and 34: the posterior w, and ``log p(y | x)`` (n,), Eq. 4.
 
-    Parameters
-    ----------
-    log_joint : Tensor of shape (n, N)
-        ``log(pi_k(x) N(y; mu_k(x), sigma_k^2))``, with pi the product of gates down the tree.
-    dim : int, default=1
-        Axis of the partitions; 0 where `log_joint` and the posterior are (N, n).
-
-    Returns
-    -------
-    share : Tensor of shape (n, N)
-        Posterior w of each partition; rows sum to 1.
-    log_density : Tensor of shape (n,)
-        ``log p(y | x)``, Eq. 4.
+    From ``log(pi_k(x) N(y; mu_k(x), sigma_k^2))``, with pi the product of gates down the tree, of
+    shape (n, N), or (N, n) where the axis `dim` of the partitions is 0. So is w.
     """
     log_density = torch.logsumexp(log_joint, dim)
     return torch.softmax(log_joint, dim), log_density
 
 
 def marginalise(share: Tensor, parent: Tensor) -> Tensor:
-    """Posterior of the level above as the sums over children, Eq. 35.
-
-    Parameters
-    ----------
-    share : Tensor of shape (n, N)
-        Posterior of a level.
-    parent : Tensor of shape (N,), int64
-        Parent of each partition.
-
-    Returns
-    -------
-    Tensor of shape (n, number of parents)
-    """
+    """Posterior of the level above: sums of the children's (n, N) by their parents (N,), Eq. 35."""
     total = share.new_zeros((len(share), int(parent.max()) + 1))
     return total.index_add_(1, parent, share)
-
-
-def evidence_lower_bound(share: Tensor, log_joint: Tensor, weight: Tensor) -> float:
-    """Evidence lower bound, Eq. 12, the entropy of the posterior included.
-
-    It equals the log-likelihood where `share` is the posterior of `log_joint`.
-
-    Parameters
-    ----------
-    share : Tensor of shape (n, N)
-        Any distribution over the partitions for each row.
-    log_joint : Tensor of shape (n, N)
-        See `posterior`.
-    weight : Tensor of shape (n,)
-        Frequency weights.
-
-    Returns
-    -------
-    float
-        Sum over the rows.
-    """
-    energy = torch.where(share > 0, share * log_joint, 0.0) - torch.xlogy(share, share)
-    return float(weight @ energy.sum(1))

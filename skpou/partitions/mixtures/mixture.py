@@ -124,10 +124,6 @@ class Mixture:
             Also evaluate the epistemic variances; zeros otherwise.
         harden : bool, default=False
             Let sharp gates choose outright.
-
-        Returns
-        -------
-        Components
         """
         X = X.to(self.experts[-1].coef)
         if self.first_blended < len(self.tree.levels):
@@ -221,7 +217,7 @@ class Mixture:
     def _influence(self, X: Tensor) -> Tensor:
         """Columns (n, q) in which the coefficients' covariance is that of the noise, times pi."""
         X = X.to(self.experts[-1].factor)
-        reduced, log_pi = self._reduced(self.basis.matrix(X), X), self._log_shares(X, harden=True)
+        reduced, log_pi = self._reduced(self.basis.matrix(X), X), self._log_shares(X)
         return (reduced * log_pi.exp().T[:, None]).permute(2, 0, 1).reshape(len(X), -1)
 
     def covariance(self, X: Tensor) -> Tensor:
@@ -249,12 +245,12 @@ class Mixture:
             columns = columns[:, : factor.shape[-1]]
         return torch.linalg.solve_triangular(factor.mT, columns, upper=False)
 
-    def _log_shares(self, X: Tensor, harden: bool) -> Tensor:
-        """Logarithms (n, G) of the partitions of the experts, or of the blends."""
+    def _log_shares(self, X: Tensor) -> Tensor:
+        """Logarithms (n, G) of the experts' partitions, or of the blends; sharp gates choose."""
         first = self.first_blended
         if first == len(self.tree.levels):
-            return self.tree.log_proba(X, harden=harden)
-        return self.tree.log_proba(X, first - 1, harden) if first else X.new_zeros((len(X), 1))
+            return self.tree.log_proba(X, harden=True)
+        return self.tree.log_proba(X, first - 1, harden=True) if first else X.new_zeros((len(X), 1))
 
     def flattened(self, targets: Tensor) -> Mixture:
         """The same with some targets (m,), bool, replaced by their mean; see `Flattening`."""

@@ -37,7 +37,7 @@ from skpou.partitions.gates.steps import NewtonStep, families_of, family_targets
 from skpou.partitions.gates.tree import GateLevel, PartitionTree, log_softmax_of_rows
 from skpou.partitions.mixtures.em import EMOptions
 from skpou.partitions.mixtures.experts import experts_of_factors
-from skpou.partitions.mixtures.likelihood import posterior
+from skpou.partitions.mixtures.likelihood import noise_of_experts, posterior
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -127,8 +127,6 @@ class StreamedEM:
         Of `fit_em` on the sample.
     options : EMOptions
         The same.
-    report : callable, default=None
-        Receives a line a cycle.
     """
 
     def __init__(
@@ -309,14 +307,11 @@ class StreamedEM:
         least = torch.finfo(self.coef[-1].dtype).eps
         alpha = max(self.options.alpha or 0.0, least)
         for level, factors in enumerate(sums.factors):
-            R, projected, _ = split_factor(ridge_factor(factors, P, alpha), P)
-            self.coef[level] = back_substitute(R, projected)
+            self.coef[level] = back_substitute(
+                *split_factor(ridge_factor(factors, P, alpha), P)[:2]
+            )
             if self.options.noise == "em":
-                R, projected, rss = split_factor(factors, P)
-                rss = rss + (R @ self.coef[level] - projected).square().sum(1)
-                mass = sums.mass[level][:, None]
-                tiny = torch.finfo(mass.dtype).tiny
-                variance = torch.where(mass > tiny, rss / mass.clamp_min(tiny), 1.0)  # Eq. 18
+                variance = noise_of_experts(factors, self.coef[level], sums.mass[level])
                 self.variance[level] = variance.clamp_min(self.sample.floor**2)
 
     def _search(self, sums: _Sums) -> None:

@@ -14,12 +14,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core.linalg import (
-    leave_one_out,
-    row_blocks,
-    rows_within,
-)
-from skpou.partitions.pieces.problem import Cells, PieceProblem, Pieces, compact
+from skpou.core.linalg import evenly, leave_one_out, row_blocks, rows_within
+from skpou.partitions.pieces.problem import SPARE_OF_KEPT, Cells, PieceProblem, Pieces, compact
 
 #: Balls that are tried in all when cells are few, and their rows times columns squared; at least
 #: eight a cell.
@@ -35,8 +31,8 @@ SWEEPS = 6
 #: Balls that are tried in a cell at least.
 LEAST_BALLS = 8
 #: Samples over the number of columns of a ball: of one that is looked at where it is exact; at
-#: least, where it is not; and of cells that are kept. So many degrees of freedom tell its error.
-SPARE_OF_EXACT, SPARE, SPARE_OF_KEPT = 4, 6, 3
+#: least, where it is not. So many degrees of freedom tell its error.
+SPARE_OF_EXACT, SPARE = 4, 6
 #: Samples of a ball for each column, at least and at most, and its share of a cell between these:
 #: small ones cross no interface, larger ones say more of the noise.
 LEAST_A_COLUMN, MOST_A_COLUMN, SHARE_OF_CELL = 1.5, 4, 0.6
@@ -44,6 +40,8 @@ LEAST_A_COLUMN, MOST_A_COLUMN, SHARE_OF_CELL = 1.5, 4, 0.6
 CELL_A_COLUMN, SPARE_OF_CELL, MOST_CELLS = 1.6, 4, 1000
 #: Samples of all starts together, and the most starts: on few samples one may miss a thin piece.
 STARTED_SAMPLES, MOST_STARTS = 3000, 5
+#: Rounds of competition, after which few samples change their cell.
+N_ROUNDS = 4
 #: Most rounds in which new balls are laid among what exact cells have left over.
 MOST_PEELS = 4
 #: Cells that a sample chooses among: those around its own, and more with every column.
@@ -142,20 +140,9 @@ def _screened(
     size: int,
     rests: Callable[[PieceProblem, np.ndarray, int], np.ndarray] = _rests,
 ) -> np.ndarray:
-    """Those of each cell whose balls leave the least, as Gram matrices tell with half the digits.
+    """Centres `tried` (b,) in each cell (b,) whose balls of `size` samples leave the least.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    tried : ndarray of shape (b,)
-        Centres of the balls.
-    cell : ndarray of shape (b,)
-        Their cells.
-    size : int
-        Samples of a ball.
-    rests : callable, default=_rests
-        Makes what the balls leave.
+    As Gram matrices tell with half the digits; `rests` makes what the balls leave.
     """
     by_rest = np.argsort(rests(problem, tried, size), kind="stable")
     by_cell = by_rest[np.argsort(cell[by_rest], kind="stable")]
@@ -234,7 +221,7 @@ def _peel(problem: PieceProblem, cells: Cells, pieces: Pieces) -> Cells | None:
     among = np.flatnonzero(~exact.cpu().numpy()[labels])
     if not bool(exact.any()) or len(among) < problem.n_columns + SPARE:
         return None
-    tried = among[:: -(-len(among) // MOST_BALLS)]
+    tried = among[evenly(len(among), MOST_BALLS)]
     coef, error = _two_sizes(problem, tried, _ball_size(problem, len(cells.coef)), among)
     used, best = _best_of_each(labels[tried], error)
     index, target = problem._tensor(best), problem._tensor(used)
@@ -278,7 +265,7 @@ def _compete(problem: PieceProblem, cells: Cells) -> tuple[Cells, Pieces]:
     return survivors, pieces
 
 
-def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 4) -> Pieces:
+def fine_cells(problem: PieceProblem, rng: np.random.Generator) -> Pieces:
     """Steps A and B: many small cells whose polynomials have competed for the samples.
 
     Where samples are few, a thin piece may miss every cell of one start; the best of several
@@ -290,8 +277,6 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
         Samples; at least one feature.
     rng : numpy.random.Generator
         Draws the first centres and the balls.
-    n_rounds : int, default=4
-        Rounds of competition.
 
     Returns
     -------
@@ -300,14 +285,14 @@ def fine_cells(problem: PieceProblem, rng: np.random.Generator, n_rounds: int = 
     """
     P = problem.n_columns
     n_cells = int(np.clip(problem.n / (CELL_A_COLUMN * P + SPARE_OF_CELL), 2, MOST_CELLS))
-    if problem.n < 2 * (P + SPARE_OF_KEPT) or problem.d == 0:
+    if not problem.has_room or problem.d == 0:
         return problem.fit(torch.zeros(problem.n, dtype=torch.int64, device=problem.rows.X.device))
     tried: list[tuple[float, Pieces]] = []
     rests, fits = _Remembered(_rests), _Remembered(_two_sizes)
     for _ in range(int(np.clip(STARTED_SAMPLES // problem.n, 1, MOST_STARTS))):
         cells = _best_balls(problem, n_cells, rng, rests, fits)
         for _ in range(MOST_PEELS):
-            for _ in range(n_rounds):
+            for _ in range(N_ROUNDS):
                 cells, pieces = _compete(problem, cells)
             peeled = _peel(problem, cells, pieces)
             if peeled is None:

@@ -36,19 +36,9 @@ ROUND_OFFS = 1e3
 
 
 def exact_pieces(problem: PieceProblem, most: int) -> Tensor | None:
-    """Labels (n,) of pieces whose polynomials meet all rows, each of P + 1 rows at least.
+    """Labels (n,) of at most so many pieces, of P + 1 rows or more, whose polynomials meet them.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    most : int
-        Most pieces.
-
-    Returns
-    -------
-    Tensor or None
-        None where there are none, or where rounded targets meet so many polynomials by accident.
+    None where there are none, or where rounded targets meet so many polynomials by accident.
     """
     labels = _segments(problem, most) if problem.d == 1 else _cover(problem, most)
     if labels is None or not _is_no_accident(problem, int(labels.max()) + 1):

@@ -42,10 +42,6 @@ def fit_gate_tree(
         Shapes of the first level's gates to try; the first one serves all other gates.
     quick : bool, default=False
         Stop at the gates that the labels alone give.
-
-    Returns
-    -------
-    PartitionTree
     """
     gates: list[GateLevel] = []
     device = pieces.labels.device
@@ -63,22 +59,9 @@ def fit_gate_tree(
 def fit_root_gate(
     problem: PieceProblem, labels: Tensor, models: NodeModels, forms: tuple[GateForm, ...]
 ) -> GateLevel:
-    """Sharp gate of the first level for given models of its partitions.
+    """Sharp gate of the first level for the partition (n,) of each sample; see `fit_sharp_gate`.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples.
-    labels : Tensor of shape (n,), int64
-        Partition of each sample.
-    models : NodeModels
-        Models of the partitions, through all finer gates.
-    forms : tuple of GateForm
-        Shapes to try in turn.
-
-    Returns
-    -------
-    GateLevel
+    `models` are those of the partitions, through all finer gates.
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
     return _LevelFit(problem, labels, root, models).run(forms, quick=False)

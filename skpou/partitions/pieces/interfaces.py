@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import TotalDegreePolynomials
-from skpou.core.linalg import TINY
+from skpou.core.linalg import TINY, evenly
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -26,9 +26,12 @@ CLOSE = 0.01
 #: Slope of two models' difference at their root, in units of its mean slope on the segment, below
 #: which they touch rather than cross.
 FLAT = 0.1
-#: Ratio of successive strengths that separates jumps from smooth joints whatever the residuals
-#: look like: noise leaves none as wide between kinks.
-WIDE_GAP = 1000
+#: Ratio of successive strengths that separates kinks from smooth joints where there is no noise,
+#: and whatever the residuals look like, which few rows take for noise: it leaves none as wide.
+GAP, WIDE_GAP = 10.0, 1000
+#: Change of slope, in units of the resolution, of the weakest kink: without noise ten times what
+#: polynomials of a smooth function differ by, with noise hardly more; see `coarse_groups`.
+KINK, NOISY_KINK = 1000, 60
 
 
 class NodeModels:
@@ -170,15 +173,11 @@ def find_interface(
         Only partitions with the same parent have an interface.
     least_weight : float, default=1e-2
         Roots of smaller weight are left out.
-
-    Returns
-    -------
-    Interface
     """
     i, j = foreign_pairs(problem, labels, parent)
     # In many dimensions every sample has a foreign neighbour; some of the pairs will do.
-    stride = -(-len(i) // MOST_PAIRS) or 1
-    i, j = i[::stride], j[::stride]
+    some = evenly(len(i), MOST_PAIRS)
+    i, j = i[some], j[some]
     a, b = problem.rows.X[i], problem.rows.X[j]
     first, second = labels[i], labels[j]
     distance = (a - b).square().sum(1).sqrt()
@@ -398,7 +397,7 @@ def _pair_strengths(interface: Interface, n_pieces: int) -> tuple[np.ndarray, np
 
 
 def coarse_groups(
-    merges: list[tuple[int, int, float]], resolution: float, white: bool, gap: float = 10.0
+    merges: list[tuple[int, int, float]], resolution: float, white: bool
 ) -> list[list[int]]:
     """Pieces that only weak interfaces separate.
 
@@ -414,10 +413,6 @@ def coarse_groups(
         Slope that counts as none: largest error of a piece over the width of a piece.
     white : bool
         Whether the pieces' residuals are white noise.
-    gap : float, default=10
-        Without noise, the ratio of successive strengths that separates kinks from smooth
-        joints. With noise there is no such gap, but for one as wide as that above joints whose
-        residuals few rows took for noise.
 
     Returns
     -------
@@ -426,16 +421,16 @@ def coarse_groups(
     """
     n_pieces = len(merges) + 1
     strengths = np.sort([height for _, _, height in merges])
-    least = 1000 * resolution
+    least = KINK * resolution
     ratios = strengths[1:] / np.maximum(strengths[:-1], TINY)
     at = int(ratios.argmax()) if len(ratios) else -1
-    is_gap = at >= 0 and ratios[at] > gap and strengths[at + 1] > least
+    is_gap = at >= 0 and ratios[at] > GAP and strengths[at + 1] > least
     if white:
         is_gap = is_gap and ratios[at] > WIDE_GAP and strengths[at] < least
     if is_gap:
         threshold = math.sqrt(strengths[at]) * math.sqrt(strengths[at + 1])
     elif white:
-        threshold = 60 * resolution
+        threshold = NOISY_KINK * resolution
     elif len(strengths) and strengths[0] > least:
         threshold = 0.0
     else:

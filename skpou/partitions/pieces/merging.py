@@ -37,6 +37,8 @@ HOPELESS, LAST_SWEEPS, TRIAL_SWEEPS = 0.2, 30, 6
 #: Multiple of the allowed number up to which joins of remote pieces are tried at every level, where
 #: pieces leave no noise, which hides that two polynomials are the same.
 JOINED = 4
+#: Surprise that agreement of all neighbours outweighs: an error 4.5 times as large.
+SMOOTHNESS = 1.5
 
 
 def _joint_rss(problem: PieceProblem, first: Tensor, second: Tensor) -> Tensor:
@@ -75,7 +77,6 @@ class _Agglomeration:
         ]
         self.neighbours: list[set[int]] = [set() for _ in range(K)]
         self.alive = set(range(K))
-        self.owner = list(range(K))
         self.heap: list[tuple[float, int, int]] = []
         pairs = adjacent_pairs(problem, pieces.labels)
         for a, b in pairs:
@@ -165,12 +166,11 @@ def smooth(
     problem: PieceProblem,
     labels: Tensor,
     max_sweeps: int,
-    smoothness: float = 1.5,
     known: Pieces | None = None,
 ) -> Pieces:
     """Samples with a foreign neighbour choose again among their neighbours' labels.
 
-    Iterated conditional modes on the surprise less `smoothness` times the share of neighbours
+    Iterated conditional modes on the surprise less `SMOOTHNESS` times the share of neighbours
     that agree. Labels left with fewer than P + 2 samples vanish; their samples take the label
     nearby that explains them best. `known` is a fit of labels that differ in a few samples.
     """
@@ -182,7 +182,7 @@ def smooth(
             break
         around = around[active]
         score = problem.surprise(pieces, active, around)
-        score = score - smoothness * _agreement(around, pieces.n_pieces)
+        score = score - SMOOTHNESS * _agreement(around, pieces.n_pieces)
         new = pieces.labels.clone()
         new[active] = around.gather(1, score.argmin(1, keepdim=True)).squeeze(1)
         changed = bool((new != pieces.labels).any())
@@ -304,6 +304,11 @@ class MergeHistory:
         if score < self.score:
             self.score, self.labels = score, labels.clone()
 
+    def offer_alone(self, score: float, labels: Tensor) -> None:
+        """The only labels there are: a single level."""
+        self.offer(score, labels)
+        self.scores.append(self.score)
+
 
 def merge_multilevel(
     problem: PieceProblem,
@@ -328,15 +333,9 @@ def merge_multilevel(
         Largest number of levels; the last one merges all that is left at once.
     history : MergeHistory
         Filled as levels pass, so that an interrupted run leaves the best labels there.
-    report : callable, default=None
-        Receives a line a level.
     rival : float, default=math.inf
         A score of others at which to stop once these pieces, however merged, cannot reach it; those
         that have not reached it in the end are not polished.
-
-    Returns
-    -------
-    Pieces
     """
     _note(problem, pieces, max_pieces, history)
     while pieces.n_pieces > 1:

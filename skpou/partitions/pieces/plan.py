@@ -42,10 +42,6 @@ def plan_tree(
     """Levels of the tree, and which of them kinks separate: coarse = kinks, fine = smooth.
 
     Parameters are those of `plan_levels`.
-
-    Returns
-    -------
-    Plan
     """
     levels = plan_levels(problem, pieces, interface, sizes)
     if interface is None:

@@ -29,6 +29,10 @@ ROUND_OFF = 450.0
 TOLD_APART, STILL_EXACT = 3, 10
 #: The floor over the least noise: no fit leaves less than a tenth of it.
 FLOOR_TO_NOISE = 10
+#: Samples over the number of columns of a piece that is kept: they tell its error.
+SPARE_OF_KEPT = 3
+#: Quantiles of a coordinate between which samples count as even: a sixteenth of them each.
+N_KNOTS = 17
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,11 @@ class PieceProblem:
             np.interp(x, knots, shares) for x, knots in zip(points.T, self._knots.T, strict=True)
         ]
         return np.stack(columns, 1) if columns else np.zeros((len(points), 0))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the samples can carry two pieces."""
+        return self.n >= 2 * (self.n_columns + SPARE_OF_KEPT)
 
     @cached_property
     def tree(self) -> cKDTree:
@@ -283,11 +292,11 @@ class PieceProblem:
         return result
 
 
-def _quantile_knots(points: np.ndarray, n_knots: int = 17) -> np.ndarray:
-    """Quantiles (n_knots, d) of each coordinate, made strictly increasing."""
-    knots = np.quantile(points, np.linspace(0, 1, n_knots), axis=0)
+def _quantile_knots(points: np.ndarray) -> np.ndarray:
+    """Quantiles (N_KNOTS, d) of each coordinate, made strictly increasing."""
+    knots = np.quantile(points, np.linspace(0, 1, N_KNOTS), axis=0)
     # Ties keep a little of the plain coordinate, which is what is left of an order there.
-    even = np.linspace(0, 1, n_knots)[:, None] * (knots[-1] - knots[0]) + knots[0]
+    even = np.linspace(0, 1, N_KNOTS)[:, None] * (knots[-1] - knots[0]) + knots[0]
     return 0.9 * knots + 0.1 * even
 
 

@@ -68,24 +68,10 @@ def cannot_win(
     others: list[tuple[PieceProblem, Pieces]],
     best: float = math.inf,
 ) -> bool:
-    """Whether pieces of one degree lose to those of higher degrees, however they are merged.
+    """Whether fine cells of one degree lose to `others` of higher ones, however they are merged.
 
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples and the degree.
-    cells : Pieces
-        Fine cells of that degree, as of `fine_cells`.
-    others : list of (PieceProblem, Pieces)
-        The same of higher degrees.
-    best : float, default=math.inf
-        Score of pieces that are merged, of any degree.
-
-    Returns
-    -------
-    bool
-        Whether the residual of all the fine cells costs more, without any price for their number,
-        than fine cells of a higher degree with it, or than the best pieces.
+    Their residual then costs more, without any price for their number, than cells of a higher
+    degree with it, or than the best pieces that are merged, of any degree.
     """
     if some_are_exact(problem, cells):
         return False

@@ -11,6 +11,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core.linalg import evenly
 from skpou.partitions.gates.logistic import MultinomialLogistic, fit_logistic
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.pieces.interfaces import Interface
@@ -41,6 +42,8 @@ STAGE_RIDGE, STAGE_STEPS = 1e-7, 12
 #: Share of a score to be beaten that points at their distance from the roots may make up, for a
 #: gate that has not come below it to be given up.
 NEAR_ENOUGH = 0.1
+#: Factor by which a form must lower the score to be worth its coefficients: a tenth of the error.
+GAIN = 100.0
 #: Guards for each column on the faces, and the most columns whose corners, 2^d of them, are some.
 FACE_POINTS, MOST_CORNERED = 100, 6
 #: Samples around a guard that must agree, and how much nearer than a root the first must be.
@@ -86,7 +89,7 @@ class GateSamples:
         if len(far) <= spare:
             return self
         kept = self.near.clone()
-        kept[far[:: -(-len(far) // spare)]] = True
+        kept[far[evenly(len(far), spare)]] = True
         return GateSamples(self.X[kept], self.labels[kept], self.excess[kept], self.near[kept])
 
 
@@ -237,7 +240,6 @@ def fit_sharp_gate(
     forms: tuple[GateForm, ...],
     good_enough: float,
     guards: tuple[Tensor, Tensor] | None = None,
-    gain: float = 100.0,
 ) -> tuple[Tensor, GateForm]:
     """Gate of the simplest form that will do.
 
@@ -250,13 +252,11 @@ def fit_sharp_gate(
     n_classes : int
         Number K of classes.
     forms : tuple of GateForm
-        Shapes to try in turn. A later one is taken only if it lowers the score `gain` times.
+        Shapes to try in turn. A later one is taken only if it lowers the score `GAIN` times.
     good_enough : float
         Score a sample, as a root mean square, at which no other is tried.
     guards : (Tensor of shape (g, d), Tensor of shape (g,)), default=None
         Extra points of known class for degrees above 2.
-    gain : float, default=100
-        See `forms`.
 
     Returns
     -------
@@ -267,8 +267,8 @@ def fit_sharp_gate(
     best_score = math.inf
     for form in forms:
         trained = samples if guards is None or form.degree < CURVED else samples.append(*guards)
-        theta, score = SharpGate(trained, interface, n_classes, form).fit(beaten=best_score / gain)
-        if not found or score * gain < best_score:
+        theta, score = SharpGate(trained, interface, n_classes, form).fit(beaten=best_score / GAIN)
+        if not found or score * GAIN < best_score:
             found.append((theta, form))
             best_score = score
         if math.sqrt(best_score / len(samples.X)) < good_enough:

@@ -21,10 +21,6 @@ def split_pieces(problem: PieceProblem, pieces: Pieces, n_pieces: int) -> Pieces
         Pieces to start from.
     n_pieces : int
         Number wanted; fewer remain where no piece has samples for two polynomials.
-
-    Returns
-    -------
-    Pieces
     """
     while pieces.n_pieces < n_pieces:
         misfit = pieces.rss + pieces.weight * problem.floor**2

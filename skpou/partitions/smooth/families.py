@@ -77,12 +77,7 @@ class Candidate:
 
 
 class OnePolynomial:
-    """One polynomial for all rows; parameters are the rates (d,).
-
-    Parameters
-    ----------
-    rows : LeftOutRows
-    """
+    """One polynomial for all rows; parameters are the rates (d,)."""
 
     def __init__(self, rows: LeftOutRows):
         self.rows = rows
@@ -154,7 +149,6 @@ class EvenPartitions:
 
     Parameters
     ----------
-    rows : LeftOutRows
     centres : ndarray of shape (K, d)
         In the box.
     degree : int
@@ -234,7 +228,6 @@ def even_partitions(
 
     Parameters
     ----------
-    rows : LeftOutRows
     counts, degrees : tuple of int
         Numbers of partitions and degrees of their polynomials.
     form : GateForm
@@ -255,7 +248,6 @@ def scaled_partitions(
 
     Parameters
     ----------
-    rows : LeftOutRows
     counts : tuple of int
         Numbers of partitions; without those that are too large.
     form : GateForm

@@ -74,8 +74,6 @@ def smooth_where_better(
         Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         What pieces were found with.
-    report : callable, default=None
-        Receives a line of progress.
 
     Raises
     ------

@@ -64,7 +64,6 @@ class Columns:
 
     Parameters
     ----------
-    rows : LeftOutRows
     matrix : Tensor of shape (n, q)
         The model's columns.
     """

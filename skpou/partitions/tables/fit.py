@@ -65,8 +65,6 @@ def experts_where_better(
         What pieces were found with.
     rng : numpy.random.Generator
         Draws the starts; left alone where rows are no table.
-    report : callable, default=None
-        Receives a line of progress at a time.
 
     Raises
     ------

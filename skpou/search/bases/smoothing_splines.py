@@ -56,10 +56,6 @@ def smoothing_splines(
         Positive weights.
     penalties : ndarray of shape (l,)
         At least 0.
-
-    Returns
-    -------
-    SmoothingSplines
     """
     h = np.diff(x)
     # Columns of Q (2.1.2 there): three entries each.

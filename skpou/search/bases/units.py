@@ -215,7 +215,6 @@ class UnitBasis(Basis, kind="units"):
 
     Parameters
     ----------
-    units : Units
     n_features : int
         Dimension d of the points.
     reach : Tensor of shape (u,), default=None

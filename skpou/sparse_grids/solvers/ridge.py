@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Report
-from skpou.core.linalg import LEAST_ALPHA, factored, largest_norm
+from skpou.core.linalg import LEAST_ALPHA, evenly, factored, largest_norm
 from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.rows import GridRows
 
@@ -255,12 +255,11 @@ class IterativeProblem(RidgeProblem):
     def gram(self) -> Tensor:
         """Gram matrix of the first columns, estimated from some rows where they are many."""
         rows, n_columns = self.rows, self.n_exact
-        stride = -(-rows.n_rows // GRAM_ROWS)
-        if stride == 1:
+        if rows.n_rows <= GRAM_ROWS:
             return rows.gram(last=n_columns)
-        weight = rows.root[:, 0].square()
-        some = GridRows(rows.grid, rows.X[::stride], weight[::stride], rows.active)
-        return some.gram(last=n_columns) * (weight.sum() / weight[::stride].sum())
+        weight, some = rows.root[:, 0].square(), evenly(rows.n_rows, GRAM_ROWS)
+        gram = GridRows(rows.grid, rows.X[some], weight[some], rows.active).gram(last=n_columns)
+        return gram * (weight.sum() / weight[some].sum())
 
     def blocks(self, alpha: float, decay: float) -> tuple[Tensor, Tensor]:
         """Block of ``A'A + ridge`` by its factor in whitened columns, diagonal of the others.
@@ -392,8 +391,6 @@ def search_ridge(
         First alpha and decay.
     stride : int
         Half decades of the first steps; 1 where `start` is a good guess.
-    report : callable, default=None
-        Takes a line for every ridge tried.
 
     Returns
     -------

@@ -54,13 +54,13 @@ def test_a_fit_that_is_far_from_exact_is_repeated_from_other_starts(monkeypatch)
     labels = quarters(problem)
     once = fit_ladder(problem, all_of(problem), labels, SHORT)
     descents = []
-    finish = BlendTrainer.finish
+    descend = BlendTrainer.descend_to_end
 
     def counted(trainer, *rung):
-        descents.append(finish(trainer, *rung))
+        descents.append(descend(trainer, *rung))
         return descents[-1]
 
-    monkeypatch.setattr(BlendTrainer, "finish", counted)
+    monkeypatch.setattr(BlendTrainer, "descend_to_end", counted)
     far = once.result.score / math.sqrt(float(problem.rows.y.square().mean()))
     for threshold, repeated in ((far / 10, True), (10 * far, False)):
         descents.clear()

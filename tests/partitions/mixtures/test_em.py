@@ -10,9 +10,9 @@ import skpou.partitions.mixtures.em as module
 from skpou.core.linalg import statistics
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
-from skpou.partitions.mixtures.likelihood import evidence_lower_bound, log_normal, marginalise
+from skpou.partitions.mixtures.likelihood import log_normal, marginalise
 from tests.contracts import DTYPES, TrainingContract, same_bits
-from tests.examples import kink, relative_rms, rows_of, slow, tensor, wave
+from tests.examples import evidence_lower_bound, kink, relative_rms, rows_of, slow, tensor, wave
 
 LINEAR, QUADRATIC, NETWORK = GateForm(1), GateForm(2), NetworkForm((6, 6))
 QUICK = EMOptions(sizes=(3,), degree=1, form=LINEAR, max_iter=20)

@@ -7,14 +7,9 @@ import torch
 
 from skpou.partitions.gates.steps import cross_entropy
 from skpou.partitions.gates.tree import GateLevel, PartitionTree
-from skpou.partitions.mixtures.likelihood import (
-    evidence_lower_bound,
-    log_normal,
-    marginalise,
-    posterior,
-)
+from skpou.partitions.mixtures.likelihood import log_normal, marginalise, posterior
 from tests.contracts import DTYPES, from_mp
-from tests.examples import tensor
+from tests.examples import evidence_lower_bound, tensor
 
 # Parents of three levels with unequal numbers of children, an only child among them.
 PARENTS = [[0, 0, 0], [0, 1, 1, 2, 2], [1, 0, 2, 2, 4, 3]]
