@@ -385,8 +385,10 @@ class Field:
     def __iter__(self):
         return iter([self[i] for i in range(self._shape[1])])
 
-    def __call__(self) -> Tensor:
+    def __call__(self, *points: Any) -> Tensor:
         """Values at the points."""
+        if points:
+            raise TypeError("u() takes no points: it is the solution at those of the equation.")
         return self._get(())
 
     def d(self, *coordinates: int) -> Tensor:
@@ -447,10 +449,6 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def _has_default(parameter: inspect.Parameter) -> bool:
-    return parameter.default is not inspect.Parameter.empty
-
-
 def _takes_constants(residual: Callable[..., Any], name: str) -> bool:
     """Whether a residual takes (u, x, p) rather than (u, x).
 
@@ -474,7 +472,8 @@ def _takes_constants(residual: Callable[..., Any], name: str) -> bool:
     if takes(3):
         # A third argument with a value of its own, as k in (u, x, k=k), is not for the unknowns.
         third = list(signature.parameters.values())[2:3]
-        return not (takes(2) and third and third[0].name != "p" and _has_default(third[0]))
+        has_default = any(one.default is not inspect.Parameter.empty for one in third)
+        return not (takes(2) and has_default and third[0].name != "p")
     if takes(2):
         return False
     raise TypeError(

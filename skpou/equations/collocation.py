@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis, Rows
+from skpou.core.linalg import triangular_factor
 from skpou.core.models import Stage
 from skpou.equations.pointwise import Key
 from skpou.equations.problem import Problem, Term
 from skpou.physics import Constants
+
+#: Fewest data that tell noise, and the misfit of them in units of their size that is noise.
+LEAST_NOISY, NOISY = 20, 1e-3
+#: Least share of a datum that the other rows leave to its own residual: digits tell little of less.
+LEAST_FREE = 1e-2
+#: Ridge of the factor for leverages, in units of round-off of each column.
+LEVERAGE_RIDGE = 1e-15
 
 
 @dataclass(frozen=True)
@@ -256,17 +264,33 @@ def root_of_squares(values: Tensor) -> float:
     return unit * math.sqrt(float((values / unit).square().sum()))
 
 
+def leverages(system: CollocationSystem, iterate: Iterate, scales: Sequence[float]) -> Tensor:
+    """Share (n m,) of each datum in its own prediction, all rows of the linearised system given."""
+    blocks = system.blocks(iterate.coef, iterate.unknowns)
+    R = iterate.factor
+    if R is None:
+        jacobian = stacked(blocks, scales)[1]
+        size = jacobian.norm(dim=0)
+        size = torch.where(size > 0, size, 1.0)  # An unknown may be in no row where it starts.
+        R = triangular_factor(torch.cat([jacobian, torch.diag_embed(LEVERAGE_RIDGE * size)]))
+    A = scales[0] * blocks[0].jacobian
+    return torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
+
+
 def criterion(
     system: CollocationSystem, iterate: Iterate, scales: Sequence[float], boost: float = 1.0
 ) -> float:
     """Root of the sum of squares of held-out equation residuals and data residuals.
 
     Each is in units of the rms row norm of the system's own rows. It ranks solutions, and is no
-    error.
+    error. Many noisy data are left out one by one: a rich basis follows their noise.
     """
     judged = system.at(system.problem.fresh)
     found = judged.residuals(iterate.coef, iterate.unknowns)
-    square = float((scales[0] * found[0]).square().sum())
+    data = found[0]
+    if len(system.rows.X) >= LEAST_NOISY and float(data.square().sum()) > NOISY**2 * system.total:
+        data = data / (1 - leverages(system, iterate, scales)).clamp_min(LEAST_FREE)
+    square = float((scales[0] * data).square().sum())
     norms: dict[int, float] = {}
     for term, scale in zip(system.terms, scales[1:], strict=True):
         # The first term of a group is the equation itself; its gradient is not judged.

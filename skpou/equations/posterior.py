@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -225,10 +226,11 @@ def held_message(names: Sequence[str]) -> str:
 
 def judged(
     system: CollocationSystem, iterate: Iterate, code: str, message: str, alike: Sequence[str]
-) -> tuple[str, str]:
+) -> tuple[str, str, bool]:
     """Code and message of a search, with what the solution does not obey or determine.
 
-    `alike` are the unknowns that `undetermined` names.
+    `alike` are the unknowns that `undetermined` names. The third is whether equations and
+    conditions hold.
     """
     sentences = []
     left = system.relative_residual(iterate.coef, iterate.unknowns)
@@ -237,12 +239,38 @@ def judged(
     broken = system.broken_conditions(iterate.coef, iterate.unknowns)
     if broken > UNSOLVED:
         sentences.append(broken_message(broken))
+    holds = not sentences
     if alike:
         sentences.append(undetermined_message(alike))
     held = held_by_bounds(system, iterate.unknowns)
     if held:
         sentences.append(held_message(held))
-    return ("max_iter" if sentences else code), " ".join([*sentences, message]).strip()
+    code = "max_iter" if sentences else code
+    return code, " ".join([*sentences, message]).strip(), holds
+
+
+def doubted(model: LinearModel, points: Tensor) -> LinearModel:
+    """A function that solves nothing, with bars: it is off by its own size, or that of the data.
+
+    Parameters
+    ----------
+    model : LinearModel
+    points : Tensor of shape (n, d)
+        Where the equations should hold.
+
+    Returns
+    -------
+    LinearModel
+        The same function; the median variance at the points is at least its mean square there.
+    """
+    points = points[:: max(1, len(points) // N_PROBES)][:N_PROBES]
+    last = model.stages[-1]
+    shares = last.solved(points).square().sum(-2).reshape(-1, len(points)).median(1).values
+    variance = (model.noise * shares).clamp_min(torch.finfo(shares.dtype).tiny)
+    size = model.mean(points).square().mean(0).clamp_min(1.0)
+    grown = (size / variance).clamp_min(1.0).sqrt()
+    grown = grown[:, None, None] if last.factor.ndim > 2 else grown.max()
+    return replace(model, stages=(*model.stages[:-1], replace(last, factor=last.factor / grown)))
 
 
 def of_round_off(stage: Stage, points: Tensor) -> Tensor:

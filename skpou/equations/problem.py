@@ -318,9 +318,16 @@ class Tracer:
         """Result (n, k) of a residual, if it has the right shape."""
         name, n = self.equation.name, len(self.x)
         if not isinstance(result, Tensor):
+            several = isinstance(result, tuple | list)
+            advice = " torch.stack(..., 1) makes one of a system." if several else ""
             raise TypeError(
                 f"The residual of equation {name!r} must return a tensor. "
-                f"Got {type(result).__name__}."
+                f"Got {type(result).__name__}.{advice}"
+            )
+        if not result.is_floating_point():
+            raise TypeError(
+                f"The residual of equation {name!r} must be real: parts of complex numbers are "
+                f"equations of their own. Got {result.dtype}."
             )
         if result.ndim not in (1, 2) or len(result) != n or result.numel() == 0:
             raise ValueError(

@@ -19,6 +19,7 @@ from skpou.core.linalg import TINY
 from skpou.core.models import Stage
 from skpou.equations.collocation import CollocationSystem, Iterate, criterion
 from skpou.equations.posterior import (
+    doubted,
     fitted_model,
     judged,
     open_message,
@@ -387,7 +388,9 @@ class Search:
         message = "The search was interrupted." if code == "interrupted" else ""
         if code == "converged":
             alike = reported["undetermined"]
-            code, message = judged(system, solution.iterate, code, message, alike)
+            code, message, holds = judged(system, solution.iterate, code, message, alike)
+            if not holds:
+                model = doubted(model, system.terms[0].points)
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
             code, message = "max_iter", open_message(n_open)

@@ -23,6 +23,7 @@ from skpou.equations import (
     CollocationSystem,
     Problem,
     criterion,
+    doubted,
     fitted_model,
     hidden_jump,
     judged,
@@ -324,15 +325,28 @@ class EquationNetworkTraining(NetworkTraining):
         # solution.
         system, solution = self.found
         alike = self.reported["undetermined"]
-        code, message = judged(system, solution, result.code, result.message, alike)
+        code, message, holds = judged(system, solution, result.code, result.message, alike)
         if code == "converged" or message == result.message:
             left = residual_on_lines(system, solution.coef, solution.unknowns)
             if left > UNSOLVED:
+                holds = False
                 code, message = "max_iter", f"{unsolved_message(left)} {message}".strip()
         jump = hidden_jump(system, solution.coef)
         if jump > UNSOLVED:
+            holds = False
             code, message = "max_iter", f"{jump_message(jump)} {message}".strip()
-        return replace(result, code=code, message=message)
+        return replace(result, code=code, message=message, chosen={**result.chosen, "holds": holds})
+
+
+def with_doubts(result: TrainingResult, equations: Problem) -> TrainingResult:
+    """The last result of a training, with wide bars where it solves nothing.
+
+    Those of a stage are as narrow as they are for the stages after it, which may solve what it
+    does not.
+    """
+    if result.chosen.get("holds", True):
+        return result
+    return replace(result, state=doubted(result.state, equations.terms[0].points))
 
 
 def fit_equation_network(
@@ -359,4 +373,5 @@ def fit_equation_network(
     TrainingInterrupted
         On Ctrl-C, with the best result so far.
     """
-    return EquationNetworkTraining(rows, equations, options, rng, report).run()
+    training = EquationNetworkTraining(rows, equations, options, rng, report)
+    return with_doubts(training.run(), equations)

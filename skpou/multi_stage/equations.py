@@ -20,7 +20,7 @@ from skpou.core.models import Stage
 from skpou.core.optim import Iterate
 from skpou.equations import CollocationSystem, Problem, criterion
 from skpou.equations import Iterate as Solution
-from skpou.lsgd import EquationNetworkTraining, NetworkOptions
+from skpou.lsgd import EquationNetworkTraining, NetworkOptions, with_doubts
 from skpou.multi_stage.joint_descent import EquationDescent
 from skpou.multi_stage.options import HAND_OVER, HAND_OVER_RIDGE, MultiStageOptions
 from skpou.multi_stage.periodogram import dominant_frequency
@@ -81,7 +81,8 @@ class EquationStages:
             "hidden_layer_sizes": self.options.given_network.hidden_layer_sizes,
         }
         curve = self.curve or result.curve
-        return replace(result, chosen=chosen, curve=curve, n_iter=max(len(curve), 1))
+        found = replace(result, chosen=chosen, curve=curve, n_iter=max(len(curve), 1))
+        return with_doubts(found, self.problem)
 
     def _add_stage(self, index: int) -> bool:
         """One more network; False where nothing is left, or less than half of it was gained."""

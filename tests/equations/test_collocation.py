@@ -1,6 +1,7 @@
 """Stacked rows of data and equations against the equations themselves, in units of X and y."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import torch
 
 from skpou.core.models.linear_model import Stage
 from skpou.core.rows import Rows
-from skpou.equations.collocation import CollocationSystem, Iterate, criterion, norm, stacked
+from skpou.equations.collocation import (
+    CollocationSystem,
+    Iterate,
+    criterion,
+    leverages,
+    norm,
+    stacked,
+)
+from skpou.equations.newton import solve_affine
 from skpou.physics import Constants, Equation, Field
 from tests.equations.examples import (
     LINE,
@@ -248,6 +257,39 @@ def test_system_is_worth_what_its_equations_are():
         found.append((norm(system.residuals(*state), scales),
                       criterion(system, Iterate(*state, 0.0), scales)))  # fmt: skip
     assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+def noisy_system(n=30):
+    """Values of a decay with noise."""
+    rows = random_rows(n)
+    y = torch.exp(-rows.X) + 0.05 * rows.y
+    return system_of(Equation(decay, points_in(LINE, 9)), rows=replace(rows, y=y), n_sines=2)
+
+
+def test_leverages_tell_what_a_fit_without_a_row_leaves():
+    system = noisy_system()
+    scales = system.scales(system.blocks(system.zero(), tensor([])))
+    whole = solve_affine(system, scales, 1e-12)
+    jacobian = stacked(system.blocks(whole.coef, whole.unknowns), scales)[1]
+    target = -stacked(system.blocks(system.zero(), whole.unknowns), scales)[0]
+    expected = []
+    for i in range(30):
+        kept = torch.arange(len(target)) != i
+        coef = torch.linalg.lstsq(jacobian[kept], target[kept, None]).solution
+        expected.append(float(jacobian[i] @ coef[:, 0] - target[i]))
+    own = scales[0] * system.residuals(whole.coef, whole.unknowns)[0]
+    for iterate in (whole, replace(whole, factor=None)):
+        found = own / (1 - leverages(system, iterate, scales))
+        assert found.numpy() == pytest.approx(np.array(expected), rel=1e-6, abs=1e-10)
+
+
+@pytest.mark.parametrize(("n", "is_more"), [(30, True), (12, False)])
+def test_many_noisy_data_are_judged_left_out(n, is_more):
+    system = noisy_system(n)
+    scales = system.scales(system.blocks(system.zero(), tensor([])))
+    iterate = solve_affine(system, scales, 1e-12)
+    left = norm(system.residuals(iterate.coef, iterate.unknowns), scales)
+    assert (criterion(system, iterate, scales) > 1.01 * left) == is_more
 
 
 def test_criterion_of_what_is_not_finite_is_infinite():

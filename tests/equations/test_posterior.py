@@ -11,6 +11,7 @@ from skpou.core.models import Stage
 from skpou.equations.collocation import Iterate, stacked
 from skpou.equations.newton import gauss_newton, solve_affine
 from skpou.equations.posterior import (
+    doubted,
     fitted_model,
     last_deviations,
     noise_variance,
@@ -330,3 +331,17 @@ def test_earlier_stages_come_first():
     model, _ = fitted_model(later, solved(later, [1.0, 1.0]), [1.0, 1.0], 1e-12)
     assert model.stages[0] is first.stages[0]
     assert len(model.stages) == 2
+
+
+@pytest.mark.parametrize("size", [1e-6, 30.0])
+def test_what_solves_nothing_is_off_by_its_own_size(size):
+    system = system_of(Equation(decays, X), LINES, rows=random_rows(12, 1, 2))
+    scales = system.scales(system.blocks(*random_state(system)))
+    iterate = solved(system, scales)
+    iterate = replace(iterate, coef=size * iterate.coef)
+    model, _ = fitted_model(system, iterate, scales, 1e-12)
+    found = doubted(model, tensor(X))
+    assert torch.equal(found.mean(tensor(X)), model.mean(tensor(X)))
+    assert (found.epistemic(tensor(X)) >= model.epistemic(tensor(X))).all()
+    own = found.mean(tensor(X)).square().mean(0)
+    assert (found.epistemic(tensor(X)).median(0).values >= 0.5 * own.clamp_min(1.0)).all()

@@ -355,7 +355,8 @@ class _Fit:
         problem = self.problem
         noise = noise + torch.finfo(noise.dtype).eps ** 2
         residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
-        if self.options.exactly and left > UNSOLVED:
+        broken = broken_conditions(problem, boxes, coef, unknowns)
+        if self._solves_nothing(left, broken):
             # It may be any function with as small a residual.
             size = deviation.new_tensor(solution_size(boxes, coef))
             deviation = (deviation.square() + size.square()).sqrt()
@@ -381,7 +382,6 @@ class _Fit:
                 "the size of their terms. Allow more pieces, give more points, or check that they "
                 "and the data have a common solution."
             )
-        broken = broken_conditions(problem, boxes, coef, unknowns)
         if broken > UNSOLVED and not self.ended:
             code = "max_iter"
             messages.append(broken_message(broken))
@@ -398,8 +398,17 @@ class _Fit:
 
     def _most_left(self) -> float:
         """Residual relative to the terms, up to which equations are solved."""
-        exact = not (self.options.exactly or self.is_noisy or self.problem.is_affine)
-        return DOUBTFUL if exact else UNSOLVED
+        return UNSOLVED if self.is_noisy or self.problem.is_affine else DOUBTFUL
+
+    def _solves_nothing(self, left: float, broken: float) -> bool:
+        """Whether the bars, which take the equations to hold, say nothing.
+
+        Those of pieces that were asked for know of a residual that these leave.
+        """
+        if self.ended or self.is_noisy:  # These have bars by other means.
+            return False
+        most = UNSOLVED if self.options.exactly else self._most_left()
+        return left > most or broken > UNSOLVED
 
 
 def unknown_deviations(solved: Solved) -> list[float]:

@@ -192,6 +192,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
                            options: EquationPieceOptions):  # fmt: skip
         """Training as `_best_of` calls it."""
         self._check_periods(physics, problem)
+        _check_degree(options.degree, problem)
         report = self._reporter()
         return lambda rng: fit_equation_pieces(rows, problem, options, physics.symmetries, report)
 
@@ -361,3 +362,14 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
 def _of_partitions(model: Any) -> Any:
     """The mixture of a model that may have another density about its mean."""
     return model.model if isinstance(model, MixedResidues) else model
+
+
+def _check_degree(degree: int | None, problem: Problem) -> None:
+    """Refuse polynomials of whose derivatives those that an equation asks for vanish."""
+    orders = [max(map(key[1].count, key[1]), default=0)
+              for term in problem.terms for key in term.pointwise.keys]  # fmt: skip
+    if degree is not None and degree < max(orders, default=0):
+        raise ValueError(
+            f"degree={degree!r} is below the order of the equations: derivatives of order "
+            f"{max(orders)} of such polynomials vanish. Take a higher degree."
+        )

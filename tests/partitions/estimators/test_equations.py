@@ -419,6 +419,25 @@ def test_contradictions_and_undetermined_unknowns_are_warned_of():
 
 
 @pytest.mark.parametrize("estimator", [HierarchicalPOURegressor, LSGDRegressor])
+def test_what_solves_nothing_has_bars_of_its_size(estimator):
+    """Either value at an end, both of which no line of slope one has, foretells the other by 2."""
+    with pytest.warns(ConvergenceWarning, match="not solved"):
+        model = estimator(physics=Equation(lambda u, x: u.d(0) - 1, "chebyshev"))
+        model.fit([[0.0], [1.0]], [0.0, 3.0])
+    std = model.predict(LINE, return_std=True)[1]
+    assert np.median(std) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("estimator", "degree"), [(POURegressor, 2), (HierarchicalPOURegressor, 1)]
+)
+def test_degrees_below_the_order_are_refused(estimator, degree):
+    third = Equation(lambda u, x: u.d(0, 0, 0) - u(), LINE)
+    with no_training(), pytest.raises(ValueError, match=f"degree={degree} is below the order"):
+        estimator(degree=degree, physics=third).fit([[0.0]], [1.0])
+
+
+@pytest.mark.parametrize("estimator", [HierarchicalPOURegressor, LSGDRegressor])
 def test_conditions_alone_are_refused(estimator):
     alone = Condition(lambda u, x: u(), LINE, 1.0)
     with pytest.raises(ValueError, match="at least one Equation, beside conditions"):
