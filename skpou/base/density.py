@@ -17,8 +17,8 @@ MOST_ROWS = 20_000
 class ResidueDensityMixin:
     """Regressor with a parameter ``density="auto" | "gaussian" | "mixture"``.
 
-    It comes before `FittedModelRegressor`. A subclass writes `_gaussian_model` in place of
-    `_model`, and stores `_fitted_density` as `density_`.
+    It comes before the base that predicts. A subclass writes `_gaussian_model` in place of
+    `_model`, and stores `_fitted_density` as `density_`; models of earlier releases have none.
     """
 
     density: str
@@ -44,11 +44,9 @@ class ResidueDensityMixin:
 
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model, with the density that was fitted to what it leaves over."""
-        model = self._gaussian_model(like)
-        if self.density_ is None:
-            return model
-        return MixedResidues.from_states(model, self.density_, like)
+        model, density = self._gaussian_model(like), self.__dict__.get("density_")
+        return model if density is None else MixedResidues.from_states(model, density, like)
 
     def _gates_per_row(self) -> int:
         """Number of targets that choose their components independently."""
-        return len(self.density_ or ())
+        return len(self.__dict__.get("density_") or ())

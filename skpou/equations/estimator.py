@@ -120,6 +120,11 @@ class EquationsMixin:
             return torch.cat([X.new_empty((0, d)), *(part.to(X) for part in found)])
 
         prepared = self._prepare(X, y, sample_weight, beside=beside)  # type: ignore[attr-defined]
+        if getattr(self, "density", None) == "mixture" and not prepared.rows.n_rows:
+            raise ValueError(
+                "density='mixture' is fitted to left-out data, but X has no rows: equations and "
+                "conditions are all there is. It must be 'auto' or 'gaussian'."
+            )
         scaling = prepared.scaling
         for symmetry in physics.symmetries:
             if symmetry.coordinate not in scaling.columns.tolist():
@@ -211,17 +216,6 @@ class EquationsMixin:
 
 class PhysicsMixin(EquationsMixin, LinearModelRegressor):
     """Regressor with a `LinearModel`, and with equations on sine features."""
-
-    def _prepare_physics(
-        self, X: Any, y: Any, sample_weight: Any, physics: Physics
-    ) -> tuple[Prepared, Problem]:
-        prepared, problem = super()._prepare_physics(X, y, sample_weight, physics)
-        if self.density == "mixture" and not prepared.rows.n_rows:
-            raise ValueError(
-                "density='mixture' is fitted to left-out data, but X has no rows: equations and "
-                "conditions are all there is. It must be 'auto' or 'gaussian'."
-            )
-        return prepared, problem
 
     def _equation_training(
         self, rows: Rows, problem: Problem, physics: Physics, options: EquationOptions

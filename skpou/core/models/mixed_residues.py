@@ -36,16 +36,16 @@ def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None
         Distinct rows.
     """
     states, several = [], False
-    noise = model.components(rows.X[:1]).noise.flatten()  # the same everywhere
-    for output, (residue, floor, y) in enumerate(_residues_of(model, rows)):
+    for found in _residues_of(model, rows):
+        residue, floor = found.residue, found.floor
         # Of a fit without noise only round-off is left, or what its form misses.
         uneven = residue.variance() > EXACT_NOISE and is_uneven(residue)
-        count = choose_components(residue, floor) if uneven else 1
+        count = choose_components(residue, floor, found.own_noise()) if uneven else 1
         several |= count > 1
         density = (
             fit_density(residue, count, floor)
             if count > 1
-            else ResidueDensity.single(float(noise[output]), y)
+            else ResidueDensity.single(float(found.noise.mean()), found.y)
         )
         states.append(density.arrays())
     return states if several else None
@@ -57,8 +57,7 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
     Parameters
     ----------
     model : Predictor
-        Fitted to the rows, one Gaussian a point; the variance of its mean is that of linear
-        coefficients.
+        Fitted to the rows; the variance of its mean is that of linear coefficients.
     rows : Rows
         Distinct rows.
 
@@ -68,31 +67,61 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
         State for `MixedResidues`, one a target.
     """
     states = []
-    for residue, floor, y in _residues_of(model, rows):
+    for found in _residues_of(model, rows):
+        residue, floor = found.residue, found.floor
         density = fit_density(residue, choose_components(residue, floor), floor)
-        if len(y) == 1:
-            density = ResidueDensity.single(1.0, y)
+        if len(found.y) == 1:
+            density = ResidueDensity.single(1.0, found.y)
         states.append(density.arrays())
     return states
 
 
-def _residues_of(model: Predictor, rows: Rows) -> list[tuple[Residue, float, Tensor]]:
-    """Left-out errors of every target, the floor of their width, and its values."""
+@dataclass(frozen=True)
+class _OfTarget:
+    """What a model leaves of one target.
+
+    Attributes
+    ----------
+    residue : Residue
+        Left-out errors.
+    floor : float
+        Least standard deviation of a component.
+    noise : Tensor of shape (1,) or (k,)
+        Variance that the model gives the noise: the same everywhere, or at each pair.
+    y : Tensor of shape (k, 1)
+        The target's values.
+    """
+
+    residue: Residue
+    floor: float
+    noise: Tensor
+    y: Tensor
+
+    def own_noise(self) -> Tensor | None:
+        """The model's noise, where it is another one elsewhere."""
+        return self.noise if len(self.noise) > 1 else None
+
+
+def _residues_of(model: Predictor, rows: Rows) -> list[_OfTarget]:
+    """Left-out errors of every target, with what they are compared with."""
     blocks = row_blocks(rows.n_rows, rows_within(model.numbers_per_row()))
-    means, spreads = [], []
-    for block in blocks:
-        parts = model.components(rows.X[block])
-        noise = parts.noise if parts.noise.ndim == 3 else parts.noise[None]
-        means.append(parts.mean[:, 0].double())
-        spreads.append((parts.epistemic / noise)[:, 0].double())
-    mean, spread = torch.cat(means), torch.cat(spreads)
+    parts = [_of_one_gaussian(model.components(rows.X[block])) for block in blocks]
+    mean, noise, spread = (torch.cat(part).double() for part in zip(*parts, strict=True))
     double = rows.to(torch.float64)
     found = []
     for output in range(rows.n_outputs):
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
-        found.append((residue, noise_floor(residue, pairs.y), pairs.y))
+        own = noise[pairs.point, output]
+        own = own[:1] if bool((own == own[:1]).all()) else own
+        found.append(_OfTarget(residue, noise_floor(residue, pairs.y), own, pairs.y))
     return found
+
+
+def _of_one_gaussian(parts: Components) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance of the noise, and that of the mean relative to it, (n, m) each."""
+    noise, epistemic = parts.variances()
+    return parts.expectation(), noise, epistemic / noise
 
 
 @dataclass(frozen=True)
@@ -104,7 +133,7 @@ class MixedResidues:
     Attributes
     ----------
     model : Predictor
-        One Gaussian a point.
+        One Gaussian a point; of a mixture the widths are about its mean.
     densities : tuple of ResidueDensity
         One a target.
     """
@@ -151,19 +180,19 @@ class MixedResidues:
         """The density of y at points X (n, d), independent for all targets."""
         parts = self.model.components(X, posterior)
         inside = X.clamp(0, 1)
-        mean = parts.mean[:, 0] if torch.equal(X, inside) else self.model.mean(inside)
-        noise = parts.noise if parts.noise.ndim == 3 else parts.noise[None]
+        own_mean, _, relative = _of_one_gaussian(parts)
+        mean = own_mean if torch.equal(X, inside) else self.model.mean(inside)
         targets = []
         for output, density in enumerate(self.densities):
             log_gates, variance = density.at(inside, mean[:, output])
-            spread = (parts.epistemic / noise)[:, 0, output : output + 1]
+            spread = relative[:, output : output + 1]
             variance = variance.expand_as(log_gates).to(X.dtype)
             targets.append(
                 Components(
                     log_gates.to(X.dtype),
-                    parts.mean[:, :, output].expand_as(log_gates)[..., None],
+                    own_mean[:, output : output + 1].expand_as(log_gates)[..., None],
                     variance[..., None],
                     (variance * spread)[..., None],
                 )
             )
-        return IndependentComponents.of_targets(targets, parts.mean[:, 0])
+        return IndependentComponents.of_targets(targets, own_mean)

@@ -318,20 +318,22 @@ def _maximised(
     return centre, width, gates, variance
 
 
-def choose_components(residue: Residue, floor: float) -> int:
-    """Number of components that predicts the errors of left-out rows best."""
+def choose_components(residue: Residue, floor: float, noise: Tensor | None = None) -> int:
+    """Number of components that predicts the errors of left-out rows best.
+
+    It is 1, too, where the variances `noise` (n,) that a model gives its rows predict them as well.
+    """
     n = len(residue.error)
     if n > MOST_ROWS:
-        residue = residue.subset(
-            torch.arange(0, n, -(-n // MOST_ROWS), device=residue.error.device)
-        )
+        some = torch.arange(0, n, -(-n // MOST_ROWS), device=residue.error.device)
+        residue, noise = residue.subset(some), None if noise is None else noise[some]
         n = len(residue.error)
     if n < 4 * N_FOLDS:
         return 1
     fold = torch.arange(n, device=residue.error.device) % N_FOLDS
     others = [torch.nonzero(fold != k)[:, 0] for k in range(N_FOLDS)]
     overall = residue.error.new_tensor([_overall(residue.subset(index)) for index in others])
-    best, best_terms = 1, None
+    best, best_terms = 1, None if noise is None else _of_variances(residue, noise)
     for count in COUNTS:
         terms = _left_out_density(residue, others, overall, count, floor)
         if best_terms is None or is_gain(terms - best_terms, residue.weight):
@@ -345,11 +347,7 @@ def _left_out_density(
     """Log density (n,) of each row's error by the rows of the other folds; all folds at once."""
     fold = torch.arange(len(residue.error), device=residue.error.device) % len(others)
     if n_components == 1:
-        variance = torch.maximum(overall, _least(overall, floor))[fold]
-        own = variance * (1 + residue.spread)
-        if residue.added is not None:
-            own = own + residue.added
-        return -0.5 * (residue.error.square() / own + torch.log(2 * math.pi * own))
+        return _of_variances(residue, torch.maximum(overall, _least(overall, floor))[fold])
     # Folds of a row less have their first one once more, without weight.
     most = max(len(index) for index in others)
     index = torch.stack([torch.cat([part, part[: most - len(part)]]) for part in others])
@@ -362,6 +360,14 @@ def _left_out_density(
     rows = _features(residue.inputs, centre, width).mT
     joint = _log_joint(rows, gates, variance, residue)
     return torch.logsumexp(joint, -2)[fold, torch.arange(len(fold), device=fold.device)]
+
+
+def _of_variances(residue: Residue, noise: Tensor) -> Tensor:
+    """Log density (n,) of each row's error under a variance of the noise at each."""
+    own = noise * (1 + residue.spread)
+    if residue.added is not None:
+        own = own + residue.added
+    return -0.5 * (residue.error.square() / own + torch.log(2 * math.pi * own))
 
 
 def is_uneven(residue: Residue) -> bool:

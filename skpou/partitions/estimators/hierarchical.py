@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from skpou.base import (
     POSITIVE,
     Interval,
     Prepared,
+    ResidueDensityMixin,
     StrOptions,
     fit_context,
     sections_of,
     unless_auto,
 )
-from skpou.core import Scaling, TrainingResult, drawn_and_others, with_all_targets
+from skpou.core import Rows, Scaling, TrainingResult, drawn_and_others, with_all_targets
 from skpou.core.linalg import alone
+from skpou.core.models import Predictor
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
@@ -57,7 +60,7 @@ OF_GATES = {
 }
 
 
-class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
+class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePartitionRegressor):
     """Polynomial pieces on a learned hierarchy of partitions, with error bars.
 
     The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
@@ -113,6 +116,12 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         Of ``"em"``: noise of the partitions while training. ``"after"``: the rms of y, and Eq.
         18 at the end. ``"em"``: Eq. 18 in each cycle. ``"anneal"``: falls geometrically to 1e-4
         of the rms over `max_iter` cycles, then Eq. 18: far sharper for exact pieces.
+    density : {"auto", "gaussian", "mixture"}, default="auto"
+        Density of y about its mean. ``"gaussian"``: that of the pieces, each with its noise.
+        ``"mixture"``: widths gated over X and the mean, from leave-one-out errors, so that error
+        bars follow noise that varies within a piece. ``"auto"``: the mixture where it predicts
+        left-out rows better; not of ``solver="em"``, whose own density is what it maximises, nor
+        with `physics`.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
@@ -200,6 +209,9 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         `loss_curve_` are those of the pieces then.
     noise_ : ndarray of shape (N,) or (N, n_outputs)
         Noise standard deviation of every finest partition, in units of y.
+    density_ : list of dict, or None
+        Gates and variances of every target where the density is a mixture of gated widths, in
+        scaled units; None where it is that of the pieces.
     outliers_ : ndarray of shape (k,)
         Numbers of the rows of X that were set apart as outliers; the fit is that of the others,
         and so is `noise_`. Not with `physics`.
@@ -260,6 +272,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         "smoothing": [tuple, list],
         "learning_rate": [POSITIVE],
         "noise": [StrOptions({"after", "em", "anneal"})],
+        "density": [StrOptions({"auto", "gaussian", "mixture"})],
         "alpha": [AUTO, NOT_NEGATIVE],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
@@ -284,6 +297,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         smoothing=(0, 1, 1),
         learning_rate=5e-3,
         noise="after",
+        density="auto",
         alpha="auto",
         physics=None,
         unknowns=None,
@@ -310,6 +324,7 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
         self.smoothing = smoothing
         self.learning_rate = learning_rate
         self.noise = noise
+        self.density = density
         self.alpha = alpha
         self.physics = physics
         self.unknowns = unknowns
@@ -399,6 +414,15 @@ class HierarchicalPOURegressor(StreamedPartitions, BasePartitionRegressor):
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         super()._store_result(result, prepared)
         self._fitted_sizes = parse_sizes(self.n_partitions)
+        self._store_density(result.state, prepared.rows)
+
+    def _store_density(self, model: Any, rows: Rows) -> None:
+        # What expectation maximization fits is a density: it stays unless another is asked for.
+        own = self.density == "auto" and self.solver == "em"
+        self.density_ = None if own else self._fitted_density(model, rows)
+
+    def _gaussian_model(self, like: Tensor) -> Predictor:
+        return BasePartitionRegressor._model(self, like)
 
     # Ways of training: each returns a function of a random generator
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skpou.base import BaseRegressor, Prepared, owned, random_generator, unless_auto
 from skpou.core import Rows, Scaling, TrainingResult
-from skpou.core.models import Predictor, worse_than_the_mean
+from skpou.core.models import MixedResidues, Predictor, worse_than_the_mean
 from skpou.equations import EquationsMixin, Physics, Problem
 from skpou.partitions.equations.fit import EquationPieceOptions, fit_equation_pieces
 from skpou.partitions.equations.model import Pieces
@@ -250,8 +250,13 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         if "scaling_" not in self.__dict__:  # Looking for the reason takes long for one row.
             check_is_fitted(self)
         self._check_level(level)
-        view = None if level is None or self._is_on_boxes() else lambda model: model.at(level)
+        view = None if level is None or self._is_on_boxes() else self._view_at(level)
         return self._predict(X, return_std, view, return_cov)
+
+    def _view_at(self, level: int) -> Any:
+        """What makes of a model that of one level; the finest has its density about the mean."""
+        finest = int(level) == len(self.tree_) - 1
+        return lambda model: model if finest else _of_partitions(model).at(level)
 
     def _partitions(self, X, level, read):
         """What `read` makes of the partitions' logarithms, block by block."""
@@ -261,7 +266,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         if self._is_on_boxes():
             pieces = Pieces.from_arrays(self.model_, points)
             return origin.send(self._in_blocks(points, pieces, lambda x, _: read(pieces.log_pi(x))))
-        model: Any = self._unpacked_model(points)
+        model = _of_partitions(self._unpacked_model(points))
         found = self._in_blocks(points, model, lambda x, _: read(model.tree.log_proba(x, level)))
         return origin.send(found)
 
@@ -346,4 +351,13 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
                 degree_=int(degree),
                 alpha_=alpha,
             )
+            self._store_density(mixture, prepared.rows)
         return self
+
+    def _store_density(self, model: Mixture, rows: Rows) -> None:
+        """Store a density about the mean; there is none but that of the partitions."""
+
+
+def _of_partitions(model: Any) -> Any:
+    """The mixture of a model that may have another density about its mean."""
+    return model.model if isinstance(model, MixedResidues) else model
