@@ -29,6 +29,7 @@ from skpou.core.models.likely_kernels import (
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
 from skpou.core.models.model import Predictor
+from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
 
@@ -134,6 +135,17 @@ def _size(left_out: LeftOut, known: np.ndarray) -> float:
     """Root mean square of some of the errors."""
     error = left_out.error[known, 0]
     return math.sqrt(float(np.mean(error**2))) if len(error) else 0.0
+
+
+def _tells_what_was_left(own: LeftOut, other: LeftOut, known: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a form leaves about all of y's variance, and another model clearly does not.
+
+    Noise does not let errors be half as large, and of noise alone a search finds no process.
+    """
+    before, after = own.error[known, 0] ** 2, other.error[known, 0] ** 2
+    gain = before - after
+    clear = float(gain.mean()) > CLEAR_OF_NOISE * float(gain.std()) / math.sqrt(len(gain))
+    return clear and float(before.mean()) > MOSTLY_NOISE * float(y[own.row[known]].var())
 
 
 def _is_better(
@@ -255,9 +267,12 @@ def _of_target(
         kernels = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
         other = _left_out(rows, kernels, left_out)
         found = solved(rows, [kernels])
-        if not _is_better(left_out, other, known, expected, _median_std(found, probes)[0]):
+        X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
+        if not (
+            _is_better(left_out, other, known, expected, _median_std(found, probes)[0])
+            or _tells_what_was_left(left_out, other, known, y)
+        ):
             return None
-        X = rows.X.cpu().numpy()
         size, sized = _with_local_size(other, X)
         factor = None if size is None else _borne_out(sized, X)
         if factor is None:

@@ -35,6 +35,7 @@ from skpou.core.models.likely_kernels import (
     first_numbers,
     rounded,
     stretches_of,
+    wave_numbers,
 )
 from skpou.core.models.pairs_of_rows import least
 
@@ -112,7 +113,7 @@ def _mode(rows: Rows, target: int, kind: int, has_noise: bool) -> _Mode | None:
     for stretch in stretches_of(rows.X.cpu().numpy()):
         evidence = evidence_of(rows, target, kind, stretch)
         value_of = _posterior(evidence, d, has_noise)
-        starts = [start[: d + 1 + has_noise] for start in first_numbers(d)]
+        starts = [start[: d + 1 + has_noise] for start in first_numbers(d) + wave_numbers(d)]
         begun += [(value_of(start)[0], stretch, value_of, start) for start in starts]
     _, stretch, value_of, start = min(begun, key=lambda one: one[0])
     bounds = [*[RATES] * d, LINE, NOISE][: len(start)]

@@ -24,6 +24,9 @@ NUGGET = 1e-13
 CONSTANT = 1.0
 #: First rates in units of the box (over the root of the columns), noises and part of the line.
 FIRST_RATES, FIRST_NOISES, FIRST_LINE = (0.7, 2.0, 6.0), (1e-8, 1e-3), 0.1
+#: The same of waves of many periods in a single column: from longer lengths on, a search takes them
+#: for noise. They may have as much noise as a tenth.
+WAVE_RATES, WAVE_NOISES = (18.0, 54.0), (1e-3, 0.1)
 #: Bounds of the logarithms of the rates, of the line's variance and the noise's, in units of the
 #: process': a line may be nothing, and all of the rows may be noise.
 RATES, LINE, NOISE = (-4.0, 5.0), (-12.0, 8.0), (-40.0, 8.0)
@@ -243,10 +246,19 @@ def _of_gaps(x: np.ndarray) -> dict[float, float]:
 
 def first_numbers(d: int) -> list[np.ndarray]:
     """Logarithms of rates, line and noise that searches of d columns begin with."""
+    return _numbers(d, FIRST_RATES, FIRST_NOISES)
+
+
+def wave_numbers(d: int) -> list[np.ndarray]:
+    """The same of waves of many periods, which are looked for in a single column."""
+    return _numbers(d, WAVE_RATES, WAVE_NOISES) if d == 1 else []
+
+
+def _numbers(d: int, rates: Sequence[float], noises: Sequence[float]) -> list[np.ndarray]:
     return [
         np.r_[np.full(d, math.log(rate / math.sqrt(d))), math.log(FIRST_LINE), math.log(noise)]
-        for rate in FIRST_RATES
-        for noise in FIRST_NOISES
+        for rate in rates
+        for noise in noises
     ]
 
 
@@ -261,7 +273,13 @@ def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
             evidence = evidence_of(rows, target, kind, stretch)
             begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
         begun.sort(key=lambda one: one[0])
-        for _, stretch, evidence, start in begun[: 1 if rows.n_rows > MANY_ROWS else N_SEARCHES]:
+        best, stretch, evidence, _ = begun[0]
+        waves = [(evidence(start)[0], stretch, evidence, start) for start in wave_numbers(d)]
+        waves.sort(key=lambda one: one[0])
+        # Of waves one start, beside the others: where it leads must be likelier in the end.
+        begun = begun[: 1 if rows.n_rows > MANY_ROWS else N_SEARCHES]
+        begun += [wave for wave in waves[:1] if wave[0] < best]
+        for _, stretch, evidence, start in begun:
             value, theta = evidence.search(start, N_STEPS)
             # What is barely likelier by being smooth may as well be rough.
             claim = SMOOTHER * rows.n_rows if kind == GAUSSIAN else 0.0

@@ -24,6 +24,9 @@ FEWEST_ROWS, ROWS_A_COLUMN = 8, 3
 #: Equal rates to begin with, of smooth functions (over the root of the columns) and of codes: from
 #: long lengths on, the evidence of few rows does not see that a column of codes needs a short one.
 SMOOTH, ROUGH = 2.0, 8.0
+#: Rates of waves of many periods in a single column, and variance of the noise from which on they
+#: are tried: from longer lengths on, a search takes waves for noise.
+WAVES, WAVES_AS_NOISE = (18.0, 54.0), 0.2
 #: Rows for each value of a column on average from which on it may hold codes.
 CODED = 3
 #: Steps of the search from every start, and from rates that fewer rows told.
@@ -161,7 +164,11 @@ def evident_kernel(
     ]
     try:
         relevance = Relevance(*some)
-        best = max((relevance.maximise(rates) for rates in starts), key=lambda one: one[0])
+        ends = [relevance.maximise(rates) for rates in starts]
+        best = max(ends, key=lambda one: one[0])
+        if d == 1 and best[1][-1] > WAVES_AS_NOISE:
+            ends += [relevance.maximise(np.array([rate])) for rate in WAVES]
+            best = max(ends, key=lambda one: one[0])
         if rough:
             other = Relevance(*some, rough=True).maximise(best[1][:d])
             if other[0] > best[0]:
