@@ -117,11 +117,10 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
         18 at the end. ``"em"``: Eq. 18 in each cycle. ``"anneal"``: falls geometrically to 1e-4
         of the rms over `max_iter` cycles, then Eq. 18: far sharper for exact pieces.
     density : {"auto", "gaussian", "mixture"}, default="auto"
-        Density of y about its mean. ``"gaussian"``: that of the pieces, each with its noise.
-        ``"mixture"``: widths gated over X and the mean, from leave-one-out errors, so that error
-        bars follow noise that varies within a piece. ``"auto"``: the mixture where it predicts
-        left-out rows better; not of ``solver="em"``, whose own density is what it maximises, nor
-        with `physics`.
+        Of y about its mean. ``"gaussian"``: each piece has its noise. ``"mixture"``: widths gated
+        over X and the mean, from leave-one-out errors, for noise that varies within pieces.
+        ``"auto"``: the mixture where it predicts left-out rows better; not of ``solver="em"``,
+        whose own density is what it maximises, nor with `physics`.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
@@ -419,10 +418,10 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
     def _store_density(self, model: Any, rows: Rows) -> None:
         # The density that expectation maximization fits stays unless another is asked for, and what
         # nearly exact pieces miss is no noise: between lines of rows it is more than on them.
-        own = self.physics is not None or self.solver == "em"
+        own = self._is_on_boxes() or self.solver == "em"
         own = own or float(model.experts[-1].noise.max()) < CLEAR_NOISE**2
-        asked = self.density != "auto" or not own
-        self.density_ = self._fitted_density(model, rows) if asked else None
+        own = own and self.density == "auto"
+        self.density_ = None if own else self._fitted_density(model, rows)
 
     def _gaussian_model(self, like: Tensor) -> Predictor:
         return BasePartitionRegressor._model(self, like)
