@@ -25,11 +25,12 @@ from skpou.base import (
 )
 from skpou.core import Rows, Scaling, TrainingResult, drawn_and_others, with_all_targets
 from skpou.core.linalg import alone
-from skpou.core.models import CLEAR_NOISE, Predictor
+from skpou.core.models import CLEAR_NOISE
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.options import (
+    FEWEST_OF_DENSITY,
     GATES,
     NETWORK_GATES,
     check_memory,
@@ -119,8 +120,8 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
     density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"gaussian"``: each piece has its noise. ``"mixture"``: widths gated
         over X and the mean, from leave-one-out errors, for noise that varies within pieces.
-        ``"auto"``: the mixture where it predicts left-out rows better; not of ``solver="em"``,
-        whose own density is what it maximises, nor with `physics`.
+        ``"auto"``: the mixture where it predicts left-out rows, at least 100, better; not with
+        `physics`, nor of ``solver="em"``, whose own density is what it maximises.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
@@ -417,14 +418,13 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
 
     def _store_density(self, model: Any, rows: Rows) -> None:
         # The density that expectation maximization fits stays unless another is asked for, and what
-        # nearly exact pieces miss is no noise: between lines of rows it is more than on them.
-        own = self._is_on_boxes() or self.solver == "em"
+        # pieces of few or nearly exact rows miss is no noise: between rows it may be far more.
+        own = self._is_on_boxes() or self.solver == "em" or rows.n_rows < FEWEST_OF_DENSITY
         own = own or float(model.experts[-1].noise.max()) < CLEAR_NOISE**2
         own = own and self.density == "auto"
         self.density_ = None if own else self._fitted_density(model, rows)
 
-    def _gaussian_model(self, like: Tensor) -> Predictor:
-        return BasePartitionRegressor._model(self, like)
+    _gaussian_model = BasePartitionRegressor._model
 
     # Ways of training: each returns a function of a random generator
 

@@ -10,6 +10,8 @@ from skpou.base import gigabytes, refuse_beyond_memory
 from skpou.partitions.gates.tree import GateForm, NetworkForm
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 
+#: Rows from which on noise that varies is told from what pieces miss in a corner.
+FEWEST_OF_DENSITY = 100
 #: Polynomials that may be more than four for each row: factors of more take minutes.
 MOST_POLYNOMIALS = 1500
 #: Shapes of a gate's logits in the order in which they are tried.
