@@ -415,6 +415,17 @@ def _log_size(found: LeftOut, which: np.ndarray) -> float:
     return float(np.log(np.where(np.isfinite(size), size, 1e150)).mean()) if size.size else 0.0
 
 
+def independent_count(covariance: Tensor) -> float:
+    """How many independent errors those of a covariance (l, l) are worth: l at most.
+
+    As many have the same variance of their mean square, ``l^2 / sum of the squared correlations``.
+    """
+    spread = covariance.diagonal().abs().clamp_min(TINY)
+    correlation = (covariance / (spread * spread[:, None]).sqrt()).clamp(-1, 1)
+    count = len(covariance)
+    return count**2 / max(float(correlation.square().sum()), count)
+
+
 def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     root = rows.weight.sqrt()[:, None]
     residual = maker.apply(rows.y * root)
@@ -436,9 +447,8 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         spread = covariance.diagonal().abs()[:, None]
         noises.append(noise / root[index].square())
         variances.append(spread * noises[-1])
-        correlation = (covariance / (spread * spread.T).sqrt()).clamp(-1, 1)
         told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
-        counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
+        counts.append(independent_count(covariance))
     error, variance, noise_left = (
         torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises)
     )

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import TINY
-from skpou.core.models.cross_validation import N_FOLDS, LeftOut
+from skpou.core.models.cross_validation import N_FOLDS, LeftOut, independent_count
 from skpou.core.models.power_function import ROUND_OFF_VARIANCE
 
 #: Most rows: their matrix is inverted.
@@ -63,9 +62,7 @@ class RowWeights:
             )
             m = coef.shape[1]
             errors.append(solved[:, :m])
-            spread = solved[:, m:].diagonal().abs().clamp_min(TINY)
-            correlation = (solved[:, m:] / (spread * spread[:, None]).sqrt()).clamp(-1, 1)
-            counts.append(len(part) ** 2 / max(float(correlation.square().sum()), len(part)))
+            counts.append(independent_count(solved[:, m:]))
         error = torch.cat(errors).cpu().numpy()
         noise_left = noise.cpu().numpy()[np.concatenate(sets)]
         own = self.penalty * self.precision.diagonal() / rows.weight
