@@ -52,8 +52,9 @@ CHOSEN_ANEW = 12
 FURTHER_NUMBERS = 4
 #: Errors' worth of belief in the claimed variance where left-out errors are smaller.
 PRIOR_ERRORS = 8.0
-#: The same where they are smaller in some places: of the errors only those near tell that.
-PRIOR_PLACES = 32.0
+#: The same for each column where they are smaller in some places: of the errors only those near
+#: tell that, and in more columns fewer are near.
+PRIOR_PLACES = 16.0
 #: Points of the box at which errors are expected.
 N_PROBES = 128
 
@@ -105,18 +106,30 @@ def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
     return replace(empty, coef=torch.cat(coef, 1))
 
 
-def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
-    """Errors of fits of one target without each set, and the degrees that all rows leave."""
-    degrees = solved(rows, [kernels]).degrees_left(0)
+def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> tuple[Weighed, LeftOut]:
+    """Errors of fits of one target without each set, and the degrees that all rows leave.
+
+    By those of the kernels whose covariances are positive without each set: those it is for.
+    """
     taken = taken_of(kernels, rows.n_features)
-    found = [kernel_left_out(rows, choice, sets, taken) for _, choice in kernels]
-    shares = [share for share, _ in kernels]
+    known, found = [], []
+    for share, choice in kernels:
+        try:
+            found.append(kernel_left_out(rows, choice, sets, taken))
+        except np.linalg.LinAlgError:
+            continue
+        known.append((share, choice))
+    if not known:
+        raise np.linalg.LinAlgError("no kernel's covariance is positive without some rows")
+    total = sum(share for share, _ in known)
+    known = [(share / total, choice) for share, choice in known]
+    shares = [share for share, _ in known]
+    degrees = solved(rows, [known]).degrees_left(0)
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
-    share = np.array(shares)
-    noise = np.tensordot(share, np.stack([f.noise for f in found]), 1)
-    count = share @ np.stack([f.count for f in found])
+    noise = np.tensordot(shares, np.stack([f.noise for f in found]), 1)
+    count = np.array(shares) @ np.stack([f.count for f in found])
     beside = {"count": count, "degrees": degrees}
-    return replace(found[0], error=error, variance=variance, noise=noise, **beside)
+    return known, replace(found[0], error=error, variance=variance, noise=noise, **beside)
 
 
 def _levels(left_out: LeftOut, X: np.ndarray) -> set[int]:
@@ -234,7 +247,8 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     told = np.flatnonzero(total)
     is_noisy = np.median(left_out.noise) >= CLEAR_NOISE**2
     worth = np.minimum(total[told], 1.0)
-    size = fit_local_size(X[told], mean[told] / total[told], worth, PRIOR_PLACES, is_noisy)
+    prior = PRIOR_PLACES * X.shape[1]
+    size = fit_local_size(X[told], mean[told] / total[told], worth, prior, is_noisy)
     if size is None:
         return None, left_out
     factor = size(X)[left_out.row, None]
@@ -264,8 +278,8 @@ def _of_target(
     if _is_bent(rows) or _size(left_out, known) <= EXACT_ENOUGH:
         return None
     try:
-        kernels = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
-        other = _left_out(rows, kernels, left_out)
+        of_all = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+        kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (
