@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
+from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
 from skpou.core.models.interpolant import Interpolant
@@ -237,9 +238,10 @@ def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
     """The local size of the errors, and what is claimed of them by it.
 
-    Rows on the lines of a grid share the errors of these: too few to tell of places.
+    Rows on the lines of a grid share the errors of these: too few to tell of places. And what few
+    levels of a column cannot tell is in no error at a row.
     """
-    if sets_of_levels(left_out, X):
+    if sets_of_levels(left_out, X) or columns_of_few_levels(X):
         return None, left_out
     square, worth = _ratios(left_out)
     total = np.bincount(left_out.row, weights=worth, minlength=len(X))
