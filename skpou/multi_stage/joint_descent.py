@@ -23,6 +23,8 @@ HISTORY, ROUND = 50, 500
 MATCHINGS, HEAVIEST = 5, 100.0
 #: Share of the loss that a round of L-BFGS must gain: one that gains less is at rest.
 GAIN = 1e-3
+#: What a loss that is not finite counts as: a line search turns back from it.
+NO_LOSS = 1e150
 
 
 class _Reached(Exception):
@@ -158,7 +160,7 @@ class JointDescent:
                     if self.least <= tol**2:
                         raise _Reached
                     flat.grad = torch.cat([g.reshape(-1) for g in gradients]) / unit
-                    value = loss / unit if math.isfinite(loss) else 1e150
+                    value = loss / unit if math.isfinite(loss) else NO_LOSS
                     return flat.new_tensor(value)
 
             optimiser = torch.optim.LBFGS(

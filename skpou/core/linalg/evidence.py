@@ -44,6 +44,8 @@ LOST_DIGITS = 1e-5
 FEW_ROWS = 2
 #: Kinds of groups: the constant is never shrunk further.
 CONSTANT = 0
+#: First step that may be the last: the variances of before come from nowhere.
+FIRST_LAST = 4
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class EvidenceProblem:
             evidence -= posterior.log_det
             dof = self._by_group(posterior.told)
             still = abs(evidence - last) < enough or noise < ROUND_OFF
-            converged = step > 3 and still
+            converged = step >= FIRST_LAST and still
             behind = step > EARLY and evidence + MORE * abs(evidence - last) < rival
             if converged or behind or step == max_iter:
                 break

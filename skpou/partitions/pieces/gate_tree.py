@@ -20,6 +20,9 @@ from skpou.partitions.pieces.sharp_gates import (
     interval_gate,
 )
 
+#: Residual, in units of that of the pieces or of round-off, with which gates are good enough.
+GOOD_ENOUGH = 10
+
 
 def fit_gate_tree(
     problem: PieceProblem,
@@ -152,7 +155,7 @@ class _LevelFit:
             gate = SharpGate(samples, roots, len(children), forms[0])
             return harden(gate.fit(n_stages_without_gain=0)[0]), forms[0]
         rms = math.sqrt(float(own.mean()))
-        good_enough = 10 * max(rms, problem.floor)
+        good_enough = GOOD_ENOUGH * max(rms, problem.floor)
         intervals = interval_gate(samples, roots, forms[0]) if problem.d == 1 else None
         if intervals is not None:
             score = SharpGate(samples, roots, len(children), forms[0]).score(intervals)

@@ -34,6 +34,8 @@ TARGET_LEVELS = 50
 #: Neighbours for each column among which a row is, or is at the rim; the distance from their convex
 #: hull, in units of theirs, that is round-off; the least share of rows inside for it to tell them.
 NEIGHBOURS_A_COLUMN, ON_RIM, LEAST_INSIDE = 4, 1e-6, 0.5
+#: Seeds of levels of targets and of further folds: the same for every fit.
+TARGETS_SEED, FOLDS_SEED = 11, 10
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ class LeftOutRows:
         self.sets = sets_to_leave_out(X, judging_generator(), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
         if of_targets:
-            rng = np.random.default_rng(11)
+            rng = np.random.default_rng(TARGETS_SEED)
             self.sets += sets_to_leave_out(y, rng, False, TARGET_LEVELS)[self.n_folds :]
         self.inside = are_inside(X)
         if rows.n_rows <= FEW_ROWS:
-            rng = np.random.default_rng(10)
+            rng = np.random.default_rng(FOLDS_SEED)
             for _ in range(N_DRAWS - 1):
                 more = sets_to_leave_out(X, rng, neighbourhoods=False)[: self.n_folds]
                 self.sets = more + self.sets
