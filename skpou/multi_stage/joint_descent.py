@@ -248,8 +248,8 @@ class EquationDescent(JointDescent):
         where one of the losses falls faster by the descent of the other.
         """
         parts = []
-        for kept in (False, True):
-            scales = [s * ((i in self.balanced) == kept) for i, s in enumerate(self.scales)]
+        for of_equations in (False, True):
+            scales = [s * ((i in self.balanced) == of_equations) for i, s in enumerate(self.scales)]
             loss, *gradients = self._loss_and_gradients(scales)
             parts.append((loss, torch.cat([gradient.reshape(-1) for gradient in gradients])))
         (data, by_data), (equation, by_equation) = parts

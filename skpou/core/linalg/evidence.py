@@ -132,8 +132,8 @@ class EvidenceFit:
 
     def left_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Errors (n,) of predictions without the row, and their variance over the noise's."""
-        kept = 1 - self.leverage
-        return (y - self.fitted) / kept, self.spread / kept
+        free = 1 - self.leverage
+        return (y - self.fitted) / free, self.spread / free
 
     def left_out_density(self, y: Tensor, weight: Tensor) -> float:
         """Sum of the Gaussian log densities of rows that were left out."""

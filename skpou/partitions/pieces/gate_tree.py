@@ -54,7 +54,7 @@ def fit_gate_tree(
         if depth:
             parent[node] = torch.as_tensor(levels[depth - 1], device=device)
         models = NodeModels(problem, pieces.coef, list(gates))
-        fitter = _LevelFit(problem, node[pieces.labels], parent, models)
+        fitter = _GateFit(problem, node[pieces.labels], parent, models)
         gates.insert(0, fitter.run(forms, quick))
     return PartitionTree(problem.d, gates)
 
@@ -67,10 +67,10 @@ def fit_root_gate(
     `models` are those of the partitions, through all finer gates.
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
-    return _LevelFit(problem, labels, root, models).run(forms, quick=False)
+    return _GateFit(problem, labels, root, models).run(forms, quick=False)
 
 
-class _LevelFit:
+class _GateFit:
     """The gates of one level.
 
     Parameters

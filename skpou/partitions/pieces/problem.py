@@ -305,7 +305,7 @@ def _quantile_knots(points: np.ndarray) -> np.ndarray:
     knots = np.quantile(points, np.linspace(0, 1, N_KNOTS), axis=0)
     # Ties keep a little of the plain coordinate, which is what is left of an order there.
     even = np.linspace(0, 1, N_KNOTS)[:, None] * (knots[-1] - knots[0]) + knots[0]
-    return 0.9 * knots + 0.1 * even
+    return (1 - PLAIN_SHARE) * knots + PLAIN_SHARE * even
 
 
 def compact(labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows, judging_generator
+from skpou.core import Rows, all_but, judging_generator
 from skpou.core.linalg import TINY, triangular_factor
 from skpou.core.models import (
     LEAST_TOLD,
@@ -114,9 +114,8 @@ class Columns:
         square = []
         for part in rows.sets:
             index = torch.as_tensor(part, device=stacked.device)
-            kept = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
-            kept[index] = False
-            R = triangular_factor(torch.cat([stacked[kept], ridge]))
+            others = stacked[all_but(len(stacked), index)]
+            R = triangular_factor(torch.cat([others, ridge]))
             coef = torch.linalg.solve_triangular(R[:q, :q], R[:q, q:], upper=True)
             error = (stacked[index, q:] - stacked[index, :q] @ coef) / rows.root[index]
             square.append(error.square().mean(1).cpu().numpy())
