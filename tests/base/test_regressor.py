@@ -234,6 +234,11 @@ def test_a_fit_anew_has_the_same_bits_and_leaves_global_state_alone(name):
 
 
 @each_configuration
+def test_at_least_one_iteration_is_told(name):
+    assert np.all(getattr(fitted(name), "n_iter_", 1) >= 1)
+
+
+@each_configuration
 def test_prediction_leaves_the_estimator_alone(name):
     model = fitted(name)
     before = pickle.dumps(model)
