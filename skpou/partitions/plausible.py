@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions, fit_pieces
@@ -60,16 +60,14 @@ def plausible_pieces(
         return first
     most = max(ABOUT * _residual(first.state, rows), SMALL_RESIDUAL)
     best = first
-    try:
+    message = "The pieces are kept, which leave the range of y between the rows."
+    with handing_over(lambda: replace(best, code="interrupted", message=message)):
         for other in _others(rows, options, rng, labels, report):
             found = _overshoot(other.state, rows, probes)
             if found < overshoot and _residual(other.state, rows) <= most:
                 best, overshoot = other, found
             if overshoot <= ROOM:
                 break
-    except (KeyboardInterrupt, TrainingInterrupted):
-        message = "The pieces are kept, which leave the range of y between the rows."
-        raise TrainingInterrupted(replace(best, code="interrupted", message=message)) from None
     if report:
         report(f"pieces left the range of y between the rows; {overshoot:.2g} ranges are left")
     return best
