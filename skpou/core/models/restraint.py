@@ -291,6 +291,11 @@ class Restrained:
         if self._is_interpolant is not None:
             return self._is_interpolant.components(X).variances()[1]
         variance = self.model.components(X).variances()[1]
+        if self.companion is not None:
+            # A line that is nearly exact knows what is beyond all rows, as no bend does.
+            share, own = share_of(self.companion, self.model, X), variance.double()
+            of_line = share.square() * self.companion.variance_of_form(X)
+            variance = torch.fmin(own, (1 - share).square() * own + of_line).to(variance)
         if self.interpolant is None:
             return variance
         return self.interpolant.instead(variance, self.interpolant.variance(X))

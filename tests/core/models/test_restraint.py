@@ -1,5 +1,7 @@
 """Means that give way where they know little, and their densities and gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,8 @@ from skpou import (
     LSGDRegressor,
     SparseGridRegressor,
 )
-from skpou.core.models import Components, Restrained
-from tests.examples import tensor
+from skpou.core.models import Components, Restrained, fit_companion
+from tests.examples import rows_of, tensor
 
 ESTIMATORS = {
     "AdditivePOURegressor": AdditivePOURegressor(max_order=1),
@@ -83,6 +85,22 @@ def test_in_a_table_a_mean_comes_back_without_a_jump():
     mean, own = model.mean(at), model.model.mean(at)
     assert not torch.equal(mean, own) and torch.equal(mean[:1400], own[:1400])
     assert mean.diff(dim=0).abs().max() <= own.diff(dim=0).abs().max()
+
+
+@pytest.mark.parametrize(("noise", "goes_on"), [(0.0, True), (1e-3, True), (0.3, False)])
+def test_beyond_the_range_a_nearly_exact_line_goes_on_and_a_noisy_one_does_not(noise, goes_on):
+    rng = np.random.default_rng(5)
+    X = rng.random((40, 4))
+    rows = rows_of(X, X @ [1.0, 1.0, 0.0, 0.0] + noise * rng.standard_normal(40))
+    model = Runaway(1e12)
+    line = fit_companion(model, rows, None)
+    # As trusted as left-out rows would have it.
+    line = replace(line, doubt=torch.ones_like(line.doubt))
+    restrained = Restrained(model, line, rows.y.amin(0), rows.y.amax(0))
+    far = tensor([[1.5, 1.5, 0.5, 0.5], [-4.0, 0.5, 0.5, 0.5]])
+    reached = ((restrained.mean(far) - line.mean(far)).abs() < 1e-2 * line.mean(far).abs()).all()
+    assert bool(reached) is goes_on
+    torch.testing.assert_close(restrained.components(far).expectation(), restrained.mean(far))
 
 
 @pytest.mark.parametrize("points", [lambda x: tensor(x[:, None]), of_a_table])
