@@ -30,6 +30,8 @@ STEP_POWER = 1 / 3
 HIDDEN_POWER = 4
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
+#: Degrees of freedom below which Student's t is as good as infinitely wide.
+LEAST_DEGREES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -368,7 +370,7 @@ class Restrained:
             None if process is None else ProcessCompanion.from_arrays(process, like),
             None
             if degrees is None
-            else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
+            else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
             None if interpolant is None else Interpolant.from_arrays(interpolant, like),
             None if claims is None else WrongClaims(**claims),
         )
