@@ -20,7 +20,7 @@ from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY, triangular_factor
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
-from skpou.partitions.parted import TrainPart, parted_pieces, parts_of
+from skpou.partitions.parted import LEAST_DEGREE, TrainPart, parted_pieces, parts_of
 from skpou.partitions.pieces.problem import ROUND_OFF, compact
 from skpou.partitions.pieces.spaces import space_columns
 
@@ -130,7 +130,8 @@ def _show_parted(
     contest: _Contest, rows: Rows, options: PieceOptions, asked: int, report: Report
 ) -> bool:
     """Whether pieces between kinks err so much less than others that these need not go on."""
-    if options.soft:
+    told = contest.first.chosen.get("smooth") and (options.degree or 0) >= LEAST_DEGREE
+    if options.soft or told:
         return False
     parts = parts_of(rows, options, np.random.default_rng(0))
     if parts is None:

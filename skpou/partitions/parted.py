@@ -37,6 +37,8 @@ APART = 40.0
 FACTOR_OF_KINKS, MOST_FACTOR = 1e6, 1e8
 #: Weight of the wish for small levels of the parts' logits beside one crossing.
 LEAST_PULL = 1e-6
+#: Share of the rows that gates may put into another part: more are a kink that they cannot follow.
+MOST_MISPLACED = 0.01
 #: Rows for each unknown of a part's pieces.
 ROWS_AN_UNKNOWN = 2
 
@@ -84,7 +86,7 @@ def parted_pieces(
     Returns
     -------
     TrainingResult or None
-        None where there are fewer pieces than parts.
+        None where there are fewer pieces than parts, or gates cannot separate these.
     """
     (most,), degree = options.sizes or (1,), options.degree or 0
     n_parts = int(parts.max()) + 1
@@ -92,6 +94,9 @@ def parted_pieces(
         return None
     form = affordable_forms(options.gates, rows)[0]
     problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
+    forms = (form,) if options.exactly else options.gates
+    if not _can_separate(problem, parts, forms):
+        return None
     found, error = [], []
     for part, number in enumerate(_numbers(problem, parts, most, form)):
         own = rows.subset(torch.nonzero(parts == part).squeeze(1))
@@ -106,7 +111,6 @@ def parted_pieces(
     soft = GateLevel(above, theta, form.degree, False, form.isotropic)
     coef = torch.cat([one.state.experts[0].coef for one in found])
     models = NodeModels(problem, coef, [soft])
-    forms = (form,) if options.exactly else options.gates
     gate = fit_root_gate(problem, parts, models, forms)
     if options.exactly:
         root = torch.zeros_like(parts[:n_parts])
@@ -126,6 +130,14 @@ def parted_pieces(
         curve=curve,
         chosen={"degree": degree, "alpha": alpha, "gate": form, "parts": n_parts},
     )
+
+
+def _can_separate(problem: PieceProblem, parts: Tensor, forms: tuple[GateForm, ...]) -> bool:
+    """Whether gates choose the part of nearly all rows, as far as one polynomial a part tells."""
+    models = NodeModels(problem, problem.fit(parts).coef, [])
+    gate = fit_root_gate(problem, parts, models, forms)
+    chosen = PartitionTree(problem.d, [gate]).choose(problem.rows.X)[0]
+    return float((chosen != parts).to(torch.float64).mean()) <= MOST_MISPLACED
 
 
 def _numbers(problem: PieceProblem, parts: Tensor, most: int, form: GateForm) -> list[int]:

@@ -97,6 +97,8 @@ class PieceTraining:
         self.converged = True
         #: Fine cell of each row; None where they were not needed.
         self.cells: Tensor | None = None
+        #: Whether no kinks separate the best pieces, of which there could have been more.
+        self.is_smooth = False
 
     @property
     def begun(self) -> bool:
@@ -313,6 +315,7 @@ class PieceTraining:
                 "gate": self.options.gates[0],
                 "n_pieces": tree.levels[-1].n_partitions,
                 "cells": self.cells if self.options.exactly else None,
+                "smooth": self.is_smooth,
                 "tried": [
                     {
                         "what": f"pieces of degree {c.problem.degree}",
@@ -355,6 +358,8 @@ class PieceTraining:
             models = NodeModels(problem, pieces.coef, [])
             interface = find_interface(problem, pieces.labels, models, pieces.error, root)
         plan = plan_tree(problem, pieces, interface, self.options.sizes)
+        fewer = pieces.n_pieces < self._most_pieces(problem)
+        self.is_smooth = fewer and (interface is None or not plan.first_soft)
         if self.options.exactly:
             kinked = interface is not None and plan.first_soft == len(plan.levels)
             return Plan(plan.levels[-1:], int(kinked and not self.options.soft))
