@@ -95,7 +95,8 @@ def parted_pieces(
     form = affordable_forms(options.gates, rows)[0]
     problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
     forms = (form,) if options.exactly else options.gates
-    if not _can_separate(problem, parts, forms):
+    told = PieceProblem(rows, max(degree, LEAST_DEGREE), tol=options.tol, space=options.space)
+    if not _can_separate(told, parts, forms):
         return None
     found, error = [], []
     for part, number in enumerate(_numbers(problem, parts, most, form)):
@@ -133,7 +134,12 @@ def parted_pieces(
 
 
 def _can_separate(problem: PieceProblem, parts: Tensor, forms: tuple[GateForm, ...]) -> bool:
-    """Whether gates choose the part of nearly all rows, as far as one polynomial a part tells."""
+    """Whether gates choose the part of nearly all rows, as far as one polynomial a part tells.
+
+    Cuts of a line always do.
+    """
+    if problem.d == 1:
+        return True
     models = NodeModels(problem, problem.fit(parts).coef, [])
     gate = fit_root_gate(problem, parts, models, forms)
     chosen = PartitionTree(problem.d, [gate]).choose(problem.rows.X)[0]
