@@ -92,8 +92,8 @@ def fit_sharp_pieces(
 def have_sharp_pieces(
     rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
 ) -> bool:
-    """Whether `fit_sharp_pieces` would find several, whose gates are spared here."""
-    found = _PieceTraining(rows, options, None).sharp(rng, hopeless)
+    """Whether `fit_sharp_pieces` would find several, all apart by kinks; gates are spared here."""
+    found = _PieceTraining(rows, options, None).sharp(rng, hopeless, joined=False)
     return found is not None and found[0].n_pieces > 1
 
 
@@ -329,18 +329,22 @@ class _PieceTraining:
         pieces = problem.fit(compact(self.best.labels))
         return pieces, self._plan(problem, pieces)
 
-    def sharp(self, rng: np.random.Generator, hopeless: float) -> tuple[Pieces, Plan] | None:
+    def sharp(
+        self, rng: np.random.Generator, hopeless: float, joined: bool = True
+    ) -> tuple[Pieces, Plan] | None:
         """The same after a search; None where some pieces join smoothly, or there is no hope.
 
-        Pieces that leave next to nothing of what is hopeless may join smoothly: beside kinks high
-        degrees are split where a polynomial ends to follow.
+        With `joined`, pieces that leave next to nothing of what is hopeless may join smoothly:
+        beside kinks high degrees are split where a polynomial ends to follow.
         """
         if not self.search(rng, None, hopeless):
             return None
         pieces, plan = self.planned()
         if plan.first_soft == len(plan.levels):
             return pieces, plan
-        is_clear = math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
+        is_clear = (
+            joined and math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
+        )
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
     def result(
