@@ -334,17 +334,16 @@ class _PieceTraining:
     ) -> tuple[Pieces, Plan] | None:
         """The same after a search; None where some pieces join smoothly, or there is no hope.
 
-        With `joined`, pieces that leave next to nothing of what is hopeless may join smoothly:
-        beside kinks high degrees are split where a polynomial ends to follow.
+        If `joined`, those that leave next to nothing of what is hopeless may: beside kinks high
+        degrees are split where a polynomial ends to follow.
         """
         if not self.search(rng, None, hopeless):
             return None
         pieces, plan = self.planned()
         if plan.first_soft == len(plan.levels):
             return pieces, plan
-        is_clear = (
-            joined and math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
-        )
+        may_join = joined and math.isfinite(hopeless)
+        is_clear = may_join and self._residual(self.best) < CLEARLY * hopeless
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
     def result(
