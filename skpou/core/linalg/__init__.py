@@ -9,6 +9,7 @@ from skpou.core.linalg.cholesky import (
     factored,
     gram_of,
     largest_norm,
+    solve_each,
     symmetric,
     whitened_factor,
 )
@@ -56,6 +57,6 @@ __all__ = ["LEAST_ALPHA", "LEAST_SPREAD", "NO_VARIANCE", "NUMERICAL_FAILURES", "
            "free_rows", "gather", "gather_objects", "gram_of", "is_deficient", "largest_norm",
            "leave_one_out", "long_blocks", "lower_inverse", "range_to_round_off",
            "ridge_coefficients", "ridge_factor", "ridge_quadratics", "row_blocks", "rows_within",
-           "split_factor", "sum_of_all", "symmetric", "triangular_factor", "triangular_factors",
-           "weighted_factors", "whitened_factor"]
+           "solve_each", "split_factor", "sum_of_all", "symmetric", "triangular_factor",
+           "triangular_factors", "weighted_factors", "whitened_factor"]
 # fmt: on

@@ -1,4 +1,4 @@
-"""Gram matrices, and Cholesky factors of those that round-off may have made indefinite."""
+"""Gram matrices, Cholesky factors of those that round-off may have made indefinite, batches."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ LEAST_SPREAD = 1e-12
 LEAST_ALPHA = 1e-6
 #: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.
 PANEL = 256
+#: Factor of a ridge that was too small.
+MORE_RIDGE = 10
+#: Order of a system from which on a batch is solved one by one: factors of batches of larger ones
+#: by several threads (torch with oneMKL, seen from 150 on) have pivots that are not valid.
+LARGE_SYSTEM = 100
 
 
 def largest_norm(squares: Tensor) -> float:
@@ -41,7 +46,7 @@ def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
         least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
         if not math.isfinite(ridge + least):
             return factor * math.nan, ridge
-        ridge = max(10 * ridge, least or 1.0)
+        ridge = max(MORE_RIDGE * ridge, least or 1.0)
 
 
 def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:
@@ -72,3 +77,11 @@ def add_gram(total: Tensor, J: Tensor) -> None:
     """Add the lower part of ``J'J``, panel by panel."""
     for part in row_blocks(len(total), PANEL):
         total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])
+
+
+def solve_each(A: Tensor, b: Tensor) -> Tensor:
+    """``A^-1 b`` of a batch (..., n, n) and (..., n, k); on a processor large ones in turn."""
+    if A.ndim == 2 or A.is_cuda or A.shape[-1] < LARGE_SYSTEM:
+        return torch.linalg.solve(A, b)
+    solved = [torch.linalg.solve(*pair) for pair in zip(A.flatten(0, -3), b.flatten(0, -3))]
+    return torch.stack(solved).reshape(b.shape)

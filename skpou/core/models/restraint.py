@@ -27,6 +27,8 @@ from skpou.core.models.with_form_error import WithFormError
 STEP_POWER = 1 / 3
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
+#: Degrees of freedom below which Student's t is as good as infinitely wide.
+LEAST_DEGREES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,7 @@ class Restrained:
             None if process is None else ProcessCompanion.from_arrays(process, like),
             None
             if degrees is None
-            else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
+            else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
             None if interpolant is None else Interpolant.from_arrays(interpolant, like),
             None if claims is None else WrongClaims(**claims),
         )
