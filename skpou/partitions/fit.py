@@ -64,8 +64,8 @@ def fit_sharp_pieces(
 def have_sharp_pieces(
     rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
 ) -> bool:
-    """Whether `fit_sharp_pieces` would find several, whose gates are spared here."""
-    found = PieceTraining(rows, options, None).sharp(rng, hopeless)
+    """Whether `fit_sharp_pieces` would find several, all apart by kinks; gates are spared here."""
+    found = PieceTraining(rows, options, None).sharp(rng, hopeless, joined=False)
     return found is not None and found[0].n_pieces > 1
 
 

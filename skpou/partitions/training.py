@@ -273,10 +273,12 @@ class PieceTraining:
             return None
         return torch.as_tensor(plan.levels[0], device=pieces.labels.device)[pieces.labels]
 
-    def sharp(self, rng: np.random.Generator, hopeless: float) -> tuple[Pieces, Plan] | None:
+    def sharp(
+        self, rng: np.random.Generator, hopeless: float, joined: bool = True
+    ) -> tuple[Pieces, Plan] | None:
         """The same after a search; None where some pieces join smoothly, or there is no hope.
 
-        Pieces that leave next to nothing of what is hopeless may join smoothly: beside kinks high
+        If `joined`, those that leave next to nothing of what is hopeless may: beside kinks high
         degrees are split where a polynomial ends to follow.
         """
         if not self.search(rng, None, hopeless):
@@ -284,7 +286,8 @@ class PieceTraining:
         pieces, plan = self.planned()
         if plan.first_soft == len(plan.levels):
             return pieces, plan
-        is_clear = math.isfinite(hopeless) and self._residual(self.best) < CLEARLY * hopeless
+        may_join = joined and math.isfinite(hopeless)
+        is_clear = may_join and self._residual(self.best) < CLEARLY * hopeless
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
     def result(
