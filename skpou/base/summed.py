@@ -100,7 +100,7 @@ class SummedEstimator(TorchEstimator):
 
     def _forget_judgement(self) -> None:
         """Store that no rows were left out to tell of the model between the rows."""
-        self._form_error, self._restraint = None, None
+        self._form_error, self._restraint, self._noise_law = None, None, None
 
     def _keep_range(self, edges: Tensor, scaling: Scaling) -> None:
         """Store the range (2, m) of y over all rows, beside what left-out rows have told."""
