@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from skpou.base.outliers import Prepared
-from skpou.core import TrainingInterrupted, TrainingResult
+from skpou.core import Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import count
 from skpou.core.models import (
     FEWEST_OF_LAW,
     Errors,
     Interpolant,
+    LeftOut,
     NoiseLaw,
     Predictor,
     WithNoiseLaw,
@@ -64,14 +66,16 @@ class NoiseLawMixin:
             return result, prepared
         first = errors_of_law(result.state, rows)
         law = fit_noise_law(first)
+        if law is None:
+            return result, prepared
         for power in POWERS:
             try:
-                found = law and self._weighed(result, prepared, first, law, power, train)
+                found = self._weighed(result, prepared, first, law, power, train)
             except TrainingInterrupted:
                 break
             if found is not None:
-                law, fit, weighed = found
-                self._noise_law = law.arrays()
+                known, fit, weighed = found
+                self._noise_law = known.arrays()
                 return fit, weighed
         return result, prepared
 
@@ -112,6 +116,22 @@ class NoiseLawMixin:
         law = fit_noise_law(errors_of_law(Interpolant.from_arrays(instead, rows.X), rows))
         if law is not None:
             self._noise_law = law.arrays()
+
+    def _told_by_law(self, left_out: list[LeftOut], model: Predictor, rows: Rows) -> list[LeftOut]:
+        """Left-out errors whose noise is that of the law, where rows count by a power of it."""
+        law = self._law(rows.X)
+        if law is None or rows.precision is None:
+            return left_out
+        factor = law.log_factor(rows.X, model.mean(rows.X)[:, 0]).exp() * rows.precision
+        of_row = factor.cpu().numpy()[:, None]
+        return [
+            replace(
+                one,
+                noise=one.noise * of_row[one.row],
+                variance=one.variance + one.noise * (of_row[one.row] - 1),
+            )
+            for one in left_out
+        ]
 
     def _usual_factor(self) -> float:
         """Mean over the rows by which a law multiplies the variance of the fit's noise."""

@@ -213,7 +213,11 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
         makers = self._residual_makers(model, rows)
         left_out = leave_out(makers, rows)
         if left_out is not None:
-            forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
+            left_out = self._told_by_law(left_out, model, rows)
+            sides = leave_out_sides(makers, rows)
+            if sides is not None:
+                sides = sides[0], self._told_by_law(sides[1], model, rows)
+            forms = fit_form_errors(model, left_out, rows, sides)
             forms = with_jumps(forms, model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None

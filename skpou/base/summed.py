@@ -100,7 +100,7 @@ class SummedEstimator(TorchEstimator):
 
     def _forget_judgement(self) -> None:
         """Store that no rows were left out to tell of the model between the rows."""
-        self._form_error, self._restraint, self._noise_law = None, None, None
+        self._form_error, self._restraint = None, None
 
     def _keep_range(self, edges: Tensor, scaling: Scaling) -> None:
         """Store the range (2, m) of y over all rows, beside what left-out rows have told."""
@@ -113,6 +113,10 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
 
     A subclass writes `_summed_columns` and `_fit_sums`.
     """
+
+    def _forget_judgement(self) -> None:
+        super()._forget_judgement()
+        self._noise_law = None
 
     def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
         """What makes columns of points in the unit box, and how many; the constant is the first.

@@ -36,7 +36,7 @@ ALIKE = 3.0
 #: How often even noise may seem to vary: left-out rows judge, and a look costs little.
 MAY_VARY = 0.1
 #: Mean square of left-out errors of a fit by precision over that of one without, at most.
-LARGER = 2.0
+LARGER = 1.3
 
 
 def better_residues(
@@ -133,7 +133,7 @@ def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
         floor = noise_floor(residue, pairs.y)
-        if rows.precision is not None:
+        if double.precision is not None:
             frequency = residue.weight / double.precision[pairs.point]
             residue = replace(residue, weight=frequency)
         if law is not None:

@@ -57,6 +57,8 @@ LOG_OF_T = (
 N_FOLDS, FEWEST_OF_LAW = 5, 50
 #: Least part of the largest variance: beyond three decades of noise rows are all but exact.
 LEAST_PART = 1e-7
+#: Share of such rows from which on a law is not told.
+MOST_EXACT = 0.02
 
 
 @dataclass(frozen=True)
@@ -303,8 +305,8 @@ def _scales(mean: Tensor) -> list[Scale | None]:
     low, high = float(mean.min()), float(mean.max())
     if not high > low:
         return [None]
-    scales = [Scale(low, high - low, begins) for begins in BEGINS]
-    return scales + [Scale(high, low - high, begins) for begins in BEGINS[:-1]]
+    rising = [Scale(low, high - low, begins) for begins in BEGINS]
+    return [*rising, *(Scale(high, low - high, begins) for begins in BEGINS[:-1])]
 
 
 def fit_noise_law(errors: Errors) -> NoiseLaw | None:
@@ -328,7 +330,7 @@ def fit_noise_law(errors: Errors) -> NoiseLaw | None:
         if found.evidence < best.evidence + math.log(n_places):
             break
         best = found
-    return _law(best.fit, best.coef) if _predicts(errors, best) else None
+    return _law(best.fit, best.coef) if _predicts(errors, best) and not _is_exact(best) else None
 
 
 class _Found(NamedTuple):
@@ -338,6 +340,13 @@ class _Found(NamedTuple):
     coef: Tensor
     precision: Tensor
     evidence: float
+
+
+def _is_exact(found: _Found) -> bool:
+    """Whether some rows are all but exact beside the others: no noise is a matter of the form."""
+    variance = found.fit.Z @ found.coef + found.fit.errors.base.log()
+    share = (variance < variance.max() + math.log(LEAST_PART)).to(variance).mean()
+    return float(share) > MOST_EXACT
 
 
 def _likeliest(fit: _Fit) -> _Found:

@@ -122,6 +122,8 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
         over X and the mean, from leave-one-out errors, for noise that varies within pieces.
         ``"auto"``: the mixture where it predicts left-out rows, at least 100, better; not with
         `physics`, nor of ``solver="em"``, whose own density is what it maximises.
+        Unless it is ``"gaussian"`` rows count by their precision where the noise of one target
+        varies.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.
