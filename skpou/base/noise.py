@@ -44,8 +44,13 @@ class NoiseLawMixin:
     _noise_law: dict[str, Any] | None
 
     def _knows_law(self) -> bool:
-        """Whether the noise may vary by a law: not where it was asked to be the same everywhere."""
-        return getattr(self, "density", "auto") != "gaussian"
+        """Whether the noise may vary by a law.
+
+        Not where it was asked to be the same everywhere, nor where the density of the model is what
+        its training maximises.
+        """
+        of_training = getattr(self, "solver", "auto") == "em"
+        return getattr(self, "density", "auto") != "gaussian" and not of_training
 
     def _by_precision(
         self,
