@@ -14,6 +14,7 @@ from skpou.core import Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import count
 from skpou.core.models import (
     FEWEST_OF_LAW,
+    FEWEST_OF_TABLE,
     Errors,
     Interpolant,
     LeftOut,
@@ -65,7 +66,9 @@ class NoiseLawMixin:
         self._noise_law = None
         rows = prepared.rows
         few = rows.n_rows < FEWEST_OF_LAW or rows.n_rows > MOST_ROWS
-        if few or rows.n_outputs > 1 or not rows.n_features or count() > 1:
+        # In tables what looks like noise that varies is as often what the columns do not tell.
+        few |= not 0 < rows.n_features < FEWEST_OF_TABLE
+        if few or rows.n_outputs > 1 or count() > 1:
             return result, prepared
         if not self._knows_law() or has_even_noise(result.state, rows):
             return result, prepared
