@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from skpou.core import Rows, drawn_points, with_all_targets
-from skpou.core.models import MixedResidues, Predictor, better_residues, fit_residues
+from skpou.core.models import MixedResidues, NoiseLaw, Predictor, better_residues, fit_residues
 
 #: Rows that tell how wide the noise is where: more tell no more.
 MOST_ROWS = 20_000
@@ -24,6 +24,7 @@ class ResidueDensityMixin:
     density: str
     density_: list[dict[str, Any]] | None
     _gaussian_model: Callable[[Tensor], Predictor]
+    _law: Callable[[Tensor], NoiseLaw | None]
 
     def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian.
@@ -34,13 +35,13 @@ class ResidueDensityMixin:
         if rows.n_rows > MOST_ROWS:
             rows = with_all_targets(rows, drawn_points(rows, MOST_ROWS))
         if self.density == "mixture":
-            return fit_residues(model, rows)
+            return fit_residues(model, rows, self._law(rows.X))
         if self.density != "auto" or getattr(self, "physics", None) is not None:
             return None
         instead = (self.__dict__.get("_restraint") or {}).get("interpolant")
         if instead is not None and len(instead["targets"]) == rows.n_outputs:
             return None
-        return better_residues(model, rows)
+        return better_residues(model, rows, self._law(rows.X))
 
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model, with the density that was fitted to what it leaves over."""

@@ -66,7 +66,7 @@ class TorchEstimator(TrainedEstimator):
     #: Attributes that hold the fitted state, as arrays in dicts and lists.
     _state_names: tuple[str, ...] = (
         "scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint", "_form_error",
-        "_outliers",
+        "_outliers", "_noise_law",
     )  # fmt: skip
 
     # Training

@@ -42,9 +42,10 @@ class FittedModelRegressor(BaseRegressor):
 
     @property
     def noise_(self) -> Any:
-        """Noise standard deviation in units of y."""
+        """Noise standard deviation in units of y, the usual one where it varies."""
         check_is_fitted(self)
-        return self._of_targets(np.sqrt(self._noise_variance()) * self.scaling_["scale"])
+        variance = self._usual_factor() * self._noise_variance()
+        return self._of_targets(np.sqrt(variance) * self.scaling_["scale"])
 
     # Prediction
 

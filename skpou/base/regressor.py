@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.base import validation
+from skpou.base.noise import NoiseLawMixin
 from skpou.base.outliers import Given, OutlierMixin, Prepared
 from skpou.base.predictions import PredictiveRegressor
 from skpou.core import Rows, Scaling, TrainingInterrupted, TrainingResult
@@ -37,7 +38,7 @@ from skpou.core.models import (
 )
 
 
-class BaseRegressor(OutlierMixin, PredictiveRegressor):
+class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
     """Regressor with a predictive density at every point: one Gaussian, or a mixture of them.
 
     A subclass calls `_prepare`, trains and stores arrays by `_train_and_store`, and writes
@@ -179,19 +180,21 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
 
         `again` makes a training of the rows without outliers; None: none are set apart.
         """
+        self._noise_law = None
         if again is not None:
             self._set_outliers(None)
         try:
             result = self._best_no_worse(train, n_init, prepared)
             if again is not None:
-                result, prepared = self._without_outliers(
-                    result, prepared, lambda rest: self._best_no_worse(again(rest), n_init, rest)
-                )
+                anew = lambda rest: self._best_no_worse(again(rest), n_init, rest)  # noqa: E731
+                result, prepared = self._without_outliers(result, prepared, anew)
+                result, prepared = self._by_precision(result, prepared, anew)
         except TrainingInterrupted as stopped:
             if stopped.result is not None:
                 self._judge_between_rows(stopped.result.state, prepared)
             return self._keep_interrupted(stopped, prepared)
         self._judge_between_rows(result.state, prepared)
+        self._law_beside_process(prepared)
         self._store_result(result, prepared)
         return result
 
@@ -210,7 +213,11 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         makers = self._residual_makers(model, rows)
         left_out = leave_out(makers, rows)
         if left_out is not None:
-            forms = fit_form_errors(model, left_out, rows, leave_out_sides(makers, rows))
+            left_out = self._told_by_law(left_out, model, rows)
+            sides = leave_out_sides(makers, rows)
+            if sides is not None:
+                sides = sides[0], self._told_by_law(sides[1], model, rows)
+            forms = fit_form_errors(model, left_out, rows, sides)
             forms = with_jumps(forms, model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
@@ -269,15 +276,15 @@ class BaseRegressor(OutlierMixin, PredictiveRegressor):
         """The model, or a part that `view` makes, with what is known of its errors; no outliers."""
         if view is not None:
             model = view(self._unpacked_model(points))
-            return self._with_form_error(model) or model
+            return self._with_law(self._with_form_error(model) or model, points)
         return self._unpacked("density", points, self._unpack_density)
 
     def _unpack_density(self, like: Tensor) -> Predictor:
         mean = self._mean_of(like)
         if not isinstance(mean, Restrained):
-            return self._with_form_error(mean) or mean
+            return self._with_law(self._with_form_error(mean) or mean, like)
         # What it leans on is unpacked once for both.
-        return replace(mean, bars=self._with_form_error(mean.model))
+        return self._with_law(replace(mean, bars=self._with_form_error(mean.model)), like)
 
     def _simpler(self, prepared: Prepared) -> TrainingResult | None:
         """The best simpler fit to the same rows, for a fit that is worse than the mean there."""

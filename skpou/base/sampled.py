@@ -130,6 +130,7 @@ class SampledRegressor(SummedEstimator, BaseRegressor):
         """
         prepared = sampled.prepared
         self._set_outliers(None)
+        self._noise_law = None
 
         def judge(result: TrainingResult) -> None:
             self._forget_judgement()

@@ -114,6 +114,10 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
     A subclass writes `_summed_columns` and `_fit_sums`.
     """
 
+    def _forget_judgement(self) -> None:
+        super()._forget_judgement()
+        self._noise_law = None
+
     def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
         """What makes columns of points in the unit box, and how many; the constant is the first.
 

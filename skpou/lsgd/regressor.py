@@ -75,7 +75,8 @@ class LSGDRegressor(SearchedRegressor):
     density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
-        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian. Unless it is
+        ``"gaussian"`` rows count by their precision where the noise of one target varies.
     batch_size : int, default=None
         Rows a step of ``"gd"`` and ``"lsgd"``; None: all. Rows a block of the derivatives of
         ``"varpro"`` and of predictions; None: as many as fit into some memory. With

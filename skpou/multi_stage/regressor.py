@@ -71,7 +71,8 @@ class MultiStageRegressor(SearchedRegressor):
     density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
-        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian. Unless it is
+        ``"gaussian"`` rows count by their precision where the noise of one target varies.
     physics : Equation or list of Equation, default=None
         Differential equations that the solution obeys, see `skpou.physics.Equation`, and
         symmetries that it has. X and y are then boundary, initial and measured values; they may

@@ -77,7 +77,8 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     density : {"auto", "gaussian", "mixture"}, default="auto"
         Of y about its mean. ``"mixture"``: up to 8 Gaussians whose weights depend on the point,
         fitted to exact leave-one-out errors: for noise that is not the same everywhere.
-        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian.
+        ``"auto"``: that one where it predicts left-out rows better, else one Gaussian. Unless it is
+        ``"gaussian"`` rows count by their precision where the noise of one target varies.
     batch_size : int, default=None
         Rows a block: in predictions and in fit, where the rows of the basis matrix are then
         evaluated anew for every product. None: they are kept up to some 1 GB. Given, rows on disk

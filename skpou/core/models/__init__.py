@@ -38,6 +38,7 @@ from skpou.core.models.form_error import (
     with_jumps,
 )
 from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.interpolant_fit import fit_interpolant
 from skpou.core.models.keeping import keeps_all, kept_rows
 from skpou.core.models.level_error import fit_level_errors, sets_of_levels
@@ -52,8 +53,16 @@ from skpou.core.models.linear_model import (
 )
 from skpou.core.models.local_block import LocalBlock, LocalKernel
 from skpou.core.models.local_scales import LeftOver, fit_local_kernel
-from skpou.core.models.mixed_residues import MixedResidues, better_residues, fit_residues
+from skpou.core.models.mixed_residues import (
+    MixedResidues,
+    better_residues,
+    errors_of_law,
+    fit_residues,
+    has_even_noise,
+    is_better_by_law,
+)
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
+from skpou.core.models.noise_law import FEWEST_OF_LAW, Errors, NoiseLaw, fit_noise_law
 from skpou.core.models.outliers import (
     FEWEST_OF_OUTLIERS,
     LeftOutErrors,
@@ -86,20 +95,23 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import CLEAR_NOISE, degrees_of_noise
 from skpou.core.models.with_form_error import WithFormError
+from skpou.core.models.with_noise_law import WithNoiseLaw
 
 # fmt: off
-__all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE", "LEAST_TOLD",
-           "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components", "FormError",
-           "GateSteps", "IndependentComponents", "LeftOut", "LeftOutErrors", "LeftOver",
-           "LinearModel", "LocalBlock", "LocalKernel", "Maker", "Makers", "MixedResidues",
-           "OutlierSplit", "Predictor", "Refits", "ResidualMaker", "Residue", "ResidueDensity",
-           "Restrained", "Stage", "WithFormError", "WithOutliers", "are_clustered", "are_even",
-           "better_residues", "choose_components", "conformal_rank", "degrees_of_noise",
+__all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE",
+           "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components",
+           "Errors", "FormError", "GateSteps", "IndependentComponents", "Interpolant", "LeftOut",
+           "LeftOutErrors", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
+           "Makers", "MixedResidues", "NoiseLaw", "OutlierSplit", "Predictor", "Refits",
+           "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
+           "WithNoiseLaw", "WithOutliers", "are_clustered", "are_even", "better_residues",
+           "choose_components", "conformal_rank", "degrees_of_noise", "errors_of_law",
            "evident_rates", "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant",
-           "fit_level_errors", "fit_local_kernel", "fit_process", "fit_residues", "fitted_alone",
-           "interval_of_score", "interval_scores", "is_exact", "is_gain", "is_scattered",
-           "joined_errors", "joint_log_density", "keeps_all", "kept_rows", "least_rows",
-           "leave_out", "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
+           "fit_level_errors", "fit_local_kernel", "fit_noise_law", "fit_process", "fit_residues",
+           "fitted_alone", "has_even_noise", "interval_of_score", "interval_scores",
+           "is_better_by_law", "is_exact", "is_gain", "is_scattered", "joined_errors",
+           "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out",
+           "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
            "levels_of_columns", "log_density_of", "makers_of_stages", "may_hold_outliers",
            "mean_slope", "model_of_stages", "no_form_errors", "noise_floor", "outside_steps",
            "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",

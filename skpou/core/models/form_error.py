@@ -37,11 +37,11 @@ from skpou.core.models.discrepancy import (
 from skpou.core.models.jumps import Jumps, find_jumps
 from skpou.core.models.level_error import (
     LEAST_GAIN,
-    NOISY,
     SHARE_OF_ERROR,
     LevelError,
     claimed_too_much,
     fit_level_errors,
+    is_noisy,
     on_levels,
     rows_near,
     sets_of_levels,
@@ -297,8 +297,10 @@ def fit_form_errors(
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)
-        form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
-        told = fit_level_errors(left_out, X, sets)
+        varies = rows.precision is not None
+        form = _calibrated(X * scales, scales, left_out, some, bool(sets), varies)
+        form = form or _none(rows.n_features)
+        told = fit_level_errors(left_out, X, sets, varies)
         across = claimed_too_much(left_out, sets) if told and left_out.refitted else None
         levels = [one.arrays() for one in aliased_levels(model, rows.X, told, target)]
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
@@ -338,7 +340,13 @@ def _bounded(left_out: LeftOut) -> LeftOut:
 
 
 def _claimed(model: Predictor, rows: Rows) -> np.ndarray:
-    """Median variance (m,) that the model promises for targets in the box, of each target."""
+    """Median variance (m,) that the model promises for targets in the box, of each target.
+
+    Where the noise varies it is that at the rows.
+    """
+    if rows.precision is not None:
+        noise, epistemic = model.components(rows.X).variances()
+        return (noise / rows.weight[:, None] + epistemic).double().median(0).values.cpu().numpy()
     probes = sobol_points(rows.n_features, N_PROBES, seed=0).to(rows.X)
     epistemic, noise = model.components(probes).variances()
     return (epistemic + noise).double().median(0).values.cpu().numpy()
@@ -388,7 +396,12 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
 
 
 def _calibrated(
-    Z: np.ndarray, scales: np.ndarray, left_out: LeftOut, some: np.ndarray, gridded: bool
+    Z: np.ndarray,
+    scales: np.ndarray,
+    left_out: LeftOut,
+    some: np.ndarray,
+    gridded: bool,
+    varies: bool,
 ) -> FormError | None:
     """From some of the errors; None where noise explains them, or nothing but levels tells it."""
     some = np.sort(judging_generator().permutation(some)[:MOST_ERRORS])
@@ -400,12 +413,13 @@ def _calibrated(
     kernels, gain = WeighedKernels.likeliest(error**2, variance, rows, worth)
     # Length and size cost what two parameters do in Schwarz's criterion.
     least_gain = max(LEAST_GAIN, math.log(float(worth.sum())))
-    if variance.min() >= NOISY and (gridded or gain < least_gain):
+    noisy = is_noisy(variance, varies)
+    if noisy and (gridded or gain < least_gain):
         return None
     expected = kernels.variance(rows)
     total = expected + variance + ROUND_OFF**2
     # Share of each error that is the form's: with noise there are tails that are not.
-    own = expected / total if variance.min() >= NOISY else np.ones_like(total)
+    own = expected / total if noisy else np.ones_like(total)
     # The likeliest kernel may be too smooth for some errors: these are held, too.
     kernels = kernels.holding(error / np.sqrt(total), float(own.mean()))
     expected = np.maximum(kernels.variance(rows), TINY)

@@ -121,8 +121,16 @@ def sets_of_levels(left_out: LeftOut, X: np.ndarray) -> dict[int, dict[int, floa
     return found
 
 
+def is_noisy(variance: np.ndarray, varies: bool) -> bool:
+    """Whether left-out errors of these variances are of noise: where it varies, half of them."""
+    return bool((np.median(variance) if varies else variance.min()) >= NOISY)
+
+
 def fit_level_errors(
-    left_out: LeftOut, X: np.ndarray, sets: dict[int, dict[int, float]]
+    left_out: LeftOut,
+    X: np.ndarray,
+    sets: dict[int, dict[int, float]],
+    varies: bool = False,
 ) -> list[LevelError]:
     """One for each column whose left-out levels leave more than noise.
 
@@ -134,13 +142,15 @@ def fit_level_errors(
         Rows in the scaled box.
     sets : dict
         See `sets_of_levels`.
+    varies : bool, default=False
+        Whether the noise is not the same everywhere.
     """
     error, variance, noise = (
         np.where(np.isfinite(part[:, 0]), part[:, 0], 0.0)
         for part in (left_out.error, left_out.variance, left_out.noise)
     )
-    is_noisy = variance.min() >= NOISY
-    if is_noisy:
+    noisy = is_noisy(variance, varies)
+    if noisy:
         # The posterior knows the coefficients alone, and is no excuse for errors of the form.
         variance = noise * _noise_by_row(left_out, error, variance, X)[left_out.row]
     starts = np.cumsum([0, *(len(part) for part in left_out.sets)])
@@ -155,7 +165,7 @@ def fit_level_errors(
         rows = _without(places, others)
         worth = np.array([left_out.count[g] for g in numbers])
         kernels, gain = WeighedKernels.likeliest(square, expected, rows, worth)
-        if is_noisy and gain < LEAST_GAIN:
+        if noisy and gain < LEAST_GAIN:
             continue
         own = kernels.variance(rows)
         total = own + expected + ROUND_OFF_VARIANCE

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Rows, pairs_of
@@ -14,18 +17,31 @@ from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import EXACT_NOISE
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.model import Predictor, SameMean
+from skpou.core.models.noise_law import Errors, NoiseLaw
 from skpou.core.models.residue_density import (
     Residue,
     ResidueDensity,
     choose_components,
     fit_density,
+    is_gain,
     is_uneven,
     left_out,
     noise_floor,
+    varies,
 )
+from skpou.core.models.tails import CLEAR_NOISE
+
+#: Standard errors by which products of neighbours' errors are hardly ever positive by chance.
+ALIKE = 3.0
+#: How often even noise may seem to vary: left-out rows judge, and a look costs little.
+MAY_VARY = 0.1
+#: Mean square of left-out errors of a fit by precision over that of one without, at most.
+LARGER = 1.3
 
 
-def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
+def better_residues(
+    model: Predictor, rows: Rows, law: NoiseLaw | None = None
+) -> list[dict[str, Any]] | None:
     """What `fit_residues` returns; None where one Gaussian predicts left-out rows as well.
 
     Parameters
@@ -34,9 +50,11 @@ def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None
         See `fit_residues`.
     rows : Rows
         Distinct rows.
+    law : NoiseLaw, default=None
+        See `fit_residues`.
     """
     states, several = [], False
-    for found in _residues_of(model, rows):
+    for found in _residues_of(model, rows, law):
         residue, floor = found.residue, found.floor
         # Of a fit without noise only round-off is left, or what its form misses.
         uneven = residue.variance() > EXACT_NOISE and is_uneven(residue)
@@ -51,7 +69,7 @@ def better_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]] | None
     return states if several else None
 
 
-def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
+def fit_residues(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> list[dict[str, Any]]:
     """Gated widths of the noise of every target, from exact leave-one-out errors.
 
     Parameters
@@ -60,6 +78,8 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
         Fitted to the rows; the variance of its mean is that of linear coefficients.
     rows : Rows
         Distinct rows.
+    law : NoiseLaw, default=None
+        By which the noise varies: the widths are those of what it leaves.
 
     Returns
     -------
@@ -67,7 +87,7 @@ def fit_residues(model: Predictor, rows: Rows) -> list[dict[str, Any]]:
         State for `MixedResidues`, one a target.
     """
     states = []
-    for found in _residues_of(model, rows):
+    for found in _residues_of(model, rows, law):
         residue, floor = found.residue, found.floor
         density = fit_density(residue, choose_components(residue, floor), floor)
         if len(found.y) == 1:
@@ -102,7 +122,7 @@ class _OfTarget:
         return self.noise if len(self.noise) > 1 else None
 
 
-def _residues_of(model: Predictor, rows: Rows) -> list[_OfTarget]:
+def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> list[_OfTarget]:
     """Left-out errors of every target, with what they are compared with."""
     blocks = row_blocks(rows.n_rows, rows_within(model.numbers_per_row()))
     parts = [_of_one_gaussian(model.components(rows.X[block])) for block in blocks]
@@ -112,10 +132,72 @@ def _residues_of(model: Predictor, rows: Rows) -> list[_OfTarget]:
     for output in range(rows.n_outputs):
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
+        floor = noise_floor(residue, pairs.y)
+        if double.precision is not None:
+            frequency = residue.weight / double.precision[pairs.point]
+            residue = replace(residue, weight=frequency)
+        if law is not None:
+            factor = law.log_factor(residue.inputs[:, :-1], residue.inputs[:, -1]).exp()
+            residue, floor = _of_unit_factor(residue, factor), floor / math.sqrt(law.usual)
         own = noise[pairs.point, output]
         own = own[:1] if bool((own == own[:1]).all()) else own
-        found.append(_OfTarget(residue, noise_floor(residue, pairs.y), own, pairs.y))
+        found.append(_OfTarget(residue, floor, own, pairs.y))
     return found
+
+
+def _of_unit_factor(residue: Residue, factor: Tensor) -> Residue:
+    """Errors where the noise has been divided by a factor (k,) of its variance."""
+    return replace(residue, error=residue.error / factor.sqrt(), spread=residue.spread / factor)
+
+
+def errors_of_law(model: Predictor, rows: Rows) -> Errors:
+    """Left-out errors of the single target of a model, which a law of the noise is fitted to.
+
+    The variance of a mean that was fitted to rows of their precision is known. Of a mean that was
+    fitted to rows as if their noise were the same everywhere it is not: there it counts as if it
+    varied with the noise, as is nearly so where a fit is local.
+    """
+    (found,) = _residues_of(model, rows)
+    residue = found.residue
+    base = found.noise.expand_as(residue.error)
+    own, added = base * (1 + residue.spread), torch.zeros_like(base)
+    if rows.precision is not None:
+        own, added = base, base * residue.spread
+    inputs = residue.inputs
+    return Errors(inputs[:, :-1], inputs[:, -1], residue.error.square(), own, added, residue.weight)
+
+
+def has_even_noise(model: Predictor, rows: Rows) -> bool:
+    """Whether left-out errors of the single target look as large everywhere, or are not noise.
+
+    Errors of a form are like those of the row nearest to it.
+    """
+    (found,) = _residues_of(model, rows)
+    residue = found.residue
+    if residue.variance() < CLEAR_NOISE**2 or not varies(residue, MAY_VARY):
+        return True
+    return _are_alike(residue)
+
+
+def _are_alike(residue: Residue) -> bool:
+    """Whether errors are like those of their nearest rows, more than chance has it."""
+    points, error = residue.inputs[:, :-1].cpu().numpy(), residue.error.cpu().numpy()
+    near = cKDTree(points).query(points, k=2)[1]
+    other = np.where(near[:, 0] == np.arange(len(points)), near[:, 1], near[:, 0])
+    product = error * error[other]
+    return bool(product.sum() > ALIKE * np.sqrt((product**2).sum()))
+
+
+def is_better_by_law(errors: Errors, law: NoiseLaw, first: Errors) -> bool:
+    """Whether left-out rows are likelier for a fit by precision with its law than for one without.
+
+    Nor may its errors be larger as a whole: those of a form would be, where few rows count.
+    """
+    if float(errors.weight @ errors.square) > LARGER * float(first.weight @ first.square):
+        return False
+    own = errors.log_density(law.log_factor(errors.points, errors.mean))
+    nothing = torch.zeros_like(first.square)
+    return is_gain(own - first.log_density(nothing), errors.weight)
 
 
 def _of_one_gaussian(parts: Components) -> tuple[Tensor, Tensor, Tensor]:

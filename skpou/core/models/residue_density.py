@@ -392,8 +392,19 @@ def is_uneven(residue: Residue) -> bool:
     ratio = residue.squares() / max(residue.variance(), TINY)
     share = residue.weight / n
     excess = float(share @ ratio.square()) / float(share @ ratio) ** 2 - 3
-    if excess > LONG_TAILS * math.sqrt(KURTOSIS_OF_NOISE / n):
-        return True
+    return excess > LONG_TAILS * math.sqrt(KURTOSIS_OF_NOISE / n) or varies(residue)
+
+
+def varies(residue: Residue, by_chance: float = BY_CHANCE) -> bool:
+    """Whether squared errors depend on the inputs or on their squares: Koenker's test.
+
+    They seem to as often as `by_chance` has it where they do not.
+    """
+    n = float(residue.weight.sum())
+    if len(residue.error) < FEWEST_JUDGES:
+        return False
+    ratio = residue.squares() / max(residue.variance(), TINY)
+    share = residue.weight / n
     Z = residue.inputs - share @ residue.inputs
     Z = Z / (share @ Z.square()).sqrt().clamp_min(LEAST_SPREAD)
     if ROWS_A_COLUMN * (2 * Z.shape[1]) <= len(Z):
@@ -403,7 +414,7 @@ def is_uneven(residue: Residue) -> bool:
     centred = root[:, 0] * (ratio - share @ ratio)
     Q = torch.linalg.qr(root * Z).Q
     explained = float((Q.T @ centred).square().sum() / centred.square().sum().clamp_min(TINY))
-    return float(chi2.sf(n * explained, Z.shape[1] - 1)) < BY_CHANCE
+    return float(chi2.sf(n * explained, Z.shape[1] - 1)) < by_chance
 
 
 def is_gain(difference: Tensor, weight: Tensor) -> bool:

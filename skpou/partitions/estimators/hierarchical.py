@@ -113,7 +113,8 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         Of y about its mean. ``"gaussian"``: each piece has its noise. ``"mixture"``: widths gated
         over X and the mean, from leave-one-out errors, for noise that varies within pieces.
         ``"auto"``: the mixture where it predicts left-out rows, at least 100, better; not with
-        `physics`, nor of ``solver="em"``, whose own density is what it maximises.
+        `physics`, nor of ``solver="em"``, whose own density is what it maximises. Rows count by
+        their precision where one target's noise varies, unless this is ``"gaussian"``.
     alpha : "auto" or float, default="auto"
         Ridge of the polynomials' coefficients relative to the largest column norm, at least 0.
         ``"auto"``: by log evidence.

@@ -133,7 +133,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             variance = np.tile(self.model_["noise"], (len(self.model_["low"]), 1))
         else:
             variance = self.mixture_[-1]["noise"]
-        noise = np.sqrt(variance) * self.scaling_["scale"]
+        noise = np.sqrt(self._usual_factor() * variance) * self.scaling_["scale"]
         return noise[:, 0] if self._target_ndim == 1 else noise
 
     @property
@@ -344,6 +344,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
             )
             mixture = Mixture(old.tree, experts, int(degree), first_blended, old.space)
             mixture = mixture.flattened(worse_than_the_mean(mixture, prepared.rows))
+            self._noise_law = None
             self._judge_between_rows(mixture, prepared)
             self.__dict__.update(
                 scaling_=prepared.scaling.arrays(),
