@@ -12,6 +12,7 @@ from skpou.equations.newton import inside
 from skpou.equations.posterior import (
     DOUBTFUL,
     UNSOLVED,
+    Tangent,
     broken_message,
     doubted,
     fitted_model,
@@ -37,6 +38,7 @@ __all__ = [
     "Physics",
     "PhysicsMixin",
     "Problem",
+    "Tangent",
     "broken_message",
     "criterion",
     "doubted",
