@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import add_gram, factored, row_blocks, rows_within, symmetric
+from skpou.core.linalg import add_gram, factored, row_blocks, rows_within, solve_each, symmetric
 from skpou.core.optim import DenseRows, hessian
 
 #: Numbers of a Jacobian that are formed at a time.
@@ -131,5 +131,5 @@ def _without_themselves(logits: Tensor, targets: Tensor, weight: Tensor, A: Tens
     pi, w = torch.softmax(logits, 1), weight.clamp_max(1.0)[:, None]
     W = w[:, :, None] * (torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :])
     eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
-    pulled = torch.linalg.solve((1 + ROUND_OFF) * eye - W @ A, (w * (pi - targets))[:, :, None])
+    pulled = solve_each((1 + ROUND_OFF) * eye - W @ A, (w * (pi - targets))[:, :, None])
     return logits + (A @ pulled)[:, :, 0]

@@ -8,6 +8,7 @@ from skpou.core.linalg.cholesky import (
     add_gram,
     factored,
     largest_norm,
+    solve_each,
     symmetric,
     whitened_factor,
 )
@@ -53,6 +54,7 @@ __all__ = ["LEAST_ALPHA", "LEAST_SPREAD", "NO_VARIANCE", "NUMERICAL_FAILURES", "
            "effective_parameters", "evenly", "evidence_ridge", "factor_of_products", "factored",
            "free_rows", "gather", "gather_objects", "is_deficient", "largest_norm", "leave_one_out",
            "long_blocks", "lower_inverse", "range_to_round_off", "ridge_coefficients",
-           "ridge_factor", "row_blocks", "rows_within", "split_factor", "sum_of_all", "symmetric",
-           "triangular_factor", "triangular_factors", "weighted_factors", "whitened_factor"]
+           "ridge_factor", "row_blocks", "rows_within", "solve_each", "split_factor", "sum_of_all",
+           "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
+           "whitened_factor"]
 # fmt: on

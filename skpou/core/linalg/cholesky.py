@@ -1,4 +1,4 @@
-"""Gram matrices, and Cholesky factors of those that round-off may have made indefinite."""
+"""Gram matrices, Cholesky factors of those that round-off may have made indefinite, batches."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ LEAST_SPREAD = 1e-12
 LEAST_ALPHA = 1e-6
 #: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.
 PANEL = 256
+#: Order of a system from which on a batch is solved one by one: factors of batches of larger ones
+#: by several threads (torch with oneMKL, seen from 150 on) have pivots that are not valid.
+LARGE_SYSTEM = 100
 
 
 def largest_norm(squares: Tensor) -> float:
@@ -64,3 +67,11 @@ def add_gram(total: Tensor, J: Tensor) -> None:
     """Add the lower part of ``J'J``, panel by panel."""
     for part in row_blocks(len(total), PANEL):
         total[part, : part.stop].addmm_(J[:, part].T, J[:, : part.stop])
+
+
+def solve_each(A: Tensor, b: Tensor) -> Tensor:
+    """``A^-1 b`` of a batch (..., n, n) and (..., n, k); on a processor large ones in turn."""
+    if A.ndim == 2 or A.is_cuda or A.shape[-1] < LARGE_SYSTEM:
+        return torch.linalg.solve(A, b)
+    solved = [torch.linalg.solve(*pair) for pair in zip(A.flatten(0, -3), b.flatten(0, -3))]
+    return torch.stack(solved).reshape(b.shape)

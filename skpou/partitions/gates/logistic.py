@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import WeightedSums, row_blocks, rows_within
+from skpou.core.linalg import WeightedSums, row_blocks, rows_within, solve_each
 
 #: Rows from which on the Hessian is summed for all pairs of classes at once.
 MANY_ROWS = 5000
@@ -20,9 +20,6 @@ SEVERAL_PAIRS = 0.75
 #: What the diagonal is raised by, in units of round-off: the Hessian of rows that are certain of
 #: their class is singular.
 JITTER = 50
-#: Order of a system from which on a batch is solved one by one: factors of batches of larger ones
-#: by several threads (torch with oneMKL, seen from 150 on) have pivots that are not valid.
-LARGE_SYSTEM = 100
 
 
 class MultinomialLogistic:
@@ -225,15 +222,7 @@ def damped_direction(gradient: Tensor, hessian: Tensor, damping: Tensor) -> Tens
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)
         hessian = hessian + torch.diag_embed(damping[..., None] * diagonal)
     flat = gradient.reshape(*damping.shape, -1, 1)
-    return _solve_each(hessian, flat).reshape(gradient.shape)
-
-
-def _solve_each(A: Tensor, b: Tensor) -> Tensor:
-    """``A^-1 b`` of a batch; on a processor large matrices one after the other."""
-    if A.ndim == 2 or A.is_cuda or A.shape[-1] < LARGE_SYSTEM:
-        return torch.linalg.solve(A, b)
-    solved = [torch.linalg.solve(*pair) for pair in zip(A.flatten(0, -3), b.flatten(0, -3))]
-    return torch.stack(solved).reshape(b.shape)
+    return solve_each(hessian, flat).reshape(gradient.shape)
 
 
 def fit_logistic(
