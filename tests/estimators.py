@@ -97,6 +97,8 @@ def slow_beyond(names, configurations=CONFIGURATIONS):
 
 #: The first configuration of each class.
 ONE_OF_EACH = sorted(_first_by(type))
+#: The first of each solver of a class.
+ONE_OF_EACH_SOLVER = _first_by(_solver)
 #: The class that each of these is a configuration of.
 CLASSES = [type(CONFIGURATIONS[name]) for name in ONE_OF_EACH]
 
@@ -115,7 +117,7 @@ each_configuration_slowly = slow_beyond(ONE_OF_EACH)
 #: For extremes and other sides of such properties, which some tests show for every class.
 quick_configurations = slow_beyond(QUICK)
 #: For what each solver's own code does, where all configurations would take long.
-each_solver = slow_beyond(_first_by(_solver))
+each_solver = slow_beyond(ONE_OF_EACH_SOLVER)
 
 
 def make(name, **params):

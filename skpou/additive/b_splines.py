@@ -32,6 +32,9 @@ EXPONENT_VALUES = 1_000_000
 DEGREE = 3
 #: Points up to which calls cost more than the work that they do.
 FEW_POINTS = 16
+#: Added to the norms of the rough functions, relative to their mean: their factor must exist where
+#: knots lie close together.
+NUGGET = 1e-12
 
 
 def yeo_johnson(z: Tensor, exponent: Tensor | float) -> Tensor:
@@ -190,7 +193,7 @@ def smooth_order(t: Tensor, share: Tensor, knots: Tensor) -> tuple[Tensor, Tenso
     ends = bspline_matrix(inner[[0, -1]], knots, 2)
     natural = torch.linalg.qr(ends.T, mode="complete").Q[:, 2:]
     gram = natural.T @ S @ natural
-    gram.diagonal().add_(1e-12 * gram.diagonal().mean())
+    gram.diagonal().add_(NUGGET * gram.diagonal().mean())
     inverse = torch.linalg.solve_triangular(
         torch.linalg.cholesky(gram),
         torch.eye(len(gram), dtype=t.dtype, device=t.device),

@@ -203,8 +203,8 @@ class JointResidue:
 
     def degrees(self, terms: FittedTerms) -> float:
         """Effective degrees of freedom of the block behind the terms, over all rows."""
-        kept = 1 - self.rows.weight[self.judged] * terms.fit.spread[self.judged]
-        return float((self.own * kept.clamp_min(0)).mean()) * len(self.rows.X)
+        free = 1 - self.rows.weight[self.judged] * terms.fit.spread[self.judged]
+        return float((self.own * free.clamp_min(0)).mean()) * len(self.rows.X)
 
     def finished(self, terms: FittedTerms) -> LocalBlock:
         """The block with its degrees of freedom."""

@@ -39,6 +39,9 @@ from skpou.core.models import (
 LITTLE_NOISE = 1e-4
 #: Most rows over which means are taken, and with a local block, which costs more a row.
 MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
+#: Numbers a point for each function of a term, beside these, and at most: rows are then few enough
+#: to stay in a core's cache.
+NUMBERS_A_FUNCTION, NUMBERS_BESIDE, MOST_NUMBERS = 8, 100, 2000
 
 
 @dataclass(frozen=True)
@@ -470,7 +473,7 @@ class AdditiveModel:
             for member in expert.members
         )
         beside = [t.local.numbers_per_row() for t in self.targets if t.local is not None]
-        return max(min(8 * widest + 100, 2000), *beside, 0)
+        return max(min(NUMBERS_A_FUNCTION * widest + NUMBERS_BESIDE, MOST_NUMBERS), *beside, 0)
 
     def arrays(self) -> list[dict[str, Any]]:
         """State of every target."""

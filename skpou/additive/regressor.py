@@ -38,6 +38,10 @@ from skpou.base import (
 from skpou.core import Rows, Scaling, TrainingResult
 from skpou.core.models import FEWEST_OF_TABLE, LeftOut, keeps_all, leave_out, no_form_errors
 
+#: Decimals of the sum of scaled columns by which rows are ordered: sums in another order of columns
+#: differ behind them.
+DECIMALS = 12
+
 
 class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     """Sums of functions of one, two and three columns, for tables with noise.
@@ -330,7 +334,7 @@ class AdditivePOURegressor(SummedRegressor, FittedModelRegressor):
     def _left_out_to_lean(self, model: AdditiveModel, rows: Rows, left_out: Any) -> Any:
         # In an order that depends neither on that of the columns, as folds do, nor on y's sign.
         X, y = rows.X.cpu().numpy(), rows.y.cpu().numpy()
-        order = np.lexsort((*y.T, *np.abs(y).T, np.round(X.sum(1), 12)))
+        order = np.lexsort((*y.T, *np.abs(y).T, np.round(X.sum(1), DECIMALS)))
         rows = rows.subset(torch.as_tensor(order, device=rows.X.device))
         return rows, leave_out(model.residual_makers(rows, plain=True), rows)
 

@@ -46,6 +46,21 @@ CONSTANT_VARIANCE, LEAST_NOISE = 100.0, 1e-9
 #: Rows with more than this leverage on the pilot count as if they had no more.
 LARGEST_LEVERAGE = 0.99
 ROTATIONS = 2
+#: Distance of the uniform numbers from 0 and 1, where the normal quantile is infinite.
+OFF_THE_ENDS = 1e-6
+#: Evaluations for each iteration of L-BFGS, of which one in two searches a line anew, and beside.
+EVALUATIONS, MORE_EVALUATIONS = 1.5, 3
+#: Variances of lines, block and noise that the pilot starts from: the target's, shared among them.
+FIRST_VARIANCES = (0.3, 0.5, 0.1)
+#: Mean squared gradient below which there is no direction, and the least eigenvalue of a direction
+#: relative to the largest: the pilot sees no further.
+NO_GRADIENT, LEAST_EIGENVALUE = 1e-20, 1e-5
+#: Part of a term's variance that is left to it where the block takes over, and the least variance
+#: of the block.
+LEFT_TO_TERMS, LEAST_BLOCK = 1e-2, 1e-6
+#: Log evidence for each scale that the block must be better by: Laplace's approximation of what a
+#: well-determined scale costs; with a rotation it has half as much to choose again.
+PENALTY, ROTATED_PENALTY = 1.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,8 @@ class Pilot:
     def __init__(self, T: Tensor, lines: Tensor, y: Tensor, weight: Tensor, seed: int):
         self.T, self.y, self.weight = T, y, weight / weight.mean()
         self.fixed = torch.cat([T.new_ones((len(T), 1)), lines], 1)
-        uniform = sobol_points(T.shape[1], PILOT_FEATURES // 2, seed).clamp(1e-6, 1 - 1e-6)
+        uniform = sobol_points(T.shape[1], PILOT_FEATURES // 2, seed)
+        uniform = uniform.clamp(OFF_THE_ENDS, 1 - OFF_THE_ENDS)
         self.frequencies = torch.special.ndtri(uniform).to(T)
 
     def _columns(self, theta: np.ndarray, T: Tensor) -> _Columns:
@@ -200,7 +216,7 @@ class Pilot:
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            options={"maxiter": n_iter, "maxfun": int(1.5 * n_iter + 3)},
+            options={"maxiter": n_iter, "maxfun": int(EVALUATIONS * n_iter + MORE_EVALUATIONS)},
         )
         return PilotFit(-float(found.fun), found.x, rotation)
 
@@ -220,18 +236,18 @@ class Pilot:
     def best(self) -> PilotFit:
         """Scales without a rotation, then with one while the evidence rises."""
         d = self.T.shape[1]
-        rest = np.log([0.3, 0.5, 0.1])
+        rest = np.log(FIRST_VARIANCES)
         eye = torch.eye(d, dtype=self.T.dtype, device=self.T.device)
         starts = [np.r_[np.full(d, math.log(k / math.sqrt(d))), rest] for k in FIRST_SCALES]
         best = self._refined([(start, eye) for start in starts], SHORT)
         for number in range(ROTATIONS):
             gradient = self.gradients(best)
             M = gradient.T @ gradient / len(gradient)
-            if not (bool(torch.isfinite(M).all()) and float(M.diagonal().sum()) > 1e-20):
+            if not (bool(torch.isfinite(M).all()) and float(M.diagonal().sum()) > NO_GRADIENT):
                 break
             values, V = torch.linalg.eigh(M)
             V = V.flip(1)
-            shares = (values.flip(0) / values[-1]).clamp_min(1e-5).cpu().numpy()
+            shares = (values.flip(0) / values[-1]).clamp_min(LEAST_EIGENVALUE).cpu().numpy()
             typical = math.sqrt(np.mean(np.exp(2 * best.theta[:d])) / shares.mean())
             starts = [
                 np.r_[np.log(k * typical * np.sqrt(shares)), best.theta[d:]] for k in ROTATED_SCALES
@@ -317,8 +333,8 @@ def _candidates(
     for key, value in start.alpha.items():
         is_line = len(key[0]) == 1 and key[1] == (0,)
         # What the block explains is taken from the terms, which MacKay's steps give back slowly.
-        alpha[key] = min(value, float(line)) if is_line else 1e-2 * value
-    alpha[block.key] = max(float(variance), 1e-6)
+        alpha[key] = min(value, float(line)) if is_line else LEFT_TO_TERMS * value
+    alpha[block.key] = max(float(variance), LEAST_BLOCK)
     start = Start(alpha, start.constant, float(noise) + LEAST_NOISE)
     mains = [b for b in best.blocks if b.order == 1]
 
@@ -334,5 +350,5 @@ def _candidates(
             pruned = fitted(kept, whole.start())
             whole = pruned if pruned.score > whole.score else whole
         result.append(whole)
-    penalty = d * (1.5 if pilot.is_rotated else 1.0)
+    penalty = d * (ROTATED_PENALTY if pilot.is_rotated else PENALTY)
     return [Candidate(c.basis, c.decay, c.groups, c.fit, c.score - penalty) for c in result]

@@ -39,6 +39,9 @@ STRAINED = 0.5
 LARGEST_SHARE, ROUNDS = 0.7, 3
 #: Iterations of a cold and of a warm start, and the change of the log evidence that ends them.
 COLD, WARM, ENOUGH = 25, 9, 0.05
+#: Rows for each function of a main effect where rows are few, and the part of the pairs that have
+#: room which is tried, too.
+ROWS_A_FUNCTION, FEWER_PAIRS = 4, 4
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,7 @@ class TermSearch:
     def screened_terms(self) -> list[list[Block]]:
         """Smaller sets of terms, for rows that cannot carry the first ones."""
         n, mains = self.rows.n_rows, self.main_effects()
-        few = self.main_effects(max(n // (4 * max(len(self.values), 1)), 1))
+        few = self.main_effects(max(n // (ROWS_A_FUNCTION * max(len(self.values), 1)), 1))
         lines = [block for block in mains if block.first == (0,)]
         result = [mains, few, lines, []]
         if self.max_order >= 2 and len(self.values) > 1:
@@ -337,7 +340,7 @@ class TermSearch:
                 # Together at most half as many columns as rows.
                 room = n // 2 - 1 - sum(block.size for block in blocks)
                 most = max(room // n_functions**2, 0)
-                for count in {most, most // 4} - {0}:
+                for count in {most, most // FEWER_PAIRS} - {0}:
                     result.append(
                         blocks + [self.product(pair, n_functions) for pair in pairs[:count]]
                     )

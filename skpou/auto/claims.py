@@ -93,9 +93,9 @@ def _about_rows(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     first, second = near[some, first], near[some, second]
     between = points[start] + math.sqrt(0.5) * (points[first] - points[second])
     between = np.clip(between, points.min(0), points.max(0))
-    kept = rng.random(between.shape) < _recurs(points).mean(0)
+    recurs = rng.random(between.shape) < _recurs(points).mean(0)
     own = rng.random(between.shape) < 0.5
-    probes = np.where(kept, np.where(own, points[start], points[first]), between)
+    probes = np.where(recurs, np.where(own, points[start], points[first]), between)
     return np.where(_are_rows(probes, points)[:, None], between, probes)
 
 

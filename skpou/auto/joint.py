@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
 from skpou.auto.members import names_of, takes
-from skpou.auto.predictive import MemberDensity, StackedDensity, sum_of
+from skpou.auto.predictive import MemberDensity, Part, StackedDensity, sum_of
 from skpou.base import BaseRegressor, check_joint, check_n_samples, drawing_generator, sections_of
 from skpou.core import SEEDS, Scaling
 from skpou.core.models import joint_log_density, standard_draws
@@ -77,15 +77,13 @@ def joint_parts(density: StackedDensity) -> list[JointPart]:
         member = part.member if draws else None
         result.append(JointPart(part.weight, mean, part.factor**2 * covariance, member))
     if density.doubt is not None:
-        covariance = _covariance_of_doubt(density)
+        covariance = _covariance_of_doubt(density, density.doubt)
         result.append(JointPart(density.doubt.weight, density.center, covariance))
     return result
 
 
-def _covariance_of_doubt(density: StackedDensity) -> Tensor:
+def _covariance_of_doubt(density: StackedDensity, doubt: Part) -> Tensor:
     """Covariances (n, n, m) of the doubt: its errors go together as those of the doubter do."""
-    doubt = density.doubt
-    assert doubt is not None
     mean, covariance = doubt.member.covariance()
     apart = mean - density.center
     covariance = covariance + apart[:, None] * apart

@@ -83,18 +83,18 @@ class SampledRegressor(SummedEstimator, BaseRegressor):
         The sample depends neither on the blocks nor on the processes that bring them.
         """
         stream = self._stream(X, y, sample_weight)
-        kept: list[Any] = []
+        read: list[Any] = []
         ranges: list[Tensor] = []
 
         def keep(X: Tensor, y: Tensor, weight: Tensor) -> None:
             ndim, y = y.ndim, y.reshape(len(y), -1)
-            if not kept:
-                kept.extend([ndim, RowSample.empty(X.shape[1], y.shape[1], X)])
-            kept[1].add(X, y, weight)
+            if not read:
+                read.extend([ndim, RowSample.empty(X.shape[1], y.shape[1], X)])
+            read[1].add(X, y, weight)
             ranges.append(edges_of(y, weight))
 
         box = box_of_edges(self._first_pass(stream, self._validated_rows, keep))
-        ndim, sample = kept[0], sample_of_all_processes(kept[1])
+        ndim, sample = read[0], sample_of_all_processes(read[1])
         edges, dtype = edges_of_all(joined_edges(ranges)), self._torch_dtype()
         target_unit(edges, edges.new_ones(2), LARGEST_TARGET[dtype])  # refuses what overflows
         box = self._in_order_of(sample, box)

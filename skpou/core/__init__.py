@@ -24,6 +24,7 @@ from skpou.core.rows import (
     Blocks,
     Pairs,
     Rows,
+    all_but,
     drawn_and_others,
     drawn_points,
     group_rows,
@@ -40,9 +41,9 @@ from skpou.core.state import TensorState, to_array, to_tensor
 __all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", "Blocks",
            "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
            "TensorState", "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted",
-           "TrainingResult", "at_once", "count_columns", "count_waves", "drawn_and_others",
-           "drawn_points", "group_rows", "handing_over", "jobs", "judging_generator", "keys_of",
-           "largest_powers", "merge_rows", "order_of_columns", "pairs_of", "sobol_points",
-           "target_unit", "tell", "to_array", "to_powers", "to_tensor", "torch_seeded",
-           "total_degree_exponents", "with_all_targets"]
+           "TrainingResult", "all_but", "at_once", "count_columns", "count_waves",
+           "drawn_and_others", "drawn_points", "group_rows", "handing_over", "jobs",
+           "judging_generator", "keys_of", "largest_powers", "merge_rows", "order_of_columns",
+           "pairs_of", "sobol_points", "target_unit", "tell", "to_array", "to_powers", "to_tensor",
+           "torch_seeded", "total_degree_exponents", "with_all_targets"]
 # fmt: on

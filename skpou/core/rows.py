@@ -126,6 +126,13 @@ def pairs_of(rows: Rows, output: int) -> Pairs:
     return Pairs(pairs.point, pairs.y[:, output : output + 1], pairs.weight)
 
 
+def all_but(n: int, part: Tensor) -> Tensor:
+    """Numbers (k,), in order, of those of n rows that are not among `part`."""
+    others = torch.ones(n, dtype=torch.bool, device=part.device)
+    others[part] = False
+    return torch.nonzero(others).squeeze(1)
+
+
 def with_all_targets(rows: Rows, kept: Tensor) -> Rows:
     """The points that are kept, a mask (n,), with all of their targets."""
     part = rows.subset(torch.nonzero(kept).squeeze(1))

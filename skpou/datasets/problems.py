@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skpou.base import Interval, StrOptions
+from skpou.base import COUNT, NOT_NEGATIVE, StrOptions
 from skpou.datasets.shared import BOLTZMANN, CHARGE, TEMPERATURE, generator, noisy, points
 
 
@@ -78,7 +77,7 @@ def make_sine_bump(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> A
     return X, noisy(np.sin(2 * np.pi * X[:, 0]) + _bump(X[:, 0]), noise, rng)
 
 
-@generator(1, n_pieces=[Interval(Integral, 1, None, closed="left")], printed=["boolean"])
+@generator(1, n_pieces=[COUNT], printed=["boolean"])
 def make_piecewise_quadratic(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, n_pieces=5, printed=False
 ) -> Any:
@@ -278,7 +277,7 @@ def make_cross(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> Any:
     return X, noisy(np.sin(2 * np.pi * X.sum(axis=1)), noise, rng)
 
 
-@generator(1, frequency=[Interval(Integral, 1, None, closed="left")], squared=["boolean"])
+@generator(1, frequency=[COUNT], squared=["boolean"])
 def make_triangle_wave(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, frequency=4, squared=False
 ) -> Any:
@@ -340,7 +339,7 @@ def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> 
 
 @generator(
     3,
-    point_noise=[Interval(Real, 0, None, closed="left")],
+    point_noise=[NOT_NEGATIVE],
     response=[StrOptions({"scaled", "printed", "height"})],
 )
 def make_swiss_roll(

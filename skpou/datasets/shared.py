@@ -1,11 +1,9 @@
 """What the generators share: parameters, points and noise."""
 
-from numbers import Integral, Real
-
 import numpy as np
 from sklearn.utils import check_array
 
-from skpou.base import Interval, validate_params
+from skpou.base import COUNT, NOT_NEGATIVE, validate_params
 
 #: Boltzmann constant (J/K) and elementary charge (C) of CODATA 2014, which ngspice 39 uses, and 27
 #: degrees Celsius in kelvin.
@@ -34,8 +32,8 @@ _RAISES = """Raises
 def generator(n_features, **own):
     """Check the shared parameters and a generator's `own` when called; complete its docstring."""
     constraints = {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "noise": [Interval(Real, 0, None, closed="left")],
+        "n_samples": [COUNT],
+        "noise": [NOT_NEGATIVE],
         "random_state": ["random_state"],
         "X": ["array-like", None],
     } | own

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
 
-from skpou.base import Interval, validate_params
+from skpou.base import COUNT, NOT_NEGATIVE, validate_params
 
 #: Columns, and their first and last wavelength in angstrom, evenly spaced in its logarithm.
 N_COLUMNS, FIRST, LAST = 3800, 3850.0, 9200.0
@@ -95,8 +94,8 @@ def _flux(labels, dust):
 
 @validate_params(
     {
-        "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "noise": [Interval(Real, 0, None, closed="left")],
+        "n_samples": [COUNT],
+        "noise": [NOT_NEGATIVE],
         "random_state": ["random_state"],
         "labels": ["array-like", None],
     },

@@ -11,6 +11,7 @@ from skpou.equations.jumps import hidden_jump, residual_on_lines
 from skpou.equations.newton import inside
 from skpou.equations.posterior import (
     DOUBTFUL,
+    FAR,
     UNSOLVED,
     Tangent,
     broken_message,
@@ -21,6 +22,7 @@ from skpou.equations.posterior import (
     open_message,
     undetermined,
     undetermined_message,
+    unmet_message,
     unsolved_message,
 )
 from skpou.equations.problem import Problem
@@ -29,6 +31,7 @@ from skpou.equations.search import EquationOptions
 # fmt: off
 __all__ = [
     "DOUBTFUL",
+    "FAR",
     "PHYSICS_CONSTRAINTS",
     "UNSOLVED",
     "CollocationSystem",
@@ -53,6 +56,7 @@ __all__ = [
     "stacked",
     "undetermined",
     "undetermined_message",
+    "unmet_message",
     "unsolved_message",
 ]
 # fmt: on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,10 @@ from skpou.equations.problem import Problem, compile_problem
 from skpou.equations.search import EquationOptions
 from skpou.physics import Condition, Equation, Symmetry, Unknown
 
+#: Largest value of an output, in units of the machine epsilon times the largest one of another,
+#: between which it is zero to round-off: so is sin(pi) beside sin(1). Smaller ones have units of
+#: their own.
+LEAST_ROUND_OFF, MOST_ROUND_OFF = 1e-3, 4.0
 #: Of `_parameter_constraints`.
 PHYSICS_CONSTRAINTS: dict[str, list] = {
     "physics": [None, Equation, list, tuple],
@@ -125,6 +130,7 @@ class EquationsMixin:
                 "density='mixture' is fitted to left-out data, but X has no rows: equations and "
                 "conditions are all there is. It must be 'auto' or 'gaussian'."
             )
+        prepared = self._without_round_off(prepared)
         scaling = prepared.scaling
         for symmetry in physics.symmetries:
             if symmetry.coordinate not in scaling.columns.tolist():
@@ -147,6 +153,25 @@ class EquationsMixin:
                 physics.equations, physics.unknowns, scaling, self.n_features_in_, seed
             )
         return prepared, problem
+
+    def _without_round_off(self, prepared: Prepared) -> Prepared:
+        """Outputs whose values are round-off of another's zero in units of that zero: 1."""
+        scaling = prepared.scaling
+        size = torch.maximum(scaling.mean.abs(), scaling.scale)
+        share = size / (size.max() * torch.finfo(torch.float64).eps)
+        of_zero = (share >= LEAST_ROUND_OFF) & (share <= MOST_ROUND_OFF)
+        if not prepared.rows.n_rows or not bool(of_zero.any()):
+            return prepared
+        one, none = torch.ones_like(size), torch.zeros_like(size)
+        unit = torch.where(of_zero, 1 / scaling.scale, one)
+        shift = torch.where(of_zero, -scaling.mean / scaling.scale, none)
+        rows = prepared.rows.in_units(shift, unit, prepared.rows.y.dtype)
+        scaling = replace(
+            scaling,
+            mean=torch.where(of_zero, none, scaling.mean),
+            scale=torch.where(of_zero, one, scaling.scale),
+        )
+        return prepared._replace(rows=rows, scaling=scaling)
 
     @staticmethod
     def _check_width(equation: Equation, d: int) -> None:

@@ -26,6 +26,10 @@ UNSOLVED = 0.05
 #: The same of equations that are not affine: those without a solution leave a few hundredths at
 #: the place that comes nearest to one.
 DOUBTFUL = 0.01
+#: Residual relative to an equation's terms, and bars of pieces relative to the solution, in units
+#: of what was asked for, that are far from it: 1e-4 at the default `tol`. The solution may still be
+#: as good as its error bars say.
+FAR = 1e10
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
@@ -255,6 +259,23 @@ def unsolved_message(left: float) -> str:
     )
 
 
+def far_message(left: float) -> str:
+    """Sentence about a residual that is small, but far from what was asked for."""
+    return (
+        f"The equations hold to {left:.1e} of the size of their terms only, at fresh points: the "
+        "basis does not resolve the solution. HierarchicalPOURegressor resolves steep fronts and "
+        "layers; or give more points."
+    )
+
+
+def unmet_message(off: float) -> str:
+    """Sentence about values on faces, relative to their size."""
+    return (
+        f"Values on faces of the box are not met: they are off by {off:.1e} of their size. They "
+        "are noisy, or contradict each other or the equations."
+    )
+
+
 def jump_message(jump: float) -> str:
     """Sentence about a jump between the points, relative to the solution's range."""
     return (
@@ -303,22 +324,40 @@ def held_message(names: Sequence[str]) -> str:
     )
 
 
+def data_misfit(system: CollocationSystem, iterate: Iterate) -> float:
+    """Root mean square of the data's residuals, in units of their deviations."""
+    squares = (system.root[:, None] * (system.phi @ iterate.coef - system.y)).square().sum()
+    return math.sqrt(float(squares) / (system.total * system.n_outputs))
+
+
 def judged(
-    system: CollocationSystem, iterate: Iterate, code: str, message: str, alike: Sequence[str]
+    system: CollocationSystem,
+    iterate: Iterate,
+    code: str,
+    message: str,
+    alike: Sequence[str],
+    tol: float = math.inf,
 ) -> tuple[str, str, bool]:
     """Code and message of a search, with what the solution does not obey or determine.
 
-    `alike` are the unknowns that `undetermined` names. The third is whether equations and
-    conditions hold.
+    `alike` are the unknowns that `undetermined` names, `tol` is the residual that was asked for.
+    The third is whether equations and conditions hold.
     """
     sentences = []
     left = system.relative_residual(iterate.coef, iterate.unknowns)
+    off = data_misfit(system, iterate)
     if left > (UNSOLVED if system.problem.is_affine else DOUBTFUL):
         sentences.append(unsolved_message(left))
     broken = system.broken_conditions(iterate.coef, iterate.unknowns)
     if broken > UNSOLVED:
         sentences.append(broken_message(broken))
+    on_faces = bool(((system.rows.X == 0) | (system.rows.X == 1)).any(1).all())
+    if on_faces and off > UNSOLVED:
+        sentences.append(unmet_message(off))
     holds = not sentences
+    # What noisy data leave over is shared with the equations.
+    if holds and left > max(FAR * tol, off):
+        sentences.append(far_message(left))
     if alike:
         sentences.append(undetermined_message(alike))
     held = held_by_bounds(system, iterate.unknowns)

@@ -38,6 +38,8 @@ SAME = 1e-11
 ROWS_A_PARAMETER, MOST_ADDED = 2, 3000
 #: More residuals at a point than this, as many as there are points, are a slip.
 MOST_EQUATIONS = 8
+#: Terms of a solution may be so many times larger than their sum: the least ridge lets them grow.
+LARGEST_TERMS = 1e15
 
 
 @dataclass(frozen=True)
@@ -420,7 +422,7 @@ class Tracer:
 
     def _refuse_columns_too_short(self) -> None:
         for key in self.pointwise.keys:
-            if not math.isfinite(self._size(key)):
+            if not math.isfinite(LARGEST_TERMS * self._size(key)):
                 j = min(key[1], key=lambda j: float(self.scaling.width[self.columns.index(j)]))
                 width = float(self.scaling.width[self.columns.index(j)])
                 raise ValueError(

@@ -388,7 +388,9 @@ class Search:
         message = "The search was interrupted." if code == "interrupted" else ""
         if code == "converged":
             alike = reported["undetermined"]
-            code, message, holds = judged(system, solution.iterate, code, message, alike)
+            code, message, holds = judged(
+                system, solution.iterate, code, message, alike, self.options.tol
+            )
             if not holds:
                 model = doubted(model, system.terms[0].points)
         n_open = int(reported["n_open"])

@@ -18,6 +18,8 @@ from skpou.core import ParametricBasis
 from skpou.core.optim import LinearModel, ProjectedFit, ProjectedProblem
 
 NEEDED = ("gram", "gradient")
+#: Factor of the damping where the Gram matrix is indefinite.
+MORE_DAMPING = 10
 
 
 @dataclass
@@ -53,7 +55,7 @@ class GramModel:
             L, failed = torch.linalg.cholesky_ex(self.gram + mu * eye)
             if not int(failed):
                 break
-            damping *= 10  # Round-off has made the Gram matrix indefinite.
+            damping *= MORE_DAMPING  # Round-off has made the Gram matrix indefinite.
         v = torch.cholesky_solve(self.residual[:, None], L).squeeze(1)
         # The linear model leaves r - J J' v = mu v.
         left = (mu * v).square().sum()

@@ -23,6 +23,8 @@ HISTORY, ROUND = 50, 500
 MATCHINGS, HEAVIEST = 5, 100.0
 #: Share of the loss that a round of L-BFGS must gain: one that gains less is at rest.
 GAIN = 1e-3
+#: What a loss that is not finite counts as: a line search turns back from it.
+NO_LOSS = 1e150
 
 
 class _Reached(Exception):
@@ -158,7 +160,7 @@ class JointDescent:
                     if self.least <= tol**2:
                         raise _Reached
                     flat.grad = torch.cat([g.reshape(-1) for g in gradients]) / unit
-                    value = loss / unit if math.isfinite(loss) else 1e150
+                    value = loss / unit if math.isfinite(loss) else NO_LOSS
                     return flat.new_tensor(value)
 
             optimiser = torch.optim.LBFGS(
@@ -246,8 +248,8 @@ class EquationDescent(JointDescent):
         where one of the losses falls faster by the descent of the other.
         """
         parts = []
-        for kept in (False, True):
-            scales = [s * ((i in self.balanced) == kept) for i, s in enumerate(self.scales)]
+        for of_equations in (False, True):
+            scales = [s * ((i in self.balanced) == of_equations) for i, s in enumerate(self.scales)]
             loss, *gradients = self._loss_and_gradients(scales)
             parts.append((loss, torch.cat([gradient.reshape(-1) for gradient in gradients])))
         (data, by_data), (equation, by_equation) = parts

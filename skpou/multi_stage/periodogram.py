@@ -17,6 +17,9 @@ MOST_ROWS, MOST_FREQUENCIES = 4000, 8192
 STEP = 0.5
 #: Chance that white noise has a peak counted as a signal: one needless stage in a thousand fits.
 CHANCE = 1e-3
+#: Frequencies of a whole grid for each of a random one, rows that have a periodogram, and
+#: frequencies whose waves are held at a time.
+WHOLE, FEWEST_ROWS, AT_A_TIME = 4, 4, 1024
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def frequency_grid(n: int, d: int) -> np.ndarray:
     highest = n ** (1 / d) / 4
     count = max(round(highest / (STEP / 2)), 1)
     size = 2 * count + 1
-    if size**d <= 4 * MOST_FREQUENCIES:
+    if size**d <= WHOLE * MOST_FREQUENCIES:
         axes = [np.arange(-count, count + 1)] * d
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, d)
         grid = grid[size**d // 2 + 1 :]
@@ -78,7 +81,7 @@ def dominant_frequency(X: Tensor, values: Tensor, weight: Tensor) -> Peak:
         Frequency weights.
     """
     n, d = X.shape
-    if not d or n < 4:
+    if not d or n < FEWEST_ROWS:
         return Peak(X.new_zeros(d), 0.0, 1.0)
     some = evenly(n, MOST_ROWS)
     X, values, weight = X[some], values[some], weight[some]
@@ -89,7 +92,7 @@ def dominant_frequency(X: Tensor, values: Tensor, weight: Tensor) -> Peak:
     if energy <= 0:
         return Peak(X.new_zeros(d), 0.0, 1.0)
     power = []
-    for block in frequencies.split(1024):
+    for block in frequencies.split(AT_A_TIME):
         angle = 2 * math.pi * (2 * X - 1) @ block.T
         weighted = share[:, None] * centred
         power.append(

@@ -22,6 +22,8 @@ from skpou.search import HALF, neighbour_correlation, white_correlation
 LEARNING_RATE = 1e-3
 #: Cosine of the angle between a column and a target that is round-off.
 ORTHOGONAL = 1e-10
+#: Error relative to the rms of y that further stages cannot lower: about round-off.
+LEAST_TOL = 1e-15
 
 
 def scaled_start(network: Network, factor: float, rng: np.random.Generator, X: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class RecipeTraining:
         return math.sqrt(float((weight @ values.square()).mean()) / self.rows.total_weight)
 
     def _exact(self) -> bool:
-        return self._rms(self.residue) <= max(self.options.tol, 1e-15) * self._rms(self.rows.y)
+        return self._rms(self.residue) <= max(self.options.tol, LEAST_TOL) * self._rms(self.rows.y)
 
     def _is_white(self) -> bool:
         """Whether neither neighbours nor a frequency tell the residue from noise."""

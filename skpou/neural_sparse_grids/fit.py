@@ -178,6 +178,8 @@ class NeuralGridTraining:
         self.held_out: Tensor | None = None
         self.rng, self.report = rng, report
         self.trained = Trained(level=options.level)
+        #: What a second climb has reached.
+        self.other: Trained | None = None
         self.solver = pick_coef_solver(options, rows.n_rows, rows.n_features, rows.n_outputs)
         self.head = HEADS[options.method](self.solver, options.descent.alpha)
         self.start = "scale"
@@ -219,10 +221,11 @@ class NeuralGridTraining:
 
     def so_far(self) -> TrainingResult | None:
         """What a training that ends here would leave; the training itself does not change."""
-        if self.trained.state is None:
+        trained = self._reached()
+        if trained.state is None:
             return None
         part = copy.copy(self)
-        part.encoder, part.trained = copy.deepcopy(self.encoder), copy.copy(self.trained)
+        part.encoder, part.trained = copy.deepcopy(self.encoder), copy.copy(trained)
         part.trained.curve, part.rng = list(self.trained.curve), np.random.default_rng(0)
         return part.result()
 
@@ -258,7 +261,7 @@ class NeuralGridTraining:
         if self._is_clear(part):
             return
         self.encoder.load_state_dict(start)
-        other = Trained(level=self.options.level)
+        self.other = other = Trained(level=self.options.level)
         self._climb(part, held_out, other, cautious=True)
         yielded = self.trained.code == "memorised"
         if yielded and other.curve[-1] > NOTHING_FOUND:
@@ -305,8 +308,13 @@ class NeuralGridTraining:
 
     def interrupted(self) -> TrainingResult | None:
         """What is best so far, if there is anything."""
+        self.trained = self._reached()
         self.trained.code = "interrupted"
         return None if self.trained.state is None else self.result()
+
+    def _reached(self) -> Trained:
+        """What there is so far; a climb that was given up at once has left nothing."""
+        return self.trained if self.trained.state or self.other is None else self.other
 
     def result(self) -> TrainingResult:
         """Model of the best state, with the grid's coefficients for all rows."""

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from skpou.core import Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Rows, TrainingResult, handing_over
 from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, compose
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts
@@ -41,7 +41,7 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
     TrainingInterrupted
         On Ctrl-C.
     """
-    try:
+    with handing_over():
         form = options.gates[0]
         degree = 1 if options.degree is None else options.degree
         problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
@@ -49,8 +49,6 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
         trainer = BlendTrainer(problem, everything, blend_options(options))
         blend = trainer.train(tree.choose(rows.X), [gate.parent for gate in tree.levels])
         return result_of_blend(problem, blend, form, options.alpha)
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(None) from None
 
 
 def result_of_blend(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions, fit_pieces
@@ -27,6 +27,8 @@ ROOM = 2.0
 #: Residuals, in units of y, that what takes their place may leave whatever they leave, and the
 #: factor above theirs.
 SMALL_RESIDUAL, ABOUT = 0.1, 1.5
+#: Seed of the points between the rows: the same for every fit.
+PROBES_SEED = 7
 
 
 def plausible_pieces(
@@ -58,16 +60,14 @@ def plausible_pieces(
         return first
     most = max(ABOUT * _residual(first.state, rows), SMALL_RESIDUAL)
     best = first
-    try:
+    message = "The pieces are kept, which leave the range of y between the rows."
+    with handing_over(lambda: replace(best, code="interrupted", message=message)):
         for other in _others(rows, options, rng, labels, report):
             found = _overshoot(other.state, rows, probes)
             if found < overshoot and _residual(other.state, rows) <= most:
                 best, overshoot = other, found
             if overshoot <= ROOM:
                 break
-    except (KeyboardInterrupt, TrainingInterrupted):
-        message = "The pieces are kept, which leave the range of y between the rows."
-        raise TrainingInterrupted(replace(best, code="interrupted", message=message)) from None
     if report:
         report(f"pieces left the range of y between the rows; {overshoot:.2g} ranges are left")
     return best
@@ -88,7 +88,7 @@ def _others(
 
 def points_between(X: Tensor) -> Tensor:
     """Points (N_PROBES, d) on lines between random rows, wherever these are."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(PROBES_SEED)
     first, second = (
         X[torch.as_tensor(rng.integers(len(X), size=N_PROBES), device=X.device)] for _ in range(2)
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.models import FEWEST_OF_TABLE
 from skpou.search.candidates import Candidate
-from skpou.search.levels import LevelErrors
+from skpou.search.levels import ErrorBetweenLevels
 from skpou.search.verification import LEAST_ERROR, Verification
 
 #: Part of y's range by which a candidate may leave it between the rows.
@@ -50,7 +50,7 @@ def choose(
             kept.append(candidate)
     # Levels of a table with noise are codes more often than lines: rows to come have the same ones.
     coded = rows.n_features >= FEWEST_OF_TABLE and least > LEAST_ERROR
-    levels = None if coded else LevelErrors(rows)
+    levels = None if coded else ErrorBetweenLevels(rows)
 
     def score(candidate: Candidate) -> float:
         own = candidate.score(plain)

@@ -48,7 +48,7 @@ def left_out_of_columns(candidate: Candidate, rows: Rows, sets: list[np.ndarray]
     return left_out_errors(model_of(candidate, rows).residual_makers(rows)[0], rows, sets)
 
 
-class LevelErrors:
+class ErrorBetweenLevels:
     """Errors at left-out levels of the rows' columns, if there are any.
 
     Parameters
@@ -97,10 +97,10 @@ class LevelErrors:
             if number < self.n_folds:
                 errors.append(np.zeros((len(part), y.shape[1])))
                 continue
-            kept = np.setdiff1d(np.arange(len(Z)), part)
-            if len(kept) <= Z.shape[1]:
+            others = np.setdiff1d(np.arange(len(Z)), part)
+            if len(others) <= Z.shape[1]:
                 return math.inf  # Too few rows for its affine part.
-            spline = RBFInterpolator(Z[kept], y[kept], kernel=KERNELS[basis.power], degree=1)
+            spline = RBFInterpolator(Z[others], y[others], kernel=KERNELS[basis.power], degree=1)
             errors.append(y[part] - spline(Z[part]))
         error, ones = np.concatenate(errors), np.ones(len(self.sets))
         none = np.zeros_like(error)

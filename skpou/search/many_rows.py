@@ -125,8 +125,8 @@ def _with_rows_below(
     gram = factor.new_zeros((q, q))
     for part in weighted():
         gram.addmm_(part.T, part)
-    found, kept = factor_of_products(factor.T @ factor + sum_of_all(gram))
-    if bool(kept):
+    found, sound = factor_of_products(factor.T @ factor + sum_of_all(gram))
+    if bool(sound):
         return found
     below = factor.new_zeros((q, q))
     for part in weighted():

@@ -37,6 +37,16 @@ MOST_ROWS, PILOT_ROWS, LOOKED_AT = 4000, 600, 400
 WORTH = 0.98
 #: Repeated points may differ by this share of the targets' mean square and still be one value.
 AGREE = 1e-28
+#: Rows that a spline needs, for each column and in all.
+ROWS_BEYOND_COLUMNS, FEWEST_ROWS = 4, 6
+#: Powers of ten of penalties: step, least, and largest beyond the fourth power of the rows,
+#: in units of the mean gap's cube, on a line; all in units of the largest eigenvalue elsewhere.
+PENALTY_STEP, LEAST_PENALTY, LARGEST_PENALTY = 0.5, -3, 3
+PENALTIES_IN_SPACE = tuple(10.0**e for e in np.arange(2, -14.1, -0.5))
+#: Least width of a row's surroundings, in units of the median gap.
+LEAST_AROUND = 0.5
+#: Stream of the task's seed that rows are drawn from, and powers of the distance that are tried.
+ROWS_STREAM, POWERS = 6, (1, 3)
 
 
 class RoughSplines:
@@ -87,7 +97,7 @@ def fit_rough(
         None where there are too few rows or too many, or no hope.
     """
     n, d = rows.X.shape
-    if not d or n < max(d + 4, 6) or n > MOST_ROWS:
+    if not d or n < max(d + ROWS_BEYOND_COLUMNS, FEWEST_ROWS) or n > MOST_ROWS:
         return None
     if d == 1:
         return _on_line(rows, probes)
@@ -122,7 +132,8 @@ def _on_line(rows: Rows, probes: Tensor) -> Candidate:
     weight, within = rows.weight.cpu().numpy(), rows.within.cpu().numpy()
     n, mean_gap = len(x), 1 / (len(x) - 1)
     # From interpolation to a straight line.
-    ladder = mean_gap**3 * 10.0 ** np.arange(-3, 3 + 4 * math.log10(n), 0.5)
+    largest = LARGEST_PENALTY + 4 * math.log10(n)
+    ladder = mean_gap**3 * 10.0 ** np.arange(LEAST_PENALTY, largest, PENALTY_STEP)
     penalties = np.append(ladder[::-1] * weight.mean(), 0.0 if _interpolates(rows) else [])
     splines = smoothing_splines(x, y, weight, penalties)
     squares = (weight[:, None] * splines.left_out**2).sum(1) + within.sum(0)
@@ -143,7 +154,7 @@ def _line_candidate(
     values, bends = splines.values[index], splines.bends[index]
     left_out, precision = splines.left_out[index], splines.precision[index]
     gaps = np.diff(x)
-    around = np.maximum(gaps[1:] + gaps[:-1], 0.5 * np.median(gaps)) ** 3
+    around = np.maximum(gaps[1:] + gaps[:-1], LEAST_AROUND * np.median(gaps)) ** 3
     # Ends are extrapolated, which no point of the box will be.
     inner = slice(1, -1)
     within = float(rows.within.sum(0).mean()) / max(penalty * len(x), TINY) if penalty else 0.0
@@ -186,11 +197,11 @@ class _Polyharmonic:
 
     def __init__(self, rows: Rows, probes: Tensor, scales: Tensor, target: float, seed: int):
         self.rows, self.probes, self.scales = rows, probes, scales.to(rows.X)
-        self.target, self.rng = target, np.random.default_rng([seed, 6])
+        self.target, self.rng = target, np.random.default_rng([seed, ROWS_STREAM])
 
     def run(self) -> Candidate | None:
         pilot = self._some(self.rows, PILOT_ROWS)
-        shapes = [self._shape(pilot, power) for power in (1, 3)]
+        shapes = [self._shape(pilot, power) for power in POWERS]
         best = min(shapes, key=lambda shape: shape.error)
         n, d = self.rows.X.shape
         expected = best.error * (pilot.n_rows / n) ** (2 * best.power / d)
@@ -222,8 +233,7 @@ class _Polyharmonic:
         size = size.clamp_min(torch.finfo(size.dtype).eps * float(size[-1]))
         directions = free @ vectors
         component = directions.T @ (rows.y * root)
-        exponents = np.arange(2, -14.1, -0.5)
-        penalties = [float(size[-1]) * 10.0**e for e in exponents]
+        penalties = [float(size[-1]) * penalty for penalty in PENALTIES_IN_SPACE]
         if _interpolates(rows):
             penalties.append(0.0)
         shapes = []

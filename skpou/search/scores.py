@@ -54,6 +54,8 @@ MOST_PROBED, MOST_PROBES = 1000, 4000
 #: Neighbours' correlations are those of so many rows at most, and errors at left-out rows where the
 #: columns are not kept.
 MOST_CORRELATED = MOST_LOOKED = 10_000
+#: Rows from which on neighbours tell of a correlation.
+FEWEST_CORRELATED = 8
 
 
 def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
@@ -95,7 +97,7 @@ def neighbour_difference(X: Tensor, y: Tensor) -> Tensor:
 
 def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
     """Mean product of the residuals at nearest neighbours over their mean square; 0 is white."""
-    if len(X) < 8 or not X.shape[1]:
+    if len(X) < FEWEST_CORRELATED or not X.shape[1]:
         return 0.0
     points, looked = X.cpu().numpy(), evenly(len(X), MOST_CORRELATED)
     near = cKDTree(points).query(points[looked], 2)[1][:, 1]

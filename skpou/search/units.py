@@ -80,6 +80,8 @@ NO_BETTER, EXACT = 0.8, 1e-14
 #: First ridge of the polish and its share of the error: as small as coefficients of close units
 #: allow. Steps go on to round-off.
 RIDGE, RIDGE_SHARE, POLISHED = 1e-10, 1e-3, 1e-16
+#: Part of a column that others leave over, below which it is their sum.
+INDEPENDENT = 1e-8
 
 
 @dataclass
@@ -207,7 +209,7 @@ def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:
         for _ in range(2):
             column = column - Q @ (Q.T @ column)
         norm = column.norm()
-        if float(norm) > 1e-8:
+        if float(norm) > INDEPENDENT:
             column = column / norm
             Q = torch.cat([Q, column[:, None]], 1)
             residual = residual - column[:, None] * (column @ residual)

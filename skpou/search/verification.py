@@ -67,8 +67,8 @@ class Verification:
         others = self._of_columns(rival)
         n_seen = 0
         for part in self.parts:
-            kept = np.setdiff1d(np.arange(rows.n_rows), part)
-            there, here = (torch.as_tensor(k, device=rows.X.device) for k in (kept, part))
+            rest = np.setdiff1d(np.arange(rows.n_rows), part)
+            there, here = (torch.as_tensor(k, device=rows.X.device) for k in (rest, part))
             try:
                 found = self.search(rows.subset(there), units.n_units)
             except NUMERICAL_FAILURES:

@@ -34,6 +34,8 @@ FIRST_STEP = 0.5
 UNDONE = 1e-6
 #: Spread of transformed targets, in units of the largest, up to which they are one constant.
 CONSTANT = 1e-12
+#: Spread of a target of unit size that is round-off.
+NO_SPREAD = 1e-15
 
 
 class Transform(Protocol):
@@ -237,7 +239,7 @@ def fit_yeo_johnson(y: np.ndarray, weight: np.ndarray) -> YeoJohnson:
     centre = (share * (y / unit)).sum(0)
     spread = np.sqrt((share * (y / unit - centre) ** 2).sum(0))
     # A constant has no spread but round-off.
-    varies = spread > 1e-15
+    varies = spread > NO_SPREAD
     scale = np.where(varies, spread, 1.0)
     z = (y / unit - centre) / scale
     exponents = [_exponent(z[:, k], share[:, 0]) if varies[k] else 1.0 for k in range(y.shape[1])]

@@ -81,16 +81,20 @@ def _quiet():
         yield
 
 
+#: Few rows, since every regressor is fitted four times.
+FEW = data(40)
+
+
 @functools.cache
 def watched(name):
     """The regressor after a fit to its end, and what was told of it."""
     recorder = Recorder()
-    return clone(REGRESSORS[name]).set_callbacks(recorder).fit(*data()), recorder
+    return clone(REGRESSORS[name]).set_callbacks(recorder).fit(*FEW), recorder
 
 
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_every_step_is_a_task_and_changes_nothing(name):
-    X, y = data()
+    X, y = FEW
     told, recorder = watched(name)
     hooks = recorder.hooks
     assert hooks[:2] == ["setup", "begin fit"]
@@ -107,7 +111,7 @@ def test_every_step_is_a_task_and_changes_nothing(name):
 @pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_a_callback_ends_training_and_the_best_model_is_kept(name, most):
-    X, y = data()
+    X, y = FEW
     model, whole, recorder = clone(REGRESSORS[name]), watched(name)[1], Recorder(most)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -196,7 +200,7 @@ class Announced(Recorder):
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_the_number_of_steps_is_announced_where_it_is_known(name, capsys):
-    X, y = data()
+    X, y = FEW
     recorder = Announced()
     clone(COUNTED[name]).set_params(verbose=1).set_callbacks(recorder).fit(X, y)
     printed = capsys.readouterr().out.splitlines()

@@ -34,6 +34,8 @@ from skpou import (
     SparseGridRegressor,
     TransformedRegressor,
 )
+from tests.estimators import CONFIGURATIONS as OF_ALL_TESTS
+from tests.estimators import ONE_OF_EACH_SOLVER
 
 CLASSES = [getattr(skpou, name) for name in skpou.__all__ if not name.startswith("_")]
 QUICK = {"hidden_layer_sizes": (5,), "level": 2, "max_iter": 40, "learning_rate": 0.1}
@@ -103,17 +105,20 @@ OF_EVERY_SOLVER = {
     "check_sample_weight_equivalence_on_dense_data",
     "check_transformer_general",
 }
-#: These look at predictions, which the solvers of a class share; test_regressor looks at those of
-#: every configuration, bit for bit.
+#: These look at predictions, which the solvers of a class share: the quickest shows them.
+#: test_regressor looks at those of every configuration, bit for bit.
 OF_PREDICTIONS = {
     "check_dict_unchanged",
     "check_estimators_pickle",
     "check_methods_sample_order_invariance",
     "check_methods_subset_invariance",
 }
-OF_TRAINING = OF_EVERY_SOLVER | OF_PREDICTIONS
-#: What test_regressor asks of every solver of the regressors, bit for bit.
-OF_BITS = {"check_fit_idempotent", "check_sample_weight_equivalence_on_dense_data"}
+#: What test_regressor asks of every solver of the regressors, bit for bit where it can.
+OF_TEST_REGRESSOR = {
+    "check_fit_idempotent",
+    "check_non_transformer_estimators_n_iter",
+    "check_sample_weight_equivalence_on_dense_data",
+}
 
 #: Its targets are negative also for estimators whose tags ask for positive ones; those of
 #: test_regressor in tests/transformed take its place.
@@ -174,27 +179,48 @@ QUICKEST = {
 }
 
 
-def is_of_training(kind):
-    return kind in OF_TRAINING
+#: Classes whose default is among what test_regressor asks.
+DEFAULTS_OF_TEST_REGRESSOR = {
+    type(model).__name__
+    for model in (OF_ALL_TESTS[name] for name in ONE_OF_EACH_SOLVER)
+    if model.get_params() == type(model)().get_params()
+}
+
+
+#: Their default predicts in other ways than the quickest: a stack by its members, and units that
+#: were grown have no coefficients as large as those of a small network after few steps.
+PREDICT_BY_DEFAULT = ("AutoRegressor", "MultiStageRegressor")
+
+
+def checks_of_defaults():
+    """Those of the training, and of some the predictions."""
+    for name, estimator in DEFAULTS.items():
+        quick = OF_EVERY_SOLVER | (OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set())
+        elsewhere = OF_TEST_REGRESSOR if name in DEFAULTS_OF_TEST_REGRESSOR else set()
+        yield from checks_of({name: estimator}, (quick - elsewhere).__contains__)
 
 
 def checks_of_configurations():
     """Those of the training; of regressors those that test_regressor does not hold for itself."""
     for name, estimator in CONFIGURATIONS.items():
         elsewhere = is_regressor(estimator) and name not in OF_NO_OTHER_TEST
-        quick = OF_EVERY_SOLVER - (OF_BITS if elsewhere else set())
+        quick = OF_EVERY_SOLVER - (OF_TEST_REGRESSOR if elsewhere else set())
         yield from checks_of({name: estimator}, quick.__contains__)
 
 
-@pytest.mark.parametrize(("estimator", "check"), [*checks_of(DEFAULTS, is_of_training)])
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of_defaults()])
 def test_default(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "check"),
-    [*checks_of(DEFAULTS | QUICKEST, lambda kind: not is_of_training(kind))],
-)
+def checks_of_quickest():
+    """Those that no training is asked for, and the predictions of most."""
+    for name, estimator in (DEFAULTS | QUICKEST).items():
+        others = OF_EVERY_SOLVER | (OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set())
+        yield from checks_of({name: estimator}, lambda kind, others=others: kind not in others)
+
+
+@pytest.mark.parametrize(("estimator", "check"), [*checks_of_quickest()])
 def test_quickest(estimator, check):
     check(estimator)
 
@@ -214,7 +240,8 @@ def test_checks_that_depend_on_the_training_are_known():
     known = {
         check.func.__name__ for cls in CLASSES for _, check in estimator_checks_generator(cls())
     }
-    assert known >= OF_TRAINING
+    assert known >= OF_EVERY_SOLVER | OF_PREDICTIONS | OF_TEST_REGRESSOR
+    assert {"AdditivePOURegressor", "LSGDRegressor"} <= DEFAULTS_OF_TEST_REGRESSOR
 
 
 #: Checks that scikit-learn keeps for its own estimators, of every class and of transformers.

@@ -225,10 +225,8 @@ def odd_parts(value, path=""):
     return [] if plain else [f"{path}: {type(value)}"]
 
 
-@each_solver
-@pytest.mark.parametrize("hold", [np.array, torch.tensor], ids=["array", "tensor"])
-def test_fitted_state_is_plain(name, hold):
-    model = fitted(name) if hold is np.array else make(name).fit(hold(X), hold(Y))
+def assert_plain(model, hold):
+    """Neither the fitted state nor that of a refit to such arrays has odd parts."""
     assert not odd_parts(vars(model))
     assert not odd_parts(model.__getstate__())
     public = {key for key in dir(model) if key.endswith("_") and not key.startswith("_")}
@@ -236,6 +234,17 @@ def test_fitted_state_is_plain(name, hold):
     assert not odd_parts({key: getattr(model, key) for key in public if hasattr(model, key)})
     if hasattr(model, "refit"):
         assert not odd_parts(vars(model.refit(hold(X), hold(Y))))
+
+
+@each_solver
+def test_fitted_state_is_plain(name):
+    assert_plain(fitted(name), np.array)
+
+
+# Tensors are read by one function, which all classes share.
+@each_quick_class
+def test_state_fitted_to_tensors_is_plain(name):
+    assert_plain(make(name).fit(torch.tensor(X), torch.tensor(Y)), torch.tensor)
 
 
 @each_configuration_slowly

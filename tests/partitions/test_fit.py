@@ -36,8 +36,7 @@ class TestFixedDegree(TrainingContract):
         return fit_pieces(rows, self.options, rng, report=report)
 
     def test_last_report_is_no_reason_to_lose_the_fit(self):
-        lines = []
-        rows, full = self.train(report=lines.append)
+        _, rows, full, lines = self.usual()
         late = self.interrupted(rows, len(lines))
         error = self.predict(late.state, rows.X) - self.predict(full.state, rows.X)
         assert float(error.square().mean().sqrt()) < 0.1

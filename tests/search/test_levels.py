@@ -8,7 +8,7 @@ from skpou.core.models import Stage
 from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
 from skpou.search.candidates import Candidate
-from skpou.search.levels import LevelErrors
+from skpou.search.levels import ErrorBetweenLevels
 from tests.examples import rows_of, tensor
 
 
@@ -28,13 +28,13 @@ def polynomial(rows, degree):
 def test_scattered_rows_have_no_levels():
     rng = np.random.default_rng(0)
     rows = rows_of(rng.random((60, 2)), rng.random(60))
-    assert LevelErrors(rows).of(polynomial(rows, 1)) == 0.0
+    assert ErrorBetweenLevels(rows).of(polynomial(rows, 1)) == 0.0
 
 
 def test_a_polynomial_predicts_levels_of_a_polynomial():
     X = grid(8)
     rows = rows_of(X, X[:, 0] ** 2 - X[:, 1])
-    levels = LevelErrors(rows)
+    levels = ErrorBetweenLevels(rows)
     assert levels.of(polynomial(rows, 2)) < 1e-10
     assert levels.of(polynomial(rows, 1)) > 0.05
 
@@ -46,7 +46,7 @@ def test_splines_are_solved_without_the_level(power):
     basis = PolyharmonicSplines(rows.X, tensor([1.0, 1.0]), power)
     candidate = Candidate("rough", (Stage(basis, tensor(np.zeros((84, 1))), tensor(np.eye(2))),),
                           0.0, 0.0, 81, 0.0)  # fmt: skip
-    assert 1e-5 < LevelErrors(rows).of(candidate) < 0.1
+    assert 1e-5 < ErrorBetweenLevels(rows).of(candidate) < 0.1
 
 
 @pytest.mark.parametrize("seed", range(3))

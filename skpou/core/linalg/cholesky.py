@@ -20,6 +20,8 @@ LEAST_SPREAD = 1e-12
 LEAST_ALPHA = 1e-6
 #: Columns of a Gram matrix at a time: wide enough for full speed, little above the diagonal.
 PANEL = 256
+#: Factor of a ridge that was too small.
+MORE_RIDGE = 10
 #: Order of a system from which on a batch is solved one by one: factors of batches of larger ones
 #: by several threads (torch with oneMKL, seen from 150 on) have pivots that are not valid.
 LARGE_SYSTEM = 100
@@ -44,7 +46,7 @@ def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
         least = torch.finfo(matrix.dtype).eps * float(matrix.diagonal().abs().max())
         if not math.isfinite(ridge + least):
             return factor * math.nan, ridge
-        ridge = max(10 * ridge, least or 1.0)
+        ridge = max(MORE_RIDGE * ridge, least or 1.0)
 
 
 def whitened_factor(lower: Tensor, growth: Tensor, strength: float) -> tuple[Tensor, float]:

@@ -44,6 +44,8 @@ LOST_DIGITS = 1e-5
 FEW_ROWS = 2
 #: Kinds of groups: the constant is never shrunk further.
 CONSTANT = 0
+#: First step that may be the last: the variances of before come from nowhere.
+FIRST_LAST = 4
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ class EvidenceFit:
 
     def left_out(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Errors (n,) of predictions without the row, and their variance over the noise's."""
-        kept = 1 - self.leverage
-        return (y - self.fitted) / kept, self.spread / kept
+        free = 1 - self.leverage
+        return (y - self.fitted) / free, self.spread / free
 
     def left_out_density(self, y: Tensor, weight: Tensor) -> float:
         """Sum of the Gaussian log densities of rows that were left out."""
@@ -251,7 +253,7 @@ class EvidenceProblem:
             evidence -= posterior.log_det
             dof = self._by_group(posterior.told)
             still = abs(evidence - last) < enough or noise < ROUND_OFF
-            converged = step > 3 and still
+            converged = step >= FIRST_LAST and still
             behind = step > EARLY and evidence + MORE * abs(evidence - last) < rival
             if converged or behind or step == max_iter:
                 break

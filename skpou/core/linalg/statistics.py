@@ -18,6 +18,8 @@ from skpou.core.linalg import processes
 
 #: Rows for each column of a block that is factored: combining adds a quarter of its cost, then.
 LENGTH = 4
+#: Most rows of a block, in units of its columns: longer ones save little, and pad more.
+LONGEST_BLOCK = 4
 
 
 def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
@@ -44,7 +46,7 @@ def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
     while True:
         counts = torch.bincount(labels, minlength=n_segments)
         largest = int(counts.max()) if len(labels) else 0
-        rows = p * min(max(-(-largest // p), 1), 4)
+        rows = p * min(max(-(-largest // p), 1), LONGEST_BLOCK)
         blocks, block_labels = _padded_blocks(A, labels, counts, rows)
         factors = triangular_factor(blocks)
         if largest <= rows:

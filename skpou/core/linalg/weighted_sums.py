@@ -101,8 +101,8 @@ class WeightedSums:
         gram = self.products.new_zeros((len(self.products), self.n_columns, self.n_columns))
         gram[:, self._first, self._second] = self.products
         gram[:, self._second, self._first] = self.products
-        factor, kept = factor_of_products(gram)
-        return factor, ~kept
+        factor, sound = factor_of_products(gram)
+        return factor, ~sound
 
 
 def factor_of_products(gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,8 +117,8 @@ def factor_of_products(gram: Tensor) -> tuple[Tensor, Tensor]:
     -------
     factor : Tensor of shape (.., p, p)
         Upper triangular.
-    kept : Tensor of shape (..), bool
-        Whether its digits are kept; if not it is of no use.
+    sound : Tensor of shape (..), bool
+        Whether its digits are right; if not it is of no use.
     """
     norm = gram.diagonal(dim1=-2, dim2=-1).sqrt()
     size = torch.where(norm > 0, norm, 1.0)
@@ -127,5 +127,5 @@ def factor_of_products(gram: Tensor) -> tuple[Tensor, Tensor]:
     pivot = factor.diagonal(dim1=-2, dim2=-1)
     # Of column norm one: the square of a pivot is what earlier columns do not explain.
     least = LEAST_PART * torch.finfo(gram.dtype).eps
-    kept = (pivot.square() >= least).all(-1) & factor.isfinite().all(-1).all(-1)
-    return factor.triu() * size[..., None, :], kept
+    sound = (pivot.square() >= least).all(-1) & factor.isfinite().all(-1).all(-1)
+    return factor.triu() * size[..., None, :], sound

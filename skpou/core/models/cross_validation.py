@@ -49,6 +49,10 @@ LEAST_ERROR = 1e-15
 #: Part of its own that a row left out has at least, in units of round-off: its error is divided by
 #: it, and two digits of that are to be known.
 LEAST_FREE = 1e2
+#: Levels that a column must have for one to be left out between two others.
+FEWEST_LEVELS = 3
+#: What an infinite error counts as: its logarithm is finite.
+INFINITE_ERROR = 1e150
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def is_scattered(X: Tensor) -> bool:
 
 def _has_levels(values: np.ndarray, n: int) -> bool:
     """Whether n rows take so few values in a column that all rows of one can be left out."""
-    return 3 <= len(values) <= MOST_LEVELS and ROWS_A_LEVEL * len(values) <= n
+    return FEWEST_LEVELS <= len(values) <= MOST_LEVELS and ROWS_A_LEVEL * len(values) <= n
 
 
 class ResidualMaker:
@@ -412,7 +416,11 @@ def _told_by(found: Sequence[LeftOut]) -> LeftOut:
 def _log_size(found: LeftOut, which: np.ndarray) -> float:
     """Mean logarithm of some of the errors; 0 of none."""
     size = np.abs(found.error[which]) + LEAST_ERROR
-    return float(np.log(np.where(np.isfinite(size), size, 1e150)).mean()) if size.size else 0.0
+    return (
+        float(np.log(np.where(np.isfinite(size), size, INFINITE_ERROR)).mean())
+        if size.size
+        else 0.0
+    )
 
 
 def independent_count(covariance: Tensor) -> float:

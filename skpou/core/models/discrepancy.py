@@ -38,6 +38,8 @@ NUGGET, RIDGE = 1e-8, 1e-8
 LEAST_LIKE = 0.01
 #: Least degrees of freedom of the noise.
 LEAST_DEGREES = 1.0
+#: Part of the residual that no functions explain: the rest is round-off.
+LEAST_UNEXPLAINED = 1e-12
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _with_evidence(
     ratios = double(RATIOS)
     ratios = ratios[(ratios * total / degrees <= LARGEST) | (ratios == ratios[0])][:, None]
     gains = ratios / (1 + ratios * values)
-    square = (total - (gains * right.square()).sum(1)).clamp_min(1e-12 * total)
+    square = (total - (gains * right.square()).sum(1)).clamp_min(LEAST_UNEXPLAINED * total)
     score = -0.5 * torch.log1p(ratios * values).sum(1) - 0.5 * degrees * square.log()
     share = torch.softmax(score, 0)[:, None]
     noise = square[:, None] / degrees

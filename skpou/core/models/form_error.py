@@ -71,6 +71,8 @@ MOST_ERROR = 1e8
 N_PROBES, SURER = 64, 0.04
 #: Largest ratio of a squared error to the one expected.
 MOST_RATIO = 1e8
+#: Slope, and distance between rows, of the unit box that are as good as none.
+NO_SLOPE = NO_DISTANCE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class FormError:
         count = min(len(self.places), max(LEAST_NEAR, int(SHARE_NEAR * len(self.places))))
         distance, near = self._tree_of_places.query(Z, k=count)
         distance, near = distance.reshape(len(Z), count), near.reshape(len(Z), count)
-        weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + 1e-12)) ** 2)
+        weight = np.exp(-0.5 * (distance / (distance[:, -1:] / 2 + NO_DISTANCE)) ** 2)
         total = weight.sum(1)
         ratio = ((weight * self.ratio[near]).sum(1) + PRIOR_ERRORS) / (total + PRIOR_ERRORS)
         size = (weight * np.sqrt(self.square[near])).sum(1) / total
@@ -380,7 +382,7 @@ def _slopes(model: Predictor, X: Tensor) -> np.ndarray:
     """Root mean squares (d, m) of the mean's gradient over some of the rows."""
     chosen = judging_generator().permutation(len(X))[:MOST_SLOPES]
     slopes = model.gradient(X[torch.as_tensor(np.sort(chosen), device=X.device)]).double()
-    return slopes.square().mean(0).sqrt().cpu().numpy() + 1e-12
+    return slopes.square().mean(0).sqrt().cpu().numpy() + NO_SLOPE
 
 
 def _calibrated(

@@ -8,6 +8,8 @@ from skpou.core import Rows
 
 #: Most rows that are kept, and most numbers: a saved default model stays below 1 MB.
 MOST_KEPT, MOST_NUMBERS = 2000, 30_000
+#: Rows that are looked at for each that is kept.
+LOOKED_AT = 10
 
 
 def keeps_all(rows: Rows) -> bool:
@@ -25,7 +27,7 @@ def kept_rows(rows: Rows) -> Rows:
     double = rows.to(torch.float64)
     if keeps_all(rows):
         return double
-    step = max(1, rows.n_rows // (10 * most))
+    step = max(1, rows.n_rows // (LOOKED_AT * most))
     X = double.X[::step]
     distance, chosen = torch.full((len(X),), torch.inf, dtype=X.dtype, device=X.device), [0]
     for _ in range(most - 1):

@@ -120,15 +120,15 @@ def _solved(K: np.ndarray, noise: np.ndarray, y: np.ndarray, weight: np.ndarray)
     return _Solved(factor, level, coef, float(step @ coef))
 
 
-def left_out_anew(rows: Rows, kept: LeftOut) -> LeftOut:
+def left_out_anew(rows: Rows, known: LeftOut) -> LeftOut:
     """The same errors where the rest of each set chooses its own kernel."""
     found = []
-    for part in kept.sets:
-        stays = np.setdiff1d(np.arange(rows.n_rows), part)
-        rest = Rows(rows.X[stays], rows.y[stays], rows.weight[stays], rows.within[stays])
-        found.append(kernel_left_out(rows, likeliest_kernel(rest, 0), replace(kept, sets=[part])))
+    for part in known.sets:
+        others = np.setdiff1d(np.arange(rows.n_rows), part)
+        rest = Rows(rows.X[others], rows.y[others], rows.weight[others], rows.within[others])
+        found.append(kernel_left_out(rows, likeliest_kernel(rest, 0), replace(known, sets=[part])))
     error, variance, noise = (
         np.concatenate([getattr(one, name) for one in found])
         for name in ("error", "variance", "noise")
     )
-    return replace(kept, error=error, variance=variance, noise=noise)
+    return replace(known, error=error, variance=variance, noise=noise)

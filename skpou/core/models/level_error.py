@@ -246,7 +246,7 @@ def rows_near(Z: np.ndarray, left_out: LeftOut, some: np.ndarray) -> np.ndarray:
     count = n_nearest(len(Z) - max(len(part) for part in left_out.sets), Z.shape[1])
     near = np.empty((len(some), count), dtype=np.int64)
     for group in np.unique(left_out.group[some]):
-        kept = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
+        others = np.setdiff1d(np.arange(len(Z)), left_out.sets[group])
         mine = left_out.group[some] == group
-        near[mine] = kept[nearest(cKDTree(Z[kept]), Z[left_out.row[some[mine]]], count)]
+        near[mine] = others[nearest(cKDTree(Z[others]), Z[left_out.row[some[mine]]], count)]
     return near

@@ -108,6 +108,18 @@ class LinearCompanion(TensorState):
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the truth about the values, times the doubt."""
+        return self.doubt * self.noise * (1 + self._leverage(X))
+
+    def variance_of_form(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of the truth about the values by a curvature that noise may hide.
+
+        At the rows that is as large as the noise, and farther away it grows with the square of the
+        standardized distance from their centre.
+        """
+        return self.doubt.clamp_min(1) * self.noise * (self.total * self._leverage(X)).square()
+
+    def _leverage(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of the values for noise of unit variance."""
         Z = self._standard(X)
         along = (Z @ self.vectors).square()
         share = 1 / self.total + along @ self._inverse_squares
@@ -115,7 +127,7 @@ class LinearCompanion(TensorState):
             # Directions that no row has keep their prior.
             rest = (Z.square().sum(1) - along.sum(1)).clamp_min(0)
             share = share + rest[:, None] / self.ridge
-        return self.doubt * self.noise * (1 + share)
+        return share
 
     def understated(self, X: Tensor, noise: Tensor) -> Tensor:
         """Variance (n, m) of the values about the truth less what a doubt below one has of it.

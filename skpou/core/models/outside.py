@@ -131,8 +131,10 @@ def fit_outside(
     """
     distances, parts = np.full(len(WIDTHS), FAR), np.full(len(WIDTHS), np.log(LEAST))
     sizes = parts.copy()
-    for number, side in enumerate(sides):
-        own = left_out.n_folds + number
+    narrowest = min((side.width for side in sides if side.distance < FAR), default=None)
+    # The narrowest first: where one of them bears nothing out, no other is asked.
+    for number in sorted(range(len(sides)), key=lambda number: sides[number].width):
+        side, own = sides[number], left_out.n_folds + number
         of_side = left_out.group == own
         # Few errors may be small by chance: they count as much as the fit without them expects.
         square = np.maximum(left_out.error[of_side] ** 2, left_out.variance[of_side])
@@ -142,6 +144,8 @@ def fit_outside(
             part = SAFE * np.sqrt(square.mean() / np.mean(doubt_of(near, there)))
         known = left_out.told[own] and np.isfinite(part)
         log = float(np.log(np.clip(part, LEAST, 1.0))) if known else 0.0
+        if log == 0.0 and side.width == narrowest:
+            return None
         size = SAFE * np.sqrt(square.mean()) if known and log < 0 else LEAST
         sizes[side.width] = max(sizes[side.width], float(np.log(max(size, LEAST))))
         # A side where little happens says nothing of the others: the function is one.

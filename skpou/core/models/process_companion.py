@@ -340,9 +340,9 @@ class ProcessCompanion(TensorState):
         outside = (X != X.clamp(0, 1)).any(1, keepdim=True)
         of_own = torch.where(outside, of_own.clamp_min(1), of_own)
         # The components come closer as their own variances count for less.
-        kept = of_own.sqrt().clamp_max(1)
-        parts, apart = _drawn_together(parts, kept)
-        beside = factor * share * (1 - share) * step.square() + (of_own - kept.square()) * apart
+        closer = of_own.sqrt().clamp_max(1)
+        parts, apart = _drawn_together(parts, closer)
+        beside = factor * share * (1 - share) * step.square() + (of_own - closer.square()) * apart
         if posterior:
             beside = beside + of_other * values.to(mean)
         if not isinstance(parts, IndependentComponents):
@@ -385,14 +385,14 @@ def known_part(variance: Any, prior: Any) -> Any:
     return (1 - variance / prior).clip(0)
 
 
-def _drawn_together(parts: Components, kept: Tensor) -> tuple[Components, Tensor]:
+def _drawn_together(parts: Components, closer: Tensor) -> tuple[Components, Tensor]:
     """Components whose distances from the mean are multiplied, and their former mean square."""
     if parts.mean.shape[1] == 1:
-        return parts, torch.zeros_like(kept)
+        return parts, torch.zeros_like(closer)
     mean = parts.expectation()[:, None]
     apart = parts.mean - mean
     square = (parts._shares() * apart.square()).sum(1)
-    return replace(parts, mean=mean + kept[:, None] * apart), square
+    return replace(parts, mean=mean + closer[:, None] * apart), square
 
 
 def moved(parts: Components, step: Tensor) -> Components:

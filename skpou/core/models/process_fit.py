@@ -172,14 +172,14 @@ def _anew(process: ProcessCompanion, rows: Rows) -> Tensor | None:
     part = judging_generator().permutation(rows.n_rows) % N_PARTS
     errors = torch.zeros_like(rows.y)
     for number in range(N_PARTS):
-        kept, gone = (
+        others, left_out = (
             torch.as_tensor(np.flatnonzero(some), device=errors.device)
             for some in (part != number, part == number)
         )
-        found = _fit_process(rows.subset(kept), process)
+        found = _fit_process(rows.subset(others), process)
         if found is None:
             return None
-        errors[gone] = rows.y[gone] - found.mean(rows.X[gone])
+        errors[left_out] = rows.y[left_out] - found.mean(rows.X[left_out])
     return errors
 
 

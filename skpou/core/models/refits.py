@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, all_but
 from skpou.core.linalg import triangular_factor
 from skpou.core.models.cross_validation import N_FOLDS, LeftOut, levels_of_columns
 from skpou.core.models.power_function import ROUND_OFF_VARIANCE
@@ -62,9 +62,7 @@ class Refits:
         errors, noises, variances, counts = [], [], [], []
         for part in sets:
             index = torch.as_tensor(part, device=stacked.device)
-            kept = torch.ones(n, dtype=torch.bool, device=stacked.device)
-            kept[index] = False
-            factor = triangular_factor(torch.cat([stacked[kept], ridge]))
+            factor = triangular_factor(torch.cat([stacked[all_but(n, index)], ridge]))
             own = _reduced(factor, self.columns[index])
             coef = torch.linalg.solve_triangular(factor[:q, :q], factor[:q, q:], upper=True)
             errors.append((stacked[index, q:] - self.columns[index] @ coef) / root[index])

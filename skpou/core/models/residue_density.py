@@ -46,6 +46,10 @@ EXACT = 0.05
 LONG_TAILS, BY_CHANCE = 3.0, 0.01
 #: Variance of a component relative to that of all that round-off may leave.
 LEAST_VARIANCE = 1e-12
+#: Variance of the kurtosis of normal numbers, times their number.
+KURTOSIS_OF_NOISE = 24
+#: Rows for each column from which on squares are columns, too.
+ROWS_A_COLUMN = 4
 
 
 @dataclass(frozen=True)
@@ -388,11 +392,11 @@ def is_uneven(residue: Residue) -> bool:
     ratio = residue.squares() / max(residue.variance(), TINY)
     share = residue.weight / n
     excess = float(share @ ratio.square()) / float(share @ ratio) ** 2 - 3
-    if excess > LONG_TAILS * math.sqrt(24 / n):
+    if excess > LONG_TAILS * math.sqrt(KURTOSIS_OF_NOISE / n):
         return True
     Z = residue.inputs - share @ residue.inputs
     Z = Z / (share @ Z.square()).sqrt().clamp_min(LEAST_SPREAD)
-    if 4 * (2 * Z.shape[1]) <= len(Z):
+    if ROWS_A_COLUMN * (2 * Z.shape[1]) <= len(Z):
         Z = torch.cat([Z, Z.square()], 1)
     Z = torch.cat([Z, torch.ones_like(Z[:, :1])], 1)
     root = share.sqrt()[:, None]

@@ -25,8 +25,13 @@ from skpou.core.models.with_form_error import WithFormError
 #: Power of the precision that is the step, in units of the box, of the difference quotients of
 #: shares: their errors by curvature and by round-off are about equal.
 STEP_POWER = 1 / 3
+#: Power of the distance from y's range, in units of it, by which the variance of what noise hides
+#: grows: an error as large as the noise at the rows goes with the square of how far a mean goes.
+HIDDEN_POWER = 4
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
+#: Degrees of freedom below which Student's t is as good as infinitely wide.
+LEAST_DEGREES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Restrained:
     standard deviation exceeds the range of y at the rows, no mean leaves this range by more than
     the range. In a table of four and more columns, whose empty corners are no continuation of
     anything, it comes back there: the share of its way that remains is the square of the range
-    over its variance.
+    over its variance, to which counts what noise at the rows may hide that far away.
 
     Attributes
     ----------
@@ -72,12 +77,16 @@ class Restrained:
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
+        return self._within(self._unheld(X), X)
+
+    def _unheld(self, X: Tensor) -> Tensor:
+        """Mean (n, m) before it is held near y's range."""
         if self._is_interpolant is not None:
-            return self._within(self._is_interpolant.mean(X), X)
+            return self._is_interpolant.mean(X)
         mean = self._leaning(self._mean_beside_line(X), X)
         if self.interpolant is not None:
             mean = self.interpolant.instead(mean, self.interpolant.mean(X))
-        return self._within(mean, X)
+        return mean
 
     @cached_property
     def _is_interpolant(self) -> Interpolant | None:
@@ -167,7 +176,9 @@ class Restrained:
         if own is None:
             return replace(parts, epistemic=epistemic)
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
-        hidden = None if self.bars is None else self.bars.hidden(X, own)
+        # Doubted claims are further components.
+        claimed = own if self.claims is None else parts
+        hidden = None if self.bars is None else self.bars.hidden(X, claimed)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             squares = parts.log_pi.exp().square().sum(1, keepdim=True)
@@ -279,21 +290,37 @@ class Restrained:
 
     def _share_outside(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Whether a mean is unknown (n, m), and the share that remains of what it has left by."""
-        variance = self._own_variance(X).double()
+        noise, variance = (part.double() for part in self._own_variances(X))
+        if _is_table(X):
+            variance = variance + noise * self._ranges_beyond(X).pow(HIDDEN_POWER)
         squares = (self.high - self.low).double().square().to(variance.device)
         unknown = ~(variance <= squares)  # Not a number is no knowledge either.
         if not _is_table(X):
             return unknown, torch.ones_like(variance)
         return unknown, torch.where(unknown, (squares / variance).nan_to_num(0.0), 1.0)
 
-    def _own_variance(self, X: Tensor) -> Tensor:
-        """Variance (n, m) of the mean that what predicts it knows of by itself."""
+    def _ranges_beyond(self, X: Tensor) -> Tensor:
+        """How far (n, m) the mean has left y's range, in units of it."""
+        mean = self._unheld(X)
+        spread, low, high = self._range(mean)
+        beyond = (mean - mean.clamp(low, high)).abs() / spread
+        return torch.where(spread > 0, beyond, 0.0).double()
+
+    def _own_variances(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Variances (n, m) by noise and of the mean that what predicts it knows of by itself."""
         if self._is_interpolant is not None:
-            return self._is_interpolant.components(X).variances()[1]
-        variance = self.model.components(X).variances()[1]
-        if self.interpolant is None:
-            return variance
-        return self.interpolant.instead(variance, self.interpolant.variance(X))
+            return self._is_interpolant.components(X).variances()
+        noise, variance = self.model.components(X).variances()
+        if self.companion is not None:
+            # A line that is nearly exact knows what is beyond all rows, as no bend does.
+            share, own = share_of(self.companion, self.model, X), variance.double()
+            of_line = share.square() * self.companion.variance_of_form(X)
+            joined = (1 - share).square() * own + of_line
+            noise = torch.where(joined < own, self.companion.noise.minimum(noise), noise)
+            variance = torch.fmin(own, joined)
+        if self.interpolant is not None:
+            variance = self.interpolant.instead(variance, self.interpolant.variance(X))
+        return noise, variance
 
     def _range(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Width and ends of the range of y, in the precision of `mean`."""
@@ -343,7 +370,7 @@ class Restrained:
             None if process is None else ProcessCompanion.from_arrays(process, like),
             None
             if degrees is None
-            else np.where(degrees > 0, 1 / np.maximum(degrees, 1e-9), np.inf),
+            else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
             None if interpolant is None else Interpolant.from_arrays(interpolant, like),
             None if claims is None else WrongClaims(**claims),
         )

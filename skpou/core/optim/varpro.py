@@ -44,6 +44,8 @@ JACOBIAN_NUMBERS = 20_000_000
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
+#: What the share of a schedule is divided by where steps stall.
+SHARE_STEP = 10
 
 
 @dataclass
@@ -326,7 +328,7 @@ class RidgeSchedule:
 
     def stall(self) -> bool:
         """Lower the share; returns False when it has reached its end."""
-        self.share /= 10
+        self.share /= SHARE_STEP
         return self.share >= self.least_share
 
 

@@ -69,9 +69,9 @@ def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) ->
         return None
     basis, fit = fit_terms(rows, AdditiveOptions(remainder=False), rng)
     error = (rows.y[:, 0] - fit.fitted).square() * rows.weight
-    kept, within = 1 - fit.leverage, float(rows.within.sum())
-    left_out = (float((error / kept.square()).sum()) + within) / rows.total_weight
-    spread = (float((error / kept).sum()) + within) / rows.total_weight
+    free, within = 1 - fit.leverage, float(rows.within.sum())
+    left_out = (float((error / free.square()).sum()) + within) / rows.total_weight
+    spread = (float((error / free).sum()) + within) / rows.total_weight
     variance = (basis.matrix(probes) @ fit.root).square().sum(1)
     gap = spread * float(variance.mean()) / fit.noise
     # The root of the covariance is upper triangular, and so is its inverse.

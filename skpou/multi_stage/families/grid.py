@@ -93,13 +93,13 @@ def grid_candidate(task: Task, model: SparseGridModel) -> Candidate:
     def mean_square(square: Tensor) -> float:
         return float((square.sum(0) + rows.within.sum(0)).mean()) / rows.total_weight
 
-    kept = (1 - leverage)[:, None]
-    spread = mean_square(square / kept)
+    free = (1 - leverage)[:, None]
+    spread = mean_square(square / free)
     gap = spread * float(variance(task.probes).mean())
     return Candidate(
         "grid",
         (Stage(basis, coef, lower.T.contiguous()),),
-        math.sqrt(mean_square(square / kept.square())),
+        math.sqrt(mean_square(square / free.square())),
         math.sqrt(spread + gap),
         float(leverage.sum()),
         math.sqrt(model.posterior.ridge),

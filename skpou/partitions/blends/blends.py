@@ -14,7 +14,7 @@ from torch import Tensor
 from skpou.core import BestSoFar, TrainingResult
 from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
 from skpou.partitions.gates.logistic import fit_logistic
-from skpou.partitions.gates.products import HeldLogits, LinearLogits, Logits, PartitionPolynomials
+from skpou.partitions.gates.products import FixedLogits, LinearLogits, Logits, PartitionPolynomials
 from skpou.partitions.gates.tree import GateForm, GateLevel
 from skpou.partitions.pieces.problem import PieceProblem
 
@@ -114,7 +114,7 @@ class BlendTrainer:
         Samples of the part.
     options : BlendOptions
         Gates, ridge and steps.
-    held : list of Tensor of shape (N_l, q), default=()
+    fixed : list of Tensor of shape (N_l, q), default=()
         Coefficients of the coarsest levels' logits, which stay as they are.
     """
 
@@ -133,12 +133,12 @@ class BlendTrainer:
         problem: PieceProblem,
         index: Tensor,
         options: BlendOptions,
-        held: Sequence[Tensor] = (),
+        fixed: Sequence[Tensor] = (),
     ):
         self.problem = problem
         self.index = index
         self.options = options
-        self.held = held
+        self.fixed = fixed
         self.probes = self._probes()
 
     def _probes(self) -> Tensor:
@@ -177,9 +177,9 @@ class BlendTrainer:
         return ProjectedProblem(basis, rows.y[index], rows.weight[index], self.shrinkage)
 
     def _logits(self, features: Tensor, parents: list[Tensor]) -> list[Logits]:
-        """Logits of every level for some features (n, q): held ones, then those that move."""
-        held: list[Logits] = [HeldLogits(features @ theta.T) for theta in self.held]
-        return held + [LinearLogits(features, len(parent)) for parent in parents[len(held) :]]
+        """Logits of every level for some features (n, q): fixed ones, then those that move."""
+        fixed: list[Logits] = [FixedLogits(features @ theta.T) for theta in self.fixed]
+        return fixed + [LinearLogits(features, len(parent)) for parent in parents[len(fixed) :]]
 
     def thinned(self, n_unknowns: int, few: bool = False) -> Tensor:
         """Positions within the part of the rows to train on; as `few` as a pilot needs."""
@@ -294,8 +294,8 @@ class BlendTrainer:
         full = self._projected(self.index, parents)
         fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
-        own = self._columns(full).split(theta)[len(self.held) :]
-        return Blend(parents, [*self.held, *own], coef, result)
+        own = self._columns(full).split(theta)[len(self.fixed) :]
+        return Blend(parents, [*self.fixed, *own], coef, result)
 
     @staticmethod
     def _columns(problem: ProjectedProblem) -> PartitionPolynomials:
@@ -339,7 +339,7 @@ class BlendTrainer:
     ) -> Tensor:
         """Logit coefficients (flat) of every level that moves, by logistic regression on labels."""
         parts = []
-        for depth in range(len(self.held), len(parents)):
+        for depth in range(len(self.fixed), len(parents)):
             node, parent = nodes[depth], parents[depth]
             features = cast(LinearLogits, self._columns(problem).logits[depth]).features
             theta = features.new_zeros((len(parent), features.shape[1]))

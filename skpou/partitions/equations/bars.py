@@ -25,6 +25,8 @@ OPEN_SPREAD = 1e14
 DRAWS = 64
 #: Least share of a value that other values foretell: what is left is round-off of one.
 LEAST_FREE = 1e-6
+#: Round-off of values, in units of the precision: sums over the columns of a piece have about that.
+VALUES_ROUND_OFF = 10
 
 
 def values_at_nodes(boxes: Boxes, e: int, like: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def own_errors(system: System, solved: Solved, size: np.ndarray) -> OwnErrors:
     left_out = system.tensor(tail)[:, None] * system.tensor(size)
     # Values are right to round-off at best.
     eps = torch.finfo(left_out.dtype).eps
-    left_out = left_out + 10 * eps * system.tensor(size)
+    left_out = left_out + VALUES_ROUND_OFF * eps * system.tensor(size)
     if system.boxes.edges is None:
         # Slabs are solved for given unknowns; what these add comes later.
         held = system.column is not None

@@ -85,8 +85,9 @@ class Elimination:
             # Only the piece's own columns are eliminated: what is left stays as it falls.
             packed, tau = torch.geqrf(front[:, :k])
             right = torch.ormqr(packed, tau, front[:, k:], transpose=True)
+            # Copies: a part of the rows would keep all of them.
             self.fronts.append(
-                Front(e, near, packed[:k].triu(), right[:k, :-1], right[:k, -1].clone())
+                Front(e, near, packed[:k].triu(), right[:k, :-1].clone(), right[:k, -1].clone())
             )
             rest = right[k:]
             if len(rest) > rest.shape[1]:
@@ -127,7 +128,15 @@ class Elimination:
         q = self.q
         unknowns = self.last.new_zeros(q)
         if q and not hold:
-            unknowns = _back(self.last[:q, :q], self.last[:q, q])
+            factor, rhs = self.last[:, :q], self.last[:, q:]
+            # What no row sees stays: an unknown whose terms vanish where the iterate does.
+            seen = factor.norm(dim=0) > LEAST_FACTOR
+            if bool(seen.all()):
+                unknowns = _back(factor[:q], rhs[:q, 0])
+            elif bool(seen.any()):
+                n = int(seen.sum())
+                own = torch.linalg.qr(torch.cat([factor[:, seen], rhs], 1), mode="r").R
+                unknowns[seen] = _back(own[:n, :n], own[:n, n])
         return self._substituted(unknowns, 1.0), unknowns
 
     def _substituted(self, unknowns: Tensor, rhs: float) -> list[Tensor]:
@@ -183,6 +192,16 @@ class Elimination:
         blocks = [front.R for front in self.fronts]
         singular = [torch.linalg.svdvals(block) for block in blocks]
         return sum(int((part < OPEN).sum()) for part in singular)
+
+    def is_open(self) -> bool:
+        """Whether there is one; inverses of a small norm have no small singular value."""
+        for front in self.fronts:
+            one = torch.eye(len(front.R), dtype=front.R.dtype, device=front.R.device)
+            inverse = torch.linalg.solve_triangular(front.R, one, upper=True)
+            small = bool(inverse.norm() <= 1 / OPEN)
+            if not small and bool((torch.linalg.svdvals(front.R) < OPEN).any()):
+                return True
+        return False
 
     def covariances(self, hold: bool = False) -> tuple[list[Tensor], Tensor]:
         """Diagonal blocks of (A' A)^-1: of each piece, and of the unknowns, 0 where held.

@@ -15,17 +15,26 @@ from skpou.core import Report, Rows, TrainingResult
 from skpou.core.models import mean_slope
 from skpou.equations import (
     DOUBTFUL,
+    FAR,
     UNSOLVED,
     Problem,
     broken_message,
     open_message,
     undetermined,
     undetermined_message,
+    unmet_message,
 )
 from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.judgement import (
+    broken_conditions,
+    coarse_message,
+    fresh_residuals,
+    uncertain_message,
+    unsolved_message,
+)
 from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
 from skpou.partitions.equations.marched_column import marched_column
 from skpou.partitions.equations.measured import solve_measured
@@ -36,7 +45,7 @@ from skpou.partitions.equations.shooting import Shooting
 from skpou.partitions.equations.system import System
 from skpou.partitions.equations.tracked import tracked
 from skpou.partitions.equations.whole import Whole, first_boxes, solve_whole
-from skpou.physics import Constants, Symmetry
+from skpou.physics import Symmetry
 
 #: Tail of the coefficients aimed at, in units of the parameter `tol`: 1e-10 at its default.
 TAIL = 1e4
@@ -125,6 +134,8 @@ class _Fit:
         self.alike: list[str] = []
         #: Whether pieces were chosen by the errors of left-out data.
         self.is_noisy = False
+        #: What boxes that were asked for leave, relative to the solution.
+        self.coarse = 0.0
         #: What is said where the solution ends within the box.
         self.ended = ""
 
@@ -264,10 +275,13 @@ class _Fit:
         spread = unknown_deviations(found.solved)
         return self._result_of_whole(found, (noise, deviation, spread))
 
+    def _is_on_faces(self) -> bool:
+        X = self.rows.X
+        return bool(((X == 0) | (X == 1)).any(1).all())
+
     def _measured(self, found: Whole, is_noisy: bool):
         """Solution beside measured values, in place of `found`, with its bars."""
-        X = self.rows.X.cpu().numpy()
-        on_faces = ((X == 0) | (X == 1)).any(1).all()
+        on_faces = self._is_on_faces()
         if on_faces and (self.options.exactly or self.rows.n_rows < LEAST_ON_FACES):
             return None
         # Values on faces hold, but where pieces that follow them leave directions open.
@@ -300,7 +314,9 @@ class _Fit:
         noise, deviation, spread = bars
         self.curve, solved, q = found.curve, found.solved, len(self.unknowns)
         if self.options.exactly:
-            deviation = (deviation.square() + self._left_by(found) ** 2).sqrt()
+            left = self._left_by(found)
+            self.coarse = 0.0 if self.is_noisy else left / max(float(found.size.max()), 1.0)
+            deviation = (deviation.square() + left**2).sqrt()
             moved = (self._by_higher_degrees(found) - solved.unknowns).tolist()
             spread = [math.hypot(*pair) for pair in zip(spread, moved, strict=True)]
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
@@ -357,8 +373,9 @@ class _Fit:
         residuals, left = fresh_residuals(problem, boxes, coef, unknowns, singular)
         broken = broken_conditions(problem, boxes, coef, unknowns)
         if self._solves_nothing(left, broken):
-            # It may be any function with as small a residual.
-            size = deviation.new_tensor(solution_size(boxes, coef))
+            # It may be any function with as small a residual, and of the size of the data, where
+            # nothing was found.
+            size = deviation.new_tensor(solution_size(boxes, coef)).clamp_min(1.0)
             deviation = (deviation.square() + size.square()).sqrt()
         bare = Pieces(boxes, coef, deviation, noise, torch.zeros_like(noise))
         points = problem.terms[0].points
@@ -377,17 +394,25 @@ class _Fit:
             messages.append(self.ended)
         elif left > self._most_left():
             code = "max_iter"
-            messages.append(
-                f"The equations are not solved: at fresh points their residual is {left:.1e} of "
-                "the size of their terms. Allow more pieces, give more points, or check that they "
-                "and the data have a common solution."
-            )
+            messages.append(unsolved_message(left))
+        off = math.sqrt(float(noise.max()))
+        if self.is_noisy and off > UNSOLVED and self._is_on_faces():
+            code = "max_iter"
+            messages.append(unmet_message(off))
         if broken > UNSOLVED and not self.ended:
             code = "max_iter"
             messages.append(broken_message(broken))
         if n_open:
             code = "max_iter"
             messages.append(open_message(n_open))
+        if self.coarse > UNSOLVED and not messages:
+            code = "max_iter"
+            messages.append(coarse_message(self.coarse))
+        if not messages:
+            share = self._uncertainty(bare, noise)
+            if share > FAR * self.options.tol:
+                code = "max_iter"
+                messages.append(uncertain_message(share))
         if self.alike:
             code = "max_iter"
             messages.append(undetermined_message(self.alike))
@@ -408,7 +433,17 @@ class _Fit:
         if self.ended or self.is_noisy:  # These have bars by other means.
             return False
         most = UNSOLVED if self.options.exactly else self._most_left()
-        return left > most or broken > UNSOLVED
+        return max(left / most, broken / UNSOLVED, self.coarse / UNSOLVED) > 1
+
+    def _uncertainty(self, model: Pieces, noise: Tensor) -> float:
+        """Root mean square of the bars, relative to the solution; 0 where noise makes them."""
+        if self.options.exactly or self.is_noisy or self.ended:
+            return 0.0
+        points = self.problem.terms[0].points
+        variance, mean = model.epistemic(points), model.mean(points)
+        if float((variance.mean(0) / noise).max()) <= 1.0:
+            return 0.0
+        return math.sqrt(float(variance.mean()) / max(float(mean.square().mean()), 1.0))
 
 
 def unknown_deviations(solved: Solved) -> list[float]:
@@ -430,55 +465,3 @@ def interior_rows(rows: Rows, column: int) -> np.ndarray:
     on_face = (X == 0) | (X == 1)
     on_face[:, column] = X[:, column] == 0
     return np.flatnonzero(~on_face.any(1))
-
-
-def fresh_residuals(
-    problem: Problem, boxes: Boxes, coef, unknowns: Tensor, singular: np.ndarray | None
-) -> tuple[list[float], float]:
-    """Root mean squares of the equations at fresh points, and all relative to their terms.
-
-    Towards corners terms and residual grow beyond bounds: where there are some, both are counted as
-    changes of the solution, which a derivative times the width of a piece to its order is.
-    """
-    terms = [term for term in problem.fresh if not term.is_condition]
-    parts = [_squares(problem, term, boxes, coef, unknowns) for term in terms]
-    residuals = [math.sqrt(part) for part, _ in parts]
-    if singular is not None and singular.any():
-        parts = [_squares(problem, term, boxes, coef, unknowns, changes=True) for term in terms]
-    squares, sizes = (sum(column) for column in zip(*parts, strict=True))
-    return residuals, math.sqrt(squares / sizes) if sizes else 0.0
-
-
-def broken_conditions(problem: Problem, boxes: Boxes, coef, unknowns: Tensor) -> float:
-    """Largest root mean square of a condition at its points, relative to its terms."""
-    worst = 0.0
-    for term in problem.terms:
-        if term.is_condition:
-            squares, terms = _squares(problem, term, boxes, coef, unknowns)
-            worst = max(worst, math.sqrt(squares / terms) if terms else 0.0)
-    return worst
-
-
-def _squares(
-    problem: Problem, term, boxes: Boxes, coef, unknowns: Tensor, changes: bool = False
-) -> tuple[float, float]:
-    """Mean squares of a term's residual at its points, and of what it consists of."""
-    values, terms, factor = {}, 0.0, torch.ones((), dtype=term.x.dtype, device=term.x.device)
-    points = term.points.cpu().numpy()
-    if changes:
-        order = max(len(key[1]) for key in term.pointwise.keys)
-        width = boxes.width.prod(1) ** (order / boxes.width.shape[1])
-        factor = torch.as_tensor(width[boxes.locate(points)], device=term.x.device)[:, None]
-    for key in term.pointwise.keys:
-        orders = [0] * boxes.low.shape[1]
-        for j in problem.scaled(key):
-            orders[j] += 1
-        part = evaluate(boxes, coef, points, tuple(orders))[:, key[0]]
-        values[key] = problem.unit(key) * part + problem.shift(key)
-    constants = Constants(zip(problem.names, unknowns, strict=True))
-    result, slopes, _ = term.pointwise.linearise(values, term.x, constants)
-    for key, slope in slopes.items():
-        natural = problem.unit(key) * 2 ** len(key[1])
-        size = factor * values[key].abs().clamp_min(natural)[:, None]
-        terms += float((slope * size).square().mean())
-    return float((factor * (result - term.target)).square().mean()), terms

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, all_but
 from skpou.core.linalg import TINY, free_rows, ridge_coefficients
 from skpou.equations import Problem, inside
 from skpou.partitions.equations.columns import PieceColumns
@@ -48,10 +48,8 @@ class Shooting:
                  inner: np.ndarray, unknowns: Tensor):  # fmt: skip
         self.make, self.problem, self.column = march, problem, column
         index = torch.as_tensor(inner, device=rows.X.device)
-        kept = torch.ones(rows.n_rows, dtype=torch.bool, device=rows.X.device)
-        kept[index] = False
         self.measured = rows.subset(index)
-        self.given = rows.subset(torch.nonzero(kept).squeeze(1))
+        self.given = rows.subset(all_but(rows.n_rows, index))
         self.unknowns = unknowns
         self.before: list[Slab] = []
         self.noise = rows.y.new_zeros(rows.n_outputs)

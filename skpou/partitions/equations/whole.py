@@ -166,6 +166,8 @@ class _Round:
         Error of each piece by its tail, its misfit and its data; the latter by its volume, too.
     spilt : float
         What corners do to the solution elsewhere.
+    left : float
+        Largest misfit of a piece and of its data.
     """
 
     solved: Solved
@@ -175,6 +177,7 @@ class _Round:
     unweighted: np.ndarray
     tails: np.ndarray
     spilt: float
+    left: float
 
     @property
     def worst(self) -> float:
@@ -203,6 +206,8 @@ class _Refinement:
         #: Rounds without a better solution, and those in a row whose steps did not settle.
         self.waited = self.unsolved = 0
         self.curve: list[float] = []
+        #: Whether a single piece leaves directions open.
+        self.was_open = False
         #: Root mean square error of left-out data after each round, where these may be noisy.
         self.left_out: list[float] = []
         self.top = ladder(rows.n_features)[-1] if limits.degree is None else limits.degree
@@ -215,6 +220,7 @@ class _Refinement:
     def run(self) -> Whole:
         """Rounds until pieces resolve the solution, or no more of them is worth its work."""
         now = self._round()
+        self.was_open = now.solved.elimination.is_open()
         best = self._whole(now)
         for _ in range(ROUNDS - 1):
             if not self._refine(now):
@@ -283,7 +289,8 @@ class _Refinement:
                 spilt = self.spill.measure(
                     boxes, solved.coef, unweighted, relative, self.limits.tol, size
                 )
-        now = _Round(solved, system, size, found, unweighted, tails, spilt)
+        left = float(max(SLACK * misfit.max(), noise.max()) / size.max())
+        now = _Round(solved, system, size, found, unweighted, tails, spilt, left)
         self.curve.append(now.worst)
         if self.report is not None:
             self.report(
@@ -303,7 +310,7 @@ class _Refinement:
             return True
         if not marks.any() and not is_lightest:
             return True
-        if self.limits.exactly or not marks.any() or self._is_enough():
+        if self.limits.exactly or not marks.any() or self._is_enough(now):
             return False
         marks &= refinable(self.boxes, self.problem, self.rows.n_outputs)
         children = refined(
@@ -361,11 +368,22 @@ class _Refinement:
         """Go on with other pieces."""
         self.coef, self.boxes = prolonged(self.boxes, now.solved.coef, children), as_boxes(children)
 
-    def _is_enough(self) -> bool:
+    def _is_left_open(self, now: _Round) -> bool:
+        """Whether rows leave directions open that more pieces would follow, or open more of.
+
+        They do where cuts have opened one, since pieces are finer than the data, and where all
+        holds and the tails no longer fall.
+        """
+        holds = self.waited > 0 and now.left <= self.limits.tol
+        return (holds or not self.was_open) and now.solved.elimination.is_open()
+
+    def _is_enough(self, now: _Round) -> bool:
         """Whether more pieces are not allowed, or have long been in vain."""
         if self.boxes.n_boxes >= self.limits.most_pieces:
             return True
         if max(self.waited, self.unsolved + 1) >= PATIENCE and self.spent > PATIENT_WORK:
+            return True
+        if self._is_left_open(now):
             return True
         if len(self.left_out) <= ROUNDS_OF_DATA:
             return False

@@ -6,10 +6,6 @@ import math
 from numbers import Integral
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from skpou.base import (
     AUTO,
     COUNT,
@@ -23,12 +19,12 @@ from skpou.base import (
     sections_of,
     unless_auto,
 )
-from skpou.core import Rows, Scaling, TrainingResult, drawn_and_others, with_all_targets
-from skpou.core.linalg import alone
+from skpou.core import Rows, TrainingResult
 from skpou.core.models import CLEAR_NOISE
 from skpou.equations import PHYSICS_CONSTRAINTS, Physics
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.equations.fit import EquationPieceOptions
+from skpou.partitions.estimators.discovery import discovery
 from skpou.partitions.estimators.options import (
     FEWEST_OF_DENSITY,
     GATES,
@@ -41,14 +37,10 @@ from skpou.partitions.estimators.options import (
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
-from skpou.partitions.fewer import grown_where_better
+from skpou.partitions.estimators.warm_start import WarmStart
 from skpou.partitions.fit import PieceOptions
-from skpou.partitions.many_rows import fit_to_blocks, searched_points
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
-from skpou.partitions.plausible import plausible_pieces
-from skpou.partitions.smooth.fit import smooth_where_better
-from skpou.partitions.tables.fit import experts_where_better
 
 #: Parameters that only shape gates and their training, with their defaults.
 OF_GATES = {
@@ -61,7 +53,7 @@ OF_GATES = {
 }
 
 
-class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePartitionRegressor):
+class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStart):
     """Polynomial pieces on a learned hierarchy of partitions, with error bars.
 
     The model is the mixture of experts of a hierarchical partition of unity network [1]_: a
@@ -381,7 +373,8 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
                     return em_training(prepared.rows, self.get_params(), pieces, last, report)
                 if exactly:
                     return joint_training(prepared.rows, pieces)
-                return self._discovery(prepared, pieces, self._has_pieces(warm))
+                labels = self._warm_labels(prepared) if self._has_pieces(warm) else None
+                return discovery(prepared.rows, pieces, labels, self._reporter())
 
             result = self._train_and_store(training(prepared), self.n_init, prepared, training)
         self._warn_if_not_converged(result)
@@ -426,8 +419,6 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
 
     _gaussian_model = BasePartitionRegressor._model
 
-    # Ways of training: each returns a function of a random generator
-
     def _piece_options(self, sizes: tuple[int, ...] | None, warm: bool) -> PieceOptions:
         degree = unless_auto(self.degree, int)
         return PieceOptions(
@@ -445,55 +436,3 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, BasePart
         # Where pieces are asked for, they are what predicts.
         auto = (self.n_partitions, self.degree, self.solver, self.alpha)
         return auto == ("auto",) * 4 and self.experts == POLYNOMIAL
-
-    def _has_pieces(self, warm: bool) -> bool:
-        """Whether there are pieces to go on from: what has a prior is found anew."""
-        return warm and "prior" not in self.mixture_[-1]
-
-    def _discovery(
-        self, prepared: Prepared, options: PieceOptions, warm: bool, of_more: bool = False
-    ) -> Train:
-        labels = self._warm_labels(prepared) if warm else None
-        rows, report = prepared.rows, self._reporter()
-
-        def train(rng: np.random.Generator) -> TrainingResult:
-            if warm:
-                return plausible_pieces(rows, options, rng, labels, report)
-            some = searched_points(rows, options, of_more)
-            few = rows if some is None else with_all_targets(rows, some)
-            pieces = plausible_pieces(few, options, rng, labels, report)
-            pieces = grown_where_better(pieces, few, options, report)
-            pieces = smooth_where_better(pieces, few, options, report)
-            pieces = experts_where_better(pieces, few, options, rng, report)
-            if some is None:
-                return pieces
-            with alone():  # The rows are those of all processes.
-                return fit_to_blocks(pieces, *drawn_and_others(rows, some))
-
-        return train
-
-    # Warm start and interrupts
-
-    def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
-        if not (self.warm_start and self.__sklearn_is_fitted__()) or self._is_on_boxes():
-            return False
-        if self._fitted_sizes != sizes:
-            raise ValueError(
-                f"warm_start=True needs the n_partitions of the last fit, {self._fitted_sizes}. "
-                f"Got {self.n_partitions!r}."
-            )
-        return True
-
-    def _warm_labels(self, prepared: Prepared) -> Tensor:
-        """Partition of each new row under the last fit."""
-        if prepared.rows.n_features != self._n_varying():
-            raise ValueError(
-                "warm_start=True needs the columns of the last fit: "
-                f"{self._n_varying()} that vary. Got {prepared.rows.n_features}."
-            )
-        old = Scaling.from_arrays(self.scaling_, prepared.scaling.width)
-        rows = prepared.rows
-        original = prepared.scaling.offset + prepared.scaling.width * rows.X
-        points = ((original - old.offset) / old.width).to(rows.X.dtype)
-        labels = self._mixture(points).tree.log_proba(points).argmax(1)
-        return torch.unique(labels, return_inverse=True)[1]

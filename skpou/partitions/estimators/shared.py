@@ -146,7 +146,7 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
 
     def _simpler(self, prepared: Prepared) -> TrainingResult:
         """One polynomial for all rows."""
-        degree = None if self.degree == "auto" else int(self.degree)
+        degree = unless_auto(self.degree, int)
         options = PieceOptions(
             sizes=(1,), degree=degree, alpha=unless_auto(self.alpha), space=self.experts
         )

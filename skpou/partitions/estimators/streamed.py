@@ -7,11 +7,11 @@ from typing import Any
 from skpou.base import SampledRegressor, lies_on_disk
 from skpou.core import TrainingResult
 from skpou.core.linalg import count
+from skpou.partitions.estimators.discovery import discovery
 from skpou.partitions.estimators.options import NETWORK_GATES, check_memory, total_partitions
-from skpou.partitions.estimators.trainers import Train, em_options, em_training
+from skpou.partitions.estimators.trainers import em_options, em_training
 from skpou.partitions.many_rows import fit_to_blocks
 from skpou.partitions.mixtures.streamed import fit_streamed_em
-from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.problem import PieceProblem
 
 
@@ -25,12 +25,6 @@ class StreamedPartitions(SampledRegressor):
         wanted = plain and self.physics is None and self.batch_size is not None
         return wanted and (lies_on_disk(X) or count() > 1)
 
-    def _discovery(
-        self, prepared: Any, options: PieceOptions, warm: bool, of_more: bool = False
-    ) -> Train:
-        """Training that finds pieces; `of_more` where the rows are a sample."""
-        raise NotImplementedError
-
     def _fit_streamed(
         self, X: Any, y: Any, sample_weight: Any, sizes: tuple[int, ...] | None
     ) -> TrainingResult:
@@ -40,7 +34,7 @@ class StreamedPartitions(SampledRegressor):
         shape, on_sums = (rows.n_rows, rows.n_features), self.solver == "em"
         check_memory(shape, total_partitions(sizes), self.degree, on_sums, self.experts)
         if not on_sums:
-            train = self._discovery(sampled.prepared, pieces, False, of_more=True)
+            train = discovery(rows, pieces, None, self._reporter(), of_more=True)
 
             def go_on(found: TrainingResult) -> TrainingResult:
                 return fit_to_blocks(found, rows, sampled.others)

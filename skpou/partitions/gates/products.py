@@ -69,27 +69,27 @@ class LinearLogits:
         return (slope.T @ self.features).reshape(-1)
 
 
-class HeldLogits:
+class FixedLogits:
     """Logits that stay as they are: gates that were found before, below which others are moved.
 
     Parameters
     ----------
-    held : Tensor of shape (n, N)
+    fixed : Tensor of shape (n, N)
         Logits at the points.
     """
 
     n_parameters = 0
 
-    def __init__(self, held: Tensor):
-        self.held = held
+    def __init__(self, fixed: Tensor):
+        self.fixed = fixed
 
-    def rows(self, index: slice | Tensor) -> HeldLogits:
+    def rows(self, index: slice | Tensor) -> FixedLogits:
         """See `Logits`."""
-        return HeldLogits(self.held[index])
+        return FixedLogits(self.fixed[index])
 
     def values(self, theta: Tensor) -> Tensor:
         """See `Logits`."""
-        return self.held
+        return self.fixed
 
     def chain(self, theta: Tensor, slope: Tensor) -> Tensor:
         """See `Logits`."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, all_but
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models import (
     LeftOut,
@@ -107,10 +107,9 @@ class SoftGates:
     def without(self, rows: Rows, part: np.ndarray) -> Tensor:
         """Errors (l, m) at rows that are left out, after a descent of the gates without them."""
         index = torch.as_tensor(part, device=rows.X.device)
-        kept = torch.ones(rows.n_rows, dtype=torch.bool, device=index.device)
-        kept[index] = False
-        others = rows.subset(torch.nonzero(kept).squeeze(1))
-        problem = ProjectedProblem(self.basis.rows(kept), others.y, others.weight, SHRINKAGE)
+        number = all_but(rows.n_rows, index)
+        others = rows.subset(number)
+        problem = ProjectedProblem(self.basis.rows(number), others.y, others.weight, SHRINKAGE)
         ridge = RidgeSchedule()
         ridge.follow(self.residual)
         found = levenberg_marquardt(

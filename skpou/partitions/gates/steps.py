@@ -25,6 +25,10 @@ from skpou.partitions.gates.tree import (
 
 #: Ridges of gates that start from labels; a weaker last one gives sharper gates.
 START_RIDGES = (1e-1, 1e-2, 1e-3)
+#: Least mean square distance to the nearest centre; without columns all are 0.
+LEAST_WIDTH = 1e-6
+#: Size of a random change of logits relative to theirs: it parts, and keeps where they were.
+SPLIT = 0.1
 
 
 # Starts
@@ -97,8 +101,7 @@ def _radial_level(
         enough = np.count_nonzero(p) >= len(children)
         centres[children] = rng.choice(n, len(children), replace=not enough, p=p)
     P = X[torch.as_tensor(centres, device=X.device)]
-    # With d = 0 all distances vanish.
-    width = float(torch.cdist(X, P).amin(1).square().mean().clamp_min(1e-6))
+    width = float(torch.cdist(X, P).amin(1).square().mean().clamp_min(LEAST_WIDTH))
     theta = X.new_zeros((len(P), basis.n_columns))
     # p . x - |p|^2 / 2 in t = 2 x - 1; the square of x is common to all siblings.
     theta[:, coordinate_columns(basis)] = 0.5 * P / width
@@ -370,8 +373,8 @@ def make_step(gate: GateLevel, X: Tensor, learning_rate: float, batch_size: int 
 
 
 def split_direction(theta: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random change of logits (q,), a tenth of their size, that parts two equal partitions."""
-    size = 0.1 * max(float(theta.norm()), 1.0) / math.sqrt(len(theta))
+    """Random change of logits (q,) that parts two equal partitions."""
+    size = SPLIT * max(float(theta.norm()), 1.0) / math.sqrt(len(theta))
     return size * torch.as_tensor(rng.standard_normal(len(theta)), device="cpu").to(theta)
 
 

@@ -12,6 +12,10 @@ from torch import Tensor
 from skpou.core import Basis, TotalDegreePolynomials, to_array, to_tensor
 from skpou.networks import Network, NetworkBasis
 
+#: Depth of an empty partition's logit below another one, and that relative to the largest
+#: coefficient: its probability is 0 in float64, and the difference is no round-off.
+BELOW, BELOW_COEFFICIENTS = 1e3, 1e-6
+
 
 class RadialQuadratics(Basis):
     """The constant, the coordinates and ``sum_j P_2(2 x_j - 1)``: logits of radial gates.
@@ -168,7 +172,7 @@ class GateLevel:
             return self
         # The logit of the first partition, far below it everywhere.
         extra = self.theta[:1].repeat(missing, 1)
-        extra[:, 0] -= 1e3 + 1e-6 * float(self.theta.abs().max())
+        extra[:, 0] -= BELOW + BELOW_COEFFICIENTS * float(self.theta.abs().max())
         parent = torch.cat([self.parent, self.parent.new_zeros(missing)])
         return replace(self, parent=parent, theta=torch.cat([self.theta, extra]))
 

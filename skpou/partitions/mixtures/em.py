@@ -43,6 +43,12 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 #: Rows from which on experts are fitted to sums of products, where these have digits enough:
 #: many times as fast as factors of the rows, which keep all digits of few.
 MANY_ROWS = 5000
+#: Lines of a whole report.
+LINES = 100
+#: Part of the cycles after which no partition is revived: those that are need the rest.
+LAST_REVIVAL = 0.75
+#: Part of the mean weight of partitions below which one has starved.
+STARVED = 0.25
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ class _Best:
 
 def cycles_a_line(max_iter: int) -> int:
     """Cycles from one line of the report to the next: a hundredth of all."""
-    return max(max_iter // 100, 1)
+    return max(max_iter // LINES, 1)
 
 
 class _EM:
@@ -240,7 +246,9 @@ class _EM:
                 self.report(f"cycle {cycle + 1}: loss {loss:.6g}, residual {rms:.3e}")
             if self._converged(cycle):
                 return self.result("converged")
-            if (cycle + 1) % self.options.revival == 0 and cycle < 0.75 * self.options.max_iter:
+            if (
+                cycle + 1
+            ) % self.options.revival == 0 and cycle < LAST_REVIVAL * self.options.max_iter:
                 self.revive()
         return self.result("converged" if self._fell_slowly() else "max_iter")
 
@@ -376,7 +384,7 @@ class _EM:
         for level, gate in enumerate(self.tree.levels):
             share = self.expectation(level)[0]
             mass = weight @ share
-            least = min(P, float(mass.mean()) / 4)
+            least = min(P, STARVED * float(mass.mean()))
             starved = torch.nonzero(mass < least).squeeze(1).tolist()
             if not starved:
                 continue

@@ -20,6 +20,9 @@ from skpou.partitions.mixtures.mixture import Experts
 from skpou.partitions.pieces.problem import PieceProblem, Pieces
 from skpou.partitions.pieces.spaces import POLYNOMIAL
 
+#: Least part of a row that is its own, and least weight of a partition, when noise is estimated.
+LEAST_FREE, LEAST_MASS = 1e-3, 1e-12
+
 
 def refit_by_gates(problem: PieceProblem, pieces: Pieces, tree: PartitionTree) -> Pieces:
     """Pieces as the gates cut them: the labels follow the gates, not the residuals.
@@ -284,9 +287,9 @@ class _BlendSolve:
         reduced = torch.linalg.solve_triangular(R.T, self.A.T, upper=False)
         leverage = self.weight * reduced.square().sum(0)
         residual = rows.y[self.members] - self.A @ coef
-        left_out = residual / (1 - leverage).clamp_min(1e-3)[:, None]
+        left_out = residual / (1 - leverage).clamp_min(LEAST_FREE)[:, None]
         square = self.weight[:, None] * left_out.square() + rows.within[self.members]
         mass = self.pi.T @ self.weight
         everywhere = square.sum(0) / self.weight.sum().clamp_min(1)
-        local = (self.pi.T @ square) / mass.clamp_min(1e-12)[:, None]
+        local = (self.pi.T @ square) / mass.clamp_min(LEAST_MASS)[:, None]
         return torch.where(mass[:, None] > 1, local, everywhere)

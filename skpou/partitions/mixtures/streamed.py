@@ -20,8 +20,8 @@ from skpou.core import (
     Report,
     Rows,
     TotalDegreePolynomials,
-    TrainingInterrupted,
     TrainingResult,
+    handing_over,
 )
 from skpou.core.linalg import (
     WeightedSums,
@@ -417,8 +417,6 @@ def fit_streamed_em(
     TrainingInterrupted
         On Ctrl-C, with what was found on the sample.
     """
-    try:
+    message = "The pieces that a sample of the rows has found are kept."
+    with handing_over(lambda: replace(found, code="interrupted", message=message)):
         return StreamedEM(blocks, sample, found, options, report).run()
-    except KeyboardInterrupt:
-        message = "The pieces that a sample of the rows has found are kept."
-        raise TrainingInterrupted(replace(found, code="interrupted", message=message)) from None

@@ -20,6 +20,9 @@ from skpou.partitions.pieces.sharp_gates import (
     interval_gate,
 )
 
+#: Residual, in units of that of the pieces or of round-off, with which gates are good enough.
+GOOD_ENOUGH = 10
+
 
 def fit_gate_tree(
     problem: PieceProblem,
@@ -51,7 +54,7 @@ def fit_gate_tree(
         if depth:
             parent[node] = torch.as_tensor(levels[depth - 1], device=device)
         models = NodeModels(problem, pieces.coef, list(gates))
-        fitter = _LevelFit(problem, node[pieces.labels], parent, models)
+        fitter = _GateFit(problem, node[pieces.labels], parent, models)
         gates.insert(0, fitter.run(forms, quick))
     return PartitionTree(problem.d, gates)
 
@@ -64,10 +67,10 @@ def fit_root_gate(
     `models` are those of the partitions, through all finer gates.
     """
     root = torch.zeros(int(labels.max()) + 1, dtype=torch.int64, device=labels.device)
-    return _LevelFit(problem, labels, root, models).run(forms, quick=False)
+    return _GateFit(problem, labels, root, models).run(forms, quick=False)
 
 
-class _LevelFit:
+class _GateFit:
     """The gates of one level.
 
     Parameters
@@ -152,7 +155,7 @@ class _LevelFit:
             gate = SharpGate(samples, roots, len(children), forms[0])
             return harden(gate.fit(n_stages_without_gain=0)[0]), forms[0]
         rms = math.sqrt(float(own.mean()))
-        good_enough = 10 * max(rms, problem.floor)
+        good_enough = GOOD_ENOUGH * max(rms, problem.floor)
         intervals = interval_gate(samples, roots, forms[0]) if problem.d == 1 else None
         if intervals is not None:
             score = SharpGate(samples, roots, len(children), forms[0]).score(intervals)

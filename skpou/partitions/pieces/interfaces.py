@@ -32,6 +32,10 @@ GAP, WIDE_GAP = 10.0, 1000
 #: Change of slope, in units of the resolution, of the weakest kink: without noise ten times what
 #: polynomials of a smooth function differ by, with noise hardly more; see `coarse_groups`.
 KINK, NOISY_KINK = 1000, 60
+#: Standard deviations of a place or a value that it is known to.
+DEVIATIONS = 3
+#: Bisections beyond the digits of a number: signs at the end are those of round-off.
+MORE_BISECTIONS = 4
 
 
 class NodeModels:
@@ -191,7 +195,7 @@ def find_interface(
         error[segments.first].square() + error[segments.second].square()
     ).sqrt() + problem.exact_error
     reach = (slope * spacing).clamp_min(torch.finfo(slope.dtype).tiny)
-    weight = 1 / (1 + (3 * uncertainty / reach).square()).sqrt()
+    weight = 1 / (1 + (DEVIATIONS * uncertainty / reach).square()).sqrt()
     pairs = torch.stack([labels[i], labels[j]], 1)
     every = Interface(
         roots, segments.first, segments.second, normal, slope, weight, spacing, pairs, jump
@@ -253,7 +257,7 @@ class _Segments:
         """Roots (r, d) of a function of points that is positive at a, and is not at b."""
         low = torch.zeros(len(self.a), dtype=self.a.dtype, device=self.a.device)
         high = torch.ones_like(low)
-        n_bisections = int(-math.log2(torch.finfo(low.dtype).eps)) + 4
+        n_bisections = int(-math.log2(torch.finfo(low.dtype).eps)) + MORE_BISECTIONS
         along = self._along(function)
         for _ in range(n_bisections if len(low) else 0):
             middle = 0.5 * (low + high)
@@ -318,7 +322,7 @@ def _contacts(
     from_a, from_b = (at_a * across.direction).sum(1), (at_b * across.direction).sum(1)
 
     def meets(least: Tensor, larger: Tensor, doubt: Tensor) -> Tensor:
-        told = (least <= 3 * doubt) & (doubt <= DOUBTED * larger)
+        told = (least <= DEVIATIONS * doubt) & (doubt <= DOUBTED * larger)
         return told | (least <= CLOSE * larger)
 
     crossing = from_a * from_b <= 0

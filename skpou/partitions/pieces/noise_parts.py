@@ -13,6 +13,8 @@ from skpou.partitions.pieces.problem import PieceProblem
 
 #: Fewest samples of a part: their noise is known to a fifth.
 LEAST_ROWS = 15
+#: Ridges of the gates, one after the other: the second fit begins where the first has ended.
+GATE_RIDGES = (1e-1, 1e-2)
 
 
 def split_by_noise(problem: PieceProblem, labels: Tensor, residual: Tensor, most: int) -> Tensor:
@@ -74,7 +76,7 @@ def tree_of_labels(problem: PieceProblem, labels: Tensor, form: GateForm) -> Par
     """Soft gates of one level that part the samples as labels do."""
     features = form.basis(problem.d).matrix(problem.rows.X)
     count = int(labels.max()) + 1
-    theta = fit_logistic(features, labels, count, problem.rows.weight, (1e-1, 1e-2))
+    theta = fit_logistic(features, labels, count, problem.rows.weight, GATE_RIDGES)
     parent = torch.zeros(count, dtype=torch.int64, device=labels.device)
     gate = GateLevel(parent, theta, form.degree, isotropic=form.isotropic)
     return PartitionTree(problem.d, [gate])

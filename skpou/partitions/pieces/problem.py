@@ -33,6 +33,14 @@ FLOOR_TO_NOISE = 10
 SPARE_OF_KEPT = 3
 #: Quantiles of a coordinate between which samples count as even: a sixteenth of them each.
 N_KNOTS = 17
+#: Neighbours of a sample, for each column and beside: both sides of an interface are among them.
+NEAR_A_COLUMN, NEAR_BESIDE = 2, 7
+#: Models for each candidate up to which the residuals of all are computed by one product.
+DENSE = 4
+#: Standard deviations of white noise's correlation that it does not exceed.
+WHITE = 4
+#: Share of the plain coordinate in the ranks of a column.
+PLAIN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ class PieceProblem:
         """
         if self.n == 1 or self.d == 0:
             return self._tensor(np.zeros((self.n, 0), dtype=np.int64))
-        n_near = min(self.n, 2 * self.d + 7)
+        n_near = min(self.n, NEAR_A_COLUMN * self.d + NEAR_BESIDE)
         nearest = self.tree.query(self.host_points, n_near)[1].reshape(self.n, -1)[:, 1:]
         if self.d == 1 and n_near > 2:
             order = np.argsort(self.host_points[:, 0], kind="stable")
@@ -246,7 +254,7 @@ class PieceProblem:
         """
         K, P, m = coef.shape
         result = torch.empty(candidates.shape, dtype=coef.dtype, device=coef.device)
-        dense = K <= 4 * candidates.shape[1]
+        dense = K <= DENSE * candidates.shape[1]
         per_row = K * m if dense else candidates.shape[1] * P * m
         flat = coef.permute(1, 0, 2).reshape(P, K * m)
         for block in row_blocks(len(index), rows_within(per_row)):
@@ -274,7 +282,7 @@ class PieceProblem:
         same = pieces.labels == pieces.labels[nearest]
         products = (residual * residual[nearest]).mean(1)[same]
         total = residual.square().mean().clamp_min(torch.finfo(residual.dtype).tiny)
-        return abs(float(products.mean() / total)) < 4 / max(len(products), 1) ** 0.5
+        return abs(float(products.mean() / total)) < WHITE / max(len(products), 1) ** 0.5
 
     def surprise(self, experts: Pieces | Cells, index: Tensor, candidates: Tensor) -> Tensor:
         """Negative log-likelihood (a, c) of samples under candidate pieces or cells.
@@ -297,7 +305,7 @@ def _quantile_knots(points: np.ndarray) -> np.ndarray:
     knots = np.quantile(points, np.linspace(0, 1, N_KNOTS), axis=0)
     # Ties keep a little of the plain coordinate, which is what is left of an order there.
     even = np.linspace(0, 1, N_KNOTS)[:, None] * (knots[-1] - knots[0]) + knots[0]
-    return 0.9 * knots + 0.1 * even
+    return (1 - PLAIN_SHARE) * knots + PLAIN_SHARE * even
 
 
 def compact(labels: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ LEAST_RATE_SHARE = 1e-2
 SAME = 0.2
 #: Sweeps that place the centres.
 SWEEPS = 20
+#: Least width of a prior, in units of a coefficient that is none.
+LEAST_WIDTH = 1e-3
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class OnePolynomial:
     def _width(self, rates: tuple[float, ...], basis: TotalDegreePolynomials) -> Tensor:
         exponents = torch.as_tensor(basis.exponents, device=self.rows.y.device)
         logs = torch.tensor(rates, dtype=self.rows.y.dtype, device=exponents.device).log()
-        return (exponents.to(logs) @ logs).exp().clamp_min(1e-3 * NO_COEFFICIENT)
+        return (exponents.to(logs) @ logs).exp().clamp_min(LEAST_WIDTH * NO_COEFFICIENT)
 
     def model(self, *rates: float) -> tuple[Columns, Tensor]:
         """Columns, and the prior standard deviations of their coefficients."""

@@ -59,6 +59,8 @@ DEGREES = {1: (0, 5), 2: (3, 5), 3: (2, 3)}
 MOST_FLOOR = 1e-8
 #: Ratio of the smallest to the largest diagonal entry of a factor of full rank.
 FULL_RANK = 1e-7
+#: Residual, in units of round-off, of pieces that meet all rows.
+MEETS_ALL = 3
 
 
 def smooth_where_better(
@@ -122,7 +124,7 @@ def _are_exact(mixture: Mixture, rows: Rows) -> bool:
         return False
     diagonal = mixture.experts[-1].factor.diagonal(dim1=-2, dim2=-1).abs()
     full = bool((diagonal.amin(1) > FULL_RANK * diagonal.amax(1)).all())
-    floor = 3 * ROUND_OFF * torch.finfo(rows.y.dtype).eps
+    floor = MEETS_ALL * ROUND_OFF * torch.finfo(rows.y.dtype).eps
     if floor > MOST_FLOOR:
         return False
     left = float(residual_squares(mixture, rows).sum()) / (rows.total_weight * rows.n_outputs)

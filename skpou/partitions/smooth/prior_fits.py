@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core import Rows, judging_generator
+from skpou.core import Rows, all_but, judging_generator
 from skpou.core.linalg import TINY, triangular_factor
 from skpou.core.models import (
     LEAST_TOLD,
@@ -34,6 +34,8 @@ TARGET_LEVELS = 50
 #: Neighbours for each column among which a row is, or is at the rim; the distance from their convex
 #: hull, in units of theirs, that is round-off; the least share of rows inside for it to tell them.
 NEIGHBOURS_A_COLUMN, ON_RIM, LEAST_INSIDE = 4, 1e-6, 0.5
+#: Seeds of levels of targets and of further folds: the same for every fit.
+TARGETS_SEED, FOLDS_SEED = 11, 10
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,8 @@ class Columns:
         square = []
         for part in rows.sets:
             index = torch.as_tensor(part, device=stacked.device)
-            kept = torch.ones(len(stacked), dtype=torch.bool, device=stacked.device)
-            kept[index] = False
-            R = triangular_factor(torch.cat([stacked[kept], ridge]))
+            others = stacked[all_but(len(stacked), index)]
+            R = triangular_factor(torch.cat([others, ridge]))
             coef = torch.linalg.solve_triangular(R[:q, :q], R[:q, q:], upper=True)
             error = (stacked[index, q:] - stacked[index, :q] @ coef) / rows.root[index]
             square.append(error.square().mean(1).cpu().numpy())
@@ -155,11 +156,11 @@ class LeftOutRows:
         self.sets = sets_to_leave_out(X, judging_generator(), neighbourhoods=False)
         self.n_folds = min(N_FOLDS, rows.n_rows)
         if of_targets:
-            rng = np.random.default_rng(11)
+            rng = np.random.default_rng(TARGETS_SEED)
             self.sets += sets_to_leave_out(y, rng, False, TARGET_LEVELS)[self.n_folds :]
         self.inside = are_inside(X)
         if rows.n_rows <= FEW_ROWS:
-            rng = np.random.default_rng(10)
+            rng = np.random.default_rng(FOLDS_SEED)
             for _ in range(N_DRAWS - 1):
                 more = sets_to_leave_out(X, rng, neighbourhoods=False)[: self.n_folds]
                 self.sets = more + self.sets

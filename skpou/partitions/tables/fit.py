@@ -153,8 +153,8 @@ class _TableChoice:
             (with_all_targets(some, fold != k), with_all_targets(some, fold == k))
             for k in range(N_FOLDS)
         ]
-        self.held = [held.pairs() for _, held in self.parts]
-        self.weight = torch.cat([held.weight for held in self.held])
+        self.left_out = [judged.pairs() for _, judged in self.parts]
+        self.weight = torch.cat([part.weight for part in self.left_out])
 
     def better(self) -> TrainingResult:
         """Experts fitted to all rows if they are better than the pieces, which are left else."""
@@ -181,7 +181,7 @@ class _TableChoice:
 
         Each fold drops those that are clearly behind.
         """
-        weight = self.held[0].weight
+        weight = self.left_out[0].weight
         commons = [CommonPolynomial(self.parts[0][0], degree) for degree in self._degrees()]
         alone = [(common, self._candidate([common], 1)) for common in commons]
         # The best first: others need not go on where they fall behind.
@@ -200,7 +200,7 @@ class _TableChoice:
 
     def _not_behind(self, found: list[_Candidate]) -> list[_Candidate]:
         """Those that the best is not clearly ahead of on the folds that all know."""
-        weight = torch.cat([held.weight for held in self.held[: len(found[0].judged)]])
+        weight = torch.cat([part.weight for part in self.left_out[: len(found[0].judged)]])
         leader = max(found, key=lambda one: one.total(weight)).log_density
         return [one for one in found if not is_gain(leader - one.log_density, weight)]
 
@@ -208,7 +208,7 @@ class _TableChoice:
         self, common: CommonPolynomial, single: _Candidate, ahead: float
     ) -> list[_Candidate]:
         """Candidates of a degree by the first fold alone, as long as they may get ahead."""
-        weight, counts = self.held[0].weight, self._counts()
+        weight, counts = self.left_out[0].weight, self._counts()
         found: list[_Candidate] = []
         for k, count in enumerate(counts):
             found.append(single if count == 1 else self._candidate([common], count))
@@ -225,14 +225,14 @@ class _TableChoice:
 
     def _rises(self, gain: Tensor) -> bool:
         """Whether a larger number of experts promises more by what it gains on the first fold."""
-        weight = self.held[0].weight
+        weight = self.left_out[0].weight
         many = len(weight) >= MANY_LEFT_OUT
         return is_gain(gain, weight) if many else float(weight @ gain) > 0
 
     def _degrees(self) -> list[int]:
         if self.options.degree is not None:
             return [self.options.degree]
-        n, d = min(kept.n_rows for kept, _ in self.parts), self.rows.n_features
+        n, d = min(others.n_rows for others, _ in self.parts), self.rows.n_features
         columns = {degree: count_columns(d, degree) for degree in DEGREES}
         most = min(n / ROWS_A_COLUMN, MOST_COLUMNS)
         return [degree for degree in DEGREES if degree == 1 or columns[degree] <= most]
@@ -246,13 +246,13 @@ class _TableChoice:
     ) -> _Candidate:
         """A candidate by the first folds, or one that is `begun` by those that follow, too."""
         judged = [] if begun is None else begun.judged
-        held = self.held[: len(judged) + len(commons)]
+        left_out = self.left_out[: len(judged) + len(commons)]
         judged = judged + [
             (fit_shrunk_experts(common, n_experts, self._rng()).components(part.X), common.floor)
-            for common, part in zip(commons, held[len(judged) :], strict=True)
+            for common, part in zip(commons, left_out[len(judged) :], strict=True)
         ]
-        left, y = [part for part, _ in judged], [part.y for part in held]
-        factor = _variance_factor(left, y, torch.cat([part.weight for part in held]))
+        left, y = [part for part, _ in judged], [part.y for part in left_out]
+        factor = _variance_factor(left, y, torch.cat([part.weight for part in left_out]))
         densities = [
             replace(
                 part,
@@ -278,12 +278,12 @@ class _TableChoice:
             # Chosen on all rows: the search for it is most of the time.
             sizes = (1,) if self.pieces.chosen.get("n_pieces") == 1 else options.sizes
             options = replace(options, degree=degree, sizes=sizes)
-        for (kept, _), held in zip(self.parts, self.held, strict=True):
-            mixture = fit_pieces(kept, options, self._rng()).state
-            found = mixture.components(held.X)
-            density.append(found.log_density(held.y))
-            square.append(_square(found, held.y))
-            n = sum(len(part) for part in density)
+        for (others, _), part in zip(self.parts, self.left_out, strict=True):
+            mixture = fit_pieces(others, options, self._rng()).state
+            found = mixture.components(part.X)
+            density.append(found.log_density(part.y))
+            square.append(_square(found, part.y))
+            n = sum(len(value) for value in density)
             weight = self.weight[:n]
             gain = best.log_density[:n] - torch.cat(density)
             loss = best.square[:n] - torch.cat(square)

@@ -34,6 +34,14 @@ FIRST_SHARE = 0.9
 TARGET_WEIGHT = 1.5
 #: Least variance of an expert relative to that of all.
 LEAST_VARIANCE = 1e-12
+#: Standard deviation of a column of the unit box that is constant.
+CONSTANT = 1e-9
+#: Prior variance of the constant, which is free, and variance of the noise before the rows speak.
+FREE, FIRST_NOISE = 1e6, 0.1
+#: Change of the log evidence a row that ends its search.
+ENOUGH = 1e-6
+#: Random points for each polynomial: they determine all of them.
+POINTS_A_COLUMN = 3
 
 
 class CommonPolynomial:
@@ -76,9 +84,11 @@ class CommonPolynomial:
         kinds = torch.arange(degree + 1, device=X.device)
         self.groups = Groups(order, ones, kinds)
         alpha = 1.0 / torch.bincount(order)
-        alpha[0] = 1e6
+        alpha[0] = FREE
         problem = EvidenceProblem(self.F, self.y, self.weight, 0.0, self.groups)
-        self.fit: EvidenceFit = problem.fit(alpha.to(ones), 0.1, EVIDENCE_STEPS, 1e-6 * len(X))
+        self.fit: EvidenceFit = problem.fit(
+            alpha.to(ones), FIRST_NOISE, EVIDENCE_STEPS, ENOUGH * len(X)
+        )
         self.floor = max(rounding(self.y) ** 2, LEAST_VARIANCE * self.fit.noise)
 
     @property
@@ -95,7 +105,9 @@ class CommonPolynomial:
     def _to_box(self) -> Tensor:
         """Upper triangular matrix M with ``F = phi M``, phi the polynomials of the unit box."""
         P = self.basis.n_columns
-        X = torch.tensor(np.random.default_rng(0).random((3 * P, self.n_features)), device="cpu")
+        X = torch.tensor(
+            np.random.default_rng(0).random((POINTS_A_COLUMN * P, self.n_features)), device="cpu"
+        )
         phi = self.basis.matrix(X.to(self.F.device))
         columns = (self._raw(X.to(self.F.device)) - self.mean) / self.scale
         L = torch.linalg.cholesky(phi.T @ phi)
@@ -133,7 +145,7 @@ class CommonPolynomial:
 def _spread(share: Tensor, deviation: Tensor) -> Tensor:
     """Standard deviations of columns, 1 for those that are constant."""
     width = (share @ deviation.square()).sqrt()
-    return torch.where(width > 1e-9, width, 1.0)
+    return torch.where(width > CONSTANT, width, 1.0)
 
 
 def fit_shrunk_experts(

@@ -25,6 +25,8 @@ N_RIDGE = 2
 SEEN = 2.0
 #: Largest logarithm of a radial unit's inverse width.
 LARGEST_LOG = 20.0
+#: Argument beyond which the hyperbolic cosine's square is none: its own overflows at 710.
+LARGEST_ARGUMENT = 300
 
 
 def unit_values(kind: int, z: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def unit_values(kind: int, z: Tensor) -> Tensor:
 def unit_slopes(kind: int, z: Tensor) -> Tensor:
     """Derivative of `unit_values` with respect to z."""
     if kind == 0:
-        return 1 / torch.cosh(z.clamp(-300, 300)).square()
+        return 1 / torch.cosh(z.clamp(-LARGEST_ARGUMENT, LARGEST_ARGUMENT)).square()
     if kind == 1:
         return torch.tanh(z)
     return -torch.exp(-z) if kind == 2 else -1 / (1 + z).square()

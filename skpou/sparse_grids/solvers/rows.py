@@ -21,6 +21,8 @@ MAX_KEPT = 30_000_000
 DENSE_NUMBERS = 200_000
 #: Rows of a Gram matrix that are summed together.
 PANEL = 256
+#: Entries of a block of the Gram matrix, which stay in a core's cache, and its fewest rows.
+BLOCK_ENTRIES, FEWEST_BLOCK_ROWS = 100_000, 16
 
 
 class GridRows:
@@ -169,8 +171,8 @@ class GridRows:
         n = len(self.X)
         kernel = self.root.new_empty((n, n))
         if self.active is None:
-            # Blocks of a size that stays in the cache; the rest is the same by symmetry.
-            for rows in row_blocks(n, max(16, 100_000 // max(n, 1))):
+            # What is above the blocks is the same by symmetry.
+            for rows in row_blocks(n, max(FEWEST_BLOCK_ROWS, BLOCK_ENTRIES // max(n, 1))):
                 before = self.X[: rows.stop]
                 kernel[rows, : rows.stop] = self.grid.kernel(self.X[rows], before, decay)
                 kernel[: rows.start, rows] = kernel[rows, : rows.start].T

@@ -51,6 +51,15 @@ def test_variance_is_that_of_a_bayesian_linear_model():
     torch.testing.assert_close(line.variance(tensor(X[:3] + 0.2))[:, 0], expected)
 
 
+def test_a_hidden_curvature_is_as_large_as_the_noise_and_grows_with_the_squared_distance():
+    X, y = table(200, 4)
+    line = replace(_fit_line(rows_of(X, y)).companion, doubt=tensor([0.01]))
+    far = line.centre + line.spread * tensor([[10.0, 0, 0, 0], [20.0, 0, 0, 0]])
+    near, twice = line.variance_of_form(far)
+    assert 10**4 / 2 < float(near / line.noise) < 2 * 10**4
+    assert float(twice / near) == pytest.approx(16, rel=0.05)
+
+
 def test_a_line_that_is_trusted_has_its_own_error():
     X, y = table(noise=1.0)
     line = _fit_line(rows_of(X, y)).companion

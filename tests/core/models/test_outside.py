@@ -8,14 +8,20 @@ from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.outside import FAR, LEAST, SAFE, Outside, fit_outside, sides_of
 
 
-def judged(X, error, doubt=1.0, told=True):
+def judged(X, error, doubt=1.0, told=True, asked=None):
     """The part for errors of one size at all sides, beside a doubt of one size."""
     sides = sides_of(X)
     sets = [side.rows for side in sides]
     count = len(np.concatenate(sets))
     errors, none = np.full((count, 1), error), np.zeros((count, 1))
     found = LeftOut(sets, 0, errors, none, none, np.ones(len(sets)), np.full(len(sets), told))
-    return fit_outside(sides, found, X, lambda near, there: np.full(len(near), doubt**2))
+
+    def doubt_of(near, there):
+        if asked is not None:
+            asked.append(len(near))
+        return np.full(len(near), doubt**2)
+
+    return fit_outside(sides, found, X, doubt_of)
 
 
 def test_rows_at_both_sides_of_each_column_are_outside_of_the_others():
@@ -42,6 +48,14 @@ def test_what_rows_at_the_sides_bear_out_ends_half_a_box_beyond():
     again = Outside(**found.arrays())
     np.testing.assert_array_equal(again.part(X + 0.7), found.part(X + 0.7))
     assert judged(X, 0.0).part(X[-1:] + 0.01)[0] == pytest.approx(LEAST)
+
+
+def test_what_bears_nothing_out_at_the_narrowest_side_is_not_asked_of_the_others():
+    X = np.random.default_rng(0).random((200, 4))
+    asked = []
+    assert judged(X, 0.5, asked=asked) is None
+    assert len(asked) == 1 and asked[0] == len(sides_of(X)[0].rows)
+    assert judged(X, 1e-6, asked=asked) is not None and len(asked) == 1 + 4 * 2 * 3
 
 
 def test_nothing_is_borne_out_by_large_errors_or_round_off():

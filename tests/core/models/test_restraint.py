@@ -1,5 +1,8 @@
 """Means that give way where they know little, and their densities and gradients."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,9 @@ from skpou import (
     LSGDRegressor,
     SparseGridRegressor,
 )
-from skpou.core.models import Components, Restrained
-from tests.examples import tensor
+from skpou.core.models import Components, Restrained, fit_companion
+from skpou.core.models.claims import WrongClaims
+from tests.examples import rows_of, tensor
 
 ESTIMATORS = {
     "AdditivePOURegressor": AdditivePOURegressor(max_order=1),
@@ -26,8 +30,8 @@ ESTIMATORS = {
 class Runaway:
     """A mean that explodes at one side of the box, with a variance that says so or not."""
 
-    def __init__(self, variance, growth=0.0):
-        self.variance, self.growth = variance, growth
+    def __init__(self, variance, growth=0.0, noise=0.0):
+        self.variance, self.growth, self.noise = variance, growth, noise
 
     def mean(self, X):
         return torch.exp(20 * X[:, :1]) / 100
@@ -40,7 +44,7 @@ class Runaway:
     def components(self, X, posterior=True):
         mean = self.mean(X)[:, None]
         variance = (self.variance * torch.exp(self.growth * X[:, :1]))[:, None]
-        return Components(mean[..., 0] * 0, mean, torch.ones_like(mean), variance)
+        return Components(mean[..., 0] * 0, mean, self.noise * torch.ones_like(mean), variance)
 
     def numbers_per_row(self):
         return 1
@@ -85,9 +89,61 @@ def test_in_a_table_a_mean_comes_back_without_a_jump():
     assert mean.diff(dim=0).abs().max() <= own.diff(dim=0).abs().max()
 
 
+@pytest.mark.parametrize(("noise", "goes_on"), [(0.0, True), (1e-3, True), (0.3, False)])
+def test_beyond_the_range_a_nearly_exact_line_goes_on_and_a_noisy_one_does_not(noise, goes_on):
+    rng = np.random.default_rng(5)
+    X = rng.random((40, 4))
+    rows = rows_of(X, X @ [1.0, 1.0, 0.0, 0.0] + noise * rng.standard_normal(40))
+    model = Runaway(1e12)
+    line = fit_companion(model, rows, None)
+    # As trusted as left-out rows would have it.
+    line = replace(line, doubt=torch.ones_like(line.doubt))
+    restrained = Restrained(model, line, rows.y.amin(0), rows.y.amax(0))
+    far = tensor([[1.5, 1.5, 0.5, 0.5], [-4.0, 0.5, 0.5, 0.5]])
+    reached = ((restrained.mean(far) - line.mean(far)).abs() < 1e-2 * line.mean(far).abs()).all()
+    assert bool(reached) is goes_on
+    torch.testing.assert_close(restrained.components(far).expectation(), restrained.mean(far))
+
+
+def test_in_a_table_noise_hides_what_drives_a_mean_many_ranges_away():
+    X, bounds = of_a_table([0.28, 1.0]), (tensor([0.0]), tensor([2.0]))
+    exact, noisy = (Restrained(Runaway(1e-2, noise=n), None, *bounds) for n in (0.0, 0.5))
+    assert torch.equal(exact.mean(X), exact.model.mean(X))
+    held = noisy.mean(X)
+    assert held[0] == noisy.model.mean(X)[0] and 2 <= held[1] < 2.01
+
+
+class TwoClaims:
+    """Two components with one mean, of which the first claims to be exact."""
+
+    def mean(self, X):
+        return X.sum(1, keepdim=True)
+
+    def components(self, X, posterior=True):
+        mean = self.mean(X)[:, None].expand(-1, 2, -1)
+        noise = tensor([[1e-12], [0.1]])
+        return Components(mean.new_full((len(X), 2), 0.5).log(), mean, noise, 0 * mean + 0.1)
+
+
+def test_doubted_claims_have_what_noise_hides_beside_a_line():
+    rng = np.random.default_rng(2)
+    X, model = tensor(rng.random((30, 4))), TwoClaims()
+    line = fit_companion(model, rows_of(X.numpy(), 2 * X[:, 0].numpy()), None)
+    hides = SimpleNamespace(
+        widened=lambda own, X: own,
+        hidden=lambda X, parts: torch.full_like(parts.noise.expand_as(parts.mean), 0.5),
+    )
+    claims = WrongClaims(np.array([[0.1], [0.0]]), np.array([[0.3]]))
+    restrained = Restrained(model, line, tensor([0.0]), tensor([4.0]), bars=hides, claims=claims)
+    parts = restrained.components(X)
+    assert parts.mean.shape == parts.epistemic.shape == (30, 3, 1)
+    assert (parts.epistemic >= 0.5).all()
+
+
 @pytest.mark.parametrize("points", [lambda x: tensor(x[:, None]), of_a_table])
-def test_the_gradient_outside_of_the_range_is_that_of_the_mean(points):
-    model = Restrained(Runaway(9.0, growth=3.0), None, tensor([0.0]), tensor([2.0]))
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_the_gradient_outside_of_the_range_is_that_of_the_mean(points, noise):
+    model = Restrained(Runaway(9.0, growth=3.0, noise=noise), None, tensor([0.0]), tensor([2.0]))
     X = points(np.r_[np.linspace(0.05, 0.26, 9), 0.28, 0.31, 0.4, 0.7, 1.0, 1.2])
     step = torch.zeros_like(X)
     step[:, 0] = 1e-6

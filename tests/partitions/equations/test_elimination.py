@@ -71,6 +71,12 @@ def test_an_unknown_that_no_row_sees_leaves_the_pieces_their_covariances():
         np.testing.assert_allclose(block.numpy(), inverse[own, own], atol=1e-12)
     assert abs(unknowns[0, 0] - inverse[-1, -1]) < 1e-12
     assert 1e200 < unknowns[1, 1] < np.inf
+    # It stays, and the other one is solved for.
+    A, b = dense(problem)
+    expected = np.linalg.lstsq(A[:, :-1], b, rcond=None)[0]
+    coef, unknowns = problem.solve()
+    np.testing.assert_allclose(torch.cat(coef).numpy(), expected[: START[-1]], atol=1e-12)
+    np.testing.assert_allclose(unknowns.numpy(), [expected[-1], 0.0], atol=1e-12)
 
 
 def test_held_unknowns_and_tangents():
@@ -113,3 +119,4 @@ def test_open_directions_are_counted():
         pair.rows[:, SIZES[pair.first]] = -1.0
     problem.ridge = 1e-14
     assert problem.factor().n_open() == 1
+    assert problem.is_open() and not random_problem().factor().is_open()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-import skpou.partitions.estimators.hierarchical as module
 from skpou import HierarchicalPOURegressor
 from skpou.base import estimator
+from skpou.partitions.estimators import discovery, hierarchical
 from skpou.partitions.mixtures.mixture import Mixture
 from tests.estimators import (
     QUERY,
@@ -253,7 +253,7 @@ def test_refit_where_a_partition_has_no_rows(sizes, rows):
 
 def test_best_of_n_init_is_kept(monkeypatch):
     results = []
-    plausible_pieces = module.plausible_pieces
+    plausible_pieces = discovery.plausible_pieces
 
     def recorded(*args, **kwargs):
         results.append(plausible_pieces(*args, **kwargs))
@@ -261,7 +261,7 @@ def test_best_of_n_init_is_kept(monkeypatch):
         results[-1].n_iter = 100 + len(results)
         return results[-1]
 
-    monkeypatch.setattr(module, "plausible_pieces", recorded)
+    monkeypatch.setattr(discovery, "plausible_pieces", recorded)
     model = HierarchicalPOURegressor(**QUICK, n_init=3).fit(X, Y)
     assert len(results) == 3
     assert model.n_iter_ == 102
@@ -386,7 +386,7 @@ def test_interrupt_of_a_later_start_keeps_the_first(monkeypatch):
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(estimator, "merge_rows"), (module, "PieceOptions")],
+    [(estimator, "merge_rows"), (hierarchical, "PieceOptions")],
     ids=["rows", "options"],
 )
 @pytest.mark.parametrize("earlier", [False, True], ids=["first fit", "second fit"])
@@ -428,7 +428,7 @@ def test_out_of_memory_on_the_device_gives_advice(monkeypatch):
     def fail(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
-    monkeypatch.setattr(module, "plausible_pieces", fail)
+    monkeypatch.setattr(discovery, "plausible_pieces", fail)
     match = "(?s)Tried to allocate 9 GiB.*batch_size.*device='cpu'"
     with pytest.raises(torch.cuda.OutOfMemoryError, match=match):
         model.fit(-X, Y)

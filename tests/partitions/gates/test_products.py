@@ -9,7 +9,7 @@ from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.networks.architecture import Network
 from skpou.networks.basis import NetworkColumns
 from skpou.partitions.gates.products import (
-    HeldLogits,
+    FixedLogits,
     LinearLogits,
     NetworkLogits,
     PartitionPolynomials,
@@ -251,11 +251,11 @@ def test_held_logits_stay_and_those_below_move_as_before(n_held):
     theta = make_theta(free)
     start = sum(part.n_parameters for part in free.logits[:n_held])
     parts = [part.reshape(-1) for part in free.split(theta)]
-    held = [
-        HeldLogits(logits.values(part))
+    fixed = [
+        FixedLogits(logits.values(part))
         for logits, part in zip(free.logits[:n_held], parts[:n_held], strict=True)
     ]
-    basis = PartitionPolynomials(free.polynomials, held + free.logits[n_held:], free.parents)
+    basis = PartitionPolynomials(free.polynomials, fixed + free.logits[n_held:], free.parents)
     assert basis.n_parameters == free.n_parameters - start
     own, coef = theta[start:], torch.as_tensor(rng.standard_normal((free.n_columns, 2)))
     cotangent = torch.as_tensor(rng.standard_normal((len(free.polynomials), 2)))

@@ -97,7 +97,7 @@ def test_every_point_is_held_out_once():
     assert len(held) == N_FOLDS
     assert sorted(itertools.chain(*held)) == observations(rows)
     assert len(task.weight) == len(observations(rows))
-    for (kept, out), pairs in zip(task.parts, task.held, strict=True):
+    for (kept, out), pairs in zip(task.parts, task.left_out, strict=True):
         assert sorted(observations(kept) + observations(out)) == observations(rows)
         assert not {tuple(x) for x in kept.X.tolist()} & {tuple(x) for x in out.X.tolist()}
         assert abs(out.n_rows - rows.n_rows / N_FOLDS) < 1
@@ -174,7 +174,7 @@ def test_candidate_is_judged_on_rows_that_its_fits_have_not_seen():
     found = task._candidate(commons, 2)
     assert (found.degree, found.n_experts) == (1, 2)
     densities, squares = [], []
-    for (kept, _), held in zip(task.parts, task.held, strict=True):
+    for (kept, _), held in zip(task.parts, task.left_out, strict=True):
         common = CommonPolynomial(kept, 1)
         mixture = fit_shrunk_experts(common, 2, task._rng())
         part = _scaled(mixture, found.factor, common.floor).components(held.X)
@@ -288,8 +288,8 @@ def test_experts_need_larger_densities_and_no_larger_errors(gain, loss, expected
         return pieces_of(kept)
 
     monkeypatch.setattr(table_pieces, "fit_pieces", fit_pieces)
-    of_pieces = [pieces_of(rows).state.components(held.X) for held in task.held]
-    pairs = list(zip(of_pieces, task.held, strict=True))
+    of_pieces = [pieces_of(rows).state.components(held.X) for held in task.left_out]
+    pairs = list(zip(of_pieces, task.left_out, strict=True))
     jitter = 0.01 * torch.cos(torch.arange(len(task.weight)).double() ** 2)
     density = torch.cat([part.log_density(held.y) for part, held in pairs]) + gain + jitter
     square = torch.cat([_square(part, held.y) for part, held in pairs]) + loss + jitter
