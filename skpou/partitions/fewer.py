@@ -20,7 +20,8 @@ from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY, triangular_factor
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
-from skpou.partitions.pieces.problem import ROUND_OFF
+from skpou.partitions.parted import LEAST_DEGREE, TrainPart, parted_pieces, parts_of
+from skpou.partitions.pieces.problem import ROUND_OFF, compact
 from skpou.partitions.pieces.spaces import space_columns
 
 #: Factor between the numbers of pieces that are compared: all together cost twice the largest.
@@ -87,17 +88,17 @@ def fit_no_worse(
     report = report or (lambda line: None)
     options = replace(options, restarted=False, padded_to=asked)
     rows_an_unknown = rows.n_rows / (most * unknowns(rows, options))
-    alone = most == 1 or rows_an_unknown < ROWS_AN_UNKNOWN
+    alone = rows_an_unknown < ROWS_AN_UNKNOWN
 
     def of_number(number: int, rng: np.random.Generator, cells=None) -> TrainingResult:
         some = replace(options, sizes=(number,))
-        if not alone:
+        if not alone and most > 1:
             some = replace(some, most_steps=FIRST_STEPS)
         return fit_pieces(rows, some, rng, cells, report)
 
     # So many as are asked for start as they would alone.
     first = of_number(most, rng)
-    if alone:
+    if most == 1 or (alone and options.soft):
         return first
     contest = _Contest(rows, first, report)
     with handing_over(contest.interrupted):
@@ -105,6 +106,8 @@ def fit_no_worse(
         if error <= contest.judge.exact:
             return contest.winner()
         full = replace(options, sizes=(most,))
+        if _show_parted(contest, rows, full, asked, report) or alone:
+            return contest.winner()
         if contest.judge.shared_by_neighbours(first) > SHARED:
             if error <= NEARLY * contest.judge.exact:
                 contest.descend_to_end(full, noisy=False)
@@ -123,6 +126,36 @@ def fit_no_worse(
                         break
             contest.descend_to_end(full, noisy=True)
     return contest.winner()
+
+
+def _show_parted(
+    contest: _Contest, rows: Rows, options: PieceOptions, asked: int, report: Report
+) -> bool:
+    """Whether pieces between kinks err so much less than others that these need not go on."""
+    told = contest.first.chosen.get("smooth") and (options.degree or 0) >= LEAST_DEGREE
+    if options.soft or told:
+        return False
+    parts = parts_of(rows, options, np.random.default_rng(0))
+    if parts is None:
+        return False
+    report(f"kinks separate {int(parts.max()) + 1} parts")
+
+    found = parted_pieces(rows, replace(options, padded_to=asked), parts, _part_trainer(report))
+    if found is None:
+        return False
+    least = contest.best.score
+    (most,) = options.sizes or (1,)
+    error = contest.show(found, f"{most} parted", most)
+    return error <= max(contest.judge.exact, least / HOPE)
+
+
+def _part_trainer(report: Report) -> TrainPart:
+    """How the pieces of one part are found: as those of all rows are."""
+
+    def train(rows: Rows, options: PieceOptions) -> TrainingResult:
+        return fit_no_worse(rows, options, np.random.default_rng(0), report)
+
+    return train
 
 
 def fit_again(
@@ -158,6 +191,8 @@ def grown_where_better(
 ) -> TrainingResult:
     """Soft pieces that have grown in place of others where left-out rows are predicted better.
 
+    Below sharp gates those of each part grow by themselves.
+
     Parameters
     ----------
     first : TrainingResult
@@ -173,12 +208,17 @@ def grown_where_better(
         On Ctrl-C, with the best pieces so far.
     """
     sizes = options.sizes or ()
-    if len(sizes) != 1 or options.degree is None or not can_grow(first):
+    if len(sizes) != 1 or options.degree is None:
+        return first
+    report = report or (lambda line: None)
+    if first.state.tree.first_soft == 1:
+        return _grown_in_parts(first, rows, options, report)
+    if not can_grow(first):
         return first
     if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * unknowns(rows, options):
         return first
     full = replace(options, exactly=True)
-    contest, grown = (_Contest(rows, first, report or (lambda line: None)) for _ in range(2))
+    contest, grown = (_Contest(rows, first, report) for _ in range(2))
     with handing_over(contest.interrupted):
         error = contest.show(first, str(sizes[0]), sizes[0])
         if error <= contest.judge.exact or contest.judge.shared_by_neighbours(first) <= SHARED:
@@ -189,6 +229,24 @@ def grown_where_better(
             grown.descend_to_end(full, noisy=False)
             contest.show(*grown.best.best[:1], f"{sizes[0]} grown", sizes[0])
     return contest.winner()
+
+
+def _grown_in_parts(
+    first: TrainingResult, rows: Rows, options: PieceOptions, report: Report
+) -> TrainingResult:
+    """Pieces below sharp gates, or such that have grown in each part where these are better."""
+    contest, parts = _Contest(rows, first, report), compact(first.state.tree.choose(rows.X)[0])
+    (most,) = options.sizes or (1,)
+    if int(parts.max()) + 1 == most or contest.judge.shared_by_neighbours(first) <= SHARED:
+        return first
+    with handing_over(contest.interrupted):
+        if contest.show(first, str(most), most) <= contest.judge.exact:
+            return first
+        found = parted_pieces(rows, options, parts, _part_trainer(report))
+        if found is not None:
+            contest.show(found, f"{most} parted", most)
+    # Starts are compared by the pieces that they have found.
+    return replace(contest.best.best[0], score=first.score)
 
 
 #: Expected error, and pieces with their number.

@@ -17,12 +17,13 @@ from torch import Tensor
 from skpou.core import Rows, TrainingResult
 from skpou.core.models import residual_squares
 from skpou.partitions.blends.blends import BlendTrainer
-from skpou.partitions.fit import PieceOptions, affordable_forms, fit_pieces
+from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.joint import blend_options, result_of_blend
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.problem import PieceProblem, compact
 from skpou.partitions.pieces.spaces import space_columns
+from skpou.partitions.training import affordable_forms
 
 #: Largest share of a partition at any row below which it is empty.
 EMPTY = 1e-6
@@ -105,8 +106,10 @@ def unknowns(rows: Rows, options: PieceOptions) -> int:
 
 
 def can_grow(found: TrainingResult) -> bool:
-    """Whether pieces have one level of soft gates that are no networks."""
+    """Whether pieces have one level of soft gates that are no networks, none of them sharp."""
     levels = found.state.tree.levels
+    if "parts" in found.chosen:
+        return False
     return len(levels) == 1 and not levels[0].sharp and levels[0].network is None
 
 

@@ -15,7 +15,16 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Basis, Rows
-from skpou.core.linalg import TINY, evenly, range_to_round_off, row_blocks, triangular_factor
+from skpou.core.linalg import (
+    TINY,
+    evenly,
+    factored,
+    gram_of,
+    range_to_round_off,
+    ridge_quadratics,
+    row_blocks,
+    triangular_factor,
+)
 
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
@@ -39,11 +48,6 @@ DEVIATIONS = 3
 #: Rows for each column from which on their triangular factor is decomposed in their place: from
 #: about there on it takes less time.
 LONG = 1.3
-#: Norm of a column, relative to the largest, and ridge of normed ones, that are round-off.
-NO_NORM, LEAST_PRIOR = 1e-14, 1e-13
-#: Least part of its own that a row has, and the largest growth of an error between the rows: beyond
-#: both are round-off.
-LEAST_LEFT, LARGEST_GROWTH = 1e-6, 1e12
 #: Corrections of the coefficients by what they leave over, for ridges below these.
 CORRECTIONS = ((1e-14, 4), (1e-11, 1))
 #: Largest leverage that leave-one-out divides by, and least part of a row that is its own where
@@ -85,14 +89,6 @@ def probe_points(X: Tensor, rng: np.random.Generator) -> Tensor:
     near = near.reshape(len(chosen), -1)[:, 1:]
     middle = (points[chosen, None] + points[near]) / 2
     return torch.as_tensor(middle.reshape(-1, d), device="cpu").to(X)
-
-
-def neighbour_difference(X: Tensor, y: Tensor) -> Tensor:
-    """Largest differences (n, m) of each row's targets to those of its d + 1 nearest neighbours."""
-    points = X.cpu().numpy()
-    near = cKDTree(points).query(points, min(len(X), X.shape[1] + 2))[1].reshape(len(X), -1)
-    neighbours = y[torch.as_tensor(near, device=X.device)]
-    return (neighbours - y[:, None]).abs().amax(1)
 
 
 def neighbour_correlation(X: Tensor, residual: Tensor) -> float:
@@ -179,12 +175,18 @@ class RidgePath:
 
         The noise is at its most probable value; several targets give the mean of theirs.
         """
-        floor = torch.finfo(self.y.dtype).eps ** 2 * self.y.square().sum(0)
+        return self._likeliest(self._taken() @ self.component.square() + self.rest)
+
+    def _taken(self) -> Tensor:
+        """Share (k, p) of each component that the ridges take."""
         ridge2 = (self.S.new_tensor(self.ridges) * self.S[0]).square()[:, None]
-        shrink = ridge2 / (self.S.square() + ridge2)
-        misfit = shrink @ self.component.square() + self.rest + floor
-        score = self.total * (misfit / self.total).clamp_min(TINY).log().mean(1)
-        score = score - shrink.log().sum(1)
+        return ridge2 / (self.S.square() + ridge2)
+
+    def _likeliest(self, misfit: Tensor) -> tuple[float, float]:
+        """`evidence` by what the ridges leave of the targets (k, m), with their own size."""
+        floor = torch.finfo(self.y.dtype).eps ** 2 * self.y.square().sum(0)
+        score = self.total * ((misfit + floor) / self.total).clamp_min(TINY).log().mean(1)
+        score = score - self._taken().log().sum(1)
         best = int(score.argmin())
         return self.ridges[best], float(score[best])
 
@@ -291,7 +293,8 @@ class RidgePath:
 class SquaredRidgePath(RidgePath):
     """`RidgePath` by the inner products of the columns, with half of the digits.
 
-    Enough for ridges above `LEAST_SQUARED_RIDGE`, which are the only ones that it offers.
+    Enough for ridges above `LEAST_SQUARED_RIDGE`, which are the only ones that it offers. What
+    tells the evidence of all takes no eigenvectors, and that of one is a Cholesky factor.
 
     Parameters
     ----------
@@ -301,24 +304,53 @@ class SquaredRidgePath(RidgePath):
         Targets, weights and sums of squares within the points.
     """
 
+    #: Ridge that was asked for last, with its factor.
+    _factored: tuple[float, Tensor] | None = None
+
     def __init__(self, A: Tensor, rows: Rows):
         self.rows = rows
         self.root = rows.weight.sqrt()[:, None]
         self.A, self.y = A * self.root, rows.y * self.root
         self.total = rows.total_weight
         self.ridges = _ridges_from(LEAST_SQUARED_RIDGE)
-        self.S, self.Vh = _of_squares(self.A.T @ self.A)
-        self.component = (self.Vh @ (self.A.T @ self.y)) / self.S[:, None]
-        rest = self.y.square().sum(0) - self.component.square().sum(0)
-        self.rest = rest.clamp_min(0) + rows.within.sum(0)
+        self.gram, self.moment = gram_of(self.A), self.A.T @ self.y
+        values, self.explained = ridge_quadratics(self.gram, self.moment, self.ridges)
+        self.S = values.sqrt()
 
-    @cached_property
-    def U(self) -> Tensor:
-        """Left singular vectors (n, p)."""
-        return self.A @ (self.Vh.T / self.S)
+    def evidence(self) -> tuple[float, float]:
+        """See `RidgePath.evidence`."""
+        square = self.y.square().sum(0)
+        misfit = (square - self.explained).clamp_min(0) + self.rows.within.sum(0)
+        return self._likeliest(misfit)
 
-    def _lost(self, alpha: float) -> None:
-        """Nothing: what ridges as large as these take is far above round-off."""
+    def factor(self, alpha: float) -> Tensor:
+        """See `RidgePath.factor`."""
+        known = self._factored  # Other threads may put theirs here.
+        if known is None or known[0] != alpha:
+            lower, _ = factored(self.gram, (alpha * float(self.S[0])) ** 2)
+            known = self._factored = alpha, lower.mT.contiguous()
+        return known[1]
+
+    def _solved(self, alpha: float, columns: Tensor) -> Tensor:
+        """Columns (k, p), times the inverse of the factor."""
+        return torch.linalg.solve_triangular(self.factor(alpha), columns, upper=True, left=False)
+
+    def coef(self, alpha: float) -> Tensor:
+        """Coefficients (p, m)."""
+        return torch.cholesky_solve(self.moment, self.factor(alpha), upper=True)
+
+    def residual(self, alpha: float) -> Tensor:
+        """Weighted residual (n, m)."""
+        return self.y - self.A @ self.coef(alpha)
+
+    def free(self, alpha: float) -> Tensor:
+        """Part (n,) of each row that is its own."""
+        leverage = self._solved(alpha, self.A).square().sum(1)
+        return 1 - leverage.clamp_max(LARGEST_LEVERAGE)
+
+    def probed(self, alpha: float, columns: Tensor) -> float:
+        """Mean variance of the prediction at probes, in units of the noise."""
+        return float(self._solved(alpha, columns).square().sum(1).mean())
 
 
 def evident_path(A: Tensor, rows: Rows, noisy: bool) -> tuple[RidgePath, float, float]:
@@ -435,66 +467,3 @@ class StreamedRidgePath(RidgePath):
         looked = torch.cat([self.root[b.start : b.stop : self.step] for b in self.blocks])
         share = self.total / float(looked.square().sum())
         return float((share * square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
-
-
-class TangentScores:
-    """Scores of a fit whose columns were fitted as well, by the columns of its linear model.
-
-    Parameters
-    ----------
-    T : Tensor of shape (n, q)
-        Columns and their derivatives with respect to the fitted parameters.
-    residual : Tensor of shape (n, m)
-        Targets minus fit.
-    rows : Rows
-        Weights and sums of squares within the points.
-    """
-
-    def __init__(self, T: Tensor, residual: Tensor, rows: Rows):
-        root = rows.weight.sqrt()[:, None]
-        self.rows, self.total = rows, rows.total_weight
-        weighted, self.r = T * root, residual * root
-        norms = weighted.norm(dim=0)
-        self.norms = norms.clamp_min(NO_NORM * float(norms.max()) + TINY)
-        # Directions that change the fit by less than its residual are not determined by it; a
-        # column that hardly varies at the rows has a prior of the size of the box and the targets.
-        level = math.sqrt(float(self.r.square().sum(0).mean()) / self.total)
-        self.ridge = (level / self.norms).clamp_min(max(level / math.sqrt(len(T)), LEAST_PRIOR))
-        Q, R = torch.linalg.qr(torch.cat([weighted / self.norms, torch.diag(self.ridge)]))
-        self.R = R
-        self.h = Q[: len(T)].square().sum(1).clamp_max(1 - LEAST_LEFT)
-
-    @property
-    def dof(self) -> float:
-        """Trace of the hat matrix."""
-        return float(self.h.sum())
-
-    @property
-    def factor(self) -> Tensor:
-        """Triangular factor of the columns as they are, for the posterior."""
-        return self.R * self.norms
-
-    def _mean(self, square: Tensor) -> float:
-        return float((square.sum(0) + self.rows.within.sum(0)).mean()) / self.total
-
-    def leave_one_out(self) -> float:
-        """Root mean square error at each distinct row when all its weight is left out."""
-        left_out = (self.r / (1 - self.h)[:, None]).abs()
-        # Beside a step the leverage is next to 1. Without the row the step would move, but not
-        # beyond the neighbours.
-        bound = self.r.abs() + self.difference
-        return math.sqrt(self._mean(torch.minimum(left_out, bound).square()))
-
-    @cached_property
-    def difference(self) -> Tensor:
-        """Weighted `neighbour_difference` of the targets."""
-        rows = self.rows
-        return neighbour_difference(rows.X, rows.y) * rows.weight.sqrt()[:, None]
-
-    def calibrated(self, probes: Tensor) -> float:
-        """Expected error between the rows; `probes` are the columns (k, q) there."""
-        spread = self._mean(self.r.square() / (1 - self.h)[:, None])
-        solved = torch.linalg.solve_triangular(self.R, probes / self.norms, upper=True, left=False)
-        return math.sqrt(
-            spread * (1 + float(solved.square().sum(1).clamp_max(LARGEST_GROWTH).mean()))
-        )

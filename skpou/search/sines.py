@@ -44,7 +44,7 @@ STREAMED = 6e10
 #: Rows times squared columns up to which neighbouring bandwidths are tried with all columns, too.
 QUICK = 2.5e9
 #: Probes times squared columns that are looked at, but so many probes at least.
-MOST_PROBING, FEWEST_PROBES = 2.5e9, 1000
+MOST_PROBING, FEWEST_PROBES = 1e9, 1000
 #: Ridge of the pilot from which inner products suffice.
 NOISY = 1e-6
 #: Columns that a shape needs in one dimension for each of a band's independent functions.

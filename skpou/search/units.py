@@ -21,7 +21,7 @@ from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, leve
 from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
-from skpou.search.scores import TangentScores
+from skpou.search.tangents import TangentScores
 from skpou.sines import SineFeatures
 
 #: Rows that the dictionary is compared with, fewer where few units are looked for, and about the

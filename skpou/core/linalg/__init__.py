@@ -7,6 +7,7 @@ from skpou.core.linalg.cholesky import (
     TINY,
     add_gram,
     factored,
+    gram_of,
     largest_norm,
     solve_each,
     symmetric,
@@ -45,6 +46,7 @@ from skpou.core.linalg.statistics import (
     triangular_factors,
     weighted_factors,
 )
+from skpou.core.linalg.tridiagonal import ridge_quadratics
 from skpou.core.linalg.weighted_sums import WeightedSums, factor_of_products
 
 # fmt: off
@@ -52,9 +54,9 @@ __all__ = ["LEAST_ALPHA", "LEAST_SPREAD", "NO_VARIANCE", "NUMERICAL_FAILURES", "
            "EvidenceFit", "EvidenceProblem", "Groups", "RowSums", "WeightedSums", "add_gram",
            "alone", "back_substitute", "check_alike", "coefficients", "count",
            "effective_parameters", "evenly", "evidence_ridge", "factor_of_products", "factored",
-           "free_rows", "gather", "gather_objects", "is_deficient", "largest_norm", "leave_one_out",
-           "long_blocks", "lower_inverse", "range_to_round_off", "ridge_coefficients",
-           "ridge_factor", "row_blocks", "rows_within", "solve_each", "split_factor", "sum_of_all",
-           "symmetric", "triangular_factor", "triangular_factors", "weighted_factors",
-           "whitened_factor"]
+           "free_rows", "gather", "gather_objects", "gram_of", "is_deficient", "largest_norm",
+           "leave_one_out", "long_blocks", "lower_inverse", "range_to_round_off",
+           "ridge_coefficients", "ridge_factor", "ridge_quadratics", "row_blocks", "rows_within",
+           "solve_each", "split_factor", "sum_of_all", "symmetric", "triangular_factor",
+           "triangular_factors", "weighted_factors", "whitened_factor"]
 # fmt: on

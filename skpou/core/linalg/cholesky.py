@@ -65,6 +65,14 @@ def symmetric(lower: Tensor) -> Tensor:
     return full.add_(torch.tril(full, -1).T)
 
 
+def gram_of(J: Tensor) -> Tensor:
+    """``J'J``, for half the products where numpy sees that both factors are one matrix."""
+    if J.device.type != "cpu" or J.requires_grad:
+        return J.T @ J
+    columns = J.numpy()
+    return torch.from_numpy(columns.T @ columns)
+
+
 def add_gram(total: Tensor, J: Tensor) -> None:
     """Add the lower part of ``J'J``, panel by panel."""
     for part in row_blocks(len(total), PANEL):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skpou.core.linalg.cholesky import gram_of
 from skpou.core.linalg.statistics import row_blocks, triangular_factor
 
 #: Prior variance below which a group is as good as absent.
@@ -205,9 +206,10 @@ class EvidenceProblem:
     @functools.cached_property
     def gram(self) -> Tensor:
         """Weighted products (p, p) of the columns."""
-        F, weight = self.F, self.weight
-        blocks = row_blocks(len(F), BLOCK)
-        return torch.stack([F[b].T @ (weight[b, None] * F[b]) for b in blocks]).sum(0)
+        total = self.F.new_zeros((self.F.shape[1],) * 2)
+        for block in row_blocks(len(self.F), BLOCK):
+            total += gram_of(self.weight[block, None].sqrt() * self.F[block])
+        return total
 
     @functools.cached_property
     def moment(self) -> Tensor:
@@ -339,7 +341,7 @@ class EvidenceProblem:
         """
         root = (self.weight / noise).sqrt()
         G, target = root[:, None] * self.F * width, root * self.y
-        K = G @ G.T
+        K = gram_of(G.T)
         K.diagonal().add_(1.0)
         L, failed = torch.linalg.cholesky_ex(K)
         if int(failed) or not float(L.diagonal().max()) < ILL_CONDITIONED:

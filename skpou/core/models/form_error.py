@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skpou.core import Rows, judging_generator
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
+from skpou.core.models.aliases import aliased_levels
 from skpou.core.models.cross_validation import (
     N_FOLDS,
     LeftOut,
@@ -297,8 +298,9 @@ def fit_form_errors(
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)
         form = _calibrated(X * scales, scales, left_out, some, bool(sets)) or _none(rows.n_features)
-        levels = [level.arrays() for level in fit_level_errors(left_out, X, sets)]
-        across = claimed_too_much(left_out, sets) if levels and left_out.refitted else None
+        told = fit_level_errors(left_out, X, sets)
+        across = claimed_too_much(left_out, sets) if told and left_out.refitted else None
+        levels = [one.arrays() for one in aliased_levels(model, rows.X, told, target)]
         hidden = hidden_by_noise(X, scales, left_out, rows, target)
         largest = float(rows.y[:, target].abs().max())
         form = replace(form, discrepancy=hidden)

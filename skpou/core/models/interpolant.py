@@ -2,8 +2,8 @@
 
 Few rows do not tell a form: what a search finds may be exact at the rows and off between them. A
 process with a smooth kernel has no form to find, and its lengths are those of largest evidence
-[1]_, Chapter 5, of two kernels: of functions that are as smooth as any, and of such as have two
-derivatives.
+[1]_, Chapter 5, of three kernels: of functions that are as smooth as any, of such as have poles
+beside the real axis, and of such as have two derivatives.
 
 References
 ----------
@@ -44,7 +44,7 @@ class Interpolant:
     weight : Tensor of shape (k,)
         Their noise is divided by it.
     kinds : Tensor of shape (M,)
-        0 for the Gaussian kernel, 1 for Matern's with two derivatives.
+        0 for the Gaussian kernel, 1 for Matern's with two derivatives, 2 for the rational one.
     stretches : Tensor of shape (M, d)
         By how much ends of the box are drawn out along each column, see `stretched`.
     rates : Tensor of shape (M, d)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
+from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
 from skpou.core.models.interpolant import Interpolant
@@ -52,8 +53,9 @@ CHOSEN_ANEW = 12
 FURTHER_NUMBERS = 4
 #: Errors' worth of belief in the claimed variance where left-out errors are smaller.
 PRIOR_ERRORS = 8.0
-#: The same where they are smaller in some places: of the errors only those near tell that.
-PRIOR_PLACES = 32.0
+#: The same for each column where they are smaller in some places: of the errors only those near
+#: tell that, and in more columns fewer are near.
+PRIOR_PLACES = 16.0
 #: Points of the box at which errors are expected.
 N_PROBES = 128
 
@@ -105,18 +107,30 @@ def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
     return replace(empty, coef=torch.cat(coef, 1))
 
 
-def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> LeftOut:
-    """Errors of fits of one target without each set, and the degrees that all rows leave."""
-    degrees = solved(rows, [kernels]).degrees_left(0)
+def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> tuple[Weighed, LeftOut]:
+    """Errors of fits of one target without each set, and the degrees that all rows leave.
+
+    By those of the kernels whose covariances are positive without each set: those it is for.
+    """
     taken = taken_of(kernels, rows.n_features)
-    found = [kernel_left_out(rows, choice, sets, taken) for _, choice in kernels]
-    shares = [share for share, _ in kernels]
+    known, found = [], []
+    for share, choice in kernels:
+        try:
+            found.append(kernel_left_out(rows, choice, sets, taken))
+        except np.linalg.LinAlgError:
+            continue
+        known.append((share, choice))
+    if not known:
+        raise np.linalg.LinAlgError("no kernel's covariance is positive without some rows")
+    total = sum(share for share, _ in known)
+    known = [(share / total, choice) for share, choice in known]
+    shares = [share for share, _ in known]
+    degrees = solved(rows, [known]).degrees_left(0)
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
-    share = np.array(shares)
-    noise = np.tensordot(share, np.stack([f.noise for f in found]), 1)
-    count = share @ np.stack([f.count for f in found])
+    noise = np.tensordot(shares, np.stack([f.noise for f in found]), 1)
+    count = np.array(shares) @ np.stack([f.count for f in found])
     beside = {"count": count, "degrees": degrees}
-    return replace(found[0], error=error, variance=variance, noise=noise, **beside)
+    return known, replace(found[0], error=error, variance=variance, noise=noise, **beside)
 
 
 def _levels(left_out: LeftOut, X: np.ndarray) -> set[int]:
@@ -224,9 +238,10 @@ def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
     """The local size of the errors, and what is claimed of them by it.
 
-    Rows on the lines of a grid share the errors of these: too few to tell of places.
+    Rows on the lines of a grid share the errors of these: too few to tell of places. And what few
+    levels of a column cannot tell is in no error at a row.
     """
-    if sets_of_levels(left_out, X):
+    if sets_of_levels(left_out, X) or columns_of_few_levels(X):
         return None, left_out
     square, worth = _ratios(left_out)
     total = np.bincount(left_out.row, weights=worth, minlength=len(X))
@@ -234,7 +249,8 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     told = np.flatnonzero(total)
     is_noisy = np.median(left_out.noise) >= CLEAR_NOISE**2
     worth = np.minimum(total[told], 1.0)
-    size = fit_local_size(X[told], mean[told] / total[told], worth, PRIOR_PLACES, is_noisy)
+    prior = PRIOR_PLACES * X.shape[1]
+    size = fit_local_size(X[told], mean[told] / total[told], worth, prior, is_noisy)
     if size is None:
         return None, left_out
     factor = size(X)[left_out.row, None]
@@ -264,8 +280,8 @@ def _of_target(
     if _is_bent(rows) or _size(left_out, known) <= EXACT_ENOUGH:
         return None
     try:
-        kernels = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
-        other = _left_out(rows, kernels, left_out)
+        of_all = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+        kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (

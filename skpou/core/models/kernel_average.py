@@ -23,8 +23,8 @@ import numpy as np
 from skpou.core import Rows
 from skpou.core.models.likely_kernels import (
     GAUSSIAN,
+    KINDS,
     LINE,
-    MATERN,
     N_STEPS,
     NOISE,
     RATES,
@@ -77,7 +77,7 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
     """
     modes = [
         found
-        for kind in (GAUSSIAN, MATERN)
+        for kind in KINDS
         for has_noise in (True, False)
         if (found := _mode(rows, target, kind, has_noise)) is not None
     ]

@@ -100,6 +100,10 @@ class LevelError:
     def _tree(self) -> cKDTree:
         return cKDTree(self.levels[:, None])
 
+    def at_least(self, size: float) -> LevelError:
+        """The same with such a standard deviation in the middle between two levels at least."""
+        return replace(self, least=max(self.least, size))
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return {part.name: getattr(self, part.name) for part in fields(self)}

@@ -43,8 +43,12 @@ STEP = 1 / 16
 #: Decimals of rows and targets, in scaled units, by which a kernel is looked for: far below what
 #: the nugget covers, and far above round-off, which may turn a search that hardly sees the noise.
 DECIMALS = 10
-#: The kernels.
-GAUSSIAN, MATERN = 0, 1
+#: The kernels, from what is as smooth as any to two derivatives; between them that of functions
+#: with poles beside the real axis, which rows tell from both.
+GAUSSIAN, MATERN, RATIONAL = 0, 1, 2
+KINDS = GAUSSIAN, RATIONAL, MATERN
+#: Exponent of the rational quadratic kernel: poles at the root of two times its length.
+EXPONENT = 1
 #: Log evidence for each row by which the Gaussian kernel must be likelier: functions that are as
 #: smooth gain more with each row, and what is not is missed between the rows by much less else.
 SMOOTHER = 0.1
@@ -68,11 +72,16 @@ GOES_ON = 1.0
 def correlation(square: Any, kind: int, library: Any) -> tuple[Any, Any]:
     """Correlations at squared distances, and what times a step is minus their gradient.
 
-    Gaussian, or Matern's of order 5/2 (Rasmussen, Williams 2006, Eq. 4.17); by numpy or torch.
+    Gaussian, rational quadratic (Rasmussen, Williams 2006, Eq. 4.19), or Matern's of order 5/2
+    (Eq. 4.17); by numpy or torch.
     """
     if kind == GAUSSIAN:
         value = library.exp(-0.5 * square)
         return value, value
+    if kind == RATIONAL:
+        base = 1 + square / (2 * EXPONENT)
+        value = base**-EXPONENT
+        return value, value / base
     r = library.sqrt(5 * square)
     fall = library.exp(-r)
     return (1 + r + r * r / 3) * fall, (5 / 3) * (1 + r) * fall
@@ -267,7 +276,7 @@ def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
     d = rows.n_features
     starts = first_numbers(d)
     ends = []
-    for kind in (GAUSSIAN, MATERN):
+    for kind in KINDS:
         begun = []
         for stretch in stretches_of(rows.X.cpu().numpy()):
             evidence = evidence_of(rows, target, kind, stretch)

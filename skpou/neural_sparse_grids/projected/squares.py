@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import LEAST_ALPHA, add_gram, factored, row_blocks, rows_within, symmetric
+from skpou.core.linalg import LEAST_ALPHA, factored, gram_of, row_blocks, rows_within
 from skpou.core.optim import DampedModel, spread_of
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, Encoder
 from skpou.neural_sparse_grids.projected.rows import (
@@ -195,18 +195,16 @@ class EncodedProblem(EncodedRows):
         columns = fit.problem.rows
         for block in row_blocks(n, rows_within(m * k, JACOBIAN_NUMBERS)):
             J = self.encoded_rows(block, fit, slope)
-            K = columns.dense(block)
             for o in range(m):
-                add_gram(gram, J[:, o])
-                cross[o].addmm_(K.T, J[:, o])
+                gram += gram_of(J[:, o])
+                cross[o] += columns.products(block, J[:, o])
             pull -= torch.einsum("nok,no->k", J, fit.residual[block])
-        projected = torch.zeros_like(gram)
         for o in range(m):
             inner = torch.linalg.solve_triangular(
                 fit.solution.factor, d[:, None] * cross[o], upper=False
             )
-            add_gram(projected, inner)
-        return symmetric(gram.sub_(projected).div_(m)), None, pull / m
+            gram -= gram_of(inner)
+        return gram.div_(m), None, pull / m
 
     def _by_rows(self, fit: EncodedFit, slope: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``.
@@ -220,9 +218,7 @@ class EncodedProblem(EncodedRows):
         J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
         J = J.reshape(n * m, -1) / math.sqrt(m)
         few = n * m <= J.shape[1]
-        gram = J.new_zeros((min(J.shape),) * 2)
-        add_gram(gram, J.T if few else J)
-        return symmetric(gram), J if few else None, pull
+        return gram_of(J.T if few else J), J if few else None, pull
 
     def _kernel(self, fit: EncodedFit) -> Tensor:
         """``K D^-1 K'`` (n, n), with the ridge in D."""
@@ -232,7 +228,7 @@ class EncodedProblem(EncodedRows):
             return problem.kernel(solution.decay) / ridge
         d = solution.decay ** (-0.5 * self.costs)
         K = problem.rows.dense(slice(0, len(fit.residual))) * d / math.sqrt(ridge)
-        return K @ K.T
+        return gram_of(K.T)
 
     # Ridges by evidence
 

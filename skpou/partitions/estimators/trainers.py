@@ -13,7 +13,6 @@ from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partit
 from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
 from skpou.partitions.fit import (
     PieceOptions,
-    affordable_forms,
     discover_tree,
     fit_pieces,
 )
@@ -23,6 +22,7 @@ from skpou.partitions.joint import fit_blend
 from skpou.partitions.mixtures.em import EMOptions, affordable_degree, fit_em
 from skpou.partitions.pieces.noise_parts import split_by_noise, tree_of_labels
 from skpou.partitions.pieces.problem import PieceProblem, compact
+from skpou.partitions.training import affordable_forms
 
 #: A training from a random start.
 Train = Callable[[np.random.Generator], TrainingResult]

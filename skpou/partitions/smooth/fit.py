@@ -15,7 +15,7 @@ import torch
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import residual_squares
-from skpou.partitions.fit import PieceOptions, affordable_forms
+from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -29,6 +29,7 @@ from skpou.partitions.smooth.families import (
     scaled_partitions,
 )
 from skpou.partitions.smooth.prior_fits import LeftOutRows
+from skpou.partitions.training import affordable_forms
 
 #: Most rows, and most of rows on lines; most columns of X.
 MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from skpou.core.linalg import row_blocks, rows_within
@@ -19,6 +21,9 @@ from skpou.sparse_grids.basis.grid import SparseGrid, csr_tensor
 MAX_KEPT = 30_000_000
 #: Most numbers of a matrix whose dense products take less time than to find its entries.
 DENSE_NUMBERS = 200_000
+#: Columns for each entry of a row from which on sparse products with many columns take less time
+#: than dense ones.
+SPARSE = 4
 #: Rows of a Gram matrix that are summed together.
 PANEL = 256
 #: Entries of a block of the Gram matrix, which stay in a core's cache, and its fewest rows.
@@ -119,6 +124,17 @@ class GridRows:
         width = self.n_columns + (self.active is not None)
         result = values.new_zeros((len(values), width)).scatter_(1, columns, values)
         return result[:, : self.n_columns]
+
+    def products(self, rows: slice, J: Tensor) -> Tensor:
+        """Products (p, k) of the transposed columns at some rows with a matrix (n, k)."""
+        values, columns = self.entries(rows)
+        n, M = values.shape
+        if values.device.type != "cpu" or M * SPARSE > self.n_columns:
+            return self.dense(rows).T @ J
+        starts = np.arange(0, n * M + 1, M)
+        entries = (values.flatten().numpy(), columns.flatten().numpy(), starts)
+        matrix = csr_array(entries, shape=(n, self.n_columns + 1))
+        return torch.from_numpy((matrix.T @ J.numpy())[: self.n_columns])
 
     def blocks(self, budget: int | None = None) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Rows with the values and columns of their entries."""

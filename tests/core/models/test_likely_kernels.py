@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from skpou import SparseGridRegressor
 from skpou.core import Rows
+from skpou.core.models import kernel_average
 from skpou.core.models.interpolant_fit import solved
 from skpou.core.models.kernel_average import likely_kernels
-from skpou.core.models.likely_kernels import likeliest_kernel
+from skpou.core.models.likely_kernels import (
+    GAUSSIAN,
+    KINDS,
+    MATERN,
+    RATIONAL,
+    correlation,
+    likeliest_kernel,
+)
 from skpou.core.models.relevance import evident_kernel
 from tests.examples import tensor
 
@@ -28,6 +37,34 @@ def noisy_beats(n, n_periods, noise):
     x = np.sort(np.random.default_rng(0).random(n))
     errors = noise * np.random.default_rng(0).standard_normal(n)
     return x[:, None], beats(x, n_periods) + errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_falls_of_correlations_are_their_slopes_over_the_step(kind):
+    distance, step = np.linspace(0.1, 4, 40), 1e-6
+    ahead, behind = (correlation((distance + s) ** 2, kind, np)[0] for s in (step, -step))
+    fall = correlation(distance**2, kind, np)[1]
+    assert_allclose(fall * distance, (behind - ahead) / (2 * step), rtol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [0.31, 0.5, 0.74])
+def test_functions_with_poles_are_neither_as_smooth_as_any_nor_rough(centre, monkeypatch):
+    def y(x):
+        return 1 / (1 + 60 * (x - centre) ** 2)
+
+    x = np.linspace(0, 1, 24)[:, None]
+    rows, medians = rows_of(x, y(x[:, 0])), []
+    for kinds in (KINDS, (GAUSSIAN, MATERN)):
+        monkeypatch.setattr(kernel_average, "KINDS", kinds)
+        kernels = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+        found = solved(rows, [kernels])
+        deviation = found.variance(tensor(NEW))[:, 0].sqrt().numpy()
+        error = found.mean(tensor(NEW))[:, 0].numpy() - y(NEW[:, 0])
+        assert np.mean(np.abs(error) <= 3 * deviation) >= 0.97
+        medians.append(np.median(deviation))
+        if kinds is KINDS:
+            assert sum(share for share, (kind, _, _) in kernels if kind == RATIONAL) > 0.8
+    assert medians[0] < 0.8 * medians[1]
 
 
 @pytest.mark.parametrize(("n", "n_periods", "noise"), [(100, 15, 1e-3), (120, 20, 0.2)])

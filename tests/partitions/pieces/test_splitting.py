@@ -118,3 +118,12 @@ def test_equal_coordinates_are_cut_by_the_next_one():
     upper = found.labels == 1
     key = 10 * problem.rows.X[:, 0] + problem.rows.X[:, 1]
     assert float(key[~upper].max()) < float(key[upper].min())
+
+
+def test_no_more_halves_of_a_piece_than_it_may_have():
+    problem = problem_of(wave(3), 200, degree=1)
+    sides = (problem.rows.X[:, 0] > 0.5).long()
+    found = split_pieces(problem, problem.fit(sides), 6, torch.tensor([1, 3]))
+    assert found.n_pieces == 4
+    numbers = [len(torch.unique(found.labels[sides == side])) for side in (0, 1)]
+    assert numbers == [1, 3]

@@ -137,3 +137,12 @@ def test_dense_products_are_those_of_the_entries():
     torch.testing.assert_close(dense.rmatmul(residual), rows.rmatmul(residual))
     weighted = dense.weighted(torch.full((30,), 4.0).double())
     torch.testing.assert_close(weighted.matmul(coef), 2 * rows.matmul(coef))
+
+
+@pytest.mark.parametrize("few_entries", [True, False])
+@pytest.mark.parametrize("active", [None, 20])
+def test_products_at_some_rows(few_entries, active, monkeypatch):
+    monkeypatch.setattr(grid_rows, "SPARSE", 0 if few_entries else 1000)
+    rows, A = make({}, active=active)
+    J = torch.tensor(np.random.default_rng(2).random((12, 7)))
+    torch.testing.assert_close(rows.products(slice(5, 17), J), A[5:17].T @ J)
