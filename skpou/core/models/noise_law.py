@@ -24,7 +24,7 @@ from torch import Tensor
 
 from skpou.core.linalg import TINY
 from skpou.core.models.residue_density import is_gain
-from skpou.core.state import TensorState
+from skpou.core.state import TensorState, to_array, to_tensor
 
 #: Cosines of each function; of more columns than so many each has its line alone.
 N_COSINES, MOST_CURVED = 10, 8
@@ -60,6 +60,9 @@ LOG_OF_T = (
 N_FOLDS, FEWEST_OF_LAW = 5, 50
 #: Least part of the largest variance: beyond three decades of noise rows are all but exact.
 LEAST_PART = 1e-7
+#: Most posterior variance of the logarithm: a factor of e either way. A law that is known less well
+#: than this has more in its widest part than in all others.
+MOST_DOUBT = 1.0
 #: Share of such rows from which on a law is not told.
 MOST_EXACT = 0.02
 
@@ -128,6 +131,8 @@ class NoiseLaw:
         Mean of the factor over the rows.
     least : float
         Least logarithm.
+    root : Tensor of shape (q, q)
+        Inverse of the Cholesky factor of the coefficients' posterior precision.
     """
 
     coef: Tensor
@@ -135,29 +140,36 @@ class NoiseLaw:
     jumps: Jumps
     usual: float
     least: float
+    root: Tensor
 
     def log_factor(self, points: Tensor, mean: Tensor) -> Tensor:
         """Logarithms (n,) at points (n, d) with their means (n,), in float64.
 
         Beside the box columns count as at its nearest point; the mean goes on.
         """
+        return self.at(points, mean)[0]
+
+    def at(self, points: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms (n,), see `log_factor`, and their posterior variances (n,)."""
         points, mean = points.to(self.coef), mean.to(self.coef)
         Z = _features(points.clamp(0, 1), mean, self.scale, self.jumps)[0]
-        return (Z @ self.coef).clamp_min(self.least)
+        doubt = (Z @ self.root.T).square().sum(1)
+        return (Z @ self.coef).clamp_min(self.least), doubt.clamp_max(MOST_DOUBT)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         scale = None if self.scale is None else self.scale.arrays()
-        coef = self.coef.cpu().numpy()
-        return {**vars(self), "coef": coef, "scale": scale, "jumps": self.jumps.arrays()}
+        coef, root = to_array(self.coef), to_array(self.root)
+        parts = {"coef": coef, "scale": scale, "jumps": self.jumps.arrays(), "root": root}
+        return {**vars(self), **parts}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NoiseLaw:
         """Rebuild from `arrays`, on the device of `like`."""
-        coef = torch.tensor(arrays["coef"], dtype=torch.float64, device=like.device)
+        coef, root = (to_tensor(arrays[name], like) for name in ("coef", "root"))
         scale = None if arrays["scale"] is None else Scale(**arrays["scale"])
         jumps = Jumps.from_arrays(arrays["jumps"], like)
-        return cls(coef, scale, jumps, arrays["usual"], arrays["least"])
+        return cls(coef, scale, jumps, arrays["usual"], arrays["least"], root)
 
 
 def _features(
@@ -268,9 +280,7 @@ class _Fit:
         precision[0] = 0.0
         for _ in range(steps):
             score, information = errors.score(self.Z @ coef)
-            H = self.Z.T @ (information[:, None] * self.Z) + torch.diag(precision)
-            H.diagonal().add_(1e-10 * H.diagonal().max())
-            factor = torch.linalg.cholesky(H)
+            factor = self._factor(information, precision)
             step = torch.cholesky_solve((self.Z.T @ score - precision * coef)[:, None], factor)[
                 :, 0
             ]
@@ -283,6 +293,18 @@ class _Fit:
             if abs(evidence - before) < ENOUGH:
                 break
         return coef, precision, evidence
+
+    def root(self, coef: Tensor, precision: Tensor) -> Tensor:
+        """Inverse (q, q) of the Cholesky factor of the posterior precision of coefficients."""
+        information = self.errors.score(self.Z @ coef)[1]
+        factor = self._factor(information, precision)
+        identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        return torch.linalg.solve_triangular(factor, identity, upper=False)
+
+    def _factor(self, information: Tensor, precision: Tensor) -> Tensor:
+        H = self.Z.T @ (information[:, None] * self.Z) + torch.diag(precision)
+        H.diagonal().add_(1e-10 * H.diagonal().max())
+        return torch.linalg.cholesky(H)
 
     def _updated(self, coef: Tensor, spread: Tensor, precision: Tensor) -> Tensor:
         """Precisions of the priors that are likelier."""
@@ -334,7 +356,9 @@ def fit_noise_law(errors: Errors) -> NoiseLaw | None:
         if found.evidence < best.evidence + math.log(n_places):
             break
         best = found
-    return _law(best.fit, best.coef) if _predicts(errors, best) and not _is_exact(best) else None
+    if _is_exact(best) or not _predicts(errors, best):
+        return None
+    return _law(best)
 
 
 class _Found(NamedTuple):
@@ -380,14 +404,14 @@ def _next_jump(found: _Found) -> tuple[Jumps | None, int]:
     return Jumps(some.column[best : best + 1], some.place[best : best + 1]), n_places
 
 
-def _law(fit: _Fit, coef: Tensor) -> NoiseLaw:
-    errors = fit.errors
-    coef = coef.clone()
+def _law(found: _Found) -> NoiseLaw:
+    fit, coef = found.fit, found.coef.clone()
+    errors, root = fit.errors, fit.root(coef, found.precision)
     coef[0] += errors.level(fit.Z @ coef)
     eta = fit.Z @ coef
     least = float(eta.max()) + math.log(LEAST_PART)
     usual = float(errors.weight @ eta.clamp_min(least).exp() / errors.weight.sum())
-    return NoiseLaw(coef, fit.scale, fit.jumps, usual, least)
+    return NoiseLaw(coef, fit.scale, fit.jumps, usual, least, root)
 
 
 def _predicts(errors: Errors, found: _Found) -> bool:

@@ -82,22 +82,37 @@ def with_tails(parts: Components, factors: Tensor) -> Components:
     factors : Tensor of shape (k, m)
         See `variance_factors`.
     """
+    return mixed_widths(parts, factors.new_tensor(SHARES), factors[None], factors[None])
+
+
+def mixed_widths(parts: Components, shares: Tensor, noise: Tensor, epistemic: Tensor) -> Components:
+    """The density with every Gaussian in place of several of one centre.
+
+    Mixtures whose targets share their components stay as they are.
+
+    Parameters
+    ----------
+    shares : Tensor of shape (k,)
+        Shares of these.
+    noise, epistemic : Tensor of shape (n or 1, k, m or 1)
+        Factors of the two variances in each.
+    """
     independent = isinstance(parts, IndependentComponents)
     if not independent and parts.log_pi.shape[1] > 1:
         return parts
     n, count, m = parts.mean.shape
-    k = len(factors)
+    k = len(shares)
     log_pi = parts.log_pi if independent else parts.log_pi[..., None].expand(n, count, m)
-    share = torch.log(factors.new_tensor(SHARES)).to(log_pi)[None, :, None, None]
-    factor = factors.to(parts.mean)[None, :, None]
+    share = torch.log(shares).to(log_pi)[None, :, None, None]
 
-    def spread(part: Tensor) -> Tensor:
+    def spread(part: Tensor, factors: Tensor) -> Tensor:
+        factor = factors.to(parts.mean)[:, :, None]
         return (factor * part.expand(n, count, m)[:, None]).reshape(n, k * count, m)
 
     return IndependentComponents(
         (share + log_pi[:, None]).reshape(n, k * count, m),
         parts.mean[:, None].expand(n, k, count, m).reshape(n, k * count, m),
-        spread(parts.noise),
-        spread(parts.epistemic),
+        spread(parts.noise, noise),
+        spread(parts.epistemic, epistemic),
         parts.expectation(),
     )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from skpou.core.models.components import Components
 from skpou.core.models.model import Predictor, SameMean
 from skpou.core.models.noise_law import NoiseLaw
+from skpou.core.models.tails import mixed_widths
+
+#: Nodes and weights of the rule of Gauss and Hermite with three nodes, for a standard normal.
+NODES, SHARES = (math.sqrt(3.0), 0.0, -math.sqrt(3.0)), (1 / 6, 2 / 3, 1 / 6)
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,19 @@ class WithNoiseLaw(SameMean):
         return self.model.covariance(X)  # type: ignore[attr-defined]
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
-        """The density of y at points X (n, d)."""
+        """The density of y at points X (n, d).
+
+        With the posterior of the law's coefficients, which is nearly normal in the logarithm of the
+        variance, it is an integral over this by the quadrature of Gauss and Hermite.
+        """
         parts = self.model.components(X, posterior)
-        factor = self.law.log_factor(X, parts.expectation()[:, 0]).exp().to(parts.mean)
+        log_factor, doubt = self.law.at(X, parts.expectation()[:, 0])
+        factor = log_factor.exp().to(parts.mean)
         noise = parts.noise.expand_as(parts.mean) * factor[:, None, None]
-        return replace(parts, noise=noise)
+        parts = replace(parts, noise=noise)
+        if not posterior:
+            return parts
+        shares, nodes = doubt.new_tensor(SHARES), doubt.new_tensor(NODES)
+        # As of a mean of few squares, the likeliest variance is below the median of its posterior.
+        widths = (0.5 * doubt[:, None] + doubt.sqrt()[:, None] * nodes).exp()[..., None]
+        return mixed_widths(parts, shares, widths, torch.ones_like(widths))

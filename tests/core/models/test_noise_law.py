@@ -92,3 +92,15 @@ def test_beyond_the_rows_the_noise_goes_on_with_the_mean():
     rise = 0.5 * (at[1] - at[0]).numpy()
     np.testing.assert_allclose(rise, np.log(1.5), atol=0.25)
     assert at[0][0] == at[0][1]
+
+
+def test_a_law_knows_how_well_it_is_known():
+    mean, width, d = CASES["in proportion to the mean"]
+    X = tensor(np.random.default_rng(9).random((500, d)))
+    m, n_laws, square, doubt = mean(X.numpy()), 12, 0.0, 0.0
+    for seed in range(n_laws):
+        errors = errors_of(mean, width, n=100, d=d, seed=seed)
+        log_factor, variance = fit_noise_law(errors).at(X, tensor(m))
+        error = log_factor + errors.base[0].log() - 2 * tensor(width(X.numpy(), m)).log()
+        square, doubt = square + float(error.square().mean()), doubt + float(variance.mean())
+    assert 0.4 < square / doubt < 1.6
