@@ -23,7 +23,6 @@ from skpou.core.models.residue_density import (
     ResidueDensity,
     choose_components,
     fit_density,
-    is_gain,
     is_uneven,
     left_out,
     noise_floor,
@@ -35,8 +34,6 @@ from skpou.core.models.tails import CLEAR_NOISE
 ALIKE = 3.0
 #: How often even noise may seem to vary: left-out rows judge, and a look costs little.
 MAY_VARY = 0.1
-#: Mean square of left-out errors of a fit by precision over that of one without, at most.
-LARGER = 1.3
 
 
 def better_residues(
@@ -133,9 +130,6 @@ def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
         floor = noise_floor(residue, pairs.y)
-        if double.precision is not None:
-            frequency = residue.weight / double.precision[pairs.point]
-            residue = replace(residue, weight=frequency)
         if law is not None:
             factor = law.log_factor(residue.inputs[:, :-1], residue.inputs[:, -1]).exp()
             residue, floor = _of_unit_factor(residue, factor), floor / math.sqrt(law.usual)
@@ -153,16 +147,13 @@ def _of_unit_factor(residue: Residue, factor: Tensor) -> Residue:
 def errors_of_law(model: Predictor, rows: Rows) -> Errors:
     """Left-out errors of the single target of a model, which a law of the noise is fitted to.
 
-    The variance of a mean that was fitted to rows of their precision is known. Of a mean that was
-    fitted to rows as if their noise were the same everywhere it is not: there it counts as if it
-    varied with the noise, as is nearly so where a fit is local.
+    The variance of the mean counts as if it varied with the noise, as is nearly so where a fit is
+    local.
     """
     (found,) = _residues_of(model, rows)
     residue = found.residue
     base = found.noise.expand_as(residue.error)
     own, added = base * (1 + residue.spread), torch.zeros_like(base)
-    if rows.precision is not None:
-        own, added = base, base * residue.spread
     inputs = residue.inputs
     return Errors(inputs[:, :-1], inputs[:, -1], residue.error.square(), own, added, residue.weight)
 
@@ -186,18 +177,6 @@ def _are_alike(residue: Residue) -> bool:
     other = np.where(near[:, 0] == np.arange(len(points)), near[:, 1], near[:, 0])
     product = error * error[other]
     return bool(product.sum() > ALIKE * np.sqrt((product**2).sum()))
-
-
-def is_better_by_law(errors: Errors, law: NoiseLaw, first: Errors) -> bool:
-    """Whether left-out rows are likelier for a fit by precision with its law than for one without.
-
-    Nor may its errors be larger as a whole: those of a form would be, where few rows count.
-    """
-    if float(errors.weight @ errors.square) > LARGER * float(first.weight @ first.square):
-        return False
-    own = errors.log_density(law.log_factor(errors.points, errors.mean))
-    nothing = torch.zeros_like(first.square)
-    return is_gain(own - first.log_density(nothing), errors.weight)
 
 
 def _of_one_gaussian(parts: Components) -> tuple[Tensor, Tensor, Tensor]:
