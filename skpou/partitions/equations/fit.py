@@ -26,6 +26,7 @@ from skpou.equations import (
 )
 from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
+from skpou.partitions.equations.costs import MOST_BYTES
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.higher_degrees import (
@@ -36,6 +37,7 @@ from skpou.partitions.equations.judgement import (
     broken_conditions,
     coarse_message,
     fresh_residuals,
+    memory_message,
     uncertain_message,
     unsolved_message,
 )
@@ -139,6 +141,8 @@ class _Fit:
         self.coarse = 0.0
         #: What is said where the solution ends within the box.
         self.ended = ""
+        #: Whether more pieces were asked for than memory should hold.
+        self.is_too_large = False
 
     def run(self) -> TrainingResult:
         """Solve, and tell how well."""
@@ -314,6 +318,7 @@ class _Fit:
         """Result of pieces with the noise, their deviations and those of the unknowns."""
         noise, deviation, spread = bars
         self.curve, solved, q = found.curve, found.solved, len(self.unknowns)
+        self.is_too_large = found.is_too_large
         n_open = solved.elimination.n_open()
         if self.options.exactly:
             left = self._left_by(found)
@@ -403,6 +408,9 @@ class _Fit:
             if share > FAR * self.options.tol:
                 code = "max_iter"
                 messages.append(uncertain_message(share))
+        if self.is_too_large:
+            code = "max_iter"
+            messages.append(memory_message(MOST_BYTES))
         if self.alike:
             code = "max_iter"
             messages.append(undetermined_message(self.alike))

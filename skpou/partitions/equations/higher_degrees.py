@@ -7,10 +7,10 @@ from torch import Tensor
 
 from skpou.partitions.equations.bars import open_variance, spreads
 from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.costs import work
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import copied
 from skpou.partitions.equations.system import Coefficients, System
-from skpou.partitions.equations.whole import work
 
 #: Degrees that are added to tell what those that were asked for do to unknowns.
 HIGHER = 2
