@@ -42,6 +42,7 @@ NAMES = {
     "equation_pieces": "equations on pieces: fronts, layers, corners, what networks fail at",
     "equation_networks": "advection by networks: GD against LSGD, widths and depths",
     "equation_stages": "networks in stages on equations: the error after each stage",
+    "equation_bars": "error bars of networks on equations, beside their errors",
     "steep": "LSGDRegressor by default: steep, peaked and fresh targets, noise, gaps, rivals",
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
@@ -65,7 +66,10 @@ NAMES = {
 #: Folder of the benchmarks, and the files whose names are not the benchmark's own.
 FOLDERS = {
     "auto": ("front_door",),
-    "equations": ("equations", "equation_pieces", "equation_networks", "equation_stages"),
+    "equations": (
+        *("equations", "equation_pieces", "equation_networks", "equation_stages"),
+        "equation_bars",
+    ),
     "grids": (
         *("sparse_grids", "sparse_grid_limits", "neural_sparse_grids"),
         *("neural_sparse_grid_classes", "latent_spaces"),

@@ -123,7 +123,8 @@ class Basis(ABC):
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns (n, q) whose coefficients the data determine: here those of `matrix`.
 
-        A basis with fitted parameters may add the derivatives with respect to these.
+        A basis with fitted parameters may add the derivatives with respect to these, and have
+        columns of their own for each of m outputs, (m, n, q).
         """
         return self.matrix(X)
 

@@ -92,7 +92,8 @@ class Rows:
 
     def times(self, precision: Tensor) -> Rows:
         """The same, each point's so many times (n,) as precise; weights sum to the same."""
-        precision = (precision * (self.weight.sum() / (self.weight @ precision))).to(self.weight)
+        precision = precision.to(self.weight)
+        precision = precision * (self.weight.sum() / (self.weight @ precision))
         part, whole = self.repeats, precision
         if self.precision is not None:
             whole = self.precision * precision

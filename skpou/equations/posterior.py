@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from skpou.core import Basis
 from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.equations.collocation import CollocationSystem, Iterate, stacked
@@ -36,6 +37,36 @@ ALIKE, SHARE = 1e-9, 0.1
 HELD = 1e-9
 #: Singular value, in units of the relative ridge, that is the ridge's own.
 OF_RIDGE = 3.0
+#: Rounds of noise and of the prior that follows it: they settle within a percent.
+PRIOR_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Tangent:
+    """Derivatives of a solution by parameters of its basis that were found with it.
+
+    Parameters that are taken for given have seen all rows. With their derivatives beside the
+    columns they are as free as the coefficients, to first order (MacKay, "The evidence framework
+    applied to classification networks", 1992).
+
+    Attributes
+    ----------
+    rows : Tensor of shape (N, k)
+        Derivatives of the rows of data and equations, each times its factor.
+    basis : Basis
+        The solution's, with these derivatives behind its columns in `posterior_columns`.
+    sizes : Tensor of shape (k,)
+        How far the parameters are expected from where they are.
+    """
+
+    rows: Tensor
+    basis: Basis
+    sizes: Tensor
+
+    @property
+    def n_parameters(self) -> int:
+        """Number k of parameters."""
+        return self.rows.shape[1]
 
 
 def rows_factor(
@@ -55,19 +86,57 @@ def rows_factor(
     return triangular_factor(torch.cat([jacobian, ridge])), list(residual.split(lengths))
 
 
+def tangent_factor(
+    system: CollocationSystem,
+    iterate: Iterate,
+    scales: Sequence[float],
+    alpha: float,
+    tangent: Tangent,
+) -> tuple[Tensor, Tensor]:
+    """Triangular factor of the rows and noise (m,) with the parameters of a basis free, too.
+
+    In the factor's order they are between the coefficients and the unknowns. Those which no row
+    tells have a normal prior of the size that was found, in units of the noise.
+    """
+    blocks = system.blocks(iterate.coef, iterate.unknowns)
+    residual, jacobian = stacked(blocks, scales)
+    parts = residual.split([len(block.residual) for block in blocks])
+    first, last = system.n_coefficients, system.n_coefficients + tangent.n_parameters
+    rows = torch.cat([jacobian[:, :first], tangent.rows, jacobian[:, first:]], 1)
+    size = rows.norm(dim=0)
+    size[:first] = size[:first].max()
+    ridge = alpha * torch.where(size > 0, size, 1.0)
+    own = ridge[first:last].clone()
+    whole = triangular_factor(rows)
+    for _ in range(PRIOR_ROUNDS):
+        R = triangular_factor(torch.cat([whole, ridge.diag()]))
+        noise = noise_variance(system, R, parts, scales, rows)
+        prior = scales[0] * noise.mean().sqrt() / tangent.sizes
+        ridge[first:last] = own + prior
+    return R, noise
+
+
 def noise_variance(
-    system: CollocationSystem, R: Tensor, residual: Sequence[Tensor], scales: Sequence[float]
+    system: CollocationSystem,
+    R: Tensor,
+    residual: Sequence[Tensor],
+    scales: Sequence[float],
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Variance (m,) of the data about the solution.
 
     Degrees of freedom are what the equations leave to the data. At least it is the misfit of
-    all rows, which stands for it where the data are too few to tell.
+    all rows, which stands for it where the data are too few to tell. With the derivatives `rows`
+    of all of them its degrees of freedom are theirs, otherwise as many as there are columns.
     """
     m, total = system.n_outputs, float(system.rows.weight.sum())
-    A = scales[0] * torch.block_diag(*[system.root[:, None] * system.phi] * m)
-    A = torch.cat([A, A.new_zeros((len(A), len(R) - A.shape[1]))], 1)
-    share = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
-    dof = share.reshape(m, -1).sum(1)
+    if rows is None:
+        A = scales[0] * torch.block_diag(*[system.root[:, None] * system.phi] * m)
+        A = torch.cat([A, A.new_zeros((len(A), len(R) - A.shape[1]))], 1)
+    else:
+        A = rows
+    shares = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
+    dof = shares[: len(residual[0])].reshape(m, -1).sum(1)
     squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + system.rows.within.sum(0)
     n = sum(map(len, residual))
     misfit = (residual[0] / scales[0]).reshape(m, -1).square().sum(1)
@@ -77,25 +146,28 @@ def noise_variance(
     # As if all outputs were like it: rows less columns are counted together. Equations determine
     # no more columns than they have rows.
     columns = min(len(R), float(dof.sum()) + sum(map(len, residual[1:])))
+    columns = columns if rows is None else float(shares.sum())
     misfit = m * misfit / free_rows(n, columns)
     left = total - dof
     return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
 
 
-def output_factors(R: Tensor, system: CollocationSystem) -> Tensor:
+def output_factors(R: Tensor, system: CollocationSystem, k: int = 0) -> Tensor:
     """Factor (p, p) of the coefficients of one output; of several outputs one each, (m, p, p).
 
     All others are free: of rows that these cannot explain. With the others first in the order,
-    the rows below theirs are what is left.
+    the rows below theirs are what is left. The k parameters of the basis are part of each, (m,
+    p + k, p + k).
     """
     m, p = system.n_outputs, system.n_columns
-    if R.shape[1] == p:
+    if R.shape[1] == p + k:
         return R
-    factors = []
+    factors, shared = [], slice(m * p, m * p + k)
     for i in range(m):
         own = slice(i * p, (i + 1) * p)
-        turned = torch.cat([R[:, : own.start], R[:, own.stop :], R[:, own]], 1)
-        factors.append(triangular_factor(turned)[-p:, -p:])
+        others = [R[:, : own.start], R[:, own.stop : shared.start], R[:, shared.stop :]]
+        turned = torch.cat([*others, R[:, own], R[:, shared]], 1)
+        factors.append(triangular_factor(turned)[-p - k :, -p - k :])
     return factors[0] if m == 1 else torch.stack(factors)
 
 
@@ -123,7 +195,9 @@ def undetermined(R: Tensor, names: Sequence[str], ridge: float = 0.0) -> list[st
     return [name for name, share in zip(names, alone.tolist(), strict=True) if share > SHARE]
 
 
-def open_directions(system: CollocationSystem, R: Tensor) -> tuple[Tensor, Tensor]:
+def open_directions(
+    system: CollocationSystem, R: Tensor, tangent: Tangent | None = None
+) -> tuple[Tensor, Tensor]:
     """Directions that the rows leave open, and by how much a unit of their noise moves them.
 
     They are functions that change no row: singular vectors of the columns at some points in units
@@ -131,20 +205,25 @@ def open_directions(system: CollocationSystem, R: Tensor) -> tuple[Tensor, Tenso
 
     Parameters
     ----------
-    R : Tensor of shape (p m + q, p m + q)
+    R : Tensor of shape (q, q)
         Triangular factor of the weighted rows.
+    tangent : Tangent, default=None
 
     Returns
     -------
-    directions : Tensor of shape (k, p m + q)
+    directions : Tensor of shape (k, q)
         Orthonormal, in units of the posterior.
     sizes : Tensor of shape (k,)
         Root mean squares over the points.
     """
     points = torch.cat([term.points for term in system.problem.fresh if not term.is_condition])
     step = max(1, len(points) // N_PROBES)
-    phi = system.basis.matrix(points[::step][:N_PROBES])
+    points = points[::step][:N_PROBES]
+    phi = system.basis.matrix(points)
     columns = torch.block_diag(*[phi] * system.n_outputs)
+    if tangent is not None:
+        slopes = tangent.basis.posterior_columns(points)[..., system.n_columns :]
+        columns = torch.cat([columns, slopes.reshape(len(columns), -1)], 1)
     q = len(R) - columns.shape[1]
     columns = torch.cat([columns, columns.new_zeros((len(columns), q))], 1)
     moved = torch.linalg.solve_triangular(R, columns, upper=True, left=False)
@@ -326,7 +405,11 @@ def of_round_off(stage: Stage, points: Tensor) -> Tensor:
 
 
 def fitted_model(
-    system: CollocationSystem, iterate: Iterate, scales: Sequence[float], alpha: float
+    system: CollocationSystem,
+    iterate: Iterate,
+    scales: Sequence[float],
+    alpha: float,
+    tangent: Tangent | None = None,
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Model of a solution with its error bars, and what is reported about the equations.
 
@@ -338,19 +421,26 @@ def fitted_model(
         Factors of the rows.
     alpha : float
         Ridge relative to the largest column norm.
+    tangent : Tangent, default=None
+        Parameters of the basis that are free, too.
     """
-    R, residual = rows_factor(system, iterate, scales, alpha)
-    noise = noise_variance(system, R, residual, scales)
-    first = system.n_coefficients
+    basis, k = system.basis, 0
+    if tangent is None:
+        R, residual = rows_factor(system, iterate, scales, alpha)
+        noise = noise_variance(system, R, residual, scales)
+    else:
+        R, noise = tangent_factor(system, iterate, scales, alpha, tangent)
+        basis, k = tangent.basis, tangent.n_parameters
+    first = system.n_coefficients + k
     alike = undetermined(R[first:, first:], system.problem.names, alpha)
-    directions, sizes = open_directions(system, R)
+    directions, sizes = open_directions(system, R, tangent)
     if len(sizes):
         points = system.terms[0].points
         size = max(1.0, float((system.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
         deviation = scales[0] * float(noise.mean().sqrt()) + torch.finfo(R.dtype).eps
         R = widened(R, directions, sizes, size / deviation)
     R = R / scales[0]
-    stage = Stage(system.basis, iterate.coef, output_factors(R, system))
+    stage = Stage(basis, iterate.coef, output_factors(R, system, k))
     noise = torch.maximum(noise, of_round_off(stage, system.terms[0].points))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
     points, weight = system.terms[0].points, system.rows.weight

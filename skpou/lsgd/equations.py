@@ -22,6 +22,7 @@ from skpou.equations import (
     UNSOLVED,
     CollocationSystem,
     Problem,
+    Tangent,
     criterion,
     doubted,
     fitted_model,
@@ -42,6 +43,9 @@ from skpou.networks import INITIALIZATIONS, Coordinates, Network, NetworkBasis, 
 LOOK, FALSE = 10, 10.0
 #: Ridge of the posterior where none is given: some units of round-off of the largest column.
 ALPHA = 1e-15
+#: Most coefficients and parameters whose posterior is kept, 16 MB of a saved model: beyond, hidden
+#: layers are taken for given.
+MOST_FREE = 1414
 
 
 class _ObeyedAtThePointsAlone(Exception):
@@ -309,8 +313,23 @@ class EquationNetworkTraining(NetworkTraining):
         self.found = system, solution
         alpha = self.options.alpha
         alpha = math.sqrt(best.ridge) if alpha is None else alpha
-        model, self.reported = fitted_model(system, solution, self.scales, max(alpha, ALPHA))
+        model, self.reported = fitted_model(
+            system, solution, self.scales, max(alpha, ALPHA), self._tangent(best, solution)
+        )
         return model, criterion(system, solution, self.scales), alpha
+
+    def _tangent(self, best: Iterate, solution: Solution) -> Tangent | None:
+        """Derivatives by the hidden layers, which are as free as the coefficients."""
+        network, theta = self.options.network, best.theta
+        if not 0 < network.n_parameters + len(best.coef) <= MOST_FREE:
+            return None
+        linear = NonlinearProblem(network, self.base, self.scales)
+        rows = linear.jacobian_at(theta, best.coef[:, 0])[:, 0] / math.sqrt(len(linear.y))
+        basis = NetworkBasis(network, theta, solution.coef)
+        size = theta.abs()
+        # A steep unit has parameters of its own size, others at least those of their kind.
+        sizes = size.clamp_min(float(size.median()) or 1.0)
+        return Tangent(rows, basis, sizes)
 
     def finished(self) -> TrainingResult:
         """The result of the best iterate so far, whoever found it."""

@@ -21,11 +21,15 @@ class NetworkBasis(Basis, kind="network"):
         The hidden layers.
     theta : Tensor of shape (n_parameters,) or (G, n_parameters)
         Parameters. Those of G networks give G matrices at once, (G, n, p) instead of (n, p).
+    free_at : Tensor of shape (p, m), default=None
+        Coefficients of m outputs at which the posterior has these outputs' derivatives by theta
+        beside the columns: hidden layers as free as the last one. None: they are given.
     """
 
-    def __init__(self, network: Network, theta: Tensor):
+    def __init__(self, network: Network, theta: Tensor, free_at: Tensor | None = None):
         self.network = network
         self.theta = theta
+        self.free_at = free_at
         self.n_features = network.n_features
         self.n_columns = network.n_columns
 
@@ -38,13 +42,17 @@ class NetworkBasis(Basis, kind="network"):
             "activation": self.network.activation,
             **({"first_activation": first} if (first := self.network.first_activation) else {}),
             "theta": self.theta.cpu().numpy(),
+            **({} if self.free_at is None else {"free_at": self.free_at.cpu().numpy()}),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NetworkBasis:
         """Rebuild from `arrays`, on the device of `like`."""
-        network = Network(**{name: value for name, value in arrays.items() if name != "theta"})
-        return cls(network, torch.tensor(arrays["theta"], device=like.device))
+        sizes, tensors = dict(arrays), {}
+        for name in ("theta", "free_at"):
+            if name in sizes:
+                tensors[name] = torch.tensor(sizes.pop(name), device=like.device)
+        return cls(Network(**sizes), **tensors)
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""
@@ -60,6 +68,17 @@ class NetworkBasis(Basis, kind="network"):
             return super().derivative(X, coordinates)
         ordered = tuple(sorted(coordinates))
         return NetworkDerivatives(self.network, X, [ordered]).columns(self.theta.to(X))[ordered]
+
+    def posterior_columns(self, X: Tensor) -> Tensor:
+        """Columns, then the derivatives of each output; see `Basis.posterior_columns`."""
+        columns = self.matrix(X)
+        if self.free_at is None:
+            return columns
+        with torch.no_grad():
+            slopes = NetworkColumns(self.network, X).jacobian(self.theta.to(X), self.free_at.to(X))
+        slopes = slopes.transpose(0, 1)
+        found = torch.cat([columns.expand(len(slopes), *columns.shape), slopes], 2)
+        return found[0] if len(found) == 1 else found
 
 
 class NetworkColumns(ParametricBasis):

@@ -376,6 +376,8 @@ class Judge:
             torch.arange(min(ROWS_ASKED, len(self.fold)), device=self.fold.device)
         )
         left = (some.y - found.state.mean(some.X)) * some.weight.sqrt()[:, None]
+        if some.n_rows < 2:
+            return 0.0
         points = some.X.cpu().numpy()
         nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
         near = left[torch.as_tensor(nearest, device=left.device)]

@@ -333,7 +333,8 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         model = self._gaussian_model(torch.zeros(0, dtype=torch.float64, device="cpu"))
         coef = model.of_all_functions()
         mean, volume = integrate(model.grid, coef, density, box, self.n_features_in_)
-        return self._of_targets(volume * (box["mean"] + box["scale"] * mean))
+        found = self._of_targets(volume * (box["mean"] + box["scale"] * mean))
+        return found if found.ndim else float(found)
 
     @property
     def coef_(self) -> Any:

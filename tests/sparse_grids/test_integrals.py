@@ -41,6 +41,7 @@ def test_products_of_lines_have_closed_forms(basis):
     assert model.integrate("uniform") == pytest.approx(3 + middle.prod(), rel=1e-7)
     volume = (HIGH - LOW).prod()
     assert model.integrate() == pytest.approx(volume * (3 + middle.prod()), rel=1e-7)
+    assert type(model.integrate()) is float
     # Densities 1 + x1 and x2 of the columns: moments of polynomials
     found = model.integrate([lambda x: 1 + x, lambda x: x])
     first = np.polyint([1, 1, 0]), np.polyint([1, 1])

@@ -58,7 +58,7 @@ class Stage:
     def _solved(self, columns: Tensor) -> Tensor:
         columns = columns.double()
         R = self.factor.to(columns)
-        return torch.linalg.solve_triangular(R.mT, columns.T, upper=False)
+        return torch.linalg.solve_triangular(R.mT, columns.mT, upper=False)
 
     def mean_and_solved(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """`mean` and `solved` at the same points."""

@@ -34,6 +34,9 @@ FALLS = 1.5
 #: Where the logarithmic scale of the mean begins, in units of its range from its end; the last is
 #: all but a straight one. Noise over three decades is told by the first.
 BEGINS = (1e-3, 1e-2, 1e-1, 10.0)
+#: Least range of the mean, in units of the errors, for noise to depend on it: that of a constant
+#: is round-off.
+LEAST_RANGE = 1e-3
 #: Far from the rows' means the scale goes on up to so many ranges from its end.
 FARTHEST = 3.0
 #: First standard deviation of all coefficients, of the logarithm of the variance, least and largest
@@ -300,10 +303,11 @@ class _Fit:
         return float(likelihood + prior - factor.diagonal().log().sum())
 
 
-def _scales(mean: Tensor) -> list[Scale | None]:
-    """Scales of the mean that are tried."""
-    low, high = float(mean.min()), float(mean.max())
-    if not high > low:
+def _scales(errors: Errors) -> list[Scale | None]:
+    """Scales of the mean that are tried: none where it is as good as constant."""
+    low, high = float(errors.mean.min()), float(errors.mean.max())
+    size = float(errors.square.mean().sqrt())
+    if not high - low > LEAST_RANGE * size:
         return [None]
     rising = [Scale(low, high - low, begins) for begins in BEGINS]
     return [*rising, *(Scale(high, low - high, begins) for begins in BEGINS[:-1])]
@@ -320,7 +324,7 @@ def fit_noise_law(errors: Errors) -> NoiseLaw | None:
     if len(errors.square) < FEWEST_OF_LAW:
         return None
     nowhere = Jumps.none(errors.points)
-    starts = [_likeliest(_Fit(errors, scale, nowhere)) for scale in _scales(errors.mean)]
+    starts = [_likeliest(_Fit(errors, scale, nowhere)) for scale in _scales(errors)]
     best = max(starts, key=lambda found: found.evidence)
     for _ in range(MOST_JUMPS):
         place, n_places = _next_jump(best)

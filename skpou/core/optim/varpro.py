@@ -27,7 +27,7 @@ from skpou.core.linalg import (
     split_factor,
     triangular_factor,
 )
-from skpou.core.optim.damping import DampingControl, first_decrease
+from skpou.core.optim.damping import DampingControl, damped_step, first_decrease
 from skpou.core.optim.progress import Judged, Progress
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
@@ -39,8 +39,6 @@ DAMPING_OF_NEW_RIDGE = 1e-4
 #: Diagonal of a triangular factor, relative to its columns and in units of round-off, below which
 #: normal equations lose the digits of a projection.
 LOST_DIGITS = 1e9
-#: Least squared norm of a column of the Jacobian, relative to the largest, in the damping.
-LEAST_NORM = 1e-14
 #: Numbers of a Jacobian that are formed at a time: 160 MB.
 JACOBIAN_NUMBERS = 20_000_000
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
@@ -305,37 +303,6 @@ class ProjectedProblem:
         ridge = rest.new_full((k,), fit.prior).diag()
         prior = torch.cat([ridge, fit.prior * fit.theta[:, None]], 1)
         return triangular_factor(torch.cat([rest, prior]))
-
-
-def damped_step(factor: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Solve ``min |J s + r|^2 + damping |D s|^2`` as the stacked system ``[J; sqrt(mu) D]``.
-
-    D holds the column norms of J (Marquardt), so that the step does not depend on the units
-    of theta. The normal equations would square J's condition.
-
-    Parameters
-    ----------
-    factor : Tensor of shape (k + 1, k + 1)
-        Triangular factor of ``[J, r]``.
-    damping : float
-        Positive.
-
-    Returns
-    -------
-    step : Tensor of shape (k,)
-    predicted : float
-        Decrease of the sum of squares that the linear model promises.
-    """
-    R, z = factor[:-1, :-1], factor[:-1, -1:]
-    norms = R.square().sum(0)
-    tiny = torch.finfo(R.dtype).tiny
-    norms = norms.clamp_min(LEAST_NORM * float(norms.max()) + tiny).sqrt()
-    stacked = torch.cat([R, math.sqrt(damping) * torch.diag(norms)])
-    target = torch.cat([-z, torch.zeros_like(z)])
-    Q, small = torch.linalg.qr(stacked)
-    step = back_substitute(small, Q.T @ target)
-    change = R @ step
-    return step.squeeze(1), -float((change * (2 * z + change)).sum())
 
 
 @dataclass

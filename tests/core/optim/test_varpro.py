@@ -14,7 +14,6 @@ from skpou.core.optim.varpro import (
     DampingControl,
     ProjectedProblem,
     RidgeSchedule,
-    damped_step,
     levenberg_marquardt,
 )
 from skpou.core.polynomials import TotalDegreePolynomials
@@ -221,46 +220,6 @@ def test_kaufmans_gradient_is_that_of_the_projected_objective(kind, ridge):
         expected[i] = (ahead - behind) / (2 * h)
     assert expected.abs().max() > 1e-2
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-7 * fit.value)
-
-
-def factor_of(J, r):
-    return tensor(np.linalg.qr(np.column_stack([J, r]), mode="r"))
-
-
-@pytest.mark.parametrize("damping", [1e-8, 1e-3, 1.0, 1e4])
-def test_damped_step_solves_the_stacked_system(damping):
-    rng = np.random.default_rng(3)
-    J = rng.standard_normal((20, 5)) * np.geomspace(1, 1e-4, 5)
-    r = rng.standard_normal(20)
-    step, predicted = damped_step(factor_of(J, r), damping)
-    D = np.diag(np.linalg.norm(J, axis=0))
-    stacked = np.concatenate([J, math.sqrt(damping) * D])
-    expected = np.linalg.lstsq(stacked, np.concatenate([-r, np.zeros(5)]), rcond=None)[0]
-    np.testing.assert_allclose(step, expected, rtol=1e-9)
-    decrease = np.square(r).sum() - np.square(r + J @ step.numpy()).sum()
-    assert predicted > 0
-    np.testing.assert_allclose(predicted, decrease, rtol=1e-9)
-
-
-def test_damped_step_does_not_depend_on_the_units():
-    rng, units = np.random.default_rng(4), np.array([1.0, 1e-4, 1e2])
-    J, r = rng.standard_normal((9, 3)), rng.standard_normal(9)
-    step, predicted = damped_step(factor_of(J, r), 0.1)
-    other, same = damped_step(factor_of(J * units, r), 0.1)
-    np.testing.assert_allclose(other.numpy() * units, step, rtol=1e-10)
-    np.testing.assert_allclose(same, predicted, rtol=1e-10)
-
-
-def test_damped_step_along_a_direction_without_effect_is_zero():
-    rng = np.random.default_rng(5)
-    J, r = rng.standard_normal((9, 3)), rng.standard_normal(9)
-    J[:, 1] = 0
-    step, predicted = damped_step(factor_of(J, r), 1e-3)
-    assert torch.isfinite(step).all()
-    assert abs(float(step[1])) < 1e-6 * float(step.abs().max())
-    step, predicted = damped_step(factor_of(0 * J, r), 1e-3)
-    assert not step.any()
-    assert predicted == 0
 
 
 def test_damping_follows_the_ratio():
