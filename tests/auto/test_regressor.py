@@ -143,7 +143,8 @@ def test_several_outputs():
     np.testing.assert_allclose(
         model.predict_cdf(QUERY, quantiles),
         np.broadcast_to([0.05, 0.5, 0.95], (9, 3, 3)),
-        rtol=1e-7,
+        # One of the members has a std of 4e-10 of the third: round-off of the quantile over it.
+        rtol=1e-5,
     )
     assert model.sample_y(QUERY, 4).shape == (9, 3, 4)
     assert model.log_density(QUERY, mean).shape == (9,)

@@ -56,6 +56,9 @@ PRIOR_ERRORS = 8.0
 #: The same for each column where they are smaller in some places: of the errors only those near
 #: tell that, and in more columns fewer are near.
 PRIOR_PLACES = 16.0
+#: Share of the kernels with noise from which on few rows leave its size open: less is a tail of the
+#: posterior. It is not a half, since a few rows of four columns hardly tell noise from waves.
+LIKELY_NOISE = 0.1
 #: Points of the box at which errors are expected.
 N_PROBES = 128
 
@@ -258,6 +261,16 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     return size, replace(left_out, variance=variance, noise=noise)
 
 
+def _noisy_share(process: Interpolant, rows: Rows) -> float:
+    """Share of the kernels of one target that have noise.
+
+    Their mean noise may be that of a hardly likely one alone. What the others leave would then be
+    taken for degrees of its freedom, which are none, and the whole variance be that of two.
+    """
+    noise = process.variances[:, -1] / rows.weight.median()
+    return float(process.shares[noise >= CLEAR_NOISE**2, 0].sum())
+
+
 def _is_bent(rows: Rows) -> bool:
     """Whether most rows of a single column are on a line with their neighbours, but not all.
 
@@ -283,6 +296,7 @@ def _of_target(
         of_all = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
         kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
+        likely_noise = _noisy_share(found, rows) >= LIKELY_NOISE
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (
             _is_better(left_out, other, known, expected, _median_std(found, probes)[0])
@@ -310,8 +324,8 @@ def _of_target(
     except NUMERICAL_FAILURES:
         return None
     # Exact rows have no noise whose size few of them would leave open.
-    is_noisy = float(np.median(other.noise)) >= CLEAR_NOISE**2
-    return found, other if is_noisy else plain
+    is_noisy = likely_noise and float(np.median(other.noise)) >= CLEAR_NOISE**2
+    return found, other if is_noisy else replace(plain, degrees=math.inf)
 
 
 def _median_std(model: Predictor, probes: Tensor) -> list[float]:

@@ -14,6 +14,7 @@ from skpou.partitions.pieces.problem import PieceProblem, Pieces
 from skpou.partitions.pieces.sharp_gates import (
     GateSamples,
     SharpGate,
+    envelope_gates,
     fit_sharp_gate,
     guard_points,
     harden,
@@ -162,6 +163,11 @@ class _GateFit:
             exact = rms <= problem.exact_error
             if exact or math.sqrt(score / len(samples.X)) < good_enough:
                 return harden(intervals), forms[0]
+        for form in forms if rms <= problem.exact_error else ():
+            for theta in envelope_gates(self.models, children, form):
+                score = SharpGate(samples, roots, len(children), form).score(theta)
+                if math.sqrt(score / len(samples.X)) < good_enough:
+                    return harden(theta), form
         guards = None
         if len(forms) > 1:
             guards = guard_points(problem, self.labels, roots, np.random.default_rng(0))

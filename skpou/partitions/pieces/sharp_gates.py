@@ -11,10 +11,11 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core import TotalDegreePolynomials
 from skpou.core.linalg import evenly
 from skpou.partitions.gates.logistic import MultinomialLogistic, fit_logistic
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
-from skpou.partitions.pieces.interfaces import Interface
+from skpou.partitions.pieces.interfaces import Interface, NodeModels
 from skpou.partitions.pieces.problem import PieceProblem
 
 #: Ridges of the first fit on labels alone; logits of degree > 2 stop earlier.
@@ -46,6 +47,9 @@ NEAR_ENOUGH = 0.1
 GAIN = 100.0
 #: Guards for each column on the faces, and the most columns whose corners, 2^d of them, are some.
 FACE_POINTS, MOST_CORNERED = 100, 6
+#: Coefficients beyond a gate's degree, in units of round-off, that polynomials of the same highest
+#: powers still differ by.
+BEYOND_ROUND_OFF = 1e4
 #: Samples around a guard that must agree, and how much nearer than a root the first must be.
 AGREEING, NEARER = 25, 3
 
@@ -319,6 +323,43 @@ def interval_gate(samples: GateSamples, interface: Interface, form: GateForm) ->
     theta[classes, coordinate_columns(basis)[0]] = 0.5 * steps
     theta[classes, 0] = 0.5 * steps - torch.cat([cuts.new_zeros(1), cuts.cumsum(0)])
     return theta
+
+
+def envelope_gates(models: NodeModels, children: Tensor, form: GateForm) -> list[Tensor]:
+    """Logits (K, q) of the largest and of the smallest of polynomials: the polynomials themselves.
+
+    Where pieces are such an envelope it is known, also in corners where there are no rows, which
+    curves through roots alone may enter with a second branch. Targets that kink together do so
+    where the one of the largest differences does.
+
+    Parameters
+    ----------
+    models : NodeModels
+        Those of the pieces.
+    children : Tensor of shape (K,), int64
+        The pieces among which to choose.
+    form : GateForm
+        Shape of the logits.
+
+    Returns
+    -------
+    list of Tensor
+        Empty where the logits cannot hold the polynomials' differences.
+    """
+    basis = form.basis(models.basis.n_features)
+    if models.degree_along() is None or not isinstance(basis, TotalDegreePolynomials):
+        return []
+    difference = models.coef[children] - models.coef[children].mean(0)
+    size = difference.square().sum((0, 1))
+    difference = difference[:, :, int(size.argmax())]
+    # A basis of lower degree is a prefix.
+    kept, beyond = difference[:, : basis.n_columns], difference[:, basis.n_columns :]
+    digits = BEYOND_ROUND_OFF * torch.finfo(kept.dtype).eps
+    if not bool(kept.any()) or float(beyond.abs().sum()) > digits * float(kept.abs().max()):
+        return []
+    theta = kept.new_zeros((len(kept), basis.n_columns))
+    theta[:, : kept.shape[1]] = kept
+    return [theta, -theta]
 
 
 def harden(theta: Tensor) -> Tensor:

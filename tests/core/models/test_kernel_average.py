@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from skpou import SparseGridRegressor
 from skpou.core import Rows
-from skpou.core.models import leave_out, residual_maker
+from skpou.core.models import interpolant_fit, leave_out, residual_maker
 from skpou.core.models.interpolant_fit import _left_out, solved
 from skpou.core.models.kernel_average import likely_kernels, of_average
 from skpou.core.models.likely_kernels import likeliest_kernel
@@ -102,3 +103,17 @@ def test_kernels_whose_covariance_fails_without_some_rows_do_not_count():
     assert np.isfinite(found.error).all()
     with pytest.raises(np.linalg.LinAlgError, match="no kernel"):
         _left_out(rows, [(1.0, unsound)], sets)
+
+
+@pytest.mark.parametrize(("share", "has_tails"), [(0.05, False), (0.4, True)])
+def test_hardly_likely_noise_leaves_no_tails(monkeypatch, share, has_tails):
+    x = np.linspace(0, 1, 14)
+    y = np.sin(5 * x) / (1 + x)
+    kind, stretch, theta = likeliest_kernel(rows_of(x, y), 0)
+    noisy = kind, stretch, np.r_[theta[:-1], np.log(1e-3)]
+    kernels = [(1 - share, (kind, stretch, theta)), (share, noisy)]
+    monkeypatch.setattr(interpolant_fit, "likely_kernels", lambda *_: kernels)
+    model = SparseGridRegressor().fit(x[:, None], y)
+    assert "interpolant" in model._restraint
+    # The mean of their noise is clear in both, and differs by a factor of eight.
+    assert (model._restraint["degrees"] is not None) == has_tails

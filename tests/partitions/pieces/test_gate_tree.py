@@ -8,6 +8,7 @@ from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels
 from skpou.partitions.pieces.problem import PieceProblem
+from skpou.partitions.pieces.sharp_gates import envelope_gates
 from tests.examples import kink, labels_by, parabola, problem_of, rows_of, tensor
 
 LINEAR, QUADRATIC = GateForm(1), GateForm(2)
@@ -187,3 +188,34 @@ def test_root_gate_sees_the_pieces_through_the_finer_gates():
     X = np.array([[0.5 - 1e-9], [0.5 + 1e-9]])
     logits = gate.basis(1).matrix(tensor(X)) @ gate.theta.T
     assert logits.argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("degree", "form"), [(1, LINEAR), (1, QUADRATIC), (2, QUADRATIC)])
+def test_a_largest_or_smallest_of_polynomials_is_known_where_there_are_no_rows(sign, degree, form):
+    def sides(X):
+        planes = [X[:, 0], X[:, 1], 1.2 - X[:, 0] - X[:, 1]]
+        bent = (degree == 2) * np.array([1.0, 0.4, 0.7])
+        return np.stack([y + a * (X[:, 0] - 0.3) ** 2 for y, a in zip(planes, bent, strict=True)])
+
+    def function(X):
+        return sign * sides(X).max(0)
+
+    rows = np.random.default_rng(8).uniform(0.15, 0.85, (400, 2))
+    problem = PieceProblem(rows_of(rows, function(rows)), degree)
+    pieces = problem.fit(labels_by(problem, lambda X: sides(X).argmax(0)))
+    tree = fit_gate_tree(problem, pieces, [np.arange(3)], (form,))
+    everywhere = np.random.default_rng(9).random((5000, 2))
+    low, high = np.sort(sides(everywhere), axis=0)[-2:]
+    apart = high - low > 1e-9
+    assert (leaves(tree, everywhere) == sides(everywhere).argmax(0))[apart].all()
+
+
+def test_an_envelope_needs_logits_of_its_degree():
+    problem = problem_of(zigzag, 50, degree=2)
+    coef = torch.tensor([[[0.0], [1.0], [0.5]], [[0.2], [-1.0], [0.1]]], dtype=torch.float64)
+    models, both = NodeModels(problem, coef, []), torch.arange(2)
+    assert envelope_gates(models, both, LINEAR) == []
+    largest, smallest = envelope_gates(models, both, QUADRATIC)
+    torch.testing.assert_close(largest, -smallest, rtol=0, atol=0)
+    torch.testing.assert_close(largest[0] - largest[1], (coef[0] - coef[1])[:, 0])
