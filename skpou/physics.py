@@ -281,8 +281,9 @@ class Unknown:
     init : float
         First value.
     bounds : tuple of two floats, default=None
-        Values that it may take. With bounds several starts are tried, since the equation may
-        have spurious minima; without, init alone. A ConvergenceWarning says where it ends at one.
+        Values that it may take. The equation may have spurious minima: with bounds of all unknowns
+        sine features try several starts between them; without, and on pieces and in networks of
+        a given size, init alone is tried. A ConvergenceWarning says where it ends at a bound.
 
     Raises
     ------

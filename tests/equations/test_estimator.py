@@ -479,3 +479,20 @@ def test_a_residual_of_numpy_functions_is_told_of_torch():
     equation = Equation(lambda u, x: u.d(0) - np.sin(u()), np.linspace(0, 1, 20)[:, None], name="s")
     with pytest.raises(TypeError, match=r"'s' must use torch's functions, such as torch\.sin"):
         LSGDRegressor(physics=equation).fit([[0.0]], [1.0])
+
+
+def test_bounds_lead_out_of_spurious_minima():
+    """a^3 - 3 a = 5 at 2.279 alone, but its left-hand side has a maximum of 2 at -1."""
+    line = np.linspace(0, 1, 9)[:, None]
+
+    def rate(u, x, p):
+        return u.d(0) - (p["a"] ** 3 - 3 * p["a"])
+
+    def found(bounds):
+        equation = Equation(rate, np.linspace(0, 1, 100)[:, None])
+        model = LSGDRegressor(physics=equation, unknowns={"a": Unknown(-1.2, bounds)})
+        return model.fit(line, 5 * line[:, 0]).unknowns_["a"]
+
+    assert found((-1.8, 3.0)) == pytest.approx(2.2790187861665934, rel=1e-12)
+    with pytest.warns(ConvergenceWarning, match="not solved"):
+        assert found(None) < 0

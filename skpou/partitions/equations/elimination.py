@@ -277,5 +277,44 @@ def minimum_degree(
     return order, columns
 
 
+def memory(
+    sizes: Sequence[int], own: Sequence[int], pairs: Sequence[tuple[int, int, int]]
+) -> tuple[int, int]:
+    """Numbers that an elimination keeps, and those of its largest front, by counting alone.
+
+    Parameters
+    ----------
+    sizes, own : sequence of int
+        Number of columns of each piece, and of its own rows.
+    pairs : sequence of tuple of three int
+        Two pieces and the number of rows that hold both.
+
+    Returns
+    -------
+    kept : int
+        Numbers of all rows, and of the factor.
+    largest : int
+        Rows times columns of the largest front.
+    """
+    order, others = minimum_degree(sizes, [(a, b) for a, b, _ in pairs])
+    position = {e: i for i, e in enumerate(order)}
+    rows, largest = list(own), 0
+    kept = sum(n * size for n, size in zip(own, sizes, strict=True))
+    near: list[set[int]] = [set() for _ in sizes]
+    for a, b, n in pairs:
+        first, last = sorted((a, b), key=position.__getitem__)
+        rows[first] += n
+        near[first] |= {last} - {first}
+        kept += n * (sizes[a] + sizes[b])
+    for e, beside in zip(order, others, strict=True):
+        largest = max(largest, rows[e] * (sizes[e] + beside))
+        kept += sizes[e] * (sizes[e] + beside)
+        if near[e]:
+            following = min(near[e], key=position.__getitem__)
+            rows[following] += min(max(rows[e] - sizes[e], 0), beside)
+            near[following] |= near[e] - {following}
+    return kept, largest
+
+
 def _back(R: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(R, b[:, None], upper=True)[:, 0]

@@ -26,12 +26,18 @@ from skpou.equations import (
 )
 from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
+from skpou.partitions.equations.costs import MOST_BYTES
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.higher_degrees import (
+    hidden_directions,
+    unknowns_by_higher_degrees,
+)
 from skpou.partitions.equations.judgement import (
     broken_conditions,
     coarse_message,
     fresh_residuals,
+    memory_message,
     uncertain_message,
     unsolved_message,
 )
@@ -39,10 +45,9 @@ from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
 from skpou.partitions.equations.marched_column import marched_column
 from skpou.partitions.equations.measured import solve_measured
 from skpou.partitions.equations.model import Pieces
-from skpou.partitions.equations.newton import Solved, solve
-from skpou.partitions.equations.refinement import copied, solution_size
+from skpou.partitions.equations.newton import Solved
+from skpou.partitions.equations.refinement import solution_size
 from skpou.partitions.equations.shooting import Shooting
-from skpou.partitions.equations.system import System
 from skpou.partitions.equations.tracked import tracked
 from skpou.partitions.equations.whole import Whole, first_boxes, solve_whole
 from skpou.physics import Symmetry
@@ -61,8 +66,6 @@ MOST_STEPS = 25
 NOISE = 1e-6
 #: Factor between what is left of noisy data by solutions that follow them more and less.
 ALIKE_NOISE = 3.0
-#: Degrees that are added to tell what those that were asked for do to unknowns.
-HIGHER = 2
 #: Least noise of values on faces, in units of their size, and the fewest of them that tell it.
 NOISE_ON_FACES, LEAST_ON_FACES = 1e-3, 20
 #: Error of left-out values on faces, in units of their size, of solutions that foretell them.
@@ -138,6 +141,8 @@ class _Fit:
         self.coarse = 0.0
         #: What is said where the solution ends within the box.
         self.ended = ""
+        #: Whether more pieces were asked for than memory should hold.
+        self.is_too_large = False
 
     def run(self) -> TrainingResult:
         """Solve, and tell how well."""
@@ -313,12 +318,18 @@ class _Fit:
         """Result of pieces with the noise, their deviations and those of the unknowns."""
         noise, deviation, spread = bars
         self.curve, solved, q = found.curve, found.solved, len(self.unknowns)
+        self.is_too_large = found.is_too_large
+        n_open = solved.elimination.n_open()
         if self.options.exactly:
             left = self._left_by(found)
             self.coarse = 0.0 if self.is_noisy else left / max(float(found.size.max()), 1.0)
             deviation = (deviation.square() + left**2).sqrt()
-            moved = (self._by_higher_degrees(found) - solved.unknowns).tolist()
+            further = unknowns_by_higher_degrees(found.system, solved, self.steps)
+            moved = (further - solved.unknowns).tolist()
             spread = [math.hypot(*pair) for pair in zip(spread, moved, strict=True)]
+            if not (n_open or self.is_noisy):
+                n_open, free = hidden_directions(found.system, solved, found.size)
+                deviation = (deviation.square() + free).sqrt()
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         if q:
             names = self.problem.names
@@ -327,7 +338,7 @@ class _Fit:
             reported["unknowns_std"] = dict(zip(names, spread, strict=True))
         return self._result(
             found.boxes, solved.coef, deviation, noise, solved.unknowns, reported,
-            solved.elimination.n_open(), found.singular,
+            n_open, found.singular,
         )  # fmt: skip
 
     def _left_by(self, found: Whole) -> float:
@@ -337,22 +348,6 @@ class _Fit:
         left = max(left, system.face_misfit(solved.coef))
         # What is resolved differs from the data by their noise.
         return max(left, float(system.data_misfit(solved.coef).max())) if left > self.tol else left
-
-    def _by_higher_degrees(self, found: Whole) -> Tensor:
-        """Unknowns (q,) by the same pieces with higher degrees: what low ones leave moves them."""
-        solved, boxes = found.solved, found.boxes
-        if not len(self.unknowns):
-            return solved.unknowns
-        higher = Boxes(boxes.low, boxes.high, boxes.degree + HIGHER, boxes.inside)
-        system = System(
-            higher, self.problem, self.rows, self.rings, data_weight=found.system.data_weight
-        )
-        coef = [
-            copied(boxes.degrees(e), part, higher.degrees(e)) for e, part in enumerate(solved.coef)
-        ]
-        limits = list(self.problem.unknowns.values())
-        affine = self.problem.is_affine
-        return solve(system, coef, solved.unknowns, limits, self.steps, affine).unknowns
 
     def _solve_whole(self, first: Boxes, most: int, data_weight: float | None):
         degree = self.options.degree
@@ -413,6 +408,9 @@ class _Fit:
             if share > FAR * self.options.tol:
                 code = "max_iter"
                 messages.append(uncertain_message(share))
+        if self.is_too_large:
+            code = "max_iter"
+            messages.append(memory_message(MOST_BYTES))
         if self.alike:
             code = "max_iter"
             messages.append(undetermined_message(self.alike))

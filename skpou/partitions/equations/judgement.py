@@ -89,3 +89,12 @@ def uncertain_message(share: float) -> str:
         f"Pieces do not resolve the solution: it is known to {share:.1e} of its size only. Where "
         "equations hold at given points, more of these allow more pieces; else raise n_partitions."
     )
+
+
+def memory_message(n_bytes: float) -> str:
+    """Sentence about pieces that were not cut further, since memory is bounded."""
+    return (
+        f"Pieces do not resolve the solution to tol: more of them would take above "
+        f"{n_bytes / 1e9:g} GB of memory. Check that equations, conditions and data have a common "
+        "solution, or raise tol."
+    )

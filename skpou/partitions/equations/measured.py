@@ -22,10 +22,11 @@ from skpou.equations import Problem
 from skpou.partitions.equations.bars import left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import TOTAL_DEGREE_FROM, exponents
+from skpou.partitions.equations.costs import work
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import TOTAL_DEGREES
 from skpou.partitions.equations.system import Coefficients, System
-from skpou.partitions.equations.whole import near_data, work
+from skpou.partitions.equations.whole import near_data
 
 #: Degrees of single pieces on a line and in the plane; beyond, those of the refinement.
 LINE_DEGREES, PLANE_DEGREES = (4, 6, 8, 10, 12, 16, 20, 28), (3, 4, 5, 6, 8, 10, 12, 16)

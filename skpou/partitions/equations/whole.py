@@ -15,7 +15,7 @@ from skpou.equations import Problem
 from skpou.partitions.equations.bars import left_out_error
 from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import PieceColumns, exponents
-from skpou.partitions.equations.elimination import minimum_degree
+from skpou.partitions.equations.costs import MOST_BYTES, solve_bytes, work
 from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
@@ -87,6 +87,8 @@ class Whole:
         What corners that no degree resolves do to the solution in each piece.
     singular : ndarray of bool of shape (E,), optional
         Pieces at such corners.
+    is_too_large : bool
+        Whether more pieces were asked for than memory should hold.
     """
 
     boxes: Boxes
@@ -97,6 +99,7 @@ class Whole:
     size: np.ndarray
     spilt: Tensor | None = None
     singular: np.ndarray | None = None
+    is_too_large: bool = False
 
 
 def solve_whole(
@@ -227,6 +230,9 @@ class _Refinement:
                 break
             self.boxes, self.coef = within_points(self.boxes, self.coef, self.problem)
             if self.spent + self._work() > MOST_WORK:
+                break
+            if solve_bytes(self.boxes, self.rings, self.rows) > MOST_BYTES:
+                best.is_too_large = True
                 break
             now = self._round()
             self.waited = 0 if now.worst < BETTER * best.tail else self.waited + 1
@@ -462,15 +468,3 @@ def first_boxes(d: int, degree: int | None) -> Boxes:
     first = FIRST_LINE if d == 1 else FIRST_DEGREE
     first = first if degree is None else degree
     return Boxes(np.zeros((1, d)), np.ones((1, d)), np.full((1, d), first))
-
-
-def work(boxes: Boxes, rings: frozenset[int], m: int) -> float:
-    """About how many multiplications an elimination takes."""
-    sizes = [m * len(exponents(boxes.degrees(e))) for e in range(boxes.n_boxes)]
-    touching = [(face.below, face.above) for face in boxes.faces(rings)]
-    order, others = minimum_degree(sizes, touching)
-    # A factorisation of twice as many rows, and the reflections of the other columns.
-    total = sum(
-        4.0 * sizes[e] ** 2 * (sizes[e] + 2 * k) for e, k in zip(order, others, strict=True)
-    )
-    return total

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skpou.partitions.equations.elimination import Elimination, Pair
+from skpou.partitions.equations.elimination import Elimination, Pair, memory
 
 SIZES, Q = [4, 5, 3, 6, 4], 2
 #: A ring with a chord; the last touches itself.
@@ -120,3 +120,20 @@ def test_open_directions_are_counted():
     problem.ridge = 1e-14
     assert problem.factor().n_open() == 1
     assert problem.is_open() and not random_problem().factor().is_open()
+
+
+def test_memory_is_counted_before_anything_is_factored(monkeypatch):
+    fronts, make = [], Elimination._front
+    monkeypatch.setattr(
+        Elimination, "_front", lambda *given: fronts.append(make(*given)) or fronts[-1]
+    )
+    problem = random_problem().factor()
+    pairs = [(pair.first, pair.second, len(pair.rows)) for pair in problem.pairs]
+    kept, largest = memory(SIZES, [len(rows) for rows in problem.own], pairs)
+    # Unknowns and the right-hand side are not counted.
+    sizes = [rows[:, : -Q - 1].numel() for rows in problem.own]
+    sizes += [pair.rows[:, : -Q - 1].numel() for pair in problem.pairs]
+    sizes += [front.R.numel() + front.S[:, :-Q].numel() for front in problem.fronts]
+    assert kept == sum(sizes)
+    found = max(front[:, : -Q - 1].numel() for front in fronts)
+    assert 0.8 * found < largest < 1.25 * found

@@ -1,6 +1,7 @@
 """Equations on pieces: published and closed solutions, bars, unknowns, and what is refused."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skpou import HierarchicalPOURegressor, LSGDRegressor, POURegressor
+from skpou.partitions.equations import whole
 from skpou.physics import Condition, Equation, Symmetry, Unknown
 from tests.estimators import errors, no_training
 
@@ -343,6 +345,42 @@ def test_missing_conditions_are_counted(cls, n_missing):
     else:
         model.fit(X, y)
         assert abs(model.predict([[0.5]])[0] - np.sin(1.5)) < 1e-10
+
+
+@pytest.mark.parametrize(("n_partitions", "degree"), [(8, 2), (4, 5)])
+def test_low_degrees_tell_of_a_face_without_conditions(n_partitions, degree):
+    """What three faces leave open is no polynomial of a low degree, which seems determined."""
+
+    def exact(X):
+        return np.exp(X[:, 1]) * np.sin(X[:, 0])
+
+    X = edges(40, 0, 1)
+    X = X[(X[:, 1] < 1) | (X[:, 0] == 0) | (X[:, 0] == 1)]
+    equation = Equation(poisson, "sobol", box=[[0, 1], [0, 1]])
+    model = POURegressor(n_partitions=n_partitions, degree=degree, physics=equation)
+    with pytest.warns(ConvergenceWarning, match=r"leave \d directions? of the solution open"):
+        model.fit(X, exact(X))
+    _, inside = errors(model, exact, 0, 1, 2)
+    assert inside > 0.97
+    # Neither with all faces nor by few values on each is anything said to be missing.
+    for X in (edges(40, 0, 1), edges(6, 0, 1)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(X, exact(X))
+        assert not any("open" in str(warning.message) for warning in caught)
+
+
+def test_memory_is_bounded(monkeypatch):
+    """An end that heat does not come to: pieces are cut until they would take too much."""
+    X = edges(40, 0, 1)
+    y = np.where(X[:, 1] == 0, np.sin(PI * X[:, 0]), 0.0)
+    y[X[:, 1] == 1] = np.sin(2 * PI * X[X[:, 1] == 1, 0])
+    heat = Equation(lambda u, x: u.d(1) - 0.1 * u.d(0, 0), "sobol")
+    monkeypatch.setattr(whole, "MOST_BYTES", 2e7)
+    with pytest.warns(ConvergenceWarning, match="more of them would take above"):
+        model = HierarchicalPOURegressor(physics=heat).fit(X, y)
+    # Next there were 52 pieces, whose solve takes three times as much.
+    assert 4 <= len(model.coef_) <= 16
 
 
 def test_other_arguments_and_parameters_are_refused():
