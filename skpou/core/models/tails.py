@@ -82,7 +82,8 @@ def with_tails(parts: Components, factors: Tensor) -> Components:
     factors : Tensor of shape (k, m)
         See `variance_factors`.
     """
-    return mixed_widths(parts, factors.new_tensor(SHARES), factors[None], factors[None])
+    widths = factors[None]
+    return mixed_widths(parts, factors.new_tensor(SHARES), widths, widths)
 
 
 def mixed_widths(parts: Components, shares: Tensor, noise: Tensor, epistemic: Tensor) -> Components:
@@ -105,14 +106,16 @@ def mixed_widths(parts: Components, shares: Tensor, noise: Tensor, epistemic: Te
     log_pi = parts.log_pi if independent else parts.log_pi[..., None].expand(n, count, m)
     share = torch.log(shares).to(log_pi)[None, :, None, None]
 
-    def spread(part: Tensor, factors: Tensor) -> Tensor:
-        factor = factors.to(parts.mean)[:, :, None]
+    of_noise = noise.to(parts.mean)[:, :, None]
+    of_mean = of_noise if epistemic is noise else epistemic.to(parts.mean)[:, :, None]
+
+    def spread(part: Tensor, factor: Tensor) -> Tensor:
         return (factor * part.expand(n, count, m)[:, None]).reshape(n, k * count, m)
 
     return IndependentComponents(
         (share + log_pi[:, None]).reshape(n, k * count, m),
         parts.mean[:, None].expand(n, k, count, m).reshape(n, k * count, m),
-        spread(parts.noise, noise),
-        spread(parts.epistemic, epistemic),
+        spread(parts.noise, of_noise),
+        spread(parts.epistemic, of_mean),
         parts.expectation(),
     )
