@@ -59,6 +59,7 @@ from skpou.core.models.mixed_residues import (
     errors_of_law,
     fit_residues,
     has_even_noise,
+    is_of_form,
 )
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
 from skpou.core.models.noise_law import FEWEST_OF_LAW, NoiseLaw, fit_noise_law
@@ -108,7 +109,7 @@ __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", 
            "evident_rates", "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant",
            "fit_level_errors", "fit_local_kernel", "fit_noise_law", "fit_process", "fit_residues",
            "fitted_alone", "has_even_noise", "interval_of_score", "interval_scores",
-           "is_exact", "is_gain", "is_scattered", "joined_errors",
+           "is_exact", "is_gain", "is_of_form", "is_scattered", "joined_errors",
            "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out",
            "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
            "levels_of_columns", "log_density_of", "makers_of_stages", "may_hold_outliers",

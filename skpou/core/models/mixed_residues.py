@@ -130,6 +130,9 @@ def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
         floor = noise_floor(residue, pairs.y)
+        if double.precision is not None:
+            frequency = residue.weight / double.precision[pairs.point]
+            residue = replace(residue, weight=frequency)
         if law is not None:
             factor = law.log_factor(residue.inputs[:, :-1], residue.inputs[:, -1]).exp()
             residue, floor = _of_unit_factor(residue, factor), floor / math.sqrt(law.usual)
@@ -147,27 +150,34 @@ def _of_unit_factor(residue: Residue, factor: Tensor) -> Residue:
 def errors_of_law(model: Predictor, rows: Rows) -> Errors:
     """Left-out errors of the single target of a model, which a law of the noise is fitted to.
 
-    The variance of the mean counts as if it varied with the noise, as is nearly so where a fit is
-    local.
+    The variance of a mean that was fitted to rows of their precision is known. Of a mean that was
+    fitted to rows as if their noise were the same everywhere it is not: there it counts as if it
+    varied with the noise, as is nearly so where a fit is local.
     """
     (found,) = _residues_of(model, rows)
     residue = found.residue
     base = found.noise.expand_as(residue.error)
     own, added = base * (1 + residue.spread), torch.zeros_like(base)
+    if rows.precision is not None and bool((rows.precision != rows.precision[0]).any()):
+        own, added = base, base * residue.spread
     inputs = residue.inputs
     return Errors(inputs[:, :-1], inputs[:, -1], residue.error.square(), own, added, residue.weight)
 
 
 def has_even_noise(model: Predictor, rows: Rows) -> bool:
-    """Whether left-out errors of the single target look as large everywhere, or are not noise.
-
-    Errors of a form are like those of the row nearest to it.
-    """
+    """Whether left-out errors of the single target look as large everywhere, or are round-off."""
     (found,) = _residues_of(model, rows)
-    residue = found.residue
-    if residue.variance() < CLEAR_NOISE**2 or not varies(residue, MAY_VARY):
-        return True
-    return _are_alike(residue)
+    return found.residue.variance() < CLEAR_NOISE**2 or not varies(found.residue, MAY_VARY)
+
+
+def is_of_form(model: Predictor, rows: Rows, law: NoiseLaw) -> bool:
+    """Whether left-out errors of the single target are what its form misses, and not noise alone.
+
+    They are like those of their nearest rows then, in units of y and in those of the law: a few
+    large ones are alike by chance, and where the noise is least those of the mean are.
+    """
+    plain, told = (_residues_of(model, rows, own)[0].residue for own in (None, law))
+    return _are_alike(plain) and _are_alike(told)
 
 
 def _are_alike(residue: Residue) -> bool:
