@@ -121,6 +121,12 @@ class Rows:
         rest = (self.weight, self.within[:, only], None, self.precision)
         return Rows(self.X, self.y[:, only], *rest)
 
+    def of_targets(self, targets: Tensor) -> Rows:
+        """The points with some of the targets (k,), int64, and their pairs."""
+        part = self.repeats
+        part = part and replace(part, y=part.y[:, targets])
+        return replace(self, y=self.y[:, targets], within=self.within[:, targets], repeats=part)
+
     def to(self, dtype: torch.dtype) -> Rows:
         """The same rows in another precision."""
         return self.in_units(self.y.new_zeros(()), self.y.new_ones(()), dtype)

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from skpou import HierarchicalPOURegressor, LSGDRegressor, SparseGridRegressor
+from skpou import LSGDRegressor, SparseGridRegressor
 
 
 def relative(n=200, seed=0):
@@ -20,9 +20,9 @@ T = np.linspace(0, 1, 400)[:, None]
 TRUTH = 10 ** (2 * T[:, 0])
 
 
-@pytest.fixture(scope="module", params=[LSGDRegressor, HierarchicalPOURegressor])
-def fitted(request):
-    return request.param().fit(*relative())
+@pytest.fixture(scope="module")
+def fitted():
+    return LSGDRegressor().fit(*relative())
 
 
 def test_relative_noise_over_two_decades(fitted):
@@ -65,3 +65,16 @@ def test_errors_alike_by_chance_do_not_hide_noise_that_varies():
     model = SparseGridRegressor().fit(*relative(seed=31))
     _, noise = model.predict([[0.1], [0.9]], return_std="noise")
     assert noise[1] > 10 * noise[0]
+
+
+def test_each_of_several_targets_has_its_own_law():
+    X, y = relative()
+    even = np.sin(6 * X[:, 0]) + 0.1 * np.random.default_rng(1).standard_normal(len(X))
+    model = SparseGridRegressor().fit(X, np.stack([y, even], 1))
+    ends = model.predict([[0.1], [0.9]], return_std="noise")[1]
+    assert ends[1, 0] > 10 * ends[0, 0]
+    assert ends[1, 1] == pytest.approx(ends[0, 1], rel=1e-9)
+    assert model.noise_[0] == pytest.approx(0.02 * np.sqrt(np.mean(y**2)), rel=0.4)
+    draws = model.sample_y([[0.1], [0.9]], 2000, random_state=0)
+    std = model.predict([[0.1], [0.9]], return_std=True)[1]
+    np.testing.assert_allclose(draws.std(-1), std, rtol=0.15)
