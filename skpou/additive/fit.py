@@ -120,8 +120,6 @@ def fit_additive(
     ----------
     rows : Rows
         Distinct rows, targets of unit rms.
-    options : AdditiveOptions
-        How.
     rng : Generator
         Chooses rows for the block over all columns where there are many.
     known : AdditiveModel, default=None

@@ -17,8 +17,6 @@ def given_terms(
 
     Parameters
     ----------
-    basis : AdditiveBasis
-        Functions of the columns.
     terms : sequence of tuple of int
         Features of each term.
     n_splines : int

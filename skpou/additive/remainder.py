@@ -275,8 +275,6 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
 
     Parameters
     ----------
-    search : TermSearch
-        Rows and columns.
     best : Candidate
         Terms without the block.
     rng : Generator

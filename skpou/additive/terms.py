@@ -193,8 +193,6 @@ class TermSearch:
     ----------
     rows : TargetRows
         Rows that judge.
-    basis : AdditiveBasis
-        Functions of the columns.
     n_splines : int
         Functions of a main effect to start with; it may grow to all that its column has.
     max_order : int

@@ -99,6 +99,8 @@ def tell(report: Report, line: str, result: Callable[[], TrainingResult | None])
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training; carries the best result so far.
 
+    All that trains raises it; docstrings name it where what it carries is something else.
+
     Parameters
     ----------
     result : TrainingResult or None

@@ -313,11 +313,6 @@ def fit_equations(
     -------
     TrainingResult
         Its state is a `LinearModel`, its score the criterion.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     search = AffineSearch if problem.is_affine else ContinuedSearch
     return search(rows, problem, options, rng, symmetries, report).run()

@@ -386,11 +386,6 @@ def fit_equation_network(
     -------
     TrainingResult
         Its state is a `LinearModel`, its score the criterion on fresh points.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     training = EquationNetworkTraining(rows, equations, options, rng, report)
     return with_doubts(training.run(), equations)

@@ -91,13 +91,7 @@ def is_dual(network: Network, rows: Rows) -> bool:
 
 
 class NetworkTraining:
-    """One start of one network.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct rows in scaled units.
-    """
+    """One start of one network."""
 
     #: `ProjectedProblem`, or another whose fits have theta, coef and value.
     problem: Any
@@ -359,10 +353,5 @@ def fit_network(
     TrainingResult
         Its state is a `LinearModel`, its score a leave-one-out error over distinct rows, its
         curve the mean square of the residual.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     return NetworkTraining(rows, options, rng, report).run()

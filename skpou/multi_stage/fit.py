@@ -126,11 +126,6 @@ def fit_multi_stage(
     -------
     TrainingResult
         Its state is a `LinearModel`; ``chosen["scale_factors"]`` has a factor for each stage.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     if options.network is None:
         return fit_automatic(rows, search_options(options), rng, report)

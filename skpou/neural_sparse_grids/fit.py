@@ -145,11 +145,6 @@ def fit_neural_sparse_grid(
     -------
     TrainingResult
         Its state is a `NeuralGrid`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     training = NeuralGridTraining(rows, encoder, options, rng, report, more)
     # Layers such as dropout draw from torch's own generator.

@@ -37,8 +37,6 @@ def fit_head_to_blocks(
     ------
     ValueError
         If the grid has more points than sums are kept for.
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
     """
     model = found.state
     grid = model.head.grid

@@ -24,8 +24,6 @@ def fit_pieces(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         Sizes and degrees.
     rng : numpy.random.Generator
@@ -37,11 +35,6 @@ def fit_pieces(
     -------
     TrainingResult
         Its state is a `Mixture`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best pieces found so far.
     """
     training = PieceTraining(rows, options, report)
     with handing_over(lambda: training.result(quick=True) if training.begun else None):
@@ -78,11 +71,6 @@ def discover_tree(
     """Sharp gates of discovered pieces, not refined: a start for other trainings.
 
     See `fit_pieces` for the parameters.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C.
     """
     training = PieceTraining(rows, options, report)
     with handing_over():

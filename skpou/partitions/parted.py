@@ -51,8 +51,6 @@ def parts_of(rows: Rows, options: PieceOptions, rng: np.random.Generator) -> Ten
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         A degree; its sizes are those of other pieces.
     rng : numpy.random.Generator
@@ -74,8 +72,6 @@ def parted_pieces(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size and a degree.
     parts : Tensor of shape (n,), int64

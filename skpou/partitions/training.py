@@ -77,8 +77,6 @@ class PieceTraining:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         Sizes and degrees.
     report : callable or None

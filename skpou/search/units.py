@@ -221,8 +221,6 @@ class UnitSearch:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
     rng : numpy.random.Generator

@@ -33,8 +33,6 @@ class Verification:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     search : callable
         Takes the rows to search with and the most units; returns the candidate.
     rng : numpy.random.Generator

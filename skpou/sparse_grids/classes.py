@@ -134,8 +134,6 @@ class DensityProblem:
     ----------
     rows : Rows
         Points and shares of classes.
-    grid : SparseGrid
-        The grid.
     right : Tensor of shape (G, K), default=None
         The vector b of more rows than these, where it is known.
     total : float, default=None

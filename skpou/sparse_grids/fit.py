@@ -71,11 +71,6 @@ def fit_sparse_grid(
     TrainingResult
         Its state is a `SparseGridModel`; its score twice the negative log evidence for a direct
         solution, the mean square of the residuals otherwise.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C; with a result where one grid was solved for.
     """
     # Gram matrices need double precision.
     rows = rows.to(torch.float64)

@@ -28,8 +28,6 @@ def weighted_integrals(grid: SparseGrid, density: Density | None) -> tuple[np.nd
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     density : callable or None
         Maps places (k,) in [0, 1] to values (k,) of at least 0; None: 1.
 

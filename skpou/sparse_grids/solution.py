@@ -173,8 +173,6 @@ def fit_on_grid(
     ----------
     rows, options, rng, report
         As in `fit_sparse_grid`.
-    grid : SparseGrid
-        The grid.
     active : Tensor of shape (p,) or None
         Functions that are columns; None: all.
     gram : Tensor of shape (p, p), default=None

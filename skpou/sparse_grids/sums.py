@@ -37,8 +37,6 @@ class GridColumns:
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     clamped : bool, default=False
         Whether points outside the unit box have the values of its nearest point.
     """
@@ -113,8 +111,6 @@ def fit_sums(
         Of `GridColumns`.
     y : Tensor of shape (k, m)
         Targets, of about unit rms and zero mean, of the rows that stand for all.
-    grid : SparseGrid
-        The grid.
     options : GridOptions
         Ridge.
     """

@@ -51,8 +51,6 @@ class Objective(ABC):
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     rows : Rows
         All rows to fit to.
     rng : numpy.random.Generator

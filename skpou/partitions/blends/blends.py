@@ -108,8 +108,6 @@ class BlendTrainer:
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
     options : BlendOptions

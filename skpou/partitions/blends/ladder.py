@@ -51,8 +51,6 @@ def fit_ladder(
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
     labels : Tensor of shape (n_g,), int64

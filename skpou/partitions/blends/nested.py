@@ -35,8 +35,6 @@ def fit_tree(
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
     nodes : list of Tensor of shape (n_g,), int64

@@ -56,8 +56,6 @@ def soft_training(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     pieces : PieceOptions
         How pieces are discovered.
     options : SoftOptions
@@ -86,8 +84,6 @@ def em_training(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     params : dict
         Parameters of the estimator, found to be good.
     pieces : PieceOptions

@@ -45,8 +45,6 @@ def random_gates(
 
     Parameters
     ----------
-    form : GateForm or NetworkForm
-        Shape of the logits.
     sizes : tuple of int
         Number of children of every node on each level.
     X : Tensor of shape (n, d)
@@ -124,8 +122,6 @@ def gates_from_tree(
 
     Parameters
     ----------
-    form : GateForm or NetworkForm
-        Shape of the logits.
     tree : PartitionTree
         Partitions to start from.
     X : Tensor of shape (n, d)

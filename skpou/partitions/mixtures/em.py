@@ -142,11 +142,6 @@ def fit_em(
         Its state is a `Mixture`, its curve the negative log-likelihood of the finest level for
         each observation after every cycle, its score the best rms residual of the finest level,
         or the best value of the curve with ``noise="em"``.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best state so far.
     """
     training = _EM(rows, options, rng, start, report)
     with handing_over(lambda: training.result("interrupted")):

@@ -65,8 +65,6 @@ def fit_level_experts(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     tree : PartitionTree
         Gates.
     labels : Tensor of shape (n,), int64

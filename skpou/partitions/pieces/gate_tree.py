@@ -36,8 +36,6 @@ def fit_gate_tree(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     pieces : Pieces
         Labels and polynomials of the leaves.
     levels : list of ndarray of shape (K,)
@@ -76,8 +74,6 @@ class _GateFit:
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     labels : Tensor of shape (n,)
         Partition of each sample on this level.
     parent : Tensor of shape (N,)

@@ -165,8 +165,6 @@ def find_interface(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     labels : Tensor of shape (n,), int64
         Partition of each sample on the level in question.
     models : NodeModels

@@ -323,8 +323,6 @@ def merge_multilevel(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     pieces : Pieces
         Fine cells.
     max_pieces : int

@@ -71,8 +71,6 @@ def plan_levels(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     pieces : Pieces
         The leaves.
     interface : Interface or None

@@ -84,8 +84,6 @@ class PieceProblem:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     degree : int
         Total degree of the polynomials.
     n_gate_columns : int, default=None

@@ -108,8 +108,6 @@ class SharpGate:
         Roots with local class numbers.
     n_classes : int
         Number K of classes.
-    form : GateForm
-        Shape of the logits.
     """
 
     #: Samples beyond which only those near an interface, and a selection, enter the solves.
@@ -293,8 +291,6 @@ def interval_gate(samples: GateSamples, interface: Interface, form: GateForm) ->
         Points, of one column.
     interface : Interface
         Roots; a cut without one is half way between the samples.
-    form : GateForm
-        Shape of the logits.
 
     Returns
     -------
@@ -338,8 +334,6 @@ def envelope_gates(models: NodeModels, children: Tensor, form: GateForm) -> list
         Those of the pieces.
     children : Tensor of shape (K,), int64
         The pieces among which to choose.
-    form : GateForm
-        Shape of the logits.
 
     Returns
     -------

@@ -17,8 +17,6 @@ def split_pieces(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     pieces : Pieces
         Pieces to start from.
     n_pieces : int

@@ -232,8 +232,6 @@ def even_partitions(
     ----------
     counts, degrees : tuple of int
         Numbers of partitions and degrees of their polynomials.
-    form : GateForm
-        Shape of the logits.
     """
     d = rows.rows.n_features
     for degree in degrees:
@@ -252,8 +250,6 @@ def scaled_partitions(
     ----------
     counts : tuple of int
         Numbers of partitions; without those that are too large.
-    form : GateForm
-        Shape of the logits.
     """
     X, d = rows.rows.X.cpu().numpy(), rows.rows.n_features
     rates = evident_rates(rows.rows, np.full(d, 1.0), np.random.default_rng(0))

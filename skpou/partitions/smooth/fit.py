@@ -73,15 +73,8 @@ def smooth_where_better(
     ----------
     pieces : TrainingResult
         Of `fit_pieces` on these rows.
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         What pieces were found with.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the pieces.
     """
     if not _is_case(rows, options) or _are_exact(pieces.state, rows):
         return pieces

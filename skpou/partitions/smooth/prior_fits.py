@@ -140,8 +140,6 @@ class LeftOutRows:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     of_targets : bool, default=False
         Whether levels of the target, as isotherms of a table are, are left out, too.
     """

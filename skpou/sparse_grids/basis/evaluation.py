@@ -35,8 +35,6 @@ class FactorTable:
 
     Parameters
     ----------
-    factors : Factors
-        The factors of one dimension.
     like : Tensor
         Gives device and dtype.
     """
@@ -153,8 +151,6 @@ class Products:
     ----------
     plan : Plan
         The steps.
-    factors : Factors
-        The factors of one dimension.
     like : Tensor
         Gives device and dtype.
     n_rows : int
@@ -251,8 +247,6 @@ class FewProducts:
     ----------
     plan : Plan
         Whose products are formed.
-    factors : Factors
-        The factors of one dimension.
     like : Tensor
         Gives device and dtype.
     """
