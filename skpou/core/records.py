@@ -113,13 +113,17 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def handing_over(best: Callable[[], TrainingResult | None] = lambda: None) -> Iterator[None]:
+def handing_over(
+    best: Callable[[], TrainingResult | None] = lambda: None, or_inner: bool = False
+) -> Iterator[None]:
     """On Ctrl-C inside, what is best so far leaves in the exception: the one way out of training.
 
     Parameters
     ----------
     best : callable
         Returns the best result so far, whose code is ``"interrupted"``; None where there is none.
+    or_inner : bool, default=False
+        Whether, where there is none, that of a training inside will do.
 
     Raises
     ------
@@ -128,5 +132,6 @@ def handing_over(best: Callable[[], TrainingResult | None] = lambda: None) -> It
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(best()) from None
+    except KeyboardInterrupt as stopped:
+        inner = getattr(stopped, "result", None) if or_inner else None
+        raise TrainingInterrupted(best() or inner) from None
