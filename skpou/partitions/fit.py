@@ -45,9 +45,10 @@ def fit_pieces(
 def fit_sharp_pieces(
     rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
 ) -> TrainingResult | None:
-    """`fit_pieces` where kinks separate all pieces; None where some join smoothly, not blended.
+    """`fit_pieces` where kinks separate all pieces, or blends that leave next to nothing.
 
-    None, too, where pieces of degree 2 leave more than `hopeless` at the rows, in scaled units.
+    None where others join smoothly, and where pieces of degree 2 leave more than `hopeless` at the
+    rows, in scaled units.
     """
     training = PieceTraining(rows, options, None)
     found = training.sharp(rng, hopeless)

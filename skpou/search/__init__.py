@@ -9,11 +9,11 @@ from skpou.search.rough import ENOUGH_ROWS, RoughSplines
 from skpou.search.scores import RidgePath, neighbour_correlation, white_correlation
 from skpou.search.sine_family import Sines
 from skpou.search.stages import HALF
-from skpou.search.units import GrownUnits
+from skpou.search.units import LAVISH, GrownUnits
 
 # fmt: off
-__all__ = ["ENOUGH_ROWS", "HALF", "AutomaticOptions", "AutomaticSearch", "Candidate", "Family",
-           "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
+__all__ = ["ENOUGH_ROWS", "HALF", "LAVISH", "AutomaticOptions", "AutomaticSearch", "Candidate",
+           "Family", "GrownUnits", "RidgePath", "RoughSplines", "Seen", "Sines", "Stages", "Task",
            "UnitsOnBackground", "are_few", "fit_automatic", "fit_to_blocks",
            "neighbour_correlation", "white_correlation"]
 # fmt: on

@@ -45,8 +45,8 @@ HANDICAP = 1.1
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
-#: Degrees of freedom for each row from which units are tried on a line beside a model that leaves
-#: nothing but noise: they may do with fewer.
+#: Degrees of freedom for each row from which units on a line, and pieces, are tried beside a model
+#: that leaves nothing but noise: they may do with fewer.
 LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
