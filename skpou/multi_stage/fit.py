@@ -29,7 +29,6 @@ from skpou.search import (
     RoughSplines,
     Sines,
     Stages,
-    UnitsOnBackground,
     are_few,
     fit_automatic,
 )
@@ -44,7 +43,6 @@ FAMILIES: tuple[Family, ...] = (
     Additive(),
     SharpPieces(),
     GrownUnits(enough_in_space=ENOUGH),
-    UnitsOnBackground(),
     LocalBlocks(),
 )
 

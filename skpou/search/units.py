@@ -22,7 +22,6 @@ from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
 from skpou.search.tangents import TangentScores
-from skpou.sines import SineFeatures
 
 #: Rows that the dictionary is compared with, fewer where few units are looked for, and about the
 #: number of its ridge units.
@@ -57,9 +56,9 @@ HOPELESS = ((10, 30.0),)
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
 HOPELESS_IN_NOISE = ((4, 0.9),)
 #: Rows from which some are looked at first, and the factor by which the units' error there must
-#: exceed that of the best other family to say that all rows need no units. On a line, where they
-#: may do better beside sines, and where few units are looked for, it is the largest of hope. Steps
-#: after an addition to the units of some rows: with 250 the same was found in twelve problems.
+#: exceed that of the best other family to say that all rows need no units. On a line, and where few
+#: units are looked for, it is the largest of hope. Steps after an addition to the units of some
+#: rows: with 250 the same was found in twelve problems.
 PILOTED_ROWS, PILOT_FAR, PILOT_STEPS = 1000, 2.0, 60
 #: Directions of ridge units beside the axes: with the axes and octaves there are cuts for each.
 N_DIRECTIONS = DICTIONARY_SIZE // 15
@@ -233,8 +232,6 @@ class UnitSearch:
         Most Levenberg-Marquardt steps after an addition.
     most : int
         Most units.
-    background : SineFeatures, default=None
-        Columns beside the units, which stay as they are.
     hopeless : tuple of (int, float), default=None
         Sizes and factors of the target that end the growth; None: by the number of rows.
     tell : callable
@@ -251,7 +248,6 @@ class UnitSearch:
         alpha: float | None = None,
         max_iter: int = MOST_STEPS,
         most: int = MOST_UNITS,
-        background: SineFeatures | None = None,
         hopeless: tuple[tuple[int, float], ...] | None = None,
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
@@ -259,7 +255,6 @@ class UnitSearch:
         self.fit: ProjectedFit
         self.ridge: float
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
-        self.background = background
         n, d = rows.n_rows, rows.n_features
         self.hopeless = hopeless or (HOPELESS_OF_MANY if n > MANY_ROWS else HOPELESS)
         index, looked = np.arange(n), PURSUIT_ROWS if most > FEW_UNITS else PURSUIT_ROWS_OF_FEW
@@ -318,15 +313,11 @@ class UnitSearch:
     def _additions(self, units: Units, count: int, dictionary: Dictionary) -> Units:
         some = self.some
         root = some.weight.sqrt()[:, None]
-        columns = self._columns(units, some).matrix(units.theta()) * root
+        columns = UnitColumns(units.kinds, some.X).matrix(units.theta()) * root
         return pursue(dictionary, columns, some.y * root, count)
 
-    def _columns(self, units: Units, rows: Rows) -> UnitColumns:
-        fixed = None if self.background is None else self.background.matrix(rows.X)
-        return UnitColumns(units.kinds, rows.X, fixed)
-
     def _problem(self, units: Units) -> ProjectedProblem:
-        columns = self._columns(units, self.rows)
+        columns = UnitColumns(units.kinds, self.rows.X)
         return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
 
     def _polish(self, units: Units) -> Units:
@@ -360,7 +351,7 @@ class UnitSearch:
             coef, residual = fit.coef, fit.residual
         reach = coef[len(coef) - len(units) :].norm(dim=1)
         gaps = units.gaps(2 * rows.X - 1, reach, float((residual / problem.root).abs().max()))
-        basis = UnitBasis(units, rows.n_features, reach, self.background, gaps)
+        basis = UnitBasis(units, rows.n_features, reach, gaps=gaps)
         scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
         calibrated = scores.calibrated(basis.posterior_columns(self.probes))
         return Candidate(
