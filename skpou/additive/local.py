@@ -109,8 +109,6 @@ def local_kernel(
         Root mean square of the gradient along each column.
     floor : float
         Least standard deviation of the noise.
-    rng : Generator
-        Chooses rows.
     """
     value = rows.y - terms.fit.fitted
     if float((rows.weight @ value.square() / rows.weight.sum()).sqrt()) <= EXACT:

@@ -197,10 +197,6 @@ class TermSearch:
         Functions of a main effect to start with; it may grow to all that its column has.
     max_order : int
         Most columns in a term, from 1 to 3.
-    max_columns : int
-        Most columns of the basis.
-    max_iter : int
-        Most iterations of a fit.
     """
 
     def __init__(

@@ -251,8 +251,6 @@ def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     ----------
     race : Race
         After its last rung.
-    most : int
-        Most members of the stack.
 
     Returns
     -------

@@ -133,8 +133,6 @@ class Stream:
         Targets.
     sample_weight : array-like of shape (n,), default=None
         Weights.
-    batch_size : int
-        Rows a block.
 
     Raises
     ------

@@ -307,7 +307,6 @@ def fit_equations(
     ----------
     rows : Rows
         Distinct rows in scaled units; there may be none.
-    symmetries : sequence of Symmetry
 
     Returns
     -------

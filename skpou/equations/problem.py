@@ -210,12 +210,8 @@ def compile_problem(
 
     Parameters
     ----------
-    equations : list of Equation
-    unknowns : dict of str to Unknown
     scaling : Scaling
         Box of the points and units of the targets.
-    n_features : int
-        Number of columns of X.
     seed : int
         Of samplers, fresh points and trial functions.
 
@@ -271,10 +267,6 @@ class Tracer:
     ----------
     x : Tensor of shape (n, d)
         Its points.
-    constants : Constants
-        First values of the unknowns.
-    rng : numpy.random.Generator
-        Of the trial functions.
     """
 
     def __init__(

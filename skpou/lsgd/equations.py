@@ -72,10 +72,6 @@ class EquationColumns(ParametricBasis):
     """Rows of data and of affine equations as functions of a network's parameters.
 
     The columns are those of the network, once for every output.
-
-    Parameters
-    ----------
-    sets : sequence of RowSet
     """
 
     def __init__(self, network: Network, sets: Sequence[RowSet], n_outputs: int):
@@ -186,7 +182,6 @@ class EquationNetworkTraining(NetworkTraining):
     ----------
     rows : Rows
         Data in scaled units; there may be none.
-    problem : Problem
     before : sequence of Stage, default=()
         Earlier stages, which the network adds to.
     first : Tensor of shape (n_parameters,), default=None

@@ -21,8 +21,6 @@ def fit_head_to_blocks(
     ----------
     found : TrainingResult
         Of a fit to some rows; its state is a `NeuralGrid`.
-    seen : Rows
-        Those of the fit.
     others : callable
         Reads the others, in the same units.
     alpha : float or None

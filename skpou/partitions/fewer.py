@@ -73,8 +73,6 @@ def fit_no_worse(
     ----------
     options : PieceOptions
         One size, a degree, and `exactly`.
-    rng : numpy.random.Generator
-        Draws the starts.
     """
     asked = math.prod(options.sizes or (1,))
     most = min(asked, _carried(rows, options))

@@ -24,10 +24,6 @@ def fit_pieces(
 
     Parameters
     ----------
-    options : PieceOptions
-        Sizes and degrees.
-    rng : numpy.random.Generator
-        Draws the starts.
     labels : Tensor of shape (n,), int64, default=None
         Start from these pieces instead of from fine cells; needs a given degree.
 

@@ -51,10 +51,6 @@ def result_of_blend(
 
     Parameters
     ----------
-    blend : Blend
-        Gates.
-    form : GateForm
-        Their shape.
     alpha : float or None
         Ridge relative to the largest column norm; None: by log evidence.
     padded_to : int, default=0

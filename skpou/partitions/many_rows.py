@@ -52,8 +52,6 @@ def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> Training
     ----------
     found : TrainingResult
         Of the search; its state is a `Mixture`.
-    seen : Rows
-        Those of the search.
     others : callable
         Reads the others, in the same units.
     """

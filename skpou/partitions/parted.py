@@ -53,8 +53,6 @@ def parts_of(rows: Rows, options: PieceOptions, rng: np.random.Generator) -> Ten
     ----------
     options : PieceOptions
         A degree; its sizes are those of other pieces.
-    rng : numpy.random.Generator
-        Draws the fine cells.
     """
     degree = max(options.degree or 0, LEAST_DEGREE)
     free = replace(options, sizes=None, exactly=False, soft=False, degree=degree)
@@ -175,8 +173,6 @@ def flat_level(
 
     Parameters
     ----------
-    gate : GateLevel
-        Sharp gates of the parts.
     soft : GateLevel
         Gates of the pieces below, of the same form.
     X : Tensor of shape (n, d)

@@ -73,15 +73,7 @@ class _Candidate:
 
 
 class PieceTraining:
-    """One discovery of pieces, step by step.
-
-    Parameters
-    ----------
-    options : PieceOptions
-        Sizes and degrees.
-    report : callable or None
-        Takes a line of text.
-    """
+    """One discovery of pieces, step by step."""
 
     def __init__(self, rows: Rows, options: PieceOptions, report: Report | None):
         self.rows = rows

@@ -67,8 +67,6 @@ class Candidate:
         ----------
         path : RidgePath
             Of the basis' columns at the rows.
-        alpha : float
-            The ridge that was chosen.
         gap : float
             Variance of the mean between the rows.
         **known

@@ -110,8 +110,6 @@ def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tenso
     ----------
     t : Tensor of shape (n, d)
         Pursuit's rows in the box from -1 to 1.
-    n_rows : int
-        Number of all rows.
     rng : numpy.random.Generator
         Directions beside the axes, and cuts.
     """
@@ -195,8 +193,6 @@ def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:
         Weighted columns so far.
     y : Tensor of shape (n, m)
         Weighted targets.
-    count : int
-        Number of units to choose.
     """
     Q = torch.linalg.qr(A).Q
     residual = y - Q @ (Q.T @ y)
@@ -222,16 +218,10 @@ class UnitSearch:
     ----------
     probes : Tensor of shape (k, d)
         Points between the rows.
-    rng : numpy.random.Generator
-        Of the dictionary.
     target : float
         Calibrated error of the best other family: growth ends when it is far out of reach.
-    alpha : float or None
-        Given ridge.
     max_iter : int
         Most Levenberg-Marquardt steps after an addition.
-    most : int
-        Most units.
     hopeless : tuple of (int, float), default=None
         Sizes and factors of the target that end the growth; None: by the number of rows.
     tell : callable

@@ -35,8 +35,6 @@ class Verification:
     ----------
     search : callable
         Takes the rows to search with and the most units; returns the candidate.
-    rng : numpy.random.Generator
-        Draws the parts.
     """
 
     def __init__(

@@ -55,7 +55,6 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
 
         Parameters
         ----------
-        mirrors : sequence of Mirror
         periods : dict of int to float
             Periods along coordinates, in units of the unit box.
         """

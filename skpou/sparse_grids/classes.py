@@ -96,8 +96,6 @@ def fit_classes(
     ----------
     rows : Rows
         Points in the unit box; targets (n, K) are the shares of the classes at each point.
-    method : {"density", "one_hot", "softmax"}
-        How.
     options : GridOptions
         Level, boundary, alpha, most points.
     rng : numpy.random.Generator

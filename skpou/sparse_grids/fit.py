@@ -61,10 +61,6 @@ def fit_sparse_grid(
     ----------
     rows : Rows
         Points in the unit box, targets of about unit rms.
-    options : GridOptions
-        What to fit.
-    rng : numpy.random.Generator
-        Source of splits and draws.
 
     Returns
     -------

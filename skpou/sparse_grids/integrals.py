@@ -110,8 +110,6 @@ def densities_of(density: Any, scaling: dict, n_features: int) -> list[Density |
         One entry a column: None, a callable, or an object with the method `pdf`.
     scaling : dict of ndarray
         Box of the data.
-    n_features : int
-        Number of columns.
 
     Raises
     ------

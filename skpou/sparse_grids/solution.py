@@ -141,8 +141,6 @@ def direct_problem(
 
     Parameters
     ----------
-    matrix : GridRows
-        Weighted rows.
     y : Tensor of shape (n, m)
         Targets.
     gram : Tensor of shape (p, p), default=None

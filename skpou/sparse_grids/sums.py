@@ -111,8 +111,6 @@ def fit_sums(
         Of `GridColumns`.
     y : Tensor of shape (k, m)
         Targets, of about unit rms and zero mean, of the rows that stand for all.
-    options : GridOptions
-        Ridge.
     """
     matrix: Any = FactorRows(sums.columns[:, 1:])
     costs = torch.as_tensor(grid.costs(), device=y.device).to(y.dtype)
@@ -150,8 +148,6 @@ def fit_class_sums(
         Of `GridColumns`; targets are the classes' indicators.
     sample : Rows
         Some rows: they choose how much densities are smoothed, and measure the loss.
-    method : {"density", "one_hot"}
-        How.
     grid, options, rng, report
         As in `fit_sums`.
     """

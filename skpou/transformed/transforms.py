@@ -210,7 +210,6 @@ def fit_transform(given: Any, y: np.ndarray, weight: np.ndarray) -> Transform:
 
     Parameters
     ----------
-    given : "log", "yeo-johnson" or tuple of two functions
     y : ndarray of shape (n,) or (n, m)
         Targets of positive weight.
     weight : ndarray of shape (n,)

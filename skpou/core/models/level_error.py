@@ -136,8 +136,6 @@ def fit_level_errors(
 
     Parameters
     ----------
-    left_out : LeftOut
-        Errors of one target.
     X : ndarray of shape (n, d)
         Rows in the scaled box.
     sets : dict

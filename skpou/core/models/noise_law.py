@@ -336,13 +336,7 @@ def _scales(errors: Errors) -> list[Scale | None]:
 
 
 def fit_noise_law(errors: Errors) -> NoiseLaw | None:
-    """The likeliest law; None where left-out rows are not the likelier for it.
-
-    Parameters
-    ----------
-    errors : Errors
-        Of one target.
-    """
+    """The likeliest law; None where left-out rows are not the likelier for it."""
     if len(errors.square) < FEWEST_OF_LAW:
         return None
     nowhere = Jumps.none(errors.points)

@@ -33,8 +33,6 @@ class PieceColumns(Basis, kind="pieces"):
     ----------
     tree : PartitionTree
         Gates: sharp ones at kinks, soft ones below.
-    degree : int
-        Total degree.
     """
 
     def __init__(self, tree: PartitionTree, degree: int):

@@ -110,8 +110,6 @@ class BlendTrainer:
     ----------
     index : Tensor of shape (n_g,), int64
         Samples of the part.
-    options : BlendOptions
-        Gates, ridge and steps.
     fixed : list of Tensor of shape (N_l, q), default=()
         Coefficients of the coarsest levels' logits, which stay as they are.
     """

@@ -55,8 +55,6 @@ def fit_ladder(
         Samples of the part.
     labels : Tensor of shape (n_g,), int64
         Their pieces, 0 .. K-1.
-    options : BlendOptions
-        Gates, ridge and steps.
     numbers : tuple of int, default=None
         Numbers to compare; None: those that the rows can carry.
     """

@@ -41,8 +41,6 @@ def fit_tree(
         Node of each sample of the part on every level.
     parents : list of Tensor of shape (N_l,), int64
         Tree.
-    options : BlendOptions
-        Gates, ridge and steps.
     sizes : tuple of int
         Most children of each node, level by level.
     """

@@ -44,8 +44,6 @@ class SoftOptions:
     ----------
     n_partitions : int
         Number N of partitions, at least 1.
-    degree : int
-        Total degree of the polynomials.
     solver : {"varpro", "lsgd"}
         Levenberg-Marquardt on the projected loss, or Algorithm 2.
     alpha : float, default=None
@@ -268,8 +266,6 @@ def fit_soft_partitions(
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        Draws the start.
     start : PartitionTree, default=None
         Tree of one level to start from, see `gates_from_tree`; None: random gates.
 

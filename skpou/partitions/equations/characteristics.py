@@ -138,8 +138,6 @@ def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
     ----------
     column : int
         The marched one, t.
-    m : int
-        Number of outputs.
     """
     terms = [t for t in problem.terms if not t.is_condition and not t.length]
     if len(terms) != 1 or len(problem.scaling.columns) != 2 or problem.unknowns:

@@ -96,7 +96,6 @@ def solve_measured(
 
     Parameters
     ----------
-    rings : frozenset of int
     unknowns : Tensor of shape (q,)
         First values.
     given : sequence of tuple of Boxes and coefficients

@@ -64,7 +64,6 @@ def solve(
     ----------
     coef : list of Tensor of shape (N, m)
     unknowns : Tensor of shape (q,)
-    limits : sequence of Unknown
     max_iter : int
         Most steps, at least 1.
     hold : bool, default=False

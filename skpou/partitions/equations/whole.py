@@ -123,13 +123,10 @@ def solve_whole(
     ----------
     boxes : Boxes
         The first ones.
-    rings : frozenset of int
     unknowns : Tensor of shape (q,)
         First values.
     tol : float
         Tail of the coefficients aimed at, relative to the solution.
-    max_iter : int
-        Most Gauss-Newton steps a round.
     degree : int, default=None
         Of all pieces; None: chosen for each.
     exactly : bool, default=False

@@ -56,10 +56,6 @@ def soft_training(
 
     Parameters
     ----------
-    pieces : PieceOptions
-        How pieces are discovered.
-    options : SoftOptions
-        How the gates are trained.
     discover : bool
         Whether to start from discovered pieces.
     """

@@ -49,8 +49,6 @@ def random_gates(
         Number of children of every node on each level.
     X : Tensor of shape (n, d)
         Samples in the unit box.
-    rng : numpy.random.Generator
-        Source of the draws.
 
     Returns
     -------
@@ -122,14 +120,10 @@ def gates_from_tree(
 
     Parameters
     ----------
-    tree : PartitionTree
-        Partitions to start from.
     X : Tensor of shape (n, d)
         Samples in the unit box.
     weight : Tensor of shape (n,)
         Frequency weights.
-    rng : numpy.random.Generator
-        Source of the draws.
 
     Returns
     -------
@@ -268,8 +262,6 @@ class NewtonStep:
 
     Parameters
     ----------
-    gate : GateLevel
-        Gates to move.
     X : Tensor of shape (n, d)
         Samples.
     """
@@ -303,12 +295,8 @@ class AdamStep:
 
     Parameters
     ----------
-    gate : GateLevel
-        Gates to move.
     X : Tensor of shape (n, d)
         Samples.
-    learning_rate : float
-        Size of Adam's steps.
     batch_size : int, default=None
         Most rows a gradient; None: all rows at once.
     """

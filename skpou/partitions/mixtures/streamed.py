@@ -119,14 +119,10 @@ class StreamedEM:
 
     Parameters
     ----------
-    blocks : callable
-        Reads the rows.
     sample : PieceProblem
         The sample, with the space of the experts.
     found : TrainingResult
         Of `fit_em` on the sample.
-    options : EMOptions
-        The same.
     """
 
     def __init__(

@@ -78,8 +78,6 @@ class _GateFit:
         Partition of each sample on this level.
     parent : Tensor of shape (N,)
         Parent of each partition.
-    models : NodeModels
-        Models of the partitions.
     """
 
     def __init__(self, problem: PieceProblem, labels: Tensor, parent: Tensor, models: NodeModels):

@@ -43,8 +43,6 @@ class NodeModels:
 
     Parameters
     ----------
-    problem : PieceProblem
-        Gives the polynomial basis.
     coef : Tensor of shape (K, P, m)
         Experts of the leaves.
     finer : list of GateLevel
@@ -167,8 +165,6 @@ def find_interface(
     ----------
     labels : Tensor of shape (n,), int64
         Partition of each sample on the level in question.
-    models : NodeModels
-        The partitions' models.
     error : Tensor of shape (N,)
         Residual error of each model.
     parent : Tensor of shape (N,), int64
@@ -353,8 +349,6 @@ def kink_linkage(interface: Interface, n_pieces: int) -> list[tuple[int, int, fl
     ----------
     interface : Interface
         Roots and jumps between the pieces.
-    n_pieces : int
-        Number K of pieces.
 
     Returns
     -------

@@ -29,8 +29,6 @@ def split_by_noise(problem: PieceProblem, labels: Tensor, residual: Tensor, most
         Pieces 0 .. K-1.
     residual : Tensor of shape (n, m)
         What the pieces leave.
-    most : int
-        Most parts.
     """
     labels = labels.clone()
     square = residual.square() * problem.rows.weight[:, None] + problem.rows.within

@@ -84,8 +84,6 @@ class PieceProblem:
 
     Parameters
     ----------
-    degree : int
-        Total degree of the polynomials.
     n_gate_columns : int, default=None
         Number of coefficients of a gate, which prices a piece; None: those of a quadratic.
     tol : float, default=0

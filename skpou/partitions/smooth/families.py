@@ -153,8 +153,6 @@ class EvenPartitions:
     ----------
     centres : ndarray of shape (K, d)
         In the box.
-    degree : int
-        Of the polynomials.
     form : GateForm
         Shape of the logits, of which only the affine part is used.
     rates : ndarray of shape (d,), default=None

@@ -73,8 +73,6 @@ def smooth_where_better(
     ----------
     pieces : TrainingResult
         Of `fit_pieces` on these rows.
-    options : PieceOptions
-        What pieces were found with.
     """
     if not _is_case(rows, options) or _are_exact(pieces.state, rows):
         return pieces

@@ -59,8 +59,6 @@ def experts_where_better(
     ----------
     pieces : TrainingResult
         Of `fit_pieces` on these rows.
-    options : PieceOptions
-        What pieces were found with.
     rng : numpy.random.Generator
         Draws the starts; left alone where rows are no table.
     """

@@ -217,8 +217,6 @@ class UnitBasis(Basis, kind="units"):
 
     Parameters
     ----------
-    n_features : int
-        Dimension d of the points.
     reach : Tensor of shape (u,), default=None
         Sizes of the units' coefficients. With them the posterior is also about the units'
         parameters.
