@@ -46,8 +46,6 @@ class FittedTerms:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-    fit : EvidenceFit
     residue : Residue
         Of every pair of point and target.
     factor : Tensor of shape (k,) or float

@@ -80,8 +80,6 @@ class Expert:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-    members : tuple of Member
     first : Member, default=None
         Fit to rows of equal widths, before the density of its residue gave them weights; only
         right after training.
@@ -111,7 +109,6 @@ class TargetModel:
 
     Attributes
     ----------
-    experts : tuple of Expert
     slope : float
         Root mean square of the mean's gradient over the data: outside the box the standard
         deviation grows by this for each unit of distance.

@@ -48,10 +48,8 @@ class Whole(NamedTuple):
     ----------
     model : regressor or None
         None where the fit failed.
-    seconds : float
     messages : list of Warning
         What the fit warned of.
-    failure : Exception or None
     is_wild : bool
         Whether the mean leaves the range of the targets by far between the rows.
     claim : Claim or None
@@ -79,7 +77,6 @@ class Outcome:
     ----------
     members : list of int
         Their numbers.
-    whole : list of Whole
     weights : ndarray of shape (K,)
     shares : ndarray of shape (K, S)
         With what probability each is widened by each of `FACTORS`.

@@ -202,7 +202,6 @@ class StackedDensity:
 
     Attributes
     ----------
-    parts : list of Part
     center : Tensor of shape (n, m)
         Mean of y.
     kind : bool or str

@@ -166,7 +166,6 @@ class Trial(NamedTuple):
         Target less mean, in units of the spread of y.
     n_points : int
         Distinct points that were fitted.
-    seconds : float
     failure : Exception or None
         What the fit ended with, if it did.
     """
@@ -219,7 +218,6 @@ class Standing(NamedTuple):
         Mean of the log density.
     error : float
         Root mean square, in units of the spread of y.
-    n_outputs : int
     """
 
     weight: Tensor
@@ -251,7 +249,6 @@ class Race:
 
     Attributes
     ----------
-    names : list of str
     alive : list of int
         Members that race and are left, the leader first.
     trusted : list of int

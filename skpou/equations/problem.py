@@ -48,7 +48,6 @@ class Term:
 
     Attributes
     ----------
-    pointwise : Pointwise
     x : Tensor of shape (n, d)
         Points in units of X.
     points : Tensor of shape (n, k)
@@ -136,7 +135,6 @@ class Problem:
         For the final solve.
     pilot, fresh : tuple of Term
         For the solves and the judgement of a search: no point is in both.
-    unknowns : dict of str to Unknown
     scaling : Scaling
         Units of the derivatives.
     is_affine : bool

@@ -58,7 +58,6 @@ class RowSet:
 
     Attributes
     ----------
-    derivatives : NetworkDerivatives
     factors : dict of (output, coordinates) to Tensor of shape (n,)
     target : Tensor of shape (n,)
     """

@@ -52,17 +52,12 @@ class NetworkOptions:
 
     Attributes
     ----------
-    network : Network
     init : str
         A key of `INITIALIZATIONS`.
     solver : str
         One of `SOLVERS`.
     alpha : float or None
         Ridge relative to the largest column norm; None: chosen.
-    learning_rate : float
-    batch_size : int or None
-    max_iter : int
-    tol : float
     quick : bool
         Whether "varpro" begins with next to no ridge. Its coefficients, and what it leaves over
         at the edges, may be those of steep units.

@@ -63,12 +63,8 @@ class NeuralGridOptions:
 
     Attributes
     ----------
-    form : EncoderForm
-    level : int
-    boundary : str
     method : {"softmax", "one_hot", "density"} or None
         None for a regression.
-    descent : DescentOptions
     init : str
         See `start_encoder`.
     validation_fraction : float or None

@@ -22,8 +22,6 @@ class Candidate:
 
     Attributes
     ----------
-    family : str
-    stages : tuple of Stage
     leave_one_out : float
         Error at left-out rows.
     calibrated : float

@@ -91,8 +91,6 @@ class Task:
         Most Levenberg-Marquardt steps after each addition of units.
     tol : float
         Error relative to the rms of y that counts as none.
-    stages : Stages
-    progress : Progress
     """
 
     rows: Rows

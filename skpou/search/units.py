@@ -89,7 +89,6 @@ class Dictionary:
 
     Attributes
     ----------
-    units : Units
     columns : Tensor of shape (n, N)
         Their values at the pursuit's rows, weighted, without their affine parts, of norm 1.
     """

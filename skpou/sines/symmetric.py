@@ -20,7 +20,6 @@ class Mirror:
 
     Attributes
     ----------
-    feature : int
     center : float
         In the units of the unit box.
     sign : int

@@ -147,7 +147,6 @@ class Functions:
     ----------
     function, undo : callable
         Of arrays, element by element.
-    increasing : bool
     spread : float
         Standard deviation of the transformed targets.
     """

@@ -151,7 +151,6 @@ class LocalBlock:
 
     Attributes
     ----------
-    kernel : LocalKernel
     points : Tensor of shape (N, d)
         Rows in scaled coordinates; in single precision where that loses nothing.
     weight : Tensor of shape (N,)

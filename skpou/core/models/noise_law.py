@@ -126,7 +126,6 @@ class NoiseLaw:
         The constant first, then lines and cosines of each function, then jumps.
     scale : Scale or None
         That of the mean; None: it has no function.
-    jumps : Jumps
     usual : float
         Mean of the factor over the rows.
     least : float

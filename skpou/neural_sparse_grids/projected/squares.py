@@ -102,8 +102,6 @@ class Products:
 
     Attributes
     ----------
-    fit : EncodedFit
-    grid : SparseGrid
     gram : Tensor of shape (k, k) or (n m, n m)
         Products of the columns of the projected Jacobian, or of its rows.
     rows : Tensor of shape (n m, k) or None

@@ -52,7 +52,6 @@ class PrincipalPart:
 
     Attributes
     ----------
-    problem : Problem
     pointwise : Pointwise
         The residual, as a function of u and its derivatives.
     at : Tensor of shape (D,)

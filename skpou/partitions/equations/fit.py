@@ -86,7 +86,6 @@ class EquationPieceOptions:
         Of all pieces; None: chosen for each.
     most_pieces : int or None
         Upper bound; None: 2000, and 64 in a slab.
-    max_iter : int
     tol : float
         The tails of the coefficients aimed at are 1e4 times as large.
     exactly : bool

@@ -36,7 +36,6 @@ class Solved:
         Sum of squares of the weighted rows.
     elimination : Elimination
         Of the last step.
-    converged : bool
     n_steps : int
         Eliminations.
     """

@@ -74,9 +74,6 @@ class Whole:
 
     Attributes
     ----------
-    boxes : Boxes
-    solved : Solved
-    system : System
     tail : float
         Largest tail of the coefficients, relative to the solution.
     curve : list of float
@@ -156,8 +153,6 @@ class _Round:
 
     Attributes
     ----------
-    solved : Solved
-    system : System
     size : ndarray of shape (m,)
         Root mean square of the solution.
     shape : Shape

@@ -124,10 +124,6 @@ def gates_from_tree(
         Samples in the unit box.
     weight : Tensor of shape (n,)
         Frequency weights.
-
-    Returns
-    -------
-    list of GateLevel
     """
     if all(_is_of_form(gate, form) for gate in tree.levels):
         return [_copy(gate) for gate in tree.levels]

@@ -203,7 +203,6 @@ class _Segments:
 
     Attributes
     ----------
-    models : NodeModels
     a, b : Tensor of shape (r, d)
         Ends.
     first, second : Tensor of shape (r,), int64

@@ -51,7 +51,6 @@ class Candidate:
 
     Attributes
     ----------
-    fit : PriorFit
     mixture : callable
         Makes the fitted `Mixture`.
     """
