@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -256,7 +257,7 @@ def _fit_refined(
     points = PointSet(options.grid(rows.n_features, level))
     search = _Refinement(rows, points, options, rng)
 
-    def result(**ended: str) -> TrainingResult:
+    def result(**ended: Any) -> TrainingResult:
         """The best grid so far, fitted to all rows."""
         n_points, curve = search.sizes.best, search.curve
         grid, numbers = points.grid(n_points)
