@@ -53,14 +53,10 @@ class Member:
     coef : Tensor of shape (p,)
     root : Tensor of shape (p, p)
         The coefficients' posterior covariance is ``root @ root.T``.
-    noise : float
-        Variance of the noise.
     dof : Tensor of shape (G,)
         Effective degrees of freedom of each block.
     share : float
         Weight of the member among all.
-    density : ResidueDensity
-        Of the residue.
     prior : Tensor of shape (p,), default=None
         Prior variances of the coefficients; only right after training.
     """

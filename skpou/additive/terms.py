@@ -83,8 +83,6 @@ class Candidate:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-        Columns and terms.
     decay : float
         Power at which the prior variance of rougher functions falls.
     groups : Groups
@@ -132,8 +130,6 @@ class Start:
         Prior variance of each block, by its key.
     constant : float
         That of the constant.
-    noise : float
-        Variance of the noise.
     """
 
     alpha: dict[tuple[tuple[int, ...], tuple[int, ...]], float]

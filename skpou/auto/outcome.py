@@ -75,8 +75,6 @@ class Outcome:
 
     Attributes
     ----------
-    members : list of int
-        Their numbers.
     weights : ndarray of shape (K,)
     shares : ndarray of shape (K, S)
         With what probability each is widened by each of `FACTORS`.

@@ -317,8 +317,6 @@ class Stack:
 
     Attributes
     ----------
-    estimators : list of regressor
-        Fitted members.
     weights : ndarray of shape (K,)
         Of the members; they add up to one.
     shares : ndarray of shape (K, S)

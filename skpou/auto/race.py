@@ -164,8 +164,6 @@ class Trial(NamedTuple):
         At the left-out rows, for each factor that widens the bars; per unit of the spread of y.
     error : ndarray of shape (k, m)
         Target less mean, in units of the spread of y.
-    n_points : int
-        Distinct points that were fitted.
     failure : Exception or None
         What the fit ended with, if it did.
     """

@@ -104,8 +104,6 @@ class Search:
 
     Attributes
     ----------
-    rows : Rows
-        Data in scaled units.
     report : callable, default=None
         Takes a line for every model that was tried.
     """

@@ -22,8 +22,6 @@ class Candidate:
 
     Attributes
     ----------
-    leave_one_out : float
-        Error at left-out rows.
     calibrated : float
         Expected error between the rows.
     dof : float

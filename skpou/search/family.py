@@ -34,8 +34,6 @@ class Progress:
     ----------
     report : callable or None
         Takes a line for every model that was tried.
-    curve : list of float
-        Left-out errors.
     """
 
     report: Report | None = None
@@ -83,8 +81,6 @@ class Task:
     ----------
     rows : Rows
         Distinct rows in scaled units, in float64.
-    seed : int
-        Of all draws.
     alpha : float or None
         Ridge relative to the largest column norm; None: chosen.
     max_iter : int

@@ -54,8 +54,6 @@ class LevelError:
 
     Attributes
     ----------
-    column : int
-        The column.
     levels : ndarray of shape (k,)
         Its values in the scaled box, ascending.
     kernels : dict

@@ -157,8 +157,6 @@ class LocalBlock:
         Their counts.
     values : Tensor of shape (N, M)
         What M fits leave at the rows.
-    dof : float
-        Effective degrees of freedom.
     """
 
     kernel: LocalKernel

@@ -95,8 +95,6 @@ class _OfTarget:
 
     Attributes
     ----------
-    residue : Residue
-        Left-out errors.
     floor : float
         Least standard deviation of a component.
     noise : Tensor of shape (1,) or (k,)

@@ -40,8 +40,6 @@ class EncoderForm:
     kind : str
         ``"mlp"``, ``"cnn"``, or ``"module:name"`` of a function
         ``(n_features_in, n_components) -> nn.Module``.
-    n_features : int
-        Columns of X.
     n_components : int
         Dimension d of the grid.
     hidden_layer_sizes : tuple of int

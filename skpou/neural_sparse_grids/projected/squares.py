@@ -56,12 +56,8 @@ class EncodedFit:
     ----------
     theta : Tensor of shape (k,)
         Parameters of the encoder.
-    embedding : Embedding
-        Of the rows.
     problem : GramProblem or KernelProblem
         Columns of the grid at the embedding.
-    solution : RidgeSolution
-        Solution for the ridge.
     coef : Tensor of shape (G, m)
         Coefficients.
     residual : Tensor of shape (n, m)

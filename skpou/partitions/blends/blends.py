@@ -38,8 +38,6 @@ class BlendOptions:
 
     Attributes
     ----------
-    form : GateForm
-        Logits.
     alpha : float or None
         Fixed ridge; None: tied to progress.
     max_iter : int

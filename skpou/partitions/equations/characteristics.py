@@ -58,8 +58,6 @@ class PrincipalPart:
         A point in units of X: where columns that do not vary are.
     column : int
         The marched one, t.
-    m : int
-        Number of outputs.
     """
 
     problem: Problem

@@ -34,10 +34,6 @@ class Solved:
     unknowns : Tensor of shape (q,)
     squares : float
         Sum of squares of the weighted rows.
-    elimination : Elimination
-        Of the last step.
-    n_steps : int
-        Eliminations.
     """
 
     coef: Coefficients

@@ -237,8 +237,6 @@ class GateStep(Protocol):
 
     Attributes
     ----------
-    gate : GateLevel
-        The gates.
     log_gate : Tensor of shape (n, N)
         Their logarithms at all samples, after the last step.
     """

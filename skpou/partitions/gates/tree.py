@@ -98,12 +98,8 @@ class NetworkForm:
 
     Attributes
     ----------
-    hidden_layer_sizes : tuple of int
-        Widths of the hidden layers.
     architecture : {"plain", "residual"}
         Whether the layers after the first add to their input.
-    activation : {"tanh", "relu", "sin"}
-        Function of every unit.
     """
 
     hidden_layer_sizes: tuple[int, ...] = (10, 10)
