@@ -51,8 +51,12 @@ def parts_of(rows: Rows, options: PieceOptions, rng: np.random.Generator) -> Ten
 
     Parameters
     ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         A degree; its sizes are those of other pieces.
+    rng : numpy.random.Generator
+        Draws the fine cells.
     """
     degree = max(options.degree or 0, LEAST_DEGREE)
     free = replace(options, sizes=None, exactly=False, soft=False, degree=degree)
@@ -70,6 +74,8 @@ def parted_pieces(
 
     Parameters
     ----------
+    rows : Rows
+        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size and a degree.
     parts : Tensor of shape (n,), int64
@@ -173,6 +179,8 @@ def flat_level(
 
     Parameters
     ----------
+    gate : GateLevel
+        Sharp gates of the parts.
     soft : GateLevel
         Gates of the pieces below, of the same form.
     X : Tensor of shape (n, d)

@@ -140,6 +140,8 @@ class LeftOutRows:
 
     Parameters
     ----------
+    rows : Rows
+        Distinct samples.
     of_targets : bool, default=False
         Whether levels of the target, as isotherms of a table are, are left out, too.
     """
