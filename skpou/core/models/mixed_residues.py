@@ -49,8 +49,6 @@ def better_residues(
     ----------
     model : Predictor
         See `fit_residues`.
-    rows : Rows
-        Distinct rows.
     laws : sequence of NoiseLaw or None, default=None
         See `fit_residues`.
     """
@@ -77,8 +75,6 @@ def fit_residues(model: Predictor, rows: Rows, laws: Laws | None = None) -> list
     ----------
     model : Predictor
         Fitted to the rows; the variance of its mean is that of linear coefficients.
-    rows : Rows
-        Distinct rows.
     laws : sequence of NoiseLaw or None, default=None
         By which the noise of each target varies: the widths are those of what it leaves.
 
@@ -103,8 +99,6 @@ class ResidueOfTarget:
 
     Attributes
     ----------
-    residue : Residue
-        Left-out errors.
     floor : float
         Least standard deviation of a component.
     noise : Tensor of shape (1,) or (k,)
