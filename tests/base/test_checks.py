@@ -116,6 +116,23 @@ OF_PREDICTIONS = {
 #: Some twenty fits each for what tests of the accuracy of every class, and of its equal bits, hold
 #: more sharply: the quickest shows them, too.
 OF_ACCURACY = {"check_classifiers_train", "check_regressors_train"}
+#: Several fits each for how data are read, by one function for all; those of the quickest classes,
+#: and of those that hand data on to others, show it.
+OF_READING = {
+    "check_array_api_input",
+    "check_dtype_object",
+    "check_estimators_dtypes",
+    "check_estimators_nan_inf",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_regressor_data_not_an_array",
+    "check_regressors_int",
+    "check_supervised_y_2d",
+}
+READERS = (
+    *("AutoRegressor", "TransformedRegressor", "SparseGridRegressor"),
+    *("SparseGridClassifier", "NeuralSparseGridClassifier"),
+)
 #: What test_regressor asks of every solver of the regressors, bit for bit where it can.
 OF_TEST_REGRESSOR = {
     "check_fit_idempotent",
@@ -226,6 +243,7 @@ def checks_of_quickest():
     for name, estimator in (DEFAULTS | QUICKEST).items():
         others = OF_EVERY_SOLVER - OF_ACCURACY
         others |= OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set()
+        others |= set() if name in READERS else OF_READING
         without = OF_ACCURACY if name in LEARN_BY_DEFAULT else ()
         yield from checks_of(
             {name: estimator}, lambda kind, others=others: kind not in others, without
@@ -253,6 +271,7 @@ def test_checks_that_depend_on_the_training_are_known():
         check.func.__name__ for cls in CLASSES for _, check in estimator_checks_generator(cls())
     }
     assert known >= OF_EVERY_SOLVER | OF_PREDICTIONS | OF_TEST_REGRESSOR
+    assert known >= OF_READING
     assert OF_EVERY_SOLVER >= OF_ACCURACY
     assert {"AdditivePOURegressor", "LSGDRegressor"} <= DEFAULTS_OF_TEST_REGRESSOR
 
