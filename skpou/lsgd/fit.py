@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,14 +229,15 @@ class NetworkTraining:
         together take no more than were asked for.
         """
         options = self.options
-        tries = [(options.schedule(), options.max_iter, ProjectedFit.leave_one_out)]
+        judge: Callable[[Any], float] = ProjectedFit.leave_one_out
+        tries = [(options.schedule(), options.max_iter, judge)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
         if options.quick and self.quick and options.alpha is None and not self.dual:
             few = options.max_iter // 2 if self.shared else options.max_iter
             few = min(QUICK_STEPS, few)
             if few:
-                judge = ProjectedFit.leave_one_out if self.shared else determined_error
-                tries.insert(0, (options.schedule(RidgeSchedule.least), few, judge))
+                quickly = judge if self.shared else determined_error
+                tries.insert(0, (options.schedule(RidgeSchedule.least), few, quickly))
         ends: BestSoFar[TrainingResult] = BestSoFar()
         left = options.max_iter - len(self.progress.curve)
         for ridge, most, judge in tries:
