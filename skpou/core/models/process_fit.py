@@ -30,8 +30,9 @@ CLEAR_ERROR = 1e-3
 #: Rows' worth of belief that both are as good.
 PRIOR_ROWS = 8.0
 #: Part of the left-out error to which the weighted mean must bring it to be worth its evaluation,
-#: and standard errors that the gain in squared errors must exceed: not one row alone says so.
-WORTH, CLEAR = 0.99, 1.0
+#: and standard errors that the gain in squared errors must exceed: not one row alone says so. A
+#: mean of two models is rather the better one beforehand.
+WORTH, CLEAR = 0.99, 0.5
 #: The standard errors where the form leaves all of y's variance, as it does of pure noise, too: by
 #: chance the best of many kernels gains two of them. And the part left from which on the kernel's
 #: search must stand without parts of the rows, however many there are.
@@ -40,8 +41,9 @@ CLEAR_OF_NOISE, MOSTLY_NOISE = 3.0, 0.8
 LEAST_SHARE, STEP = 0.05, 2.0**-7
 SHARES = np.arange(0, 1 + STEP, STEP)
 #: Rows for each number of the kernel below which its search must stand without parts of the rows:
-#: the kernel remembers them; and the number of parts.
-ROWS_A_NUMBER, N_PARTS = 20, 4
+#: the kernel remembers them; the number of parts; and what these errors count beside those of the
+#: kernel of all rows. The form remembers all rows, too, and a kernel of three quarters knows less.
+ROWS_A_NUMBER, N_PARTS, COUNTS_ANEW = 20, 4, 0.5
 #: Most by which the variances are raised where left-out errors are larger than they say, or lowered
 #: where they are smaller.
 MOST_FACTOR = 10.0
@@ -224,15 +226,18 @@ def fit_process(
     told = list(zip(left_out, errors, strict=True))
     found = _weighed(process, others, variances, told, rows, noise)
     enough = rows.n_rows >= ROWS_A_NUMBER * (process.rates.shape[1] + 3)
-    if found is None or (enough and not _mostly_noise(left_out, errors, rows)):
+    mostly_noise = _mostly_noise(left_out, errors, rows)
+    if found is None or (enough and not mostly_noise):
         return found
     try:
         anew = _anew(process, rows)
     except NUMERICAL_FAILURES:
         return None
     if anew is None:
-        return None
-    others = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
+        return None if mostly_noise else found
+    share = 1.0 if mostly_noise else COUNTS_ANEW
+    anew = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
+    others = (1 - share) * others + share * anew
     return _weighed(process, others, variances, told, rows, noise)
 
 
@@ -328,6 +333,8 @@ def _factor_at_rows(
     least: float,
 ) -> tuple[float, float]:
     """Likeliest factor of the variances, and the part of the process' in them, among some."""
+    # The mean of repeated rows has one error, which says as much as that of a single one.
+    weight = weight / weight.mean()
     best, factor, part = -math.inf, 1.0, 0.0
     for tried in parts:
         total = np.maximum(variances(tried), ROUND_OFF)
