@@ -246,7 +246,8 @@ class TargetModel:
         expert = self.experts[0]
         member = expert.members[0]
         root = torch.zeros_like(member.root)
-        root[0, 0] = member.root[0].norm() / math.sqrt(member.noise)
+        # Roots are upper triangular: the first entry is the deviation where all others are known.
+        root[0, 0] = member.root[0, 0].abs() / math.sqrt(member.noise)
         flat = Member(
             torch.zeros_like(member.coef),
             root,
