@@ -226,19 +226,20 @@ def fit_process(
     told = list(zip(left_out, errors, strict=True))
     found = _weighed(process, others, variances, told, rows, noise)
     enough = rows.n_rows >= ROWS_A_NUMBER * (process.rates.shape[1] + 3)
-    mostly_noise = _mostly_noise(left_out, errors, rows)
-    if found is None or (enough and not mostly_noise):
+    noisy = torch.as_tensor(_mostly_noise(left_out, errors, rows), device=others.device)
+    counts = torch.where(noisy, 1.0, 0.0 if enough else COUNTS_ANEW).to(others)
+    if found is None or not bool(counts.any()):
         return found
     try:
         anew = _anew(process, rows)
     except NUMERICAL_FAILURES:
         return None
     if anew is None:
-        return None if mostly_noise else found
-    share = 1.0 if mostly_noise else COUNTS_ANEW
+        return found.without(noisy)
     anew = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
-    others = (1 - share) * others + share * anew
-    return _weighed(process, others, variances, told, rows, noise)
+    others = (1 - counts) * others + counts * anew
+    again = _weighed(process, others, variances, told, rows, noise)
+    return None if again is None else again.without(found.share == 0)
 
 
 def _weighed(
@@ -290,14 +291,16 @@ def _unexplained(y: np.ndarray, weight: np.ndarray, size: float) -> float:
     return min(size**2 / max(variance, ROUND_OFF), 1.0)
 
 
-def _mostly_noise(left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], rows: Rows) -> bool:
-    """Whether left-out rows say that the form leaves most of a target's variance."""
+def _mostly_noise(
+    left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], rows: Rows
+) -> list[bool]:
+    """Whether left-out rows say of each target that the form leaves most of it."""
+    found = []
     for k, (one, error) in enumerate(zip(left_out, errors, strict=True)):
         known, _, weight, size = _in_folds(one, error, rows)
         y = rows.y[:, k].cpu().numpy()[one.row[known]]
-        if len(y) and _unexplained(y, weight, size) > MOSTLY_NOISE:
-            return True
-    return False
+        found.append(bool(len(y)) and _unexplained(y, weight, size) > MOSTLY_NOISE)
+    return found
 
 
 def _likeliest_share(
