@@ -344,7 +344,7 @@ def judged(
     The third is whether equations and conditions hold.
     """
     sentences = []
-    left = system.relative_residual(iterate.coef, iterate.unknowns)
+    left = system.fresh.relative_residual(iterate.coef, iterate.unknowns)
     off = data_misfit(system, iterate)
     if left > (UNSOLVED if system.problem.is_affine else DOUBTFUL):
         sentences.append(unsolved_message(left))
@@ -450,7 +450,7 @@ def fitted_model(
         torch.cat([system.rows.X, points]),
         torch.cat([weight, weight.new_ones(len(points))]),
     )
-    fresh = system.at(system.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
+    fresh = system.fresh.residuals(iterate.coef, iterate.unknowns)[1:]
     names = system.problem.names
     return model, {
         "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),

@@ -245,7 +245,7 @@ class EquationNetworkTraining(NetworkTraining):
     def _is_false(self, iterate: Iterate) -> bool:
         """Whether the equations are obeyed at their points and not between them."""
         system, solution = self.solution(iterate)
-        if system.relative_residual(solution.coef, solution.unknowns) <= UNSOLVED:
+        if system.fresh.relative_residual(solution.coef, solution.unknowns) <= UNSOLVED:
             return False
         own = system.residuals(solution.coef, solution.unknowns)[1:]
         judged = system.at(self.equations.fresh)
