@@ -297,7 +297,7 @@ def fit_form_errors(
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)
-        varies = rows.noise_varies
+        varies = rows.precision is not None
         form = _calibrated(X * scales, scales, left_out, some, bool(sets), varies)
         form = form or _none(rows.n_features)
         told = fit_level_errors(left_out, X, sets, varies)
@@ -344,7 +344,7 @@ def _claimed(model: Predictor, rows: Rows) -> np.ndarray:
 
     Where the noise varies it is that at the rows.
     """
-    if rows.noise_varies:
+    if rows.precision is not None:
         noise, epistemic = model.components(rows.X).variances()
         return (noise / rows.weight[:, None] + epistemic).double().median(0).values.cpu().numpy()
     probes = sobol_points(rows.n_features, N_PROBES, seed=0).to(rows.X)

@@ -388,10 +388,12 @@ def _weigh(
         return (1 - part * told) * own_variance + part * told * at_rows + apart
 
     noisy = float(np.median(kernel[2] / (weight * at_rows))) > NOISY_PART
+    # Squares over variances count by how often a row is there, not by its precision.
+    often = rows.alike().weight.cpu().numpy()[left_out.row[known]]
     if noisy and kernel[2] > CLEAR_ERROR**2:
-        factor, part = _factor_at_rows(joined**2, weight, variances, PARTS, 1 / MOST_FACTOR)
+        factor, part = _factor_at_rows(joined**2, often, variances, PARTS, 1 / MOST_FACTOR)
         return share, factor, usual, part
-    factor, part = _factor_at_rows(joined**2, weight, variances, (share,), 1.0)
+    factor, part = _factor_at_rows(joined**2, often, variances, (share,), 1.0)
 
     def share_of(variance: np.ndarray) -> np.ndarray:
         return share * np.minimum(known_part(variance, kernel[1]) / usual, 1)
