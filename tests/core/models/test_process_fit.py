@@ -7,7 +7,7 @@ import torch
 from skpou.core.models.process_companion import ProcessCompanion
 from skpou.core.models.process_fit import MOST_DIRECTIONS, _directions, _fit_process, fit_process
 from tests.core.models.test_process_companion import left_out_with, rows_of
-from tests.examples import tensor
+from tests.examples import slow, tensor
 
 
 def wave(n=60, noise=0.1, seed=0):
@@ -108,7 +108,7 @@ def test_more_rows_tell_a_short_length_from_noise():
     assert _fit_process(rows_of(X, y)).noise.item() < 1e-5
 
 
-@pytest.mark.parametrize("n", [60, 150])
+@pytest.mark.parametrize("n", [60, *slow(150)])
 def test_pure_noise_asks_for_no_process_and_a_wave_does(n):
     for seed in range(8):
         rng = np.random.default_rng(seed)
