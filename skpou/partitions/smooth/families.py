@@ -73,9 +73,20 @@ class Candidate:
         """The same with an error by fits without the rows, of the better of two noises."""
         columns, width = self.family.model(*self.parameters)
         noises = {self.fit.noise, max(self.fit.noise, self.fit.least_noise)}
-        errors = {noise: columns.left_out(width, noise) for noise in sorted(noises)}
+        pooled = columns.rows.pooled
+        errors = {noise: pooled(columns.left_out(width, noise)) for noise in sorted(noises)}
         noise = min(errors, key=errors.__getitem__)
         return replace(self, fit=replace(self.fit, left_out=errors[noise], noise=noise))
+
+    def left_out(self) -> np.ndarray:
+        """Errors (l, m) at left-out rows by fits without them."""
+        columns, width = self.family.model(*self.parameters)
+        return columns.left_out(width, self.fit.noise)
+
+    def degrees(self) -> float:
+        """Degrees of freedom that the fit takes."""
+        columns, width = self.family.model(*self.parameters)
+        return columns.degrees(width, self.fit.noise)
 
 
 class OnePolynomial:

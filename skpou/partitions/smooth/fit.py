@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
@@ -89,7 +90,8 @@ def smooth_where_better(
         some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
-        own = _left_out(pieces.state, some)
+        errors = _left_out(pieces.state, some)
+        own = some.pooled(errors)
         if own <= NEGLIGIBLE and not some.on_levels:
             return pieces
         best = _best(some, options)
@@ -103,6 +105,8 @@ def smooth_where_better(
         searched = rows.n_features == 1 and pieces.state.tree.first_soft
         fair = REMEMBERED if remembered else 1.0 if searched else 1 - 2 / rows.n_rows**0.5
         if not best.fit.left_out < own * fair:
+            return pieces
+        if searched and _is_luck(best, pieces.state, some, errors):
             return pieces
         state = _in_dtype(best.mixture(), rows)
     except KeyboardInterrupt:
@@ -185,11 +189,29 @@ def _likeliest(found: list[Candidate]) -> list[Candidate]:
     return [one for likely in of_each.values() for one in likely[:LIKELIEST]]
 
 
-def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:
+def _left_out(mixture: Mixture, rows: LeftOutRows) -> np.ndarray:
+    """Errors (l, m) of the pieces at left-out rows."""
     try:
         return rows.left_out(mixture.residual_makers(rows.rows, gates=False)[0])
     except NUMERICAL_FAILURES:
-        return float("inf")
+        n_errors = sum(len(part) for part in rows.sets)
+        return np.full((n_errors, rows.rows.n_outputs), np.inf)
+
+
+def _is_luck(best: Candidate, pieces: Mixture, rows: LeftOutRows, errors: np.ndarray) -> bool:
+    """Whether a smooth function of more parameters gains no more on cuts than noise may make it.
+
+    The rule of one standard error of Breiman et al. (1984), "Classification and Regression Trees",
+    section 3.4.3, here of the difference of the two. Pieces whose `errors` (l, m) are larger
+    without a cut, or with more parameters, have no claim to be the simpler ones.
+    """
+    cuts = pieces.n_leaves - 1
+    # Each cut has one place, as smooth functions have a width.
+    if not cuts or best.degrees() <= pieces.n_leaves * pieces.basis.n_columns + cuts:
+        return False
+    smooth = best.left_out()
+    gain = rows.pooled(errors) ** 2 - rows.pooled(smooth) ** 2
+    return gain <= rows.gain_known(smooth, errors)
 
 
 def _noise(mixture: Mixture, rows: Rows) -> float:

@@ -101,25 +101,30 @@ class Columns:
         if judged:
             told = torch.maximum(noise[best], LEAST_TOLD * S[0]).square()
             lost = told / (S.square() + told)
-            left_out = rows.left_out([ResidualMaker(U, 1 - lost, lost)])
+            left_out = rows.pooled(rows.left_out([ResidualMaker(U, 1 - lost, lost)]))
         least = LEAST_TOLD * float(S[0])
         return PriorFit(float(values[best]), left_out, float(noise[best]), least)
 
-    def left_out(self, width: Tensor, noise: float) -> float:
-        """Error at left-out rows by fits without them, which round-off does not spoil."""
+    def degrees(self, width: Tensor, noise: float) -> float:
+        """Degrees of freedom of a fit: the trace of its influence on the rows."""
+        square = torch.linalg.svdvals(self.R * width).square()
+        return float((square / (square + noise**2)).sum())
+
+    def left_out(self, width: Tensor, noise: float) -> np.ndarray:
+        """Errors (l, m) at left-out rows by fits without them, which round-off does not spoil."""
         rows, q = self.rows, len(width)
         stacked = torch.cat([self.matrix * width * rows.root, rows.y], 1)
         ridge = torch.zeros_like(stacked[:1]).expand(q, -1).clone()
         ridge[:, :q].diagonal().fill_(noise)
-        square = []
+        errors = []
         for part in rows.sets:
             index = torch.as_tensor(part, device=stacked.device)
             others = stacked[all_but(len(stacked), index)]
             R = triangular_factor(torch.cat([others, ridge]))
             coef = torch.linalg.solve_triangular(R[:q, :q], R[:q, q:], upper=True)
             error = (stacked[index, q:] - stacked[index, :q] @ coef) / rows.root[index]
-            square.append(error.square().mean(1).cpu().numpy())
-        return rows.pooled(np.concatenate(square))
+            errors.append(error.cpu().numpy())
+        return np.concatenate(errors)
 
     def solve(self, width: Tensor, noise: float) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients (q, m), their factor (q, q), and the noise's variance (m,)."""
@@ -171,22 +176,37 @@ class LeftOutRows:
         """Whether some column, or the target, has levels."""
         return len(self.sets) > self.n_folds
 
-    def left_out(self, makers: Makers) -> float:
-        """Root mean square error at left-out rows, see `pooled`."""
-        found = left_out_errors(makers, self.rows, self.sets)
-        return self.pooled((np.clip(found.error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1))
+    def left_out(self, makers: Makers) -> np.ndarray:
+        """Errors (l, m) at left-out rows."""
+        return left_out_errors(makers, self.rows, self.sets).error
 
-    def pooled(self, square: np.ndarray) -> float:
+    def pooled(self, error: np.ndarray) -> float:
         """Root mean square of the errors at left-out rows; levels count as much as folds.
 
         Of the folds, rows at the rim of several columns are not counted: they are extrapolated.
         """
+        square = (np.clip(error, -MOST_ERROR, MOST_ERROR) ** 2).mean(1)
         square = np.nan_to_num(square, nan=MOST_ERROR**2, posinf=MOST_ERROR**2)
         group = np.repeat(np.arange(len(self.sets)), [len(part) for part in self.sets])
         in_folds = group < self.n_folds
         counted = in_folds & self.inside[np.concatenate(self.sets)]
         parts = [part for part in (square[counted], square[~in_folds]) if len(part)]
         return math.sqrt(sum(float(part.mean()) for part in parts))
+
+    def gain_known(self, error: np.ndarray, other: np.ndarray) -> float:
+        """Standard error of by how much less a model's mean square error is than another's.
+
+        Parameters
+        ----------
+        error, other : ndarray of shape (l, m)
+            Of the two at the same left-out rows. What they have in common is the noise e of the
+            rows: of ``(e + d)^2 - e^2`` it moves ``2 e d``.
+        """
+        n = self.rows.n_rows
+        moved = 2 * (error * (other - error)).mean(1)
+        row = np.concatenate(self.sets)
+        of_row = np.bincount(row, moved, n) / np.maximum(np.bincount(row, minlength=n), 1)
+        return float(np.linalg.norm(of_row)) / n
 
 
 def are_inside(X: np.ndarray) -> np.ndarray:
