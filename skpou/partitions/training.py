@@ -290,6 +290,22 @@ class PieceTraining:
         is_clear = may_join and self._residual(self.best) < CLEARLY * hopeless
         return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
 
+    def sharpened(self) -> tuple[Pieces, Plan] | None:
+        """The best pieces, all apart, where that is no stranger than that some join smoothly.
+
+        It is not where there is no noise, which tells kinks from joints; nor where pieces are of
+        the highest degree, as those are that a smooth function is cut into.
+        """
+        problem = self.best.problem
+        pieces, plan = self.planned()
+        one_level = self.options.sizes is None or len(self.options.sizes) == 1
+        own = one_level and problem.degree < max(self._candidate_degrees())
+        if self.options.soft or self.options.exactly or not own or pieces.n_pieces == 1:
+            return None
+        if plan.first_soft == len(plan.levels) or self._residual(self.best) <= problem.exact_error:
+            return None
+        return pieces, Plan(plan.levels[-1:], 1)
+
     def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
     ) -> TrainingResult:

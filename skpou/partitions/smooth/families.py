@@ -17,9 +17,10 @@ from torch import Tensor
 from skpou.core import TotalDegreePolynomials, count_columns
 from skpou.core.models import evident_rates
 from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree, coordinate_columns
+from skpou.partitions.mixtures.left_out import LeftOutRows
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.cells import lloyd
-from skpou.partitions.smooth.prior_fits import Columns, LeftOutRows, PriorFit
+from skpou.partitions.smooth.prior_fits import Columns, PriorFit
 
 #: Most columns, so that a fit takes a part of a second, and most of a degree.
 MOST_COLUMNS, MOST_DEGREE = 250, 40

@@ -17,6 +17,7 @@ from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions
+from skpou.partitions.mixtures.left_out import LeftOutRows
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -29,7 +30,6 @@ from skpou.partitions.smooth.families import (
     even_partitions,
     scaled_partitions,
 )
-from skpou.partitions.smooth.prior_fits import LeftOutRows
 from skpou.partitions.training import affordable_forms
 
 #: Most rows, and most of rows on lines; most columns of X.
@@ -90,7 +90,7 @@ def smooth_where_better(
         some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
-        errors = _left_out(pieces.state, some)
+        errors = some.left_out_by(pieces.state)
         own = some.pooled(errors)
         if own <= NEGLIGIBLE and not some.on_levels:
             return pieces
@@ -187,15 +187,6 @@ def _likeliest(found: list[Candidate]) -> list[Candidate]:
     for one in sorted(found, key=lambda one: one.fit.evidence):
         of_each.setdefault((type(one.family), one.family.basis.degree), []).append(one)
     return [one for likely in of_each.values() for one in likely[:LIKELIEST]]
-
-
-def _left_out(mixture: Mixture, rows: LeftOutRows) -> np.ndarray:
-    """Errors (l, m) of the pieces at left-out rows."""
-    try:
-        return rows.left_out(mixture.residual_makers(rows.rows, gates=False)[0])
-    except NUMERICAL_FAILURES:
-        n_errors = sum(len(part) for part in rows.sets)
-        return np.full((n_errors, rows.rows.n_outputs), np.inf)
 
 
 def _is_luck(best: Candidate, pieces: Mixture, rows: LeftOutRows, errors: np.ndarray) -> bool:

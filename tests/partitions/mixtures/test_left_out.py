@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skpou.partitions.smooth.prior_fits import LeftOutRows, are_inside
+from skpou.partitions.mixtures.left_out import LeftOutRows, are_inside
 from tests.examples import rows_of
 
 
