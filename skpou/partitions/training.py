@@ -36,6 +36,9 @@ RACED_ROWS, MOST_RACED_ROWS = 250, 20_000
 PILOT_DEGREE = 2
 #: Part of a hopeless residual below which pieces are kept, however they join.
 CLEARLY = 1e-2
+#: Most columns in which pieces that slopes do not tell apart may be: in more, few rows are beside
+#: any boundary, and tables are smooth.
+MOST_APART = 3
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
 #: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
 SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
@@ -299,7 +302,8 @@ class PieceTraining:
         problem = self.best.problem
         pieces, plan = self.planned()
         one_level = self.options.sizes is None or len(self.options.sizes) == 1
-        own = one_level and problem.degree < max(self._candidate_degrees())
+        few_columns = one_level and problem.d <= MOST_APART
+        own = few_columns and problem.degree < max(self._candidate_degrees())
         if self.options.soft or self.options.exactly or not own or pieces.n_pieces == 1:
             return None
         if plan.first_soft == len(plan.levels) or self._residual(self.best) <= problem.exact_error:
