@@ -36,6 +36,9 @@ RACED_ROWS, MOST_RACED_ROWS = 250, 20_000
 PILOT_DEGREE = 2
 #: Part of a hopeless residual below which pieces are kept, however they join.
 CLEARLY = 1e-2
+#: Most columns in which pieces that slopes do not tell apart may be: in more, few rows are beside
+#: any boundary, and tables are smooth.
+MOST_APART = 3
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
 #: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
 SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
@@ -281,6 +284,23 @@ class PieceTraining:
         if not is_clear:
             return None
         return pieces, plan if plan.first_soft else Plan(plan.levels, len(plan.levels))
+
+    def sharpened(self) -> tuple[Pieces, Plan] | None:
+        """The best pieces, all apart, where that is no stranger than that some join smoothly.
+
+        It is not where there is no noise, which tells kinks from joints; nor where pieces are of
+        the highest degree, as those are that a smooth function is cut into.
+        """
+        problem = self.best.problem
+        pieces, plan = self.planned()
+        one_level = self.options.sizes is None or len(self.options.sizes) == 1
+        few_columns = one_level and problem.d <= MOST_APART
+        own = few_columns and problem.degree < max(self._candidate_degrees())
+        if self.options.soft or self.options.exactly or not own or pieces.n_pieces == 1:
+            return None
+        if plan.first_soft == len(plan.levels) or self._residual(self.best) <= problem.exact_error:
+            return None
+        return pieces, Plan(plan.levels[-1:], 1)
 
     def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None

@@ -105,6 +105,33 @@ def test_pieces_and_degree_of_a_noisy_wave_are_chosen():
     assert relative_rms(result.state, wave(3), 1) < 0.02
 
 
+def test_noise_that_hides_a_kink_of_the_curvature_makes_no_blend_of_it():
+    rng = np.random.default_rng(0)
+    X = rng.random((120, 1))
+
+    def bent(X):
+        return X[:, 0] + 2 * np.maximum(X[:, 0] - 0.6, 0) ** 2
+
+    state = train(X, bent(X) + 1e-3 * rng.standard_normal(120)).state
+    assert (state.n_leaves, state.degree, state.tree.first_soft) == (2, 2, 1)
+    points = np.linspace(0, 1, 1001)[:, None]
+    error = state.mean(tensor(points)).numpy()[:, 0] - bent(points)
+    assert np.sqrt(np.mean(error**2)) < 4e-4
+
+
+def test_a_noisy_kink_along_a_line_enters_no_corner():
+    """A quadratic gate has a second branch, which did: the error there was 1.4."""
+    rng = np.random.default_rng(2)
+    X = rng.random((300, 2))
+
+    def bent(X):
+        return X[:, 0] + 3 * np.maximum(X[:, 0] + 0.5 * X[:, 1] - 0.8, 0) ** 2
+
+    state = train(X, bent(X) + 1e-3 * rng.standard_normal(300), degree=2).state
+    points = rng.random((4000, 2))
+    assert np.abs(state.mean(tensor(points)).numpy()[:, 0] - bent(points)).max() < 2e-3
+
+
 def test_jump_is_exact_on_both_sides():
     rng = np.random.default_rng(3)
     X = rng.random((200, 1))

@@ -137,11 +137,11 @@ class WithFormError(SameMean):
             found = np.stack([form.variance(points) for form in self.forms], 1)
             jumped = np.stack([form.jumped(points) for form in self.forms], 1)
             between = torch.as_tensor(found, device="cpu").to(known)
+            added = torch.minimum(between, (1 - known).clamp_min(0)) + added
             if jumped.any():
                 # Units whose bends no row has seen know of their own jumps.
                 unknown = torch.as_tensor(jumped, device="cpu").to(known)
-                between = between + (unknown - own).clamp_min(0)
-            added = torch.minimum(between, (1 - known).clamp_min(0)) + added
+                added = added + (unknown - own).clamp_min(0)
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
         return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()

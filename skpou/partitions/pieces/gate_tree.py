@@ -165,4 +165,5 @@ class _GateFit:
         guards = None
         if len(forms) > 1:
             guards = guard_points(problem, self.labels, roots, np.random.default_rng(0))
-        return fit_sharp_gate(samples, roots, len(children), forms, good_enough, guards)
+        noise = max(rms, problem.floor) ** 2
+        return fit_sharp_gate(samples, roots, len(children), forms, good_enough, guards, noise)

@@ -238,6 +238,7 @@ def fit_sharp_gate(
     forms: tuple[GateForm, ...],
     good_enough: float,
     guards: tuple[Tensor, Tensor] | None = None,
+    noise: float = 0.0,
 ) -> tuple[Tensor, GateForm]:
     """Gate of the simplest form that will do.
 
@@ -251,12 +252,19 @@ def fit_sharp_gate(
         Score a sample, as a root mean square, at which no other is tried.
     guards : (Tensor of shape (g, d), Tensor of shape (g,)), default=None
         Extra points of known class for degrees above 2.
+    noise : float, default=0
+        Variance of the noise: boundaries are straight where it tells of no curved ones.
 
     Returns
     -------
     theta : Tensor of shape (K, q)
     form : GateForm
     """
+    straight = None
+    if forms[0].degree > 1:
+        straight = _StraightGate(samples, interface, n_classes, noise)
+        if straight.is_enough(forms[0], 0.0):
+            return straight.in_form(forms[0])
     found: list[tuple[Tensor, GateForm]] = []
     best_score = math.inf
     for form in forms:
@@ -268,7 +276,37 @@ def fit_sharp_gate(
         if math.sqrt(best_score / len(samples.X)) < good_enough:
             break
     theta, form = found[-1]
+    if straight is not None and straight.is_enough(form, best_score):
+        return straight.in_form(forms[0])
     return harden(theta), form
+
+
+class _StraightGate:
+    """A gate with straight boundaries, and what those of others must lower its score by.
+
+    Curved ones have other branches, which enter corners without rows. They are worth it where the
+    score falls by what their coefficients cost in Schwarz's criterion.
+    """
+
+    def __init__(self, samples: GateSamples, interface: Interface, n_classes: int, noise: float):
+        gate = SharpGate(samples, interface, n_classes, GateForm(1))
+        self.theta, self.score = gate.fit()
+        self.basis = gate.basis
+        #: Squared residual that a coefficient of a logit costs; those of one class are zero.
+        self.price = noise * (n_classes - 1) * math.log(len(samples.X))
+
+    def is_enough(self, form: GateForm, score: float) -> bool:
+        """Whether a gate of another form and its score are not worth its coefficients."""
+        more = form.basis(self.basis.n_features).n_columns - self.basis.n_columns
+        return self.score <= score + self.price * more
+
+    def in_form(self, form: GateForm) -> tuple[Tensor, GateForm]:
+        """Hard logits (K, q) in the basis of a form of a higher degree."""
+        basis = form.basis(self.basis.n_features)
+        theta = self.theta.new_zeros((len(self.theta), basis.n_columns))
+        own = [0, *coordinate_columns(self.basis)]
+        theta[:, [0, *coordinate_columns(basis)]] = self.theta[:, own]
+        return harden(theta), form
 
 
 def interval_gate(samples: GateSamples, interface: Interface, form: GateForm) -> Tensor | None:

@@ -17,9 +17,10 @@ from torch import Tensor
 from skpou.core import TotalDegreePolynomials, count_columns
 from skpou.core.models import evident_rates
 from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree, coordinate_columns
+from skpou.partitions.mixtures.left_out import LeftOutRows
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.cells import lloyd
-from skpou.partitions.smooth.prior_fits import Columns, LeftOutRows, PriorFit
+from skpou.partitions.smooth.prior_fits import Columns, PriorFit
 
 #: Most columns, so that a fit takes a part of a second, and most of a degree.
 MOST_COLUMNS, MOST_DEGREE = 250, 40
@@ -72,9 +73,20 @@ class Candidate:
         """The same with an error by fits without the rows, of the better of two noises."""
         columns, width = self.family.model(*self.parameters)
         noises = {self.fit.noise, max(self.fit.noise, self.fit.least_noise)}
-        errors = {noise: columns.left_out(width, noise) for noise in sorted(noises)}
+        pooled = columns.rows.pooled
+        errors = {noise: pooled(columns.left_out(width, noise)) for noise in sorted(noises)}
         noise = min(errors, key=errors.__getitem__)
         return replace(self, fit=replace(self.fit, left_out=errors[noise], noise=noise))
+
+    def left_out(self) -> np.ndarray:
+        """Errors (l, m) at left-out rows by fits without them."""
+        columns, width = self.family.model(*self.parameters)
+        return columns.left_out(width, self.fit.noise)
+
+    def degrees(self) -> float:
+        """Degrees of freedom that the fit takes."""
+        columns, width = self.family.model(*self.parameters)
+        return columns.degrees(width, self.fit.noise)
 
 
 class OnePolynomial:

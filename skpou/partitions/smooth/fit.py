@@ -10,12 +10,14 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions
+from skpou.partitions.mixtures.left_out import LeftOutRows
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.pieces.exact import may_be_a_sum
 from skpou.partitions.pieces.problem import ROUND_OFF
@@ -28,7 +30,6 @@ from skpou.partitions.smooth.families import (
     even_partitions,
     scaled_partitions,
 )
-from skpou.partitions.smooth.prior_fits import LeftOutRows
 from skpou.partitions.training import affordable_forms
 
 #: Most rows, and most of rows on lines; most columns of X.
@@ -81,7 +82,8 @@ def smooth_where_better(
         some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
-        own = _left_out(pieces.state, some)
+        errors = some.left_out_by(pieces.state)
+        own = some.pooled(errors)
         if own <= NEGLIGIBLE and not some.on_levels:
             return pieces
         best = _best(some, options)
@@ -95,6 +97,8 @@ def smooth_where_better(
         searched = rows.n_features == 1 and pieces.state.tree.first_soft
         fair = REMEMBERED if remembered else 1.0 if searched else 1 - 2 / rows.n_rows**0.5
         if not best.fit.left_out < own * fair:
+            return pieces
+        if searched and _is_luck(best, pieces.state, some, errors):
             return pieces
         state = _in_dtype(best.mixture(), rows)
     return replace(pieces, state=state, chosen=_chosen(state, rows, options))
@@ -174,11 +178,20 @@ def _likeliest(found: list[Candidate]) -> list[Candidate]:
     return [one for likely in of_each.values() for one in likely[:LIKELIEST]]
 
 
-def _left_out(mixture: Mixture, rows: LeftOutRows) -> float:
-    try:
-        return rows.left_out(mixture.residual_makers(rows.rows, gates=False)[0])
-    except NUMERICAL_FAILURES:
-        return float("inf")
+def _is_luck(best: Candidate, pieces: Mixture, rows: LeftOutRows, errors: np.ndarray) -> bool:
+    """Whether a smooth function of more parameters gains no more on cuts than noise may make it.
+
+    The rule of one standard error of Breiman et al. (1984), "Classification and Regression Trees",
+    section 3.4.3, here of the difference of the two. Pieces whose `errors` (l, m) are larger
+    without a cut, or with more parameters, have no claim to be the simpler ones.
+    """
+    cuts = pieces.n_leaves - 1
+    # Each cut has one place, as smooth functions have a width.
+    if not cuts or best.degrees() <= pieces.n_leaves * pieces.basis.n_columns + cuts:
+        return False
+    smooth = best.left_out()
+    gain = rows.pooled(errors) ** 2 - rows.pooled(smooth) ** 2
+    return gain <= rows.gain_known(smooth, errors)
 
 
 def _noise(mixture: Mixture, rows: Rows) -> float:

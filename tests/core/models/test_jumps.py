@@ -93,5 +93,6 @@ def test_between_the_two_rows_of_a_step_bars_are_of_its_size(cls):
     model = cls().fit(X, 1.0 * (X[:, 0] > 0.437))
     step = X[26, 0] - X[25, 0]
     std = model.predict(X[25] + step * np.array([[0.4]]), return_std="epistemic")[1]
-    assert 0.3 < std[0] < 1.0
+    # Of two places in five the mean is wrong by the step, which is two deviations of the targets.
+    np.testing.assert_allclose(std[0], 0.4**0.5, rtol=0.1)
     assert model.predict([[0.2]], return_std=True)[1][0] < 1e-3

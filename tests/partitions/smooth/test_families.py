@@ -7,8 +7,8 @@ import torch
 from skpou import HierarchicalPOURegressor
 from skpou.core import Rows
 from skpou.partitions.gates.tree import GateForm
+from skpou.partitions.mixtures.left_out import LeftOutRows
 from skpou.partitions.smooth.families import EvenPartitions, scaled_partitions
-from skpou.partitions.smooth.prior_fits import LeftOutRows
 
 
 def left_out_rows(X, y):

@@ -8,6 +8,111 @@ import pytest
 from skpou import HierarchicalPOURegressor, POURegressor
 from tests.examples import relative_error, slow
 
+#: Volume of the Nile at Aswan from 1871 to 1970, in 1e8 cubic metres: the dam's building began in
+#: 1898. Source: Cobb (1978), "The problem of the Nile".
+NILE = [
+    1120,
+    1160,
+    963,
+    1210,
+    1160,
+    1160,
+    813,
+    1230,
+    1370,
+    1140,
+    995,
+    935,
+    1110,
+    994,
+    1020,
+    960,
+    1180,
+    799,
+    958,
+    1140,
+    1100,
+    1210,
+    1150,
+    1250,
+    1260,
+    1220,
+    1030,
+    1100,
+    774,
+    840,
+    874,
+    694,
+    940,
+    833,
+    701,
+    916,
+    692,
+    1020,
+    1050,
+    969,
+    831,
+    726,
+    456,
+    824,
+    702,
+    1120,
+    1100,
+    832,
+    764,
+    821,
+    768,
+    845,
+    864,
+    862,
+    698,
+    845,
+    744,
+    796,
+    1040,
+    759,
+    781,
+    865,
+    845,
+    944,
+    984,
+    897,
+    822,
+    1010,
+    771,
+    676,
+    649,
+    846,
+    812,
+    742,
+    801,
+    1040,
+    860,
+    874,
+    848,
+    890,
+    744,
+    749,
+    838,
+    1050,
+    918,
+    986,
+    797,
+    923,
+    975,
+    815,
+    1020,
+    906,
+    901,
+    1170,
+    912,
+    746,
+    919,
+    718,
+    714,
+    740,
+]
+
 
 def line(low, high, n):
     return np.linspace(low, high, n)[:, None]
@@ -92,6 +197,16 @@ def test_a_kink_stays_a_kink():
     model = HierarchicalPOURegressor().fit(rows, np.abs(rows[:, 0] - 0.31))
     assert len(model.coef_) == 2
     assert np.abs(model.predict(points) - np.abs(points[:, 0] - 0.31)).max() < 1e-12
+
+
+def test_a_shift_in_noise_stays_a_shift():
+    """Many constants are better there by a part of what the noise may make them be."""
+    year, volume = line(1871, 1970, 100), np.array(NILE, dtype=float)
+    model = HierarchicalPOURegressor().fit(year, volume)
+    assert model.mixture_[-1]["coef"].shape[:2] == (2, 1)
+    before = year[:, 0] < 1898.5
+    np.testing.assert_allclose(model.predict(year[before]), volume[before].mean(), rtol=1e-2)
+    np.testing.assert_allclose(model.predict(year[~before]), volume[~before].mean(), rtol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

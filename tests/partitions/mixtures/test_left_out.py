@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skpou.partitions.smooth.prior_fits import LeftOutRows, are_inside
+from skpou.partitions.mixtures.left_out import LeftOutRows, are_inside
 from tests.examples import rows_of
 
 
@@ -44,5 +44,19 @@ def test_errors_at_the_rim_do_not_count_in_folds():
     some = LeftOutRows(rows_of(X, np.ones(80)))
     rim = ~are_inside(some.rows.X.numpy())
     assert 4 <= rim.sum() <= 20
-    square = np.where(rim[np.concatenate(some.sets)], 1e6, 4.0)
-    np.testing.assert_allclose(some.pooled(square), 2.0)
+    error = np.where(rim[np.concatenate(some.sets)], 1e3, 2.0)[:, None]
+    np.testing.assert_allclose(some.pooled(error), 2.0)
+
+
+def test_what_noise_may_make_of_a_gain():
+    """The standard deviation of the gain over draws of the noise of 50 rows, left out twice."""
+    rng = np.random.default_rng(4)
+    some = LeftOutRows(rows_of(rng.random((50, 1)), np.ones(50)))
+    row = np.concatenate(some.sets)
+    apart = 0.3 * np.sin(np.arange(50))[row, None]
+    gains, known = [], []
+    for _ in range(300):
+        noise = rng.normal(size=50)[row, None]
+        gains.append(some.pooled(noise + apart) ** 2 - some.pooled(noise) ** 2)
+        known.append(some.gain_known(noise, noise + apart))
+    np.testing.assert_allclose(np.mean(known), np.std(gains), rtol=0.1)
