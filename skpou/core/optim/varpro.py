@@ -265,10 +265,9 @@ class ProjectedProblem:
     def _ridged(self, A: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """Parts of the triangular factor of ``[A, y; s I, 0]``; see `split_factor`."""
         p = A.shape[1]
-        factor = triangular_factor(torch.cat([A, self.y], 1))
-        below = factor.new_zeros((p, p + self.y.shape[1]))
+        below = A.new_zeros((p, p + self.y.shape[1]))
         below.diagonal().fill_(strength)
-        return split_factor(triangular_factor(torch.cat([factor, below])), p)
+        return split_factor(triangular_factor(torch.cat([torch.cat([A, self.y], 1), below])), p)
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""
