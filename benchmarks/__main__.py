@@ -47,6 +47,7 @@ NAMES = {
     "multi_stage": "MultiStageRegressor: stages, exact and noisy targets, fresh ones, rivals",
     "multi_stage_recipe": "Adam, L-BFGS; units, layers, points, magnitudes in the papers' stages",
     "multi_stage_package": "the JAX package multistage on the papers' target",
+    "kinks_and_jumps": "MultiStageRegressor on kinks and jumps, beside HierarchicalPOURegressor",
     "sparse_grids": "sparse grids: speed, regression with refinement, two moons, beside SG++",
     "sparse_grid_limits": "what is left of refined grids' errors without noise; quadratic hats",
     "tables": "six UCI tables: errors, densities and coverage of AdditivePOURegressor, rivals",
@@ -82,7 +83,7 @@ FOLDERS = {
     ),
     "scale": ("rows", "gpu"),
     "shared": ("bars",),
-    "stages": ("multi_stage", "multi_stage_recipe", "multi_stage_package"),
+    "stages": (*("multi_stage", "multi_stage_recipe", "multi_stage_package", "kinks_and_jumps"),),
     "tables": ("tables", "real_tables", "intervals"),
     "trask_2022": (
         *("bump", "sine_bump", "piecewise_quadratic", "curved_partitions", "diode_table"),
@@ -93,6 +94,7 @@ FILES = {
     "multi_stage": "defaults",
     "multi_stage_recipe": "recipe",
     "multi_stage_package": "package",
+    "kinks_and_jumps": "kinks",
 }
 
 

@@ -153,8 +153,6 @@ class AdditiveBasis(Basis, kind="additive"):
 
     Parameters
     ----------
-    n_features : int
-        Dimension of the points.
     kept : tuple of int
         Features that have functions: neither constant nor copies of others.
     columns : tuple of SplineColumn
@@ -377,7 +375,6 @@ def evaluated_together(
 
     Parameters
     ----------
-    bases : sequence of AdditiveBasis
     joint : SplineColumns or None
         From `joint_splines`.
     X : Tensor of shape (n, d)

@@ -75,12 +75,8 @@ class AdditiveOptions:
         Whether a local block is tried; ``"auto"``: in tables of enough rows.
     mixture : bool
         Whether the density is a mixture, and one Gaussian otherwise.
-    max_columns : int
-        Most columns of the basis.
     transforms : tuple of bool
         Whether columns are transformed; both: as evidence says.
-    max_iter : int
-        Most iterations of the evidence.
     tol : float
         Change of the log evidence a row at which the iterations end.
     terms : tuple of tuple of int or None
@@ -120,8 +116,6 @@ def fit_additive(
     ----------
     rows : Rows
         Distinct rows, targets of unit rms.
-    options : AdditiveOptions
-        How.
     rng : Generator
         Chooses rows for the block over all columns where there are many.
     known : AdditiveModel, default=None

@@ -17,14 +17,8 @@ def given_terms(
 
     Parameters
     ----------
-    basis : AdditiveBasis
-        Functions of the columns.
-    terms : sequence of tuple of int
-        Features of each term.
     n_splines : int
         Most functions of a main effect.
-    max_columns : int
-        Most columns of the basis.
 
     Raises
     ------

@@ -37,11 +37,6 @@ EXACT = 1e-12
 def linear_terms(search: TermSearch) -> Candidate | None:
     """Straight lines of all columns, where nothing else can be seen in the rows.
 
-    Parameters
-    ----------
-    search : TermSearch
-        Rows and columns.
-
     Returns
     -------
     Candidate or None

@@ -46,8 +46,6 @@ class FittedTerms:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-    fit : EvidenceFit
     residue : Residue
         Of every pair of point and target.
     factor : Tensor of shape (k,) or float
@@ -109,8 +107,6 @@ def local_kernel(
         Root mean square of the gradient along each column.
     floor : float
         Least standard deviation of the noise.
-    rng : Generator
-        Chooses rows.
     """
     value = rows.y - terms.fit.fitted
     if float((rows.weight @ value.square() / rows.weight.sum()).sqrt()) <= EXACT:

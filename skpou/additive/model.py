@@ -53,14 +53,10 @@ class Member:
     coef : Tensor of shape (p,)
     root : Tensor of shape (p, p)
         The coefficients' posterior covariance is ``root @ root.T``.
-    noise : float
-        Variance of the noise.
     dof : Tensor of shape (G,)
         Effective degrees of freedom of each block.
     share : float
         Weight of the member among all.
-    density : ResidueDensity
-        Of the residue.
     prior : Tensor of shape (p,), default=None
         Prior variances of the coefficients; only right after training.
     """
@@ -80,8 +76,6 @@ class Expert:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-    members : tuple of Member
     first : Member, default=None
         Fit to rows of equal widths, before the density of its residue gave them weights; only
         right after training.
@@ -111,7 +105,6 @@ class TargetModel:
 
     Attributes
     ----------
-    experts : tuple of Expert
     slope : float
         Root mean square of the mean's gradient over the data: outside the box the standard
         deviation grows by this for each unit of distance.

@@ -114,8 +114,6 @@ class Pilot:
         The straight lines of the columns.
     y, weight : Tensor of shape (n,)
         Targets and frequencies.
-    seed : int
-        Source of the frequencies.
     """
 
     def __init__(self, T: Tensor, lines: Tensor, y: Tensor, weight: Tensor, seed: int):
@@ -275,8 +273,6 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
 
     Parameters
     ----------
-    search : TermSearch
-        Rows and columns.
     best : Candidate
         Terms without the block.
     rng : Generator

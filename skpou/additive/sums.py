@@ -121,8 +121,6 @@ def fit_sums(
         Terms.
     sample : Rows
         Some rows, for the density of what the terms leave over, in the same units.
-    options : AdditiveOptions
-        How.
     """
     models, fits = [], []
     for output in range(y.shape[1]):

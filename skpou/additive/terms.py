@@ -83,8 +83,6 @@ class Candidate:
 
     Attributes
     ----------
-    basis : AdditiveBasis
-        Columns and terms.
     decay : float
         Power at which the prior variance of rougher functions falls.
     groups : Groups
@@ -132,8 +130,6 @@ class Start:
         Prior variance of each block, by its key.
     constant : float
         That of the constant.
-    noise : float
-        Variance of the noise.
     """
 
     alpha: dict[tuple[tuple[int, ...], tuple[int, ...]], float]
@@ -193,16 +189,10 @@ class TermSearch:
     ----------
     rows : TargetRows
         Rows that judge.
-    basis : AdditiveBasis
-        Functions of the columns.
     n_splines : int
         Functions of a main effect to start with; it may grow to all that its column has.
     max_order : int
         Most columns in a term, from 1 to 3.
-    max_columns : int
-        Most columns of the basis.
-    max_iter : int
-        Most iterations of a fit.
     """
 
     def __init__(

@@ -248,8 +248,6 @@ def weights_by_claims(
     ----------
     scores, errors : sequence of float
         Of each member, as `Claim` has them.
-    most : int
-        Most members of the stack.
     """
     order = order_of(scores, errors)
     leader = order[0]

@@ -33,7 +33,6 @@ class JointPart:
 
     Attributes
     ----------
-    weight : float
     mean : Tensor of shape (n, m)
     covariance : Tensor of shape (n, n, m)
         Of targets with noise; outputs are independent.

@@ -48,10 +48,8 @@ class Whole(NamedTuple):
     ----------
     model : regressor or None
         None where the fit failed.
-    seconds : float
     messages : list of Warning
         What the fit warned of.
-    failure : Exception or None
     is_wild : bool
         Whether the mean leaves the range of the targets by far between the rows.
     claim : Claim or None
@@ -77,9 +75,6 @@ class Outcome:
 
     Attributes
     ----------
-    members : list of int
-        Their numbers.
-    whole : list of Whole
     weights : ndarray of shape (K,)
     shares : ndarray of shape (K, S)
         With what probability each is widened by each of `FACTORS`.
@@ -251,8 +246,6 @@ def stack(race: Race, most: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     ----------
     race : Race
         After its last rung.
-    most : int
-        Most members of the stack.
 
     Returns
     -------

@@ -202,7 +202,6 @@ class StackedDensity:
 
     Attributes
     ----------
-    parts : list of Part
     center : Tensor of shape (n, m)
         Mean of y.
     kind : bool or str
@@ -318,8 +317,6 @@ class Stack:
 
     Attributes
     ----------
-    estimators : list of regressor
-        Fitted members.
     weights : ndarray of shape (K,)
         Of the members; they add up to one.
     shares : ndarray of shape (K, S)

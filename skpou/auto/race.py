@@ -164,9 +164,6 @@ class Trial(NamedTuple):
         At the left-out rows, for each factor that widens the bars; per unit of the spread of y.
     error : ndarray of shape (k, m)
         Target less mean, in units of the spread of y.
-    n_points : int
-        Distinct points that were fitted.
-    seconds : float
     failure : Exception or None
         What the fit ended with, if it did.
     """
@@ -219,7 +216,6 @@ class Standing(NamedTuple):
         Mean of the log density.
     error : float
         Root mean square, in units of the spread of y.
-    n_outputs : int
     """
 
     weight: Tensor
@@ -251,7 +247,6 @@ class Race:
 
     Attributes
     ----------
-    names : list of str
     alive : list of int
         Members that race and are left, the leader first.
     trusted : list of int

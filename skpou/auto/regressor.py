@@ -68,10 +68,8 @@ class Plan(NamedTuple):
         Number of the pair in `data` that each given row is, -1 for rows of weight 0.
     racing, trusted : list of int
         Members that race, and those that are fitted to all rows without.
-    rungs : list of Rung
     scaling : Scaling
         Box of the data, mean and scale of the targets.
-    target_ndim : int
     n_steps : int
         Most steps of the fit: trials of the race and whole fits.
     """

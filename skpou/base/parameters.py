@@ -133,8 +133,6 @@ def refuse_beyond_memory(needed: float, what: str, advice: str) -> None:
 
     Parameters
     ----------
-    needed : float
-        GB that a fit takes.
     what, advice : str
         What needs them, and what to lower.
 

@@ -133,8 +133,6 @@ class Stream:
         Targets.
     sample_weight : array-like of shape (n,), default=None
         Weights.
-    batch_size : int
-        Rows a block.
 
     Raises
     ------
@@ -183,12 +181,8 @@ class Summary:
         Corners of the box, in units of X.
     box : Scaling
         The unit box between them.
-    sums : RowSums
-        Over all rows.
     sample : RowSample
         Rows in units of X and y.
-    n_outside : int
-        Rows outside the box.
     """
 
     edges: Tensor

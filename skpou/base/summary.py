@@ -51,8 +51,6 @@ def polynomial_text(
     powers : ndarray of shape (M, k)
         Of the columns that vary.
     coef : ndarray of shape (M,)
-    names : sequence of str
-        Names of all columns.
     box : dict of ndarray
         Columns that vary, lower corner and sides of the box of the data.
     """

@@ -35,6 +35,7 @@ from skpou.core import (
     TrainingInterrupted,
     TrainingResult,
     at_once,
+    handing_over,
     jobs,
 )
 from skpou.core.linalg import check_alike, count
@@ -171,12 +172,8 @@ class TrainedEstimator(CallbackSupportMixin, DocumentedEstimator):
         def best() -> TrainingResult:
             return done[min(sorted(done), key=lambda k: done[k].score)]
 
-        try:
+        with handing_over(lambda: best() if done else None, or_inner=True):
             at_once(run, range(n_init))
-        except TrainingInterrupted as stopped:
-            raise TrainingInterrupted(best() if done else stopped.result) from None
-        except KeyboardInterrupt:
-            raise TrainingInterrupted(best() if done else None) from None
         return best()
 
     def _less_memory(self) -> str:

@@ -39,7 +39,6 @@ def at_once(function: Callable[[Item], Result], items: Iterable[Item]) -> list[R
     ----------
     function : callable
         It may be called in several threads at a time; results must not depend on the order.
-    items : iterable
     """
     items, n_jobs = list(items), _N_JOBS.get()
     if n_jobs in (None, 1) or len(items) < 2:

@@ -61,8 +61,6 @@ def legendre_table(t: Tensor, degree: int, derivative: bool = False) -> Tensor:
     ----------
     t : Tensor of shape (...)
         Arguments; the polynomials are orthogonal on [-1, 1].
-    degree : int
-        Largest degree m.
     derivative : bool, default=False
         Return dP_k/dt instead of P_k.
 

@@ -99,6 +99,8 @@ def tell(report: Report, line: str, result: Callable[[], TrainingResult | None])
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training; carries the best result so far.
 
+    All that trains raises it; docstrings name it where what it carries is something else.
+
     Parameters
     ----------
     result : TrainingResult or None
@@ -111,13 +113,17 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def handing_over(best: Callable[[], TrainingResult | None] = lambda: None) -> Iterator[None]:
+def handing_over(
+    best: Callable[[], TrainingResult | None] = lambda: None, or_inner: bool = False
+) -> Iterator[None]:
     """On Ctrl-C inside, what is best so far leaves in the exception: the one way out of training.
 
     Parameters
     ----------
     best : callable
         Returns the best result so far, whose code is ``"interrupted"``; None where there is none.
+    or_inner : bool, default=False
+        Whether, where there is none, that of a training inside will do.
 
     Raises
     ------
@@ -126,5 +132,6 @@ def handing_over(best: Callable[[], TrainingResult | None] = lambda: None) -> It
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise TrainingInterrupted(best()) from None
+    except KeyboardInterrupt as stopped:
+        inner = getattr(stopped, "result", None) if or_inner else None
+        raise TrainingInterrupted(best() or inner) from None

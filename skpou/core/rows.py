@@ -36,6 +36,9 @@ class Rows:
     Weights are frequencies: weight 2 is the row twice, weight 0 the row removed. After merging
     nothing depends on the order or the repetition of rows, bit for bit.
 
+    What trains takes them in scaled units, points in the unit box and targets of about unit rms,
+    and does not say so again.
+
     Parameters
     ----------
     X : Tensor of shape (n, d)

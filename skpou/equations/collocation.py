@@ -61,9 +61,6 @@ class CollocationSystem:
     ----------
     rows : Rows
         Data in scaled units; there may be none.
-    terms : sequence of Term
-    problem : Problem
-        Units and unknowns.
     before : sequence of Stage, default=()
         Earlier stages, which the basis adds to.
     """
@@ -222,7 +219,6 @@ class CollocationSystem:
 
         Parameters
         ----------
-        blocks : sequence of Block
         boost : float
             Factor of all equations.
         """

@@ -307,17 +307,11 @@ def fit_equations(
     ----------
     rows : Rows
         Distinct rows in scaled units; there may be none.
-    symmetries : sequence of Symmetry
 
     Returns
     -------
     TrainingResult
         Its state is a `LinearModel`, its score the criterion.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     search = AffineSearch if problem.is_affine else ContinuedSearch
     return search(rows, problem, options, rng, symmetries, report).run()

@@ -53,8 +53,6 @@ def gauss_newton(
         Factors of the system's blocks.
     alpha : float
         Ridge of a step relative to the largest column norm.
-    max_iter : int
-        Most steps.
     free : bool, default=True
         Whether the unknowns move.
     damping : float, default=1e-9

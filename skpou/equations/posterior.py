@@ -372,7 +372,6 @@ def doubted(model: LinearModel, points: Tensor) -> LinearModel:
 
     Parameters
     ----------
-    model : LinearModel
     points : Tensor of shape (n, d)
         Where the equations should hold.
 

@@ -48,7 +48,6 @@ class Term:
 
     Attributes
     ----------
-    pointwise : Pointwise
     x : Tensor of shape (n, d)
         Points in units of X.
     points : Tensor of shape (n, k)
@@ -136,7 +135,6 @@ class Problem:
         For the final solve.
     pilot, fresh : tuple of Term
         For the solves and the judgement of a search: no point is in both.
-    unknowns : dict of str to Unknown
     scaling : Scaling
         Units of the derivatives.
     is_affine : bool
@@ -210,12 +208,8 @@ def compile_problem(
 
     Parameters
     ----------
-    equations : list of Equation
-    unknowns : dict of str to Unknown
     scaling : Scaling
         Box of the points and units of the targets.
-    n_features : int
-        Number of columns of X.
     seed : int
         Of samplers, fresh points and trial functions.
 
@@ -271,10 +265,6 @@ class Tracer:
     ----------
     x : Tensor of shape (n, d)
         Its points.
-    constants : Constants
-        First values of the unknowns.
-    rng : numpy.random.Generator
-        Of the trial functions.
     """
 
     def __init__(

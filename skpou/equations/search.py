@@ -78,9 +78,6 @@ class Solution:
 
     Attributes
     ----------
-    spectrum : Spectrum
-    basis : Basis
-    iterate : Iterate
     criterion : float
         Root of the sum of squares of held-out equation and data residuals, each in units of the
         rms row norm of its linearised rows. It ranks solutions; it is no error.
@@ -107,12 +104,6 @@ class Search:
 
     Attributes
     ----------
-    rows : Rows
-        Data in scaled units.
-    problem : Problem
-    options : EquationOptions
-    rng : numpy.random.Generator
-    symmetries : list of Symmetry
     report : callable, default=None
         Takes a line for every model that was tried.
     """

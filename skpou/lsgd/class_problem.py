@@ -87,8 +87,6 @@ class ClassProblem:
 
     Parameters
     ----------
-    basis : NetworkColumns
-        Columns at the rows.
     rows : Rows
         Targets (n, K) are the shares of the classes at each row.
     alpha : float or None

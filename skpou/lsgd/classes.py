@@ -180,10 +180,5 @@ def fit_network_classes(
     TrainingResult
         Its state is a `NetworkClasses`, its score the mean cross entropy of rows that were left
         out, its curve that of the rows themselves.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     return ClassTraining(rows.to(torch.float64), options, rng, report).run()

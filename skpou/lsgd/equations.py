@@ -58,7 +58,6 @@ class RowSet:
 
     Attributes
     ----------
-    derivatives : NetworkDerivatives
     factors : dict of (output, coordinates) to Tensor of shape (n,)
     target : Tensor of shape (n,)
     """
@@ -72,10 +71,6 @@ class EquationColumns(ParametricBasis):
     """Rows of data and of affine equations as functions of a network's parameters.
 
     The columns are those of the network, once for every output.
-
-    Parameters
-    ----------
-    sets : sequence of RowSet
     """
 
     def __init__(self, network: Network, sets: Sequence[RowSet], n_outputs: int):
@@ -186,7 +181,6 @@ class EquationNetworkTraining(NetworkTraining):
     ----------
     rows : Rows
         Data in scaled units; there may be none.
-    problem : Problem
     before : sequence of Stage, default=()
         Earlier stages, which the network adds to.
     first : Tensor of shape (n_parameters,), default=None
@@ -386,11 +380,6 @@ def fit_equation_network(
     -------
     TrainingResult
         Its state is a `LinearModel`, its score the criterion on fresh points.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     training = EquationNetworkTraining(rows, equations, options, rng, report)
     return with_doubts(training.run(), equations)

@@ -52,17 +52,12 @@ class NetworkOptions:
 
     Attributes
     ----------
-    network : Network
     init : str
         A key of `INITIALIZATIONS`.
     solver : str
         One of `SOLVERS`.
     alpha : float or None
         Ridge relative to the largest column norm; None: chosen.
-    learning_rate : float
-    batch_size : int or None
-    max_iter : int
-    tol : float
     quick : bool
         Whether "varpro" begins with next to no ridge. Its coefficients, and what it leaves over
         at the edges, may be those of steep units.
@@ -91,13 +86,7 @@ def is_dual(network: Network, rows: Rows) -> bool:
 
 
 class NetworkTraining:
-    """One start of one network.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct rows in scaled units.
-    """
+    """One start of one network."""
 
     #: `ProjectedProblem`, or another whose fits have theta, coef and value.
     problem: Any
@@ -359,10 +348,5 @@ def fit_network(
     TrainingResult
         Its state is a `LinearModel`, its score a leave-one-out error over distinct rows, its
         curve the mean square of the residual.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     return NetworkTraining(rows, options, rng, report).run()

@@ -98,8 +98,6 @@ def minimise_projected(
     ----------
     problem, theta, ridge, show
         See `ProjectedLoss`.
-    max_iter : int
-        Most iterations.
     tol : float
         Relative rms residual at which to stop. A round that hardly improves the loss ends the
         descent as well, once the ridge stays.

@@ -17,8 +17,6 @@ def network_sizes(estimator: Any, of_fixed_sizes: dict[str, Any]) -> tuple[int, 
 
     Parameters
     ----------
-    estimator : LSGDRegressor or MultiStageRegressor
-        Whose parameters are read.
     of_fixed_sizes : dict
         Parameters that shape a network of a given size, with their defaults.
 
@@ -66,11 +64,6 @@ def pick_init(init: str, network: Network) -> str:
 
 def check_network_for(estimator: Any, problem: Problem, physics: Physics) -> None:
     """Refuse equations that networks of a given size, or with such units, cannot solve.
-
-    Parameters
-    ----------
-    estimator : LSGDRegressor or MultiStageRegressor
-        Whose parameters are read.
 
     Raises
     ------

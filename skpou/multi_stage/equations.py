@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.models import Stage
 from skpou.core.optim import Iterate
 from skpou.equations import CollocationSystem, Problem, criterion
@@ -51,28 +51,31 @@ class EquationStages:
             rows, problem, options, rng, report,
         )  # fmt: skip
         self.result: TrainingResult | None = None
+        self.training: EquationNetworkTraining | None = None
         self.solved: tuple[CollocationSystem, Solution, list[float]] | None = None
         self.scale_factors: list[float] = []
         self.curve: list[float] = []
 
     def run(self) -> TrainingResult:
         """Train; on Ctrl-C the stages so far are inside the exception."""
-        try:
+        with handing_over(self._interrupted):
             for index in range(self.options.most):
                 if not self._add_stage(index):
                     break
-        except KeyboardInterrupt as stopped:
-            if self.result is None:
-                self.result = getattr(stopped, "result", None)
-                self.scale_factors = self.scale_factors or [1.0]
-            if self.result is None:
-                raise TrainingInterrupted(None) from None
-            message = "The best parameters so far are kept."
-            interrupted = replace(self._finished(self.result), code="interrupted", message=message)
-            raise TrainingInterrupted(interrupted) from None
         if self.result is None:
             raise ValueError(f"n_stages must be at least 1. Got {self.options.most}.")
         return self._finished(self.result)
+
+    def _interrupted(self) -> TrainingResult | None:
+        """The stages so far; before the first is done, its network as far as it has come."""
+        result = self.result
+        if result is None:
+            if self.training is None or self.training.progress.best is None:
+                return None
+            self.training.progress.code = "interrupted"
+            result, self.scale_factors = self.training.finished(), [1.0]
+        message = "The best parameters so far are kept."
+        return replace(self._finished(result), code="interrupted", message=message)
 
     def _finished(self, result: TrainingResult) -> TrainingResult:
         chosen = {
@@ -129,9 +132,10 @@ class EquationStages:
                 for (name, unknown), value in zip(problem.unknowns.items(), found, strict=True)
             }
             problem = replace(problem, unknowns=unknowns)
-        return EquationNetworkTraining(
+        self.training = EquationNetworkTraining(
             self.rows, problem, options, self.rng, self.report, stages, theta
         )
+        return self.training
 
     def _descend(
         self, training: EquationNetworkTraining, theta: Tensor, factor: float
@@ -143,18 +147,12 @@ class EquationStages:
             descent.adam(self.options.max_iter, LEARNING_RATE)
             descent.lbfgs(self.options.max_iter, self.options.tol)
             progress.code = "converged" if descent.best.finite else "non_finite"
-        except KeyboardInterrupt:
-            if not math.isfinite(descent.least):
-                raise
-            progress.code = "interrupted"
-        progress.curve += descent.best.curve
-        inner = descent.inner(descent.best.coef)
-        if math.isfinite(descent.least):
-            progress.best = Iterate(descent.best.theta, inner, descent.least)
-        result = training.finished()
-        if progress.code == "interrupted":
-            raise TrainingInterrupted(result)
-        return result
+        finally:
+            progress.curve += descent.best.curve
+            if math.isfinite(descent.least):
+                inner = descent.inner(descent.best.coef)
+                progress.best = Iterate(descent.best.theta, inner, descent.least)
+        return training.finished()
 
     def _network(self) -> tuple[Network, float]:
         """Network of a stage and its scale factor: 2 pi times the residual's frequency."""

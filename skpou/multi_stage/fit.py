@@ -29,22 +29,20 @@ from skpou.search import (
     RoughSplines,
     Sines,
     Stages,
-    UnitsOnBackground,
     are_few,
     fit_automatic,
 )
 
 #: What is tried, cheap families first: where pieces are exact, units are spared. With splines and
 #: terms tried before them, units in several dimensions would add but digits to an error that is as
-#: small as those stop at. `Grids` is not among them: with 2500 rows of three columns and 3000 of
-#: five, kinks and jumps among them, it was never the best.
+#: small as those stop at. `Grids` is not among them: with 2500 and 6000 rows of three columns and
+#: 3000 of five, kinks and jumps among them, it was never the best.
 FAMILIES: tuple[Family, ...] = (
     Sines(),
     RoughSplines(),
     Additive(),
     SharpPieces(),
     GrownUnits(enough_in_space=ENOUGH),
-    UnitsOnBackground(),
     LocalBlocks(),
 )
 
@@ -126,11 +124,6 @@ def fit_multi_stage(
     -------
     TrainingResult
         Its state is a `LinearModel`; ``chosen["scale_factors"]`` has a factor for each stage.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     if options.network is None:
         return fit_automatic(rows, search_options(options), rng, report)

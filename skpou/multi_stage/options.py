@@ -28,8 +28,6 @@ class MultiStageOptions:
     scale_factor : float or None
         Factor inside of the first activation from the second stage on; None: by the dominant
         frequency.
-    max_iter : int
-        Most steps of a stage.
     tol : float
         Residual relative to the rms of y that counts as none.
     """

@@ -56,13 +56,7 @@ def scattered(network: Network, theta: Tensor, rng: np.random.Generator) -> Tens
 
 
 class RecipeTraining:
-    """The papers' stages: Adam and L-BFGS on networks for ever smaller residues.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct rows in scaled units.
-    """
+    """The papers' stages: Adam and L-BFGS on networks for ever smaller residues."""
 
     def __init__(
         self,

@@ -17,8 +17,6 @@ class NetworkBasis(Basis, kind="network"):
 
     Parameters
     ----------
-    network : Network
-        The hidden layers.
     theta : Tensor of shape (n_parameters,) or (G, n_parameters)
         Parameters. Those of G networks give G matrices at once, (G, n, p) instead of (n, p).
     free_at : Tensor of shape (p, m), default=None
@@ -90,8 +88,6 @@ class NetworkColumns(ParametricBasis):
 
     Parameters
     ----------
-    network : Network
-        The hidden layers.
     X : Tensor of shape (n, d)
         Points.
     """

@@ -69,8 +69,6 @@ def data_box(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
 
     Parameters
     ----------
-    network : Network
-        The hidden layers.
     rng : numpy.random.Generator
         Source of the draws. The same state gives the same bits.
     X : Tensor of shape (n, d)

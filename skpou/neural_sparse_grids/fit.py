@@ -62,12 +62,8 @@ class NeuralGridOptions:
 
     Attributes
     ----------
-    form : EncoderForm
-    level : int
-    boundary : str
     method : {"softmax", "one_hot", "density"} or None
         None for a regression.
-    descent : DescentOptions
     init : str
         See `start_encoder`.
     validation_fraction : float or None
@@ -144,11 +140,6 @@ def fit_neural_sparse_grid(
     -------
     TrainingResult
         Its state is a `NeuralGrid`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     training = NeuralGridTraining(rows, encoder, options, rng, report, more)
     # Layers such as dropout draw from torch's own generator.

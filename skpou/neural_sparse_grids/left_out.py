@@ -43,8 +43,6 @@ def left_out_by_newton(
         Their embeddings, in float64.
     ridges : Ridges
         Of the coefficients, and the spread of the encoder's parameters.
-    rng : numpy.random.Generator
-        Picks the observations.
 
     Returns
     -------

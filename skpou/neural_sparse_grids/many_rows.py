@@ -21,8 +21,6 @@ def fit_head_to_blocks(
     ----------
     found : TrainingResult
         Of a fit to some rows; its state is a `NeuralGrid`.
-    seen : Rows
-        Those of the fit.
     others : callable
         Reads the others, in the same units.
     alpha : float or None
@@ -37,8 +35,6 @@ def fit_head_to_blocks(
     ------
     ValueError
         If the grid has more points than sums are kept for.
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
     """
     model = found.state
     grid = model.head.grid

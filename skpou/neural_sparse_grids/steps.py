@@ -33,8 +33,6 @@ class Steps:
         What is added to logits: the logarithms of the classes' shares in the first block.
     mover : dict
         State of the optimiser.
-    n_blocks : int
-        Blocks so far.
     curve : list of float
         Mean loss of each.
     """

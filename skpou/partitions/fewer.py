@@ -74,17 +74,8 @@ def fit_no_worse(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size, a degree, and `exactly`.
-    rng : numpy.random.Generator
-        Draws the starts.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best pieces so far.
     """
     asked = math.prod(options.sizes or (1,))
     most = min(asked, _carried(rows, options))
@@ -169,17 +160,10 @@ def fit_again(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size, a degree, and `exactly`.
     found : TrainingResult
         Of `fit_no_worse`, with pieces that `can_grow`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best pieces so far.
     """
     contest = _Contest(rows, found, report or (lambda line: None))
     with handing_over(contest.interrupted):
@@ -201,15 +185,8 @@ def grown_where_better(
     ----------
     first : TrainingResult
         Of `fit_pieces` on these rows.
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         What pieces were found with; without one size and a degree they stay.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best pieces so far.
     """
     sizes = options.sizes or ()
     if len(sizes) != 1 or options.degree is None:
@@ -262,8 +239,6 @@ class _Contest:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     first : TrainingResult
         What is kept if nothing has been shown.
     """
@@ -355,11 +330,6 @@ class Judge:
 
     Leave-one-out is blind where a row alone tells of a coefficient: pieces of hardly more rows than
     columns meet them all. So folds are left out.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct samples.
     """
 
     def __init__(self, rows: Rows):

@@ -24,12 +24,6 @@ def fit_pieces(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    options : PieceOptions
-        Sizes and degrees.
-    rng : numpy.random.Generator
-        Draws the starts.
     labels : Tensor of shape (n,), int64, default=None
         Start from these pieces instead of from fine cells; needs a given degree.
 
@@ -37,11 +31,6 @@ def fit_pieces(
     -------
     TrainingResult
         Its state is a `Mixture`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best pieces found so far.
     """
     training = PieceTraining(rows, options, report)
     with handing_over(lambda: training.result(quick=True) if training.begun else None):
@@ -52,9 +41,10 @@ def fit_pieces(
 def fit_sharp_pieces(
     rows: Rows, options: PieceOptions, rng: np.random.Generator, hopeless: float = math.inf
 ) -> TrainingResult | None:
-    """`fit_pieces` where kinks separate all pieces; None where some join smoothly, not blended.
+    """`fit_pieces` where kinks separate all pieces, or blends that leave next to nothing.
 
-    None, too, where pieces of degree 2 leave more than `hopeless` at the rows, in scaled units.
+    None where others join smoothly, and where pieces of degree 2 leave more than `hopeless` at the
+    rows, in scaled units.
     """
     training = PieceTraining(rows, options, None)
     found = training.sharp(rng, hopeless)
@@ -78,11 +68,6 @@ def discover_tree(
     """Sharp gates of discovered pieces, not refined: a start for other trainings.
 
     See `fit_pieces` for the parameters.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C.
     """
     training = PieceTraining(rows, options, report)
     with handing_over():

@@ -49,8 +49,6 @@ def grown_pieces(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size, a degree and `exactly`.
     more : TrainingResult, default=None
@@ -120,8 +118,6 @@ def grow(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         One size and a degree.
     found : TrainingResult

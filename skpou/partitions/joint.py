@@ -24,8 +24,6 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         A degree, the gates' shape, ridge and steps.
     tree : PartitionTree
@@ -35,11 +33,6 @@ def fit_blend(rows: Rows, options: PieceOptions, tree: PartitionTree) -> Trainin
     -------
     TrainingResult
         Its state is a `Mixture` of a single blend, its score the leave-one-out error.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C.
     """
     with handing_over():
         form = options.gates[0]
@@ -58,12 +51,6 @@ def result_of_blend(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
-    blend : Blend
-        Gates.
-    form : GateForm
-        Their shape.
     alpha : float or None
         Ridge relative to the largest column norm; None: by log evidence.
     padded_to : int, default=0

@@ -52,15 +52,8 @@ def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> Training
     ----------
     found : TrainingResult
         Of the search; its state is a `Mixture`.
-    seen : Rows
-        Those of the search.
     others : callable
         Reads the others, in the same units.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
     """
     mixture: Mixture = found.state
     first, n_levels = mixture.first_blended, len(mixture.tree.levels)

@@ -47,11 +47,6 @@ def plausible_pieces(
     ----------
     rows, options, rng, labels, report
         See `fit_pieces`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the pieces so far.
     """
     first = fit_pieces(rows, options, rng, labels, report)
     probes = points_between(rows.X)

@@ -80,17 +80,7 @@ class _Candidate:
 
 
 class PieceTraining:
-    """One discovery of pieces, step by step.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    options : PieceOptions
-        Sizes and degrees.
-    report : callable or None
-        Takes a line of text.
-    """
+    """One discovery of pieces, step by step."""
 
     def __init__(self, rows: Rows, options: PieceOptions, report: Report | None):
         self.rows = rows
@@ -296,7 +286,7 @@ class PieceTraining:
         """The same after a search; None where some pieces join smoothly, or there is no hope.
 
         If `joined`, those that leave next to nothing of what is hopeless may: beside kinks high
-        degrees are split where a polynomial ends to follow.
+        degrees are split where a polynomial ends to follow, and gates below those are soft.
         """
         if not self.search(rng, None, hopeless):
             return None
@@ -305,7 +295,9 @@ class PieceTraining:
             return pieces, plan
         may_join = joined and math.isfinite(hopeless)
         is_clear = may_join and self._residual(self.best) < CLEARLY * hopeless
-        return (pieces, Plan(plan.levels, len(plan.levels))) if is_clear else None
+        if not is_clear:
+            return None
+        return pieces, plan if plan.first_soft else Plan(plan.levels, len(plan.levels))
 
     def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None

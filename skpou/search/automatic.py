@@ -76,13 +76,7 @@ def are_few(rows: Rows) -> bool:
 
 
 class AutomaticSearch:
-    """The search on given rows.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct rows in scaled units.
-    """
+    """The search on given rows."""
 
     def __init__(
         self,
@@ -208,11 +202,6 @@ def fit_automatic(
     -------
     TrainingResult
         Its state is a `LinearModel`, its score a leave-one-out error over distinct rows.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     if rows.n_rows <= MANY_ROWS:
         return AutomaticSearch(rows, options, rng, report).run()

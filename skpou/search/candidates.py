@@ -22,10 +22,6 @@ class Candidate:
 
     Attributes
     ----------
-    family : str
-    stages : tuple of Stage
-    leave_one_out : float
-        Error at left-out rows.
     calibrated : float
         Expected error between the rows.
     dof : float
@@ -67,8 +63,6 @@ class Candidate:
         ----------
         path : RidgePath
             Of the basis' columns at the rows.
-        alpha : float
-            The ridge that was chosen.
         gap : float
             Variance of the mean between the rows.
         **known

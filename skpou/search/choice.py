@@ -30,8 +30,6 @@ def choose(
     ----------
     candidates : sequence of Candidate
         At least one.
-    rows : Rows
-        Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
     plain : bool

@@ -34,8 +34,6 @@ class Progress:
     ----------
     report : callable or None
         Takes a line for every model that was tried.
-    curve : list of float
-        Left-out errors.
     """
 
     report: Report | None = None
@@ -83,16 +81,12 @@ class Task:
     ----------
     rows : Rows
         Distinct rows in scaled units, in float64.
-    seed : int
-        Of all draws.
     alpha : float or None
         Ridge relative to the largest column norm; None: chosen.
     max_iter : int
         Most Levenberg-Marquardt steps after each addition of units.
     tol : float
         Error relative to the rms of y that counts as none.
-    stages : Stages
-    progress : Progress
     """
 
     rows: Rows

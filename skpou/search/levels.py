@@ -49,13 +49,7 @@ def left_out_of_columns(candidate: Candidate, rows: Rows, sets: list[np.ndarray]
 
 
 class ErrorBetweenLevels:
-    """Errors at left-out levels of the rows' columns, if there are any.
-
-    Parameters
-    ----------
-    rows : Rows
-        Distinct rows in scaled units.
-    """
+    """Errors at left-out levels of the rows' columns, if there are any."""
 
     def __init__(self, rows: Rows):
         self.rows, self.sets = rows, []

@@ -41,11 +41,6 @@ def fit_to_blocks(found: TrainingResult, seen: Rows, others: Blocks) -> Training
         Those of the search, in float64.
     others : callable
         Reads the others, in the same units.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with what was found.
     """
     message = "The coefficients are those of the rows that were searched."
     with handing_over(lambda: replace(found, code="interrupted", message=message)):

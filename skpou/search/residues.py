@@ -25,7 +25,6 @@ class Residue:
 
     Attributes
     ----------
-    candidate : Candidate
     rows : Rows
         Distinct rows in scaled units, the candidate's mean taken off.
     """

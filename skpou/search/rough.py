@@ -80,8 +80,6 @@ def fit_rough(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
     scales : Tensor of shape (d,)

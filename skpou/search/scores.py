@@ -378,12 +378,6 @@ class StreamedRidgePath(RidgePath):
 
     Parameters
     ----------
-    basis : Basis
-        Columns.
-    rows : Rows
-        Points, targets, weights.
-    batch_size : int
-        Rows a block.
     squared : bool, default=False
         Decompose the matrix of inner products, which takes a fraction of the time, and has half of
         the digits: enough where noise asks for a ridge far above its round-off.

@@ -110,10 +110,6 @@ class SineSearch:
         Distinct rows in scaled units; targets about their mean.
     probes : Tensor of shape (k, d)
         Points between the rows.
-    seed : int
-        Of all draws.
-    alpha : float or None
-        Given ridge.
     rescale : bool
         Whether columns of X may be scaled.
     rival : float

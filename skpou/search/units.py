@@ -22,7 +22,6 @@ from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
 from skpou.search.tangents import TangentScores
-from skpou.sines import SineFeatures
 
 #: Rows that the dictionary is compared with, fewer where few units are looked for, and about the
 #: number of its ridge units.
@@ -45,8 +44,8 @@ HANDICAP = 1.1
 #: Rows up to which the neighbours' correlation misses a step, the error from which units are tried
 #: all the same, and the factor by which they must then be better.
 FEW_ROWS, LARGE, DOUBT = 300, 0.1, 1.4
-#: Degrees of freedom for each row from which units are tried on a line beside a model that leaves
-#: nothing but noise: they may do with fewer.
+#: Degrees of freedom for each row from which units on a line, and pieces, are tried beside a model
+#: that leaves nothing but noise: they may do with fewer.
 LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
@@ -57,9 +56,9 @@ HOPELESS = ((10, 30.0),)
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
 HOPELESS_IN_NOISE = ((4, 0.9),)
 #: Rows from which some are looked at first, and the factor by which the units' error there must
-#: exceed that of the best other family to say that all rows need no units. On a line, where they
-#: may do better beside sines, and where few units are looked for, it is the largest of hope. Steps
-#: after an addition to the units of some rows: with 250 the same was found in twelve problems.
+#: exceed that of the best other family to say that all rows need no units. On a line, and where few
+#: units are looked for, it is the largest of hope. Steps after an addition to the units of some
+#: rows: with 250 the same was found in twelve problems.
 PILOTED_ROWS, PILOT_FAR, PILOT_STEPS = 1000, 2.0, 60
 #: Directions of ridge units beside the axes: with the axes and octaves there are cuts for each.
 N_DIRECTIONS = DICTIONARY_SIZE // 15
@@ -90,7 +89,6 @@ class Dictionary:
 
     Attributes
     ----------
-    units : Units
     columns : Tensor of shape (n, N)
         Their values at the pursuit's rows, weighted, without their affine parts, of norm 1.
     """
@@ -111,8 +109,6 @@ def ridge_units(t: Tensor, n_rows: int, rng: np.random.Generator) -> tuple[Tenso
     ----------
     t : Tensor of shape (n, d)
         Pursuit's rows in the box from -1 to 1.
-    n_rows : int
-        Number of all rows.
     rng : numpy.random.Generator
         Directions beside the axes, and cuts.
     """
@@ -196,8 +192,6 @@ def pursue(dictionary: Dictionary, A: Tensor, y: Tensor, count: int) -> Units:
         Weighted columns so far.
     y : Tensor of shape (n, m)
         Weighted targets.
-    count : int
-        Number of units to choose.
     """
     Q = torch.linalg.qr(A).Q
     residual = y - Q @ (Q.T @ y)
@@ -221,22 +215,12 @@ class UnitSearch:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
-    rng : numpy.random.Generator
-        Of the dictionary.
     target : float
         Calibrated error of the best other family: growth ends when it is far out of reach.
-    alpha : float or None
-        Given ridge.
     max_iter : int
         Most Levenberg-Marquardt steps after an addition.
-    most : int
-        Most units.
-    background : SineFeatures, default=None
-        Columns beside the units, which stay as they are.
     hopeless : tuple of (int, float), default=None
         Sizes and factors of the target that end the growth; None: by the number of rows.
     tell : callable
@@ -253,7 +237,6 @@ class UnitSearch:
         alpha: float | None = None,
         max_iter: int = MOST_STEPS,
         most: int = MOST_UNITS,
-        background: SineFeatures | None = None,
         hopeless: tuple[tuple[int, float], ...] | None = None,
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
@@ -261,7 +244,6 @@ class UnitSearch:
         self.fit: ProjectedFit
         self.ridge: float
         self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
-        self.background = background
         n, d = rows.n_rows, rows.n_features
         self.hopeless = hopeless or (HOPELESS_OF_MANY if n > MANY_ROWS else HOPELESS)
         index, looked = np.arange(n), PURSUIT_ROWS if most > FEW_UNITS else PURSUIT_ROWS_OF_FEW
@@ -320,15 +302,11 @@ class UnitSearch:
     def _additions(self, units: Units, count: int, dictionary: Dictionary) -> Units:
         some = self.some
         root = some.weight.sqrt()[:, None]
-        columns = self._columns(units, some).matrix(units.theta()) * root
+        columns = UnitColumns(units.kinds, some.X).matrix(units.theta()) * root
         return pursue(dictionary, columns, some.y * root, count)
 
-    def _columns(self, units: Units, rows: Rows) -> UnitColumns:
-        fixed = None if self.background is None else self.background.matrix(rows.X)
-        return UnitColumns(units.kinds, rows.X, fixed)
-
     def _problem(self, units: Units) -> ProjectedProblem:
-        columns = self._columns(units, self.rows)
+        columns = UnitColumns(units.kinds, self.rows.X)
         return ProjectedProblem(columns, self.rows.y, self.rows.weight, relative=True)
 
     def _polish(self, units: Units) -> Units:
@@ -362,7 +340,7 @@ class UnitSearch:
             coef, residual = fit.coef, fit.residual
         reach = coef[len(coef) - len(units) :].norm(dim=1)
         gaps = units.gaps(2 * rows.X - 1, reach, float((residual / problem.root).abs().max()))
-        basis = UnitBasis(units, rows.n_features, reach, self.background, gaps)
+        basis = UnitBasis(units, rows.n_features, reach, gaps=gaps)
         scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
         calibrated = scores.calibrated(basis.posterior_columns(self.probes))
         return Candidate(

@@ -33,12 +33,8 @@ class Verification:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     search : callable
         Takes the rows to search with and the most units; returns the candidate.
-    rng : numpy.random.Generator
-        Draws the parts.
     """
 
     def __init__(
@@ -54,9 +50,8 @@ class Verification:
     def is_due(self, candidate: Candidate) -> bool:
         """Whether rows are few and errors are large enough for units to remember them."""
         few = N_PARTS <= self.rows.n_rows <= MOST_ROWS
-        basis = candidate.stages[0].basis
-        alone = isinstance(basis, UnitBasis) and basis.background is None
-        return few and alone and candidate.leave_one_out > LEAST_ERROR
+        grown = isinstance(candidate.stages[0].basis, UnitBasis)
+        return few and grown and candidate.leave_one_out > LEAST_ERROR
 
     def confirms(self, units: Candidate, rival: Candidate) -> bool:
         """Whether as many units, found anew without each of the parts, err by less there.

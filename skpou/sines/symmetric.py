@@ -20,7 +20,6 @@ class Mirror:
 
     Attributes
     ----------
-    feature : int
     center : float
         In the units of the unit box.
     sign : int
@@ -55,7 +54,6 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
 
         Parameters
         ----------
-        mirrors : sequence of Mirror
         periods : dict of int to float
             Periods along coordinates, in units of the unit box.
         """

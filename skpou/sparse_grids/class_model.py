@@ -20,8 +20,6 @@ class GridClasses:
 
     Attributes
     ----------
-    grid : SparseGrid
-        The grid.
     coef : Tensor of shape (G, K)
         Coefficients (surpluses) of one function a class.
     offset : Tensor of shape (K,)

@@ -96,8 +96,6 @@ def fit_classes(
     ----------
     rows : Rows
         Points in the unit box; targets (n, K) are the shares of the classes at each point.
-    method : {"density", "one_hot", "softmax"}
-        How.
     options : GridOptions
         Level, boundary, alpha, most points.
     rng : numpy.random.Generator
@@ -134,8 +132,6 @@ class DensityProblem:
     ----------
     rows : Rows
         Points and shares of classes.
-    grid : SparseGrid
-        The grid.
     right : Tensor of shape (G, K), default=None
         The vector b of more rows than these, where it is known.
     total : float, default=None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BestSoFar, Rows, TrainingInterrupted, TrainingResult, handing_over
+from skpou.core import BestSoFar, Rows, TrainingResult, handing_over
 from skpou.sparse_grids.basis.grid import SparseGrid
 from skpou.sparse_grids.basis.plans import CONSTANT, LEFT, RIGHT, Factors, make_factors
 from skpou.sparse_grids.model import COLUMNS
@@ -61,21 +62,12 @@ def fit_sparse_grid(
     ----------
     rows : Rows
         Points in the unit box, targets of about unit rms.
-    options : GridOptions
-        What to fit.
-    rng : numpy.random.Generator
-        Source of splits and draws.
 
     Returns
     -------
     TrainingResult
         Its state is a `SparseGridModel`; its score twice the negative log evidence for a direct
         solution, the mean square of the residuals otherwise.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C; with a result where one grid was solved for.
     """
     # Gram matrices need double precision.
     rows = rows.to(torch.float64)
@@ -264,26 +256,25 @@ def _fit_refined(
     """Refine while rows that were held out are predicted better; then fit to all rows."""
     points = PointSet(options.grid(rows.n_features, level))
     search = _Refinement(rows, points, options, rng)
-    interrupted = False
-    try:
-        search.run(report)
-    except KeyboardInterrupt:
+
+    def result(**ended: Any) -> TrainingResult:
+        """The best grid so far, fitted to all rows."""
+        n_points, curve = search.sizes.best, search.curve
+        grid, numbers = points.grid(n_points)
+        active = torch.as_tensor(numbers, device=rows.X.device)
+        gram = search.gram_of_all(n_points)
+        ridge = search.ridge if n_points > MANY_COLUMNS else None
+        found = fit_on_grid(rows, grid, active, options, rng, report, gram, ridge)
+        return dataclasses.replace(found, curve=curve, n_iter=max(len(curve), 1), **ended)
+
+    def interrupted() -> TrainingResult | None:
         if search.sizes.is_empty:
-            raise TrainingInterrupted(None) from None
-        interrupted = True
-    n_points = search.sizes.best
-    grid, numbers = points.grid(n_points)
-    active = torch.as_tensor(numbers, device=rows.X.device)
-    gram = search.gram_of_all(n_points)
-    ridge = search.ridge if n_points > MANY_COLUMNS else None
-    result = fit_on_grid(rows, grid, active, options, rng, report, gram, ridge)
-    result = dataclasses.replace(result, curve=search.curve, n_iter=max(len(search.curve), 1))
-    if interrupted:
-        result = dataclasses.replace(
-            result, code="interrupted", message="Refinement was interrupted."
-        )
-        raise TrainingInterrupted(result)
-    return result
+            return None
+        return result(code="interrupted", message="Refinement was interrupted.")
+
+    with handing_over(interrupted):
+        search.run(report)
+    return result()
 
 
 class _Refinement:

@@ -28,8 +28,6 @@ def weighted_integrals(grid: SparseGrid, density: Density | None) -> tuple[np.nd
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     density : callable or None
         Maps places (k,) in [0, 1] to values (k,) of at least 0; None: 1.
 
@@ -112,8 +110,6 @@ def densities_of(density: Any, scaling: dict, n_features: int) -> list[Density |
         One entry a column: None, a callable, or an object with the method `pdf`.
     scaling : dict of ndarray
         Box of the data.
-    n_features : int
-        Number of columns.
 
     Raises
     ------

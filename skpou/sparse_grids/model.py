@@ -67,8 +67,6 @@ class SparseGridModel:
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     active : Tensor of shape (p,), int64, or None
         Functions of the grid that have coefficients; None: all, in their order.
     coef : Tensor of shape (p, m)

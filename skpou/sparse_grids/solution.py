@@ -141,8 +141,6 @@ def direct_problem(
 
     Parameters
     ----------
-    matrix : GridRows
-        Weighted rows.
     y : Tensor of shape (n, m)
         Targets.
     gram : Tensor of shape (p, p), default=None
@@ -173,8 +171,6 @@ def fit_on_grid(
     ----------
     rows, options, rng, report
         As in `fit_sparse_grid`.
-    grid : SparseGrid
-        The grid.
     active : Tensor of shape (p,) or None
         Functions that are columns; None: all.
     gram : Tensor of shape (p, p), default=None

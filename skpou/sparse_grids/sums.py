@@ -37,8 +37,6 @@ class GridColumns:
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     clamped : bool, default=False
         Whether points outside the unit box have the values of its nearest point.
     """
@@ -113,10 +111,6 @@ def fit_sums(
         Of `GridColumns`.
     y : Tensor of shape (k, m)
         Targets, of about unit rms and zero mean, of the rows that stand for all.
-    grid : SparseGrid
-        The grid.
-    options : GridOptions
-        Ridge.
     """
     matrix: Any = FactorRows(sums.columns[:, 1:])
     costs = torch.as_tensor(grid.costs(), device=y.device).to(y.dtype)
@@ -154,8 +148,6 @@ def fit_class_sums(
         Of `GridColumns`; targets are the classes' indicators.
     sample : Rows
         Some rows: they choose how much densities are smoothed, and measure the loss.
-    method : {"density", "one_hot"}
-        How.
     grid, options, rng, report
         As in `fit_sums`.
     """

@@ -147,7 +147,6 @@ class Functions:
     ----------
     function, undo : callable
         Of arrays, element by element.
-    increasing : bool
     spread : float
         Standard deviation of the transformed targets.
     """
@@ -210,7 +209,6 @@ def fit_transform(given: Any, y: np.ndarray, weight: np.ndarray) -> Transform:
 
     Parameters
     ----------
-    given : "log", "yeo-johnson" or tuple of two functions
     y : ndarray of shape (n,) or (n, m)
         Targets of positive weight.
     weight : ndarray of shape (n,)

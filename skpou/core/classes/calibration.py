@@ -155,10 +155,8 @@ class Calibration:
 
     Attributes
     ----------
-    factor, companion_factor : float
     offset : Tensor of shape (K,)
         Logits of the classes' shares.
-    companion : LogisticCompanion or None
     """
 
     factor: float

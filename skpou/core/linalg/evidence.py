@@ -77,8 +77,6 @@ class EvidenceFit:
     coef : Tensor of shape (p,)
     alpha : Tensor of shape (G,)
         Prior variance of each group.
-    noise : float
-        Variance of the noise.
     dof : Tensor of shape (G,)
         Effective degrees of freedom of each group.
     log_evidence : float
@@ -87,8 +85,6 @@ class EvidenceFit:
         Values at the rows.
     weight : Tensor of shape (n,)
         Of the rows.
-    n_iter : int
-        Iterations done.
     converged : bool
         Whether the evidence had stopped to rise.
     make_root, make_spread : callable

@@ -89,8 +89,6 @@ def check_alike(facts: dict[str, Any], fault: Exception | None = None) -> None:
 
     Parameters
     ----------
-    facts : dict
-        Small values by their names.
     fault : Exception, default=None
         Why this process can not go on: the others must not wait for it.
 

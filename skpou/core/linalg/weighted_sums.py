@@ -29,8 +29,6 @@ class WeightedSums:
 
     Parameters
     ----------
-    n_columns : int
-        Number p of columns.
     exact : Tensor of shape (S,), bool
         Whether rows are factored for this weight; otherwise products are summed.
     like : Tensor

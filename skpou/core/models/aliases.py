@@ -50,8 +50,6 @@ def aliased_levels(
         Rows in the scaled box.
     found : sequence of LevelError
         What left-out levels tell.
-    target : int
-        Which of the model's targets.
     """
     known = {one.column: one for one in found}
     for column, levels in columns_of_few_levels(X.cpu().numpy()).items():

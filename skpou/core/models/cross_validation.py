@@ -61,8 +61,6 @@ class LeftOut:
 
     Attributes
     ----------
-    sets : list of ndarray
-        Rows of each set.
     n_folds : int
         How many of the sets, the first ones, are random folds.
     error : ndarray of shape (l, m)

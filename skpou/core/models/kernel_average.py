@@ -68,10 +68,6 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
 
     Parameters
     ----------
-    rows : Rows
-        In scaled units.
-    target : int
-        Which of their targets.
     likeliest : KernelChoice
         What counts alone where no search ends.
     """

@@ -54,8 +54,6 @@ class LevelError:
 
     Attributes
     ----------
-    column : int
-        The column.
     levels : ndarray of shape (k,)
         Its values in the scaled box, ascending.
     kernels : dict
@@ -136,8 +134,6 @@ def fit_level_errors(
 
     Parameters
     ----------
-    left_out : LeftOut
-        Errors of one target.
     X : ndarray of shape (n, d)
         Rows in the scaled box.
     sets : dict

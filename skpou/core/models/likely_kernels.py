@@ -129,8 +129,6 @@ class Evidence:
         Targets about their mean.
     weight : ndarray of shape (n,)
         Their noise is divided by it.
-    kind : int
-        One of the kernels.
     further, within : float, default=0.0
         Number of targets beyond one a row, and sum of squares of all about the mean of their row:
         these tell the noise by themselves.

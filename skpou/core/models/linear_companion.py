@@ -284,10 +284,6 @@ def fit_companion(
         In float64.
     left_out : sequence of LeftOut or None
         Errors of the model at left-out rows, one a target; None where there are none.
-
-    Returns
-    -------
-    LinearCompanion or None
     """
     n, d = rows.X.shape
     if n < FEWEST_ROWS or d * min(n, d) > MOST_NUMBERS:

@@ -151,15 +151,12 @@ class LocalBlock:
 
     Attributes
     ----------
-    kernel : LocalKernel
     points : Tensor of shape (N, d)
         Rows in scaled coordinates; in single precision where that loses nothing.
     weight : Tensor of shape (N,)
         Their counts.
     values : Tensor of shape (N, M)
         What M fits leave at the rows.
-    dof : float
-        Effective degrees of freedom.
     """
 
     kernel: LocalKernel

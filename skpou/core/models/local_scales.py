@@ -78,7 +78,6 @@ class _System(NamedTuple):
         Covariances at these distances.
     share, whitened : Tensor of shape (l, m)
         Covariances with the judge, and values, over those of the rows with their noise.
-    nugget : float
     """
 
     offset: Tensor

@@ -45,8 +45,6 @@ def better_residues(
     ----------
     model : Predictor
         See `fit_residues`.
-    rows : Rows
-        Distinct rows.
     law : NoiseLaw, default=None
         See `fit_residues`.
     """
@@ -73,8 +71,6 @@ def fit_residues(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
     ----------
     model : Predictor
         Fitted to the rows; the variance of its mean is that of linear coefficients.
-    rows : Rows
-        Distinct rows.
     law : NoiseLaw, default=None
         By which the noise varies: the widths are those of what it leaves.
 
@@ -99,8 +95,6 @@ class _OfTarget:
 
     Attributes
     ----------
-    residue : Residue
-        Left-out errors.
     floor : float
         Least standard deviation of a component.
     noise : Tensor of shape (1,) or (k,)

@@ -128,7 +128,6 @@ class NoiseLaw:
         The constant first, then lines and cosines of each function, then jumps.
     scale : Scale or None
         That of the mean; None: it has no function.
-    jumps : Jumps
     usual : float
         Mean of the factor over the rows.
     least : float
@@ -338,13 +337,7 @@ def _scales(errors: Errors) -> list[Scale | None]:
 
 
 def fit_noise_law(errors: Errors) -> NoiseLaw | None:
-    """The likeliest law; None where left-out rows are not the likelier for it.
-
-    Parameters
-    ----------
-    errors : Errors
-        Of one target.
-    """
+    """The likeliest law; None where left-out rows are not the likelier for it."""
     if len(errors.square) < FEWEST_OF_LAW:
         return None
     nowhere = Jumps.none(errors.points)

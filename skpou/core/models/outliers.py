@@ -230,13 +230,7 @@ def _any_far(errors: LeftOutErrors) -> bool:
 
 
 def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
-    """Share and width of a wide component; None where nothing says for certain that there is one.
-
-    Parameters
-    ----------
-    errors : LeftOutErrors
-        Of one target.
-    """
+    """Share and width of a wide component; None where nothing says for certain there is one."""
     if len(errors.error) < FEWEST_OF_OUTLIERS or not _any_far(errors):
         return None
     scale = _local_scales(errors)

@@ -116,7 +116,6 @@ def fit_outside(
 
     Parameters
     ----------
-    sides : list of Side
     left_out : LeftOut
         Errors without each of them, after those of random folds.
     X : ndarray of shape (n, d)

@@ -201,10 +201,6 @@ def fit_process(
         The same errors where something else is joined with the fit already.
     noise : Tensor of shape (n, m), default=None
         Variance of the noise that the fit promises at the rows. None: that of the left-out errors.
-
-    Returns
-    -------
-    ProcessCompanion or None
     """
     if left_out is None or rows.n_rows > MOST_ROWS or rows.n_features < 1:
         return None

@@ -115,8 +115,6 @@ def evident_rates(rows: Rows, start: np.ndarray, rng: np.random.Generator) -> np
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     start : ndarray of shape (d,)
         Rates to begin with, beside equal ones: those of codes where a column may hold them.
     rng : numpy.random.Generator
@@ -140,8 +138,6 @@ def evident_kernel(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     starts : sequence of ndarray of shape (d,) or None
         Rates to begin with, beside equal ones; None: equal ones, of smooth functions and of codes.
     rng : numpy.random.Generator
@@ -185,8 +181,6 @@ def stretched_kernel(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     kernel : Kernel
         That of the columns as they are.
     stretches : sequence of float

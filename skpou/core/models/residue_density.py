@@ -266,10 +266,6 @@ def fit_density(
 
     Parameters
     ----------
-    residue : Residue
-        Left-out errors.
-    n_components : int
-        Number K.
     floor : float
         No component's standard deviation is less than this.
     n_steps : int, default=40

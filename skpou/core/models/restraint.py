@@ -47,8 +47,6 @@ class Restrained:
 
     Attributes
     ----------
-    model : Predictor
-    companion : LinearCompanion or None
     low, high : Tensor of shape (m,)
         Smallest and largest target at the rows, in scaled units.
     bars : WithFormError, default=None

@@ -38,11 +38,6 @@ def degrees_of_noise(rows: Rows, left_out: Sequence[LeftOut] | None) -> np.ndarr
     the part of it that is its own, and the parts of all rows add up to them; rows that are left out
     together have more variance, and would say too little.
 
-    Parameters
-    ----------
-    left_out : sequence of LeftOut or None
-        For each target.
-
     Returns
     -------
     ndarray or None

@@ -29,7 +29,6 @@ class WithFormError(SameMean):
 
     Attributes
     ----------
-    model : Predictor
     forms : tuple of FormError
         One a target.
     """

@@ -83,12 +83,8 @@ class Descent:
     ----------
     problem : ProjectedProblem
         Columns at the rows, with `rows` and `gradient`; targets, weights.
-    learning_rate : float
-        Adam's step.
     batch_size : int or None
         Rows a gradient step; None takes all.
-    rng : numpy.random.Generator
-        Order of the rows.
     """
 
     #: `ProjectedProblem`, or another that a subclass knows the fits of.
@@ -240,10 +236,6 @@ def follow(
 
     Parameters
     ----------
-    iterates : iterator of Iterate
-        The descent.
-    max_iter : int
-        Most passes.
     tol : float
         Root mean square residual, in units of `size`, that ends the descent; so does an
         improvement of the loss by a share less than `tol` over 100 passes.

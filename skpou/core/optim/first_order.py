@@ -18,8 +18,6 @@ class Adam:
     ----------
     parameters : list of Tensor
         Changed in place by `step`.
-    learning_rate : float
-        Size of a step.
     """
 
     #: Decay of the two averages, and what roots are divided with, all by Kingma and Ba (2015).
@@ -64,8 +62,6 @@ class GradientDescent:
     ----------
     parameters : list of Tensor
         Updated in place.
-    learning_rate : float
-        Size of a step.
     """
 
     #: Share of the last step: the usual one, ten steps of memory.

@@ -206,8 +206,6 @@ class ProjectedProblem:
 
     Parameters
     ----------
-    basis : ParametricBasis
-        Columns at the rows.
     y : Tensor of shape (n, m)
         Targets.
     weight : Tensor of shape (n,)
@@ -352,8 +350,6 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    problem : ProjectedProblem
-        Basis, targets and weights.
     theta : Tensor of shape (n_parameters,)
         Start.
     max_iter : int, default=300

@@ -32,7 +32,6 @@ def program_of(model: Any, fit_alone: bool = False) -> Program:
 
     Parameters
     ----------
-    model : estimator
     fit_alone : bool, default=False
         Take the mean of the fit also where the regressor's gives way to a linear model.
 

@@ -76,8 +76,6 @@ class Program:
 
     Attributes
     ----------
-    n_features : int
-        Columns of X.
     columns : ndarray of shape (k,), int64
         Columns that the mean depends on.
     steps : list of Step

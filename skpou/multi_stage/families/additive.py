@@ -54,8 +54,6 @@ def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) ->
 
     Parameters
     ----------
-    rows : Rows
-        Distinct rows in scaled units.
     probes : Tensor of shape (k, d)
         Points between the rows.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skpou.core import Basis, TotalDegreePolynomials
 from skpou.partitions import PartitionTree, PieceOptions, fit_sharp_pieces, have_sharp_pieces
-from skpou.search import Candidate, RidgePath, Seen, Task
+from skpou.search import LAVISH, Candidate, RidgePath, Seen, Task
 
 #: Error relative to the rms of y below which no kink is left in what a smooth basis leaves over.
 ENOUGH = 1e-6
@@ -27,14 +27,12 @@ STREAM = 12
 
 
 class PieceColumns(Basis, kind="pieces"):
-    """Polynomials of each leaf of a tree of sharp gates, zero in all other leaves.
+    """Polynomials of each leaf of a tree of gates, times the leaf's share of the point.
 
     Parameters
     ----------
     tree : PartitionTree
-        Gates, all of them sharp.
-    degree : int
-        Total degree.
+        Gates: sharp ones at kinks, soft ones below.
     """
 
     def __init__(self, tree: PartitionTree, degree: int):
@@ -47,23 +45,25 @@ class PieceColumns(Basis, kind="pieces"):
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate; see `Basis.matrix`."""
-        return self._spread(self.polynomials.matrix(X), X)
+        return (self._shares(X)[:, :, None] * self.polynomials.matrix(X)[:, None]).flatten(1)
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
-        """Derivatives inside of the pieces; see `Basis.partial`."""
-        return self._spread(self.polynomials.partial(X, feature), X)
+        """Derivatives, across sharp gates those of the piece; see `Basis.partial`."""
+        rate = self.tree.log_proba_partial(X.double(), feature).to(X)
+        slopes = rate[:, :, None] * self.polynomials.matrix(X)[:, None]
+        slopes += self.polynomials.partial(X, feature)[:, None]
+        return (self._shares(X)[:, :, None] * slopes).flatten(1)
 
     def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
-        """Each point by its own piece's polynomial; see `Basis.evaluate`."""
-        own = coef.to(X).reshape(self.n_pieces, -1, coef.shape[1])[self._leaf(X)]
+        """Each point by its own piece's polynomial, if there is one; see `Basis.evaluate`."""
+        if self.tree.first_soft < len(self.tree.levels):
+            return super().evaluate(X, coef)
+        leaf = self.tree.choose(X.double())[-1]
+        own = coef.to(X).reshape(self.n_pieces, -1, coef.shape[1])[leaf]
         return (self.polynomials.matrix(X)[..., None] * own).sum(1)
 
-    def _leaf(self, X: Tensor) -> Tensor:
-        return self.tree.choose(X.double())[-1]
-
-    def _spread(self, values: Tensor, X: Tensor) -> Tensor:
-        leaf = torch.nn.functional.one_hot(self._leaf(X), self.n_pieces).to(values)
-        return (leaf[:, :, None] * values[:, None]).reshape(len(X), -1)
+    def _shares(self, X: Tensor) -> Tensor:
+        return self.tree.log_proba(X.double(), harden=True).exp().to(X)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -106,7 +106,8 @@ class SharpPieces:
     """Pieces of HierarchicalPOURegressor, where all that separates them are kinks and jumps.
 
     Tried where columns are few enough for gates, and smooth bases leave more than digits that is
-    no noise. Smooth functions have no sharp pieces, and then none are offered.
+    no noise, or let in so much noise that pieces may let in less. Smooth functions have no sharp
+    pieces, and then none are offered.
     """
 
     name: ClassVar[str] = "pieces"
@@ -114,7 +115,8 @@ class SharpPieces:
     def worth_trying(self, task: Task, seen: Seen) -> bool:
         """Where something is left that may be kinks; see `Family.worth_trying`."""
         free = task.alpha is None and not task.is_table and task.rows.n_rows >= FEWEST_ROWS
-        return free and self._left(seen) > ENOUGH and not seen.noise
+        lavish = seen.best.dof > LAVISH * task.rows.n_rows
+        return free and self._left(seen) > ENOUGH and (lavish or not seen.noise)
 
     @staticmethod
     def _left(seen: Seen) -> float:

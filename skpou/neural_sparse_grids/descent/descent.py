@@ -160,8 +160,6 @@ def descend_encoder(
     ----------
     encoder : Encoder
         Changed in place.
-    grid : SparseGrid
-        The grid.
     rows, held_out : Rows
         Those to fit to, and those that judge; None: the former judge.
     kind : type of Objective or None

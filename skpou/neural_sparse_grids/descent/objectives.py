@@ -47,17 +47,7 @@ SMOOTHING_RIDGE = 1e-12
 
 
 class Objective(ABC):
-    """Loss of a minibatch for the embedding of its rows.
-
-    Parameters
-    ----------
-    grid : SparseGrid
-        The grid.
-    rows : Rows
-        All rows to fit to.
-    rng : numpy.random.Generator
-        Source of the first coefficients.
-    """
+    """Loss of a minibatch for the embedding of its rows."""
 
     def __init__(
         self, grid: SparseGrid, rows: Rows, options: DescentOptions, rng: np.random.Generator

@@ -40,8 +40,6 @@ class EncoderForm:
     kind : str
         ``"mlp"``, ``"cnn"``, or ``"module:name"`` of a function
         ``(n_features_in, n_components) -> nn.Module``.
-    n_features : int
-        Columns of X.
     n_components : int
         Dimension d of the grid.
     hidden_layer_sizes : tuple of int
@@ -121,13 +119,7 @@ def imported(name: str) -> Callable[[int, int], nn.Module]:
 
 
 class NetworkBody(nn.Module):
-    """Plain network with a linear output layer, all of whose parameters are one flat vector.
-
-    Parameters
-    ----------
-    form : EncoderForm
-        Sizes and activation.
-    """
+    """Plain network with a linear output layer, all of whose parameters are one flat vector."""
 
     mean: Tensor
     width: Tensor
@@ -224,11 +216,6 @@ class LatentScaling(nn.Module):
 
     In training the moments are those of the minibatch, as in batch normalisation, where `follows`;
     otherwise they stay what they were set to.
-
-    Parameters
-    ----------
-    n_components : int
-        Number of coordinates.
     """
 
     mean: Tensor
@@ -274,8 +261,6 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    form : EncoderForm
-        What to build.
     columns : Tensor of shape (k,), int64
         Columns of X that vary and come in.
     offset, width : Tensor of shape (k,)

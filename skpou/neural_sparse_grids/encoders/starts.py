@@ -81,10 +81,6 @@ def manifold(
     ----------
     X : Tensor of shape (n, k)
         Points.
-    n_components : int
-        Dimension of the manifold.
-    rng : numpy.random.Generator
-        Source of the landmarks.
     force : bool, default=False
         Take any manifold; otherwise one that explains the distances along it, and only where no
         plane does.
@@ -182,8 +178,6 @@ def start_encoder(encoder: Encoder, rows: Rows, start: str, rng: np.random.Gener
     ----------
     encoder : Encoder
         Changed in place.
-    rows : Rows
-        Points.
     start : {"auto", "whiten", "isomap", "scale"}
         ``"auto"`` takes Isomap's coordinates where the points lie on a manifold, and whitens
         otherwise.

@@ -27,10 +27,6 @@ class Trained:
         Coefficients that were trained along, (G, m); None: they are to be solved for.
     determined : float
         Number of the encoder's parameters that the data determine.
-    curve : list of float
-        Loss after each iteration.
-    n_iter : int
-        Iterations.
     code : str
         As in `TrainingResult`.
     chosen : dict

@@ -56,8 +56,6 @@ class ClassesFit:
     ----------
     theta : Tensor of shape (k,)
         Parameters of the encoder.
-    embedding : Embedding
-        Of the rows.
     rows : GridRows
         Columns of the grid at the embedding.
     coef : Tensor of shape (G, K)

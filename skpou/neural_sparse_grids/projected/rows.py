@@ -67,8 +67,6 @@ class EncodedRows:
     ----------
     encoded : EncoderDerivatives
         Encoder at the rows.
-    grid : SparseGrid
-        The grid.
     rows : Rows
         Targets of about unit rms or shares of classes, weights.
     ridges : Ridges

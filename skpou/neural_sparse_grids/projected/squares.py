@@ -56,12 +56,8 @@ class EncodedFit:
     ----------
     theta : Tensor of shape (k,)
         Parameters of the encoder.
-    embedding : Embedding
-        Of the rows.
     problem : GramProblem or KernelProblem
         Columns of the grid at the embedding.
-    solution : RidgeSolution
-        Solution for the ridge.
     coef : Tensor of shape (G, m)
         Coefficients.
     residual : Tensor of shape (n, m)
@@ -102,8 +98,6 @@ class Products:
 
     Attributes
     ----------
-    fit : EncodedFit
-    grid : SparseGrid
     gram : Tensor of shape (k, k) or (n m, n m)
         Products of the columns of the projected Jacobian, or of its rows.
     rows : Tensor of shape (n m, k) or None

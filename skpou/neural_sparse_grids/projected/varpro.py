@@ -55,8 +55,6 @@ class VarproOptions:
         First grid and last one.
     boundary : str
         See `SparseGrid`.
-    max_iter : int
-        Most steps.
     tol : float
         Residual, relative to the targets' rms, that counts as none.
     cautious : bool

@@ -38,8 +38,6 @@ class BlendOptions:
 
     Attributes
     ----------
-    form : GateForm
-        Logits.
     alpha : float or None
         Fixed ridge; None: tied to progress.
     max_iter : int
@@ -108,12 +106,8 @@ class BlendTrainer:
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
-    options : BlendOptions
-        Gates, ridge and steps.
     fixed : list of Tensor of shape (N_l, q), default=()
         Coefficients of the coarsest levels' logits, which stay as they are.
     """

@@ -51,14 +51,10 @@ def fit_ladder(
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
     labels : Tensor of shape (n_g,), int64
         Their pieces, 0 .. K-1.
-    options : BlendOptions
-        Gates, ridge and steps.
     numbers : tuple of int, default=None
         Numbers to compare; None: those that the rows can carry.
     """

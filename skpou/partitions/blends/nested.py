@@ -35,16 +35,12 @@ def fit_tree(
 
     Parameters
     ----------
-    problem : PieceProblem
-        All samples.
     index : Tensor of shape (n_g,), int64
         Samples of the part.
     nodes : list of Tensor of shape (n_g,), int64
         Node of each sample of the part on every level.
     parents : list of Tensor of shape (N_l,), int64
         Tree.
-    options : BlendOptions
-        Gates, ridge and steps.
     sizes : tuple of int
         Most children of each node, level by level.
     """

@@ -44,10 +44,6 @@ class SoftOptions:
     ----------
     n_partitions : int
         Number N of partitions, at least 1.
-    degree : int
-        Total degree of the polynomials.
-    form : GateForm or NetworkForm
-        Shape of the logits.
     solver : {"varpro", "lsgd"}
         Levenberg-Marquardt on the projected loss, or Algorithm 2.
     alpha : float, default=None
@@ -270,10 +266,6 @@ def fit_soft_partitions(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    rng : numpy.random.Generator
-        Draws the start.
     start : PartitionTree, default=None
         Tree of one level to start from, see `gates_from_tree`; None: random gates.
 
@@ -282,11 +274,6 @@ def fit_soft_partitions(
     TrainingResult
         Its state is a `Mixture` of a single blend; score and curve are the weighted mean square
         of the residual.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best result so far.
     """
     if start is None:
         gates = random_gates(options.form, (options.n_partitions,), rows.X, rng)

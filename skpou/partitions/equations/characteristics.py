@@ -52,15 +52,12 @@ class PrincipalPart:
 
     Attributes
     ----------
-    problem : Problem
     pointwise : Pointwise
         The residual, as a function of u and its derivatives.
     at : Tensor of shape (D,)
         A point in units of X: where columns that do not vary are.
     column : int
         The marched one, t.
-    m : int
-        Number of outputs.
     """
 
     problem: Problem
@@ -138,8 +135,6 @@ def speeds_of(problem: Problem, column: int, m: int) -> Speeds | None:
     ----------
     column : int
         The marched one, t.
-    m : int
-        Number of outputs.
     """
     terms = [t for t in problem.terms if not t.is_condition and not t.length]
     if len(terms) != 1 or len(problem.scaling.columns) != 2 or problem.unknowns:

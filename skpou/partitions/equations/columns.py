@@ -68,8 +68,6 @@ class PieceColumns:
 
     Parameters
     ----------
-    degree : tuple of int
-        Degree in each direction.
     points : ndarray of shape (n, d)
     like : Tensor
         Kind and device of the matrices.
@@ -125,7 +123,6 @@ def face_columns(
 
     Parameters
     ----------
-    degree : tuple of int
     counts : tuple of int
         Nodes in each direction; that of the axis is not looked at.
     axis : int

@@ -26,11 +26,6 @@ class Ensemble:
     and do not cancel where they spread. What it starts with are the errors at the end of the slab
     before. Through the linearised solve they grow, decay and travel as the solution's changes do
     (Evensen, "The ensemble Kalman filter", Ocean Dynamics 2003, Sec. 3, without an analysis).
-
-    Parameters
-    ----------
-    column : int
-        The marched column.
     """
 
     def __init__(self, column: int):

@@ -86,7 +86,6 @@ class EquationPieceOptions:
         Of all pieces; None: chosen for each.
     most_pieces : int or None
         Upper bound; None: 2000, and 64 in a slab.
-    max_iter : int
     tol : float
         The tails of the coefficients aimed at are 1e4 times as large.
     exactly : bool
@@ -383,41 +382,38 @@ class _Fit:
             "n_open": n_open,
             "residual_share": left,
         }
-        code, messages = "converged", []
-        if self.ended:
-            code = "max_iter"
-            messages.append(self.ended)
-        elif left > self._most_left():
-            code = "max_iter"
-            messages.append(unsolved_message(left))
-        off = math.sqrt(float(noise.max()))
-        if self.is_noisy and off > UNSOLVED and self._is_on_faces():
-            code = "max_iter"
-            messages.append(unmet_message(off))
-        if broken > UNSOLVED and not self.ended:
-            code = "max_iter"
-            messages.append(broken_message(broken))
-        if n_open:
-            code = "max_iter"
-            messages.append(open_message(n_open))
-        if self.coarse > UNSOLVED and not messages:
-            code = "max_iter"
-            messages.append(coarse_message(self.coarse))
-        if not messages:
-            share = self._uncertainty(bare, noise)
-            if share > FAR * self.options.tol:
-                code = "max_iter"
-                messages.append(uncertain_message(share))
-        if self.is_too_large:
-            code = "max_iter"
-            messages.append(memory_message(MOST_BYTES))
-        if self.alike:
-            code = "max_iter"
-            messages.append(undetermined_message(self.alike))
+        messages = self._messages(bare, left, broken, n_open)
+        code = "max_iter" if messages else "converged"
         score = self.curve[-1] if self.curve else 0.0
         return TrainingResult(
             model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
         )
+
+    def _messages(self, bare: Pieces, left: float, broken: float, n_open: int) -> list[str]:
+        """What is to be said against a solution with such residuals; nothing: it has converged."""
+        messages = []
+        if self.ended:
+            messages.append(self.ended)
+        elif left > self._most_left():
+            messages.append(unsolved_message(left))
+        off = math.sqrt(float(bare.noise.max()))
+        if self.is_noisy and off > UNSOLVED and self._is_on_faces():
+            messages.append(unmet_message(off))
+        if broken > UNSOLVED and not self.ended:
+            messages.append(broken_message(broken))
+        if n_open:
+            messages.append(open_message(n_open))
+        if self.coarse > UNSOLVED and not messages:
+            messages.append(coarse_message(self.coarse))
+        if not messages:
+            share = self._uncertainty(bare)
+            if share > FAR * self.options.tol:
+                messages.append(uncertain_message(share))
+        if self.is_too_large:
+            messages.append(memory_message(MOST_BYTES))
+        if self.alike:
+            messages.append(undetermined_message(self.alike))
+        return messages
 
     def _most_left(self) -> float:
         """Residual relative to the terms, up to which equations are solved."""
@@ -433,13 +429,13 @@ class _Fit:
         most = UNSOLVED if self.options.exactly else self._most_left()
         return max(left / most, broken / UNSOLVED, self.coarse / UNSOLVED) > 1
 
-    def _uncertainty(self, model: Pieces, noise: Tensor) -> float:
+    def _uncertainty(self, model: Pieces) -> float:
         """Root mean square of the bars, relative to the solution; 0 where noise makes them."""
         if self.options.exactly or self.is_noisy or self.ended:
             return 0.0
         points = self.problem.terms[0].points
         variance, mean = model.epistemic(points), model.mean(points)
-        if float((variance.mean(0) / noise).max()) <= 1.0:
+        if float((variance.mean(0) / model.noise).max()) <= 1.0:
             return 0.0
         return math.sqrt(float(variance.mean()) / max(float(mean.square().mean()), 1.0))
 

@@ -94,11 +94,8 @@ class March:
 
     Parameters
     ----------
-    rings : frozenset of int
     tol : float
         Tail of the coefficients aimed at, relative to the solution.
-    max_iter : int
-        Most Gauss-Newton steps.
     most_pieces : int
         In a slab.
     report : callable, default=None

@@ -48,9 +48,6 @@ class Candidate:
 
     Attributes
     ----------
-    boxes : Boxes
-    system : System
-    solved : Solved
     left_out : float
         Root mean square of the errors of left-out values.
     """
@@ -67,7 +64,6 @@ class Measured:
 
     Attributes
     ----------
-    best : Candidate
     noise : Tensor of shape (m,)
         Variance of the values.
     deviation : Tensor of shape (E, k, m)
@@ -96,7 +92,6 @@ def solve_measured(
 
     Parameters
     ----------
-    rings : frozenset of int
     unknowns : Tensor of shape (q,)
         First values.
     given : sequence of tuple of Boxes and coefficients

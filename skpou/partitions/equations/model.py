@@ -36,7 +36,6 @@ class Pieces:
 
     Attributes
     ----------
-    boxes : Boxes
     coef : list of Tensor of shape (N_e, m)
         Coefficients of the products of Legendre polynomials of each piece.
     deviation : Tensor of shape (E, k, m)

@@ -34,11 +34,6 @@ class Solved:
     unknowns : Tensor of shape (q,)
     squares : float
         Sum of squares of the weighted rows.
-    elimination : Elimination
-        Of the last step.
-    converged : bool
-    n_steps : int
-        Eliminations.
     """
 
     coef: Coefficients
@@ -64,7 +59,6 @@ def solve(
     ----------
     coef : list of Tensor of shape (N, m)
     unknowns : Tensor of shape (q,)
-    limits : sequence of Unknown
     max_iter : int
         Most steps, at least 1.
     hold : bool, default=False

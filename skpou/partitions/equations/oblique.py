@@ -43,11 +43,8 @@ def edge_rows(system: Any, edges: Edges, weight: float) -> list[tuple[int, int, 
 
     Parameters
     ----------
-    system : System
     edges : Edges
         Of its pieces.
-    weight : float
-        Weight of the rows.
 
     Returns
     -------

@@ -158,8 +158,6 @@ def refined(
         Columns that may be refined.
     tol : float
         Tail that is small enough.
-    top : int
-        Highest degree.
     single : bool, default=False
         Cut along one column only.
     """

@@ -74,9 +74,6 @@ class Whole:
 
     Attributes
     ----------
-    boxes : Boxes
-    solved : Solved
-    system : System
     tail : float
         Largest tail of the coefficients, relative to the solution.
     curve : list of float
@@ -123,13 +120,10 @@ def solve_whole(
     ----------
     boxes : Boxes
         The first ones.
-    rings : frozenset of int
     unknowns : Tensor of shape (q,)
         First values.
     tol : float
         Tail of the coefficients aimed at, relative to the solution.
-    max_iter : int
-        Most Gauss-Newton steps a round.
     degree : int, default=None
         Of all pieces; None: chosen for each.
     exactly : bool, default=False
@@ -159,8 +153,6 @@ class _Round:
 
     Attributes
     ----------
-    solved : Solved
-    system : System
     size : ndarray of shape (m,)
         Root mean square of the solution.
     shape : Shape

@@ -27,8 +27,6 @@ def discovery(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     labels : Tensor of shape (n,) or None
         Pieces to go on from.
     of_more : bool, default=False

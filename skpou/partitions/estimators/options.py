@@ -114,10 +114,6 @@ def check_memory(
     ----------
     shape : tuple of int
         Numbers of distinct rows and of columns that vary.
-    n_partitions : int
-        Number of partitions.
-    degree : int or "auto"
-        Degree of the polynomials.
     soft : bool
         Whether every partition takes its share of every row.
     space : str, default="polynomial"

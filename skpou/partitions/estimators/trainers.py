@@ -56,12 +56,6 @@ def soft_training(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
-    pieces : PieceOptions
-        How pieces are discovered.
-    options : SoftOptions
-        How the gates are trained.
     discover : bool
         Whether to start from discovered pieces.
     """
@@ -86,8 +80,6 @@ def em_training(
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples.
     params : dict
         Parameters of the estimator, found to be good.
     pieces : PieceOptions

@@ -35,8 +35,6 @@ class MultinomialLogistic:
         Gate features F, the same for all problems of a batch or one set each.
     targets : Tensor of shape (n,), int64, or (n, K) or (B, n, K)
         Class of each row; or its probabilities t, which sum to 1 over the classes.
-    n_classes : int
-        Number K of classes.
     weight : Tensor of shape (n,), or (B, n)
         Non-negative weights.
     """

@@ -43,8 +43,6 @@ class LinearLogits:
     ----------
     features : Tensor of shape (n, q)
         Gate features at the points.
-    n_partitions : int
-        Number N of gates.
     """
 
     def __init__(self, features: Tensor, n_partitions: int):
@@ -105,13 +103,6 @@ class NetworkLogits:
 
     Theta holds the parameters of the hidden layers, then the (N, p) coefficients of the
     network's columns, row by row.
-
-    Parameters
-    ----------
-    columns : NetworkColumns
-        Hidden layers at the points.
-    n_partitions : int
-        Number N of gates.
     """
 
     def __init__(self, columns: NetworkColumns, n_partitions: int):

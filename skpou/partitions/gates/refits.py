@@ -129,10 +129,6 @@ class GateRefits:
 
     Parameters
     ----------
-    gates : SoftGates
-        At the rows.
-    rows : Rows
-        All targets.
     maker : Maker, default=None
         That of the fit as it is, where it leaves a noise.
     """

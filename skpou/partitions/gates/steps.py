@@ -45,14 +45,10 @@ def random_gates(
 
     Parameters
     ----------
-    form : GateForm or NetworkForm
-        Shape of the logits.
     sizes : tuple of int
         Number of children of every node on each level.
     X : Tensor of shape (n, d)
         Samples in the unit box.
-    rng : numpy.random.Generator
-        Source of the draws.
 
     Returns
     -------
@@ -124,20 +120,10 @@ def gates_from_tree(
 
     Parameters
     ----------
-    form : GateForm or NetworkForm
-        Shape of the logits.
-    tree : PartitionTree
-        Partitions to start from.
     X : Tensor of shape (n, d)
         Samples in the unit box.
     weight : Tensor of shape (n,)
         Frequency weights.
-    rng : numpy.random.Generator
-        Source of the draws.
-
-    Returns
-    -------
-    list of GateLevel
     """
     if all(_is_of_form(gate, form) for gate in tree.levels):
         return [_copy(gate) for gate in tree.levels]
@@ -251,8 +237,6 @@ class GateStep(Protocol):
 
     Attributes
     ----------
-    gate : GateLevel
-        The gates.
     log_gate : Tensor of shape (n, N)
         Their logarithms at all samples, after the last step.
     """
@@ -272,8 +256,6 @@ class NewtonStep:
 
     Parameters
     ----------
-    gate : GateLevel
-        Gates to move.
     X : Tensor of shape (n, d)
         Samples.
     """
@@ -307,12 +289,8 @@ class AdamStep:
 
     Parameters
     ----------
-    gate : GateLevel
-        Gates to move.
     X : Tensor of shape (n, d)
         Samples.
-    learning_rate : float
-        Size of Adam's steps.
     batch_size : int, default=None
         Most rows a gradient; None: all rows at once.
     """

@@ -18,13 +18,7 @@ BELOW, BELOW_COEFFICIENTS = 1e3, 1e-6
 
 
 class RadialQuadratics(Basis):
-    """The constant, the coordinates and ``sum_j P_2(2 x_j - 1)``: logits of radial gates.
-
-    Parameters
-    ----------
-    n_features : int
-        Number d of variables.
-    """
+    """The constant, the coordinates and ``sum_j P_2(2 x_j - 1)``: logits of radial gates."""
 
     def __init__(self, n_features: int):
         self.n_features = n_features
@@ -104,12 +98,8 @@ class NetworkForm:
 
     Attributes
     ----------
-    hidden_layer_sizes : tuple of int
-        Widths of the hidden layers.
     architecture : {"plain", "residual"}
         Whether the layers after the first add to their input.
-    activation : {"tanh", "relu", "sin"}
-        Function of every unit.
     """
 
     hidden_layer_sizes: tuple[int, ...] = (10, 10)
@@ -224,8 +214,6 @@ class PartitionTree:
 
     Parameters
     ----------
-    n_features : int
-        Dimension d of the points.
     levels : list of GateLevel
         From the coarsest to the finest.
     """

@@ -61,8 +61,6 @@ class EMOptions:
         Number of children of every node on each level; without effect for a given start.
     degree : int, default=None
         Total degree of the experts; None: 2, or less where the rows are too few for it.
-    form : GateForm or NetworkForm
-        Shape of the gates' logits.
     smoothing : tuple of three int, default=(0, 1, 1)
         Relaxations of a level before and after that of the level above, and those of the
         coarsest level in between: S_pre, S_coarse, S_post.
@@ -129,8 +127,6 @@ def fit_em(
     ----------
     rows : Rows
         Samples in the unit box, targets of about unit rms.
-    options : EMOptions
-        Sizes, gates and steps.
     rng : numpy.random.Generator
         Draws the start and the batches.
     start : PartitionTree, default=None
@@ -142,11 +138,6 @@ def fit_em(
         Its state is a `Mixture`, its curve the negative log-likelihood of the finest level for
         each observation after every cycle, its score the best rms residual of the finest level,
         or the best value of the curve with ``noise="em"``.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the best state so far.
     """
     training = _EM(rows, options, rng, start, report)
     with handing_over(lambda: training.result("interrupted")):

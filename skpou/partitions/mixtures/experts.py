@@ -65,10 +65,6 @@ def fit_level_experts(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
-    tree : PartitionTree
-        Gates.
     labels : Tensor of shape (n,), int64
         Partition of each sample on the last level that is not blended; 0 if all are.
     first_blended : int
@@ -119,10 +115,6 @@ def fit_experts_to_gates(
     ----------
     rows : Rows
         Distinct samples in the gates' box.
-    tree : PartitionTree
-        Gates.
-    degree : int
-        Total degree of the experts.
     alpha : float or None
         Ridge relative to the largest column norm; None: by log evidence.
     first_blended : int

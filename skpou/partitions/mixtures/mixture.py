@@ -69,12 +69,8 @@ class Mixture:
 
     Parameters
     ----------
-    tree : PartitionTree
-        Gates of every level.
     experts : list of Experts
         One set a level; the finest are the model, coarser ones its restrictions (Eq. 36).
-    degree : int
-        Total degree of the experts.
     first_blended : int, default=None
         First level whose partitions are blended; None: no level is.
     space : str, default="polynomial"

@@ -119,14 +119,10 @@ class StreamedEM:
 
     Parameters
     ----------
-    blocks : callable
-        Reads the rows.
     sample : PieceProblem
         The sample, with the space of the experts.
     found : TrainingResult
         Of `fit_em` on the sample.
-    options : EMOptions
-        The same.
     """
 
     def __init__(
@@ -410,13 +406,7 @@ def fit_streamed_em(
     options: EMOptions,
     report: Report | None = None,
 ) -> TrainingResult:
-    """Go on over all rows from what `fit_em` has found on some; see `StreamedEM`.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with what was found on the sample.
-    """
+    """Go on over all rows from what `fit_em` has found on some; see `StreamedEM`."""
     message = "The pieces that a sample of the rows has found are kept."
     with handing_over(lambda: replace(found, code="interrupted", message=message)):
         return StreamedEM(blocks, sample, found, options, report).run()

@@ -36,8 +36,6 @@ def fit_gate_tree(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     pieces : Pieces
         Labels and polynomials of the leaves.
     levels : list of ndarray of shape (K,)
@@ -76,14 +74,10 @@ class _GateFit:
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     labels : Tensor of shape (n,)
         Partition of each sample on this level.
     parent : Tensor of shape (N,)
         Parent of each partition.
-    models : NodeModels
-        Models of the partitions.
     """
 
     def __init__(self, problem: PieceProblem, labels: Tensor, parent: Tensor, models: NodeModels):

@@ -43,8 +43,6 @@ class NodeModels:
 
     Parameters
     ----------
-    problem : PieceProblem
-        Gives the polynomial basis.
     coef : Tensor of shape (K, P, m)
         Experts of the leaves.
     finer : list of GateLevel
@@ -165,12 +163,8 @@ def find_interface(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     labels : Tensor of shape (n,), int64
         Partition of each sample on the level in question.
-    models : NodeModels
-        The partitions' models.
     error : Tensor of shape (N,)
         Residual error of each model.
     parent : Tensor of shape (N,), int64
@@ -209,7 +203,6 @@ class _Segments:
 
     Attributes
     ----------
-    models : NodeModels
     a, b : Tensor of shape (r, d)
         Ends.
     first, second : Tensor of shape (r,), int64
@@ -355,8 +348,6 @@ def kink_linkage(interface: Interface, n_pieces: int) -> list[tuple[int, int, fl
     ----------
     interface : Interface
         Roots and jumps between the pieces.
-    n_pieces : int
-        Number K of pieces.
 
     Returns
     -------

@@ -335,12 +335,6 @@ def merge_multilevel(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
-    pieces : Pieces
-        Fine cells.
-    max_pieces : int
-        Largest number N of pieces.
     max_iter : int
         Largest number of levels; the last one merges all that is left at once.
     history : MergeHistory

@@ -25,14 +25,10 @@ def split_by_noise(problem: PieceProblem, labels: Tensor, residual: Tensor, most
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
     labels : Tensor of shape (n,), int64
         Pieces 0 .. K-1.
     residual : Tensor of shape (n, m)
         What the pieces leave.
-    most : int
-        Most parts.
     """
     labels = labels.clone()
     square = residual.square() * problem.rows.weight[:, None] + problem.rows.within

@@ -71,10 +71,6 @@ def plan_levels(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
-    pieces : Pieces
-        The leaves.
     interface : Interface or None
         Where they meet; None for a single piece.
     sizes : tuple of int or None

@@ -84,10 +84,6 @@ class PieceProblem:
 
     Parameters
     ----------
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    degree : int
-        Total degree of the polynomials.
     n_gate_columns : int, default=None
         Number of coefficients of a gate, which prices a piece; None: those of a quadratic.
     tol : float, default=0

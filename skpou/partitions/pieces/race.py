@@ -37,11 +37,6 @@ def one_is_enough(problem: PieceProblem) -> bool:
     """Whether blocks of the rows gain less than a part of one more piece's price, as in `score`.
 
     Variances are compared without the bias of what polynomials take up.
-
-    Parameters
-    ----------
-    problem : PieceProblem
-        Samples and the degree.
     """
     n_blocks = min(problem.n // (ROWS_A_COLUMN * problem.n_columns), MOST_BLOCKS)
     if n_blocks < 2 or problem.d == 0:

@@ -27,10 +27,6 @@ def best_segments(problem: PieceProblem, most: int, least_rows: int) -> list[Ten
     ----------
     problem : PieceProblem
         Samples of one column, in its order.
-    most : int
-        Most segments.
-    least_rows : int
-        Fewest rows of each.
     """
     n = problem.n
     cost = _segment_costs(problem)

@@ -102,14 +102,8 @@ class SharpGate:
 
     Parameters
     ----------
-    samples : GateSamples
-        Training points.
     interface : Interface
         Roots with local class numbers.
-    n_classes : int
-        Number K of classes.
-    form : GateForm
-        Shape of the logits.
     """
 
     #: Samples beyond which only those near an interface, and a selection, enter the solves.
@@ -249,12 +243,8 @@ def fit_sharp_gate(
 
     Parameters
     ----------
-    samples : GateSamples
-        Training points.
     interface : Interface
         Roots with local class numbers.
-    n_classes : int
-        Number K of classes.
     forms : tuple of GateForm
         Shapes to try in turn. A later one is taken only if it lowers the score `GAIN` times.
     good_enough : float
@@ -289,12 +279,8 @@ def interval_gate(samples: GateSamples, interface: Interface, form: GateForm) ->
 
     Parameters
     ----------
-    samples : GateSamples
-        Points, of one column.
     interface : Interface
         Roots; a cut without one is half way between the samples.
-    form : GateForm
-        Shape of the logits.
 
     Returns
     -------
@@ -334,12 +320,8 @@ def envelope_gates(models: NodeModels, children: Tensor, form: GateForm) -> list
 
     Parameters
     ----------
-    models : NodeModels
-        Those of the pieces.
     children : Tensor of shape (K,), int64
         The pieces among which to choose.
-    form : GateForm
-        Shape of the logits.
 
     Returns
     -------

@@ -17,10 +17,6 @@ def split_pieces(
 
     Parameters
     ----------
-    problem : PieceProblem
-        Samples.
-    pieces : Pieces
-        Pieces to start from.
     n_pieces : int
         Number wanted; fewer remain where no piece has samples for two polynomials.
     most : Tensor of shape (K,), int64, default=None

@@ -51,7 +51,6 @@ class Candidate:
 
     Attributes
     ----------
-    fit : PriorFit
     mixture : callable
         Makes the fitted `Mixture`.
     """
@@ -153,8 +152,6 @@ class EvenPartitions:
     ----------
     centres : ndarray of shape (K, d)
         In the box.
-    degree : int
-        Of the polynomials.
     form : GateForm
         Shape of the logits, of which only the affine part is used.
     rates : ndarray of shape (d,), default=None
@@ -232,8 +229,6 @@ def even_partitions(
     ----------
     counts, degrees : tuple of int
         Numbers of partitions and degrees of their polynomials.
-    form : GateForm
-        Shape of the logits.
     """
     d = rows.rows.n_features
     for degree in degrees:
@@ -252,8 +247,6 @@ def scaled_partitions(
     ----------
     counts : tuple of int
         Numbers of partitions; without those that are too large.
-    form : GateForm
-        Shape of the logits.
     """
     X, d = rows.rows.X.cpu().numpy(), rows.rows.n_features
     rates = evident_rates(rows.rows, np.full(d, 1.0), np.random.default_rng(0))

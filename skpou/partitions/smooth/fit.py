@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from skpou.core import Report, Rows, TrainingInterrupted, TrainingResult
+from skpou.core import Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models import residual_squares
 from skpou.partitions.fit import PieceOptions
@@ -73,19 +73,11 @@ def smooth_where_better(
     ----------
     pieces : TrainingResult
         Of `fit_pieces` on these rows.
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    options : PieceOptions
-        What pieces were found with.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the pieces.
     """
     if not _is_case(rows, options) or _are_exact(pieces.state, rows):
         return pieces
-    try:
+    message = "The pieces are kept; whether a smooth function is better is not known."
+    with handing_over(lambda: replace(pieces, code="interrupted", message=message)):
         some = LeftOutRows(rows, _lie_on_contours(pieces.state, rows))
         if rows.n_rows > MOST_ROWS and not some.on_levels:
             return pieces
@@ -105,9 +97,6 @@ def smooth_where_better(
         if not best.fit.left_out < own * fair:
             return pieces
         state = _in_dtype(best.mixture(), rows)
-    except KeyboardInterrupt:
-        message = "The pieces are kept; whether a smooth function is better is not known."
-        raise TrainingInterrupted(replace(pieces, code="interrupted", message=message)) from None
     return replace(pieces, state=state, chosen=_chosen(state, rows, options))
 
 

@@ -59,17 +59,8 @@ def experts_where_better(
     ----------
     pieces : TrainingResult
         Of `fit_pieces` on these rows.
-    rows : Rows
-        Distinct samples in the unit box, targets of about unit rms.
-    options : PieceOptions
-        What pieces were found with.
     rng : numpy.random.Generator
         Draws the starts; left alone where rows are no table.
-
-    Raises
-    ------
-    TrainingInterrupted
-        On Ctrl-C, with the pieces.
     """
     if not _is_table(rows, options, pieces):
         return pieces

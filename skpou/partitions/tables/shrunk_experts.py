@@ -157,10 +157,6 @@ def fit_shrunk_experts(
     ----------
     common : CommonPolynomial
         What the experts deviate from.
-    n_experts : int
-        Number K.
-    rng : numpy.random.Generator
-        Draws the start.
     """
     F, Z, weight = common.F, common.Z, common.weight
     gates = Z.new_zeros((Z.shape[1], n_experts))

@@ -217,13 +217,11 @@ class UnitBasis(Basis, kind="units"):
 
     Parameters
     ----------
-    n_features : int
-        Dimension d of the points.
     reach : Tensor of shape (u,), default=None
         Sizes of the units' coefficients. With them the posterior is also about the units'
         parameters.
     background : SineFeatures, default=None
-        Columns that come first.
+        Columns that come first, in models of earlier versions.
     gaps : Tensor of shape (u, 2), default=None
         See `Units.gaps`. With them the variance knows that bends may be elsewhere in these.
     """
@@ -313,13 +311,11 @@ class UnitColumns(ParametricBasis):
     kinds : Tensor of shape (u,), int64
     X : Tensor of shape (n, d)
         Points.
-    fixed : Tensor of shape (n, f), default=None
-        Columns that come first and depend on no parameter; None: 1 and t.
     """
 
-    def __init__(self, kinds: Tensor, X: Tensor, fixed: Tensor | None = None):
+    def __init__(self, kinds: Tensor, X: Tensor):
         self.kinds, self.X, self.t = kinds, X, 2 * X - 1
-        self.fixed = torch.cat([X.new_ones((len(X), 1)), self.t], 1) if fixed is None else fixed
+        self.fixed = torch.cat([X.new_ones((len(X), 1)), self.t], 1)
         self.n_columns = self.fixed.shape[1] + len(kinds)
         self.n_parameters = len(kinds) * (X.shape[1] + 1)
         self._parts: list[tuple[int, Tensor]] | None = None
@@ -327,7 +323,7 @@ class UnitColumns(ParametricBasis):
 
     def rows(self, index: slice | Tensor) -> UnitColumns:
         """The same columns at some of the points."""
-        return UnitColumns(self.kinds, self.X[index], self.fixed[index])
+        return UnitColumns(self.kinds, self.X[index])
 
     def units(self, theta: Tensor) -> Units:
         """Units with the parameters theta."""

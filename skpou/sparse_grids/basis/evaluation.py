@@ -32,13 +32,6 @@ class FactorTable:
     """Values, cells and slopes of all one-dimensional factors at some points.
 
     Outside the box the pieces at the faces go on linearly.
-
-    Parameters
-    ----------
-    factors : Factors
-        The factors of one dimension.
-    like : Tensor
-        Gives device and dtype.
     """
 
     def __init__(self, factors: Factors, like: Tensor):
@@ -151,14 +144,6 @@ class Products:
 
     Parameters
     ----------
-    plan : Plan
-        The steps.
-    factors : Factors
-        The factors of one dimension.
-    like : Tensor
-        Gives device and dtype.
-    n_rows : int
-        Points of a block.
     gradient : bool, default=False
         Also hold what the derivatives need.
     """
@@ -245,17 +230,7 @@ class Products:
 
 
 class FewProducts:
-    """The same products at few points, dimension by dimension: no more steps than dimensions.
-
-    Parameters
-    ----------
-    plan : Plan
-        Whose products are formed.
-    factors : Factors
-        The factors of one dimension.
-    like : Tensor
-        Gives device and dtype.
-    """
+    """The same products at few points, dimension by dimension: no more steps than dimensions."""
 
     def __init__(self, plan: Plan, factors: Factors, like: Tensor):
         self.table = FactorTable(factors, like)

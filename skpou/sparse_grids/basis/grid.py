@@ -57,8 +57,6 @@ class SparseGrid(Basis):
 
     Parameters
     ----------
-    n_features : int
-        Dimension d.
     level : int
         Level n of the regular grid; with `vectors` the highest level of the factors.
     boundary : {"modified", "zero", "full", "truncated"}, default="modified"
@@ -245,13 +243,7 @@ class SparseGrid(Basis):
     # Products of functions
 
     def mass_and_stiffness(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Integrals of ``f g`` and of ``grad f . grad g`` over the unit box, exactly, each (G, G).
-
-        Parameters
-        ----------
-        like : Tensor
-            Gives their dtype and device.
-        """
+        """Integrals of ``f g`` and of ``grad f . grad g`` over the unit box, exact, each (G, G)."""
         if self.basis == "linear":
             one, steep = self._products_of_hats(like)
         else:

@@ -62,8 +62,6 @@ class NodalInterpolant:
 
     Parameters
     ----------
-    factors : Factors
-        The factors of one dimension.
     functions : ndarray of shape (G, d)
         Number of the one-dimensional function in every coordinate of the grid's functions.
     coef : Tensor of shape (G, m)

@@ -69,8 +69,6 @@ def make_factors(n_features: int, level: int, boundary: str, basis: str = "linea
 
     Parameters
     ----------
-    n_features : int
-        Dimension d.
     level : int
         Level n of the grid, at least 1.
     boundary : {"modified", "zero", "full", "truncated"}
@@ -247,8 +245,6 @@ def make_plan(vectors: np.ndarray, factors: Factors) -> Plan:
     vectors : ndarray of shape (M, d)
         Distinct vectors of factors. With a constant factor, each with its last other factor
         made constant must be among them.
-    factors : Factors
-        What they count.
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.int16)
     d = vectors.shape[1]

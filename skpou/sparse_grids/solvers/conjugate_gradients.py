@@ -49,8 +49,6 @@ def conjugate_gradients(
         Approximates ``(A'A + diag(penalty))^-1 g`` for g (p, m); symmetric positive.
     coef : Tensor of shape (p, m)
         Start.
-    max_iter : int
-        Largest number of steps.
     tol : float
         Stop when the gradient, in the preconditioner's norm, has shrunk by this factor.
 

@@ -61,8 +61,6 @@ def lsmr(
         columns.
     coef : Tensor of shape (p, m)
         Start.
-    max_iter : int
-        Largest number of steps.
     tol : float
         Stop when the gradient, of scaled columns, is this share of that of zero coefficients.
 

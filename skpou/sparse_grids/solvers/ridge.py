@@ -118,8 +118,6 @@ class GramProblem(RidgeProblem):
 
     Parameters
     ----------
-    rows : GridRows
-        Weighted rows of A.
     y : Tensor of shape (n, m)
         Targets.
     costs : Tensor of shape (p,)
@@ -168,8 +166,6 @@ class KernelProblem(RidgeProblem):
 
     Parameters
     ----------
-    rows : GridRows
-        Weighted rows of A.
     y : Tensor of shape (n, m)
         Targets.
     scale : float, default=None
@@ -218,8 +214,6 @@ class IterativeProblem(RidgeProblem):
 
     Parameters
     ----------
-    rows : GridRows
-        Weighted rows of A.
     y : Tensor of shape (n, m)
         Targets.
     costs : Tensor of shape (p,)
@@ -352,8 +346,6 @@ def best_ridge(
     ----------
     problem : RidgeProblem
         Not an iterative one.
-    total_weight : float
-        Sum of the rows' weights.
     within : Tensor of shape (m,)
         Sums of squares within repeated points.
     decays, start, stride, report
@@ -387,8 +379,6 @@ def search_ridge(
         Twice a negative log likelihood, or evidence, of an alpha and a decay.
     decays : tuple of float
         Growths of the ridge from one level to the next that may be tried, in order.
-    start : tuple of float
-        First alpha and decay.
     stride : int
         Half decades of the first steps; 1 where `start` is a good guess.
 

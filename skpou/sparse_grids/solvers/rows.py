@@ -35,8 +35,6 @@ class GridRows:
 
     Parameters
     ----------
-    grid : SparseGrid
-        The grid.
     X : Tensor of shape (n, d)
         Points in the unit box.
     weight : Tensor of shape (n,)

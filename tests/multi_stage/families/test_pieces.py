@@ -1,5 +1,7 @@
 """Sharp pieces as a family of the search in stages."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from skpou.core import BASES
 from skpou.multi_stage.families import pieces
 from skpou.multi_stage.families.pieces import PieceColumns, SharpPieces, pieces_candidate
 from skpou.partitions import PieceOptions, fit_sharp_pieces, have_sharp_pieces
-from skpou.search import AutomaticOptions, fit_automatic
+from skpou.search import AutomaticOptions, Candidate, Seen, Stages, Task, fit_automatic
 from tests.examples import rows_of, tensor
 
 
@@ -66,6 +68,32 @@ def test_pieces_beside_a_kink_may_join_smoothly():
     assert [stage["kind"] for stage in model.stages_] == ["pieces"]
     fresh = np.linspace(0, 1, 1001)[:, None]
     assert np.sqrt(np.mean((model.predict(fresh) - bent(fresh)) ** 2)) < 1e-4
+
+
+def test_pieces_that_join_smoothly_beside_a_kink_are_blended():
+    x = np.linspace(0, 1, 100)[:, None]
+    y = 3 * np.abs(x[:, 0] - 0.413) + np.sin(4 * x[:, 0])
+    rows = rows_of(x, y - y.mean())
+    options = PieceOptions(degree=5)
+    found = fit_sharp_pieces(rows, options, np.random.default_rng(0), hopeless=1e-3).state
+    assert [level.sharp for level in found.tree.levels] == [True, False]
+    basis = PieceColumns(found.tree, found.degree)
+    coef = found.experts[-1].coef.flatten(0, 1)
+    fresh = tensor(np.random.default_rng(1).random((50, 1)))
+    torch.testing.assert_close(basis.evaluate(fresh, coef), found.mean(fresh), rtol=0, atol=1e-12)
+    slope = basis.partial(fresh, 0) @ coef
+    torch.testing.assert_close(slope, found.gradient(fresh)[:, 0], rtol=1e-9, atol=1e-9)
+    assert float((basis.evaluate(rows.X, coef) - rows.y).abs().max()) < 1e-9
+
+
+def test_kinks_in_noise_are_tried_where_others_follow_the_noise():
+    X = np.random.default_rng(0).random((300, 2))
+    rows = rows_of(X, fold(X) + 0.02 * np.random.default_rng(1).standard_normal(300))
+    candidate = Candidate("rough", (), 0.02, 0.02, 10.0, 0.0)
+    seen, task = Seen((candidate,), noise=True), Task(rows, 0, None, 10, 0.0, Stages())
+    assert not SharpPieces().worth_trying(task, seen)
+    lavish = Seen((dataclasses.replace(candidate, dof=40.0),), noise=True)
+    assert SharpPieces().worth_trying(task, lavish)
 
 
 def test_noise_and_smooth_functions_are_left_to_others():
