@@ -66,6 +66,7 @@ def test_smooth_target_by_eight_soft_pieces(degree, bound):
     assert relative_rms(model, ridge("smooth"), 2) <= bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_partitions", [8, *slow(((2, 4),))])
 def test_kink_between_smooth_parts(n_partitions):
     model = HierarchicalPOURegressor(n_partitions, 4).fit(*sample(hinge, 2500, 2, 2))

@@ -20,6 +20,7 @@ def table():
         return gpu.compare((200, 300), ("cpu",), side=64)
 
 
+@pytest.mark.slow
 def test_every_task_of_the_card_is_measured_on_the_cores(table):
     measured = {(row["task"], row["rows"]) for row in table.rows[1:]}
     assert measured == {(name, rows) for name in gpu.TASKS for rows in ("2e2", "3e2")}

@@ -28,7 +28,8 @@ MODULES = ("skpou", *(f"skpou.{name}" for name in
 #: Pages and classes whose fits take longer than a test should.
 SLOW = {
     *("methods", "start", "table", "scikit_learn"),
-    *("skpou.AutoRegressor", "skpou.NeuralSparseGridRegressor"),
+    *("pieces", "bars", "classes", "coming_from", "many_rows"),
+    *("skpou.AutoRegressor", "skpou.NeuralSparseGridRegressor", "skpou.TransformedRegressor"),
     "skpou.inspection.LeaderboardDisplay",
 }
 #: How far a printed number may be from that of another machine: beyond what is rounded.

@@ -106,6 +106,7 @@ def test_exported_layer(layer, x):
     assert lost.isnan().all() or (layer.grid.n_subspaces == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "x"), list(traced_cases()))
 def test_compiled_layer_has_the_same_gradients(layer, x):
     """One graph without a break; its gradients are those of the layer, at kinks, too."""

@@ -40,7 +40,7 @@ ABOUT_0, WEIGHT_ABOUT_0 = np.linspace(-0.2, 0.2, 41)[:, None], 0.01
 #: Newton's steps of the exact solution, which has an infinite curvature at 0.
 NEWTON = 200
 #: What warnings of a false solution say; others tell of iterations that are used up.
-WORDS = ("not solved", "ended at a bound")
+WORDS = ("not solved", "ended at a bound", "told by the smoothness")
 #: Panels of the figure side by side.
 IN_A_ROW = 4
 COLORS = {"adam_lbfgs": "#d55e00", "varpro": "#0072b2"}

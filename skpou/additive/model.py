@@ -232,12 +232,18 @@ class TargetModel:
         return result
 
     def constant(self) -> TargetModel:
-        """The mean of a target with unit noise, over the same columns."""
+        """The mean of a target with unit noise, over the same columns.
+
+        It is known as the rows tell it, no better: what is exact would give way to no line.
+        """
         expert = self.experts[0]
         member = expert.members[0]
+        root = torch.zeros_like(member.root)
+        # Roots are upper triangular: the first entry is the deviation where all others are known.
+        root[0, 0] = member.root[0, 0].abs() / math.sqrt(member.noise)
         flat = Member(
             torch.zeros_like(member.coef),
-            torch.zeros_like(member.root),
+            root,
             1.0,
             torch.zeros_like(member.dof),
             1.0,

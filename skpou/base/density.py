@@ -24,7 +24,7 @@ class ResidueDensityMixin:
     density: str
     density_: list[dict[str, Any]] | None
     _gaussian_model: Callable[[Tensor], Predictor]
-    _law: Callable[[Tensor], NoiseLaw | None]
+    _laws: Callable[[Tensor], list[NoiseLaw | None] | None]
 
     def _fitted_density(self, model: Predictor, rows: Rows) -> list[dict[str, Any]] | None:
         """State of the mixture of every target; None for one Gaussian.
@@ -35,13 +35,13 @@ class ResidueDensityMixin:
         if rows.n_rows > MOST_ROWS:
             rows = with_all_targets(rows, drawn_points(rows, MOST_ROWS))
         if self.density == "mixture":
-            return fit_residues(model, rows, self._law(rows.X))
+            return fit_residues(model, rows, self._laws(rows.X))
         if self.density != "auto" or getattr(self, "physics", None) is not None:
             return None
         instead = (self.__dict__.get("_restraint") or {}).get("interpolant")
         if instead is not None and len(instead["targets"]) == rows.n_outputs:
             return None
-        return better_residues(model, rows, self._law(rows.X))
+        return better_residues(model, rows, self._laws(rows.X))
 
     def _model(self, like: Tensor) -> Predictor:
         """The fitted model, with the density that was fitted to what it leaves over."""

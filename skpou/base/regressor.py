@@ -188,7 +188,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             if again is not None:
                 anew = lambda rest: self._best_no_worse(again(rest), n_init, rest)  # noqa: E731
                 result, prepared = self._without_outliers(result, prepared, anew)
-                prepared = self._with_law_of_noise(result.state, prepared)
+                result, prepared = self._by_precision(result, prepared, anew)
         except TrainingInterrupted as stopped:
             if stopped.result is not None:
                 self._judge_between_rows(stopped.result.state, prepared)

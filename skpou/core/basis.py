@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -119,6 +120,14 @@ class Basis(ABC):
                 f"{type(self).__name__} has no derivatives of order {len(coordinates)}."
             )
         return self.partial(X, coordinates[0]) if coordinates else self.matrix(X)
+
+    def derivatives(self, X: Tensor, orders: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """Several of `derivative` at the same points, which may share work."""
+        return [self.derivative(X, coordinates) for coordinates in orders]
+
+    def precise(self) -> Basis:
+        """The same functions with less round-off, where a basis knows how, for more time."""
+        return self
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Columns (n, q) whose coefficients the data determine: here those of `matrix`.

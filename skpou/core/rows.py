@@ -52,8 +52,9 @@ class Rows:
         Weighted sum of squares of the targets about their mean.
     repeats : Pairs, default=None
         The pairs before equal points were merged; None where each point has one target.
-    noise_varies : bool, default=False
-        Whether a law of the noise is known.
+    precision : Tensor of shape (n,), default=None
+        What the frequencies at each point were multiplied by, since its noise is not that of
+        others; None: nothing.
     """
 
     X: Tensor
@@ -61,7 +62,7 @@ class Rows:
     weight: Tensor
     within: Tensor
     repeats: Pairs | None = None
-    noise_varies: bool = False
+    precision: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -88,19 +89,46 @@ class Rows:
         if self.repeats is None:
             return self
         part = self.repeats
+        precision = None if self.precision is None else self.precision[part.point]
         nothing = torch.zeros_like(part.y)
-        return Rows(self.X[part.point], part.y, part.weight, nothing, None, self.noise_varies)
+        return Rows(self.X[part.point], part.y, part.weight, nothing, None, precision)
+
+    def times(self, precision: Tensor) -> Rows:
+        """The same, each point's so many times (n,) as precise; weights sum to the same."""
+        precision = precision.to(self.weight)
+        precision = precision * (self.weight.sum() / (self.weight @ precision))
+        part, whole = self.repeats, precision
+        if self.precision is not None:
+            whole = self.precision * precision
+        return replace(
+            self,
+            weight=self.weight * precision,
+            within=self.within * precision[:, None],
+            repeats=part and replace(part, weight=part.weight * precision[part.point]),
+            precision=whole,
+        )
+
+    def alike(self) -> Rows:
+        """The same, each point's as precise as all others."""
+        return self if self.precision is None else self.times(1 / self.precision)
 
     def subset(self, index: Tensor) -> Rows:
         """Some of the points, with the mean and the spread of their targets."""
-        rest = (self.weight[index], self.within[index], None, self.noise_varies)
+        precision = None if self.precision is None else self.precision[index]
+        rest = (self.weight[index], self.within[index], None, precision)
         return Rows(self.X[index], self.y[index], *rest)
 
     def of_target(self, target: int) -> Rows:
         """The points with one of the targets."""
         only = slice(target, target + 1)
-        rest = (self.weight, self.within[:, only], None, self.noise_varies)
+        rest = (self.weight, self.within[:, only], None, self.precision)
         return Rows(self.X, self.y[:, only], *rest)
+
+    def of_targets(self, targets: Tensor) -> Rows:
+        """The points with some of the targets (k,), int64, and their pairs."""
+        part = self.repeats
+        part = part and replace(part, y=part.y[:, targets])
+        return replace(self, y=self.y[:, targets], within=self.within[:, targets], repeats=part)
 
     def to(self, dtype: torch.dtype) -> Rows:
         """The same rows in another precision."""
@@ -119,7 +147,7 @@ class Rows:
             self.weight.to(dtype),
             (self.within / unit.square()).to(dtype),
             part and Pairs(part.point, scaled(part.y), part.weight.to(dtype)),
-            self.noise_varies,
+            None if self.precision is None else self.precision.to(dtype),
         )
 
 

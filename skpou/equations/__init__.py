@@ -27,6 +27,7 @@ from skpou.equations.posterior import (
 )
 from skpou.equations.problem import Problem
 from skpou.equations.search import EquationOptions
+from skpou.equations.smoothness import smoothness_message, told_by_smoothness
 
 # fmt: off
 __all__ = [
@@ -53,7 +54,9 @@ __all__ = [
     "norm",
     "open_message",
     "residual_on_lines",
+    "smoothness_message",
     "stacked",
+    "told_by_smoothness",
     "undetermined",
     "undetermined_message",
     "unmet_message",

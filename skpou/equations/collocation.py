@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -85,14 +86,11 @@ class CollocationSystem:
 
     def _columns(self, term: Term) -> dict[Key, Tensor]:
         """Derivatives of the columns in units of y and X."""
-        problem, found = self.problem, {}
-        cache: dict[tuple[int, ...], Tensor] = {}
-        for key in term.pointwise.keys:
-            coordinates = problem.scaled(key)
-            if coordinates not in cache:
-                cache[coordinates] = self.basis.derivative(term.points, coordinates)
-            found[key] = problem.unit(key) * cache[coordinates]
-        return found
+        problem = self.problem
+        orders = list(dict.fromkeys(problem.scaled(key) for key in term.pointwise.keys))
+        columns = dict(zip(orders, self.basis.derivatives(term.points, orders), strict=True))
+        units = {key: problem.unit(key) for key in term.pointwise.keys}
+        return {key: unit * columns[problem.scaled(key)] for key, unit in units.items()}
 
     def _offsets(self, term: Term) -> dict[Key, Tensor]:
         """Derivatives of the mean of the targets and of the earlier stages."""
@@ -114,6 +112,7 @@ class CollocationSystem:
         """Another basis at the same points, after the same stages."""
         system = copy.copy(self)
         system.basis, system.n_columns = basis, basis.n_columns
+        system.__dict__.pop("fresh", None)
         system.phi = basis.matrix(self.rows.X)
         system.parts = [system._columns(term) for term in self.terms]
         return system
@@ -121,6 +120,11 @@ class CollocationSystem:
     def at(self, terms: Sequence[Term]) -> CollocationSystem:
         """The same basis with terms at other points."""
         return CollocationSystem(self.basis, self.rows, terms, self.problem, self.before)
+
+    @cached_property
+    def fresh(self) -> CollocationSystem:
+        """The same basis at the fresh points."""
+        return self.at(self.problem.fresh)
 
     def zero(self) -> Tensor:
         """Coefficients (p, m) of nothing."""
@@ -190,28 +194,21 @@ class CollocationSystem:
             found.append(result.detach().reshape(-1))
         return found
 
-    def relative_residual(
-        self, coef: Tensor, unknowns: Tensor, terms: Sequence[Term] | None = None
-    ) -> float:
-        """Residual over the root mean square of the equations' terms; 0 where all is 0.
-
-        It is that at fresh points, or that of `terms`.
-        """
-        judged = self.at(self.problem.fresh if terms is None else terms)
+    def relative_residual(self, coef: Tensor, unknowns: Tensor) -> float:
+        """Residual over the root mean square of the equations' terms; 0 where all is 0."""
         residual = size = 0.0
-        for i, part in enumerate(judged.residuals(coef, unknowns)[1:]):
-            size += judged.size_of_terms(i, coef, unknowns)
+        for i, part in enumerate(self.residuals(coef, unknowns)[1:]):
+            size += self.size_of_terms(i, coef, unknowns)
             residual += float(part.square().mean())
         return math.sqrt(residual / size) if size > 0 else 0.0
 
     def broken_conditions(self, coef: Tensor, unknowns: Tensor) -> float:
         """Largest root mean square of a condition at its points, over that of its terms."""
-        given = self.at(self.problem.terms)
+        given = self.at([term for term in self.problem.terms if term.is_condition])
         worst = 0.0
         for i, part in enumerate(given.residuals(coef, unknowns)[1:]):
-            if given.terms[i].is_condition:
-                terms = given.size_of_terms(i, coef, unknowns)
-                worst = max(worst, float(part.square().mean()) / terms if terms > 0 else 0.0)
+            terms = given.size_of_terms(i, coef, unknowns)
+            worst = max(worst, float(part.square().mean()) / terms if terms > 0 else 0.0)
         return math.sqrt(worst)
 
     def scales(self, blocks: Sequence[Block], boost: float = 1.0) -> list[float]:
@@ -281,7 +278,7 @@ def criterion(
     Each is in units of the rms row norm of the system's own rows. It ranks solutions, and is no
     error. Many noisy data are left out one by one: a rich basis follows their noise.
     """
-    judged = system.at(system.problem.fresh)
+    judged = system.fresh
     found = judged.residuals(iterate.coef, iterate.unknowns)
     data = found[0]
     if len(system.rows.X) >= LEAST_NOISY and float(data.square().sum()) > NOISY**2 * system.total:

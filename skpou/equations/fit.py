@@ -59,6 +59,8 @@ MOST_WIDENED = 5
 WIDER_GAIN = 0.5
 #: Bandwidths of a later stage in units of the one before: what is left over may vary faster.
 CORRECTING = (0.5, 1.0, 2.0)
+#: Most steps with precise features, which find what the digits of the rows tell in two or three.
+PRECISE_STEPS = 6
 #: Factor by which the criterion must fall where the equations hold to round-off.
 GAIN_AT_ROUND_OFF = 0.1
 #: Directions are measured again as often as the criterion falls by this factor, up to a bound.
@@ -278,7 +280,22 @@ class ContinuedSearch(ShapedSearch):
             # A front that is not resolved is no better for larger bandwidths until it is.
             if failed > 1 and self.relative_residual(best.basis, best.iterate) < UNSOLVED:
                 break
-        return best if self.d == 1 else self._widened(self._scaled(best, most))
+        return self._polished(best if self.d == 1 else self._widened(self._scaled(best, most)))
+
+    def _polished(self, best: Solution) -> Solution:
+        """Last steps with precise features: of an unknown round-off of large angles hides digits.
+
+        In a rich basis an unknown changes the rows by what its derivative is beyond all columns,
+        which is small, so that round-off of the rows is enlarged as much.
+        """
+        if not len(self.unknowns):
+            return best
+        if self.relative_residual(best.basis, best.iterate) >= ROUND_OFF:
+            return best
+        system = self._system(best.basis.precise(), self.problem.terms)
+        iterate = gauss_newton(system, best.iterate, best.scales, alpha=self.alpha,
+                               max_iter=PRECISE_STEPS, damping=self.alpha)  # fmt: skip
+        return replace(best, iterate=iterate)
 
     def correction(self) -> Solution:
         """Solve for what the stages before leave over: a few steps for each bandwidth."""

@@ -42,7 +42,7 @@ def residual_on_lines(system: CollocationSystem, coef: Tensor, unknowns: Tensor)
         x = term.x[:1].repeat(len(points), 1)
         x[:, columns] = system.problem.scaling.offset + system.problem.scaling.width * points
         moved.append(term.moved(x, points))
-    return system.relative_residual(coef, unknowns, moved)
+    return system.at(moved).relative_residual(coef, unknowns)
 
 
 def _in_boxes(system: CollocationSystem) -> list[tuple[Term, Tensor]]:

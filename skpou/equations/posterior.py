@@ -14,6 +14,7 @@ from skpou.core import Basis
 from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.equations.collocation import CollocationSystem, Iterate, stacked
+from skpou.equations.smoothness import loosened
 
 #: Points at which open directions are looked for.
 N_PROBES = 100
@@ -344,7 +345,7 @@ def judged(
     The third is whether equations and conditions hold.
     """
     sentences = []
-    left = system.relative_residual(iterate.coef, iterate.unknowns)
+    left = system.fresh.relative_residual(iterate.coef, iterate.unknowns)
     off = data_misfit(system, iterate)
     if left > (UNSOLVED if system.problem.is_affine else DOUBTFUL):
         sentences.append(unsolved_message(left))
@@ -409,6 +410,7 @@ def fitted_model(
     scales: Sequence[float],
     alpha: float,
     tangent: Tangent | None = None,
+    by_smoothness: Sequence[str] = (),
 ) -> tuple[LinearModel, dict[str, Any]]:
     """Model of a solution with its error bars, and what is reported about the equations.
 
@@ -422,6 +424,8 @@ def fitted_model(
         Ridge relative to the largest column norm.
     tangent : Tangent, default=None
         Parameters of the basis that are free, too.
+    by_smoothness : sequence of str
+        Unknowns that `told_by_smoothness` names.
     """
     basis, k = system.basis, 0
     if tangent is None:
@@ -441,6 +445,10 @@ def fitted_model(
     R = R / scales[0]
     stage = Stage(basis, iterate.coef, output_factors(R, system, k))
     noise = torch.maximum(noise, of_round_off(stage, system.terms[0].points))
+    if by_smoothness:
+        sigma = float(noise.mean().sqrt())
+        R = loosened(R, first, system, iterate.unknowns, sigma, by_smoothness)
+        stage = replace(stage, factor=output_factors(R, system, k))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
     points, weight = system.terms[0].points, system.rows.weight
     model = model_of_stages(
@@ -449,7 +457,7 @@ def fitted_model(
         torch.cat([system.rows.X, points]),
         torch.cat([weight, weight.new_ones(len(points))]),
     )
-    fresh = system.at(system.problem.fresh).residuals(iterate.coef, iterate.unknowns)[1:]
+    fresh = system.fresh.residuals(iterate.coef, iterate.unknowns)[1:]
     names = system.problem.names
     return model, {
         "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
@@ -461,4 +469,5 @@ def fitted_model(
         ],
         "n_open": len(sizes),
         "undetermined": alike,
+        "by_smoothness": list(by_smoothness),
     }

@@ -117,6 +117,7 @@ class Search:
     curve: list[float] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     found: Solution | None = None
+    posed: tuple[Solution, CollocationSystem] | None = None
     boost: float = 1.0
 
     def __post_init__(self):
@@ -248,7 +249,7 @@ class Search:
         raise NotImplementedError
 
     def relative_residual(self, basis: Basis, iterate: Iterate) -> float:
-        """See `CollocationSystem.relative_residual`."""
+        """See `CollocationSystem.relative_residual`, at fresh points."""
         system = self._system(basis, self.problem.fresh)
         return system.relative_residual(iterate.coef, iterate.unknowns)
 
@@ -359,12 +360,14 @@ class Search:
             float((s / self.boost * r).square().sum()) for s, r in zip(scales[1:], found[1:])
         )
         iterate = self.solution.iterate
-        fresh = self.relative_residual(system.basis, iterate)
+        fresh = system.fresh.relative_residual(iterate.coef, iterate.unknowns)
         return math.sqrt(data), math.sqrt(equation), fresh
 
     def _final(self) -> tuple[CollocationSystem, list[float]]:
         """CollocationSystem and factors of the solution on all points."""
-        return self._system(self.solution.basis, self.problem.terms), list(self.solution.scales)
+        if self.posed is None or self.posed[0] is not self.solution:
+            self.posed = self.solution, self._system(self.solution.basis, self.problem.terms)
+        return self.posed[1], list(self.solution.scales)
 
     def _result(self, code: str) -> TrainingResult:
         solution = self.solution

@@ -30,7 +30,9 @@ from skpou.equations import (
     judged,
     jump_message,
     residual_on_lines,
+    smoothness_message,
     stacked,
+    told_by_smoothness,
     unsolved_message,
 )
 from skpou.equations import Iterate as Solution
@@ -239,7 +241,7 @@ class EquationNetworkTraining(NetworkTraining):
     def _is_false(self, iterate: Iterate) -> bool:
         """Whether the equations are obeyed at their points and not between them."""
         system, solution = self.solution(iterate)
-        if system.relative_residual(solution.coef, solution.unknowns) <= UNSOLVED:
+        if system.fresh.relative_residual(solution.coef, solution.unknowns) <= UNSOLVED:
             return False
         own = system.residuals(solution.coef, solution.unknowns)[1:]
         judged = system.at(self.equations.fresh)
@@ -307,8 +309,9 @@ class EquationNetworkTraining(NetworkTraining):
         self.found = system, solution
         alpha = self.options.alpha
         alpha = math.sqrt(best.ridge) if alpha is None else alpha
+        tangent, open_ones = self._tangent(best, solution), told_by_smoothness(system, solution)
         model, self.reported = fitted_model(
-            system, solution, self.scales, max(alpha, ALPHA), self._tangent(best, solution)
+            system, solution, self.scales, max(alpha, ALPHA), tangent, open_ones
         )
         return model, criterion(system, solution, self.scales), alpha
 
@@ -348,6 +351,9 @@ class EquationNetworkTraining(NetworkTraining):
         if jump > UNSOLVED:
             holds = False
             code, message = "max_iter", f"{jump_message(jump)} {message}".strip()
+        named = self.reported["by_smoothness"]
+        if named:
+            code, message = "max_iter", f"{smoothness_message(named)} {message}".strip()
         return replace(result, code=code, message=message, chosen={**result.chosen, "holds": holds})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from skpou.core.optim import (
     Descent,
     Iterate,
     Progress,
+    ProjectedFit,
     ProjectedProblem,
     RidgeSchedule,
     descend,
@@ -44,6 +46,18 @@ RIDGE_SHARE = 1e-3
 EXACT = 1e-10
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
 QUICK_STEPS = 100
+
+
+def determined_error(fit: ProjectedFit) -> float:
+    """Leave-one-out error of a fit; infinite where round-off leaves no half of the digits.
+
+    The tail of a saturated unit times 1e12 fits rows as well as another column, but predictions
+    are then differences of such numbers: those of a row depend on the rows beside it.
+    """
+    eps = torch.finfo(fit.A.dtype).eps
+    lost = eps * float((fit.A.abs() @ fit.coef.abs()).square().mean().sqrt())
+    size = float((fit.A @ fit.coef - fit.residual).square().mean().sqrt())
+    return fit.leave_one_out() if lost <= math.sqrt(eps) * size else math.inf
 
 
 @dataclass(frozen=True)
@@ -204,16 +218,18 @@ class NetworkTraining:
         together take no more than were asked for.
         """
         options = self.options
-        tries = [(options.schedule(), options.max_iter)]
+        judge: Callable[[Any], float] = ProjectedFit.leave_one_out
+        tries = [(options.schedule(), options.max_iter, judge)]
         # With more parameters than rows leave-one-out could not tell a good end from a bad one.
         if options.quick and self.quick and options.alpha is None and not self.dual:
             few = options.max_iter // 2 if self.shared else options.max_iter
             few = min(QUICK_STEPS, few)
             if few:
-                tries.insert(0, (options.schedule(RidgeSchedule.least), few))
+                quickly = judge if self.shared else determined_error
+                tries.insert(0, (options.schedule(RidgeSchedule.least), few, quickly))
         ends: BestSoFar[TrainingResult] = BestSoFar()
         left = options.max_iter - len(self.progress.curve)
-        for ridge, most in tries:
+        for ridge, most, judge in tries:
             before = len(self.progress.curve)
             result = levenberg_marquardt(
                 self.problem,
@@ -221,6 +237,7 @@ class NetworkTraining:
                 max_iter=min(most, left),
                 ridge=ridge,
                 tol=options.tol,
+                judge=judge,
                 watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
             )
             if self.shared:

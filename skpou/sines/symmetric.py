@@ -73,6 +73,10 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
         columns = torch.tensor([*affine, *range(1 + d, 1 + d + sines)], device="cpu")
         return cls(SineFeatures(frequencies, phases), mirrors, columns)
 
+    def precise(self) -> SymmetricFeatures:
+        """See `SineFeatures.precise`."""
+        return SymmetricFeatures(self.base.precise(), self.mirrors, self.columns)
+
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
         return {
@@ -98,15 +102,28 @@ class SymmetricFeatures(Basis, kind="symmetric sine"):
 
     def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
         """Derivatives of any order; see `Basis.derivative`."""
-        return self._part(X, coordinates, self.mirrors)
+        return self.derivatives(X, [coordinates])[0]
 
-    def _part(self, X: Tensor, coordinates: tuple[int, ...], mirrors: Sequence[Mirror]) -> Tensor:
+    def derivatives(self, X: Tensor, orders: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """Several derivatives; see `Basis.derivatives`."""
+        return self._parts(X, orders, self.mirrors)
+
+    def _parts(
+        self, X: Tensor, orders: Sequence[tuple[int, ...]], mirrors: Sequence[Mirror]
+    ) -> list[Tensor]:
         if not mirrors:
-            return self.base.derivative(X, coordinates)[:, self.columns.to(X.device)]
+            columns = self.columns.to(X.device)
+            return [found[:, columns] for found in self.base.derivatives(X, orders)]
         mirror, *others = mirrors
         reflected = X.clone()
         reflected[:, mirror.feature] = 2 * mirror.center - X[:, mirror.feature]
-        # A derivative along the mirrored coordinate changes its sign.
-        sign = mirror.sign * (-1) ** coordinates.count(mirror.feature)
-        here, there = (self._part(x, coordinates, others) for x in (X, reflected))
-        return (here + sign * there) / 2
+        # Both are images of each other to the last digit: what they differ by is not odd or even.
+        X = X.clone()
+        X[:, mirror.feature] = 2 * mirror.center - reflected[:, mirror.feature]
+        parts = []
+        sides = (self._parts(side, orders, others) for side in (X, reflected))
+        for coordinates, here, there in zip(orders, *sides, strict=True):
+            # A derivative along the mirrored coordinate changes its sign.
+            sign = mirror.sign * (-1) ** coordinates.count(mirror.feature)
+            parts.append((here + sign * there) / 2)
+        return parts

@@ -295,3 +295,12 @@ def test_left_out_errors_of_scattered_rows_are_those_of_equal_weights():
     (left_out,) = leave_out([[maker]], rows)
     in_folds = left_out.group < left_out.n_folds
     assert np.sqrt(np.mean(left_out.error[in_folds] ** 2)) < 0.5
+
+
+def test_a_constant_in_place_of_terms_is_known_as_the_rows_tell_it():
+    target, X = make_target(), points()
+    first = target.experts[0].members[0]
+    noise, epistemic = AdditiveModel([target.constant()]).components(X).variances()
+    torch.testing.assert_close(noise, torch.ones_like(noise))
+    known = first.root[0, 0].square() / first.noise
+    torch.testing.assert_close(epistemic, known.expand_as(epistemic))

@@ -226,6 +226,7 @@ def test_many_rows_with_outliers_keep_their_terms(monkeypatch):
     assert np.sqrt(np.mean((known.predict(Z) - truth) ** 2)) < 0.03
 
 
+@pytest.mark.slow
 def test_tables_of_more_rows_than_are_kept_know_their_errors(monkeypatch):
     # Far rows are noisier: of the farthest few alone the form would seem to err everywhere.
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from skpou import AutoRegressor, HierarchicalPOURegressor, SparseGridRegressor
 from tests import fuzz
 from tests.auto.members import Constant, Failing, Line, Wild
 from tests.estimators import assert_same_bits, kinked, kinked_mean, predictions
+from tests.examples import slow
 from tests.fuzz_data import draw_case
 
 #: A process whose kernel is given: fitted in no time.
@@ -306,7 +307,7 @@ def test_progress_knows_its_end(members):
     assert np.isfinite(model.predict(QUERY)).all()
 
 
-@pytest.mark.parametrize("seed", CASES)
+@pytest.mark.parametrize("seed", CASES[:3] + slow(*CASES[3:]))
 def test_odd_data(seed):
     """Cases that the fuzzer draws for a sparse grid."""
     outcome = fuzz.run_case(draw_case(seed), AutoRegressor(NAMES))

@@ -113,6 +113,26 @@ OF_PREDICTIONS = {
     "check_methods_sample_order_invariance",
     "check_methods_subset_invariance",
 }
+#: Some twenty fits each for what tests of the accuracy of every class, and of its equal bits, hold
+#: more sharply: the quickest shows them, too.
+OF_ACCURACY = {"check_classifiers_train", "check_regressors_train"}
+#: Several fits each for how data are read, by one function for all; those of the quickest classes,
+#: and of those that hand data on to others, show it.
+OF_READING = {
+    "check_array_api_input",
+    "check_dtype_object",
+    "check_estimators_dtypes",
+    "check_estimators_nan_inf",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_regressor_data_not_an_array",
+    "check_regressors_int",
+    "check_supervised_y_2d",
+}
+READERS = (
+    *("AutoRegressor", "TransformedRegressor", "SparseGridRegressor"),
+    *("SparseGridClassifier", "NeuralSparseGridClassifier"),
+)
 #: What test_regressor asks of every solver of the regressors, bit for bit where it can.
 OF_TEST_REGRESSOR = {
     "check_fit_idempotent",
@@ -132,16 +152,18 @@ pytestmark = [
 ]
 
 
-def checks_of(estimators, is_quick=lambda kind: True):
-    """All checks of the estimators by name; those that are not quick, and repetitions, are slow.
+def checks_of(estimators, is_quick=lambda kind: True, without=()):
+    """All checks but some of the estimators by name; those that are not quick are slow.
 
-    scikit-learn repeats some checks with read-only input, which is read before any training and
-    which test_validation holds for itself.
+    So are repetitions of some with read-only input, which is read before any training and which
+    test_validation holds for itself.
     """
     for name, given in estimators.items():
         for estimator, check in estimator_checks_generator(given):
             kind, options = check.func.__name__, check.keywords
             if kind == IGNORES_TAGS and get_tags(estimator).target_tags.positive_only:
+                continue
+            if kind in without:
                 continue
             extra = "readonly_memmap" in options or not is_quick(kind)
             identity = "-".join([name, kind, *(f"{k}={v}" for k, v in options.items())])
@@ -190,13 +212,16 @@ DEFAULTS_OF_TEST_REGRESSOR = {
 #: Their default predicts in other ways than the quickest: a stack by its members, and units that
 #: were grown have no coefficients as large as those of a small network after few steps.
 PREDICT_BY_DEFAULT = ("AutoRegressor", "MultiStageRegressor")
+#: The few steps of their quickest teach them too little for what is asked `OF_ACCURACY`.
+LEARN_BY_DEFAULT = ("NeuralSparseGridClassifier", "NeuralSparseGridRegressor")
 
 
 def checks_of_defaults():
     """Those of the training, and of some the predictions."""
     for name, estimator in DEFAULTS.items():
         quick = OF_EVERY_SOLVER | (OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set())
-        elsewhere = OF_TEST_REGRESSOR if name in DEFAULTS_OF_TEST_REGRESSOR else set()
+        elsewhere = set() if name in LEARN_BY_DEFAULT else set(OF_ACCURACY)
+        elsewhere |= OF_TEST_REGRESSOR if name in DEFAULTS_OF_TEST_REGRESSOR else set()
         yield from checks_of({name: estimator}, (quick - elsewhere).__contains__)
 
 
@@ -204,7 +229,7 @@ def checks_of_configurations():
     """Those of the training; of regressors those that test_regressor does not hold for itself."""
     for name, estimator in CONFIGURATIONS.items():
         elsewhere = is_regressor(estimator) and name not in OF_NO_OTHER_TEST
-        quick = OF_EVERY_SOLVER - (OF_TEST_REGRESSOR if elsewhere else set())
+        quick = OF_EVERY_SOLVER - OF_ACCURACY - (OF_TEST_REGRESSOR if elsewhere else set())
         yield from checks_of({name: estimator}, quick.__contains__)
 
 
@@ -216,8 +241,13 @@ def test_default(estimator, check):
 def checks_of_quickest():
     """Those that no training is asked for, and the predictions of most."""
     for name, estimator in (DEFAULTS | QUICKEST).items():
-        others = OF_EVERY_SOLVER | (OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set())
-        yield from checks_of({name: estimator}, lambda kind, others=others: kind not in others)
+        others = OF_EVERY_SOLVER - OF_ACCURACY
+        others |= OF_PREDICTIONS if name in PREDICT_BY_DEFAULT else set()
+        others |= set() if name in READERS else OF_READING
+        without = OF_ACCURACY if name in LEARN_BY_DEFAULT else ()
+        yield from checks_of(
+            {name: estimator}, lambda kind, others=others: kind not in others, without
+        )
 
 
 @pytest.mark.parametrize(("estimator", "check"), [*checks_of_quickest()])
@@ -241,6 +271,8 @@ def test_checks_that_depend_on_the_training_are_known():
         check.func.__name__ for cls in CLASSES for _, check in estimator_checks_generator(cls())
     }
     assert known >= OF_EVERY_SOLVER | OF_PREDICTIONS | OF_TEST_REGRESSOR
+    assert known >= OF_READING
+    assert OF_EVERY_SOLVER >= OF_ACCURACY
     assert {"AdditivePOURegressor", "LSGDRegressor"} <= DEFAULTS_OF_TEST_REGRESSOR
 
 

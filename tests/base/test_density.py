@@ -20,7 +20,7 @@ class Chooser(ResidueDensityMixin):
     def _gaussian_model(self, like):
         return self.model
 
-    def _law(self, like):
+    def _laws(self, like):
         return None
 
 

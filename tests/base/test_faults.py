@@ -27,6 +27,7 @@ from tests.estimators import (
     same_bits,
     stepped,
 )
+from tests.examples import slow
 
 X, Y = stepped()
 N = len(X)
@@ -44,7 +45,7 @@ def collinear(seed):
     return points, np.sin(9 * points[:, 0]) + (points[:, 2] > 0.5) + noise
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, *slow(3)])
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_a_column_given_twice(seed, factor):
     points, y = collinear(seed)

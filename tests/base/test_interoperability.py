@@ -37,6 +37,7 @@ from tests.estimators import (
     make,
     members_of,
     predictions,
+    quickest_class,
     same_bits,
     slow_beyond,
     stepped,
@@ -60,7 +61,7 @@ GRIDS = {
 # scikit-learn
 
 
-@each_quick_class
+@quickest_class
 def test_pipeline(name):
     pipeline = make_pipeline(StandardScaler(), make(name)).fit(X, Y)
     mean, std = pipeline.predict(QUERY, return_std=True)
@@ -86,7 +87,7 @@ def test_every_class_has_a_grid():
     assert set(GRIDS) == set(ONE_OF_EACH)
 
 
-@each_quick_class
+@quickest_class
 def test_grid_search(name):
     # A lambda travels by value: the workers need not import these tests.
     scoring = {"r2": "r2", "threads": lambda model, X, y: float(torch.get_num_threads())}
@@ -100,7 +101,7 @@ def test_grid_search(name):
     assert_same_bits(predictions(search.best_estimator_), predictions(best))
 
 
-@each_quick_class
+@quickest_class
 def test_cross_validation(name):
     predicted = cross_val_predict(make(name), X, np.column_stack([Y, -Y]), cv=3)
     assert predicted.shape == (len(X), 2)
@@ -110,7 +111,7 @@ def test_cross_validation(name):
     assert (scores > -0.8).all()
 
 
-@each_quick_class
+@quickest_class
 def test_ensemble(name):
     model = BaggingRegressor(make(name), n_estimators=3, random_state=0).fit(X, Y)
     assert model.score(X, Y) > 0.8

@@ -153,7 +153,9 @@ THOROUGH = {
 }
 CASES = {**QUICK, **THOROUGH}
 #: Processes, each of which has to import the package.
-SLOW_WITH = {"n_jobs": ("front door",)}
+OF_PROCESSES = ("front door",)
+#: What `test_rows_units_and_jobs_at_once` has together.
+SLOW_WITH = dict.fromkeys(("rows", "powers", "n_jobs"), tuple(QUICK))
 
 
 def each_case(change):
@@ -241,17 +243,47 @@ def test_weights_are_repeated_rows(name):
 # Units
 
 
-@each_case("powers")
-def test_powers_of_two_change_no_bit(name):
-    case, size = CASES[name], np.array([2.0**40, 2.0**-30])
-    # A logarithm turns a factor of y into a summand, which rounds.
-    unit = 2.0**-20 if case.y.dtype.kind == "f" and not case.takes_logarithms else None
-    y = case.y if unit is None else unit * case.y
-    found = predicted(fit(name, X=size * case.X, y=y), size * case.query)
+def in_two(model):
+    """Parameters for which it, and what it is made of, works in two threads or processes."""
+    return {key: 2 for key in model.get_params() if key.split("__")[-1] == "n_jobs"}
+
+
+def in_powers(case):
+    """Factors, powers of two, of the columns and of y; None where y has no units to change.
+
+    A logarithm turns a factor of y into a summand, which rounds. An equation has units of its own.
+    """
+    of_y = case.y.dtype.kind == "f" and not case.takes_logarithms and "powers" not in case.without
+    return np.array([2.0**40, 2.0**-30]), 2.0**-20 if of_y else None
+
+
+def assert_same_in_powers(name, model, size, unit):
+    case = CASES[name]
+    found = predicted(model, size * case.query)
     for kind in ("mean", "std", "quantiles", "proba", "label"):
         if kind in found:
             value = expected(name)[kind]
             assert same_bits(found[kind], value if unit is None else unit * value), kind
+
+
+@each_case("at once")
+def test_rows_units_and_jobs_at_once(name):
+    """Another order of rows, powers of two and two threads, for which a clone is fitted anew."""
+    case, (size, unit) = CASES[name], in_powers(CASES[name])
+    if "powers" in case.without:
+        size = np.ones(case.X.shape[1])
+    model = clone(fitted(name))
+    if name not in OF_PROCESSES:
+        model.set_params(**in_two(model))
+    y = case.y if unit is None else unit * case.y
+    assert_same_in_powers(name, model.fit(size * case.X[ORDER], y[ORDER]), size, unit)
+
+
+@each_case("powers")
+def test_powers_of_two_change_no_bit(name):
+    case, (size, unit) = CASES[name], in_powers(CASES[name])
+    y = case.y if unit is None else unit * case.y
+    assert_same_in_powers(name, fit(name, X=size * case.X, y=y), size, unit)
 
 
 @each_case("units")
@@ -322,7 +354,7 @@ def test_threads_that_share_a_model(name):
 @each_case("n_jobs")
 def test_n_jobs_changes_no_bit(name):
     model = clone(CASES[name].estimator)
-    model.set_params(**{key: 2 for key in model.get_params() if key.split("__")[-1] == "n_jobs"})
+    model.set_params(**in_two(model))
     assert_same(name, model.fit(CASES[name].X, CASES[name].y))
 
 

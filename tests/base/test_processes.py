@@ -21,6 +21,7 @@ from skpou import (
     TransformedRegressor,
 )
 from tests.estimators import kinked
+from tests.examples import slow
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not dist.is_gloo_available(), reason="needs fork and gloo"
@@ -98,7 +99,7 @@ def moments(model):
     return np.stack(model.predict(QUERY, return_std=True))
 
 
-@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("n", [2, *slow(3)])
 def test_sums_are_those_of_one_process(n, tmp_path):
     def work(rank, n):
         rows = part_of(rank, n)

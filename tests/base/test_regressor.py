@@ -21,11 +21,9 @@ from tests.estimators import (
     QUICK,
     assert_same_bits,
     blurred,
-    each_class,
     each_configuration,
     each_configuration_slowly,
     each_quick_class,
-    each_solver,
     entwined,
     fitted,
     fitted_predictions,
@@ -34,11 +32,13 @@ from tests.estimators import (
     kinked_mean,
     make,
     predictions,
+    quick_configurations,
     same_bits,
     slow_beyond,
     stepped,
     tolerance,
 )
+from tests.examples import slow
 
 X, Y = stepped()
 N = len(X)
@@ -69,7 +69,7 @@ def fitted_to_many_rows(name):
     return make(name).fit(*MANY_ROWS)
 
 
-@each_configuration_slowly
+@quick_configurations
 @pytest.mark.parametrize(("exponent", "target_exponent"), [(-660, 60), (500, -60)])
 def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
     size, unit = 2.0**exponent, 2.0**target_exponent
@@ -80,7 +80,7 @@ def test_powers_of_two_change_no_bit(name, exponent, target_exponent):
     assert same_bits(std, (unit * expected["std"]).astype(std.dtype))
 
 
-@each_configuration_slowly
+@quick_configurations
 @pytest.mark.parametrize(
     ("exponents", "offset", "target_exponent", "target_sign", "target_offset"),
     [((-200, 150), 10.0, -30, 1, 2.0), ((150, -200), -10.0, 30, -1, 3.3)],
@@ -102,14 +102,14 @@ def test_units_of_x_do_not_matter_and_those_of_y_pass_through(
     assert_close(name, gradient, wanted, scale=10 * abs(target_size))
 
 
-@each_solver
+@quick_configurations
 def test_order_of_rows_changes_no_bit(name):
     order = np.random.default_rng(0).permutation(N)
     model = make(name).fit(X[order], Y[order])
     assert_same_bits(predictions(model), fitted_predictions(name))
 
 
-@each_solver
+@quick_configurations
 def test_weights_are_repetitions_and_rows_of_weight_zero_may_be_anything(name):
     rng = np.random.default_rng(0)
     points, weight = X.copy(), rng.integers(0, 4, N)
@@ -122,7 +122,7 @@ def test_weights_are_repetitions_and_rows_of_weight_zero_may_be_anything(name):
     assert_same_bits(predictions(weighted), predictions(repeated))
 
 
-@each_solver
+@each_configuration_slowly
 def test_order_of_columns_leaves_the_error(name):
     points, targets = MANY_ROWS
     grid = np.random.default_rng(3).uniform(-1, 1, (300, 2))
@@ -134,7 +134,7 @@ def test_order_of_columns_leaves_the_error(name):
         assert np.sqrt(np.mean((model.predict(query) - kinked_mean(grid)) ** 2)) < allowed
 
 
-@each_configuration_slowly
+@quick_configurations
 @few
 @given(values=st.lists(st.floats(-2, 2, width=32), min_size=24, max_size=24, unique=True))
 def test_float32_input_counts_by_its_values(name, values):
@@ -170,7 +170,7 @@ def without_law(name):
     return make(name).set_params(**({"density": "gaussian"} if has_law(name) else {}))
 
 
-@each_solver
+@each_configuration_slowly
 def test_outputs_together_and_one_at_a_time(name):
     factors, shifts = np.array([-3.0, 1e3]), [2, 0]
     results = predictions(without_law(name).fit(X, Y[:, None] * factors + shifts))
@@ -197,7 +197,7 @@ def test_outputs_together_and_one_at_a_time(name):
             np.testing.assert_allclose(results[kind][:, output], expected, rtol=0.2)
 
 
-@each_configuration_slowly
+@quick_configurations
 @pytest.mark.parametrize("transport", ["pickle", "joblib", "copy"])
 def test_pickled_against_original(name, transport, tmp_path):
     model = fitted(name)
@@ -217,8 +217,8 @@ def test_pickled_against_original(name, transport, tmp_path):
     ("name", "seed"),
     [
         *itertools.product(QUICK, SEEDS),
-        # Numbers are drawn alike for all classes; what they do with them, every class shows.
-        *((name, seed) for name in ONE_OF_EACH for seed in SEEDS[:1] if name not in QUICK),
+        # Numbers are drawn alike for all classes.
+        *slow(*((name, seed) for name in ONE_OF_EACH for seed in SEEDS[:1] if name not in QUICK)),
     ],
 )
 def test_random_state(name, seed):
@@ -229,7 +229,7 @@ def test_random_state(name, seed):
     assert_same_bits(predictions(first), predictions(second))
 
 
-@each_solver
+@quick_configurations
 def test_a_fit_anew_has_the_same_bits_and_leaves_global_state_alone(name):
     """It forgets an earlier fit to other rows, and does not use the global random numbers."""
     refitted = copy.deepcopy(fitted_to_many_rows(name))
@@ -299,7 +299,7 @@ def test_total_variance_is_that_of_noise_and_coefficients(name):
             )
 
 
-@each_solver
+@each_configuration_slowly
 def test_coverage_noise_and_density(name, noisy):
     points, targets, other_points, other_targets = noisy
     # After 50 steps the recipe's few units still miss the function by what the draw decides.
@@ -326,7 +326,7 @@ def test_std_grows_outside_the_box(name):
         assert std[-1] > 3 * std[0]
 
 
-@each_configuration_slowly
+@quick_configurations
 def test_scaling_one_target_scales_only_its_std(name):
     both = fitted_to_two(name).predict(QUERY, return_std=True)
     scaled = make(name).fit(X, np.column_stack([Y, 1024 * Y])).predict(QUERY, return_std=True)
@@ -397,7 +397,7 @@ def test_mean_and_variance_of_draws(name):
     assert np.abs(correlation - np.eye(len(points))).max() < 0.1  # Rows are independent.
 
 
-@each_configuration
+@each_configuration_slowly
 @pytest.mark.parametrize("point", [[0.5, 0.2], [0.0, -0.4], [2.0, 2.0]], ids=str)
 def test_density_integrates_to_one_and_to_the_quantiles(name, point):
     model = fitted(name)
@@ -416,7 +416,7 @@ def test_density_integrates_to_one_and_to_the_quantiles(name, point):
     )
 
 
-@each_solver
+@each_configuration_slowly
 def test_joint_density_of_outputs(name):
     model, first = fitted_to_two(name), fitted(name)
     if has_law(name):
@@ -435,7 +435,7 @@ def test_joint_density_of_outputs(name):
     np.testing.assert_allclose(joint, expected, rtol=1e-3, atol=close)
 
 
-@each_class
+@each_quick_class
 def test_density_has_the_units_of_y(name):
     size, unit = 2.0**500, 2.0**-60
     model, other = fitted(name), fitted_in_other_units(name, size, unit)

@@ -7,6 +7,7 @@ import pytest
 from sklearn.base import clone
 
 from skpou import HierarchicalPOURegressor, LSGDRegressor, MultiStageRegressor
+from tests.examples import slow
 
 N, SAMPLE, NOISE = 3000, 250, 0.1
 MODELS = {
@@ -38,7 +39,7 @@ def in_blocks(model, X, y, size, weight=None):
     return clone(model).set_params(batch_size=size).fit(X, y, weight)
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", ["pieces", *slow("units", "stages")])
 def test_all_rows_tell_coefficients_and_noise(name, rows):
     X, y = rows
     model = in_blocks(MODELS[name], X, y, 700)
@@ -58,7 +59,7 @@ def test_all_rows_tell_coefficients_and_noise(name, rows):
     assert not len(model.outliers_)
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", ["pieces", *slow("units", "stages")])
 def test_as_few_rows_as_a_sample_has_are_fitted_as_in_memory(name, rows):
     X, y = rows[0][:200], rows[1][:200]
     weight = np.random.default_rng(1).integers(0, 3, 200)

@@ -10,11 +10,11 @@ from skpou import LSGDClassifier, NeuralSparseGridClassifier, SparseGridClassifi
 from tests.estimators import (
     assert_same_bits,
     each_class,
-    each_solver,
     fitted,
     fitted_predictions,
     make,
     predictions,
+    quick_configurations,
     same_bits,
     stepped,
 )
@@ -60,7 +60,7 @@ SETTINGS = {
 each_setting = pytest.mark.parametrize("setting", SETTINGS)
 
 
-@each_solver
+@quick_configurations
 @each_setting
 def test_same_bits_under(setting, name):
     with SETTINGS[setting]():

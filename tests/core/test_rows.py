@@ -186,3 +186,18 @@ def test_rows_and_pairs_in_other_units(sample):
             torch.testing.assert_close(getattr(a, name), getattr(b, name))
     single = rows.in_units(shift, unit, torch.float32).pairs()
     assert {getattr(single, name).dtype for name in FIELDS} == {torch.float32}
+
+
+def test_rows_of_other_precision_are_alike_again():
+    X, y = torch.tensor([[0.0], [1.0], [1.0], [2.0]]).double(), torch.arange(4.0).double()[:, None]
+    rows = merge_rows(X, y, torch.ones(4).double())
+    precision = torch.tensor([1.0, 2.0, 4.0]).double()
+    weighed = rows.times(precision)
+    ratio = weighed.weight / rows.weight
+    torch.testing.assert_close(ratio / ratio[0], precision)
+    assert weighed.total_weight == pytest.approx(rows.total_weight)
+    torch.testing.assert_close(weighed.pairs().weight[1:3].sum(), weighed.weight[1])
+    again = weighed.times(precision).alike()
+    for name in ("weight", "within"):
+        torch.testing.assert_close(getattr(again, name), getattr(rows, name))
+    assert rows.alike() is rows

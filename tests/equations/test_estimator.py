@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skpou import LSGDRegressor, MultiStageRegressor
 from skpou.physics import Equation, Symmetry, Unknown
 from tests.estimators import no_training
+from tests.examples import slow
 
 PI = np.pi
 LINE = np.linspace(0, 1, 50)[:, None]
@@ -145,6 +146,7 @@ def test_inverse_burgers():
     np.testing.assert_allclose(model.predict(-y), -model.predict(y), atol=1e-15)
 
 
+@pytest.mark.slow
 def test_rate_of_logistic_growth_from_noisy_data():
     inside = 0
     for seed in range(5):
@@ -162,7 +164,7 @@ def test_rate_of_logistic_growth_from_noisy_data():
     assert inside >= 4
 
 
-@pytest.mark.parametrize("cls", [LSGDRegressor, MultiStageRegressor])
+@pytest.mark.parametrize("cls", [LSGDRegressor, *slow(MultiStageRegressor)])
 def test_noise_that_varies_beside_equations(cls):
     """The noise grows tenfold along the line: so do the bars of the mixture, not its mean."""
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import pytest
 from skpou import HierarchicalPOURegressor, SparseGridRegressor
 from skpou.export import to_spice
 from tests import estimators
+from tests.examples import slow
 from tests.export.exported import REFUSED, each_model, fitted, outputs, spread
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "spice.py"
@@ -89,7 +90,7 @@ def test_currents_flow_from_the_output_to_the_reference(tmp_path):
 
 
 @needs_ngspice
-@pytest.mark.parametrize("device", ["diode", "transistor"])
+@pytest.mark.parametrize("device", ["diode", *slow("transistor")])
 def test_circuits_have_the_waveforms_of_the_simulators_own_devices(device):
     """The example's rectifier and amplifier: within 1e-4 of the amplitude at all times."""
     spec = importlib.util.spec_from_file_location("spice_example", EXAMPLE)

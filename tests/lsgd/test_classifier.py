@@ -1,5 +1,7 @@
 """LSGDClassifier: labels, weights, tensors, parameters, bad input, saving."""
 
+import copy
+import functools
 import inspect
 import pickle
 
@@ -28,6 +30,10 @@ def make(**params):
 
 def fitted(labels=Y, **params):
     return make(**params).fit(X, labels)
+
+
+#: A fit that many tests change a copy of.
+FITTED = functools.cache(fitted)
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 3])
@@ -113,7 +119,7 @@ def test_documentation():
 @pytest.fixture
 def model():
     """Fitted classifier whose state must not change."""
-    model = fitted()
+    model = copy.deepcopy(FITTED())
     before = model.predict_proba(QUERY)
     yield model
     assert same_bits(model.predict_proba(QUERY), before)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core.optim import ProjectedProblem
 from skpou.core.records import TrainingInterrupted
-from skpou.lsgd.fit import SOLVERS, NetworkOptions, NetworkTraining, fit_network, is_dual
+from skpou.lsgd.fit import (
+    SOLVERS,
+    NetworkOptions,
+    NetworkTraining,
+    determined_error,
+    fit_network,
+    is_dual,
+)
 from skpou.networks.architecture import Network
 from tests.examples import rows_of
 
@@ -17,6 +25,18 @@ def sine(n=100, noise=0.0, seed=0):
     X = rng.random((n, 1))
     y = np.sin(6 * X[:, 0]) / np.sqrt(0.5)
     return rows_of(X, y + noise * rng.standard_normal(n))
+
+
+class FixedColumns:
+    """Columns without parameters."""
+
+    n_parameters = 0
+
+    def __init__(self, columns):
+        self.columns, self.n_columns = columns, columns.shape[1]
+
+    def matrix(self, theta):
+        return self.columns
 
 
 def fit(rows, sizes=(8,), seed=0, report=None, **options):
@@ -72,6 +92,18 @@ def test_given_ridge_gives_its_coefficients():
         result.state.stages[0].coef, torch.linalg.solve(A.T @ A + ridge, A.T @ rows.y)
     )
     assert result.chosen["alpha"] == 0.1
+
+
+def test_error_of_coefficients_that_leave_few_digits():
+    """The tail of a saturated unit times 1e11 is a column as good as another but for digits."""
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    weight = torch.ones(9, dtype=torch.float64)
+    for tail, allowed in ((1e-2, True), (1e-11, False)):
+        columns = torch.cat([torch.ones_like(x), 1 + tail * x], 1)
+        problem = ProjectedProblem(FixedColumns(columns), x**3, weight)
+        fitted = problem.solve(torch.empty(0, dtype=x.dtype), 0.0)
+        error = determined_error(fitted)
+        assert error == (fitted.leave_one_out() if allowed else np.inf)
 
 
 @pytest.mark.parametrize("solver", ["varpro", "lsgd"])

@@ -22,7 +22,7 @@ from tests.equations.examples import (
     points_in,
     random_rows,
 )
-from tests.examples import tensor
+from tests.examples import slow, tensor
 
 X = np.linspace(0, 1, 25)[:, None]
 
@@ -118,7 +118,7 @@ def test_inner_steps_only_lower_the_value():
     assert np.diff(values).max() <= 0
 
 
-@pytest.mark.parametrize("sizes", [(4,), (3, 3)])
+@pytest.mark.parametrize("sizes", [(3, 3), *slow(((4,),))])
 @pytest.mark.parametrize("architecture", ["plain", "residual"])
 @pytest.mark.parametrize("n_rows", [0, 10])
 def test_jacobian_by_the_hidden_layers(sizes, architecture, n_rows):

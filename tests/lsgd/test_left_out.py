@@ -69,6 +69,7 @@ def test_each_output_has_the_errors_of_its_own(noisy):
     assert len(makers_of_networks(model, rows)) == 1
 
 
+@pytest.mark.slow
 def test_networks_of_as_many_parameters_as_rows_are_not_sure():
     shares = []
     for seed in range(4):

@@ -148,7 +148,7 @@ def test_single_sine_by_tanh_units():
     assert error(model) < 2e-10
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", *slow("float32")])
 def test_noise_and_error_bars(dtype):
     X, y = sine(300, noise=0.1)
     model = LSGDRegressor(dtype=dtype).fit(X, y)

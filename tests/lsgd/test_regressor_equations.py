@@ -13,6 +13,7 @@ from skpou.networks.architecture import Network
 from skpou.networks.derivatives import NetworkDerivatives
 from skpou.physics import Equation, Symmetry, Unknown
 from tests.estimators import no_training
+from tests.examples import slow
 
 LINE = np.linspace(0, 1, 40)[:, None]
 SIDE = np.linspace(0, 1, 17)
@@ -49,7 +50,7 @@ def fit(model, X, y):
 
 
 @pytest.mark.parametrize(
-    ("solver", "error"), [("varpro", 1e-8), ("lsgd", 1e-4), ("lbfgs", 1e-5), ("gd", 0.05)]
+    ("solver", "error"), [("varpro", 1e-8), ("gd", 0.05), *slow(("lsgd", 1e-4), ("lbfgs", 1e-5))]
 )
 def test_decay(solver, error):
     model = LSGDRegressor(
@@ -97,9 +98,8 @@ def test_equation_that_is_not_affine():
 @pytest.mark.parametrize(
     ("solver", "steps", "error"),
     [
-        ("lsgd", 150, 1e-3),
         ("lbfgs", 60, 1e-4),
-        pytest.param("gd", 1500, 0.05, marks=pytest.mark.slow),
+        *slow(("lsgd", 150, 1e-3), ("gd", 1500, 0.05)),
     ],
 )
 def test_equation_that_is_not_affine_by_descent(solver, steps, error):
@@ -119,6 +119,7 @@ def test_equation_that_is_not_affine_by_descent(solver, steps, error):
     np.testing.assert_allclose(model.predict(2 * LINE), 1 / (1 + 2 * LINE[:, 0]), atol=error)
 
 
+@pytest.mark.slow
 def test_minibatches_of_an_equation_that_is_not_affine():
     model = LSGDRegressor(
         (10,), solver="lsgd", batch_size=16, max_iter=100, physics=Equation(riccati, LINE)
@@ -127,6 +128,7 @@ def test_minibatches_of_an_equation_that_is_not_affine():
     np.testing.assert_allclose(model.predict(LINE), 1 / (1 + LINE[:, 0]), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_descent_of_several_outputs():
     physics = Equation(rotation, LINE)
     for solver, error in (("gd", 0.1), ("lsgd", 1e-3)):
@@ -206,6 +208,7 @@ def test_refused(physics, options, match):
         LSGDRegressor((4,), physics=physics, **options).fit([[0.0]], [1.0])
 
 
+@pytest.mark.slow
 def test_too_few_points_for_the_parameters():
     """Once seen to be obeyed at the points alone, the equation is solved at more of them."""
 

@@ -14,7 +14,7 @@ from skpou.networks.architecture import Network
 from skpou.networks.derivatives import NetworkDerivatives
 from skpou.physics import Equation, Symmetry, Unknown
 from tests.estimators import same_bits
-from tests.examples import tensor
+from tests.examples import slow, tensor
 
 X = np.linspace(0, 2, 60)[:, None]
 FRESH = np.linspace(0, 2, 301)[:, None]
@@ -102,6 +102,7 @@ def test_descent_follows_the_gradient(unknowns):
 # Stages
 
 
+@pytest.mark.slow
 @quietly
 def test_a_second_network_corrects_the_first():
     model = make(solver="adam_lbfgs", max_iter=80, n_stages=2).fit([[0.0]], [0.0])
@@ -125,7 +126,7 @@ def test_variable_projection_hands_over():
     assert mean.shape == std.shape == (301,)
 
 
-@pytest.mark.parametrize("solver", ["varpro", "adam_lbfgs"])
+@pytest.mark.parametrize("solver", ["varpro", *slow("adam_lbfgs")])
 @quietly
 def test_unknown_constants_of_nonlinear_equations(solver):
     physics, unknowns = Equation(logistic, X), {"rate": Unknown(0.5, (0.1, 3.0))}

@@ -58,8 +58,11 @@ def test_bad_parameters(params, match):
     "params",
     [
         {},
-        {"hidden_layer_sizes": (20, 20)},
-        {"hidden_layer_sizes": (20,), "solver": "adam_lbfgs", "n_stages": 2, "max_iter": 300},
+        {"hidden_layer_sizes": (6,), "max_iter": 100},
+        *slow(
+            {"hidden_layer_sizes": (20, 20)},
+            {"hidden_layer_sizes": (20,), "solver": "adam_lbfgs", "n_stages": 2, "max_iter": 300},
+        ),
     ],
     ids=str,
 )
@@ -77,6 +80,7 @@ def test_stages_add_up(params):
         assert model.scale_factors_[0] == 1 < model.scale_factors_[1]
 
 
+@pytest.mark.slow
 def test_number_of_stages_is_a_bound():
     X, y = samples()
     assert MultiStageRegressor(1).fit(X, y).n_stages_ == 1
@@ -143,7 +147,7 @@ def test_rough_targets_take_a_spline():
 # Noise
 
 
-@pytest.mark.parametrize("noise", [1e-6, 1e-3, *slow(1e-1)])
+@pytest.mark.parametrize("noise", [1e-6, *slow(1e-3, 1e-1)])
 def test_noise_is_not_fitted(noise):
     for seed in range(3):
         model = MultiStageRegressor().fit(*samples(noise=noise, seed=seed))
@@ -152,6 +156,7 @@ def test_noise_is_not_fitted(noise):
         np.testing.assert_allclose(model.noise_, noise, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_pure_noise_is_a_constant():
     for seed in range(5):
         X, y = samples(noise=1.0, seed=seed, function=lambda X: np.zeros(len(X)))

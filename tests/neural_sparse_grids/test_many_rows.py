@@ -68,6 +68,7 @@ def test_few_rows_are_fitted_as_in_memory(rows):
     assert here.noise_ == pytest.approx(there.noise_, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_classes_are_learnt_block_by_block(rows, monkeypatch):
     """Half of the sample calibrates: with 500 rows that costs little."""
     monkeypatch.setattr("skpou.core.sample.MOST_ROWS", 1000)

@@ -6,7 +6,7 @@ import torch
 
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from tests.contracts import DTYPES, TrainingContract
-from tests.examples import five_pieces, kink, relative_rms, rows_of, tensor, wave
+from tests.examples import five_pieces, kink, relative_rms, rows_of, slow, tensor, wave
 
 
 def train(X, y, seed=0, weight=None, dtype=torch.float64, report=None, labels=None, **options):
@@ -210,7 +210,7 @@ def test_single_precision(function):
     assert np.sqrt(np.square(prediction[:, 0] - function(fresh)).mean()) < 1e-3
 
 
-@pytest.mark.parametrize("sizes", [(1,), (2,), (3,), (2, 2), (1, 3), (2, 1, 2)])
+@pytest.mark.parametrize("sizes", [(1,), (2,), (1, 3), *slow(((3,),), ((2, 2),), ((2, 1, 2),))])
 def test_sizes_are_upper_bounds(sizes):
     X = np.random.default_rng(12).random((400, 1))
     result = train(X, wave(5)(X), sizes=sizes, degree=2)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from skpou import POURegressor
@@ -79,6 +80,7 @@ def test_pieces_at_rows_are_numbered_without_gaps():
     assert labels.unique().tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_more_pieces_and_higher_degrees_are_no_worse():
     axis = np.linspace(-1, 1, 81)
     zero = np.zeros_like(axis)

@@ -12,7 +12,7 @@ from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree
 from skpou.partitions.parted import flat_level, parted_pieces, parts_of
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
 from skpou.partitions.pieces.problem import PieceProblem
-from tests.examples import rows_of
+from tests.examples import rows_of, slow
 
 RADIAL = (GateForm(2, True),)
 CUT = 0.43
@@ -81,7 +81,7 @@ def test_no_parts_are_looked_for_where_soft_pieces_err_far_less_than_sharp_ones(
     assert not asked
 
 
-@pytest.mark.parametrize("degree", [1, 2, 4])
+@pytest.mark.parametrize("degree", [4, *slow(1, 2)])
 def test_beside_a_jump_soft_pieces_are_as_good_as_alone(degree):
     best = found(jump, 8, degree)
     assert best.chosen["parts"] == 2

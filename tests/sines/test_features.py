@@ -44,3 +44,25 @@ class TestSineFeatures(BasisContract):
         X = self.points(basis)
         again = SineFeatures.from_arrays(basis.arrays(), X)
         assert same_bits(again.matrix(X), basis.matrix(X))
+
+
+def test_precise_features_are_right_to_the_last_digit_at_large_angles():
+    """Angles of 300 lose two digits to rounding; their sines do not need to."""
+    rough = features(2, 12, size=300.0)
+    X = torch.tensor(np.random.default_rng(1).random((9, 2)))
+    with mpmath.workdps(30):
+        exact = np.array([TestSineFeatures.naive(None, rough, x) for x in X.tolist()], dtype=float)
+    assert np.abs(rough.matrix(X).numpy() - exact)[:, 3:].max() > 1e-14
+    precise = rough.precise()
+    np.testing.assert_allclose(precise.matrix(X).numpy(), exact, rtol=0, atol=3e-15)
+    np.testing.assert_allclose(precise.matrix(X).numpy()[:, 3:], exact[:, 3:], rtol=0, atol=3e-16)
+    assert same_bits(rough.derivative(X, (0,)), rough.partial(X, 0))
+
+
+def test_several_derivatives_at_once_are_those_one_by_one():
+    basis = features(2, 5)
+    X = torch.tensor(np.random.default_rng(2).random((7, 2)))
+    orders = [(), (1,), (0, 1), (1, 1, 1)]
+    for found, coordinates in zip(basis.derivatives(X, orders), orders, strict=True):
+        assert same_bits(found, basis.derivative(X, coordinates))
+    assert same_bits(basis.derivatives(X, orders)[0], basis.matrix(X))

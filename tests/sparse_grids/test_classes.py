@@ -18,6 +18,7 @@ from skpou.sparse_grids.classes import (
     fit_classes,
 )
 from skpou.sparse_grids.solution import GridOptions
+from tests.examples import slow
 
 
 def make_rows(n=200, n_classes=3, seed=0, repeat=False):
@@ -142,7 +143,7 @@ def test_one_and_two_classes(method):
 # All
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["density", "one_hot", *slow("softmax")])
 def test_probabilities_of_stripes(method):
     rows = make_rows(800)
     result = fit(rows, method)
@@ -154,7 +155,7 @@ def test_probabilities_of_stripes(method):
     torch.testing.assert_close(result.state.log_proba(far), result.state.log_proba(far.clamp(0, 1)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["density", "one_hot", *slow("softmax")])
 def test_chosen_alpha_predicts_better_than_extreme_ones(method):
     rows, test = make_rows(300), make_rows(3000, seed=1)
 

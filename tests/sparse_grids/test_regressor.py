@@ -14,6 +14,7 @@ from skpou.sparse_grids import solution as sparse_grid_solution
 from skpou.sparse_grids.basis.grid import BOUNDARIES, count_points
 from tests.base.test_interoperability import documented, odd_parts
 from tests.estimators import assert_same_bits, no_training, predictions, same_bits
+from tests.examples import slow
 
 #: Parameters of every path through the fit.
 PATHS = {
@@ -57,9 +58,8 @@ def rms(model, function):
 @pytest.mark.parametrize(
     ("boundary", "levels", "slowest", "fastest"),
     [
-        ("modified", range(3, 8), 3.5, 8),
         ("full", range(1, 6), 3.5, 4.5),
-        ("truncated", range(2, 7), 3.5, 4.5),
+        *slow(("modified", range(3, 8), 3.5, 8), ("truncated", range(2, 7), 3.5, 4.5)),
     ],
 )
 def test_error_of_a_smooth_function_falls_as_the_square_of_the_mesh(
@@ -74,6 +74,7 @@ def test_error_of_a_smooth_function_falls_as_the_square_of_the_mesh(
     assert errors[-1] < 2e-4
 
 
+@pytest.mark.slow
 def test_functions_of_few_columns_need_no_more_points_in_many():
     X, y = sample(lambda X: smooth(X) + np.abs(X[:, 4] - 0.5), 4000, d=8)
     fresh, truth = sample(lambda X: smooth(X) + np.abs(X[:, 4] - 0.5), 1000, d=8, seed=1)
@@ -107,7 +108,7 @@ def test_zero_boundary_is_the_mean_on_the_faces():
 # Refinement
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("noise", [0.01, *slow(0.0)])
 def test_refinement_beats_the_regular_grid_of_as_many_points(noise):
     X, y = sample(peak, 4000, noise)
     regular = SparseGridRegressor(6).fit(X, y)
@@ -123,7 +124,7 @@ def test_refinement_beats_the_regular_grid_of_as_many_points(noise):
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("max_points", [150, 200, 321])
+@pytest.mark.parametrize("max_points", [150, *slow(200, 321)])
 def test_refinement_ends_at_max_points(boundary, max_points):
     model = SparseGridRegressor(2, boundary=boundary, n_refinements=20, max_points=max_points)
     model.fit(*sample(peak, 2000))
@@ -194,7 +195,9 @@ def test_rows_held_out_depend_on_the_random_state():
 
 @pytest.mark.parametrize("noise", [0.05, 0.3])
 @pytest.mark.parametrize(
-    "params", [{"level": 6}, {"level": 4, "solver": "iterative"}, {"n_refinements": 5}], ids=str
+    "params",
+    [{"n_refinements": 5}, *slow({"level": 6}, {"level": 4, "solver": "iterative"})],
+    ids=str,
 )
 def test_standard_deviations_are_honest(params, noise):
     shares, ratios, noises = [], [], []

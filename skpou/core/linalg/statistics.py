@@ -43,6 +43,8 @@ def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
         Upper triangular; the sign of a row is arbitrary.
     """
     p = A.shape[1]
+    if n_segments == 1 and len(A) < p:
+        return triangular_factor(A)[None]  # Padded to a block it would cost as much as p rows.
     while True:
         counts = torch.bincount(labels, minlength=n_segments)
         largest = int(counts.max()) if len(labels) else 0

@@ -59,9 +59,11 @@ from skpou.core.models.mixed_residues import (
     errors_of_law,
     fit_residues,
     has_even_noise,
+    is_of_form,
+    residues_of,
 )
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
-from skpou.core.models.noise_law import FEWEST_OF_LAW, NoiseLaw, fit_noise_law
+from skpou.core.models.noise_law import FEWEST_OF_LAW, Errors, NoiseLaw, fit_noise_law
 from skpou.core.models.outliers import (
     FEWEST_OF_OUTLIERS,
     LeftOutErrors,
@@ -99,7 +101,7 @@ from skpou.core.models.with_noise_law import WithNoiseLaw
 # fmt: off
 __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE",
            "LEAST_TOLD", "MOST_TOGETHER", "N_FOLDS", "PRIOR_ROWS", "ClassPredictor", "Components",
-           "FormError", "GateSteps", "IndependentComponents", "Interpolant", "LeftOut",
+           "Errors", "FormError", "GateSteps", "IndependentComponents", "Interpolant", "LeftOut",
            "LeftOutErrors", "LeftOver", "LinearModel", "LocalBlock", "LocalKernel", "Maker",
            "Makers", "MixedResidues", "NoiseLaw", "OutlierSplit", "Predictor", "Refits",
            "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "Stage", "WithFormError",
@@ -108,14 +110,14 @@ __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", 
            "evident_rates", "fit_companion", "fit_density", "fit_form_errors", "fit_interpolant",
            "fit_level_errors", "fit_local_kernel", "fit_noise_law", "fit_process", "fit_residues",
            "fitted_alone", "has_even_noise", "interval_of_score", "interval_scores",
-           "is_exact", "is_gain", "is_scattered", "joined_errors",
+           "is_exact", "is_gain", "is_of_form", "is_scattered", "joined_errors",
            "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out",
            "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
            "levels_of_columns", "log_density_of", "makers_of_stages", "may_hold_outliers",
            "mean_slope", "model_of_stages", "no_form_errors", "noise_floor", "outside_steps",
            "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",
-           "residual_squares", "restrained", "rounding", "sets_of_levels", "sets_to_leave_out",
-           "shared_tensor", "slope_rows", "split_outliers", "standard_draws", "stands_out",
-           "with_jumps", "without_clusters", "worse_than_the_mean", "worse_than_the_shares",
-           "wrong_claims"]
+           "residual_squares", "residues_of", "restrained", "rounding", "sets_of_levels",
+           "sets_to_leave_out", "shared_tensor", "slope_rows", "split_outliers", "standard_draws",
+           "stands_out", "with_jumps", "without_clusters", "worse_than_the_mean",
+           "worse_than_the_shares", "wrong_claims"]
 # fmt: on

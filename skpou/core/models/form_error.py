@@ -47,7 +47,7 @@ from skpou.core.models.level_error import (
     sets_of_levels,
 )
 from skpou.core.models.model import Predictor
-from skpou.core.models.outside import Outside, Side, fit_outside, runaway, sides_of
+from skpou.core.models.outside import Outside, Side, SideDoubts, fit_outside, runaway, sides_of
 from skpou.core.models.power_function import (
     NearRows,
     WeighedKernels,
@@ -103,6 +103,8 @@ class FormError:
         What noise hides of the form's error, see `Discrepancy`; None where the fit is exact.
     knows_outside : bool, default=False
         Whether the model's own variance is that of the mean outside the box, too.
+    sides : dict, default=None
+        What part of the doubt counts nevertheless, see `SideDoubts`; None: none does.
     across : float, default=None
         Factor of what the model's own variance grows by between levels. None: they do not tell.
     outside : dict, default=None
@@ -122,6 +124,7 @@ class FormError:
     levels: list[dict[str, Any]]
     discrepancy: dict[str, Any] | None = None
     knows_outside: bool = False
+    sides: dict[str, np.ndarray] | None = None
     across: float | None = None
     outside: dict[str, Any] | None = None
     jumps: dict[str, np.ndarray] | None = None
@@ -205,6 +208,12 @@ class FormError:
     def part_outside(self) -> Outside | None:
         """What part of the doubt outside the box is borne out."""
         return None if self.outside is None else Outside(**self.outside)
+
+    def doubted(self, X: np.ndarray) -> np.ndarray:
+        """Part (n,) of the doubt outside the box, at scaled points X (n, d)."""
+        if not self.knows_outside:
+            return np.ones(len(X))
+        return np.zeros(len(X)) if self.sides is None else SideDoubts(**self.sides)(X)
 
     @cached_property
     def _weighed(self) -> WeighedKernels:
@@ -297,7 +306,7 @@ def fit_form_errors(
         slopes = _slopes(model, rows.X) if slopes is None else slopes
         scales = np.maximum(slopes[:, target] / slopes[:, target].max(), LEAST_SCALE)
         left_out = _as_claimed(left_out, float(claimed[target]), some)
-        varies = rows.noise_varies
+        varies = rows.precision is not None
         form = _calibrated(X * scales, scales, left_out, some, bool(sets), varies)
         form = form or _none(rows.n_features)
         told = fit_level_errors(left_out, X, sets, varies)
@@ -344,7 +353,7 @@ def _claimed(model: Predictor, rows: Rows) -> np.ndarray:
 
     Where the noise varies it is that at the rows.
     """
-    if rows.noise_varies:
+    if rows.precision is not None:
         noise, epistemic = model.components(rows.X).variances()
         return (noise / rows.weight[:, None] + epistemic).double().median(0).values.cpu().numpy()
     probes = sobol_points(rows.n_features, N_PROBES, seed=0).to(rows.X)

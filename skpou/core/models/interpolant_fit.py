@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import Rows, drawn_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
@@ -30,21 +30,27 @@ from skpou.core.models.likely_kernels import (
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
 from skpou.core.models.model import Predictor
+from skpou.core.models.outside import fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
 
 #: Fewest rows, most of them, most columns, and fewest rows for each column: more rows tell a form.
-FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 150, 8, 4
+FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 600, 8, 4
+#: Rows that tell the kernel: of more, so many are drawn, and only a kernel without noise is asked
+#: for. Error at left-out rows below which the form of so many needs no other.
+ROWS_OF_KERNEL, CLEAR_ERROR = 150, 1e-3
 #: Error at left-out rows, in units of y, below which a form needs no other.
 EXACT_ENOUGH = 1e-6
 #: Part of the form's expected error that the process' must not exceed: half is what either may be
 #: wrong by.
 BETTER = 0.5
-#: Largest left-out error, and largest mean square of those of random folds, of levels and of
-#: neighbourhoods, in units of what the process claims, up to which its claims are borne out: a kink
-#: or a length that varies shows in some errors, levels of another form in all of theirs.
+#: Standard deviations within which the largest of the left-out errors is to lie; and largest mean
+#: square of those of each kind up to which a process is believed on designs of few levels, which
+#: cannot tell what is between these.
 LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
+#: Kernels that are asked for errors at the sides of the box.
+KERNELS_OF_SIDES = 3
 #: Most rows whose kernel is chosen anew without each set, to say by how much its claims are too
 #: small: so few rows that happen to be smooth, noise and all, choose one of no noise.
 CHOSEN_ANEW = 12
@@ -191,19 +197,12 @@ def _is_better(
     return as_little and float(gain.mean()) > 0 and bears_out * of_other < BETTER * expected
 
 
-def _borne_out(left_out: LeftOut, X: np.ndarray) -> float | None:
-    """Factor of the variance that left-out errors ask of a process; None where it claims too much.
-
-    Each kind of sets is asked by itself. A variance that is too large stays: rows that are left out
-    have others around them, as points near the ends of the box have not.
-    """
-    parts = _squares(left_out, X)
-    largest = max(float(square.max()) for square, _ in parts)
-    if not largest <= LARGEST_BORNE_OUT**2:
-        return None
-    if max(float(square.mean()) for square, _ in parts) > SQUARE_BORNE_OUT:
-        return None
-    return max(_asked(parts), largest / LARGEST_BORNE_OUT**2, 1.0)
+def _bears_out(left_out: LeftOut, X: np.ndarray) -> bool:
+    """Whether left-out errors of each kind of sets are about as large as is claimed."""
+    return all(
+        float(square.max()) <= LARGEST_BORNE_OUT**2 and float(square.mean()) <= SQUARE_BORNE_OUT
+        for square, _ in _squares(left_out, X)
+    )
 
 
 def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
@@ -231,11 +230,29 @@ def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndar
 
 
 def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Factor of the variance that such squares ask for."""
-    return max(
+    """Factor of the variance that the ratios of each kind of sets ask for, at least 1.
+
+    A variance that is too large stays: rows that are left out have others around them, as points
+    near the ends of the box have not.
+    """
+    means = [
         (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
         for square, worth in parts
-    )
+    ]
+    largest = max(float(square.max()) for square, _ in parts)
+    return max(*means, largest / LARGEST_BORNE_OUT**2, 1.0)
+
+
+def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | None:
+    """How far errors of the likeliest kernels at the sides of the box exceed what they claim."""
+    sides = sides_of(rows.X.cpu().numpy())
+    if not sides:
+        return None
+    nothing, none = np.zeros((0, 1)), np.zeros(0)
+    sets = LeftOut([side.rows for side in sides], 0, nothing, nothing, nothing, none, none)
+    others = sorted(kernels[1:], key=lambda one: -one[0])[: KERNELS_OF_SIDES - 1]
+    _, found = _left_out(rows, [kernels[0], *others], sets)
+    return fit_side_doubts(sides, found, rows.n_features).arrays()
 
 
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
@@ -285,15 +302,32 @@ def _is_bent(rows: Rows) -> bool:
     return float(off.median()) < EXACT_ENOUGH < float(off.max())
 
 
+def _kernels(rows: Rows) -> Weighed:
+    return likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+
+
+def _kernel_without_noise(rows: Rows) -> Weighed:
+    """The likeliest kernel of some rows, if by it they are exact."""
+    some = rows.subset(torch.nonzero(drawn_points(rows, ROWS_OF_KERNEL)).squeeze(1))
+    kind, stretch, theta = likeliest_kernel(some, 0)
+    size = evidence_of(rows, 0, kind, stretch).size(theta, rows.n_features + N_OTHERS)
+    if size * math.exp(theta[rows.n_features + 1]) >= CLEAR_NOISE**2:
+        return []
+    return [(1.0, (kind, stretch, theta))]
+
+
 def _of_target(
     rows: Rows, left_out: LeftOut, expected: float, probes: Tensor
 ) -> tuple[Interpolant, LeftOut] | None:
     """The process of one target, and its errors at left-out rows; None where a fit is as good."""
     known = _counted(left_out, rows.X.cpu().numpy())
-    if _is_bent(rows) or _size(left_out, known) <= EXACT_ENOUGH:
+    many = rows.n_rows > ROWS_OF_KERNEL
+    if _is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
         return None
     try:
-        of_all = likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+        of_all = _kernel_without_noise(rows) if many else _kernels(rows)
+        if not of_all:
+            return None
         kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
         likely_noise = _noisy_share(found, rows) >= LIKELY_NOISE
@@ -304,28 +338,27 @@ def _of_target(
         ):
             return None
         size, sized = _with_local_size(other, X)
-        factor = None if size is None else _borne_out(sized, X)
-        if factor is None:
-            factor = _borne_out(other, X)
-        else:
-            found, other = replace(found, sizes=(size,)), sized
-        if rows.n_rows <= rows.n_features + FURTHER_NUMBERS:
+        found, other = replace(found, sizes=(size,)), sized
+        fewest = rows.n_rows <= rows.n_features + FURTHER_NUMBERS
+        if fewest:
             # The noise that is claimed is that of all rows: others may explain any error by theirs.
-            factor, other = None, replace(left_out_anew(rows, other), noise=other.noise)
-        elif factor is not None and rows.n_rows <= CHOSEN_ANEW:
-            factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
-        plain = replace(other, variance=other.noise)
-        if factor is None:
+            other = replace(left_out_anew(rows, other), noise=other.noise)
+        if fewest or (columns_of_few_levels(X) and not _bears_out(other, X)):
             # What a kernel claims in vain has no part in what its errors are told by.
+            plain = replace(other, variance=other.noise)
             found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
         else:
+            factor = _asked(_squares(other, X))
+            if rows.n_rows <= CHOSEN_ANEW:
+                factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
             (form,) = no_form_errors(rows)
-            found = found.with_variance(factor, replace(form, knows_outside=True))
+            form = replace(form, knows_outside=True, sides=_doubts_at_sides(rows, kernels))
+            found = found.with_variance(factor, form)
     except NUMERICAL_FAILURES:
         return None
     # Exact rows have no noise whose size few of them would leave open.
     is_noisy = likely_noise and float(np.median(other.noise)) >= CLEAR_NOISE**2
-    return found, other if is_noisy else replace(plain, degrees=math.inf)
+    return found, other if is_noisy else replace(other, variance=other.noise, degrees=math.inf)
 
 
 def _median_std(model: Predictor, probes: Tensor) -> list[float]:

@@ -274,7 +274,7 @@ def fit_companion(
     """The linear model beside a fit, if it moves the mean somewhere in the box.
 
     How far it is trusted, its doubt, is the first of `DOUBTS` with which errors at left-out rows
-    are about the least.
+    are about the least. What a line leaves is its form's: rows count alike, however precise.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def fit_companion(
     if d < FEWEST_OF_TABLE and not (d >= FEWEST_WITH_NOISE and _is_noisy(left_out)):
         return None
     try:
-        line = _fit_line(rows)
+        line = _fit_line(rows.alike())
     except NUMERICAL_FAILURES:
         return None
     noise = _noise_of(model, rows)
@@ -347,7 +347,7 @@ def joined_errors(
     companion: LinearCompanion, model: Predictor, rows: Rows, left_out: Sequence[LeftOut]
 ) -> list[np.ndarray]:
     """Errors of the joined model at left-out rows, for each target; see `fit_companion`."""
-    line, noise = _fit_line(rows), _noise_of(model, rows)
+    line, noise = _fit_line(rows.alike()), _noise_of(model, rows)
     return [
         _joined(line, rows, float(noise[k]), one, k, float(companion.doubt[k]))
         for k, one in enumerate(left_out)
@@ -377,7 +377,7 @@ def _least_doubt(
         return LARGEST_DOUBT
     known = left_out.group < left_out.n_folds
     known &= np.isfinite(left_out.error[:, 0]) & np.isfinite(left_out.variance[:, 0])
-    weight = rows.weight.cpu().numpy()[left_out.row[known]]
+    weight = rows.alike().weight.cpu().numpy()[left_out.row[known]]
     error = left_out.error[known, 0]
     joined = [
         float(np.mean(weight * _joined(line, rows, noise, left_out, target, doubt)[known] ** 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,9 @@ from skpou.core.models.residue_density import (
 )
 from skpou.core.models.tails import CLEAR_NOISE
 
+#: Laws of the noise of all targets; None: that of one is the same everywhere.
+Laws = Sequence[NoiseLaw | None]
+
 #: Standard errors by which products of neighbours' errors are hardly ever positive by chance.
 ALIKE = 3.0
 #: How often even noise may seem to vary: left-out rows judge, and a look costs little.
@@ -37,7 +41,7 @@ MAY_VARY = 0.1
 
 
 def better_residues(
-    model: Predictor, rows: Rows, law: NoiseLaw | None = None
+    model: Predictor, rows: Rows, laws: Laws | None = None
 ) -> list[dict[str, Any]] | None:
     """What `fit_residues` returns; None where one Gaussian predicts left-out rows as well.
 
@@ -45,11 +49,11 @@ def better_residues(
     ----------
     model : Predictor
         See `fit_residues`.
-    law : NoiseLaw, default=None
+    laws : sequence of NoiseLaw or None, default=None
         See `fit_residues`.
     """
     states, several = [], False
-    for found in _residues_of(model, rows, law):
+    for found in residues_of(model, rows, laws):
         residue, floor = found.residue, found.floor
         # Of a fit without noise only round-off is left, or what its form misses.
         uneven = residue.variance() > EXACT_NOISE and is_uneven(residue)
@@ -64,15 +68,15 @@ def better_residues(
     return states if several else None
 
 
-def fit_residues(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> list[dict[str, Any]]:
+def fit_residues(model: Predictor, rows: Rows, laws: Laws | None = None) -> list[dict[str, Any]]:
     """Gated widths of the noise of every target, from exact leave-one-out errors.
 
     Parameters
     ----------
     model : Predictor
         Fitted to the rows; the variance of its mean is that of linear coefficients.
-    law : NoiseLaw, default=None
-        By which the noise varies: the widths are those of what it leaves.
+    laws : sequence of NoiseLaw or None, default=None
+        By which the noise of each target varies: the widths are those of what it leaves.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def fit_residues(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
         State for `MixedResidues`, one a target.
     """
     states = []
-    for found in _residues_of(model, rows, law):
+    for found in residues_of(model, rows, laws):
         residue, floor = found.residue, found.floor
         density = fit_density(residue, choose_components(residue, floor), floor)
         if len(found.y) == 1:
@@ -90,7 +94,7 @@ def fit_residues(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
 
 
 @dataclass(frozen=True)
-class _OfTarget:
+class ResidueOfTarget:
     """What a model leaves of one target.
 
     Attributes
@@ -113,8 +117,8 @@ class _OfTarget:
         return self.noise if len(self.noise) > 1 else None
 
 
-def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> list[_OfTarget]:
-    """Left-out errors of every target, with what they are compared with."""
+def residues_of(model: Predictor, rows: Rows, laws: Laws | None = None) -> list[ResidueOfTarget]:
+    """Left-out errors of every target, with what they are compared with; see `fit_residues`."""
     blocks = row_blocks(rows.n_rows, rows_within(model.numbers_per_row()))
     parts = [_of_one_gaussian(model.components(rows.X[block])) for block in blocks]
     mean, noise, spread = (torch.cat(part).double() for part in zip(*parts, strict=True))
@@ -124,12 +128,16 @@ def _residues_of(model: Predictor, rows: Rows, law: NoiseLaw | None = None) -> l
         pairs = pairs_of(double, output)
         residue = left_out(pairs, mean[:, output], spread[:, output], double.X)
         floor = noise_floor(residue, pairs.y)
+        if double.precision is not None:
+            frequency = residue.weight / double.precision[pairs.point]
+            residue = replace(residue, weight=frequency)
+        law = None if laws is None else laws[output]
         if law is not None:
             factor = law.log_factor(residue.inputs[:, :-1], residue.inputs[:, -1]).exp()
             residue, floor = _of_unit_factor(residue, factor), floor / math.sqrt(law.usual)
         own = noise[pairs.point, output]
         own = own[:1] if bool((own == own[:1]).all()) else own
-        found.append(_OfTarget(residue, floor, own, pairs.y))
+        found.append(ResidueOfTarget(residue, floor, own, pairs.y))
     return found
 
 
@@ -138,30 +146,36 @@ def _of_unit_factor(residue: Residue, factor: Tensor) -> Residue:
     return replace(residue, error=residue.error / factor.sqrt(), spread=residue.spread / factor)
 
 
-def errors_of_law(model: Predictor, rows: Rows) -> Errors:
-    """Left-out errors of the single target of a model, which a law of the noise is fitted to.
+def errors_of_law(found: ResidueOfTarget, rows: Rows) -> Errors:
+    """Left-out errors of a target, which a law of the noise is fitted to.
 
-    The variance of the mean counts as if it varied with the noise, as is nearly so where a fit is
-    local.
+    The variance of a mean that was fitted to rows of their precision is known. Of a mean that was
+    fitted to rows as if their noise were the same everywhere it is not: there it counts as if it
+    varied with the noise, as is nearly so where a fit is local.
     """
-    (found,) = _residues_of(model, rows)
     residue = found.residue
     base = found.noise.expand_as(residue.error)
     own, added = base * (1 + residue.spread), torch.zeros_like(base)
+    if rows.precision is not None and bool((rows.precision != rows.precision[0]).any()):
+        own, added = base, base * residue.spread
     inputs = residue.inputs
     return Errors(inputs[:, :-1], inputs[:, -1], residue.error.square(), own, added, residue.weight)
 
 
-def has_even_noise(model: Predictor, rows: Rows) -> bool:
-    """Whether left-out errors of the single target look as large everywhere, or are not noise.
+def has_even_noise(found: ResidueOfTarget) -> bool:
+    """Whether left-out errors of a target look as large everywhere, or are round-off."""
+    return found.residue.variance() < CLEAR_NOISE**2 or not varies(found.residue, MAY_VARY)
 
-    Errors of a form are like those of the row nearest to it.
+
+def is_of_form(found: ResidueOfTarget, law: NoiseLaw) -> bool:
+    """Whether left-out errors of a target are what its form misses, and not noise alone.
+
+    They are like those of their nearest rows then, in units of y and in those of the law: a few
+    large ones are alike by chance, and where the noise is least those of the mean are.
     """
-    (found,) = _residues_of(model, rows)
-    residue = found.residue
-    if residue.variance() < CLEAR_NOISE**2 or not varies(residue, MAY_VARY):
-        return True
-    return _are_alike(residue)
+    inputs = found.residue.inputs
+    factor = law.log_factor(inputs[:, :-1], inputs[:, -1]).exp()
+    return _are_alike(found.residue) and _are_alike(_of_unit_factor(found.residue, factor))
 
 
 def _are_alike(residue: Residue) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from skpou.core.linalg import TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
 
@@ -35,6 +36,14 @@ SAFE = 5.0
 #: has been outside of two sides at once and gates that were found with all rows remember these: on
 #: exact rows of a bump that is met to 1e-6, errors outside were twenty times those at the sides.
 LEAST, LEAST_OF_SEVERAL = 1e-12, 0.03
+#: Errors' worth of belief in what a process claims outside: those at a side are few and alike.
+PRIOR_ERRORS = 1.0
+#: Their size, in units of what it claims, from which on it is doubted: those of smooth functions
+#: are twice as large at some sides, and the doubt is far larger than these.
+BORNE_OUT = 3.0
+#: Part of the distance of the narrowest rows at a side at which its doubt is reached: the mean of
+#: theirs.
+REACHED = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,54 @@ class Outside:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class SideDoubts:
+    """What part of the doubt counts beside a process' own variance, at each side of the box.
+
+    Attributes
+    ----------
+    parts : ndarray of shape (d, 2)
+        Below and above each column: 0 where the process knows what is outside.
+    distance : ndarray of shape (d, 2)
+        How far from the box, in units of it, each is reached; at the side itself it is none.
+    """
+
+    parts: np.ndarray
+    distance: np.ndarray
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Part (n,) of the standard deviation at scaled points X (n, d)."""
+        beyond = np.stack([-X, X - 1], 2).clip(0)
+        return (self.parts * (beyond / self.distance).clip(0, 1)).max((1, 2))
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values and numpy arrays."""
+        return dict(vars(self))
+
+
+def fit_side_doubts(sides: list[Side], left_out: LeftOut, d: int) -> SideDoubts:
+    """How far errors of a process at rows next to each side exceed what it claims of them.
+
+    Parameters
+    ----------
+    sides : list of Side
+    left_out : LeftOut
+        Errors without each of them.
+    d : int
+        Number of columns.
+    """
+    asked, distance = np.ones((d, 2, len(WIDTHS))), np.full((d, 2), FAR)
+    square = left_out.error[:, 0] ** 2 / np.maximum(left_out.variance[:, 0], TINY)
+    for number, side in enumerate(sides):
+        count, mean = left_out.count[number], square[left_out.group == number].mean()
+        place = side.column, int(side.upper)
+        asked[place][side.width] = (count * mean + PRIOR_ERRORS) / (count + PRIOR_ERRORS)
+        distance[place] = min(distance[place], REACHED * side.distance)
+    # One of the widths may err by more by chance.
+    parts = 1 - BORNE_OUT / np.sqrt(np.median(asked, 2))
+    return SideDoubts(parts.clip(0, 1), distance)
+
+
 def _beyond(X: np.ndarray) -> np.ndarray:
     """Distances (n,) from the box; no row has been outside of two sides at once: they add up."""
     return np.abs(X - X.clip(0, 1)).sum(1)
@@ -79,6 +136,7 @@ class Side:
     """Rows (k,) at a side of a column, and their distance from the box of the others."""
 
     column: int
+    upper: bool
     width: int
     rows: np.ndarray
     edge: float
@@ -102,7 +160,9 @@ def sides_of(X: np.ndarray) -> list[Side]:
                     continue
                 distance = (least - float(inner.min())) / (most - least)
                 edge = 1 - least if upper else least
-                found.append(Side(column, number, np.flatnonzero(gone), edge, distance))
+                found.append(
+                    Side(column, bool(upper), number, np.flatnonzero(gone), edge, distance)
+                )
     return found
 
 

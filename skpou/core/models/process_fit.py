@@ -30,8 +30,9 @@ CLEAR_ERROR = 1e-3
 #: Rows' worth of belief that both are as good.
 PRIOR_ROWS = 8.0
 #: Part of the left-out error to which the weighted mean must bring it to be worth its evaluation,
-#: and standard errors that the gain in squared errors must exceed: not one row alone says so.
-WORTH, CLEAR = 0.99, 1.0
+#: and standard errors that the gain in squared errors must exceed: not one row alone says so. A
+#: mean of two models is rather the better one beforehand.
+WORTH, CLEAR = 0.99, 0.5
 #: The standard errors where the form leaves all of y's variance, as it does of pure noise, too: by
 #: chance the best of many kernels gains two of them. And the part left from which on the kernel's
 #: search must stand without parts of the rows, however many there are.
@@ -40,8 +41,9 @@ CLEAR_OF_NOISE, MOSTLY_NOISE = 3.0, 0.8
 LEAST_SHARE, STEP = 0.05, 2.0**-7
 SHARES = np.arange(0, 1 + STEP, STEP)
 #: Rows for each number of the kernel below which its search must stand without parts of the rows:
-#: the kernel remembers them; and the number of parts.
-ROWS_A_NUMBER, N_PARTS = 20, 4
+#: the kernel remembers them; the number of parts; and what these errors count beside those of the
+#: kernel of all rows. The form remembers all rows, too, and a kernel of three quarters knows less.
+ROWS_A_NUMBER, N_PARTS, COUNTS_ANEW = 20, 4, 0.5
 #: Most by which the variances are raised where left-out errors are larger than they say, or lowered
 #: where they are smaller.
 MOST_FACTOR = 10.0
@@ -220,16 +222,20 @@ def fit_process(
     told = list(zip(left_out, errors, strict=True))
     found = _weighed(process, others, variances, told, rows, noise)
     enough = rows.n_rows >= ROWS_A_NUMBER * (process.rates.shape[1] + 3)
-    if found is None or (enough and not _mostly_noise(left_out, errors, rows)):
+    noisy = torch.as_tensor(_mostly_noise(left_out, errors, rows), device=others.device)
+    counts = torch.where(noisy, 1.0, 0.0 if enough else COUNTS_ANEW).to(others)
+    if found is None or not bool(counts.any()):
         return found
     try:
         anew = _anew(process, rows)
     except NUMERICAL_FAILURES:
         return None
     if anew is None:
-        return None
-    others = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
-    return _weighed(process, others, variances, told, rows, noise)
+        return found.without(noisy)
+    anew = anew[torch.as_tensor(left_out[0].row, device=anew.device)]
+    others = (1 - counts) * others + counts * anew
+    again = _weighed(process, others, variances, told, rows, noise)
+    return None if again is None else again.without(found.share == 0)
 
 
 def _weighed(
@@ -281,14 +287,16 @@ def _unexplained(y: np.ndarray, weight: np.ndarray, size: float) -> float:
     return min(size**2 / max(variance, ROUND_OFF), 1.0)
 
 
-def _mostly_noise(left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], rows: Rows) -> bool:
-    """Whether left-out rows say that the form leaves most of a target's variance."""
+def _mostly_noise(
+    left_out: Sequence[LeftOut], errors: Sequence[np.ndarray], rows: Rows
+) -> list[bool]:
+    """Whether left-out rows say of each target that the form leaves most of it."""
+    found = []
     for k, (one, error) in enumerate(zip(left_out, errors, strict=True)):
         known, _, weight, size = _in_folds(one, error, rows)
         y = rows.y[:, k].cpu().numpy()[one.row[known]]
-        if len(y) and _unexplained(y, weight, size) > MOSTLY_NOISE:
-            return True
-    return False
+        found.append(bool(len(y)) and _unexplained(y, weight, size) > MOSTLY_NOISE)
+    return found
 
 
 def _likeliest_share(
@@ -324,6 +332,8 @@ def _factor_at_rows(
     least: float,
 ) -> tuple[float, float]:
     """Likeliest factor of the variances, and the part of the process' in them, among some."""
+    # The mean of repeated rows has one error, which says as much as that of a single one.
+    weight = weight / weight.mean()
     best, factor, part = -math.inf, 1.0, 0.0
     for tried in parts:
         total = np.maximum(variances(tried), ROUND_OFF)
@@ -388,10 +398,12 @@ def _weigh(
         return (1 - part * told) * own_variance + part * told * at_rows + apart
 
     noisy = float(np.median(kernel[2] / (weight * at_rows))) > NOISY_PART
+    # Squares over variances count by how often a row is there, not by its precision.
+    often = rows.alike().weight.cpu().numpy()[left_out.row[known]]
     if noisy and kernel[2] > CLEAR_ERROR**2:
-        factor, part = _factor_at_rows(joined**2, weight, variances, PARTS, 1 / MOST_FACTOR)
+        factor, part = _factor_at_rows(joined**2, often, variances, PARTS, 1 / MOST_FACTOR)
         return share, factor, usual, part
-    factor, part = _factor_at_rows(joined**2, weight, variances, (share,), 1.0)
+    factor, part = _factor_at_rows(joined**2, often, variances, (share,), 1.0)
 
     def share_of(variance: np.ndarray) -> np.ndarray:
         return share * np.minimum(known_part(variance, kernel[1]) / usual, 1)

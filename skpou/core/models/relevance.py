@@ -14,13 +14,20 @@ from typing import NamedTuple
 import numpy as np
 
 from skpou.core import Rows
-from skpou.core.models.likely_kernels import GAUSSIAN, MATERN, correlation, stretched
+from skpou.core.models.likely_kernels import (
+    GAUSSIAN,
+    MATERN,
+    correlation,
+    further_targets,
+    stretched,
+)
 from skpou.core.models.pairs_of_rows import PairsOfRows, least
 
 #: Most rows, whose covariances are factored at every step, and most columns.
 MOST_ROWS, MOST_FEATURES = 150, 30
-#: Fewest rows, and fewest for each column: fewer do not tell one length from another.
-FEWEST_ROWS, ROWS_A_COLUMN = 8, 3
+#: Fewest rows, and fewest distinct ones, at all and for each column: fewer do not tell one length
+#: from another. Repeated rows tell the noise.
+FEWEST_ROWS, FEWEST_DISTINCT, ROWS_A_COLUMN = 8, 4, 3
 #: Equal rates to begin with, of smooth functions (over the root of the columns) and of codes: from
 #: long lengths on, the evidence of few rows does not see that a column of codes needs a short one.
 SMOOTH, ROUGH = 2.0, 8.0
@@ -52,6 +59,19 @@ class Kernel(NamedTuple):
     rough: bool
 
 
+class _Some(NamedTuple):
+    """Points, targets, weights and the squares within rows, of some rows; see `Relevance`."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    within: float
+
+    def relevance(self, rough: bool = False) -> Relevance:
+        """The evidence for rates by these rows."""
+        return Relevance(self.X, self.y, self.weight, rough, self.within)
+
+
 class Relevance:
     """The evidence for rates of the columns, with its gradient.
 
@@ -66,10 +86,21 @@ class Relevance:
         Their noise is divided by it.
     rough : bool, default=False
         The process has two derivatives only, and not all of them.
+    within : float, default=0.0
+        Sum of squares of all targets about the mean of their row, where there are several, the mean
+        over those that share the rates: these tell the noise by themselves.
     """
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, rough: bool = False):
+    def __init__(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray,
+        rough: bool = False,
+        within: float = 0.0,
+    ):
         self.y, self.weight, self.rough = y, weight, rough
+        self.within, self.further = within, further_targets(weight, within)
         self.pairs = PairsOfRows(X)
 
     def evidence(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -100,6 +131,10 @@ class Relevance:
         gradient[d] = line * float(slope @ pairs.line + slope_own @ pairs.line_own)
         gradient[d + 1] = process * float(slope @ kernel + slope_own.sum())
         gradient[d + 2] = noise * float(slope_own @ (1 / self.weight))
+        # Targets beyond one a row, about the mean of their row.
+        own_noise = noise + LEAST_NOISE
+        value += 0.5 * (self.further * math.log(own_noise) + self.within / own_noise)
+        gradient[d + 2] += 0.5 * noise / own_noise * (self.further - self.within / own_noise)
         return value, gradient
 
     def maximise(self, rates: np.ndarray, n_steps: int = N_STEPS) -> tuple[float, np.ndarray]:
@@ -151,22 +186,24 @@ def evident_kernel(
         None where rows are too few, or columns too many, to tell.
     """
     n, d = rows.X.shape
-    if n < max(FEWEST_ROWS, ROWS_A_COLUMN * d) or d > MOST_FEATURES:
+    if n < max(FEWEST_DISTINCT, ROWS_A_COLUMN * d) or d > MOST_FEATURES:
         return None
     some = _some(rows, MOST_ROWS, rng)
+    if n + further_targets(some.weight, some.within) < FEWEST_ROWS:
+        return None
     starts = [
         np.full(d, SMOOTH / math.sqrt(d)),
         *([np.full(d, ROUGH)] if starts is None else starts),
     ]
     try:
-        relevance = Relevance(*some)
+        relevance = some.relevance()
         ends = [relevance.maximise(rates) for rates in starts]
         best = max(ends, key=lambda one: one[0])
         if d == 1 and best[1][-1] > WAVES_AS_NOISE:
             ends += [relevance.maximise(np.array([rate])) for rate in WAVES]
             best = max(ends, key=lambda one: one[0])
         if rough:
-            other = Relevance(*some, rough=True).maximise(best[1][:d])
+            other = some.relevance(rough=True).maximise(best[1][:d])
             if other[0] > best[0]:
                 return _rounded(other[1], True)
     except np.linalg.LinAlgError:
@@ -188,12 +225,12 @@ def stretched_kernel(
     rng : numpy.random.Generator
         Draws the rows where there are many.
     """
-    X, y, weight = _some(rows, MOST_ROWS, rng)
+    some = _some(rows, MOST_ROWS, rng)
     least_noise = math.exp(VARIANCES[0])
     theta = np.log(np.r_[kernel.rates, np.maximum(kernel.variances, least_noise)])
     try:
-        before, _ = Relevance(X, y, weight, kernel.rough).evidence(theta)
-        moved = Relevance(stretched(X, stretches, np)[0], y, weight, kernel.rough)
+        before, _ = some.relevance(kernel.rough).evidence(theta)
+        moved = some._replace(X=stretched(some.X, stretches, np)[0]).relevance(kernel.rough)
         value, best = moved.maximise(kernel.rates)
     except np.linalg.LinAlgError:
         return -math.inf, kernel
@@ -207,7 +244,7 @@ def refined_kernel(rows: Rows, kernel: Kernel, rng: np.random.Generator) -> Kern
     some = _some(rows, 2 * MOST_ROWS, rng)
     try:
         found = [
-            (*Relevance(*some, rough=rough).maximise(kernel.rates, REFINING_STEPS), rough)
+            (*some.relevance(rough).maximise(kernel.rates, REFINING_STEPS), rough)
             for rough in (False, True)
         ]
     except np.linalg.LinAlgError:
@@ -215,13 +252,13 @@ def refined_kernel(rows: Rows, kernel: Kernel, rng: np.random.Generator) -> Kern
     return _rounded(*max(found, key=lambda one: one[0])[1:])
 
 
-def _some(
-    rows: Rows, most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, targets about their mean, and weights of so many rows at most."""
+def _some(rows: Rows, most: int, rng: np.random.Generator) -> _Some:
+    """So many rows at most, targets about their mean."""
     index = np.sort(rng.permutation(rows.n_rows)[:most])
-    X, y, weight = (part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight))
-    return X, y - y.mean(0), weight
+    X, y, weight, within = (
+        part.cpu().numpy()[index] for part in (rows.X, rows.y, rows.weight, rows.within)
+    )
+    return _Some(X, y - y.mean(0), weight, float(within.sum(0).mean()))
 
 
 def _rounded(best: np.ndarray, rough: bool) -> Kernel:

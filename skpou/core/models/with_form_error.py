@@ -154,6 +154,7 @@ class WithFormError(SameMean):
             doubt = runaway(self.model, inside[outside], X[outside])
             part = self._part_outside(X[outside])
             doubt = doubt if part is None else part * doubt + self._least_outside(X[outside])
-            result[outside] = doubt
-            result[:, [form.knows_outside for form in self.forms]] = 0.0
+            points = X[outside].detach().cpu().double().numpy()
+            parts = np.square(np.stack([form.doubted(points) for form in self.forms], 1))
+            result[outside] = torch.as_tensor(parts, device="cpu").to(doubt) * doubt
         return result

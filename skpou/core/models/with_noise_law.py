@@ -19,21 +19,21 @@ NODES, SHARES = (math.sqrt(3.0), 0.0, -math.sqrt(3.0)), (1 / 6, 2 / 3, 1 / 6)
 
 @dataclass(frozen=True)
 class WithNoiseLaw(SameMean):
-    """A predictor of one target whose noise has another variance elsewhere.
+    """A predictor whose noise has another variance elsewhere.
 
     Attributes
     ----------
     model : Predictor
         Fitted to rows by their precision: what it knows of its mean stays.
-    law : NoiseLaw
-        Of the factor by which the variance of its noise is multiplied.
+    laws : tuple of NoiseLaw or None
+        Of the factor by which the variance of each target's noise is multiplied.
     """
 
     model: Predictor
-    law: NoiseLaw
+    laws: tuple[NoiseLaw | None, ...]
 
     def covariance(self, X: Tensor) -> Tensor:
-        """Covariances (n, n, 1) of the model's mean."""
+        """Covariances (n, n, m) of the model's mean."""
         return self.model.covariance(X)  # type: ignore[attr-defined]
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
@@ -43,13 +43,16 @@ class WithNoiseLaw(SameMean):
         variance, it is an integral over this by the quadrature of Gauss and Hermite.
         """
         parts = self.model.components(X, posterior)
-        log_factor, doubt = self.law.at(X, parts.expectation()[:, 0])
-        factor = log_factor.exp().to(parts.mean)
-        noise = parts.noise.expand_as(parts.mean) * factor[:, None, None]
+        mean = parts.expectation()
+        log_factor, doubt = mean.new_zeros((2, *mean.shape), dtype=torch.float64)
+        for target, law in enumerate(self.laws):
+            if law is not None:
+                log_factor[:, target], doubt[:, target] = law.at(X, mean[:, target])
+        noise = parts.noise.expand_as(parts.mean) * log_factor.exp().to(parts.mean)[:, None]
         parts = replace(parts, noise=noise)
         if not posterior:
             return parts
-        shares, nodes = doubt.new_tensor(SHARES), doubt.new_tensor(NODES)
+        shares, nodes = doubt.new_tensor(SHARES), doubt.new_tensor(NODES)[:, None]
         # As of a mean of few squares, the likeliest variance is below the median of its posterior.
-        widths = (0.5 * doubt[:, None] + doubt.sqrt()[:, None] * nodes).exp()[..., None]
+        widths = (0.5 * doubt[:, None] + doubt.sqrt()[:, None] * nodes).exp()
         return mixed_widths(parts, shares, widths, torch.ones_like(widths))

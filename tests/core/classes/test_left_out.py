@@ -77,16 +77,16 @@ def test_more_parameters_than_logits(K):
 def test_many_classes_with_two_threads():
     """Batches of systems of 160 classes: factors of several at once fail on some processors."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn((24, 160), generator=generator, dtype=torch.float64)
-    targets = torch.eye(160, dtype=torch.float64)[:24]
-    Phi = torch.randn((24, 2), generator=generator, dtype=torch.float64)
-    weight, ridge = Phi.new_ones(24), Phi.new_ones(2)
+    logits = torch.randn((4, 160), generator=generator, dtype=torch.float64)
+    targets = torch.eye(160, dtype=torch.float64)[:4]
+    Phi = torch.randn((4, 2), generator=generator, dtype=torch.float64)
+    weight, ridge = Phi.new_ones(4), Phi.new_ones(2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         together = left_out_of_columns(logits, targets, weight, Phi, ridge)
     finally:
         torch.set_num_threads(threads)
-    for row in (0, 23):
+    for row in (0, 3):
         alone = left_out_of_columns(logits, targets, weight, Phi, ridge, torch.as_tensor([row]))
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-9, atol=1e-10)

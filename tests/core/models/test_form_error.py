@@ -13,6 +13,7 @@ from skpou import (
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.form_error import FormError
 from skpou.core.models.power_function import WeighedKernels
+from tests.examples import slow
 
 
 def grid(n):
@@ -61,7 +62,7 @@ def test_noise_is_not_the_forms():
     assert np.median(std / noise) < 1.1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *slow(1, 2, 3)])
 def test_noise_that_varies_is_not_the_forms_either(seed):
     rng = np.random.default_rng(seed)
     X = rng.uniform(-1, 1, (400, 2))
@@ -70,6 +71,7 @@ def test_noise_that_varies_is_not_the_forms_either(seed):
     assert not len(form["points"])
 
 
+@pytest.mark.slow
 def test_a_basis_that_runs_away_says_so():
     x = np.linspace(1, 100, 200)
     model = HierarchicalPOURegressor().fit(x[:, None], 0.7 * x**-0.2 + 0.1)
@@ -136,6 +138,7 @@ def lines(n_lines, n_rows):
     )
 
 
+@pytest.mark.slow
 def test_bars_between_lines_where_rows_along_them_are_met():
     """More sines than rows meet every line to round-off; the bars know what is between them."""
 

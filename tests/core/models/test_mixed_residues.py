@@ -12,7 +12,12 @@ from scipy.stats import norm
 from skpou.core.linalg.statistics import triangular_factor
 from skpou.core.models import mixed_residues
 from skpou.core.models.linear_model import Stage, model_of_stages
-from skpou.core.models.mixed_residues import MixedResidues, fit_residues
+from skpou.core.models.mixed_residues import (
+    MixedResidues,
+    errors_of_law,
+    fit_residues,
+    residues_of,
+)
 from skpou.core.models.residue_density import (
     ResidueDensity,
     choose_components,
@@ -230,3 +235,15 @@ def test_intervals_cover_what_was_never_seen():
     for side in (left, ~left):
         assert float(covered[side].mean()) == pytest.approx(0.9, abs=0.04)
     assert math.isfinite(float(density.log_density(fresh.y).mean()))
+
+
+def test_the_variance_of_a_mean_is_known_where_rows_count_by_their_precision():
+    rows = noisy(60, 1)
+    alike = errors_of_law(residues_of(linear(rows), rows)[0], rows)
+    assert float(alike.added.abs().max()) == 0
+    weighed = rows.times(torch.linspace(1, 3, rows.n_rows, dtype=torch.float64))
+    found = residues_of(linear(weighed), weighed)[0]
+    errors = errors_of_law(found, weighed)
+    torch.testing.assert_close(errors.added, errors.base * found.residue.spread)
+    # Frequencies, not weights: no row counts twice for its precision.
+    torch.testing.assert_close(errors.weight, alike.weight)

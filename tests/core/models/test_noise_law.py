@@ -94,6 +94,7 @@ def test_beyond_the_rows_the_noise_goes_on_with_the_mean():
     np.testing.assert_allclose(at[0][0], at[0][1], rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_law_knows_how_well_it_is_known():
     mean, width, d = CASES["in proportion to the mean"]
     X = tensor(np.random.default_rng(9).random((500, d)))

@@ -95,6 +95,7 @@ def test_a_kink_at_a_side_leaves_the_doubt():
     assert np.mean(np.abs(error) <= 3 * std) >= 0.97
 
 
+@pytest.mark.slow
 def test_each_output_has_its_own_part():
     x = np.linspace(0, 1, 30)[:, None]
     rng = np.random.default_rng(0)

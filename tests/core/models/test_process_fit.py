@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core import merge_rows
 from skpou.core.models.process_companion import ProcessCompanion
 from skpou.core.models.process_fit import MOST_DIRECTIONS, _directions, _fit_process, fit_process
 from tests.core.models.test_process_companion import left_out_with, rows_of
-from tests.examples import tensor
+from tests.examples import slow, tensor
 
 
 def wave(n=60, noise=0.1, seed=0):
@@ -108,7 +109,7 @@ def test_more_rows_tell_a_short_length_from_noise():
     assert _fit_process(rows_of(X, y)).noise.item() < 1e-5
 
 
-@pytest.mark.parametrize("n", [60, 150])
+@pytest.mark.parametrize("n", [60, *slow(150)])
 def test_pure_noise_asks_for_no_process_and_a_wave_does(n):
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -119,3 +120,25 @@ def test_pure_noise_asks_for_no_process_and_a_wave_does(n):
     y = np.sin(12 * X[:, 0]) + 0.5 * y
     rows = rows_of(X, (y - y.mean()) / y.std())
     assert fit_process(rows, left_out_with(rows, rows.y[:, 0].numpy())).share.item() > 0.5
+
+
+def test_few_doses_tried_again_have_a_process_with_the_noise_that_these_tell():
+    rng = np.random.default_rng(8)
+    x = np.repeat(np.linspace(0, 1, 7), 4)
+    y = np.tanh(6 * x - 3) + 0.2 * rng.standard_normal(28)
+    one = torch.ones(28, dtype=torch.float64)
+    rows = merge_rows(tensor(x[:, None]), tensor(y - y.mean())[:, None], one)
+    process = _fit_process(rows)
+    within = rows.within.sum().item() / 21
+    assert process.noise.item() == pytest.approx(within, rel=0.5)
+    truth = torch.tanh(6 * rows.X[:, 0] - 3)
+    assert (process.mean(rows.X)[:, 0] + y.mean() - truth).abs().max() < 0.3
+    assert _fit_process(rows_of(rows.X.numpy(), rows.y[:, 0].numpy())) is None
+
+
+def test_rows_that_are_too_few_to_search_again_lean_on_the_process_of_all():
+    X = np.random.default_rng(9).random((16, 5))
+    y = X @ np.array([3.0, -2.0, 1.0, 0.0, 0.0])
+    rows = rows_of(X, (y - y.mean()) / y.std())
+    found = fit_process(rows, left_out_with(rows, 0.5 * rows.y[:, 0].numpy()))
+    assert found.share.item() > 0.5

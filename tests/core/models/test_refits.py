@@ -56,6 +56,7 @@ def target(X):
     return np.sin(3 * X[:, 0] + 2 * X[:, 1]) * np.exp(-X[:, 1])
 
 
+@pytest.mark.slow
 def test_claims_between_lines_are_those_of_lines_left_out(fitted):
     T = np.random.default_rng(5).random((2000, 2)) * [1, 0.96] + [0, 0.02]
     mean, std = fitted.predict(T, return_std=True)

@@ -16,7 +16,7 @@ from skpou import (
 )
 from skpou.core.models import Components, Restrained, fit_companion
 from skpou.core.models.claims import WrongClaims
-from tests.examples import rows_of, tensor
+from tests.examples import rows_of, slow, tensor
 
 ESTIMATORS = {
     "AdditivePOURegressor": AdditivePOURegressor(max_order=1),
@@ -25,6 +25,8 @@ ESTIMATORS = {
     "LSGDRegressor, mixture": LSGDRegressor((3,), density="mixture"),
     "SparseGridRegressor": SparseGridRegressor(),
 }
+RESTRAINED = [name for name in ESTIMATORS if name != "AdditivePOURegressor"]
+RESTRAINED += slow("AdditivePOURegressor")
 
 
 class Runaway:
@@ -160,7 +162,7 @@ def table(seed=3):
     return X, y, rng
 
 
-@pytest.fixture(scope="module", params=ESTIMATORS)
+@pytest.fixture(scope="module", params=RESTRAINED)
 def fitted(request):
     """A fit to a noisy table with empty corners, and points in and beside the box."""
     X, y, rng = table()
@@ -189,6 +191,7 @@ def test_gradient_is_the_derivative_of_the_mean(fitted):
         assert np.median(error) < 1e-6 * np.abs(slope).max()
 
 
+@pytest.mark.slow
 def test_terms_of_the_additive_model_still_add_up():
     X, y, rng = table()
     model = AdditivePOURegressor(max_order=1).fit(X, y)

@@ -57,6 +57,7 @@ def test_kinks_are_found_exactly_between_the_rows_and_survive_saving():
     assert np.sqrt(np.mean(error**2)) < 1e-10
 
 
+@pytest.mark.slow
 def test_pieces_beside_a_kink_may_join_smoothly():
     X = np.linspace(0, 1, 80)[:, None]
 

@@ -18,6 +18,7 @@ def roll(n=1500):
     return box, np.column_stack([t**2, X[:, 1]])  # The length of the roll grows like t^2.
 
 
+@pytest.mark.slow
 def test_roll_is_unrolled():
     X, truth = roll()
     landmarks, found = manifold(X, 2, np.random.default_rng(0))

@@ -11,7 +11,7 @@ from skpou.partitions.blends.nested import fit_tree
 from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
-from tests.examples import labels_by, problem_of, tensor
+from tests.examples import labels_by, problem_of, slow, tensor
 
 SHORT = BlendOptions(max_iter=60, pilot_iter=15)
 SIZES = (2, 2)
@@ -49,7 +49,7 @@ def errors(problem, blend, function, degree):
     return found
 
 
-@pytest.mark.parametrize(("function", "d", "n"), [(chirp, 1, 200), (packet, 2, 400)])
+@pytest.mark.parametrize(("function", "d", "n"), [(chirp, 1, 200), *slow((packet, 2, 400))])
 def test_coarse_level_errs_as_a_fit_of_as_many_pieces_and_leaves_as_before(function, d, n):
     problem = problem_of(function, n, d, degree=3, seed=11)
     index, leaf, blend = tree_of(problem)

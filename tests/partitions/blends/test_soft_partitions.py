@@ -17,6 +17,7 @@ from skpou.partitions.blends.soft_partitions import (
 )
 from skpou.partitions.gates.steps import random_gates
 from skpou.partitions.gates.tree import GateForm, NetworkForm, PartitionTree
+from tests.examples import slow
 
 FORMS = {
     "linear": GateForm(1),
@@ -25,6 +26,7 @@ FORMS = {
     "plain network": NetworkForm((4, 3), "plain"),
     "residual network": NetworkForm((4, 4), "residual"),
 }
+NETWORKS = [name for name in FORMS if "network" in name]
 each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
@@ -62,9 +64,11 @@ def test_logits_and_gates_are_two_forms_of_the_same(form):
     torch.testing.assert_close(again.values(theta_again), logits.values(theta + 0.1))
 
 
-@each_form
-def test_variable_projection_of_every_form(form):
-    result = fit(form)
+@pytest.mark.parametrize(
+    "name", [name for name in FORMS if "network" not in name] + slow(*NETWORKS)
+)
+def test_variable_projection_of_every_form(name):
+    result = fit(FORMS[name])
     assert result.state.tree.levels[-1].n_partitions == 4
     assert between(result) < 1e-6
 

@@ -34,6 +34,7 @@ def fitted(cls, seed):
     return cls(physics=Equation(heat, points), unknowns=unknowns).fit(*measured(seed))
 
 
+@pytest.mark.slow
 def test_conductivity_from_scattered_values_alone():
     """No value at the ends or at the start: pieces follow no more than the values determine."""
     deviations, inside = [], []

@@ -210,6 +210,7 @@ def in_an_l(seed):
     return inner, edges, exact
 
 
+@pytest.mark.slow
 def test_singular_corner_of_an_l():
     """Conditions on edges hold in pieces below or above them, and cuts go to one point."""
     inner, edges, exact = in_an_l(0)
@@ -223,6 +224,7 @@ def test_singular_corner_of_an_l():
     assert (np.abs(centre - 0.5).max(1) < 2 * width[:, 0])[width[:, 0] < 0.02].all()
 
 
+@pytest.mark.slow
 def test_smaller_tolerances_are_not_worse_at_a_corner():
     """What the corner does to the solution elsewhere is measured, and no pieces are too light."""
     inner, edges, exact = in_an_l(1)

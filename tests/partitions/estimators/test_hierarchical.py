@@ -22,6 +22,7 @@ from tests.estimators import (
     stepped,
     stepped_mean,
 )
+from tests.examples import slow
 
 X, Y = stepped()
 QUICK = {"n_partitions": 2, "degree": 1}
@@ -161,7 +162,7 @@ def test_prediction_from_the_attributes_by_hand(shape, degree):
     assert model.noise_.shape == (len(coef), *shape)
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("noise", [0.1, *slow(0.01, 1.0)])
 def test_noise_is_near_the_truth(noise):
     points, targets = kinked(800, noise=noise)
     model = HierarchicalPOURegressor(2, 1).fit(points, targets)

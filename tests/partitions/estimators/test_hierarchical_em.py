@@ -79,7 +79,7 @@ def test_box_gives_exactly_the_partitions_asked_for(sizes, gate, solver, quiet):
     assert model.score(LINE, WAVE) > 0.8 if np.prod(levels) > 1 else True
 
 
-@pytest.mark.parametrize(("gate", "degree"), [("mlp", 1), ("residual", "auto")])
+@pytest.mark.parametrize(("gate", "degree"), [("mlp", 1), *slow(("residual", "auto"))])
 def test_networks_start_from_discovered_pieces(gate, degree, quiet):
     model = em("auto", degree, gate=gate, init="data", max_iter=50).fit(X, Y)
     assert model.gate_ == gate

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skpou import HierarchicalPOURegressor, POURegressor
+from tests.examples import slow
 
 
 def exact_values(raw, piece, X):
@@ -18,7 +19,7 @@ def exact_values(raw, piece, X):
     return np.array(values)
 
 
-@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("offset", [30.0, *slow(0.0)])
 def test_pieces_in_powers_predict_the_same(offset):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.uniform(-1, 1, 300), np.full(300, 7.0), rng.uniform(0, 4, 300)])

@@ -74,6 +74,7 @@ def test_other_data_keep_their_pieces(d, noise):
     assert rng.bit_generator.state == state
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_is_kept():
     X, _, y = table()
     assert len(HierarchicalPOURegressor(2, 1).fit(X, y).coef_) <= 2

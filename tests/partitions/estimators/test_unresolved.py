@@ -59,6 +59,7 @@ def test_features_tell_of_values_that_contradict_the_equation():
     assert model.predict([[0.5]], return_std="epistemic")[1][0] > 0.4
 
 
+@pytest.mark.slow
 def test_pieces_tell_of_an_end_that_does_not_follow():
     """Heat with values at its end that are not those it has: few pieces, and a word."""
     s = np.linspace(0, 1, 40)

@@ -284,6 +284,7 @@ def test_noise_in_every_cycle_is_judged_by_the_likelihood():
     assert em.run().score == min(em.curve)
 
 
+@pytest.mark.slow
 def test_smooth_progress_stops_the_training():
     result = run(kinked_rows(noise=0.1), max_iter=1000)
     assert result.code == "converged"
@@ -345,7 +346,7 @@ def test_networks_learn_a_bump():
     assert relative_rms(result.state, bump, 1) < 0.1
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [DTYPES[0], *slow(*DTYPES[1:])])
 def test_three_levels_predict_on_each(dtype):
     rng = np.random.default_rng(0)
     X = rng.random((300, 1))

@@ -97,6 +97,7 @@ def test_a_kink_of_the_curvature_is_found_to_round_off(n, between):
     assert np.abs(model.predict(t) - function(t)).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_a_level_shift_in_noise_is_found_and_no_other():
     """Level shifts as that of the Nile's volume in 1899, 1.5 to 2 noises, in a hundred years."""
     year, rng = np.arange(1871.0, 1971)[:, None], np.random.default_rng(3)

@@ -43,6 +43,7 @@ def test_columns_of_codes_are_narrow():
     assert found[0].rates[0] > 3 * found[0].rates[1]
 
 
+@pytest.mark.slow
 def test_groups_by_number():
     rng = np.random.default_rng(1)
     X, y = codes(230, rng)

@@ -64,7 +64,7 @@ def test_partitions_of_a_given_number_and_degree():
     assert np.allclose(model.partition_proba(points).sum(1), 1)
 
 
-@pytest.mark.parametrize(("n_lines", "most"), [(5, 3e-3), *slow((9, 1e-7))])
+@pytest.mark.parametrize(("n_lines", "most"), slow((5, 3e-3), (9, 1e-7)))
 def test_rows_on_lines(n_lines, most):
     rng = np.random.default_rng(5)
     X = np.stack([np.repeat(np.linspace(0, 1, n_lines), 20), rng.random(20 * n_lines)], 1)

@@ -1,0 +1,36 @@
+"""Points of low discrepancy."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.quasirandom import SobolEngine
+
+from skpou.core import sobol
+
+
+@pytest.fixture
+def users_dtype():
+    """A default dtype of the user, which must be untouched at the end."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    yield
+    left = torch.get_default_dtype()
+    torch.set_default_dtype(before)
+    assert left == torch.float16
+
+
+@pytest.mark.usefixtures("users_dtype")
+def test_threads_draw_the_same_points_under_any_default_dtype(monkeypatch):
+    expected = sobol.sobol_points(3, 8, 5)
+    waits = iter([0.02, 0.04, 0.06])
+
+    def slow_engine(*args, **options):
+        time.sleep(next(waits))  # Other threads begin and end meanwhile.
+        return SobolEngine(*args, **options)
+
+    monkeypatch.setattr(sobol, "SobolEngine", slow_engine)
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: sobol.sobol_points(3, 8, 5), range(3)):
+            assert torch.equal(found, expected)
