@@ -130,7 +130,9 @@ def one_row(seeds, quick):
             row = {"task": task, "method": name, "mean (ms)": mean}
             if not classifies:
                 std = milliseconds(model.predict, X[:1], return_std=True)
+                instead = [(model._restraint or {}).get(k) for k in ("process", "interpolant")]
                 keeps = any(len(form["points"]) for form in model._form_error or ())
+                keeps = keeps or any(part is not None for part in instead)
                 most = STD_KEPT if keeps else STD
                 row |= {"with std (ms)": std, "keeps rows": "yes" if keeps else "no"}
                 bounds.append((f"with std {most} ms", std, most))

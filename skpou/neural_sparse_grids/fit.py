@@ -47,9 +47,8 @@ COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 #: Most columns of the joint Gram matrix, 128 MB, and most multiplications of a step of variable
 #: projection, some seconds on one core.
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
-#: Mean square of the residual, in units of y, that is nothing, and share of the rows that an
-#: encoder's parameters may use up for it to be no noise that was memorised.
-NOTHING_LEFT, FEW_DETERMINED = 1e-6, 0.05
+#: Noise that an encoder may have memorised, in units of the variance of y, that is none.
+NONE_MEMORISED = 5e-8
 #: Mean square of the residual from which on a cautious climb has found nothing.
 NOTHING_FOUND = 0.8
 #: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
@@ -238,7 +237,7 @@ class NeuralGridTraining:
         """Climb from the start; with few rows twice, from bold and from cautious ridges.
 
         Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
-        Where bold ones leave nothing and use up few of the rows, there is no noise to memorise;
+        Where bold ones leave so little that they have memorised no noise, there is none;
         and where they use up most, they go on only if cautious ones do no better.
         """
         few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
@@ -267,9 +266,11 @@ class NeuralGridTraining:
     def _is_clear(self, part: Rows) -> bool:
         """Whether a climb has left nothing and could not have memorised it."""
         trained = self.trained
-        known = bool(trained.curve) and trained.code != "memorised"
-        few = trained.determined <= FEW_DETERMINED * part.n_rows
-        return known and few and trained.curve[-1] < NOTHING_LEFT
+        if not trained.curve or trained.code == "memorised":
+            return False
+        # Of n rows with noise, k parameters take a share of k / n along with them.
+        taken = min(trained.determined / part.n_rows, 1.0)
+        return taken * trained.curve[-1] < (1 - taken) * NONE_MEMORISED
 
     def _climb(
         self, part: Rows, held_out: Rows | None, trained: Trained, *, cautious: bool

@@ -31,6 +31,9 @@ SURE = 8
 #: Part of the residual's variance that nearest rows share, from which on it is the pieces' and not
 #: noise, and they are worth growing.
 SHARED = 0.5
+#: Error of sharp pieces over that of as many soft ones from which on these join smoothly: beside a
+#: kink the softness of a gate costs what it gains elsewhere.
+JOINS = 50.0
 #: Rows whose nearest ones are asked.
 ROWS_ASKED = 1000
 #: Factor of the least error so far beyond which half as many pieces are not tried either.
@@ -123,10 +126,11 @@ def _show_parted(
     contest: _Contest, rows: Rows, options: PieceOptions, asked: int, report: Report
 ) -> bool:
     """Whether pieces between kinks err so much less than others that these need not go on."""
-    told = contest.first.chosen.get("smooth") and (options.degree or 0) >= LEAST_DEGREE
-    if options.soft or told:
+    chosen = contest.first.chosen
+    smooth = chosen.get("smooth") or chosen.get("left", 0.0) > JOINS * contest.best.score
+    if options.soft or (smooth and (options.degree or 0) >= LEAST_DEGREE):
         return False
-    parts = parts_of(rows, options, np.random.default_rng(0))
+    parts = parts_of(rows, options, chosen.get("finer"))
     if parts is None:
         return False
     report(f"kinks separate {int(parts.max()) + 1} parts")

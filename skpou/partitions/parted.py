@@ -46,7 +46,7 @@ ROWS_AN_UNKNOWN = 2
 TrainPart = Callable[[Rows, PieceOptions], TrainingResult]
 
 
-def parts_of(rows: Rows, options: PieceOptions, rng: np.random.Generator) -> Tensor | None:
+def parts_of(rows: Rows, options: PieceOptions, finer: Tensor | None) -> Tensor | None:
     """Part of each row (n,) that kinks and jumps separate; None where there is only one.
 
     Parameters
@@ -55,13 +55,16 @@ def parts_of(rows: Rows, options: PieceOptions, rng: np.random.Generator) -> Ten
         Distinct samples in the unit box, targets of about unit rms.
     options : PieceOptions
         A degree; its sizes are those of other pieces.
-    rng : numpy.random.Generator
-        Draws the fine cells.
+    finer : Tensor of shape (n,), int64, or None
+        As many pieces of this degree as rows carry, from another search; None: search for them.
     """
     degree = max(options.degree or 0, LEAST_DEGREE)
     free = replace(options, sizes=None, exactly=False, soft=False, degree=degree)
     training = PieceTraining(rows, free, None)
-    training.search(rng, None)
+    if finer is None or degree != options.degree:
+        training.search(np.random.default_rng(0), None)
+    else:
+        training.resume(finer)
     return training.parts()
 
 

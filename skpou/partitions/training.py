@@ -22,7 +22,14 @@ from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
-from skpou.partitions.pieces.merging import SWEEPS, MergeHistory, merge_multilevel, score, smooth
+from skpou.partitions.pieces.merging import (
+    SWEEPS,
+    MergeHistory,
+    merge_multilevel,
+    polished,
+    score,
+    smooth,
+)
 from skpou.partitions.pieces.plan import Plan, plan_tree
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
 from skpou.partitions.pieces.race import DegreeRace
@@ -179,6 +186,10 @@ class PieceTraining:
     def _most_pieces(self, problem: PieceProblem) -> int:
         if self.options.sizes is not None:
             return math.prod(self.options.sizes)
+        return self._most_carried(problem)
+
+    def _most_carried(self, problem: PieceProblem) -> int:
+        """Most pieces that the rows carry."""
         price = problem.n_columns + problem.n_gate_columns
         return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
 
@@ -194,7 +205,7 @@ class PieceTraining:
 
     def _merge(self, degree: int, labels: Tensor | None) -> _Candidate:
         problem = self.race.problem(degree)
-        history = MergeHistory()
+        history = MergeHistory(most_finer=self._most_carried(problem))
         candidate = _Candidate(problem, history)
         most = self._most_pieces(problem)
         single = torch.zeros(problem.n, dtype=torch.int64, device=self.rows.X.device)
@@ -258,6 +269,12 @@ class PieceTraining:
         problem = self.best.problem
         pieces = problem.fit(compact(self.best.labels))
         return pieces, self._plan(problem, pieces)
+
+    def resume(self, labels: Tensor) -> None:
+        """Pieces (n,) of a given degree that another search has come by, polished."""
+        problem = self.race.problem(self._candidate_degrees()[0])
+        history = MergeHistory(polished(problem, labels).labels)
+        self._best = _Candidate(problem, history)
 
     def parts(self) -> Tensor | None:
         """Part of each row (n,) that kinks and jumps separate; None where there is only one."""
@@ -330,7 +347,9 @@ class PieceTraining:
                 "gate": self.options.gates[0],
                 "n_pieces": tree.levels[-1].n_partitions,
                 "cells": self.cells if self.options.exactly else None,
+                "finer": history.finer if history.finer_score < history.score else None,
                 "smooth": self.is_smooth,
+                "left": self._residual(self.best),
                 "tried": [
                     {
                         "what": f"pieces of degree {c.problem.degree}",

@@ -54,14 +54,31 @@ def test_parts_lie_between_kinks_whatever_the_degree():
     rows = on_line(jump)
     sides = rows.X[:, 0] < CUT
     for degree in (0, 3):
-        parts = parts_of(rows, options(8, degree), np.random.default_rng(0))
+        parts = parts_of(rows, options(8, degree), None)
         assert len(torch.unique(parts)) == 2
         assert len(torch.unique(parts[sides])) == len(torch.unique(parts[~sides])) == 1
 
 
 def test_smooth_rows_have_no_parts():
     rows = on_line(lambda x: np.sin(5 * x))
-    assert parts_of(rows, options(8, 3), np.random.default_rng(0)) is None
+    assert parts_of(rows, options(8, 3), None) is None
+
+
+def test_parts_of_pieces_that_another_search_has_left():
+    rows = on_line(jump)
+    sides = rows.X[:, 0] < CUT
+    finer = fit_pieces(rows, options(4, 2), np.random.default_rng(0)).chosen["finer"]
+    assert len(torch.unique(finer)) > 4
+    parts = parts_of(rows, options(4, 2), finer)
+    assert len(torch.unique(parts)) == 2
+    assert len(torch.unique(parts[sides])) == len(torch.unique(parts[~sides])) == 1
+
+
+def test_no_parts_are_looked_for_where_soft_pieces_err_far_less_than_sharp_ones(monkeypatch):
+    asked = []
+    monkeypatch.setattr("skpou.partitions.fewer.parts_of", lambda *given: asked.append(given))
+    fit_no_worse(on_line(lambda x: np.sin(9 * x)), options(2, 2), np.random.default_rng(0))
+    assert not asked
 
 
 @pytest.mark.parametrize("degree", [4, *slow(1, 2)])

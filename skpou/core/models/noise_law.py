@@ -48,6 +48,8 @@ MOST_JUMPS, N_PLACES, FEWEST_BESIDE, LEAST_OWN = 4, 40, 8, 1e-3
 #: Steps of Fisher's scoring, each with new priors, the longest change of a logarithm in a step, and
 #: the change of the objective with which they end.
 STEPS, LONGEST, ENOUGH = 60, 2.0, 1e-3
+#: Steps after which the likeliest scale of the mean alone goes on.
+STEPS_OF_RACE = 10
 #: Steps from the law of all rows to that of a part.
 STEPS_OF_PART = 8
 #: Degrees of freedom of the density of the errors, the constant of its logarithm, and the standard
@@ -339,13 +341,13 @@ def fit_noise_law(errors: Errors) -> NoiseLaw | None:
     if len(errors.square) < FEWEST_OF_LAW:
         return None
     nowhere = Jumps.none(errors.points)
-    starts = [_likeliest(_Fit(errors, scale, nowhere)) for scale in _scales(errors)]
-    best = max(starts, key=lambda found: found.evidence)
+    starts = [_begun(_Fit(errors, scale, nowhere)) for scale in _scales(errors)]
+    best = _further(max(starts, key=lambda found: found.evidence))
     for _ in range(MOST_JUMPS):
         place, n_places = _next_jump(best)
         if place is None:
             break
-        found = _likeliest(_Fit(errors, best.fit.scale, best.fit.jumps.also(place)))
+        found = _also(best, place)
         if found.evidence < best.evidence + math.log(n_places):
             break
         best = found
@@ -370,9 +372,22 @@ def _is_exact(found: _Found) -> bool:
     return float(share) > MOST_EXACT
 
 
-def _likeliest(fit: _Fit) -> _Found:
+def _begun(fit: _Fit) -> _Found:
     first = 1 / (FIRST_SIZE * fit.falls).square()
-    return _Found(fit, *fit.run(fit.constant(), first, STEPS))
+    return _Found(fit, *fit.run(fit.constant(), first, STEPS_OF_RACE))
+
+
+def _further(found: _Found) -> _Found:
+    fit, coef, precision, _ = found
+    return _Found(fit, *fit.run(coef, precision, STEPS))
+
+
+def _also(found: _Found, place: Jumps) -> _Found:
+    """The same with a further jump, from where it is."""
+    fit = _Fit(found.fit.errors, found.fit.scale, found.fit.jumps.also(place))
+    coef = torch.cat([found.coef, found.coef.new_zeros(1)])
+    precision = torch.cat([found.precision, found.precision.new_full((1,), FIRST_SIZE**-2)])
+    return _further(_Found(fit, coef, precision, found.evidence))
 
 
 def _next_jump(found: _Found) -> tuple[Jumps | None, int]:

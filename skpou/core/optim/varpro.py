@@ -32,6 +32,8 @@ from skpou.core.optim.progress import Judged, Progress
 
 #: Columns for each row from which on the coefficients are found in the span of the rows.
 FEW_ROWS = 2
+#: Rows for each column from which on these are factored before the ridge is added, not with it.
+MORE_ROWS = 2
 #: Steps after which the best fit and the ridge are looked at again.
 LOOK = 10
 #: Damping from which steps go on for another ridge, whose valley is another one.
@@ -262,11 +264,13 @@ class ProjectedProblem:
 
     def _ridged(self, A: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
         """Parts of the triangular factor of ``[A, y; s I, 0]``; see `split_factor`."""
-        p = A.shape[1]
-        factor = triangular_factor(torch.cat([A, self.y], 1))
-        below = factor.new_zeros((p, p + self.y.shape[1]))
+        n, p = A.shape
+        rows = torch.cat([A, self.y], 1)
+        if n > MORE_ROWS * p:
+            rows = triangular_factor(rows)
+        below = A.new_zeros((p, p + self.y.shape[1]))
         below.diagonal().fill_(strength)
-        return split_factor(triangular_factor(torch.cat([factor, below])), p)
+        return split_factor(triangular_factor(torch.cat([rows, below])), p)
 
     def jacobian(self, fit: ProjectedFit) -> Tensor:
         """Weighted derivative (n, m, k) of the columns times the coefficients."""

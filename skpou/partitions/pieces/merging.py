@@ -292,17 +292,29 @@ class MergeHistory:
         Score of each level, in order.
     converged : bool
         False when `max_iter` levels did not suffice and the rest was merged at once.
+    most_finer : int
+        Most pieces of `finer`.
+    finer, finer_score : Tensor of shape (n,) or None, and float
+        Labels of the best score with more pieces than are allowed.
     """
 
     labels: Tensor | None = None
     score: float = math.inf
     scores: list[float] = field(default_factory=list)
     converged: bool = True
+    most_finer: int = 0
+    finer: Tensor | None = None
+    finer_score: float = math.inf
 
     def offer(self, score: float, labels: Tensor) -> None:
         """Keep labels if their score is the best so far."""
         if score < self.score:
             self.score, self.labels = score, labels.clone()
+
+    def offer_finer(self, score: float, labels: Tensor) -> None:
+        """Keep labels of more pieces, too."""
+        if score < self.finer_score:
+            self.finer_score, self.finer = score, labels.clone()
 
     def offer_alone(self, score: float, labels: Tensor) -> None:
         """The only labels there are: a single level."""
@@ -362,7 +374,12 @@ def merge_multilevel(
     best = history.labels if history.labels is not None else pieces.labels
     if history.score >= rival and not some_are_exact(problem, pieces):
         return problem.fit(compact(best))  # What follows is for those that may be taken.
-    pieces = join_remote(problem, problem.fit(compact(best)))
+    return polished(problem, best)
+
+
+def polished(problem: PieceProblem, labels: Tensor) -> Pieces:
+    """What merging ends with: joins of remote pieces, smoothing, and no small piece in a corner."""
+    pieces = join_remote(problem, problem.fit(compact(labels)))
     return prune(problem, smooth(problem, pieces.labels, max_sweeps=LAST_SWEEPS))
 
 
@@ -446,6 +463,8 @@ def _note(problem: PieceProblem, pieces: Pieces, max_pieces: int, history: Merge
     value = score(problem, pieces)
     history.scores.append(value)
     K = pieces.n_pieces
+    if max_pieces < K <= history.most_finer:
+        history.offer_finer(value, pieces.labels)
     if K <= max_pieces:
         history.offer(value, pieces.labels)
     elif K <= JOINED * max_pieces and (
