@@ -78,11 +78,14 @@ def taken_of(kernels: Weighed, d: int) -> int:
     return d + N_OTHERS if len(kernels) == 1 else 1
 
 
-def solved(rows: Rows, kernels: Sequence[Weighed]) -> Interpolant:
-    """The processes of all targets with given kernels and their shares."""
+def solved(rows: Rows, kernels: Sequence[Weighed], n_taken: int | None = None) -> Interpolant:
+    """The processes of all targets with given kernels and their shares.
+
+    By the rows that `n_taken` numbers leave; None: those of `taken_of`.
+    """
     X, y, weight = rows.X, rows.y, rows.weight
     d = X.shape[1]
-    taken = [taken_of(own, d) for own in kernels]
+    taken = [taken_of(own, d) if n_taken is None else n_taken for own in kernels]
     flat = [(target, *one) for target, own in enumerate(kernels) for one in own]
     rates, variances = [], []
     shares = X.new_zeros((len(flat), len(kernels)))
@@ -302,8 +305,40 @@ def _is_bent(rows: Rows) -> bool:
     return float(off.median()) < EXACT_ENOUGH < float(off.max())
 
 
-def _kernels(rows: Rows) -> Weighed:
-    return likely_kernels(rows, 0, likeliest_kernel(rows, 0))
+def _kernels(
+    rows: Rows, left_out: LeftOut, known: np.ndarray, expected: float, probes: Tensor
+) -> Weighed:
+    """All likely kernels; none where the likeliest says that they predict no better than a form."""
+    likeliest = likeliest_kernel(rows, 0)
+    if not _may_be_better(rows, likeliest, left_out, known, expected, probes):
+        return []
+    return likely_kernels(rows, 0, likeliest)
+
+
+def _may_be_better(
+    rows: Rows,
+    likeliest: KernelChoice,
+    left_out: LeftOut,
+    known: np.ndarray,
+    expected: float,
+    probes: Tensor,
+) -> bool:
+    """Whether an average over kernels can be better than a form, by its first kernel.
+
+    The average's errors are those of its first kernel. What it expects, by rows of which nothing
+    is taken, is too little for all of them, and is taken to be borne out.
+    """
+    try:
+        other = kernel_left_out(rows, likeliest, left_out)
+        alone = solved(rows, [[(1.0, likeliest)]], n_taken=1)
+        expects = _median_std(alone, probes)[0]
+    except NUMERICAL_FAILURES:
+        return True  # Others may be sound.
+    other = replace(other, variance=np.full_like(other.variance, math.inf))
+    y = rows.y[:, 0].cpu().numpy()
+    return _is_better(left_out, other, known, expected, expects) or _tells_what_was_left(
+        left_out, other, known, y
+    )
 
 
 def _kernel_without_noise(rows: Rows) -> Weighed:
@@ -325,7 +360,10 @@ def _of_target(
     if _is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
         return None
     try:
-        of_all = _kernel_without_noise(rows) if many else _kernels(rows)
+        if many:
+            of_all = _kernel_without_noise(rows)
+        else:
+            of_all = _kernels(rows, left_out, known, expected, probes)
         if not of_all:
             return None
         kernels, other = _left_out(rows, of_all, left_out)

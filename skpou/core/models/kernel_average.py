@@ -71,11 +71,12 @@ def likely_kernels(rows: Rows, target: int, likeliest: KernelChoice) -> list[_We
     likeliest : KernelChoice
         What counts alone where no search ends.
     """
+    stretches = stretches_of(rows.X.cpu().numpy())
     modes = [
         found
         for kind in KINDS
         for has_noise in (True, False)
-        if (found := _mode(rows, target, kind, has_noise)) is not None
+        if (found := _mode(rows, target, kind, stretches, has_noise)) is not None
     ]
     if not modes:
         return [(1.0, likeliest)]
@@ -102,11 +103,13 @@ def _is_sound(rows: Rows, target: int, choice: KernelChoice) -> bool:
     return math.isfinite(evidence_of(rows, target, kind, stretch)(theta)[0])
 
 
-def _mode(rows: Rows, target: int, kind: int, has_noise: bool) -> _Mode | None:
+def _mode(
+    rows: Rows, target: int, kind: int, stretches: list[tuple[float, ...]], has_noise: bool
+) -> _Mode | None:
     """The posterior of one kind of kernel about its mode, with noise or without."""
     d = rows.n_features
     begun = []
-    for stretch in stretches_of(rows.X.cpu().numpy()):
+    for stretch in stretches:
         evidence = evidence_of(rows, target, kind, stretch)
         value_of = _posterior(evidence, d, has_noise)
         starts = [start[: d + 1 + has_noise] for start in first_numbers(d) + wave_numbers(d)]

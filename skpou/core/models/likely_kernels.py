@@ -162,7 +162,7 @@ class Evidence:
         # Half the derivative by each entry; the entries of a pair are two.
         slope = solved.inverse - pairs.products(alpha[:, None]) / size
         slope_own = 0.5 * (solved.inverse_own - alpha**2 / size)
-        mean = rates.mean()
+        mean = float(rates.sum()) / d
         apart = (rates - mean) / SPREAD_APART**2
         value = 0.5 * n_targets * math.log(size) + solved.half_log_det
         value += 0.5 * self.further * math.log(noise + NUGGET)
@@ -272,11 +272,11 @@ def _numbers(d: int, rates: Sequence[float], noises: Sequence[float]) -> list[np
 def likeliest_kernel(rows: Rows, target: int) -> KernelChoice:
     """Of all kernels, stretches and starts."""
     d = rows.n_features
-    starts = first_numbers(d)
+    starts, stretches = first_numbers(d), stretches_of(rows.X.cpu().numpy())
     ends = []
     for kind in KINDS:
         begun = []
-        for stretch in stretches_of(rows.X.cpu().numpy()):
+        for stretch in stretches:
             evidence = evidence_of(rows, target, kind, stretch)
             begun += [(evidence(start)[0], stretch, evidence, start) for start in starts]
         begun.sort(key=lambda one: one[0])

@@ -5,10 +5,17 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from skpou import SparseGridRegressor
+from skpou import AdditivePOURegressor, SparseGridRegressor
 from skpou.core import Rows
-from skpou.core.models import leave_out, residual_maker
-from skpou.core.models.interpolant_fit import _asked, _doubts_at_sides, _left_out, _squares
+from skpou.core.models import interpolant_fit, leave_out, residual_maker
+from skpou.core.models.interpolant_fit import (
+    _asked,
+    _doubts_at_sides,
+    _left_out,
+    _may_be_better,
+    _squares,
+    solved,
+)
 from skpou.core.models.kernel_left_out import left_out_anew
 from skpou.core.models.level_error import sets_of_levels
 from skpou.core.models.likely_kernels import likeliest_kernel
@@ -96,3 +103,38 @@ def test_more_exact_rows_are_interpolated_by_a_kernel_of_some():
     # Noise is left to the process beside the fit.
     noise = 0.01 * np.random.default_rng(5).standard_normal(180)
     assert not interpolates(SparseGridRegressor().fit(X, X[:, 0] ** -0.3 + noise))
+
+
+def test_all_kernels_are_asked_only_where_the_likeliest_may_be_better(monkeypatch):
+    rng = np.random.default_rng(8)
+    X = rng.random((24, 2))
+    line = X @ [1.0, -0.5]
+    asked = []
+
+    def likely(rows, target, likeliest):
+        asked.append(likeliest)
+        return [(1.0, likeliest)]
+
+    monkeypatch.setattr(interpolant_fit, "likely_kernels", likely)
+    AdditivePOURegressor().fit(X, line + 0.1 * rng.standard_normal(24))
+    assert not asked
+    assert interpolates(AdditivePOURegressor().fit(X, np.sin(3 * X[:, 0] * X[:, 1])))
+    assert asked
+
+
+def test_what_the_likeliest_kernel_expects_is_borne_out():
+    x = np.linspace(0, 1, 24)[:, None]
+    rows = rows_of(x, np.sin(9 * x[:, 0]))
+    own = left_out_by_the_process(x, np.sin(9 * x[:, 0]))
+    worse = replace(own, error=1.5 * own.error, variance=0 * own.variance)
+    likeliest, known = likeliest_kernel(rows, 0), np.ones(len(own.error), dtype=bool)
+    probes = tensor(np.linspace(0, 1, 64)[:, None])
+    process = solved(rows, [[(1.0, likeliest)]], n_taken=1)
+    (claimed,) = process.components(probes).variances()[1].median(0).values.sqrt().tolist()
+
+    def may_be_better(other, expected):
+        return _may_be_better(rows, likeliest, other, known, expected, probes)
+
+    # Errors a little less decide only beside a claim of less than half.
+    assert may_be_better(worse, 2.1 * claimed) and not may_be_better(worse, 1.9 * claimed)
+    assert not may_be_better(replace(own, error=0.9 * own.error), 2.1 * claimed)
