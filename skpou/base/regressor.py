@@ -232,7 +232,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             degrees = degrees_of_noise(some, told)
         predicts_all = interpolant is not None and interpolant.predicts_all(rows.n_outputs)
         if leans and self._may_lean() and left_out is not None and not predicts_all:
-            errors = companion and left_out and joined_errors(companion, model, some, left_out)
+            errors = companion and left_out and joined_errors(companion, some, left_out)
             noise = model.components(some.X).variances()[0]
             process = fit_process(some, left_out, errors or None, noise)
             if process is not None and interpolant is not None:

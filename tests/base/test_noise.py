@@ -54,10 +54,21 @@ def test_even_noise_and_one_gaussian_have_no_law():
 def test_what_a_form_misses_does_not_turn_the_fit_away_from_it():
     X = np.random.default_rng(0).random((200, 2))
     y = np.abs(X[:, 0] + X[:, 1] - 1)
-    even = SparseGridRegressor(density="gaussian").fit(X, y)
-    varied = SparseGridRegressor().fit(X, y)
+    even = SparseGridRegressor(level=3, density="gaussian").fit(X, y)
+    varied = SparseGridRegressor(level=3).fit(X, y)
     assert varied._noise_law is not None
     np.testing.assert_allclose(varied.predict(X), even.predict(X), rtol=1e-9, atol=1e-12)
+
+
+def test_a_line_beside_a_coarse_form_does_not_hang_on_the_law():
+    rng = np.random.default_rng(0)
+    X = rng.uniform((-1, -1, -5), (1, 1, 5), (240, 3))
+    y = np.abs(X[:, 0] + 0.3 * X[:, 1]) + 0.5 * X[:, 1] + 0.2 * X[:, 2]
+    even = SparseGridRegressor(level=1, density="gaussian").fit(X, y)
+    varied = SparseGridRegressor(level=1).fit(X, y)
+    assert varied._noise_law is not None
+    error = {model: np.sqrt(np.mean((model.predict(X) - y) ** 2)) for model in (even, varied)}
+    assert error[varied] < 1.05 * error[even] < 0.5 * y.std()
 
 
 def test_errors_alike_by_chance_do_not_hide_noise_that_varies():

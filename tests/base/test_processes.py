@@ -50,7 +50,8 @@ GATHERED = {
     "front door": AutoRegressor(["SparseGridRegressor"]),
     "em": HierarchicalPOURegressor(2, 1, gate="linear", init="box", solver="em", tol=1e-2),
 }
-POWERS = TransformedRegressor(SparseGridRegressor(level=1), "yeo-johnson")
+#: One density: a law of the noise is told by one process alone.
+POWERS = TransformedRegressor(SparseGridRegressor(level=1, density="gaussian"), "yeo-johnson")
 
 
 def _run(work, rank, n, folder):

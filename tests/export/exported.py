@@ -20,7 +20,6 @@ SHARED = (
     "tree",
     "networks",
     "residual",
-    "units",
     "varpro",
     "lsgd",
     "lbfgs",
@@ -63,6 +62,7 @@ def _special():
         "sines": (MultiStageRegressor(), x, smooth),
         "pieces in a stage": (MultiStageRegressor(), x, np.abs(x[:, 0] - 0.23)),
         "stretched columns": (LSGDRegressor(), doses, effect),
+        "units": (LSGDRegressor(), x, 1 / (1 + np.exp(-30 * x[:, 0])) + x[:, 0] ** 2),
         "relu": (relu, X, _two_outputs(X)),
         "recipe": (
             MultiStageRegressor(2, hidden_layer_sizes=(6,), solver="adam_lbfgs", max_iter=30),

@@ -294,12 +294,11 @@ def fit_companion(
         line = _fit_line(rows.alike())
     except NUMERICAL_FAILURES:
         return None
-    noise = _noise_of(model, rows)
     doubt = [
-        _least_doubt(line, rows, float(noise[k]), None if left_out is None else left_out[k], k)
+        _least_doubt(line, rows, None if left_out is None else left_out[k], k)
         for k in range(rows.n_outputs)
     ]
-    companion = replace(line.companion, doubt=noise.new_tensor(doubt))
+    companion = replace(line.companion, doubt=line.companion.noise.new_tensor(doubt))
     return companion if _moves(companion, model, sobol_points(d, N_PROBES, seed=0)) else None
 
 
@@ -337,41 +336,26 @@ def share_of(
     return own / (own + companion.variance(inside))
 
 
-def _noise_of(model: Predictor, rows: Rows) -> Tensor:
-    """Mean variance (m,) of the noise at the rows."""
-    noise = model.components(rows.X).variances()[0].double()
-    return (rows.weight[:, None] * noise).sum(0) / rows.weight.sum()
-
-
 def joined_errors(
-    companion: LinearCompanion, model: Predictor, rows: Rows, left_out: Sequence[LeftOut]
+    companion: LinearCompanion, rows: Rows, left_out: Sequence[LeftOut]
 ) -> list[np.ndarray]:
     """Errors of the joined model at left-out rows, for each target; see `fit_companion`."""
-    line, noise = _fit_line(rows.alike()), _noise_of(model, rows)
-    return [
-        _joined(line, rows, float(noise[k]), one, k, float(companion.doubt[k]))
-        for k, one in enumerate(left_out)
-    ]
+    line = _fit_line(rows.alike())
+    return [_joined(line, one, k, float(companion.doubt[k])) for k, one in enumerate(left_out)]
 
 
-def _joined(
-    line: _LeftOutLine, rows: Rows, noise: float, left_out: LeftOut, target: int, doubt: float
-) -> np.ndarray:
+def _joined(line: _LeftOutLine, left_out: LeftOut, target: int, doubt: float) -> np.ndarray:
     """Errors (l,) of one target's joined model at left-out rows."""
-    row = left_out.row
-    error, variance = left_out.error[:, 0], left_out.variance[:, 0]
-    weight, share, other = (
-        part.cpu().numpy()[row]
-        for part in (rows.weight, line.share[:, target], line.error[:, target])
+    error = left_out.error[:, 0]
+    share, other = (
+        part[:, target].cpu().numpy()[left_out.row] for part in (line.share, line.error)
     )
-    own = np.maximum(variance - noise / weight, 0)
+    own = np.maximum(left_out.variance - left_out.noise, 0)[:, 0]
     linear = float(line.companion.noise[target]) * (1 + share)
     return error + own / (own + doubt * linear) * (other - error)
 
 
-def _least_doubt(
-    line: _LeftOutLine, rows: Rows, noise: float, left_out: LeftOut | None, target: int
-) -> float:
+def _least_doubt(line: _LeftOutLine, rows: Rows, left_out: LeftOut | None, target: int) -> float:
     """Doubt of one target's companion."""
     if left_out is None:
         return LARGEST_DOUBT
@@ -380,7 +364,7 @@ def _least_doubt(
     weight = rows.alike().weight.cpu().numpy()[left_out.row[known]]
     error = left_out.error[known, 0]
     joined = [
-        float(np.mean(weight * _joined(line, rows, noise, left_out, target, doubt)[known] ** 2))
+        float(np.mean(weight * _joined(line, left_out, target, doubt)[known] ** 2))
         for doubt in DOUBTS
     ]
     least = min(*joined, float(np.mean(weight * error**2)))
