@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.equations.collocation import CollocationSystem, Iterate, stacked
 from skpou.equations.smoothness import loosened
+from skpou.physics import Unknown
 
 #: Points at which open directions are looked for.
 N_PROBES = 100
@@ -34,8 +35,9 @@ FAR = 1e10
 #: Singular value of the unknowns' rows, of columns of norm 1, that is none, and the share of its
 #: direction that names an unknown.
 ALIKE, SHARE = 1e-9, 0.1
-#: Distance from a bound, in units of what lies between both, at which an unknown is held by it.
-HELD = 1e-9
+#: Distance from a bound at which an unknown is held by it: in units of what lies between them, as
+#: descents leave it, and of its standard deviation, which cannot tell it from the bound.
+HELD, HELD_DEVIATIONS = 1e-6, 0.1
 #: Singular value, in units of the relative ridge, that is the ridge's own.
 OF_RIDGE = 3.0
 #: Rounds of noise and of the prior that follows it: they settle within a percent.
@@ -231,8 +233,20 @@ def open_directions(
     if not bool(torch.isfinite(moved).all()):
         return R.new_zeros((0, len(R))), R.new_zeros(0)
     _, sizes, directions = torch.linalg.svd(moved / math.sqrt(len(phi)), full_matrices=False)
+    return _confirmed(R, columns / math.sqrt(len(phi)), directions[sizes > OPEN])
+
+
+def _confirmed(R: Tensor, columns: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions that are open by their own coefficients, and sizes, as `open_directions` has them.
+
+    Beside one that is wide open, round-off of the solve looks like many more.
+    """
+    coef = torch.linalg.solve_triangular(R, directions.T, upper=True)
+    Q, T = torch.linalg.qr(R @ coef)
+    moved = torch.linalg.solve_triangular(T, columns @ coef, upper=True, left=False)
+    _, sizes, turned = torch.linalg.svd(moved, full_matrices=False)
     is_open = sizes > OPEN
-    return directions[is_open], sizes[is_open]
+    return (turned @ Q.T)[is_open], sizes[is_open]
 
 
 def widened(R: Tensor, directions: Tensor, sizes: Tensor, size: float) -> Tensor:
@@ -303,15 +317,16 @@ def undetermined_message(names: Sequence[str]) -> str:
     )
 
 
-def held_by_bounds(system: CollocationSystem, unknowns: Tensor) -> list[str]:
-    """Unknowns that ended at one of their bounds."""
+def held_by_bounds(
+    unknowns: Mapping[str, Unknown], values: Mapping[str, float], deviations: Mapping[str, float]
+) -> list[str]:
+    """Names of the unknowns that ended at one of their bounds, or next to it."""
     held = []
-    for (name, unknown), value in zip(
-        system.problem.unknowns.items(), unknowns.tolist(), strict=True
-    ):
+    for name, unknown in unknowns.items():
         if unknown.bounds is not None:
             low, high = unknown.bounds
-            if min(value - low, high - value) <= HELD * (high - low):
+            near = max(HELD * (high - low), HELD_DEVIATIONS * deviations[name])
+            if min(values[name] - low, high - values[name]) <= near:
                 held.append(name)
     return held
 
@@ -336,13 +351,13 @@ def judged(
     iterate: Iterate,
     code: str,
     message: str,
-    alike: Sequence[str],
+    reported: Mapping[str, Any],
     tol: float = math.inf,
 ) -> tuple[str, str, bool]:
     """Code and message of a search, with what the solution does not obey or determine.
 
-    `alike` are the unknowns that `undetermined` names, `tol` is the residual that was asked for.
-    The third is whether equations and conditions hold.
+    `reported` is what `fitted_model` says, `tol` the residual that was asked for. The third is
+    whether equations and conditions hold.
     """
     sentences = []
     left = system.fresh.relative_residual(iterate.coef, iterate.unknowns)
@@ -359,9 +374,9 @@ def judged(
     # What noisy data leave over is shared with the equations.
     if holds and left > max(FAR * tol, off):
         sentences.append(far_message(left))
-    if alike:
-        sentences.append(undetermined_message(alike))
-    held = held_by_bounds(system, iterate.unknowns)
+    if reported["undetermined"]:
+        sentences.append(undetermined_message(reported["undetermined"]))
+    held = held_by_bounds(system.problem.unknowns, reported["unknowns"], reported["unknowns_std"])
     if held:
         sentences.append(held_message(held))
     code = "max_iter" if sentences else code
@@ -440,8 +455,8 @@ def fitted_model(
     if len(sizes):
         points = system.terms[0].points
         size = max(1.0, float((system.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
-        deviation = scales[0] * float(noise.mean().sqrt()) + torch.finfo(R.dtype).eps
-        R = widened(R, directions, sizes, size / deviation)
+        noise = noise.clamp_min((torch.finfo(R.dtype).eps / scales[0]) ** 2)
+        R = widened(R, directions, sizes, size / (scales[0] * float(noise.mean().sqrt())))
     R = R / scales[0]
     stage = Stage(basis, iterate.coef, output_factors(R, system, k))
     noise = torch.maximum(noise, of_round_off(stage, system.terms[0].points))

@@ -381,9 +381,8 @@ class Search:
         }
         message = "The search was interrupted." if code == "interrupted" else ""
         if code == "converged":
-            alike = reported["undetermined"]
             code, message, holds = judged(
-                system, solution.iterate, code, message, alike, self.options.tol
+                system, solution.iterate, code, message, reported, self.options.tol
             )
             if not holds:
                 model = doubted(model, system.terms[0].points)

@@ -340,8 +340,7 @@ class EquationNetworkTraining(NetworkTraining):
         # At its own points, and at any few, a network may have next to no residual and be no
         # solution.
         system, solution = self.found
-        alike = self.reported["undetermined"]
-        code, message, holds = judged(system, solution, result.code, result.message, alike)
+        code, message, holds = judged(system, solution, result.code, result.message, self.reported)
         if code == "converged" or message == result.message:
             left = residual_on_lines(system, solution.coef, solution.unknowns)
             if left > UNSOLVED:

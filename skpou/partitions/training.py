@@ -46,6 +46,8 @@ CLEARLY = 1e-2
 #: Most columns in which pieces that slopes do not tell apart may be: in more, few rows are beside
 #: any boundary, and tables are smooth.
 MOST_APART = 3
+#: Rows that a line is determined by.
+N_ENDS = 2
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
 #: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
 SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
@@ -175,7 +177,9 @@ class PieceTraining:
         n, d = self.rows.X.shape
         if self.options.degree is not None:
             return [self.options.degree]
-        if d == 0 or n == 1:
+        # Through two rows there is always a line, and nothing tells how far it is off.
+        unconfirmed = n <= N_ENDS and self.rows.total_weight <= n
+        if d == 0 or n == 1 or unconfirmed:
             return [0]
         # A polynomial that half of the samples determine is the largest worth a try.
         chosen = [

@@ -13,6 +13,7 @@ from skpou.equations.newton import gauss_newton, solve_affine
 from skpou.equations.posterior import (
     doubted,
     fitted_model,
+    held_by_bounds,
     last_deviations,
     noise_variance,
     of_round_off,
@@ -345,3 +346,13 @@ def test_what_solves_nothing_is_off_by_its_own_size(size):
     assert (found.epistemic(tensor(X)) >= model.epistemic(tensor(X))).all()
     own = found.mean(tensor(X)).square().mean(0)
     assert (found.epistemic(tensor(X)).median(0).values >= 0.5 * own.clamp_min(1.0)).all()
+
+
+@pytest.mark.parametrize(("value", "deviation", "is_held"), [
+    (0.3, 1e-3, True), (0.30000005, 1e-12, True), (0.3001, 1e-2, True), (1.3, 1e-9, True),
+    (0.3001, 1e-6, False), (0.32, 2e-2, False), (0.5, 0.1, False),
+])  # fmt: skip
+def test_unknowns_next_to_a_bound_are_held_by_it(value, deviation, is_held):
+    unknowns = {"a": Unknown(0.6, bounds=(0.3, 1.3)), "free": Unknown(0.3)}
+    found = held_by_bounds(unknowns, {"a": value, "free": 0.3}, {"a": deviation, "free": 1.0})
+    assert found == ["a"] * is_held

@@ -183,6 +183,13 @@ def test_two_rows_lie_on_the_line():
     np.testing.assert_allclose(predict(result, [[0.2], [0.8]])[:, 0], [1.0, 3.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("y", [(3.0, 7.0), (3.0, -1.0)])
+def test_no_line_is_sure_of_two_rows_alone(y):
+    X = [[2.0], [4.0]]
+    noise, epistemic = train(X, y).state.components(tensor(X)).variances()
+    assert (noise + epistemic >= np.var(y)).all()
+
+
 @pytest.mark.parametrize("alpha", [None, 0.0, 1e-8])
 def test_more_columns_than_rows_interpolate(alpha):
     X = np.random.default_rng(6).random((20, 30))

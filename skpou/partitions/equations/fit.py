@@ -19,6 +19,8 @@ from skpou.equations import (
     UNSOLVED,
     Problem,
     broken_message,
+    held_by_bounds,
+    held_message,
     open_message,
     undetermined,
     undetermined_message,
@@ -138,6 +140,8 @@ class _Fit:
         self.is_noisy = False
         #: What boxes that were asked for leave, relative to the solution.
         self.coarse = 0.0
+        #: Whether they leave directions open at degrees of their own.
+        self.is_open = False
         #: What is said where the solution ends within the box.
         self.ended = ""
         #: Whether more pieces were asked for than memory should hold.
@@ -176,7 +180,10 @@ class _Fit:
         if len(self.unknowns) or len(inner):
             shooting = Shooting(self._march, self.rows, self.problem, column, inner, self.unknowns)
             return self._result_of_slabs(shooting.run(), shooting)
-        return self._result_of_slabs(self._march_or_lines(column), None)
+        march = self._march_or_lines(column)
+        if len(march.slabs) == 1 and march.slabs[0].boxes.n_boxes == 1 and march.end == 1.0:
+            raise NotMarched("a single piece, whose low degree may hide what is left open")
+        return self._result_of_slabs(march, None)
 
     def _march_or_lines(self, column: int) -> March:
         """Slabs whose pieces end at kinks where there are some that can be followed."""
@@ -326,9 +333,13 @@ class _Fit:
             further = unknowns_by_higher_degrees(found.system, solved, self.steps)
             moved = (further - solved.unknowns).tolist()
             spread = [math.hypot(*pair) for pair in zip(spread, moved, strict=True)]
-            if not (n_open or self.is_noisy):
-                n_open, free = hidden_directions(found.system, solved, found.size)
-                deviation = (deviation.square() + free).sqrt()
+            self.is_open = n_open > 0
+        # Many small pieces, and those whose degrees were raised, follow what is left open.
+        if not self.is_noisy and (
+            found.boxes.n_boxes == 1 or (self.options.exactly and not n_open)
+        ):
+            hidden, free = hidden_directions(found.system, solved, found.size)
+            n_open, deviation = max(n_open, hidden), (deviation.square() + free).sqrt()
         reported: dict[str, Any] = {"unknowns": {}, "unknowns_std": {}}
         if q:
             names = self.problem.names
@@ -382,15 +393,21 @@ class _Fit:
             "n_open": n_open,
             "residual_share": left,
         }
-        messages = self._messages(bare, left, broken, n_open)
+        held = held_by_bounds(problem.unknowns, reported["unknowns"], reported["unknowns_std"])
+        messages = self._messages(bare, left, broken, n_open, held)
         code = "max_iter" if messages else "converged"
         score = self.curve[-1] if self.curve else 0.0
         return TrainingResult(
             model, score, max(len(self.curve), 1), self.curve, code, " ".join(messages), chosen
         )
 
-    def _messages(self, bare: Pieces, left: float, broken: float, n_open: int) -> list[str]:
-        """What is to be said against a solution with such residuals; nothing: it has converged."""
+    def _messages(
+        self, bare: Pieces, left: float, broken: float, n_open: int, held: list[str]
+    ) -> list[str]:
+        """What is to be said against a solution with such residuals; nothing: it has converged.
+
+        `held` are the unknowns that ended at a bound.
+        """
         messages = []
         if self.ended:
             messages.append(self.ended)
@@ -413,6 +430,8 @@ class _Fit:
             messages.append(memory_message(MOST_BYTES))
         if self.alike:
             messages.append(undetermined_message(self.alike))
+        if held:
+            messages.append(held_message(held))
         return messages
 
     def _most_left(self) -> float:
@@ -426,6 +445,8 @@ class _Fit:
         """
         if self.ended or self.is_noisy:  # These have bars by other means.
             return False
+        if self.is_open:  # Points too few for the columns tell of no residual between them.
+            return True
         most = UNSOLVED if self.options.exactly else self._most_left()
         return max(left / most, broken / UNSOLVED, self.coarse / UNSOLVED) > 1
 

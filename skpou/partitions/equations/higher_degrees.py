@@ -17,6 +17,8 @@ HIGHER = 2
 #: Degree of pieces that tell which directions rows leave open: with it those of a square follow two
 #: or three solutions of Laplace's equation that vanish on three faces, with half of it none.
 TELLING_DEGREE = 12
+#: The same on a line, where columns are cheap: with it a piece follows three periods to round-off.
+TELLING_ON_A_LINE = 28
 #: Multiplications that this may take: well below a second.
 MOST_WORK = 1e9
 
@@ -69,7 +71,8 @@ def _telling_degree(system: System) -> np.ndarray | None:
     equations = [term for term in system.problem.terms if not term.is_condition]
     if any(term.region is None for term in equations) and not old.inside.all():
         return None  # What columns are beyond a domain is open, and of no interest.
-    most = min(TELLING_DEGREE, _followed_degree(system))
+    most = TELLING_ON_A_LINE if system.d == 1 else min(TELLING_DEGREE, _followed_degree(system))
+    most = min(most, _held_degree(system))
     for least in range(most, int(old.degree.min()), -1):
         degree = np.maximum(old.degree, least)
         if work(Boxes(old.low, old.high, degree, old.inside), system.rings, system.m) <= MOST_WORK:
@@ -77,13 +80,23 @@ def _telling_degree(system: System) -> np.ndarray | None:
     return None
 
 
+def _held_degree(system: System) -> int:
+    """Highest degree that equations at given points alone determine in all pieces."""
+    boxes, most = system.boxes, TELLING_ON_A_LINE
+    for term in system.problem.terms:
+        if term.region is None and not term.is_condition:
+            index = boxes.locate(term.points.cpu().numpy())
+            counts = np.bincount(index[index >= 0], minlength=boxes.n_boxes)
+            fewest = counts[boxes.inside].min()
+            most = min(most, int(fewest ** (1 / system.d)) - 1)
+    return most
+
+
 def _followed_degree(system: System) -> int:
     """Highest degree that points of data and conditions determine in all pieces that hold some.
 
     What is open between them is open by few points, not by a condition that is missing.
     """
-    if system.d == 1:
-        return TELLING_DEGREE
     terms = [t.points for t in system.problem.terms if t.is_condition and t.region is None]
     points = np.concatenate([part.cpu().numpy() for part in (system.rows.X, *terms)])
     # Corners belong to faces that need not have a condition.
