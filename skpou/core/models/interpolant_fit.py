@@ -62,6 +62,10 @@ PRIOR_ERRORS = 8.0
 #: The same for each column where they are smaller in some places: of the errors only those near
 #: tell that, and in more columns fewer are near.
 PRIOR_PLACES = 16.0
+#: First kind of sets that are levels, those of the first column, after folds and neighbourhoods.
+FIRST_COLUMN = 2
+#: Least degrees of freedom that count of errors between levels, beyond the two without a variance.
+LEAST_DEGREES = 1.0
 #: Share of the kernels with noise from which on few rows leave its size open: less is a tail of the
 #: posterior. It is not a half, since a few rows of four columns hardly tell noise from waves.
 LIKELY_NOISE = 0.1
@@ -204,7 +208,7 @@ def _bears_out(left_out: LeftOut, X: np.ndarray) -> bool:
     """Whether left-out errors of each kind of sets are about as large as is claimed."""
     return all(
         float(square.max()) <= LARGEST_BORNE_OUT**2 and float(square.mean()) <= SQUARE_BORNE_OUT
-        for square, _ in _squares(left_out, X)
+        for square, _ in _squares(left_out, X).values()
     )
 
 
@@ -215,13 +219,13 @@ def _ratios(left_out: LeftOut) -> tuple[np.ndarray, np.ndarray]:
     return square, worth[left_out.group]
 
 
-def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _squares(left_out: LeftOut, X: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """The ratios of each kind of sets: folds, neighbourhoods, and the levels of each column.
 
     The lines of a kink are wrong along one column, and those along all others are met.
     """
     levels = {
-        number: 2 + column
+        number: FIRST_COLUMN + column
         for column, numbers in sets_of_levels(left_out, X).items()
         for number in numbers
     }
@@ -229,21 +233,29 @@ def _squares(left_out: LeftOut, X: np.ndarray) -> list[tuple[np.ndarray, np.ndar
         [0 if k < left_out.n_folds else levels.get(k, 1) for k in range(len(left_out.sets))]
     )[left_out.group]
     square, worth = _ratios(left_out)
-    return [(square[kinds == kind], worth[kinds == kind]) for kind in np.unique(kinds)]
+    return {int(kind): (square[kinds == kind], worth[kinds == kind]) for kind in np.unique(kinds)}
 
 
-def _asked(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+def _asked(parts: dict[int, tuple[np.ndarray, np.ndarray]]) -> float:
     """Factor of the variance that the ratios of each kind of sets ask for, at least 1.
 
     A variance that is too large stays: rows that are left out have others around them, as points
-    near the ends of the box have not.
+    near the ends of the box have not. Rows of a level share one error, and a belief in the claims
+    would count more than the few there are: those are of Student's t.
     """
     means = [
-        (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
-        for square, worth in parts
+        _of_few(square, worth)
+        if kind >= FIRST_COLUMN
+        else (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
+        for kind, (square, worth) in parts.items()
     ]
-    largest = max(float(square.max()) for square, _ in parts)
+    largest = max(float(square.max()) for square, _ in parts.values())
     return max(*means, largest / LARGEST_BORNE_OUT**2, 1.0)
+
+
+def _of_few(square: np.ndarray, worth: np.ndarray) -> float:
+    """Variance of Student's t whose degrees of freedom are what errors are worth."""
+    return float(worth @ square) / max(float(worth.sum()) - 2, LEAST_DEGREES)
 
 
 def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | None:

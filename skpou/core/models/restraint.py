@@ -43,7 +43,8 @@ class Restrained:
     standard deviation exceeds the range of y at the rows, no mean leaves this range by more than
     the range. In a table of four and more columns, whose empty corners are no continuation of
     anything, it comes back there: the share of its way that remains is the square of the range
-    over its variance, to which counts what noise at the rows may hide that far away.
+    over its variance, to which counts what noise at the rows may hide that far away. In fewer
+    columns a process in place of a fit so comes back to its tangent, outside the box.
 
     Attributes
     ----------
@@ -247,6 +248,7 @@ class Restrained:
 
     def _within(self, mean: Tensor, X: Tensor) -> Tensor:
         """The mean, held near y's range where it has left it and is not known to do so."""
+        mean = self._along_tangent(mean, X)
         spread, low, high = self._range(mean)
         inside = torch.clamp(mean, low, high)
         beyond = mean - inside
@@ -261,6 +263,11 @@ class Restrained:
 
     def _gradient_within(self, gradient: Tensor, mean: Tensor, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of `_within` from that of the mean."""
+        along = self._along_tangent(mean, X)
+        if along is not mean:
+            slopes = _slopes(lambda points: self._along_tangent(self._unheld(points), points), X)
+            gradient = torch.where((along != mean)[:, None], slopes, gradient)
+            mean = along
         spread, low, high = self._range(mean)
         beyond = mean - torch.clamp(mean, low, high)
         left = self._outside(beyond, spread, X)
@@ -279,6 +286,31 @@ class Restrained:
             drawn = drawn + _at_most(excess, spread)[:, None] * slopes
         result = gradient.clone()
         result[left] = torch.where(unknown[:, None], drawn, gradient[left])
+        return result
+
+    def _along_tangent(self, mean: Tensor, X: Tensor) -> Tensor:
+        """The mean, nearer its tangent at the box where a process knows nothing beyond that.
+
+        A smooth kernel goes on as a polynomial of high degree. Of what it leaves the tangent by
+        remains the square of y's range over its variance.
+        """
+        if self.interpolant is None or _is_table(X) or torch.equal(X, X.clamp(0, 1)):
+            return mean
+        targets, near = self.interpolant.targets, X.clamp(0, 1)
+        squares = (self.high - self.low).double().square()[targets]
+        outside = torch.nonzero((X != near).any(1)).squeeze(1)
+        variance = self.interpolant.variance(X[outside]).double()
+        unknown = ~(variance <= squares).all(1)  # Not a number is no knowledge either.
+        if not unknown.any():
+            return mean
+        left, near = outside[unknown], near[outside[unknown]]
+        rise = (self.interpolant.gradient(near) * (X[left] - near)[..., None]).sum(1)
+        tangent = self.interpolant.mean(near) + rise
+        share = (squares / variance[unknown]).nan_to_num(0.0).clamp_max(1)
+        own = mean[left]
+        own[:, targets] = torch.lerp(tangent.to(mean), own[:, targets], share.to(mean))
+        result = mean.clone()
+        result[left] = own
         return result
 
     def _outside(self, beyond: Tensor, spread: Tensor, X: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from skpou import (
     SparseGridRegressor,
 )
 from skpou.core import Rows, merge_rows
+from skpou.core.models import Restrained
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import no_form_errors
 from skpou.core.models.independent import IndependentComponents
@@ -115,6 +116,29 @@ def test_gradient_is_that_of_the_mean(solved):
     X = tensor(np.random.default_rng(6).random((9, d)) * 1.3 - 0.15).requires_grad_()
     exact = [torch.autograd.grad(found.mean(X)[:, k].sum(), X)[0] for k in range(2)]
     torch.testing.assert_close(found.gradient(X.detach()), torch.stack(exact, -1))
+
+
+def test_far_outside_a_mean_goes_on_along_its_tangent():
+    x = tensor(np.linspace(0, 1, 12)[:, None])
+    rows = rows_of(x, smooth(x.numpy()))
+    found = of_kernels(rows, [choice(GAUSSIAN, (0.0,))])
+    found = found.with_variance(1.0, no_form_errors(rows)[0])
+    held = Restrained(found, None, tensor([-0.5]), tensor([0.5]), interpolant=found)
+    X = tensor([[0.5], [1.05], [1.4], [1.7], [2.5], [-0.3], [-1.2]])
+    near = X.clamp(0, 1)
+    tangent = found.mean(near) + found.gradient(near)[:, 0] * (X - near)
+    share = (1 / found.variance(X)).clamp_max(1)
+    assert (share[:3] == 1).all() and (share[3:5] < 1).all()
+    # Where the process is less sure than the range of y is wide, that counts for the rest; nor is
+    # this range left by more than the range.
+    expected = tangent + share * (found.mean(X) - tangent)
+    expected = torch.where(share < 1, expected.clamp(-1.5, 1.5), expected)
+    assert abs(expected[4, 0] - tangent[4, 0]) < 0.5 < abs(found.mean(X)[4, 0] - tangent[4, 0])
+    torch.testing.assert_close(held.mean(X), expected)
+    torch.testing.assert_close(held.components(X).expectation(), expected)
+    step = 1e-6
+    slope = (held.mean(X + step) - held.mean(X - step)) / (2 * step)
+    torch.testing.assert_close(held.gradient(X)[:, 0], slope, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [GAUSSIAN, MATERN])

@@ -64,8 +64,10 @@ def test_lines_along_one_column_bear_claims_out_by_themselves():
     lines = list(sets_of_levels(found, X)[0])
     factor = np.where(np.isin(found.group, lines), 2.0, 0.1)[:, None]
     parts = _squares(replace(found, error=factor * np.sqrt(found.variance)), X)
-    together = [tuple(np.concatenate(part) for part in zip(*parts, strict=True))]
+    together = {0: tuple(np.concatenate(part) for part in zip(*parts.values(), strict=True))}
     assert _asked(parts) > 1.2 * _asked(together)
+    # They are few: twice the deviation is four times the variance, and more for their number.
+    assert 4 < _asked(parts) < 16
 
 
 def test_few_rows_choose_their_kernel_anew():
