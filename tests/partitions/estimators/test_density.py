@@ -24,7 +24,7 @@ def step_and_noise(n, seed):
 
 @pytest.fixture(scope="module")
 def models():
-    x, y = step_and_noise(400, 0)
+    x, y = step_and_noise(250, 0)
     return {
         density: HierarchicalPOURegressor(density=density).fit(x, y)
         for density in ("auto", "gaussian", "mixture")
