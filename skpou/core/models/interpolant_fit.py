@@ -19,6 +19,7 @@ from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.kernel_average import likely_kernels, of_average
 from skpou.core.models.kernel_left_out import kernel_left_out, left_out_anew
 from skpou.core.models.level_error import sets_of_levels
+from skpou.core.models.level_gaps import asked_by_gaps
 from skpou.core.models.likely_kernels import (
     CONSTANT,
     MANY_ROWS,
@@ -50,9 +51,9 @@ BETTER = 0.5
 #: square of those of each kind up to which a process is believed on designs of few levels, which
 #: cannot tell what is between these.
 LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
-#: Kernels that are asked for errors at the sides of the box, the likeliest: each costs a solve for
-#: every side, and the others hardly move the mean.
-KERNELS_OF_SIDES = 3
+#: Kernels that are asked for errors at the sides of the box and in gaps of levels, the likeliest:
+#: each costs a solve for every side and gap, and the others hardly move the mean.
+KERNELS_AGAIN = 3
 #: Most rows whose kernel is chosen anew without each set, to say by how much its claims are too
 #: small: so few rows that happen to be smooth, noise and all, choose one of no noise.
 CHOSEN_ANEW = 12
@@ -66,8 +67,6 @@ PRIOR_ERRORS = 8.0
 PRIOR_PLACES = 16.0
 #: First kind of sets that are levels, those of the first column, after folds and neighbourhoods.
 FIRST_COLUMN = 2
-#: Least degrees of freedom that count of errors between levels, beyond the two without a variance.
-LEAST_DEGREES = 1.0
 #: Share of the kernels with noise from which on few rows leave its size open: less is a tail of the
 #: posterior. It is not a half, since a few rows of four columns hardly tell noise from waves.
 LIKELY_NOISE = 0.1
@@ -243,21 +242,29 @@ def _asked(parts: dict[int, tuple[np.ndarray, np.ndarray]]) -> float:
 
     A variance that is too large stays: rows that are left out have others around them, as points
     near the ends of the box have not. Rows of a level share one error, and a belief in the claims
-    would count more than the few there are: those are of Student's t.
+    would count more than the few there are.
     """
-    means = [
-        _of_few(square, worth)
-        if kind >= FIRST_COLUMN
-        else (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
-        for kind, (square, worth) in parts.items()
-    ]
+    means = []
+    for kind, (square, worth) in parts.items():
+        prior = PRIOR_ERRORS if kind < FIRST_COLUMN else 0.0
+        means.append((float(worth @ square) + prior) / (float(worth.sum()) + prior))
     largest = max(float(square.max()) for square, _ in parts.values())
     return max(*means, largest / LARGEST_BORNE_OUT**2, 1.0)
 
 
-def _of_few(square: np.ndarray, worth: np.ndarray) -> float:
-    """Variance of Student's t whose degrees of freedom are what errors are worth."""
-    return float(worth @ square) / max(float(worth.sum()) - 2, LEAST_DEGREES)
+def _asked_by_gaps(rows: Rows, kernels: Weighed, left_out: LeftOut, X: np.ndarray) -> float:
+    """The factor that levels left out side by side ask for, where exact rows are few."""
+    if len(X) > ROWS_OF_KERNEL or float(np.median(left_out.noise)) >= CLEAR_NOISE**2:
+        return 1.0
+    some = _leading(kernels)
+    columns = sets_of_levels(left_out, X)
+    return asked_by_gaps(X, columns, lambda sets: _left_out(rows, some, sets)[1])
+
+
+def _leading(kernels: Weighed) -> Weighed:
+    """The first of the kernels, whose mean it is, and the likeliest others."""
+    others = sorted(kernels[1:], key=lambda one: -one[0])
+    return [kernels[0], *others[: KERNELS_AGAIN - 1]]
 
 
 def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | None:
@@ -267,8 +274,7 @@ def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | No
         return None
     nothing, none = np.zeros((0, 1)), np.zeros(0)
     sets = LeftOut([side.rows for side in sides], 0, nothing, nothing, nothing, none, none)
-    others = sorted(kernels[1:], key=lambda one: -one[0])[: KERNELS_OF_SIDES - 1]
-    _, found = _left_out(rows, [kernels[0], *others], sets)
+    _, found = _left_out(rows, _leading(kernels), sets)
     return fit_side_doubts(sides, found, rows.n_features).arrays()
 
 
@@ -400,7 +406,7 @@ def _of_target(
             plain = replace(other, variance=other.noise)
             found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
         else:
-            factor = _asked(_squares(other, X))
+            factor = max(_asked(_squares(other, X)), _asked_by_gaps(rows, kernels, other, X))
             if rows.n_rows <= CHOSEN_ANEW:
                 factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
             (form,) = no_form_errors(rows)
