@@ -171,12 +171,14 @@ class Restrained:
 
         Noise hides as much of a line's error as it does of the form's.
         """
+        part = companion.part_of_noise(parts.variances()[0], share)[:, None]
+        parts = replace(parts, noise=part * parts.noise)
         epistemic = parts.epistemic * (1 - share[:, None])
         if own is None:
             return replace(parts, epistemic=epistemic)
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
         # Doubted claims are further components.
-        claimed = own if self.claims is None else parts
+        claimed = replace(own, noise=part * own.noise) if self.claims is None else parts
         hidden = None if self.bars is None else self.bars.hidden(X, claimed)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
