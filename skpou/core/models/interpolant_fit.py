@@ -14,6 +14,7 @@ from skpou.core import Rows, drawn_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.end_tangents import EndTangents, fit_end_tangents
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
 from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.kernel_average import likely_kernels, of_average
@@ -27,11 +28,12 @@ from skpou.core.models.likely_kernels import (
     NUGGET,
     KernelChoice,
     evidence_of,
+    is_bent,
     likeliest_kernel,
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
 from skpou.core.models.model import Predictor
-from skpou.core.models.outside import fit_side_doubts, sides_of
+from skpou.core.models.outside import Side, fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
@@ -115,6 +117,7 @@ def solved(rows: Rows, kernels: Sequence[Weighed], n_taken: int | None = None) -
         torch.arange(len(kernels), device=X.device),
         shares,
         sizes=(None,) * len(kernels),
+        tangents=(None,) * len(kernels),
     )
     steps = (y - intercept).T[of_kernel]
     coef = [
@@ -278,6 +281,26 @@ def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | No
     return fit_side_doubts(sides, found, rows.n_features).arrays()
 
 
+def _tangents_at_ends(rows: Rows, kernels: Weighed) -> EndTangents | None:
+    """Where a single column of exact rows goes on straight; see `fit_end_tangents`."""
+    X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
+    if rows.n_features > 1:
+        return None
+
+    def errors_of(side: Side) -> tuple[np.ndarray, np.ndarray]:
+        gone = torch.as_tensor(side.rows, device=rows.X.device)
+        others = np.setdiff1d(np.arange(rows.n_rows), side.rows)
+        rest = rows.subset(torch.as_tensor(others, device=rows.X.device))
+        process = solved(rest, [kernels[:1]], n_taken=1)
+        edge = torch.full_like(rows.X[:1], side.edge)
+        rise = process.gradient(edge)[0, 0] * (rows.X[gone, 0] - side.edge)
+        there = process.mean(rows.X[gone])[:, 0], process.mean(edge)[0] + rise
+        own, tangent = (y[side.rows] - mean.cpu().numpy() for mean in there)
+        return own, tangent
+
+    return fit_end_tangents(sides_of(X), X, errors_of)
+
+
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
     """The local size of the errors, and what is claimed of them by it.
 
@@ -309,20 +332,6 @@ def _noisy_share(process: Interpolant, rows: Rows) -> float:
     """
     noise = process.variances[:, -1] / rows.weight.median()
     return float(process.shares[noise >= CLEAR_NOISE**2, 0].sum())
-
-
-def _is_bent(rows: Rows) -> bool:
-    """Whether most rows of a single column are on a line with their neighbours, but not all.
-
-    Where the lines meet between rows no smooth function says so.
-    """
-    if rows.n_features > 1 or rows.n_rows < FEWEST_ROWS:
-        return False
-    order = rows.X[:, 0].argsort()
-    x, y = rows.X[order], rows.y[order]
-    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
-    off = (y[1:-1] - y[:-2] - share * (y[2:] - y[:-2])).abs().amax(1)
-    return float(off.median()) < EXACT_ENOUGH < float(off.max())
 
 
 def _kernels(
@@ -377,7 +386,7 @@ def _of_target(
     """The process of one target, and its errors at left-out rows; None where a fit is as good."""
     known = _counted(left_out, rows.X.cpu().numpy())
     many = rows.n_rows > ROWS_OF_KERNEL
-    if _is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
+    if is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
         return None
     try:
         if many:
@@ -410,7 +419,13 @@ def _of_target(
             if rows.n_rows <= CHOSEN_ANEW:
                 factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
             (form,) = no_form_errors(rows)
-            form = replace(form, knows_outside=True, sides=_doubts_at_sides(rows, kernels))
+            sides = _doubts_at_sides(rows, kernels)
+            if float(np.median(other.noise)) < CLEAR_NOISE**2:
+                tangents = _tangents_at_ends(rows, kernels)
+                found = replace(found, tangents=(tangents,))
+                if tangents is not None and sides is not None:
+                    sides["parts"][0, tangents.taken] = 0.0
+            form = replace(form, knows_outside=True, sides=sides)
             found = found.with_variance(factor, form)
     except NUMERICAL_FAILURES:
         return None
