@@ -17,6 +17,7 @@ from skpou.sparse_grids.basis.evaluation import (
     slopes_of,
     sums_of,
 )
+from skpou.sparse_grids.basis.kernels import few_costs, kernel_of_few
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -286,6 +287,8 @@ class SparseGrid(Basis):
         Level vectors are bounded by a sum, so the sum over them is a product of polynomials, one
         a dimension, cut off at the budget: no function is formed.
         """
+        if few_costs(self.factors):
+            return kernel_of_few(self.factors, X, Z, decay)
         budget = self.factors.budget
         sums: list[Tensor | None] = [X.new_ones((len(X), len(Z)))] + [None] * budget
         count = 2**self.factors.shift

@@ -27,7 +27,7 @@ SPARSE = 4
 #: Rows of a Gram matrix that are summed together.
 PANEL = 256
 #: Entries of a block of the Gram matrix, which stay in a core's cache, and its fewest rows.
-BLOCK_ENTRIES, FEWEST_BLOCK_ROWS = 100_000, 16
+BLOCK_ENTRIES, FEWEST_BLOCK_ROWS = 400_000, 16
 
 
 class GridRows:
