@@ -20,7 +20,7 @@ from torch import Tensor
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import Candidate, Start, TermSearch
 from skpou.core import SEEDS, sobol_points
-from skpou.core.linalg import LEAST_SPREAD, lower_inverse
+from skpou.core.linalg import LEAST_SPREAD, gram_of, lower_inverse
 
 #: Rows and random features of the pilot, which finds but scales and directions, and rows that are
 #: landmarks.
@@ -147,13 +147,12 @@ class Pilot:
             # By the covariance of the targets: fewer numbers
             root = (self.weight / c.noise).sqrt()[:, None]
             G = root * c.F * width
-            K = G @ G.T
+            K = gram_of(G.T)
             K.diagonal().add_(1.0)
             L = torch.linalg.cholesky(K)
-            inverse = lower_inverse(L)
-            V = inverse @ G
-            coef = width * (V.T @ (inverse @ (root[:, 0] * self.y)))
-            return coef, _half_log(L), V.square().sum(0), (inverse.T @ V) * width / root
+            solved = torch.cholesky_inverse(L) @ G
+            coef = width * (solved.T @ (root[:, 0] * self.y))
+            return coef, _half_log(L), (G * solved).sum(0), solved * width / root
         A = width[:, None] * (c.F.T @ (self.weight[:, None] * c.F)) * width / c.noise
         A.diagonal().add_(1.0)
         L = torch.linalg.cholesky(A)
