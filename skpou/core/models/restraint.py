@@ -254,6 +254,8 @@ class Restrained:
         mean = self._along_tangent(mean, X)
         spread, low, high = self._range(mean)
         inside = torch.clamp(mean, low, high)
+        if torch.equal(inside, mean):
+            return mean
         beyond = mean - inside
         left = self._outside(beyond, spread, X)
         if not len(left):

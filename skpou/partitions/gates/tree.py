@@ -280,7 +280,7 @@ class PartitionTree:
             log_gate = self.log_conditional(X, depth, features)
             if harden and gate.sharp:
                 log_gate = _harden(log_gate, gate.parent)
-            log_pi = log_pi[:, gate.parent] + log_gate
+            log_pi = log_pi[:, gate.parent] + log_gate if depth else log_gate
         return log_pi
 
     def log_below(self, X: Tensor, first: int) -> Tensor:
