@@ -111,6 +111,14 @@ class SparseGrid(Basis):
         """What each function's levels cost, (G,): |l|_1 - d on grids without level 0."""
         return self._per_function(self.factors.cost[self.plan.vectors].sum(1).astype(np.int64))
 
+    def costs_like(self, like: Tensor) -> Tensor:
+        """The same in the precision of a tensor and where it is; not to be written to."""
+        key = ("costs", like.device, like.dtype)
+        tables = self.plan.tables
+        if key not in tables:
+            tables[key] = torch.as_tensor(self.costs(), device=like.device).to(like.dtype)
+        return tables[key]
+
     def cells(self) -> np.ndarray:
         """Number of each function within its factor, (G, d)."""
         G, d = self.n_columns, self.n_features

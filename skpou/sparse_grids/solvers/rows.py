@@ -107,7 +107,7 @@ class GridRows:
 
     def costs(self) -> Tensor:
         """What the levels of every column cost, (p,)."""
-        costs = torch.as_tensor(self.grid.costs(), device=self.X.device).to(self.root.dtype)
+        costs = self.grid.costs_like(self.root)
         return costs if self.active is None else costs[self.active]
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
