@@ -257,6 +257,15 @@ class Interpolant:
         kernel = self._covariance(X, self.points, target)[0]
         return torch.linalg.solve_triangular(self._factors[target], kernel.T, upper=False)
 
+    def share_with_noise(self, least: float) -> float:
+        """Share of the kernels of the first target whose noise has such a variance at most rows.
+
+        Their mean noise may be that of a hardly likely one alone. What the others leave would then
+        be taken for degrees of its freedom, which are none, and all the variance be that of two.
+        """
+        noise = self.variances[:, -1] / self.weight.median()
+        return float(self.shares[noise >= least, 0].sum())
+
     def degrees_left(self, target: int) -> float:
         """Degrees of freedom that the process leaves to the noise."""
         own = [(torch.cholesky_inverse(f).diagonal() / self.weight).sum() for f in self._factors]

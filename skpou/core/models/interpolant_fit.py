@@ -32,6 +32,7 @@ from skpou.core.models.likely_kernels import (
     likeliest_kernel,
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
+from skpou.core.models.mixed_residues import are_alike
 from skpou.core.models.model import Predictor
 from skpou.core.models.outside import Side, fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
@@ -44,6 +45,10 @@ FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 600, 8, 4
 #: for. Error at left-out rows below which the form of so many needs no other: the trial costs a
 #: tenth of a second, and forms that follow the rows so closely are rarely the wrong ones.
 ROWS_OF_KERNEL, CLEAR_ERROR = 150, 1e-3
+#: Most columns in which so many rows have near ones, whose errors are alike unless they are noise;
+#: and medians of the size of errors beyond which they count no more: a few large ones are alike, or
+#: not, by chance.
+MOST_NEAR, FAR_ERROR = 2, 2.0
 #: Error at left-out rows, in units of y, below which a form needs no other.
 EXACT_ENOUGH = 1e-6
 #: Part of the form's expected error that the process' must not exceed: half is what either may be
@@ -324,16 +329,6 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     return size, replace(left_out, variance=variance, noise=noise)
 
 
-def _noisy_share(process: Interpolant, rows: Rows) -> float:
-    """Share of the kernels of one target that have noise.
-
-    Their mean noise may be that of a hardly likely one alone. What the others leave would then be
-    taken for degrees of its freedom, which are none, and the whole variance be that of two.
-    """
-    noise = process.variances[:, -1] / rows.weight.median()
-    return float(process.shares[noise >= CLEAR_NOISE**2, 0].sum())
-
-
 def _kernels(
     rows: Rows, left_out: LeftOut, known: np.ndarray, expected: float, probes: Tensor
 ) -> Weighed:
@@ -370,6 +365,20 @@ def _may_be_better(
     )
 
 
+def _are_noise(left_out: LeftOut, rows: Rows) -> bool:
+    """Whether errors at rows left out in folds are not like those of their nearest rows.
+
+    A kernel without noise would foretell them from these.
+    """
+    known = (left_out.group < left_out.n_folds) & np.isfinite(left_out.error[:, 0])
+    if rows.n_features > MOST_NEAR or not known.any():
+        return False
+    error = left_out.error[known, 0]
+    far = FAR_ERROR * float(np.median(np.abs(error)))
+    points = rows.X.cpu().numpy()[left_out.row[known]]
+    return not are_alike(points, np.clip(error, -far, far))
+
+
 def _kernel_without_noise(rows: Rows) -> Weighed:
     """The likeliest kernel of some rows, if by it they are exact."""
     some = rows.subset(torch.nonzero(drawn_points(rows, ROWS_OF_KERNEL)).squeeze(1))
@@ -390,14 +399,14 @@ def _of_target(
         return None
     try:
         if many:
-            of_all = _kernel_without_noise(rows)
+            of_all = [] if _are_noise(left_out, rows) else _kernel_without_noise(rows)
         else:
             of_all = _kernels(rows, left_out, known, expected, probes)
         if not of_all:
             return None
         kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
-        likely_noise = _noisy_share(found, rows) >= LIKELY_NOISE
+        likely_noise = found.share_with_noise(CLEAR_NOISE**2) >= LIKELY_NOISE
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (
             _is_better(left_out, other, known, expected, _median_std(found, probes)[0])
