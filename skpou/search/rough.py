@@ -203,7 +203,8 @@ class _Polyharmonic:
 
     def run(self) -> Candidate | None:
         if self.rows.n_rows > PILOT_ROWS:
-            scouts = self._shapes(self.rows.subset(evenly(self.rows.n_rows, SCOUTING_ROWS)))
+            every = torch.arange(self.rows.n_rows, device=self.rows.X.device)
+            scouts = self._shapes(self.rows.subset(every[evenly(len(every), SCOUTING_ROWS)]))
             if min(self._expected(shape) for shape in scouts) > SCOUTED * self.target:
                 return None
         shapes = self._shapes(self._some(self.rows, PILOT_ROWS))
