@@ -24,7 +24,7 @@ from skpou.sparse_grids.solution import (
     direct_problem,
     fit_on_grid,
 )
-from skpou.sparse_grids.solvers.lsmr import lsmr
+from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
 from skpou.sparse_grids.solvers.ridge import (
     GramProblem,
@@ -40,7 +40,7 @@ __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "
            "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridColumns",
            "GridMultinomialRidge", "GridOptions", "GridRows", "KernelProblem", "RidgeSolution",
            "SparseGrid", "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor",
-           "best_ridge", "check_size", "count_points", "direct_problem", "evaluate_traced",
-           "factor_kinds", "fit_classes", "fit_on_grid", "fit_sparse_grid", "fit_sums",
-           "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
+           "best_ridge", "check_size", "conjugate_gradients", "count_points", "direct_problem",
+           "evaluate_traced", "factor_kinds", "fit_classes", "fit_on_grid", "fit_sparse_grid",
+           "fit_sums", "indicators", "log_shares", "one_hot_model", "tracing_arrays"]
 # fmt: on
