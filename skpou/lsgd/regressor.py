@@ -9,6 +9,7 @@ import torch
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     StrOptions,
@@ -190,7 +191,7 @@ class LSGDRegressor(SearchedRegressor):
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "learning_rate": [POSITIVE],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "batch_size": [None, COUNT],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     Prepared,
@@ -192,7 +193,7 @@ class MultiStageRegressor(SearchedRegressor):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "scale_factor": [AUTO, POSITIVE],
         "solver": [StrOptions(set(SOLVERS))],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         **PHYSICS_CONSTRAINTS,
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
