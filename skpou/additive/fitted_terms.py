@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skpou.additive.model import AdditiveModel
@@ -14,6 +13,7 @@ from skpou.base import (
     FittedModelRegressor,
     Prepared,
     SummedRegressor,
+    check_is_fitted,
     column_names,
     noise_lines,
 )
