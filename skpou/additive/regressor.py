@@ -10,12 +10,7 @@ from skpou.additive.fit import AdditiveOptions, fit_additive
 from skpou.additive.fitted_terms import FittedTermsRegressor
 from skpou.additive.given import places_of_terms
 from skpou.additive.model import AdditiveModel
-from skpou.additive.sums import (
-    AdditiveColumns,
-    columns_of_box,
-    columns_of_sample,
-    fit_sums,
-)
+from skpou.additive.sums import AdditiveColumns, columns_of_box, columns_of_sample, fit_sums
 from skpou.base import (
     AUTO,
     COUNT,

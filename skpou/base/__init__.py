@@ -39,13 +39,7 @@ from skpou.base.parameters import (
 )
 from skpou.base.regressor import BaseRegressor, Prepared
 from skpou.base.sampled import SampledClassifier, SampledRegressor
-from skpou.base.streams import (
-    Stream,
-    Summary,
-    lies_on_disk,
-    of_all_processes,
-    warn_of_rows_outside,
-)
+from skpou.base.streams import Stream, Summary, lies_on_disk, of_all_processes, warn_of_rows_outside
 from skpou.base.summary import column_names, noise_lines, number, polynomial_text
 from skpou.base.summed import SummedClassifier, SummedRegressor, indicators_of
 from skpou.base.training import DocumentedEstimator

@@ -14,12 +14,7 @@ from skpou.core import BestSoFar, Report, Rows, TrainingResult
 from skpou.core.classes import LeftOutClasses, best_factors, left_out_logits
 from skpou.core.optim import Iterate, RidgeSchedule, descend_hidden, levenberg_marquardt
 from skpou.lsgd.class_model import NetworkClasses
-from skpou.lsgd.class_problem import (
-    ClassDescent,
-    ClassFit,
-    ClassProblem,
-    EvidentRidge,
-)
+from skpou.lsgd.class_problem import ClassDescent, ClassFit, ClassProblem, EvidentRidge
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.networks import NetworkBasis, NetworkColumns
 

@@ -5,13 +5,7 @@ from skpou.sparse_grids.basis.grid import HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.basis.plans import BOUNDARIES, count_points
 from skpou.sparse_grids.basis.traced import evaluate_traced, factor_kinds, tracing_arrays
 from skpou.sparse_grids.class_model import GridClasses, log_shares
-from skpou.sparse_grids.classes import (
-    METHODS,
-    N_STEPS,
-    fit_classes,
-    indicators,
-    one_hot_model,
-)
+from skpou.sparse_grids.classes import METHODS, N_STEPS, fit_classes, indicators, one_hot_model
 from skpou.sparse_grids.classifier import SparseGridClassifier
 from skpou.sparse_grids.fit import fit_sparse_grid
 from skpou.sparse_grids.model import SparseGridModel
@@ -26,12 +20,7 @@ from skpou.sparse_grids.solution import (
 )
 from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
-from skpou.sparse_grids.solvers.ridge import (
-    GramProblem,
-    KernelProblem,
-    RidgeSolution,
-    best_ridge,
-)
+from skpou.sparse_grids.solvers.ridge import GramProblem, KernelProblem, RidgeSolution, best_ridge
 from skpou.sparse_grids.solvers.rows import GridRows
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 

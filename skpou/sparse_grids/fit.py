@@ -26,11 +26,7 @@ from skpou.sparse_grids.solution import (
     pick_solver,
     ridge_of_some_rows,
 )
-from skpou.sparse_grids.solvers.ridge import (
-    IterativeProblem,
-    RidgeSolution,
-    best_ridge,
-)
+from skpou.sparse_grids.solvers.ridge import IterativeProblem, RidgeSolution, best_ridge
 from skpou.sparse_grids.solvers.rows import GridRows
 
 #: Highest level of a refined grid in one dimension: subspaces are dense.
