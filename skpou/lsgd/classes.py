@@ -154,10 +154,7 @@ class ClassTraining(NetworkTraining):
 
 
 def fit_network_classes(
-    rows: Rows,
-    options: NetworkOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: NetworkOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Train a classification network of a given size.
 

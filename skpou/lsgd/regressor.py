@@ -179,12 +179,7 @@ class LSGDRegressor(SearchedRegressor):
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **SearchedRegressor._parameter_constraints,
-        "hidden_layer_sizes": [
-            AUTO,
-            COUNT,
-            tuple,
-            list,
-        ],
+        "hidden_layer_sizes": [AUTO, COUNT, tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "architecture": [StrOptions(set(ARCHITECTURES))],
         "init": [StrOptions({"auto", *INITIALIZATIONS})],

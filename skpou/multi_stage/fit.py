@@ -109,10 +109,7 @@ def _joined(first: TrainingResult, more: TrainingResult) -> TrainingResult:
 
 
 def fit_multi_stage(
-    rows: Rows,
-    options: MultiStageOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: MultiStageOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Fit stages.
 

@@ -185,12 +185,7 @@ class MultiStageRegressor(SearchedRegressor):
     _parameter_constraints: dict = {
         **SearchedRegressor._parameter_constraints,
         "n_stages": [AUTO, COUNT],
-        "hidden_layer_sizes": [
-            AUTO,
-            COUNT,
-            tuple,
-            list,
-        ],
+        "hidden_layer_sizes": [AUTO, COUNT, tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "scale_factor": [AUTO, POSITIVE],
         "solver": [StrOptions(set(SOLVERS))],

@@ -47,10 +47,7 @@ PATIENCE = 2
 
 
 def fit_sparse_grid(
-    rows: Rows,
-    options: GridOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: GridOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Fit a sparse grid function to distinct rows.
 
@@ -179,11 +176,7 @@ class PointSet:
         return list(itertools.islice(some, n_refined))
 
     def refine(
-        self,
-        score: np.ndarray,
-        n_refined: int,
-        max_points: int,
-        columns: list[int] | None = None,
+        self, score: np.ndarray, n_refined: int, max_points: int, columns: list[int] | None = None
     ) -> int:
         """Add children of the points of largest score, along some columns or all.
 
@@ -243,11 +236,7 @@ class PointSet:
 
 
 def _fit_refined(
-    rows: Rows,
-    level: int,
-    options: GridOptions,
-    rng: np.random.Generator,
-    report: Report | None,
+    rows: Rows, level: int, options: GridOptions, rng: np.random.Generator, report: Report | None
 ) -> TrainingResult:
     """Refine while rows that were held out are predicted better; then fit to all rows."""
     points = PointSet(options.grid(rows.n_features, level))

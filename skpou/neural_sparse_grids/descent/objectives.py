@@ -185,13 +185,7 @@ class IteratedSquares(Objective):
         if anew or self.precondition is None:
             self.precondition = self._preconditioner(rows, penalty)
         self.coef, self.n_steps = conjugate_gradients(
-            rows,
-            right,
-            penalty,
-            self.precondition,
-            self.coef,
-            max_iter=INNER_STEPS,
-            tol=INNER_TOL,
+            rows, right, penalty, self.precondition, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
         )
 
 

@@ -42,11 +42,7 @@ def joint_training(rows: Rows, options: PieceOptions) -> Train:
 
 
 def soft_training(
-    rows: Rows,
-    pieces: PieceOptions,
-    options: SoftOptions,
-    discover: bool,
-    report: Report | None,
+    rows: Rows, pieces: PieceOptions, options: SoftOptions, discover: bool, report: Report | None
 ) -> Train:
     """Soft gates of one level, from discovered pieces or from random ones.
 
