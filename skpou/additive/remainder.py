@@ -47,6 +47,7 @@ CONSTANT_VARIANCE, LEAST_NOISE = 100.0, 1e-9
 LARGEST_LEVERAGE = 0.99
 #: Mean log density of left-out rows that no pilot exceeds, by the least noise of its bounds.
 MOST_DENSITY = -0.5 * math.log(2 * math.pi * (math.exp(NOISE_BOUNDS[0]) + LEAST_NOISE))
+#: Rotations at most: gradients of a pilot with rotated scales turn them little more.
 ROTATIONS = 2
 #: Distance of the uniform numbers from 0 and 1, where the normal quantile is infinite.
 OFF_THE_ENDS = 1e-6
