@@ -27,15 +27,7 @@ from skpou.base.streams import (
 )
 from skpou.base.training import TrainedEstimator
 from skpou.base.unpacked import UNPACKED
-from skpou.core import (
-    Rows,
-    Scaling,
-    at_once,
-    jobs,
-    merge_rows,
-    order_of_columns,
-    target_unit,
-)
+from skpou.core import Rows, Scaling, at_once, jobs, merge_rows, order_of_columns, target_unit
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 

@@ -9,6 +9,7 @@ import torch
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     StrOptions,
@@ -178,19 +179,14 @@ class LSGDRegressor(SearchedRegressor):
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **SearchedRegressor._parameter_constraints,
-        "hidden_layer_sizes": [
-            AUTO,
-            COUNT,
-            tuple,
-            list,
-        ],
+        "hidden_layer_sizes": [AUTO, COUNT, tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "architecture": [StrOptions(set(ARCHITECTURES))],
         "init": [StrOptions({"auto", *INITIALIZATIONS})],
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "learning_rate": [POSITIVE],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "batch_size": [None, COUNT],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],

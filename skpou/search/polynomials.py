@@ -74,11 +74,5 @@ class Polynomials:
         # No probes: between the rows a polynomial varies no more than at them.
         gap = path.spread(alpha) * path.dof(alpha) / task.rows.n_rows
         return Candidate.from_path(
-            self.name,
-            basis,
-            path,
-            alpha,
-            gap,
-            evidence=best.score,
-            n_units=basis.n_columns,
+            self.name, basis, path, alpha, gap, evidence=best.score, n_units=basis.n_columns
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     FittedModelRegressor,
     Interval,
@@ -175,7 +176,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [COUNT],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "batch_size": [None, COUNT],
         "bounds": [None, "array-like"],
     }

@@ -9,6 +9,7 @@ from typing import Any
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
@@ -265,7 +266,7 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         "smoothing": [tuple, list],
         "learning_rate": [POSITIVE],
         "noise": [StrOptions({"after", "em", "anneal"})],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "alpha": [AUTO, NOT_NEGATIVE],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
