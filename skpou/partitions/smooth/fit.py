@@ -36,8 +36,9 @@ from skpou.partitions.training import affordable_forms
 MOST_ROWS, MOST_ON_LINES = 600, 3000
 #: Most columns of X where the number of pieces is free, and of so many as are asked for. In more
 #: than the first, gates have unknowns for a part of the rows, and what these gain by them at
-#: left-out rows, which they have met, makes up for the luck of a search among smooth functions.
-MOST_FEATURES, MOST_OF_GIVEN = 3, 10
+#: left-out rows, which they have met, makes up for the luck of a search among smooth functions. In
+#: more than the second no gain was seen, and rows at the rim took seconds.
+MOST_FEATURES, MOST_OF_GIVEN = 3, 5
 #: How many of each family and degree, by evidence, are judged by left-out rows.
 LIKELIEST = 5
 #: How many of the best are confirmed by fits without the left-out rows.
