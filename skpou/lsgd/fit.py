@@ -35,6 +35,7 @@ from skpou.core.optim import (
     levenberg_marquardt,
 )
 from skpou.lsgd.dual import DualProblem
+from skpou.lsgd.evident import climb, is_affordable
 from skpou.lsgd.projected import minimise_projected
 from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumns
 
@@ -46,6 +47,10 @@ RIDGE_SHARE = 1e-3
 EXACT = 1e-10
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
 QUICK_STEPS = 100
+
+#: Share of the rows that parameters may be for their number to tell of noise; and standard errors
+#: of the noise by which less of it is clearly less.
+MOST_SPENT, CLEARLY = 0.5, 2.0
 
 
 def determined_error(fit: ProjectedFit) -> float:
@@ -211,6 +216,48 @@ class NetworkTraining:
         )
 
     def _varpro(self, theta: Tensor) -> None:
+        """Levenberg-Marquardt, with ridges by evidence where that is affordable."""
+        options = self.options
+        by_evidence = options.alpha is None and not self.shared
+        if by_evidence and is_affordable(options.network, self.rows):
+            self._by_evidence(theta)
+        else:
+            self._by_progress(theta)
+
+    def _by_evidence(self, theta: Tensor) -> None:
+        """Climb by evidence; where rows are many, go on without a ridge on the hidden layers.
+
+        A network of few parameters may be steeper than the evidence has them. That end is kept if
+        it leaves clearly less noise, each parameter counted as spent.
+        """
+        options, progress = self.options, self.progress
+        most, tol = options.max_iter, options.tol
+        result, noise = climb(
+            self.rows, options.network, theta, max_iter=most, tol=tol, watch=self._watch
+        )
+        n = self.problem.total * self.rows.n_outputs
+        spent = options.network.n_parameters + self.rows.n_outputs * options.network.n_columns
+        left = most - len(progress.curve)
+        if spent <= MOST_SPENT * n and result.code == "converged" and left > 0:
+            more = levenberg_marquardt(
+                self.problem,
+                result.state.theta,
+                max_iter=left,
+                ridge=options.schedule(),
+                tol=tol,
+                watch=self._watch,
+            )
+            square = float(more.state.residual.square().sum()) + float(self.rows.within.sum())
+            clear = 1 - CLEARLY * math.sqrt(2 / (n - spent))
+            if square / (n - spent) < clear * noise:
+                result = more
+        progress.best = self._iterate(result.state, result.chosen["ridge"])
+        progress.code = result.code
+
+    def _watch(self, fit: Any, ridge: float) -> None:
+        self._show(self._iterate(fit, ridge))
+
+    def _by_progress(self, theta: Tensor) -> None:
         """Levenberg-Marquardt, first with next to no ridge: on smooth targets that is exact.
 
         On steep ones the coefficients explode, and the ridge must follow the progress. Of the
@@ -238,7 +285,7 @@ class NetworkTraining:
                 ridge=ridge,
                 tol=options.tol,
                 judge=judge,
-                watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
+                watch=self._watch,
             )
             if self.shared:
                 left -= min(len(self.progress.curve) - before, most)
