@@ -225,34 +225,57 @@ class NetworkTraining:
             self._by_progress(theta)
 
     def _by_evidence(self, theta: Tensor) -> None:
-        """Climb by evidence; where rows are many, go on without a ridge on the hidden layers.
+        """Climb by evidence; a network of few parameters first tries without.
 
-        A network of few parameters may be steeper than the evidence has them. That end is kept if
-        it leaves clearly less noise, each parameter counted as spent.
+        An exact fit by it needs no more. Another may be steeper than the evidence has its layers:
+        steps that go on from there with no ridge on these are kept if they leave clearly less
+        noise, each parameter counted as spent.
         """
-        options, progress = self.options, self.progress
-        most, tol = options.max_iter, options.tol
-        result, noise = climb(
-            self.rows, options.network, theta, max_iter=most, tol=tol, watch=self._watch
-        )
+        options, progress, most = self.options, self.progress, self.options.max_iter
         n = self.problem.total * self.rows.n_outputs
         spent = options.network.n_parameters + self.rows.n_outputs * options.network.n_columns
-        left = most - len(progress.curve)
-        if spent <= MOST_SPENT * n and result.code == "converged" and left > 0:
-            more = levenberg_marquardt(
-                self.problem,
-                result.state.theta,
-                max_iter=left,
-                ridge=options.schedule(),
-                tol=tol,
-                watch=self._watch,
-            )
+        few = spent <= MOST_SPENT * n
+        if few and options.quick and most:
+            schedule = options.schedule(RidgeSchedule.least)
+            quick = self._steps(theta, min(QUICK_STEPS, most), schedule, determined_error)
+            if quick.code == "converged" and quick.score <= EXACT * self.size:
+                self._keep(quick)
+                return
+        before = len(progress.curve)
+        result, noise = climb(
+            self.rows, options.network, theta, max_iter=most, tol=options.tol, watch=self._watch
+        )
+        left = most - (len(progress.curve) - before)
+        if few and result.code == "converged" and left > 0:
+            more = self._steps(result.state.theta, left, options.schedule())
             square = float(more.state.residual.square().sum()) + float(self.rows.within.sum())
             clear = 1 - CLEARLY * math.sqrt(2 / (n - spent))
             if square / (n - spent) < clear * noise:
                 result = more
-        progress.best = self._iterate(result.state, result.chosen["ridge"])
-        progress.code = result.code
+        self._keep(result)
+
+    def _steps(
+        self,
+        theta: Tensor,
+        max_iter: int,
+        ridge: RidgeSchedule,
+        judge: Callable[[Any], float] = ProjectedFit.leave_one_out,
+    ) -> TrainingResult:
+        """Levenberg-Marquardt steps that are shown."""
+        return levenberg_marquardt(
+            self.problem,
+            theta,
+            max_iter=max_iter,
+            ridge=ridge,
+            tol=self.options.tol,
+            judge=judge,
+            watch=self._watch,
+        )
+
+    def _keep(self, result: TrainingResult) -> None:
+        """Make an end the best iterate."""
+        self.progress.best = self._iterate(result.state, result.chosen.get("ridge", 0.0))
+        self.progress.code = result.code
 
     def _watch(self, fit: Any, ridge: float) -> None:
         self._show(self._iterate(fit, ridge))
@@ -278,23 +301,13 @@ class NetworkTraining:
         left = options.max_iter - len(self.progress.curve)
         for ridge, most, judge in tries:
             before = len(self.progress.curve)
-            result = levenberg_marquardt(
-                self.problem,
-                theta,
-                max_iter=min(most, left),
-                ridge=ridge,
-                tol=options.tol,
-                judge=judge,
-                watch=self._watch,
-            )
+            result = self._steps(theta, min(most, left), ridge, judge)
             if self.shared:
                 left -= min(len(self.progress.curve) - before, most)
             ends.show(result, result.score)
             if result.code == "converged" and result.score <= EXACT * self.size:
                 break
-        best = ends.best
-        self.progress.best = self._iterate(best.state, best.chosen.get("ridge", 0.0))
-        self.progress.code = best.code
+        self._keep(ends.best)
 
     # The result
 
