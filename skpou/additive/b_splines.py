@@ -37,11 +37,16 @@ FEW_POINTS = 16
 NUGGET = 1e-12
 
 
-def yeo_johnson(z: Tensor, exponent: Tensor | float) -> Tensor:
-    """Power transform of both signs: Yeo, Johnson (2000), Eq. 2.1, monotone, identity at 1."""
+def yeo_johnson(z: Tensor, exponent: Tensor | float, is_log: bool = True) -> Tensor:
+    """Power transform of both signs: Yeo, Johnson (2000), Eq. 2.1, monotone, identity at 1.
+
+    `is_log`: whether an exponent may be 0 or 2, which a logarithm belongs to.
+    """
     exponent = torch.as_tensor(exponent, dtype=z.dtype, device=z.device)
     size = torch.log1p(z.abs())
     power = torch.where(z >= 0, exponent, 2 - exponent)
+    if not is_log:
+        return (torch.expm1(power * size) / power).copysign(z)
     safe = torch.where(power == 0, 1.0, power)
     return torch.where(power == 0, size, torch.expm1(power * size) / safe) * torch.sign(z)
 

@@ -22,7 +22,8 @@ from skpou.additive.local import (
     TargetPairs,
     local_kernel,
 )
-from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
+from skpou.additive.members import Expert, Member
+from skpou.additive.model import AdditiveModel, TargetModel
 from skpou.additive.remainder import with_remainder
 from skpou.additive.terms import PRUNED, Candidate, TargetRows, TermSearch
 from skpou.core import LONG_SEEDS, Pairs, Report, Rows, TrainingResult, at_once, pairs_of

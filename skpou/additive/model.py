@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.makers import makers_of_prior
+from skpou.additive.members import Expert, Member
 from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
-from skpou.additive.terms import Candidate
 from skpou.core import Rows, to_array
 from skpou.core.linalg import evenly
 from skpou.core.models import (
@@ -42,61 +41,6 @@ MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
 #: Numbers a point for each function of a term, beside these, and at most: rows are then few enough
 #: to stay in a core's cache.
 NUMBERS_A_FUNCTION, NUMBERS_BESIDE, MOST_NUMBERS = 8, 100, 2000
-
-
-@dataclass(frozen=True)
-class Member:
-    """One posterior of the coefficients, and the density of what they leave over.
-
-    Attributes
-    ----------
-    coef : Tensor of shape (p,)
-    root : Tensor of shape (p, p)
-        The coefficients' posterior covariance is ``root @ root.T``.
-    dof : Tensor of shape (G,)
-        Effective degrees of freedom of each block.
-    share : float
-        Weight of the member among all.
-    prior : Tensor of shape (p,), default=None
-        Prior variances of the coefficients; only right after training.
-    """
-
-    coef: Tensor
-    root: Tensor
-    noise: float
-    dof: Tensor
-    share: float
-    density: ResidueDensity
-    prior: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Expert:
-    """Members over the same basis.
-
-    Attributes
-    ----------
-    first : Member, default=None
-        Fit to rows of equal widths, before the density of its residue gave them weights; only
-        right after training.
-    found : Candidate, default=None
-        What the search has found; only right after training.
-    """
-
-    basis: AdditiveBasis
-    members: tuple[Member, ...]
-    first: Member | None = None
-    found: Candidate | None = None
-
-    @cached_property
-    def coef(self) -> Tensor:
-        """Coefficients (p,) of the expert's part of the mean: those of its members by share."""
-        return torch.stack([member.share * member.coef for member in self.members]).sum(0)
-
-    def times(self, share: float) -> Expert:
-        """The same with the shares of all members multiplied."""
-        members = (replace(member, share=share * member.share) for member in self.members)
-        return replace(self, members=tuple(members))
 
 
 @dataclass(frozen=True)
@@ -172,24 +116,27 @@ class TargetModel:
         at_inside = evaluated if is_inside else self._evaluated(inside)
         for expert, (F, _), (within, T) in zip(self.experts, evaluated, at_inside, strict=True):
             means.append(F @ expert.coef)
-            for member in expert.members:
-                inner = within @ member.coef
-                mean = inner if is_inside else F @ member.coef
-                mean = (mean + moves[:, number])[:, None]
-                log_gates, variance = member.density.at(T, inner + near[:, number])
-                epistemic = torch.zeros_like(mean)
+            for group in expert.groups:
+                inner = within @ group.coef
+                mean = inner if is_inside else F @ group.coef
+                if self.local is not None:
+                    own = slice(number, number + len(group.noise))
+                    inner, mean = inner + near[:, own], mean + moves[:, own]
+                log_gates, variance = group.densities.log_gates(T, inner), group.densities.variance
+                epistemic = torch.zeros_like(log_gates)
                 if posterior:
-                    spread = (within @ member.root).square().sum(1, keepdim=True) / member.noise
-                    epistemic = variance * spread + beyond + around
+                    epistemic = variance * group.spread(within)[..., None]
+                    if self.local is not None or not is_inside:
+                        epistemic = epistemic + (beyond + around)[..., None]
                 parts.append(
                     (
-                        log_gates + np.log(member.share),
-                        mean.expand_as(log_gates),
-                        variance.expand_as(log_gates),
-                        epistemic.expand_as(log_gates),
+                        (log_gates + group.log_share).flatten(1),
+                        mean[..., None].expand_as(log_gates).flatten(1),
+                        variance.expand_as(log_gates).flatten(1),
+                        epistemic.flatten(1),
                     )
                 )
-                number += 1
+                number += len(group.noise)
         if self.local is not None:
             means.append(moves @ self.shares)
         log_pi, mean, noise, epistemic = (torch.cat(part, 1) for part in zip(*parts, strict=True))

@@ -20,7 +20,7 @@ from torch import Tensor
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import Candidate, Start, TermSearch
 from skpou.core import SEEDS, sobol_points
-from skpou.core.linalg import LEAST_SPREAD, lower_inverse
+from skpou.core.linalg import LEAST_SPREAD, gram_of, lower_inverse
 
 #: Rows and random features of the pilot, which finds but scales and directions, and rows that are
 #: landmarks.
@@ -45,6 +45,8 @@ SCALE_SPREAD = 2.0
 CONSTANT_VARIANCE, LEAST_NOISE = 100.0, 1e-9
 #: Rows with more than this leverage on the pilot count as if they had no more.
 LARGEST_LEVERAGE = 0.99
+#: Mean log density of left-out rows that no pilot exceeds, by the least noise of its bounds.
+MOST_DENSITY = -0.5 * math.log(2 * math.pi * (math.exp(NOISE_BOUNDS[0]) + LEAST_NOISE))
 ROTATIONS = 2
 #: Distance of the uniform numbers from 0 and 1, where the normal quantile is infinite.
 OFF_THE_ENDS = 1e-6
@@ -147,13 +149,12 @@ class Pilot:
             # By the covariance of the targets: fewer numbers
             root = (self.weight / c.noise).sqrt()[:, None]
             G = root * c.F * width
-            K = G @ G.T
+            K = gram_of(G.T)
             K.diagonal().add_(1.0)
             L = torch.linalg.cholesky(K)
-            inverse = lower_inverse(L)
-            V = inverse @ G
-            coef = width * (V.T @ (inverse @ (root[:, 0] * self.y)))
-            return coef, _half_log(L), V.square().sum(0), (inverse.T @ V) * width / root
+            solved = torch.cholesky_inverse(L) @ G
+            coef = width * (solved.T @ (root[:, 0] * self.y))
+            return coef, _half_log(L), (G * solved).sum(0), solved * width / root
         A = width[:, None] * (c.F.T @ (self.weight[:, None] * c.F)) * width / c.noise
         A.diagonal().add_(1.0)
         L = torch.linalg.cholesky(A)
@@ -283,10 +284,13 @@ def with_remainder(search: TermSearch, best: Candidate, rng: np.random.Generator
     pilot_rows, landmark_rows = (_some(n, most, rng) for most in (PILOT_ROWS, LANDMARK_ROWS))
     lines = torch.stack([value[:, 0] for value in search.values], 1)
     rows, picked = search.rows, torch.as_tensor(pilot_rows, device=search.T.device)
+    own = _left_out(search, best) / float(rows.weight.sum())
+    if own - MOST_DENSITY > HOPELESS:
+        return best
     pilot = Pilot(search.T[picked], lines[picked], rows.y[picked], rows.weight[picked], seed)
     try:
         fit = pilot.best()
-        behind = _left_out(search, best) / float(rows.weight.sum()) - pilot.left_out_density(fit)
+        behind = own - pilot.left_out_density(fit)
     except torch.linalg.LinAlgError:
         return best
     if behind > HOPELESS:

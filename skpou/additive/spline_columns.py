@@ -37,6 +37,7 @@ class SplineColumns:
         numbers = [[c.centre, c.width, c.exponent, c.shift, c.spread] for c in columns]
         place = torch.tensor(numbers, dtype=like.dtype, device=like.device)
         self.centre, self.width, self.exponent, self.shift, self.spread = place.unbind(1)
+        self.is_log = any(column.exponent in (0, 2) for column in columns)
         longest = max(len(column.knots) for column in columns)
         self.knots = torch.stack(
             [torch.cat([c.knots, c.knots[-1:].expand(longest - len(c.knots))]) for c in columns]
@@ -62,7 +63,8 @@ class SplineColumns:
     def _straight(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Standardized values, before and after the transform."""
         z = (X - self.centre) / self.width
-        return z, (yeo_johnson(z, self.exponent) - self.shift) / self.spread
+        transformed = yeo_johnson(z, self.exponent, self.is_log)
+        return z, (transformed - self.shift) / self.spread
 
     def coordinates(self, X: Tensor) -> Tensor:
         """Standardized and transformed values (n, k), cut at 4, of the columns X (n, k)."""

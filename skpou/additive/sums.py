@@ -13,7 +13,8 @@ from skpou.additive.b_splines import fit_column
 from skpou.additive.basis import AdditiveBasis
 from skpou.additive.fit import AdditiveOptions, TargetFit, first_splines
 from skpou.additive.given import given_terms
-from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
+from skpou.additive.members import Expert, Member
+from skpou.additive.model import AdditiveModel, TargetModel
 from skpou.additive.terms import (
     COLD,
     DECAYS,

@@ -262,6 +262,13 @@ class TotalDegreePolynomials(TotalDegreeProducts, kind="polynomials"):
         super().__init__(n_features, degree, self.exponents, degree + 1)
         self.n_running = self.n_columns
 
+    def matrix(self, X: Tensor) -> Tensor:
+        """Evaluate every product at every point; see `Basis.matrix`."""
+        if self.degree == 1 and self.n_features:
+            # The last variable is the first column beside the constant.
+            return torch.cat([torch.ones_like(X[:, :1]), (2 * X - 1).flip(1)], 1)
+        return super().matrix(X)
+
     def _plan(self) -> Generations:
         """That of the exponents, made once."""
         return _polynomial_plan(self.n_features, self.degree)

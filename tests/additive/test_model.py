@@ -8,7 +8,8 @@ import torch
 
 from skpou.additive.basis import Block, Landmarks, spline_basis
 from skpou.additive.fit import AdditiveOptions, fit_additive
-from skpou.additive.model import AdditiveModel, Expert, Member, TargetModel
+from skpou.additive.members import Expert, Member
+from skpou.additive.model import AdditiveModel, TargetModel
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.core.models import leave_out
 from skpou.core.models.residue_density import ResidueDensity

@@ -238,6 +238,24 @@ def test_pilot_that_fails_leaves_the_terms(monkeypatch, taken):
     assert with_remainder(task, best, np.random.default_rng(0)) is best
 
 
+def test_no_pilot_is_asked_beside_exact_terms(monkeypatch, taken):
+    task, best, _ = taken
+    exact = dataclasses.replace(
+        best, fit=dataclasses.replace(best.fit, noise=1e-12, fitted=task.rows.y)
+    )
+    monkeypatch.setattr(additive_remainder, "Pilot", None)
+    assert with_remainder(task, exact, np.random.default_rng(0)) is exact
+
+
+def test_no_pilot_is_likelier_than_its_bounds_allow():
+    pilot = make_pilot()
+    theta = np.array([-5.0, -5.0, -5.0, 4.0, -6.0, additive_remainder.NOISE_BOUNDS[0]])
+    exact = PilotFit(0.0, theta, torch.eye(3).double())
+    pilot.y = pilot.T @ tensor([1.0, 2.0, 3.0])
+    density = pilot.left_out_density(exact)
+    assert additive_remainder.MOST_DENSITY - 1 < density < additive_remainder.MOST_DENSITY
+
+
 def test_block_must_raise_the_score(taken):
     task, best, _ = taken
     better = dataclasses.replace(best, score=math.inf)

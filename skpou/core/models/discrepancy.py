@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,22 @@ LEAST_DEGREES = 1.0
 LEAST_UNEXPLAINED = 1e-12
 
 
+class _Stacked(NamedTuple):
+    """All K parts of a discrepancy together, for its variance.
+
+    Rows (k, d) of the functions, lengths (K, 1, 1), maps (K, k, 2 k + 1) of kernels to functions,
+    what the form leaves of these and its mean, weights (K, 2 k + 1, 2) of their squares in what is
+    known and in the variance, shares and sizes (K, 1).
+    """
+
+    points: Tensor
+    lengths: Tensor
+    maps: Tensor
+    weights: Tensor
+    share: Tensor
+    size: Tensor
+
+
 @dataclass(frozen=True)
 class Discrepancy:
     """The variance of g after the rows, less what the form takes for its own.
@@ -67,32 +83,30 @@ class Discrepancy:
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Mean square (n,) of g at scaled points X (n, d), those outside the box at its sides."""
-        distance = _distances(double(np.clip(X, 0, 1) * self.scales), double(self.points))
-        lengths, columns, free, square, mean, share, size = self._stacked
+        stacked = self._stacked
+        distance = _distances(double(np.clip(X, 0, 1) * self.scales), stacked.points)
         # All lengths at once: one row is asked for often, and each call costs more than its sums.
-        functions = KERNELS[self.parts[0]["kernel"]](distance / lengths) @ columns
-        missed = (1 - functions.square().sum(2)).clamp_min(0)
-        left = functions @ free
-        own = (left.square() @ square + (left @ mean).square())[..., 0] + size * missed
-        return (share * own).sum(0).numpy()
+        kernel = KERNELS[self.parts[0]["kernel"]](distance / stacked.lengths)
+        squares = (kernel @ stacked.maps).square_() @ stacked.weights
+        known, own = squares.unbind(2)
+        own = own + stacked.size * (1 - known).clamp_min(0)
+        return (stacked.share * own).sum(0).numpy()
 
     @cached_property
-    def _stacked(self) -> tuple[Tensor, ...]:
-        """The parts together: lengths (K, 1, 1), maps, columns (K, k, 1), shares, sizes (K, 1)."""
-
+    def _stacked(self) -> _Stacked:
         def together(name: str, *shape: int) -> Tensor:
             values = double(np.stack([np.asarray(part[name]) for part in self.parts]))
             return values.reshape(*values.shape, *shape)
 
-        return (
-            together("length", 1, 1),
-            together("columns"),
-            together("free"),
-            together("square", 1),
-            together("mean", 1),
-            together("share", 1),
-            together("size", 1),
-        )
+        columns, mean = together("columns"), together("mean", 1)
+        left = columns @ together("free")
+        weights = columns.new_zeros((len(columns), 2 * columns.shape[2] + 1, 2))
+        weights[:, : columns.shape[2], 0] = 1.0
+        weights[:, columns.shape[2] : -1, 1] = together("square")
+        weights[:, -1, 1] = 1.0
+        maps = torch.cat([columns, left, left @ mean], 2)
+        share, size = together("share", 1), together("size", 1)
+        return _Stacked(double(self.points), together("length", 1, 1), maps, weights, share, size)
 
     def correlation(self, X: Tensor) -> Tensor:
         """The mean kernel (n, n) between scaled points X (n, d), before any row was seen."""

@@ -29,6 +29,7 @@ from skpou.core.models.likely_kernels import (
     likeliest_kernel,
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
+from skpou.core.models.mixed_residues import are_alike
 from skpou.core.models.model import Predictor
 from skpou.core.models.outside import fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
@@ -41,6 +42,10 @@ FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 600, 8, 4
 #: for. Error at left-out rows below which the form of so many needs no other: the trial costs a
 #: tenth of a second, and forms that follow the rows so closely are rarely the wrong ones.
 ROWS_OF_KERNEL, CLEAR_ERROR = 150, 1e-3
+#: Most columns in which so many rows have near ones, whose errors are alike unless they are noise;
+#: and medians of the size of errors beyond which they count no more: a few large ones are alike, or
+#: not, by chance.
+MOST_NEAR, FAR_ERROR = 2, 2.0
 #: Error at left-out rows, in units of y, below which a form needs no other.
 EXACT_ENOUGH = 1e-6
 #: Part of the form's expected error that the process' must not exceed: half is what either may be
@@ -355,6 +360,20 @@ def _may_be_better(
     )
 
 
+def _are_noise(left_out: LeftOut, rows: Rows) -> bool:
+    """Whether errors at rows left out in folds are not like those of their nearest rows.
+
+    A kernel without noise would foretell them from these.
+    """
+    known = (left_out.group < left_out.n_folds) & np.isfinite(left_out.error[:, 0])
+    if rows.n_features > MOST_NEAR or not known.any():
+        return False
+    error = left_out.error[known, 0]
+    far = FAR_ERROR * float(np.median(np.abs(error)))
+    points = rows.X.cpu().numpy()[left_out.row[known]]
+    return not are_alike(points, np.clip(error, -far, far))
+
+
 def _kernel_without_noise(rows: Rows) -> Weighed:
     """The likeliest kernel of some rows, if by it they are exact."""
     some = rows.subset(torch.nonzero(drawn_points(rows, ROWS_OF_KERNEL)).squeeze(1))
@@ -375,7 +394,7 @@ def _of_target(
         return None
     try:
         if many:
-            of_all = _kernel_without_noise(rows)
+            of_all = [] if _are_noise(left_out, rows) else _kernel_without_noise(rows)
         else:
             of_all = _kernels(rows, left_out, known, expected, probes)
         if not of_all:

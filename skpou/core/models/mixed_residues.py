@@ -175,12 +175,15 @@ def is_of_form(found: ResidueOfTarget, law: NoiseLaw) -> bool:
     """
     inputs = found.residue.inputs
     factor = law.log_factor(inputs[:, :-1], inputs[:, -1]).exp()
-    return _are_alike(found.residue) and _are_alike(_of_unit_factor(found.residue, factor))
+    points = inputs[:, :-1].cpu().numpy()
+    return all(
+        are_alike(points, residue.error.cpu().numpy())
+        for residue in (found.residue, _of_unit_factor(found.residue, factor))
+    )
 
 
-def _are_alike(residue: Residue) -> bool:
-    """Whether errors are like those of their nearest rows, more than chance has it."""
-    points, error = residue.inputs[:, :-1].cpu().numpy(), residue.error.cpu().numpy()
+def are_alike(points: np.ndarray, error: np.ndarray) -> bool:
+    """Whether errors (n,) are like those of the nearest of the points (n, d), not by chance."""
     near = cKDTree(points).query(points, k=2)[1]
     other = np.where(near[:, 0] == np.arange(len(points)), near[:, 1], near[:, 0])
     product = error * error[other]

@@ -153,7 +153,7 @@ class NoiseLaw:
     def at(self, points: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithms (n,), see `log_factor`, and their posterior variances (n,)."""
         points, mean = points.to(self.coef), mean.to(self.coef)
-        Z = _features(points.clamp(0, 1), mean, self.scale, self.jumps)[0]
+        Z = _columns(points.clamp(0, 1), mean, self.scale, self.jumps)
         doubt = (Z @ self.root.T).square().sum(1)
         return (Z @ self.coef).clamp_min(self.least), doubt.clamp_max(MOST_DOUBT)
 
@@ -173,34 +173,42 @@ class NoiseLaw:
         return cls(coef, scale, jumps, arrays["usual"], arrays["least"], root)
 
 
-def _features(
-    points: Tensor, mean: Tensor, scale: Scale | None, jumps: Jumps
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns (n, q), the number (q,) of each one's prior, and what this is multiplied by (q,)."""
+def _columns(points: Tensor, mean: Tensor, scale: Scale | None, jumps: Jumps) -> Tensor:
+    """Constant, lines and cosines of each function, and sides of the jumps, (n, q)."""
+    frequency = torch.arange(1, N_COSINES + 1, dtype=points.dtype, device=points.device)
+    columns = [torch.ones_like(mean)[:, None]]
+    for place, is_curved in zip(*_places(points, mean, scale), strict=True):
+        columns.append(2 * place[:, None] - 1)
+        if is_curved:
+            columns.append(torch.cos(math.pi * place.clamp(0, 1)[:, None] * frequency))
+    if len(jumps.column):
+        columns.append(jumps(points))
+    return torch.cat(columns, 1)
+
+
+def _places(points: Tensor, mean: Tensor, scale: Scale | None) -> tuple[list[Tensor], list[bool]]:
+    """Arguments (n,) of every function, and whether it is more than a line."""
     places = list(points.T)
-    n_cosines = N_COSINES if len(places) <= MOST_CURVED else 0
+    curved = [len(places) <= MOST_CURVED] * len(places)
     if scale is not None:
         places.append(scale(mean))
-    frequency = torch.arange(1, N_COSINES + 1, dtype=points.dtype, device=points.device)
-    columns, group, falls = [torch.ones_like(mean)[:, None]], [0], [1.0]
-    for number, place in enumerate(places):
-        is_mean = scale is not None and number == len(places) - 1
-        columns.append(2 * place[:, None] - 1)
+        curved.append(True)
+    return places, curved
+
+
+def _priors(curved: list[bool], n_jumps: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The number (q,) of each column's prior, and what this is multiplied by (q,)."""
+    frequency = torch.arange(1, N_COSINES + 1, dtype=like.dtype, device=like.device)
+    group, falls = [0], [1.0]
+    for number, is_curved in enumerate(curved):
         group.append(2 * number + 1)
         falls.append(1.0)
-        if is_mean or n_cosines:
-            columns.append(torch.cos(math.pi * place.clamp(0, 1)[:, None] * frequency))
+        if is_curved:
             group += [2 * number + 2] * N_COSINES
             falls += (frequency**-FALLS).tolist()
-    n_jumps = len(jumps.column)
-    columns.append(jumps(points))
-    group += range(2 * len(places) + 1, 2 * len(places) + 1 + n_jumps)
+    group += range(2 * len(curved) + 1, 2 * len(curved) + 1 + n_jumps)
     falls += [1.0] * n_jumps
-    return (
-        torch.cat(columns, 1),
-        torch.tensor(group, device=points.device),
-        points.new_tensor(falls),
-    )
+    return torch.tensor(group, device=like.device), like.new_tensor(falls)
 
 
 @dataclass(frozen=True)
@@ -263,7 +271,9 @@ class _Fit:
 
     def __init__(self, errors: Errors, scale: Scale | None, jumps: Jumps):
         self.errors, self.scale, self.jumps = errors, scale, jumps
-        self.Z, self.group, self.falls = _features(errors.points, errors.mean, scale, jumps)
+        self.Z = _columns(errors.points, errors.mean, scale, jumps)
+        curved = _places(errors.points, errors.mean, scale)[1]
+        self.group, self.falls = _priors(curved, len(jumps.column), errors.points)
 
     def constant(self) -> Tensor:
         """Coefficients (q,) of the same factor everywhere."""

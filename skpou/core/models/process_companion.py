@@ -61,19 +61,21 @@ class _Kernel(NamedTuple):
 class _AtPoints(NamedTuple):
     """Points (n, q) in the coordinates of the kernels, and these; None of a target of no weight.
 
-    And the slopes (n, d) of the coordinates, where columns are stretched.
+    And the slopes (n, d) of the coordinates, where columns are stretched, and the points about the
+    centre.
     """
 
     X: Tensor
     kernels: list[_Kernel | None]
     slope: Tensor | None
+    centred: Tensor
 
     def of_targets(self, of_one: Callable[[int, _Kernel], Tensor], like: Tensor) -> Tensor:
         """What is asked for of every target with a weight, on a last axis; 0 for the others."""
         found = [
             like if kernel is None else of_one(k, kernel) for k, kernel in enumerate(self.kernels)
         ]
-        return torch.stack(found, -1)
+        return torch.stack(found, -1) if len(found) > 1 else found[0][..., None]
 
 
 @dataclass(frozen=True)
@@ -176,23 +178,27 @@ class ProcessCompanion(TensorState):
         """Which targets have a weight."""
         return [bool(part) for part in self.share.tolist()]
 
-    def _kernel(self, X: Tensor, target: int) -> _Kernel:
+    def _kernel(self, X: Tensor, target: int, centred: Tensor) -> _Kernel:
         """Covariances with the rows at points (n, q) in the kernel's coordinates."""
         own = self._processes[target]
         distance = torch.cdist(
             X * own.rates, own.points, compute_mode="donot_use_mm_for_euclid_dist"
         )
         kind = MATERN if own.rough else GAUSSIAN
-        found = correlation(distance.square(), kind, torch)
-        bent, fall = (own.of_process * part for part in found)
-        line = (X - self.centre) @ self._about_centre.T
+        value, steep = correlation(distance.square(), kind, torch)
+        bent = own.of_process * value
+        fall = bent if steep is value else own.of_process * steep
+        line = centred @ self._about_centre.T
         return _Kernel(CONSTANT + own.of_line * line + bent, bent, fall)
 
     def _at(self, X: Tensor) -> _AtPoints:
         """What values, variances and their gradients at scaled points X (n, d) are made of."""
         X, slope = self._seen(X)
-        kernels = [self._kernel(X, k) if used else None for k, used in enumerate(self._is_used)]
-        return _AtPoints(X, kernels, slope)
+        centred = X - self.centre
+        kernels = [
+            self._kernel(X, k, centred) if used else None for k, used in enumerate(self._is_used)
+        ]
+        return _AtPoints(X, kernels, slope, centred)
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
@@ -203,7 +209,7 @@ class ProcessCompanion(TensorState):
             # Constant and line apart, whose parts cancel; and the same bits in any block.
             own = self._processes[k]
             bent = (kernel.bent * own.coef).sum(1)
-            line = ((at.X - self.centre) * own.slope).sum(1)
+            line = (at.centred * own.slope).sum(1)
             return own.level + line + bent
 
         return at.of_targets(of_one, torch.zeros_like(at.X[:, 0]))
@@ -241,7 +247,7 @@ class ProcessCompanion(TensorState):
     def _factors(self) -> list[Tensor]:
         factors = []
         for target, noise in enumerate(self.noise):
-            K = self._kernel(self.points, target).whole
+            K = self._kernel(self.points, target, self._about_centre).whole
             K.diagonal().add_(noise / self.weight)
             factors.append(torch.linalg.cholesky(K))
         return factors
@@ -254,7 +260,7 @@ class ProcessCompanion(TensorState):
         def of_one(k: int, kernel: _Kernel) -> Tensor:
             own = self._processes[k]
             columns = torch.linalg.solve_triangular(self._factors[k], kernel.whole.T, upper=False)
-            line = own.of_line * (at.X - self.centre).square().sum(1)
+            line = own.of_line * at.centred.square().sum(1)
             prior = CONSTANT + own.of_process + line
             return (prior - columns.square().sum(0)).clamp_min(0)
 
@@ -281,7 +287,7 @@ class ProcessCompanion(TensorState):
         def of_one(k: int, kernel: _Kernel) -> Tensor:
             solved = torch.cholesky_solve(kernel.whole.T, self._factors[k]).T
             pull = self._bend(at.X, solved * kernel.fall, k)
-            from_line = at.X - self.centre - solved @ self._about_centre
+            from_line = at.centred - solved @ self._about_centre
             return 2 * (self._processes[k].of_line * from_line - pull)
 
         return self._in_columns(at.of_targets(of_one, torch.zeros_like(at.X)), at)

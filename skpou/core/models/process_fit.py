@@ -114,7 +114,10 @@ def _evident_kernels(
     """The kernel of largest evidence of each target; None where rows are too few to tell."""
     kernels: list[Kernel] = []
     for target, one in enumerate(of_targets):
-        starts = None if like is None else [like.rates[target].cpu().numpy()]
+        starts = None
+        if like is not None:
+            numbers = torch.cat([like.rates[target], like.variances[target]])
+            starts = [numbers.cpu().numpy()]
         found = evident_kernel(one, starts, judging_generator(), rough=True)
         if found is None:
             return None

@@ -137,10 +137,15 @@ class Relevance:
         gradient[d + 2] += 0.5 * noise / own_noise * (self.further - self.within / own_noise)
         return value, gradient
 
-    def maximise(self, rates: np.ndarray, n_steps: int = N_STEPS) -> tuple[float, np.ndarray]:
-        """Log evidence, and rates and variances that a few steps from given rates reach."""
-        start = np.r_[np.clip(np.log(rates), *RATES), np.log(FIRST)]
-        bounds = [RATES] * len(rates) + [VARIANCES] * 3
+    def maximise(self, numbers: np.ndarray, n_steps: int = N_STEPS) -> tuple[float, np.ndarray]:
+        """Log evidence, and rates and variances that a few steps from given ones reach.
+
+        `numbers` are rates (d,), or rates and variances (d + 3,).
+        """
+        d = len(self.pairs.squares)
+        variances = numbers[d:] if len(numbers) > d else FIRST
+        start = np.r_[np.clip(np.log(numbers[:d]), *RATES), np.clip(np.log(variances), *VARIANCES)]
+        bounds = [RATES] * d + [VARIANCES] * 3
         value, theta = least(self.evidence, start, bounds, n_steps)
         return -value, np.exp(theta)
 
@@ -173,8 +178,9 @@ def evident_kernel(
 
     Parameters
     ----------
-    starts : sequence of ndarray of shape (d,) or None
-        Rates to begin with, beside equal ones; None: equal ones, of smooth functions and of codes.
+    starts : sequence of ndarray of shape (d,) or (d + 3,), or None
+        Rates to begin with, perhaps with variances, beside equal ones; None: equal ones, of smooth
+        functions and of codes.
     rng : numpy.random.Generator
         Draws the rows where there are many.
     rough : bool, default=False
@@ -203,7 +209,7 @@ def evident_kernel(
             ends += [relevance.maximise(np.array([rate])) for rate in WAVES]
             best = max(ends, key=lambda one: one[0])
         if rough:
-            other = some.relevance(rough=True).maximise(best[1][:d])
+            other = some.relevance(rough=True).maximise(best[1])
             if other[0] > best[0]:
                 return _rounded(other[1], True)
     except np.linalg.LinAlgError:

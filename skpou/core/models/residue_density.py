@@ -9,7 +9,9 @@ that of the noise. Intervals come out calibrated without data set aside.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from scipy.stats import chi2
@@ -164,6 +166,37 @@ class ResidueDensity(TensorState):
         rows = self.features(residue.inputs).T
         joint = _log_joint(rows, self.gates, self.variance, residue)
         return joint.T, torch.logsumexp(joint, 0)
+
+
+class StackedDensities(NamedTuple):
+    """Densities of M residues with K components each.
+
+    Those of `ResidueDensity`: centre, width (M, 1, q), gates (M, q + 1, K), variance (M, K).
+    """
+
+    centre: Tensor
+    width: Tensor
+    gates: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, densities: Sequence[ResidueDensity]) -> StackedDensities:
+        """Put together densities of as many components."""
+        centre, width, gates, variance = (
+            torch.stack([getattr(one, part.name) for one in densities])
+            for part in fields(ResidueDensity)
+        )
+        return cls(centre[:, None], width[:, None], gates, variance)
+
+    def log_gates(self, points: Tensor, mean: Tensor) -> Tensor:
+        """Logarithms (n, M, K) of the gates at points (n, q - 1), each with its mean (n, M)."""
+        n, (M, K) = len(points), self.variance.shape
+        if K == 1:
+            return self.variance.new_zeros((n, M, 1))
+        inputs = torch.cat([points.expand(M, -1, -1), mean.T[..., None]], 2).to(self.variance)
+        Z = ((inputs - self.centre) / self.width).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+        logits = torch.baddbmm(self.gates[:, :1], Z, self.gates[:, 1:])
+        return torch.log_softmax(logits, 2).transpose(0, 1)
 
 
 def rounding(y: Tensor) -> float:

@@ -143,8 +143,10 @@ class Restrained:
     def _beside_interpolant(self, X: Tensor, posterior: bool) -> Components:
         """The density of y at points X (n, d) without an interpolant and the range of y."""
         own = parts = self.model.components(X, posterior)
+        usual = None
         if self.bars is not None and posterior:
-            parts = self.bars.widened(own, X)
+            usual = self.bars.usually_hidden(X)
+            parts = self.bars.widened(own, X, usual)
         if self.claims is not None:
             parts = self.claims.doubted(parts)
         if self.companion is not None:
@@ -153,7 +155,7 @@ class Restrained:
             joined, share = self._joined(self.companion, mean, X, own if known else None)
             parts = moved(parts, joined - mean)
             parts = self._joined_variance(
-                self.companion, parts, X, share, own if posterior else None
+                self.companion, parts, X, share, own if posterior else None, usual
             )
         if self.process is not None:
             parts = self.process.with_density(parts, X, posterior)
@@ -166,10 +168,11 @@ class Restrained:
         X: Tensor,
         share: Tensor,
         own: Components | None,
+        usual: Tensor | None,
     ) -> Components:
         """The density with the variance of the joined mean; `own` is the model's, None: no mean's.
 
-        Noise hides as much of a line's error as it does of the form's.
+        Noise hides as much of a line's error as it does of the form's: `usual` by its usual size.
         """
         epistemic = parts.epistemic * (1 - share[:, None])
         if own is None:
@@ -177,7 +180,7 @@ class Restrained:
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
         # Doubted claims are further components.
         claimed = own if self.claims is None else parts
-        hidden = None if self.bars is None else self.bars.hidden(X, claimed)
+        hidden = None if self.bars is None else self.bars.hidden(X, claimed, usual)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             squares = parts.log_pi.exp().square().sum(1, keepdim=True)
@@ -251,6 +254,8 @@ class Restrained:
         mean = self._along_tangent(mean, X)
         spread, low, high = self._range(mean)
         inside = torch.clamp(mean, low, high)
+        if torch.equal(inside, mean):
+            return mean
         beyond = mean - inside
         left = self._outside(beyond, spread, X)
         if not len(left):

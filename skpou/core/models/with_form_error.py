@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,10 +48,13 @@ class WithFormError(SameMean):
         parts = self.model.components(X, posterior)
         return self.widened(parts, X) if posterior else parts
 
-    def widened(self, parts: Components, X: Tensor) -> Components:
-        """The model's density at points X (n, d), and the error of the form."""
+    def widened(self, parts: Components, X: Tensor, usual: Tensor | None = None) -> Components:
+        """The model's density at points X (n, d), and the error of the form.
+
+        `usual` is what `usually_hidden` returns, where that is known.
+        """
         parts = self._told(parts, X)
-        added = self._added_to_each(X, parts)
+        added = self._added_to_each(X, parts, usual)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             added = added / parts.log_pi.exp().square().sum(1)[:, None, None]
@@ -86,23 +90,35 @@ class WithFormError(SameMean):
         ]
         return torch.as_tensor(np.square(np.stack(sizes, 1)), device="cpu").to(X)
 
-    def _added_to_each(self, X: Tensor, parts: Components) -> Tensor:
+    def _added_to_each(self, X: Tensor, parts: Components, usual: Tensor | None = None) -> Tensor:
         """Variance (n, N, m) that is added to each component, or one for all of them (N = 1)."""
         added = self._added(X, parts)[:, None]
-        hidden = self.hidden(X, parts)
+        hidden = self.hidden(X, parts, usual)
         return added if hidden is None else torch.maximum(added, hidden.to(added))
 
-    def hidden(self, X: Tensor, parts: Components) -> Tensor | None:
-        """Variance (n, N, m) of each component that noise hides; None where it hides none."""
+    def usually_hidden(self, X: Tensor) -> Tensor | None:
+        """Variance (n, m) that usual noise hides, in float64; None where it hides none."""
         if all(form.discrepancy is None for form in self.forms):
             return None
         points = X.detach().cpu().double().numpy()
         found = np.stack([form.hidden(points) for form in self.forms], 1)
+        return torch.as_tensor(found, device="cpu")
+
+    def hidden(self, X: Tensor, parts: Components, usual: Tensor | None = None) -> Tensor | None:
+        """Variance (n, N, m) of each component that noise hides; None where it hides none."""
+        usual = self.usually_hidden(X) if usual is None else usual
+        if usual is None:
+            return None
         noise = parts.noise
-        hidden = torch.as_tensor(found, device="cpu").to(noise)[:, None]
         # What noise hides is as small as it is: next to nothing of a narrow component.
-        usual = noise.new_tensor([form.usual_noise for form in self.forms])
-        return hidden * (noise / usual).clamp_max(1)
+        most = self._usual_noise.to(noise)
+        return usual.to(noise)[:, None] * (noise / most).clamp_max(1)
+
+    @cached_property
+    def _usual_noise(self) -> Tensor:
+        """Variance (m,) of the noise that hides what `usually_hidden` says."""
+        usual = [form.usual_noise for form in self.forms]
+        return torch.tensor(usual, dtype=torch.float64, device="cpu")
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariances (n, n, m) of the mean: of the model, and of the kernel of the form's error.

@@ -280,7 +280,7 @@ class PartitionTree:
             log_gate = self.log_conditional(X, depth, features)
             if harden and gate.sharp:
                 log_gate = _harden(log_gate, gate.parent)
-            log_pi = log_pi[:, gate.parent] + log_gate
+            log_pi = log_pi[:, gate.parent] + log_gate if depth else log_gate
         return log_pi
 
     def log_below(self, X: Tensor, first: int) -> Tensor:
@@ -399,6 +399,8 @@ def log_softmax_of_rows(logits: Tensor, parent: Tensor) -> Tensor:
     Along the samples: a softmax of few numbers behind each other takes many times as long.
     """
     n_parents = int(parent.max()) + 1
+    if n_parents == 1:
+        return torch.log_softmax(logits, 0)
     if len(parent) % n_parents == 0:
         # Families of one size, one behind the other, are an axis.
         families = parent.reshape(n_parents, -1)

@@ -325,9 +325,12 @@ def blend_columns(weight: Tensor, phi: Tensor, ancestor: Tensor) -> Tensor:
     Tensor of shape (G, K P, n)
         K is the largest number of leaves in a blend; transposed for triangular solves.
     """
-    rank = rank_among_siblings(ancestor)
-    n_blends, widest = int(ancestor.max()) + 1, int(rank.max()) + 1
-    spread = weight.new_zeros((n_blends, widest, len(weight)))
-    spread[ancestor, rank] = weight.T
-    size = widest * phi.shape[1]
+    n_blends = int(ancestor.max()) + 1
+    if n_blends == 1:
+        spread = weight.T[None]
+    else:
+        rank = rank_among_siblings(ancestor)
+        spread = weight.new_zeros((n_blends, int(rank.max()) + 1, len(weight)))
+        spread[ancestor, rank] = weight.T
+    size = spread.shape[1] * phi.shape[1]
     return (spread[:, :, None] * phi.T).reshape(n_blends, size, len(phi))

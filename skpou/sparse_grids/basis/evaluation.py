@@ -19,8 +19,9 @@ from skpou.sparse_grids.basis.plans import CONSTANT, HAT, LEFT, MODIFIED, Factor
 
 #: Numbers held at a time, which should stay in a core's cache, and the least rows of a block.
 BLOCK = {"cpu": (400_000, 256), "cuda": (50_000_000, 4096)}
-#: Points up to which the steps of a plan take longer than what they multiply.
-FEW_ROWS = 16
+#: Points, and factors of products at all of them, up to which the steps of a plan take longer than
+#: what they multiply.
+FEW_ROWS, FEW_FACTORS = 16, 200_000
 #: Least rows of a block where a row needs columns beside: these are read as often anyway.
 FEW_ROWS_OF_COLUMNS = 64
 #: Outputs from which on a dense block of the basis matrix is worth it where no more than so many
@@ -277,7 +278,8 @@ class FewProducts:
 
 def few_products(plan: Plan, factors: Factors, X: Tensor) -> FewProducts | None:
     """Products at points X (n, d), where these are few."""
-    if not 0 < len(X) <= FEW_ROWS:
+    n, factors_of_one = len(X), plan.vectors.size
+    if n == 0 or (n > FEW_ROWS and n * factors_of_one > FEW_FACTORS):
         return None
     few = FewProducts.of(plan, factors, X)
     few.form(X)

@@ -17,6 +17,7 @@ from skpou.sparse_grids.basis.evaluation import (
     slopes_of,
     sums_of,
 )
+from skpou.sparse_grids.basis.kernels import few_costs, kernel_of_few
 from skpou.sparse_grids.basis.nodal import (
     MAX_NODES,
     NodalInterpolant,
@@ -109,6 +110,14 @@ class SparseGrid(Basis):
     def costs(self) -> np.ndarray:
         """What each function's levels cost, (G,): |l|_1 - d on grids without level 0."""
         return self._per_function(self.factors.cost[self.plan.vectors].sum(1).astype(np.int64))
+
+    def costs_like(self, like: Tensor) -> Tensor:
+        """The same in the precision of a tensor and where it is; not to be written to."""
+        key = ("costs", like.device, like.dtype)
+        tables = self.plan.tables
+        if key not in tables:
+            tables[key] = torch.as_tensor(self.costs(), device=like.device).to(like.dtype)
+        return tables[key]
 
     def cells(self) -> np.ndarray:
         """Number of each function within its factor, (G, d)."""
@@ -286,6 +295,8 @@ class SparseGrid(Basis):
         Level vectors are bounded by a sum, so the sum over them is a product of polynomials, one
         a dimension, cut off at the budget: no function is formed.
         """
+        if few_costs(self.factors):
+            return kernel_of_few(self.factors, X, Z, decay)
         budget = self.factors.budget
         sums: list[Tensor | None] = [X.new_ones((len(X), len(Z)))] + [None] * budget
         count = 2**self.factors.shift

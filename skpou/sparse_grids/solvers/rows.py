@@ -27,7 +27,7 @@ SPARSE = 4
 #: Rows of a Gram matrix that are summed together.
 PANEL = 256
 #: Entries of a block of the Gram matrix, which stay in a core's cache, and its fewest rows.
-BLOCK_ENTRIES, FEWEST_BLOCK_ROWS = 100_000, 16
+BLOCK_ENTRIES, FEWEST_BLOCK_ROWS = 400_000, 16
 
 
 class GridRows:
@@ -107,7 +107,7 @@ class GridRows:
 
     def costs(self) -> Tensor:
         """What the levels of every column cost, (p,)."""
-        costs = torch.as_tensor(self.grid.costs(), device=self.X.device).to(self.root.dtype)
+        costs = self.grid.costs_like(self.root)
         return costs if self.active is None else costs[self.active]
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:

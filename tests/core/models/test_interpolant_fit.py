@@ -9,6 +9,7 @@ from skpou import AdditivePOURegressor, SparseGridRegressor
 from skpou.core import Rows
 from skpou.core.models import interpolant_fit, leave_out, residual_maker
 from skpou.core.models.interpolant_fit import (
+    _are_noise,
     _asked,
     _doubts_at_sides,
     _left_out,
@@ -105,6 +106,23 @@ def test_more_exact_rows_are_interpolated_by_a_kernel_of_some():
     # Noise is left to the process beside the fit.
     noise = 0.01 * np.random.default_rng(5).standard_normal(180)
     assert not interpolates(SparseGridRegressor().fit(X, X[:, 0] ** -0.3 + noise))
+
+
+def test_errors_unlike_those_of_the_nearest_rows_are_noise():
+    rng = np.random.default_rng(3)
+    X = rng.random((200, 2))
+    wave = np.sin(12 * X[:, 0] + 5 * X[:, 1])
+    noise = rng.standard_normal(200)
+    noise[:3] = 40.0
+
+    def are_noise(X, errors):
+        left_out = leave_out([[residual_maker(tensor(np.ones((200, 1))), 0.0)]], rows_of(X, errors))
+        error = errors[left_out[0].row][:, None]
+        return _are_noise(replace(left_out[0], error=error), rows_of(X, errors))
+
+    assert are_noise(X, noise) and not are_noise(X, wave)
+    # Of many columns no row is near another.
+    assert not are_noise(rng.random((200, 3)), noise)
 
 
 def test_all_kernels_are_asked_only_where_the_likeliest_may_be_better(monkeypatch):

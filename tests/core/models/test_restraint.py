@@ -132,8 +132,9 @@ def test_doubted_claims_have_what_noise_hides_beside_a_line():
     X, model = tensor(rng.random((30, 4))), TwoClaims()
     line = fit_companion(model, rows_of(X.numpy(), 2 * X[:, 0].numpy()), None)
     hides = SimpleNamespace(
-        widened=lambda own, X: own,
-        hidden=lambda X, parts: torch.full_like(parts.noise.expand_as(parts.mean), 0.5),
+        usually_hidden=lambda X: torch.full((len(X), 1), 0.5),
+        widened=lambda own, X, usual: own,
+        hidden=lambda X, parts, usual: torch.full_like(parts.noise.expand_as(parts.mean), 0.5),
     )
     claims = WrongClaims(np.array([[0.1], [0.0]]), np.array([[0.3]]))
     restrained = Restrained(model, line, tensor([0.0]), tensor([4.0]), bars=hides, claims=claims)
