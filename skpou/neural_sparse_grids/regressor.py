@@ -96,7 +96,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     n_jobs : int, default=None
         Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
         by side; None is 1. Results do not depend on it. Side by side in a fit: errors at left-out
-        rows of exact fits.
+        rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
