@@ -112,6 +112,9 @@ each_class_with_a_model = pytest.mark.parametrize(
 QUICK = ("grid", "pieces")
 #: For what the base classes do before and after every training alike.
 each_quick_class = slow_beyond(QUICK, ONE_OF_EACH)
+each_quick_class_with_a_model = slow_beyond(
+    QUICK, [name for name in ONE_OF_EACH if name not in OF_MEMBERS]
+)
 #: For several fits of a property of the base classes, or many.
 quickest_class = slow_beyond(QUICK[:1], ONE_OF_EACH)
 #: For what the base class does alike for every configuration of a class.

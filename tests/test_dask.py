@@ -163,4 +163,5 @@ def test_a_killed_worker_ends_the_fit(processes):
     start = time.monotonic()
     with pytest.raises(RuntimeError, match=r"died during a fit|lost another one"):
         skpou.dask.fit(_Suicide(level=2), *rows)
-    assert time.monotonic() - start < 10
+    # Nobody waits for it as long as for one that is late.
+    assert time.monotonic() - start < skpou.dask.PATIENCE

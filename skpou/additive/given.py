@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from skpou.additive.basis import AdditiveBasis, Block
 from skpou.additive.terms import FIRST_PAIR, LARGEST_TRIPLE
+from skpou.core import Scaling
 
 
 def given_terms(
@@ -52,3 +56,27 @@ def given_terms(
         f"{len(kept)} terms with one function a column have more columns than "
         f"max_columns={max_columns}. Raise it, or give fewer terms."
     )
+
+
+def places_of_terms(
+    terms: Any, box: Scaling, n_features: int
+) -> tuple[tuple[int, ...], ...] | None:
+    """Terms by places among the columns that vary, without those of constant columns.
+
+    None where none are given. Raises ValueError for what is no term of so many columns.
+    """
+    if isinstance(terms, str):
+        return None
+    place = {int(column): k for k, column in enumerate(box.columns)}
+    found = set()
+    for given in terms:
+        term = tuple(given) if isinstance(given, list | tuple) else (given,)
+        whole = all(isinstance(j, int | np.integer) and 0 <= j < n_features for j in term)
+        if not (whole and 1 <= len(set(term)) == len(term) <= 3):
+            raise ValueError(
+                "terms must be tuples of one to three different columns from 0 to "
+                f"{n_features - 1}. Got {given!r}."
+            )
+        if all(j in place for j in term):
+            found.add(tuple(sorted(place[j] for j in term)))
+    return tuple(sorted(found))

@@ -17,7 +17,8 @@ from skpou.core.linalg import EvidenceFit, EvidenceProblem, Groups
 LINE, SPLINE, PAIR, TRIPLE, REMAINDER = 1, 2, 3, 4, 5
 #: Prior variance of a group's values before the data speak, in units of that of y.
 FIRST_VARIANCE = {LINE: 0.3, SPLINE: 0.1, PAIR: 0.02, TRIPLE: 0.005, REMAINDER: 0.3}
-CONSTANT_VARIANCE = 1e2
+#: That of the constant, which is next to free: targets have about zero mean.
+CONSTANT_VARIANCE = 100.0
 #: Variance of the noise before they speak, and part of a first variance that a warm start has at
 #: least: what was idle may come back.
 FIRST_NOISE, LEAST_START = 0.1, 1e-3

@@ -96,12 +96,7 @@ class Outcome:
 
 
 def outcome_of(
-    members: Sequence[Any],
-    race: Race,
-    data: Data,
-    most: int,
-    n_jobs: int | None,
-    report: Report,
+    members: Sequence[Any], race: Race, data: Data, most: int, n_jobs: int | None, report: Report
 ) -> Outcome:
     """Fit the members that are left to all rows, and stack the densities of the best.
 

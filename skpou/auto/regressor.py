@@ -14,13 +14,7 @@ from torch import Tensor
 
 from skpou.auto.claims import is_calibrated
 from skpou.auto.joint import JointOfMembers
-from skpou.auto.members import (
-    check_members,
-    default_members,
-    named_member,
-    names_of,
-    outliers_of,
-)
+from skpou.auto.members import check_members, default_members, named_member, names_of, outliers_of
 from skpou.auto.outcome import Outcome, outcome_of
 from skpou.auto.predictive import Stack, unit_of
 from skpou.auto.race import (

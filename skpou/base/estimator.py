@@ -27,15 +27,7 @@ from skpou.base.streams import (
 )
 from skpou.base.training import TrainedEstimator
 from skpou.base.unpacked import UNPACKED
-from skpou.core import (
-    Rows,
-    Scaling,
-    at_once,
-    jobs,
-    merge_rows,
-    order_of_columns,
-    target_unit,
-)
+from skpou.core import Rows, Scaling, at_once, jobs, merge_rows, order_of_columns, target_unit
 from skpou.core.linalg import row_blocks, rows_within
 from skpou.core.models import ClassPredictor, Predictor
 
@@ -68,6 +60,9 @@ class TorchEstimator(TrainedEstimator):
         "scaling_", "model_", "mixture_", "density_", "_term_centres", "_restraint", "_form_error",
         "_outliers", "_noise_law",
     )  # fmt: skip
+
+    #: Whether the means of columns that a fit sorts descend.
+    _largest_column_first = False
 
     # Training
 
@@ -103,7 +98,7 @@ class TorchEstimator(TrainedEstimator):
         if len(box.columns) < 2 or not self._sorts_columns():
             return box
         points = box.points(X).to(self._torch_dtype()).to(torch.float64)
-        return box.reordered(order_of_columns(points, y, weight))
+        return box.reordered(order_of_columns(points, y, weight, self._largest_column_first))
 
     def _sorts_columns(self) -> bool:
         """Whether a fit has the columns in an order of its own: where draws go by their order."""

@@ -14,6 +14,8 @@ from skpou.base.compat import Interval, StrOptions
 from skpou.core import SEEDS
 
 AUTO = StrOptions({"auto"})
+#: Densities of y about the mean, see `ResidueDensityMixin`.
+DENSITY = StrOptions({"auto", "gaussian", "mixture"})
 #: An int of at least 1, numbers of at least 0 and above 0.
 COUNT = Interval(Integral, 1, None, closed="left")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")

@@ -10,11 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core.polynomials import (
-    MOST_REMEMBERED,
-    TotalDegreeProducts,
-    total_degree_exponents,
-)
+from skpou.core.polynomials import MOST_REMEMBERED, TotalDegreeProducts, total_degree_exponents
 
 
 def count_waves(n_features: int, degree: int) -> int:

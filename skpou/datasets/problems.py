@@ -337,11 +337,7 @@ def make_multiscale(n_samples=1000, *, noise=0.0, random_state=None, X=None) -> 
     return X, noisy(np.sin(2 * x + 1) + 0.2 * np.exp(1.3 * x), noise, rng)
 
 
-@generator(
-    3,
-    point_noise=[NOT_NEGATIVE],
-    response=[StrOptions({"scaled", "printed", "height"})],
-)
+@generator(3, point_noise=[NOT_NEGATIVE], response=[StrOptions({"scaled", "printed", "height"})])
 def make_swiss_roll(
     n_samples=1000, *, noise=0.0, random_state=None, X=None, point_noise=0.0, response="scaled"
 ) -> Any:

@@ -1,12 +1,7 @@
 """Differential equations in the fit."""
 
 from skpou.equations.collocation import CollocationSystem, Iterate, criterion, norm, stacked
-from skpou.equations.estimator import (
-    PHYSICS_CONSTRAINTS,
-    EquationsMixin,
-    Physics,
-    PhysicsMixin,
-)
+from skpou.equations.estimator import PHYSICS_CONSTRAINTS, EquationsMixin, Physics, PhysicsMixin
 from skpou.equations.jumps import hidden_jump, residual_on_lines
 from skpou.equations.newton import inside
 from skpou.equations.posterior import (

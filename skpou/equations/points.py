@@ -68,12 +68,7 @@ class HeldOut:
 
 
 def held_out(
-    equation: Equation,
-    x: Tensor,
-    low: np.ndarray,
-    high: np.ndarray,
-    seed: int,
-    target: Tensor,
+    equation: Equation, x: Tensor, low: np.ndarray, high: np.ndarray, seed: int, target: Tensor
 ) -> HeldOut:
     """Fresh points where the equation holds in a whole box, every fifth of its points elsewhere."""
     n = len(x)

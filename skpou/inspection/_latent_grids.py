@@ -8,14 +8,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
-from skpou.inspection._sections import (
-    MODEL,
-    PALETTE,
-    as_numpy,
-    column,
-    distinct_colors,
-    one_axes,
-)
+from skpou.inspection._sections import MODEL, PALETTE, as_numpy, column, distinct_colors, one_axes
 
 #: Ends of both axes: the faces of the box and dots on them are seen whole.
 ENDS = (-0.03, 1.03)

@@ -49,7 +49,7 @@ class LeaderboardDisplay:
     >>> model = AutoRegressor(["SparseGridRegressor", "POURegressor"]).fit(X, np.exp(X[:, 0]))
     >>> display = LeaderboardDisplay.from_estimator(model)
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]
-    ['POURegressor', 'SparseGridRegressor']
+    ['SparseGridRegressor', 'POURegressor']
     """
 
     def __init__(self, leaderboard) -> None:

@@ -14,12 +14,7 @@ from skpou.core import BestSoFar, Report, Rows, TrainingResult
 from skpou.core.classes import LeftOutClasses, best_factors, left_out_logits
 from skpou.core.optim import Iterate, RidgeSchedule, descend_hidden, levenberg_marquardt
 from skpou.lsgd.class_model import NetworkClasses
-from skpou.lsgd.class_problem import (
-    ClassDescent,
-    ClassFit,
-    ClassProblem,
-    EvidentRidge,
-)
+from skpou.lsgd.class_problem import ClassDescent, ClassFit, ClassProblem, EvidentRidge
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
 from skpou.networks import NetworkBasis, NetworkColumns
 
@@ -159,10 +154,7 @@ class ClassTraining(NetworkTraining):
 
 
 def fit_network_classes(
-    rows: Rows,
-    options: NetworkOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: NetworkOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Train a classification network of a given size.
 

@@ -35,6 +35,7 @@ from skpou.core.optim import (
     levenberg_marquardt,
 )
 from skpou.lsgd.dual import DualProblem
+from skpou.lsgd.evident import climb, is_affordable
 from skpou.lsgd.projected import minimise_projected
 from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumns
 
@@ -46,6 +47,10 @@ RIDGE_SHARE = 1e-3
 EXACT = 1e-10
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
 QUICK_STEPS = 100
+
+#: Share of the rows that parameters may be for their number to tell of noise; and standard errors
+#: of the noise by which less of it is clearly less.
+MOST_SPENT, CLEARLY = 0.5, 2.0
 
 
 def determined_error(fit: ProjectedFit) -> float:
@@ -211,6 +216,71 @@ class NetworkTraining:
         )
 
     def _varpro(self, theta: Tensor) -> None:
+        """Levenberg-Marquardt, with ridges by evidence where that is affordable."""
+        options = self.options
+        by_evidence = options.alpha is None and not self.shared
+        if by_evidence and is_affordable(options.network, self.rows):
+            self._by_evidence(theta)
+        else:
+            self._by_progress(theta)
+
+    def _by_evidence(self, theta: Tensor) -> None:
+        """Climb by evidence; a network of few parameters first tries without.
+
+        An exact fit by it needs no more. Another may be steeper than the evidence has its layers:
+        steps that go on from there with no ridge on these are kept if they leave clearly less
+        noise, each parameter counted as spent.
+        """
+        options, progress, most = self.options, self.progress, self.options.max_iter
+        n = self.problem.total * self.rows.n_outputs
+        spent = options.network.n_parameters + self.rows.n_outputs * options.network.n_columns
+        few = spent <= MOST_SPENT * n
+        if few and options.quick and most:
+            schedule = options.schedule(RidgeSchedule.least)
+            quick = self._steps(theta, min(QUICK_STEPS, most), schedule, determined_error)
+            if quick.code == "converged" and quick.score <= EXACT * self.size:
+                self._keep(quick)
+                return
+        before = len(progress.curve)
+        result, noise = climb(
+            self.rows, options.network, theta, max_iter=most, tol=options.tol, watch=self._watch
+        )
+        left = most - (len(progress.curve) - before)
+        if few and result.code == "converged" and left > 0:
+            more = self._steps(result.state.theta, left, options.schedule())
+            square = float(more.state.residual.square().sum()) + float(self.rows.within.sum())
+            clear = 1 - CLEARLY * math.sqrt(2 / (n - spent))
+            if square / (n - spent) < clear * noise:
+                result = more
+        self._keep(result)
+
+    def _steps(
+        self,
+        theta: Tensor,
+        max_iter: int,
+        ridge: RidgeSchedule,
+        judge: Callable[[Any], float] = ProjectedFit.leave_one_out,
+    ) -> TrainingResult:
+        """Levenberg-Marquardt steps that are shown."""
+        return levenberg_marquardt(
+            self.problem,
+            theta,
+            max_iter=max_iter,
+            ridge=ridge,
+            tol=self.options.tol,
+            judge=judge,
+            watch=self._watch,
+        )
+
+    def _keep(self, result: TrainingResult) -> None:
+        """Make an end the best iterate."""
+        self.progress.best = self._iterate(result.state, result.chosen.get("ridge", 0.0))
+        self.progress.code = result.code
+
+    def _watch(self, fit: Any, ridge: float) -> None:
+        self._show(self._iterate(fit, ridge))
+
+    def _by_progress(self, theta: Tensor) -> None:
         """Levenberg-Marquardt, first with next to no ridge: on smooth targets that is exact.
 
         On steep ones the coefficients explode, and the ridge must follow the progress. Of the
@@ -231,23 +301,13 @@ class NetworkTraining:
         left = options.max_iter - len(self.progress.curve)
         for ridge, most, judge in tries:
             before = len(self.progress.curve)
-            result = levenberg_marquardt(
-                self.problem,
-                theta,
-                max_iter=min(most, left),
-                ridge=ridge,
-                tol=options.tol,
-                judge=judge,
-                watch=lambda fit, ridge: self._show(self._iterate(fit, ridge)),
-            )
+            result = self._steps(theta, min(most, left), ridge, judge)
             if self.shared:
                 left -= min(len(self.progress.curve) - before, most)
             ends.show(result, result.score)
             if result.code == "converged" and result.score <= EXACT * self.size:
                 break
-        best = ends.best
-        self.progress.best = self._iterate(best.state, best.chosen.get("ridge", 0.0))
-        self.progress.code = best.code
+        self._keep(ends.best)
 
     # The result
 

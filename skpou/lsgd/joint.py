@@ -17,13 +17,7 @@ from torch import Tensor
 
 from skpou.core import ParametricBasis
 from skpou.core.linalg import back_substitute, split_factor, triangular_factor
-from skpou.core.optim import (
-    Descent,
-    LinearModel,
-    ProjectedFit,
-    ProjectedProblem,
-    TriangularModel,
-)
+from skpou.core.optim import Descent, LinearModel, ProjectedFit, ProjectedProblem, TriangularModel
 from skpou.equations import CollocationSystem, inside, norm, stacked
 from skpou.networks import Coordinates, Network, NetworkBasis, NetworkDerivatives
 

@@ -9,6 +9,7 @@ import torch
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     StrOptions,
@@ -68,8 +69,10 @@ class LSGDRegressor(SearchedRegressor):
         squares, then a step of Adam, in turn (Algorithm 1 of [1]_). ``"lbfgs"``: L-BFGS on what
         least squares leaves over. ``"gd"``: Adam on all parameters.
     alpha : "auto" or float, default="auto"
-        Ridge of the last layer relative to the largest column norm, at least 0. ``"auto"``:
-        tied to the progress of the descent, at the end by log evidence or leave-one-out.
+        Ridge of the last layer relative to the largest column norm, at least 0. ``"auto"``: by log
+        evidence, and so is one on the hidden layers, for ``"varpro"`` where these have some
+        hundreds of parameters at most; else tied to the progress of the descent, at the end by log
+        evidence or leave-one-out.
     learning_rate : float, default=5e-3
         Adam's step, positive.
     density : {"auto", "gaussian", "mixture"}, default="auto"
@@ -178,19 +181,14 @@ class LSGDRegressor(SearchedRegressor):
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **SearchedRegressor._parameter_constraints,
-        "hidden_layer_sizes": [
-            AUTO,
-            COUNT,
-            tuple,
-            list,
-        ],
+        "hidden_layer_sizes": [AUTO, COUNT, tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "architecture": [StrOptions(set(ARCHITECTURES))],
         "init": [StrOptions({"auto", *INITIALIZATIONS})],
         "solver": [StrOptions(set(SOLVERS))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "learning_rate": [POSITIVE],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "batch_size": [None, COUNT],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],

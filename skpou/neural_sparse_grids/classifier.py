@@ -64,7 +64,7 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, SampledClassifier):
     coef_solver : {"auto", "gradient", "direct", "iterative", "varpro"}, default="auto"
         How the coefficients of the grid are found. ``"gradient"``: by minibatch steps, along with
         the encoder (SGD in [1]_). ``"direct"``: by least squares before every step of the encoder
-        (LS). ``"iterative"``: by some steps of LSMR before every step (ILS).
+        (LS). ``"iterative"``: by some steps of conjugate gradients before every step (ILS).
         ``"varpro"``: eliminated; Levenberg-Marquardt steps of the encoder. ``"auto"``: varpro
         for an ``"mlp"`` whose matrices are small, unless method is ``"density"``, else gradient.
         Direct, iterative and, without ``"softmax"``, varpro train the encoder on the classes'

@@ -34,12 +34,7 @@ from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
 from skpou.neural_sparse_grids.descent.options import DescentOptions
-from skpou.neural_sparse_grids.encoders.encoder import (
-    BUILT_IN,
-    Encoder,
-    EncoderForm,
-    name_of,
-)
+from skpou.neural_sparse_grids.encoders.encoder import BUILT_IN, Encoder, EncoderForm, name_of
 from skpou.neural_sparse_grids.fit import (
     COEF_SOLVERS,
     NeuralGridOptions,

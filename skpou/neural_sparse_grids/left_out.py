@@ -7,12 +7,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.classes import (
-    LeftOutClasses,
-    left_out_logits,
-    left_out_of_columns,
-    observations_at,
-)
+from skpou.core.classes import LeftOutClasses, left_out_logits, left_out_of_columns, observations_at
 from skpou.neural_sparse_grids.encoders.encoder import EncoderDerivatives
 from skpou.neural_sparse_grids.model import NeuralGrid
 from skpou.neural_sparse_grids.projected.rows import Ridges, slopes_on_grid

@@ -66,7 +66,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     coef_solver : {"auto", "gradient", "direct", "iterative", "varpro"}, default="auto"
         How the coefficients of the grid are found. ``"gradient"``: by minibatch steps, along with
         the encoder (SGD in [1]_). ``"direct"``: by least squares before every step of the encoder
-        (LS). ``"iterative"``: by some steps of LSMR before every step (ILS).
+        (LS). ``"iterative"``: by some steps of conjugate gradients before every step (ILS).
         ``"varpro"``: eliminated; Levenberg-Marquardt steps of the encoder. ``"auto"``: varpro
         for an ``"mlp"`` whose matrices are small, else gradient.
     optimizer : {"adam", "sgd"}, default="adam"
@@ -96,7 +96,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     n_jobs : int, default=None
         Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
         by side; None is 1. Results do not depend on it. Side by side in a fit: errors at left-out
-        rows of exact fits.
+        rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.

@@ -71,11 +71,7 @@ def _on_host(value: Any) -> Any:
 
 
 def teach_block(
-    rows: Rows,
-    encoder: Encoder,
-    steps: Steps | None,
-    options: NeuralGridOptions,
-    seed: int,
+    rows: Rows, encoder: Encoder, steps: Steps | None, options: NeuralGridOptions, seed: int
 ) -> tuple[TrainingResult, Steps]:
     """One pass over a block of rows, and the model after it.
 

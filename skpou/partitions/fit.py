@@ -80,10 +80,7 @@ def have_sharp_pieces(
 
 
 def discover_tree(
-    rows: Rows,
-    options: PieceOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: PieceOptions, rng: np.random.Generator, report: Report | None = None
 ) -> PartitionTree:
     """Sharp gates of discovered pieces, not refined: a start for other trainings.
 

@@ -186,10 +186,7 @@ class AutomaticSearch:
 
 
 def fit_automatic(
-    rows: Rows,
-    options: AutomaticOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: AutomaticOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Choose and fit a basis; of many rows some choose, and all fit.
 

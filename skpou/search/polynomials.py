@@ -15,6 +15,9 @@ from skpou.search.scores import MARGIN, RIDGES, RidgePath
 MOST_DEGREE = 3
 #: Columns as a share of the rows at most, and of distinct rows with repetitions.
 MOST_SHARE, MOST_OF_REPLICATED = 0.3, 1.5
+#: Most columns of the largest degree: to decompose more of many rows takes longer than all that
+#: other families do, which know sums of functions of three columns.
+MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Polynomials:
         most = max(MOST_SHARE * rows.n_rows, replicated if rows.within.any() else 0.0)
         best = _Fit.of(task, 0)
         for degree in range(1, MOST_DEGREE + 1 if d else 1):
+            if degree == MOST_DEGREE:
+                most = min(most, MOST_COLUMNS)
             if count_columns(d, degree) > most:
                 break
             tried = _Fit.of(task, degree)
@@ -69,11 +74,5 @@ class Polynomials:
         # No probes: between the rows a polynomial varies no more than at them.
         gap = path.spread(alpha) * path.dof(alpha) / task.rows.n_rows
         return Candidate.from_path(
-            self.name,
-            basis,
-            path,
-            alpha,
-            gap,
-            evidence=best.score,
-            n_units=basis.n_columns,
+            self.name, basis, path, alpha, gap, evidence=best.score, n_units=basis.n_columns
         )

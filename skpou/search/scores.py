@@ -29,6 +29,7 @@ from skpou.core.linalg import (
 #: Ridges relative to the largest singular value. Below round-off the singular values that it leaves
 #: are what bounds the coefficients, which takes many more rows than columns.
 RIDGES = tuple(10.0 ** (-17 + k / 2) for k in range(37))
+#: Least ones where rows are fewer than so many times the columns, and of columns in blocks.
 LEAST_RIDGE, LEAST_STREAMED_RIDGE, MANY_ROWS = 3e-16, 9e-16, 1.9
 #: Ridge that inner products of the columns must exceed: squared it is then four decades above their
 #: round-off. From so many columns on they are worth a try: a third of the time of a decomposition

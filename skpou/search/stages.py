@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
-from skpou.search.sine_family import SOME, search_sines
+from skpou.search.sine_family import SMOOTH, SOME, search_sines
 
 #: Part of the residue's rms below which the errors of a further stage must fall.
 HALF = 0.5
@@ -38,8 +38,10 @@ def further_stages(task: Task, seen: Seen, best: Candidate) -> Iterator[Seen]:
         if few or seen.noise or best is seen.exhausted or not stages.may_follow(best):
             return
         residue = seen.residue_of(best, task)
-        # What is white is not known at any row by the others.
-        if best.leave_one_out <= task.exact or residue.rms <= ROUND_OFF or residue.is_white:
+        if best.leave_one_out <= task.exact or residue.rms <= ROUND_OFF:
+            return
+        # What is white, or changes its sign from row to row, is not known at any by the others.
+        if residue.is_white or residue.correlation < SMOOTH:
             return
         if best.gap_variance > MOST_BETWEEN * residue.rms**2:
             return

@@ -60,6 +60,9 @@ HOPELESS_IN_NOISE = ((4, 0.9),)
 #: units are looked for, it is the largest of hope. Steps after an addition to the units of some
 #: rows: with 250 the same was found in twelve problems.
 PILOTED_ROWS, PILOT_FAR, PILOT_STEPS = 1000, 2.0, 60
+#: Rows from which on more of them are looked at first, how many, and the factor then: units that
+#: are no better there would take minutes of all rows.
+MANY_PILOTED_ROWS, PILOT_ROWS_OF_MANY, PILOT_FAR_OF_MANY = 8000, 2000, 1.1
 #: Directions of ridge units beside the axes: with the axes and octaves there are cuts for each.
 N_DIRECTIONS = DICTIONARY_SIZE // 15
 #: Steepest units, in units of the distance between rows, on a line and beyond; at least so many
@@ -223,6 +226,9 @@ class UnitSearch:
         Most Levenberg-Marquardt steps after an addition.
     hopeless : tuple of (int, float), default=None
         Sizes and factors of the target that end the growth; None: by the number of rows.
+    patient : bool, default=True
+        Whether steps that stall go on for smaller ridges, which tell digits: not where noise, or
+        a factor, is asked for.
     tell : callable
         Takes the score after every addition.
     """
@@ -238,12 +244,13 @@ class UnitSearch:
         max_iter: int = MOST_STEPS,
         most: int = MOST_UNITS,
         hopeless: tuple[tuple[int, float], ...] | None = None,
+        patient: bool = True,
         tell: Callable[[int, float], None] = lambda size, score: None,
     ):
         self.rows, self.probes, self.target, self.alpha = rows, probes, target, alpha
         self.fit: ProjectedFit
         self.ridge: float
-        self.max_iter, self.tell = min(max_iter, MOST_STEPS), tell
+        self.max_iter, self.tell, self.patient = min(max_iter, MOST_STEPS), tell, patient
         n, d = rows.n_rows, rows.n_features
         self.hopeless = hopeless or (HOPELESS_OF_MANY if n > MANY_ROWS else HOPELESS)
         index, looked = np.arange(n), PURSUIT_ROWS if most > FEW_UNITS else PURSUIT_ROWS_OF_FEW
@@ -293,6 +300,8 @@ class UnitSearch:
             if len(part.units):
                 first = self._polish(self._additions(units, count, part))
                 tried.append((self.fit.rms(), kind, first, self.fit, self.ridge))
+                if tried[-1][0] <= EXACT:
+                    break
         _, _, first, self.fit, self.ridge = min(tried, key=lambda found: found[:2])
         return first
 
@@ -312,6 +321,8 @@ class UnitSearch:
     def _polish(self, units: Units) -> Units:
         """Variable projection of all units; keeps the fit and its ridge."""
         ridge = RidgeSchedule(RIDGE, share=RIDGE_SHARE)
+        if not self.patient:
+            ridge.least_share = RIDGE_SHARE
         if self.alpha is not None:
             ridge = RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
         problem = self._problem(units)
@@ -398,13 +409,16 @@ def are_hopeless(task: Task, target: float, **options: Any) -> bool:
     n = task.rows.n_rows
     if n < PILOTED_ROWS:
         return False
-    chosen = task.generator(UNIT_STREAM).choice(n, PURSUIT_ROWS_OF_FEW, replace=False)
+    many = n >= MANY_PILOTED_ROWS
+    looked = PILOT_ROWS_OF_MANY if many else PURSUIT_ROWS_OF_FEW
+    chosen = task.generator(UNIT_STREAM).choice(n, looked, replace=False)
     some = task.rows.subset(torch.as_tensor(np.sort(chosen), device=task.rows.X.device))
-    options["hopeless"] = HOPELESS_OF_MANY
+    options |= {"hopeless": HOPELESS_OF_MANY, "patient": False}
     quick = replace(task, max_iter=min(task.max_iter, PILOT_STEPS))
     found = search_units(quick, some, target=target, **options).run()
     alone = task.rows.n_features > 1 and "most" not in options
-    most = PILOT_FAR if alone else HOPELESS_OF_MANY[0][1]
+    far = PILOT_FAR_OF_MANY if many else PILOT_FAR
+    most = far if alone else HOPELESS_OF_MANY[0][1]
     return max(found.leave_one_out, found.calibrated) > most * target
 
 
@@ -443,9 +457,10 @@ class GrownUnits:
         least = self._least(seen)
         # In a table the error that a search leaves at left-out rows is that of the best of many.
         handicap = DOUBT if task.is_table and least > LARGE else HANDICAP
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"patient": handicap == HANDICAP}
         if seen.noise:
             handicap = HANDICAP if self._is_lavish(task, seen) else DOUBT
+            options["patient"] = False
             if handicap == DOUBT:
                 options["hopeless"] = HOPELESS_IN_NOISE
                 seen = replace(seen, white=False)

@@ -38,10 +38,7 @@ class Verification:
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        search: Callable[[Rows, int], Candidate],
-        rng: np.random.Generator,
+        self, rows: Rows, search: Callable[[Rows, int], Candidate], rng: np.random.Generator
     ):
         self.rows, self.search = rows, search
         part = rng.permutation(rows.n_rows) % N_PARTS

@@ -5,13 +5,7 @@ from skpou.sparse_grids.basis.grid import HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.basis.plans import BOUNDARIES, count_points
 from skpou.sparse_grids.basis.traced import evaluate_traced, factor_kinds, tracing_arrays
 from skpou.sparse_grids.class_model import GridClasses, log_shares
-from skpou.sparse_grids.classes import (
-    METHODS,
-    N_STEPS,
-    fit_classes,
-    indicators,
-    one_hot_model,
-)
+from skpou.sparse_grids.classes import METHODS, N_STEPS, fit_classes, indicators, one_hot_model
 from skpou.sparse_grids.classifier import SparseGridClassifier
 from skpou.sparse_grids.fit import fit_sparse_grid
 from skpou.sparse_grids.model import SparseGridModel
@@ -24,14 +18,9 @@ from skpou.sparse_grids.solution import (
     direct_problem,
     fit_on_grid,
 )
-from skpou.sparse_grids.solvers.lsmr import lsmr
+from skpou.sparse_grids.solvers.conjugate_gradients import conjugate_gradients
 from skpou.sparse_grids.solvers.multinomial import GridMultinomialRidge
-from skpou.sparse_grids.solvers.ridge import (
-    GramProblem,
-    KernelProblem,
-    RidgeSolution,
-    best_ridge,
-)
+from skpou.sparse_grids.solvers.ridge import GramProblem, KernelProblem, RidgeSolution, best_ridge
 from skpou.sparse_grids.solvers.rows import GridRows
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
@@ -40,7 +29,7 @@ __all__ = ["BOUNDARIES", "GIVEN_DECAY", "HIGHEST_LEVEL", "METHODS", "N_EXACT", "
            "ROUND_OFF", "DenseColumns", "GramProblem", "GridClasses", "GridColumns",
            "GridMultinomialRidge", "GridOptions", "GridRows", "KernelProblem", "RidgeSolution",
            "SparseGrid", "SparseGridClassifier", "SparseGridModel", "SparseGridRegressor",
-           "best_ridge", "check_size", "count_points", "direct_problem", "evaluate_traced",
-           "factor_kinds", "fit_classes", "fit_on_grid", "fit_sparse_grid", "fit_sums",
-           "indicators", "log_shares", "lsmr", "one_hot_model", "tracing_arrays"]
+           "best_ridge", "check_size", "conjugate_gradients", "count_points", "direct_problem",
+           "evaluate_traced", "factor_kinds", "fit_classes", "fit_on_grid", "fit_sparse_grid",
+           "fit_sums", "indicators", "log_shares", "one_hot_model", "tracing_arrays"]
 # fmt: on

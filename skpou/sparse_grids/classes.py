@@ -139,11 +139,7 @@ class DensityProblem:
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        grid: SparseGrid,
-        right: Tensor | None = None,
-        total: float | None = None,
+        self, rows: Rows, grid: SparseGrid, right: Tensor | None = None, total: float | None = None
     ):
         self.rows = rows
         self.grid = grid

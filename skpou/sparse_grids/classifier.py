@@ -27,12 +27,7 @@ from skpou.base import (
 from skpou.core import Scaling, TrainingResult
 from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
 from skpou.sparse_grids.class_model import GridClasses
-from skpou.sparse_grids.classes import (
-    ALPHAS,
-    METHODS,
-    choose_class_level,
-    fit_classes,
-)
+from skpou.sparse_grids.classes import ALPHAS, METHODS, choose_class_level, fit_classes
 from skpou.sparse_grids.integrals import integrate
 from skpou.sparse_grids.solution import GridOptions
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums

@@ -26,11 +26,7 @@ from skpou.sparse_grids.solution import (
     pick_solver,
     ridge_of_some_rows,
 )
-from skpou.sparse_grids.solvers.ridge import (
-    IterativeProblem,
-    RidgeSolution,
-    best_ridge,
-)
+from skpou.sparse_grids.solvers.ridge import IterativeProblem, RidgeSolution, best_ridge
 from skpou.sparse_grids.solvers.rows import GridRows
 
 #: Highest level of a refined grid in one dimension: subspaces are dense.
@@ -51,10 +47,7 @@ PATIENCE = 2
 
 
 def fit_sparse_grid(
-    rows: Rows,
-    options: GridOptions,
-    rng: np.random.Generator,
-    report: Report | None = None,
+    rows: Rows, options: GridOptions, rng: np.random.Generator, report: Report | None = None
 ) -> TrainingResult:
     """Fit a sparse grid function to distinct rows.
 
@@ -183,11 +176,7 @@ class PointSet:
         return list(itertools.islice(some, n_refined))
 
     def refine(
-        self,
-        score: np.ndarray,
-        n_refined: int,
-        max_points: int,
-        columns: list[int] | None = None,
+        self, score: np.ndarray, n_refined: int, max_points: int, columns: list[int] | None = None
     ) -> int:
         """Add children of the points of largest score, along some columns or all.
 
@@ -247,11 +236,7 @@ class PointSet:
 
 
 def _fit_refined(
-    rows: Rows,
-    level: int,
-    options: GridOptions,
-    rng: np.random.Generator,
-    report: Report | None,
+    rows: Rows, level: int, options: GridOptions, rng: np.random.Generator, report: Report | None
 ) -> TrainingResult:
     """Refine while rows that were held out are predicted better; then fit to all rows."""
     points = PointSet(options.grid(rows.n_features, level))

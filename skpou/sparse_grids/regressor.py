@@ -12,6 +12,7 @@ from torch import Tensor
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     FittedModelRegressor,
     Interval,
@@ -90,7 +91,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     n_jobs : int, default=None
         Threads, as joblib counts them, for predictions of many rows and for what a fit can do side
         by side; None is 1. Results do not depend on it. Side by side in a fit: errors at left-out
-        rows of exact fits.
+        rows.
     device : str, default="auto"
         ``"auto"``: that of X if it is a tensor, else CUDA where there is one; or ``"cpu"``,
         ``"cuda"``, ``"cuda:1"``.
@@ -175,7 +176,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         "n_refinements": [Interval(Integral, 0, None, closed="left")],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [COUNT],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "batch_size": [None, COUNT],
         "bounds": [None, "array-like"],
     }

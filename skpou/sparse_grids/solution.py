@@ -131,11 +131,7 @@ def pick_solver(n_rows: int, n_columns: int, solver: str) -> str:
 
 
 def direct_problem(
-    matrix: GridRows,
-    y: Tensor,
-    *,
-    gram: Tensor | None = None,
-    scale: float | None = None,
+    matrix: GridRows, y: Tensor, *, gram: Tensor | None = None, scale: float | None = None
 ) -> GramProblem | KernelProblem:
     """Ridge regression by the Gram matrix of the columns, or of the rows where they are fewer.
 

@@ -19,7 +19,7 @@ from skpou import (
 )
 from skpou.base import polynomial_text
 from skpou.physics import Equation, Unknown
-from tests.estimators import ONE_OF_EACH, QUICK, fitted, slow_beyond
+from tests.estimators import each_quick_class_with_a_model, fitted
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "0.1.0"
 NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
@@ -32,7 +32,7 @@ def found(pattern, text):
     return [float(part) for part in match.groups()]
 
 
-@slow_beyond(QUICK, ONE_OF_EACH)
+@each_quick_class_with_a_model
 def test_every_estimator_has_something_to_say(name):
     model = fitted(name)
     text = model.summary()

@@ -364,7 +364,7 @@ def test_huge_and_tiny_points(name, size):
 
 
 @quick_configurations
-@pytest.mark.filterwarnings("ignore:.*of the embeddings lie")
+@pytest.mark.filterwarnings("ignore:.*of the embeddings lie", "ignore:solver='(gd|lsgd)' used all")
 def test_tiny_variation_on_a_large_offset(name):
     points = 1e9 + 1e-3 * X  # A spacing of 1e-7 is left: the values are those of the sum.
     held = (points - 1e9) / 1e-3

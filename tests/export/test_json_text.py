@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skpou import HierarchicalPOURegressor
+from skpou import HierarchicalPOURegressor, MultiStageRegressor
 from skpou.export import SCHEMA, to_json
+from skpou.multi_stage import fit as multi_stage
+from skpou.multi_stage.families import grid
 from tests import estimators
 from tests.export.exported import REFUSED, each_model, fitted, outputs, spread
 
@@ -75,6 +77,19 @@ def test_the_reader_predicts_the_same(name):
     # NumPy sums Legendre series in another way.
     size = np.abs(expected / spread(model)).max()
     assert error.max() <= 1e-12 + 4 * np.finfo(float).eps * size
+
+
+def test_a_sparse_grid_in_a_stage(monkeypatch):
+    monkeypatch.setattr(grid, "FEWEST_ROWS", 200)
+    monkeypatch.setattr(grid, "FEWEST_COLUMNS", 2)
+    monkeypatch.setattr(multi_stage, "FAMILIES", (grid.Grids(),))
+    X = np.random.default_rng(0).random((200, 2))
+    model = MultiStageRegressor().fit(X, np.abs(X[:, 0] - 0.5) * np.abs(X[:, 1] - 0.5))
+    assert [stage["kind"] for stage in model.model_["stages"]] == ["sparse_grid"]
+    text, evaluate = json.loads(to_json(model)), reader().evaluate
+    assert faults(text, SCHEMA) == []
+    error = [evaluate(text, x)[0] for x in X[:8]] - model.predict(X[:8])
+    assert np.abs(error).max() <= 1e-12
 
 
 def test_the_schema_refuses_what_is_not_in_it():

@@ -8,6 +8,7 @@ import torch
 
 from skpou.core.optim import ProjectedProblem
 from skpou.core.records import TrainingInterrupted
+from skpou.lsgd.evident import is_affordable
 from skpou.lsgd.fit import (
     SOLVERS,
     NetworkOptions,
@@ -62,10 +63,10 @@ def test_all_solvers_are_tested():
 
 
 def test_more_parameters_than_rows_go_the_dual_way():
-    rows = sine(20)
-    assert is_dual(Network(1, (8, 8)), rows)
+    rows, sizes = sine(20), (24, 24)
+    assert is_dual(Network(1, sizes), rows) and not is_affordable(Network(1, sizes), rows)
     assert not is_dual(Network(1, (4,)), rows)
-    result = fit(rows, (8, 8), max_iter=100)
+    result = fit(rows, sizes, max_iter=100)
     assert float((result.state.mean(rows.X) - rows.y).abs().max()) < 1e-5
 
 

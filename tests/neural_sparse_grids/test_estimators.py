@@ -134,6 +134,7 @@ def test_solvers_of_a_regression(solver, optimizer):
     ],
 )
 @pytest.mark.parametrize("n_classes", [3, *slow(2)])
+@pytest.mark.filterwarnings("ignore:.*of the embeddings lie within")
 def test_solvers_of_a_classification(solver, method, n_classes):
     X, y = rows(150)
     labels = np.digitize(y, np.quantile(y, np.arange(1, n_classes) / n_classes))

@@ -1,11 +1,15 @@
 """Exactly so many pieces that are no worse than fewer."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from skpou.core import Rows
-from skpou.partitions.fewer import Judge, fit_again, fit_no_worse
+from skpou.partitions.fewer import Judge, fit_again, fit_no_worse, grown_where_better
 from skpou.partitions.fit import PieceOptions, fit_pieces
+from skpou.partitions.mixtures.experts import fit_experts_to_gates
+from skpou.partitions.mixtures.mixture import Mixture
 
 
 def rows_of(X, y):
@@ -98,3 +102,19 @@ def test_wide_polynomials_have_no_more_pieces_than_rows_carry():
     T = rng.random((500, 14))
     error = found.state.mean(torch.as_tensor(T)).numpy()[:, 0] - T @ slope
     assert np.abs(error).max() < 1e-6
+
+
+def test_soft_pieces_in_place_of_sharp_ones_where_nothing_is_sharp():
+    """Two lines in soft gates are a hyperbolic tangent; in noise the cut stays."""
+    x = np.linspace(0, 1, 120)[:, None]
+    step = np.tanh(8 * (x[:, 0] - 0.4))
+    options = PieceOptions(sizes=(2,), degree=1)
+    cut = fit_pieces(rows_of(x, np.abs(x[:, 0] - 0.4)), options, np.random.default_rng(0))
+    assert cut.state.tree.first_soft == 1
+    for noise in (0, 1):
+        rows = rows_of(x, step + noise * np.random.default_rng(1).standard_normal(120))
+        experts, alpha = fit_experts_to_gates(rows, cut.state.tree, 1, None, 1)
+        chosen = {**cut.chosen, "alpha": alpha}
+        sharp = replace(cut, state=Mixture(cut.state.tree, experts, 1, 1), chosen=chosen)
+        found, judge = grown_where_better(sharp, rows, options), Judge(rows)
+        assert found is sharp if noise else judge(found) < 1e-10 < 0.1 < judge(sharp)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skpou.core.models.linear_model import model_of_stages
+from skpou.search import rough as rough_family
 from skpou.search.rough import MOST_ROWS, fit_rough
 from skpou.search.scores import probe_points
 from tests.examples import rows_of, tensor
@@ -73,3 +74,16 @@ def test_too_few_or_too_many_rows():
 def test_hopeless_pilot_is_enough():
     assert fitted(2, n=700, target=1e-9)[1] is None
     assert fitted(2, n=700)[1] is not None
+
+
+def test_some_rows_tell_that_all_are_hopeless(monkeypatch):
+    looked = []
+    shape = rough_family._Polyharmonic._shape
+
+    def counted(self, rows, power):
+        looked.append(rows.n_rows)
+        return shape(self, rows, power)
+
+    monkeypatch.setattr(rough_family._Polyharmonic, "_shape", counted)
+    assert fitted(2, 700, target=1e-9)[1] is None
+    assert max(looked) <= rough_family.SCOUTING_ROWS

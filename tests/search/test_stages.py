@@ -47,6 +47,13 @@ def test_white_noise_is_not_searched(monkeypatch):
     assert tried(noise, monkeypatch, dof=60.0, leave_one_out=1.0) == 0
 
 
+def test_what_changes_its_sign_from_row_to_row_is_not_searched(monkeypatch):
+    def alternating(x):
+        return (-1.0) ** np.argsort(np.argsort(x))
+
+    assert tried(alternating, monkeypatch) == 0
+
+
 @pytest.mark.parametrize("variance, n_searches", [(1.0, 1), (1e3, 0)])
 def test_a_stage_that_drowns_in_what_is_unsure_between_rows_is_not_searched(
     variance, n_searches, monkeypatch

@@ -166,10 +166,7 @@ class _Search:
         return FittedCompanion(LogisticCompanion(**whole), best.left_out)
 
     def _best(
-        self,
-        alphas: Sequence[float],
-        start: Tensor,
-        ridges: Callable[[float], tuple[float, float]],
+        self, alphas: Sequence[float], start: Tensor, ridges: Callable[[float], tuple[float, float]]
     ) -> _Attempt:
         """From strong ridges to weak ones, as long as left-out rows are better for it."""
         tried: BestSoFar[_Attempt] = BestSoFar()

@@ -26,6 +26,9 @@ DEFICIENT, DEFICIENT_LEFT_OUT = 5e4, 4.5e5
 REGULAR = 4.5e7
 #: Smallest one minus leverage of a row that its left-out residual is divided by.
 LEAST_LEFT = 1e-3
+#: Columns from which on, and columns for each row from which on, a ridge is brought in column by
+#: column: the factor of a square matrix of so many takes seconds.
+MANY_COLUMNS, COLUMNS_A_ROW = 1000, 20
 #: Scores of which this share differs are equal.
 SAME_SCORE = 1e-9
 
@@ -69,9 +72,33 @@ def ridge_factor(factor: Tensor, n_columns: int, alpha: Tensor | float) -> Tenso
     # A problem without rows gets the ridge 1: coefficients 0 with a finite covariance.
     empty = ~(R != 0).any(-1).any(-1)
     strength = torch.where(empty, 1.0, column_scale(R) * alpha)
+    few = factor[:, not_zero(factor)]
+    if n_columns >= max(MANY_COLUMNS, COLUMNS_A_ROW * few.shape[1]):
+        return ridge_over_few_rows(few, n_columns, strength)
     rows = torch.zeros((S, n_columns, size), dtype=factor.dtype, device=factor.device)
     rows[:, :, :n_columns].diagonal(dim1=-2, dim2=-1).copy_(strength[:, None])
-    return triangular_factor(torch.cat([factor[:, not_zero(factor)], rows], dim=1))
+    return triangular_factor(torch.cat([few, rows], dim=1))
+
+
+def ridge_over_few_rows(rows: Tensor, n_columns: int, strength: Tensor) -> Tensor:
+    """Triangular factor of rows (S, q, p + m) of ``[A, y]`` over ``strength * [I, 0]``.
+
+    Householder reflections that leave the zeros alone: ``p^2 q`` operations instead of ``p^3``.
+    """
+    S, _, size = rows.shape
+    result, rows = rows.new_zeros((S, size, size)), rows.clone()
+    for j in range(n_columns):
+        column = rows[:, :, j].clone()
+        norm = (strength.square() + column.square().sum(1)).sqrt()
+        rest = (column[:, None] @ rows[:, :, j + 1 :])[:, 0]
+        unit = norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        result[:, j, j], result[:, j, j + 1 :] = -norm, -rest / unit[:, None]
+        step = rest / (unit * (unit + strength))[:, None]
+        rows[:, :, j + 1 :] -= column[:, :, None] * step[:, None]
+    result[:, n_columns:, n_columns:] = triangular_factor(rows[:, :, n_columns:])[
+        :, : size - n_columns
+    ]
+    return result
 
 
 def not_zero(factor: Tensor) -> Tensor:

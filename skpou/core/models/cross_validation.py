@@ -438,8 +438,9 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
     degrees = max(maker.degrees_left(), 1.0)
     within = rows.within.sum(0)
     noise = (residual.square().sum(0) + within) / degrees + ROUND_OFF_VARIANCE
-    errors, variances, noises, counts, told = [], [], [], [], []
-    for part in sets:
+
+    def left_out(part: np.ndarray) -> tuple[Tensor, Tensor, Tensor, float, bool]:
+        """Errors without some rows, their variances and noises, what they count, whether told."""
         index = torch.as_tensor(part, device=root.device)
         block = maker.block(index)
         # Rows that hardly have a part of their own: an error is not known better than that.
@@ -448,13 +449,14 @@ def _errors(maker: Maker, rows: Rows, sets: list[np.ndarray]) -> LeftOut:
         right = torch.cat([residual[index], torch.ones_like(block[0]).diag()], 1)
         solved = torch.linalg.solve(block, right)
         m = residual.shape[1]
-        errors.append(solved[:, :m] / root[index])
         covariance = solved[:, m:]
         spread = covariance.diagonal().abs()[:, None]
-        noises.append(noise / root[index].square())
-        variances.append(spread * noises[-1])
-        told.append(float(spread.max()) * round_off * LEAST_FREE < 1)
-        counts.append(independent_count(covariance))
+        own = noise / root[index].square()
+        is_told = float(spread.max()) * round_off * LEAST_FREE < 1
+        errors = solved[:, :m] / root[index]
+        return errors, spread * own, own, independent_count(covariance), is_told
+
+    errors, variances, noises, counts, told = zip(*at_once(left_out, sets), strict=True)
     error, variance, noise_left = (
         torch.cat(parts).cpu().numpy() for parts in (errors, variances, noises)
     )

@@ -30,10 +30,7 @@ from skpou.core.models.cross_validation import (
     makers_of_target,
     sets_to_leave_out,
 )
-from skpou.core.models.discrepancy import (
-    Discrepancy,
-    hidden_by_noise,
-)
+from skpou.core.models.discrepancy import Discrepancy, hidden_by_noise
 from skpou.core.models.jumps import Jumps, find_jumps
 from skpou.core.models.level_error import (
     LEAST_GAIN,
@@ -48,11 +45,7 @@ from skpou.core.models.level_error import (
 )
 from skpou.core.models.model import Predictor
 from skpou.core.models.outside import Outside, Side, SideDoubts, fit_outside, runaway, sides_of
-from skpou.core.models.power_function import (
-    NearRows,
-    WeighedKernels,
-    double,
-)
+from skpou.core.models.power_function import NearRows, WeighedKernels, double
 from skpou.core.sobol import sobol_points
 
 #: Left-out errors that kernel, length and size are chosen by.

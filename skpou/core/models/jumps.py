@@ -4,7 +4,8 @@ Where a mean changes by more than its slopes at two neighbouring rows account fo
 that says where: a gate is half way between the rows, a steep unit anywhere. The truth may change at
 any other place between them. The simplices of a Delaunay triangulation of the rows are what is
 between neighbours: in one that a jump passes through the truth is that of either side, and the
-barycentric coordinates say how likely each is.
+barycentric coordinates say how likely each is. Rows next to a line or a plane, as those of columns
+that say nearly the same are, have neighbours along it alone.
 """
 
 from __future__ import annotations
@@ -48,21 +49,28 @@ class Jumps:
 
     Attributes
     ----------
-    corners : ndarray of shape (k, d + 1, d)
-        Rows in the scaled box: corners of the simplices that jumps pass through.
-    sides : ndarray of shape (k, d + 1)
+    corners : ndarray of shape (k, q + 1, q)
+        Rows in the scaled box (q = d), or along `directions`: corners of the simplices that jumps
+        pass through.
+    sides : ndarray of shape (k, q + 1)
         Numbers from 0 on, equal for corners on the same side.
-    open : ndarray of shape (k, d + 1), bool
+    open : ndarray of shape (k, q + 1), bool
         Whether there is no simplex beyond the face opposite to a corner: what is there, in the
         box, is as on the face.
     sizes : ndarray of shape (k,)
         The largest jump between two of the corners.
+    centre : ndarray of shape (d,), default=None
+        Mean of the rows, where these are next to a line or a plane.
+    directions : ndarray of shape (d, q), default=None
+        Of that; corners are in its coordinates. None: the rows need all columns.
     """
 
     corners: np.ndarray
     sides: np.ndarray
     open: np.ndarray
     sizes: np.ndarray
+    centre: np.ndarray | None = None
+    directions: np.ndarray | None = None
 
     def variance(self, X: np.ndarray) -> np.ndarray:
         """Variance (n,) of the mean at scaled points X (n, d).
@@ -71,6 +79,8 @@ class Jumps:
         """
         result = np.zeros(len(X))
         some = np.flatnonzero(((X >= 0) & (X <= 1)).all(1))
+        if self.directions is not None:
+            X = (X - self.centre) @ self.directions
         n_blocks = max(1, len(some) * self.sides.size // MOST_NUMBERS)
         for part in np.array_split(some, n_blocks):
             step = X[part, None] - self.corners[:, -1]
@@ -85,17 +95,18 @@ class Jumps:
 
     @cached_property
     def _inverses(self) -> np.ndarray:
-        """Matrices (k, d, d) that take steps from the last corners to barycentric coordinates."""
+        """Matrices (k, q, q) that take steps from the last corners to barycentric coordinates."""
         return np.linalg.inv(self.corners[:, :-1] - self.corners[:, -1:])
 
     @cached_property
     def _indicators(self) -> np.ndarray:
-        """Which side (k, d + 1, d + 1) each corner is on."""
+        """Which side (k, q + 1, q + 1) each corner is on."""
         return np.eye(self.sides.shape[1])[self.sides]
 
     def arrays(self) -> dict[str, Any]:
         """State as numpy arrays."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+        state = {part.name: getattr(self, part.name) for part in fields(self)}
+        return {name: value for name, value in state.items() if value is not None}
 
 
 def find_jumps(model: Predictor, rows: Rows) -> list[Jumps | None]:
@@ -109,33 +120,69 @@ def find_jumps(model: Predictor, rows: Rows) -> list[Jumps | None]:
         All of those of the fit.
     """
     X = rows.X.double().cpu().numpy()
-    found_between = _between(X) if rows.n_rows <= MOST_ROWS else None
-    if found_between is None:
+    shape = _shape_of(X) if rows.n_rows <= MOST_ROWS else None
+    if shape is None:
         return [None] * rows.n_outputs
-    simplices, is_open = found_between
-    ends, of_simplex = _edges(simplices)
-    step = X[ends[:, 1]] - X[ends[:, 0]]
     mean, gradient = (
         part.double().cpu().numpy() for part in (model.mean(rows.X), model.gradient(rows.X))
     )
-    found: list[Jumps | None] = []
-    for y, slopes in zip(mean.T, gradient.transpose(2, 0, 1), strict=True):
+    return [
+        shape.jumps(y, slopes)
+        for y, slopes in zip(mean.T, gradient.transpose(2, 0, 1), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Rows (n, d), simplices between them, open faces, and in what coordinates these are."""
+
+    rows: np.ndarray
+    simplices: np.ndarray
+    is_open: np.ndarray
+    centre: np.ndarray | None
+    directions: np.ndarray | None
+
+    def jumps(self, y: np.ndarray, slopes: np.ndarray) -> Jumps | None:
+        """Those of values (n,) with slopes (n, d)."""
+        X = self.rows
+        ends, of_simplex = _edges(self.simplices)
+        step = X[ends[:, 1]] - X[ends[:, 0]]
         rise = (slopes[ends] * step[:, None]).sum(2)
         jump = np.abs(y[ends[:, 1]] - y[ends[:, 0]] - rise.mean(1))
         bend = np.zeros(len(X))
         for end in ends.T:
             np.maximum.at(bend, end, np.abs(rise[:, 1] - rise[:, 0]))
         smooth = np.maximum(SHARP * bend[ends].max(1), LEAST_JUMP)
-        found.append(_where(X, simplices, is_open, of_simplex, jump * (jump > smooth)))
-    return found
+        found = _where(self.simplices, of_simplex, jump * (jump > smooth))
+        if found is None:
+            return None
+        kept, sides, sizes = found
+        points = X if self.directions is None else (X - self.centre) @ self.directions
+        state = (points[self.simplices[kept]], sides, self.is_open[kept], sizes)
+        return Jumps(*state, self.centre, self.directions)
+
+
+def _shape_of(X: np.ndarray) -> _Shape | None:
+    """What is between points X (n, d); None of many columns, or where they have nothing between."""
+    n, d = X.shape
+    if not 1 <= d <= MOST_COLUMNS or n < d + 2:
+        return None
+    centre = X.mean(0)
+    _, size, directions = np.linalg.svd(X - centre, full_matrices=False)
+    needed = size > SLIVER * size[0]
+    if not needed.any():
+        return None
+    if needed.all():
+        found = _between(X)
+        return None if found is None else _Shape(X, *found, None, None)
+    directions = directions[needed].T
+    found = _between((X - centre) @ directions)
+    return None if found is None else _Shape(X, *found, centre, directions)
 
 
 def _between(X: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows (k, d + 1) of the simplices between points X (n, d), and which faces are open."""
-    n, d = X.shape
-    if not 1 <= d <= MOST_COLUMNS or n < d + 2:
-        return None
-    if d == 1:
+    if X.shape[1] == 1:
         order = np.argsort(X[:, 0], kind="stable")
         ends = np.stack([order[:-1], order[1:]], 1)
         return ends, np.zeros(ends.shape, dtype=bool)
@@ -180,13 +227,9 @@ def _edges(simplices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _where(
-    X: np.ndarray,
-    simplices: np.ndarray,
-    is_open: np.ndarray,
-    of_simplex: np.ndarray,
-    jump: np.ndarray,
-) -> Jumps | None:
-    """The simplices some of whose edges have jumps (e,)."""
+    simplices: np.ndarray, of_simplex: np.ndarray, jump: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Which simplices have jumps (e,) at some of their edges, sides of the corners, and sizes."""
     sizes = jump[of_simplex].max(1)
     kept = np.argsort(-sizes, kind="stable")[:MOST_SIMPLICES]
     kept = np.sort(kept[sizes[kept] > 0])
@@ -204,4 +247,4 @@ def _where(
     if not apart.any():
         return None
     kept = kept[apart]
-    return Jumps(X[simplices[kept]], sides[apart], is_open[kept], sizes[kept])
+    return kept, sides[apart], sizes[kept]

@@ -125,10 +125,7 @@ def is_noisy(variance: np.ndarray, varies: bool) -> bool:
 
 
 def fit_level_errors(
-    left_out: LeftOut,
-    X: np.ndarray,
-    sets: dict[int, dict[int, float]],
-    varies: bool = False,
+    left_out: LeftOut, X: np.ndarray, sets: dict[int, dict[int, float]], varies: bool = False
 ) -> list[LevelError]:
     """One for each column whose left-out levels leave more than noise.
 

@@ -91,11 +91,7 @@ def _kernel(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def fit_local_size(
-    X: np.ndarray,
-    square: np.ndarray,
-    worth: np.ndarray,
-    prior_errors: float,
-    no_less: bool = False,
+    X: np.ndarray, square: np.ndarray, worth: np.ndarray, prior_errors: float, no_less: bool = False
 ) -> LocalSize | None:
     """The local size of errors; None where that is about the same everywhere.
 

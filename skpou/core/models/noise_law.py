@@ -60,6 +60,11 @@ LOG_OF_T = (
 )
 #: Folds of the rows that judge, and fewest rows that a law can be told from.
 N_FOLDS, FEWEST_OF_LAW = 5, 50
+#: Least logarithm of the level: errors that are all zero have none, and a law begins somewhere.
+LEAST_LEVEL = -100.0
+#: Ridge of the information relative to its largest diagonal, so that columns that repeat others, as
+#: jumps at neighbouring places do, can be factored: far below any prior's precision.
+RIDGE = 1e-10
 #: Least part of the largest variance: beyond three decades of noise rows are all but exact.
 LEAST_PART = 1e-7
 #: Most posterior variance of the logarithm: a factor of e either way. A law that is known less well
@@ -279,7 +284,7 @@ class _Fit:
         """Coefficients (q,) of the same factor everywhere."""
         coef = self.Z.new_zeros(self.Z.shape[1])
         share = self.errors.weight / self.errors.weight.sum()
-        coef[0] = torch.log(share @ (self.errors.square / self.errors.base)).clamp_min(-100.0)
+        coef[0] = torch.log(share @ (self.errors.square / self.errors.base)).clamp_min(LEAST_LEVEL)
         return self.run(coef, self.falls * 0 + LEAST_SIZE**-2, STEPS_OF_PART, False)[0]
 
     def run(
@@ -292,14 +297,13 @@ class _Fit:
         for _ in range(steps):
             score, information = errors.score(self.Z @ coef)
             factor = self._factor(information, precision)
-            step = torch.cholesky_solve((self.Z.T @ score - precision * coef)[:, None], factor)[
-                :, 0
-            ]
+            pull = self.Z.T @ score - precision * coef
+            step = torch.cholesky_solve(pull[:, None], factor)[:, 0]
             largest = float((self.Z @ step).abs().max())
-            coef = coef + step * min(1.0, LONGEST / max(largest, 1e-30))
+            coef = coef + step * min(1.0, LONGEST / max(largest, TINY))
             if updates:
                 spread = torch.cholesky_inverse(factor).diagonal()
-                precision = self._updated(coef, spread, precision)
+                precision = self._updated(coef, spread)
             before, evidence = evidence, self._evidence(coef, precision, factor)
             if abs(evidence - before) < ENOUGH:
                 break
@@ -314,10 +318,10 @@ class _Fit:
 
     def _factor(self, information: Tensor, precision: Tensor) -> Tensor:
         H = self.Z.T @ (information[:, None] * self.Z) + torch.diag(precision)
-        H.diagonal().add_(1e-10 * H.diagonal().max())
+        H.diagonal().add_(RIDGE * H.diagonal().max())
         return torch.linalg.cholesky(H)
 
-    def _updated(self, coef: Tensor, spread: Tensor, precision: Tensor) -> Tensor:
+    def _updated(self, coef: Tensor, spread: Tensor) -> Tensor:
         """Precisions of the priors that are likelier."""
         n_groups = int(self.group.max()) + 1
         square = (coef.square() + spread) / self.falls.square()

@@ -347,7 +347,7 @@ class ProcessCompanion(TensorState):
         of_own = torch.where(outside, of_own.clamp_min(1), of_own)
         # The components come closer as their own variances count for less.
         closer = of_own.sqrt().clamp_max(1)
-        parts, apart = _drawn_together(parts, closer)
+        parts, apart = drawn_together(parts, closer)
         beside = factor * share * (1 - share) * step.square() + (of_own - closer.square()) * apart
         if posterior:
             beside = beside + of_other * values.to(mean)
@@ -391,7 +391,7 @@ def known_part(variance: Any, prior: Any) -> Any:
     return (1 - variance / prior).clip(0)
 
 
-def _drawn_together(parts: Components, closer: Tensor) -> tuple[Components, Tensor]:
+def drawn_together(parts: Components, closer: Tensor) -> tuple[Components, Tensor]:
     """Components whose distances from the mean are multiplied, and their former mean square."""
     if parts.mean.shape[1] == 1:
         return parts, torch.zeros_like(closer)

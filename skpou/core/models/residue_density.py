@@ -446,8 +446,8 @@ def varies(residue: Residue, by_chance: float = BY_CHANCE) -> bool:
     return float(chi2.sf(n * explained, Z.shape[1] - 1)) < by_chance
 
 
-def is_gain(difference: Tensor, weight: Tensor) -> bool:
-    """Whether differences of log densities add up to more than twice their standard error."""
+def is_gain(difference: Tensor, weight: Tensor, errors: float = 2.0) -> bool:
+    """Whether differences of log densities add up to more than some of their standard errors."""
     total = float(weight @ difference)
     mean = total / float(weight.sum())
-    return total > 2 * float((weight @ (difference - mean).square()).sqrt())
+    return total > errors * float((weight @ (difference - mean).square()).sqrt())

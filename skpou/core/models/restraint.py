@@ -14,11 +14,12 @@ from torch import Tensor
 from skpou.core import Rows, to_tensor
 from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
+from skpou.core.models.form_error import ROUND_OFF
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, LinearCompanion, share_of
 from skpou.core.models.model import Predictor
-from skpou.core.models.process_companion import ProcessCompanion, moved
+from skpou.core.models.process_companion import ProcessCompanion, drawn_together, moved
 from skpou.core.models.tails import variance_factors, with_tails
 from skpou.core.models.with_form_error import WithFormError
 
@@ -172,23 +173,23 @@ class Restrained:
     ) -> Components:
         """The density with the variance of the joined mean; `own` is the model's, None: no mean's.
 
-        Noise hides as much of a line's error as it does of the form's: `usual` by its usual size.
+        Noise is no more than what a line leaves at the rows, as far as the mean is the line's, and
+        hides as much of a line's error as it does of the form's: `usual` by its usual size.
         """
-        part = companion.part_of_noise(parts.variances()[0], share)[:, None]
-        parts = replace(parts, noise=part * parts.noise)
         epistemic = parts.epistemic * (1 - share[:, None])
+        parts, part = _with_noise_of_line(companion, parts, share)
         if own is None:
             return replace(parts, epistemic=epistemic)
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
         # Doubted claims are further components.
-        claimed = replace(own, noise=part * own.noise) if self.claims is None else parts
+        claimed = replace(own, noise=own.noise * part) if self.claims is None else parts
         hidden = None if self.bars is None else self.bars.hidden(X, claimed, usual)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
             squares = parts.log_pi.exp().square().sum(1, keepdim=True)
             beside = beside / squares
             hidden = None if hidden is None else hidden / squares[:, None]
-        epistemic = epistemic + beside[:, None]
+        epistemic = (epistemic + beside[:, None]).clamp_min(ROUND_OFF**2)
         if hidden is not None:
             epistemic = torch.maximum(epistemic, hidden.to(epistemic))
         return replace(parts, epistemic=epistemic)
@@ -416,6 +417,15 @@ class Restrained:
 def _is_table(X: Tensor) -> bool:
     """Whether points have as many columns as those of a table."""
     return X.shape[1] >= FEWEST_OF_TABLE
+
+
+def _with_noise_of_line(
+    companion: LinearCompanion, parts: Components, share: Tensor
+) -> tuple[Components, Tensor]:
+    """The density with the noise of the line by its share, and what part (n, 1, m) that is."""
+    part = companion.part_of_noise(parts.variances()[0], share)
+    parts, _ = drawn_together(parts, part.sqrt())
+    return replace(parts, noise=parts.noise * part[:, None]), part[:, None]
 
 
 def _at_most(values: Tensor, size: Tensor) -> Tensor:

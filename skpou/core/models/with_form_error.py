@@ -160,7 +160,7 @@ class WithFormError(SameMean):
                 added = added + (unknown - own).clamp_min(0)
         largest = known.new_tensor([form.largest for form in self.forms])
         beyond = (parts.expectation().to(known).abs() - 2 * largest).clamp_min(0)
-        return added + beyond.square() + (ROUND_OFF * (largest > 0)).square()
+        return added + beyond.square() + (ROUND_OFF * (largest > 0).to(known)).square()
 
     def _runaway(self, X: Tensor) -> Tensor:
         """Square (n, m) of what the mean may run away by from the nearest point of the box."""

@@ -91,11 +91,7 @@ class Descent:
     problem: Any
 
     def __init__(
-        self,
-        problem: Any,
-        learning_rate: float,
-        batch_size: int | None,
-        rng: np.random.Generator,
+        self, problem: Any, learning_rate: float, batch_size: int | None, rng: np.random.Generator
     ):
         self.problem = problem
         self.basis = cast(GradientBasis, problem.basis)

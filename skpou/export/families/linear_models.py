@@ -13,6 +13,8 @@ from skpou.core import TotalDegreePolynomials
 from skpou.export.families.networks import hidden_layers
 from skpou.export.families.partitions import blended, partitions
 from skpou.export.families.program import Program, double
+from skpou.export.families.sparse_grids import grid_values
+from skpou.sparse_grids import SparseGrid
 
 #: Logarithm of a unit's inverse width at which it is cut, and kinds of units by their index, as
 #: the search writes them.
@@ -152,6 +154,13 @@ def _pieces(program: Program, points: Points, basis: dict, coef: np.ndarray) -> 
     return [blended(program, pi, polynomials, each)]
 
 
+def _sparse_grid(program: Program, points: Points, basis: dict, coef: np.ndarray) -> list[str]:
+    """Hats in units of their prior deviations, which fall from level to level."""
+    grid = SparseGrid(basis["n_features"], basis["level"], basis["boundary"])
+    deviations = basis["decay"] ** (-0.5 * np.asarray(grid.costs(), dtype=float))
+    return [program.sparse_grid(points[0], grid_values(grid, coef * deviations[:, None]))]
+
+
 StageSteps = Callable[[Program, Points, dict, np.ndarray], Sequence[str]]
 
 #: Stages by the name under which saved models keep their basis.
@@ -162,4 +171,5 @@ STAGES: dict[str, StageSteps] = {
     "symmetric sine": _symmetric_sines,
     "units": _units,
     "pieces": _pieces,
+    "sparse_grid": _sparse_grid,
 }

@@ -31,11 +31,16 @@ def sparse_grid_program(model: Any) -> Program:
     grid = SparseGrid(state["n_features"], state["level"], state["boundary"], vectors)
     coef = np.zeros((grid.n_columns, state["coef"].shape[1]))
     coef[slice(None) if vectors is None else np.asarray(state["active"])] = state["coef"]
-    values = {
+    values = grid_values(grid, coef)
+    return program.in_units_of_y(program.sparse_grid(program.scale(box), values), box)
+
+
+def grid_values(grid: SparseGrid, coef: np.ndarray) -> dict[str, np.ndarray]:
+    """What `Program.sparse_grid` takes: the grid's functions and their coefficients (G, m)."""
+    return {
         "kind": np.asarray(grid.factors.kind, dtype=np.int64),
         "shift": np.asarray(grid.factors.shift, dtype=np.int64),
         "vectors": np.asarray(grid.plan.vectors, dtype=np.int64),
         "first": np.asarray(grid.plan.first_function[:-1], dtype=np.int64),
         "coef": double(coef),
     }
-    return program.in_units_of_y(program.sparse_grid(program.scale(box), values), box)

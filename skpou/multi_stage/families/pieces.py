@@ -67,11 +67,7 @@ class PieceColumns(Basis, kind="pieces"):
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        return {
-            "tree": self.tree.arrays(),
-            "degree": self.degree,
-            "n_features": self.n_features,
-        }
+        return {"tree": self.tree.arrays(), "degree": self.degree, "n_features": self.n_features}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> PieceColumns:

@@ -19,9 +19,7 @@ from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
 from skpou.neural_sparse_grids.projected.rows import FAR
-from skpou.sparse_grids import (
-    SparseGrid,
-)
+from skpou.sparse_grids import SparseGrid
 
 OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
 #: One-cycle schedule (Smith 2018): share of the steps that rise, first and last rate. The first two

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,20 +20,20 @@ from skpou.sparse_grids import (
     DenseColumns,
     GridRows,
     SparseGrid,
+    conjugate_gradients,
     direct_problem,
     log_shares,
-    lsmr,
 )
 
 #: Rows a step where the coefficients are solved for, for each function of the grid, and at least.
 ROWS_A_FUNCTION, LEAST_ROWS = 16, 4096
 #: Numbers of a dense basis matrix that may be differentiated through: 160 MB, and its gradient.
 DENSE_NUMBERS = 20_000_000
-#: Most steps of LSMR (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
+#: Most inner steps (thesis: t of Eq. 3.13), and the share of the gradient at which they end. Some
 #: three steps never come to the coefficients of fine functions, by which an embedding unfolds; and
 #: the encoder's gradient is that at the solution, from which it is off by as much as these are.
 INNER_STEPS, INNER_TOL = 20, 1e-6
-#: Steps of LSMR beyond which the Gram matrix that preconditions it is made anew for the next step
+#: Inner steps beyond which the Gram matrix that preconditions it is made anew for the next step
 #: of the encoder, and most columns of one, whose factor takes less than a second. Without it
 #: hundreds of steps would be needed.
 STALE, MOST_PRECONDITIONED = 5, 3000
@@ -146,7 +147,7 @@ class SolvedSquares(Objective):
 
 
 class IteratedSquares(Objective):
-    """Steps of LSMR from the last coefficients (ILS, Algorithm 2).
+    """Steps of conjugate gradients from the last coefficients (ILS, Algorithm 2).
 
     The steps end near their fixed point, the solution of least squares, and are differentiated
     there: the loss with its ridge does not change with the coefficients to first order, so that
@@ -155,7 +156,7 @@ class IteratedSquares(Objective):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.factor: Tensor | None = None
+        self.precondition: Callable[[Tensor], Tensor] | None = None
         self.n_steps = 0
 
     def loss(self, u: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -164,26 +165,27 @@ class IteratedSquares(Objective):
             rows = GridRows(self.grid, u.detach(), weight)
             penalty = float(weight.sum()) * self.penalty()[:, 0]
             right = y * weight.sqrt()[:, None]
-            factor, fresh = self.factor, False
-            if factor is None or self.n_steps > STALE:
-                factor, fresh = self._preconditioner(rows, penalty), True
-            self._steps(rows, right, penalty, factor)
+            fresh = self.precondition is None or self.n_steps > STALE
+            self._steps(rows, right, penalty, fresh)
             if self.n_steps == INNER_STEPS and not fresh:
-                # The embedding has moved too far from where the factor was made.
-                factor = self._preconditioner(rows, penalty)
-                self._steps(rows, right, penalty, factor)
-            self.factor = factor
+                # The embedding has moved too far from where the preconditioner was made.
+                self._steps(rows, right, penalty, True)
         return self.error(u, y, weight) / weight.sum()
 
-    def _preconditioner(self, rows: GridRows, penalty: Tensor) -> Tensor:
-        """Factor of the Gram matrix, or norms of the columns where these are many."""
+    def _preconditioner(self, rows: GridRows, penalty: Tensor) -> Callable[[Tensor], Tensor]:
+        """Inverse of the Gram matrix, or of its diagonal where columns are many."""
         if self.grid.n_columns > MOST_PRECONDITIONED:
-            return (rows.column_squares() + penalty).sqrt()
-        return factored(rows.gram() + torch.diag(penalty), 0.0)[0]
+            diagonal = (rows.column_squares() + penalty)[:, None]
+            least = torch.finfo(diagonal.dtype).tiny
+            return lambda g: g / diagonal.clamp_min(least)
+        factor, _ = factored(rows.gram() + torch.diag(penalty), 0.0)
+        return lambda g: torch.cholesky_solve(g, factor)
 
-    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor, factor: Tensor) -> None:
-        self.coef, self.n_steps = lsmr(
-            rows, right, penalty, factor, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
+    def _steps(self, rows: GridRows, right: Tensor, penalty: Tensor, anew: bool) -> None:
+        if anew or self.precondition is None:
+            self.precondition = self._preconditioner(rows, penalty)
+        self.coef, self.n_steps = conjugate_gradients(
+            rows, right, penalty, self.precondition, self.coef, max_iter=INNER_STEPS, tol=INNER_TOL
         )
 
 

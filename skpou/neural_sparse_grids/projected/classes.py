@@ -30,13 +30,7 @@ from skpou.neural_sparse_grids.projected.rows import (
     embedding_or_none,
     slopes_on_grid,
 )
-from skpou.sparse_grids import (
-    GIVEN_DECAY,
-    N_EXACT,
-    GridMultinomialRidge,
-    GridRows,
-    SparseGrid,
-)
+from skpou.sparse_grids import GIVEN_DECAY, N_EXACT, GridMultinomialRidge, GridRows, SparseGrid
 
 if TYPE_CHECKING:
     from typing import Self

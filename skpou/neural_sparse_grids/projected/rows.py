@@ -76,12 +76,7 @@ class EncodedRows:
     """
 
     def __init__(
-        self,
-        encoded: EncoderDerivatives,
-        grid: SparseGrid,
-        rows: Rows,
-        ridges: Ridges,
-        given: bool,
+        self, encoded: EncoderDerivatives, grid: SparseGrid, rows: Rows, ridges: Ridges, given: bool
     ):
         self.encoded, self.grid, self.rows = encoded, grid, rows
         self.ridges, self.given = ridges, given

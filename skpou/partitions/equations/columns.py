@@ -113,11 +113,7 @@ def _kept_at(degree, n: int, points: bytes, dtype, device) -> PieceColumns:
 
 
 def face_columns(
-    degree: tuple[int, ...],
-    counts: tuple[int, ...],
-    axis: int,
-    ends: np.ndarray,
-    like: Tensor,
+    degree: tuple[int, ...], counts: tuple[int, ...], axis: int, ends: np.ndarray, like: Tensor
 ) -> PieceColumns:
     """A piece's columns at Gauss nodes of what lies on one of its faces.
 

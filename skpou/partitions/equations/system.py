@@ -14,12 +14,7 @@ from skpou.core import Rows, sobol_points
 from skpou.core.linalg import TINY
 from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
-from skpou.partitions.equations.columns import (
-    PieceColumns,
-    exponents,
-    face_columns,
-    tensor_nodes,
-)
+from skpou.partitions.equations.columns import PieceColumns, exponents, face_columns, tensor_nodes
 from skpou.partitions.equations.elimination import Elimination, Pair
 from skpou.partitions.equations.oblique import edge_rows, is_wide
 from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments

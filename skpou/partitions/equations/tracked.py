@@ -16,13 +16,7 @@ from skpou.partitions.equations.characteristics import (
 from skpou.partitions.equations.columns import legendre_values
 from skpou.partitions.equations.edges import Edges
 from skpou.partitions.equations.kinks import kinks_at_bottom
-from skpou.partitions.equations.march import (
-    FALLING,
-    LEAST_SLAB,
-    TIME_DEGREE,
-    March,
-    NotMarched,
-)
+from skpou.partitions.equations.march import FALLING, LEAST_SLAB, TIME_DEGREE, March, NotMarched
 from skpou.partitions.equations.refinement import Child, prolonged, solution_size
 from skpou.partitions.equations.system import Coefficients
 

@@ -9,9 +9,9 @@ from skpou.core import Report, Rows, TrainingResult, drawn_and_others, with_all_
 from skpou.core.linalg import alone
 from skpou.partitions.estimators.trainers import Train
 from skpou.partitions.fewer import grown_where_better
+from skpou.partitions.fit import fit_pieces
 from skpou.partitions.many_rows import fit_to_blocks, searched_points
 from skpou.partitions.options import PieceOptions
-from skpou.partitions.plausible import plausible_pieces
 from skpou.partitions.smooth.fit import smooth_where_better
 from skpou.partitions.tables.fit import experts_where_better
 
@@ -35,10 +35,10 @@ def discovery(
 
     def train(rng: np.random.Generator) -> TrainingResult:
         if labels is not None:
-            return plausible_pieces(rows, options, rng, labels, report)
+            return fit_pieces(rows, options, rng, labels, report)
         some = searched_points(rows, options, of_more)
         few = rows if some is None else with_all_targets(rows, some)
-        pieces = plausible_pieces(few, options, rng, None, report)
+        pieces = fit_pieces(few, options, rng, None, report)
         pieces = grown_where_better(pieces, few, options, report)
         pieces = smooth_where_better(pieces, few, options, report)
         pieces = experts_where_better(pieces, few, options, rng, report)

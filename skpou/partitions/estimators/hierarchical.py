@@ -9,6 +9,7 @@ from typing import Any
 from skpou.base import (
     AUTO,
     COUNT,
+    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     Interval,
@@ -225,7 +226,8 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         with zeros to the products of the highest degrees, in lexicographic order, and `tree_`
         has one level.
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, offset, width), mean and scale of the targets.
+        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
+        of the targets.
     mixture_ : list of dict
         State of every level in scaled units: gates, coefficients, posterior factors, noise.
     n_features_in_ : int
@@ -265,7 +267,7 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         "smoothing": [tuple, list],
         "learning_rate": [POSITIVE],
         "noise": [StrOptions({"after", "em", "anneal"})],
-        "density": [StrOptions({"auto", "gaussian", "mixture"})],
+        "density": [DENSITY],
         "alpha": [AUTO, NOT_NEGATIVE],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],

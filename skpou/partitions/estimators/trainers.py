@@ -11,11 +11,7 @@ import numpy as np
 from skpou.core import Report, Rows, TrainingResult
 from skpou.partitions.blends.soft_partitions import SoftOptions, fit_soft_partitions
 from skpou.partitions.estimators.options import parse_form, parse_smoothing, total_partitions
-from skpou.partitions.fit import (
-    PieceOptions,
-    discover_tree,
-    fit_pieces,
-)
+from skpou.partitions.fit import PieceOptions, discover_tree, fit_pieces
 from skpou.partitions.gates.steps import random_gates
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.joint import fit_blend
@@ -46,11 +42,7 @@ def joint_training(rows: Rows, options: PieceOptions) -> Train:
 
 
 def soft_training(
-    rows: Rows,
-    pieces: PieceOptions,
-    options: SoftOptions,
-    discover: bool,
-    report: Report | None,
+    rows: Rows, pieces: PieceOptions, options: SoftOptions, discover: bool, report: Report | None
 ) -> Train:
     """Soft gates of one level, from discovered pieces or from random ones.
 

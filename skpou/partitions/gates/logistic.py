@@ -110,12 +110,7 @@ class MultinomialLogistic:
         return theta
 
     def _search(
-        self,
-        theta: Tensor,
-        direction: Tensor,
-        value: Tensor,
-        ridge: Tensor,
-        open_: Tensor,
+        self, theta: Tensor, direction: Tensor, value: Tensor, ridge: Tensor, open_: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take the first of the steps 1, 1/2, 1/4, 1/8 that lowers an open problem's objective.
 

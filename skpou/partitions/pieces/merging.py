@@ -163,10 +163,7 @@ def merge_order(problem: PieceProblem, pieces: Pieces) -> list[tuple[int, int]]:
 
 
 def smooth(
-    problem: PieceProblem,
-    labels: Tensor,
-    max_sweeps: int,
-    known: Pieces | None = None,
+    problem: PieceProblem, labels: Tensor, max_sweeps: int, known: Pieces | None = None
 ) -> Pieces:
     """Samples with a foreign neighbour choose again among their neighbours' labels.
 

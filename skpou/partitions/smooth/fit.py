@@ -32,8 +32,13 @@ from skpou.partitions.smooth.families import (
 )
 from skpou.partitions.training import affordable_forms
 
-#: Most rows, and most of rows on lines; most columns of X.
-MOST_ROWS, MOST_ON_LINES, MOST_FEATURES = 600, 3000, 3
+#: Most rows, and most of rows on lines.
+MOST_ROWS, MOST_ON_LINES = 600, 3000
+#: Most columns of X where the number of pieces is free, and of so many as are asked for. In more
+#: than the first, gates have unknowns for a part of the rows, and what these gain by them at
+#: left-out rows, which they have met, makes up for the luck of a search among smooth functions. In
+#: more than the second no gain was seen, and rows at the rim took seconds.
+MOST_FEATURES, MOST_OF_GIVEN = 3, 5
 #: How many of each family and degree, by evidence, are judged by left-out rows.
 LIKELIEST = 5
 #: How many of the best are confirmed by fits without the left-out rows.
@@ -95,7 +100,8 @@ def smooth_where_better(
         # have been searched for no less than smooth functions.
         remembered = some.on_levels and own > EXPLAINED * _noise(pieces.state, rows)
         searched = rows.n_features == 1 and pieces.state.tree.first_soft
-        fair = REMEMBERED if remembered else 1.0 if searched else 1 - 2 / rows.n_rows**0.5
+        even = searched or rows.n_features > MOST_FEATURES
+        fair = REMEMBERED if remembered else 1.0 if even else 1 - 2 / rows.n_rows**0.5
         if not best.fit.left_out < own * fair:
             return pieces
         if searched and _is_luck(best, pieces.state, some, errors):
@@ -108,8 +114,9 @@ def _is_case(rows: Rows, options: PieceOptions) -> bool:
     """Whether rows are few, or may lie on lines, and nothing is asked for that forbids it."""
     free = options.alpha is None and not options.soft and options.space == POLYNOMIAL
     one_level = options.sizes is None or len(options.sizes) == 1
-    few = LEAST_ROWS <= rows.n_rows <= MOST_ON_LINES and 1 <= rows.n_features <= MOST_FEATURES
-    return free and one_level and few
+    few = LEAST_ROWS <= rows.n_rows <= MOST_ON_LINES
+    most = MOST_OF_GIVEN if options.exactly else MOST_FEATURES
+    return free and one_level and few and 1 <= rows.n_features <= most
 
 
 def _are_exact(mixture: Mixture, rows: Rows) -> bool:

@@ -65,13 +65,7 @@ class CubicSplines(Basis, kind="cubic_splines"):
         index = torch.stack([i, i + 1, k + i, k + i + 1], 1)
         one = torch.ones_like(t)
         rate = torch.stack(
-            [
-                -one / h,
-                one / h,
-                h * (-2 + 6 * t - 3 * t * t) / 6,
-                h * (3 * t * t - 1) / 6,
-            ],
-            1,
+            [-one / h, one / h, h * (-2 + 6 * t - 3 * t * t) / 6, h * (3 * t * t - 1) / 6], 1
         )
         if slope:
             return index, rate

@@ -310,13 +310,7 @@ class IterativeProblem(RidgeProblem):
         penalty = self.penalty(alpha, decay)
         start = self.y.new_zeros((len(self.costs), self.y.shape[1]))
         coef, self.n_iter = conjugate_gradients(
-            self.rows,
-            self.y,
-            penalty,
-            precondition,
-            start,
-            max_iter=self.max_iter,
-            tol=self.tol,
+            self.rows, self.y, penalty, precondition, start, max_iter=self.max_iter, tol=self.tol
         )
         rss = (self.y - self.rows.matmul(coef)).square().sum(0)
         size = (penalty[:, None] * coef.square()).sum(0)

@@ -16,6 +16,7 @@ from skpou.core.linalg.least_squares import (
     is_deficient,
     leave_one_out,
     ridge_factor,
+    ridge_over_few_rows,
     split_factor,
 )
 from skpou.core.linalg.statistics import triangular_factor, triangular_factors
@@ -137,6 +138,20 @@ def test_deficiency_and_scale():
     assert is_deficient(R * torch.nan, 1e-4).all()
     assert column_scale(R).tolist()[::2] == [5.0, 2.0]
     assert 0 < float(column_scale(R)[1]) < 1e-37
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_ridge_over_few_rows_has_the_factor_of_both(m):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 2, 9 + m, dtype=torch.float64, generator=generator)
+    strength = torch.tensor([1e-3, 1.0], dtype=torch.float64)
+    ridge = torch.zeros(2, 9, 9 + m, dtype=torch.float64)
+    ridge[:, :, :9].diagonal(dim1=-2, dim2=-1).copy_(strength[:, None])
+    whole = triangular_factor(torch.cat([rows, ridge], 1))
+    found = ridge_over_few_rows(rows, 9, strength)
+    # Up to the signs of its rows.
+    torch.testing.assert_close(found.abs(), whole.abs(), rtol=1e-12, atol=1e-12)
+    assert not bool(found.tril(-1).any())
 
 
 def test_one_ridge_for_each_problem():

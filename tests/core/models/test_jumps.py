@@ -69,9 +69,20 @@ def test_a_boundary_in_the_plane_lies_between_the_rows_on_both_sides():
     np.testing.assert_allclose(jumps.sizes, 2.0, rtol=1e-6)
 
 
-def test_rows_without_an_inside_have_no_simplices():
-    on_line = np.stack([np.linspace(0, 1, 20)] * 2, 1)
-    assert found_on(lambda X: (X[:, :1] > 0.5) + 0.0 * X[:, :1], on_line) is None
+def test_rows_beside_a_plane_have_neighbours_along_it():
+    rng = np.random.default_rng(0)
+    line = np.linspace(0, 1, 20)
+    near = np.stack([line, (line + 0.01 * rng.standard_normal(20)).clip(0, 1)], 1)
+    groups = np.concatenate([np.insert(near, 0, k / 4, 1) for k in range(5)])
+    jumps = found_on(lambda X: 0.1 * X[:, :1].mul(4).round().fmod(2) + X[:, 1:2], groups)
+    query = np.insert(near[[3, 9, 15]] + 0.02, 0, 0.5, 1)
+    between = np.insert(near[[3, 9, 15]] + 0.02, 0, 0.4, 1)
+    # What groups leap by is unknown between them, not in them.
+    assert jumps.directions.shape == (3, 2)
+    assert (jumps.variance(query) < 1e-6).all() and (jumps.variance(between) > 1e-3).all()
+
+
+def test_rows_of_many_columns_have_no_simplices():
     many = np.random.default_rng(0).random((30, 4))
     assert found_on(lambda X: (X[:, :1] > 0.5) + 0.0 * X[:, :1], many) is None
 

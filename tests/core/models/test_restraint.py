@@ -143,6 +143,28 @@ def test_doubted_claims_have_what_noise_hides_beside_a_line():
     assert (parts.epistemic >= 0.5).all()
 
 
+class Unsure(TwoClaims):
+    """Two components on both sides of a mean that is hardly known, with noise."""
+
+    def components(self, X, posterior=True):
+        parts = super().components(X, posterior)
+        mean = parts.mean + tensor([[-0.5], [0.5]])
+        return replace(parts, mean=mean, noise=0 * mean + 0.1, epistemic=0 * mean + 4.0)
+
+
+def test_where_the_mean_is_an_exact_line_there_is_no_noise():
+    rng = np.random.default_rng(2)
+    X, model = tensor(rng.random((30, 4))), Unsure()
+    y = 3 * X[:, 1].numpy()
+    line = fit_companion(model, rows_of(X.numpy(), y), None)
+    parts = Restrained(model, line, tensor([0.0]), tensor([3.0])).components(X)
+    noise, epistemic = (part.sqrt() for part in parts.variances())
+    np.testing.assert_allclose(parts.expectation()[:, 0], y, atol=1e-12)
+    # No standard deviation is below round-off, which a density would not survive.
+    assert (noise < 1e-12).all() and (epistemic > 1e-13).all()
+    assert (parts.log_density(tensor(y[:, None])) > 20).all()
+
+
 @pytest.mark.parametrize("points", [lambda x: tensor(x[:, None]), of_a_table])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_the_gradient_outside_of_the_range_is_that_of_the_mean(points, noise):

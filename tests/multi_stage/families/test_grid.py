@@ -1,5 +1,7 @@
 """Sparse grids as a family of the search in stages."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from skpou.core import BASES
 from skpou.multi_stage.families import grid as family
 from skpou.multi_stage.families.grid import Grids
+from skpou.multi_stage.fit import FAMILIES
 from skpou.search import AutomaticOptions, fit_automatic
 from skpou.sparse_grids import GridOptions, fit_sparse_grid
 from tests.examples import rows_of, tensor
@@ -18,6 +21,7 @@ def target(X):
 
 def test_it_is_the_grid_of_the_regressor(monkeypatch):
     monkeypatch.setattr(family, "FEWEST_ROWS", 300)
+    monkeypatch.setattr(family, "FEWEST_COLUMNS", 3)
     X = np.random.default_rng(0).random((300, 3))
     y = target(X) + 0.02 * np.random.default_rng(1).standard_normal(300)
     rows = rows_of(X, y - y.mean())
@@ -42,12 +46,11 @@ def test_it_is_the_grid_of_the_regressor(monkeypatch):
     assert result.score == pytest.approx((error + 0.02**2) ** 0.5, rel=0.3)
 
 
-@pytest.mark.parametrize(("n", "d"), [(1000, 3), (2500, 2)])
-def test_few_rows_and_few_columns_are_left_to_others(n, d):
-    rows = rows_of(np.random.default_rng(0).random((n, d)), np.zeros(n))
-
-    class Task:
-        alpha = None
-
-    Task.rows = rows
-    assert not Grids().worth_trying(Task, None)
+@pytest.mark.parametrize(("n", "d", "tried"), [(1000, 6, False), (5000, 5, False), (5000, 6, True)])
+def test_few_rows_and_few_columns_are_left_to_others(n, d, tried):
+    X = np.random.default_rng(0).random((n, d))
+    task = SimpleNamespace(alpha=None, rows=rows_of(X, np.zeros(n)))
+    seen = SimpleNamespace(noise=False, least_calibrated=0.1)
+    assert Grids().worth_trying(task, seen) == tried
+    assert not Grids().worth_trying(task, SimpleNamespace(noise=True, least_calibrated=0.1))
+    assert any(isinstance(one, Grids) for one in FAMILIES)

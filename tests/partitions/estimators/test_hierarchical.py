@@ -254,15 +254,15 @@ def test_refit_where_a_partition_has_no_rows(sizes, rows):
 
 def test_best_of_n_init_is_kept(monkeypatch):
     results = []
-    plausible_pieces = discovery.plausible_pieces
+    fit_pieces = discovery.fit_pieces
 
     def recorded(*args, **kwargs):
-        results.append(plausible_pieces(*args, **kwargs))
+        results.append(fit_pieces(*args, **kwargs))
         results[-1].score = [3.0, 1.0, 2.0][len(results) - 1]
         results[-1].n_iter = 100 + len(results)
         return results[-1]
 
-    monkeypatch.setattr(discovery, "plausible_pieces", recorded)
+    monkeypatch.setattr(discovery, "fit_pieces", recorded)
     model = HierarchicalPOURegressor(**QUICK, n_init=3).fit(X, Y)
     assert len(results) == 3
     assert model.n_iter_ == 102
@@ -331,6 +331,20 @@ def test_warm_start_after_another_shape_is_refused(sizes, points, match):
     with pytest.raises(ValueError, match=match):
         model.fit(points, Y)
     assert_same_bits(predictions(model), before)
+
+
+def test_warm_start_where_columns_are_in_another_order():
+    """A fit sorts columns by their means, which other rows have others of."""
+    X = np.random.default_rng(1).random((60, 2)) ** [1, 2]
+    model = HierarchicalPOURegressor(2, 1, warm_start=True).fit(X, np.abs(X[:, 0] - 0.5))
+    other = 1 - X
+    prepared = model._prepare(other, other[:, 0], None)
+    columns = prepared.scaling.columns.numpy()
+    assert columns.tolist() != model.scaling_["columns"].tolist()
+    rows = np.empty_like(other)
+    rows[:, columns] = prepared.scaling.offset + prepared.scaling.width * prepared.rows.X
+    labels = model._warm_labels(prepared).numpy()
+    np.testing.assert_array_equal(labels, model.predict_partition(rows))
 
 
 # Interrupts
@@ -429,7 +443,7 @@ def test_out_of_memory_on_the_device_gives_advice(monkeypatch):
     def fail(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
-    monkeypatch.setattr(discovery, "plausible_pieces", fail)
+    monkeypatch.setattr(discovery, "fit_pieces", fail)
     match = "(?s)Tried to allocate 9 GiB.*batch_size.*device='cpu'"
     with pytest.raises(torch.cuda.OutOfMemoryError, match=match):
         model.fit(-X, Y)

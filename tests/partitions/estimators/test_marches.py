@@ -90,14 +90,18 @@ def test_pieces_of_the_first_slab_are_cut_at_kinks_alone(without_lines):
 
 @pytest.mark.slow
 def test_jump_that_is_smoothed_is_where_it_was():
-    """Heat from a step: the first slab moves it by no more than heat goes in it."""
+    """Heat from a step: the first slab moves it by no more than heat goes in it.
+
+    Its bars are some ten times the error, and what is said of them is not less.
+    """
     heat, x = 1e-3, np.linspace(0, 1, 101)
     physics = [
         Equation(lambda u, x: u.d(1) - heat * u.d(0, 0), "sobol", box=[[0, 1], [0, 1]]),
         Condition(lambda u, x: u(), np.c_[x, 0 * x], lambda x: (x[:, 0] > 0.37).double()),
         *(Condition(lambda u, x: u(), np.c_[0 * x + end, x], end) for end in (0.0, 1.0)),
     ]
-    model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
+    with pytest.warns(ConvergenceWarning, match="it is known to"):
+        model = HierarchicalPOURegressor(physics=physics).fit(*NOTHING)
     exact = lambda X: (1 + erf((X[:, 0] - 0.37) / np.sqrt(4 * heat * X[:, 1]))) / 2  # noqa: E731
     error, inside = errors(model, exact, [0, 1e-9], [1, 1], 2)
     assert error < 2e-3 and inside > 0.99

@@ -58,3 +58,34 @@ def test_steps_along_round_off_do_not_lead_away(alpha, seed):
     )
     assert (size(coef) <= size(start)).all()
     torch.testing.assert_close(coef, start, rtol=1e-5, atol=1e-4)
+
+
+def test_a_factor_of_nearly_the_same_rows_saves_steps():
+    A, y, penalty, factor = problem(0, 1e-6)
+    near = A * (1 + 0.01 * torch.linspace(-1, 1, len(A), dtype=A.dtype)[:, None])
+    diagonal = (near.square().sum(0) + penalty)[:, None]
+    zero = torch.zeros(A.shape[1], 2, dtype=A.dtype)
+    options = {"max_iter": 50, "tol": 1e-10}
+
+    def precondition(g):
+        return torch.cholesky_solve(g, factor)
+
+    coef, n_iter = conjugate_gradients(Matrix(near), y, penalty, precondition, zero, **options)
+    _, without = conjugate_gradients(
+        Matrix(near), y, penalty, lambda g: g / diagonal, zero, **options
+    )
+    assert n_iter < 10 < without
+    exact = torch.linalg.solve(near.T @ near + torch.diag(penalty), near.T @ y)
+    torch.testing.assert_close(coef, exact, rtol=1e-6, atol=1e-8)
+
+
+def test_a_start_at_the_solution_takes_no_step_and_vanishing_columns_do_no_harm():
+    A, y, penalty, factor = problem(0, 1e-2)
+    options = {"precondition": lambda g: g, "max_iter": 5, "tol": 1e-8}
+    exact = torch.cholesky_solve(A.T @ y, factor)
+    coef, n_iter = conjugate_gradients(Matrix(A), y, penalty, coef=exact, **options)
+    assert n_iter == 0
+    assert torch.equal(coef, exact)
+    zero = torch.zeros_like(exact)
+    nothing, _ = conjugate_gradients(Matrix(0 * A), 0 * y, 0 * penalty, coef=zero, **options)
+    assert (nothing == 0).all()
