@@ -233,7 +233,8 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
         predicts_all = interpolant is not None and interpolant.predicts_all(rows.n_outputs)
         if leans and self._may_lean() and left_out is not None and not predicts_all:
             errors = companion and left_out and joined_errors(companion, some, left_out)
-            noise = model.components(some.X).variances()[0]
+            beside_line = restrained(model, companion, some)
+            noise = beside_line.components(some.X).variances()[0]
             process = fit_process(some, left_out, errors or None, noise)
             if process is not None and interpolant is not None:
                 process = process.without(interpolant.targets)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from skpou.core.models.components import Components
+from skpou.core.models.end_tangents import EndTangents
 from skpou.core.models.form_error import FormError
 from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.likely_kernels import correlation, stretched
@@ -65,6 +66,8 @@ class Interpolant:
         What errors at left-out rows add to the variances, for each target.
     sizes : tuple of LocalSize or None
         Factor of the variances for each target; None: one everywhere.
+    tangents : tuple of EndTangents or None
+        Where each target goes on straight beyond the box; None, and no entry at all: nowhere.
     """
 
     points: Tensor
@@ -80,6 +83,7 @@ class Interpolant:
     shares: Tensor
     forms: tuple[FormError, ...] = ()
     sizes: tuple[LocalSize | None, ...] = ()
+    tangents: tuple[EndTangents | None, ...] = ()
 
     def with_those_of(self, other: Interpolant) -> Interpolant:
         """These and those of further targets at the same rows."""
@@ -90,7 +94,8 @@ class Interpolant:
             for name in _OF_TARGETS
         }
         joined["shares"] = torch.block_diag(self.shares, other.shares)
-        joined |= {"forms": self.forms + other.forms, "sizes": self.sizes + other.sizes}
+        for name in _PER_TARGET:
+            joined[name] = getattr(self, name) + getattr(other, name)
         return replace(self, **joined)
 
     def with_variance(self, factor: float, form: FormError) -> Interpolant:
@@ -172,7 +177,26 @@ class Interpolant:
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
-        return self._means(X, self._first).to(X.dtype)
+
+        def of_one(target: int, near: Tensor, step: Tensor) -> Tensor:
+            rise = (self._gradients(near)[..., target] * step).sum(1)
+            return self._means(near, [self._first[target]])[:, 0] + rise
+
+        return self._beyond_ends(X, self._means(X, self._first), of_one).to(X.dtype)
+
+    def _beyond_ends(
+        self, X: Tensor, values: Tensor, of_one: Callable[[int, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Values (n, ..., m) at X with those of tangents, by their nearest points and the steps."""
+        for target, tangents in enumerate(self.tangents):
+            if tangents is None:
+                continue
+            near = tangents.nearest(X)
+            beyond = torch.nonzero((near != X).any(1)).squeeze(1)
+            if len(beyond):
+                near, step = (part[beyond].to(self.points) for part in (near, X - near))
+                values[beyond, ..., target] = of_one(target, near, step)
+        return values
 
     def _means(self, X: Tensor, kernels: Sequence[int]) -> Tensor:
         """Values of some of the kernels, on a last axis."""
@@ -195,6 +219,14 @@ class Interpolant:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the values."""
+
+        def of_one(target: int, near: Tensor, _: Tensor) -> Tensor:
+            return self._gradients(near)[..., target]
+
+        return self._beyond_ends(X, self._gradients(X), of_one).to(X.dtype)
+
+    def _gradients(self, X: Tensor) -> Tensor:
+        """The gradient as the kernels go on."""
         Z = X.to(self.points)
 
         def of_one(k: int) -> Tensor:
@@ -205,7 +237,7 @@ class Interpolant:
             inner = pull @ points - at * pull.sum(1, keepdim=True)
             return slope * (self.rates[k].square() * inner + self._slope(k))
 
-        return torch.stack([of_one(k) for k in self._first], -1).to(X.dtype)
+        return torch.stack([of_one(k) for k in self._first], -1)
 
     @property
     def _noise(self) -> Tensor:
@@ -225,6 +257,15 @@ class Interpolant:
         kernel = self._covariance(X, self.points, target)[0]
         return torch.linalg.solve_triangular(self._factors[target], kernel.T, upper=False)
 
+    def share_with_noise(self, least: float) -> float:
+        """Share of the kernels of the first target whose noise has such a variance at most rows.
+
+        Their mean noise may be that of a hardly likely one alone. What the others leave would then
+        be taken for degrees of its freedom, which are none, and all the variance be that of two.
+        """
+        noise = self.variances[:, -1] / self.weight.median()
+        return float(self.shares[noise >= least, 0].sum())
+
     def degrees_left(self, target: int) -> float:
         """Degrees of freedom that the process leaves to the noise."""
         own = [(torch.cholesky_inverse(f).diagonal() / self.weight).sum() for f in self._factors]
@@ -232,6 +273,15 @@ class Interpolant:
 
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
+
+        def of_one(target: int, near: Tensor, step: Tensor) -> Tensor:
+            bent = self.tangents[target].size(step)  # type: ignore[union-attr]
+            return self._variances(near)[:, target] + bent.square()
+
+        return self._beyond_ends(X, self._variances(X), of_one)
+
+    def _variances(self, X: Tensor) -> Tensor:
+        """The variance as the kernels go on."""
         Z = X.to(self.points)
 
         def of_one(k: int) -> Tensor:
@@ -247,6 +297,16 @@ class Interpolant:
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the values between points."""
+        shared = self._covariances(X)
+        for target, tangents in enumerate(self.tangents):
+            if tangents is not None and not torch.equal(X, near := tangents.nearest(X)):
+                bent = tangents.size((X - near).to(shared))
+                own = self._covariances(near)[..., target]
+                shared[..., target] = own + bent[:, None] * bent
+        return shared
+
+    def _covariances(self, X: Tensor) -> Tensor:
+        """The covariance as the kernels go on."""
         Z = X.to(self.points)
 
         def of_one(k: int) -> Tensor:
@@ -291,8 +351,9 @@ class Interpolant:
         """State as plain values and numpy arrays."""
         tensors = {k: v for k, v in vars(self).items() if k in _TENSORS}
         state: dict[str, Any] = {k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
-        sizes = [None if size is None else size.arrays() for size in self.sizes]
-        return {**state, "forms": [form.arrays() for form in self.forms], "sizes": sizes}
+        for name in _PER_TARGET:
+            state[name] = [part and part.arrays() for part in getattr(self, name)]
+        return state
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Interpolant:
@@ -306,8 +367,10 @@ class Interpolant:
             arrays["stretches"] = np.repeat(stretches[:, None], n_features, 1)
         tensors = {k: torch.tensor(np.asarray(arrays[k]), device=like.device) for k in _TENSORS}
         sizes = (None if size is None else LocalSize(**size) for size in arrays.get("sizes", ()))
-        return cls(**tensors, forms=forms, sizes=tuple(sizes))
+        ends = (part and EndTangents(**part) for part in arrays.get("tangents", ()))
+        return cls(**tensors, forms=forms, sizes=tuple(sizes), tangents=tuple(ends))
 
 
-_TENSORS = tuple(k for k in Interpolant.__dataclass_fields__ if k not in ("forms", "sizes"))
+_PER_TARGET = "forms", "sizes", "tangents"
+_TENSORS = tuple(k for k in Interpolant.__dataclass_fields__ if k not in _PER_TARGET)
 _OF_TARGETS = ("kinds", "stretches", "rates", "variances", "intercept", "coef", "targets")

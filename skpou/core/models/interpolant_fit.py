@@ -14,11 +14,13 @@ from skpou.core import Rows, drawn_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
+from skpou.core.models.end_tangents import EndTangents, fit_end_tangents
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
 from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.kernel_average import likely_kernels, of_average
 from skpou.core.models.kernel_left_out import kernel_left_out, left_out_anew
 from skpou.core.models.level_error import sets_of_levels
+from skpou.core.models.level_gaps import asked_by_gaps
 from skpou.core.models.likely_kernels import (
     CONSTANT,
     MANY_ROWS,
@@ -26,12 +28,13 @@ from skpou.core.models.likely_kernels import (
     NUGGET,
     KernelChoice,
     evidence_of,
+    is_bent,
     likeliest_kernel,
 )
 from skpou.core.models.local_size import LocalSize, fit_local_size
 from skpou.core.models.mixed_residues import are_alike
 from skpou.core.models.model import Predictor
-from skpou.core.models.outside import fit_side_doubts, sides_of
+from skpou.core.models.outside import Side, fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
 from skpou.core.models.tails import CLEAR_NOISE
 from skpou.core.sobol import sobol_points
@@ -55,9 +58,9 @@ BETTER = 0.5
 #: square of those of each kind up to which a process is believed on designs of few levels, which
 #: cannot tell what is between these.
 LARGEST_BORNE_OUT, SQUARE_BORNE_OUT = 3.0, 1.5
-#: Kernels that are asked for errors at the sides of the box, the likeliest: each costs a solve for
-#: every side, and the others hardly move the mean.
-KERNELS_OF_SIDES = 3
+#: Kernels that are asked for errors at the sides of the box and in gaps of levels, the likeliest:
+#: each costs a solve for every side and gap, and the others hardly move the mean.
+KERNELS_AGAIN = 3
 #: Most rows whose kernel is chosen anew without each set, to say by how much its claims are too
 #: small: so few rows that happen to be smooth, noise and all, choose one of no noise.
 CHOSEN_ANEW = 12
@@ -71,8 +74,6 @@ PRIOR_ERRORS = 8.0
 PRIOR_PLACES = 16.0
 #: First kind of sets that are levels, those of the first column, after folds and neighbourhoods.
 FIRST_COLUMN = 2
-#: Least degrees of freedom that count of errors between levels, beyond the two without a variance.
-LEAST_DEGREES = 1.0
 #: Share of the kernels with noise from which on few rows leave its size open: less is a tail of the
 #: posterior. It is not a half, since a few rows of four columns hardly tell noise from waves.
 LIKELY_NOISE = 0.1
@@ -121,6 +122,7 @@ def solved(rows: Rows, kernels: Sequence[Weighed], n_taken: int | None = None) -
         torch.arange(len(kernels), device=X.device),
         shares,
         sizes=(None,) * len(kernels),
+        tangents=(None,) * len(kernels),
     )
     steps = (y - intercept).T[of_kernel]
     coef = [
@@ -248,21 +250,29 @@ def _asked(parts: dict[int, tuple[np.ndarray, np.ndarray]]) -> float:
 
     A variance that is too large stays: rows that are left out have others around them, as points
     near the ends of the box have not. Rows of a level share one error, and a belief in the claims
-    would count more than the few there are: those are of Student's t.
+    would count more than the few there are.
     """
-    means = [
-        _of_few(square, worth)
-        if kind >= FIRST_COLUMN
-        else (float(worth @ square) + PRIOR_ERRORS) / (float(worth.sum()) + PRIOR_ERRORS)
-        for kind, (square, worth) in parts.items()
-    ]
+    means = []
+    for kind, (square, worth) in parts.items():
+        prior = PRIOR_ERRORS if kind < FIRST_COLUMN else 0.0
+        means.append((float(worth @ square) + prior) / (float(worth.sum()) + prior))
     largest = max(float(square.max()) for square, _ in parts.values())
     return max(*means, largest / LARGEST_BORNE_OUT**2, 1.0)
 
 
-def _of_few(square: np.ndarray, worth: np.ndarray) -> float:
-    """Variance of Student's t whose degrees of freedom are what errors are worth."""
-    return float(worth @ square) / max(float(worth.sum()) - 2, LEAST_DEGREES)
+def _asked_by_gaps(rows: Rows, kernels: Weighed, left_out: LeftOut, X: np.ndarray) -> float:
+    """The factor that levels left out side by side ask for, where exact rows are few."""
+    if len(X) > ROWS_OF_KERNEL or float(np.median(left_out.noise)) >= CLEAR_NOISE**2:
+        return 1.0
+    some = _leading(kernels)
+    columns = sets_of_levels(left_out, X)
+    return asked_by_gaps(X, columns, lambda sets: _left_out(rows, some, sets)[1])
+
+
+def _leading(kernels: Weighed) -> Weighed:
+    """The first of the kernels, whose mean it is, and the likeliest others."""
+    others = sorted(kernels[1:], key=lambda one: -one[0])
+    return [kernels[0], *others[: KERNELS_AGAIN - 1]]
 
 
 def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | None:
@@ -272,9 +282,28 @@ def _doubts_at_sides(rows: Rows, kernels: Weighed) -> dict[str, np.ndarray] | No
         return None
     nothing, none = np.zeros((0, 1)), np.zeros(0)
     sets = LeftOut([side.rows for side in sides], 0, nothing, nothing, nothing, none, none)
-    others = sorted(kernels[1:], key=lambda one: -one[0])[: KERNELS_OF_SIDES - 1]
-    _, found = _left_out(rows, [kernels[0], *others], sets)
+    _, found = _left_out(rows, _leading(kernels), sets)
     return fit_side_doubts(sides, found, rows.n_features).arrays()
+
+
+def _tangents_at_ends(rows: Rows, kernels: Weighed) -> EndTangents | None:
+    """Where a single column of exact rows goes on straight; see `fit_end_tangents`."""
+    X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
+    if rows.n_features > 1:
+        return None
+
+    def errors_of(side: Side) -> tuple[np.ndarray, np.ndarray]:
+        gone = torch.as_tensor(side.rows, device=rows.X.device)
+        others = np.setdiff1d(np.arange(rows.n_rows), side.rows)
+        rest = rows.subset(torch.as_tensor(others, device=rows.X.device))
+        process = solved(rest, [kernels[:1]], n_taken=1)
+        edge = torch.full_like(rows.X[:1], side.edge)
+        rise = process.gradient(edge)[0, 0] * (rows.X[gone, 0] - side.edge)
+        there = process.mean(rows.X[gone])[:, 0], process.mean(edge)[0] + rise
+        own, tangent = (y[side.rows] - mean.cpu().numpy() for mean in there)
+        return own, tangent
+
+    return fit_end_tangents(sides_of(X), X, errors_of)
 
 
 def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None, LeftOut]:
@@ -298,30 +327,6 @@ def _with_local_size(left_out: LeftOut, X: np.ndarray) -> tuple[LocalSize | None
     factor = size(X)[left_out.row, None]
     variance, noise = factor * left_out.variance, factor * left_out.noise
     return size, replace(left_out, variance=variance, noise=noise)
-
-
-def _noisy_share(process: Interpolant, rows: Rows) -> float:
-    """Share of the kernels of one target that have noise.
-
-    Their mean noise may be that of a hardly likely one alone. What the others leave would then be
-    taken for degrees of its freedom, which are none, and the whole variance be that of two.
-    """
-    noise = process.variances[:, -1] / rows.weight.median()
-    return float(process.shares[noise >= CLEAR_NOISE**2, 0].sum())
-
-
-def _is_bent(rows: Rows) -> bool:
-    """Whether most rows of a single column are on a line with their neighbours, but not all.
-
-    Where the lines meet between rows no smooth function says so.
-    """
-    if rows.n_features > 1 or rows.n_rows < FEWEST_ROWS:
-        return False
-    order = rows.X[:, 0].argsort()
-    x, y = rows.X[order], rows.y[order]
-    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
-    off = (y[1:-1] - y[:-2] - share * (y[2:] - y[:-2])).abs().amax(1)
-    return float(off.median()) < EXACT_ENOUGH < float(off.max())
 
 
 def _kernels(
@@ -390,7 +395,7 @@ def _of_target(
     """The process of one target, and its errors at left-out rows; None where a fit is as good."""
     known = _counted(left_out, rows.X.cpu().numpy())
     many = rows.n_rows > ROWS_OF_KERNEL
-    if _is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
+    if is_bent(rows) or _size(left_out, known) <= (CLEAR_ERROR if many else EXACT_ENOUGH):
         return None
     try:
         if many:
@@ -401,7 +406,7 @@ def _of_target(
             return None
         kernels, other = _left_out(rows, of_all, left_out)
         found = solved(rows, [kernels])
-        likely_noise = _noisy_share(found, rows) >= LIKELY_NOISE
+        likely_noise = found.share_with_noise(CLEAR_NOISE**2) >= LIKELY_NOISE
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (
             _is_better(left_out, other, known, expected, _median_std(found, probes)[0])
@@ -419,11 +424,17 @@ def _of_target(
             plain = replace(other, variance=other.noise)
             found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
         else:
-            factor = _asked(_squares(other, X))
+            factor = max(_asked(_squares(other, X)), _asked_by_gaps(rows, kernels, other, X))
             if rows.n_rows <= CHOSEN_ANEW:
                 factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
             (form,) = no_form_errors(rows)
-            form = replace(form, knows_outside=True, sides=_doubts_at_sides(rows, kernels))
+            sides = _doubts_at_sides(rows, kernels)
+            if float(np.median(other.noise)) < CLEAR_NOISE**2:
+                tangents = _tangents_at_ends(rows, kernels)
+                found = replace(found, tangents=(tangents,))
+                if tangents is not None and sides is not None:
+                    sides["parts"][0, tangents.taken] = 0.0
+            form = replace(form, knows_outside=True, sides=sides)
             found = found.with_variance(factor, form)
     except NUMERICAL_FAILURES:
         return None

@@ -64,6 +64,9 @@ EVENER = 2 / 3
 #: Fewest different values of one of several columns whose gaps say that they are placed so: two
 #: gaps are made equal by many a stretch.
 FEWEST_LEVELS = 4
+#: Fewest rows of lines that meet between them, and distance from the line through both neighbours,
+#: in units of y, below which a row is on it.
+FEWEST_BENT, ON_A_LINE = 4, 1e-6
 #: Boxes by which a stretch goes on beyond the end that it does not draw out: a break of its
 #: curvature at the last row would be one of the function.
 GOES_ON = 1.0
@@ -299,3 +302,17 @@ def rounded(theta: np.ndarray) -> np.ndarray:
     """A kernel's numbers without what round-off has made of them."""
     unit = STEP * math.log(2)
     return np.round(theta / unit) * unit
+
+
+def is_bent(rows: Rows) -> bool:
+    """Whether most rows of a single column are on a line with their neighbours, but not all.
+
+    Where the lines meet between rows no smooth function says so.
+    """
+    if rows.n_features > 1 or rows.n_rows < FEWEST_BENT:
+        return False
+    order = rows.X[:, 0].argsort()
+    x, y = rows.X[order], rows.y[order]
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    off = (y[1:-1] - y[:-2] - share * (y[2:] - y[:-2])).abs().amax(1)
+    return float(off.median()) < ON_A_LINE < float(off.max())

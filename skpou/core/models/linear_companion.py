@@ -55,6 +55,8 @@ ROWS_A_COLUMN = 4
 MOST_CHOSEN, ROWS_A_CHOSEN = 4, 4
 #: Error at left-out rows, in units of y, below which a ridge on all columns is good enough.
 CLEAR_ERROR = 1e-3
+#: Rows' worth of belief in what a line leaves by its degrees of freedom, and the least part of it.
+PRIOR_ROWS, LEAST_LEFT = 8.0, 0.1
 #: Logarithm of the odds, after all ways to choose as many columns, for a line of few of them.
 LIKELIER = 3.0
 #: Precision of slopes that are known to be zero.
@@ -85,6 +87,9 @@ class LinearCompanion(TensorState):
         Variance of what is left at the rows.
     doubt : Tensor of shape (m,)
         Factor of the variance, one of `DOUBTS`.
+    left : Tensor of shape (m,), default=None
+        Variance of what is left at rows that were left out, beside that of the values. None: it is
+        the noise.
     """
 
     centre: Tensor
@@ -97,6 +102,7 @@ class LinearCompanion(TensorState):
     total: float
     noise: Tensor
     doubt: Tensor
+    left: Tensor | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Values (n, m) at scaled points X (n, d)."""
@@ -139,6 +145,16 @@ class LinearCompanion(TensorState):
         whole = doubted / self.doubt
         own = torch.maximum(whole - noise.to(whole), whole - self.noise)
         return (own - doubted).clamp_min(0)
+
+    def part_of_noise(self, noise: Tensor, share: Tensor) -> Tensor:
+        """Part (n, m) of a fit's noise that is left beside such a share of these values.
+
+        A fit that takes for noise what the line tells gives way to it with this noise, too. The
+        standard deviation of a weighted mean of two errors is at most that of theirs.
+        """
+        left = (self.noise if self.left is None else self.left).to(noise)
+        less = (left / noise.clamp_min(ROUND_OFF)).sqrt().clamp_max(1)
+        return (1 - share + share * less).square()
 
     def _standard(self, X: Tensor) -> Tensor:
         return (X.to(self.centre) - self.centre) / self.spread
@@ -298,8 +314,17 @@ def fit_companion(
         _least_doubt(line, rows, None if left_out is None else left_out[k], k)
         for k in range(rows.n_outputs)
     ]
-    companion = replace(line.companion, doubt=line.companion.noise.new_tensor(doubt))
+    doubts = line.companion.noise.new_tensor(doubt)
+    companion = replace(line.companion, doubt=doubts, left=_left(line, rows.alike()))
     return companion if _moves(companion, model, sobol_points(d, N_PROBES, seed=0)) else None
+
+
+def _left(line: _LeftOutLine, rows: Rows) -> Tensor:
+    """Variance (m,) of what is left at left-out rows: most of the noise where these are few."""
+    noise, weight = line.companion.noise, rows.weight[:, None]
+    told = (weight * (line.error.square() - noise * line.share)).sum(0) + rows.within.sum(0)
+    left = (told + PRIOR_ROWS * noise) / (rows.total_weight + PRIOR_ROWS)
+    return torch.maximum(left, LEAST_LEFT * noise)
 
 
 def _is_noisy(left_out: Sequence[LeftOut] | None) -> bool:

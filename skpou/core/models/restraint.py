@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, to_tensor
-from skpou.core.linalg import TINY
 from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import ROUND_OFF
@@ -424,9 +423,7 @@ def _with_noise_of_line(
     companion: LinearCompanion, parts: Components, share: Tensor
 ) -> tuple[Components, Tensor]:
     """The density with the noise of the line by its share, and what part (n, 1, m) that is."""
-    noise = parts.variances()[0]
-    of_line = (companion.noise.to(noise) / noise.clamp_min(TINY)).clamp_max(1)
-    part = torch.lerp(torch.ones_like(share), of_line, share)
+    part = companion.part_of_noise(parts.variances()[0], share)
     parts, _ = drawn_together(parts, part.sqrt())
     return replace(parts, noise=parts.noise * part[:, None]), part[:, None]
 

@@ -74,6 +74,26 @@ def test_a_line_that_is_trusted_has_its_own_error():
     torch.testing.assert_close(trusted.understated(Z, 10 + noise), own.clamp_min(0))
 
 
+def test_what_a_line_tells_of_a_fits_noise_is_none():
+    line = replace(_fit_line(rows_of(*table())).companion, left=tensor([0.25]))
+    noise, share = tensor([[4.0], [4.0], [4.0], [0.1]]), tensor([[0.0], [0.5], [1.0], [1.0]])
+    part = line.part_of_noise(noise, share)
+    expected = [[4.0], [(0.5 * 2 + 0.5 * 0.5) ** 2], [0.25], [0.1]]
+    torch.testing.assert_close(part * noise, tensor(expected))
+
+
+def test_rows_of_fewer_than_columns_are_missed_by_about_the_std():
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((4, 150)).cumsum(1)
+    weight = rng.standard_normal((260, 4))
+    X = weight @ parts + 0.3 * rng.standard_normal((260, 150))
+    y = weight[:, 0] + 0.1 * rng.standard_normal(260)
+    mean, std = LSGDRegressor().fit(X[:60], y[:60]).predict(X[60:], return_std=True)
+    error = np.sqrt(np.mean((mean - y[60:]) ** 2))
+    assert error < 0.3
+    assert 0.8 * error < np.sqrt(np.mean(std**2)) < 1.6 * error
+
+
 def test_state_survives_as_arrays():
     X, y = table()
     line = _fit_line(rows_of(X, y)).companion
