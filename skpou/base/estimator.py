@@ -61,9 +61,6 @@ class TorchEstimator(TrainedEstimator):
         "_outliers", "_noise_law",
     )  # fmt: skip
 
-    #: Whether the means of columns that a fit sorts descend.
-    _largest_column_first = False
-
     # Training
 
     def _torch_dtype(self) -> torch.dtype:
@@ -98,7 +95,7 @@ class TorchEstimator(TrainedEstimator):
         if len(box.columns) < 2 or not self._sorts_columns():
             return box
         points = box.points(X).to(self._torch_dtype()).to(torch.float64)
-        return box.reordered(order_of_columns(points, y, weight, self._largest_column_first))
+        return box.reordered(order_of_columns(points, y, weight))
 
     def _sorts_columns(self) -> bool:
         """Whether a fit has the columns in an order of its own: where draws go by their order."""

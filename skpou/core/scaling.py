@@ -133,7 +133,7 @@ def target_unit(y: Tensor, weight: Tensor, largest: float) -> Tensor:
     return torch.where(size > 0, size, 1.0)
 
 
-def order_of_columns(X: Tensor, y: Tensor, weight: Tensor, largest_first: bool = False) -> Tensor:
+def order_of_columns(X: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """Order (d,) of the columns by what is in them, whatever order they and the rows came in.
 
     By the mean of each, then by its mean square, then by the size of its covariance with a target.
@@ -147,15 +147,10 @@ def order_of_columns(X: Tensor, y: Tensor, weight: Tensor, largest_first: bool =
         A target, in units of its largest absolute value.
     weight : Tensor of shape (n,)
         Frequencies.
-    largest_first : bool, default=False
-        Whether means and mean squares descend.
     """
     kept = weight > 0
     X, y, share = X[kept], y[kept], weight[kept] / weight[kept].sum()
     mean = share @ X
     along = (share * (y - share @ y)) @ (X - mean)
     keys = torch.stack([mean, share @ X.square(), along.abs()], 1)
-    steps = (keys * STEPS + PART).floor()
-    if largest_first:
-        steps[:, :2] *= -1
-    return lexicographic_order(steps)
+    return lexicographic_order((keys * STEPS + PART).floor())

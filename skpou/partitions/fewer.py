@@ -193,9 +193,9 @@ def grown_where_better(
         return first
     report = report or (lambda line: None)
     if first.state.tree.first_soft == 1:
-        return _soft_where_better(
-            _grown_in_parts(first, rows, options, report), rows, options, report
-        )
+        found = _grown_in_parts(first, rows, options, report)
+        # Those that were to be soft have been asked already.
+        return found if options.soft else _soft_where_better(found, rows, options, report)
     if not can_grow(first):
         return first
     if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * unknowns(rows, options):

@@ -95,11 +95,11 @@ OF_CLASSES = ("outputs",)
 NEURAL = {"hidden_layer_sizes": (4,), "level": 2, "max_iter": 8}
 
 QUICK = {
-    "pieces": Case(HierarchicalPOURegressor(2, 1), turned=0.0),
+    "pieces": Case(HierarchicalPOURegressor(2, 1)),
     "partitions": Case(
         POURegressor(2, 1, gate="linear", max_iter=20),
         units=1e-5,
-        turned=0.0,
+        turned=None,
         without=("outputs",),
     ),
     "network": Case(
@@ -131,8 +131,8 @@ QUICK = {
 }
 #: Larger models, for the tests marked slow.
 THOROUGH = {
-    "pieces by default": Case(HierarchicalPOURegressor(), turned=0.0),
-    "partitions by default": Case(POURegressor(), units=None, turned=0.0, without=("outputs",)),
+    "pieces by default": Case(HierarchicalPOURegressor()),
+    "partitions by default": Case(POURegressor(), units=None, without=("columns", "outputs")),
     "units by default": Case(LSGDRegressor(), turned=None),
     "stages by default": Case(MultiStageRegressor(), turned=None),
     "terms by default": Case(AdditivePOURegressor()),

@@ -226,8 +226,7 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         with zeros to the products of the highest degrees, in lexicographic order, and `tree_`
         has one level.
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
-        of the targets.
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict
         State of every level in scaled units: gates, coefficients, posterior factors, noise.
     n_features_in_ : int

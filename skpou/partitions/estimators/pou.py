@@ -170,8 +170,7 @@ class POURegressor(BasePartitionRegressor):
         Boxes, degrees, coefficients and deviations in scaled units; only with `physics`. Then
         there are no `mixture_` and no `gate_`, and `degree_` is an array (N, d).
     scaling_ : dict of ndarray
-        Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
-        of the targets.
+        Box of the data (columns that vary, offset, width), mean and scale of the targets.
     mixture_ : list of dict
         State of the level in scaled units: gates, coefficients, posterior factors, noise.
     tree_ : list of ndarray of int

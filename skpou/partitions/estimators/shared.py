@@ -24,7 +24,7 @@ from skpou.partitions.estimators.words import partition_lines
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.experts import fit_experts_to_gates
 from skpou.partitions.mixtures.mixture import Mixture
-from skpou.partitions.pieces.spaces import POLYNOMIAL, in_order
+from skpou.partitions.pieces.spaces import POLYNOMIAL
 
 #: Difference, relative to it, between the box's width and a period that is round-off.
 SAME_WIDTH = 1e-9
@@ -39,16 +39,10 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
     """
 
     _size_parameters = "n_partitions or degree"
-    # No way is the better one, errors of all differ by chance: one was taken.
-    _largest_column_first = True
 
     def _n_varying(self) -> int:
         """Number of columns of X that vary."""
         return len(self.scaling_["columns"])
-
-    def _sorts_columns(self) -> bool:
-        # Starts, ties and pivots go by the order of columns and rows.
-        return self.physics is None
 
     # State
 
@@ -110,8 +104,6 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
         else:
             coef = self.mixture_[-1]["coef"] * self.scaling_["scale"]
         coef[:, 0] += self.scaling_["mean"]
-        if not self._is_on_boxes():
-            coef = coef[:, in_order(self._space(), self.scaling_["columns"], self.degree_)]
         return coef[:, :, 0] if self._target_ndim == 1 else coef
 
     @property

@@ -29,16 +29,14 @@ class WarmStart(BasePartitionRegressor):
 
     def _warm_labels(self, prepared: Prepared) -> Tensor:
         """Partition of each new row under the last fit."""
-        rows, box = prepared.rows, prepared.scaling
-        old = Scaling.from_arrays(self.scaling_, box.width)
-        now, before = (sorted(part.columns.tolist()) for part in (box, old))
-        if now != before:
+        if prepared.rows.n_features != self._n_varying():
             raise ValueError(
                 "warm_start=True needs the columns of the last fit: "
-                f"{len(before)} that vary, {before}. Got {len(now)}, {now}."
+                f"{self._n_varying()} that vary. Got {prepared.rows.n_features}."
             )
-        original = box.width.new_zeros((rows.n_rows, self.n_features_in_))
-        original[:, box.columns] = box.offset + box.width * rows.X
-        points = old.points(original).to(rows.X.dtype)
+        old = Scaling.from_arrays(self.scaling_, prepared.scaling.width)
+        rows = prepared.rows
+        original = prepared.scaling.offset + prepared.scaling.width * rows.X
+        points = ((original - old.offset) / old.width).to(rows.X.dtype)
         labels = self._mixture(points).tree.log_proba(points).argmax(1)
         return torch.unique(labels, return_inverse=True)[1]

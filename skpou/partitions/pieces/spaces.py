@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from skpou.core import (
     FourierProducts,
     TotalDegreePolynomials,
@@ -40,16 +38,3 @@ def space_basis(space: str, n_features: int, degree: int) -> TotalDegreeProducts
 def space_columns(space: str, n_features: int, degree: int) -> int:
     """Their number, which costs nothing to know."""
     return SPACES[space].columns(n_features, degree)
-
-
-def in_order(space: str, columns: np.ndarray, degree: int) -> np.ndarray:
-    """Places (P,) of the functions of columns that ascend among those of columns as they are.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (d,)
-        Numbers of the columns, in the order of a fit.
-    """
-    factors = space_basis(space, len(columns), degree).factors
-    place = {tuple(row): i for i, row in enumerate(factors[:, np.argsort(columns)].tolist())}
-    return np.array([place[tuple(row)] for row in factors.tolist()])

@@ -333,20 +333,6 @@ def test_warm_start_after_another_shape_is_refused(sizes, points, match):
     assert_same_bits(predictions(model), before)
 
 
-def test_warm_start_where_columns_are_in_another_order():
-    """A fit sorts columns by their means, which other rows have others of."""
-    X = np.random.default_rng(1).random((60, 2)) ** [1, 2]
-    model = HierarchicalPOURegressor(2, 1, warm_start=True).fit(X, np.abs(X[:, 0] - 0.5))
-    other = 1 - X
-    prepared = model._prepare(other, other[:, 0], None)
-    columns = prepared.scaling.columns.numpy()
-    assert columns.tolist() != model.scaling_["columns"].tolist()
-    rows = np.empty_like(other)
-    rows[:, columns] = prepared.scaling.offset + prepared.scaling.width * prepared.rows.X
-    labels = model._warm_labels(prepared).numpy()
-    np.testing.assert_array_equal(labels, model.predict_partition(rows))
-
-
 # Interrupts
 
 

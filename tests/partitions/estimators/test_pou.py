@@ -70,13 +70,3 @@ def test_level_and_refit():
     assert np.sqrt(np.mean((model.predict(X) - y) ** 2)) < before / 5
     with pytest.raises(ValueError, match="level must be None or an int between 0 and 0"):
         model.predict(X, level=1)
-
-
-@pytest.mark.parametrize("turn", [1, -1])
-def test_coefficients_are_those_of_the_columns_as_they_came(turn):
-    """A fit sorts columns by what is in them."""
-    X = np.random.default_rng(0).random((40, 2)) ** [2, 1]
-    X[:2] = [[0, 0], [1, 1]]
-    model = POURegressor(1, 1).fit(X[:, ::turn], 3 * X[:, 0] + X[:, 1])
-    slope = {1: [0.5, 1.5], -1: [1.5, 0.5]}[turn]  # of the second column, then of the first
-    np.testing.assert_allclose(model.coef_, [[2, *slope]], atol=1e-12)
