@@ -29,6 +29,10 @@ STEP_POWER = 1 / 3
 #: Power of the distance from y's range, in units of it, by which the variance of what noise hides
 #: grows: an error as large as the noise at the rows goes with the square of how far a mean goes.
 HIDDEN_POWER = 4
+#: Ranges of y that a mean is unsure by at most, at the box, and as many more each width of it
+#: outside: a mean that is held within one range of y's errs by three where the truth leaves it by
+#: two on the other side.
+UNKNOWN_RANGES = 3.0
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
 #: Degrees of freedom below which Student's t is as good as infinitely wide.
@@ -45,7 +49,9 @@ class Restrained:
     the range. In a table of four and more columns, whose empty corners are no continuation of
     anything, it comes back there: the share of its way that remains is the square of the range
     over its variance, to which counts what noise at the rows may hide that far away. In fewer
-    columns a process in place of a fit so comes back to its tangent, outside the box.
+    columns a process in place of a fit so comes back to its tangent, outside the box. So no mean is
+    unsure by more than some ranges, the more the farther from the box: polynomials know of no such
+    bound.
 
     Attributes
     ----------
@@ -200,8 +206,19 @@ class Restrained:
         within = self._within(mean, X)
         if within is not mean and not torch.equal(mean, within):
             parts = moved(parts, within - mean)
+        if posterior:
+            most = self._largest_variance(X).to(parts.epistemic)[:, None]
+            # Not a number is no knowledge either.
+            parts = replace(parts, epistemic=parts.epistemic.fmin(most))
         factors = self._factors if posterior else None
         return parts if factors is None else with_tails(parts, factors)
+
+    def _largest_variance(self, X: Tensor) -> Tensor:
+        """Variance (n, m) of a mean that nothing is known of but y's range; inf without range."""
+        outside = torch.linalg.vector_norm(X - X.clamp(0, 1), dim=1, keepdim=True)
+        spread = self._range(X)[0]
+        most = (UNKNOWN_RANGES * (1 + outside) * spread).square()
+        return torch.where(spread > 0, most, torch.inf)
 
     @cached_property
     def _factors(self) -> Tensor | None:
@@ -221,9 +238,10 @@ class Restrained:
             if self.interpolant is not None:
                 own = self.interpolant.bars.covariance(X)
                 covariance = self.interpolant.instead(covariance, own)
-        if self.process is not None or self.degrees is not None:
+        own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
+        beyond = bool((own > self._largest_variance(X).to(own)).any())
+        if beyond or self.process is not None or self.degrees is not None:
             # Correlated as the fit's errors are, with the variance of what is predicted.
-            own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
             root = (self.components(X).variances()[1].to(covariance) / own).sqrt()
             covariance = root[:, None] * covariance * root
         return covariance

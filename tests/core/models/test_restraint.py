@@ -68,6 +68,16 @@ def of_a_table(x):
     return tensor(np.c_[x, np.full((len(x), 3), 0.5)])
 
 
+def test_a_mean_is_unsure_by_three_ranges_of_y_and_as_many_each_width_outside():
+    X = tensor([[0.5], [1.0], [1.5], [-1.0]])
+    model = Restrained(Runaway(4.0, growth=20.0), None, tensor([1.0]), tensor([3.0]))
+    own = 4 * torch.exp(20 * X)
+    most = tensor([[6.0], [6.0], [9.0], [12.0]]).square()
+    torch.testing.assert_close(model.components(X).variances()[1], torch.minimum(own, most))
+    lost = Restrained(Runaway(torch.nan), None, tensor([1.0]), tensor([3.0]))
+    torch.testing.assert_close(lost.components(X).variances()[1], most)
+
+
 def test_in_a_table_a_mean_outside_the_range_comes_back_where_its_std_exceeds_it():
     X = of_a_table([0.1, 0.2, 0.28, 1.0])  # Two of them inside; .28 is 0.7 above the range.
     bounds = tensor([0.0]), tensor([2.0])
