@@ -15,6 +15,19 @@ from skpou.additive.basis import AdditiveBasis
 from skpou.additive.terms import Candidate
 from skpou.core.models import ResidueDensity, StackedDensities
 
+#: Variance of y in its units, which are those of its spread.
+VARIANCE_OF_Y = 1.0
+
+
+def as_noisy(known: Tensor, noise: Tensor, variance: Tensor) -> Tensor:
+    """Variances of values that were `known` under a noise of one variance, under another.
+
+    What the rows tell grows with the noise, but not what the prior alone tells. Rows hide no more
+    of a value than their noise, and no more than y's own variance where they say nothing of it: a
+    fit that meets few rows exactly and errs where they are left out has bars of y's spread.
+    """
+    return torch.minimum(known * variance / noise, known + variance.clamp_min(VARIANCE_OF_Y))
+
 
 @dataclass(frozen=True)
 class Member:
@@ -67,11 +80,11 @@ class MemberGroup(NamedTuple):
             StackedDensities.of([member.density for member in members]),
         )
 
-    def spread(self, columns: Tensor) -> Tensor:
-        """Variances (n, M) of the values at columns (n, p) for noise of unit variance."""
+    def posterior(self, columns: Tensor, variance: Tensor) -> Tensor:
+        """Variances (n, M, K) of the values at columns (n, p), for the densities' own (M, K)."""
         shape = self.root.shape[1:]
         reduced = (columns @ self.root.flatten(1)).unflatten(1, shape)
-        return reduced.square_().sum(2) / self.noise
+        return as_noisy(reduced.square_().sum(2)[..., None], self.noise[:, None], variance)
 
 
 @dataclass(frozen=True)

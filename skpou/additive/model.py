@@ -13,11 +13,11 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
 from skpou.additive.makers import makers_of_prior
-from skpou.additive.members import Expert, Member
+from skpou.additive.members import Expert, Member, as_noisy
 from skpou.additive.spline_columns import SplineColumns
 from skpou.additive.term_columns import columns_of, features_of
 from skpou.core import Rows, to_array
-from skpou.core.linalg import evenly
+from skpou.core.linalg import TINY, evenly
 from skpou.core.models import (
     EXACT_NOISE,
     FEWEST_OF_TABLE,
@@ -125,7 +125,7 @@ class TargetModel:
                 log_gates, variance = group.densities.log_gates(T, inner), group.densities.variance
                 epistemic = torch.zeros_like(log_gates)
                 if posterior:
-                    epistemic = variance * group.spread(within)[..., None]
+                    epistemic = group.posterior(within, variance)
                     if self.local is not None or not is_inside:
                         epistemic = epistemic + (beyond + around)[..., None]
                 parts.append(
@@ -170,7 +170,10 @@ class TargetModel:
             for member in expert.members:
                 log_gates, variance = member.density.at(T, within @ member.coef + near[:, number])
                 noise = (log_gates.exp() * variance).sum(1)
-                root = (within @ member.root) * (noise / member.noise).sqrt()[:, None]
+                root = within @ member.root
+                known = root.square().sum(1)
+                grown = as_noisy(known, known.new_tensor(member.noise), noise)
+                root = root * (grown / known.clamp_min(TINY)).sqrt()[:, None]
                 result = result + member.share * root @ root.T
                 number += 1
         if self.local is not None:

@@ -116,16 +116,18 @@ class PredictiveRegressor(
         Returns
         -------
         ndarray or Tensor of shape (n, d) or (n, n_outputs, d)
-            Derivatives in units of y over units of X; zero along constant columns.
+            Derivatives in units of y over units of X; zero along constant columns, and along
+            those whose range is below the smallest normal number, 2.2e-308: a slope over it has no
+            digits, and overflows.
         """
         points, scaling, origin = self._query(X)
         model = self._mean_of(points)
         reduced = self._in_blocks(points, model, lambda x, _: model.gradient(x))
         shape = (len(points), self.n_features_in_, len(scaling.scale))
         gradient = torch.zeros(shape, dtype=torch.float64, device=points.device)
-        gradient[:, scaling.columns] = (reduced * scaling.scale / scaling.width[:, None]).to(
-            torch.float64
-        )
+        slopes = (reduced * scaling.scale / scaling.width[:, None]).to(torch.float64)
+        constant = scaling.width < torch.finfo(torch.float64).tiny
+        gradient[:, scaling.columns] = slopes.masked_fill_(constant[:, None], 0.0)
         steep = gradient.abs().max() if gradient.numel() else 0.0
         if steep > torch.finfo(torch.float32).max:  # Steps of X may be smaller than any float32.
             gradient = gradient.squeeze(-1) if self._target_ndim == 1 else gradient.moveaxis(-1, 1)

@@ -110,7 +110,8 @@ def test_components_in_the_box_against_dense_matrices():
         torch.testing.assert_close(found.log_pi[:, part].exp(), gates)
         torch.testing.assert_close(found.mean[:, part, 0], mean[:, None].expand(-1, 3))
         torch.testing.assert_close(found.noise[:, part, 0], m.density.variance.expand(30, -1))
-        expected = spread[:, None] * m.density.variance
+        told, known = spread[:, None] * m.density.variance, spread[:, None] * m.noise
+        expected = torch.minimum(told, known + m.density.variance.clamp_min(1))
         torch.testing.assert_close(found.epistemic[:, part, 0], expected)
         start += 3
     bare = target.components(X, posterior=False)
@@ -135,6 +136,17 @@ def test_deviation_outside_the_box_grows_by_the_slope(noise):
     scale = target.components(inside).epistemic.max()
     expected = (1.7**2 * square)[:, None, None].expand_as(grown)
     torch.testing.assert_close(grown, expected, rtol=1e-9, atol=1e-12 * float(scale))
+
+
+def test_deviation_of_a_fit_without_noise_is_bounded_by_the_spread_of_y():
+    """Its errors at left-out rows are the density's: in proportion to no noise they are all."""
+    rng, (expert, _) = np.random.default_rng(0), make_target().experts
+    exact = member(expert.basis, 1.0, rng, n_gates=1, noise=1e-30)
+    target, X = TargetModel((Expert(expert.basis, (exact,)),), 1.7), points()
+    known = (expert.basis.matrix(X) @ exact.root).square().sum(1)
+    expected = known + exact.density.variance.clamp_min(1)
+    torch.testing.assert_close(target.components(X).epistemic[:, 0, 0], expected)
+    torch.testing.assert_close(target.covariance(X).diagonal(), expected)
 
 
 def test_gates_and_posterior_outside_are_those_of_the_nearest_point():

@@ -272,6 +272,15 @@ def test_constant_column_has_no_effect(name):
     assert_same_bits(results, expected)
 
 
+def test_no_slope_along_a_column_of_subnormal_numbers():
+    """Its range has no digits, and what is left of a descent over it is beyond all numbers."""
+    some = np.column_stack([5e-324 * np.arange(30), X[:30]])
+    gradient = make("grid").fit(some, Y[:30]).predict_gradient(some)
+    assert (gradient[:, 0] == 0).all()
+    assert (gradient[:, 1:] != 0).any()
+    assert np.isfinite(gradient).all()
+
+
 @each_solver
 def test_only_constant_columns(name):
     mean, std = make(name).fit(np.ones((10, 2)), np.arange(10.0)).predict(QUERY, True)

@@ -467,7 +467,10 @@ class WithOutliers(SameMean):
         else:
             shares = share
             log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
-        wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(self.variance)
+        # Single precision holds no square of an outlier of 1e30: half of what it holds is as wide.
+        most = torch.finfo(parts.mean.dtype).max / 2
+        variance = parts.mean.new_tensor(self.variance.clip(max=most))
+        wide = parts.noise.expand(n, count, m) + variance
         log_pi = torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1)
         mean = torch.cat([parts.mean, parts.mean], 1)
         noise = torch.cat([parts.noise.expand(n, count, m), wide], 1)

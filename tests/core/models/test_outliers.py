@@ -247,3 +247,12 @@ def test_density_is_that_of_both_kinds_of_rows(shape):
         expected = np.log(each).sum(1)
     assert density.log_density(tensor(y)).numpy() == pytest.approx(expected, rel=1e-10)
     assert torch.allclose(density.expectation(), parts.expectation())
+
+
+def test_single_precision_holds_the_density_beside_an_outlier_whose_square_it_does_not():
+    ones = torch.ones((1, 1, 1))
+    parts = Components(ones[..., 0] - 1, ones, ones, ones)
+    density = WithOutliers(Fixed(parts), np.full(1, 0.1), np.full(1, 1e60)).components(ones[0])
+    own = parts.quantiles(torch.tensor([0.5 - 0.4 / 0.9, 0.5, 0.5 + 0.4 / 0.9]))
+    found = density.quantiles(torch.tensor([0.1, 0.5, 0.9]))
+    assert torch.allclose(found, own, rtol=1e-4)
