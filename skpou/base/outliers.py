@@ -19,10 +19,12 @@ from skpou.core.models import (
     Predictor,
     WithOutliers,
     are_clustered,
+    beside_an_exact_fit,
     fitted_alone,
     left_out_by_leverage,
     log_density_of,
     may_hold_outliers,
+    split_exact,
     split_outliers,
     stands_out,
     without_clusters,
@@ -77,14 +79,18 @@ class _Pairs:
         return result
 
     def errors(
-        self, model: Predictor, prepared: Prepared, kept: Tensor
+        self,
+        model: Predictor,
+        prepared: Prepared,
+        kept: Tensor,
+        how: Callable[..., list[LeftOutErrors] | None] = left_out_by_leverage,
     ) -> list[LeftOutErrors] | None:
         """Left-out errors of every target in scaled units, for a fit to those that were kept."""
         fitted = self.weight * kept
         if prepared.rows.repeats is None:
             fitted = fitted / fitted[kept].mean()
         y = prepared.scaling.targets(self.y)
-        return left_out_by_leverage(model, self.X, y, fitted, self.weight)
+        return how(model, self.X, y, fitted, self.weight)
 
 
 class _Judged(NamedTuple):
@@ -211,11 +217,17 @@ class OutlierMixin:
     def _judged(
         model: Predictor, prepared: Prepared, pairs: _Pairs, kept: Tensor
     ) -> _Judged | None:
-        """What is far from a fit to some pairs; None where it is exact."""
-        errors = pairs.errors(model, prepared, kept)
+        """What is far from a fit to some pairs; None where it is exact and does not tell.
+
+        An exact one tells where it has been done without some pairs.
+        """
+        errors, split = pairs.errors(model, prepared, kept), split_outliers
+        if errors is None and not kept.all():
+            errors = pairs.errors(model, prepared, kept, beside_an_exact_fit)
+            split = split_exact
         if errors is None:
             return None
-        of_all = [(one, split_outliers(one)) for one in errors]
+        of_all = [(one, split(one)) for one in errors]
         clustered = any(own and are_clustered(own, one) for one, own in of_all)
         # In units of y: those of two fits differ.
         unit = float(prepared.scaling.scale.log().sum())

@@ -140,9 +140,20 @@ def test_rows_beside_a_jump_stay():
 
 
 def test_exact_rows_have_none():
-    x = np.linspace(-1, 1, 60)[:, None]
+    x = np.linspace(-1, 1, 50)[:, None]
     for y in (np.abs(x[:, 0] - 0.013), np.where(x[:, 0] < 0.2, 0.0, 1.0), np.exp(x[:, 0])):
         assert not len(HierarchicalPOURegressor().fit(x, y).outliers_)
+
+
+def test_one_wrong_row_among_exact_ones_is_set_apart():
+    x = np.linspace(-1, 1, 120)[:, None]
+    y = x[:, 0] ** 3 - x[:, 0]
+    wrong = y.copy()
+    wrong[20] += 3
+    model = POURegressor(1, 3, random_state=0).fit(x, wrong)
+    assert list(model.outliers_) == [20]
+    assert model.predict(x) == pytest.approx(y, abs=1e-12)
+    assert model.log_density(x[20:21], wrong[20:21])[0] > -10
 
 
 def test_a_root_keeps_its_end():

@@ -23,7 +23,7 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import TINY, evenly, row_blocks, rows_within
 from skpou.core.models.components import Components
-from skpou.core.models.cross_validation import is_exact
+from skpou.core.models.cross_validation import EXACT_NOISE, is_exact
 from skpou.core.models.error_densities import (
     LEAST_RATIO,
     MEDIAN_OF_SIZE,
@@ -156,14 +156,41 @@ def left_out_by_leverage(
     leverage = (fitted.double()[:, None] * spread).clamp_max(LARGEST_LEVERAGE)
     error = (y.double() - mean) / (1 - leverage)
     factor = (1 + spread / (1 - leverage)).sqrt()
-    if not bool(torch.isfinite(error).all() and torch.isfinite(factor).all()):
+    return _errors(X, y, weight, mean, error, factor, leverage)
+
+
+def beside_an_exact_fit(
+    model: Predictor, X: Tensor, y: Tensor, fitted: Tensor, weight: Tensor
+) -> list[LeftOutErrors] | None:
+    """Errors of every target for a fit that is exact at the rows it has seen.
+
+    Rows beyond its parameters confirm it, and what it errs by at others is theirs. None where they
+    are fewer than tell a wide component: it would pass through any rows. Arguments as above.
+    """
+    means, spent = [], y.new_zeros(y.shape[1], dtype=torch.float64)
+    for block in row_blocks(len(X), rows_within(model.numbers_per_row())):
+        parts = model.components(X[block])
+        noise, epistemic = (part.double() for part in parts.variances())
+        seen = (fitted[block].double()[:, None] * epistemic / noise).clamp_max(1.0)
+        spent = spent + seen.sum(0)
+        means.append(parts.expectation().double())
+    if bool(((fitted > 0).sum() - spent < FEWEST_OF_OUTLIERS).any()):
+        return None
+    mean = torch.cat(means)
+    zero = torch.zeros_like(mean)
+    return _errors(X, y, weight, mean, y.double() - mean, zero + 1, zero)
+
+
+def _errors(X: Tensor, y: Tensor, weight: Tensor, *columns: Tensor) -> list[LeftOutErrors] | None:
+    """Those of every target; None where they are not finite."""
+    if not all(bool(torch.isfinite(part).all()) for part in columns):
         return None
     points, frequency = X.double().cpu().numpy(), weight.double().cpu().numpy()
     frequency = frequency * len(frequency) / frequency.sum()
-    columns = [part.cpu().numpy().T for part in (y.double(), mean, error, factor, leverage)]
+    arrays = [part.cpu().numpy().T for part in (y.double(), *columns)]
     return [
         LeftOutErrors(points, y, mean, error, factor, frequency, own)
-        for y, mean, error, factor, own in zip(*columns, strict=True)
+        for y, mean, error, factor, own in zip(*arrays, strict=True)
     ]
 
 
@@ -248,6 +275,19 @@ def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
     far = known & (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
     log_density = log_density - np.log(scale * errors.factor)
     return OutlierSplit(share, narrow, wide, far, u / narrow, log_density) if far.any() else None
+
+
+def split_exact(errors: LeftOutErrors) -> OutlierSplit | None:
+    """Rows that a fit which is exact at all others misses by more than a form may."""
+    size, narrow = np.abs(errors.error), OF_A_FORM / LEAST_FAR
+    far = size > OF_A_FORM
+    share = float(errors.weight @ far) / len(far)
+    if not 0 < share < MOST_SHARE:
+        return None
+    wide = math.sqrt(float((errors.weight * far) @ size**2) / (share * len(far)))
+    logs = norm.logpdf(size, scale=wide) + math.log(share)
+    log_density = np.where(far, logs, norm.logpdf(size, scale=math.sqrt(EXACT_NOISE)))
+    return OutlierSplit(share, narrow, wide, far, errors.error / narrow, log_density)
 
 
 def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit:

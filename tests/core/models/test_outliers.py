@@ -11,7 +11,9 @@ from skpou.core.models.outliers import (
     LeftOutErrors,
     WithOutliers,
     are_clustered,
+    beside_an_exact_fit,
     left_out_by_leverage,
+    split_exact,
     split_outliers,
     stands_out,
     without_clusters,
@@ -189,6 +191,24 @@ def test_left_out_errors_are_those_of_fits_without_the_row():
         assert found.factor[k] == pytest.approx(np.sqrt(1 + spread), rel=1e-8)
     unseen = left_out_by_leverage(model, rows.X, rows.y, 0 * rows.weight, rows.weight)[0]
     assert unseen.error == pytest.approx((rows.y - model.mean(rows.X))[:, 0].numpy())
+
+
+@pytest.mark.parametrize(("n", "confirmed"), [(24, True), (20, False)])
+def test_an_exact_fit_tells_outliers_where_other_rows_confirm_it(n, confirmed):
+    """Three parameters: of 23 rows 20 are beyond these, of 19 no more than 16."""
+    X = np.linspace(0, 1, n)[:, None]
+    rows = rows_of(X, X**2 + (np.arange(n) == 9)[:, None])
+    kept = rows.weight * (torch.arange(n) != 9)
+    model = linear(rows.subset(kept > 0))
+    assert left_out_by_leverage(model, rows.X, rows.y, kept, rows.weight) is None
+    found = beside_an_exact_fit(model, rows.X, rows.y, kept, rows.weight)
+    assert (found is not None) == confirmed
+    if confirmed:
+        split = split_exact(found[0])
+        assert list(np.flatnonzero(split.far)) == [9]
+        assert (split.share, split.wide) == pytest.approx((1 / n, abs(found[0].error[9])))
+        slight = found[0]._replace(error=found[0].error * 1e-3)
+        assert split_exact(slight) is None
 
 
 class Fixed:
