@@ -21,6 +21,7 @@ from skpou.core.optim import (
     ProjectedProblem,
     RidgeSchedule,
     levenberg_marquardt,
+    spread_of,
 )
 from skpou.networks import Network, NetworkColumns
 
@@ -35,8 +36,6 @@ SETTLED, MOST_SETTLED = 0.02, 2
 NEGLIGIBLE = 1e-6
 #: Most multiplications of a step, some hundredths of a second on one core.
 MOST_WORK = 1e8
-#: Least number of parameters that the data determine: what is determined by none has no spread.
-LEAST_DETERMINED = 1e-3
 
 
 def is_affordable(network: Network, rows: Rows) -> bool:
@@ -76,18 +75,13 @@ class Ridges:
         spread = torch.linalg.solve_triangular(factor, eye, upper=True)
         of_theta = len(theta) - fit.prior**2 * float(spread.square().sum())
         left = float(fit.residual.square().sum()) + within
+        tiny = torch.finfo(factor.dtype).tiny
         round_off = (torch.finfo(factor.dtype).eps * problem.rms) ** 2
         return Ridges(
             left / free_rows(n_numbers, of_coef + of_theta) + round_off,
-            _spread(coef, of_coef),
-            _spread(theta, of_theta),
+            spread_of(coef, of_coef, tiny, math.inf),
+            spread_of(theta, of_theta, tiny, math.inf),
         )
-
-
-def _spread(values: Tensor, determined: float) -> float:
-    """Variance of parameters of which so many are determined (MacKay 1992, Eq. 4.6)."""
-    square = float(values.square().sum()) / max(determined, LEAST_DETERMINED)
-    return max(square, torch.finfo(values.dtype).tiny)
 
 
 def climb(

@@ -230,7 +230,12 @@ class SoftmaxHead:
         return math.sqrt(spent / max(unit, LEAST_SQUARE))
 
 
-def spread_of(theta: Tensor, determined: float) -> float:
-    """Variance of the parameters that the data determine (MacKay 1992, Eq. 4.6)."""
-    spread = float(theta.square().sum()) / max(determined, LEAST_DETERMINED)
-    return min(max(spread, LEAST_SPREAD), MOST_SPREAD)
+def spread_of(
+    values: Tensor, determined: float, least: float = LEAST_SPREAD, most: float = MOST_SPREAD
+) -> float:
+    """Variance, within bounds, of parameters of which so many are determined.
+
+    MacKay, "Bayesian interpolation", 1992, Eq. 4.6.
+    """
+    spread = float(values.square().sum()) / max(determined, LEAST_DETERMINED)
+    return min(max(spread, least), most)
