@@ -65,12 +65,14 @@ def test_what_noise_may_make_of_a_gain():
 
 
 def test_pieces_do_not_know_more_of_a_line_than_the_other_one_they_are_on():
-    """Two lines beside a jump are met to the last digit, and nothing is known without one of them."""
+    """Two lines beside a jump are met to the last digit; without one of them nothing is known."""
     rng = np.random.default_rng(6)
     X = np.stack([np.repeat(np.linspace(0, 1, 10), 61), rng.random(610)], 1)
     first = X[:, 0] < 0.15
     rows = rows_of(X, np.where(first, 5.0, X[:, 1]) + X[:, 0] * X[:, 1] ** 2)
-    found = fit_pieces(rows, PieceOptions(sizes=(2,), degree=3), rng, torch.as_tensor(~first).long()).state
+    found = fit_pieces(
+        rows, PieceOptions(sizes=(2,), degree=3), rng, torch.as_tensor(~first).long()
+    ).state
     some = LeftOutRows(rows)
     error = np.abs(some.left_out_by(found)[:, 0])
     group = np.repeat(np.arange(len(some.sets)), [len(part) for part in some.sets])
