@@ -34,7 +34,6 @@ from skpou.core.models import (
     restrained,
     with_jumps,
     worse_than_the_mean,
-    wrong_claims,
 )
 
 
@@ -239,7 +238,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             if process is not None and interpolant is not None:
                 process = process.without(interpolant.targets)
         beside = (companion, prepared.rows, process, degrees, interpolant)
-        self._restraint = restrained(model, *beside, wrong_claims(model, rows)).arrays()
+        self._restraint = restrained(model, *beside).arrays()
 
     def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:
         """What errors at left-out rows are found by; nothing where the model cannot tell."""
