@@ -397,14 +397,8 @@ class Restrained:
         }
 
     @classmethod
-    def from_arrays(
-        cls,
-        model: Predictor,
-        arrays: dict[str, Any],
-        like: Tensor,
-        bars: WithFormError | None = None,
-    ) -> Restrained:
-        """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
+    def from_arrays(cls, model: Predictor, arrays: dict[str, Any], like: Tensor) -> Restrained:
+        """Rebuild around a model from `arrays`, on the device of `like`; `bars` are not known."""
         companion, process = arrays["companion"], arrays.get("process")
         degrees, interpolant = arrays.get("degrees"), arrays.get("interpolant")
         low, high = (to_tensor(arrays[k], like) for k in ("low", "high"))
@@ -413,12 +407,11 @@ class Restrained:
             None if companion is None else LinearCompanion.from_arrays(companion, like),
             low,
             high,
-            bars,
-            None if process is None else ProcessCompanion.from_arrays(process, like),
-            None
+            process=None if process is None else ProcessCompanion.from_arrays(process, like),
+            degrees=None
             if degrees is None
             else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
-            None if interpolant is None else Interpolant.from_arrays(interpolant, like),
+            interpolant=None if interpolant is None else Interpolant.from_arrays(interpolant, like),
         )
 
 
