@@ -16,6 +16,7 @@ from skpou.core.models import LinearModel
 from skpou.lsgd import NetworkOptions, fit_network
 from skpou.multi_stage.families.additive import ENOUGH, Additive
 from skpou.multi_stage.families.grid import Grids
+from skpou.multi_stage.families.local import LocalBlocks
 from skpou.multi_stage.families.pieces import SharpPieces
 from skpou.multi_stage.options import HAND_OVER, HAND_OVER_RIDGE, MultiStageOptions
 from skpou.multi_stage.recipe import RecipeTraining
@@ -43,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     SharpPieces(),
     GrownUnits(enough_in_space=ENOUGH),
     Grids(),
+    LocalBlocks(),
 )
 
 

@@ -10,7 +10,7 @@ The mean has small steps where one row takes the place of another among the near
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -181,6 +181,12 @@ class LocalBlock:
     def nearest(self) -> NearestRows:
         """The search among the rows, made once a prediction."""
         return NearestRows(self.points.cpu().numpy())
+
+    def with_values(self, values: Tensor) -> LocalBlock:
+        """The same rows with other values (N, M); the search among them is shared."""
+        other = replace(self, values=values)
+        other.__dict__["nearest"] = self.nearest
+        return other
 
     def _systems(self, X: Tensor):
         """For blocks of points: nearest rows, offsets, Cholesky factor, covariances with them."""

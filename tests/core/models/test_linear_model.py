@@ -9,6 +9,7 @@ from skpou.core.fourier import FourierProducts
 from skpou.core.models.linear_model import BASES, LinearModel, Stage, mean_slope, model_of_stages
 from skpou.core.polynomials import TotalDegreePolynomials
 from skpou.multi_stage.families.grid import GridColumns
+from skpou.multi_stage.families.local import LocalColumns
 from skpou.multi_stage.families.pieces import PieceColumns
 from skpou.networks.architecture import Network
 from skpou.networks.basis import NetworkBasis
@@ -62,8 +63,8 @@ POINTS = tensor(np.random.default_rng(5).random((7, 2)))
 
 
 def test_every_kind_of_basis_is_tried():
-    # Splines of one column, grids, and pieces, which jump, have tests of their own.
-    others = {CubicSplines, GridColumns, PieceColumns}
+    # Splines of one column, grids, neighbours, and pieces, which jump, have tests of their own.
+    others = {CubicSplines, GridColumns, LocalColumns, PieceColumns}
     found = {type(basis) for basis in bases(np.random.default_rng(0))}
     assert found == set(BASES.values()) - others
 
