@@ -196,8 +196,8 @@ class Mixture:
         own = self.soft_gates(rows) if moved else None
         if not few or not is_exact(noise):
             judged = not gates and rows.n_rows <= MOST_DECOMPOSED
-            columns = self.columns(rows.X) if judged else None
-            maker = own_maker(self, self._influence(rows.X), rows, columns)
+            told_by = self.columns(rows.X) if judged else None
+            maker = own_maker(self, self._influence(rows.X), rows, told_by)
             return [[maker]] if own is None else [GateRefits(own, rows, maker)]
         if own is not None:
             return [GateRefits(own, rows)]
