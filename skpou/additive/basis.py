@@ -307,6 +307,10 @@ class AdditiveBasis(Basis, kind="additive"):
         result[:, list(self.kept)] = kept
         return result
 
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """The functions are evaluated once; see `Basis.evaluate_gradient`."""
+        return torch.stack([self.gradient(X, own) for own in coef.double().T], 2).to(X.dtype)
+
     def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:
         X = self.kept_of(X).double()
         T, slopes = splines.coordinates(X), splines.coordinate_slopes(X)
