@@ -195,7 +195,7 @@ class EvidenceProblem:
     ):
         self.F, self.y, self.weight, self.within, self.groups = F, y, weight, within, groups
         self.total = float(weight.sum()) if total is None else total
-        self.n_groups = len(groups.kind)
+        self.n_groups, self._n_kinds = len(groups.kind), int(groups.kind.max()) + 1
 
     @functools.cached_property
     def gram(self) -> Tensor:
@@ -297,14 +297,12 @@ class EvidenceProblem:
 
     def _prior_variances(self, alpha: Tensor, square: Tensor, dof: Tensor, pseudo: float) -> Tensor:
         """MacKay's step ``sum c^2 / dof``, shrunk to the mean over groups of the same kind."""
-        new = alpha.clone()
-        for kind in torch.unique(self.groups.kind).tolist():
-            if kind == CONSTANT:
-                continue
-            same = self.groups.kind == kind
-            pooled = square[same].sum() / dof[same].sum().clamp_min(NONE_DETERMINED)
-            new[same] = (square[same] + pseudo * pooled) / (dof[same] + pseudo)
-        return new.clamp_min(LEAST_VARIANCE)
+        kind = self.groups.kind
+        of_kinds = square.new_zeros((self._n_kinds, 2))
+        of_kinds.index_add_(0, kind, torch.stack([square, dof], 1))
+        pooled = of_kinds[:, 0] / of_kinds[:, 1].clamp_min(NONE_DETERMINED)
+        new = (square + pseudo * pooled[kind]) / (dof + pseudo)
+        return torch.where(kind == CONSTANT, alpha, new).clamp_min(LEAST_VARIANCE)
 
     def _posterior(self, width: Tensor, noise: float) -> _Posterior:
         n, p = self.F.shape
