@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, to_tensor
-from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import ROUND_OFF
 from skpou.core.models.independent import IndependentComponents
@@ -67,8 +66,6 @@ class Restrained:
     interpolant : Interpolant, default=None
         What predicts some of the targets in place of the model, where rows are few: for them
         nothing else counts.
-    claims : WrongClaims, default=None
-        How often components that claim exactness amid noise are wrong.
     """
 
     model: Predictor
@@ -79,7 +76,6 @@ class Restrained:
     process: ProcessCompanion | None = None
     degrees: np.ndarray | None = None
     interpolant: Interpolant | None = None
-    claims: WrongClaims | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
@@ -154,8 +150,6 @@ class Restrained:
         if self.bars is not None and posterior:
             usual = self.bars.usually_hidden(X)
             parts = self.bars.widened(own, X, usual)
-        if self.claims is not None:
-            parts = self.claims.doubted(parts)
         if self.companion is not None:
             mean = parts.expectation()
             known = posterior and torch.equal(X, X.clamp(0, 1))
@@ -187,8 +181,7 @@ class Restrained:
         if own is None:
             return replace(parts, epistemic=epistemic)
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
-        # Doubted claims are further components.
-        claimed = replace(own, noise=own.noise * part) if self.claims is None else parts
+        claimed = replace(own, noise=own.noise * part)
         hidden = None if self.bars is None else self.bars.hidden(X, claimed, usual)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
@@ -401,34 +394,24 @@ class Restrained:
             # Infinite where there are many, which a saved state must not be.
             "degrees": None if self.degrees is None else 1 / self.degrees,
             **({} if self.interpolant is None else {"interpolant": self.interpolant.arrays()}),
-            "claims": None if self.claims is None else self.claims.arrays(),
         }
 
     @classmethod
-    def from_arrays(
-        cls,
-        model: Predictor,
-        arrays: dict[str, Any],
-        like: Tensor,
-        bars: WithFormError | None = None,
-    ) -> Restrained:
-        """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
+    def from_arrays(cls, model: Predictor, arrays: dict[str, Any], like: Tensor) -> Restrained:
+        """Rebuild around a model from `arrays`, on the device of `like`; `bars` are not known."""
         companion, process = arrays["companion"], arrays.get("process")
         degrees, interpolant = arrays.get("degrees"), arrays.get("interpolant")
-        claims = arrays.get("claims")
         low, high = (to_tensor(arrays[k], like) for k in ("low", "high"))
         return cls(
             model,
             None if companion is None else LinearCompanion.from_arrays(companion, like),
             low,
             high,
-            bars,
-            None if process is None else ProcessCompanion.from_arrays(process, like),
-            None
+            process=None if process is None else ProcessCompanion.from_arrays(process, like),
+            degrees=None
             if degrees is None
             else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
-            None if interpolant is None else Interpolant.from_arrays(interpolant, like),
-            None if claims is None else WrongClaims(**claims),
+            interpolant=None if interpolant is None else Interpolant.from_arrays(interpolant, like),
         )
 
 
@@ -472,7 +455,6 @@ def restrained(
     process: ProcessCompanion | None = None,
     degrees: np.ndarray | None = None,
     interpolant: Interpolant | None = None,
-    claims: WrongClaims | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
@@ -484,5 +466,4 @@ def restrained(
         process=process,
         degrees=degrees,
         interpolant=interpolant,
-        claims=claims,
     )
