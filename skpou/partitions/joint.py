@@ -83,5 +83,6 @@ def blend_options(options: PieceOptions) -> BlendOptions:
         max_iter=min(options.most_steps, options.max_iter),
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
         budget=DEFAULT_BUDGET if sizes is None else BlendOptions.budget,
+        further=sizes is None,
         restart_above=FAR if sizes is not None and options.restarted else math.inf,
     )

@@ -3,8 +3,7 @@
 They are told by errors of predictions that have not seen their row. A mixture of a Gaussian and a
 wide one must explain these errors far better than a Gaussian alone, and better than a skewed
 density; a row is an outlier where the wide one is likelier. Where noise varies, the scale is that
-of the errors nearby; and rows next to each other that err alike are no outliers, but something that
-the fit has missed.
+of the errors nearby; rows next to each other that err alike are something that the fit has missed.
 """
 
 from __future__ import annotations
@@ -63,6 +62,8 @@ SIDE_BY_SIDE = 0.05
 #: Usual errors over the spread of y below which they are those of a form, not of noise: a row at an
 #: end is then an extrapolation that failed, as that of a root towards zero does.
 OF_A_FORM = 1e-2
+#: Correlation of nearest rows' errors from which on they are a form's: noise has hardly a tenth.
+SHARED = 0.5
 #: A row with more leverage on itself than this counts as if it had no more.
 LARGEST_LEVERAGE = 0.99
 #: Leverage from which on a row is fitted by a part of the fit that is there for it alone.
@@ -244,15 +245,14 @@ def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
     rows = rows.pairs()
     some = evenly(rows.n_rows, MOST_TESTED)
     weight = rows.weight[some]
-    errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight)
-    return errors is not None and any(_any_far(one) or fitted_alone(one).any() for one in errors)
+    errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight) or []
+    return any(_any_far(one) or fitted_alone(one).any() for one in errors)
 
 
 def _any_far(errors: LeftOutErrors) -> bool:
     """Whether an error is far beyond the usual ones."""
     size = np.abs(errors.centred())
-    far = size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)
-    far &= errors.leverage <= LEAST_OWN
+    far = (size > LEAST_FAR / MEDIAN_OF_SIZE * np.median(size)) & (errors.leverage <= LEAST_OWN)
     return bool(far.any() and far.mean() < MOST_SHARE)
 
 
@@ -268,8 +268,7 @@ def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
     if found is None:
         return None
     share, narrow, wide, responsibility, log_density = found
-    least = LEAST_GAIN + math.log(len(u))
-    others = max(gaussian(u, weight) + least, skewed(u, weight) + LEAST_GAIN)
+    others = max(gaussian(u, weight) + math.log(len(u)), skewed(u, weight)) + LEAST_GAIN
     if float(weight @ log_density) < others:
         return None
     far = known & (responsibility > 0.5) & (np.abs(u) > LEAST_RATIO * narrow)
@@ -297,11 +296,15 @@ def without_clusters(found: OutlierSplit, errors: LeftOutErrors) -> OutlierSplit
     it has drawn the fit. Nor is a row far that is as predicted for a neighbour: between the two
     there may be a jump, in a place that the fit has missed by a row; nor one among rows that differ
     from each other as much, unlike those elsewhere: they are on both sides of a jump. Nor is the
-    last row of a column, where there is hardly noise: nothing tells how a function ends.
+    last row of a column, where there is hardly noise: nothing tells how a function ends. Where all
+    neighbours err alike there is none, and small errors are the form's.
     """
     far = found.far & ~_is_across(found, errors) & ~_is_at_a_jump(found, errors)
-    if found.narrow < OF_A_FORM * float(np.std(errors.y)):
+    of_a_form = OF_A_FORM * float(np.std(errors.y))
+    if found.narrow < of_a_form:
         far = far & ~_is_at_an_end(errors.X)
+        if far.any() and _shared_by_neighbours(found, errors) > SHARED:
+            far = far & (np.abs(errors.error) > of_a_form)
     found = replace(found, far=far)
     alike, chance = _side_by_side(found, errors, signed=True)
     if chance < SIDE_BY_SIDE:
@@ -333,6 +336,13 @@ def _side_by_side(
     expected = float(np.maximum(others, 1).sum()) * k / n / 2
     alike[place] = same.any(1)
     return alike, float(poisson.sf((same.sum() + 1) // 2 - 1, expected))
+
+
+def _shared_by_neighbours(found: OutlierSplit, errors: LeftOutErrors) -> float:
+    """Correlation of errors with those of the nearest rows, large ones cut off; noise has none."""
+    z = np.clip(found.scaled, -ALIKE, ALIKE)
+    nearest = _nearest(errors.X, np.arange(len(z)), 1)[:, 0]
+    return float(z @ z[nearest]) / max(float(z @ z), TINY)
 
 
 def _is_at_an_end(X: np.ndarray) -> np.ndarray:
@@ -468,9 +478,8 @@ class WithOutliers(SameMean):
             shares = share
             log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
         # Single precision holds no square of an outlier of 1e30: half of what it holds is as wide.
-        most = torch.finfo(parts.mean.dtype).max / 2
-        variance = parts.mean.new_tensor(self.variance.clip(max=most))
-        wide = parts.noise.expand(n, count, m) + variance
+        variance = self.variance.clip(max=torch.finfo(parts.mean.dtype).max / 2)
+        wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(variance)
         log_pi = torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1)
         mean = torch.cat([parts.mean, parts.mean], 1)
         noise = torch.cat([parts.noise.expand(n, count, m), wide], 1)

@@ -53,6 +53,8 @@ class BlendOptions:
     restart_above : float
         Relative error of a noise-free fit above which the ladder's choice is descended to from
         every start; none by default.
+    further : bool
+        Let the ladder's choice go on where it has used all its steps, for as many again.
     least_rows : int
         Rows up to which a training keeps all.
     """
@@ -65,6 +67,7 @@ class BlendOptions:
     most_leaves: int = 1000
     budget: float = 5e9
     restart_above: float = math.inf
+    further: bool = False
     least_rows: int = 2500
 
     def ridge(self) -> RidgeSchedule:
@@ -234,6 +237,15 @@ class BlendTrainer:
             result = self._descend(problem, pilot.state.theta, parents, steps)
         return self._solved(result, parents)
 
+    def go_on(self, blend: Blend, problem: ProjectedProblem) -> Blend:
+        """Descend further from where a descent to the end has used all its steps."""
+        result = blend.result
+        ridge = self.options.ridge()
+        ridge.follow(result.state.rms() / problem.rms)
+        steps = self.steps(problem, self.options.budget, self.options.max_iter)
+        further = self._descend(problem, result.state.theta, blend.parents, steps, ridge)
+        return self._solved(further, blend.parents)
+
     def resume(self, theta: Tensor, error: float) -> Blend:
         """Descend to the end from coefficients (K, q) of the logits of one level.
 
@@ -307,13 +319,18 @@ class BlendTrainer:
         return min(most, max(FEWEST_STEPS, int(budget / cost)))
 
     def _descend(
-        self, problem: ProjectedProblem, theta: Tensor, parents: list[Tensor], steps: int
+        self,
+        problem: ProjectedProblem,
+        theta: Tensor,
+        parents: list[Tensor],
+        steps: int,
+        ridge: RidgeSchedule | None = None,
     ) -> TrainingResult:
         return levenberg_marquardt(
             problem,
             theta,
             max_iter=steps,
-            ridge=self.options.ridge(),
+            ridge=ridge or self.options.ridge(),
             tol=self._tol(),
             judge=self._judge(parents),
             negligible=NEGLIGIBLE,

@@ -95,18 +95,27 @@ class _Ladder:
             rungs.append(self.rung(k))
             if numbers is None and _is_settled(rungs, self.part):
                 break
-        finished: list[Blend] = []
+        ended: list[tuple[Blend, ProjectedProblem]] = []
         for rung in _promising(rungs, self.part):
-            finished.append(self.trainer.descend_to_end(*rung))
-            if finished[-1].result.score <= EXACT * rung[1].rms:
+            ended.append((self.trainer.descend_to_end(*rung), rung[1]))
+            if ended[-1][0].result.score <= EXACT * rung[1].rms:
                 break
-        best = min(finished, key=lambda blend: blend.result.score)
+        best = self._followed(*min(ended, key=lambda one: one[0].result.score))
+        finished = [best]
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
         if far and best.n_leaves > 1 and not _is_white(best.result.state.residual, self.part):
             for k in self._restarted(rungs):
                 others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
                 finished += [self.trainer.descend_to_end(*rung) for rung in others[:FOLLOWED]]
         return min(finished, key=lambda blend: blend.result.score)
+
+    def _followed(self, blend: Blend, problem: ProjectedProblem) -> Blend:
+        """The better of a descent that has used all its steps, and of one that goes on from it."""
+        ended = blend.result.code != "max_iter" or blend.n_leaves == 1
+        if not self.options.further or ended or _is_white(blend.result.state.residual, self.part):
+            return blend
+        further = self.trainer.go_on(blend, problem)
+        return min(blend, further, key=lambda one: one.result.score)
 
     def _is_affordable(self, k: int) -> bool:
         """Whether the budget lets a pilot of k pieces descend for half of the steps of others.

@@ -24,6 +24,9 @@ TARGET_LEVELS = 50
 #: Neighbours for each column among which a row is, or is at the rim; the distance from their convex
 #: hull, in units of theirs, that is round-off; the least share of rows inside for it to tell them.
 NEIGHBOURS_A_COLUMN, ON_RIM, LEAST_INSIDE = 4, 1e-6, 0.5
+#: Levels of a column that are left out: a piece may end between any two of them, and one that was
+#: not asked for had errors of all of y beside it. More are hardly ever on lines.
+COLUMN_LEVELS = 20
 #: Seeds of levels of targets and of further folds: the same for every fit.
 TARGETS_SEED, FOLDS_SEED = 11, 10
 
@@ -46,7 +49,7 @@ class LeftOutRows:
         self.within = self.rows.within.sum(0)
         self.count = self.rows.total_weight
         X, y = self.rows.X.cpu().numpy(), self.rows.y.cpu().numpy()
-        self.sets = sets_to_leave_out(X, judging_generator(), neighbourhoods=False)
+        self.sets = sets_to_leave_out(X, judging_generator(), False, COLUMN_LEVELS)
         self.n_folds = min(N_FOLDS, rows.n_rows)
         if of_targets:
             rng = np.random.default_rng(TARGETS_SEED)

@@ -26,6 +26,9 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 #: Variance of the noise, in units of y, up to which it may be what the form leaves and no noise of
 #: the rows: gates are then solved for anew without them.
 NOT_OF_ROWS = 1e-6
+#: Rows up to which columns are decomposed where those of a posterior have not the digits to tell
+#: what is left out: polynomials across two lines leave nothing of either.
+MOST_DECOMPOSED = 3000
 
 
 @dataclass
@@ -179,7 +182,8 @@ class Mixture:
         """Of the polynomials times the partitions, for every ridge where the fit is exact.
 
         Soft gates were found with the rows that are left out, and would be others without: their
-        coefficients are solved for anew, too, to first order. That needs `gates`.
+        coefficients are solved for anew, too, to first order. That needs `gates`. Without, whole
+        levels that the posterior has not the digits to tell of are told by other ridges.
         """
         prior = self.experts[-1].prior
         if prior is not None:
@@ -191,7 +195,9 @@ class Mixture:
         moved = gates and few and float(noise.max()) <= NOT_OF_ROWS
         own = self.soft_gates(rows) if moved else None
         if not few or not is_exact(noise):
-            maker = own_maker(self, self._influence(rows.X), rows)
+            judged = not gates and rows.n_rows <= MOST_DECOMPOSED
+            told_by = self.columns(rows.X) if judged else None
+            maker = own_maker(self, self._influence(rows.X), rows, told_by)
             return [[maker]] if own is None else [GateRefits(own, rows, maker)]
         if own is not None:
             return [GateRefits(own, rows)]

@@ -82,6 +82,17 @@ def test_a_peak_that_was_missed_is_none():
     assert are_clustered(found, errors_of(error))
 
 
+@pytest.mark.parametrize(("size", "stays"), [(1e-4, False), (1e-2, True)])
+def test_what_a_form_leaves_everywhere_holds_no_small_outliers(size, stays):
+    """Neighbours share waves of errors: a row stands out where no form may err as much."""
+    error = size * (np.sin(np.arange(300) / 4) + 0.1 * noise(300))
+    error[[40, 200]] += 30 * size
+    errors = errors_of(error, mean=np.linspace(-1.5, 1.5, 300))
+    found = split_outliers(errors)
+    assert found.far[[40, 200]].all()
+    assert without_clusters(found, errors).far[[40, 200]].all() == stays
+
+
 def test_neighbours_that_err_to_the_other_side_do_not_save_an_outlier():
     error = noise(200)
     error[[99, 100, 101]] += [-4, 25, -4]

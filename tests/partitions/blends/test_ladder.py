@@ -71,6 +71,17 @@ def test_a_fit_that_is_far_from_exact_is_repeated_from_other_starts(monkeypatch)
         assert blend.result.score <= once.result.score
 
 
+def test_the_best_descent_goes_on_where_it_has_used_all_its_steps():
+    problem = problem_of(lambda X: np.tanh(12 * (X[:, 0] - 0.4)), 150, degree=2)
+    labels, short = quarters(problem), replace(SHORT, max_iter=3, pilot_iter=3)
+    first, further = (
+        fit_ladder(problem, all_of(problem), labels, replace(short, further=on), (4,)).result
+        for on in (False, True)
+    )
+    assert first.code == "max_iter"
+    assert further.score < first.score / 3
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_pilots_keep_few_rows_where_there_is_no_noise(noise, monkeypatch):
     problem = problem_of(wave, 1500, degree=2, noise=noise)

@@ -1,7 +1,9 @@
 """Rows that are left out to judge smooth functions."""
 
 import numpy as np
+import torch
 
+from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.left_out import LeftOutRows, are_inside
 from tests.examples import rows_of
 
@@ -60,3 +62,21 @@ def test_what_noise_may_make_of_a_gain():
         gains.append(some.pooled(noise + apart) ** 2 - some.pooled(noise) ** 2)
         known.append(some.gain_known(noise, noise + apart))
     np.testing.assert_allclose(np.mean(known), np.std(gains), rtol=0.1)
+
+
+def test_pieces_do_not_know_more_of_a_line_than_the_other_one_they_are_on():
+    """Two lines beside a jump are met to the last digit; without one of them nothing is known."""
+    rng = np.random.default_rng(6)
+    X = np.stack([np.repeat(np.linspace(0, 1, 10), 61), rng.random(610)], 1)
+    first = X[:, 0] < 0.15
+    rows = rows_of(X, np.where(first, 5.0, X[:, 1]) + X[:, 0] * X[:, 1] ** 2)
+    found = fit_pieces(
+        rows, PieceOptions(sizes=(2,), degree=3), rng, torch.as_tensor(~first).long()
+    ).state
+    some = LeftOutRows(rows)
+    error = np.abs(some.left_out_by(found)[:, 0])
+    group = np.repeat(np.arange(len(some.sets)), [len(part) for part in some.sets])
+    of_level = [error[group == k].max() for k in range(some.n_folds, len(some.sets))]
+    assert len(of_level) == 8
+    assert of_level[0] > 0.1
+    assert max(of_level[1:]) < 1e-6
