@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis, evaluated_together, joint_splines
-from skpou.additive.makers import makers_of_prior
 from skpou.additive.members import Expert, Member, as_noisy
 from skpou.additive.spline_columns import SplineColumns
-from skpou.additive.term_columns import columns_of, features_of
 from skpou.core import Rows, to_array
 from skpou.core.linalg import TINY, evenly
 from skpou.core.models import (
@@ -30,12 +28,17 @@ from skpou.core.models import (
     is_scattered,
     outside_steps,
     own_maker,
+    prior_residual_makers,
+    residual_makers,
     shared_tensor,
 )
 
 #: Variance of the noise, in units of y, up to which the priors of rows on lines and grids say what
 #: is between these: what more noise hides is larger.
 LITTLE_NOISE = 1e-4
+#: Prior variances below this part of the largest are of functions that are not needed: those of the
+#: roughest ones of a term are some millionths of the smoothest one's.
+UNUSED = 1e-8
 #: Most rows over which means are taken, and with a local block, which costs more a row.
 MOST_ROWS, MOST_ROWS_OF_BLOCK = 10_000, 2000
 #: Numbers a point for each function of a term, beside these, and at most: rows are then few enough
@@ -432,3 +435,37 @@ class AdditiveModel:
     def from_arrays(cls, arrays: list[dict[str, Any]], like: Tensor) -> AdditiveModel:
         """Rebuild from `arrays`, on the device of `like`."""
         return cls([TargetModel.from_arrays(target, like) for target in arrays])
+
+
+def features_of(basis: AdditiveBasis, number: int) -> tuple[int, ...]:
+    """Features of the points in a block of a basis; all that have functions in the remainder."""
+    block = basis.blocks[number]
+    if block.order == 0:
+        return basis.kept
+    return tuple(basis.kept[j] for j in block.columns)
+
+
+def columns_of(basis: AdditiveBasis) -> dict[tuple[int, ...], list[int]]:
+    """Columns of the basis matrix that make up each term."""
+    result: dict[tuple[int, ...], list[int]] = {}
+    start = 1
+    for number, block in enumerate(basis.blocks):
+        columns = result.setdefault(features_of(basis, number), [])
+        columns += range(start, start + block.size)
+        start += block.size
+    return result
+
+
+def makers_of_prior(A: Tensor, prior: Tensor | None, noise: float) -> list[Maker]:
+    """Those of the weighted columns A (n, p) of a fit with little noise or none.
+
+    A level that is left out has functions of its own, which only the prior ties to its neighbours.
+    That a function is not needed was found with all levels, as the slope of an even function on a
+    symmetric grid: without one of them nothing says so, and it may be as large as any.
+    """
+    if prior is None:
+        return residual_makers(A)
+    largest = prior[1:].max() if len(prior) > 1 else prior[0]
+    unused = prior < UNUSED * largest
+    prior = torch.where(unused, largest, prior)
+    return prior_residual_makers(A * (prior / noise).sqrt())

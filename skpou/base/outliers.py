@@ -146,11 +146,9 @@ class OutlierMixin:
         self._outliers = state
         self.outliers_ = np.zeros(0, dtype=np.int64) if state is None else state["rows"]
 
-    def _density_of(
-        self, points: Tensor, view: Callable[[Any], Predictor] | None = None
-    ) -> Predictor:
+    def _density_of(self, points: Tensor) -> Predictor:
         """The density of all rows, outliers among them."""
-        model, state = self._regular_density_of(points, view), self.__dict__.get("_outliers")
+        model, state = self._regular_density_of(points), self.__dict__.get("_outliers")
         if state is None or getattr(self, "density", None) == "gaussian":
             return model
         return WithOutliers(model, state["share"], state["variance"])

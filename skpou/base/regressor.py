@@ -34,7 +34,6 @@ from skpou.core.models import (
     restrained,
     with_jumps,
     worse_than_the_mean,
-    wrong_claims,
 )
 
 
@@ -242,7 +241,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
         may_be_heavy = self.__dict__.get("_noise_law") is None and self._knows_law()
         tails = fit_tails(of_told, told, forms if interpolant is None else [], may_be_heavy)
         beside = (companion, prepared.rows, process, tails, interpolant)
-        self._restraint = restrained(model, *beside, wrong_claims(model, rows)).arrays()
+        self._restraint = restrained(model, *beside).arrays()
 
     def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:
         """What errors at left-out rows are found by; nothing where the model cannot tell."""
@@ -256,14 +255,10 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             return None
         return WithFormError(model, tuple(FormError(**form) for form in state))
 
-    def _restrained(
-        self, model: Predictor, like: Tensor, bars: WithFormError | None = None
-    ) -> Predictor:
-        """The model, and it with `bars`, as it predicts: it gives way where it knows little."""
+    def _restrained(self, model: Predictor, like: Tensor) -> Predictor:
+        """The model as it predicts: it gives way where it knows little."""
         state = self.__dict__.get("_restraint")
-        if state is None:
-            return bars or model
-        return Restrained.from_arrays(model, state, like, bars)
+        return model if state is None else Restrained.from_arrays(model, state, like)
 
     def _mean_of(self, points: Tensor, view: Callable[[Any], Predictor] | None = None) -> Predictor:
         """The model, or a part of it that `view` makes, for means alone."""

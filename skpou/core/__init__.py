@@ -1,7 +1,14 @@
 """What several families share: rows, scaling, records of training, bases, polynomials."""
 
 from skpou.core.basis import BASES, Basis, ParametricBasis
-from skpou.core.draws import LONG_SEEDS, SEEDS, TORCH_SEEDS, judging_generator, torch_seeded
+from skpou.core.draws import (
+    LONG_SEEDS,
+    SEEDS,
+    TORCH_SEEDS,
+    judging_generator,
+    sobol_points,
+    torch_seeded,
+)
 from skpou.core.fourier import FourierProducts, count_waves
 from skpou.core.parallel import at_once, jobs
 from skpou.core.polynomials import (
@@ -34,7 +41,6 @@ from skpou.core.rows import (
 )
 from skpou.core.sample import RowSample, keys_of
 from skpou.core.scaling import Scaling, order_of_columns, target_unit
-from skpou.core.sobol import sobol_points
 from skpou.core.state import TensorState, to_array, to_tensor
 
 # fmt: off

@@ -31,11 +31,11 @@ FEW_DECADES, TICKS = 100, (1, 2, 5)
 DIAGONAL = "_diagonal"
 
 
-def chance_band(n, levels, confidence=CONFIDENCE) -> Any:
+def chance_band(n, levels) -> Any:
     """Shares of n uniform values below each level that chance allows, at all levels together.
 
     Binomial intervals of one probability at every level, such that a uniform sample leaves none of
-    them with probability `confidence`, by simulation: algorithm 1 of T. Säilynoja, P.-C. Bürkner,
+    them with probability `CONFIDENCE`, by simulation: algorithm 1 of T. Säilynoja, P.-C. Bürkner,
     A. Vehtari, "Graphical test for discrete uniformity and its applications in goodness-of-fit
     evaluation and multiple sample comparison", Statistics and Computing 32 (2022).
 
@@ -45,8 +45,6 @@ def chance_band(n, levels, confidence=CONFIDENCE) -> Any:
         Values, at least 1.
     levels : ndarray of shape (k,)
         Increasing, in (0, 1).
-    confidence : float, default=0.95
-        In (0, 1).
 
     Returns
     -------
@@ -57,7 +55,7 @@ def chance_band(n, levels, confidence=CONFIDENCE) -> Any:
     counts = rng.multinomial(n, cells, size=N_SIMULATIONS)[:, :-1].cumsum(1)
     # Two-sided tail probability of every count; the least of a sample is how rare it is.
     tails = np.minimum(binom.cdf(counts, n, levels), binom.sf(counts - 1, n, levels))
-    rare = np.quantile(2 * tails.min(1), 1 - confidence)
+    rare = np.quantile(2 * tails.min(1), 1 - CONFIDENCE)
     lower, upper = binom.ppf([[rare / 2], [1 - rare / 2]], n, levels) / n
     return lower, upper
 

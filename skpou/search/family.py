@@ -134,7 +134,7 @@ class Seen:
     scales : tuple of float
         Factors of the coordinates in which the target is about isotropic; empty: all are 1.
     exhausted : Candidate or None
-        What further sines were tried on in vain, or have been taken for.
+        What further sines were tried on in vain.
     """
 
     candidates: tuple[Candidate, ...] = ()

@@ -9,8 +9,7 @@ import torch
 from skpou.additive.basis import Block, Landmarks, spline_basis
 from skpou.additive.fit import AdditiveOptions, fit_additive
 from skpou.additive.members import Expert, Member
-from skpou.additive.model import AdditiveModel, TargetModel
-from skpou.additive.term_columns import columns_of, features_of
+from skpou.additive.model import AdditiveModel, TargetModel, columns_of, features_of
 from skpou.core.models import leave_out
 from skpou.core.models.residue_density import ResidueDensity
 from tests.contracts import same_bits

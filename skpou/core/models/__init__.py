@@ -1,6 +1,5 @@
 """Fitted models and their predictive densities."""
 
-from skpou.core.models.claims import wrong_claims
 from skpou.core.models.components import Components
 from skpou.core.models.conformal import (
     conformal_rank,
@@ -124,5 +123,5 @@ __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", 
            "sets_to_leave_out", "shared_tensor", "slope_rows", "split_exact", "split_outliers",
            "standard_draws",
            "stands_out", "with_jumps", "without_clusters", "worse_than_the_mean",
-           "worse_than_the_shares", "wrong_claims"]
+           "worse_than_the_shares"]
 # fmt: on

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Rows, judging_generator
+from skpou.core.draws import sobol_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import aliased_levels
 from skpou.core.models.cross_validation import (
@@ -46,7 +47,6 @@ from skpou.core.models.level_error import (
 from skpou.core.models.model import Predictor
 from skpou.core.models.outside import Outside, Side, SideDoubts, fit_outside, runaway, sides_of
 from skpou.core.models.power_function import NearRows, WeighedKernels, double
-from skpou.core.sobol import sobol_points
 
 #: Left-out errors that kernel, length and size are chosen by.
 MOST_ERRORS = 256

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, drawn_points
+from skpou.core.draws import sobol_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import columns_of_few_levels
 from skpou.core.models.cross_validation import LeftOut
@@ -37,7 +38,6 @@ from skpou.core.models.model import Predictor
 from skpou.core.models.outside import Side, fit_side_doubts, sides_of
 from skpou.core.models.process_fit import CLEAR_OF_NOISE, MOSTLY_NOISE
 from skpou.core.models.tails import CLEAR_NOISE
-from skpou.core.sobol import sobol_points
 
 #: Fewest rows, most of them, most columns, and fewest rows for each column: more rows tell a form.
 FEWEST_ROWS, MOST_ROWS, MOST_FEATURES, ROWS_A_COLUMN = 4, 600, 8, 4

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, TensorState
+from skpou.core.draws import sobol_points
 from skpou.core.linalg import NUMERICAL_FAILURES
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
-from skpou.core.sobol import sobol_points
 
 #: Ridges relative to the largest squared singular value.
 RIDGES = tuple(10.0 ** (-14 + k / 2) for k in range(37))

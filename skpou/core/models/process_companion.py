@@ -102,12 +102,10 @@ class ProcessCompanion(TensorState):
         Weight beside the fit's; what has none is not evaluated.
     factor : Tensor of shape (m,)
         Of the variance of the weighted mean, that left-out errors ask for.
-    usual : Tensor of shape (m,), default=None
-        Part of the process that is known at the rows that told the weight. None: that is the same
-        everywhere.
-    part : Tensor of shape (m,), default=None
-        Share of the process' variance in that of the weighted mean. None: that is the variance of a
-        mixture of both, whose components stay as far apart as they are.
+    usual : Tensor of shape (m,)
+        Part of the process that is known at the rows that told the weight.
+    part : Tensor of shape (m,)
+        Share of the process' variance in that of the weighted mean.
     rough : Tensor of shape (m,), default=None
         Whether the kernel is that of a rough process. None: all are smooth.
     directions : Tensor of shape (d, q), default=None
@@ -127,8 +125,8 @@ class ProcessCompanion(TensorState):
     coef: Tensor
     share: Tensor
     factor: Tensor
-    usual: Tensor | None = None
-    part: Tensor | None = None
+    usual: Tensor
+    part: Tensor
     rough: Tensor | None = None
     directions: Tensor | None = None
     stretches: Tensor | None = None
@@ -294,21 +292,15 @@ class ProcessCompanion(TensorState):
 
     def _told(self, variance: Tensor) -> Tensor:
         """Part (n, m) of the process that is known, of that at its rows, for its variance there."""
-        if self.usual is None:
-            return torch.ones_like(variance)
         return known_part(variance, self.variances[:, 1]) / self.usual
 
     def weight_at(self, X: Tensor, variance: Tensor | None = None) -> Tensor:
         """Weight (n, m) beside a fit's; `variance` is that of the values, where it is known."""
-        if self.usual is None:
-            return self.share.expand(len(X), -1)
         variance = self.variance(X) if variance is None else variance
         return self.share * self._told(variance).clamp_max(1)
 
     def _weight(self, at: _AtPoints) -> Tensor:
         """The same where the kernels are known."""
-        if self.usual is None:
-            return self.share.expand(len(at.X), -1)
         return self.share * self._told(self._variance(at)).clamp_max(1)
 
     def beside(self, mean: Tensor, X: Tensor) -> Tensor:
@@ -322,8 +314,6 @@ class ProcessCompanion(TensorState):
         weight = self._weight(at)
         step = self._gradient(at).to(gradient) - gradient
         gradient = gradient + weight.to(gradient)[:, None] * step
-        if self.usual is None:
-            return gradient
         variance = self._variance(at)
         bends = (self._told(variance) < 1) & (variance < self.variances[:, 1])
         bend = -bends.to(variance) * self.share / (self.usual * self.variances[:, 1])
@@ -332,8 +322,6 @@ class ProcessCompanion(TensorState):
 
     def with_density(self, parts: Components, X: Tensor, posterior: bool = True) -> Components:
         """A fit's density about the weighted mean, with the variance of both."""
-        if self.part is None:
-            return self._as_mixture(parts, X, posterior)
         at = self._at(X)
         mean, values = parts.expectation(), self._variance(at)
         step = self._mean(at).to(mean) - mean
@@ -359,26 +347,6 @@ class ProcessCompanion(TensorState):
             parts,
             noise=parts.noise * of_own[:, None] + (of_other * self.noise.to(mean))[:, None],
             epistemic=parts.epistemic * of_own[:, None] + beside[:, None],
-        )
-
-    def _as_mixture(self, parts: Components, X: Tensor, posterior: bool) -> Components:
-        """The same with the variance of a mixture of both."""
-        noise, epistemic = parts.variances()
-        own, mean, at = noise + epistemic, parts.expectation(), self._at(X)
-        step = self._mean(at).to(mean) - mean
-        share = self.share.to(mean)
-        other = self.noise.to(mean).expand_as(mean)
-        if posterior:
-            other = other + self._variance(at).to(mean)
-        total = (1 - share) * own + share * other + share * (1 - share) * step.square()
-        total = torch.where(share > 0, self.factor.to(mean) * total, own)
-        added = (total - own).clamp_min(0)
-        if not isinstance(parts, IndependentComponents):
-            added = added / parts.log_pi.exp().square().sum(1, keepdim=True)
-        less = (total / own.clamp_min(torch.finfo(own.dtype).tiny)).clamp_max(1)[:, None]
-        parts = moved(parts, share * step)
-        return replace(
-            parts, noise=parts.noise * less, epistemic=parts.epistemic * less + added[:, None]
         )
 
     def numbers_per_row(self) -> int:

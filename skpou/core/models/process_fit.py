@@ -92,7 +92,8 @@ def _fit_process(rows: Rows, like: ProcessCompanion | None = None) -> ProcessCom
     intercept = (weight @ y) / weight.sum()
     ones = torch.ones_like(intercept)
     empty = ProcessCompanion(
-        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y), ones, ones,
+        X, weight, rates, variances, X.mean(0), intercept, torch.zeros_like(y),
+        share=ones, factor=ones, usual=ones, part=ones,
         rough=rough if bool(rough.any()) else None,
     )  # fmt: skip
     coef = [

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, to_tensor
-from skpou.core.models.claims import WrongClaims
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import ROUND_OFF
 from skpou.core.models.independent import IndependentComponents
@@ -64,8 +63,6 @@ class Restrained:
     interpolant : Interpolant, default=None
         What predicts some of the targets in place of the model, where rows are few: for them
         nothing else counts.
-    claims : WrongClaims, default=None
-        How often components that claim exactness amid noise are wrong.
     """
 
     model: Predictor
@@ -76,7 +73,6 @@ class Restrained:
     process: ProcessCompanion | None = None
     tails: Tails | None = None
     interpolant: Interpolant | None = None
-    claims: WrongClaims | None = None
 
     def mean(self, X: Tensor) -> Tensor:
         """Mean (n, m)."""
@@ -151,8 +147,6 @@ class Restrained:
         if self.bars is not None and posterior:
             usual = self.bars.usually_hidden(X)
             parts = self.bars.widened(own, X, usual)
-        if self.claims is not None:
-            parts = self.claims.doubted(parts)
         if self.companion is not None:
             mean = parts.expectation()
             known = posterior and torch.equal(X, X.clamp(0, 1))
@@ -184,8 +178,7 @@ class Restrained:
         if own is None:
             return replace(parts, epistemic=epistemic)
         beside = share.square() * companion.understated(X, parts.variances()[0]).to(share)
-        # Doubted claims are further components.
-        claimed = replace(own, noise=own.noise * part) if self.claims is None else parts
+        claimed = replace(own, noise=own.noise * part)
         hidden = None if self.bars is None else self.bars.hidden(X, claimed, usual)
         if not isinstance(parts, IndependentComponents):
             # The components' own variances of the mean count by the squares of their shares.
@@ -401,31 +394,22 @@ class Restrained:
             "process": None if self.process is None else self.process.arrays(),
             "tails": None if self.tails is None else self.tails.arrays(),
             **({} if self.interpolant is None else {"interpolant": self.interpolant.arrays()}),
-            "claims": None if self.claims is None else self.claims.arrays(),
         }
 
     @classmethod
-    def from_arrays(
-        cls,
-        model: Predictor,
-        arrays: dict[str, Any],
-        like: Tensor,
-        bars: WithFormError | None = None,
-    ) -> Restrained:
-        """Rebuild around a model, and it with `bars`, from `arrays`, on the device of `like`."""
+    def from_arrays(cls, model: Predictor, arrays: dict[str, Any], like: Tensor) -> Restrained:
+        """Rebuild around a model from `arrays`, on the device of `like`; `bars` are not known."""
         companion, process = arrays["companion"], arrays.get("process")
-        claims, interpolant = arrays.get("claims"), arrays.get("interpolant")
+        interpolant = arrays.get("interpolant")
         low, high = (to_tensor(arrays[k], like) for k in ("low", "high"))
         return cls(
             model,
             None if companion is None else LinearCompanion.from_arrays(companion, like),
             low,
             high,
-            bars,
-            None if process is None else ProcessCompanion.from_arrays(process, like),
-            Tails.from_arrays(arrays),
-            None if interpolant is None else Interpolant.from_arrays(interpolant, like),
-            None if claims is None else WrongClaims(**claims),
+            process=None if process is None else ProcessCompanion.from_arrays(process, like),
+            tails=Tails.from_arrays(arrays),
+            interpolant=None if interpolant is None else Interpolant.from_arrays(interpolant, like),
         )
 
 
@@ -469,7 +453,6 @@ def restrained(
     process: ProcessCompanion | None = None,
     tails: Tails | None = None,
     interpolant: Interpolant | None = None,
-    claims: WrongClaims | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
     y = rows.y.double()
@@ -481,5 +464,4 @@ def restrained(
         process=process,
         tails=tails,
         interpolant=interpolant,
-        claims=claims,
     )

@@ -193,7 +193,8 @@ class DensityShares(Objective):
     """Densities of the classes in the box of the grid, judged by Bayes' rule.
 
     The coefficients ``c = (R + lambda S)^-1 Phi' t / W`` are linear in the rows and differentiated
-    through; each row is left out of its own density. See `sparse_grid_classes.DensityProblem`.
+    through; each row is left out of its own density. See
+    `skpou.sparse_grids.classes.DensityProblem`.
     """
 
     #: Length of the smoothing: about the mesh width of level 5, the default.

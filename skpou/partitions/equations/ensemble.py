@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from skpou.partitions.equations.bars import OwnErrors, own_errors, values_at_nodes
+from skpou.partitions.equations.boxes import evaluate
 from skpou.partitions.equations.columns import exponents
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import Slab
 from skpou.partitions.equations.system import Coefficients, System
 

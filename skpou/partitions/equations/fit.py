@@ -27,10 +27,9 @@ from skpou.equations import (
     unmet_message,
 )
 from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
-from skpou.partitions.equations.boxes import Boxes, joined_boxes
+from skpou.partitions.equations.boxes import Boxes, evaluate, joined_boxes
 from skpou.partitions.equations.costs import MOST_BYTES
 from skpou.partitions.equations.ensemble import Ensemble
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.higher_degrees import hidden_directions, unknowns_by_higher_degrees
 from skpou.partitions.equations.judgement import (
     broken_conditions,

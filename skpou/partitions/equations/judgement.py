@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from skpou.equations import Problem
-from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.physics import Constants
 
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.equations import Problem
-from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.partitions.equations.coarsening import coarser
 from skpou.partitions.equations.columns import exponents
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     DEGREES,

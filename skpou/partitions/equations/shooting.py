@@ -12,8 +12,8 @@ from torch import Tensor
 from skpou.core import Rows, all_but
 from skpou.core.linalg import TINY, free_rows, ridge_coefficients
 from skpou.equations import Problem, inside
+from skpou.partitions.equations.boxes import evaluate
 from skpou.partitions.equations.columns import PieceColumns
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.march import March, NotMarched, Slab
 from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.system import RIDGE

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from skpou.equations import Problem
-from skpou.partitions.equations.boxes import Boxes
-from skpou.partitions.equations.evaluation import evaluate
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.partitions.equations.model import variance_points
 from skpou.partitions.equations.refinement import Child
 from skpou.partitions.equations.system import Coefficients

@@ -13,10 +13,9 @@ from skpou.core import Rows
 from skpou.core.linalg import ridge_coefficients
 from skpou.equations import Problem
 from skpou.partitions.equations.bars import left_out_error
-from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.partitions.equations.columns import PieceColumns, exponents
 from skpou.partitions.equations.costs import MOST_BYTES, solve_bytes, work
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.newton import Solved, solve
 from skpou.partitions.equations.refinement import (
     FIRST_DEGREE,
@@ -310,7 +309,7 @@ class _Refinement:
             return True
         if self.limits.exactly or not marks.any() or self._is_enough(now):
             return False
-        marks &= refinable(self.boxes, self.problem, self.rows.n_outputs)
+        marks &= refinable(self.boxes, self.problem)
         children = refined(
             self.boxes, now.shape, now.unweighted, marks, self.directions,
             min(self.limits.tol, AIM), self.top,
@@ -442,7 +441,7 @@ def size_where_known(boxes: Boxes, coef: Coefficients, problem: Problem) -> np.n
     return values.square().mean(0).sqrt().cpu().numpy()
 
 
-def refinable(boxes: Boxes, problem: Problem, m: int) -> np.ndarray:
+def refinable(boxes: Boxes, problem: Problem) -> np.ndarray:
     """Whether the points of each piece determine more columns than it has."""
     given = [t for t in problem.terms if t.region is None and not t.is_condition]
     if not given or any(t.region is not None and not t.is_condition for t in problem.terms):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Report, Rows, TrainingResult, handing_over
+from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
     TINY,
     WeightedSums,
@@ -154,15 +154,13 @@ def affordable_degree(
     return 0
 
 
-@dataclass
-class _Best:
-    """Parameters of the best cycle so far."""
+class _Parameters(NamedTuple):
+    """What a cycle has come to, of every level."""
 
     theta: list[Tensor]
     hidden: list[Tensor | None]
     coef: list[Tensor]
     variance: list[Tensor]
-    score: float
 
 
 def cycles_a_line(max_iter: int) -> int:
@@ -210,7 +208,8 @@ class _EM:
         self.curve: list[float] = []
         self.residuals: list[float] = []
         self.start_loss, rms = self.evaluate()
-        self.best = self._snapshot(self._score(self.start_loss, rms))
+        self.best: BestSoFar[_Parameters] = BestSoFar()
+        self.best.show(self._parameters(), self._score(self.start_loss, rms))
 
     # Cycles
 
@@ -230,9 +229,7 @@ class _EM:
                 return self.result("non_finite")
             self.curve.append(loss)
             self.residuals.append(rms)
-            score = self._score(loss, rms)
-            if score < self.best.score:
-                self.best = self._snapshot(score)
+            self.best.show(self._parameters(), self._score(loss, rms))
             if self.report and cycle % every == 0:
                 self.report(f"cycle {cycle + 1}: loss {loss:.6g}, residual {rms:.3e}")
             if self._converged(cycle):
@@ -416,19 +413,18 @@ class _EM:
         options = self.options
         return options.noise == "anneal" and options.max_iter >= options.least_fall
 
-    def _snapshot(self, score: float) -> _Best:
+    def _parameters(self) -> _Parameters:
         gates = self.tree.levels
-        return _Best(
+        return _Parameters(
             [gate.theta.clone() for gate in gates],
             [None if gate.network is None else gate.network.theta.clone() for gate in gates],
             [coef.clone() for coef in self.coef],
             [variance.clone() for variance in self.variance],
-            score,
         )
 
     def result(self, code: str) -> TrainingResult:
         """Experts with noise and posterior factors for the best state so far."""
-        best = self.best
+        best = self.best.best
         for gate, theta, hidden, step in zip(
             self.tree.levels, best.theta, best.hidden, self.steps, strict=True
         ):
@@ -445,7 +441,7 @@ class _EM:
             experts.insert(0, fitted)
         return TrainingResult(
             state=Mixture(self.tree, experts, self.degree, space=self.options.space),
-            score=best.score,
+            score=self.best.score,
             n_iter=max(len(self.curve), 1),
             curve=self.curve or [self.start_loss],
             code=code,

@@ -22,14 +22,14 @@ from skpou.core import (
     handing_over,
     with_all_targets,
 )
-from skpou.core.models import Components, is_gain
+from skpou.core.models import FEWEST_OF_TABLE, Components, is_gain
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.spaces import POLYNOMIAL
 from skpou.partitions.tables.shrunk_experts import FORM, CommonPolynomial, fit_shrunk_experts
 
-#: Fewest columns and rows of a table.
-LEAST_FEATURES, LEAST_ROWS = 4, 50
+#: Fewest rows of a table.
+LEAST_ROWS = 50
 #: Share of y that pieces leave over, below which nothing is left to gain.
 LEAST_RESIDUAL = 0.01
 #: Most rows that choose, and the folds they are cut into.
@@ -75,7 +75,7 @@ def _is_table(rows: Rows, options: PieceOptions, result: TrainingResult) -> bool
     free &= options.space == POLYNOMIAL
     one_level = options.sizes is None or len(options.sizes) == 1
     polynomial_gates = options.gates[0].degree >= 1 and not options.gates[0].isotropic
-    large = rows.n_features >= LEAST_FEATURES and rows.n_rows >= LEAST_ROWS
+    large = rows.n_features >= FEWEST_OF_TABLE and rows.n_rows >= LEAST_ROWS
     if not (free and one_level and polynomial_gates and large and rows.n_outputs == 1):
         return False
     if options.degree == 0:

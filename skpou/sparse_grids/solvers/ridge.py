@@ -30,6 +30,8 @@ GRAM_ROWS = 20_000
 DECAYS = (4.0, 16.0, 64.0)
 #: First ridge and growth that are tried, in the midst of what the evidence chooses.
 START = (1e-3, DECAYS[1])
+#: Standard deviation of the noise, in units of y, that no rows are without: round-off.
+LEAST_NOISE = 1e-15
 #: Difference of twice the log evidence that says nothing.
 INDIFFERENCE = 0.5
 
@@ -62,12 +64,12 @@ class RidgeSolution:
     log_det: float
     factor: Tensor
 
-    def score(self, total_weight: float, within: Tensor, floor: float = 1e-15) -> float:
+    def score(self, total_weight: float, within: Tensor) -> float:
         """Twice the negative log evidence, up to a constant.
 
         The noise of each target is set to its most probable value.
         """
-        noise = (within + self.rss + self.size) / total_weight + floor**2
+        noise = (within + self.rss + self.size) / total_weight + LEAST_NOISE**2
         return float((total_weight * noise.log()).sum() + len(noise) * self.log_det)
 
 

@@ -170,7 +170,9 @@ def leaning():
     rows = model._prepare(X, y, None).rows
     found = _fit_process(rows)
     half = torch.full_like(found.share, 0.5)
-    process = ProcessCompanion(**{**vars(found), "share": half, "factor": 1.5 * torch.ones(1)})
+    # Known everywhere as well as where the weight was told.
+    known = {"share": half, "part": half, "usual": 1e-12 * half, "factor": 1.5 * torch.ones(1)}
+    process = ProcessCompanion(**{**vars(found), **known})
     alone = pickle.loads(pickle.dumps(model))
     model._restraint["process"] = process.arrays()
     model = pickle.loads(pickle.dumps(model))

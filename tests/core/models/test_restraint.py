@@ -1,7 +1,6 @@
 """Means that give way where they know little, and their densities and gradients."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from skpou import (
     SparseGridRegressor,
 )
 from skpou.core.models import Components, Restrained, fit_companion
-from skpou.core.models.claims import WrongClaims
 from tests.examples import rows_of, slow, tensor
 
 ESTIMATORS = {
@@ -125,41 +123,17 @@ def test_in_a_table_noise_hides_what_drives_a_mean_many_ranges_away():
     assert held[0] == noisy.model.mean(X)[0] and 2 <= held[1] < 2.01
 
 
-class TwoClaims:
-    """Two components with one mean, of which the first claims to be exact."""
+class Unsure:
+    """Two components on both sides of a mean that is hardly known, with noise."""
 
     def mean(self, X):
         return X.sum(1, keepdim=True)
 
     def components(self, X, posterior=True):
-        mean = self.mean(X)[:, None].expand(-1, 2, -1)
-        noise = tensor([[1e-12], [0.1]])
-        return Components(mean.new_full((len(X), 2), 0.5).log(), mean, noise, 0 * mean + 0.1)
-
-
-def test_doubted_claims_have_what_noise_hides_beside_a_line():
-    rng = np.random.default_rng(2)
-    X, model = tensor(rng.random((30, 4))), TwoClaims()
-    line = fit_companion(model, rows_of(X.numpy(), 2 * X[:, 0].numpy()), None)
-    hides = SimpleNamespace(
-        usually_hidden=lambda X: torch.full((len(X), 1), 0.5),
-        widened=lambda own, X, usual: own,
-        hidden=lambda X, parts, usual: torch.full_like(parts.noise.expand_as(parts.mean), 0.5),
-    )
-    claims = WrongClaims(np.array([[0.1], [0.0]]), np.array([[0.3]]))
-    restrained = Restrained(model, line, tensor([0.0]), tensor([4.0]), bars=hides, claims=claims)
-    parts = restrained.components(X)
-    assert parts.mean.shape == parts.epistemic.shape == (30, 3, 1)
-    assert (parts.epistemic >= 0.5).all()
-
-
-class Unsure(TwoClaims):
-    """Two components on both sides of a mean that is hardly known, with noise."""
-
-    def components(self, X, posterior=True):
-        parts = super().components(X, posterior)
-        mean = parts.mean + tensor([[-0.5], [0.5]])
-        return replace(parts, mean=mean, noise=0 * mean + 0.1, epistemic=0 * mean + 4.0)
+        mean = self.mean(X)[:, None] + tensor([[-0.5], [0.5]])
+        return Components(
+            mean.new_full((len(X), 2), 0.5).log(), mean, 0 * mean + 0.1, 0 * mean + 4.0
+        )
 
 
 def test_where_the_mean_is_an_exact_line_there_is_no_noise():

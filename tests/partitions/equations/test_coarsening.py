@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.partitions.equations.coarsening import coarser, joined
 from skpou.partitions.equations.columns import exponents
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.refinement import Child, as_boxes, prolonged
 
 WHOLE = Boxes(np.zeros((1, 2)), np.ones((1, 2)), np.array([[8, 4]]))

@@ -5,9 +5,8 @@ import pytest
 import torch
 from numpy.polynomial import legendre
 
-from skpou.partitions.equations.boxes import Boxes
+from skpou.partitions.equations.boxes import Boxes, evaluate
 from skpou.partitions.equations.columns import PieceColumns, exponents
-from skpou.partitions.equations.evaluation import evaluate
 from skpou.partitions.equations.refinement import Child, as_boxes, prolonged
 
 

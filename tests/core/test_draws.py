@@ -1,4 +1,4 @@
-"""Points of low discrepancy."""
+"""Draws that are the same in every thread and under any default dtype."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.quasirandom import SobolEngine
 
-from skpou.core import sobol
+from skpou.core import draws
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def users_dtype():
 
 @pytest.mark.usefixtures("users_dtype")
 def test_threads_draw_the_same_points_under_any_default_dtype(monkeypatch):
-    expected = sobol.sobol_points(3, 8, 5)
+    expected = draws.sobol_points(3, 8, 5)
     waits = iter([0.02, 0.04, 0.06])
 
     def slow_engine(*args, **options):
         time.sleep(next(waits))  # Other threads begin and end meanwhile.
         return SobolEngine(*args, **options)
 
-    monkeypatch.setattr(sobol, "SobolEngine", slow_engine)
+    monkeypatch.setattr(draws, "SobolEngine", slow_engine)
     with ThreadPoolExecutor(3) as pool:
-        for found in pool.map(lambda _: sobol.sobol_points(3, 8, 5), range(3)):
+        for found in pool.map(lambda _: draws.sobol_points(3, 8, 5), range(3)):
             assert torch.equal(found, expected)
