@@ -105,9 +105,16 @@ class BasisContract:
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_partial_equals_central_differences(self, basis, dtype):
         X = self.points(basis, dtype)
+        rng = np.random.default_rng(1)
+        coef = torch.as_tensor(rng.standard_normal((basis.n_columns, 2))).to(dtype)
+        gradient = basis.evaluate_gradient(X, coef)
         for feature in range(basis.n_features):
             got = basis.partial(X, feature)
             self.assert_close(got, self.naive_partial(basis, X, feature), dtype)
+            # Sums of all columns, in another order.
+            size = got.abs() @ coef.abs() + 1
+            apart = (gradient[:, feature] - got @ coef).abs() / size
+            assert float(apart.max()) <= 10 * EPS[dtype]
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_no_rows(self, basis, dtype):

@@ -48,12 +48,12 @@ class Block:
     first: tuple[int, ...]
     last: tuple[int, ...]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Number of functions of each column."""
         return tuple(last - first for first, last in zip(self.first, self.last, strict=True))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of products."""
         return math.prod(self.shape)
@@ -63,7 +63,7 @@ class Block:
         """What stays the same when the block gets more functions."""
         return self.columns, self.first
 
-    @property
+    @cached_property
     def order(self) -> int:
         """Number of columns; 0 for the block over all columns."""
         return 0 if self.columns == (-1,) else len(self.columns)
@@ -306,6 +306,10 @@ class AdditiveBasis(Basis, kind="additive"):
                 kept[:, column] += _products(part, values) @ own
         result[:, list(self.kept)] = kept
         return result
+
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """The functions are evaluated once; see `Basis.evaluate_gradient`."""
+        return torch.stack([self.gradient(X, own) for own in coef.double().T], 2).to(X.dtype)
 
     def _at(self, X: Tensor, splines: SplineColumns) -> _Evaluated:
         X = self.kept_of(X).double()

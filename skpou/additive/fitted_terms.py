@@ -39,7 +39,8 @@ class FittedTermsRegressor(SummedRegressor, FittedModelRegressor):
             # What the mean gives way by depends on all columns.
             terms.add(model.targets[0].experts[0].basis.kept)
         found = sorted(terms, key=_order)
-        dof = [[target.dof().get(term, 0.0) for term in found] for target in model.targets]
+        spent = [target.dof() for target in model.targets]
+        dof = [[own.get(term, 0.0) for term in found] for own in spent]
         X, share = model.some(prepared.rows.X, prepared.rows.weight)
         centres, variances = model.term_moments(found, X, share)
         given = self._given_way(model, X)

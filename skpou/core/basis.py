@@ -91,9 +91,15 @@ class Basis(ABC):
         """
         return self.matrix(X) @ coef.to(X)
 
-    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
-        """Derivatives (n, m) along one coordinate of the functions with coefficients (p, m)."""
-        return self.partial(X, feature) @ coef.to(X)
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient (n, d, m) of the functions with coefficients (p, m).
+
+        A basis whose derivatives share work does it once.
+        """
+        gradient = X.new_empty((*X.shape, coef.shape[1]))
+        for feature in range(X.shape[1]):
+            gradient[:, feature] = self.partial(X, feature) @ coef.to(X)
+        return gradient
 
     def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
         """Evaluate the functions' derivatives along several coordinates, one after the other.

@@ -48,6 +48,9 @@ NOISE, BOOSTS = 1e-7, (10.0, 100.0, 1000.0, 1e4)
 #: Heavier equations are kept where data and equations as a product fall by the first factor, or as
 #: a root sum of squares by the second: less may be chance.
 PRODUCT_GAIN, NEARER = 0.5, 0.9
+#: Ridge beside noisy data, in units of their relative residual: coefficients that exceed the
+#: solution by five digits are noise, and round-off of their columns shows in the error bars.
+RIDGE_OF_NOISE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,7 @@ class Search:
 
     def _run(self) -> None:
         self.solution = self.stage()
+        self._raise_ridge()
         self._balance()
         self._raise_equations()
         n_stages = MOST_STAGES if self.options.n_stages is None else self.options.n_stages
@@ -321,6 +325,15 @@ class Search:
             weighted.append(term)
         self.problem = replace(self.problem, terms=tuple(weighted))
         self.solution = self._refitted(self.solution)
+
+    def _raise_ridge(self) -> None:
+        """Another solve with the ridge that noise of the data asks for, unless one was given."""
+        if self.options.alpha is not None or not len(self.rows.X):
+            return
+        noise = self._losses()[0]
+        if noise > NOISE:
+            self.alpha = max(self.alpha, RIDGE_OF_NOISE * noise)
+            self.solution = self._refitted(self.solution)
 
     def _raise_equations(self) -> None:
         """Heavier equations where the data are noisy: they would share the noise otherwise.

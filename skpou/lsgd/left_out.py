@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -53,18 +51,13 @@ def makers_of_networks(model: LinearModel, rows: Rows) -> list[Makers]:
 def linearised(stage: Stage, X: Tensor) -> Tensor:
     """Columns (m, n, p + k) of each output, and derivatives by the hidden parameters of a network.
 
-    How large parameters are expected beside the coefficients is how large both were found.
+    Their sizes do not matter: `residual_makers` takes all columns for as likely.
     """
     basis, coef = stage.basis, stage.coef.to(X)
     if not isinstance(basis, NetworkBasis):
         columns = basis.posterior_columns(X).double()
         return columns.expand(coef.shape[1], *columns.shape)
-    theta = basis.theta.to(X)
     with torch.no_grad():
         units = basis.matrix(X)
-        J = NetworkColumns(basis.network, X).jacobian(theta, coef)
-    sizes = coef.square().mean(0).sqrt()
-    of_theta = math.sqrt(float(theta.square().mean()))
-    scale = torch.where(sizes > 0, of_theta / sizes, 0.0)
-    J = J.transpose(0, 1) * scale[:, None, None]
-    return torch.cat([units.expand(len(J), *units.shape), J], 2)
+        J = NetworkColumns(basis.network, X).jacobian(basis.theta.to(X), coef)
+    return torch.cat([units.expand(J.shape[1], *units.shape), J.transpose(0, 1)], 2)

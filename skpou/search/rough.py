@@ -248,20 +248,19 @@ class _Polyharmonic:
         penalties = [float(size[-1]) * penalty for penalty in PENALTIES_IN_SPACE]
         if _interpolates(rows):
             penalties.append(0.0)
-        shapes = []
-        for penalty in penalties:
-            filtered = 1 / (size + penalty)
-            # Rippa (1999): residual over the diagonal of the inverse.
-            left_out = (directions @ (filtered[:, None] * component)) / (
-                directions.square() @ filtered
-            )[:, None]
-            square = (left_out.square().sum(0) + rows.within.sum(0)).mean() / rows.total_weight
-            shapes.append(_Shape(power, penalty, math.sqrt(float(square)), rows.n_rows))
-        best = shapes[0]
-        for shape in shapes:
-            if shape.error < WORTH * best.error:
-                best = shape
-        return best
+        filtered = 1 / (size[:, None] + size.new_tensor(penalties))
+        # Rippa (1999): residual over the diagonal of the inverse.
+        own = directions.square() @ filtered
+        squares = rows.within.sum() + sum(
+            ((directions @ (filtered * part[:, None])) / own).square().sum(0)
+            for part in component.T
+        )
+        errors = (squares / (rows.n_outputs * rows.total_weight)).sqrt().tolist()
+        best = 0
+        for index, error in enumerate(errors):
+            if error < WORTH * errors[best]:
+                best = index
+        return _Shape(power, penalties[best], errors[best], rows.n_rows)
 
     def _solve(self, shape: _Shape) -> Candidate | None:
         """Coefficients by one factorisation of the bordered matrix, refined once."""

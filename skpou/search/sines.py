@@ -308,11 +308,9 @@ class SineSearch:
             old = np.array(best.spectrum.scales)
             coef = best.path.coef(best.alpha)
             share = self.pilot.weight / self.pilot.weight.sum()
-            sizes = [
-                float((share @ (best.basis.partial(self.pilot.X, j) @ coef).square()).mean())
-                for j in range(len(old))
-            ]
-            rates = np.sqrt(sizes)
+            gradient = best.basis.evaluate_gradient(self.pilot.X, coef)
+            sizes = torch.einsum("n,ndm->dm", share, gradient.square()).mean(1)
+            rates = np.sqrt(sizes.cpu().numpy())
             if not np.isfinite(rates).all() or rates.max() == 0:
                 break
             scales = np.clip(rates / rates.max(), LEAST_FACTOR, 1.0)

@@ -118,6 +118,22 @@ class SineFeatures(Basis, kind="sine"):
         affine[:, 1 + feature] = 2 * self.unit
         return torch.cat([affine, *self._curved(X, feature), rate * cosine, -rate * sine], 1)
 
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """The sines are evaluated once; see `Basis.evaluate_gradient`."""
+        t, coef = 2 * X - 1, coef.to(X)
+        n_plain, h = self.polynomials.n_columns, len(self.phases)
+        (sine, cosine), rate = self._sines(t), 2 * self.frequencies.to(t)[:, :, None]
+        of_sines, of_cosines = coef[n_plain:].split([h, h])
+        slopes = cosine @ (rate * of_sines[:, None]).flatten(1)
+        slopes -= sine @ (rate * of_cosines[:, None]).flatten(1)
+        gradient = slopes.unflatten(1, (self.n_features, -1))
+        gradient = gradient + 2 * self.unit * coef[1 : 1 + self.n_features]
+        if self.degree < 2:
+            return gradient
+        bent = coef[1 + self.n_features : n_plain]
+        curved = [self._curved(X, j)[0] @ bent for j in range(self.n_features)]
+        return gradient + torch.stack(curved, 1)
+
     def derivative(self, X: Tensor, coordinates: tuple[int, ...]) -> Tensor:
         """Derivatives of any order: sines turn by a right angle; see `Basis.derivative`."""
         return self.derivatives(X, [coordinates])[0]

@@ -204,6 +204,9 @@ def test_noise_is_not_shared_with_the_equation():
     np.testing.assert_allclose(found, constant * np.exp(-4 * FINE[:, 0].numpy()), atol=2e-3)
     assert float(result.state.noise) == pytest.approx(((shape * (1 - constant) + noise) ** 2).sum()
                                                       / 59, rel=0.02)  # fmt: skip
+    # A ridge so small that none is felt would have noise make them a hundred million.
+    assert result.chosen["alpha"] > 1e-14
+    assert float(result.state.stages[-1].coef.abs().max()) < 100
 
 
 def test_equations_without_a_solution_are_reported():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from scipy.linalg.lapack import dtrtri
 from torch import Tensor
 
 from skpou.core.linalg.cholesky import gram_of
@@ -36,9 +37,6 @@ BLOCK = 20_000
 EARLY, MORE = 3, 5.0
 #: Noise variance at which round-off alone moves the evidence, for targets of unit rms.
 ROUND_OFF = 1e-26
-#: Order of a triangular matrix up to which one solve for the unit matrix is faster than two halves
-#: and their product: on one thread these take a third less at 300 to 800, as much at 150.
-SOLVED_AT_ONCE = 128
 #: Noise variance below which the Gram matrix has lost the last digits of what is left over.
 LOST_DIGITS = 1e-5
 #: Columns for each row from which on the iterations are in the span of the rows.
@@ -152,15 +150,15 @@ class _Posterior(NamedTuple):
         Share of each coefficient's prior variance that the rows take away.
     inverse : Tensor of shape (p, p) or (0, 0)
         ``inverse.T @ inverse`` is the covariance; empty where it was not needed.
-    spread : Tensor of shape (n,) or (0,)
-        Variance of the values at the rows over that of the noise, where `inverse` is empty.
+    lower : Tensor of shape (n, n) or (0, 0)
+        Factor of the whitened targets' covariance, where `inverse` is empty.
     """
 
     mean: Tensor
     log_det: float
     told: Tensor
     inverse: Tensor
-    spread: Tensor
+    lower: Tensor
 
 
 #: What `EvidenceProblem` keeps of its rows, whatever the groups.
@@ -197,7 +195,7 @@ class EvidenceProblem:
     ):
         self.F, self.y, self.weight, self.within, self.groups = F, y, weight, within, groups
         self.total = float(weight.sum()) if total is None else total
-        self.n_groups = len(groups.kind)
+        self.n_groups, self._n_kinds = len(groups.kind), int(groups.kind.max()) + 1
 
     @functools.cached_property
     def gram(self) -> Tensor:
@@ -260,8 +258,8 @@ class EvidenceProblem:
             free = max(self.total - float(dof.sum()), LEAST_FREE * self.total)
             noise = rss / free
         fitted = self.F @ coef
-        if posterior.spread.numel():
-            make_spread = functools.partial(_same, posterior.spread)
+        if posterior.lower.numel():
+            make_spread = functools.partial(_spread_of_rows, posterior.lower, self.weight)
             make_root: Callable[[], Tensor] = functools.partial(self._root, width, noise)
         else:
             root = (posterior.inverse * width).T.contiguous()
@@ -299,14 +297,12 @@ class EvidenceProblem:
 
     def _prior_variances(self, alpha: Tensor, square: Tensor, dof: Tensor, pseudo: float) -> Tensor:
         """MacKay's step ``sum c^2 / dof``, shrunk to the mean over groups of the same kind."""
-        new = alpha.clone()
-        for kind in torch.unique(self.groups.kind).tolist():
-            if kind == CONSTANT:
-                continue
-            same = self.groups.kind == kind
-            pooled = square[same].sum() / dof[same].sum().clamp_min(NONE_DETERMINED)
-            new[same] = (square[same] + pseudo * pooled) / (dof[same] + pseudo)
-        return new.clamp_min(LEAST_VARIANCE)
+        kind = self.groups.kind
+        of_kinds = square.new_zeros((self._n_kinds, 2))
+        of_kinds.index_add_(0, kind, torch.stack([square, dof], 1))
+        pooled = of_kinds[:, 0] / of_kinds[:, 1].clamp_min(NONE_DETERMINED)
+        new = (square + pseudo * pooled[kind]) / (dof + pseudo)
+        return torch.where(kind == CONSTANT, alpha, new).clamp_min(LEAST_VARIANCE)
 
     def _posterior(self, width: Tensor, noise: float) -> _Posterior:
         n, p = self.F.shape
@@ -327,7 +323,7 @@ class EvidenceProblem:
             residual = self.weight * (self.y - self.F @ (width * z))
             z = z + inverse.T @ (inverse @ (width * (self.F.T @ residual) / noise - z))
         log_det = float(L.diagonal().log().sum())
-        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, z[:0])
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, _none(z))
 
     def _of_rows(self, width: Tensor, noise: float) -> _Posterior:
         """The same by the covariance of the targets, of which there are few.
@@ -342,16 +338,15 @@ class EvidenceProblem:
         L, failed = torch.linalg.cholesky_ex(K)
         if int(failed) or not float(L.diagonal().max()) < ILL_CONDITIONED:
             return self._orthogonal(width, noise)
-        inverse = lower_inverse(L)
-        V = inverse @ G
-        z = V.T @ (inverse @ target)
+        solved = torch.linalg.solve_triangular(L, torch.cat([G, target[:, None]], 1), upper=False)
+        V = solved[:, :-1]
+        z = V.T @ solved[:, -1]
         if noise < LOST_DIGITS:
             # One step of refinement, as with the columns
             missing = G.T @ (target - G @ z) - z
             z = z + missing - V.T @ (V @ missing)
-        spread = (1 - inverse.square().sum(0)).clamp_min(0) / self.weight
         log_det = float(L.diagonal().log().sum())
-        return _Posterior(z, log_det, V.square().sum(0), z.new_zeros((0, 0)), spread)
+        return _Posterior(z, log_det, V.square().sum(0), _none(z), L)
 
     def _orthogonal(self, width: Tensor, noise: float) -> _Posterior:
         """The same from a QR factorization of the rows: half the digits are not lost."""
@@ -368,7 +363,7 @@ class EvidenceProblem:
         residual = target - stacked @ z
         z = z + inverse.T @ (inverse @ (stacked.T @ residual))
         log_det = float(R.diagonal().abs().log().sum())
-        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, z[:0])
+        return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, _none(z))
 
 
 def _spread(F: Tensor, root: Tensor, noise: float) -> Tensor:
@@ -376,19 +371,21 @@ def _spread(F: Tensor, root: Tensor, noise: float) -> Tensor:
     return torch.cat(parts).div_(noise)
 
 
+def _spread_of_rows(lower: Tensor, weight: Tensor) -> Tensor:
+    return (1 - lower_inverse(lower).square().sum(0)).clamp_min(0) / weight
+
+
 def _same(values: Tensor) -> Tensor:
     return values
 
 
+def _none(like: Tensor) -> Tensor:
+    return like.new_zeros((0, 0))
+
+
 def lower_inverse(L: Tensor) -> Tensor:
-    """Inverse of a lower triangular matrix, a large one by halves."""
-    p = len(L)
-    if p <= SOLVED_AT_ONCE:
-        eye = torch.eye(p, dtype=L.dtype, device=L.device)
-        return torch.linalg.solve_triangular(L, eye, upper=False)
-    half = p // 2
-    result = torch.zeros_like(L)
-    first, last = lower_inverse(L[:half, :half]), lower_inverse(L[half:, half:])
-    result[:half, :half], result[half:, half:] = first, last
-    result[half:, :half] = -last @ (L[half:, :half] @ first)
-    return result
+    """Inverse of a lower triangular matrix, by LAPACK where that has it in memory."""
+    if L.device.type == "cpu" and L.dtype == torch.float64:
+        return torch.from_numpy(dtrtri(L.numpy(), lower=1)[0]).tril_()
+    eye = torch.eye(len(L), dtype=L.dtype, device=L.device)
+    return torch.linalg.solve_triangular(L, eye, upper=False)

@@ -346,6 +346,8 @@ def residual_makers(A: Tensor) -> list[Maker]:
     """Those of the weighted columns A (n, q) for all ridges, from one decomposition."""
     norms = A.square().sum(0).sqrt()
     U, S = _left_vectors(A[:, norms > 0] / norms[norms > 0])
+    # Vectors of round-off are any: the smallest ridges would let a share of them through.
+    S = torch.where(S > math.sqrt(max(A.shape)) * torch.finfo(S.dtype).eps * S[:1], S, 0.0)
     makers: list[Maker] = []
     for ridge in RIDGES:
         shift = (ridge * S[0]) ** 2 if len(S) else 1.0

@@ -28,10 +28,12 @@ def kept_rows(rows: Rows) -> Rows:
     if keeps_all(rows):
         return double
     step = max(1, rows.n_rows // (LOOKED_AT * most))
-    X = double.X[::step]
-    distance, chosen = torch.full((len(X),), torch.inf, dtype=X.dtype, device=X.device), [0]
+    # Sums over columns that are contiguous take a fraction of those over each row.
+    columns = double.X[::step].T.contiguous()
+    distance, chosen = torch.full_like(columns[0], torch.inf), [0]
     for _ in range(most - 1):
-        distance = torch.minimum(distance, (X - X[chosen[-1]]).square().sum(1))
+        apart = (columns - columns[:, chosen[-1], None]).square_().sum(0)
+        torch.minimum(distance, apart, out=distance)
         chosen.append(int(distance.argmax()))
-    index = torch.as_tensor(sorted(chosen), device=X.device) * step
+    index = torch.as_tensor(sorted(chosen), device=columns.device) * step
     return double.subset(index)

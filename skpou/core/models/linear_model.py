@@ -112,11 +112,7 @@ class LinearModel:
         """Gradient (n, d, m) of the mean."""
         if not X.shape[1]:
             return X.new_zeros((len(X), 0, len(self.noise)))
-        partials = []
-        for feature in range(X.shape[1]):
-            first, *others = (s.basis.evaluate_partial(X, feature, s.coef) for s in self.stages)
-            partials.append(sum(others, first))
-        return torch.stack(partials, 1)
+        return _total([s.basis.evaluate_gradient(X, s.coef) for s in self.stages])
 
     def epistemic(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the mean under the coefficients' posterior, and outside the box.

@@ -45,9 +45,8 @@ class Restrained:
     the range. In a table of four and more columns, whose empty corners are no continuation of
     anything, it comes back there: the share of its way that remains is the square of the range
     over its variance, to which counts what noise at the rows may hide that far away. In fewer
-    columns a process in place of a fit so comes back to its tangent, outside the box. So no mean is
-    unsure by more than some ranges, the more the farther from the box: polynomials know of no such
-    bound.
+    columns it so comes back to its tangent, outside the box. So no mean is unsure by more than some
+    ranges, the more the farther from the box: polynomials know of no such bound.
 
     Attributes
     ----------
@@ -113,9 +112,12 @@ class Restrained:
 
     def gradient(self, X: Tensor) -> Tensor:
         """Gradient (n, d, m) of the mean."""
+        return self._gradient_within(*self._unheld_gradient(X), X)
+
+    def _unheld_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (n, d, m) of the mean before it is held near y's range, and that mean."""
         if self._is_interpolant is not None:
-            mean = self._is_interpolant.mean(X)
-            return self._gradient_within(self._is_interpolant.gradient(X), mean, X)
+            return self._is_interpolant.gradient(X), self._is_interpolant.mean(X)
         gradient, mean = self.model.gradient(X), self.model.mean(X)
         if self.companion is not None:
             joined, share = self._joined(self.companion, mean, X)
@@ -129,7 +131,7 @@ class Restrained:
         if self.interpolant is not None:
             gradient = self.interpolant.instead(gradient, self.interpolant.gradient(X))
             mean = self.interpolant.instead(mean, self.interpolant.mean(X))
-        return self._gradient_within(gradient, mean, X)
+        return gradient, mean
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""
@@ -276,9 +278,29 @@ class Restrained:
         if not len(left):
             return mean
         unknown, share = self._share_outside(X[left])
-        drawn = inside[left] + share.to(mean) * _at_most(beyond[left], spread)
+        drawn = inside[left] + share.to(mean) * beyond[left].clamp(-spread, spread)
+        if not _is_table(X):
+            drawn = self._back_to_tangent(drawn, beyond[left], X[left])
         result = mean.clone()
         result[left] = torch.where(unknown, drawn, mean[left])
+        return result
+
+    def _back_to_tangent(self, drawn: Tensor, beyond: Tensor, X: Tensor) -> Tensor:
+        """Held means that have left y's range by `beyond`, nearer their tangent at the box.
+
+        Where a mean runs away nothing says that the truth does. Of its way from the tangent remains
+        the square of y's range over what it has left that by: none of a jump where it is held.
+        """
+        result, near = drawn.clone(), X.clamp(0, 1)
+        outside = torch.nonzero((X != near).any(1)).squeeze(1)
+        if not len(outside):
+            return result
+        near, step = near[outside], X[outside] - near[outside]
+        tangent = self.mean(near) + (self._unheld_gradient(near)[0] * step[..., None]).sum(1)
+        spread, low, high = self._range(tangent)
+        tangent = tangent.clamp(low - spread, high + spread)
+        share = (spread / beyond[outside].abs()).square().nan_to_num(0.0).clamp_max(1)
+        result[outside] = torch.lerp(tangent, drawn[outside], share)
         return result
 
     def _gradient_within(self, gradient: Tensor, mean: Tensor, X: Tensor) -> Tensor:
@@ -293,19 +315,13 @@ class Restrained:
         left = self._outside(beyond, spread, X)
         if not len(left):
             return gradient
-        unknown, share = self._share_outside(X[left])
-        unknown &= beyond[left] != 0
+        unknown = self._share_outside(X[left])[0] & (beyond[left] != 0)
         some = unknown.any(1)
-        left, unknown, share = left[some], unknown[some], share[some]
+        left, unknown = left[some], unknown[some]
         if not len(left):
             return gradient
-        excess = beyond[left]
-        drawn = (share.to(gradient) * (excess.abs() < spread))[:, None] * gradient[left]
-        if _is_table(X):
-            slopes = _slopes(lambda points: self._share_outside(points)[1], X[left])
-            drawn = drawn + _at_most(excess, spread)[:, None] * slopes
         result = gradient.clone()
-        result[left] = torch.where(unknown[:, None], drawn, gradient[left])
+        result[left] = torch.where(unknown[:, None], _slopes(self.mean, X[left]), gradient[left])
         return result
 
     def _along_tangent(self, mean: Tensor, X: Tensor) -> Tensor:
@@ -425,11 +441,6 @@ def _with_noise_of_line(
     part = companion.part_of_noise(parts.variances()[0], share)
     parts, _ = drawn_together(parts, part.sqrt())
     return replace(parts, noise=parts.noise * part[:, None]), part[:, None]
-
-
-def _at_most(values: Tensor, size: Tensor) -> Tensor:
-    """Values of at most this size."""
-    return torch.minimum(torch.maximum(values, -size), size)
 
 
 def _slopes(function: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:

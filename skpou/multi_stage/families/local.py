@@ -59,7 +59,6 @@ class LocalColumns(Basis, kind="local"):
     def __init__(self, block: LocalBlock, unit: float):
         self.block, self.unit = block, unit
         self.n_columns, self.n_features = block.points.shape
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate; see `Basis.matrix`."""
@@ -68,18 +67,15 @@ class LocalColumns(Basis, kind="local"):
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Derivatives, the nearest rows staying the same; see `Basis.partial`."""
         unit = torch.eye(self.n_columns, dtype=torch.float64, device=X.device)
-        return self.evaluate_partial(X, feature, unit)
+        return self.evaluate_gradient(X, unit)[:, feature]
 
     def evaluate(self, X: Tensor, coef: Tensor) -> Tensor:
         """By the nearest rows alone; see `Basis.evaluate`."""
         return self.block.with_values(coef).mean(X).to(X)
 
-    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
-        """One of all derivatives, which come together; see `Basis.evaluate_partial`."""
-        known = self._last  # Other threads may put theirs here.
-        if known is None or known[0] is not X or known[1] is not coef:
-            known = self._last = X, coef, self.block.with_values(coef).gradient(X)
-        return known[2][:, feature].to(X)
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """By the nearest rows alone; see `Basis.evaluate_gradient`."""
+        return self.block.with_values(coef).gradient(X).to(X)
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Deviation (n, 1) of the truth about the smoothed value, over that of the noise."""

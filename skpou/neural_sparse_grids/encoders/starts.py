@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import TINY, row_blocks
+from skpou.core.linalg import TINY, evenly, row_blocks
 from skpou.neural_sparse_grids.encoders.encoder import LOGIT_SLOPE, Encoder, NetworkBody
 
 STARTS = ("auto", "whiten", "isomap", "scale")
@@ -25,6 +25,10 @@ LANDMARKS, NEIGHBOURS = 1500, 8
 LEAST_LANDMARKS = 200
 #: Share of the variance that d coordinates must explain along the manifold, and may in a plane.
 MANIFOLD_SHARE, PLANE_SHARE = 0.93, 0.9
+#: Landmarks whose distances are looked at first, in a tenth of the time, where there are at least
+#: so many times more, and the share of their variance below which there is no manifold: that of
+#: fewer points is, if anything, the larger (of sixteen sets by .01 to .15).
+SCOUTS, TIMES_MORE, SCOUTED_SHARE = 200, 2, 0.9
 #: Distance of an embedded manifold from the faces, so that the outermost points keep a slope.
 FACE = 0.05
 #: Least standard deviation of a column in the unit box that first-order steps divide by: a third of
@@ -104,19 +108,19 @@ def manifold(
         variances = np.linalg.eigvalsh(np.cov(points.T))[::-1]
         if variances[:n_components].sum() > PLANE_SHARE * variances.sum():
             return None
-    distances = _geodesics(points)
-    if distances is None:
+    graph = _neighbours(points)
+    if graph is None:
         return None
-    # Classical scaling: coordinates from the doubly centred squares of the distances.
-    gram = -0.5 * distances**2
-    gram -= gram.mean(0)
-    gram -= gram.mean(1, keepdims=True)
-    values, vectors = np.linalg.eigh(gram)
+    if not force and len(points) >= TIMES_MORE * SCOUTS:
+        some = np.arange(len(points))[evenly(len(points), SCOUTS)]
+        apart = dijkstra(graph, directed=False, indices=some)[:, some]
+        if _explained(np.linalg.eigvalsh(_centred(apart))[::-1], n_components) < SCOUTED_SHARE:
+            return None
+    values, vectors = np.linalg.eigh(_centred(dijkstra(graph, directed=False)))
     values, vectors = values[::-1], vectors[:, ::-1]
     if len(values) < n_components or not values[n_components - 1] > 0:
         return None
-    explained = values[:n_components].sum() / values[values > 0].sum()
-    if not force and explained < MANIFOLD_SHARE:
+    if not force and _explained(values, n_components) < MANIFOLD_SHARE:
         return None
     vectors = vectors[:, :n_components]
     largest = vectors[np.abs(vectors).argmax(0), np.arange(n_components)]
@@ -125,8 +129,21 @@ def manifold(
     return landmarks, FACE + (1 - 2 * FACE) * (vectors - low) / (high - low)
 
 
-def _geodesics(points: np.ndarray) -> np.ndarray | None:
-    """Lengths of the shortest paths between neighbours, (l, l); None where some are apart."""
+def _centred(distances: np.ndarray) -> np.ndarray:
+    """Inner products (l, l) of classical scaling: doubly centred squares of distances."""
+    gram = -0.5 * distances**2
+    gram -= gram.mean(0)
+    gram -= gram.mean(1, keepdims=True)
+    return gram
+
+
+def _explained(values: np.ndarray, n_components: int) -> float:
+    """Share of the first of some eigenvalues, which fall, in the positive ones."""
+    return float(values[:n_components].sum() / values[values > 0].sum())
+
+
+def _neighbours(points: np.ndarray) -> csr_array | None:
+    """Distances between neighbours, as a graph; None where some points are apart from others."""
     n = len(points)
     count = min(NEIGHBOURS, n - 1)
     if count < 1:
@@ -138,7 +155,7 @@ def _geodesics(points: np.ndarray) -> np.ndarray | None:
     graph = csr_array(edges, shape=(n, n))
     if connected_components(graph, directed=False)[0] > 1:
         return None
-    return dijkstra(graph, directed=False)
+    return graph
 
 
 def teach(encoder: Encoder, X: Tensor, embedding: Tensor) -> None:

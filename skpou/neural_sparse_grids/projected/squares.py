@@ -41,6 +41,9 @@ from skpou.sparse_grids import (
 
 #: Numbers of a Jacobian that are formed at a time: 64 MB.
 JACOBIAN_NUMBERS = 8_000_000
+#: Rows for each column of the grid from which on these are projected off by singular vectors: their
+#: decomposition takes less time than a triangular factor of the rows' products.
+ROWS_A_COLUMN = 5
 #: First guesses of the noise's variance and of that of the encoder's parameters. From bold ones few
 #: noisy rows are memorised at once; cautious ones flatten an embedding that is known to be good.
 BOLD, CAUTIOUS = (1e-2, 1.0), (1.0, 0.1)
@@ -201,28 +204,33 @@ class EncodedProblem(EncodedRows):
         return gram.div_(m), None, pull / m
 
     def _by_rows(self, fit: EncodedFit, slope: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """By the rows: with ``B = I + K D^-1 K' = L L'`` the projected Jacobian is ``L^-1 J``.
+        """By the rows: with ``B = I + K D^-1 K'`` the projected Jacobian is ``B^-1/2 J``.
 
         Where it has fewer rows than columns it comes with the products of these instead.
         """
         n, m = fit.residual.shape
         J = self.encoded_rows(slice(0, n), fit, slope)
-        L, _ = factored(self._kernel(fit), 1.0)
         pull = -torch.einsum("nok,no->k", J, fit.residual) / m
-        J = torch.linalg.solve_triangular(L, J.reshape(n, -1), upper=False)
-        J = J.reshape(n * m, -1) / math.sqrt(m)
+        J = self._projected(fit, J.reshape(n, -1)).reshape(n * m, -1) / math.sqrt(m)
         few = n * m <= J.shape[1]
         return gram_of(J.T if few else J), J if few else None, pull
 
-    def _kernel(self, fit: EncodedFit) -> Tensor:
-        """``K D^-1 K'`` (n, n), with the ridge in D."""
+    def _projected(self, fit: EncodedFit, J: Tensor) -> Tensor:
+        """``B^-1/2 J``: of few columns ``K D^-1/2`` by their singular vectors, else ``L^-1 J``."""
         problem, solution = fit.problem, fit.solution
         ridge = problem.scale**2 * max(solution.alpha, LEAST_ALPHA) ** 2
         if isinstance(problem, KernelProblem):
-            return problem.kernel(solution.decay) / ridge
-        d = solution.decay ** (-0.5 * self.costs)
-        K = problem.rows.dense(slice(0, len(fit.residual))) * d / math.sqrt(ridge)
-        return gram_of(K.T)
+            kernel = problem.kernel(solution.decay) / ridge
+        else:
+            d = solution.decay ** (-0.5 * self.costs)
+            K = problem.rows.dense(slice(0, len(fit.residual))) * d / math.sqrt(ridge)
+            if ROWS_A_COLUMN * K.shape[1] <= len(K):
+                U, S, _ = torch.linalg.svd(K, full_matrices=False)
+                taken = 1 - (1 + S.square()).rsqrt()
+                return J - U @ (taken[:, None] * (U.T @ J))
+            kernel = gram_of(K.T)
+        L, _ = factored(kernel, 1.0)
+        return torch.linalg.solve_triangular(L, J, upper=False)
 
     # Ridges by evidence
 

@@ -88,10 +88,10 @@ class CubicSplines(Basis, kind="cubic_splines"):
         index, weights = self._weights(X[:, 0], slope=False)
         return torch.einsum("nk,nkm->nm", weights, coef.to(X)[index])
 
-    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
-        """See `Basis.evaluate_partial`; only the four columns of each interval."""
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """See `Basis.evaluate_gradient`; only the four columns of each interval."""
         index, weights = self._weights(X[:, 0], slope=True)
-        return torch.einsum("nk,nkm->nm", weights, coef.to(X)[index])
+        return torch.einsum("nk,nkm->nm", weights, coef.to(X)[index])[:, None]
 
     def posterior_columns(self, X: Tensor) -> Tensor:
         """Two columns (n, 2): root of the leverage, and growth of the error between the knots.

@@ -34,7 +34,6 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         self.centres, self.scales, self.power, self.share = centres, scales, power, share
         self.n_features = centres.shape[1]
         self.n_columns = 1 + self.n_features + len(centres)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
@@ -64,7 +63,15 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
 
     def matrix(self, X: Tensor) -> Tensor:
         """Evaluate in the precision of X; see `Basis.matrix`."""
-        return torch.cat([self.affine(X), self.distances(X) ** self.power], 1)
+        return self._matrix(X, self.distances(X))
+
+    def _matrix(self, X: Tensor, distances: Tensor) -> Tensor:
+        return torch.cat([self.affine(X), distances**self.power], 1)
+
+    def evaluate_beside(self, X: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
+        """Both of the same distances; see `Basis.evaluate_beside`."""
+        distances = self.distances(X)
+        return self._matrix(X, distances) @ coef.to(X), self._deviations(distances)
 
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives in the precision of X; see `Basis.partial`.
@@ -82,15 +89,9 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
         affine[:, 1 + feature] = scale
         return torch.cat([affine, radial], 1)
 
-    def evaluate_partial(self, X: Tensor, feature: int, coef: Tensor) -> Tensor:
-        """One of all derivatives, which come together; see `Basis.evaluate_partial`."""
-        known = self._last  # Other threads may put theirs here.
-        if known is None or known[0] is not X or known[1] is not coef:
-            known = self._last = X, coef, self._gradient(X, coef.to(X))
-        return known[2][:, feature]
-
-    def _gradient(self, X: Tensor, coef: Tensor) -> Tensor:
-        """Gradient (n, d, m) with coefficients (p, m): the distances are taken once."""
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """The distances are taken once; see `Basis.evaluate_gradient`."""
+        coef = coef.to(X)
         affine, radial = coef[1 : 1 + self.n_features], coef[1 + self.n_features :]
         distance, centres = self.distances(X), self.centres.to(X)
         if self.power == 1:
@@ -109,7 +110,10 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
 
         The variance between the centres grows like the power of the distance to the nearest.
         """
-        nearest = self.distances(X).amin(1)
+        return self._deviations(self.distances(X))
+
+    def _deviations(self, distances: Tensor) -> Tensor:
+        nearest = distances.amin(1)
         share = torch.full_like(nearest, self.share**0.5)
         return torch.stack([share, nearest ** (self.power / 2)], 1)
 

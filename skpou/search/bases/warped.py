@@ -66,11 +66,19 @@ class WarpedBasis(Basis, kind="warped"):
     def partial(self, X: Tensor, feature: int) -> Tensor:
         """Evaluate the derivatives in the precision of X; see `Basis.partial`."""
         own = self.base.partial(stretched(X, self.steps), feature)
-        step = float(self.steps[feature])
-        if math.isinf(step):
-            return own
-        slope = 1 / ((X[:, feature].clamp_min(0) + step) * math.log1p(1 / step))
-        return slope[:, None] * own
+        return self._slopes(X)[:, feature, None] * own
+
+    def evaluate_gradient(self, X: Tensor, coef: Tensor) -> Tensor:
+        """Gradient by that of the base; see `Basis.evaluate_gradient`."""
+        own = self.base.evaluate_gradient(stretched(X, self.steps), coef)
+        return self._slopes(X)[..., None] * own
+
+    def _slopes(self, X: Tensor) -> Tensor:
+        """Derivatives (n, d) of the stretched coordinates."""
+        c = self.steps.to(X)
+        finite = torch.where(c.isinf(), 1.0, c)
+        slopes = 1 / ((X.clamp_min(0) + finite) * torch.log1p(1 / finite))
+        return torch.where(c.isinf(), 1.0, slopes)
 
 
 def stretched(X: Tensor, steps: Tensor) -> Tensor:

@@ -159,8 +159,8 @@ def test_few_rows_give_what_columns_give(noise):
     np.testing.assert_allclose(one.spread, spread, rtol=1e-6)
 
 
-@pytest.mark.parametrize("p", [1, 64, 65, 200])
-def test_inverse_by_halves(p):
+@pytest.mark.parametrize("p", [1, 64, 200])
+def test_inverse_of_a_triangle(p):
     L = torch.tril(torch.as_tensor(np.random.default_rng(0).standard_normal((p, p)))) * 0.1
     L.diagonal().add_(3.0)
     np.testing.assert_allclose(lower_inverse(L) @ L, np.eye(p), atol=1e-10)

@@ -129,10 +129,14 @@ def test_far_outside_a_mean_goes_on_along_its_tangent():
     tangent = found.mean(near) + found.gradient(near)[:, 0] * (X - near)
     share = (1 / found.variance(X)).clamp_max(1)
     assert (share[:3] == 1).all() and (share[3:5] < 1).all()
-    # Where the process is less sure than the range of y is wide, that counts for the rest; nor is
-    # this range left by more than the range.
+    # Where the process is less sure than the range of y is wide, that counts for the rest; and what
+    # leaves this range by more than the range comes back to the tangent.
     expected = tangent + share * (found.mean(X) - tangent)
-    expected = torch.where(share < 1, expected.clamp(-1.5, 1.5), expected)
+    part = (1 / (expected - expected.clamp(-0.5, 0.5))).square()
+    within = tangent.clamp(-1.5, 1.5)
+    back = torch.lerp(within, expected.clamp(-1.5, 1.5), part.clamp_max(1))
+    expected = torch.where((share < 1) & (part < 1), back, expected)
+    assert part[3] < 1 and tangent[3].abs() < 1.5
     assert abs(expected[4, 0] - tangent[4, 0]) < 0.5 < abs(found.mean(X)[4, 0] - tangent[4, 0])
     torch.testing.assert_close(held.mean(X), expected)
     torch.testing.assert_close(held.components(X).expectation(), expected)

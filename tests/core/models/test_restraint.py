@@ -61,6 +61,30 @@ def test_no_mean_leaves_the_range_far_where_its_std_exceeds_it():
     assert unsure.gradient(X)[2].item() == 0 and unsure.gradient(X)[0].item() > 0
 
 
+class BentOutside(Runaway):
+    """A line in the box, which a cubic term drives away outside."""
+
+    def mean(self, X):
+        return X[:, :1] + 1e3 * (X[:, :1] - 1).clamp_min(0) ** 3
+
+    def gradient(self, X):
+        return (1 + 3e3 * (X - 1).clamp_min(0) ** 2)[..., None]
+
+
+def test_a_mean_that_runs_away_outside_comes_back_to_its_tangent_without_a_jump():
+    bounds = tensor([0.0]), tensor([1.0])
+    unsure, sure = (Restrained(BentOutside(v), None, *bounds) for v in (1e6, 1e-2))
+    X = torch.linspace(0.9, 1.6, 1401, dtype=torch.float64)[:, None]
+    mean, own = unsure.mean(X), unsure.model.mean(X)
+    assert torch.equal(sure.mean(X), own)
+    assert torch.equal(mean[own <= 2], own[own <= 2]) and mean.max() < 2.001
+    far = X[:, 0] > 1.4
+    assert (mean[far] - X[far]).abs().max() < 1e-3
+    assert mean.diff(dim=0).abs().max() < 2 * own[own <= 2].diff().abs().max()
+    slopes = unsure.gradient(X)[:, 0]
+    torch.testing.assert_close(slopes[far][:-1], mean[far].diff(dim=0) / 5e-4, rtol=1e-2, atol=0)
+
+
 def of_a_table(x):
     """Points of four columns, of which the first is given."""
     return tensor(np.c_[x, np.full((len(x), 3), 0.5)])

@@ -8,6 +8,7 @@ import torch
 
 from skpou.core.rows import Rows
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
+from skpou.neural_sparse_grids.projected import squares
 from skpou.neural_sparse_grids.projected.classes import EncodedClasses
 from skpou.neural_sparse_grids.projected.rows import Ridges
 from skpou.neural_sparse_grids.projected.squares import EncodedProblem
@@ -156,6 +157,17 @@ def test_more_grid_points_than_rows(sizes, monkeypatch):
     torch.testing.assert_close(model.pull, expected.pull, rtol=1e-7, atol=1e-9)
     assert math.isclose(problem.adapt(found).score, score, rel_tol=1e-9)
     assert math.isclose(problem.ridges.noise, first.noise, rel_tol=1e-9)
+
+
+def test_few_columns_are_projected_off_by_singular_vectors(monkeypatch):
+    problem, theta = make_problem("squares", sizes=(8, 9), level=2)
+    fit = problem.solve(theta)
+    J = torch.tensor(np.random.default_rng(5).standard_normal((30, 4)))
+    found = problem._projected(fit, J)
+    monkeypatch.setattr(squares, "ROWS_A_COLUMN", 30)
+    expected = problem._projected(fit, J)
+    assert not torch.allclose(found, expected)  # Another root of the same matrix.
+    torch.testing.assert_close(found.T @ found, expected.T @ expected, rtol=1e-10, atol=1e-12)
 
 
 def test_ridges_are_chosen_with_the_coefficients_they_give(monkeypatch):
