@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,11 @@ from skpou.core.models import (
     Predictor,
     Restrained,
     WithFormError,
-    degrees_of_noise,
     fit_companion,
     fit_form_errors,
     fit_interpolant,
     fit_process,
+    fit_tails,
     joined_errors,
     kept_rows,
     leave_out,
@@ -210,7 +210,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             return
         rows = kept_rows(prepared.rows)
         makers = self._residual_makers(model, rows)
-        left_out = leave_out(makers, rows)
+        left_out, forms = leave_out(makers, rows), []
         if left_out is not None:
             left_out = self._told_by_law(left_out, model, rows)
             sides = leave_out_sides(makers, rows)
@@ -220,7 +220,8 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             forms = with_jumps(forms, model, prepared.rows)
             self._form_error = [form.arrays() for form in forms]
         companion = fit_companion(model, rows, left_out) if self._may_give_way() else None
-        process, interpolant, degrees = None, None, degrees_of_noise(rows, left_out)
+        told: Sequence[LeftOut] | None = left_out
+        process, interpolant, of_told = None, None, rows
         if leans and self._may_interpolate() and left_out is not None:
             own = left_out
             some, left_out = self._left_out_to_lean(model, rows, own)
@@ -228,7 +229,7 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             interpolant, told = fit_interpolant(
                 some, left_out, known, lambda k: self._left_out_alone(model, rows, own, k)
             )
-            degrees = degrees_of_noise(some, told)
+            of_told = some
         predicts_all = interpolant is not None and interpolant.predicts_all(rows.n_outputs)
         if leans and self._may_lean() and left_out is not None and not predicts_all:
             errors = companion and left_out and joined_errors(companion, some, left_out)
@@ -237,7 +238,9 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             process = fit_process(some, left_out, errors or None, noise)
             if process is not None and interpolant is not None:
                 process = process.without(interpolant.targets)
-        beside = (companion, prepared.rows, process, degrees, interpolant)
+        may_be_heavy = self.__dict__.get("_noise_law") is None and self._knows_law()
+        tails = fit_tails(of_told, told, forms if interpolant is None else [], may_be_heavy)
+        beside = (companion, prepared.rows, process, tails, interpolant)
         self._restraint = restrained(model, *beside).arrays()
 
     def _residual_makers(self, model: Any, rows: Rows) -> list[Makers]:

@@ -14,6 +14,9 @@ from skpou.search.scores import RidgePath
 
 #: Calibrated error, in units of y, that is round-off.
 LEAST_ERROR = 1e-17
+#: Most by which errors at left-out rows are taken to be too small for what they have chosen: forms
+#: that are exact leave no degree of freedom, and others err by more than that.
+MOST_SPENT = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Candidate:
     bandwidths : tuple of float
         Largest frequency of each stage in radians over half the side of the box; 0 where it has
         none.
+    n_chosen : int
+        Number of lengths of the columns that all rows have chosen, those left out, too.
     """
 
     family: str
@@ -52,6 +57,7 @@ class Candidate:
     n_units: int = 0
     handicap: float = 1.0
     bandwidths: tuple[float, ...] = (0.0,)
+    n_chosen: int = 0
 
     @classmethod
     def from_path(
@@ -101,6 +107,16 @@ class Candidate:
             "calibrated": float(self.calibrated),
             "taken": taken,
         }
+
+    def spent(self, n_rows: int) -> float:
+        """Factor by which errors at left-out rows are too small, since all rows chose lengths.
+
+        It is that of the variance, by the degrees of freedom that are left with and without these.
+        """
+        left = n_rows - self.dof
+        if left <= 0:
+            return MOST_SPENT if self.n_chosen else 1.0
+        return min(math.sqrt(left / max(left - self.n_chosen, left / MOST_SPENT**2)), MOST_SPENT)
 
     def score(self, white: bool) -> float:
         """Score between families; `white` when a smooth model has left nothing but noise.

@@ -51,7 +51,7 @@ def choose(
     levels = None if coded else ErrorBetweenLevels(rows)
 
     def score(candidate: Candidate) -> float:
-        own = candidate.score(plain)
+        own = candidate.spent(rows.n_rows) * candidate.score(plain)
         return own if levels is None else max(own, levels.of(candidate))
 
     ranked = sorted(kept or candidates, key=score)

@@ -436,6 +436,7 @@ class SineSearch:
             evidence=best.score,
             n_units=2 * len(best.basis.phases),
             bandwidths=(best.spectrum.bandwidth,),
+            n_chosen=len(set(best.spectrum.scales)),
         )
 
 

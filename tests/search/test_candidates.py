@@ -51,3 +51,13 @@ def test_candidates_without_calibrated_error_are_still_ranked():
     scores = [candidate(error, 0.0).score(False) for error in errors]
     assert all(a < b for a, b in itertools.pairwise(scores))
     assert candidate(0.0, 0.0).score(False) == candidate(0.0, 0.0).score(True) == 0
+
+
+def test_lengths_that_rows_have_chosen_are_spent():
+    def spent(dof, n_chosen):
+        return dataclasses.replace(candidate(n_chosen=n_chosen), dof=dof).spent(20)
+
+    assert spent(6.0, 0) == spent(20.0, 0) == 1
+    assert spent(6.0, 5) == pytest.approx(math.sqrt(14 / 9))
+    # Not without end: forms that follow all rows may be exact.
+    assert spent(14.5, 5) == spent(20.0, 5) == pytest.approx(2)

@@ -96,7 +96,7 @@ from skpou.core.models.residue_density import (
     rounding,
 )
 from skpou.core.models.restraint import Restrained, restrained
-from skpou.core.models.tails import CLEAR_NOISE, degrees_of_noise
+from skpou.core.models.tails import CLEAR_NOISE, fit_tails
 from skpou.core.models.with_form_error import WithFormError
 from skpou.core.models.with_noise_law import WithNoiseLaw
 
@@ -109,13 +109,13 @@ __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", 
            "ResidualMaker", "Residue", "ResidueDensity", "Restrained", "StackedDensities", "Stage",
            "WithFormError", "WithNoiseLaw", "WithOutliers", "are_clustered", "are_even",
            "beside_an_exact_fit", "better_residues", "choose_components", "conformal_rank",
-           "degrees_of_noise",
            "errors_of_law", "evident_rates", "fit_companion", "fit_density", "fit_form_errors",
            "fit_interpolant", "fit_level_errors", "fit_local_kernel", "fit_noise_law",
-           "fit_process", "fit_residues", "fitted_alone", "has_even_noise", "interval_of_score",
-           "interval_scores", "is_exact", "is_gain", "is_of_form", "is_scattered", "joined_errors",
-           "joint_log_density", "keeps_all", "kept_rows", "least_rows", "leave_out",
-           "leave_out_sides", "left_out", "left_out_by_leverage", "left_out_errors",
+           "fit_process", "fit_residues", "fit_tails", "fitted_alone", "has_even_noise",
+           "interval_of_score", "interval_scores", "is_exact", "is_gain", "is_of_form",
+           "is_scattered", "joined_errors", "joint_log_density", "keeps_all", "kept_rows",
+           "least_rows", "leave_out", "leave_out_sides", "left_out", "left_out_by_leverage",
+           "left_out_errors",
            "levels_of_columns", "log_density_of", "makers_of_stages", "may_hold_outliers",
            "mean_slope", "model_of_stages", "no_form_errors", "noise_floor", "outside_steps",
            "own_maker", "prior_residual_makers", "residual_maker", "residual_makers",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from skpou.core.models.interpolant import Interpolant
 from skpou.core.models.linear_companion import FEWEST_OF_TABLE, LinearCompanion, share_of
 from skpou.core.models.model import Predictor
 from skpou.core.models.process_companion import ProcessCompanion, drawn_together, moved
-from skpou.core.models.tails import variance_factors, with_tails
+from skpou.core.models.tails import Tails, with_tails
 from skpou.core.models.with_form_error import WithFormError
 
 #: Power of the precision that is the step, in units of the box, of the difference quotients of
@@ -34,8 +33,6 @@ HIDDEN_POWER = 4
 UNKNOWN_RANGES = 3.0
 #: Shifted points that are evaluated at a time.
 MOST_SHIFTED = 4000
-#: Degrees of freedom below which Student's t is as good as infinitely wide.
-LEAST_DEGREES = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ class Restrained:
         for the density alone: the mean is the same with and without.
     process : ProcessCompanion, default=None
         What the mean leans on everywhere.
-    degrees : ndarray of shape (m,), default=None
-        Degrees of freedom by which each target's noise is known, where these are few.
+    tails : Tails, default=None
+        Those of the density; None: Gaussian ones.
     interpolant : Interpolant, default=None
         What predicts some of the targets in place of the model, where rows are few: for them
         nothing else counts.
@@ -73,7 +70,7 @@ class Restrained:
     high: Tensor
     bars: WithFormError | None = None
     process: ProcessCompanion | None = None
-    degrees: np.ndarray | None = None
+    tails: Tails | None = None
     interpolant: Interpolant | None = None
 
     def mean(self, X: Tensor) -> Tensor:
@@ -205,7 +202,7 @@ class Restrained:
             most = self._largest_variance(X).to(parts.epistemic)[:, None]
             # Not a number is no knowledge either.
             parts = replace(parts, epistemic=parts.epistemic.fmin(most))
-        factors = self._factors if posterior else None
+        factors = self._factors[parts.mean.shape[1] > 1] if posterior else None
         return parts if factors is None else with_tails(parts, factors)
 
     def _largest_variance(self, X: Tensor) -> Tensor:
@@ -216,10 +213,14 @@ class Restrained:
         return torch.where(spread > 0, most, torch.inf)
 
     @cached_property
-    def _factors(self) -> Tensor | None:
-        if self.degrees is None:
-            return None
-        return torch.as_tensor(variance_factors(self.degrees), device=self.low.device)
+    def _factors(self) -> list[Tensor | None]:
+        """Factors of the variance by the tails of a single Gaussian and of a mixture."""
+        if self.tails is None:
+            return [None, None]
+        found = (self.tails.factors(is_mixture) for is_mixture in (False, True))
+        return [
+            one if one is None else torch.as_tensor(one, device=self.low.device) for one in found
+        ]
 
     def covariance(self, X: Tensor) -> Tensor:
         """Covariance (n, n, m) of the mean between points X (n, d), as far as the model has one."""
@@ -235,7 +236,7 @@ class Restrained:
                 covariance = self.interpolant.instead(covariance, own)
         own = covariance.diagonal(dim1=0, dim2=1).T.clamp_min(torch.finfo(X.dtype).tiny)
         beyond = bool((own > self._largest_variance(X).to(own)).any())
-        if beyond or self.process is not None or self.degrees is not None:
+        if beyond or self.process is not None or self.tails is not None:
             # Correlated as the fit's errors are, with the variance of what is predicted.
             root = (self.components(X).variances()[1].to(covariance) / own).sqrt()
             covariance = root[:, None] * covariance * root
@@ -407,8 +408,7 @@ class Restrained:
             "high": self.high.cpu().numpy(),
             "companion": None if companion is None else companion.arrays(),
             "process": None if self.process is None else self.process.arrays(),
-            # Infinite where there are many, which a saved state must not be.
-            "degrees": None if self.degrees is None else 1 / self.degrees,
+            "tails": None if self.tails is None else self.tails.arrays(),
             **({} if self.interpolant is None else {"interpolant": self.interpolant.arrays()}),
         }
 
@@ -416,7 +416,7 @@ class Restrained:
     def from_arrays(cls, model: Predictor, arrays: dict[str, Any], like: Tensor) -> Restrained:
         """Rebuild around a model from `arrays`, on the device of `like`; `bars` are not known."""
         companion, process = arrays["companion"], arrays.get("process")
-        degrees, interpolant = arrays.get("degrees"), arrays.get("interpolant")
+        interpolant = arrays.get("interpolant")
         low, high = (to_tensor(arrays[k], like) for k in ("low", "high"))
         return cls(
             model,
@@ -424,9 +424,7 @@ class Restrained:
             low,
             high,
             process=None if process is None else ProcessCompanion.from_arrays(process, like),
-            degrees=None
-            if degrees is None
-            else np.where(degrees > 0, 1 / np.maximum(degrees, LEAST_DEGREES), np.inf),
+            tails=Tails.from_arrays(arrays),
             interpolant=None if interpolant is None else Interpolant.from_arrays(interpolant, like),
         )
 
@@ -464,7 +462,7 @@ def restrained(
     companion: LinearCompanion | None,
     rows: Rows,
     process: ProcessCompanion | None = None,
-    degrees: np.ndarray | None = None,
+    tails: Tails | None = None,
     interpolant: Interpolant | None = None,
 ) -> Restrained:
     """A fitted model with what its mean leans on and the range of y at the rows."""
@@ -475,6 +473,6 @@ def restrained(
         y.amin(0),
         y.amax(0),
         process=process,
-        degrees=degrees,
+        tails=tails,
         interpolant=interpolant,
     )

@@ -116,4 +116,4 @@ def test_hardly_likely_noise_leaves_no_tails(monkeypatch, share, has_tails):
     model = SparseGridRegressor().fit(x[:, None], y)
     assert "interpolant" in model._restraint
     # The mean of their noise is clear in both, and differs by a factor of eight.
-    assert (model._restraint["degrees"] is not None) == has_tails
+    assert (model._restraint["tails"] is not None) == has_tails

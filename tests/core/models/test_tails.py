@@ -9,9 +9,15 @@ from scipy.stats import norm, t
 
 from skpou import LSGDRegressor
 from skpou.core import Rows
-from skpou.core.models import Components, IndependentComponents, degrees_of_noise, leave_out
-from skpou.core.models.cross_validation import residual_maker
-from skpou.core.models.tails import variance_factors, with_tails
+from skpou.core.models import Components, IndependentComponents, leave_out
+from skpou.core.models.cross_validation import LeftOut, residual_maker
+from skpou.core.models.tails import (
+    Tails,
+    degrees_of_noise,
+    fit_tails,
+    variance_factors,
+    with_tails,
+)
 from tests.examples import tensor
 
 
@@ -67,10 +73,54 @@ def test_few_rows_with_noise_do_not_claim_to_know_it():
         model = LSGDRegressor().fit(x, x[:, 0] + 0.1 * rng.standard_normal(8))
         y = np.array([0.3, 0.6]) + 0.1 * rng.standard_normal((200, 2))
         for tails in (True, False):
-            model._restraint["degrees"] = model._restraint["degrees"] if tails else None
+            model._restraint["tails"] = model._restraint["tails"] if tails else None
             model = pickle.loads(pickle.dumps(model))
             low, high = model.predict_quantile([[0.3], [0.6]], [0.025, 0.975]).T
             inside[tails].append(((y > low) & (y < high)).mean())
     # A Gaussian is too sure of the noise; the tails mend a part of that.
     missing = {tails: 0.95 - np.mean(found) for tails, found in inside.items()}
     assert missing[False] > 0 and abs(missing[True]) < missing[False]
+
+
+def told(error, noise=1.0):
+    """Errors at rows that were left out one by one, of a fit that claims such a noise."""
+    n = len(error)
+    variance = np.full((n, 1), noise**2)
+    sets = [np.array([k]) for k in range(n)]
+    one = LeftOut(sets, n, error[:, None], variance, variance, np.ones(n), np.ones(n, dtype=bool))
+    zero = torch.zeros((n, 1), dtype=torch.float64)
+    return Rows(zero, zero, zero[:, 0] + 1, zero), [one]
+
+
+def test_left_out_rows_tell_the_tails_of_the_noise():
+    quantile = (np.arange(400) + 0.5) / 400
+    assert fit_tails(*told(norm.ppf(quantile))) is None
+    heavy = fit_tails(*told(t.ppf(quantile, 3)))
+    assert heavy.known == 0 and 0.2 < heavy.own <= 1 / 3
+    # The bulk is as wide as that of the errors, whose root mean square is given by few of them.
+    rms = np.sqrt(np.mean(t.ppf(quantile, 3) ** 2))
+    assert heavy.scale == pytest.approx(1 / rms, rel=0.1)
+    factors = tensor(rms**2 * heavy.factors(is_mixture=False))
+    found = with_tails(gaussian(1), factors).quantiles(tensor([0.75, 0.995]))[0, :, 0]
+    assert found.tolist() == pytest.approx(t.ppf([0.75, 0.995], 3).tolist(), rel=0.15)
+    # A mixture has them by its widths, noise that varies by its law.
+    assert heavy.factors(is_mixture=True) is None
+    assert fit_tails(*told(t.ppf(quantile, 3)), own=False) is None
+
+
+def test_few_rows_leave_the_tails_open():
+    rows, left_out = told(np.array([-1.0, 0.3, 0.5, -0.8, 1.2, 0.1, -0.4, 0.9]))
+    few = fit_tails(rows, left_out)
+    assert few.known == pytest.approx(1 / 8) and few.own > 0
+    # They are heavier than those of the known degrees, and the bulk is hardly narrower.
+    assert 0.8 < few.scale <= 1
+    assert few.factors(is_mixture=False)[0] > few.factors(is_mixture=True)[0]
+    assert fit_tails(*told(np.full(8, 1e-9), 1e-9)) is None
+
+
+def test_an_earlier_state_has_known_degrees():
+    found = Tails.from_arrays({"degrees": np.array([0.25, 0.0])})
+    assert found.factors(is_mixture=False) == pytest.approx(
+        variance_factors(np.array([4.0, np.inf]))
+    )
+    assert Tails.from_arrays({"degrees": None}) is None
