@@ -153,7 +153,8 @@ class Claim:
     Attributes
     ----------
     score : float
-        Mean log density that it expects there, per unit of the spread of y.
+        Mean log density that it expects there, per unit of the spread of y; minus infinity where
+        its bars are no numbers, or negative ones.
     error : float
         Root mean square of the errors of the mean that it expects, in units of the spread.
     total : float
@@ -190,7 +191,7 @@ def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
     error, total = (
         max(float(np.sqrt(np.square(part).mean())), ROUND_OFF) for part in (unsure, std)
     )
-    if not np.isfinite([score, error, total]).all():
+    if not np.isfinite([score, error, total]).all() or (std < 0).any():
         score, error, total, exact = -np.inf, np.inf, np.inf, False
     return Claim(score, error, total, exact, mean, std * data.spread)
 

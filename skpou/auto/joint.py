@@ -82,8 +82,15 @@ def joint_parts(density: StackedDensity) -> list[JointPart]:
 
 
 def _covariance_of_doubt(density: StackedDensity, doubt: Part) -> Tensor:
-    """Covariances (n, n, m) of the doubt: its errors go together as those of the doubter do."""
-    mean, covariance = doubt.member.covariance()
+    """Covariances (n, n, m) of the doubt: its errors go together as those of the doubter do.
+
+    Of one without covariances the distance from the stack alone is common to all points.
+    """
+    if takes(doubt.member.estimator.predict, "return_cov", or_any=True):
+        mean, covariance = doubt.member.covariance()
+    else:
+        mean, std = doubt.member.moments()
+        covariance = std.square().T.diag_embed().permute(1, 2, 0)
     apart = mean - density.center
     covariance = covariance + apart[:, None] * apart
     deviation = covariance.diagonal().T.clamp_min(torch.finfo(covariance.dtype).tiny).sqrt()
@@ -121,14 +128,13 @@ class JointOfMembers(BaseRegressor):
 
     def _check_joint(self, points: Tensor, scaling: Scaling, what: str) -> None:
         """Refuse members without covariances, and what memory does not hold."""
-        doubter = vars(self).get("doubter_")
-        members = [*self.estimators_, *([] if doubter is None else [doubter])]
+        members = self.estimators_
         for member, name in zip(members, names_of(members), strict=True):
             if not takes(member.predict, "return_cov", or_any=True):
                 raise ValueError(
                     f"{what} needs members with predict(X, return_cov=True), which {name} has not."
                 )
-        n_matrices = (MATRICES + len(members)) * len(scaling.scale)
+        n_matrices = (MATRICES + len(members) + 1) * len(scaling.scale)
         self._check_matrices(n_matrices, len(points), what)
 
     def _mixture(self, points: Tensor) -> StackedDensity:

@@ -35,9 +35,13 @@ from skpou.core import Report
 #: these have few columns, and distance from all targets, in units of their range, that no mean may
 #: have there where another keeps within.
 N_BETWEEN, BEYOND = 1000, 1.0
+#: How many times as far as most members a mean may be there where most leave the range: means that
+#: go on towards the same pole differ by less.
+FARTHER = 10.0
 #: Fits to all rows of some members, in order, as they are done.
 Fits = Callable[..., Iterator[tuple[int, "Whole"]]]
-#: Members that are fitted before one that is exact ends the fits: another must not contradict it.
+#: Members that are fitted before one that is exact ends the fits: another must not contradict it;
+#: and that leave the range of the targets together where these may well grow beyond it.
 LEAST_FITS = 2
 
 
@@ -54,6 +58,9 @@ class Whole(NamedTuple):
         Whether the mean leaves the range of the targets by far between the rows.
     claim : Claim or None
         What it says of targets between the rows.
+    beyond : ndarray of shape (2, m) or None
+        How far the mean leaves the range of the targets above and below there, at most, in units of
+        the range; None where it is no number.
     """
 
     model: Any
@@ -62,11 +69,13 @@ class Whole(NamedTuple):
     failure: Exception | None
     is_wild: bool = False
     claim: Claim | None = None
+    beyond: np.ndarray | None = None
 
     @property
     def is_good(self) -> bool:
-        """Whether it may predict."""
-        return self.failure is None and not self.is_wild
+        """Whether it may predict: its bars are numbers, too."""
+        has_bars = self.claim is None or np.isfinite(self.claim.score)
+        return self.failure is None and not self.is_wild and bool(has_bars)
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,8 @@ def outcome_of(
 ) -> Outcome:
     """Fit the members that are left to all rows, and stack the densities of the best.
 
-    A member that fails there, or leaves the range of the targets by far between the rows, is left
-    out; where all do, the next one takes their place.
+    A member that fails there, or leaves the range of the targets by far between the rows where most
+    others do not, is left out; where all do, the next one takes their place.
 
     Raises
     ------
@@ -126,7 +135,7 @@ def outcome_of(
     second = [k for k in race.alive if k not in likely and k in race.standings]
     alone = len(likely) == 1 and likely[0] in race.standings
     second = second[:1] if alone and not is_exact(race.standings[likely[0]]) else []
-    whole = dict(fits([*likely, *second]))
+    whole = excused(dict(fits([*likely, *second])))
     good = [i for i, k in enumerate(likely) if whole[k].is_good]
     if not good:
         likely, weights, shares = _in_their_place(len(members), race, whole, fits)
@@ -144,6 +153,7 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
             whole[k] = one
     except StopRequested:
         most = 1
+    whole = excused(whole)
     claims = {k: one.claim for k, one in whole.items() if one.is_good and one.claim is not None}
     if not claims:
         n_members = len(race.names)
@@ -290,16 +300,35 @@ def _fit_whole(member: Any, data: Data, threads: int) -> Whole:
             model = copy.deepcopy(member)
             fit_member(model, data.X, data.targets(), data.weight)
             seconds = time.process_time() - start
-            wild, claim = is_wild(model, data), claim_of(model, data, probes_of(data))
+            beyond, claim = distance_beyond(model, data), claim_of(model, data, probes_of(data))
         # Whatever a member meets, the others go on.
         except Exception as failure:
             return Whole(None, time.process_time() - start, [], failure)
     messages = [one.message for one in caught if isinstance(one.message, Warning)]
-    return Whole(model, seconds, messages, None, wild, claim)
+    is_wild = beyond is None or bool((beyond > BEYOND).any())
+    return Whole(model, seconds, messages, None, is_wild, claim, beyond)
 
 
-def is_wild(model: Any, data: Data) -> bool:
-    """Whether a mean leaves the range of the targets by far somewhere between the rows."""
+def excused(whole: dict[int, Whole]) -> dict[int, Whole]:
+    """The fits, none of them wild where most leave the range: beside a pole targets go on to grow.
+
+    Unless its mean goes much farther than most do.
+    """
+    told = [one.beyond for one in whole.values() if one.beyond is not None]
+    half = max(len(whole) // 2, LEAST_FITS - 1)
+    if len(told) <= half:
+        return whole
+    most = -np.sort(-np.stack(told), axis=0)[half]
+    result = dict(whole)
+    for k, one in whole.items():
+        if one.is_wild and one.beyond is not None:
+            with_most = (most > BEYOND) & (one.beyond <= FARTHER * most)
+            result[k] = one._replace(is_wild=not ((one.beyond <= BEYOND) | with_most).all())
+    return result
+
+
+def distance_beyond(model: Any, data: Data) -> np.ndarray | None:
+    """How far a mean leaves the range of the targets between the rows, as `Whole` has it."""
     rng, points, n = np.random.default_rng(0), data.points, data.n_points
     d = points.shape[1]
     first, second = points[rng.integers(n, size=(2, N_BETWEEN))]
@@ -312,5 +341,6 @@ def is_wild(model: Any, data: Data) -> bool:
     mean = mean.reshape(-1, data.y.shape[1])
     low, high = data.y.min(0), data.y.max(0)
     width = np.maximum(high - low, data.spread)
-    outside = np.maximum(low - mean, mean - high) > BEYOND * width
-    return bool(outside.any() or np.isnan(mean).any())
+    if np.isnan(mean).any():
+        return None
+    return np.stack([(mean - high).max(0), (low - mean).max(0)]) / width

@@ -24,8 +24,8 @@ def summary_of(board: dict[str, np.ndarray], n_outliers: int = 0) -> str:
     whole_fits = (board["weight"] == 0) & (board["rows"] == whole)
     failed = whole_fits & np.isnan(board["log_density"])
     lines += [
-        f"{names[i]} was dropped: with all rows it failed, or its mean leaves the range of y by "
-        "far between them."
+        f"{names[i]} was dropped: with all rows it failed, its bars are no numbers, or its mean "
+        "leaves the range of y by far between them."
         for i in np.flatnonzero(failed)
     ]
     known = np.flatnonzero(~np.isnan(board["log_density"]) & (board["rows"] == whole))

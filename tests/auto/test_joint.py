@@ -106,6 +106,14 @@ def test_what_is_widened_or_doubted_counts():
     np.testing.assert_allclose(np.cov(draws), 0.9 + 0.1 * 101, rtol=0.1)
 
 
+def test_a_doubter_without_covariances():
+    """Its bars count at each point for itself, its distance from the stack at all together."""
+    model = mixture(Told(0.0, 1.0), weights=[1.0], doubter=Constant(10.0, 2.0), doubt=0.1)
+    expected = 0.9 + 0.1 * (100 + 4 * np.eye(5))
+    np.testing.assert_allclose(model.predict(POINTS, return_cov=True)[1], expected)
+    assert model.sample_y(POINTS, 2, joint=True).shape == (5, 2)
+
+
 def test_outputs_have_their_own_covariances():
     y = np.column_stack([Y, -1e3 * Y])
     model = AutoRegressor(["SparseGridRegressor", "HierarchicalPOURegressor"]).fit(X, y)

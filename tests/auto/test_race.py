@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skpou.auto import race as race_module
-from skpou.auto.outcome import outcome_of, stack
+from skpou.auto.outcome import Whole, excused, outcome_of, stack
 from skpou.auto.race import FACTORS, Data, Race, count_trials, plan_rungs, run_race
 from skpou.core import merge_rows
 from tests.auto.members import Constant, Failing, Line, Wild
@@ -195,6 +195,27 @@ def test_a_member_that_is_wild_between_the_rows_gives_way():
     # Where there is no other, it stays.
     race = run(members[:1], data)
     assert outcome_of(members[:1], race, data, 3, None, lambda line: None).members == [0]
+
+
+def test_means_that_most_have_beyond_the_range_are_kept():
+    """Beside a pole that no row reaches; but none that goes much farther than most."""
+
+    def wild(*distances):
+        whole = {
+            k: Whole(None, 0.0, [], None, is_wild=d != 0, beyond=np.array([[d], [0.0]]))
+            for k, d in enumerate(distances)
+        }
+        whole[-1] = Whole(None, 0.0, [], ValueError())
+        return [k for k, one in excused(whole).items() if one.is_wild]
+
+    assert wild(3.0, 5.0, 4.0) == []
+    assert wild(3.0, 5.0, 60.0) == [2]
+    assert wild(3.0, 5.0, 0.0) == [0, 1], "one that failed is not with them"
+    assert wild(3.0) == [0]
+    members = [Wild(std=0.1), Wild(std=0.1), Constant(0.5, 0.3)]
+    race = Race(["m0", "m1", "m2"], [], [0, 1, 2])
+    outcome = outcome_of(members, race, scattered(100), 3, None, lambda line: None)
+    assert sorted(outcome.members) == [0, 1]
 
 
 def test_where_all_fail_the_first_failure_is_raised():

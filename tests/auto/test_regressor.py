@@ -209,10 +209,14 @@ def test_given_members_stay_as_they_are():
     np.testing.assert_array_equal(model.predict(QUERY), member.fit(X, Y).predict(QUERY))
 
 
-def test_a_dropped_member_is_told():
-    model = AutoRegressor([Wild(std=0.1), Constant(0.0, 0.6)]).fit(X, X[:, 0])
-    assert [type(member) for member in model.estimators_] == [Constant]
-    assert "Wild was dropped: with all rows" in model.summary()
+@pytest.mark.parametrize("member", [Wild(std=0.1), Line(std=np.nan), Line(std=-0.1)])
+def test_a_dropped_member_is_told(member):
+    """One far from all targets, ones with bars that are no numbers: they do not even doubt."""
+    model = AutoRegressor([member, Told(0.0, 0.6)]).fit(X, X[:, 0])
+    assert [type(kept) for kept in model.estimators_] == [Told]
+    assert model.doubter_ is None
+    assert np.isfinite(model.predict(QUERY, return_std=True)[1]).all()
+    assert f"{type(member).__name__} was dropped: with all rows" in model.summary()
     assert model.leaderboard_["rows"].tolist()[-2:] == [60, 60]
 
 
@@ -271,6 +275,12 @@ def test_saving(mixed):
     assert all(name.startswith("skpou.") for name in own)
     loaded = skops.loads(data, trusted=own)
     assert_same_bits(predictions(loaded, QUERY), predictions(model, QUERY))
+
+
+class Told(Constant):
+    """Is taken at its word."""
+
+    bars_are_calibrated = True
 
 
 class Steps:
