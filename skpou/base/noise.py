@@ -179,6 +179,11 @@ class NoiseLawMixin:
             told.append(one)
         return told
 
+    def _may_be_heavy(self, n_outputs: int) -> list[bool]:
+        """Which targets' noise may have tails of its own: one that varies has them by its law."""
+        states = self.__dict__.get("_noise_law") or [None] * n_outputs
+        return [self._knows_law() and state is None for state in states]
+
     def _usual_factor(self) -> Any:
         """Means (m,) over the rows by which laws multiply the variance of the fit's noise, or 1."""
         states = self.__dict__.get("_noise_law")

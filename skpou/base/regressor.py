@@ -238,8 +238,8 @@ class BaseRegressor(OutlierMixin, NoiseLawMixin, PredictiveRegressor):
             process = fit_process(some, left_out, errors or None, noise)
             if process is not None and interpolant is not None:
                 process = process.without(interpolant.targets)
-        may_be_heavy = self.__dict__.get("_noise_law") is None and self._knows_law()
-        tails = fit_tails(of_told, told, forms if interpolant is None else [], may_be_heavy)
+        of_form = forms if interpolant is None else []
+        tails = fit_tails(of_told, told, of_form, self._may_be_heavy(of_told.n_outputs))
         beside = (companion, prepared.rows, process, tails, interpolant)
         self._restraint = restrained(model, *beside).arrays()
 

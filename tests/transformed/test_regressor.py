@@ -32,7 +32,8 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (80, 2))
 #: Over some four powers of ten, with errors of a tenth.
 Y = np.exp(4 * X[:, 0] + np.abs(X[:, 1]) + 0.1 * RNG.standard_normal(80))
-GRID = SparseGridRegressor(level=2)
+#: Gaussian inside, with which formulas are compared.
+GRID = SparseGridRegressor(level=2, density="gaussian")
 MIXTURE = SparseGridRegressor(level=2, density="mixture")
 PIECES = HierarchicalPOURegressor(2, 1)
 

@@ -124,7 +124,7 @@ def fit_tails(
     rows: Rows,
     left_out: Sequence[LeftOut] | None,
     forms: Sequence[FormError] = (),
-    own: bool = True,
+    own: Sequence[bool] | None = None,
 ) -> Tails | None:
     """The tails of every target's density, by errors at left-out rows; None: all are Gaussian.
 
@@ -133,15 +133,19 @@ def fit_tails(
     forms : sequence of FormError, default=()
         Of what predicts. Of a few exact rows they are what errors are told by, as the noise is by
         others.
-    own : bool, default=True
-        Whether the noise may have tails of its own: not where it was asked to be Gaussian, and one
-        that varies by a law has them by that.
+    own : sequence of bool, default=None
+        Which targets' noise may have tails of its own: not where it was asked to be Gaussian, and
+        one that varies by a law has them by that. None: all.
     """
     degrees = degrees_of_noise(rows, left_out)
     if left_out is None:
         return None
     known = np.zeros(len(left_out)) if degrees is None else 1 / degrees
-    found = [_own_tails(_claimed(one)) if own else (0.0, 1.0) for one in left_out]
+    own = [True] * len(left_out) if own is None else own
+    found = [
+        _own_tails(_claimed(one)) if may else (0.0, 1.0)
+        for one, may in zip(left_out, own, strict=True)
+    ]
     for target, form in enumerate(forms):
         if _is_noisy(left_out[target]) or not 0 < len(form.ratio) < MOST_DEGREES:
             continue
@@ -180,8 +184,9 @@ def _claimed(left_out: LeftOut) -> np.ndarray:
 def _own_tails(ratio: np.ndarray) -> tuple[float, float]:
     """Posterior mean of the reciprocal degrees of some errors, and the width of their bulk.
 
-    That is beside the root of their mean square, which the standard deviation is taken to be. It is
-    no less than the variance allows: a few errors that are far larger would have it vanish.
+    The width is beside the root of their mean square, which the standard deviation is taken to be,
+    or what that exceeds it by. It is no less than the variance allows: a few errors that are far
+    larger would have it vanish.
     """
     size = float(np.sqrt(np.mean(ratio**2))) if len(ratio) else 0.0
     if not size > TINY:
@@ -197,7 +202,9 @@ def _own_tails(ratio: np.ndarray) -> tuple[float, float]:
     share = np.exp(likely - likely.max())
     share /= share.sum()
     told = len(square) / (len(square) + PRIOR_ROWS)
-    return float(share @ inverse), float(np.exp(told * (share @ np.log(scales))))
+    heavy, scale = float(share @ inverse), float(np.exp(told * (share @ np.log(scales))))
+    # Tails add variance, of which errors below what is claimed ask for none.
+    return heavy, max(math.sqrt(1 - 2 * heavy), scale * min(1.0, size))
 
 
 def _of_student(square: np.ndarray, degrees: float) -> tuple[float, float]:

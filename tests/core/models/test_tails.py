@@ -107,7 +107,7 @@ def test_left_out_rows_tell_the_tails_of_the_noise():
     assert found.tolist() == pytest.approx(t.ppf([0.75, 0.995], 3).tolist(), rel=0.15)
     # A mixture has them by its widths, noise that varies by its law.
     assert heavy.factors(is_mixture=True) is None
-    assert fit_tails(*told(t.ppf(quantile, 3)), own=False) is None
+    assert fit_tails(*told(t.ppf(quantile, 3)), own=[False]) is None
 
 
 def test_few_rows_leave_the_tails_open():
