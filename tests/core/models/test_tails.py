@@ -1,6 +1,7 @@
 """Tails of Student's t: degrees of freedom from left-out rows, and densities."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from scipy.stats import norm, t
 
 from skpou import LSGDRegressor
 from skpou.core import Rows
-from skpou.core.models import Components, IndependentComponents, leave_out
+from skpou.core.models import Components, IndependentComponents, leave_out, no_form_errors
 from skpou.core.models.cross_validation import LeftOut, residual_maker
 from skpou.core.models.tails import (
+    SHARES,
     Tails,
     degrees_of_noise,
     fit_tails,
@@ -116,6 +118,16 @@ def test_few_rows_leave_the_tails_open():
     assert 0.8 < few.scale <= 1
     assert few.factors(is_mixture=False)[0] > few.factors(is_mixture=True)[0]
     assert fit_tails(*told(np.full(8, 1e-9), 1e-9)) is None
+
+
+def test_few_exact_rows_tell_tails_at_the_variance_of_the_form():
+    rows, left_out = told(np.full(20, 1e-9), 1e-9)
+    ratio = t.ppf((np.arange(20) + 0.5) / 20, 3) ** 2
+    form = replace(no_form_errors(rows)[0], ratio=ratio / ratio.mean())
+    found = fit_tails(rows, left_out, [form])
+    factors, known = found.factors(is_mixture=False), variance_factors(1 / found.known)
+    assert found.own > 0.1 and factors[0] > 1.5 * known[0]
+    assert SHARES @ factors == pytest.approx(SHARES @ known, rel=0.2)
 
 
 def test_an_earlier_state_has_known_degrees():
