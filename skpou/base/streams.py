@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, RowSample, Scaling, target_unit, to_array, to_tensor
-from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks, rows_within
+from skpou.core.linalg import (
+    COPIES_SUMMED,
+    RowSums,
+    count,
+    gather,
+    gather_objects,
+    row_blocks,
+    rows_within,
+)
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.
 Columns = Callable[[Tensor], Tensor]
@@ -220,7 +228,8 @@ class Summary:
         target_unit(y, weight, LARGEST_TARGET[dtype])  # refuses what overflows
         self.n_outside += count_outside(X, weight, self.edges)
         points = self.points(X, dtype)
-        for block in row_blocks(len(points), rows_within(4 * self.sums.n_columns)):
+        size = rows_within(COPIES_SUMMED * self.sums.n_columns)
+        for block in row_blocks(len(points), size):
             self.sums.add(columns(points[block]), y[block], weight[block])
 
     def points(self, X: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.models import Stage
-from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
+from skpou.core.optim import (
+    SMALL_RIDGE_SHARE,
+    ProjectedFit,
+    ProjectedProblem,
+    RidgeSchedule,
+    levenberg_marquardt,
+)
 from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
@@ -79,9 +85,8 @@ LEAST_ROWS_A_PARAMETER = 2.5
 #: Error relative to the last best from which a larger size counts as no better, and the error of
 #: round-off, at which growth ends.
 NO_BETTER, EXACT = 0.8, 1e-14
-#: First ridge of the polish and its share of the error: as small as coefficients of close units
-#: allow. Steps go on to round-off.
-RIDGE, RIDGE_SHARE, POLISHED = 1e-10, 1e-3, 1e-16
+#: Relative residual at which the polish ends: it goes on to round-off.
+POLISHED = 1e-16
 #: Part of a column that others leave over, below which it is their sum.
 INDEPENDENT = 1e-8
 
@@ -320,11 +325,9 @@ class UnitSearch:
 
     def _polish(self, units: Units) -> Units:
         """Variable projection of all units; keeps the fit and its ridge."""
-        ridge = RidgeSchedule(RIDGE, share=RIDGE_SHARE)
-        if not self.patient:
-            ridge.least_share = RIDGE_SHARE
-        if self.alpha is not None:
-            ridge = RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
+        ridge = RidgeSchedule.of(self.alpha, SMALL_RIDGE_SHARE)
+        if not self.patient and self.alpha is None:
+            ridge.least_share = SMALL_RIDGE_SHARE
         problem = self._problem(units)
         result = levenberg_marquardt(
             problem,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import COPIES_EVALUATED, row_blocks, rows_within
 from skpou.core.models import Stage
 from skpou.search import Candidate, Seen, Task
 from skpou.sparse_grids import GridOptions, SparseGrid, SparseGridModel, fit_sparse_grid
@@ -81,7 +81,7 @@ def grid_candidate(task: Task, model: SparseGridModel) -> Candidate:
 
     def variance(X: Tensor) -> Tensor:
         """Variance (n,) for unit noise."""
-        blocks = row_blocks(len(X), rows_within(3 * basis.n_columns))
+        blocks = row_blocks(len(X), rows_within(COPIES_EVALUATED * basis.n_columns))
         parts = [
             torch.linalg.solve_triangular(lower, basis.matrix(X[block]).T, upper=False)
             for block in blocks
