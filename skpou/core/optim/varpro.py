@@ -246,15 +246,18 @@ class ProjectedProblem:
         numbers = y.shape[1] * basis.n_parameters
         self.batch_size = batch_size or rows_within(numbers, JACOBIAN_NUMBERS)
 
-    def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
-        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
-        A = self.basis.matrix(theta) * self.root
-        p = A.shape[1]
+    def _strength(self, A: Tensor, ridge: float) -> float:
+        """The ridge in the units of the columns."""
         if self.unit is None:
             # That of the start throughout: the derivatives do not follow a change.
             largest = float(A.square().sum(0).max())
             self.unit = largest if math.isfinite(largest) else self.total
-        strength = math.sqrt(ridge * self.unit)
+        return math.sqrt(ridge * self.unit)
+
+    def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
+        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
+        A = self.basis.matrix(theta) * self.root
+        p, strength = A.shape[1], self._strength(A, ridge)
         span, reduced = torch.linalg.qr(A.T) if FEW_ROWS * len(A) < p else (None, A.T)
         R, projected, rss = self._ridged(reduced.T, strength)
         prior = self.shrinkage * strength
