@@ -22,18 +22,16 @@ from skpou.equations import (
     UNSOLVED,
     CollocationSystem,
     Problem,
+    Sentence,
     Tangent,
     criterion,
     doubted,
     fitted_model,
     hidden_jump,
     judged,
-    jump_message,
     residual_on_lines,
-    smoothness_message,
     stacked,
     told_by_smoothness,
-    unsolved_message,
 )
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
@@ -345,14 +343,15 @@ class EquationNetworkTraining(NetworkTraining):
             left = residual_on_lines(system, solution.coef, solution.unknowns)
             if left > UNSOLVED:
                 holds = False
-                code, message = "max_iter", f"{unsolved_message(left)} {message}".strip()
+                code, message = "max_iter", f"{Sentence.UNSOLVED.format(left)} {message}".strip()
         jump = hidden_jump(system, solution.coef)
         if jump > UNSOLVED:
             holds = False
-            code, message = "max_iter", f"{jump_message(jump)} {message}".strip()
+            code, message = "max_iter", f"{Sentence.JUMPS.format(jump)} {message}".strip()
         named = self.reported["by_smoothness"]
         if named:
-            code, message = "max_iter", f"{smoothness_message(named)} {message}".strip()
+            alone = Sentence.SMOOTH_ALONE.about(named)
+            code, message = "max_iter", f"{alone} {message}".strip()
         return replace(result, code=code, message=message, chosen={**result.chosen, "holds": holds})
 
 
