@@ -18,6 +18,7 @@ from skpou.base import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     Interval,
     Stream,
     StrOptions,
@@ -33,7 +34,7 @@ from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import BUILT_IN, Encoder, EncoderForm, name_of
 from skpou.neural_sparse_grids.fit import (
     COEF_SOLVERS,
@@ -85,7 +86,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "tol": [NOT_NEGATIVE],
         "alpha": [AUTO, NOT_NEGATIVE],
         "early_stopping": [AUTO, "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [SHARE],
         "n_iter_no_change": [COUNT],
         "bounds": [None, "array-like"],
     }

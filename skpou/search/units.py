@@ -56,10 +56,12 @@ LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
 #: Sizes from which growth has no hope, and the factors by which its error must then exceed that of
-#: the best other family; on more rows, where sizes take seconds, these; and where all that is left
-#: has been called noise: the step that this may have missed shows with few units.
+#: the best other family.
 HOPELESS = ((10, 30.0),)
+#: Rows from which on sizes take seconds, and what is asked of them then.
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
+#: The same where all that is left has been called noise: the step that this may have missed shows
+#: with few units.
 HOPELESS_IN_NOISE = ((4, 0.9),)
 #: Rows from which some are looked at first, and the factor by which the units' error there must
 #: exceed that of the best other family to say that all rows need no units. On a line, and where few

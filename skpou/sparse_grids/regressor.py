@@ -12,6 +12,7 @@ from torch import Tensor
 from skpou.base import (
     AUTO,
     COUNT,
+    COUNT_OR_NONE,
     DENSITY,
     NOT_NEGATIVE,
     FittedModelRegressor,
@@ -173,7 +174,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
         "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "solver": [StrOptions({"auto", "direct", "iterative"})],
-        "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "n_refinements": [COUNT_OR_NONE],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [COUNT],
         "density": [DENSITY],

@@ -28,6 +28,7 @@ from skpou.sparse_grids.solution import (
     best_of_evidence,
     noise_variance,
     posterior_of,
+    result_of_evidence,
 )
 from skpou.sparse_grids.solvers.ridge import GramProblem
 
@@ -126,9 +127,7 @@ def fit_sums(
     points = Rows(y.new_zeros((0, grid.n_features)), rows.y, rows.weight, rows.within)
     posterior = posterior_of(COLUMNS, solution, problem.scale, points)
     model = SparseGridModel(grid, None, solution.coef, noise, posterior)
-    score = solution.score(rows.total_weight, rows.within.sum(0))
-    chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
-    return TrainingResult(model, score, 1, [score], chosen=chosen)
+    return result_of_evidence(model, solution, rows)
 
 
 def fit_class_sums(

@@ -46,8 +46,8 @@ NUMBERS_A_SUBSPACE = 3
 
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
-#: Terms of an evaluation up to which nodal values do not pay.
-FEWEST_TERMS = 20_000
+#: Terms of an evaluation up to which nodal values do not pay, and terms whose time a node takes.
+FEWEST_TERMS, TERMS_A_NODE = 20_000, 2
 
 
 class SparseGrid(Basis):
@@ -247,7 +247,8 @@ class SparseGrid(Basis):
         if n_rows * self.n_subspaces <= FEWEST_TERMS:
             return False
         nodes = nodes_needed(self.factors, self.n_features)
-        return nodes <= MAX_NODES and n_rows * self.n_subspaces > FEWEST_TERMS + 2 * nodes
+        terms = n_rows * self.n_subspaces
+        return nodes <= MAX_NODES and terms > FEWEST_TERMS + TERMS_A_NODE * nodes
 
     # Products of functions
 
