@@ -46,7 +46,7 @@ from skpou.neural_sparse_grids.fit import (
 )
 from skpou.neural_sparse_grids.model import NEAR_FACE, NeuralGrid, active_fraction, embedded
 from skpou.neural_sparse_grids.steps import Steps, teach_block
-from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
+from skpou.sparse_grids import BOUNDARIES, LEVEL, SparseGrid, count_points
 
 #: Rows from which on early_stopping="auto" holds some out, as in scikit-learn's boosting.
 MANY_ROWS = 10_000
@@ -72,7 +72,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     _own_constraints: dict = {
         "hidden_layer_sizes": [COUNT, tuple, list],
         "n_components": [COUNT],
-        "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [LEVEL],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "margin": [Interval(Real, 0, 0.5, closed="left")],
         "encoder": [StrOptions(set(BUILT_IN)), callable],

@@ -25,6 +25,7 @@ from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
+from skpou.partitions.pieces.counts import split_pieces
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
@@ -41,7 +42,6 @@ from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact, price
 from skpou.partitions.pieces.race import DegreeRace
 from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
-from skpou.partitions.pieces.splitting import split_pieces
 
 #: Rows from which on degrees that cannot win are not merged, and up to which all are held at once.
 RACED_ROWS, MOST_RACED_ROWS = 250, 20_000

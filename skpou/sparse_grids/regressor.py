@@ -36,6 +36,9 @@ from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import GridOptions, choose_level
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
 
+#: Levels of a regular grid.
+LEVEL = Interval(Integral, 1, HIGHEST_LEVEL, closed="both")
+
 
 class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegressor):
     """Regression on a sparse grid of hierarchical hat functions, with error bars.
@@ -169,7 +172,7 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
-        "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [AUTO, LEVEL],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],

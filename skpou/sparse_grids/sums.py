@@ -18,6 +18,7 @@ from skpou.sparse_grids.classes import (
     one_hot_left_out,
     one_hot_model,
     result_of,
+    spread_of_shares,
 )
 from skpou.sparse_grids.model import COLUMNS, SparseGridModel
 from skpou.sparse_grids.solution import (
@@ -154,8 +155,7 @@ def fit_class_sums(
     if method == "one_hot":
         # Of two classes one regression serves both.
         first = 1 if len(share) == 2 else 0
-        spread = (share * (1 - share)).clamp_min(0.0).sqrt()
-        spread = torch.where(spread > 0, spread, 1.0)
+        spread = spread_of_shares(share)
         y = sums.targets(share, spread)[:, first:]
         found = fit_sums(sums, y, grid, options, report)
         one = Rows(y.new_zeros((1, 0)), share[None], y.new_full((1,), sums.total), 0 * share[None])

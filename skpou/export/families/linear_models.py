@@ -156,7 +156,7 @@ def _pieces(program: Program, points: Points, basis: dict, coef: np.ndarray) -> 
 
 def _sparse_grid(program: Program, points: Points, basis: dict, coef: np.ndarray) -> list[str]:
     """Hats in units of their prior deviations, which fall from level to level."""
-    grid = SparseGrid(basis["n_features"], basis["level"], basis["boundary"])
+    grid = SparseGrid.from_arrays(basis)
     deviations = basis["decay"] ** (-0.5 * np.asarray(grid.costs(), dtype=float))
     return [program.sparse_grid(points[0], grid_values(grid, coef * deviations[:, None]))]
 

@@ -58,20 +58,12 @@ class GridColumns(Basis, kind="sparse_grid"):
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        grid = self.grid
-        return {
-            "n_features": grid.n_features,
-            "level": grid.level,
-            "boundary": grid.boundary,
-            "basis": grid.basis,
-            "decay": self.decay,
-        }
+        return {**self.grid.arrays(), "decay": self.decay}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> GridColumns:
         """Rebuild from `arrays`."""
-        size = arrays["n_features"], arrays["level"], arrays["boundary"]
-        return cls(SparseGrid(*size, basis=arrays["basis"]), arrays["decay"])
+        return cls(SparseGrid.from_arrays(arrays), arrays["decay"])
 
 
 def grid_candidate(task: Task, model: SparseGridModel) -> Candidate:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
-from skpou.partitions.pieces.dissolving import dissolve
+from skpou.partitions.pieces.counts import dissolve
 from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact, price_of_parameter
 from skpou.partitions.pieces.race import is_beaten, some_are_exact
 

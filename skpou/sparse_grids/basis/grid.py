@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,17 @@ class SparseGrid(Basis):
         self.plan = _plan(n_features, level, boundary, chosen)  # that of every basis
         self.n_columns = self.plan.n_functions
         self._functions: np.ndarray | None = None
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor | None = None) -> SparseGrid:
+        """Rebuild from `arrays`, beside which there may be chosen level vectors."""
+        size = arrays["n_features"], arrays["level"], arrays["boundary"]
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        return cls(*size, arrays.get("vectors"), basis)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values, but for level vectors that were chosen."""
+        return {name: getattr(self, name) for name in ("n_features", "level", "boundary", "basis")}
 
     def of_level(self, level: int) -> SparseGrid:
         """The regular grid of another level, of the same dimension and functions."""
