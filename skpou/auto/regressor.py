@@ -93,7 +93,7 @@ class AutoRegressor(JointOfMembers):
     Parameters
     ----------
     members : "auto" or list, default="auto"
-        ``"auto"``: :class:`~skpou.HierarchicalPOURegressor` up to ten columns,
+        ``"auto"``: :class:`~skpou.HierarchicalPOURegressor` up to forty columns,
         :class:`~skpou.MultiStageRegressor`, :class:`~skpou.AdditivePOURegressor` from eight rows
         a column on, :class:`~skpou.SparseGridRegressor` from two columns on, and
         :class:`~skpou.NeuralSparseGridRegressor` from six columns and 500 rows on. A list holds
