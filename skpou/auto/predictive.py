@@ -355,7 +355,12 @@ class Stack:
         return sum_of(float(w) * value for w, value in zip(self.weights, values))
 
     def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of y."""
+        """Mean (n, m) of y: that of the mixture, by weights that are the same at all points.
+
+        Weights by each member's bars at the point, and the median of the mixture, are no nearer to
+        new targets: the bars of the members of a stack are about alike, and where means go wrong
+        they do not say so.
+        """
         return self._average(member.mean() for member in self._members(X))
 
     def gradient(self, X: Tensor) -> Tensor:

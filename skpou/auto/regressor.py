@@ -358,6 +358,9 @@ class AutoRegressor(JointOfMembers):
     def predict(self, X, return_std=False, return_cov=False) -> Any:
         """Predict the mean of y, and its standard deviation.
 
+        The mean is that of the members by `weights_`, the same weights at all points; the standard
+        deviation is that of their mixture about it.
+
         Parameters
         ----------
         X : array-like or Tensor of shape (n, d)
