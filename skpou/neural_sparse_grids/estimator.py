@@ -18,6 +18,7 @@ from skpou.base import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     Interval,
     Stream,
     StrOptions,
@@ -42,7 +43,7 @@ from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import BUILT_IN, Encoder, EncoderForm, name_of
 from skpou.neural_sparse_grids.encoders.starts import GIVEN
 from skpou.neural_sparse_grids.fit import (
@@ -55,7 +56,7 @@ from skpou.neural_sparse_grids.fit import (
 )
 from skpou.neural_sparse_grids.model import NEAR_FACE, NeuralGrid, active_fraction, embedded
 from skpou.neural_sparse_grids.steps import Steps, teach_block
-from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
+from skpou.sparse_grids import BOUNDARIES, LEVEL, SparseGrid, count_points
 
 #: Rows from which on early_stopping="auto" holds some out, as in scikit-learn's boosting.
 MANY_ROWS = 10_000
@@ -81,7 +82,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     _own_constraints: dict = {
         "hidden_layer_sizes": [COUNT, tuple, list],
         "n_components": [COUNT],
-        "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [LEVEL],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "margin": [Interval(Real, 0, 0.5, closed="left")],
         "encoder": [StrOptions(set(BUILT_IN)), callable],
@@ -95,7 +96,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "tol": [NOT_NEGATIVE],
         "alpha": [AUTO, NOT_NEGATIVE],
         "early_stopping": [AUTO, "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [SHARE],
         "n_iter_no_change": [COUNT],
         "bounds": [None, "array-like"],
     }

@@ -16,7 +16,7 @@ from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import MoreRows, descend_encoder
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained

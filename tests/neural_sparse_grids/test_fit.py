@@ -13,8 +13,11 @@ from skpou.core.models.linear_model import mean_slope
 from skpou.core.records import TrainingInterrupted
 from skpou.core.rows import Rows
 from skpou.neural_sparse_grids import fit as neural_sparse_grids
-from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import (
+    CLASS_ALPHA,
+    REGRESSION_ALPHA,
+    DescentOptions,
+)
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.fit import (
     NeuralGridOptions,

@@ -231,7 +231,7 @@ class EvidenceProblem:
             Most iterations, at least 1.
         enough : float
             Change of the log evidence at which to stop.
-        pseudo : float, default=1.0
+        pseudo : float, default=0.2
             Columns' worth of the mean over groups of a kind in each group's variance.
         rival : float, default=-inf
             Log evidence that ends the iterations where it is out of reach.
