@@ -38,8 +38,9 @@ STEPS, TRIAL_STEPS = 40, 25
 VARIANCE_STEPS = 10
 #: Most rows that judge the number of components.
 MOST_ROWS = 10_000
-#: Rows with more than this leverage on themselves count as if they had no more.
-LARGEST_LEVERAGE = 0.99
+#: Rows with more than this leverage on themselves count as if they had no more: what is left would
+#: be round-off. Columns that are as many as rows leave hardly more of errors as large as y.
+LARGEST_LEVERAGE = 1 - 1e-9
 #: Rounding of y matters unless the errors are this much smaller.
 EXACT = 0.05
 #: Standard errors by which a gain is hardly ever above zero by chance.
