@@ -266,6 +266,11 @@ class Interpolant:
         noise = self.variances[:, -1] / self.weight.median()
         return float(self.shares[noise >= least, 0].sum())
 
+    def degrees_left(self, target: int) -> float:
+        """Degrees of freedom that the process leaves to the noise."""
+        own = [(torch.cholesky_inverse(f).diagonal() / self.weight).sum() for f in self._factors]
+        return float(self._joined(self._noise * torch.stack(own))[target])
+
     def variance(self, X: Tensor) -> Tensor:
         """Variance (n, m) of the values, without the noise's."""
 

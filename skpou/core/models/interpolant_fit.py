@@ -150,11 +150,11 @@ def _left_out(rows: Rows, kernels: Weighed, sets: LeftOut) -> tuple[Weighed, Lef
     total = sum(share for share, _ in known)
     known = [(share / total, choice) for share, choice in known]
     shares = [share for share, _ in known]
+    degrees = solved(rows, [known]).degrees_left(0)
     error, variance = of_average(shares, [f.error for f in found], [f.variance for f in found])
     noise = np.tensordot(shares, np.stack([f.noise for f in found]), 1)
     count = np.array(shares) @ np.stack([f.count for f in found])
-    # Kernels of any noise are averaged over: what rows leave open is the size of them all.
-    beside = {"count": count, "degrees": float(rows.n_rows - taken)}
+    beside = {"count": count, "degrees": degrees}
     return known, replace(found[0], error=error, variance=variance, noise=noise, **beside)
 
 
