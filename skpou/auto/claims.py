@@ -27,6 +27,8 @@ N_PROBES, COLUMNS_OF_BOX = 512, 3
 #: Combinations of levels that are tried for each such point, and those that are missing among the
 #: rows, relative to these, below which rows are a whole grid: between its levels nothing is known.
 TRIES, MISSING = 8, 0.1
+#: Random numbers below this tell sums of codes apart: two are equal by chance once in 2^62.
+LARGEST_TERM = 2**62
 #: Exponent of the weights, by the difference of what is claimed: at 0.1 nats, within what a claim
 #: is known to, a member keeps three quarters of the leader's weight, at one nat a twentieth.
 SHARPNESS = 3.0
@@ -107,7 +109,7 @@ def _other_combinations(points: np.ndarray, rng: np.random.Generator) -> np.ndar
     n, d = points.shape
     recurs, codes = _recurs(points), _codes(points)
     # Rows that are equal but for a column have equal sums of random numbers for their values.
-    terms = codes * rng.integers(2**62, size=d)
+    terms = codes * rng.integers(LARGEST_TERM, size=d)
     free = recurs & _recurs(terms.sum(1, keepdims=True) - terms)
     rows = np.flatnonzero(free.any(1))
     if d == 1 or not len(rows):
