@@ -220,8 +220,11 @@ def _with_evidence(
     ratios = ratios[(ratios * total / degrees <= LARGEST) | (ratios == ratios[0])][:, None]
     gains = ratios / (1 + ratios * values)
     square = (total - (gains * right.square()).sum(1)).clamp_min(LEAST_UNEXPLAINED * total)
-    # Ratios are evenly apart by their logarithms: each counts by its part of the deviations.
-    prior = 0.5 * ratios[:, 0].log()
+    # Each counts by the part of the standard deviations, from none on, that it is nearest to.
+    deviation = ratios[:, 0].sqrt()
+    middle = 0.5 * (deviation[1:] + deviation[:-1])
+    edges = torch.cat([deviation.new_zeros(1), middle, deviation[-1:]])
+    prior = edges.diff().log()
     score = prior - 0.5 * torch.log1p(ratios * values).sum(1) - 0.5 * degrees * square.log()
     share = torch.softmax(score, 0)[:, None]
     noise = square[:, None] / degrees
