@@ -27,8 +27,9 @@ LEAST_VARIANCE = 1e-14
 ILL_CONDITIONED = 1e6
 #: Rows with more than this leverage on themselves count as if they had no more.
 LARGEST_LEVERAGE = 0.99
-#: Share of the rows that is free to tell the noise, however many columns there are.
-LEAST_FREE = 0.02
+#: Share of the rows that is free to tell the noise, below which it stays as it is: with as many
+#: columns as rows the evidence no longer depends on it, and left-out errors keep digits so.
+LEAST_FREE = 1e-6
 #: Least number of columns that data determine of a kind: it is divided by.
 NONE_DETERMINED = 1e-9
 #: Rows a block of the Gram matrix.
@@ -236,7 +237,7 @@ class EvidenceProblem:
             Most iterations, at least 1.
         enough : float
             Change of the log evidence at which to stop.
-        pseudo : float, default=1.0
+        pseudo : float, default=0.2
             Columns' worth of the mean over groups of a kind in each group's variance.
         rival : float, default=-inf
             Log evidence that ends the iterations where it is out of reach.
@@ -253,15 +254,16 @@ class EvidenceProblem:
             evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z))
             evidence -= posterior.log_det
             dof = self._by_group(posterior.told)
-            still = abs(evidence - last) < enough or noise < ROUND_OFF
+            free = self.total - float(dof.sum())
+            told = free > LEAST_FREE * self.total
+            still = abs(evidence - last) < enough or noise < ROUND_OFF or not told
             converged = step >= FIRST_LAST and still
             behind = step > EARLY and evidence + MORE * abs(evidence - last) < rival
             if converged or behind or step == max_iter:
                 break
             last = evidence
             alpha = self._prior_variances(alpha, self._by_group(z.square()) * alpha, dof, pseudo)
-            free = max(self.total - float(dof.sum()), LEAST_FREE * self.total)
-            noise = rss / free
+            noise = rss / free if told else noise
         fitted = self.F @ coef
         if posterior.lower.numel():
             make_spread = functools.partial(_spread_of_rows, posterior.lower, self.weight)
