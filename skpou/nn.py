@@ -14,6 +14,9 @@ __all__ = ["SparseGridLayer", "residual_encoder"]
 
 #: Filters of the first convolution, which double where images are halved; side of the smallest.
 FILTERS, SMALLEST = 16, 4
+#: Standard deviation of the first surpluses of the coarsest level: small beside targets of unit
+#: size, but not zero, where the inputs would have no gradient.
+FIRST_DEVIATION = 0.1
 
 
 class SparseGridLayer(nn.Module):
@@ -96,10 +99,10 @@ class SparseGridLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw surpluses of standard deviation 0.1, halved from level to level."""
+        """Draw surpluses of standard deviation `FIRST_DEVIATION`, halved from level to level."""
         costs = torch.as_tensor(self.grid.costs(), device=self.coef.device)[:, None]
         with torch.no_grad():
-            self.coef.normal_(0.0, 0.1).mul_(torch.exp2(-costs.to(self.coef.dtype)))
+            self.coef.normal_(0.0, FIRST_DEVIATION).mul_(torch.exp2(-costs.to(self.coef.dtype)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the functions.

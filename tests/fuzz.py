@@ -278,7 +278,7 @@ def regression_results(model, X, y, case):
 def _embedding(model, points, k):
     if not hasattr(model, "transform"):
         return {}
-    return {"embedding": (model.transform(points), (k, model.n_components))}
+    return {"embedding": (model.transform(points), (k, len(model.get_feature_names_out())))}
 
 
 def wrong_regression(model, arrays, y, case):

@@ -32,7 +32,7 @@ from skpou.core.rows import Rows, merge_rows
 from skpou.datasets import make_two_moons_3d
 from skpou.inspection import LatentGridDisplay
 from skpou.neural_sparse_grids.descent.descent import one_cycle, pull_inside
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.fit import NeuralGridOptions, fit_neural_sparse_grid

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from skpou.additive.b_splines import SplineColumn, fit_column
 from skpou.additive.spline_columns import SplineColumns
-from skpou.core import Basis, to_tensor
+from skpou.core import Basis, TensorState
 from skpou.core.linalg import TINY
 
 #: Columns of this size of correlation are the same column in other units.
@@ -69,7 +69,8 @@ class Block:
         return 0 if self.columns == (-1,) else len(self.columns)
 
 
-class Landmarks:
+@dataclass(eq=False)
+class Landmarks(TensorState):
     """Leading eigenvectors of a Gaussian kernel on some rows, in rotated and scaled coordinates.
 
     Parameters
@@ -82,11 +83,13 @@ class Landmarks:
         Eigenvectors over the roots of their eigenvalues.
     """
 
-    def __init__(self, scales: Tensor, points: Tensor, weights: Tensor):
-        self.scales = scales
-        self.points = points
-        self.weights = weights
-        self._lengths = points.square().sum(1)
+    scales: Tensor
+    points: Tensor
+    weights: Tensor
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        return self.points.square().sum(1)
 
     @classmethod
     def from_rows(cls, scales: Tensor, T: Tensor, n_columns: int) -> Landmarks:
@@ -126,17 +129,6 @@ class Landmarks:
             pull = self._kernel(A) * values
             parts.append((pull @ self.points - pull.sum(1, keepdim=True) * A) @ self.scales.T)
         return torch.cat(parts)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """State as numpy arrays."""
-        names = ("scales", "points", "weights")
-        return {name: getattr(self, name).cpu().contiguous().numpy() for name in names}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], like: Tensor) -> Landmarks:
-        """Rebuild from `arrays`, on the device of `like`."""
-        names = ("scales", "points", "weights")
-        return cls(*(to_tensor(arrays[k], like) for k in names))
 
 
 class _Evaluated(NamedTuple):

@@ -27,6 +27,8 @@ N_PROBES, COLUMNS_OF_BOX = 512, 3
 #: Combinations of levels that are tried for each such point, and those that are missing among the
 #: rows, relative to these, below which rows are a whole grid: between its levels nothing is known.
 TRIES, MISSING = 8, 0.1
+#: Random numbers below this tell sums of codes apart: two are equal by chance once in 2^62.
+LARGEST_TERM = 2**62
 #: Exponent of the weights, by the difference of what is claimed: at 0.1 nats, within what a claim
 #: is known to, a member keeps three quarters of the leader's weight, at one nat a twentieth.
 SHARPNESS = 3.0
@@ -107,7 +109,7 @@ def _other_combinations(points: np.ndarray, rng: np.random.Generator) -> np.ndar
     n, d = points.shape
     recurs, codes = _recurs(points), _codes(points)
     # Rows that are equal but for a column have equal sums of random numbers for their values.
-    terms = codes * rng.integers(2**62, size=d)
+    terms = codes * rng.integers(LARGEST_TERM, size=d)
     free = recurs & _recurs(terms.sum(1, keepdims=True) - terms)
     rows = np.flatnonzero(free.any(1))
     if d == 1 or not len(rows):
@@ -154,7 +156,7 @@ class Claim:
     ----------
     score : float
         Mean log density that it expects there, per unit of the spread of y; minus infinity where
-        its bars are no numbers, or negative ones.
+        its bars are infinite.
     error : float
         Root mean square of the errors of the mean that it expects, in units of the spread.
     total : float
@@ -174,11 +176,18 @@ class Claim:
 
 
 def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
-    """What a fitted member claims at some points."""
+    """What a fitted member claims at some points.
+
+    Raises
+    ------
+    ValueError
+        If a mean or a bar is no number, or a bar is negative: no density follows from them.
+    """
 
     def moments(kind: bool | str) -> tuple[np.ndarray, np.ndarray]:
         found = model.predict(probes, return_std=kind)
         mean, std = (np.asarray(part, dtype=float).reshape(len(probes), -1) for part in found)
+        _check_numbers(type(model).__name__, mean, std)
         return mean, std / data.spread
 
     mean, std = moments(True)
@@ -191,9 +200,23 @@ def claim_of(model: Any, data: Data, probes: np.ndarray) -> Claim:
     error, total = (
         max(float(np.sqrt(np.square(part).mean())), ROUND_OFF) for part in (unsure, std)
     )
-    if not np.isfinite([score, error, total]).all() or (std < 0).any():
+    if not np.isfinite([score, error, total]).all():
         score, error, total, exact = -np.inf, np.inf, np.inf, False
     return Claim(score, error, total, exact, mean, std * data.spread)
+
+
+def _check_numbers(name: str, mean: np.ndarray, std: np.ndarray) -> None:
+    """Refuse a member without a density."""
+    for what, values, wrong in (
+        ("mean", mean, np.isnan(mean)),
+        ("standard deviation", std, ~(std >= 0)),
+    ):
+        if wrong.any():
+            raise ValueError(
+                f"{name}.predict(X, return_std=True) gives a {what} of {values[wrong][0]} between "
+                f"the rows, at {wrong.any(1).mean():.0%} of the points looked at: there is no "
+                "density."
+            )
 
 
 def _expected_log_density(model: Any, data: Data, probes: np.ndarray) -> float:

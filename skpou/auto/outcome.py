@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import joblib
@@ -93,6 +93,8 @@ class Outcome:
         Fitted member whose bars and whose distance are how far the stack may be off.
     doubt : float
         Chance that it is.
+    doubter_factor : float
+        Factor of the doubter's standard deviations, at most 1.
     """
 
     members: list[int]
@@ -102,6 +104,7 @@ class Outcome:
     others: dict[int, Whole]
     doubter: Any = None
     doubt: float = 0.0
+    doubter_factor: float = 1.0
 
 
 def outcome_of(
@@ -141,7 +144,7 @@ def outcome_of(
         likely, weights, shares = _in_their_place(len(members), race, whole, fits)
         good = [0]
     weights = weights[good] / weights[good].sum()
-    return _outcome([likely[i] for i in good], weights, shares[good], whole, data)
+    return _outcome([likely[i] for i in good], weights, shares[good], whole, race, data)
 
 
 def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
@@ -158,7 +161,7 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
     if not claims:
         n_members = len(race.names)
         likely, weights, shares = _in_their_place(n_members, race, whole, fits)
-        return _outcome(likely, weights, shares, whole, data)
+        return _outcome(likely, weights, shares, whole, race, data)
     scores, errors, own = [], [], _as_they_are(1)[0]
     # Errors with noise, where one does not tell it from the rest.
     told = all(is_calibrated(whole[k].model) for k in claims)
@@ -174,7 +177,7 @@ def _by_claims(race: Race, data: Data, most: int, fits: Fits) -> Outcome:
     likely = [good[chosen[i]] for i in order]
     of_members = {k: s.shares.numpy() for k, s in race.standings.items()}
     shares = np.stack([of_members.get(k, own) for k in likely])
-    return _outcome(likely, weights[order], shares, whole, data)
+    return _outcome(likely, weights[order], shares, whole, race, data)
 
 
 def _none_is_better(whole: dict[int, Whole], data: Data) -> bool:
@@ -194,26 +197,44 @@ def _may_be_wrong(one: Whole, others: Sequence[Whole], data: Data) -> bool:
 
 
 def _outcome(
-    likely: list[int], weights: np.ndarray, shares: np.ndarray, whole: dict[int, Whole], data: Data
+    likely: list[int],
+    weights: np.ndarray,
+    shares: np.ndarray,
+    whole: dict[int, Whole],
+    race: Race,
+    data: Data,
 ) -> Outcome:
     """The stack of some of the whole fits, and who doubts it."""
     others = {k: one for k, one in whole.items() if k not in likely}
     stacked = [whole[k] for k in likely]
     outcome = Outcome(likely, stacked, weights, shares, others)
-    good = [one for one in others.values() if one.is_good and one.claim is not None]
-    if good:
-        claims = [one.claim for one in good if one.claim is not None]
-        order = order_of([claim.score for claim in claims], [claim.error for claim in claims])
-        second = good[order[0]]
+    claims = {k: one.claim for k, one in others.items() if one.is_good and one.claim is not None}
+    if claims:
+        known = list(claims.values())
+        order = order_of([claim.score for claim in known], [claim.error for claim in known])
+        number = list(claims)[order[0]]
     elif len(likely) > 1:
-        second = stacked[-1]
+        number = likely[-1]
     else:
         return outcome
+    second = whole[number]
     exact = all(one.claim is not None and one.claim.exact for one in stacked)
     if exact and not any(_may_be_wrong(one, [second], data) for one in stacked):
         return outcome
-    doubt = chance_of_error(data.n_points)
-    return Outcome(likely, stacked, weights, shares, others, second.model, doubt)
+    doubt, factor = chance_of_error(data.n_points), _factor_of_bars(second, race, number)
+    return replace(outcome, doubter=second.model, doubt=doubt, doubter_factor=factor)
+
+
+def _factor_of_bars(one: Whole, race: Race, number: int) -> float:
+    """By what the bars of a doubter are narrowed: no wider than its errors at left-out rows.
+
+    Bars of any width may come from a member that nobody vouches for, and a small chance of them
+    would be most of the stack's variance.
+    """
+    standing = race.standings.get(number)
+    if standing is None or one.claim is None:
+        return 1.0
+    return min(1.0, standing.error / one.claim.total)
 
 
 def _in_their_place(

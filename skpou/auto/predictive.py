@@ -333,6 +333,8 @@ class Stack:
         Fitted member whose bars and distance say how far the others may be off.
     doubt : float
         Chance that they are.
+    doubter_factor : float
+        Factor of the doubter's standard deviations.
     """
 
     estimators: Sequence[Any]
@@ -344,6 +346,7 @@ class Stack:
     kind: bool | str = True
     doubter: Any = None
     doubt: float = 0.0
+    doubter_factor: float = 1.0
 
     def _members(self, X: Tensor) -> list[MemberDensity]:
         return [MemberDensity(member, X.numpy(), self.unit) for member in self.estimators]
@@ -352,7 +355,12 @@ class Stack:
         return sum_of(float(w) * value for w, value in zip(self.weights, values))
 
     def mean(self, X: Tensor) -> Tensor:
-        """Mean (n, m) of y."""
+        """Mean (n, m) of y: that of the mixture, by weights that are the same at all points.
+
+        Weights by each member's bars at the point, and the median of the mixture, are no nearer to
+        new targets: the bars of the members of a stack are about alike, and where means go wrong
+        they do not say so.
+        """
         return self._average(member.mean() for member in self._members(X))
 
     def gradient(self, X: Tensor) -> Tensor:
@@ -390,7 +398,7 @@ class Stack:
         member, center = MemberDensity(self.doubter, X.numpy(), self.unit), density.center
         mean, std = member.moments()
         own = sum_of(replace(density, kind=True).variances()) / (1.0 - self._doubt)
-        wide = (std.square() + (mean - center).square()).maximum(own).sqrt()
+        wide = ((self.doubter_factor * std).square() + (mean - center).square()).maximum(own).sqrt()
         part = Part(member, self._doubt, 1.0, center, wide, may_be_own=False)
         return replace(density, doubt=part)
 

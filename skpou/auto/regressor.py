@@ -93,13 +93,13 @@ class AutoRegressor(JointOfMembers):
     Parameters
     ----------
     members : "auto" or list, default="auto"
-        ``"auto"``: :class:`~skpou.HierarchicalPOURegressor` up to ten columns,
+        ``"auto"``: :class:`~skpou.HierarchicalPOURegressor` up to forty columns,
         :class:`~skpou.MultiStageRegressor`, :class:`~skpou.AdditivePOURegressor` from eight rows
         a column on, :class:`~skpou.SparseGridRegressor` from two columns on, and
         :class:`~skpou.NeuralSparseGridRegressor` from six columns and 500 rows on. A list holds
         regressors with ``predict(X, return_std=True)``, of scikit-learn or others, or names of
         skpou's classes. Their densities are Gaussian where they have none of their own. One that
-        cannot be fitted is left out, with a warning.
+        cannot be fitted, or whose mean or bars are no numbers, is left out, with a warning.
     n_members : int, default=3
         Most members of the stack. 1: the best alone.
     n_jobs : int, default=None
@@ -125,6 +125,8 @@ class AutoRegressor(JointOfMembers):
         Their weights, which add up to one.
     doubter_ : regressor or None
         Fitted member whose bars, and whose distance, are how far the stack may be off.
+    doubter_factor_ : float
+        Factor of its bars, below 1 where they are wider than its errors at left-out rows.
     doubt_ : float
         Chance that it is, one in the number of distinct points and two; 0 for one member, and where
         one is exact and none contradicts it. It widens density and bars and moves no mean.
@@ -302,6 +304,7 @@ class AutoRegressor(JointOfMembers):
             factors_=np.array(FACTORS),
             doubter_=outcome.doubter,
             doubt_=outcome.doubt,
+            doubter_factor_=outcome.doubter_factor,
             outliers_=_outliers(plan, outcome),
             leaderboard_={key: np.array([line[key] for line in lines]) for key in lines[-1]},
             scaling_=plan.scaling.arrays(),
@@ -337,9 +340,9 @@ class AutoRegressor(JointOfMembers):
         width[self.scaling_["columns"]] = self.scaling_["width"]
         unit = torch.as_tensor(self._unit(), device="cpu")
         members = (self.estimators_, self.weights_, self.widened_, self.factors_)
-        # Models that an earlier version saved have no doubt.
+        # Models that an earlier version saved have no doubt, or no factor of it.
         state = vars(self)
-        doubt = (state.get("doubter_"), state.get("doubt_", 0.0))
+        doubt = (state.get("doubter_"), state.get("doubt_", 0.0), state.get("doubter_factor_", 1.0))
         return Stack(*members, width, unit, True, *doubt)
 
     def _check_state(self) -> None:
@@ -354,6 +357,9 @@ class AutoRegressor(JointOfMembers):
 
     def predict(self, X, return_std=False, return_cov=False) -> Any:
         """Predict the mean of y, and its standard deviation.
+
+        The mean is that of the members by `weights_`, the same weights at all points; the standard
+        deviation is that of their mixture about it.
 
         Parameters
         ----------

@@ -16,14 +16,15 @@ from skpou.base.compat import (
 from skpou.base.density import ResidueDensityMixin
 from skpou.base.docstrings import sections_of
 from skpou.base.estimator import TorchEstimator
-from skpou.base.fitted_model import FittedModelRegressor
-from skpou.base.linear_model import LinearModelRegressor
+from skpou.base.fitted_model import FittedModelRegressor, LinearModelRegressor
 from skpou.base.parameters import (
     AUTO,
     COUNT,
+    COUNT_OR_NONE,
     DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     check_coverage,
     check_joint,
     check_n_samples,
@@ -46,15 +47,15 @@ from skpou.base.training import DocumentedEstimator
 from skpou.base.validation import Origin, origin_of, owned, target_values
 
 # fmt: off
-__all__ = ["AUTO", "COUNT", "DENSITY", "NOT_NEGATIVE", "POSITIVE", "BaseClassifier",
-           "BaseRegressor", "DocumentedEstimator", "FittedModelRegressor", "HasMethods",
-           "Interval", "LinearModelRegressor", "Origin", "Prepared", "PreparedClasses",
-           "ResidueDensityMixin", "SampledClassifier", "SampledRegressor", "StopRequested",
-           "StrOptions", "Stream", "Summary", "SummedClassifier", "SummedRegressor",
-           "TorchEstimator", "available_if", "check_coverage", "check_is_fitted", "check_joint",
-           "check_matplotlib_support", "check_n_samples", "check_quantiles", "check_return_std",
-           "check_weights", "column_names", "drawing_generator", "fit_context", "gigabytes",
-           "indicators_of", "is_by_default", "lies_on_disk", "noise_lines", "number",
+__all__ = ["AUTO", "COUNT", "COUNT_OR_NONE", "DENSITY", "NOT_NEGATIVE", "POSITIVE", "SHARE",
+           "BaseClassifier", "BaseRegressor", "DocumentedEstimator", "FittedModelRegressor",
+           "HasMethods", "Interval", "LinearModelRegressor", "Origin", "Prepared",
+           "PreparedClasses", "ResidueDensityMixin", "SampledClassifier", "SampledRegressor",
+           "StopRequested", "StrOptions", "Stream", "Summary", "SummedClassifier",
+           "SummedRegressor", "TorchEstimator", "available_if", "check_coverage", "check_is_fitted",
+           "check_joint", "check_matplotlib_support", "check_n_samples", "check_quantiles",
+           "check_return_std", "check_weights", "column_names", "drawing_generator", "fit_context",
+           "gigabytes", "indicators_of", "is_by_default", "lies_on_disk", "noise_lines", "number",
            "of_all_processes", "origin_of", "owned", "polynomial_text", "random_generator",
            "refuse_beyond_memory", "sections_of", "seed_of", "target_values", "unless_auto",
            "validate_params", "warn_of_rows_outside"]

@@ -38,7 +38,7 @@ POWERS = (0.5, 1.0)
 MOST_ROWS = 20_000
 
 
-class _Told(NamedTuple):
+class _FitWithLaw(NamedTuple):
     """A law of the noise, the fit whose errors told it, and the rows of that fit."""
 
     law: NoiseLaw
@@ -46,7 +46,7 @@ class _Told(NamedTuple):
     prepared: Prepared
 
 
-def _is_better(found: _Told, before: _Told, first: _Told) -> bool:
+def _is_better(found: _FitWithLaw, before: _FitWithLaw, first: _FitWithLaw) -> bool:
     """Whether left-out rows are clearly likelier for a fit, and no further from it than at first.
 
     Further they may be by chance: by one standard error of the paired differences.
@@ -59,7 +59,7 @@ def _is_better(found: _Told, before: _Told, first: _Told) -> bool:
     return likelier and float(further.mean()) <= by_chance
 
 
-def _left_out_by(told: _Told) -> tuple[Errors, Tensor]:
+def _left_out_by(told: _FitWithLaw) -> tuple[Errors, Tensor]:
     """Errors at rows that are left out, and the logarithms of their densities (k,)."""
     errors = _errors_of(told.fit, told.prepared.rows)
     return errors, errors.log_density(told.law.log_factor(errors.points, errors.mean))
@@ -113,7 +113,7 @@ class NoiseLawMixin:
         alike = prepared._replace(rows=rows.times(torch.ones_like(rows.weight)))
         first = laws[0]
         if len(laws) == 1 and first is not None:
-            told = _Told(first, result, alike)
+            told = _FitWithLaw(first, result, alike)
             # What a form misses looks like noise, too, and a fit that looks away from it errs.
             if not is_of_form(found[0], first):
                 told = self._best_by_precision(told, train)
@@ -123,8 +123,8 @@ class NoiseLawMixin:
         return result, alike
 
     def _best_by_precision(
-        self, first: _Told, train: Callable[[Prepared], TrainingResult]
-    ) -> _Told:
+        self, first: _FitWithLaw, train: Callable[[Prepared], TrainingResult]
+    ) -> _FitWithLaw:
         """The fit by the largest power of the precision that left-out rows agree to."""
         told = first
         for power in POWERS:
@@ -139,15 +139,15 @@ class NoiseLawMixin:
 
     @staticmethod
     def _fit_by(
-        told: _Told, power: float, train: Callable[[Prepared], TrainingResult]
-    ) -> _Told | None:
+        told: _FitWithLaw, power: float, train: Callable[[Prepared], TrainingResult]
+    ) -> _FitWithLaw | None:
         """A fit by a power of the precision, with the law of its errors; None: it has none."""
         rows = told.prepared.rows.alike()
         log_factor = told.law.log_factor(rows.X, told.fit.state.mean(rows.X)[:, 0])
         weighed = told.prepared._replace(rows=rows.times((-power * log_factor).exp()))
         fit = train(weighed)
         law = fit_noise_law(_errors_of(fit, weighed.rows))
-        return None if law is None else _Told(law, fit, weighed)
+        return None if law is None else _FitWithLaw(law, fit, weighed)
 
     def _law_beside_process(self, prepared: Prepared) -> None:
         """Laws by left-out errors of a process, for targets that it predicts in place of a fit."""

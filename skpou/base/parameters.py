@@ -16,10 +16,12 @@ from skpou.core import SEEDS
 AUTO = StrOptions({"auto"})
 #: Densities of y about the mean, see `ResidueDensityMixin`.
 DENSITY = StrOptions({"auto", "gaussian", "mixture"})
-#: An int of at least 1, numbers of at least 0 and above 0.
-COUNT = Interval(Integral, 1, None, closed="left")
-NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
-POSITIVE = Interval(Real, 0, None, closed="neither")
+#: Ints of at least 1, and of at least 0.
+COUNT, COUNT_OR_NONE = (Interval(Integral, least, None, closed="left") for least in (1, 0))
+#: Numbers of at least 0, above 0, and between 0 and 1.
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")  # 0: no noise, no ridge.
+POSITIVE = Interval(Real, 0, None, closed="neither")  # 0 would be no unit.
+SHARE = Interval(Real, 0, 1, closed="neither")  # 0 and 1 would be nothing and all.
 #: Numbers of jobs as joblib counts them: -1 are all processors, -2 all but one.
 N_JOBS = [Interval(Integral, None, -1, closed="right"), COUNT, None]
 

@@ -6,14 +6,23 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, RowSample, Scaling, target_unit, to_array, to_tensor
-from skpou.core.linalg import RowSums, count, gather, gather_objects, row_blocks, rows_within
+from skpou.core import Rows, RowSample, Scaling, TensorState, target_unit
+from skpou.core.linalg import (
+    COPIES_SUMMED,
+    RowSums,
+    count,
+    gather,
+    gather_objects,
+    row_blocks,
+    rows_within,
+)
 
 #: Makes columns (n, p), the constant first, of points (n, k) in the unit box.
 Columns = Callable[[Tensor], Tensor]
@@ -172,31 +181,35 @@ def _rows(value: Any, block: slice) -> Any:
 
 
 @dataclass
-class Summary:
+class Summary(TensorState):
     """What is kept of rows: sums for a linear fit, and a sample for what is no sum.
 
     Attributes
     ----------
     edges : Tensor of shape (2, d)
         Corners of the box, in units of X.
-    box : Scaling
-        The unit box between them.
     sample : RowSample
         Rows in units of X and y.
     """
 
+    parts: ClassVar[dict[str, Any]] = {"sums": RowSums, "sample": RowSample}
+
     edges: Tensor
-    box: Scaling
     sums: RowSums
     sample: RowSample
     n_outside: int = 0
+
+    @cached_property
+    def box(self) -> Scaling:
+        """The unit box between the edges."""
+        return box_of_edges(self.edges)
 
     @classmethod
     def empty(cls, edges: Tensor, n_columns: int, n_outputs: int) -> Summary:
         """Of no rows yet, for a basis of so many columns."""
         sums = RowSums.empty(n_columns, n_outputs, edges)
         sample = RowSample.empty(edges.shape[1], n_outputs, edges)
-        return cls(edges, box_of_edges(edges), sums, sample)
+        return cls(edges, sums, sample)
 
     @classmethod
     def of_sample(cls, edges: Tensor, sample: RowSample) -> Summary:
@@ -220,7 +233,8 @@ class Summary:
         target_unit(y, weight, LARGEST_TARGET[dtype])  # refuses what overflows
         self.n_outside += count_outside(X, weight, self.edges)
         points = self.points(X, dtype)
-        for block in row_blocks(len(points), rows_within(4 * self.sums.n_columns)):
+        size = rows_within(COPIES_SUMMED * self.sums.n_columns)
+        for block in row_blocks(len(points), size):
             self.sums.add(columns(points[block]), y[block], weight[block])
 
     def points(self, X: Tensor, dtype: torch.dtype) -> Tensor:
@@ -233,7 +247,7 @@ class Summary:
             return self
         sample = sample_of_all_processes(self.sample) if with_sample else self.sample
         n_outside = sum(gather_objects(self.n_outside))
-        return Summary(self.edges, self.box, self.sums.of_all_processes(), sample, n_outside)
+        return Summary(self.edges, self.sums.of_all_processes(), sample, n_outside)
 
     def scaled(self) -> Scaling:
         """The box with mean and scale of the targets over all rows."""
@@ -250,23 +264,6 @@ class Summary:
         y = scaling.targets(self.sample.y).to(dtype)
         weight = self.sample.weight.to(dtype)
         return Rows(self.points(self.sample.X, dtype).to(dtype), y, weight, torch.zeros_like(y))
-
-    def arrays(self) -> dict[str, Any]:
-        """State as numbers and numpy arrays."""
-        return {
-            "edges": to_array(self.edges),
-            "sums": self.sums.arrays(),
-            "sample": self.sample.arrays(),
-            "n_outside": self.n_outside,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Summary:
-        """Rebuild from `arrays`, on the device of `like`."""
-        edges = to_tensor(arrays["edges"], like)
-        sums = RowSums.from_arrays(arrays["sums"], like)
-        sample = RowSample.from_arrays(arrays["sample"], like)
-        return cls(edges, box_of_edges(edges), sums, sample, int(arrays["n_outside"]))
 
 
 def sample_of_all_processes(sample: RowSample) -> RowSample:

@@ -98,6 +98,29 @@ class SummedEstimator(TorchEstimator):
                 raise ValueError(NO_WEIGHT)
         return self._edges(found[0], joined_edges(found))
 
+    def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
+        """What makes columns of points in the unit box, and how many; the constant is the first.
+
+        Raises
+        ------
+        ValueError
+            If the parameters ask for what is no sum over rows.
+        """
+        raise NotImplementedError
+
+    def _earlier_sums(
+        self, state: dict[str, Any] | None, X: Tensor, weight: Tensor, n_outputs: int
+    ) -> tuple[Summary, Columns]:
+        """Sums of earlier calls, of no rows at first, and what makes their columns."""
+        if state is None:
+            edges = self._edges(X, edges_of(X, weight))
+            columns, n_columns = self._summed_columns(box_of_edges(edges))
+            return Summary.empty(edges, n_columns, n_outputs), columns
+        summary = Summary.from_arrays(state, X)
+        columns, n_columns = self._summed_columns(summary.box)
+        check_summary(summary, n_columns, n_outputs)
+        return summary, columns
+
     def _forget_judgement(self) -> None:
         """Store that no rows were left out to tell of the model between the rows."""
         self._form_error, self._restraint = None, None
@@ -117,16 +140,6 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
     def _forget_judgement(self) -> None:
         super()._forget_judgement()
         self._noise_law = None
-
-    def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
-        """What makes columns of points in the unit box, and how many; the constant is the first.
-
-        Raises
-        ------
-        ValueError
-            If the parameters ask for what is no sum over rows.
-        """
-        raise NotImplementedError
 
     def _streamed_columns(self, box: Scaling, sample: Rows) -> tuple[Columns, int]:
         """The same for rows that are read twice: some of them are known before."""
@@ -152,14 +165,7 @@ class SummedRegressor(SummedEstimator, BaseRegressor):
         with self._earlier_fit_kept():
             X, y, weight = self._own_rows(X, y, sample_weight, state is None)
             ndim, y = y.ndim, y.reshape(len(y), -1)
-            if state is None:
-                edges = self._edges(X, edges_of(X, weight))
-                columns, n_columns = self._summed_columns(box_of_edges(edges))
-                summary = Summary.empty(edges, n_columns, y.shape[1])
-            else:
-                summary = Summary.from_arrays(state, X)
-                columns, n_columns = self._summed_columns(summary.box)
-            check_summary(summary, n_columns, y.shape[1])
+            summary, columns = self._earlier_sums(state, X, weight, y.shape[1])
             summary.add(X, y, weight, columns, self._torch_dtype())
             whole = summary.of_all_processes()
             result = self._store_sums(whole, ndim, columns)
@@ -213,10 +219,6 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
     A subclass writes `_summed_columns`, as that of a regressor, and `_fit_sums`.
     """
 
-    def _summed_columns(self, box: Scaling) -> tuple[Columns, int]:
-        """See `SummedRegressor`."""
-        raise NotImplementedError
-
     def _fit_sums(self, summary: Summary, prepared: PreparedClasses) -> TrainingResult:
         """See `SummedRegressor`; targets are the classes' indicators."""
         raise NotImplementedError
@@ -252,14 +254,10 @@ class SummedClassifier(SummedEstimator, BaseClassifier):
             X, codes, weight, own = self._own_classes(X, y, sample_weight, state is None)
             if state is None:
                 known = own if classes is None else np.unique(np.asarray(classes))
-                edges = self._edges(X, edges_of(X, weight))
-                columns, n_columns = self._summed_columns(box_of_edges(edges))
-                summary = Summary.empty(edges, n_columns, len(known))
             else:
-                known, summary = state["classes"], Summary.from_arrays(state, X)
-                columns, n_columns = self._summed_columns(summary.box)
+                known = state["classes"]
             indicators = indicators_of(codes, own, known)
-            check_summary(summary, n_columns, len(known))
+            summary, columns = self._earlier_sums(state, X, weight, len(known))
             summary.add(X, indicators, weight, columns, self._torch_dtype())
             whole = summary.of_all_processes()
             result = self._store_sums(whole, known)

@@ -41,14 +41,14 @@ from skpou.core.rows import (
 )
 from skpou.core.sample import RowSample, keys_of
 from skpou.core.scaling import Scaling, order_of_columns, target_unit
-from skpou.core.state import TensorState, to_array, to_tensor
+from skpou.core.state import ArrayState, TensorState, to_array, to_tensor
 
 # fmt: off
-__all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "Basis", "BestSoFar", "Blocks",
-           "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows", "Scaling",
-           "TensorState", "TotalDegreePolynomials", "TotalDegreeProducts", "TrainingInterrupted",
-           "TrainingResult", "all_but", "at_once", "count_columns", "count_waves",
-           "drawn_and_others", "drawn_points", "group_rows", "handing_over", "jobs",
+__all__ = ["BASES", "LONG_SEEDS", "SEEDS", "TORCH_SEEDS", "ArrayState", "Basis", "BestSoFar",
+           "Blocks", "FourierProducts", "Pairs", "ParametricBasis", "Report", "RowSample", "Rows",
+           "Scaling", "TensorState", "TotalDegreePolynomials", "TotalDegreeProducts",
+           "TrainingInterrupted", "TrainingResult", "all_but", "at_once", "count_columns",
+           "count_waves", "drawn_and_others", "drawn_points", "group_rows", "handing_over", "jobs",
            "judging_generator", "keys_of", "largest_powers", "merge_rows", "order_of_columns",
            "pairs_of", "sobol_points", "target_unit", "tell", "to_array", "to_powers", "to_tensor",
            "torch_seeded", "total_degree_exponents", "with_all_targets"]

@@ -84,6 +84,13 @@ class Rows:
         """Sum of the weights: the number of observations."""
         return float(self.weight.sum())
 
+    def standard(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (d,) of the columns; 1 where one is constant."""
+        weight, total = self.weight[:, None], self.weight.sum()
+        centre = (weight * self.X).sum(0) / total
+        spread = ((weight * (self.X - centre).square()).sum(0) / total).sqrt()
+        return centre, torch.where(spread > 0, spread, 1.0)
+
     def pairs(self) -> Rows:
         """Rows of the distinct pairs: what a likelihood needs, since means hide the spread."""
         if self.repeats is None:

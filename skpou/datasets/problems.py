@@ -150,8 +150,9 @@ def make_curved_ridge(
 
 
 # Silicon diode: saturation current, knee of high-level injection, recombination current (A),
-# series resistance (ohm), and the emission coefficients times the thermal voltage k T / q (V).
+# series resistance (ohm).
 _IS, _IKF, _ISR, _RS = 2.52e-14, 0.05, 1e-16, 0.568
+# Its emission coefficients times the thermal voltage k T / q (V).
 _N_VT, _NR_VT = (n * BOLTZMANN * TEMPERATURE / CHARGE for n in (1.15, 2.0))
 # What SPICE adds to the square of the depletion region's voltage, which vanishes at 1 V, and half
 # the grading coefficient 1/2 of an abrupt junction.

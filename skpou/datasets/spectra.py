@@ -15,18 +15,20 @@ N_COLUMNS, FIRST, LAST = 3800, 3850.0, 9200.0
 #: Ranges of the labels: effective temperature in kelvin, log10 of the surface gravity in cm/s^2,
 #: log10 of the abundance of iron relative to the sun's.
 LOW, HIGH = np.array([4000.0, 1.0, -3.0]), np.array([9000.0, 5.0, 0.5])
-#: Wavelengths of hydrogen's lines, the Balmer series, and their strengths relative to the first.
+#: Wavelengths of hydrogen's lines, the Balmer series.
 BALMER = np.array([6562.8, 4861.3, 4340.5, 4101.7, 3970.1, 3889.1])
+#: Their strengths relative to the first: about those of hot stars.
 BALMER_STRENGTH = np.array([1.0, 1.1, 1.05, 1.0, 0.8, 0.6])
-#: Strong lines of metals: Ca II H and K, Mg I b, Na I D, the Ca II triplet, and how they answer
-#: to pressure: ions (1) weaken with gravity, atoms (-1) grow.
+#: Strong lines of metals: Ca II H and K, Mg I b, Na I D, the Ca II triplet.
 STRONG = np.array([3933.7, 3968.5, 5167.3, 5172.7, 5183.6, 5890.0, 5895.9, 8498.0, 8542.1, 8662.1])
+#: How they answer to pressure: ions (1) weaken with gravity, atoms (-1) grow.
 STRONG_ION = np.array([1, 1, -1, -1, -1, -1, -1, 1, 1, 1])
 #: Weak lines of metals, at places that are drawn once and for all, more of them in the blue.
 N_WEAK, SEED = 400, 7
 #: Log10 of the depths of strong lines, and mean and standard deviation of those of weak ones: most
-#: do not saturate in the sun. Excitation energies in electron volts, of weak lines between the two.
+#: do not saturate in the sun.
 STRONG_DEPTH, WEAK_DEPTH = 1.2, (-0.6, 0.5)
+#: Their excitation energies in electron volts, of weak lines between the two.
 STRONG_ENERGY, WEAK_ENERGY = 0.3, (0.0, 4.0)
 #: Share of ions among the weak lines, and how much tenfold gravity changes lines, in decades.
 SHARE_OF_IONS, PRESSURE = 0.2, 0.25

@@ -22,6 +22,8 @@ from skpou.physics import Constants
 LEAST_NOISY, NOISY = 20, 1e-3
 #: Least share of a datum that the other rows leave to its own residual: digits tell little of less.
 LEAST_FREE = 1e-2
+#: Largest exponent of a unit: the next powers of two but 23 are no doubles any more.
+LARGEST_EXPONENT = 1000
 #: Ridge of the factor for leverages, in units of round-off of each column.
 LEVERAGE_RIDGE = 1e-15
 
@@ -253,7 +255,8 @@ def root_of_squares(values: Tensor) -> float:
     largest = float(values.abs().max()) if values.numel() else 0.0
     if not 0 < largest < math.inf:
         return largest
-    unit = 2.0 ** min(math.frexp(largest)[1], 1000)  # Exact: no bit depends on the units.
+    exponent = min(math.frexp(largest)[1], LARGEST_EXPONENT)
+    unit = 2.0**exponent  # Exact: no bit depends on the units.
     return unit * math.sqrt(float((values / unit).square().sum()))
 
 

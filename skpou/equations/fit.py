@@ -24,13 +24,17 @@ from skpou.sines import Spectrum
 PILOT_COLUMNS = 300
 #: Criterion at round-off: nothing is left to gain.
 EXACT = 1e-16
-#: Bandwidths at which a continuation starts, with so few features for each column of X and with
-#: unknowns held first.
-STARTING = (2.0, 3.0, 4.5)
-STARTING_COLUMNS = 60
-#: Steps there, with the unknowns held and free; ridge and first damping: far from a solution steps
-#: in directions that few features hardly know lead away from it.
+#: Square of the slope along the flattest direction, over that along the flattest column, below
+#: which directions of their own are tried beside the columns: a factor of 1.4 in the bandwidth.
+FLATTER = 0.5
+#: Bandwidths at which a continuation starts, each from the last one's solution, so that only the
+#: first, of slow functions, has to be found from afar; and features for each column of X: enough
+#: for these, and a step takes milliseconds.
+STARTING, STARTING_COLUMNS = (2.0, 3.0, 4.5), 60
+#: Steps there, with the unknowns held first, and free: what is not found by then is the next one's.
 HELD_STEPS, FREE_STEPS = 15, 40
+#: Ridge and first damping there: far from a solution steps in directions that few features hardly
+#: know lead away from it.
 STARTING_RIDGE, STARTING_DAMPING = 1e-10, 1e-4
 #: Ridge with which the data alone are fitted before: only what is smooth is wanted of them.
 SMOOTH_RIDGE = 1e-4
@@ -95,7 +99,7 @@ class ShapedSearch(Search):
         shapes: list[tuple[Tensor, Tensor | None]] = [(straight, None)]
         if not (self.mirrors or self.periods):
             squares, axes = torch.linalg.eigh(outer)
-            if float(squares[0]) < 0.5 * float(straight.min()) ** 2:
+            if float(squares[0]) < FLATTER * float(straight.min()) ** 2:
                 shapes.append((squares.clamp_min(0).sqrt(), axes))
         return shapes
 

@@ -18,8 +18,9 @@ from skpou.equations.collocation import CollocationSystem, Iterate, norm, stacke
 TRUST, TRUST_OF_SIZE, LEAST_SIZE = 0.03, 0.3, 1e-3
 #: First damping near a solution: steps are Gauss and Newton's but for round-off.
 DAMPING = 1e-9
-#: Steps that may gain little before the descent ends.
-PATIENCE = 8
+#: Part of the residual that a step leaves where it gains little, and such steps in a row that end
+#: the descent: near a solution it converges far faster.
+SLOW, PATIENCE = 0.5, 8
 #: Norm of a column, relative to the largest, that is round-off of zero.
 NO_COLUMN = 1e-14
 
@@ -81,7 +82,7 @@ def gauss_newton(
         if moved is None:
             break
         # Steps that were cut short are not slow because the end is near.
-        slow = slow + 1 if moved.value > 0.5 * value and not moved.limited else 0
+        slow = slow + 1 if moved.value > SLOW * value and not moved.limited else 0
         coef, unknowns, value = moved.coef, moved.unknowns, moved.value
         if slow >= PATIENCE or not value:
             break

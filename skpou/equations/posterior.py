@@ -14,6 +14,7 @@ from skpou.core import Basis
 from skpou.core.linalg import free_rows, triangular_factor
 from skpou.core.models import LinearModel, Stage, model_of_stages
 from skpou.equations.collocation import CollocationSystem, Iterate, stacked
+from skpou.equations.sentences import Sentence
 from skpou.equations.smoothness import loosened
 from skpou.physics import Unknown
 
@@ -42,6 +43,8 @@ HELD, HELD_DEVIATIONS = 1e-6, 0.1
 OF_RIDGE = 3.0
 #: Rounds of noise and of the prior that follows it: they settle within a percent.
 PRIOR_ROUNDS = 3
+#: Degrees of freedom that equations must leave to the data for these to tell their noise.
+LEAST_LEFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,8 @@ def noise_variance(
         A = rows
     shares = torch.linalg.solve_triangular(R, A, upper=True, left=False).square().sum(1)
     dof = shares[: len(residual[0])].reshape(m, -1).sum(1)
-    squares = (residual[0] / scales[0]).reshape(m, -1).square().sum(1) + system.rows.within.sum(0)
-    n = sum(map(len, residual))
     misfit = (residual[0] / scales[0]).reshape(m, -1).square().sum(1)
+    squares, n = misfit + system.rows.within.sum(0), sum(map(len, residual))
     for term, part in zip(system.terms, residual[1:], strict=True):
         outputs = sorted({output for output, _ in term.pointwise.keys})
         misfit[outputs] += (part / scales[0]).square().sum() / len(outputs)
@@ -152,7 +154,7 @@ def noise_variance(
     columns = columns if rows is None else float(shares.sum())
     misfit = m * misfit / free_rows(n, columns)
     left = total - dof
-    return torch.where(left > 0.5, torch.maximum(squares / left, misfit), misfit.mean())
+    return torch.where(left > LEAST_LEFT, torch.maximum(squares / left, misfit), misfit.mean())
 
 
 def output_factors(R: Tensor, system: CollocationSystem, k: int = 0) -> Tensor:
@@ -198,6 +200,11 @@ def undetermined(R: Tensor, names: Sequence[str], ridge: float = 0.0) -> list[st
     return [name for name, share in zip(names, alone.tolist(), strict=True) if share > SHARE]
 
 
+def _probes(points: Tensor) -> Tensor:
+    """At most `N_PROBES` of some points, evenly in their order."""
+    return points[:: max(1, len(points) // N_PROBES)][:N_PROBES]
+
+
 def open_directions(
     system: CollocationSystem, R: Tensor, tangent: Tangent | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -219,9 +226,8 @@ def open_directions(
     sizes : Tensor of shape (k,)
         Root mean squares over the points.
     """
-    points = torch.cat([term.points for term in system.problem.fresh if not term.is_condition])
-    step = max(1, len(points) // N_PROBES)
-    points = points[::step][:N_PROBES]
+    fresh = [term.points for term in system.problem.fresh if not term.is_condition]
+    points = _probes(torch.cat(fresh))
     phi = system.basis.matrix(points)
     columns = torch.block_diag(*[phi] * system.n_outputs)
     if tangent is not None:
@@ -256,67 +262,6 @@ def widened(R: Tensor, directions: Tensor, sizes: Tensor, size: float) -> Tensor
     return triangular_factor(R + change)
 
 
-def open_message(n_open: int) -> str:
-    """Sentence about directions that equations, conditions and data leave open."""
-    return (
-        f"Equations, conditions and data leave {n_open} direction{'s' * (n_open > 1)} of the "
-        "solution open: of many solutions one is given. Add the conditions that are missing."
-    )
-
-
-def unsolved_message(left: float) -> str:
-    """Sentence about a residual at fresh points, relative to the size of the terms."""
-    return (
-        f"The equations are not solved: at fresh points their residual is {left:.1e} of "
-        "the size of their terms. HierarchicalPOURegressor resolves steep fronts and "
-        "layers; or give more points or other starts, or check that equations and data "
-        "have a common solution."
-    )
-
-
-def far_message(left: float) -> str:
-    """Sentence about a residual that is small, but far from what was asked for."""
-    return (
-        f"The equations hold to {left:.1e} of the size of their terms only, at fresh points: the "
-        "basis does not resolve the solution. HierarchicalPOURegressor resolves steep fronts and "
-        "layers; or give more points."
-    )
-
-
-def unmet_message(off: float) -> str:
-    """Sentence about values on faces, relative to their size."""
-    return (
-        f"Values on faces of the box are not met: they are off by {off:.1e} of their size. They "
-        "are noisy, or contradict each other or the equations."
-    )
-
-
-def jump_message(jump: float) -> str:
-    """Sentence about a jump between the points, relative to the solution's range."""
-    return (
-        f"The equations are not solved: between their points the solution jumps by {jump:.1e} of "
-        "its range, where no residual tells of it. Take hidden_layer_sizes='auto', solver='lsgd' "
-        "or HierarchicalPOURegressor."
-    )
-
-
-def broken_message(broken: float) -> str:
-    """Sentence about conditions at their points, relative to the size of their terms."""
-    return (
-        f"Conditions are not met: at their points they are off by {broken:.1e} of the size of "
-        "their terms. Check that they, the data and the equations do not contradict each other."
-    )
-
-
-def undetermined_message(names: Sequence[str]) -> str:
-    """Sentence about unknowns that `undetermined` names."""
-    listed = ", ".join(map(repr, names))
-    return (
-        f"The unknowns {listed} are not determined: other values of them solve the equations as "
-        "well. Give more data, or hold one of them."
-    )
-
-
 def held_by_bounds(
     unknowns: Mapping[str, Unknown], values: Mapping[str, float], deviations: Mapping[str, float]
 ) -> list[str]:
@@ -329,15 +274,6 @@ def held_by_bounds(
             if min(values[name] - low, high - values[name]) <= near:
                 held.append(name)
     return held
-
-
-def held_message(names: Sequence[str]) -> str:
-    """Sentence about unknowns that `held_by_bounds` names."""
-    listed = ", ".join(map(repr, names))
-    return (
-        f"The unknowns {listed} ended at a bound, where their standard deviations say nothing. "
-        "Widen the bounds, or check the equations and the data."
-    )
 
 
 def data_misfit(system: CollocationSystem, iterate: Iterate) -> float:
@@ -359,28 +295,28 @@ def judged(
     `reported` is what `fitted_model` says, `tol` the residual that was asked for. The third is
     whether equations and conditions hold.
     """
-    sentences = []
+    said = []
     left = system.fresh.relative_residual(iterate.coef, iterate.unknowns)
     off = data_misfit(system, iterate)
     if left > (UNSOLVED if system.problem.is_affine else DOUBTFUL):
-        sentences.append(unsolved_message(left))
+        said.append(Sentence.UNSOLVED.format(left))
     broken = system.broken_conditions(iterate.coef, iterate.unknowns)
     if broken > UNSOLVED:
-        sentences.append(broken_message(broken))
+        said.append(Sentence.BROKEN.format(broken))
     on_faces = bool(((system.rows.X == 0) | (system.rows.X == 1)).any(1).all())
     if on_faces and off > UNSOLVED:
-        sentences.append(unmet_message(off))
-    holds = not sentences
+        said.append(Sentence.UNMET.format(off))
+    holds = not said
     # What noisy data leave over is shared with the equations.
     if holds and left > max(FAR * tol, off):
-        sentences.append(far_message(left))
+        said.append(Sentence.FAR.format(left))
     if reported["undetermined"]:
-        sentences.append(undetermined_message(reported["undetermined"]))
+        said.append(Sentence.UNDETERMINED.about(reported["undetermined"]))
     held = held_by_bounds(system.problem.unknowns, reported["unknowns"], reported["unknowns_std"])
     if held:
-        sentences.append(held_message(held))
-    code = "max_iter" if sentences else code
-    return code, " ".join([*sentences, message]).strip(), holds
+        said.append(Sentence.HELD.about(held))
+    code = "max_iter" if said else code
+    return code, " ".join([*said, message]).strip(), holds
 
 
 def doubted(model: LinearModel, points: Tensor) -> LinearModel:
@@ -396,7 +332,7 @@ def doubted(model: LinearModel, points: Tensor) -> LinearModel:
     LinearModel
         The same function; the median variance at the points is at least its mean square there.
     """
-    points = points[:: max(1, len(points) // N_PROBES)][:N_PROBES]
+    points = _probes(points)
     last = model.stages[-1]
     shares = last.solved(points).square().sum(-2).reshape(-1, len(points)).median(1).values
     variance = (model.noise * shares).clamp_min(torch.finfo(shares.dtype).tiny)
@@ -411,7 +347,7 @@ def of_round_off(stage: Stage, points: Tensor) -> Tensor:
 
     Of many rows without noise the posterior would know the mean to less than its last digit.
     """
-    points = points[:: max(1, len(points) // N_PROBES)][:N_PROBES]
+    points = _probes(points)
     shares = stage.solved(points).square().sum(-2).reshape(-1, len(points)).mean(1)
     columns = stage.basis.matrix(points)
     sums, values = columns.square() @ stage.coef.square(), columns @ stage.coef
@@ -449,32 +385,35 @@ def fitted_model(
     else:
         R, noise = tangent_factor(system, iterate, scales, alpha, tangent)
         basis, k = tangent.basis, tangent.n_parameters
-    first = system.n_coefficients + k
+    first, points = system.n_coefficients + k, system.terms[0].points
     alike = undetermined(R[first:, first:], system.problem.names, alpha)
     directions, sizes = open_directions(system, R, tangent)
     if len(sizes):
-        points = system.terms[0].points
         size = max(1.0, float((system.basis.matrix(points) @ iterate.coef).square().mean().sqrt()))
         noise = noise.clamp_min((torch.finfo(R.dtype).eps / scales[0]) ** 2)
         R = widened(R, directions, sizes, size / (scales[0] * float(noise.mean().sqrt())))
     R = R / scales[0]
     stage = Stage(basis, iterate.coef, output_factors(R, system, k))
-    noise = torch.maximum(noise, of_round_off(stage, system.terms[0].points))
+    noise = torch.maximum(noise, of_round_off(stage, points))
     if by_smoothness:
         sigma = float(noise.mean().sqrt())
         R = loosened(R, first, system, iterate.unknowns, sigma, by_smoothness)
         stage = replace(stage, factor=output_factors(R, system, k))
     deviations = last_deviations(R, len(iterate.unknowns), noise)
-    points, weight = system.terms[0].points, system.rows.weight
-    model = model_of_stages(
-        (*system.before, stage),
-        noise,
-        torch.cat([system.rows.X, points]),
-        torch.cat([weight, weight.new_ones(len(points))]),
-    )
+    X, weight = torch.cat([system.rows.X, points]), system.rows.weight
+    weight = torch.cat([weight, weight.new_ones(len(points))])
+    reported = _reported(system, iterate, deviations)
+    reported |= {"n_open": len(sizes), "undetermined": alike, "by_smoothness": list(by_smoothness)}
+    return model_of_stages((*system.before, stage), noise, X, weight), reported
+
+
+def _reported(
+    system: CollocationSystem, iterate: Iterate, deviations: Sequence[float]
+) -> dict[str, Any]:
+    """Unknowns with their deviations, and residuals of the equations at fresh points."""
     fresh = system.fresh.residuals(iterate.coef, iterate.unknowns)[1:]
     names = system.problem.names
-    return model, {
+    return {
         "unknowns": dict(zip(names, iterate.unknowns.tolist(), strict=True)),
         "unknowns_std": dict(zip(names, deviations, strict=True)),
         "equation_residual": [
@@ -482,7 +421,4 @@ def fitted_model(
             for term, part in zip(system.problem.fresh, fresh, strict=True)
             if not term.is_condition
         ],
-        "n_open": len(sizes),
-        "undetermined": alike,
-        "by_smoothness": list(by_smoothness),
     }

@@ -22,11 +22,11 @@ from skpou.equations.posterior import (
     doubted,
     fitted_model,
     judged,
-    open_message,
     output_factors,
     rows_factor,
 )
 from skpou.equations.problem import Problem, Term
+from skpou.equations.sentences import Sentence
 from skpou.physics import Symmetry
 from skpou.sines import Mirror, SineFeatures, Spectrum, SymmetricFeatures
 
@@ -401,7 +401,7 @@ class Search:
                 model = doubted(model, system.terms[0].points)
         n_open = int(reported["n_open"])
         if code == "converged" and n_open:
-            code, message = "max_iter", open_message(n_open)
+            code, message = "max_iter", Sentence.OPEN.format(n_open, "s" * (n_open > 1))
         return TrainingResult(
             model, solution.criterion, max(len(self.curve), 1), self.curve, code, message, chosen
         )

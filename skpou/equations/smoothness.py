@@ -68,16 +68,6 @@ def _beyond(system: CollocationSystem, iterate: Iterate, bandwidth: float) -> Te
     return (unknowns - Q @ (Q.T @ unknowns)).norm(dim=0)
 
 
-def smoothness_message(names: Sequence[str]) -> str:
-    """Sentence about unknowns that `told_by_smoothness` names."""
-    listed = ", ".join(map(repr, names))
-    return (
-        f"The unknowns {listed} are told by the smoothness of the solution alone: other values "
-        "have solutions with fewer derivatives, and a network may end at any of them. Give more "
-        "data, or take hidden_layer_sizes='auto', which goes from smooth to rough."
-    )
-
-
 def loosened(
     R: Tensor,
     first: int,

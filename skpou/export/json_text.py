@@ -12,11 +12,12 @@ from skpou.export.families import FUNCTIONS, KINDS, OPERATIONS, program_of
 #: Version of the format; a reader should refuse others.
 VERSION = 1
 
+#: Kinds of values in the schema.
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _MATRIX = {"type": "array", "items": _NUMBERS}
-_INDICES = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_COUNT = {"type": "integer", "minimum": 0}  # Of indices, too: they begin at 0.
+_INDICES = {"type": "array", "items": _COUNT}
 _INDEX_ROWS = {"type": "array", "items": _INDICES}
-_COUNT = {"type": "integer", "minimum": 0}
 
 #: What each operation has besides "name", "operation", "inputs" and "size".
 _VALUES: dict[str, dict[str, Any]] = {

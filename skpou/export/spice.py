@@ -13,7 +13,7 @@ from numpy.polynomial import legendre
 
 from skpou.core import sobol_points
 from skpou.export.families import KINDS, Program, Step, program_of
-from skpou.export.unnamed import unnamed
+from skpou.export.table import unnamed
 
 #: Largest exponent: the exponential and its square, which slopes hold, stay far from overflow.
 LARGEST_EXPONENT = 80.0

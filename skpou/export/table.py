@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from skpou.base import BaseRegressor, check_is_fitted
-from skpou.export.unnamed import unnamed
 
 #: Points that are predicted together: their coordinates take a few MB.
 BLOCK = 100_000
@@ -79,3 +78,11 @@ def _axes(grid: Sequence[Any], n_features: int) -> list[np.ndarray]:
         if not (np.diff(axis) > 0).all():
             raise ValueError(f"grid[{j}] must rise. Got {axis[:5].tolist()} ...")
     return axes
+
+
+def unnamed(model: Any) -> Any:
+    """The fitted model, to which columns without names are those of the fit in their order."""
+    state = {key: value for key, value in vars(model).items() if key != "feature_names_in_"}
+    copy = object.__new__(type(model))
+    vars(copy).update(state)
+    return copy

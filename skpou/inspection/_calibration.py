@@ -9,6 +9,8 @@ from scipy.stats import binom, norm
 
 from skpou.base import check_coverage, check_matplotlib_support
 from skpou.inspection._sections import (
+    BAND,
+    THIN,
     Section,
     as_numpy,
     column,
@@ -27,6 +29,8 @@ N_SIMULATIONS = 2000
 CONFIDENCE = 0.95
 #: Ratio of the ends of an axis up to which these three labels a decade have room.
 FEW_DECADES, TICKS = 100, (1, 2, 5)
+#: Inches of a panel: about a square, with its labels.
+PANEL = (4.4, 4.0)
 #: Label of the line that is no estimator's; legends leave out what begins with an underscore.
 DIAGONAL = "_diagonal"
 
@@ -260,14 +264,13 @@ class CalibrationDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         n_panels = 1 if self.widths is None else 2
-        self.axes_ = panels(ax, 1, n_panels, figsize=(4.4 * n_panels, 4))
+        self.axes_ = panels(ax, 1, n_panels, figsize=(PANEL[0] * n_panels, PANEL[1]))
         self.figure_ = self.axes_[0].figure
         self.band_ = self.widths_ = None
         axis = self.axes_[0]
         if not axis.lines:
-            axis.plot([0, 1], [0, 1], ":", color="0.35", linewidth=0.8, label=DIAGONAL)
-            style = {"color": "0.75", "alpha": 0.6, "linewidth": 0, "zorder": 0}
-            style["label"] = f"chance ({CONFIDENCE:.0%})"
+            axis.plot([0, 1], [0, 1], ":", color="0.35", linewidth=THIN, label=DIAGONAL)
+            style = BAND | {"color": "0.3", "zorder": 0, "label": f"chance ({CONFIDENCE:.0%})"}
             ends = [np.concatenate([[0], edge, [1]]) for edge in (self.lower, self.upper)]
             levels = np.concatenate([[0], self.levels, [1]])
             self.band_ = axis.fill_between(levels, *ends, **style)

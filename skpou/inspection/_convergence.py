@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._sections import (
+    BAND,
     as_numpy,
     check_stages,
     given_target,
@@ -245,7 +246,7 @@ class ConvergenceDisplay:
             middle = folds[:, 0] if one else np.sqrt(np.mean(folds**2, axis=1))
             self.lines_ += ax.plot(x, middle, **style | kwargs)
             if not one:
-                look = {"color": self.lines_[-1].get_color(), "alpha": 0.2, "linewidth": 0}
+                look = BAND | {"color": self.lines_[-1].get_color()}
                 self.bands_.append(ax.fill_between(x, folds.min(1), folds.max(1), **look))
         self._scale(np.concatenate(places), ticks)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)

@@ -6,11 +6,16 @@ import numpy as np
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._sections import (
+    BAND,
+    CURVE,
     CURVE_POINTS,
     DATA,
+    DOT,
     MANY_DOTS,
     MODEL,
     OTHER,
+    REACH,
+    THIN,
     Section,
     check_resolution,
     column,
@@ -23,10 +28,12 @@ from skpou.inspection._sections import (
     with_units,
 )
 
-#: Standard deviations that bands and bars reach to; 95 % of a Gaussian.
-REACH = 2
 #: Area of the mark of the largest residual on a map, in square points.
 LARGEST_MARK = 60
+#: Inches of a figure of curve and residuals, heights of the two, and inches of a map.
+FIGURE, HEIGHTS, PANEL = (6.4, 5.4), [2.6, 1], (4.2, 3.6)
+#: Area of the dots of a curve in square points, between those of maps and of sections.
+DOT_OF_CURVE = 9
 #: Points along each side of a map: standard deviations of more take their time.
 MAP_POINTS = 100
 #: Times the largest standard deviation is black: dots must be seen on the map of it.
@@ -311,14 +318,14 @@ class FitDisplay:
         return self
 
     def _plot_curve(self, ax, line_kw, band_kw, scatter_kw):
-        self.axes_ = panels(ax, 2, 1, figsize=(6.4, 5.4), height_ratios=[2.6, 1])
+        self.axes_ = panels(ax, 2, 1, figsize=FIGURE, height_ratios=HEIGHTS)
         upper, lower = self.axes_
         self.figure_ = upper.figure
         lower.sharex(upper)
         upper.tick_params(labelbottom=False)
         x, many = self.X[:, 0], len(self.y) > MANY_DOTS
         style = {
-            "s": dot_area(len(x), 9),
+            "s": dot_area(len(x), DOT_OF_CURVE),
             "color": DATA,
             "linewidths": 0,
             "zorder": 2,
@@ -326,9 +333,9 @@ class FitDisplay:
         }
         style |= {"label": "data at the medians" if self.at_medians else "data"} | scatter_kw
         self.scatter_ = upper.scatter(x, self.y, **style)
-        line = {"color": MODEL, "linewidth": 2, "zorder": 3, "label": "mean"}
+        line = {"color": MODEL, "linewidth": CURVE, "zorder": 3, "label": "mean"}
         (self.line_,) = upper.plot(self.xx0, self.mean, **line | line_kw)
-        band = {"color": MODEL, "alpha": 0.25, "linewidth": 0, "zorder": 1} | band_kw
+        band = BAND | {"color": MODEL, "zorder": 1} | band_kw
         if self.std is not None:
             reach = REACH * self.std
             label = {"label": f"{REACH} std"}
@@ -339,7 +346,7 @@ class FitDisplay:
                 lower.fill_between(self.xx0, -reach, reach, **band)
         if self.at_medians and self.residual_std is not None:
             reach = REACH * self.residual_std
-            thin = {"color": MODEL, "alpha": 0.35, "linewidth": 0.8, "rasterized": many}
+            thin = BAND | {"color": MODEL, "linewidth": THIN, "rasterized": many}
             lower.vlines(x, self.residuals - reach, self.residuals + reach, **thin)
         lower.axhline(0, color=MODEL, linewidth=1, zorder=3)
         self.residuals_ = [lower.scatter(x, self.residuals, **style)]
@@ -350,7 +357,7 @@ class FitDisplay:
 
     def _plot_maps(self, ax, surface_kw, scatter_kw):
         n_panels = 2 if self.std is None else 3
-        self.axes_ = panels(ax, 1, n_panels, figsize=(4.2 * n_panels, 3.6))
+        self.axes_ = panels(ax, 1, n_panels, figsize=(PANEL[0] * n_panels, PANEL[1]))
         self.figure_ = self.axes_[0].figure
         many = len(self.y) > MANY_DOTS
         map_style = {"shading": "nearest", "rasterized": True, "zorder": -1}
@@ -363,8 +370,8 @@ class FitDisplay:
         self.surface_ = first.pcolormesh(
             self.xx0, self.xx1, self.mean, **scale | map_style | surface_kw
         )
-        area = dot_area(len(self.y), 14)
-        style = {"s": area, "edgecolors": "w", "linewidths": area / 28, "rasterized": many}
+        area = dot_area(len(self.y), DOT)
+        style = {"s": area, "edgecolors": "w", "linewidths": area / (2 * DOT), "rasterized": many}
         self.scatter_ = first.scatter(*self.X.T, c=self.y, **scale | style | scatter_kw)
         self.figure_.colorbar(self.surface_, ax=first, label=self.zlabel)
         first.set_title("mean and data")
@@ -406,7 +413,7 @@ def _draw_triangles(axis, X, residuals, many):
         ("v", MODEL, "none", residuals <= 0, "below"),
     ):
         style = {"marker": marker, "edgecolors": color, "facecolors": face}
-        style |= {"linewidths": 0.7, "rasterized": many}
+        style |= {"linewidths": THIN, "rasterized": many}
         drawn.append(axis.scatter(*X[chosen].T, s=area[chosen], label=label, **style))
     legend = axis.legend(
         title=f"residuals, up to {largest:.2g}", ncols=2, frameon=False, fontsize="small",

@@ -8,12 +8,24 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
-from skpou.inspection._sections import MODEL, PALETTE, as_numpy, column, distinct_colors, one_axes
+from skpou.inspection._sections import (
+    MODEL,
+    PALETTE,
+    SMALL_DOT,
+    THIN,
+    as_numpy,
+    column,
+    distinct_colors,
+    one_axes,
+)
 
 #: Ends of both axes: the faces of the box and dots on them are seen whole.
 ENDS = (-0.03, 1.03)
 #: Height of the grid points along a single axis, in heights of the axes: marks stand on it.
 FOOT = 0.015
+#: Sizes in points of grid points along an axis and in a square, where thousands stay apart; and
+#: factor of the dots of a legend, whose colours are to be told.
+TICK, CROSS, ENLARGED = 8, 3.5, 2.5
 #: Colours of matplotlib's cycle.
 CYCLE = 10
 
@@ -166,11 +178,11 @@ class LatentGridDisplay:
         marks = {"linestyle": "none", "color": "0.35", "zorder": 3}
         if flat:
             self.faces_ = [ax.axvline(x, **style) for x in (0.0, 1.0)]
-            marks |= {"marker": "|", "markersize": 8, "transform": ax.get_xaxis_transform()}
+            marks |= {"marker": "|", "markersize": TICK, "transform": ax.get_xaxis_transform()}
             heights = np.full(len(self.grid_points), FOOT)
         else:
             self.faces_ = ax.plot([0, 1, 1, 0, 0], [0, 0, 1, 1, 0], **style)
-            marks |= {"marker": "+", "markersize": 3.5, "markeredgewidth": 0.6}
+            marks |= {"marker": "+", "markersize": CROSS, "markeredgewidth": THIN}
             heights = self.grid_points[:, 1]
             ax.set(ylim=ENDS, aspect="equal")
             ax.spines[:].set_visible(False)  # The faces frame the figure.
@@ -181,7 +193,7 @@ class LatentGridDisplay:
     def _plot_embeddings(self, flat, scatter_kw):
         """Draw the embeddings: classes one by one, targets as heights or colours."""
         ax = self.ax_
-        style = {"s": 6, "linewidths": 0, "zorder": 2}
+        style = {"s": SMALL_DOT, "linewidths": 0, "zorder": 2}
         if self.classes is not None:
             colors = _class_colors(len(self.classes))
             self.scatters_ = []
@@ -195,7 +207,7 @@ class LatentGridDisplay:
                 ax.set_ylim(-0.5, len(self.classes) - 0.5)
                 return
             place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
-            self.legend_ = ax.legend(title=self.zlabel, markerscale=2.5, **place)
+            self.legend_ = ax.legend(title=self.zlabel, markerscale=ENLARGED, **place)
             return
         if self.y is None:
             heights = np.zeros(len(self.u)) if flat else self.u[:, 1]

@@ -12,6 +12,9 @@ from skpou.inspection._sections import one_axes
 SHOWN = 12.0
 #: Sizes of the dots of the smallest and of the largest sample, in points.
 SMALL, LARGE = 4.0, 9.0
+#: Inches: width, height of the frame and of a member; points of a number over its dot; margin that
+#: the largest dots and their numbers need, as a share of the axis.
+WIDTH, FRAME, LINE, OVER, MARGIN = 7.0, 1.2, 0.45, 6, 0.08
 #: Place of the weights: right of the axes, in widths of these, and their head above the first row.
 BESIDE, ABOVE = 1.02, -0.7
 
@@ -95,7 +98,7 @@ class LeaderboardDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         board = self.leaderboard
         names, weights = self._standing()
-        ax = one_axes(ax, figsize=(7, 1.2 + 0.45 * len(names)))
+        ax = one_axes(ax, figsize=(WIDTH, FRAME + LINE * len(names)))
         self.ax_, self.figure_, self.lines_, self.texts_ = ax, ax.figure, [], []
         finite = board["log_density"][np.isfinite(board["log_density"])]
         least = finite.max() - SHOWN if len(finite) else 0.0
@@ -110,7 +113,7 @@ class LeaderboardDisplay:
                 outside = "<" if value == least and len(finite) > 1 else "o"
                 ax.plot(value, place, outside, markersize=size, **style)
                 ax.annotate(
-                    f"{rows}", (value, place), (0, 6), textcoords="offset points",
+                    f"{rows}", (value, place), (0, OVER), textcoords="offset points",
                     ha="center", fontsize="x-small", color="0.4",
                 )  # fmt: skip
             text = f"{weights[name]:.2f}" if weights[name] else "–"
@@ -121,7 +124,7 @@ class LeaderboardDisplay:
             yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, ABOVE),
             xlabel="log density between the rows (dots: points fitted)",
         )  # fmt: skip
-        ax.margins(x=0.08)
+        ax.margins(x=MARGIN)
         ax.text(BESIDE, ABOVE, "weight", transform=ax.get_yaxis_transform(), va="bottom")
         return self
 

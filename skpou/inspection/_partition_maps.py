@@ -7,6 +7,9 @@ from scipy.ndimage import distance_transform_edt
 
 #: Place of the legend below a new figure, in heights of its axes, and names in one of its rows.
 BELOW, IN_A_ROW = -0.14, 4
+#: Opacity of a map's colours, on which dots and numbers are read; width of boundaries in points,
+#: between those of curves and of lines that help.
+TINT, BOUNDARY = 0.45, 1.2
 
 
 def draw_map(ax, grid, rank, colors, surface_kw):
@@ -14,7 +17,7 @@ def draw_map(ax, grid, rank, colors, surface_kw):
     from matplotlib.colors import ListedColormap
 
     style = {"cmap": ListedColormap(colors), "vmin": -0.5, "vmax": len(colors) - 0.5}
-    style |= {"alpha": 0.45, "shading": "nearest", "rasterized": True, "zorder": -1}
+    style |= {"alpha": TINT, "shading": "nearest", "rasterized": True, "zorder": -1}
     return ax.pcolormesh(*grid, rank, **style | surface_kw)
 
 
@@ -22,7 +25,7 @@ def draw_boundaries(ax, grid, rank, segments, boundary_kw):
     """Segments, or level sets of each partition's indicator where there are none."""
     from matplotlib.collections import LineCollection
 
-    style = {"colors": "0.2", "linewidths": 1.2}
+    style = {"colors": "0.2", "linewidths": BOUNDARY}
     if segments is not None:
         style |= {"capstyle": "round"}
         lines = LineCollection(segments, **style | boundary_kw)

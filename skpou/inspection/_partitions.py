@@ -11,9 +11,16 @@ from skpou.base import check_matplotlib_support
 from skpou.inspection._boundaries import bisect, boundary_segments
 from skpou.inspection._partition_maps import draw_boundaries, draw_legend, draw_map, draw_numbers
 from skpou.inspection._sections import (
+    BAND,
+    CURVE,
     CURVE_POINTS,
+    DATA,
+    DOT,
     MANY_DOTS,
     PALETTE,
+    REACH,
+    SMALL_DOT,
+    THIN,
     Section,
     as_numpy,
     check_resolution,
@@ -317,9 +324,9 @@ class PartitionDisplay:
     def _plot_curve(self, line_kw, band_kw, boundary_kw, scatter_kw):
         ax = self.ax_
         if self.y is not None:
-            style = {"s": 6, "color": "0.45", "linewidths": 0, "label": "data", "zorder": 1}
+            style = {"s": SMALL_DOT, "color": DATA, "linewidths": 0, "label": "data", "zorder": 1}
             self.scatter_ = ax.scatter(self.X[:, 0], self.y, **style | scatter_kw)
-        style = {"color": "0.2", "linewidth": 0.8, "linestyle": ":", "zorder": 1.5}
+        style = {"color": "0.2", "linewidth": THIN, "linestyle": ":", "zorder": 1.5}
         for boundary in () if self.boundaries is None else self.boundaries:
             self.boundaries_.append(ax.axvline(boundary, **style | boundary_kw))
         self.lines_, self.bands_ = [], None if self.std is None else []
@@ -327,12 +334,13 @@ class PartitionDisplay:
             inside = self.partition == part
             # Gaps instead of points left out: a partition may lie on both sides of another.
             curve = np.where(inside, self.prediction, np.nan)
-            style = {"color": color, "linewidth": 2, "label": f"partition {part}"}
+            style = {"color": color, "linewidth": CURVE, "label": f"partition {part}"}
             self.lines_ += ax.plot(self.xx0, curve, **style | line_kw)
             if self.bands_ is not None:
-                low, high = curve - 2 * self.std, curve + 2 * self.std
-                style = {"color": color, "alpha": 0.25, "linewidth": 0, "label": "2 std"}
-                self.bands_.append(ax.fill_between(self.xx0, low, high, **style | band_kw))
+                reach = REACH * self.std
+                style = BAND | {"color": color, "label": f"{REACH} std"}
+                band = ax.fill_between(self.xx0, curve - reach, curve + reach, **style | band_kw)
+                self.bands_.append(band)
 
     def _plot_map(self, surface_kw, boundary_kw, scatter_kw):
         ax, grid = self.ax_, (self.xx0, self.xx1)
@@ -341,7 +349,8 @@ class PartitionDisplay:
         self.boundaries_ = draw_boundaries(ax, grid, rank, self.boundaries, boundary_kw)
         self.texts_ = draw_numbers(ax, grid, rank, self.partitions_)
         if self.y is not None:
-            style = {"c": self.y, "s": 14, "cmap": "cividis", "edgecolors": "w", "linewidths": 0.4}
+            style = {"c": self.y, "s": DOT, "cmap": "cividis", "edgecolors": "w"}
+            style["linewidths"] = THIN / 2
             style["rasterized"] = len(self.y) > MANY_DOTS
             self.scatter_ = ax.scatter(*self.X.T, **style | scatter_kw)
             self.colorbar_ = self.figure_.colorbar(self.scatter_, ax=ax, label=self.zlabel)

@@ -10,6 +10,14 @@ from sklearn.utils import check_array, check_consistent_length
 MODEL, DATA = "#0072B2", "0.45"
 #: Okabe and Ito's vermilion, for what is compared with the model.
 OTHER = "#D55E00"
+#: Widths in points of the curves that a figure is about, and of lines that help to read it.
+CURVE, THIN = 2.0, 0.8
+#: Standard deviations that bands and bars reach to; 95 % of a Gaussian.
+REACH = 2
+#: Bands let what lies behind them through; their edges are theirs alone.
+BAND = {"alpha": 0.25, "linewidth": 0}
+#: Areas in square points of dots whose colour is read, and of dots that show where rows are.
+DOT, SMALL_DOT = 14, 6
 #: Points from which on dots become bitmaps: a drawing of more would be slow to show.
 MANY_DOTS = 2000
 #: Points up to which dots have their full size.

@@ -22,6 +22,8 @@ REACH = 2.5
 #: Area of all dots of a map in square points, did that of one not fall a little more slowly than
 #: their number rises: dots that cover each other still show where they lie. Fewer are not larger.
 AREA, THINNER, FEW_DOTS = 2e3, 0.8, 60
+#: Inches of a panel, and of the bar of colours beside all.
+PANEL, BAR = (3.4, 3.0), 0.6
 
 
 class StageDisplay:
@@ -143,7 +145,7 @@ class StageDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         n_stages = len(self.residuals)
-        self.axes_ = panels(ax, 1, n_stages, figsize=(3.4 * n_stages + 0.6, 3))
+        self.axes_ = panels(ax, 1, n_stages, figsize=(PANEL[0] * n_stages + BAR, PANEL[1]))
         self.figure_ = self.axes_[0].figure
         self.lines_ = self.scatters_ = self.colorbar_ = None
         sizes = [np.sqrt(np.mean(residual**2)) for residual in self.residuals]

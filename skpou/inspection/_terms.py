@@ -9,9 +9,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skpou.base import check_matplotlib_support
 from skpou.inspection._sections import (
+    BAND,
+    CURVE,
     DATA,
     MANY_DOTS,
     MODEL,
+    REACH,
+    SMALL_DOT,
+    THIN,
     Section,
     as_numpy,
     check_resolution,
@@ -21,8 +26,6 @@ from skpou.inspection._sections import (
     with_units,
 )
 
-#: Standard deviations that bands reach to.
-REACH = 2
 #: Panels of a figure that is not told which terms to show, and in a row.
 MOST_TERMS, IN_A_ROW = 9, 3
 #: Columns of a term that is named by them, and terms without a panel that are named.
@@ -33,6 +36,8 @@ LEAST_SHARE = 1e-3
 POINTS = (200, 50)
 #: Contours of a map, so many that their numbers have room.
 CONTOURS = 6
+#: Inches of a panel, three of which fit on a page; look of the rows, over which a term is read.
+PANEL, BEHIND = (3.7, 3.1), {"alpha": 0.4, "linewidths": 0}
 #: Tenths of the data, and the height of their marks in heights of the axes.
 TENTHS, TICK = np.linspace(0, 1, 11), 0.04
 
@@ -231,7 +236,8 @@ class TermsDisplay:
         if ax is not None and np.size(ax) > 1:
             self.axes_ = panels(ax, 1, count, figsize=None)
         else:
-            axes = panels(ax, n_rows, n_columns, figsize=(3.7 * n_columns, 3.1 * n_rows))
+            size = PANEL[0] * n_columns, PANEL[1] * n_rows
+            axes = panels(ax, n_rows, n_columns, figsize=size)
             for empty in axes[count:]:
                 empty.remove()
             self.axes_ = axes[:count]
@@ -276,19 +282,19 @@ class TermsDisplay:
         column = None if self.X is None else self.X[:, self.terms[k][0]]
         if self.partial_residuals is not None and column is not None:
             many = len(column) > MANY_DOTS
-            style = {"s": 5, "color": DATA, "alpha": 0.5, "linewidths": 0, "rasterized": many}
+            style = BEHIND | {"s": SMALL_DOT, "color": DATA, "rasterized": many}
             axis.scatter(column, self.partial_residuals[k], **style | {"zorder": 1} | scatter_kw)
         if self.stds is not None:
             reach = REACH * self.stds[k]
-            style = {"color": MODEL, "alpha": 0.3, "linewidth": 0, "zorder": 2}
+            style = BAND | {"color": MODEL, "zorder": 2}
             self.bands_[k] = axis.fill_between(x, value - reach, value + reach, **style | band_kw)
-        style = {"color": MODEL, "linewidth": 2, "zorder": 3}
+        style = {"color": MODEL, "linewidth": CURVE, "zorder": 3}
         (self.lines_[k],) = axis.plot(x, value, **style | line_kw)
-        axis.axhline(0, color="0.3", linewidth=0.6, linestyle=":")
+        axis.axhline(0, color="0.3", linewidth=THIN, linestyle=":")
         if column is not None:
             tenths = np.unique(np.quantile(column, TENTHS))
             ends = axis.get_xaxis_transform()
-            axis.vlines(tenths, 0, TICK, transform=ends, color="0.2", linewidth=0.8)
+            axis.vlines(tenths, 0, TICK, transform=ends, color="0.2", linewidth=THIN)
 
     def _plot_map(self, k, axis, surface_kw, scatter_kw):
         (xx0, xx1), value = self.grids[k], self.values[k]
@@ -296,10 +302,10 @@ class TermsDisplay:
         style = {"cmap": "cividis", "shading": "nearest", "rasterized": True, "zorder": -1}
         self.surfaces_[k] = axis.pcolormesh(xx0, xx1, value, **style | surface_kw)
         if np.ptp(value) > 0:
-            lines = axis.contour(xx0, xx1, value, levels=CONTOURS, colors="w", linewidths=0.7)
+            lines = axis.contour(xx0, xx1, value, levels=CONTOURS, colors="w", linewidths=THIN)
             axis.clabel(lines, fontsize="x-small")
         if self.X is not None:
-            style = {"s": 3, "color": "k", "alpha": 0.3, "linewidths": 0, "rasterized": True}
+            style = BEHIND | {"s": SMALL_DOT / 2, "color": "k", "rasterized": True}
             shown = self.X[:, list(self.terms[k])]
             axis.scatter(*shown.T, **style | scatter_kw)
         label = f"part of {self.ylabel}"

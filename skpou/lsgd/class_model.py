@@ -11,6 +11,10 @@ from torch import Tensor
 from skpou.core import to_array, to_tensor
 from skpou.networks import NetworkBasis
 
+#: Numbers that are held for each point and unit of the network, its argument and value with what
+#: they are made of, and for each class, logits and probabilities.
+NUMBERS_A_UNIT, NUMBERS_A_CLASS = 4, 6
+
 
 @dataclass(frozen=True)
 class NetworkClasses:
@@ -42,7 +46,8 @@ class NetworkClasses:
 
     def numbers_per_row(self) -> int:
         """Numbers that `log_proba` allocates for each point, to size blocks of rows."""
-        return 4 * sum(self.basis.network.hidden_layer_sizes) + 6 * self.coef.shape[1]
+        units = sum(self.basis.network.hidden_layer_sizes)
+        return NUMBERS_A_UNIT * units + NUMBERS_A_CLASS * self.coef.shape[1]
 
     # State
 

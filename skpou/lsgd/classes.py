@@ -80,7 +80,7 @@ class ClassTraining(NetworkTraining):
                 problem,
                 theta,
                 max_iter=min(ROUND, left),
-                ridge=RidgeSchedule(1.0, share=1.0, least_share=1.0, least=1.0),
+                ridge=RidgeSchedule.fixed(1.0),
                 tol=0.0,
                 judge=lambda fit: fit.value,
                 negligible=NEGLIGIBLE,

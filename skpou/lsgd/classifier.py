@@ -16,8 +16,6 @@ from skpou.base import (
     BaseClassifier,
     StrOptions,
     fit_context,
-    gigabytes,
-    refuse_beyond_memory,
     sections_of,
     unless_auto,
 )
@@ -25,8 +23,12 @@ from skpou.core import Rows, TrainingResult
 from skpou.lsgd.class_model import NetworkClasses
 from skpou.lsgd.classes import CLASS_SOLVERS, fit_network_classes
 from skpou.lsgd.fit import NetworkOptions
-from skpou.lsgd.sizes import given_sizes, pick_init
+from skpou.lsgd.sizes import check_memory, given_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
+
+#: Copies that training holds of the units' and the coefficients' columns at the rows: values,
+#: slopes, weighted ones, and those of trial steps.
+AT_ROWS = 6.0
 
 
 class LSGDClassifier(BaseClassifier):
@@ -225,7 +227,11 @@ class LSGDClassifier(BaseClassifier):
 
     def _options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
         network = Network(rows.n_features, sizes, self.architecture, self.activation)
-        self._check_memory(network, rows)
+        n, K, k = rows.n_rows, rows.n_outputs, network.n_parameters
+        coefficients = K * network.n_columns
+        at_rows = AT_ROWS * n * (sum(network.hidden_layer_sizes) + coefficients)
+        words = f"{n} distinct rows of {K} classes"
+        check_memory(self, network, at_rows, coefficients, (k + coefficients) ** 2, words)
         return NetworkOptions(
             network,
             init=pick_init(self.init, network),
@@ -235,22 +241,6 @@ class LSGDClassifier(BaseClassifier):
             batch_size=unless_auto(self.batch_size, int),
             max_iter=int(self.max_iter),
             tol=float(self.tol),
-        )
-
-    def _check_memory(self, network: Network, rows: Rows) -> None:
-        """Refuse a network that does not fit into memory, before allocating it."""
-        n, K = rows.n_rows, rows.n_outputs
-        k, p = network.n_parameters, network.n_columns
-        numbers = 6.0 * n * (sum(network.hidden_layer_sizes) + K * p) + 6.0 * k + 4.0 * (K * p) ** 2
-        advice = ""
-        if self.solver == "varpro":
-            numbers += 5.0 * (k + K * p) ** 2
-            advice = ", or take solver='lsgd'"
-        refuse_beyond_memory(
-            gigabytes(numbers),
-            f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
-            f"at {n} distinct rows of {K} classes, which",
-            f"hidden_layer_sizes{advice}",
         )
 
     def _state_of(self, result: TrainingResult) -> dict[str, Any]:

@@ -22,18 +22,16 @@ from skpou.equations import (
     UNSOLVED,
     CollocationSystem,
     Problem,
+    Sentence,
     Tangent,
     criterion,
     doubted,
     fitted_model,
     hidden_jump,
     judged,
-    jump_message,
     residual_on_lines,
-    smoothness_message,
     stacked,
     told_by_smoothness,
-    unsolved_message,
 )
 from skpou.equations import Iterate as Solution
 from skpou.lsgd.fit import NetworkOptions, NetworkTraining
@@ -341,19 +339,20 @@ class EquationNetworkTraining(NetworkTraining):
         # solution.
         system, solution = self.found
         code, message, holds = judged(system, solution, result.code, result.message, self.reported)
+        said = []
+        if self.reported["by_smoothness"]:
+            said.append(Sentence.SMOOTH_ALONE.about(self.reported["by_smoothness"]))
+        jump, left = hidden_jump(system, solution.coef), 0.0
+        if jump > UNSOLVED:
+            said.append(Sentence.JUMPS.format(jump))
         if code == "converged" or message == result.message:
             left = residual_on_lines(system, solution.coef, solution.unknowns)
-            if left > UNSOLVED:
-                holds = False
-                code, message = "max_iter", f"{unsolved_message(left)} {message}".strip()
-        jump = hidden_jump(system, solution.coef)
-        if jump > UNSOLVED:
-            holds = False
-            code, message = "max_iter", f"{jump_message(jump)} {message}".strip()
-        named = self.reported["by_smoothness"]
-        if named:
-            code, message = "max_iter", f"{smoothness_message(named)} {message}".strip()
-        return replace(result, code=code, message=message, chosen={**result.chosen, "holds": holds})
+        if left > UNSOLVED:
+            said.append(Sentence.UNSOLVED.format(left))
+        code, message = "max_iter" if said else code, " ".join([*said, message]).strip()
+        solved = not (jump > UNSOLVED or left > UNSOLVED)
+        chosen = {**result.chosen, "holds": holds and solved}
+        return replace(result, code=code, message=message, chosen=chosen)
 
 
 def with_doubts(result: TrainingResult, equations: Problem) -> TrainingResult:

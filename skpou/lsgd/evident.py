@@ -128,7 +128,7 @@ def climb(
             problem,
             theta,
             max_iter=min(STEPS_A_ROUND, left),
-            ridge=RidgeSchedule(ridge, share=0.0, least=ridge),
+            ridge=RidgeSchedule.fixed(ridge),
             tol=tol,
             judge=lambda fit: fit.value,
             watch=watch,

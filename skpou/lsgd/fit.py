@@ -23,6 +23,7 @@ from skpou.core.linalg import (
 from skpou.core.models import Stage, model_of_stages
 from skpou.core.optim import (
     LEAST_LEFT,
+    SMALL_RIDGE_SHARE,
     Descent,
     Iterate,
     Progress,
@@ -40,9 +41,7 @@ from skpou.lsgd.projected import minimise_projected
 from skpou.networks import INITIALIZATIONS, Network, NetworkBasis, NetworkColumns
 
 SOLVERS = ("varpro", "lsgd", "lbfgs", "gd")
-#: Share of the residual that the ridge follows: a tenth of the schedule's own, since a ridge that
-#: is felt is the floor of the error.
-RIDGE_SHARE = 1e-3
+
 #: Error relative to the targets at which a descent is exact: no other end could be better.
 EXACT = 1e-10
 #: Steps of the descent with next to no ridge: it is done by then, or it will not succeed.
@@ -92,11 +91,9 @@ class NetworkOptions:
     tol: float = 1e-14
     quick: bool = True
 
-    def schedule(self, value: float = 1e-10) -> RidgeSchedule:
+    def schedule(self, value: float = RidgeSchedule.value) -> RidgeSchedule:
         """Ridge of the descent: tied to its progress, or the given one."""
-        if self.alpha is None:
-            return RidgeSchedule(value, share=RIDGE_SHARE)
-        return RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
+        return RidgeSchedule.of(self.alpha, SMALL_RIDGE_SHARE, value)
 
 
 def is_dual(network: Network, rows: Rows) -> bool:

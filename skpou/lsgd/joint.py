@@ -150,10 +150,7 @@ class NonlinearProblem(ProjectedProblem):
         """Solve the inner problem from the anchor; see `ProjectedProblem.solve`."""
         system, inner = self.system(theta), self.anchor
         residual, A = stacked(system.blocks(*self.split(inner)), self.scales)
-        if self.unit is None:
-            largest = float(A.square().sum(0).max())
-            self.unit = largest if math.isfinite(largest) else self.total
-        strength = math.sqrt(ridge * self.unit)
+        strength = self._strength(A, ridge)
 
         def value_of(inner: Tensor) -> float:
             size = norm(system.residuals(*self.split(inner)), self.scales)

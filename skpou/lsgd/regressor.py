@@ -14,8 +14,6 @@ from skpou.base import (
     POSITIVE,
     StrOptions,
     fit_context,
-    gigabytes,
-    refuse_beyond_memory,
     sections_of,
     unless_auto,
 )
@@ -24,10 +22,13 @@ from skpou.equations import PHYSICS_CONSTRAINTS, EquationOptions, Physics, Probl
 from skpou.lsgd.equations import fit_equation_network
 from skpou.lsgd.fit import QUICK_STEPS, SOLVERS, NetworkOptions, fit_network, is_dual
 from skpou.lsgd.searched import SearchedRegressor
-from skpou.lsgd.sizes import check_network_for, network_sizes, pick_init
+from skpou.lsgd.sizes import check_memory, check_network_for, network_sizes, pick_init
 from skpou.networks import ACTIVATIONS, ARCHITECTURES, INITIALIZATIONS, Network
 from skpou.search import AutomaticOptions, fit_automatic
 
+#: Copies that training holds of the units at the rows: values, slopes, those of a trial step, and
+#: what these are made of.
+AT_ROWS = 4.0
 #: Parameters that only shape a network of a given size, with their defaults.
 OF_FIXED_SIZES = {
     "activation": "tanh",
@@ -276,7 +277,10 @@ class LSGDRegressor(SearchedRegressor):
 
     def _network_options(self, sizes: tuple[int, ...], rows: Rows) -> NetworkOptions:
         network = Network(rows.n_features, sizes, self.architecture, self.activation)
-        self._check_memory(network, rows)
+        n, m, k = rows.n_rows, rows.n_outputs, network.n_parameters
+        at_rows = AT_ROWS * n * sum(network.hidden_layer_sizes)
+        step = ((n + network.n_columns) * m) ** 2 if is_dual(network, rows) else k**2
+        check_memory(self, network, at_rows, network.n_columns, step, f"{n} distinct rows")
         return NetworkOptions(
             network,
             init=pick_init(self.init, network),
@@ -293,30 +297,10 @@ class LSGDRegressor(SearchedRegressor):
         if sizes is None:
             search = EquationOptions(**self._common_options())
             return self._equation_training(rows, problem, physics, search)
-        self._check_network_for(problem, physics)
+        check_network_for(self, problem, physics)
         report, rows = self._reporter(), rows.to(torch.float64)
         options = self._network_options(sizes, rows)
         return lambda rng: fit_equation_network(rows, problem, options, rng, report)
 
-    def _check_network_for(self, problem: Problem, physics: Physics) -> None:
-        """Refuse what networks of a given size cannot do with equations."""
-        check_network_for(self, problem, physics)
-
     def _may_lean(self) -> bool:
         return super()._may_lean() and isinstance(self.alpha, str)
-
-    def _check_memory(self, network: Network, rows: Rows) -> None:
-        """Refuse a network that does not fit into memory, before allocating it."""
-        n, m = rows.n_rows, rows.n_outputs
-        k, p = network.n_parameters, network.n_columns
-        numbers = 4.0 * n * sum(network.hidden_layer_sizes) + 6.0 * k + 4.0 * p * p
-        advice = ""
-        if self.solver == "varpro":
-            numbers += 5.0 * (((n + p) * m) ** 2 if is_dual(network, rows) else k * k)
-            advice = ", or take solver='lsgd'"
-        refuse_beyond_memory(
-            gigabytes(numbers),
-            f"hidden_layer_sizes={self.hidden_layer_sizes!r} has {k} parameters and {p} columns "
-            f"at {n} distinct rows, which",
-            f"hidden_layer_sizes{advice}",
-        )

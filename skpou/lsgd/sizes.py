@@ -5,9 +5,13 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
+from skpou.base import gigabytes, refuse_beyond_memory
 from skpou.equations import Physics, Problem
 from skpou.networks import Network
 
+#: Copies that training holds: of the parameters, with a solver's moments; of the matrix of the
+#: output layer's products; and of that of all parameters in a step of "varpro".
+OF_PARAMETERS, OF_PRODUCTS, OF_STEP = 6.0, 4.0, 5.0
 #: Plain networks of so many layers start better from "he": see `initializations.box`.
 DEEP = 16
 
@@ -60,6 +64,36 @@ def pick_init(init: str, network: Network) -> str:
     if network.architecture == "residual":
         return "data_box"
     return "box" if len(network.hidden_layer_sizes) < DEEP else "he"
+
+
+def check_memory(
+    estimator: Any, network: Network, at_rows: float, n_coefficients: int, step: float, rows: str
+) -> None:
+    """Refuse a network that does not fit into memory, before allocating it.
+
+    Parameters
+    ----------
+    at_rows : float
+        Numbers that are held at the rows.
+    n_coefficients : int
+        Of the output layer that are solved for together.
+    step : float
+        Elements of the matrix of a step of "varpro".
+    rows : str
+        The rows in words.
+    """
+    n_parameters = network.n_parameters
+    numbers = at_rows + OF_PARAMETERS * n_parameters + OF_PRODUCTS * n_coefficients**2
+    advice = ""
+    if estimator.solver == "varpro":
+        numbers += OF_STEP * step
+        advice = ", or take solver='lsgd'"
+    refuse_beyond_memory(
+        gigabytes(numbers),
+        f"hidden_layer_sizes={estimator.hidden_layer_sizes!r} has {n_parameters} parameters and "
+        f"{network.n_columns} columns at {rows}, which",
+        f"hidden_layer_sizes{advice}",
+    )
 
 
 def check_network_for(estimator: Any, problem: Problem, physics: Physics) -> None:

@@ -10,8 +10,7 @@ from skpou.networks import Network
 MOST_STAGES = 4
 #: Residual, and ridge, at which a network hands over to further stages: descended to its floor, its
 #: coefficients would be large, and their round-off is what no stage can remove.
-HAND_OVER = 1e-9
-HAND_OVER_RIDGE = 1e-7
+HAND_OVER, HAND_OVER_RIDGE = 1e-9, 1e-7
 
 
 @dataclass(frozen=True)

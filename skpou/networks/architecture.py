@@ -39,6 +39,7 @@ class Activation:
     curvature: Callable[[Tensor, Tensor], Tensor]
 
 
+#: By the names of the estimators' parameter; the sine is that of the papers on stages.
 ACTIVATIONS = {
     "tanh": Activation(
         torch.tanh,

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from skpou.networks.architecture import Network
 
+#: Distance within so many units of round-off of the size of its two terms: none to divide by.
+NO_DISTANCE = 4
+
 
 def box(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
     """Box initialization: random cut planes through the box that holds every layer's input.
@@ -94,8 +97,8 @@ def data_box(network: Network, rng: np.random.Generator, X: Tensor) -> Tensor:
         reach = 1.0 / depth if network.adds_input(index) else 1.0
         # Eq. 13 with the data's image for the box
         largest = (a @ normal.T - offset).amax(0)
-        # A distance within the round-off of its two terms is no distance to divide by.
-        largest[largest <= 4 * torch.finfo(a.dtype).eps * a.norm(dim=1).amax()] = 1.0
+        round_off = torch.finfo(a.dtype).eps * a.norm(dim=1).amax()
+        largest[largest <= NO_DISTANCE * round_off] = 1.0
         scale = reach / largest
         weight, bias = scale[:, None] * normal, -scale * offset
         blocks += [weight.reshape(-1), bias]

@@ -268,7 +268,9 @@ class NeuralSparseGridClassifier(NeuralGridEstimator, SampledClassifier):
         check_is_fitted(self)
         with self._earlier_fit_kept():
             prepared = self._prepare_classes(X, y, sample_weight, box=self._box())
-            self._train_and_store(lambda data: self._refit(data.rows), prepared)
+            self._train_and_store(
+                lambda data: self._refit(self._model(data.rows.X), data.rows), prepared
+            )
         return self
 
     def _has_partial_fit(self):

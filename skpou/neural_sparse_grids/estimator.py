@@ -18,6 +18,7 @@ from skpou.base import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     Interval,
     Stream,
     StrOptions,
@@ -28,13 +29,23 @@ from skpou.base import (
     unless_auto,
     warn_of_rows_outside,
 )
-from skpou.core import TORCH_SEEDS, Blocks, Rows, Scaling, TrainingResult, merge_rows, torch_seeded
+from skpou.core import (
+    TORCH_SEEDS,
+    Blocks,
+    Report,
+    Rows,
+    Scaling,
+    TrainingResult,
+    merge_rows,
+    torch_seeded,
+)
 from skpou.core.linalg import rows_within
 from skpou.core.models import ClassPredictor, Predictor
 from skpou.networks import ACTIVATIONS, Network
 from skpou.neural_sparse_grids.descent.descent import OPTIMIZERS, MoreRows
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import BUILT_IN, Encoder, EncoderForm, name_of
+from skpou.neural_sparse_grids.encoders.starts import GIVEN
 from skpou.neural_sparse_grids.fit import (
     COEF_SOLVERS,
     NeuralGridOptions,
@@ -45,7 +56,7 @@ from skpou.neural_sparse_grids.fit import (
 )
 from skpou.neural_sparse_grids.model import NEAR_FACE, NeuralGrid, active_fraction, embedded
 from skpou.neural_sparse_grids.steps import Steps, teach_block
-from skpou.sparse_grids import BOUNDARIES, HIGHEST_LEVEL, SparseGrid, count_points
+from skpou.sparse_grids import BOUNDARIES, LEVEL, SparseGrid, count_points
 
 #: Rows from which on early_stopping="auto" holds some out, as in scikit-learn's boosting.
 MANY_ROWS = 10_000
@@ -71,7 +82,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     _own_constraints: dict = {
         "hidden_layer_sizes": [COUNT, tuple, list],
         "n_components": [COUNT],
-        "level": [Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [LEVEL],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "margin": [Interval(Real, 0, 0.5, closed="left")],
         "encoder": [StrOptions(set(BUILT_IN)), callable],
@@ -85,7 +96,7 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         "tol": [NOT_NEGATIVE],
         "alpha": [AUTO, NOT_NEGATIVE],
         "early_stopping": [AUTO, "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [SHARE],
         "n_iter_no_change": [COUNT],
         "bounds": [None, "array-like"],
     }
@@ -196,9 +207,18 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         return result, {**after.arrays(), "seed": seed}
 
     def _train(
-        self, form: EncoderForm, rows: Rows, scaling: Scaling, more: MoreRows | None = None
+        self,
+        form: EncoderForm,
+        rows: Rows,
+        scaling: Scaling,
+        more: MoreRows | None = None,
+        report: Report | None = None,
+        start: Encoder | None = None,
     ) -> TrainingResult:
-        """Build the encoder and train it; `more` rows take part in steps of minibatches."""
+        """Build the encoder and train it; `more` rows take part in steps of minibatches.
+
+        A given encoder is what the training starts from.
+        """
         form = self._form_of_columns(form)
         options = self._options(form, rows.n_rows)
         if more is not None and self._method is not None:
@@ -213,7 +233,10 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         dtype = torch.float64 if solver == "varpro" else self._torch_dtype()
         rng = random_generator(self.random_state)
         encoder = self._new_encoder(form, scaling, rows.X.to(dtype), rng)
-        report = self._reporter()
+        if start is not None:
+            encoder.load_state_dict(start.state_dict())
+            options = replace(options, init=GIVEN)
+        report = report or self._reporter()
         return fit_neural_sparse_grid(rows.to(dtype), encoder, options, rng, report, more)
 
     def _stream(self, X: Any, y: Any, sample_weight: Any) -> Stream:
@@ -250,11 +273,10 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         known = self.coef_solver in ("gradient", "direct", "iterative")
         return int(self.max_iter) if known else None
 
-    def _refit(self, rows: Rows) -> TrainingResult:
+    def _refit(self, model: NeuralGrid, rows: Rows) -> TrainingResult:
         """New coefficients for the encoder as it is."""
-        model = self._model(rows.X)
         options = self._options(model.encoder.form, rows.n_rows)
-        grid = SparseGrid(options.form.n_components, self.level_, self.model_["head"]["boundary"])
+        grid = model.head.grid
         latent = embedded(model.encoder, rows)
         rng = random_generator(self.random_state)
         result = fit_head(latent, grid, options, rng, report=self._reporter())
@@ -287,18 +309,20 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def __setstate__(self, state):
         """Restore a state whose encoder is built in or its parameter: a name would be imported."""
         try:
-            kind, given = state["model_"]["encoder"]["form"]["kind"], state["encoder"]
+            kinds = [part["encoder"]["form"]["kind"] for part in parts_of(state["model_"])]
+            given = state["encoder"]
         except (KeyError, TypeError):  # Not fitted; what is damaged is told of below.
-            kind, given = BUILT_IN[0], None
+            kinds, given = [], None
         own = BUILT_IN if given is None or isinstance(given, str) else (*BUILT_IN, name_of(given))
-        if kind not in own:
-            raise ValueError(
-                f"This saved {type(self).__name__} has an encoder {kind!r}, but encoder={given!r}. "
-                "Loading calls no function but that of the parameter."
-            )
+        for kind in kinds:
+            if kind not in own:
+                raise ValueError(
+                    f"This saved {type(self).__name__} has an encoder {kind!r}, but "
+                    f"encoder={given!r}. Loading calls no function but that of the parameter."
+                )
         super().__setstate__(state)
 
-    def _model(self, like: Tensor) -> NeuralGrid:
+    def _model(self, like: Tensor) -> Any:
         return NeuralGrid.from_arrays(self.model_, like)
 
     def _rows_a_block(self, model: Predictor | ClassPredictor) -> int:
@@ -306,12 +330,13 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         return rows_within(model.numbers_per_row())
 
     def _summary_lines(self) -> list[str]:
-        form = self.model_["encoder"]["form"]
+        parts = parts_of(self.model_)
+        form, each = parts[0]["encoder"]["form"], ", one for each output" * (len(parts) > 1)
         sizes = ", ".join(map(str, form["hidden_layer_sizes"]))
         coded = f"{self.n_features_in_} columns to {form['n_components']}"
         return [
             "",
-            f"Encoder: {form['kind']} ({sizes}), {coded} coordinates",
+            f"Encoder: {form['kind']} ({sizes}), {coded} coordinates{each}",
             f"Sparse grid: level {self.level_}, {len(self.grid_points_)} points, of which "
             f"{self.active_fraction_:.0%} have rows near them",
             *(noise_lines(self.noise_) if hasattr(self, "noise_") else []),
@@ -321,12 +346,13 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
     def grid_points_(self) -> Any:
         """Grid points in the unit box of the embedding."""
         check_is_fitted(self)
-        head = self.model_["head"]
-        return SparseGrid(head["n_features"], head["level"], head["boundary"]).points()
+        heads = [part["head"] for part in parts_of(self.model_)]
+        finest = max(heads, key=lambda head: head["level"])
+        return SparseGrid(finest["n_features"], finest["level"], finest["boundary"]).points()
 
     @property
     def _n_features_out(self) -> int:
-        return self.model_["head"]["n_features"]
+        return sum(part["head"]["n_features"] for part in parts_of(self.model_))
 
     def transform(self, X) -> Any:
         """Embed points in the unit box of the grid.
@@ -339,8 +365,14 @@ class NeuralGridEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Tor
         Returns
         -------
         ndarray or Tensor of shape (n, n_components)
+            Of outputs that are fitted apart ``n_components`` columns for each.
         """
         points, _, origin = self._query(X)
         model = self._unpacked_model(points)
         with torch.no_grad():
             return origin.send(self._in_blocks(points, model, lambda x, _: model.encoder(x)))
+
+
+def parts_of(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """States of the grids of a stored model: one for each output where these are apart."""
+    return model.get("own", [model])

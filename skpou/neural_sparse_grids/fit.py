@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import sys
 from dataclasses import dataclass, field, replace
 
@@ -17,12 +16,12 @@ from skpou.core.classes import LeftOutClasses
 from skpou.core.models import mean_slope, worse_than_the_shares
 from skpou.core.optim import shares_of_classes
 from skpou.neural_sparse_grids.descent.descent import MoreRows, descend_encoder
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderDerivatives, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import start_encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
 from skpou.neural_sparse_grids.heads import HEADS, ClassHead
-from skpou.neural_sparse_grids.left_out import left_out_by_newton, left_out_by_split
+from skpou.neural_sparse_grids.left_out import doubt, left_out_by_newton, left_out_by_split
 from skpou.neural_sparse_grids.model import NeuralGrid, active_fraction, embedded, share_on_faces
 from skpou.neural_sparse_grids.projected.rows import FIRST_SPREAD, Ridges
 from skpou.neural_sparse_grids.projected.squares import EncodedProblem, first_ridges
@@ -30,6 +29,7 @@ from skpou.neural_sparse_grids.projected.varpro import (
     CAUTIOUS_ROWS,
     FIRST_LEVEL,
     FIRST_LEVEL_OF_MANIFOLD,
+    MEMORISED,
     VarproOptions,
     VarproTraining,
 )
@@ -238,7 +238,8 @@ class NeuralGridTraining:
 
         Cautious ones may miss what there is, bold ones memorise noise: the better score is kept.
         Where bold ones leave so little that they have memorised no noise, there is none;
-        and where they use up most, they go on only if cautious ones do no better.
+        and where they use up most, they go on only if cautious ones do no better or find nothing,
+        and are kept where the evidence is not for nothing.
         """
         few = part.n_rows <= CAUTIOUS_ROWS and self.start != "isomap"
         if not few or not self.head.climbs_twice:
@@ -253,15 +254,14 @@ class NeuralGridTraining:
         self.encoder.load_state_dict(start)
         self.other = other = Trained(level=self.options.level)
         self._climb(part, held_out, other, cautious=True)
-        yielded = self.trained.code == "memorised"
-        if yielded and other.curve[-1] > NOTHING_FOUND:
-            other.score = math.inf
-        if other.score < self.trained.score:
-            self.trained = other
-        elif yielded:
+        nothing = not other.curve or other.curve[-1] > NOTHING_FOUND
+        no_better = nothing or not other.score < self.trained.score
+        if self.trained.code == "memorised" and no_better:
             self.encoder.load_state_dict(start)
             self.trained = Trained(level=self.options.level)
             self._climb(part, held_out, self.trained, cautious=False)
+        if other.score < self.trained.score:
+            self.trained = other
 
     def _is_clear(self, part: Rows) -> bool:
         """Whether a climb has left nothing and could not have memorised it."""
@@ -329,6 +329,8 @@ class NeuralGridTraining:
             "on_faces": share_on_faces(latent.X, options.form.margin),
         }
         model = with_slope(NeuralGrid(encoder, head.state, latent.X[0, :0]), self.rows)
+        if options.method is None and trained.determined > MEMORISED * self.rows.n_rows:
+            doubt(model, self.rows)
         code, message = trained.code, self._message(trained.code)
         n_iter, left_out = max(trained.n_iter, 1), head.left_out
         if options.method is not None and left_out is None:

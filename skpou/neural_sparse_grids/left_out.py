@@ -8,6 +8,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.classes import LeftOutClasses, left_out_logits, left_out_of_columns, observations_at
+from skpou.core.models import kept_rows, leave_out
 from skpou.neural_sparse_grids.encoders.encoder import EncoderDerivatives
 from skpou.neural_sparse_grids.model import NeuralGrid
 from skpou.neural_sparse_grids.projected.rows import Ridges, slopes_on_grid
@@ -85,3 +86,16 @@ def left_out_by_split(model: NeuralGrid, rows: Rows, held_out: Tensor) -> LeftOu
     number, place = observations_at(rows, held_out)
     logs = model.log_proba(rows.X[held_out])
     return LeftOutClasses(number, logs[place].double())
+
+
+def doubt(model: NeuralGrid, rows: Rows) -> None:
+    """Raise the noise of a regression to the mean square of its errors at left-out rows.
+
+    Of an encoder that has memorised most rows little noise is left over; these errors tell more,
+    where rows are few enough for them to be known.
+    """
+    kept = kept_rows(rows.to(torch.float64))
+    for target, left_out in enumerate(leave_out(model.residual_makers(kept), kept) or ()):
+        error = left_out.error[np.isfinite(left_out.error)]
+        noise = model.head.noise  # type: ignore[union-attr]
+        noise[target] = max(float(noise[target]), float((error**2).mean()))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from skpou.core import Blocks, Rows, TrainingResult, handing_over
-from skpou.core.linalg import RowSums, row_blocks, rows_within
+from skpou.core.linalg import COPIES_SUMMED, RowSums, row_blocks, rows_within
 from skpou.neural_sparse_grids.model import embedded
 from skpou.sparse_grids import GridColumns, GridOptions, SparseGridModel, check_size, fit_sums
 
@@ -45,7 +45,8 @@ def fit_head_to_blocks(
         sums = RowSums.empty(columns.n_columns, seen.n_outputs, seen.X)
         for part in parts():
             latent = embedded(model.encoder, part)
-            for block in row_blocks(latent.n_rows, rows_within(4 * columns.n_columns)):
+            size = rows_within(COPIES_SUMMED * columns.n_columns)
+            for block in row_blocks(latent.n_rows, size):
                 sums.add(columns(latent.X[block]), latent.y[block], latent.weight[block])
         return sums
 

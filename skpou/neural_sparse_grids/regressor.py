@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skpou.base import (
     FittedModelRegressor,
@@ -18,12 +21,15 @@ from skpou.base import (
     sections_of,
     unless_auto,
 )
-from skpou.core import Scaling, TrainingResult
+from skpou.core import Report, Rows, Scaling, TrainingResult
 from skpou.core.linalg import count
-from skpou.neural_sparse_grids.encoders.encoder import EncoderForm
+from skpou.neural_sparse_grids.apart import MOST_APART, GridsApart, fit_apart, together
+from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.encoders.starts import STARTS
-from skpou.neural_sparse_grids.estimator import NeuralGridEstimator
+from skpou.neural_sparse_grids.estimator import NeuralGridEstimator, parts_of
+from skpou.neural_sparse_grids.fit import fit_head, pick_coef_solver
 from skpou.neural_sparse_grids.many_rows import fit_head_to_blocks
+from skpou.neural_sparse_grids.model import NeuralGrid, embedded
 
 
 class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedModelRegressor):
@@ -113,7 +119,7 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     Attributes
     ----------
     coef_ : ndarray of shape (n_points,) or (n_points, n_outputs)
-        Coefficients (surpluses) in units of y.
+        Coefficients (surpluses) in units of y; of outputs apart zero beyond an output's own level.
     intercept_ : float or ndarray of shape (n_outputs,)
         Mean of y, which the grid's function adds to.
     noise_ : float or ndarray of shape (n_outputs,)
@@ -123,21 +129,22 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     active_fraction_ : float
         Share of the grid's functions that are not zero at some training point.
     level_ : int
-        Level of the grid.
+        Level of the grid; of outputs apart that of the finest.
     alpha_ : float
-        Ridge of level 1.
+        Ridge of level 1; of outputs apart the largest.
     coef_solver_ : str
         How the coefficients were found.
     n_iter_ : int
         Passes, or steps.
     loss_curve_ : list of float
         Mean square of the residual, in units of the variance of y, for each pass or each round of
-        steps.
+        steps; of outputs apart their mean.
     scaling_ : dict of ndarray
         Box of the data (columns that vary, in the order of the fit, offset, width), mean and scale
         of the targets.
     model_ : dict
-        State in scaled units: encoder, grid, coefficients, posterior, noise.
+        State in scaled units: encoder, grid, coefficients, posterior, noise; of outputs apart a
+        list ``"own"`` of these.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -145,6 +152,11 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
 
     Notes
     -----
+    Where ``"varpro"`` finds the coefficients, two to four outputs have encoders and grids of their
+    own, as if each were alone; an output goes on from the encoder of another that leaves clearly
+    less noise, or, where one has found nothing, from that of all together. `transform` then has
+    `n_components` columns for each output, one output after the other.
+
     Error bars are those of the coefficients for the encoder that was found, and of what rows that
     are left out are missed by, the encoder free to first order; outside the box of the data they
     grow with the distance. By default a Gaussian process predicts in place of the form where rows
@@ -233,8 +245,9 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     def fit(self, X, y, sample_weight=None) -> NeuralSparseGridRegressor:
         """Train the encoder and solve for the coefficients of the grid.
 
-        Several outputs share the encoder and the grid. Of rows on disk a sample finds the encoder,
-        with ``coef_solver="gradient"`` steps on all rows; all rows tell the coefficients.
+        Few outputs are fitted apart, see Notes; others, and all of rows on disk, share the encoder
+        and the grid. Of rows on disk a sample finds the encoder, with ``coef_solver="gradient"``
+        steps on all rows; all rows tell the coefficients.
         """
         form = self._form()
         with self._fitting(X, y, sample_weight):
@@ -267,8 +280,30 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     def _fit_in_memory(self, form: EncoderForm, X: Any, y: Any, sample_weight: Any) -> Any:
         prepared = self._prepare(X, y, sample_weight)
         return self._train_and_store(
-            lambda _: self._train(form, prepared.rows, prepared.scaling), 1, prepared
+            lambda _: self._train_outputs(form, prepared.rows, prepared.scaling), 1, prepared
         )
+
+    def _train_outputs(self, form: EncoderForm, rows: Rows, scaling: Scaling) -> TrainingResult:
+        """Few outputs each by itself, as if there were no other; more of them together."""
+        m, report = rows.n_outputs, self._reporter()
+        options = self._options(self._form_of_columns(form), rows.n_rows)
+        solver = pick_coef_solver(options, rows.n_rows, rows.n_features, m)
+        if not 1 < m <= MOST_APART or solver != "varpro":
+            return self._train(form, rows, scaling, report=report)
+
+        apart = [_one_output(rows, output) for output in range(m)]
+
+        def train(
+            output: int | None, report: Report | None, start: Encoder | None
+        ) -> TrainingResult:
+            part = rows if output is None else apart[output]
+            return self._train(form, part, scaling, report=report, start=start)
+
+        def noise_on(output: int, model: NeuralGrid) -> float:
+            latent, rng = embedded(model.encoder, apart[output]), np.random.default_rng(0)
+            return float(fit_head(latent, model.head.grid, options, rng).state.noise)
+
+        return fit_apart(m, train, noise_on, report)
 
     @fit_context(prefer_skip_nested_validation=True)
     @sections_of(FittedModelRegressor.fit)
@@ -277,7 +312,8 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
         check_is_fitted(self)
         with self._earlier_fit_kept():
             prepared = self._prepare(X, y, sample_weight, box=self._box())
-            result = self._no_worse_than_the_mean(self._refit(prepared.rows), prepared)
+            result = self._refit_outputs(self._model(prepared.rows.X), prepared.rows)
+            result = self._no_worse_than_the_mean(result, prepared)
             self._judge_between_rows(result.state, prepared)
             self._store_result(result, prepared)
         self._warn_if_not_converged(result)
@@ -329,11 +365,32 @@ class NeuralSparseGridRegressor(NeuralGridEstimator, SampledRegressor, FittedMod
     def coef_(self) -> Any:
         """Coefficients in units of y."""
         check_is_fitted(self)
-        return self._of_targets(self.model_["head"]["coef"] * self.scaling_["scale"])
+        parts = [part["head"]["coef"] for part in parts_of(self.model_)]
+        # Functions of a lower grid come first: those beyond it have no share.
+        more = [len(self.grid_points_) - len(part) for part in parts]
+        coef = np.hstack(
+            [np.pad(part, ((0, n), (0, 0))) for part, n in zip(parts, more, strict=True)]
+        )
+        return self._of_targets(coef * self.scaling_["scale"])
 
     def _may_interpolate(self) -> bool:
         # An embedding, or a grid, of a given size is what was asked for.
         return is_by_default(self)
 
+    def _model(self, like: Tensor) -> NeuralGrid | GridsApart:
+        return (GridsApart if "own" in self.model_ else NeuralGrid).from_arrays(self.model_, like)
+
+    def _refit_outputs(self, model: NeuralGrid | GridsApart, rows: Rows) -> TrainingResult:
+        """New coefficients for the encoders as they are."""
+        if isinstance(model, NeuralGrid):
+            return self._refit(model, rows)
+        found = [self._refit(own, _one_output(rows, k)) for k, own in enumerate(model.own)]
+        return replace(together(found), curve=self.loss_curve_)
+
     def _noise_variance(self) -> np.ndarray:
-        return self.model_["head"]["noise"]
+        return np.concatenate([part["head"]["noise"] for part in parts_of(self.model_)])
+
+
+def _one_output(rows: Rows, output: int) -> Rows:
+    """The rows with one of the outputs."""
+    return rows.of_targets(torch.tensor([output], device=rows.X.device))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skpou.core import Blocks, Rows, TrainingResult, drawn_points, handing_over
 from skpou.core.linalg import (
+    COPIES_SUMMED,
     back_substitute,
     gather,
     long_blocks,
@@ -142,7 +143,7 @@ def _updated(experts: Experts, design: _Pieces | _Blends, seen: Rows, others: Bl
     prior = torch.cat([experts.factor, experts.factor @ design.together(experts.coef)], 2)
     below = prior[:, :0]
     for rows in others():
-        for block in long_blocks(rows.n_rows, q, 4 * q):
+        for block in long_blocks(rows.n_rows, q, COPIES_SUMMED * q):
             group, columns, _ = design(rows.X[block])
             new = torch.cat([columns, rows.y[block]], 1) * rows.weight[block].sqrt()[:, None]
             more = triangular_factors(new, group, len(prior))
@@ -172,7 +173,7 @@ def _left(
     mass, square = solved.new_zeros(n_experts), solved.new_zeros((n_experts, m))
     of_group = solved.new_zeros(n_groups)
     for rows in parts:
-        for block in long_blocks(rows.n_rows, q, 4 * q):
+        for block in long_blocks(rows.n_rows, q, COPIES_SUMMED * q):
             group, columns, share = design(rows.X[block])
             mean = torch.einsum("nq,nqm->nm", columns, solved[group])
             weight = rows.weight[block]

@@ -20,10 +20,10 @@ from skpou.partitions.gates.tree import GateForm, GateLevel, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
+from skpou.partitions.pieces.counts import split_pieces
 from skpou.partitions.pieces.gate_tree import fit_root_gate
 from skpou.partitions.pieces.interfaces import Interface, NodeModels, find_interface
 from skpou.partitions.pieces.problem import PieceProblem
-from skpou.partitions.pieces.splitting import split_pieces
 from skpou.partitions.training import PieceTraining, affordable_forms
 
 #: Least degree of the pieces that tell where kinks are: those of a lower one have kinks everywhere.
@@ -98,8 +98,8 @@ def parted_pieces(
     form = affordable_forms(options.gates, rows)[0]
     problem = PieceProblem(rows, degree, tol=options.tol, space=options.space)
     forms = (form,) if options.exactly else options.gates
-    told = PieceProblem(rows, max(degree, LEAST_DEGREE), tol=options.tol, space=options.space)
-    if not _can_separate(told, parts, forms):
+    curved = PieceProblem(rows, max(degree, LEAST_DEGREE), tol=options.tol, space=options.space)
+    if not _can_separate(curved, parts, forms):
         return None
     found, error = [], []
     for part, number in enumerate(_numbers(problem, parts, most, form)):

@@ -1,4 +1,10 @@
-"""How pieces of the data are found: degrees, merging, the tree of gates, experts."""
+"""How pieces of the data are found.
+
+For each degree: A, many small cells with a polynomial each; B, samples choose among those of near
+cells (`pieces.cells`); C, cells are merged to the pieces of best score (`pieces.merging`). Of the
+best degree: D, roots where neighbouring pieces cross (`pieces.interfaces`); E, the tree of groups
+that kinks separate (`pieces.plan`); then gates that follow the roots, and experts.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ from skpou.partitions.joint import blend_options
 from skpou.partitions.mixtures.experts import fit_level_experts, gates_follow, refit_by_gates
 from skpou.partitions.mixtures.mixture import Mixture
 from skpou.partitions.options import PieceOptions
+from skpou.partitions.pieces.counts import split_pieces
 from skpou.partitions.pieces.exact import exact_pieces, may_be_strips
 from skpou.partitions.pieces.gate_tree import fit_gate_tree, fit_root_gate
 from skpou.partitions.pieces.interfaces import NodeModels, find_interface
@@ -31,11 +38,10 @@ from skpou.partitions.pieces.merging import (
     smooth,
 )
 from skpou.partitions.pieces.plan import Plan, plan_tree
-from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact, price_of_parameter
 from skpou.partitions.pieces.race import DegreeRace
 from skpou.partitions.pieces.segments import MOST_ROWS, likeliest_shifts
 from skpou.partitions.pieces.spaces import space_columns
-from skpou.partitions.pieces.splitting import split_pieces
 
 #: Rows from which on degrees that cannot win are not merged, and up to which all are held at once.
 RACED_ROWS, MOST_RACED_ROWS = 250, 20_000
@@ -48,6 +54,10 @@ CLEARLY = 1e-2
 MOST_APART = 3
 #: Rows that a line is determined by.
 N_ENDS = 2
+#: Rows for each parameter of a piece and its gate: half of them tell how well it fits.
+ROWS_A_PARAMETER = 2
+#: Factor by which a sharp gate may raise the residual of parts that it cuts otherwise than found.
+MOST_MISPLACED = 2
 #: Degrees of the segments of a line in which shifts are looked for: of level and slope, and of the
 #: curvature where the degree is free. Parabolas that are asked for are mostly for something smooth.
 SHIFTS, FREE_SHIFTS = (0, 1), (0, 1, 2)
@@ -185,7 +195,9 @@ class PieceTraining:
             return [0]
         # A polynomial that half of the samples determine is the largest worth a try.
         chosen = [
-            m for m in self.options.degrees if 2 * space_columns(self.options.space, d, m) <= n
+            m
+            for m in self.options.degrees
+            if ROWS_A_PARAMETER * space_columns(self.options.space, d, m) <= n
         ]
         return [0, *(chosen or [1])]
 
@@ -197,7 +209,7 @@ class PieceTraining:
     def _most_carried(self, problem: PieceProblem) -> int:
         """Most pieces that the rows carry."""
         price = problem.n_columns + problem.n_gate_columns
-        return int(np.clip(problem.n / (2 * price), 1, self.options.most_pieces))
+        return int(np.clip(problem.n / (ROWS_A_PARAMETER * price), 1, self.options.most_pieces))
 
     def _problem(self, degree: int) -> PieceProblem:
         n_gate_columns = self.options.gates[0].basis(self.rows.n_features).n_columns
@@ -251,7 +263,7 @@ class PieceTraining:
         factors = problem.fit(single).factors
         total = torch.full((1,), problem.total_weight, dtype=factors.dtype, device=factors.device)
         _, value = evidence_ridge(factors, problem.n_columns, total, problem.least_error)
-        return value + problem.n_gate_columns * math.log(max(problem.total_weight, 2.0))
+        return value + problem.n_gate_columns * price_of_parameter(problem.total_weight)
 
     def _is_exact(self, candidate: _Candidate) -> bool:
         problem = candidate.problem
@@ -328,7 +340,7 @@ class PieceTraining:
     def result(
         self, quick: bool = False, found: tuple[Pieces, Plan] | None = None
     ) -> TrainingResult:
-        """Steps D to H: tree, gates and experts of the best pieces, `found` if they are planned."""
+        """Tree, gates and experts of the best pieces, `found` if steps D and E are done."""
         problem, history = self.best.problem, self.best.history
         tree, labels, first_soft = self._separated(*(found or self.planned()), quick)
         if self.options.exactly:
@@ -456,7 +468,7 @@ class PieceTraining:
         chosen = tree.log_proba(problem.rows.X, 0, harden=True).argmax(1)
         square = (problem.rows.y[:, None] - models.values(problem.rows.X)).square().mean(2)
         own, new = (square.gather(1, part[:, None]).sum() for part in (labels, chosen))
-        allowed = 2 * float(own) + problem.exact_rss
+        allowed = MOST_MISPLACED * float(own) + problem.exact_rss
         return chosen if float(new) <= allowed else labels
 
     def _blend(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from skpou.core import Blocks, Rows, TrainingResult, handing_over
 from skpou.core.linalg import (
+    COPIES_EVALUATED,
     factor_of_products,
     gather,
     long_blocks,
@@ -131,7 +132,7 @@ def _with_rows_below(
 
 def _values(stage: Stage, X: Tensor) -> Tensor:
     """Values (n, m) of a stage."""
-    blocks = row_blocks(len(X), rows_within(3 * stage.basis.n_columns))
+    blocks = row_blocks(len(X), rows_within(COPIES_EVALUATED * stage.basis.n_columns))
     return torch.cat([stage.mean(X[block]) for block in blocks])
 
 

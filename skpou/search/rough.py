@@ -36,15 +36,18 @@ MOST_ROWS, PILOT_ROWS, LOOKED_AT = 4000, 600, 400
 #: Rows that are looked at before the pilot's, in a thirtieth of the time, and how far behind the
 #: best other family they must be to say that there is no hope.
 SCOUTING_ROWS, SCOUTED = 150, 30.0
+#: How far behind it the pilot's may be, whose error is known better.
+PILOTED = 2.0
 #: A larger penalty is taken unless a smaller one has so much less error.
 WORTH = 0.98
 #: Repeated points may differ by this share of the targets' mean square and still be one value.
 AGREE = 1e-28
 #: Rows that a spline needs, for each column and in all.
 ROWS_BEYOND_COLUMNS, FEWEST_ROWS = 4, 6
-#: Powers of ten of penalties: step, least, and largest beyond the fourth power of the rows,
-#: in units of the mean gap's cube, on a line; all in units of the largest eigenvalue elsewhere.
+#: Powers of ten of penalties on a line, in units of the mean gap's cube: step, least, which is felt
+#: by no row, and largest beyond the fourth power of the rows, which leaves a straight line.
 PENALTY_STEP, LEAST_PENALTY, LARGEST_PENALTY = 0.5, -3, 3
+#: Penalties elsewhere in units of the largest eigenvalue, from all but a plane to round-off.
 PENALTIES_IN_SPACE = tuple(10.0**e for e in np.arange(2, -14.1, -0.5))
 #: Least width of a row's surroundings, in units of the median gap.
 LEAST_AROUND = 0.5
@@ -209,7 +212,7 @@ class _Polyharmonic:
                 return None
         shapes = self._shapes(self._some(self.rows, PILOT_ROWS))
         best = min(shapes, key=lambda shape: shape.error)
-        if self.rows.n_rows > PILOT_ROWS and self._expected(best) > 2 * self.target:
+        if self.rows.n_rows > PILOT_ROWS and self._expected(best) > PILOTED * self.target:
             return None
         return self._solve(best)
 

@@ -40,8 +40,7 @@ LEAST_SQUARED_RIDGE, SQUARED_COLUMNS = 1e-6, 200
 MARGIN = 6.0
 #: Ridge up to which errors of round-off in the solution are to be expected, and the part of the
 #: residual that another ridge must leave.
-LARGEST_DOUBTED = 4e-16
-CLEARLY_LESS = 0.7
+LARGEST_DOUBTED, CLEARLY_LESS = 4e-16, 0.7
 #: Probes between two rows of a line, and in all at least.
 PROBES_A_ROW, FEWEST_PROBES = 4, 200
 #: Standard deviations of white noise's correlation that it hardly exceeds.

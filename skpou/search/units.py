@@ -17,7 +17,13 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.models import Stage
-from skpou.core.optim import ProjectedFit, ProjectedProblem, RidgeSchedule, levenberg_marquardt
+from skpou.core.optim import (
+    SMALL_RIDGE_SHARE,
+    ProjectedFit,
+    ProjectedProblem,
+    RidgeSchedule,
+    levenberg_marquardt,
+)
 from skpou.search.bases.units import KINDS, UnitBasis, UnitColumns, Units
 from skpou.search.candidates import Candidate
 from skpou.search.family import Seen, Task
@@ -50,10 +56,12 @@ LAVISH = 0.07
 #: Sizes in a row without a fifth less error that end the growth.
 PATIENCE = 4
 #: Sizes from which growth has no hope, and the factors by which its error must then exceed that of
-#: the best other family; on more rows, where sizes take seconds, these; and where all that is left
-#: has been called noise: the step that this may have missed shows with few units.
+#: the best other family.
 HOPELESS = ((10, 30.0),)
+#: Rows from which on sizes take seconds, and what is asked of them then.
 MANY_ROWS, HOPELESS_OF_MANY = 500, ((4, 1e4), (6, 10.0), (10, 3.0))
+#: The same where all that is left has been called noise: the step that this may have missed shows
+#: with few units.
 HOPELESS_IN_NOISE = ((4, 0.9),)
 #: Rows from which some are looked at first, and the factor by which the units' error there must
 #: exceed that of the best other family to say that all rows need no units. On a line, and where few
@@ -79,9 +87,8 @@ LEAST_ROWS_A_PARAMETER = 2.5
 #: Error relative to the last best from which a larger size counts as no better, and the error of
 #: round-off, at which growth ends.
 NO_BETTER, EXACT = 0.8, 1e-14
-#: First ridge of the polish and its share of the error: as small as coefficients of close units
-#: allow. Steps go on to round-off.
-RIDGE, RIDGE_SHARE, POLISHED = 1e-10, 1e-3, 1e-16
+#: Relative residual at which the polish ends: it goes on to round-off.
+POLISHED = 1e-16
 #: Part of a column that others leave over, below which it is their sum.
 INDEPENDENT = 1e-8
 
@@ -320,11 +327,9 @@ class UnitSearch:
 
     def _polish(self, units: Units) -> Units:
         """Variable projection of all units; keeps the fit and its ridge."""
-        ridge = RidgeSchedule(RIDGE, share=RIDGE_SHARE)
-        if not self.patient:
-            ridge.least_share = RIDGE_SHARE
-        if self.alpha is not None:
-            ridge = RidgeSchedule(self.alpha**2, share=RIDGE_SHARE, least=self.alpha**2)
+        ridge = RidgeSchedule.of(self.alpha, SMALL_RIDGE_SHARE)
+        if not self.patient and self.alpha is None:
+            ridge.least_share = SMALL_RIDGE_SHARE
         problem = self._problem(units)
         result = levenberg_marquardt(
             problem,

@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from skpou.core import Basis, TotalDegreePolynomials
+from skpou.core import Basis, TensorState, TotalDegreePolynomials
 
 #: Rows that are evaluated at once: their columns stay in the cache.
 BLOCK_ROWS = 1024
@@ -21,7 +21,8 @@ BLOCK_ROWS = 1024
 SPLITTER = 2.0**27 + 1
 
 
-class SineFeatures(Basis, kind="sine"):
+@dataclass(eq=False)
+class SineFeatures(TensorState, Basis, kind="sine"):
     """Columns 1, ``t_1 .. t_d``, then ``sin(w . t + b)`` and ``cos(w . t + b)``, ``t = 2 x - 1``.
 
     Between them there may be products of Legendre polynomials of the t of total degree 2 and more.
@@ -38,32 +39,18 @@ class SineFeatures(Basis, kind="sine"):
         Largest total degree of the polynomials, at least 1.
     """
 
-    def __init__(self, frequencies: Tensor, phases: Tensor, degree: int = 1):
-        self.frequencies = frequencies
-        self.phases = phases
-        self.degree = degree
-        self.n_features = frequencies.shape[1]
-        self.polynomials = TotalDegreePolynomials(self.n_features, degree)
-        self.n_columns = self.polynomials.n_columns + 2 * len(phases)
-        self.unit = math.sqrt(max(2 * len(phases), 1))
+    frequencies: Tensor
+    phases: Tensor
+    degree: int = 1
+
+    def __post_init__(self) -> None:
+        self.n_features = self.frequencies.shape[1]
+        self.polynomials = TotalDegreePolynomials(self.n_features, self.degree)
+        self.n_columns = self.polynomials.n_columns + 2 * len(self.phases)
+        self.unit = math.sqrt(max(2 * len(self.phases), 1))
         # Polynomials of degree 2 and more run away outside the box.
-        self.n_running = self.polynomials.n_columns if degree > 1 else 0
+        self.n_running = self.polynomials.n_columns if self.degree > 1 else 0
         self.is_precise = False
-
-    def arrays(self) -> dict[str, Any]:
-        """State as numpy arrays."""
-        return {
-            "frequencies": self.frequencies.cpu().numpy(),
-            "phases": self.phases.cpu().numpy(),
-            "degree": self.degree,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> SineFeatures:
-        """Rebuild from `arrays`, on the device of `like`."""
-        names = ("frequencies", "phases")
-        frequencies, phases = (torch.tensor(arrays[name], device=like.device) for name in names)
-        return cls(frequencies, phases, arrays.get("degree", 1))
 
     def precise(self) -> SineFeatures:
         """The same functions, without what rounding of large angles changes in their values."""

@@ -62,10 +62,7 @@ class GridClasses:
     def arrays(self) -> dict:
         """State as numpy arrays, numbers and strings."""
         return {
-            "n_features": self.grid.n_features,
-            "level": self.grid.level,
-            "boundary": self.grid.boundary,
-            "basis": self.grid.basis,
+            **self.grid.arrays(),
             "method": self.method,
             "floor": self.floor,
             "coef": to_array(self.coef),
@@ -75,8 +72,7 @@ class GridClasses:
     @classmethod
     def from_arrays(cls, arrays: dict, like: Tensor) -> GridClasses:
         """Rebuild from `arrays`, on the device and in the dtype of `like`."""
-        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
-        grid = SparseGrid(arrays["n_features"], arrays["level"], arrays["boundary"], basis=basis)
+        grid = SparseGrid.from_arrays(arrays)
         coef, offset = (to_tensor(arrays[name], like, like.dtype) for name in ("coef", "offset"))
         return cls(grid, coef, offset, arrays["method"], arrays["floor"])
 

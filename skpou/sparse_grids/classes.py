@@ -283,6 +283,12 @@ def _fit_density(
 # Regression on indicators
 
 
+def spread_of_shares(share: Tensor) -> Tensor:
+    """Standard deviations of indicators by their means; 1 of a class that is all or none."""
+    spread = (share * (1 - share)).clamp_min(0.0).sqrt()
+    return torch.where(spread > 0, spread, 1.0)
+
+
 def indicators(rows: Rows, like: Rows | None = None) -> tuple[Rows, Tensor]:
     """Centred indicators of the classes in units of their spread, and these units.
 
@@ -290,8 +296,7 @@ def indicators(rows: Rows, like: Rows | None = None) -> tuple[Rows, Tensor]:
     """
     share = shares_of_classes(rows if like is None else like)
     first = 1 if rows.n_outputs == 2 else 0  # One regression serves two classes.
-    spread = (share * (1 - share)).clamp_min(0.0).sqrt()[first:]
-    spread = torch.where(spread > 0, spread, 1.0)
+    spread = spread_of_shares(share)[first:]
     targets = Rows(rows.X, rows.y[:, first:], rows.weight, rows.within[:, first:])
     return targets.in_units(share[first:], spread, rows.y.dtype), spread
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from skpou.base import (
     AUTO,
     COUNT,
     NOT_NEGATIVE,
-    Interval,
     PreparedClasses,
     StrOptions,
     Summary,
@@ -25,10 +23,11 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import Scaling, TrainingResult
-from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, HIGHEST_LEVEL, SparseGrid
+from skpou.sparse_grids.basis.grid import BASES, BOUNDARIES, SparseGrid
 from skpou.sparse_grids.class_model import GridClasses
 from skpou.sparse_grids.classes import ALPHAS, METHODS, choose_class_level, fit_classes
 from skpou.sparse_grids.integrals import integrate
+from skpou.sparse_grids.regressor import LEVEL
 from skpou.sparse_grids.solution import GridOptions
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_class_sums
 
@@ -146,7 +145,7 @@ class SparseGridClassifier(SummedClassifier):
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **TorchEstimator._parameter_constraints,
-        "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [AUTO, LEVEL],
         "method": [StrOptions(set(METHODS))],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "basis": [StrOptions(set(BASES))],

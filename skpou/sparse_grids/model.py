@@ -291,10 +291,7 @@ class SparseGridModel:
             "root": state.root,
         }
         return {
-            "n_features": self.grid.n_features,
-            "level": self.grid.level,
-            "boundary": self.grid.boundary,
-            "basis": self.grid.basis,
+            **self.grid.arrays(),
             "kind": state.kind,
             "decay": state.decay,
             "ridge": state.ridge,
@@ -310,12 +307,8 @@ class SparseGridModel:
         def tensor(name: str) -> Tensor:
             return to_tensor(arrays[name], like, like.dtype)
 
-        vectors = arrays.get("vectors")
-        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
-        size = arrays["n_features"], arrays["level"]
-        grid = SparseGrid(*size, arrays["boundary"], vectors, basis)
-        active = None
-        if vectors is not None:
+        grid, active = SparseGrid.from_arrays(arrays), None
+        if arrays.get("vectors") is not None:
             active = to_tensor(arrays["active"], like)
         posterior = Posterior(
             arrays["kind"],

@@ -12,6 +12,7 @@ from torch import Tensor
 from skpou.base import (
     AUTO,
     COUNT,
+    COUNT_OR_NONE,
     DENSITY,
     NOT_NEGATIVE,
     FittedModelRegressor,
@@ -34,6 +35,9 @@ from skpou.sparse_grids.integrals import integrate
 from skpou.sparse_grids.model import SparseGridModel
 from skpou.sparse_grids.solution import GridOptions, choose_level
 from skpou.sparse_grids.sums import GridColumns, check_size, fit_sums
+
+#: Levels of a regular grid.
+LEVEL = Interval(Integral, 1, HIGHEST_LEVEL, closed="both")
 
 
 class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegressor):
@@ -168,12 +172,12 @@ class SparseGridRegressor(SummedRegressor, ResidueDensityMixin, FittedModelRegre
     __module__ = "skpou"  # Saved models name it by the place users import it from.
     _parameter_constraints: dict = {
         **FittedModelRegressor._parameter_constraints,
-        "level": [AUTO, Interval(Integral, 1, HIGHEST_LEVEL, closed="both")],
+        "level": [AUTO, LEVEL],
         "boundary": [StrOptions(set(BOUNDARIES))],
         "basis": [StrOptions(set(BASES))],
         "alpha": [AUTO, NOT_NEGATIVE],
         "solver": [StrOptions({"auto", "direct", "iterative"})],
-        "n_refinements": [Interval(Integral, 0, None, closed="left")],
+        "n_refinements": [COUNT_OR_NONE],
         "refine_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_points": [COUNT],
         "density": [DENSITY],

@@ -191,14 +191,19 @@ def fit_on_grid(
         solution = best_of_evidence(problem, rows, ridge, report)
         likeliest = True
     # A ridge chosen by some rows is not that of all rows' largest evidence.
-    if not likeliest:
-        noise = noise_variance(rows, solution, problem.effective_parameters(solution))
-    else:
-        noise = noise_variance(rows, solution, None)
+    n_parameters = None if likeliest else problem.effective_parameters(solution)
+    noise = noise_variance(rows, solution, n_parameters)
     posterior = posterior_of(method, solution, problem.scale, rows)
     model = SparseGridModel(grid, active, problem.of_columns(solution), noise, posterior)
+    return result_of_evidence(model, solution, rows)
+
+
+def result_of_evidence(
+    model: SparseGridModel, solution: RidgeSolution, rows: Rows
+) -> TrainingResult:
+    """A solve without iterations, ranked by its evidence."""
     score = solution.score(rows.total_weight, rows.within.sum(0))
-    chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
+    chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": model.grid.level}
     return TrainingResult(model, score, 1, [score], chosen=chosen)
 
 

@@ -18,6 +18,7 @@ from skpou.sparse_grids.classes import (
     one_hot_left_out,
     one_hot_model,
     result_of,
+    spread_of_shares,
 )
 from skpou.sparse_grids.model import COLUMNS, SparseGridModel
 from skpou.sparse_grids.solution import (
@@ -28,6 +29,7 @@ from skpou.sparse_grids.solution import (
     best_of_evidence,
     noise_variance,
     posterior_of,
+    result_of_evidence,
 )
 from skpou.sparse_grids.solvers.ridge import GramProblem
 
@@ -126,9 +128,7 @@ def fit_sums(
     points = Rows(y.new_zeros((0, grid.n_features)), rows.y, rows.weight, rows.within)
     posterior = posterior_of(COLUMNS, solution, problem.scale, points)
     model = SparseGridModel(grid, None, solution.coef, noise, posterior)
-    score = solution.score(rows.total_weight, rows.within.sum(0))
-    chosen = {"alpha": solution.alpha, "decay": solution.decay, "level": grid.level}
-    return TrainingResult(model, score, 1, [score], chosen=chosen)
+    return result_of_evidence(model, solution, rows)
 
 
 def fit_class_sums(
@@ -155,8 +155,7 @@ def fit_class_sums(
     if method == "one_hot":
         # Of two classes one regression serves both.
         first = 1 if len(share) == 2 else 0
-        spread = (share * (1 - share)).clamp_min(0.0).sqrt()
-        spread = torch.where(spread > 0, spread, 1.0)
+        spread = spread_of_shares(share)
         y = sums.targets(share, spread)[:, first:]
         found = fit_sums(sums, y, grid, options, report)
         one = Rows(y.new_zeros((1, 0)), share[None], y.new_full((1,), sums.total), 0 * share[None])

@@ -108,12 +108,25 @@ def test_the_score_is_the_expected_log_density(data):
     assert not claim.exact
 
 
-def test_what_is_no_number_is_the_least_likely(data):
+def test_what_is_infinite_is_the_least_likely(data):
     probes = probes_of(data)
-    members = [Line(std=0.2), Line(std=np.nan)]
+    members = [Line(std=0.2), Line(std=np.inf)]
     claims = [claim_of(fitted(member, data), data, probes) for member in members]
     scores, errors = [c.score for c in claims], [c.error for c in claims]
     assert weights_by_claims(scores, errors, 3)[0] == [0]
+
+
+@pytest.mark.parametrize(
+    ("member", "what"),
+    [
+        (Line(std=np.nan), "standard deviation of nan"),
+        (Line(std=-0.1), "standard deviation of -0.1"),
+        (Constant(np.nan), "mean of nan"),
+    ],
+)
+def test_what_is_no_number_is_refused(data, member, what):
+    with pytest.raises(ValueError, match=f"{what} between the rows, at 100% of the points"):
+        claim_of(fitted(member, data), data, probes_of(data))
 
 
 def test_order_and_weights():

@@ -33,7 +33,8 @@ def test_rules():
     assert short(30, 4) == ["HierarchicalPOU", "MultiStage", "SparseGrid"]
     assert short(500, 4) == ["HierarchicalPOU", "MultiStage", "AdditivePOU", "SparseGrid"]
     assert "NeuralSparseGrid" in short(500, 6)
-    assert "HierarchicalPOU" not in short(500, 11)
+    assert short(200, 17) == ["HierarchicalPOU", "MultiStage", "AdditivePOU", "SparseGrid"]
+    assert "HierarchicalPOU" not in short(500, 41)
 
 
 def test_options_reach_the_members():

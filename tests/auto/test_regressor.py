@@ -209,15 +209,37 @@ def test_given_members_stay_as_they_are():
     np.testing.assert_array_equal(model.predict(QUERY), member.fit(X, Y).predict(QUERY))
 
 
-@pytest.mark.parametrize("member", [Wild(std=0.1), Line(std=np.nan), Line(std=-0.1)])
+@pytest.mark.parametrize("member", [Wild(std=0.1), Line(std=np.nan)])
 def test_a_dropped_member_is_told(member):
     """One far from all targets, ones with bars that are no numbers: they do not even doubt."""
-    model = AutoRegressor([member, Told(0.0, 0.6)]).fit(X, X[:, 0])
+    model = AutoRegressor([member, Told(0.0, 0.6)])
+    if isinstance(member, Wild):
+        model.fit(X, X[:, 0])
+    else:
+        with pytest.warns(UserWarning, match="members: Line failed, and is left out: .* no dens"):
+            model.fit(X, X[:, 0])
     assert [type(kept) for kept in model.estimators_] == [Told]
     assert model.doubter_ is None
     assert np.isfinite(model.predict(QUERY, return_std=True)[1]).all()
     assert f"{type(member).__name__} was dropped: with all rows" in model.summary()
     assert model.leaderboard_["rows"].tolist()[-2:] == [60, 60]
+
+
+@pytest.mark.parametrize("std", [np.nan, -0.1])
+def test_bars_that_are_no_numbers_are_refused(std):
+    """With nobody in their place there is no prediction."""
+    for members in ([Line(std=std)], [Line(std=std), Line(std=std)]):
+        with pytest.raises(ValueError, match=rf"Line.predict.* a standard deviation of {std} "):
+            AutoRegressor(members).fit(X, Y)
+
+
+def test_a_doubter_is_no_wider_than_its_errors():
+    """Bars a thousand times the spread, for which nobody vouches, are not those of the stack."""
+    y = X[:, 0] + 0.1 * np.random.default_rng(0).standard_normal(60)
+    model = AutoRegressor([Told(0.0, 0.6), Constant(0.0, 1e3)]).fit(X, y)
+    assert model.doubter_.std == 1e3
+    assert model.predict(QUERY, return_std=True)[1].max() == pytest.approx(0.6, rel=0.1)
+    assert model.doubter_factor_ == pytest.approx(y.std() / 1e3, rel=0.3)
 
 
 def test_failures():

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from skpou.core.models import leave_out
 from skpou.core.models.linear_model import mean_slope
 from skpou.core.records import TrainingInterrupted
 from skpou.core.rows import Rows
 from skpou.neural_sparse_grids import fit as neural_sparse_grids
-from skpou.neural_sparse_grids.descent.objectives import CLASS_ALPHA, REGRESSION_ALPHA
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import (
+    CLASS_ALPHA,
+    REGRESSION_ALPHA,
+    DescentOptions,
+)
 from skpou.neural_sparse_grids.encoders.encoder import Encoder, EncoderForm
 from skpou.neural_sparse_grids.fit import (
     NeuralGridOptions,
@@ -24,7 +28,13 @@ from skpou.neural_sparse_grids.fit import (
     with_coef,
     with_slope,
 )
-from skpou.neural_sparse_grids.model import active_fraction, embedded, share_on_faces
+from skpou.neural_sparse_grids.left_out import doubt
+from skpou.neural_sparse_grids.model import (
+    NeuralGrid,
+    active_fraction,
+    embedded,
+    share_on_faces,
+)
 from skpou.sparse_grids.basis.grid import BOUNDARIES, SparseGrid, count_points
 from skpou.sparse_grids.solution import GridOptions, fit_on_grid
 from tests.neural_sparse_grids.projected.test_squares import make_rows
@@ -393,10 +403,11 @@ def test_a_bold_climb_that_memorises_goes_on_if_a_cautious_one_is_no_better():
     first = told(memorised, better)
     assert (first.seen, first.yielding) == ([False, True], [True, False])
     assert first.trained.score == 1.0
-    for other in ((6.0, 0.1, 3.0, "converged"), (1.0, 0.95, 0.0, "converged")):
+    for score, unexplained, kept in ((6.0, 0.1, 4.0), (4.5, 0.95, 4.0), (1.0, 0.95, 1.0)):
+        other = (score, unexplained, 3.0, "converged")
         again = told(memorised, other, (4.0, 1e-3, 75.0, "converged"))
         assert (again.seen, again.yielding) == ([False, True, False], [True, False, False])
-        assert again.trained.score == 4.0
+        assert again.trained.score == kept
 
 
 # Coefficients on the grid
@@ -415,6 +426,20 @@ def test_noise_after_what_the_encoder_has_taken():
         found = fit_head(latent, grid, options, np.random.default_rng(0), determined).state
         torch.testing.assert_close(found.noise, plain.noise * factor)
         assert torch.equal(found.coef, plain.coef)
+
+
+def test_noise_is_no_less_than_left_out_errors_tell():
+    rows = regression(n=40, n_outputs=2)
+    grid, options = SparseGrid(2, 3), make_options(rows, alpha=0.03)
+    encoder = make_encoder(rows).requires_grad_(False)
+    head = fit_head(embedded(encoder, rows), grid, options, np.random.default_rng(0)).state
+    model = NeuralGrid(encoder, head, rows.X.new_ones(2))
+    errors = [one.error for one in leave_out(model.residual_makers(rows), rows)]
+    expected = torch.tensor([1e-9, 5.0]).double()
+    expected[0] = float(np.mean(errors[0] ** 2))
+    head.noise = torch.tensor([1e-9, 5.0]).double()
+    doubt(model, rows)
+    torch.testing.assert_close(head.noise, expected)
 
 
 def test_noise_of_other_coefficients():

@@ -11,12 +11,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from skpou.core import Rows, to_array, to_tensor
+from skpou.core import Rows, TensorState
 from skpou.core.classes.companion import MOST_ROWS, LogisticCompanion, fit_companion_of_classes
 from skpou.core.linalg import NUMERICAL_FAILURES, evenly
 from skpou.core.models import ClassPredictor
@@ -150,7 +150,7 @@ def best_factors(
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(TensorState):
     """Factors on the logits of a model and of its companion, beyond those of the shares.
 
     Attributes
@@ -159,30 +159,12 @@ class Calibration:
         Logits of the classes' shares.
     """
 
+    parts: ClassVar[dict[str, Any]] = {"companion": LogisticCompanion}
+
     factor: float
     companion_factor: float
     offset: Tensor
     companion: LogisticCompanion | None
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {
-            "factor": self.factor,
-            "companion_factor": self.companion_factor,
-            "offset": to_array(self.offset),
-            "companion": None if self.companion is None else self.companion.arrays(),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> Calibration:
-        """Rebuild from `arrays`, in float64 on the device of `like`."""
-        state = arrays["companion"]
-        return cls(
-            float(arrays["factor"]),
-            float(arrays["companion_factor"]),
-            to_tensor(arrays["offset"], like),
-            None if state is None else LogisticCompanion.from_arrays(state, like),
-        )
 
 
 @dataclass(frozen=True)

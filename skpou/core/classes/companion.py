@@ -113,10 +113,7 @@ def _ramps(rows: Rows, most: int) -> tuple[Tensor, Tensor, Tensor]:
 def _empty_companion(rows: Rows) -> LogisticCompanion:
     """Columns for the rows, without coefficients."""
     weight, d, K = rows.weight[:, None], rows.n_features, rows.n_outputs
-    total = weight.sum()
-    centre = (weight * rows.X).sum(0) / total
-    spread = ((weight * (rows.X - centre).square()).sum(0) / total).sqrt()
-    spread = torch.where(spread > 0, spread, 1.0)
+    centre, spread = rows.standard()
     most = min(MOST_COLUMNS, MOST_COEFFICIENTS // K) - 1
     axes = None
     if d > most:
@@ -124,7 +121,7 @@ def _empty_companion(rows: Rows) -> LogisticCompanion:
         axes = torch.linalg.svd(scaled, full_matrices=False).Vh[: max(most, 1)].T.contiguous()
     feature, low, width = _ramps(rows, min(MOST_RAMPS, most // d - 1))
     ramps = ((rows.X[:, feature] - low) / width).clamp(0.0, 1.0)
-    middle = (weight * ramps).sum(0) / total
+    middle = (weight * ramps).sum(0) / weight.sum()
     nothing = rows.X.new_zeros((0, K))
     offset = logits_of_shares(rows)
     return LogisticCompanion(centre, spread, axes, feature, low, width, middle, nothing, offset)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from scipy.linalg.lapack import dtrtri
+from scipy.linalg.blas import dtrmm
+from scipy.linalg.lapack import dtpqrt, dtrtri
 from torch import Tensor
 
 from skpou.core.linalg.cholesky import gram_of
@@ -26,8 +27,9 @@ LEAST_VARIANCE = 1e-14
 ILL_CONDITIONED = 1e6
 #: Rows with more than this leverage on themselves count as if they had no more.
 LARGEST_LEVERAGE = 0.99
-#: Share of the rows that is free to tell the noise, however many columns there are.
-LEAST_FREE = 0.02
+#: Share of the rows that is free to tell the noise, below which it stays as it is: with as many
+#: columns as rows the evidence no longer depends on it, and left-out errors keep digits so.
+LEAST_FREE = 1e-6
 #: Least number of columns that data determine of a kind: it is divided by.
 NONE_DETERMINED = 1e-9
 #: Rows a block of the Gram matrix.
@@ -39,6 +41,10 @@ EARLY, MORE = 3, 5.0
 ROUND_OFF = 1e-26
 #: Noise variance below which the Gram matrix has lost the last digits of what is left over.
 LOST_DIGITS = 1e-5
+#: Columns that an orthogonal factorization eliminates together.
+PANEL = 32
+#: Rows from which a product with a triangular matrix leaves its zeros out: fewer take no time.
+MANY_ROWS = 1000
 #: Columns for each row from which on the iterations are in the span of the rows.
 FEW_ROWS = 2
 #: Kinds of groups: the constant is never shrunk further.
@@ -231,7 +237,7 @@ class EvidenceProblem:
             Most iterations, at least 1.
         enough : float
             Change of the log evidence at which to stop.
-        pseudo : float, default=1.0
+        pseudo : float, default=0.2
             Columns' worth of the mean over groups of a kind in each group's variance.
         rival : float, default=-inf
             Log evidence that ends the iterations where it is out of reach.
@@ -248,15 +254,16 @@ class EvidenceProblem:
             evidence = -0.5 * (self.total * math.log(noise) + rss / noise + float(z @ z))
             evidence -= posterior.log_det
             dof = self._by_group(posterior.told)
-            still = abs(evidence - last) < enough or noise < ROUND_OFF
+            free = self.total - float(dof.sum())
+            told = free > LEAST_FREE * self.total
+            still = abs(evidence - last) < enough or noise < ROUND_OFF or not told
             converged = step >= FIRST_LAST and still
             behind = step > EARLY and evidence + MORE * abs(evidence - last) < rival
             if converged or behind or step == max_iter:
                 break
             last = evidence
             alpha = self._prior_variances(alpha, self._by_group(z.square()) * alpha, dof, pseudo)
-            free = max(self.total - float(dof.sum()), LEAST_FREE * self.total)
-            noise = rss / free
+            noise = rss / free if told else noise
         fitted = self.F @ coef
         if posterior.lower.numel():
             make_spread = functools.partial(_spread_of_rows, posterior.lower, self.weight)
@@ -351,23 +358,32 @@ class EvidenceProblem:
     def _orthogonal(self, width: Tensor, noise: float) -> _Posterior:
         """The same from a QR factorization of the rows: half the digits are not lost."""
         p = len(width)
-        eye = torch.eye(p, dtype=width.dtype, device=width.device)
-        root = (self.weight / noise).sqrt()[:, None]
-        stacked = torch.cat([root * self.F * width, eye])
-        target = torch.cat([root[:, 0] * self.y, width.new_zeros(p)])
-        R = triangular_factor(torch.cat([stacked, target[:, None]], 1))[:p]
+        root = (self.weight / noise).sqrt()
+        G, target = root[:, None] * self.F * width, root * self.y
+        R = _factor_below_identity(torch.cat([G, target[:, None]], 1))[:p]
         signs = torch.where(R.diagonal() < 0, -1.0, 1.0)
         R, projected = signs[:, None] * R[:, :p], signs * R[:, p]
         inverse = lower_inverse(R.T)
         z = inverse.T @ projected
-        residual = target - stacked @ z
-        z = z + inverse.T @ (inverse @ (stacked.T @ residual))
+        z = z + inverse.T @ (inverse @ (G.T @ (target - G @ z) - z))
         log_det = float(R.diagonal().abs().log().sum())
         return _Posterior(z, log_det, 1 - inverse.square().sum(0), inverse, _none(z))
 
 
+def _factor_below_identity(J: Tensor) -> Tensor:
+    """Triangular factor (p, p) of ``[I; J]`` for J (n, p), the last column of I being zero.
+
+    LAPACK leaves the zeros of I out where it has J in memory: half of the time.
+    """
+    eye = torch.eye(J.shape[1], dtype=J.dtype, device=J.device)
+    eye[-1, -1] = 0.0
+    if J.device.type == "cpu" and J.dtype == torch.float64:
+        return torch.from_numpy(dtpqrt(0, min(PANEL, len(eye)), eye.numpy(), J.numpy())[0])
+    return triangular_factor(torch.cat([eye, J]))
+
+
 def _spread(F: Tensor, root: Tensor, noise: float) -> Tensor:
-    parts = [(F[block] @ root).square_().sum(1) for block in row_blocks(len(F), BLOCK)]
+    parts = [times_upper(F[block], root).square_().sum(1) for block in row_blocks(len(F), BLOCK)]
     return torch.cat(parts).div_(noise)
 
 
@@ -381,6 +397,21 @@ def _same(values: Tensor) -> Tensor:
 
 def _none(like: Tensor) -> Tensor:
     return like.new_zeros((0, 0))
+
+
+def times_upper(F: Tensor, R: Tensor) -> Tensor:
+    """Product (n, p) of columns F (n, p) and an upper triangular matrix.
+
+    BLAS leaves its zeros out where it has both in memory: half the time of many rows. Their last
+    digits may differ from those of few.
+    """
+    in_memory = all(
+        part.device.type == "cpu" and part.dtype == torch.float64 and not part.requires_grad
+        for part in (F, R)
+    )
+    if len(F) < MANY_ROWS or not in_memory:
+        return F @ R
+    return torch.from_numpy(dtrmm(1.0, R.numpy().T, F.numpy().T, lower=1)).T
 
 
 def lower_inverse(L: Tensor) -> Tensor:

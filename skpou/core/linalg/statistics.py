@@ -20,6 +20,12 @@ from skpou.core.linalg import processes
 LENGTH = 4
 #: Most rows of a block, in units of its columns: longer ones save little, and pad more.
 LONGEST_BLOCK = 4
+#: Numbers of a block of rows that are held at a time, 16 MB of float64: about what a processor's
+#: cache holds, and so many that calls of operations cost nothing beside what they do.
+BLOCK_NUMBERS = 2_000_000
+#: Copies of a block's columns that are held: of its values the columns, what they are made of, and
+#: their products with coefficients or a factor; of its sums the weighted columns, too.
+COPIES_EVALUATED, COPIES_SUMMED = 3, 4
 
 
 def triangular_factors(A: Tensor, labels: Tensor, n_segments: int) -> Tensor:
@@ -121,7 +127,7 @@ def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, min(start + batch_size, n_rows)) for start in starts]
 
 
-def rows_within(n_numbers: int, budget: int = 2_000_000) -> int:
+def rows_within(n_numbers: int, budget: int = BLOCK_NUMBERS) -> int:
     """Rows a block such that `n_numbers` numbers a row stay below `budget` numbers in all."""
     return max(1, budget // max(n_numbers, 1))
 

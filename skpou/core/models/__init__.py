@@ -62,7 +62,7 @@ from skpou.core.models.mixed_residues import (
     residues_of,
 )
 from skpou.core.models.model import ClassPredictor, Predictor, shared_tensor
-from skpou.core.models.noise_law import FEWEST_OF_LAW, Errors, NoiseLaw, fit_noise_law
+from skpou.core.models.noise_law import FEWEST_OF_LAW, Errors, NoiseLaw, WithNoiseLaw, fit_noise_law
 from skpou.core.models.outliers import (
     FEWEST_OF_OUTLIERS,
     LeftOutErrors,
@@ -98,7 +98,6 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import CLEAR_NOISE, fit_tails
 from skpou.core.models.with_form_error import WithFormError
-from skpou.core.models.with_noise_law import WithNoiseLaw
 
 # fmt: off
 __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE",

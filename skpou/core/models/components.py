@@ -8,6 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Halvings of the bracket of a quantile: what is left of it, 1e-24, is round-off also of a quantile
+#: that is a hundred millionth of the bracket.
+N_HALVINGS = 80
+
 
 @dataclass
 class Components:
@@ -68,15 +72,13 @@ class Components:
         mean, std = self.mean[:, :, None], self.variance.sqrt()[..., None, :]
         return _mixed_cumulative(self.log_pi.exp(), mean, std, y)
 
-    def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
+    def quantiles(self, probabilities: Tensor) -> Tensor:
         """Quantiles of each target's mixture distribution, by bisection.
 
         Parameters
         ----------
         probabilities : Tensor of shape (k,) or (k, m)
             Between 0 and 1, exclusive; the same for all targets, or for each its own.
-        n_bisections : int, default=80
-            Halvings of the bracket that the components' own quantiles give.
 
         Returns
         -------
@@ -91,7 +93,7 @@ class Components:
         own = mean + std * z
         low = torch.where(present, own, torch.inf).amin(1)
         high = torch.where(present, own, -torch.inf).amax(1)
-        for _ in range(n_bisections if pi.shape[1] > 1 else 0):
+        for _ in range(N_HALVINGS if pi.shape[1] > 1 else 0):
             middle = low + 0.5 * (high - low)
             below = _mixed_cumulative(pi, mean, std, middle) < probabilities
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)

@@ -1,4 +1,4 @@
-"""Covariances of a mean's error between points."""
+"""Covariances of a mean's error between points, and its usual size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from skpou.core.models.model import Predictor
 
 
 def outside_steps(X: Tensor) -> Tensor:
@@ -56,3 +58,9 @@ def joint_log_density(covariance: Tensor, error: Tensor) -> float:
     return float(
         -0.5 * (square + values.log() + math.log(2 * math.pi)).sum() - deviation.log().sum()
     )
+
+
+def median_std(model: Predictor, probes: Tensor) -> list[float]:
+    """Median standard deviation that a model claims for the mean of each of its targets."""
+    epistemic = model.components(probes).variances()[1]
+    return epistemic.double().median(0).values.sqrt().tolist()

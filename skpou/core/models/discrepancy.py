@@ -10,7 +10,7 @@ large as the rows allow it, not only as they ask for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import Rows
+from skpou.core import ArrayState, Rows
 from skpou.core.models.cross_validation import EXACT_NOISE, LeftOut
 from skpou.core.models.power_function import KERNELS, double
 
@@ -59,7 +59,7 @@ class _Stacked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Discrepancy:
+class Discrepancy(ArrayState):
     """The variance of g after the rows, less what the form takes for its own.
 
     Attributes
@@ -114,10 +114,6 @@ class Discrepancy:
         weight = np.array([part["share"] * part["size"] for part in self.parts])
         kernels = [KERNELS[part["kernel"]](distance / part["length"]) for part in self.parts]
         return (torch.stack(kernels) * double(weight / weight.sum())[:, None, None]).sum(0)
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 def hidden_by_noise(

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skpou.core import ArrayState
 from skpou.core.linalg import TINY
 from skpou.core.models.outside import Side
 
@@ -30,7 +31,7 @@ FEWEST_SETS = 2
 
 
 @dataclass(frozen=True)
-class EndTangents:
+class EndTangents(ArrayState):
     """Which ends have a tangent, and standard deviations from it.
 
     Attributes
@@ -59,10 +60,6 @@ class EndTangents:
         ends = torch.as_tensor(np.stack([self.slopes, self.bends]), device="cpu").to(x)
         slope, bend = torch.where(x < 0, ends[:, :1], ends[:, 1:])
         return x * torch.hypot(slope, bend * x)
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return dict(vars(self))
 
 
 def fit_end_tangents(

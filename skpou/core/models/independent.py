@@ -87,11 +87,11 @@ class IndependentComponents(Components):
         targets = range(self.mean.shape[2])
         return torch.cat([self._of_target(k).cumulative(y[..., k : k + 1]) for k in targets], 2)
 
-    def quantiles(self, probabilities: Tensor, n_bisections: int = 80) -> Tensor:
+    def quantiles(self, probabilities: Tensor) -> Tensor:
         """Quantiles (n, k, m) of each target; see `Components.quantiles`."""
         m = self.mean.shape[2]
         own = probabilities if probabilities.ndim == 2 else probabilities[:, None].expand(-1, m)
-        targets = [self._of_target(k).quantiles(own[:, k : k + 1], n_bisections) for k in range(m)]
+        targets = [self._of_target(k).quantiles(own[:, k : k + 1]) for k in range(m)]
         return torch.cat(targets, 2)
 
     def _shares(self) -> Tensor:

@@ -30,6 +30,9 @@ from skpou.core.models.likely_kernels import correlation, stretched
 from skpou.core.models.local_size import LocalSize
 from skpou.core.models.with_form_error import WithFormError
 
+#: Numbers held for each point and row: distances, kernels and slopes of them, and their products.
+NUMBERS_A_ROW = 6
+
 
 @dataclass(frozen=True)
 class Interpolant:
@@ -344,7 +347,8 @@ class Interpolant:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        own = 6 * len(self.points) + (2 + self.points.shape[1]) * (1 + self.coef.shape[1])
+        k, d = self.points.shape
+        own = NUMBERS_A_ROW * k + (2 + d) * (1 + self.coef.shape[1])
         return own + sum(form.points.size for form in self.forms[:1])
 
     def arrays(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from skpou.core import Rows, drawn_points
 from skpou.core.draws import sobol_points
 from skpou.core.linalg import NUMERICAL_FAILURES, TINY
 from skpou.core.models.aliases import columns_of_few_levels
+from skpou.core.models.covariance import median_std
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.end_tangents import EndTangents, fit_end_tangents
 from skpou.core.models.form_error import fit_form_errors, no_form_errors
@@ -355,7 +356,7 @@ def _may_be_better(
     try:
         other = kernel_left_out(rows, likeliest, left_out)
         alone = solved(rows, [[(1.0, likeliest)]], n_taken=1)
-        expects = _median_std(alone, probes)[0]
+        expects = median_std(alone, probes)[0]
     except NUMERICAL_FAILURES:
         return True  # Others may be sound.
     other = replace(other, variance=np.full_like(other.variance, math.inf))
@@ -409,33 +410,12 @@ def _of_target(
         likely_noise = found.share_with_noise(CLEAR_NOISE**2) >= LIKELY_NOISE
         X, y = rows.X.cpu().numpy(), rows.y[:, 0].cpu().numpy()
         if not (
-            _is_better(left_out, other, known, expected, _median_std(found, probes)[0])
+            _is_better(left_out, other, known, expected, median_std(found, probes)[0])
             or _tells_what_was_left(left_out, other, known, y)
         ):
             return None
-        size, sized = _with_local_size(other, X)
-        found, other = replace(found, sizes=(size,)), sized
-        fewest = rows.n_rows <= rows.n_features + FURTHER_NUMBERS
-        if fewest:
-            # The noise that is claimed is that of all rows: others may explain any error by theirs.
-            other = replace(left_out_anew(rows, other), noise=other.noise)
-        if fewest or (columns_of_few_levels(X) and not _bears_out(other, X)):
-            # What a kernel claims in vain has no part in what its errors are told by.
-            plain = replace(other, variance=other.noise)
-            found = replace(found, forms=tuple(fit_form_errors(found, [plain], rows)))
-        else:
-            factor = max(_asked(_squares(other, X)), _asked_by_gaps(rows, kernels, other, X))
-            if rows.n_rows <= CHOSEN_ANEW:
-                factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
-            (form,) = no_form_errors(rows)
-            sides = _doubts_at_sides(rows, kernels)
-            if float(np.median(other.noise)) < CLEAR_NOISE**2:
-                tangents = _tangents_at_ends(rows, kernels)
-                found = replace(found, tangents=(tangents,))
-                if tangents is not None and sides is not None:
-                    sides["parts"][0, tangents.taken] = 0.0
-            form = replace(form, knows_outside=True, sides=sides)
-            found = found.with_variance(factor, form)
+        size, other = _with_local_size(other, X)
+        found, other = _judged(rows, kernels, replace(found, sizes=(size,)), other)
     except NUMERICAL_FAILURES:
         return None
     # Exact rows have no noise whose size few of them would leave open.
@@ -443,10 +423,31 @@ def _of_target(
     return found, other if is_noisy else replace(other, variance=other.noise, degrees=math.inf)
 
 
-def _median_std(model: Predictor, probes: Tensor) -> list[float]:
-    """Median standard deviation that a model claims for the mean of each of its targets."""
-    epistemic = model.components(probes).variances()[1]
-    return epistemic.double().median(0).values.sqrt().tolist()
+def _judged(
+    rows: Rows, kernels: Weighed, found: Interpolant, other: LeftOut
+) -> tuple[Interpolant, LeftOut]:
+    """The process with the variance that its errors at left-out rows ask for, and these."""
+    X = rows.X.cpu().numpy()
+    fewest = rows.n_rows <= rows.n_features + FURTHER_NUMBERS
+    if fewest:
+        # The noise that is claimed is that of all rows: others may explain any error by theirs.
+        other = replace(left_out_anew(rows, other), noise=other.noise)
+    if fewest or (columns_of_few_levels(X) and not _bears_out(other, X)):
+        # What a kernel claims in vain has no part in what its errors are told by.
+        plain = replace(other, variance=other.noise)
+        return replace(found, forms=tuple(fit_form_errors(found, [plain], rows))), other
+    factor = max(_asked(_squares(other, X)), _asked_by_gaps(rows, kernels, other, X))
+    if rows.n_rows <= CHOSEN_ANEW:
+        factor = max(factor, _asked(_squares(left_out_anew(rows, other), X)))
+    (form,) = no_form_errors(rows)
+    sides = _doubts_at_sides(rows, kernels)
+    if float(np.median(other.noise)) < CLEAR_NOISE**2:
+        tangents = _tangents_at_ends(rows, kernels)
+        found = replace(found, tangents=(tangents,))
+        if tangents is not None and sides is not None:
+            sides["parts"][0, tangents.taken] = 0.0
+    form = replace(form, knows_outside=True, sides=sides)
+    return found.with_variance(factor, form), other
 
 
 def fit_interpolant(
@@ -482,7 +483,7 @@ def fit_interpolant(
     if not few or left_out is None:
         return None, left_out
     probes = sobol_points(d, N_PROBES, seed=0).to(rows.X)
-    expected = _median_std(model, probes)
+    expected = median_std(model, probes)
     joined, told = None, list(left_out)
     for target in range(len(told)):
         if alone is None or len(told) == 1:

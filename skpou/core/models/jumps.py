@@ -10,15 +10,14 @@ that say nearly the same are, have neighbours along it alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
-from skpou.core import Rows
+from skpou.core import ArrayState, Rows
 from skpou.core.models.model import Predictor
 
 #: Most columns: in more, few rows have neighbours on all sides.
@@ -44,7 +43,7 @@ INSIDE = -1e-9
 
 
 @dataclass(frozen=True)
-class Jumps:
+class Jumps(ArrayState):
     """Where the mean of a target jumps.
 
     Attributes
@@ -102,11 +101,6 @@ class Jumps:
     def _indicators(self) -> np.ndarray:
         """Which side (k, q + 1, q + 1) each corner is on."""
         return np.eye(self.sides.shape[1])[self.sides]
-
-    def arrays(self) -> dict[str, Any]:
-        """State as numpy arrays."""
-        state = {part.name: getattr(self, part.name) for part in fields(self)}
-        return {name: value for name, value in state.items() if value is not None}
 
 
 def find_jumps(model: Predictor, rows: Rows) -> list[Jumps | None]:

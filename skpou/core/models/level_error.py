@@ -8,7 +8,7 @@ several columns leave adds up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from skpou.core import ArrayState
 from skpou.core.linalg import TINY
 from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import LeftOut
@@ -49,7 +50,7 @@ PRIOR_LEVELS, MOST_RATIO = 1.0, 1e4
 
 
 @dataclass(frozen=True)
-class LevelError:
+class LevelError(ArrayState):
     """A variance of one target's mean along one column.
 
     Attributes
@@ -101,10 +102,6 @@ class LevelError:
     def at_least(self, size: float) -> LevelError:
         """The same with such a standard deviation in the middle between two levels at least."""
         return replace(self, least=max(self.least, size))
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
 def sets_of_levels(left_out: LeftOut, X: np.ndarray) -> dict[int, dict[int, float]]:

@@ -54,13 +54,12 @@ EXPONENT = 1
 SMOOTHER = 0.1
 #: Stretches: none, of the lower and the upper end by so many times the other end's, and of both
 #: ends, the reciprocals. Rows must be placed so, with more even gaps after it: an end that is drawn
-#: out between two rows would be claimed to be known. The largest gap may grow to so many times
-#: itself, as one row that is missing does to it. Gaps are more even where the spread of their
-#: logarithms is at most so many times what it was: chance, as of rows that are missing among even
-#: ones, makes it nine tenths, rows that are placed so half.
+#: out between two rows would be claimed to be known.
 STRETCHES = (0.0, 30.0, 1e3, 3e4, -30.0, -1e3, -3e4, 0.2, 1 / 30, 1e-3)
-MOST_GAP = 2.0
-EVENER = 2 / 3
+#: The largest gap may grow to so many times itself, as one row that is missing does to it. Gaps are
+#: more even where the spread of their logarithms is at most so many times what it was: chance, as
+#: of rows that are missing among even ones, makes it nine tenths, rows that are placed so half.
+MOST_GAP, EVENER = 2.0, 2 / 3
 #: Fewest different values of one of several columns whose gaps say that they are placed so: two
 #: gaps are made equal by many a stretch.
 FEWEST_LEVELS = 4

@@ -242,11 +242,7 @@ def _of_few(line: _LeftOutLine, chosen: list[int], whole: _LeftOutLine) -> _Left
 
 def _fit_ridge(rows: Rows) -> _LeftOutLine:
     """Ridge of each target by errors at left-out rows, from one singular value decomposition."""
-    weight = rows.weight[:, None]
-    total = weight.sum()
-    centre = (weight * rows.X).sum(0) / total
-    spread = ((weight * (rows.X - centre).square()).sum(0) / total).sqrt()
-    spread = torch.where(spread > 0, spread, 1.0)
+    weight, total, (centre, spread) = rows.weight[:, None], rows.weight.sum(), rows.standard()
     intercept = (weight * rows.y).sum(0) / total
     root = weight.sqrt()
     y = (rows.y - intercept) * root

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core import BASES, Basis, Rows, to_tensor
-from skpou.core.linalg import NO_VARIANCE, evenly
+from skpou.core import BASES, Basis, Rows, TensorState, to_tensor
+from skpou.core.linalg import COPIES_EVALUATED, NO_VARIANCE, evenly
 from skpou.core.models.components import Components
 from skpou.core.models.covariance import outside_steps
 from skpou.core.models.cross_validation import (
@@ -25,6 +25,8 @@ from skpou.core.models.cross_validation import (
 from skpou.core.models.model import Predictor
 from skpou.core.models.row_weights import MOST_ROWS, RowWeights
 
+#: Numbers held for each point and target: mean, both variances and their sum.
+NUMBERS_A_TARGET = 4
 #: Rows that tell the slope of a mean, to a few percent.
 SLOPE_ROWS = 1000
 
@@ -84,7 +86,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class LinearModel:
+class LinearModel(TensorState):
     """Sum of linear combinations of columns, each fitted to what the ones before left over.
 
     Everything is in scaled units: points in the unit box, targets of unit rms.
@@ -99,6 +101,8 @@ class LinearModel:
         Root mean square over the data of the mean's gradient. Outside the box nothing says how
         the target goes on: there its standard deviation grows by this for each unit of distance.
     """
+
+    parts: ClassVar[dict[str, Any]] = {"stages": Stage}
 
     stages: tuple[Stage, ...]
     noise: Tensor
@@ -241,24 +245,10 @@ class LinearModel:
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
         return sum(
-            3 * max(stage.factor[..., 0].numel(), stage.basis.n_columns) + 4 * len(self.noise)
+            COPIES_EVALUATED * max(stage.factor[..., 0].numel(), stage.basis.n_columns)
+            + NUMBERS_A_TARGET * len(self.noise)
             for stage in self.stages
         )
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {
-            "stages": [stage.arrays() for stage in self.stages],
-            "noise": self.noise.cpu().numpy(),
-            "slope": self.slope.cpu().numpy(),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> LinearModel:
-        """Rebuild from `arrays`, on the device of `like`."""
-        stages = tuple(Stage.from_arrays(stage, like) for stage in arrays["stages"])
-        parts = (to_tensor(arrays[name], like) for name in ("noise", "slope"))
-        return cls(stages, *parts)
 
 
 def makers_of_stages(columns: Sequence[Tensor], stages: Sequence[Stage], rows: Rows) -> Makers:

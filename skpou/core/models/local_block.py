@@ -19,7 +19,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from skpou.core.linalg import evenly, row_blocks, rows_within
+from skpou.core.linalg import COPIES_SUMMED, evenly, row_blocks, rows_within
 from skpou.core.models.model import shared_tensor
 
 #: Nearest rows of a point: between 40 and 80 errors are the same on tables of 900 to 9000 rows.
@@ -261,7 +261,7 @@ class LocalBlock:
         """Numbers that an evaluation allocates for each point."""
         n_rows, d = self.points.shape
         m = min(N_NEAREST, n_rows)
-        return 4 * m * (m + d)
+        return COPIES_SUMMED * m * (m + d)
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from skpou.core import ArrayState
 from skpou.core.linalg import TINY
 
 #: Length of the process along each column over the root of their number, rows evenly apart.
@@ -35,7 +35,7 @@ WORTH = 0.2
 
 
 @dataclass(frozen=True)
-class LocalSize:
+class LocalSize(ArrayState):
     """Factors of the variance.
 
     Attributes
@@ -67,10 +67,6 @@ class LocalSize:
         beyond = np.abs(X - X.clip(0, 1)).max(1)
         power = self.power * (1 - beyond / FADES).clip(0)
         return np.exp(np.where(logs < 0, power * logs, logs))
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return dict(vars(self))
 
 
 def _counted(X: np.ndarray, knots: list[np.ndarray]) -> np.ndarray:

@@ -16,15 +16,18 @@ References
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from skpou.core.linalg import TINY
+from skpou.core.models.components import Components
+from skpou.core.models.model import Predictor, SameMean
 from skpou.core.models.residue_density import is_gain
-from skpou.core.state import TensorState, to_array, to_tensor
+from skpou.core.models.tails import mixed_widths
+from skpou.core.state import TensorState
 
 #: Cosines of each function; of more columns than so many each has its line alone.
 N_COSINES, MOST_CURVED = 10, 8
@@ -52,9 +55,10 @@ STEPS, LONGEST, ENOUGH = 60, 2.0, 1e-3
 STEPS_OF_RACE = 10
 #: Steps from the law of all rows to that of a part.
 STEPS_OF_PART = 8
-#: Degrees of freedom of the density of the errors, the constant of its logarithm, and the standard
-#: deviations from which on an error counts no more for the level.
+#: Degrees of freedom of the density of the errors, with tails that forgive a few of them, and the
+#: standard deviations from which on an error counts no more for the level.
 DEGREES, FAR = 8.0, 4.0
+#: Constant of the logarithm of that density, Student's t of unit scale.
 LOG_OF_T = (
     math.lgamma(DEGREES / 2) - math.lgamma((DEGREES + 1) / 2) + 0.5 * math.log(math.pi * DEGREES)
 )
@@ -72,6 +76,8 @@ LEAST_PART = 1e-7
 MOST_DOUBT = 1.0
 #: Share of such rows from which on a law is not told.
 MOST_EXACT = 0.02
+#: Nodes and weights of the rule of Gauss and Hermite with three nodes, for a standard normal.
+NODES, SHARES = (math.sqrt(3.0), 0.0, -math.sqrt(3.0)), (1 / 6, 2 / 3, 1 / 6)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class Jumps(TensorState):
 
 
 @dataclass(frozen=True)
-class NoiseLaw:
+class NoiseLaw(TensorState):
     """Logarithm of the factor of the noise's variance.
 
     Attributes
@@ -140,6 +146,8 @@ class NoiseLaw:
     root : Tensor of shape (q, q)
         Inverse of the Cholesky factor of the coefficients' posterior precision.
     """
+
+    parts: ClassVar[dict[str, Any]] = {"scale": Scale, "jumps": Jumps}
 
     coef: Tensor
     scale: Scale | None
@@ -162,20 +170,46 @@ class NoiseLaw:
         doubt = (Z @ self.root.T).square().sum(1)
         return (Z @ self.coef).clamp_min(self.least), doubt.clamp_max(MOST_DOUBT)
 
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        scale = None if self.scale is None else self.scale.arrays()
-        coef, root = to_array(self.coef), to_array(self.root)
-        parts = {"coef": coef, "scale": scale, "jumps": self.jumps.arrays(), "root": root}
-        return {**vars(self), **parts}
 
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> NoiseLaw:
-        """Rebuild from `arrays`, on the device of `like`."""
-        coef, root = (to_tensor(arrays[name], like) for name in ("coef", "root"))
-        scale = None if arrays["scale"] is None else Scale(**arrays["scale"])
-        jumps = Jumps.from_arrays(arrays["jumps"], like)
-        return cls(coef, scale, jumps, arrays["usual"], arrays["least"], root)
+@dataclass(frozen=True)
+class WithNoiseLaw(SameMean):
+    """A predictor whose noise has another variance elsewhere.
+
+    Attributes
+    ----------
+    model : Predictor
+        Fitted to rows by their precision: what it knows of its mean stays.
+    laws : tuple of NoiseLaw or None
+        Of the factor by which the variance of each target's noise is multiplied.
+    """
+
+    model: Predictor
+    laws: tuple[NoiseLaw | None, ...]
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the model's mean."""
+        return self.model.covariance(X)  # type: ignore[attr-defined]
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d).
+
+        With the posterior of the law's coefficients, which is nearly normal in the logarithm of the
+        variance, it is an integral over this by the quadrature of Gauss and Hermite.
+        """
+        parts = self.model.components(X, posterior)
+        mean = parts.expectation()
+        log_factor, doubt = mean.new_zeros((2, *mean.shape), dtype=torch.float64)
+        for target, law in enumerate(self.laws):
+            if law is not None:
+                log_factor[:, target], doubt[:, target] = law.at(X, mean[:, target])
+        noise = parts.noise.expand_as(parts.mean) * log_factor.exp().to(parts.mean)[:, None]
+        parts = replace(parts, noise=noise)
+        if not posterior:
+            return parts
+        shares, nodes = doubt.new_tensor(SHARES), doubt.new_tensor(NODES)[:, None]
+        # As of a mean of few squares, the likeliest variance is below the median of its posterior.
+        widths = (0.5 * doubt[:, None] + doubt.sqrt()[:, None] * nodes).exp()
+        return mixed_widths(parts, shares, widths, torch.ones_like(widths))
 
 
 def _columns(points: Tensor, mean: Tensor, scale: Scale | None, jumps: Jumps) -> Tensor:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from skpou.core import ArrayState
 from skpou.core.linalg import TINY
 from skpou.core.models.cross_validation import LeftOut
 from skpou.core.models.model import Predictor
@@ -47,7 +47,7 @@ REACHED = 0.5
 
 
 @dataclass(frozen=True)
-class Outside:
+class Outside(ArrayState):
     """What part of the doubt is borne out.
 
     Attributes
@@ -73,13 +73,9 @@ class Outside:
         """Least standard deviation (n,) at scaled points X (n, d) outside the box."""
         return np.exp(np.interp(_beyond(X), self.distances, self.sizes))
 
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
-class SideDoubts:
+class SideDoubts(ArrayState):
     """What part of the doubt counts beside a process' own variance, at each side of the box.
 
     Attributes
@@ -97,10 +93,6 @@ class SideDoubts:
         """Part (n,) of the standard deviation at scaled points X (n, d)."""
         beyond = np.stack([-X, X - 1], 2).clip(0)
         return (self.parts * (beyond / self.distance).clip(0, 1)).max((1, 2))
-
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return dict(vars(self))
 
 
 def fit_side_doubts(sides: list[Side], left_out: LeftOut, d: int) -> SideDoubts:

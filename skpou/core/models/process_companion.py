@@ -32,6 +32,10 @@ from skpou.core.models.independent import IndependentComponents
 from skpou.core.models.likely_kernels import GAUSSIAN, MATERN, correlation, stretched
 from skpou.core.models.relevance import CONSTANT
 
+#: Numbers held for each point and row: distances, kernels, also about the centre, their slopes and
+#: products.
+NUMBERS_A_ROW = 8
+
 
 class _Process(NamedTuple):
     """What no query changes of one target.
@@ -351,7 +355,8 @@ class ProcessCompanion(TensorState):
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        return 8 * len(self.points) + self.points.shape[1] * (1 + self.coef.shape[1])
+        k, d = self.points.shape
+        return NUMBERS_A_ROW * k + d * (1 + self.coef.shape[1])
 
 
 def known_part(variance: Any, prior: Any) -> Any:

@@ -39,6 +39,7 @@ WORTH, CLEAR = 0.99, 0.5
 CLEAR_OF_NOISE, MOSTLY_NOISE = 3.0, 0.8
 #: Least weight that matters, and the step of the weights: round-off of the errors must not show.
 LEAST_SHARE, STEP = 0.05, 2.0**-7
+#: The weights that are compared.
 SHARES = np.arange(0, 1 + STEP, STEP)
 #: Rows for each number of the kernel below which its search must stand without parts of the rows:
 #: the kernel remembers them; the number of parts; and what these errors count beside those of the

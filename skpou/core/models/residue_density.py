@@ -22,11 +22,10 @@ from skpou.core.linalg import LEAST_SPREAD, TINY, evenly
 
 #: Gate inputs are cut at so many standard deviations.
 LARGEST_INPUT = 4.0
-#: Numbers of components that are tried, and folds of the rows that judge them.
+#: Numbers of components that are tried: doubled, as a few more or less hardly change a density.
 COUNTS = (1, 2, 4, 8)
-N_FOLDS = 5
-#: Fewest rows that can judge: four a fold.
-FEWEST_JUDGES = 4 * N_FOLDS
+#: Folds of the rows that judge them, and fewest rows that can judge: four a fold.
+N_FOLDS, FEWEST_JUDGES = 5, 20
 #: Part of the ridge that the gates' constants have: how often a component counts is free.
 RIDGE_OF_CONSTANT = 0.01
 #: Factors of the errors' standard deviation between which components begin.
@@ -39,10 +38,13 @@ STEPS, TRIAL_STEPS = 40, 25
 VARIANCE_STEPS = 10
 #: Most rows that judge the number of components.
 MOST_ROWS = 10_000
-#: Rows with more than this leverage on themselves count as if they had no more.
-LARGEST_LEVERAGE = 0.99
+#: Rows with more than this leverage on themselves count as if they had no more: what is left would
+#: be round-off. Columns that are as many as rows leave hardly more of errors as large as y.
+LARGEST_LEVERAGE = 1 - 1e-9
 #: Rounding of y matters unless the errors are this much smaller.
 EXACT = 0.05
+#: Standard errors by which a gain is hardly ever above zero by chance.
+CLEAR_GAIN = 2.0
 #: Standard errors by which the kurtosis of even noise is hardly ever exceeded, and how often chance
 #: may pass for noise that varies: what is tried then must still predict left-out rows better.
 LONG_TAILS, BY_CHANCE = 3.0, 0.01
@@ -446,7 +448,7 @@ def varies(residue: Residue, by_chance: float = BY_CHANCE) -> bool:
     return float(chi2.sf(n * explained, Z.shape[1] - 1)) < by_chance
 
 
-def is_gain(difference: Tensor, weight: Tensor, errors: float = 2.0) -> bool:
+def is_gain(difference: Tensor, weight: Tensor, errors: float = CLEAR_GAIN) -> bool:
     """Whether differences of log densities add up to more than some of their standard errors."""
     total = float(weight @ difference)
     mean = total / float(weight.sum())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows, to_tensor
+from skpou.core.linalg import COPIES_SUMMED
 from skpou.core.models.components import Components
 from skpou.core.models.form_error import ROUND_OFF
 from skpou.core.models.independent import IndependentComponents
@@ -244,7 +245,8 @@ class Restrained:
 
     def numbers_per_row(self) -> int:
         """Numbers that an evaluation allocates for each point."""
-        beside = 0 if self.companion is None else 4 * self.companion.vectors.numel()
+        companion = self.companion
+        beside = 0 if companion is None else COPIES_SUMMED * companion.vectors.numel()
         beside += 0 if self.process is None else self.process.numbers_per_row()
         if self._is_interpolant is not None:
             return self._is_interpolant.bars.numbers_per_row()

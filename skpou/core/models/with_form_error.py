@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import TINY
+from skpou.core.linalg import COPIES_SUMMED, TINY
 from skpou.core.models.components import Components
 from skpou.core.models.discrepancy import MOST_FUNCTIONS
 from skpou.core.models.form_error import ROUND_OFF, FormError
@@ -41,7 +41,8 @@ class WithFormError(SameMean):
         """Numbers that an evaluation allocates for each point."""
         n, d = max(len(form.points) for form in self.forms), len(self.forms[0].scales)
         k = n_nearest(n, d)
-        return max(self.model.numbers_per_row(), 4 * k * (k + d), 4 * MOST_FUNCTIONS)
+        columns = max(k * (k + d), MOST_FUNCTIONS)
+        return max(self.model.numbers_per_row(), COPIES_SUMMED * columns)
 
     def components(self, X: Tensor, posterior: bool = True) -> Components:
         """The density of y at points X (n, d)."""

@@ -27,6 +27,7 @@ from skpou.core.optim.softmax import (
 )
 from skpou.core.optim.varpro import (
     LEAST_LEFT,
+    SMALL_RIDGE_SHARE,
     LinearModel,
     ProjectedFit,
     ProjectedProblem,
@@ -36,10 +37,10 @@ from skpou.core.optim.varpro import (
 )
 
 # fmt: off
-__all__ = ["LEAST_LEFT", "Adam", "DampedModel", "DenseRows", "Descent", "GradientDescent",
-           "Iterate", "LinearModel", "MultinomialRidge", "Progress", "ProjectedCurvature",
-           "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule", "SoftmaxHead",
-           "TenfoldDamping", "TriangularModel", "descend", "descend_hidden", "first_decrease",
-           "follow", "hessian", "levenberg_marquardt", "logits_of_shares", "minibatches",
-           "shares_of_classes", "spread_of"]
+__all__ = ["LEAST_LEFT", "SMALL_RIDGE_SHARE", "Adam", "DampedModel", "DenseRows", "Descent",
+           "GradientDescent", "Iterate", "LinearModel", "MultinomialRidge", "Progress",
+           "ProjectedCurvature", "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule",
+           "SoftmaxHead", "TenfoldDamping", "TriangularModel", "descend", "descend_hidden",
+           "first_decrease", "follow", "hessian", "levenberg_marquardt", "logits_of_shares",
+           "minibatches", "shares_of_classes", "spread_of"]
 # fmt: on

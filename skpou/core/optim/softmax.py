@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import largest_norm, row_blocks, rows_within, whitened_factor
+from skpou.core.linalg import (
+    COPIES_SUMMED,
+    largest_norm,
+    row_blocks,
+    rows_within,
+    whitened_factor,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -134,7 +140,7 @@ def hessian(rows: WeightedRows, pi: Tensor) -> Tensor:
         right = (bent[:, :, :, None] * columns[:, None, None, :]).view(n, -1)
         return (columns.T @ right).view(p, K, K, p).transpose(0, 1).reshape(K * p, K * p)
     H = pi.new_zeros((K, p, K, p))
-    for block in row_blocks(len(pi), rows_within(4 * p, DENSE_NUMBERS)):
+    for block in row_blocks(len(pi), rows_within(COPIES_SUMMED * p, DENSE_NUMBERS)):
         columns = rows.dense(block)
         for q in range(K):
             left = columns.T * pi[block, q]

@@ -46,8 +46,14 @@ JACOBIAN_NUMBERS = 20_000_000
 #: Smallest one minus leverage that residuals are divided by: where columns determine a row, both
 #: are round-off.
 LEAST_LEFT = 1e-6
-#: What the share of a schedule is divided by where steps stall.
-SHARE_STEP = 10
+#: Squares of the first and the least ridge, relative to the columns: coefficients stay below 1e5 of
+#: the targets while nothing is known, and at last only round-off is left out.
+FIRST_RIDGE, LEAST_RIDGE = 1e-10, 1e-30
+#: Share of the relative residual that the ridge follows: a hundredth of what is left is not felt. A
+#: tenth of that where the ridge would be the floor of the error, as of units that come close to
+#: each other. What it is divided by where steps stall, and where that ends: after four times a
+#: still smaller ridge has not helped.
+RIDGE_SHARE, SMALL_RIDGE_SHARE, SHARE_STEP, LEAST_RIDGE_SHARE = 1e-2, 1e-3, 10, 1e-6
 
 
 @dataclass
@@ -240,15 +246,18 @@ class ProjectedProblem:
         numbers = y.shape[1] * basis.n_parameters
         self.batch_size = batch_size or rows_within(numbers, JACOBIAN_NUMBERS)
 
-    def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
-        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
-        A = self.basis.matrix(theta) * self.root
-        p = A.shape[1]
+    def _strength(self, A: Tensor, ridge: float) -> float:
+        """The ridge in the units of the columns."""
         if self.unit is None:
             # That of the start throughout: the derivatives do not follow a change.
             largest = float(A.square().sum(0).max())
             self.unit = largest if math.isfinite(largest) else self.total
-        strength = math.sqrt(ridge * self.unit)
+        return math.sqrt(ridge * self.unit)
+
+    def solve(self, theta: Tensor, ridge: float) -> ProjectedFit:
+        """Eliminate the coefficients; `ridge` is in units of the sum of weights, or `relative`."""
+        A = self.basis.matrix(theta) * self.root
+        p, strength = A.shape[1], self._strength(A, ridge)
         span, reduced = torch.linalg.qr(A.T) if FEW_ROWS * len(A) < p else (None, A.T)
         R, projected, rss = self._ridged(reduced.T, strength)
         prior = self.shrinkage * strength
@@ -315,10 +324,22 @@ class RidgeSchedule:
     floor of the error. When progress stalls, the share falls by ten.
     """
 
-    value: float = 1e-10
-    share: float = 1e-2
-    least_share: float = 1e-6
-    least: float = 1e-30
+    value: float = FIRST_RIDGE
+    share: float = RIDGE_SHARE
+    least_share: float = LEAST_RIDGE_SHARE
+    least: float = LEAST_RIDGE
+
+    @classmethod
+    def of(
+        cls, alpha: float | None, share: float = RIDGE_SHARE, value: float = FIRST_RIDGE
+    ) -> RidgeSchedule:
+        """One that begins at `value` and follows progress; a given ridge stays."""
+        return cls(value, share) if alpha is None else cls(alpha**2, share, least=alpha**2)
+
+    @classmethod
+    def fixed(cls, value: float) -> RidgeSchedule:
+        """A ridge that stays, whose stall is the end."""
+        return cls(value, share=0.0, least=value)
 
     def follow(self, relative_rms: float) -> bool:
         """Lower the ridge if progress allows; returns whether it changed."""

@@ -16,9 +16,9 @@ from skpou.export.families.program import Program, double
 from skpou.export.families.sparse_grids import grid_values
 from skpou.sparse_grids import SparseGrid
 
-#: Logarithm of a unit's inverse width at which it is cut, and kinds of units by their index, as
-#: the search writes them.
+#: Logarithm of a unit's inverse width at which it is cut, as the search evaluates it.
 LARGEST_LOG = 20.0
+#: Kinds of units by their index, as the search writes them.
 RIDGE_UNITS, RADIAL_UNITS = {0: "tanh", 1: "log_cosh"}, {2: "exp_minus", 3: "inverse"}
 #: Kind of a stage in stretched coordinates.
 WARPED = "warped"
@@ -156,7 +156,7 @@ def _pieces(program: Program, points: Points, basis: dict, coef: np.ndarray) -> 
 
 def _sparse_grid(program: Program, points: Points, basis: dict, coef: np.ndarray) -> list[str]:
     """Hats in units of their prior deviations, which fall from level to level."""
-    grid = SparseGrid(basis["n_features"], basis["level"], basis["boundary"])
+    grid = SparseGrid.from_arrays(basis)
     deviations = basis["decay"] ** (-0.5 * np.asarray(grid.costs(), dtype=float))
     return [program.sparse_grid(points[0], grid_values(grid, coef * deviations[:, None]))]
 

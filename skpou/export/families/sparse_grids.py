@@ -28,7 +28,7 @@ def sparse_grid_program(model: Any) -> Program:
             f"model has basis={state['basis']!r}: grids are exported with basis='linear' alone."
         )
     vectors = state.get("vectors")
-    grid = SparseGrid(state["n_features"], state["level"], state["boundary"], vectors)
+    grid = SparseGrid.from_arrays(state)
     coef = np.zeros((grid.n_columns, state["coef"].shape[1]))
     coef[slice(None) if vectors is None else np.asarray(state["active"])] = state["coef"]
     values = grid_values(grid, coef)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import COPIES_EVALUATED, row_blocks, rows_within
 from skpou.core.models import Stage
 from skpou.search import Candidate, Seen, Task
 from skpou.sparse_grids import GridOptions, SparseGrid, SparseGridModel, fit_sparse_grid
@@ -58,20 +58,12 @@ class GridColumns(Basis, kind="sparse_grid"):
 
     def arrays(self) -> dict[str, Any]:
         """State as plain values and numpy arrays."""
-        grid = self.grid
-        return {
-            "n_features": grid.n_features,
-            "level": grid.level,
-            "boundary": grid.boundary,
-            "basis": grid.basis,
-            "decay": self.decay,
-        }
+        return {**self.grid.arrays(), "decay": self.decay}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> GridColumns:
         """Rebuild from `arrays`."""
-        size = arrays["n_features"], arrays["level"], arrays["boundary"]
-        return cls(SparseGrid(*size, basis=arrays["basis"]), arrays["decay"])
+        return cls(SparseGrid.from_arrays(arrays), arrays["decay"])
 
 
 def grid_candidate(task: Task, model: SparseGridModel) -> Candidate:
@@ -81,7 +73,7 @@ def grid_candidate(task: Task, model: SparseGridModel) -> Candidate:
 
     def variance(X: Tensor) -> Tensor:
         """Variance (n,) for unit noise."""
-        blocks = row_blocks(len(X), rows_within(3 * basis.n_columns))
+        blocks = row_blocks(len(X), rows_within(COPIES_EVALUATED * basis.n_columns))
         parts = [
             torch.linalg.solve_triangular(lower, basis.matrix(X[block]).T, upper=False)
             for block in blocks

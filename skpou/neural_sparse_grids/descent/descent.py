@@ -14,8 +14,7 @@ from torch import Tensor
 from skpou.core import Blocks, Report, Rows
 from skpou.core.linalg import row_blocks
 from skpou.core.optim import Adam, GradientDescent, minibatches
-from skpou.neural_sparse_grids.descent.objectives import Objective, squares_for
-from skpou.neural_sparse_grids.descent.options import DescentOptions
+from skpou.neural_sparse_grids.descent.objectives import DescentOptions, Objective, squares_for
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
 from skpou.neural_sparse_grids.encoders.trained import Trained
 from skpou.neural_sparse_grids.projected.rows import FAR

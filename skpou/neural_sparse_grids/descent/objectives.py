@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 from skpou.core import Rows
 from skpou.core.linalg import factored
 from skpou.core.optim import logits_of_shares
-from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.sparse_grids import (
     GIVEN_DECAY,
     N_STEPS,
@@ -45,6 +45,20 @@ REGRESSION_ALPHA, CLASS_ALPHA = 1e-4, 1e-2
 FIRST_DEVIATION = 0.1
 #: Ridge of a step of smoothing relative to its diagonal: above round-off, far below any smoothing.
 SMOOTHING_RIDGE = 1e-12
+
+
+@dataclass(frozen=True)
+class DescentOptions:
+    """How to descend; the names are those of the estimators' parameters."""
+
+    coef_solver: str = "gradient"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-2
+    batch_size: int = 256
+    max_iter: int = 200
+    tol: float = 1e-8
+    alpha: float | None = None
+    n_iter_no_change: int = 10
 
 
 class Objective(ABC):

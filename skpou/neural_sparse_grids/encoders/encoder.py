@@ -436,9 +436,7 @@ class EncoderDerivatives:
             The functions' derivatives by the latent coordinates.
         """
         hidden, output = self.body.parts(theta)
-        delta = slope * (
-            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
-        )
+        delta = self._by_outputs(slope)
         n, m, _ = delta.shape
         result = delta.new_empty((n, m, self.n_parameters))
         result[:, :, : len(hidden)] = self.hidden.chain(hidden, delta @ output)
@@ -446,11 +444,13 @@ class EncoderDerivatives:
         torch.mul(delta[..., None], columns[:, None, None, :], out=last)
         return result
 
+    def _by_outputs(self, slope: Tensor) -> Tensor:
+        """Derivatives by the body's outputs, which are scaled to latent coordinates."""
+        return slope * (self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt())
+
     def pull_back(self, theta: Tensor, columns: Tensor, slope: Tensor) -> Tensor:
         """Gradient (k,) of a function with derivatives `slope` (n, d) by the latent coordinates."""
         hidden, output = self.body.parts(theta)
-        delta = slope * (
-            self.encoder.gain / (self.encoder.scaling.variance + LEAST_VARIANCE).sqrt()
-        )
+        delta = self._by_outputs(slope)
         inner = self.hidden.pull_back(hidden, delta @ output)
         return torch.cat([inner, (delta.T @ columns).reshape(-1)])

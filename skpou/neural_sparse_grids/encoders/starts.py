@@ -18,6 +18,8 @@ from skpou.core.linalg import TINY, evenly, row_blocks
 from skpou.neural_sparse_grids.encoders.encoder import LOGIT_SLOPE, Encoder, NetworkBody
 
 STARTS = ("auto", "whiten", "isomap", "scale")
+#: An encoder that is trained already is where training goes on from.
+GIVEN = "given"
 #: Most points between which geodesic distances are computed, a matrix of 18 MB, and their nearest
 #: neighbours: few, since more of them cut through the bends of a manifold.
 LANDMARKS, NEIGHBOURS = 1500, 8
@@ -195,12 +197,14 @@ def start_encoder(encoder: Encoder, rows: Rows, start: str, rng: np.random.Gener
     ----------
     encoder : Encoder
         Changed in place.
-    start : {"auto", "whiten", "isomap", "scale"}
+    start : {"auto", "whiten", "isomap", "scale", "given"}
         ``"auto"`` takes Isomap's coordinates where the points lie on a manifold, and whitens
-        otherwise.
+        otherwise; ``"given"`` leaves the encoder as it is.
     rng : numpy.random.Generator
         Source of the parameters and of the landmarks.
     """
+    if start == GIVEN:
+        return start
     if isinstance(encoder.body, NetworkBody):
         least = LEAST_WIDTH if start == "scale" else 0.0
         encoder.body.start(rows.X, rows.weight, rng, least)

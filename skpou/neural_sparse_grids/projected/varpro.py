@@ -222,7 +222,7 @@ class VarproTraining:
             self.problem,
             self._theta().clone(),
             max_iter=min(ROUND, self.options.max_iter - trained.n_iter),
-            ridge=RidgeSchedule(1.0, share=1.0, least_share=1.0, least=1.0),
+            ridge=RidgeSchedule.fixed(1.0),
             tol=0.0,
             judge=lambda fit: fit.value,
         )

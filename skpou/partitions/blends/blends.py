@@ -75,9 +75,7 @@ class BlendOptions:
 
     def ridge(self) -> RidgeSchedule:
         """New schedule; a given ridge stays."""
-        if self.alpha is None:
-            return RidgeSchedule()
-        return RidgeSchedule(value=self.alpha**2, least=self.alpha**2)
+        return RidgeSchedule.of(self.alpha)
 
 
 @dataclass

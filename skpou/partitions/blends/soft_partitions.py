@@ -168,14 +168,11 @@ class _Training:
 
     def _varpro(self, rng: np.random.Generator) -> None:
         options = self.options
-        ridge = RidgeSchedule()
-        if options.alpha is not None:
-            ridge = RidgeSchedule(options.alpha**2, least=options.alpha**2)
         result = levenberg_marquardt(
             self.projected,
             self.start,
             max_iter=options.max_iter,
-            ridge=ridge,
+            ridge=RidgeSchedule.of(options.alpha),
             tol=options.tol,
             watch=self._watch,
         )

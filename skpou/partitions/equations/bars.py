@@ -23,6 +23,8 @@ from skpou.partitions.equations.system import System
 OPEN_SPREAD = 1e14
 #: Draws that stand for a posterior: their variance is right to sqrt(2 / 64) = 18 %.
 DRAWS = 64
+#: Degrees whose columns at the points of variances are kept: of high ones in space they take MB.
+DEGREES_KEPT = 64
 #: Least share of a value that other values foretell: what is left is round-off of one.
 LEAST_FREE = 1e-6
 #: Round-off of values, in units of the precision: sums over the columns of a piece have about that.
@@ -38,7 +40,7 @@ def values_at_nodes(boxes: Boxes, e: int, like: Tensor) -> Tensor:
     return _kept_values(degree, like.dtype, like.device)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=DEGREES_KEPT)
 def _kept_values(degree, dtype, device) -> Tensor:
     like = torch.empty(0, dtype=dtype, device=device)
     columns = PieceColumns(degree, variance_points(len(degree)), like)
@@ -82,10 +84,8 @@ def drawn_spreads(system: System, solved: Solved) -> Tensor:
 def row_variance(solved: Solved) -> float:
     """Mean square of the rows about the solution, degrees of freedom taken off."""
     elimination = solved.elimination
-    n_rows = sum(len(rows) for rows in elimination.own)
-    n_rows += sum(len(pair.rows) for pair in elimination.pairs)
     used = sum(elimination.sizes) + elimination.q
-    return solved.squares / max(free_rows(n_rows, used), 1.0)
+    return solved.squares / max(free_rows(elimination.n_rows, used), 1.0)
 
 
 @dataclass(frozen=True)

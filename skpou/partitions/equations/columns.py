@@ -13,13 +13,17 @@ from skpou.core import total_degree_exponents
 
 #: Columns of X from which on polynomials are of total degree: products would be too many.
 TOTAL_DEGREE_FROM = 4
-#: Columns of X up to which those of faces are kept for other pieces: they are small there.
-MOST_KEPT = 2
+#: Degrees and numbers of nodes whose tables are kept: more than a solve meets.
+TABLES_KEPT = 256
+#: Columns of X up to which those of faces are kept for other pieces, since they are small there;
+#: faces that are kept, up to some hundred MB of them where degrees are high.
+MOST_KEPT, FACES_KEPT = 2, 512
 #: Numbers of points whose columns are kept: an end of a piece in the plane, of degree 16, has 40.
-FEW = 64
+#: Such sets of points, of which a slab meets a few for each degree.
+FEW, SETS_KEPT = 64, 128
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=TABLES_KEPT)
 def exponents(degree: tuple[int, ...]) -> np.ndarray:
     """Degrees (N, d) of the Legendre factors of a piece's columns.
 
@@ -31,7 +35,7 @@ def exponents(degree: tuple[int, ...]) -> np.ndarray:
     return np.stack(grids, -1).reshape(-1, len(degree))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=TABLES_KEPT)
 def gauss(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of Gauss and Legendre on [-1, 1], and their weights, which sum to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
@@ -44,7 +48,7 @@ def tensor_nodes(counts: Sequence[int]) -> np.ndarray:
     return np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(counts))
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=TABLES_KEPT)
 def _differentiation(degree: int, order: int) -> np.ndarray:
     """Matrix (p + 1, p + 1): Legendre series of the derivatives of P_0 .. P_p, by columns."""
     k = np.arange(degree + 1)
@@ -106,7 +110,7 @@ def columns_at(degree: tuple[int, ...], points: np.ndarray, like: Tensor) -> Pie
     return _kept_at(degree, len(points), points.tobytes(), like.dtype, like.device)
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=SETS_KEPT)
 def _kept_at(degree, n: int, points: bytes, dtype, device) -> PieceColumns:
     numbers = np.frombuffer(points).reshape(n, len(degree))
     return PieceColumns(degree, numbers, torch.empty(0, dtype=dtype, device=device))
@@ -134,7 +138,7 @@ def face_columns(
     return _kept_columns(degree, place, like.dtype, like.device)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=FACES_KEPT)
 def _kept_columns(degree, place, dtype, device) -> PieceColumns:
     """Faces of equal pieces have equal columns."""
     return PieceColumns(degree, _face_nodes(*place), torch.empty(0, dtype=dtype, device=device))

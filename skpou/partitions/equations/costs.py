@@ -9,8 +9,8 @@ from skpou.partitions.equations.boxes import Boxes
 from skpou.partitions.equations.columns import exponents
 from skpou.partitions.equations.elimination import memory, minimum_degree
 
-#: Bytes of a solve that are too many.
-MOST_BYTES = 2e9
+#: Bytes of a solve that are too many, since other programs have theirs; and in a GB.
+MOST_BYTES, GIGA = 2e9, 1e9
 #: Those of a number, copies of what is kept, with the covariances, and of the largest front.
 NUMBER, COPIES, COPIES_OF_FRONT = 8, 2, 3
 #: Rows of a piece for each of its columns, about.

@@ -66,6 +66,11 @@ class Elimination:
     fronts: list[Front] = field(default_factory=list)
     last: Tensor = field(init=False, repr=False)
 
+    @property
+    def n_rows(self) -> int:
+        """Number of all rows."""
+        return sum(map(len, self.own)) + sum(len(pair.rows) for pair in self.pairs)
+
     def factor(self) -> Elimination:
         """Eliminate all pieces; fills `fronts` and `last`, the rows of the unknowns alone."""
         order, _ = minimum_degree(self.sizes, [(pair.first, pair.second) for pair in self.pairs])

@@ -18,26 +18,18 @@ from skpou.equations import (
     FAR,
     UNSOLVED,
     Problem,
-    broken_message,
+    Sentence,
     held_by_bounds,
-    held_message,
-    open_message,
     undetermined,
-    undetermined_message,
-    unmet_message,
 )
 from skpou.partitions.equations.bars import deviations, left_out_error, noise_variance
 from skpou.partitions.equations.boxes import Boxes, evaluate, joined_boxes
-from skpou.partitions.equations.costs import MOST_BYTES
+from skpou.partitions.equations.costs import GIGA, MOST_BYTES
 from skpou.partitions.equations.ensemble import Ensemble
 from skpou.partitions.equations.higher_degrees import hidden_directions, unknowns_by_higher_degrees
 from skpou.partitions.equations.judgement import (
     broken_conditions,
-    coarse_message,
     fresh_residuals,
-    memory_message,
-    uncertain_message,
-    unsolved_message,
 )
 from skpou.partitions.equations.march import March, NotMarched, Slab, remainder
 from skpou.partitions.equations.marched_column import marched_column
@@ -239,11 +231,7 @@ class _Fit:
         scaling = self.problem.scaling
         column, width = int(scaling.columns[march.column]), float(scaling.width[march.column])
         at = float(scaling.offset[march.column]) + march.end * width
-        return (
-            f"No solution is found beyond {at:.6g} of column {column}: there it grows without "
-            "bound, or is not smooth. Its last values stand for what comes after; end the points "
-            "and data before."
-        )
+        return Sentence.ENDED.format(at, column)
 
     def _misfit(self, boxes: Boxes, coef) -> Tensor:
         """Mean square (m,) of what the data differ from the solution."""
@@ -408,26 +396,26 @@ class _Fit:
         if self.ended:
             messages.append(self.ended)
         elif left > self._most_left():
-            messages.append(unsolved_message(left))
+            messages.append(Sentence.UNSOLVED_BY_PIECES.format(left))
         off = math.sqrt(float(bare.noise.max()))
         if self.is_noisy and off > UNSOLVED and self._is_on_faces():
-            messages.append(unmet_message(off))
+            messages.append(Sentence.UNMET.format(off))
         if broken > UNSOLVED and not self.ended:
-            messages.append(broken_message(broken))
+            messages.append(Sentence.BROKEN.format(broken))
         if n_open:
-            messages.append(open_message(n_open))
+            messages.append(Sentence.OPEN.format(n_open, "s" * (n_open > 1)))
         if self.coarse > UNSOLVED and not messages:
-            messages.append(coarse_message(self.coarse))
+            messages.append(Sentence.COARSE.format(self.coarse))
         if not messages:
             share = self._uncertainty(bare)
             if share > FAR * self.options.tol:
-                messages.append(uncertain_message(share))
+                messages.append(Sentence.UNCERTAIN.format(share))
         if self.is_too_large:
-            messages.append(memory_message(MOST_BYTES))
+            messages.append(Sentence.TOO_LARGE.format(MOST_BYTES / GIGA))
         if self.alike:
-            messages.append(undetermined_message(self.alike))
+            messages.append(Sentence.UNDETERMINED.about(self.alike))
         if held:
-            messages.append(held_message(held))
+            messages.append(Sentence.HELD.about(held))
         return messages
 
     def _most_left(self) -> float:
@@ -463,9 +451,7 @@ def unknown_deviations(solved: Solved) -> list[float]:
     if not q:
         return []
     elimination = solved.elimination
-    n_rows = sum(len(rows) for rows in elimination.own)
-    n_rows += sum(len(pair.rows) for pair in elimination.pairs)
-    freedom = max(n_rows - sum(elimination.sizes) - q, 1)
+    freedom = max(elimination.n_rows - sum(elimination.sizes) - q, 1)
     _, covariance = elimination.covariances()
     return (covariance.diagonal() * elimination.residual**2 / freedom).sqrt().tolist()
 

@@ -63,37 +63,3 @@ def _squares(
         size = factor * values[key].abs().clamp_min(natural)[:, None]
         terms += float((slope * size).square().mean())
     return float((factor * (result - term.target)).square().mean()), terms
-
-
-def unsolved_message(left: float) -> str:
-    """Sentence about a residual at fresh points, relative to the size of the terms."""
-    return (
-        f"The equations are not solved: at fresh points their residual is {left:.1e} of the size "
-        "of their terms. Allow more pieces, give more points, or check that they and the data "
-        "have a common solution."
-    )
-
-
-def coarse_message(left: float) -> str:
-    """Sentence about what boxes that were asked for leave, relative to the solution."""
-    return (
-        f"The boxes do not resolve the solution: equations, faces or data are off by {left:.1e} of "
-        "its size. Raise n_partitions or degree; HierarchicalPOURegressor chooses both."
-    )
-
-
-def uncertain_message(share: float) -> str:
-    """Sentence about the bars of a solution that pieces do not resolve, relative to its size."""
-    return (
-        f"Pieces do not resolve the solution: it is known to {share:.1e} of its size only. Where "
-        "equations hold at given points, more of these allow more pieces; else raise n_partitions."
-    )
-
-
-def memory_message(n_bytes: float) -> str:
-    """Sentence about pieces that were not cut further, since memory is bounded."""
-    return (
-        f"Pieces do not resolve the solution to tol: more of them would take above "
-        f"{n_bytes / 1e9:g} GB of memory. Check that equations, conditions and data have a common "
-        "solution, or raise tol."
-    )

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from skpou.partitions.equations.boxes import Boxes, joined_boxes
 from skpou.partitions.equations.characteristics import BISECTIONS
 from skpou.partitions.equations.columns import PieceColumns
-from skpou.partitions.equations.march import DETERMINED, THIN, March
-from skpou.partitions.equations.newton import solve
+from skpou.partitions.equations.march import THIN, March
 from skpou.partitions.equations.refinement import (
     DEGREES,
     FIRST_DEGREE,
@@ -22,7 +20,7 @@ from skpou.partitions.equations.refinement import (
     shape,
     solution_size,
 )
-from skpou.partitions.equations.system import Coefficients, System
+from skpou.partitions.equations.system import Coefficients
 
 #: Rounds of halving, and pieces of one round that are too many: there is more than some kinks.
 ROUNDS, MOST = 44, 64
@@ -103,23 +101,17 @@ def _fitted(march: March, cuts: Sequence[float] = ()):
     low[:, x], high[:, x] = ends[:-1], ends[1:]
     high[:, march.column] = THIN
     boxes = Boxes(low, high, degree)
-    at = torch.nonzero(march.rows.X[:, march.column] == 0).squeeze(1)
-    rows, size = march.rows.subset(at), None
+    size = None
     parts: list[Boxes] = []
     coef: Coefficients = []
     tails, rates = [], []
     for round_ in range(ROUNDS):
-        system = System(boxes, march.problem, rows, march.rings, column=march.column,
-                        conditions_only=True)  # fmt: skip
-        system.pairs = []
-        solved = solve(system, system.zero(), march.unknowns, [], 1, True, hold=True)
+        solved, _, determined = march.by_conditions(boxes, joined=False)
         if size is None:
             size = solution_size(boxes, solved.coef)
             size = np.where(size > 0, size, 1.0)
         found = shape(boxes, solved.coef, size)
-        n_rows = np.array([len(part) for part in solved.elimination.own])
-        n_rows += (DETERMINED - 1) * system.placed()
-        marks = (found.tail[:, x] > march.tol) & (n_rows >= DETERMINED * np.array(system.sizes))
+        marks = (found.tail[:, x] > march.tol) & determined
         marks &= round_ < ROUNDS - 1 and boxes.n_boxes <= MOST
         done = np.flatnonzero(~marks)
         parts.append(boxes.subset(done))

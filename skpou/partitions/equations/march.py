@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -283,13 +284,9 @@ class March:
         low, high = np.zeros((1, self.d)), np.ones((1, self.d))
         high[0, self.column] = THIN
         boxes = Boxes(low, high, degree)
-        at = torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1)
-        rows = self.rows.subset(at)
         of_parent = np.full(1, np.inf)
         for _ in range(ROUNDS if self.others else 1):
-            system = System(boxes, self.problem, rows, self.rings, column=self.column,
-                            conditions_only=True)  # fmt: skip
-            solved = solve(system, system.zero(), self.unknowns, [], self.max_iter, True, hold=True)
+            solved, placed, determined = self.by_conditions(boxes)
             size = solution_size(boxes, solved.coef)
             size = np.where(size > 0, size, 1.0)
             self.trace = (boxes, solved.coef)
@@ -297,8 +294,6 @@ class March:
                 break
             found = shape(boxes, solved.coef, size)
             across = found.tail[:, self.others].max(1)
-            n_rows = np.array([len(part) for part in solved.elimination.own])
-            n_rows += (DETERMINED - 1) * system.placed()
             # Pieces that the conditions do not determine stay as they are.
             kinks = (found.rate[:, self.others].max(1) > SLOW) & (across < KINK_FIRST)
             kinks &= not self.smooths  # Second derivatives across smooth kinks at once.
@@ -309,12 +304,12 @@ class March:
                 left = float(across[kinks].max(initial=0.0))
                 self.rough = self.rough_across = min(HALVED_KINK * left, KINK)
             marks = (across > self.tol) & (across > SHARE * across.max()) & ~kinks
-            marks &= n_rows >= DETERMINED * np.array(system.sizes)
+            marks &= determined
             if not marks.any() or boxes.n_boxes >= self.most_pieces:
                 break
             top = self.degree or DEGREES[-1]
             children = refined(boxes, found, across, marks, self.others, self.tol, top)
-            few = self._undetermined(children, rows, system.placed())
+            few = self._undetermined(children, placed)
             if few:
                 marks[few] = False
                 if not marks.any():
@@ -327,9 +322,30 @@ class March:
         degree[:, self.column] = TIME_DEGREE if self.degree is None else self.degree
         return Boxes(boxes.low, boxes.high, degree)
 
-    def _undetermined(self, children: list[Child], rows: Rows, placed: np.ndarray) -> list[int]:
+    @cached_property
+    def _rows_below(self) -> Rows:
+        """Data where the marched column begins."""
+        return self.rows.subset(torch.nonzero(self.rows.X[:, self.column] == 0).squeeze(1))
+
+    def by_conditions(
+        self, boxes: Boxes, joined: bool = True
+    ) -> tuple[Solved, np.ndarray, np.ndarray]:
+        """Solution of conditions and data at the lower end on pieces, `joined` at their faces.
+
+        Also the rows (E,) of conditions that fill each piece, and which are determined by all.
+        """
+        system = System(boxes, self.problem, self._rows_below, self.rings, column=self.column,
+                        conditions_only=True)  # fmt: skip
+        if not joined:
+            system.pairs = []
+        solved = solve(system, system.zero(), self.unknowns, [], self.max_iter, True, hold=True)
+        own, placed = map(len, solved.elimination.own), system.placed()
+        n_rows = np.array(list(own)) + (DETERMINED - 1) * placed
+        return solved, placed, n_rows >= DETERMINED * np.array(system.sizes)
+
+    def _undetermined(self, children: list[Child], placed: np.ndarray) -> list[int]:
         """Pieces of which a part has fewer data than columns, and no condition that fills it."""
-        chosen = as_boxes(children).locate(rows.X.cpu().numpy())
+        chosen = as_boxes(children).locate(self._rows_below.X.cpu().numpy())
         count = np.bincount(chosen[chosen >= 0], minlength=len(children))
         found = set()
         for child, n in zip(children, count, strict=True):

@@ -38,6 +38,28 @@ def meeting(edges: Edges, ring: bool) -> list[tuple[int, int, float]]:
     return found
 
 
+def rows_of_jump(
+    system: Any, pieces: tuple[int, int], columns: tuple[PieceColumns, PieceColumns],
+    output: int, axis: int, order: int,
+) -> Tensor:  # fmt: skip
+    """Rows (n, p + q) of the jump of a derivative across `axis` between two pieces.
+
+    Slopes are taken times the smaller width: changes of the value, whatever the sizes are.
+    """
+    orders = tuple(order if i == axis else 0 for i in range(system.d))
+    widths = system.boxes.width[list(pieces), axis]
+    first, second = (
+        c.derivative(orders) * (widths.min() / width) ** order
+        for c, width in zip(columns, widths, strict=True)
+    )
+    a, b = (system.sizes[piece] for piece in pieces)
+    rows = system.like.new_zeros((len(first), a + b))
+    p, q = first.shape[1], second.shape[1]
+    rows[:, output * p : (output + 1) * p] = first
+    rows[:, a + output * q : a + (output + 1) * q] = -second
+    return rows
+
+
 def edge_rows(system: Any, edges: Edges, weight: float) -> list[tuple[int, int, Tensor]]:
     """Rows of equal values at edges, and of equal slopes where these may not jump.
 
@@ -63,20 +85,11 @@ def edge_rows(system: Any, edges: Edges, weight: float) -> list[tuple[int, int, 
         A = PieceColumns(boxes.degrees(a), boxes.local(a, points), system.like)
         points[:, j] += shift
         B = PieceColumns(boxes.degrees(b), boxes.local(b, points), system.like)
-        h = min(boxes.width[a, j], boxes.width[b, j])
-        blocks = []
-        for output in range(system.m):
-            n_orders = int(system.orders[output, j])
-            for order in range(min(n_orders, 1) if edges.kinked[a] else n_orders):
-                along = tuple(order if i == j else 0 for i in range(d))
-                block = system.like.new_zeros((len(time), system.sizes[a] + system.sizes[b]))
-                p, q = A.n_columns, B.n_columns
-                first = A.derivative(along) * (h / boxes.width[a, j]) ** order
-                second = B.derivative(along) * (h / boxes.width[b, j]) ** order
-                block[:, output * p : (output + 1) * p] = first
-                start = system.sizes[a] + output * q
-                block[:, start : start + q] = -second
-                blocks.append(block)
+        blocks = [
+            rows_of_jump(system, (a, b), (A, B), output, j, order)
+            for output, n_orders in enumerate(system.orders[:, j].astype(int))
+            for order in range(min(n_orders, 1) if edges.kinked[a] else n_orders)
+        ]
         if blocks:
             found.append((a, b, weight / math.sqrt(len(time)) * torch.cat(blocks)))
     return found

@@ -16,7 +16,7 @@ from skpou.equations import Problem
 from skpou.partitions.equations.boxes import Boxes, Face
 from skpou.partitions.equations.columns import PieceColumns, exponents, face_columns, tensor_nodes
 from skpou.partitions.equations.elimination import Elimination, Pair
-from skpou.partitions.equations.oblique import edge_rows, is_wide
+from skpou.partitions.equations.oblique import edge_rows, is_wide, rows_of_jump
 from skpou.partitions.equations.terms import MORE_NODES, TermRows, segments
 
 #: Weight of the rows of values and slopes at faces, of conditions and of data, where an equation
@@ -169,19 +169,11 @@ class System:
         others[:, j] = face.other
         A = face_columns(boxes.degrees(a), counts, j, boxes.local(a, ends), self.like)
         B = face_columns(boxes.degrees(b), counts, j, boxes.local(b, others), self.like)
-        h = min(boxes.width[a, j], boxes.width[b, j])
-        blocks = []
-        for output in range(self.m):
-            for order in range(int(self.orders[output, j])):
-                orders = tuple(order if i == j else 0 for i in range(self.d))
-                # Slopes times the smaller width: changes of the value, whatever the sizes are.
-                first = A.derivative(orders) * (h / boxes.width[a, j]) ** order
-                second = B.derivative(orders) * (h / boxes.width[b, j]) ** order
-                block = self.like.new_zeros((n_nodes, self.sizes[a] + self.sizes[b]))
-                p, q = A.n_columns, B.n_columns
-                block[:, output * p : (output + 1) * p] = first
-                block[:, self.sizes[a] + output * q : self.sizes[a] + (output + 1) * q] = -second
-                blocks.append(block)
+        blocks = [
+            rows_of_jump(self, (a, b), (A, B), output, j, order)
+            for output in range(self.m)
+            for order in range(int(self.orders[output, j]))
+        ]
         if not blocks:
             return None
         return a, b, CONSTRAINT_WEIGHT / math.sqrt(n_nodes) * torch.cat(blocks)

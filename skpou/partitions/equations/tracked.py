@@ -25,6 +25,9 @@ MET = 1e-9
 #: Way that an edge moves in a slab, in widths of a piece beside it, for polynomials on the box
 #: around the piece to stay well conditioned.
 SLANT = 1.0
+#: Factor by which slant and tail may exceed what is asked for before a slab is halved or given up:
+#: the next slab often falls below again.
+BEYOND = 2
 #: Degree along the other column to begin with.
 ACROSS = 12
 #: Most lines at a time, and slabs.
@@ -71,7 +74,7 @@ class TrackedMarch(March):
                     vain = FALLING * along >= before and along <= self.first_tol
                     self.floor = 2 * along if vain else self.floor
                     length, before = (longest if vain else length / 2), along
-            if slab.worst > 2 * self.first_tol:
+            if slab.worst > BEYOND * self.first_tol:
                 raise NotMarched(f"what lies between kinks is not smooth after {at:.3g}")
             self.slabs.append(slab)
             self.size = slab.size = np.maximum(self.size, solution_size(slab.boxes, slab.coef))
@@ -103,7 +106,7 @@ class TrackedMarch(March):
             widths = np.diff(ends, axis=0).max(1)
             moves = np.abs(np.diff(ends, axis=1))[:, 0]
             slant = np.maximum(moves[:-1], moves[1:]) / np.maximum(widths, NO_WIDTH)
-            if slant.max() > 2 * SLANT:
+            if slant.max() > BEYOND * SLANT:
                 # Widths are those of the whole slab: triangles keep their shape.
                 length /= 2
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -328,7 +328,7 @@ class _Refinement:
         if data_weight is None or self.weight <= data_weight:
             return True
         # As light as the pieces allow: before these resolve the equations, these would win.
-        self.weight = max(data_weight, min(0.5 * self.weight, LIGHTER * now.worst))
+        self.weight = max(data_weight, min(self.weight / 2, LIGHTER * now.worst))
         self.coef = now.solved.coef
         return self.weight <= data_weight
 
@@ -406,6 +406,12 @@ def near_data(boxes: Boxes, rows: Rows) -> Coefficients:
     return [copied(degree, coef, full)]
 
 
+def _of_domain(problem: Problem) -> list[Any]:
+    """Equations at given points, which cover their domain; none where one fills a box."""
+    equations = [term for term in problem.terms if not term.is_condition]
+    return [] if any(term.region is not None for term in equations) else equations
+
+
 def within_points(
     boxes: Boxes, coef: Coefficients | None, problem: Problem
 ) -> tuple[Boxes, Coefficients | None]:
@@ -413,8 +419,8 @@ def within_points(
 
     Equations whose points fill a box hold in all of it.
     """
-    given = [t for t in problem.terms if t.region is None and not t.is_condition]
-    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+    given = _of_domain(problem)
+    if not given:
         return boxes, coef
     points = np.concatenate([term.points.cpu().numpy() for term in given])
     chosen = boxes.locate(points)
@@ -434,8 +440,8 @@ def within_points(
 
 def size_where_known(boxes: Boxes, coef: Coefficients, problem: Problem) -> np.ndarray:
     """Root mean square (m,) of the solution in its domain: beyond that it may be anything."""
-    given = [t for t in problem.terms if t.region is None and not t.is_condition]
-    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+    given = _of_domain(problem)
+    if not given:
         return solution_size(boxes, coef)
     values = evaluate(boxes, coef, given[0].points.cpu().numpy(), (0,) * boxes.low.shape[1])
     return values.square().mean(0).sqrt().cpu().numpy()
@@ -443,8 +449,8 @@ def size_where_known(boxes: Boxes, coef: Coefficients, problem: Problem) -> np.n
 
 def refinable(boxes: Boxes, problem: Problem) -> np.ndarray:
     """Whether the points of each piece determine more columns than it has."""
-    given = [t for t in problem.terms if t.region is None and not t.is_condition]
-    if not given or any(t.region is not None and not t.is_condition for t in problem.terms):
+    given = _of_domain(problem)
+    if not given:
         return np.ones(boxes.n_boxes, dtype=bool)
     points = np.concatenate([term.points.cpu().numpy() for term in given])
     chosen = boxes.locate(points)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from skpou.base import (
     AUTO,
     COUNT,
+    COUNT_OR_NONE,
     DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
-    Interval,
     Prepared,
     ResidueDensityMixin,
     StrOptions,
@@ -20,11 +22,10 @@ from skpou.base import (
     sections_of,
     unless_auto,
 )
-from skpou.core import Rows, TrainingResult
+from skpou.core import Rows, Scaling, TrainingResult
 from skpou.core.models import CLEAR_NOISE
-from skpou.equations import PHYSICS_CONSTRAINTS, Physics
+from skpou.equations import PHYSICS_CONSTRAINTS
 from skpou.networks import ACTIVATIONS
-from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.discovery import discovery
 from skpou.partitions.estimators.options import (
     FEWEST_OF_DENSITY,
@@ -38,7 +39,6 @@ from skpou.partitions.estimators.options import (
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.streamed import StreamedPartitions
 from skpou.partitions.estimators.trainers import Train, em_training, joint_training
-from skpou.partitions.estimators.warm_start import WarmStart
 from skpou.partitions.fit import PieceOptions
 from skpou.partitions.mixtures.em import cycles_a_line
 from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
@@ -52,6 +52,38 @@ OF_GATES = {
     "alpha": "auto",
     "warm_start": False,
 }
+
+
+class WarmStart(BasePartitionRegressor):
+    """What `HierarchicalPOURegressor` does with ``warm_start=True``."""
+
+    def _warm_start_is_on(self, sizes: tuple[int, ...] | None) -> bool:
+        if not (self.warm_start and self.__sklearn_is_fitted__()) or self._is_on_boxes():
+            return False
+        if self._fitted_sizes != sizes:
+            raise ValueError(
+                f"warm_start=True needs the n_partitions of the last fit, {self._fitted_sizes}. "
+                f"Got {self.n_partitions!r}."
+            )
+        return True
+
+    def _has_pieces(self, warm: bool) -> bool:
+        """Whether there are pieces to go on from: what has a prior is found anew."""
+        return warm and "prior" not in self.mixture_[-1]
+
+    def _warm_labels(self, prepared: Prepared) -> Tensor:
+        """Partition of each new row under the last fit."""
+        if prepared.rows.n_features != self._n_varying():
+            raise ValueError(
+                "warm_start=True needs the columns of the last fit: "
+                f"{self._n_varying()} that vary. Got {prepared.rows.n_features}."
+            )
+        old = Scaling.from_arrays(self.scaling_, prepared.scaling.width)
+        rows = prepared.rows
+        original = prepared.scaling.offset + prepared.scaling.width * rows.X
+        points = ((original - old.offset) / old.width).to(rows.X.dtype)
+        labels = self._mixture(points).tree.log_proba(points).argmax(1)
+        return torch.unique(labels, return_inverse=True)[1]
 
 
 class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStart):
@@ -257,7 +289,7 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
     _parameter_constraints: dict = {
         **BasePartitionRegressor._parameter_constraints,
         "n_partitions": [AUTO, COUNT, tuple],
-        "degree": [AUTO, Interval(Integral, 0, None, closed="left")],
+        "degree": [AUTO, COUNT_OR_NONE],
         "gate": [StrOptions({*GATES, *NETWORK_GATES})],
         "hidden_layer_sizes": [tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
@@ -346,7 +378,10 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
         check_together(self.get_params(), sizes)
         physics = self._physics()
         if physics is not None:
-            return self._fit_equations(X, y, sample_weight, physics, sizes)
+            self._check_physics(physics, OF_GATES)
+            most = None if sizes is None else total_partitions(sizes)
+            degree = unless_auto(self.degree, int)
+            return self._solve_on_boxes(X, y, sample_weight, physics, degree, most)
         warm = self._warm_start_is_on(sizes)
         if self._streams(X):
             with self._fitting(X, y, sample_weight):
@@ -389,22 +424,6 @@ class HierarchicalPOURegressor(ResidueDensityMixin, StreamedPartitions, WarmStar
             return None
         most = int(self.max_iter)
         return int(self.n_init) * math.ceil(most / cycles_a_line(most))
-
-    def _fit_equations(self, X, y, sample_weight, physics: Physics, sizes):
-        """Solve equations on boxes."""
-        self._check_physics(physics, OF_GATES)
-        options = EquationPieceOptions(
-            degree=unless_auto(self.degree, int),
-            most_pieces=None if sizes is None else total_partitions(sizes),
-            max_iter=int(self.max_iter),
-            tol=float(self.tol),
-        )
-        with self._fitting(X, y, sample_weight):
-            prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-            train = self._equation_training(prepared.rows, problem, physics, options)
-            result = self._train_and_store(train, 1, prepared)
-        self._warn_if_unsolved(result)
-        return self
 
     def _store_result(self, result: TrainingResult, prepared: Prepared) -> None:
         super()._store_result(result, prepared)

@@ -12,8 +12,12 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, SPACES
 
 #: Rows from which on noise that varies is told from what pieces miss in a corner.
 FEWEST_OF_DENSITY = 100
-#: Polynomials that may be more than four for each row: factors of more take minutes.
-MOST_POLYNOMIALS = 1500
+#: Polynomials for each row that data may not determine, and how many there may be all the same:
+#: factors of more take minutes.
+COLUMNS_A_ROW, MOST_POLYNOMIALS = 4, 1500
+#: Matrices of a fit: of the polynomials at all rows (themselves, weighted, factored), beside one of
+#: each partition those of their products, and of the shares of the rows in soft partitions.
+COPIES_OF_COLUMNS, FURTHER_FACTORS, COPIES_OF_SHARES = 3, 4, 8
 #: Shapes of a gate's logits in the order in which they are tried.
 GATES = {
     "quadratic": (GateForm(2), GateForm(3), GateForm(4)),
@@ -127,15 +131,16 @@ def check_memory(
     n_rows, d = shape
     n_columns = 1 if degree == "auto" else SPACES[space].columns(d, int(degree))
     functions = SPACES[space].functions
-    if degree != "auto" and n_columns > max(4 * n_rows, MOST_POLYNOMIALS):
+    if degree != "auto" and n_columns > max(COLUMNS_A_ROW * n_rows, MOST_POLYNOMIALS):
         raise ValueError(
             f"degree={degree} in {d} dimensions has {n_columns} "
             f"{functions} ({gigabytes(n_columns**2):.3g} GB a factor), more than {n_rows} "
             "distinct rows can determine. Lower degree, or reduce the number of columns of X."
         )
     n_pieces = n_partitions if soft else min(n_partitions, n_rows)
-    numbers = 3 * n_rows * n_columns + (n_pieces + 4) * n_columns**2
-    numbers += 8 * n_pieces * n_rows if soft else 0
+    numbers = COPIES_OF_COLUMNS * n_rows * n_columns
+    numbers += (n_pieces + FURTHER_FACTORS) * n_columns**2
+    numbers += COPIES_OF_SHARES * n_pieces * n_rows if soft else 0
     refuse_beyond_memory(
         gigabytes(numbers),
         f"degree={degree} in {d} dimensions has {n_columns} {functions}, whose fit in {n_pieces} "

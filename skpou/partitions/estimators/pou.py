@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-
 from skpou.base import (
     AUTO,
     COUNT,
+    COUNT_OR_NONE,
     NOT_NEGATIVE,
-    Interval,
+    SHARE,
     Prepared,
     StrOptions,
     fit_context,
@@ -17,10 +16,9 @@ from skpou.base import (
     unless_auto,
 )
 from skpou.core import TrainingResult
-from skpou.equations import PHYSICS_CONSTRAINTS, Physics
+from skpou.equations import PHYSICS_CONSTRAINTS
 from skpou.networks import ACTIVATIONS
 from skpou.partitions.blends.soft_partitions import SoftOptions
-from skpou.partitions.equations.fit import EquationPieceOptions
 from skpou.partitions.estimators.options import GATES, NETWORK_GATES, check_memory, parse_form
 from skpou.partitions.estimators.shared import BasePartitionRegressor
 from skpou.partitions.estimators.trainers import Train, joint_training, soft_training
@@ -202,16 +200,16 @@ class POURegressor(BasePartitionRegressor):
     _parameter_constraints: dict = {
         **BasePartitionRegressor._parameter_constraints,
         "n_partitions": [COUNT],
-        "degree": [Interval(Integral, 0, None, closed="left")],
+        "degree": [COUNT_OR_NONE],
         "gate": [StrOptions({*GATES, *NETWORK_GATES})],
         "init": [StrOptions({"data", "box"})],
         "solver": [StrOptions({"varpro", "lsgd"})],
         "hidden_layer_sizes": [tuple, list],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "alpha": [AUTO, NOT_NEGATIVE],
-        "alpha_decay": [Interval(Real, 0, 1, closed="neither")],
+        "alpha_decay": [SHARE],
         "patience": [COUNT],
-        "pre_iter": [AUTO, Interval(Integral, 0, None, closed="left")],
+        "pre_iter": [AUTO, COUNT_OR_NONE],
         **PHYSICS_CONSTRAINTS,
         "n_init": [COUNT],
         "max_iter": [COUNT],
@@ -287,7 +285,9 @@ class POURegressor(BasePartitionRegressor):
             )
         physics = self._physics()
         if physics is not None:
-            return self._fit_equations(X, y, sample_weight, physics)
+            self._check_physics(physics, OF_GATES)
+            degree, number = int(self.degree), int(self.n_partitions)
+            return self._solve_on_boxes(X, y, sample_weight, physics, degree, number, exactly=True)
         with self._fitting(X, y, sample_weight):
             prepared = self._prepare(X, y, sample_weight)
             check_memory(
@@ -303,23 +303,6 @@ class POURegressor(BasePartitionRegressor):
                 train, self.n_init, prepared, lambda others: self._training(others, form, before)
             )
         self._warn_if_not_converged(result)
-        return self
-
-    def _fit_equations(self, X, y, sample_weight, physics: Physics):
-        """Solve equations on exactly so many boxes."""
-        self._check_physics(physics, OF_GATES)
-        options = EquationPieceOptions(
-            degree=int(self.degree),
-            most_pieces=int(self.n_partitions),
-            max_iter=int(self.max_iter),
-            tol=float(self.tol),
-            exactly=True,
-        )
-        with self._fitting(X, y, sample_weight):
-            prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
-            train = self._equation_training(prepared.rows, problem, physics, options)
-            result = self._train_and_store(train, 1, prepared)
-        self._warn_if_unsolved(result)
         return self
 
     def _may_interpolate(self) -> bool:

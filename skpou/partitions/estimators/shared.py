@@ -180,6 +180,25 @@ class BasePartitionRegressor(EquationsMixin, BaseRegressor):
                     "the centre, and half of the box."
                 )
 
+    def _solve_on_boxes(
+        self, X, y, sample_weight, physics: Physics, degree: int | None, most: int | None,
+        exactly: bool = False,
+    ):  # fmt: skip
+        """Solve equations on boxes, at most `most` of them, or exactly so many."""
+        options = EquationPieceOptions(
+            degree=degree,
+            most_pieces=most,
+            max_iter=int(self.max_iter),
+            tol=float(self.tol),
+            exactly=exactly,
+        )
+        with self._fitting(X, y, sample_weight):
+            prepared, problem = self._prepare_physics(X, y, sample_weight, physics)
+            train = self._equation_training(prepared.rows, problem, physics, options)
+            result = self._train_and_store(train, 1, prepared)
+        self._warn_if_unsolved(result)
+        return self
+
     def _check_periods(self, physics: Physics, problem: Problem) -> None:
         for symmetry in physics.symmetries:
             width = float(problem.scaling.width[problem.column(symmetry.coordinate)])

@@ -22,8 +22,8 @@ ON_A_LINE, IN_A_BOX, N_HALVINGS = 4001, 4096, 60
 NEIGHBOURS = 4
 #: Pieces, boundaries and targets that are written out.
 MOST_PIECES, MOST_BOUNDARIES, MOST_TARGETS = 40, 20, 4
-#: Terms of a sum of waves that are written out.
-MOST_TERMS = 15
+#: Terms of a sum of waves, and ranges of a piece, that are written out: about a line of them.
+MOST_TERMS, MOST_RANGES = 15, 4
 
 
 def partition_lines(model: Any) -> list[str]:
@@ -104,7 +104,7 @@ def _extents(points: np.ndarray, leaf: np.ndarray, model: Any) -> dict[int, str]
             f"{name} {low:.3g} to {high:.3g}"
             for name, low, high in zip(names, own.min(0), own.max(0), strict=True)
         ]
-        where = f" within {', '.join(ranges)}" if ranges and len(ranges) <= 4 else ""
+        where = f" within {', '.join(ranges)}" if 0 < len(ranges) <= MOST_RANGES else ""
         found[piece] = f"{len(own) / len(X):.1%} of the box{where}"
     return found
 

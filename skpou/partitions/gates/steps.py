@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.core.linalg import row_blocks, rows_within
+from skpou.core.linalg import COPIES_SUMMED, row_blocks, rows_within
 from skpou.core.optim import Adam
 from skpou.networks import Network, NetworkBasis, box
-from skpou.partitions.gates.logistic import fit_logistic
+from skpou.partitions.gates.logistic import MOST_STEPS, fit_logistic
 from skpou.partitions.gates.tree import (
     GateForm,
     GateLevel,
@@ -170,7 +170,7 @@ def fit_gates(
     parent: Tensor,
     theta: Tensor,
     ridges: tuple[float, ...],
-    max_iter: int = 15,
+    max_iter: int = MOST_STEPS,
 ) -> Tensor:
     """Logits that maximise ``sum_nk w_nk log pi_k`` (Eqs. 19, 38 to 40), convex in theta.
 
@@ -190,7 +190,7 @@ def fit_gates(
         Start.
     ridges : tuple of float
         Ridges in turn; see `fit_logistic`.
-    max_iter : int, default=15
+    max_iter : int, default=MOST_STEPS
         Newton steps for each ridge.
 
     Returns
@@ -320,8 +320,8 @@ class AdamStep:
     def refresh(self) -> None:
         """See `GateStep`."""
         if self.in_batches:
-            numbers = 4 * (self.gate.numbers_per_row() + self.gate.n_partitions)
-            blocks = row_blocks(len(self.X), rows_within(numbers))
+            numbers = self.gate.numbers_per_row() + self.gate.n_partitions
+            blocks = row_blocks(len(self.X), rows_within(COPIES_SUMMED * numbers))
             self.log_gate = torch.cat([self.evaluate(self.X[block]).detach() for block in blocks])
         else:
             # The evaluation after one step serves the gradient of the next one, too.

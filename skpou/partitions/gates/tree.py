@@ -273,24 +273,21 @@ class PartitionTree:
         -------
         Tensor of shape (n, N_level)
         """
+        return self._log_products(X, range(self.depth(level)), harden)
+
+    def log_below(self, X: Tensor, first: int) -> Tensor:
+        """Logarithms (n, N) of the leaves' partitions given their ancestor above level `first`."""
+        return self._log_products(X, range(first, len(self.levels)))
+
+    def _log_products(self, X: Tensor, levels: range, harden: bool = False) -> Tensor:
+        """Logarithms of the products of the gates of some levels."""
         log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
-        levels = range(self.depth(level))
         for depth, features in zip(levels, self.features(X, levels), strict=True):
             gate = self.levels[depth]
             log_gate = self.log_conditional(X, depth, features)
             if harden and gate.sharp:
                 log_gate = _harden(log_gate, gate.parent)
-            log_pi = log_pi[:, gate.parent] + log_gate if depth else log_gate
-        return log_pi
-
-    def log_below(self, X: Tensor, first: int) -> Tensor:
-        """Logarithms (n, N) of the leaves' partitions given their ancestor above level `first`."""
-        log_pi = torch.zeros((len(X), 1), dtype=X.dtype, device=X.device)
-        levels = range(first, len(self.levels))
-        for depth, features in zip(levels, self.features(X, levels), strict=True):
-            gate = self.levels[depth]
-            log_gate = self.log_conditional(X, depth, features)
-            log_pi = log_gate if depth == first else log_pi[:, gate.parent] + log_gate
+            log_pi = log_gate if depth == levels.start else log_pi[:, gate.parent] + log_gate
         return log_pi
 
     def ancestors(self, first: int) -> Tensor:

@@ -43,6 +43,9 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, space_columns
 #: Rows from which on experts are fitted to sums of products, where these have digits enough:
 #: many times as fast as factors of the rows, which keep all digits of few.
 MANY_ROWS = 5000
+#: Numbers that are held for each row and partition beside the values of its expert: gate, density,
+#: posterior and their sum.
+NUMBERS_A_PARTITION = 4
 #: Lines of a whole report.
 LINES = 100
 #: Part of the cycles after which no partition is revived: those that are need the rest.
@@ -300,7 +303,8 @@ class _EM:
         """E-step: posterior (n, N), log-density (n,), squared residual of the mean (n, m)."""
         results = []
         N, m = self.coef[level].shape[0], self.problem.rows.n_outputs
-        for block in row_blocks(self.problem.n, rows_within(N * (m + 4))):
+        size = rows_within(N * (m + NUMBERS_A_PARTITION))
+        for block in row_blocks(self.problem.n, size):
             y, mean = self.problem.rows.y[block], self._means(level, block)
             log_pi = self.log_partitions(level, block)
             share, density = posterior(log_pi + log_normal(y, mean, self.variance[level]))

@@ -26,6 +26,10 @@ from skpou.partitions.pieces.spaces import POLYNOMIAL, space_basis
 #: Variance of the noise, in units of y, up to which it may be what the form leaves and no noise of
 #: the rows: gates are then solved for anew without them.
 NOT_OF_ROWS = 1e-6
+#: Numbers that are held for each point: of a polynomial by itself and in a leaf, its products and
+#: variances; of a value in a leaf, mean, variances and their parts; of the widest gate, its columns
+#: and logits.
+A_POLYNOMIAL, IN_A_LEAF, A_VALUE, A_GATE = 2, 3, 6, 3
 #: Rows up to which columns are decomposed where those of a posterior have not the digits to tell
 #: what is left out: polynomials across two lines leave nothing of either.
 MOST_DECOMPOSED = 3000
@@ -268,9 +272,10 @@ class Mixture:
 
     def numbers_per_row(self) -> int:
         """Numbers that `components` allocates for each point, to size blocks of rows."""
-        n_leaves, P = self.n_leaves, self.basis.n_columns
+        n_leaves, (_, P, m) = self.n_leaves, self.experts[-1].coef.shape
         widest = max(level.numbers_per_row() for level in self.tree.levels)
-        return (3 * n_leaves + 2) * P + 6 * n_leaves * self.experts[-1].coef.shape[2] + 3 * widest
+        columns = (IN_A_LEAF * n_leaves + A_POLYNOMIAL) * P
+        return columns + A_VALUE * n_leaves * m + A_GATE * widest
 
     def arrays(self) -> list[dict]:
         """State as numpy arrays and numbers, one dict a level, the coarsest first."""

@@ -32,6 +32,8 @@ GAP, WIDE_GAP = 10.0, 1000
 #: Change of slope, in units of the resolution, of the weakest kink: without noise ten times what
 #: polynomials of a smooth function differ by, with noise hardly more; see `coarse_groups`.
 KINK, NOISY_KINK = 1000, 60
+#: Weight of a root below which it says nothing: its place is not known to thirty spacings.
+LEAST_WEIGHT = 1e-2
 #: Standard deviations of a place or a value that it is known to.
 DEVIATIONS = 3
 #: Bisections beyond the digits of a number: signs at the end are those of round-off.
@@ -153,7 +155,7 @@ def find_interface(
     models: NodeModels,
     error: Tensor,
     parent: Tensor,
-    least_weight: float = 1e-2,
+    least_weight: float = LEAST_WEIGHT,
 ) -> Interface:
     """Step D: roots between neighbouring samples of different labels, by bisection.
 
@@ -169,7 +171,7 @@ def find_interface(
         Residual error of each model.
     parent : Tensor of shape (N,), int64
         Only partitions with the same parent have an interface.
-    least_weight : float, default=1e-2
+    least_weight : float, default=LEAST_WEIGHT
         Roots of smaller weight are left out.
     """
     i, j = foreign_pairs(problem, labels, parent)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from skpou.core import Report
 from skpou.core.linalg import row_blocks, rows_within, split_factor, triangular_factor
-from skpou.partitions.pieces.dissolving import dissolve
-from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact
+from skpou.partitions.pieces.counts import dissolve
+from skpou.partitions.pieces.problem import PieceProblem, Pieces, compact, price_of_parameter
 from skpou.partitions.pieces.race import is_beaten, some_are_exact
 
 #: Levels without a better score after which merging stops where the residual has grown, too.
@@ -227,11 +227,12 @@ def score(problem: PieceProblem, pieces: Pieces) -> float:
     """Bayesian information criterion plus the description length of the labels.
 
     The last term, with c the neighbours (of k) that share a sample's label, keeps labels from
-    following the noise from sample to sample.
+    following the noise from sample to sample: ``-log((c + 1/2) / (k + K/2))`` nats for each
+    (Krichevsky and Trofimov 1981).
     """
     n, m, K = problem.total_weight, problem.rows.n_outputs, pieces.n_pieces
     mean_square = float(pieces.rss.sum()) / n + problem.least_error**2
-    price = (m * problem.n_columns + problem.n_gate_columns) * math.log(max(n, 2.0))
+    price = (m * problem.n_columns + problem.n_gate_columns) * price_of_parameter(n)
     k = problem.neighbours.shape[1]
     same = (pieces.labels[problem.neighbours] == pieces.labels[:, None]).sum(1)
     code_length = -((same.double() + 0.5) / (k + 0.5 * K)).log().sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,12 +36,22 @@ SPARE_OF_KEPT = 3
 N_KNOTS = 17
 #: Neighbours of a sample, for each column and beside: both sides of an interface are among them.
 NEAR_A_COLUMN, NEAR_BESIDE = 2, 7
+#: Numbers that are held for each sample and candidate: errors, residuals and logarithms of them.
+NUMBERS_A_CANDIDATE = 8
 #: Models for each candidate up to which the residuals of all are computed by one product.
 DENSE = 4
 #: Standard deviations of white noise's correlation that it does not exceed.
 WHITE = 4
 #: Share of the plain coordinate in the ranks of a column.
 PLAIN_SHARE = 0.1
+
+
+def price_of_parameter(n: float) -> float:
+    """Price of a parameter of a fit to n rows in twice the log likelihood (Schwarz): log n.
+
+    A single row is as two: no parameter is free.
+    """
+    return math.log(max(n, 2.0))
 
 
 @dataclass(frozen=True)
@@ -288,7 +299,7 @@ class PieceProblem:
         one of them would spoil the fit.
         """
         result = torch.empty(candidates.shape, dtype=experts.coef.dtype, device=index.device)
-        for block in row_blocks(len(index), rows_within(8 * candidates.shape[1])):
+        for block in row_blocks(len(index), rows_within(NUMBERS_A_CANDIDATE * candidates.shape[1])):
             near = candidates[block]
             variance = experts.error[near].square() + self.floor**2
             square = self.squared_residuals(experts.coef, index[block], near)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from skpou.partitions.pieces.cells import EXACT, fine_cells, lloyd
-from skpou.partitions.pieces.problem import PieceProblem, Pieces
+from skpou.partitions.pieces.problem import PieceProblem, Pieces, price_of_parameter
 
 #: A degree whose fine cells have found so many rows exact, as a share, stays: what is exact wins
 #: whatever the other cells leave.
@@ -109,7 +109,7 @@ def _misfit(problem: PieceProblem, cells: Pieces) -> float:
 def _price(problem: PieceProblem, cells: Pieces) -> float:
     """What the cells' coefficients cost in `score`; labels are nobody's advantage."""
     columns = problem.rows.n_outputs * problem.n_columns + problem.n_gate_columns
-    return cells.n_pieces * columns * math.log(max(problem.total_weight, 2.0))
+    return cells.n_pieces * columns * price_of_parameter(problem.total_weight)
 
 
 class DegreeRace:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skpou.partitions.pieces.problem import PieceProblem, compact
+from skpou.partitions.pieces.problem import PieceProblem, compact, price_of_parameter
 
 #: Most rows: the work grows with their square.
 MOST_ROWS = 150
@@ -66,7 +66,7 @@ def criterion(problem: PieceProblem, labels: Tensor) -> float:
     spare = problem.n - fitted - CUT_PARAMETERS * cuts - 1
     if spare <= 0:
         return math.inf
-    price = math.log(max(n, 2.0)) * problem.n / spare
+    price = price_of_parameter(n) * problem.n / spare
     return m * n * math.log(mean_square) + (m * fitted + CUT_PARAMETERS * cuts) * price
 
 

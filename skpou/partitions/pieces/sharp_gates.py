@@ -13,13 +13,11 @@ from torch import Tensor
 
 from skpou.core import TotalDegreePolynomials
 from skpou.core.linalg import evenly
-from skpou.partitions.gates.logistic import MultinomialLogistic, fit_logistic
+from skpou.partitions.gates.logistic import RIDGES, MultinomialLogistic, fit_logistic
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.pieces.interfaces import Interface, NodeModels
 from skpou.partitions.pieces.problem import PieceProblem
 
-#: Ridges of the first fit on labels alone; logits of degree > 2 stop earlier.
-START_RIDGES = (1e-1, 1e-3, 1e-5, 1e-7)
 #: Distance of a cut from the samples beside it, in units of round-off.
 CUT_MARGIN = 400.0
 #: Degree of logits from which guards are needed and the last ridge is left out: beyond quadrics
@@ -38,8 +36,9 @@ FIRST_OFFSET, SHARPER = 0.25, 4
 #: Least distances: of coordinates of size 1, in units of round-off, and in units of the spacing
 #: where two roots alone leave the gate's direction open.
 FINEST, ROUND_OFF_STEPS, FINEST_OF_FEW = 1e-9, 20, 1e-3
-#: Ridge of the first stage, and Newton steps of each, which begins at the last one's logits.
-STAGE_RIDGE, STAGE_STEPS = 1e-7, 12
+#: Newton steps of each stage, which begins at the last one's logits, and stages in a row without a
+#: lower score that end them: the points beside the roots are 256 times nearer by then.
+STAGE_STEPS, STAGES_WITHOUT_GAIN = 12, 4
 #: Share of a score to be beaten that points at their distance from the roots may make up, for a
 #: gate that has not come below it to be given up.
 NEAR_ENOUGH = 0.1
@@ -151,7 +150,9 @@ class SharpGate:
         cost = roots.weight.square() * (roots.slope * distance).square() * strip
         return ROOT_SHARE * float(cost.sum())
 
-    def fit(self, n_stages_without_gain: int = 4, beaten: float = math.inf) -> tuple[Tensor, float]:
+    def fit(
+        self, n_stages_without_gain: int = STAGES_WITHOUT_GAIN, beaten: float = math.inf
+    ) -> tuple[Tensor, float]:
         """Logits (K, q) and their score: the best over stages of growing sharpness.
 
         Each stage puts points on both sides of every root, ever nearer to it, and
@@ -160,7 +161,7 @@ class SharpGate:
         allows, and the score has not come below it.
         """
         roots = self.interface
-        ridges = START_RIDGES[:-1] if self.form.degree >= CURVED else START_RIDGES
+        ridges = RIDGES[:-1] if self.form.degree >= CURVED else RIDGES
         ones = torch.ones_like(self.features[:, 0])
         theta = fit_logistic(self.features, self.trained.labels, self.n_classes, ones, ridges)
         best, best_score = theta, self.score(theta)
@@ -169,7 +170,7 @@ class SharpGate:
         # Round-off of the points' own coordinates bounds the offset from below.
         finest = max(FINEST, ROUND_OFF_STEPS * torch.finfo(theta.dtype).eps)
         last = finest if len(roots.roots) > 2 else max(FINEST_OF_FEW * spacing, finest)
-        ridge, without_gain = STAGE_RIDGE, 0
+        ridge, without_gain = RIDGES[-1], 0
         while offset > last and without_gain < n_stages_without_gain:
             problem = self._stage(offset)
             theta = problem.fit(theta, ridge, max_iter=STAGE_STEPS)

@@ -22,8 +22,9 @@ from skpou.partitions.mixtures.mixture import Experts, Mixture
 from skpou.partitions.pieces.cells import lloyd
 from skpou.partitions.smooth.prior_fits import Columns, PriorFit
 
-#: Most columns, so that a fit takes a part of a second, and most of a degree.
-MOST_COLUMNS, MOST_DEGREE = 250, 40
+#: Most columns, so that a fit takes a part of a second; most of a degree, at all and for each row:
+#: the prior, not the number, keeps the higher ones small.
+MOST_COLUMNS, MOST_DEGREE, DEGREES_A_ROW = 250, 40, 2
 #: Rates of the one polynomial: with larger ones it runs away at once outside the rows.
 RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 #: Factors by which the rates of single columns are moved, one after the other.
@@ -32,9 +33,10 @@ STEPS = (2.0, 1.4)
 LEAST_RATE = 1e-3
 #: Prior standard deviation below which a coefficient is none: round-off of the constant.
 NO_COEFFICIENT = 1e-17
-#: Numbers of even partitions, as many as few rows have, and their widths in units of the centres'
-#: distance.
+#: Numbers of even partitions, two an octave, as many as few rows have.
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+#: Their widths in units of the centres' distance, two an octave: from nearly sharp to so wide that
+#: all partitions see all rows.
 WIDTHS = (0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 #: Least rate of a column beside the largest.
 LEAST_RATE_SHARE = 1e-2
@@ -95,7 +97,7 @@ class OnePolynomial:
     def __init__(self, rows: LeftOutRows):
         self.rows = rows
         d, degree = rows.rows.n_features, 1
-        most = min(MOST_DEGREE, 2 * rows.rows.n_rows)
+        most = min(MOST_DEGREE, DEGREES_A_ROW * rows.rows.n_rows)
         while degree < most and count_columns(d, degree + 1) <= MOST_COLUMNS:
             degree += 1
         self.basis = TotalDegreePolynomials(d, degree)

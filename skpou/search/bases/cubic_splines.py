@@ -6,16 +6,17 @@ section 2.1.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from skpou.core import Basis, to_tensor
+from skpou.core import Basis, TensorState
 from skpou.search.bases.polyharmonic import PolyharmonicSplines
 
 
-class CubicSplines(Basis, kind="cubic_splines"):
+@dataclass(eq=False)
+class CubicSplines(TensorState, Basis, kind="cubic_splines"):
     """Piecewise cubics; columns are those of the values, then of the second derivatives.
 
     Between the knots ``x_i`` and ``x_{i+1} = x_i + h``, at ``x_i + t h``, the spline is
@@ -34,19 +35,11 @@ class CubicSplines(Basis, kind="cubic_splines"):
 
     follows_rows = True
 
-    def __init__(self, knots: Tensor, leverage: Tensor):
-        self.knots, self.leverage = knots, leverage
-        self.n_columns = 2 * len(knots)
+    knots: Tensor
+    leverage: Tensor
 
-    def arrays(self) -> dict[str, Any]:
-        """State as numpy arrays."""
-        return {"knots": self.knots.cpu().numpy(), "leverage": self.leverage.cpu().numpy()}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> CubicSplines:
-        """Rebuild from `arrays`, on the device of `like`."""
-        parts = (to_tensor(arrays[n], like) for n in ("knots", "leverage"))
-        return cls(*parts)
+    def __post_init__(self) -> None:
+        self.n_columns = 2 * len(self.knots)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Interval i, its width h, the place t in it from 0 to 1, what x lies beyond the ends."""

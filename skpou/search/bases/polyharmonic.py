@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from skpou.core import Basis
+from skpou.core import Basis, TensorState
 from skpou.core.linalg import TINY
 
 
-class PolyharmonicSplines(Basis, kind="polyharmonic"):
+@dataclass(eq=False)
+class PolyharmonicSplines(TensorState, Basis, kind="polyharmonic"):
     """Columns 1, ``s_1 x_1 .. s_d x_d``, then ``|s (x - c_j)|^power`` for the centres c.
 
     Source: Duchon (1977), "Splines minimizing rotation-invariant semi-norms in Sobolev spaces".
@@ -30,26 +31,14 @@ class PolyharmonicSplines(Basis, kind="polyharmonic"):
 
     follows_rows = True
 
-    def __init__(self, centres: Tensor, scales: Tensor, power: int, share: float = 1.0):
-        self.centres, self.scales, self.power, self.share = centres, scales, power, share
-        self.n_features = centres.shape[1]
-        self.n_columns = 1 + self.n_features + len(centres)
+    centres: Tensor
+    scales: Tensor
+    power: int
+    share: float = 1.0
 
-    def arrays(self) -> dict[str, Any]:
-        """State as plain values and numpy arrays."""
-        return {
-            "centres": self.centres.cpu().numpy(),
-            "scales": self.scales.cpu().numpy(),
-            "power": self.power,
-            "share": self.share,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any], like: Tensor) -> PolyharmonicSplines:
-        """Rebuild from `arrays`, on the device of `like`."""
-        names = ("centres", "scales")
-        centres, scales = (torch.tensor(arrays[name], device=like.device) for name in names)
-        return cls(centres, scales, arrays["power"], arrays["share"])
+    def __post_init__(self) -> None:
+        self.n_features = self.centres.shape[1]
+        self.n_columns = 1 + self.n_features + len(self.centres)
 
     def distances(self, X: Tensor) -> Tensor:
         """Scaled distances (n, k) of points and centres."""

@@ -17,9 +17,8 @@ from skpou.core import Basis, ParametricBasis
 from skpou.core.linalg import TINY
 from skpou.sines import SineFeatures
 
-#: Kinds by their index: two ridge units, then two radial ones.
-KINDS = ("tanh", "log_cosh", "gaussian", "lorentzian")
-N_RIDGE = 2
+#: Kinds by their index: ridge units, so many of them, then radial ones.
+KINDS, N_RIDGE = ("tanh", "log_cosh", "gaussian", "lorentzian"), 2
 #: Bends of which all rows see less than so many of the largest residuals are lost in these: no row
 #: tells their place.
 SEEN = 2.0

@@ -89,6 +89,13 @@ class FactorTable:
             value[:, i] = 1.0 if kind == CONSTANT else 1 - X.T if kind == LEFT else X.T
         return value.flatten(0, 1), cell.to(torch.int64).flatten(0, 1)
 
+    def factors_at(self, X: Tensor, differentiated: int | None) -> tuple[Tensor, Tensor]:
+        """See `values`; those of a coordinate may be replaced by their slopes."""
+        values, cells = self.values(X)
+        if differentiated is not None:
+            values.unflatten(0, (X.shape[1], -1))[differentiated] = self.slopes(X)[differentiated]
+        return values, cells
+
     def slopes(self, X: Tensor) -> Tensor:
         """Derivatives (d, S, n) of the factors; at a kink that to its right."""
         cell, f = self.cells_and_fractions(X)
@@ -186,10 +193,7 @@ class Products:
 
         With `differentiated` the factors of that coordinate are replaced by their slopes.
         """
-        values, cells = self.table.values(X)
-        if differentiated is not None:
-            first = differentiated * self.n_factors
-            values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
+        values, cells = self.table.factors_at(X, differentiated)
         self.factor_rows = values.index_select(0, self.rows).unbind(0)
         cell_rows = cells.index_select(0, self.rows).add_(self.offsets).unbind(0)
         for i, step in enumerate(self.plan.steps):
@@ -260,10 +264,7 @@ class FewProducts:
 
     def form(self, X: Tensor, differentiated: int | None = None) -> None:
         """Set `values` and `functions`; see `Products.form`."""
-        values, cells = self.table.values(X)
-        if differentiated is not None:
-            first = differentiated * self.n_factors
-            values[first : first + self.n_factors] = self.table.slopes(X)[differentiated]
+        values, cells = self.table.factors_at(X, differentiated)
         if not self.rows:
             self.values = values.new_ones((len(self.first), len(X)))
             self.functions = self.first.repeat(1, len(X))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ NUMBERS_A_SUBSPACE = 3
 
 #: Highest level in one dimension: beyond it the points of float64 hardly differ.
 HIGHEST_LEVEL = 30
-#: Terms of an evaluation up to which nodal values do not pay.
-FEWEST_TERMS = 20_000
+#: Terms of an evaluation up to which nodal values do not pay, and terms whose time a node takes.
+FEWEST_TERMS, TERMS_A_NODE = 20_000, 2
 
 
 class SparseGrid(Basis):
@@ -91,6 +92,17 @@ class SparseGrid(Basis):
         self.plan = _plan(n_features, level, boundary, chosen)  # that of every basis
         self.n_columns = self.plan.n_functions
         self._functions: np.ndarray | None = None
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any], like: Tensor | None = None) -> SparseGrid:
+        """Rebuild from `arrays`, beside which there may be chosen level vectors."""
+        size = arrays["n_features"], arrays["level"], arrays["boundary"]
+        basis = arrays.get("basis", "linear")  # Earlier releases had no other.
+        return cls(*size, arrays.get("vectors"), basis)
+
+    def arrays(self) -> dict[str, Any]:
+        """State as plain values, but for level vectors that were chosen."""
+        return {name: getattr(self, name) for name in ("n_features", "level", "boundary", "basis")}
 
     def of_level(self, level: int) -> SparseGrid:
         """The regular grid of another level, of the same dimension and functions."""
@@ -247,7 +259,8 @@ class SparseGrid(Basis):
         if n_rows * self.n_subspaces <= FEWEST_TERMS:
             return False
         nodes = nodes_needed(self.factors, self.n_features)
-        return nodes <= MAX_NODES and n_rows * self.n_subspaces > FEWEST_TERMS + 2 * nodes
+        terms = n_rows * self.n_subspaces
+        return nodes <= MAX_NODES and terms > FEWEST_TERMS + TERMS_A_NODE * nodes
 
     # Products of functions
 

@@ -34,6 +34,9 @@ START = (1e-3, DECAYS[1])
 LEAST_NOISE = 1e-15
 #: Difference of twice the log evidence that says nothing.
 INDIFFERENCE = 0.5
+#: Factor by which conjugate gradients shrink the gradient, since what the objective then misses is
+#: its square, round-off; and the most steps, after which a warning says that they did not suffice.
+SHRUNK, MOST_STEPS = 1e-8, 1000
 
 
 @dataclass(frozen=True)
@@ -222,9 +225,9 @@ class IterativeProblem(RidgeProblem):
         Cost of every column.
     n_exact : int
         Columns on which the preconditioner is exact.
-    tol : float, default=1e-8
+    tol : float, default=SHRUNK
         Stop when the gradient has shrunk by this factor.
-    max_iter : int, default=1000
+    max_iter : int, default=MOST_STEPS
         Most iterations.
     """
 
@@ -234,8 +237,8 @@ class IterativeProblem(RidgeProblem):
         y: Tensor,
         costs: Tensor,
         n_exact: int,
-        tol: float = 1e-8,
-        max_iter: int = 1000,
+        tol: float = SHRUNK,
+        max_iter: int = MOST_STEPS,
     ):
         self.rows = rows
         self.y = y * rows.root

@@ -1,12 +1,20 @@
 """Grouped shrinkage: posterior, leave-one-out errors and evidence against direct formulas."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from skpou.core.linalg.evidence import EvidenceProblem, Groups, lower_inverse
+from skpou.core.linalg.evidence import (
+    MANY_ROWS,
+    EvidenceProblem,
+    Groups,
+    lower_inverse,
+    times_upper,
+)
+from tests.examples import tensor
 
 
 def problem(n=60, sizes=(1, 3, 4), noise=0.3, seed=0, within=0.0, weights=None):
@@ -134,6 +142,27 @@ def test_collinear_columns_and_exact_targets():
     assert fit.noise**0.5 < 1e-12
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_more_columns_than_rows_do_not_determine_that_there_is_no_noise(seed):
+    rng = np.random.default_rng(seed)
+    levels = np.array(list(itertools.product(range(2), range(3), range(3))))[rng.permutation(18)]
+    columns = ((0, 1), (1, 1), (1, 2), (2, 1), (2, 2))
+    mains = np.array([levels[:, j] == k for j, k in columns], float)
+    Z = (mains[:, :12] - 0.5) * 2
+    pairs = [Z[i] * Z[j] for i, j in itertools.combinations(range(5), 2)]
+    F = tensor(np.array([np.ones(12), *Z, *pairs]).T)
+    kind = torch.tensor([0, *[1] * 5, *[2] * 10])
+    groups = Groups(torch.arange(16), torch.ones(16, dtype=torch.float64), kind)
+    y = tensor(rng.standard_normal(12))
+    task = EvidenceProblem(F, y, torch.ones(12, dtype=torch.float64), 0.0, groups)
+    fit = task.fit(start(task), 0.1, 100, 1e-5)
+    assert fit.coef.abs().max() < 100
+    F = F.numpy()
+    inverse = np.linalg.inv((F * fit.alpha.numpy()) @ F.T + fit.noise * np.eye(12))
+    error = (y - fit.fitted) / (1 - fit.spread)
+    np.testing.assert_allclose(error, (inverse @ y.numpy()) / inverse.diagonal(), rtol=1e-2)
+
+
 def test_orthogonal_factor_gives_what_cholesky_gives():
     task = problem()
     width = (start(task)[task.groups.index] * task.groups.shape).sqrt()
@@ -186,3 +215,14 @@ def test_what_is_left_over_is_the_same_by_sums():
     assert "gram" not in task.__dict__
     _ = task.gram
     assert task._square_of_rest(coef, 0.1) == pytest.approx(by_rows, rel=1e-12)
+
+
+def test_products_with_an_upper_triangular_matrix():
+    generator = torch.Generator().manual_seed(0)
+    F = torch.randn(MANY_ROWS, 4, dtype=torch.float64, generator=generator)
+    R = torch.randn(4, 4, dtype=torch.float64, generator=generator).triu()
+    for rows in (F, F[:7], F.float(), F[::2][:7]):
+        product = times_upper(rows, R.to(rows.dtype))
+        torch.testing.assert_close(product, rows @ R.to(rows.dtype))
+    # Zeros are left out, whatever is in their place.
+    torch.testing.assert_close(times_upper(F, R + torch.ones(4, 4).double().tril(-1)), F @ R)

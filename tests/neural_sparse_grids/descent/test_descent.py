@@ -10,12 +10,12 @@ from skpou.neural_sparse_grids.descent import objectives
 from skpou.neural_sparse_grids.descent.descent import descend_encoder, one_cycle, pull_inside
 from skpou.neural_sparse_grids.descent.objectives import (
     DensityShares,
+    DescentOptions,
     IteratedSquares,
     JointSoftmax,
     JointSquares,
     SolvedSquares,
 )
-from skpou.neural_sparse_grids.descent.options import DescentOptions
 from skpou.neural_sparse_grids.encoders.trained import Trained
 from skpou.sparse_grids.basis.evaluation import DenseColumns
 from skpou.sparse_grids.basis.grid import SparseGrid

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skpou.core.linalg.least_squares import split_factor
 from skpou.partitions.pieces.cells import fine_cells
-from skpou.partitions.pieces.dissolving import dissolve, noise_variance
+from skpou.partitions.pieces.counts import dissolve, noise_variance
 from skpou.partitions.pieces.merging import (
     MergeHistory,
     adjacent_pairs,

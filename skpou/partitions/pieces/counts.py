@@ -1,10 +1,11 @@
-"""Pieces that the polynomials of those beside them explain at less than their price."""
+"""Fewer pieces, where those beside them explain them at less than their price, or more pieces."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from torch import Tensor
 
 from skpou.partitions.pieces.problem import PieceProblem, Pieces
 
@@ -76,3 +77,42 @@ def costs_without(problem: PieceProblem, pieces: Pieces) -> list[float]:
     each = square.amin(1) * problem.rows.weight + problem.rows.within.mean(1)
     costs = torch.zeros_like(pieces.rss).index_add_(0, labels, each)
     return costs.masked_fill(~beside.any(1), math.inf).tolist()
+
+
+def split_pieces(
+    problem: PieceProblem, pieces: Pieces, n_pieces: int, most: Tensor | None = None
+) -> Pieces:
+    """Halve the piece of largest misfit until there are enough.
+
+    A piece is cut at the median of the coordinate along which it is longest.
+
+    Parameters
+    ----------
+    n_pieces : int
+        Number wanted; fewer remain where no piece has samples for two polynomials.
+    most : Tensor of shape (K,), int64, default=None
+        Most pieces that each of the K pieces is cut into; None: as many as there are samples for.
+    """
+    source = torch.arange(pieces.n_pieces, device=pieces.labels.device)
+    while pieces.n_pieces < n_pieces:
+        misfit = pieces.rss + pieces.weight * problem.floor**2
+        misfit = torch.where(pieces.count >= 2 * problem.n_columns, misfit, -1.0)
+        if most is not None:
+            misfit = torch.where(torch.bincount(source)[source] < most[source], misfit, -1.0)
+        piece = int(misfit.argmax())
+        if misfit[piece] < 0:
+            break
+        labels = pieces.labels.clone()
+        labels[_farther_half(problem, labels, piece)] = pieces.n_pieces
+        pieces = problem.fit(labels, pieces.n_pieces + 1)
+        source = torch.cat([source, source[piece, None]])
+    return pieces
+
+
+def _farther_half(problem: PieceProblem, labels: Tensor, piece: int) -> Tensor:
+    """Samples of a piece in the upper half along its longest side."""
+    members = torch.nonzero(labels == piece).squeeze(1)
+    X = problem.rows.X[members]
+    longest = int((X.amax(0) - X.amin(0)).argmax())
+    order = torch.argsort(X[:, longest], stable=True)
+    return members[order[len(members) // 2 :]]
