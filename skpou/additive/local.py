@@ -21,7 +21,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis
 from skpou.core import Pairs
-from skpou.core.linalg import EvidenceFit, evenly, row_blocks, rows_within
+from skpou.core.linalg import EvidenceFit, evenly, row_blocks, rows_within, times_upper
 from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_local_kernel
 
 #: Rows of a table from which the nearest may tell what sums of splines miss: the default tries a
@@ -177,7 +177,7 @@ class JointResidue:
             self.smoothed = (terms.basis, *self._columns(terms.basis))
         _, smoothed, own = self.smoothed
         root = terms.fit.root / terms.fit.noise**0.5
-        return ((smoothed @ root) * (own @ root)).sum(1)
+        return (times_upper(smoothed, root) * times_upper(own, root)).sum(1)
 
     def _columns(self, basis: AdditiveBasis) -> tuple[Tensor, Tensor]:
         """Columns (l, p) of the terms at the judged rows, smoothed by the block and as they are."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis
 from skpou.additive.terms import Candidate
+from skpou.core.linalg import times_upper
 from skpou.core.models import ResidueDensity, StackedDensities
 
 #: Variance of y in its units, which are those of its spread.
@@ -37,7 +38,7 @@ class Member:
     ----------
     coef : Tensor of shape (p,)
     root : Tensor of shape (p, p)
-        The coefficients' posterior covariance is ``root @ root.T``.
+        Upper triangular; the coefficients' posterior covariance is ``root @ root.T``.
     dof : Tensor of shape (G,)
         Effective degrees of freedom of each block.
     share : float
@@ -58,7 +59,7 @@ class Member:
 class MemberGroup(NamedTuple):
     """M members over the same p columns whose densities have as many components.
 
-    Coefficients (p, M), roots (p, M, q), variances of the noise (M,), logarithms of the shares
+    Coefficients (p, M), roots (M, p, p), variances of the noise (M,), logarithms of the shares
     (M, 1), and densities.
     """
 
@@ -74,7 +75,7 @@ class MemberGroup(NamedTuple):
         coef = torch.stack([member.coef for member in members], 1)
         return cls(
             coef,
-            torch.stack([member.root for member in members], 1),
+            torch.stack([member.root for member in members]),
             coef.new_tensor([member.noise for member in members]),
             coef.new_tensor([[member.share] for member in members]).log(),
             StackedDensities.of([member.density for member in members]),
@@ -82,9 +83,8 @@ class MemberGroup(NamedTuple):
 
     def posterior(self, columns: Tensor, variance: Tensor) -> Tensor:
         """Variances (n, M, K) of the values at columns (n, p), for the densities' own (M, K)."""
-        shape = self.root.shape[1:]
-        reduced = (columns @ self.root.flatten(1)).unflatten(1, shape)
-        return as_noisy(reduced.square_().sum(2)[..., None], self.noise[:, None], variance)
+        squares = [times_upper(columns, root).square_().sum(1) for root in self.root]
+        return as_noisy(torch.stack(squares, 1)[..., None], self.noise[:, None], variance)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 
 import torch
 
-from skpou.additive.fit import AdditiveOptions, fit_additive
+from skpou.additive.fit import MOST_ROWS, AdditiveOptions, fit_additive
 from skpou.additive.fitted_terms import FittedTermsRegressor
 from skpou.additive.given import places_of_terms
 from skpou.additive.model import AdditiveModel
@@ -212,8 +213,12 @@ class AdditivePOURegressor(FittedTermsRegressor):
             else:
                 prepared = self._prepare(X, y, sample_weight)
                 first = self._trained(prepared)
+                many = prepared.rows.n_rows > MOST_ROWS
                 result, prepared = self._without_outliers(
-                    first, prepared, lambda rest: self._trained(rest, first.state)
+                    first,
+                    prepared,
+                    lambda rest: self._trained(rest, first.state),
+                    (lambda rest: self._terms_alone(rest, first.state)) if many else None,
                 )
                 self._judge_between_rows(result.state, prepared)
                 self._store_result(result, prepared)
@@ -226,6 +231,12 @@ class AdditivePOURegressor(FittedTermsRegressor):
         report = self._reporter(stoppable=False)
         result = fit_additive(prepared.rows, options, rng, report, known)
         return self._no_worse_than_the_mean(result, prepared)
+
+    def _terms_alone(self, prepared: Prepared, known: AdditiveModel) -> TrainingResult:
+        """A fit of known terms with one Gaussian and no local block: a small part of the time."""
+        options = replace(self._options(prepared.scaling), mixture=False, local=False)
+        rng = random_generator(self.random_state)
+        return fit_additive(prepared.rows, options, rng, None, known)
 
     def _summed_columns(self, box: Scaling) -> tuple[AdditiveColumns, int]:
         columns = columns_of_box(len(box.columns), self._options(box), box.offset)

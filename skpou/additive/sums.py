@@ -25,7 +25,7 @@ from skpou.additive.terms import (
     groups_of,
 )
 from skpou.core import LONG_SEEDS, BestSoFar, Pairs, Report, Rows, TrainingResult, pairs_of
-from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums
+from skpou.core.linalg import EvidenceFit, EvidenceProblem, RowSums, times_upper
 from skpou.core.models import (
     ResidueDensity,
     choose_components,
@@ -171,7 +171,7 @@ def _with_density(
 ) -> TargetModel:
     """The model of one target, its density that of the errors at some rows, each left out."""
     F = basis.matrix(sample.X)
-    fitted, spread = F @ fit.coef, (F @ fit.root).square().sum(1) / fit.noise
+    fitted, spread = F @ fit.coef, times_upper(F, fit.root).square().sum(1) / fit.noise
     residue = left_out(pairs, fitted, spread, basis.coordinates(sample.X))
     y = pairs.y[:, 0]
     floor = noise_floor(residue, y)

@@ -14,6 +14,8 @@ from skpou import (
     POURegressor,
     SparseGridRegressor,
 )
+from skpou.base.outliers import _Judged
+from skpou.core.models import OutlierSplit
 from tests.estimators import stepped
 
 REGRESSORS = {
@@ -176,3 +178,23 @@ def test_another_fit_forgets_them_and_a_copy_does_not(tmp_path):
     copy.partial_fit(X, y)
     assert not hasattr(copy, "outliers_")
     assert copy.log_density(X[:1], y[:1] + 1) < -50
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_doubts_that_the_terms_alone_do_not_share_end_there(monkeypatch, shared):
+    X = np.random.default_rng(0).random((30, 1))
+    one = np.arange(30) == 7
+    split = OutlierSplit(0.02, 0.1, 1.0, one, one * 9.0, np.zeros(30))
+    doubtful = _Judged([None], False, one, one, np.zeros(30))
+    judgments = [doubtful, doubtful._replace(found=[split if shared else None]), None]
+    monkeypatch.setattr("skpou.base.outliers.may_hold_outliers", lambda *_: True)
+    monkeypatch.setattr("skpou.additive.regressor.MOST_ROWS", 20)
+    fits, train = [], AdditivePOURegressor._trained
+    monkeypatch.setattr(AdditivePOURegressor, "_judged", lambda *_: judgments.pop(0))
+    monkeypatch.setattr(
+        AdditivePOURegressor, "_trained", lambda *given: fits.append(1) or train(*given)
+    )
+    assert not len(
+        AdditivePOURegressor(remainder=False, density="gaussian").fit(X, X[:, 0] ** 2).outliers_
+    )
+    assert len(fits) == (2 if shared else 1) and len(judgments) == (0 if shared else 1)

@@ -13,7 +13,13 @@ from skpou.core.linalg.cholesky import (
     symmetric,
     whitened_factor,
 )
-from skpou.core.linalg.evidence import EvidenceFit, EvidenceProblem, Groups, lower_inverse
+from skpou.core.linalg.evidence import (
+    EvidenceFit,
+    EvidenceProblem,
+    Groups,
+    lower_inverse,
+    times_upper,
+)
 from skpou.core.linalg.least_squares import (
     NUMERICAL_FAILURES,
     back_substitute,
@@ -59,6 +65,6 @@ __all__ = ["COPIES_EVALUATED", "COPIES_SUMMED", "LEAST_ALPHA", "LEAST_SPREAD", "
            "factored", "free_rows", "gather", "gather_objects", "gram_of", "is_deficient",
            "largest_norm", "leave_one_out", "long_blocks", "lower_inverse", "range_to_round_off",
            "ridge_coefficients", "ridge_factor", "ridge_quadratics", "row_blocks", "rows_within",
-           "solve_each", "split_factor", "sum_of_all", "symmetric", "triangular_factor",
-           "triangular_factors", "weighted_factors", "whitened_factor"]
+           "solve_each", "split_factor", "sum_of_all", "symmetric", "times_upper",
+           "triangular_factor", "triangular_factors", "weighted_factors", "whitened_factor"]
 # fmt: on

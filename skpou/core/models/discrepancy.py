@@ -5,7 +5,10 @@ coefficients does not know what it lacks. Let y be the form, a Gaussian process 
 (Kennedy and O'Hagan, "Bayesian calibration of computer models", J. R. Stat. Soc. B 2001, without
 its correction of the mean). With the fit's ``I - H`` the evidence of each size of g beside the
 noise is that of what the fit leaves over; all sizes and lengths count by theirs, so that g is as
-large as the rows allow it, not only as they ask for.
+large as the rows allow it, not only as they ask for. Beforehand all standard deviations of g are as
+likely (Gelman, "Prior distributions for variance parameters in hierarchical models", Bayesian
+Analysis 1, 2006, Section 7.1): were their logarithms so, g would be next to nothing whatever rows
+without a sign of it can tell.
 """
 
 from __future__ import annotations
@@ -217,7 +220,12 @@ def _with_evidence(
     ratios = ratios[(ratios * total / degrees <= LARGEST) | (ratios == ratios[0])][:, None]
     gains = ratios / (1 + ratios * values)
     square = (total - (gains * right.square()).sum(1)).clamp_min(LEAST_UNEXPLAINED * total)
-    score = -0.5 * torch.log1p(ratios * values).sum(1) - 0.5 * degrees * square.log()
+    # Each counts by the part of the standard deviations, from none on, that it is nearest to.
+    deviation = ratios[:, 0].sqrt()
+    middle = 0.5 * (deviation[1:] + deviation[:-1])
+    edges = torch.cat([deviation.new_zeros(1), middle, deviation[-1:]])
+    prior = edges.diff().log()
+    score = prior - 0.5 * torch.log1p(ratios * values).sum(1) - 0.5 * degrees * square.log()
     share = torch.softmax(score, 0)[:, None]
     noise = square[:, None] / degrees
     mean = (share * gains * right).sum(0)

@@ -141,22 +141,19 @@ class _Judges:
 
     def log_density(self, theta: np.ndarray) -> Tensor:
         """Of each error (l,), for scales, nugget and noise."""
-        error, spread = self.left_out(theta)
-        return _normal(error, math.exp(theta[-1]) * (1 + spread) + self.rows.floor**2)
+        return self.normal(*self.left_out(theta), theta[-1])
+
+    def normal(self, error: Tensor, spread: Tensor, log_noise: float) -> Tensor:
+        """Log density of errors (l,) with what `left_out` says of their variance."""
+        return _normal(error, math.exp(log_noise) * (1 + spread) + self.rows.floor**2)
 
     def without(self) -> Tensor:
         """Log density (l,) of the errors where there is no block."""
         variance = self.weight @ self.error.square() / self.weight.sum()
         return _normal(self.error, variance.clamp_min(self.rows.floor**2))
 
-    def penalised(self, theta: np.ndarray, first: np.ndarray) -> float:
-        """Negative log density of all, with the penalty on the scales."""
-        apart = _apart(theta, first)
-        value = -float(self.weight @ self.log_density(theta))
-        return value + float(apart @ apart) / (2 * SCALE_SPREAD**2)
-
     def value_of(self, theta: np.ndarray, first: np.ndarray) -> tuple[float, np.ndarray]:
-        """The same and its gradient.
+        """Negative log density of all, with the penalty on the scales, and its gradient.
 
         With ``s = A^-1 c`` and ``w = A^-1 v`` for the covariances c of a judge with the rows near
         it, those among these A, and their values v, the smoothed value ``s v`` changes by
@@ -264,7 +261,7 @@ def _first(task: _Judges, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             noise = float(task.weight @ square / task.weight.sum())
             least = max(LEAST_OF_NOISE * noise, TINY)
             theta[-1] = np.clip(math.log(max(noise - task.rows.floor**2, least)), *NOISE_BOUNDS)
-            value = task.penalised(theta, start)
+            value = -float(task.weight @ task.normal(error, spread, theta[-1]))
             if value < best:
                 best, found = value, theta
     return found, found[:-2]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skpou.additive import AdditiveOptions, fit_terms
 from skpou.core import Rows
-from skpou.core.linalg import lower_inverse
+from skpou.core.linalg import lower_inverse, times_upper
 from skpou.core.models import FEWEST_OF_TABLE, Stage
 from skpou.search import Candidate, Seen, Task
 
@@ -70,7 +70,7 @@ def fit_additive_family(rows: Rows, probes: Tensor, rng: np.random.Generator) ->
     free, within = 1 - fit.leverage, float(rows.within.sum())
     left_out = (float((error / free.square()).sum()) + within) / rows.total_weight
     spread = (float((error / free).sum()) + within) / rows.total_weight
-    variance = (basis.matrix(probes) @ fit.root).square().sum(1)
+    variance = times_upper(basis.matrix(probes), fit.root).square().sum(1)
     gap = spread * float(variance.mean()) / fit.noise
     # The root of the covariance is upper triangular, and so is its inverse.
     factor = math.sqrt(fit.noise) * lower_inverse(fit.root.T.contiguous()).T.contiguous()

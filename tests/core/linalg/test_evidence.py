@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from skpou.core.linalg.evidence import EvidenceProblem, Groups, lower_inverse
+from skpou.core.linalg.evidence import (
+    MANY_ROWS,
+    EvidenceProblem,
+    Groups,
+    lower_inverse,
+    times_upper,
+)
 from tests.examples import tensor
 
 
@@ -209,3 +215,14 @@ def test_what_is_left_over_is_the_same_by_sums():
     assert "gram" not in task.__dict__
     _ = task.gram
     assert task._square_of_rest(coef, 0.1) == pytest.approx(by_rows, rel=1e-12)
+
+
+def test_products_with_an_upper_triangular_matrix():
+    generator = torch.Generator().manual_seed(0)
+    F = torch.randn(MANY_ROWS, 4, dtype=torch.float64, generator=generator)
+    R = torch.randn(4, 4, dtype=torch.float64, generator=generator).triu()
+    for rows in (F, F[:7], F.float(), F[::2][:7]):
+        product = times_upper(rows, R.to(rows.dtype))
+        torch.testing.assert_close(product, rows @ R.to(rows.dtype))
+    # Zeros are left out, whatever is in their place.
+    torch.testing.assert_close(times_upper(F, R + torch.ones(4, 4).double().tril(-1)), F @ R)

@@ -45,6 +45,31 @@ def test_a_known_size_gives_the_joint_posterior(monkeypatch):
     np.testing.assert_allclose(variance, expected, rtol=1e-4)
 
 
+def test_all_standard_deviations_are_as_likely_beforehand(monkeypatch):
+    length = 0.2
+    monkeypatch.setattr(discrepancy, "CHOICES", (("matern52", length),))
+    monkeypatch.setattr(discrepancy, "RATIOS", np.geomspace(1e-4, 1e4, 400))
+    rng = np.random.default_rng(1)
+    X = np.linspace(0, 1, 14)[:, None]
+    y = torch.as_tensor(0.3 * rng.standard_normal(14))
+    A = torch.as_tensor(np.hstack([np.ones_like(X), X]))
+    (part,) = found(X, A, y).parts
+
+    G, residual = ridge_fit(A, y)
+    total, degrees = float(residual @ y), 14 - float(G.square().sum())
+    deviations = np.linspace(0.0, np.sqrt(discrepancy.LARGEST * degrees / total), 400)
+    K, R, left = matern(X, X, length), np.eye(14) - (G @ G.T).numpy(), residual.numpy()
+    logs, sizes = [], []
+    for ratio in deviations**2:
+        solved = np.linalg.solve(np.eye(14) + ratio * K @ R, K @ left)
+        square = total - ratio * left @ solved
+        log_det = np.linalg.slogdet(np.eye(14) + ratio * K @ R)[1]
+        logs.append(-0.5 * log_det - 0.5 * degrees * np.log(square))
+        sizes.append(ratio * square / degrees)
+    share = np.exp(np.array(logs) - max(logs))
+    np.testing.assert_allclose(part["size"], share @ sizes / share.sum(), rtol=0.02)
+
+
 def test_a_stiff_form_is_not_trusted_and_the_right_one_is():
     covered, own_covered, sizes = [], [], []
     query = np.linspace(0, 1, 101)[:, None]
