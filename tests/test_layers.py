@@ -41,7 +41,7 @@ ALLOWED = {
         "sparse_grids",
     },
     "transformed": {"base", "sparse_grids"},
-    "export": {"core", "base", "partitions", "sparse_grids", "lsgd", "multi_stage"},
+    "export": {"core", "base", "partitions", "sparse_grids", "search", "lsgd", "multi_stage"},
     "auto": {
         "core",
         "base",

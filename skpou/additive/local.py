@@ -21,7 +21,14 @@ from torch import Tensor
 
 from skpou.additive.basis import AdditiveBasis
 from skpou.core import Pairs
-from skpou.core.linalg import EvidenceFit, evenly, row_blocks, rows_within, times_upper
+from skpou.core.linalg import (
+    LARGEST_LEVERAGE,
+    EvidenceFit,
+    evenly,
+    row_blocks,
+    rows_within,
+    times_upper,
+)
 from skpou.core.models import LeftOver, LocalBlock, LocalKernel, Residue, fit_local_kernel
 
 #: Rows of a table from which the nearest may tell what sums of splines miss: the default tries a
@@ -35,9 +42,8 @@ MOST_NUMBERS = 20_000_000
 COUNT_ERROR = 1e-9
 #: Error left by the terms, in units of y, below which they are exact.
 EXACT = 1e-9
-#: Rows with more than this leverage on the terms count as if they had no more, and least part of
-#: a smoothed value that is not the row's own: round-off.
-LARGEST_LEVERAGE, LEAST_FREE = 0.99, 1e-9
+#: Least part of a smoothed value that is not the row's own: round-off.
+LEAST_FREE = 1e-9
 
 
 @dataclass(frozen=True)

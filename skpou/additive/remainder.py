@@ -20,7 +20,7 @@ from torch import Tensor
 from skpou.additive.basis import Block, Landmarks
 from skpou.additive.terms import CONSTANT_VARIANCE, Candidate, Start, TermSearch
 from skpou.core import SEEDS, sobol_points
-from skpou.core.linalg import LEAST_SPREAD, gram_of, lower_inverse
+from skpou.core.linalg import LARGEST_LEVERAGE, LEAST_SPREAD, gram_of, lower_inverse
 
 #: Rows and random features of the pilot, which finds but scales and directions, and rows that are
 #: landmarks.
@@ -44,8 +44,6 @@ SCALE_BOUNDS, LINE_BOUNDS, BLOCK_BOUNDS, NOISE_BOUNDS = (-6, 2), (-12, 5), (-7, 
 SCALE_SPREAD = 2.0
 #: Least variance of the noise, in units of that of y: far below any that the rows can tell.
 LEAST_NOISE = 1e-9
-#: Rows with more than this leverage on the pilot count as if they had no more.
-LARGEST_LEVERAGE = 0.99
 #: Mean log density of left-out rows that no pilot exceeds, by the least noise of its bounds.
 MOST_DENSITY = -0.5 * math.log(2 * math.pi * (math.exp(NOISE_BOUNDS[0]) + LEAST_NOISE))
 #: Rotations at most: gradients of a pilot with rotated scales turn them little more.

@@ -13,7 +13,7 @@ from skpou.base.compat import (
     fit_context,
     validate_params,
 )
-from skpou.base.density import ResidueDensityMixin
+from skpou.base.density import DENSITY, ResidueDensityMixin
 from skpou.base.docstrings import sections_of
 from skpou.base.estimator import TorchEstimator
 from skpou.base.fitted_model import FittedModelRegressor, LinearModelRegressor
@@ -21,7 +21,6 @@ from skpou.base.parameters import (
     AUTO,
     COUNT,
     COUNT_OR_NONE,
-    DENSITY,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,

@@ -14,8 +14,6 @@ from skpou.base.compat import Interval, StrOptions
 from skpou.core import SEEDS
 
 AUTO = StrOptions({"auto"})
-#: Densities of y about the mean, see `ResidueDensityMixin`.
-DENSITY = StrOptions({"auto", "gaussian", "mixture"})
 #: Ints of at least 1, and of at least 0.
 COUNT, COUNT_OR_NONE = (Interval(Integral, least, None, closed="left") for least in (1, 0))
 #: Numbers of at least 0, above 0, and between 0 and 1.

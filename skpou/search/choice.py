@@ -11,7 +11,8 @@ from skpou.core import Rows
 from skpou.core.models import FEWEST_OF_TABLE
 from skpou.search.candidates import Candidate
 from skpou.search.levels import ErrorBetweenLevels
-from skpou.search.verification import LEAST_ERROR, Verification
+from skpou.search.units import GrownUnits
+from skpou.search.verification import NOISY_ERROR, Verification
 
 #: Part of y's range by which a candidate may leave it between the rows.
 ROOM = 0.5
@@ -47,7 +48,7 @@ def choose(
         if bool((excess <= room).all()):
             kept.append(candidate)
     # Levels of a table with noise are codes more often than lines: rows to come have the same ones.
-    coded = rows.n_features >= FEWEST_OF_TABLE and least > LEAST_ERROR
+    coded = rows.n_features >= FEWEST_OF_TABLE and least > NOISY_ERROR
     levels = None if coded else ErrorBetweenLevels(rows)
 
     def score(candidate: Candidate) -> float:
@@ -55,7 +56,7 @@ def choose(
         return own if levels is None else max(own, levels.of(candidate))
 
     ranked = sorted(kept or candidates, key=score)
-    best, others = ranked[0], [c for c in ranked if c.family != "units"]
+    best, others = ranked[0], [c for c in ranked if c.family != GrownUnits.name]
     if others and verification.is_due(best) and not verification.confirms(best, others[0]):
         return others[0]
     return best

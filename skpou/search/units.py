@@ -360,7 +360,7 @@ class UnitSearch:
         scores = TangentScores(basis.posterior_columns(rows.X), residual / problem.root, rows)
         calibrated = scores.calibrated(basis.posterior_columns(self.probes))
         return Candidate(
-            "units",
+            GrownUnits.name,
             (Stage(basis, coef, scores.factor),),
             scores.leave_one_out(),
             calibrated,

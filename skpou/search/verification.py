@@ -23,7 +23,7 @@ MOST_ROWS = 600
 #: Parts of the rows, each of which is left out once.
 N_PARTS = 4
 #: Error at left-out rows, in units of y, from which on it may be that of noise.
-LEAST_ERROR = 1e-2
+NOISY_ERROR = 1e-2
 #: Rows after which a ratio of the squared errors is clear, and the ratio.
 ENOUGH, CLEAR = 30, 1.5
 
@@ -48,7 +48,7 @@ class Verification:
         """Whether rows are few and errors are large enough for units to remember them."""
         few = N_PARTS <= self.rows.n_rows <= MOST_ROWS
         grown = isinstance(candidate.stages[0].basis, UnitBasis)
-        return few and grown and candidate.leave_one_out > LEAST_ERROR
+        return few and grown and candidate.leave_one_out > NOISY_ERROR
 
     def confirms(self, units: Candidate, rival: Candidate) -> bool:
         """Whether as many units, found anew without each of the parts, err by less there.

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from skpou.core.linalg import add_gram, factored, row_blocks, rows_within, solve_each, symmetric
-from skpou.core.optim import DenseRows, hessian
+from skpou.core.optim import JACOBIAN_NUMBERS, DenseRows, hessian
 
-#: Numbers of a Jacobian that are formed at a time.
-JACOBIAN_NUMBERS = 8_000_000
 #: Ridge, relative to one, that keeps a row that alone determines a parameter from leaving nothing.
 ROUND_OFF = 1e-9
 

@@ -14,6 +14,7 @@ from skpou.core.linalg.cholesky import (
     whitened_factor,
 )
 from skpou.core.linalg.evidence import (
+    LARGEST_LEVERAGE,
     EvidenceFit,
     EvidenceProblem,
     Groups,
@@ -58,13 +59,14 @@ from skpou.core.linalg.tridiagonal import ridge_quadratics
 from skpou.core.linalg.weighted_sums import WeightedSums, factor_of_products
 
 # fmt: off
-__all__ = ["COPIES_EVALUATED", "COPIES_SUMMED", "LEAST_ALPHA", "LEAST_SPREAD", "NO_VARIANCE",
-           "NUMERICAL_FAILURES", "TINY", "EvidenceFit", "EvidenceProblem", "Groups", "RowSums",
-           "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike", "coefficients",
-           "count", "effective_parameters", "evenly", "evidence_ridge", "factor_of_products",
-           "factored", "free_rows", "gather", "gather_objects", "gram_of", "is_deficient",
-           "largest_norm", "leave_one_out", "long_blocks", "lower_inverse", "range_to_round_off",
-           "ridge_coefficients", "ridge_factor", "ridge_quadratics", "row_blocks", "rows_within",
-           "solve_each", "split_factor", "sum_of_all", "symmetric", "times_upper",
-           "triangular_factor", "triangular_factors", "weighted_factors", "whitened_factor"]
+__all__ = ["COPIES_EVALUATED", "COPIES_SUMMED", "LARGEST_LEVERAGE", "LEAST_ALPHA", "LEAST_SPREAD",
+           "NO_VARIANCE", "NUMERICAL_FAILURES", "TINY", "EvidenceFit", "EvidenceProblem", "Groups",
+           "RowSums", "WeightedSums", "add_gram", "alone", "back_substitute", "check_alike",
+           "coefficients", "count", "effective_parameters", "evenly", "evidence_ridge",
+           "factor_of_products", "factored", "free_rows", "gather", "gather_objects", "gram_of",
+           "is_deficient", "largest_norm", "leave_one_out", "long_blocks", "lower_inverse",
+           "range_to_round_off", "ridge_coefficients", "ridge_factor", "ridge_quadratics",
+           "row_blocks", "rows_within", "solve_each", "split_factor", "sum_of_all", "symmetric",
+           "times_upper", "triangular_factor", "triangular_factors", "weighted_factors",
+           "whitened_factor"]
 # fmt: on

@@ -25,7 +25,8 @@ from skpou.core.linalg.statistics import row_blocks, triangular_factor
 LEAST_VARIANCE = 1e-14
 #: Diagonal of a Cholesky factor beyond which an orthogonal one takes its place.
 ILL_CONDITIONED = 1e6
-#: Rows with more than this leverage on themselves count as if they had no more.
+#: Rows with more than this leverage on themselves count as if they had no more, in every room: what
+#: they leave is then a hundredth of what they would without themselves, and says little.
 LARGEST_LEVERAGE = 0.99
 #: Share of the rows that is free to tell the noise, below which it stays as it is: with as many
 #: columns as rows the evidence no longer depends on it, and left-out errors keep digits so.

@@ -20,7 +20,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from skpou.core import Rows
-from skpou.core.linalg import TINY, evenly, row_blocks, rows_within
+from skpou.core.linalg import LARGEST_LEVERAGE, TINY, evenly, row_blocks, rows_within
 from skpou.core.models.cross_validation import EXACT_NOISE, is_exact
 from skpou.core.models.error_densities import (
     LEAST_RATIO,
@@ -62,8 +62,6 @@ SIDE_BY_SIDE = 0.05
 OF_A_FORM = 1e-2
 #: Correlation of nearest rows' errors from which on they are a form's: noise has hardly a tenth.
 SHARED = 0.5
-#: A row with more leverage on itself than this counts as if it had no more.
-LARGEST_LEVERAGE = 0.99
 #: Leverage from which on a row is fitted by a part of the fit that is there for it alone.
 LEAST_OWN = 0.8
 

@@ -13,6 +13,7 @@ from skpou.core.optim.descents import (
 )
 from skpou.core.optim.first_order import Adam, GradientDescent
 from skpou.core.optim.projected_softmax import (
+    JACOBIAN_NUMBERS,
     DampedModel,
     ProjectedCurvature,
     SoftmaxHead,
@@ -37,10 +38,10 @@ from skpou.core.optim.varpro import (
 )
 
 # fmt: off
-__all__ = ["LEAST_LEFT", "SMALL_RIDGE_SHARE", "Adam", "DampedModel", "DenseRows", "Descent",
-           "GradientDescent", "Iterate", "LinearModel", "MultinomialRidge", "Progress",
-           "ProjectedCurvature", "ProjectedFit", "ProjectedProblem", "Ridge", "RidgeSchedule",
-           "SoftmaxHead", "TenfoldDamping", "TriangularModel", "descend", "descend_hidden",
-           "first_decrease", "follow", "hessian", "levenberg_marquardt", "logits_of_shares",
-           "minibatches", "shares_of_classes", "spread_of"]
+__all__ = ["JACOBIAN_NUMBERS", "LEAST_LEFT", "SMALL_RIDGE_SHARE", "Adam", "DampedModel",
+           "DenseRows", "Descent", "GradientDescent", "Iterate", "LinearModel", "MultinomialRidge",
+           "Progress", "ProjectedCurvature", "ProjectedFit", "ProjectedProblem", "Ridge",
+           "RidgeSchedule", "SoftmaxHead", "TenfoldDamping", "TriangularModel", "descend",
+           "descend_hidden", "first_decrease", "follow", "hessian", "levenberg_marquardt",
+           "logits_of_shares", "minibatches", "shares_of_classes", "spread_of"]
 # fmt: on

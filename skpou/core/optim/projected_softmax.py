@@ -27,7 +27,7 @@ from skpou.core.linalg import (
 )
 from skpou.core.optim.softmax import WeightedRows, hessian
 
-#: Numbers of a Jacobian that are formed at a time.
+#: Numbers of a Jacobian that are formed at a time, 64 MB.
 JACOBIAN_NUMBERS = 8_000_000
 #: Bounds of the variance of the parameters of the columns, whose inputs are of order one.
 LEAST_SPREAD, MOST_SPREAD = 1e-2, 1e2

@@ -14,10 +14,9 @@ from skpou.export.families.networks import hidden_layers
 from skpou.export.families.partitions import blended, partitions
 from skpou.export.families.program import Program, double
 from skpou.export.families.sparse_grids import grid_values
+from skpou.search import LARGEST_LOG
 from skpou.sparse_grids import SparseGrid
 
-#: Logarithm of a unit's inverse width at which it is cut, as the search evaluates it.
-LARGEST_LOG = 20.0
 #: Kinds of units by their index, as the search writes them.
 RIDGE_UNITS, RADIAL_UNITS = {0: "tanh", 1: "log_cosh"}, {2: "exp_minus", 3: "inverse"}
 #: Kind of a stage in stretched coordinates.

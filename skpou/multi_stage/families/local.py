@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skpou.core import Basis
+from skpou.core.linalg import LARGEST_LEVERAGE
 from skpou.core.models import (
     LeftOver,
     LinearModel,
@@ -23,15 +24,14 @@ from skpou.core.models import (
     is_gain,
     slope_rows,
 )
-from skpou.search import Candidate, Seen, Task
+from skpou.search import Candidate, GrownUnits, Seen, Task
 
 #: Rows from which the nearest may tell what columns miss, and up to which they are all judged.
 FEWEST_ROWS, MOST_ROWS = 500, 20_000
 #: Error relative to the rms of y below which smooth bases resolve what rough detail does not.
 ENOUGH = 1e-2
-#: Rows with more than this leverage count as if they had no more, and least part of a smoothed
-#: value that is not the row's own: round-off.
-LARGEST_LEVERAGE, LEAST_FREE = 0.99, 1e-9
+#: Least part of a smoothed value that is not the row's own: round-off.
+LEAST_FREE = 1e-9
 #: Share of the rows that the degrees of freedom may reach: beyond, too few are left that tell how
 #: large the noise is.
 LARGEST_SHARE = 0.5
@@ -235,7 +235,7 @@ class LocalBlocks:
         plain = [
             c
             for c in seen.candidates
-            if c.family != "units"
+            if c.family != GrownUnits.name
             and len(c.stages) == 1
             and not c.stages[0].basis.follows_rows
             and c.stages[0].factor.ndim == 2

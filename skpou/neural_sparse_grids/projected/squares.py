@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import LEAST_ALPHA, factored, gram_of, row_blocks, rows_within
-from skpou.core.optim import DampedModel, spread_of
+from skpou.core.optim import JACOBIAN_NUMBERS, DampedModel, spread_of
 from skpou.neural_sparse_grids.encoders.encoder import Embedding, Encoder
 from skpou.neural_sparse_grids.projected.rows import (
     EncodedRows,
@@ -39,8 +39,6 @@ from skpou.sparse_grids import (
     direct_problem,
 )
 
-#: Numbers of a Jacobian that are formed at a time: 64 MB.
-JACOBIAN_NUMBERS = 8_000_000
 #: Rows for each column of the grid from which on these are projected off by singular vectors: their
 #: decomposition takes less time than a triangular factor of the rows' products.
 ROWS_A_COLUMN = 5
