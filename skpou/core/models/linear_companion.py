@@ -31,9 +31,9 @@ LEAST_FREE = 1e-15
 #: Columns from which rows are those of a table, too far from each other to tell what is between
 #: them. Functions of fewer columns are seldom near a line where they are not known.
 FEWEST_OF_TABLE = 4
-#: Error at left-out rows, in units of y, from which on rows of fewer columns are too few and too
-#: noisy for more than a line in places.
-NOISY = 0.1
+#: Fewest columns, and error at left-out rows in units of y, from which on rows of fewer columns are
+#: too few and too noisy for more than a line in places.
+FEWEST_WITH_NOISE, NOISY = 3, 0.1
 #: Fewest rows that say how large the errors of a linear model are, and most numbers of the
 #: singular vectors: a saved default model stays below 1 MB.
 FEWEST_ROWS, MOST_NUMBERS = 5, 50_000
@@ -300,7 +300,7 @@ def fit_companion(
     n, d = rows.X.shape
     if n < FEWEST_ROWS or d * min(n, d) > MOST_NUMBERS:
         return None
-    if d < FEWEST_OF_TABLE and not _is_noisy(left_out):
+    if d < FEWEST_OF_TABLE and not (d >= FEWEST_WITH_NOISE and _is_noisy(left_out)):
         return None
     try:
         line = _fit_line(rows.alike())

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from skpou import LSGDRegressor
-from skpou.core.models import LeftOut, fit_companion, kept_rows
+from skpou.core.models import fit_companion, kept_rows
 from skpou.core.models.linear_companion import (
     LARGEST_DOUBT,
     LinearCompanion,
@@ -146,20 +146,6 @@ def test_outside_the_box_the_share_is_that_of_its_nearest_point():
 def test_few_rows_and_functions_of_few_columns_have_none(shape):
     X, y = table(*shape)
     assert fit_companion(Known(lambda X: X[:, 0], 1.0), rows_of(X, y), None) is None
-
-
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_functions_of_few_columns_have_one_where_left_out_rows_are_noisy(d):
-    X, y = table(30, d)
-    rows, model = rows_of(X, y), Known(lambda X: 50 + X[:, 0], 0.1)
-
-    def found(error):
-        size = np.full((30, 1), error)
-        none = np.zeros(0)
-        one = LeftOut([np.arange(30)], 1, size, size**2, size**2, none, none)
-        return fit_companion(model, rows, [one])
-
-    assert found(0.2) is not None and found(0.05) is None
 
 
 def test_a_line_that_many_columns_hide_is_found():
