@@ -13,14 +13,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import BestSoFar, Report, Rows, TrainingResult, handing_over
-from skpou.core.linalg import NUMERICAL_FAILURES, triangular_factor
-from skpou.partitions.blends.ladder import ROWS_ASKED, shared_by_neighbours
+from skpou.core.linalg import NUMERICAL_FAILURES, TINY, triangular_factor
 from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.grown import EMPTY, can_grow, grow, grown_pieces, unknowns
-from skpou.partitions.options import NEVER, SHARED
 from skpou.partitions.parted import LEAST_DEGREE, TrainPart, parted_pieces, parts_of
 from skpou.partitions.pieces.problem import ROUND_OFF, compact
 from skpou.partitions.pieces.spaces import space_columns
@@ -29,11 +28,14 @@ from skpou.partitions.pieces.spaces import space_columns
 FACTOR = 2
 #: Pieces up to which fewer are not tried where rows are plenty.
 SURE = 8
+#: Part of the residual's variance that nearest rows share, from which on it is the pieces' and not
+#: noise, and they are worth growing.
+SHARED = 0.5
 #: Error of sharp pieces over that of as many soft ones from which on these join smoothly: beside a
 #: kink the softness of a gate costs what it gains elsewhere.
 JOINS = 50.0
-#: Standard errors of what nearest rows share of noise.
-NOTICED = 3.0
+#: Rows whose nearest ones are asked, and standard errors of what those of noise share.
+ROWS_ASKED, NOTICED = 1000, 3.0
 #: Factor of the least error so far beyond which half as many pieces are not tried either.
 WORSE = 1.5
 #: Rows for each unknown below which left-out rows tell nothing: gates have met them all.
@@ -78,7 +80,7 @@ def fit_no_worse(
     asked = math.prod(options.sizes or (1,))
     most = min(asked, _carried(rows, options))
     report = report or (lambda line: None)
-    options = replace(options, restart_shared=NEVER, padded_to=asked)
+    options = replace(options, restarted=False, padded_to=asked)
     rows_an_unknown = rows.n_rows / (most * unknowns(rows, options))
     alone = rows_an_unknown < ROWS_AN_UNKNOWN
 
@@ -172,31 +174,12 @@ def fit_again(
     return contest.winner()
 
 
-def to_be_grown(rows: Rows, options: PieceOptions) -> PieceOptions:
-    """Options by which descents are not repeated where others grow from them."""
-    if can_be_grown(options) and carries(rows, options):
-        return replace(options, restart_shared=SHARED)
-    return options
-
-
-def can_be_grown(options: PieceOptions) -> bool:
-    """Whether `grown_where_better` may find others: one size and a degree are given."""
-    return options.sizes is not None and len(options.sizes) == 1 and options.degree is not None
-
-
-def carries(rows: Rows, options: PieceOptions) -> bool:
-    """Whether left-out rows tell of as many pieces as are asked for."""
-    n_unknowns = math.prod(options.sizes or (1,)) * unknowns(rows, options)
-    return rows.n_rows >= ROWS_AN_UNKNOWN * n_unknowns
-
-
 def grown_where_better(
     first: TrainingResult, rows: Rows, options: PieceOptions, report: Report | None = None
 ) -> TrainingResult:
     """Soft pieces that have grown in place of others where left-out rows are predicted better.
 
-    Those of repeated descents, which others would not grow from, stay as they are. Below sharp
-    gates those of each part grow by themselves.
+    Below sharp gates those of each part grow by themselves.
 
     Parameters
     ----------
@@ -205,27 +188,29 @@ def grown_where_better(
     options : PieceOptions
         What pieces were found with; without one size and a degree they stay.
     """
-    if not can_be_grown(options):
+    sizes = options.sizes or ()
+    if len(sizes) != 1 or options.degree is None:
         return first
     report = report or (lambda line: None)
-    (most,) = options.sizes or (1,)
     if first.state.tree.first_soft == 1:
         found = _grown_in_parts(first, rows, options, report)
         # Those that were to be soft have been asked already.
         return found if options.soft else _soft_where_better(found, rows, options, report)
-    if not can_grow(first) or first.chosen.get("repeated") or not carries(rows, options):
+    if not can_grow(first):
+        return first
+    if rows.n_rows < ROWS_AN_UNKNOWN * sizes[0] * unknowns(rows, options):
         return first
     full = replace(options, exactly=True)
     contest, grown = (_Contest(rows, first, report) for _ in range(2))
     with handing_over(contest.interrupted):
-        error = contest.show(first, str(most), most)
+        error = contest.show(first, str(sizes[0]), sizes[0])
         if error <= contest.judge.exact or contest.judge.shared_by_neighbours(first) <= SHARED:
             return first
         for found in grown_pieces(rows, full, first):
-            grown.show(found, f"{most} grown", most)
+            grown.show(found, f"{sizes[0]} grown", sizes[0])
         if not grown.best.is_empty and grown.best.score < HOPE * error:
             grown.descend_to_end(full, noisy=False)
-            contest.show(*grown.best.best[:1], f"{most} grown", most)
+            contest.show(*grown.best.best[:1], f"{sizes[0]} grown", sizes[0])
     return contest.winner()
 
 
@@ -262,8 +247,7 @@ def _soft_where_better(
     message = "The pieces are kept; whether soft ones are better is not known."
     with handing_over(lambda: replace(sharp, code="interrupted", message=message)):
         some = replace(options, soft=True)
-        rng = np.random.default_rng(ROWS_SEED)
-        soft = fit_pieces(rows, to_be_grown(rows, some), rng, None, report)
+        soft = fit_pieces(rows, some, np.random.default_rng(ROWS_SEED), None, report)
         soft = grown_where_better(soft, rows, some, report)
         expected = judge(soft)
     report(f"soft pieces: expected error {expected:.3g}, {error:.3g} of sharp ones")
@@ -391,7 +375,12 @@ class Judge:
             torch.arange(min(ROWS_ASKED, len(self.fold)), device=self.fold.device)
         )
         left = (some.y - found.state.mean(some.X)) * some.weight.sqrt()[:, None]
-        return shared_by_neighbours(some.X, left)
+        if some.n_rows < 2:
+            return 0.0
+        points = some.X.cpu().numpy()
+        nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
+        near = left[torch.as_tensor(nearest, device=left.device)]
+        return float((left * near).sum() / left.square().sum().clamp_min(TINY))
 
     def is_noise(self, found: TrainingResult) -> bool:
         """Whether what is left may be noise, as far as nearest rows tell."""

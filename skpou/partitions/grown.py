@@ -21,7 +21,6 @@ from skpou.partitions.fit import PieceOptions, fit_pieces
 from skpou.partitions.gates.tree import GateForm, coordinate_columns
 from skpou.partitions.joint import blend_options, result_of_blend
 from skpou.partitions.mixtures.mixture import Mixture
-from skpou.partitions.options import ALWAYS, NEVER
 from skpou.partitions.pieces.problem import PieceProblem, compact
 from skpou.partitions.pieces.spaces import space_columns
 from skpou.partitions.training import affordable_forms
@@ -57,7 +56,7 @@ def grown_pieces(
     """
     (most,), degree = options.sizes or (1,), options.degree or 0
     options = replace(options, gates=affordable_forms(options.gates, rows)[:1], padded_to=0)
-    some = replace(options, soft=True, restart_shared=NEVER, most_steps=STEPS)
+    some = replace(options, soft=True, restarted=False, most_steps=STEPS)
     few = _few_rows(rows, most * unknowns(rows, options))
     numbers = [most]
     while numbers[0] >= 2 * FEWEST:
@@ -77,7 +76,7 @@ def grown_pieces(
         else:
             yield found
     if degree == 0 and most > 1:
-        yield fit_pieces(few, replace(some, restart_shared=ALWAYS), _drawn(most))
+        yield fit_pieces(few, replace(some, restarted=True), _drawn(most))
 
 
 def _drawn(seed: int) -> np.random.Generator:

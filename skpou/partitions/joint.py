@@ -11,7 +11,7 @@ from skpou.partitions.blends.blends import Blend, BlendOptions, BlendTrainer, co
 from skpou.partitions.gates.tree import GateForm, PartitionTree
 from skpou.partitions.mixtures.experts import fit_level_experts
 from skpou.partitions.mixtures.mixture import Mixture
-from skpou.partitions.options import NEVER, PieceOptions
+from skpou.partitions.options import PieceOptions
 from skpou.partitions.pieces.problem import PieceProblem
 
 #: Rows times columns squared times steps of a default fit, which should not keep anybody waiting,
@@ -84,6 +84,5 @@ def blend_options(options: PieceOptions) -> BlendOptions:
         most_leaves=options.most_soft_pieces if sizes is None else sizes[-1],
         budget=DEFAULT_BUDGET if sizes is None else BlendOptions.budget,
         further=sizes is None,
-        restart_above=math.inf if sizes is None or options.restart_shared == NEVER else FAR,
-        restart_shared=options.restart_shared,
+        restart_above=FAR if sizes is not None and options.restarted else math.inf,
     )

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from skpou.partitions.gates.tree import GateForm
 from skpou.partitions.pieces.spaces import POLYNOMIAL
 
-#: Part of the residual's variance that nearest rows share, from which on it is the pieces' and not
-#: noise, and they are worth growing; and the bounds of such parts.
-SHARED, NEVER, ALWAYS = 0.5, 0.0, 1.0
-
 
 @dataclass(frozen=True)
 class PieceOptions:
@@ -41,9 +37,8 @@ class PieceOptions:
         Space of the experts.
     padded_to : int, default=0
         With `exactly`, partitions in all, of which those beyond `sizes` are empty.
-    restart_shared : float, default=1.0
-        Repeat the descent of soft pieces from other starts where it ends far from exact and nearest
-        rows share no more than this part of what is left: 1 always, 0 never.
+    restarted : bool, default=True
+        Repeat the descent of soft pieces from several starts where it ends far from exact.
     most_steps : int, default=300
         Steps of the last descent of soft gates.
     """
@@ -58,7 +53,7 @@ class PieceOptions:
     exactly: bool = False
     space: str = POLYNOMIAL
     padded_to: int = 0
-    restart_shared: float = ALWAYS
+    restarted: bool = True
     most_steps: int = 300
 
     #: Most pieces when their number is chosen.

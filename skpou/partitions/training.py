@@ -111,8 +111,6 @@ class PieceTraining:
         self.cells: Tensor | None = None
         #: Whether no kinks separate the best pieces, of which there could have been more.
         self.is_smooth = False
-        #: Whether descents were repeated from other starts.
-        self.is_repeated = False
 
     @property
     def begun(self) -> bool:
@@ -367,7 +365,6 @@ class PieceTraining:
                 "cells": self.cells if self.options.exactly else None,
                 "finer": history.finer if history.finer_score < history.score else None,
                 "smooth": self.is_smooth,
-                "repeated": self.is_repeated,
                 "left": self._residual(self.best),
                 "tried": [
                     {
@@ -452,7 +449,6 @@ class PieceTraining:
             self._blend(problem, pieces, torch.nonzero(labels == part).squeeze(1), below, options)
             for part in range(n_parts)
         ]
-        self.is_repeated = any("repeated" in blend.result.chosen for blend in blends)
         soft = compose(blends, options.form)
         if not plan.first_soft:
             return PartitionTree(problem.d, soft), labels, 0

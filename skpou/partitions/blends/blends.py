@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -52,9 +52,7 @@ class BlendOptions:
         Rows times columns squared times steps that the final descent may spend.
     restart_above : float
         Relative error of a noise-free fit above which the ladder's choice is descended to from
-        other starts; none by default.
-    restart_shared : float
-        Part of what is left that nearest rows may share for it to be; see `PieceOptions`.
+        every start; none by default.
     further : bool
         Let the ladder's choice go on where it has used all its steps, for as many again.
     least_rows : int
@@ -69,7 +67,6 @@ class BlendOptions:
     most_leaves: int = 1000
     budget: float = 5e9
     restart_above: float = math.inf
-    restart_shared: float = 1.0
     further: bool = False
     least_rows: int = 2500
 
@@ -92,15 +89,12 @@ class Blend:
         Experts of the leaves.
     result : TrainingResult
         Record of the training; its score is the leave-one-out error.
-    residual : Tensor of shape (n_g, m)
-        What is left at all samples of the part, times the roots of their weights.
     """
 
     parents: list[Tensor]
     theta: list[Tensor]
     coef: Tensor
     result: TrainingResult
-    residual: Tensor
 
     @property
     def n_leaves(self) -> int:
@@ -219,34 +213,24 @@ class BlendTrainer:
         looked = problem
         if len(thinned) < len(problem.y):
             looked = self._projected(self.index[thinned], parents)
-        tried: BestSoFar[tuple[TrainingResult, tuple[float, ...]]] = BestSoFar()
+        tried: BestSoFar[TrainingResult] = BestSoFar()
         first = self.steps(problem, self.pilot_budget, FIRST_LOOK)
         for ridges in starts if n_leaves > 1 and first else starts[:1]:
             theta = self._start(looked, [node[thinned] for node in nodes], parents, ridges)
             result = self._descend(looked, theta, parents, first)
-            tried.show((result, ridges), result.score)
-        best, ridges = tried.best
+            tried.show(result, result.score)
+        best = tried.best
         if steps > FIRST_LOOK and n_leaves > 1:
             steps = self.steps(problem, self.pilot_budget, steps)
             best = self._descend(looked, best.state.theta, parents, steps)
-        return replace(best, chosen={**best.chosen, "start": ridges}), problem
+        return best, problem
 
     def descend_to_end(
-        self,
-        pilot: TrainingResult,
-        problem: ProjectedProblem,
-        parents: list[Tensor],
-        most: int | None = None,
+        self, pilot: TrainingResult, problem: ProjectedProblem, parents: list[Tensor]
     ) -> Blend:
-        """Descend to the end and solve for the experts on all samples of the part.
-
-        Parameters
-        ----------
-        most : int, default=None
-            Steps after which others are looked at first; see `go_on`. None: no such.
-        """
+        """Descend to the end and solve for the experts on all samples of the part."""
         result = pilot
-        steps = self.steps(problem, self.options.budget, most or self.options.max_iter)
+        steps = self.steps(problem, self.options.budget, self.options.max_iter)
         if len(parents[-1]) > 1 and steps:
             result = self._descend(problem, pilot.state.theta, parents, steps)
         return self._solved(result, parents)
@@ -315,7 +299,7 @@ class BlendTrainer:
         fit = full.solve(theta, result.chosen.get("ridge", RidgeSchedule.value))
         coef = fit.coef.reshape(len(parents[-1]), self.problem.n_columns, -1)
         own = self._columns(full).split(theta)[len(self.fixed) :]
-        return Blend(parents, [*self.fixed, *own], coef, result, fit.residual)
+        return Blend(parents, [*self.fixed, *own], coef, result)
 
     @staticmethod
     def _columns(problem: ProjectedProblem) -> PartitionPolynomials:

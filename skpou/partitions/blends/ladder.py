@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from skpou.core import TrainingResult
-from skpou.core.linalg import TINY
 from skpou.core.optim import ProjectedProblem, RidgeSchedule
 from skpou.partitions.blends.blends import (
     FIRST_LOOK,
@@ -27,13 +25,8 @@ from skpou.partitions.pieces.problem import PieceProblem
 #: not more pieces, lower: it has the ridge of the start; and the factor that more pieces must gain.
 EXACT, NEAR_EXACT, WORTH_MORE = 1e-12, 1e-7, 10**0.5
 #: Starts that are tried where the descent has ended far above round-off, and how many of the best
-#: are followed.
+#: are followed to the end.
 RESTARTS, FOLLOWED = ((1.0,), *STARTS), 2
-#: Steps after which the followed are compared: of five pairs the one that was then ahead ended
-#: ahead, or as far.
-HALFWAY = 50
-#: Rows whose nearest ones are asked.
-ROWS_ASKED = 1000
 #: So many steps that a descent which the budget allows them ends by itself.
 MANY_STEPS = 100
 #: Numbers of pieces that are looked at before the most: none is more than twice the one before.
@@ -103,42 +96,18 @@ class _Ladder:
             if numbers is None and _is_settled(rungs, self.part):
                 break
         ended: list[tuple[Blend, ProjectedProblem]] = []
-        promising = _promising(rungs, self.part)
-        for rung in promising:
+        for rung in _promising(rungs, self.part):
             ended.append((self.trainer.descend_to_end(*rung), rung[1]))
             if ended[-1][0].result.score <= EXACT * rung[1].rms:
                 break
-        best = self._followed(*min(ended, key=_blend_score))
+        best = self._followed(*min(ended, key=lambda one: one[0].result.score))
+        finished = [best]
         far = best.result.score > self.options.restart_above * rungs[0][1].rms
-        if not far or best.n_leaves == 1 or self._is_left_alone(best):
-            return best
-        began = {(len(parents[-1]), pilot.chosen["start"]) for pilot, _, parents in promising}
-        others = [self._from_other_starts(k, began) for k in self._restarted(rungs)]
-        best = min([best, *others], key=lambda blend: blend.result.score)
-        best.result.chosen["repeated"] = True
-        return best
-
-    def _from_other_starts(self, k: int, began: set[tuple[int, tuple[float, ...]]]) -> Blend:
-        """So many pieces by the best of descents from others than those that `began` (k, start).
-
-        The most promising are compared on their way, and one goes on.
-        """
-        pilots = (self.rung(k, (start,)) for start in RESTARTS if (k, start) not in began)
-        followed = sorted(pilots, key=_pilot_score)[:FOLLOWED]
-        halfway = [(self.trainer.descend_to_end(*one, HALFWAY), one[1]) for one in followed]
-        blend, problem = min(halfway, key=_blend_score)
-        if blend.result.code != "max_iter":
-            return blend
-        further = self.trainer.go_on(blend, problem)
-        return min(blend, further, key=lambda one: one.result.score)
-
-    def _is_left_alone(self, blend: Blend) -> bool:
-        """Whether what is left is noise, or such that others will go on from these pieces."""
-        if _is_white(blend.result.state.residual, self.part):
-            return True
-        most = self.options.restart_shared
-        asked = slice(ROWS_ASKED)
-        return shared_by_neighbours(self.part.rows.X[asked], blend.residual[asked]) > most
+        if far and best.n_leaves > 1 and not _is_white(best.result.state.residual, self.part):
+            for k in self._restarted(rungs):
+                others = sorted((self.rung(k, (start,)) for start in RESTARTS), key=_pilot_score)
+                finished += [self.trainer.descend_to_end(*rung) for rung in others[:FOLLOWED]]
+        return min(finished, key=lambda blend: blend.result.score)
 
     def _followed(self, blend: Blend, problem: ProjectedProblem) -> Blend:
         """The better of a descent that has used all its steps, and of one that goes on from it."""
@@ -198,10 +167,6 @@ def _pilot_score(rung: Rung) -> float:
     return rung[0].score
 
 
-def _blend_score(ended: tuple[Blend, ProjectedProblem]) -> float:
-    return ended[0].result.score
-
-
 def _promising(rungs: list[Rung], part: PieceProblem) -> list[Rung]:
     """The first rung that white noise allows, or the best two by their pilots if they are close."""
     best = min(rung[0].score for rung in rungs)
@@ -230,13 +195,3 @@ def _is_white(residual: Tensor, part: PieceProblem) -> bool:
     total = residual.square().sum()
     correlation = float((residual * nearest).sum() / total.clamp_min(torch.finfo(total.dtype).tiny))
     return abs(correlation) < DEVIATIONS / part.n**0.5
-
-
-def shared_by_neighbours(X: Tensor, residual: Tensor) -> float:
-    """Correlation of the residuals (n, m) at points (n, d) and at the nearest others of these."""
-    if len(X) < 2:
-        return 0.0
-    points = X.cpu().numpy()
-    nearest = cKDTree(points).query(points, k=[2])[1][:, 0]
-    near = residual[torch.as_tensor(nearest, device=residual.device)]
-    return float((residual * near).sum() / residual.square().sum().clamp_min(TINY))

@@ -8,7 +8,7 @@ from torch import Tensor
 from skpou.core import Report, Rows, TrainingResult, drawn_and_others, with_all_targets
 from skpou.core.linalg import alone
 from skpou.partitions.estimators.trainers import Train
-from skpou.partitions.fewer import grown_where_better, to_be_grown
+from skpou.partitions.fewer import grown_where_better
 from skpou.partitions.fit import fit_pieces
 from skpou.partitions.many_rows import fit_to_blocks, searched_points
 from skpou.partitions.options import PieceOptions
@@ -38,7 +38,7 @@ def discovery(
             return fit_pieces(rows, options, rng, labels, report)
         some = searched_points(rows, options, of_more)
         few = rows if some is None else with_all_targets(rows, some)
-        pieces = fit_pieces(few, to_be_grown(few, options), rng, None, report)
+        pieces = fit_pieces(few, options, rng, None, report)
         pieces = grown_where_better(pieces, few, options, report)
         pieces = smooth_where_better(pieces, few, options, report)
         pieces = experts_where_better(pieces, few, options, rng, report)

@@ -94,7 +94,7 @@ def check_composed(parts, form):
         theta = [tensor(rng.standard_normal((len(parent), q))) for parent in parents]
         coef = tensor(rng.standard_normal((len(parents[-1]), 3, 2)))
         record = TrainingResult(None, math.nan, 1)
-        blends.append(Blend([torch.tensor(p) for p in parents], theta, coef, record, coef[:0]))
+        blends.append(Blend([torch.tensor(p) for p in parents], theta, coef, record))
     levels = compose(blends, form)
     for depth, level in enumerate(levels):
         above = levels[depth - 1].n_partitions if depth else len(parts)
@@ -106,7 +106,7 @@ def check_composed(parts, form):
     if len(parts) > 1:
         # Some gate between the parts.
         choice = tensor(rng.standard_normal((len(parts), q)))
-        root = Blend([torch.zeros(len(parts), dtype=torch.int64)], [choice], None, None, None)
+        root = Blend([torch.zeros(len(parts), dtype=torch.int64)], [choice], None, None)
         gate, first = compose([root], form), 1
     tree = PartitionTree(2, [*gate, *levels])
     assert tree.ancestors(first).tolist() == [g for g, part in enumerate(parts) for _ in part[-1]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skpou.partitions.blends.blends import BlendOptions, BlendTrainer
-from skpou.partitions.blends.ladder import fit_ladder, shared_by_neighbours
+from skpou.partitions.blends.ladder import fit_ladder
 from skpou.partitions.gates.tree import GateForm
 from tests.contracts import same_bits
 from tests.examples import labels_by, problem_of, tensor
@@ -69,35 +69,6 @@ def test_a_fit_that_is_far_from_exact_is_repeated_from_other_starts(monkeypatch)
         assert (len(descents) > 2) == repeated
         assert blend.result.score == min(one.result.score for one in descents)
         assert blend.result.score <= once.result.score
-        assert ("repeated" in blend.result.chosen) == repeated
-    # Where nearest rows share what is left, others go on from there.
-    descents.clear()
-    fit_ladder(
-        problem, all_of(problem), labels, replace(SHORT, restart_above=far / 10, restart_shared=0.0)
-    )
-    assert len(descents) <= 2
-
-
-def test_no_descent_is_repeated_from_the_start_it_had(monkeypatch):
-    problem = problem_of(lambda X: np.tanh(12 * (X[:, 0] - 0.4)), 300, degree=2)
-    begun = []
-    descend = BlendTrainer.descend_to_end
-
-    def noted(trainer, pilot, projected, parents, most=None):
-        begun.append((len(parents[-1]), pilot.chosen["start"]))
-        return descend(trainer, pilot, projected, parents, most)
-
-    monkeypatch.setattr(BlendTrainer, "descend_to_end", noted)
-    fit_ladder(problem, all_of(problem), quarters(problem), replace(SHORT, restart_above=0.0))
-    assert len(set(begun)) == len(begun) > 2
-
-
-def test_neighbours_share_what_is_smooth_and_no_noise():
-    x = torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
-    noise = torch.as_tensor(np.random.default_rng(0).standard_normal((400, 1)))
-    assert shared_by_neighbours(x, torch.sin(9 * x)) > 0.99
-    assert abs(shared_by_neighbours(x, noise)) < 0.2
-    assert shared_by_neighbours(x[:1], x[:1]) == 0
 
 
 def test_the_best_descent_goes_on_where_it_has_used_all_its_steps():
