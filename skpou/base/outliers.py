@@ -220,9 +220,12 @@ class OutlierMixin:
     def _judged(
         model: Predictor, prepared: Prepared, pairs: _Pairs, kept: Tensor
     ) -> _Judged | None:
-        """What is far from a fit to some pairs; None where it is exact and does not tell."""
+        """What is far from a fit to some pairs; None where it is exact and does not tell.
+
+        An exact one tells where it has been done without some pairs.
+        """
         errors, split = pairs.errors(model, prepared, kept), split_outliers
-        if errors is None:
+        if errors is None and not kept.all():
             errors = pairs.errors(model, prepared, kept, beside_an_exact_fit)
             split = split_exact
         if errors is None:

@@ -67,6 +67,7 @@ from skpou.core.models.outliers import (
     FEWEST_OF_OUTLIERS,
     LeftOutErrors,
     OutlierSplit,
+    WithOutliers,
     are_clustered,
     beside_an_exact_fit,
     fitted_alone,
@@ -97,7 +98,6 @@ from skpou.core.models.residue_density import (
 from skpou.core.models.restraint import Restrained, restrained
 from skpou.core.models.tails import CLEAR_NOISE, fit_tails
 from skpou.core.models.with_form_error import WithFormError
-from skpou.core.models.with_outliers import WithOutliers
 
 # fmt: off
 __all__ = ["CLEAR_NOISE", "EXACT_NOISE", "FEWEST_OF_LAW", "FEWEST_OF_OUTLIERS", "FEWEST_OF_TABLE",

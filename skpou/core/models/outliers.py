@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skpou.core import Rows
 from skpou.core.linalg import LARGEST_LEVERAGE, TINY, evenly, row_blocks, rows_within
+from skpou.core.models.components import Components
 from skpou.core.models.cross_validation import EXACT_NOISE, is_exact
 from skpou.core.models.error_densities import (
     LEAST_RATIO,
@@ -30,7 +31,8 @@ from skpou.core.models.error_densities import (
     skewed,
     two_widths,
 )
-from skpou.core.models.model import Predictor
+from skpou.core.models.independent import IndependentComponents
+from skpou.core.models.model import Predictor, SameMean
 
 #: Rows below which nothing is set apart: so few do not tell a wide component.
 FEWEST_OF_OUTLIERS = 20
@@ -161,23 +163,21 @@ def beside_an_exact_fit(
 ) -> list[LeftOutErrors] | None:
     """Errors of every target for a fit that is exact at the rows it has seen.
 
-    Rows beyond its parameters confirm it, and what it errs by at others is theirs; at rows that a
-    part of it is there for alone it tells nothing. None where they are fewer than tell a wide
-    component: it would pass through any rows. Arguments as above.
+    Rows beyond its parameters confirm it, and what it errs by at others is theirs. None where they
+    are fewer than tell a wide component: it would pass through any rows. Arguments as above.
     """
-    means, leverages = [], []
+    means, spent = [], y.new_zeros(y.shape[1], dtype=torch.float64)
     for block in row_blocks(len(X), rows_within(model.numbers_per_row())):
         parts = model.components(X[block])
         noise, epistemic = (part.double() for part in parts.variances())
-        leverages.append((fitted[block].double()[:, None] * epistemic / noise).clamp_max(1.0))
+        seen = (fitted[block].double()[:, None] * epistemic / noise).clamp_max(1.0)
+        spent = spent + seen.sum(0)
         means.append(parts.expectation().double())
-    mean, leverage = torch.cat(means), torch.cat(leverages)
-    if bool(((fitted > 0).sum() - leverage.sum(0) < FEWEST_OF_OUTLIERS).any()):
+    if bool(((fitted > 0).sum() - spent < FEWEST_OF_OUTLIERS).any()):
         return None
-    if X.shape[1] > MOST_COLUMNS:
-        # No neighbours tell whether a part for one row is there for an outlier.
-        leverage = torch.zeros_like(leverage)
-    return _errors(X, y, weight, mean, y.double() - mean, torch.ones_like(mean), leverage)
+    mean = torch.cat(means)
+    zero = torch.zeros_like(mean)
+    return _errors(X, y, weight, mean, y.double() - mean, zero + 1, zero)
 
 
 def _errors(X: Tensor, y: Tensor, weight: Tensor, *columns: Tensor) -> list[LeftOutErrors] | None:
@@ -243,11 +243,7 @@ def may_hold_outliers(model: Predictor, rows: Rows) -> bool:
     rows = rows.pairs()
     some = evenly(rows.n_rows, MOST_TESTED)
     weight = rows.weight[some]
-    given = model, rows.X[some], rows.y[some], weight, weight
-    errors = left_out_by_leverage(*given)
-    if errors is None:
-        # Errors of an exact fit are round-off.
-        return any(fitted_alone(one).any() for one in beside_an_exact_fit(*given) or [])
+    errors = left_out_by_leverage(model, rows.X[some], rows.y[some], weight, weight) or []
     return any(_any_far(one) or fitted_alone(one).any() for one in errors)
 
 
@@ -279,17 +275,15 @@ def split_outliers(errors: LeftOutErrors) -> OutlierSplit | None:
 
 
 def split_exact(errors: LeftOutErrors) -> OutlierSplit | None:
-    """Rows, if any, that a fit which is exact at all others misses by more than a form may."""
+    """Rows that a fit which is exact at all others misses by more than a form may."""
     size, narrow = np.abs(errors.error), OF_A_FORM / LEAST_FAR
     far = size > OF_A_FORM
     share = float(errors.weight @ far) / len(far)
-    if share >= MOST_SHARE:
+    if not 0 < share < MOST_SHARE:
         return None
-    wide, log_density = 1.0, norm.logpdf(size, scale=math.sqrt(EXACT_NOISE))
-    if share > 0:
-        wide = math.sqrt(float((errors.weight * far) @ size**2) / (share * len(far)))
-        logs = norm.logpdf(size, scale=wide) + math.log(share)
-        log_density = np.where(far, logs, log_density)
+    wide = math.sqrt(float((errors.weight * far) @ size**2) / (share * len(far)))
+    logs = norm.logpdf(size, scale=wide) + math.log(share)
+    log_density = np.where(far, logs, norm.logpdf(size, scale=math.sqrt(EXACT_NOISE)))
     return OutlierSplit(share, narrow, wide, far, errors.error / narrow, log_density)
 
 
@@ -445,6 +439,52 @@ def _local_scales(errors: LeftOutErrors) -> np.ndarray:
         near = cKDTree(errors.X).query(errors.X, k=count)[1]
         local = np.maximum(local, np.median(size[near.reshape(len(size), count)], 1))
     return np.maximum(local / (BY_CHANCE * usual), 1.0)
+
+
+@dataclass(frozen=True)
+class WithOutliers(SameMean):
+    """A predictor whose density knows the outliers: with its share each Gaussian is a wide one.
+
+    Attributes
+    ----------
+    model : Predictor
+        Of the other rows.
+    share : ndarray of shape (m,)
+        Of the outliers, for each target.
+    variance : ndarray of shape (m,)
+        Theirs about the mean, in scaled units.
+    """
+
+    model: Predictor
+    share: np.ndarray
+    variance: np.ndarray
+
+    def covariance(self, X: Tensor) -> Tensor:
+        """Covariances (n, n, m) of the model's mean."""
+        return self.model.covariance(X)  # type: ignore[attr-defined]
+
+    def components(self, X: Tensor, posterior: bool = True) -> Components:
+        """The density of y at points X (n, d)."""
+        parts = self.model.components(X, posterior)
+        n, count, m = parts.mean.shape
+        independent = isinstance(parts, IndependentComponents)
+        log_pi, share = parts.log_pi, parts.mean.new_tensor(self.share)
+        if not independent and count > 1 and m > 1:
+            # Targets that share their components share the outliers.
+            shares: Tensor = share.max()
+        else:
+            shares = share
+            log_pi = log_pi if independent else log_pi[..., None].expand(n, count, m)
+        # Single precision holds no square of an outlier of 1e30: half of what it holds is as wide.
+        variance = self.variance.clip(max=torch.finfo(parts.mean.dtype).max / 2)
+        wide = parts.noise.expand(n, count, m) + parts.mean.new_tensor(variance)
+        log_pi = torch.cat([log_pi + torch.log1p(-shares), log_pi + torch.log(shares)], 1)
+        mean = torch.cat([parts.mean, parts.mean], 1)
+        noise = torch.cat([parts.noise.expand(n, count, m), wide], 1)
+        epistemic = torch.cat([parts.epistemic.expand(n, count, m)] * 2, 1)
+        if log_pi.ndim == 2:
+            return Components(log_pi, mean, noise, epistemic)
+        return IndependentComponents(log_pi, mean, noise, epistemic, parts.expectation())
 
 
 def log_density_of(errors: LeftOutErrors, found: OutlierSplit | None) -> np.ndarray:

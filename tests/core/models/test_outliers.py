@@ -9,17 +9,15 @@ from skpou.core.models.components import Components
 from skpou.core.models.outliers import (
     LARGEST_LEVERAGE,
     LeftOutErrors,
+    WithOutliers,
     are_clustered,
     beside_an_exact_fit,
-    fitted_alone,
     left_out_by_leverage,
-    may_hold_outliers,
     split_exact,
     split_outliers,
     stands_out,
     without_clusters,
 )
-from skpou.core.models.with_outliers import WithOutliers
 from tests.core.models.test_mixed_residues import BASIS, linear
 from tests.examples import rows_of, tensor
 
@@ -221,7 +219,7 @@ def test_an_exact_fit_tells_outliers_where_other_rows_confirm_it(n, confirmed):
         assert list(np.flatnonzero(split.far)) == [9]
         assert (split.share, split.wide) == pytest.approx((1 / n, abs(found[0].error[9])))
         slight = found[0]._replace(error=found[0].error * 1e-3)
-        assert not split_exact(slight).far.any()
+        assert split_exact(slight) is None
 
 
 class Fixed:
@@ -232,24 +230,6 @@ class Fixed:
 
     def components(self, X, posterior=True):
         return self.parts
-
-    def numbers_per_row(self):
-        return 1
-
-
-@pytest.mark.parametrize(("leverage", "apart"), [(1.0, True), (0.5, False)])
-def test_an_exact_fit_does_not_hide_an_outlier_in_a_part_for_it_alone(leverage, apart):
-    x = np.linspace(0, 1, 30)
-    rows = rows_of(x[:, None], x + (np.arange(30) == 9))
-    seen = np.where(np.arange(30) == 9, leverage, 2 / 30)[:, None, None]
-    noise = tensor(np.full((30, 1, 1), 1e-28))
-    exact = Fixed(
-        Components(tensor(np.zeros((30, 1))), rows.y[:, None], noise, noise * tensor(seen))
-    )
-    assert may_hold_outliers(exact, rows) == apart
-    found = beside_an_exact_fit(exact, rows.X, rows.y, rows.weight, rows.weight)[0]
-    doubted = stands_out(found, fitted_alone(found))
-    assert list(np.flatnonzero(doubted)) == ([9] if apart else [])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (2, 2)])
