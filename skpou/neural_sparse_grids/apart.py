@@ -23,12 +23,11 @@ from skpou.core import (
 )
 from skpou.core.models import Components, Makers
 from skpou.neural_sparse_grids.encoders.encoder import Encoder
+from skpou.neural_sparse_grids.fit import NOTHING_FOUND
 from skpou.neural_sparse_grids.model import NeuralGrid
 
 #: Most outputs that are fitted apart: an embedding of many is what they have in common.
 MOST_APART = 4
-#: Noise, in units of the variance of y, from which on an output has found nothing by itself.
-NOTHING_FOUND = 0.8
 #: Part of an output's noise that the encoder of another must leave less than for a training to go
 #: on from there: a smaller gain may be luck, and is not worth the time.
 CLEARLY = 0.8

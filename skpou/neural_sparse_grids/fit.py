@@ -49,7 +49,8 @@ COEF_SOLVERS = ("auto", "gradient", "direct", "iterative", "varpro")
 VARPRO_COLUMNS, VARPRO_WORK = 4000, 8e10
 #: Noise that an encoder may have memorised, in units of the variance of y, that is none.
 NONE_MEMORISED = 5e-8
-#: Mean square of the residual from which on a cautious climb has found nothing.
+#: Mean square of the residual, in units of the variance of y, from which on a fit has found
+#: nothing.
 NOTHING_FOUND = 0.8
 #: Share of the rows that counts as free whatever the encoder was fitted with: more than that of
 #: `free_rows`, since the number of parameters that rows determine is but an estimate.
